@@ -1,10 +1,11 @@
 """The two halves of ``arm64_smoke.sh`` that are no shell: what is predicted, and whether both machines predict the same.
 
     python benchmarks/arm64.py make FOLDER                  FOLDER/bundle (fp32 and INT8) and FOLDER/media
-    python benchmarks/arm64.py compare FOLDER -o RESULT     exit 1 when labels or probabilities differ by more than is allowed
+    python benchmarks/arm64.py compare FOLDER -o RESULT     exit 1 when labels or probabilities differ by more than is
+    allowed
 
-The model is EfficientNet-Lite0, trained for a minute on clips of three colours that overlap, so that its probabilities are not all
-0 and 1, where every difference would vanish. Clips of five kinds and photos of three are predicted.
+The model is EfficientNet-Lite0, trained for a minute on clips of three colours that overlap, so that its probabilities
+are not all 0 and 1, where every difference would vanish. Clips of five kinds and photos of three are predicted.
 """
 
 from __future__ import annotations
@@ -26,22 +27,31 @@ from PIL import Image
 COLOURS = {"red": (170, 80, 80), "green": (80, 150, 80), "blue": (80, 80, 170)}
 SPREAD = 45  # of a file's colour around its label's, in each channel
 TRAINED, PREDICTED = 25, 8  # files per colour
-SETTINGS = ("pixel.height=128", "pixel.width=128", "frames=3", "lora.rank=4", "lora.last_blocks=2", "optim.epochs=3",
-            "optim.batch_size=12", "precision=fp32", "views=2")
+SETTINGS = (
+    "pixel.height=128",
+    "pixel.width=128",
+    "frames=3",
+    "lora.rank=4",
+    "lora.last_blocks=2",
+    "optim.epochs=3",
+    "optim.batch_size=12",
+    "precision=fp32",
+    "views=2",
+)
 # Suffix → encoder; all decoders that cameras need, in containers of their own.
 CODECS = {"mp4": "libx264", "mkv": "libx265", "webm": "libvpx-vp9", "avi": "mpeg4", "mov": "libx264"}
 PHOTOS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP"}
 SIZE = (160, 120)
 FRAMES = 12
-# Of a probability. ONNX Runtime's INT8 convolutions are equal to the bit; its additions of two INT8 tensors round one value in ten
-# thousand the other way, and what follows carries that on.
+# Of a probability. ONNX Runtime's INT8 convolutions are equal to the bit; its additions of two INT8 tensors round one
+# value in ten thousand the other way, and what follows carries that on.
 ALLOWED = {"fp32": 1e-3, "int8": 1e-2}
 
 
 def picture(rgb: npt.NDArray[np.float64], rng: np.random.Generator, moment: int) -> npt.NDArray[np.uint8]:
     """A colour with noise and a bright bar that moves."""
     pixels = rgb + rng.integers(-40, 40, (SIZE[1], SIZE[0], 3))
-    pixels[:, 8 * moment:8 * moment + 16] += 50
+    pixels[:, 8 * moment : 8 * moment + 16] += 50
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
@@ -73,8 +83,20 @@ def make(folder: Path) -> None:
     settings = [word for setting in SETTINGS for word in ("--set", setting)]
     vidrisk = (sys.executable, "-m", "vidrisk")
     subprocess.run([*vidrisk, "train", str(folder / "clips"), "-o", str(folder / "run"), *settings], check=True)
-    subprocess.run([*vidrisk, "export", str(folder / "run"), "-o", str(folder / "bundle"), "--int8", "--max-drop", "50",
-                    "--allow-drop"], check=True)
+    subprocess.run(
+        [
+            *vidrisk,
+            "export",
+            str(folder / "run"),
+            "-o",
+            str(folder / "bundle"),
+            "--int8",
+            "--max-drop",
+            "50",
+            "--allow-drop",
+        ],
+        check=True,
+    )
 
 
 def predictions(folder: Path) -> dict[str, dict[str, float]]:
@@ -86,9 +108,13 @@ def predictions(folder: Path) -> dict[str, dict[str, float]]:
 def compared(folder: Path, variant: str) -> dict[str, Any]:
     x86, arm = (predictions(folder / f"{machine}-{variant}") for machine in ("x86", "arm"))
     if x86.keys() != arm.keys():
-        raise SystemExit(f"error: {variant}: predicted on one machine only: {', '.join(sorted(x86.keys() ^ arm.keys()))}")
+        raise SystemExit(
+            f"error: {variant}: predicted on one machine only: {', '.join(sorted(x86.keys() ^ arm.keys()))}"
+        )
     differences = {name: max(abs(x86[name][label] - arm[name][label]) for label in x86[name]) for name in x86}
-    changed = [name for name in x86 if max(x86[name], key=x86[name].__getitem__) != max(arm[name], key=arm[name].__getitem__)]
+    changed = [
+        name for name in x86 if max(x86[name], key=x86[name].__getitem__) != max(arm[name], key=arm[name].__getitem__)
+    ]
     return {
         "files": len(x86),
         "labels_differ": len(changed),
@@ -96,8 +122,10 @@ def compared(folder: Path, variant: str) -> dict[str, Any]:
         "widest_lead_lost": max((lead(x86[name]) for name in changed), default=0.0),
         "probabilities_differ_by": max(differences.values()),
         "median_difference": statistics.median(differences.values()),
-        "by_kind": {suffix: max(value for name, value in differences.items() if name.endswith(f".{suffix}"))
-                    for suffix in (*CODECS, *PHOTOS)},
+        "by_kind": {
+            suffix: max(value for name, value in differences.items() if name.endswith(f".{suffix}"))
+            for suffix in (*CODECS, *PHOTOS)
+        },
         "allowed_difference": ALLOWED[variant],
     }
 
@@ -119,16 +147,25 @@ def compare(folder: Path, output: Path) -> int:
     doctor = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
     result = {
         "machine": described(),
-        "platform": machine, "python": python,
-        "packages": {one["name"]: one["version"] for one in json.loads((folder / "packages.json").read_text(encoding="utf-8"))},
+        "platform": machine,
+        "python": python,
+        "packages": {
+            one["name"]: one["version"] for one in json.loads((folder / "packages.json").read_text(encoding="utf-8"))
+        },
         "variants": variants,
-        "resolved": {jetpack: {"python": version, "packages": resolved(folder / f"resolved-{version}.json")}
-                     for jetpack, version in (("JetPack 6", "3.10"), ("JetPack 7", "3.12"))},
-        "doctor": {state: [check["name"] for check in doctor if check["state"] == state]
-                   for state in ("ok", "warning", "broken", "missing")},
-        "emulated": {"by": (folder / "emulator.txt").read_text(encoding="utf-8").strip(),
-                     "seconds": int((folder / "seconds.txt").read_text(encoding="ascii")),
-                     "note": "all of the above ran in user-mode emulation; it says nothing about speed"},
+        "resolved": {
+            jetpack: {"python": version, "packages": resolved(folder / f"resolved-{version}.json")}
+            for jetpack, version in (("JetPack 6", "3.10"), ("JetPack 7", "3.12"))
+        },
+        "doctor": {
+            state: [check["name"] for check in doctor if check["state"] == state]
+            for state in ("ok", "warning", "broken", "missing")
+        },
+        "emulated": {
+            "by": (folder / "emulator.txt").read_text(encoding="utf-8").strip(),
+            "seconds": int((folder / "seconds.txt").read_text(encoding="ascii")),
+            "note": "all of the above ran in user-mode emulation; it says nothing about speed",
+        },
     }
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(variants, indent=1))

@@ -2,9 +2,10 @@
 
     python benchmarks/checkouts.py [--against CHECKOUT] [--files 50000] [--inputs FOLDER] [--rounds 5]
 
-Without ``--inputs`` it reads tiny photos: they are of 8x8 pixels and the model takes a mean, so that what is left is the price of
-a file: to find it, to hand it to a decode process, to write it into the ledger. ``--inputs`` is a folder of real clips or photos,
-whose price is mostly that of decoding. ``--against`` is the root of another checkout (``git worktree add``), which runs in the same
+Without ``--inputs`` it reads tiny photos: they are of 8x8 pixels and the model takes a mean, so that what is left is
+the price of a file: to find it, to hand it to a decode process, to write it into the ledger. ``--inputs`` is a folder
+of real clips or photos, whose price is mostly that of decoding. ``--against`` is the root of another checkout (``git
+worktree add``), which runs in the same
 interpreter: the ratio says what the changes between the two cost. Each kind of input has its own part of
 ``results/checkouts.json``.
 """
@@ -55,8 +56,22 @@ def run_of(checkout: Path, bundle: Path, inputs: Path, work: Path) -> tuple[Spen
     """
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         out = Path(scratch) / "out"
-        command = [sys.executable, "-m", "vidrisk", "infer", bundle, inputs, "-o", out, "--runtime", "onnxruntime", "--no-report"]
-        spent = spent_by(command, work=work, environment={"PYTHONPATH": str(checkout), "VIDRISK_CACHE": str(work / "cache")})
+        command = [
+            sys.executable,
+            "-m",
+            "vidrisk",
+            "infer",
+            bundle,
+            inputs,
+            "-o",
+            out,
+            "--runtime",
+            "onnxruntime",
+            "--no-report",
+        ]
+        spent = spent_by(
+            command, work=work, environment={"PYTHONPATH": str(checkout), "VIDRISK_CACHE": str(work / "cache")}
+        )
         states = json.loads((out / "summary.json").read_text(encoding="utf-8"))["states"]
     if set(states) != {"ok"}:
         raise RuntimeError(f"{checkout}: {states}")
@@ -84,18 +99,29 @@ def main() -> int:
         for turn in range(options.rounds + 1):
             for name, checkout in checkouts.items():
                 one, files = run_of(checkout, work / "colours.bundle", inputs, work)
-                print(f"turn {turn}, {name}: {files / one.wall_s:.1f} files/s, {one.cpu_s:.1f} s of processor", flush=True)
+                print(
+                    f"turn {turn}, {name}: {files / one.wall_s:.1f} files/s, {one.cpu_s:.1f} s of processor", flush=True
+                )
                 if turn:  # the first one warms the file system
                     spent[name].append(one)
     found: dict[str, object] = {
-        "machine": described(), "files": files, "rounds": options.rounds,
-        "files_per_s": {name: round(statistics.median(files / one.wall_s for one in each), 1) for name, each in spent.items()},
-        "cpu_ms_per_file": {name: round(statistics.median(1e3 * one.cpu_s / files for one in each), 3)
-                            for name, each in spent.items()}}
+        "machine": described(),
+        "files": files,
+        "rounds": options.rounds,
+        "files_per_s": {
+            name: round(statistics.median(files / one.wall_s for one in each), 1) for name, each in spent.items()
+        },
+        "cpu_ms_per_file": {
+            name: round(statistics.median(1e3 * one.cpu_s / files for one in each), 3) for name, each in spent.items()
+        },
+    }
     if options.against:
         ratios = [ours.cpu_s / other.cpu_s for ours, other in zip(spent["this"], spent["other"], strict=True)]
-        found["cpu_ratio"] = {"median": round(statistics.median(ratios), 3), "least": round(min(ratios), 3),
-                              "most": round(max(ratios), 3)}
+        found["cpu_ratio"] = {
+            "median": round(statistics.median(ratios), 3),
+            "least": round(min(ratios), 3),
+            "most": round(max(ratios), 3),
+        }
     kind = options.inputs.name if options.inputs else "tiny photos"
     known = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     options.output.write_text(json.dumps(known | {kind: found}, indent=1) + "\n", encoding="utf-8")

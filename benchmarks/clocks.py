@@ -2,9 +2,10 @@
 
     python benchmarks/clocks.py [--only NAME ...] [--keep FOLDER]
 
-The files are written with ffmpeg (``tests/vidrisk/frames/clock_files.py``) and read straight through, by seeking to single frames,
-and at moments as the pipeline does. A file is right when every frame is within half a frame interval of ffprobe's best-effort time
-and within 3 grey levels of ffmpeg's picture. What this build of ffmpeg cannot write is listed as left out.
+The files are written with ffmpeg (``tests/vidrisk/frames/clock_files.py``) and read straight through, by seeking to
+single frames, and at moments as the pipeline does. A file is right when every frame is within half a frame interval of
+ffprobe's best-effort time and within 3 grey levels of ffmpeg's picture. What this build of ffmpeg cannot write is
+listed as left out.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def main() -> int:
         folder.mkdir(exist_ok=True)
         files, left_out = compare(options.only or list(FILES), folder)
     right = sum(row["is_right"] for row in files.values())
-    worst = {key: max((row[key] for row in files.values()), default=0.0) for key in
-             ("worst_intervals", "worst_levels", "worst_levels_by_seek", "worst_levels_by_moment")}
+    worst = {
+        key: max((row[key] for row in files.values()), default=0.0)
+        for key in ("worst_intervals", "worst_levels", "worst_levels_by_seek", "worst_levels_by_moment")
+    }
     summary = {"files": len(files), "right": right, "left_out": left_out, **worst}
     print(json.dumps(summary))
     if not options.only:
@@ -64,11 +67,16 @@ def compare(names: list[str], folder: Path) -> tuple[dict[str, dict[str, Any]], 
             print(f"{name:28} cannot be written: {error.stderr.decode(errors='replace').strip().splitlines()[-1:]}")
             continue
         found = difference(path, RATE if name in MISREAD else None, may_lack=int(name.startswith("cut-end")))
-        rows[name] = {**{key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(found).items()},
-                      "is_right": found.is_right}
-        print(f"{name:28} {found.frames:3} frames of {found.expected_frames:3} ({found.stated_times:3} stated)  "
-              f"time {found.worst_intervals:6.3f}  grey {found.worst_levels:5.1f}  by seek {found.worst_levels_by_seek:5.1f}  "
-              f"by moment {found.worst_levels_by_moment:5.1f}  {'ok' if found.is_right else 'WRONG'}  {found.note}", flush=True)
+        rows[name] = {
+            **{key: round(value, 3) if isinstance(value, float) else value for key, value in asdict(found).items()},
+            "is_right": found.is_right,
+        }
+        print(
+            f"{name:28} {found.frames:3} frames of {found.expected_frames:3} ({found.stated_times:3} stated)  "
+            f"time {found.worst_intervals:6.3f}  grey {found.worst_levels:5.1f}  by seek {found.worst_levels_by_seek:5.1f}  "
+            f"by moment {found.worst_levels_by_moment:5.1f}  {'ok' if found.is_right else 'WRONG'}  {found.note}",
+            flush=True,
+        )
     return rows, left_out
 
 

@@ -2,10 +2,10 @@
 
     python benchmarks/coverage.py [--splits 50]
 
-The frozen EfficientNet-Lite0 of ``elpv.py`` sees every photo once, at 224². Then, per split (stratified on the level): logistic
-regression on half of the photos; temperature and thresholds on 512, as many as an export takes; coverage, share kept and accuracy
-on the rest. One model answers two questions: four levels, and defective or not as the sum of the two upper ones. The levels differ
-in size by 14 times, so that the two rarest share a threshold.
+The frozen EfficientNet-Lite0 of ``elpv.py`` sees every photo once, at 224². Then, per split (stratified on the level):
+logistic regression on half of the photos; temperature and thresholds on 512, as many as an export takes; coverage,
+share kept and accuracy on the rest. One model answers two questions: four levels, and defective or not as the sum of
+the two upper ones. The levels differ in size by 14 times, so that the two rarest share a threshold.
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ TARGETS = (Target(name="level", labels=ORDER, ordered=True), Target(name="defect
 def read_features() -> tuple[np.ndarray, np.ndarray]:
     """Features ``(N, D)`` of all photos and their levels ``(N,)``."""
     photos = sorted(cell_photos())
-    table = Table(photos[0][0].parent, "risk", tuple(
-        Sample(path=path, name=path.name, labels={"level": level}, split="train") for path, level in photos))
+    table = Table(
+        photos[0][0].parent,
+        "risk",
+        tuple(Sample(path=path, name=path.name, labels={"level": level}, split="train") for path, level in photos),
+    )
     config = config_from_options(None, [*SETTINGS, PIXEL])
     labels = labels_from_table(table, config)
     config = resolve_config(config, clips=False)
@@ -69,12 +72,15 @@ def probe_split(features: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np
     """Probabilities of the levels ``(N, 4)`` by a probe of half of the photos; places of those to calibrate on, and to judge on."""
     train, rest = train_test_split(np.arange(len(levels)), train_size=0.5, random_state=seed, stratify=levels)
     calibration, test = train_test_split(rest, train_size=CALIBRATION, random_state=seed, stratify=levels[rest])
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500)).fit(features[train], levels[train])
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500)).fit(
+        features[train], levels[train]
+    )
     return probe.predict_proba(features), calibration, test
 
 
-def measure_split(probabilities: np.ndarray, truth: np.ndarray, calibration: np.ndarray, test: np.ndarray,
-                  target: Target) -> list[dict[str, Any]]:
+def measure_split(
+    probabilities: np.ndarray, truth: np.ndarray, calibration: np.ndarray, test: np.ndarray, target: Target
+) -> list[dict[str, Any]]:
     """Write a row per coverage asked, beside the same with one threshold for all labels."""
     logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
     temperature = fitted_temperature(logits[calibration], truth[calibration])
@@ -84,19 +90,30 @@ def measure_split(probabilities: np.ndarray, truth: np.ndarray, calibration: np.
     def measured(thresholds: tuple[float, ...], asked: float) -> dict[str, Any]:
         found = certainty_report(truth[test], fresh, target, Uncertainty(asked, {target.name: thresholds}))
         covered = label_sets(fresh, np.array(thresholds))[np.arange(len(test)), truth[test]]
-        return {"coverage": found.coverage, "kept": found.kept, "accuracy_of_kept": found.accuracy_of_kept,
-                "accuracy": found.accuracy, "area": found.curve.area,
-                "coverage_of": {label: float(covered[truth[test] == i].mean()) for i, label in enumerate(target.labels)}}
+        return {
+            "coverage": found.coverage,
+            "kept": found.kept,
+            "accuracy_of_kept": found.accuracy_of_kept,
+            "accuracy": found.accuracy,
+            "area": found.curve.area,
+            "coverage_of": {label: float(covered[truth[test] == i].mean()) for i, label in enumerate(target.labels)},
+        }
 
     rows = []
     for asked in ASKED:
         fit = fit_thresholds(judged, truth[calibration], target.labels, asked)
         by_label = {label: group.threshold for group in fit.groups for label in group.labels}
         alone = float(of_truth[place_of_threshold(len(of_truth), asked) - 1])
-        rows.append({"asked": asked, "groups": [list(group.labels) for group in fit.groups], "fitted_kept": fit.kept,
-                     "fitted_accuracy_of_kept": fit.accuracy_of_kept,
-                     **measured(tuple(by_label[label] for label in target.labels), asked),
-                     "one_threshold": measured((alone,) * len(target.labels), asked)})
+        rows.append(
+            {
+                "asked": asked,
+                "groups": [list(group.labels) for group in fit.groups],
+                "fitted_kept": fit.kept,
+                "fitted_accuracy_of_kept": fit.accuracy_of_kept,
+                **measured(tuple(by_label[label] for label in target.labels), asked),
+                "one_threshold": measured((alone,) * len(target.labels), asked),
+            }
+        )
     return rows
 
 
@@ -105,15 +122,28 @@ def summarise_splits(target: Target, asked: float, rows: list[dict[str, Any]]) -
     gains = np.array([row["accuracy_of_kept"] - row["accuracy"] for row in rows])
 
     def means(of: list[dict[str, Any]], *keys: str) -> dict[str, Any]:
-        return {**{key: float(np.mean([row[key] for row in of])) for key in keys},
-                "coverage_of": {label: float(np.mean([row["coverage_of"][label] for row in of])) for label in target.labels}}
+        return {
+            **{key: float(np.mean([row[key] for row in of])) for key in keys},
+            "coverage_of": {
+                label: float(np.mean([row["coverage_of"][label] for row in of])) for label in target.labels
+            },
+        }
 
-    found = means(rows, "coverage", "kept", "accuracy_of_kept", "accuracy", "fitted_kept", "fitted_accuracy_of_kept", "area")
-    return {"target": target.name, "asked": asked, "splits": len(rows), "groups": rows[0]["groups"], **found,
-            "coverage_deviation": float(np.std([row["coverage"] for row in rows], ddof=1)),
-            "off_points": 100 * (found["coverage"] - asked), "gain_points": 100 * float(gains.mean()),
-            "least_gain_points": 100 * float(gains.min()),
-            "one_threshold": means([row["one_threshold"] for row in rows], "coverage", "kept", "accuracy_of_kept")}
+    found = means(
+        rows, "coverage", "kept", "accuracy_of_kept", "accuracy", "fitted_kept", "fitted_accuracy_of_kept", "area"
+    )
+    return {
+        "target": target.name,
+        "asked": asked,
+        "splits": len(rows),
+        "groups": rows[0]["groups"],
+        **found,
+        "coverage_deviation": float(np.std([row["coverage"] for row in rows], ddof=1)),
+        "off_points": 100 * (found["coverage"] - asked),
+        "gain_points": 100 * float(gains.mean()),
+        "least_gain_points": 100 * float(gains.min()),
+        "one_threshold": means([row["one_threshold"] for row in rows], "coverage", "kept", "accuracy_of_kept"),
+    }
 
 
 def main() -> None:
@@ -128,14 +158,21 @@ def main() -> None:
     for seed in range(splits):
         probabilities, calibration, test = probe_split(features, levels, seed)
         upper = probabilities[:, DEFECTIVE:].sum(axis=1)
-        for target, scores, truth in ((level, probabilities, levels),
-                                      (defective, np.stack([1 - upper, upper], axis=1), (levels >= DEFECTIVE).astype(np.int64))):
+        for target, scores, truth in (
+            (level, probabilities, levels),
+            (defective, np.stack([1 - upper, upper], axis=1), (levels >= DEFECTIVE).astype(np.int64)),
+        ):
             for row in measure_split(scores, truth, calibration, test, target):
                 found.setdefault((target.name, row["asked"]), []).append(row)
         print(f"split {seed} ({time.perf_counter() - begin:.0f} s)", flush=True)
     rows = [summarise_splits(target, asked, found[target.name, asked]) for target in TARGETS for asked in ASKED]
-    result = {"dataset": "elpv-dataset", "protocol": f"half to train, {CALIBRATION} to calibrate, the rest to judge; stratified",
-              "rows": rows, "seconds": round(time.perf_counter() - begin, 1), "machine": described()}
+    result = {
+        "dataset": "elpv-dataset",
+        "protocol": f"half to train, {CALIBRATION} to calibrate, the rest to judge; stratified",
+        "rows": rows,
+        "seconds": round(time.perf_counter() - begin, 1),
+        "machine": described(),
+    }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))
 

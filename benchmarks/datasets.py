@@ -29,10 +29,28 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
 
-PHOTO_SETTINGS = ("task=risk", "lora.last_blocks=0", "head.kind=linear", "augment=[flip, updown]", "views=2", "optim.epochs=60",
-                  "optim.batch_size=32", "optim.head_lr=0.001")
-UT_SETTINGS = ("frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5",
-               "optim.epochs=40", "optim.batch_size=64", "optim.head_lr=0.0001", "optim.label_smoothing=0.1")
+PHOTO_SETTINGS = (
+    "task=risk",
+    "lora.last_blocks=0",
+    "head.kind=linear",
+    "augment=[flip, updown]",
+    "views=2",
+    "optim.epochs=60",
+    "optim.batch_size=32",
+    "optim.head_lr=0.001",
+)
+UT_SETTINGS = (
+    "frames=16",
+    "lora.last_blocks=0",
+    "augment=[flip]",
+    "views=2",
+    "head.kind=segments",
+    "head.dropout=0.5",
+    "optim.epochs=40",
+    "optim.batch_size=64",
+    "optim.head_lr=0.0001",
+    "optim.label_smoothing=0.1",
+)
 FOLDS = 5  # of UT-Interaction: two sequences to test on, the next two to judge on, six to train and calibrate on
 
 
@@ -65,8 +83,10 @@ def _elpv(_: Path) -> list[Table]:
     """Half of the photos that are not trained on judge, the other half tests; then the other way round."""
     table = elpv_table(0)
     held_out = [s.name for s in table.samples if s.split == "test"]
-    return [table.with_samples(replace(s, split="val") if s.name in half else s for s in table.samples)
-            for half in ({*held_out[::2]}, {*held_out[1::2]})]
+    return [
+        table.with_samples(replace(s, split="val") if s.name in half else s for s in table.samples)
+        for half in ({*held_out[::2]}, {*held_out[1::2]})
+    ]
 
 
 def _magnetic_tile(data: Path) -> list[Table]:
@@ -82,21 +102,61 @@ def _brick_crack(data: Path) -> list[Table]:
 def _ut_interaction(data: Path) -> list[Table]:
     table = load_table(data / "ut_interaction_set1", "action")
     pairs = {sample.name: (int(re.search(r"seq(\d+)", sample.name)[1]) - 1) // 2 for sample in table.samples}  # type: ignore[index]
-    return [table.with_samples(replace(s, split="test" if pairs[s.name] == fold else "val" if pairs[s.name] == (fold + 1) % FOLDS
-                                       else "train") for s in table.samples) for fold in range(FOLDS)]
+    return [
+        table.with_samples(
+            replace(
+                s, split="test" if pairs[s.name] == fold else "val" if pairs[s.name] == (fold + 1) % FOLDS else "train"
+            )
+            for s in table.samples
+        )
+        for fold in range(FOLDS)
+    ]
 
 
 DATASETS = {
-    "elpv": Dataset("four levels, 75/25 stratified, seed 0; each half of the 25 judges the other", tuple(ELPV_SETTINGS), _elpv,
-                    0.3, "run", one_run=True, every_peer=True, profiles=("cpu", "tensorrt")),
-    "elpv_probe": Dataset("the same photos; frozen features at 224²", (*PHOTO_SETTINGS, "pool=avg", "augment=[]", "views=1"), _elpv,
-                          0.3, "elpv_probe", one_run=True, profiles=("cpu", "tensorrt")),
-    "magnetic_tile": Dataset("six defect classes, 50/20/30 stratified, seed 0", PHOTO_SETTINGS, _magnetic_tile, 0.5,
-                             "magnetic_tile", "magnetic_tile"),
-    "brick_crack": Dataset("crack or sound, 50/20/30, seed 0, ten neighbouring file numbers in one split", PHOTO_SETTINGS,
-                           _brick_crack, 0.5, "brick_crack", "brick_crack"),
-    "ut_interaction": Dataset("six actions; five folds: two sequences test, two judge, six train; pooled over the folds",
-                              UT_SETTINGS, _ut_interaction, 0.5, "ut_interaction", "ut_interaction_set1"),
+    "elpv": Dataset(
+        "four levels, 75/25 stratified, seed 0; each half of the 25 judges the other",
+        tuple(ELPV_SETTINGS),
+        _elpv,
+        0.3,
+        "run",
+        one_run=True,
+        every_peer=True,
+        profiles=("cpu", "tensorrt"),
+    ),
+    "elpv_probe": Dataset(
+        "the same photos; frozen features at 224²",
+        (*PHOTO_SETTINGS, "pool=avg", "augment=[]", "views=1"),
+        _elpv,
+        0.3,
+        "elpv_probe",
+        one_run=True,
+        profiles=("cpu", "tensorrt"),
+    ),
+    "magnetic_tile": Dataset(
+        "six defect classes, 50/20/30 stratified, seed 0",
+        PHOTO_SETTINGS,
+        _magnetic_tile,
+        0.5,
+        "magnetic_tile",
+        "magnetic_tile",
+    ),
+    "brick_crack": Dataset(
+        "crack or sound, 50/20/30, seed 0, ten neighbouring file numbers in one split",
+        PHOTO_SETTINGS,
+        _brick_crack,
+        0.5,
+        "brick_crack",
+        "brick_crack",
+    ),
+    "ut_interaction": Dataset(
+        "six actions; five folds: two sequences test, two judge, six train; pooled over the folds",
+        UT_SETTINGS,
+        _ut_interaction,
+        0.5,
+        "ut_interaction",
+        "ut_interaction_set1",
+    ),
 }
 
 
@@ -104,8 +164,11 @@ def trained_run(dataset: Dataset, fold: int, table: Table, runs: Path, scratch: 
     """A copy in ``scratch`` of the run trained on one fold, with the fold's splits; ``runs`` keeps the run itself."""
     kept = runs / f"{dataset.runs}{0 if dataset.one_run else fold}"
     if not (kept / METRICS).is_file():
-        seen = table if not dataset.one_run else table.with_samples(
-            replace(s, split="test") if s.split == "val" else s for s in table.samples)
+        seen = (
+            table
+            if not dataset.one_run
+            else table.with_samples(replace(s, split="test") if s.split == "val" else s for s in table.samples)
+        )
         train_run(seen, config_from_options(None, [*dataset.settings, "seed=0"]), kept)
     copy = Run.open(shutil.copytree(kept, scratch / f"trained{fold}"))
     copy.write_split(table)
@@ -115,12 +178,30 @@ def trained_run(dataset: Dataset, fold: int, table: Table, runs: Path, scratch: 
 transformers.utils.logging.disable_progress_bar()
 
 VIT_SIDE, VIT_WIDTH = 112, 192
-VIT = {"hidden_size": VIT_WIDTH, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 4 * VIT_WIDTH,
-       "image_size": VIT_SIDE, "patch_size": 16}
-VIT_SETTINGS = ("task=risk", "pool=mean", "lora.last_blocks=0", "head.kind=linear", "head.dropout=0", "augment=[]", "views=1",
-                "optim.epochs=40", "optim.batch_size=32", "optim.head_lr=0.01")
+VIT = {
+    "hidden_size": VIT_WIDTH,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 3,
+    "intermediate_size": 4 * VIT_WIDTH,
+    "image_size": VIT_SIDE,
+    "patch_size": 16,
+}
+VIT_SETTINGS = (
+    "task=risk",
+    "pool=mean",
+    "lora.last_blocks=0",
+    "head.kind=linear",
+    "head.dropout=0",
+    "augment=[]",
+    "views=1",
+    "optim.epochs=40",
+    "optim.batch_size=32",
+    "optim.head_lr=0.01",
+)
 VIT_EPOCHS, VIT_BATCH, VIT_LR = 24, 64, 1e-3
-VIT_PROTOCOL = "elpv, sound (probability 0) or defective (1), 75/25, seed 0; of the 25, one half judges and the other tests"
+VIT_PROTOCOL = (
+    "elpv, sound (probability 0) or defective (1), 75/25, seed 0; of the 25, one half judges and the other tests"
+)
 OUTLIERS, OUTLIER_GAIN = 4, 50.0
 
 
@@ -136,7 +217,12 @@ def train_vit(table: Table, out: Path, epochs: int = VIT_EPOCHS) -> None:
     """Train a small ViT from random weights on the table's train split, and write it as a backbone folder."""
     torch.manual_seed(0)
     model = transformers.ViTModel(transformers.ViTConfig(**VIT), add_pooling_layer=False)
-    processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "resample": 2,
+    }
     model.config.save_pretrained(out)  # the weights come last: a folder that has them is finished
     (out / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     frames, truth = _photos(table.of_split("train"), out)
@@ -170,8 +256,13 @@ def _photos(table: Table, backbone: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def _turned(frames: torch.Tensor) -> torch.Tensor:
     """Each photo in one of the eight positions of a square, shifted by up to eight pixels: a cell has no up and no left."""
     turned = []
-    for frame, quarter, mirror, shift in zip(frames, torch.randint(4, (len(frames),)), torch.rand(len(frames)) < 0.5,
-                                             torch.randint(-8, 9, (len(frames), 2)), strict=True):
+    for frame, quarter, mirror, shift in zip(
+        frames,
+        torch.randint(4, (len(frames),)),
+        torch.rand(len(frames)) < 0.5,
+        torch.randint(-8, 9, (len(frames), 2)),
+        strict=True,
+    ):
         one = torch.rot90(frame, int(quarter), (1, 2)).roll(tuple(shift.tolist()), (1, 2))
         turned.append(one.flip(2) if mirror else one)
     return torch.stack(turned)

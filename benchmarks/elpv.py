@@ -4,9 +4,9 @@
 
 With --runs the run directories stay in DIR, and runs that are finished there are not trained again.
 
-One model answers both questions: four levels, and defective (probability ≥ ½) as the sum of the two upper levels. Settings
-are fixed beforehand and the same for all seeds; nothing is chosen on a test split. Beside it: logistic regression on the
-frozen encoder's features, on the same splits.
+One model answers both questions: four levels, and defective (probability ≥ ½) as the sum of the two upper levels.
+Settings are fixed beforehand and the same for all seeds; nothing is chosen on a test split. Beside it: logistic
+regression on the frozen encoder's features, on the same splits.
 """
 
 from __future__ import annotations
@@ -36,9 +36,23 @@ from vidrisk.models.run import METRICS, Run
 from vidrisk.train.dataset import ClipDataset
 from vidrisk.train.train import train_run
 
-SETTINGS = ["task=risk", "pool=stages", "pixel={height: 320, width: 320}", "lora.last_blocks=5", "lora.rank=16", "lora.alpha=16",
-            "head.kind=linear", "head.dropout=0.3", "augment=[flip, updown]", "views=4", "optim.epochs=8", "optim.batch_size=32",
-            "optim.lora_lr=0.001", "optim.head_lr=0.001", "optim.clip_norm=5"]
+SETTINGS = [
+    "task=risk",
+    "pool=stages",
+    "pixel={height: 320, width: 320}",
+    "lora.last_blocks=5",
+    "lora.rank=16",
+    "lora.alpha=16",
+    "head.kind=linear",
+    "head.dropout=0.3",
+    "augment=[flip, updown]",
+    "views=4",
+    "optim.epochs=8",
+    "optim.batch_size=32",
+    "optim.lora_lr=0.001",
+    "optim.head_lr=0.001",
+    "optim.clip_norm=5",
+]
 RESULT = Path(__file__).parent / "results" / "elpv.json"
 ORDER = tuple(LEVELS.values())
 DEFECTIVE = 2  # levels from here on have a defect probability of at least ½
@@ -47,10 +61,14 @@ DEFECTIVE = 2  # levels from here on have a defect probability of at least ½
 def table_of(seed: int) -> Table:
     """All photos, 75 % in train and 25 % in test, stratified on the level."""
     photos = sorted(cell_photos())
-    train, _ = train_test_split(np.arange(len(photos)), test_size=0.25, random_state=seed, stratify=[level for _, level in photos])
+    train, _ = train_test_split(
+        np.arange(len(photos)), test_size=0.25, random_state=seed, stratify=[level for _, level in photos]
+    )
     chosen = set(train.tolist())
-    samples = tuple(Sample(path=path, name=path.name, labels={"level": level}, split="train" if i in chosen else "test")
-                    for i, (path, level) in enumerate(photos))
+    samples = tuple(
+        Sample(path=path, name=path.name, labels={"level": level}, split="train" if i in chosen else "test")
+        for i, (path, level) in enumerate(photos)
+    )
     return Table(photos[0][0].parent, "risk", samples)
 
 
@@ -58,9 +76,15 @@ def scores_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     """Both questions from the four-level probabilities."""
     levels = classification_report(truth, probabilities, ORDER, ordered=True)
     upper = probabilities[:, DEFECTIVE:].sum(axis=1).clip(0, 1)
-    binary = classification_report((truth >= DEFECTIVE).astype(int), np.stack([1 - upper, upper], axis=1), ("sound", "defective"))
-    return {"binary_top1": binary.top1, "binary_macro_f1": binary.macro_f1, "levels_top1": levels.top1,
-            "levels_macro_f1": levels.macro_f1}
+    binary = classification_report(
+        (truth >= DEFECTIVE).astype(int), np.stack([1 - upper, upper], axis=1), ("sound", "defective")
+    )
+    return {
+        "binary_top1": binary.top1,
+        "binary_macro_f1": binary.macro_f1,
+        "levels_top1": levels.top1,
+        "levels_macro_f1": levels.macro_f1,
+    }
 
 
 def frozen_features(run: Run, table: Table) -> dict[str, np.ndarray]:
@@ -74,8 +98,12 @@ def frozen_features(run: Run, table: Table) -> dict[str, np.ndarray]:
 def frozen_scores(features: dict[str, np.ndarray], table: Table) -> dict[str, float]:
     """Logistic regression on the standardised features."""
     inputs = {split: np.stack([features[s.name] for s in table.of_split(split).samples]) for split in ("train", "test")}
-    truth = {split: np.array([ORDER.index(s.labels["level"]) for s in table.of_split(split).samples]) for split in inputs}
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(inputs["train"], truth["train"])
+    truth = {
+        split: np.array([ORDER.index(s.labels["level"]) for s in table.of_split(split).samples]) for split in inputs
+    }
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=2000)).fit(
+        inputs["train"], truth["train"]
+    )
     return scores_of(truth["test"], probe.predict_proba(inputs["test"]))
 
 
@@ -105,12 +133,23 @@ def main() -> None:
             features = features or frozen_features(run, table)
             frozen.append(frozen_scores(features, table))
             print(f"seed {seed}, frozen: {frozen[-1]} ({time.perf_counter() - begin:.0f} s)", flush=True)
-    rows = [{"name": name, **{key: float(np.mean([s[key] for s in scores])) for key in scores[0]}}
-            for name, scores in (("frozen features, logistic regression", frozen),
-                                 ("LoRA on the last five blocks, jointly with the head", ours))]
-    result = {"dataset": "elpv-dataset", "protocol": "75/25 stratified on four levels, mean over seeds", "settings": SETTINGS,
-              "rows": rows, "per_seed": ours, "frozen_per_seed": frozen,
-              "training_s": training_s, "machine": described()}
+    rows = [
+        {"name": name, **{key: float(np.mean([s[key] for s in scores])) for key in scores[0]}}
+        for name, scores in (
+            ("frozen features, logistic regression", frozen),
+            ("LoRA on the last five blocks, jointly with the head", ours),
+        )
+    ]
+    result = {
+        "dataset": "elpv-dataset",
+        "protocol": "75/25 stratified on four levels, mean over seeds",
+        "settings": SETTINGS,
+        "rows": rows,
+        "per_seed": ours,
+        "frozen_per_seed": frozen,
+        "training_s": training_s,
+        "machine": described(),
+    }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))
 

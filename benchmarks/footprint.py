@@ -61,8 +61,13 @@ def bundle_mb(folder: Path) -> float:
     validation = Validation(frames, {"level": np.zeros(16, np.int64)}, [str(i) for i in range(16)])
     stages = zip(frame_encoder_stages(contract, encoder.width), (encoder, head), strict=True)
     trained = Trained(tuple(TrainedStage(stage, module) for stage, module in stages), contract)
-    bundle, _ = export_bundle(trained, folder / "int8.bundle", validation, ValidationFrames(validation, 16),
-                              ExportOptions(int8=True, max_drop=100, only="int8"))
+    bundle, _ = export_bundle(
+        trained,
+        folder / "int8.bundle",
+        validation,
+        ValidationFrames(validation, 16),
+        ExportOptions(int8=True, max_drop=100, only="int8"),
+    )
     return size_mb(bundle.root)
 
 
@@ -73,15 +78,31 @@ def main() -> None:
         assert not packages & set(HEAVY), f"the device install holds {packages & set(HEAVY)}"
         with_openvino = size_mb(cpu)
         start = help_s(cpu)
-        subprocess.run([str(cpu / "bin" / "pip"), "uninstall", "--quiet", "--yes", "openvino", "openvino-telemetry"], check=True)
+        subprocess.run(
+            [str(cpu / "bin" / "pip"), "uninstall", "--quiet", "--yes", "openvino", "openvino-telemetry"], check=True
+        )
         without = size_mb(cpu)
         bundle = bundle_mb(Path(scratch))
     rows = [
         {"what": "`vidrisk --help`, median of 7", "measured": f"{start:.2f} s", "limit": "0.3 s", "ok": start < 0.3},
-        {"what": "`[cpu]` environment with OpenVINO, pip included", "measured": f"{with_openvino:.0f} MB", "limit": "550 MB",
-         "ok": with_openvino < 550},
-        {"what": "`[cpu]` environment without OpenVINO", "measured": f"{without:.0f} MB", "limit": "350 MB", "ok": without < 350},
-        {"what": "bundle of EfficientNet-Lite0, INT8 alone", "measured": f"{bundle:.1f} MB", "limit": "8 MB", "ok": bundle < 8},
+        {
+            "what": "`[cpu]` environment with OpenVINO, pip included",
+            "measured": f"{with_openvino:.0f} MB",
+            "limit": "550 MB",
+            "ok": with_openvino < 550,
+        },
+        {
+            "what": "`[cpu]` environment without OpenVINO",
+            "measured": f"{without:.0f} MB",
+            "limit": "350 MB",
+            "ok": without < 350,
+        },
+        {
+            "what": "bundle of EfficientNet-Lite0, INT8 alone",
+            "measured": f"{bundle:.1f} MB",
+            "limit": "8 MB",
+            "ok": bundle < 8,
+        },
     ]
     RESULT.write_text(json.dumps({"rows": rows, "machine": described()}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))

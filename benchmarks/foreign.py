@@ -2,9 +2,10 @@
 
     python benchmarks/foreign.py [--data DIR] [--trial]
 
-Each is trained from scratch, exported plainly (NCHW, fixed batch of one), and taken through ``vidrisk export`` with nothing said of
-its pixels. Peers quantise the same float graph with the same calibration photos. All are judged on the same test photos and timed
-in turns in one process, each by the faster of ONNX Runtime and OpenVINO. --trial: few photos, two epochs, nothing written.
+Each is trained from scratch, exported plainly (NCHW, fixed batch of one), and taken through ``vidrisk export`` with
+nothing said of its pixels. Peers quantise the same float graph with the same calibration photos. All are judged on the
+same test photos and timed in turns in one process, each by the faster of ONNX Runtime and OpenVINO. --trial: few
+photos, two epochs, nothing written.
 """
 
 from __future__ import annotations
@@ -47,8 +48,13 @@ Frames = npt.NDArray[np.uint8]
 class Residual(nn.Module):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(inputs, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-                                  nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, width, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+        )
         self.beside = nn.Sequential(nn.Conv2d(inputs, width, 1, 2, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -58,7 +64,9 @@ class Residual(nn.Module):
 def cnn() -> nn.Module:
     """Four residual blocks, 48 to 256 channels wide."""
     blocks = [Residual(inputs, width) for inputs, width in ((48, 64), (64, 128), (128, 192), (192, 256))]
-    return nn.Sequential(nn.Conv2d(3, 48, 3, 1, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 2))
+    return nn.Sequential(
+        nn.Conv2d(3, 48, 3, 1, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 2)
+    )
 
 
 class Block(nn.Module):
@@ -102,7 +110,9 @@ def normalize_frames(frames: Frames) -> torch.Tensor:
 def train_model(model: nn.Module, frames: Frames, truth: npt.NDArray[np.int64], epochs: int) -> nn.Module:
     """Train from scratch, with mirrored photos."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, epochs=epochs, steps_per_epoch=-(-len(frames) // 32))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, 1e-3, epochs=epochs, steps_per_epoch=-(-len(frames) // 32)
+    )
     images, labels = normalize_frames(frames), torch.from_numpy(truth)
     for _ in range(epochs):
         for part in torch.randperm(len(images)).split(32):
@@ -118,7 +128,9 @@ def train_model(model: nn.Module, frames: Frames, truth: npt.NDArray[np.int64], 
 
 def photos(table: Table, labels: list[str]) -> tuple[Frames, npt.NDArray[np.int64]]:
     pixel = PixelSpec(SIDE, SIDE)
-    frames = np.concatenate([next(read_clips(sample.path, pixel, None, sample.interval)).frames for sample in table.samples])
+    frames = np.concatenate(
+        [next(read_clips(sample.path, pixel, None, sample.interval)).frames for sample in table.samples]
+    )
     return frames, np.array([labels.index(sample.labels["defect"]) for sample in table.samples], np.int64)
 
 
@@ -135,7 +147,9 @@ def methods(bundle: Bundle, fp32: Path, windows: Frames, scratch: Path, *, trans
     made: dict[str, Path | str] = {"fp32": fp32}
     quantized = next((name for name in ("int8", "mixed") if name in bundle.manifest.variants), None)
     made["vidrisk"] = bundle.path(stage.name, quantized) if quantized else "not faster than fp32"  # type: ignore[arg-type]
-    tools: dict[str, Callable[[Path], Path]] = {"ONNX Runtime, min-max": lambda out: peers.ort_static(fp32, out, windows)}
+    tools: dict[str, Callable[[Path], Path]] = {
+        "ONNX Runtime, min-max": lambda out: peers.ort_static(fp32, out, windows)
+    }
     if is_installed("nncf"):
         tools["NNCF quantize"] = lambda out: peers.nncf_quantized(fp32, out, windows, transformer=transformer)
     for name, tool in tools.items():
@@ -148,7 +162,9 @@ def methods(bundle: Bundle, fp32: Path, windows: Frames, scratch: Path, *, trans
     return made
 
 
-def measure(bundle: Bundle, files: dict[str, Path | str], windows: Frames, truth: npt.NDArray[np.int64]) -> list[dict[str, Any]]:
+def measure(
+    bundle: Bundle, files: dict[str, Path | str], windows: Frames, truth: npt.NDArray[np.int64]
+) -> list[dict[str, Any]]:
     """Accuracy and speed of every method, each on its faster runtime."""
     (stage,) = bundle.stages
     rows: list[dict[str, Any]] = []
@@ -164,9 +180,19 @@ def measure(bundle: Bundle, files: dict[str, Path | str], windows: Frames, truth
                         continue  # an IR is OpenVINO's alone
                     runners[method, runtime] = runner
         seconds = seconds_in_turns(runners, {"frames": windows[:BATCH]}, ROUNDS)
-        said = {key: np.concatenate([np.array(runner.infer({"frames": windows[i : i + BATCH]})["defect_logits"])
-                                     for i in range(0, len(windows), BATCH)]) for key, runner in runners.items()}
-    fastest = {method: min((key for key in seconds if key[0] == method), key=seconds.__getitem__, default=None) for method in files}
+        said = {
+            key: np.concatenate(
+                [
+                    np.array(runner.infer({"frames": windows[i : i + BATCH]})["defect_logits"])
+                    for i in range(0, len(windows), BATCH)
+                ]
+            )
+            for key, runner in runners.items()
+        }
+    fastest = {
+        method: min((key for key in seconds if key[0] == method), key=seconds.__getitem__, default=None)
+        for method in files
+    }
     fp32 = fastest["fp32"]
     assert fp32 is not None
     for method, path in files.items():
@@ -175,21 +201,37 @@ def measure(bundle: Bundle, files: dict[str, Path | str], windows: Frames, truth
             rows.append({"method": method, "refusal": str(path)})
             continue
         right = said[key].argmax(axis=1) == truth
-        rows.append({"method": method, "runtime": key[1], "top1": float(right.mean()), "speed": seconds[fp32] / seconds[key],
-                     "agreement": float((said[key].argmax(axis=1) == said[fp32].argmax(axis=1)).mean()),
-                     "ms_per_photo": 1e3 * seconds[key] / BATCH})
+        rows.append(
+            {
+                "method": method,
+                "runtime": key[1],
+                "top1": float(right.mean()),
+                "speed": seconds[fp32] / seconds[key],
+                "agreement": float((said[key].argmax(axis=1) == said[fp32].argmax(axis=1)).mean()),
+                "ms_per_photo": 1e3 * seconds[key] / BATCH,
+            }
+        )
     return rows
 
 
-def benchmark(name: str, model: nn.Module, tables: tuple[Table, Table, Table], scratch: Path, epochs: int) -> dict[str, Any]:
+def benchmark(
+    name: str, model: nn.Module, tables: tuple[Table, Table, Table], scratch: Path, epochs: int
+) -> dict[str, Any]:
     train, val, test = tables
     labels = sorted({sample.labels["defect"] for sample in train.samples})
     frames, truth = photos(train, labels)
     path = scratch / f"{name}.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own making
-        torch.onnx.export(train_model(model, frames, truth, epochs), (torch.zeros(1, 3, SIDE, SIDE),), str(path), dynamo=False,
-                          opset_version=17, input_names=["image"], output_names=["scores"])
+        torch.onnx.export(
+            train_model(model, frames, truth, epochs),
+            (torch.zeros(1, 3, SIDE, SIDE),),
+            str(path),
+            dynamo=False,
+            opset_version=17,
+            input_names=["image"],
+            output_names=["scores"],
+        )
     (scratch / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
     foreign = ForeignModel(path, "risk", scratch / "labels.txt")
     options = ExportOptions(int8=True, allow_drop=True)
@@ -199,12 +241,24 @@ def benchmark(name: str, model: nn.Module, tables: tuple[Table, Table, Table], s
     shown, answers = photos(test, labels)
     own = onnxruntime.InferenceSession(str(path))
     ours = onnxruntime.InferenceSession(str(fp32))
-    difference = max(float(np.abs(own.run(None, {"image": normalize_frames(each[None]).numpy()})[0]
-                                  - ours.run(None, {"frames": each[None, None]})[0]).max()) for each in shown)
+    difference = max(
+        float(
+            np.abs(
+                own.run(None, {"image": normalize_frames(each[None]).numpy()})[0]
+                - ours.run(None, {"frames": each[None, None]})[0]
+            ).max()
+        )
+        for each in shown
+    )
     calibration = frames[: report.calibration["frames"], None]
     files = methods(bundle, fp32, calibration, scratch / name, transformer=name == "vit")
-    return {"photos": {"train": len(train), "val": len(val), "test": len(test)}, "pixels": bundle.manifest.source["pixels"],
-            "fp32_difference": difference, "max_drop": options.max_drop, "rows": measure(bundle, files, shown[:, None], answers)}
+    return {
+        "photos": {"train": len(train), "val": len(val), "test": len(test)},
+        "pixels": bundle.manifest.source["pixels"],
+        "fp32_difference": difference,
+        "max_drop": options.max_drop,
+        "rows": measure(bundle, files, shown[:, None], answers),
+    }
 
 
 def main() -> None:
@@ -223,8 +277,10 @@ def main() -> None:
             results[name] = benchmark(name, make(), tables, Path(folder), 2 if arguments.trial else 30)
             print(json.dumps(results[name], indent=2))
     if not arguments.trial:
-        RESULT.write_text(json.dumps({"machine": described(), "side": SIDE, "batch": BATCH, "models": results}, indent=2) + "\n",
-                          encoding="utf-8")
+        RESULT.write_text(
+            json.dumps({"machine": described(), "side": SIDE, "batch": BATCH, "models": results}, indent=2) + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz.py [--count 2000] [--seed 0] [--real FOLDER]
 
-They are copies of tiny files of every kind that the reader meets; with ``--real`` one half is of clips and photos of up to
-2 MB that lie below a folder, a few of every sub-folder and suffix.
+They are copies of tiny files of every kind that the reader meets; with ``--real`` one half is of clips and photos of up
+to 2 MB that lie below a folder, a few of every sub-folder and suffix.
 """
 
 from __future__ import annotations
@@ -45,10 +45,17 @@ def main() -> int:
         found = fuzz_runs.run_over(folder / "bad", folder / "out")
         wall_s = time.perf_counter() - started_s
     result = {
-        "machine": described(), "seed": options.seed, "files": sum(states.total() for states in found.states.values()),
-        "originals": {kind: len(paths) for kind, paths in originals.items()}, "states": found.states,
-        "file_timeout_s": fuzz_runs.FILE_TIMEOUT_S, "longest_silence_s": round(found.silence_s, 2),
-        "slowest_s": round(found.slowest_s[0], 2), "slowest": found.slowest_s[1], "wall_s": round(wall_s, 1)}
+        "machine": described(),
+        "seed": options.seed,
+        "files": sum(states.total() for states in found.states.values()),
+        "originals": {kind: len(paths) for kind, paths in originals.items()},
+        "states": found.states,
+        "file_timeout_s": fuzz_runs.FILE_TIMEOUT_S,
+        "longest_silence_s": round(found.silence_s, 2),
+        "slowest_s": round(found.slowest_s[0], 2),
+        "slowest": found.slowest_s[1],
+        "wall_s": round(wall_s, 1),
+    }
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in result.items() if name != "machine"}, indent=1))
     return int(found.silence_s > fuzz_runs.MAX_SILENCE_S)

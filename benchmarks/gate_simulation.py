@@ -2,8 +2,9 @@
 
     python benchmarks/gate_simulation.py [--draws N]
 
-A quantised model with a true drop and agreement is drawn sample by sample, beside a slower mixed point; the search chooses on the
-samples that choose, and the others judge, as in an export. Shown is how often full INT8 ships, the mixed point does, or nothing.
+A quantised model with a true drop and agreement is drawn sample by sample, beside a slower mixed point; the search
+chooses on the samples that choose, and the others judge, as in an export. Shown is how often full INT8 ships, the mixed
+point does, or nothing.
 """
 
 from __future__ import annotations
@@ -46,8 +47,11 @@ class Truth:
 
     def draw(self, samples: int, rng: np.random.Generator) -> npt.NDArray[np.str_]:
         """One sign per sample: ``-``, ``+``, ``x`` for another wrong answer, ``=``."""
-        signs: npt.NDArray[np.str_] = rng.choice(["-", "+", "x", "="], samples,
-                                                 p=[self.lost, self.gained, self.other, 1 - self.lost - self.gained - self.other])
+        signs: npt.NDArray[np.str_] = rng.choice(
+            ["-", "+", "x", "="],
+            samples,
+            p=[self.lost, self.gained, self.other, 1 - self.lost - self.gained - self.other],
+        )
         return signs
 
 
@@ -97,14 +101,16 @@ def named(keep_float: Collection[str]) -> onnx.ModelProto:
 def decide(case: Case, samples: int, rng: np.random.Generator) -> str:
     """Run one export of drawn samples: ``int8``, ``mixed`` or ``refused``."""
     int8, mixed = case.int8.draw(samples, rng), case.mixed.draw(samples, rng)
-    parts = separate_samples(Validation(np.zeros((samples, 1, 1, 1, 3), np.uint8), {"a": rng.integers(0, 4, samples)},
-                                        [""] * samples))
+    parts = separate_samples(
+        Validation(np.zeros((samples, 1, 1, 1, 3), np.uint8), {"a": rng.integers(0, 4, samples)}, [""] * samples)
+    )
     refused: set[tuple[str, ...]] = set()
     while True:
         budget = Budget(case.max_drop, agreement_aim(case.max_drop), 1e9, is_strict=bool(refused))
         judge = DrawnJudge(int8[parts.choosing], mixed[parts.choosing], rng)
-        best = search_precision(named, BLOCKS, judge, budget, Journal(), lambda what, done, total: None,
-                                refused).best.float_blocks
+        best = search_precision(
+            named, BLOCKS, judge, budget, Journal(), lambda what, done, total: None, refused
+        ).best.float_blocks
         judged = outcome_of((mixed if best else int8)[parts.judging])
         if judged.drop_points <= case.max_drop + 1e-9:
             return "mixed" if best else "int8"
@@ -117,7 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=1000)
     draws = parser.parse_args().draws
-    result: dict[str, Any] = {"draws": draws, "int8_time": INT8_TIME, "mixed_time": MIXED_TIME, "cases": {}, "machine": described()}
+    result: dict[str, Any] = {
+        "draws": draws,
+        "int8_time": INT8_TIME,
+        "mixed_time": MIXED_TIME,
+        "cases": {},
+        "machine": described(),
+    }
     for case in CASES:
         rows = result["cases"][case.name] = {}
         for samples in SIZES:

@@ -3,16 +3,17 @@
     python benchmarks/gpu.py [SECTION ...] [--work DIR] [--trial]
     python benchmarks/gpu.py --step NAME --out FILE [--work DIR] [--trial] [--families A,B] [--fake]
 
-SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm, server; all of them without one. Each writes its own
-part of ``results/gpu.json``, and leaves the others as they are.
+SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm, server; all of them without one. Each
+writes its own part of ``results/gpu.json``, and leaves the others as they are.
 
---step: one step of ``gpu_offline.sh`` alone. FILE has what it has found until now, at any moment. bundles, models: make what is
-measured; first, families, runner: is it right; throughput, second_start: is it fast; tests: those marked ``gpu``; vlm: a
-vision-language model of 3 billion weights, trained and run; server: one behind an OpenAI-compatible server.
+--step: one step of ``gpu_offline.sh`` alone. FILE has what it has found until now, at any moment. bundles, models: make
+what is measured; first, families, runner: is it right; throughput, second_start: is it fast; tests: those marked
+``gpu``; vlm: a vision-language model of 3 billion weights, trained and run; server: one behind an OpenAI-compatible
+server.
 
---work: where bundles and engines are made, and kept for the next time. --trial: small models and few rounds, to see that
-everything works; the result of sections goes to the folder of temporary files. --families: these alone; the first one stands
-for all where one is enough. --fake: on a GPU that is none (``gpu_fake.py``).
+--work: where bundles and engines are made, and kept for the next time. --trial: small models and few rounds, to see
+that everything works; the result of sections goes to the folder of temporary files. --families: these alone; the first
+one stands for all where one is enough. --fake: on a GPU that is none (``gpu_fake.py``).
 """
 
 from __future__ import annotations
@@ -75,9 +76,13 @@ def models(place: Place) -> Iterator[Part]:
 
 
 SECTIONS: dict[str, Section] = {
-    section.__name__: section for section in (throughput, overhead, hand_over, memory, second_start, parity, vlm, server)}
+    section.__name__: section
+    for section in (throughput, overhead, hand_over, memory, second_start, parity, vlm, server)
+}
 STEPS: dict[str, Section] = {
-    step.__name__: step for step in (bundles, first, families, runner, models, throughput, second_start, tests, vlm, server)}
+    step.__name__: step
+    for step in (bundles, first, families, runner, models, throughput, second_start, tests, vlm, server)
+}
 WITHOUT_GPU = (bundles, models)
 OF_ANY_RUNTIME = (first, families, tests, vlm, server)  # they look for what works by themselves
 
@@ -95,7 +100,9 @@ def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
     if gpu is None:
         raise SystemExit("no NVIDIA GPU is visible: there is nothing to measure (`vidrisk doctor` says more)")
     if not kinds and not set(names) <= {section.__name__ for section in OF_ANY_RUNTIME}:
-        raise SystemExit("no TensorRT is installed: there is nothing to measure (`vidrisk doctor` says how to install it)")
+        raise SystemExit(
+            "no TensorRT is installed: there is nothing to measure (`vidrisk doctor` says how to install it)"
+        )
     kind = kinds[0] if kinds else "tensorrt"
     print(f"{gpu}, {kind}", flush=True)
     place = Place(work, kind, trial)
@@ -151,8 +158,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(SECTIONS)}")
-    if bool(arguments.step) != bool(arguments.out) or (arguments.step and arguments.sections) or (
-            arguments.fake and not arguments.step):
+    if (
+        bool(arguments.step) != bool(arguments.out)
+        or (arguments.step and arguments.sections)
+        or (arguments.fake and not arguments.step)
+    ):
         parser.error("--step NAME and --out FILE go together, and without SECTION; --fake is for steps")
     families = tuple(arguments.families.split(","))
     if unknown := set(families) - set(FAMILIES):
@@ -165,7 +175,9 @@ def main() -> int:
         from gpu_fake import fake_gpu
 
         fake_gpu()
-    return run_step(arguments.step, arguments.out.resolve(), Place(work, None, arguments.trial, families, arguments.fake))
+    return run_step(
+        arguments.step, arguments.out.resolve(), Place(work, None, arguments.trial, families, arguments.fake)
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One engine on the GPU beside the same graph in ONNX Runtime on the processor, and which runtimes there are to compare.
 
-    python benchmarks/gpu_compare.py BUNDLE RUNTIME VARIANT [--fake]        one of them, as JSON: it may crash and end nothing else
+python benchmarks/gpu_compare.py BUNDLE RUNTIME VARIANT [--fake]        one of them, as JSON: it may crash and end
+nothing else
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ def compare_answers(bundle: Any, runtime: str, variant: str) -> Part:
     from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, ENGINE_KINDS
     from vidrisk.runtimes.tensorrt.build.engines import ensured_engine
 
-    graph, path, feed = bundle.manifest.stage("encoder"), bundle.path("encoder", variant), {"frames": frames(FRAMES, seed=3)}
+    graph, path, feed = (
+        bundle.manifest.stage("encoder"),
+        bundle.path("encoder", variant),
+        {"frames": frames(FRAMES, seed=3)},
+    )
     with BUNDLE_RUNTIMES["onnxruntime"](path, graph.inputs, graph.outputs) as processor:
         expected = np.array(processor.infer(feed)["features"], np.float64)
     begin = time.perf_counter()
@@ -65,8 +70,12 @@ def compare_answers(bundle: Any, runtime: str, variant: str) -> Part:
     if not np.isfinite(found).all():
         return {"equal": False, "not_finite": int((~np.isfinite(found)).sum()), "seconds": seconds}
     cosine = float(cosines(found, expected).min())
-    return {"equal": cosine >= LEAST_COSINE.get(variant, LEAST_COSINE_INTEGER), "least_cosine": round(cosine, 6),
-            "largest_difference": float(f"{np.abs(found - expected).max():.3g}"), "seconds": seconds}
+    return {
+        "equal": cosine >= LEAST_COSINE.get(variant, LEAST_COSINE_INTEGER),
+        "least_cosine": round(cosine, 6),
+        "largest_difference": float(f"{np.abs(found - expected).max():.3g}"),
+        "seconds": seconds,
+    }
 
 
 def cosines(one: Any, other: Any) -> Any:
@@ -78,7 +87,9 @@ def compare_alone(place: Place, bundle: Any, runtime: str) -> Part:
     """``compare_answers``, in a process of its own: a library may crash on a GPU that it was not made for."""
     command = [sys.executable, __file__, str(bundle.root), runtime, "fp32", *(["--fake"] if place.fake else [])]
     try:
-        end = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=ALONE_LIMIT_S, check=False)
+        end = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=ALONE_LIMIT_S, check=False
+        )
         if end.returncode < 0:
             return {"problem": f"crashes ({signal.strsignal(-end.returncode)})"}
         told: Part = json.loads(end.stdout.splitlines()[-1])

@@ -2,8 +2,9 @@
 
     python benchmarks/gpu_fake.py COMMAND ...        vidrisk COMMAND ..., on that GPU
 
-An engine is the ONNX file that it would have been built from, run by ONNX Runtime; memory is numpy's, and there are 64 MiB of it.
-Whatever the steps do on a card is done here, too, but for what torch and ONNX Runtime do with CUDA: they say that there is none.
+An engine is the ONNX file that it would have been built from, run by ONNX Runtime; memory is numpy's, and there are 64
+MiB of it. Whatever the steps do on a card is done here, too, but for what torch and ONNX Runtime do with CUDA: they say
+that there is none.
 """
 
 from __future__ import annotations
@@ -42,8 +43,13 @@ def fake_gpu() -> None:
         return Built(memoryview(path.read_bytes()), options.batches, "{}", 0.01)
 
     pairs: list[tuple[Any, Any]] = [
-        (api.open_api, lambda kind=None: trt.api), (api.installed_kinds, lambda: ("tensorrt",)), (cuda.open_cuda, lambda: memory),
-        (device.current_device, lambda: here), (gpu.visible_gpu, lambda: here.name), (built_engine, built)]
+        (api.open_api, lambda kind=None: trt.api),
+        (api.installed_kinds, lambda: ("tensorrt",)),
+        (cuda.open_cuda, lambda: memory),
+        (device.current_device, lambda: here),
+        (gpu.visible_gpu, lambda: here.name),
+        (built_engine, built),
+    ]
     fakes = {id(real): fake for real, fake in pairs}
     for name, module in list(sys.modules.items()):  # also where they have been imported by name
         if module is not None and name not in REAL:

@@ -1,6 +1,7 @@
 """A small bundle of every family: the real architecture with random weights, in fp32, fp16 and quantised.
 
-They are made in seconds, without any download, and once; a folder that has them already needs neither torch nor a backbone.
+They are made in seconds, without any download, and once; a folder that has them already needs neither torch nor a
+backbone.
 """
 
 from __future__ import annotations
@@ -14,12 +15,23 @@ import numpy as np
 import numpy.typing as npt
 
 EFFICIENTNET = "efficientnet-lite0"
-MODELS = {"vit": "ViTModel", "dinov2": "Dinov2Model", "clip_vision_model": "CLIPVisionModel",
-          "siglip_vision_model": "SiglipVisionModel", "dinov3_vit": "DINOv3ViTModel"}  # classes in transformers
+MODELS = {
+    "vit": "ViTModel",
+    "dinov2": "Dinov2Model",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "dinov3_vit": "DINOv3ViTModel",
+}  # classes in transformers
 FAMILIES = ("vit", EFFICIENTNET, *list(MODELS)[1:])
 SIDE_PX, MOMENTS, CLIPS, CALIBRATION = 64, 3, 8, 32
-SIZES = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "image_size": SIDE_PX,
-         "patch_size": 16}
+SIZES = {
+    "hidden_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+    "image_size": SIDE_PX,
+    "patch_size": 16,
+}
 
 Frames = npt.NDArray[np.uint8]
 
@@ -29,7 +41,7 @@ def frames(count: int, seed: int) -> Frames:
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 200, (count, 1, 1, 3)) + rng.integers(0, 30, (count, SIDE_PX, SIDE_PX, 3))
     for each, at in enumerate(rng.integers(0, SIDE_PX - SIDE_PX // 8, count)):
-        values[each, :, at:at + SIDE_PX // 8] += 60
+        values[each, :, at : at + SIDE_PX // 8] += 60
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
@@ -59,12 +71,19 @@ def _export(work: Path, family: str) -> None:
     from vidrisk.runtimes import Target
 
     torch.manual_seed(0)
-    encoder = (build_encoder(family, pixel={"height": SIDE_PX, "width": SIDE_PX}) if family == EFFICIENTNET
-               else build_encoder(str(_backbone(work, family)))).eval()
+    encoder = (
+        build_encoder(family, pixel={"height": SIDE_PX, "width": SIDE_PX})
+        if family == EFFICIENTNET
+        else build_encoder(str(_backbone(work, family)))
+    ).eval()
     clips = frames(CLIPS * MOMENTS, seed=1)
-    export_with_random_head(encoder, Target(name="action", labels=("run", "sit", "fall")),
-                            clips.reshape(CLIPS, MOMENTS, *clips.shape[1:]), frames(CALIBRATION, seed=7),
-                            bundle_folder(work, family))
+    export_with_random_head(
+        encoder,
+        Target(name="action", labels=("run", "sit", "fall")),
+        clips.reshape(CLIPS, MOMENTS, *clips.shape[1:]),
+        frames(CALIBRATION, seed=7),
+        bundle_folder(work, family),
+    )
 
 
 def _backbone(work: Path, family: str) -> Path:
@@ -74,7 +93,12 @@ def _backbone(work: Path, family: str) -> Path:
     folder = work / "families" / family
     model = getattr(transformers, MODELS[family])
     model(model.config_class(**SIZES)).save_pretrained(folder)
-    described = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2,
-                 "size": {"height": SIDE_PX, "width": SIDE_PX}}
+    described = {
+        "image_processor_type": "ViTImageProcessor",
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+        "resample": 2,
+        "size": {"height": SIDE_PX, "width": SIDE_PX},
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(described), encoding="utf-8")
     return folder

@@ -1,7 +1,7 @@
 """What the GPU is measured with: ViT-B/16 and EfficientNet-Lite0 as bundles with fp32, fp16 and a quantised variant.
 
-A throughput does not depend on the weights, so those of the ViT and of both heads are random; accuracy is not measured on them.
-Frames are photos of solar cells (elpv-dataset). Each bundle is made once and kept in the work folder.
+A throughput does not depend on the weights, so those of the ViT and of both heads are random; accuracy is not measured
+on them. Frames are photos of solar cells (elpv-dataset). Each bundle is made once and kept in the work folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ from vidrisk.runtimes.contract.stages import frame_encoder_stages
 MOMENTS = 8
 TARGET = Target(name="action", labels=("one", "two", "three", "four", "five", "six"))
 CALIBRATION, VALIDATION_CLIPS, PARITY = 64, 8, 64
-TRIAL_VIT: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+TRIAL_VIT: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
 TRIAL_PX, PX = 64, 224
 
 Frames = npt.NDArray[np.uint8]
@@ -87,14 +92,19 @@ class Model:
     def photos(self, start: int, count: int) -> Frames:
         """``uint8 (count, H, W, 3)``."""
         side = self.pixel["height"]
-        paths = [path for path, _ in cell_photos()[start:start + count]]
+        paths = [path for path, _ in cell_photos()[start : start + count]]
         return np.stack([np.asarray(Image.open(path).convert("RGB").resize((side, side))) for path in paths])
 
     def _export(self) -> None:
         photos = VALIDATION_CLIPS * MOMENTS
         clips = self.photos(0, photos)
-        export_with_random_head(self.encoder(), TARGET, clips.reshape(VALIDATION_CLIPS, MOMENTS, *clips.shape[1:]),
-                                self.photos(photos, CALIBRATION), self.root)
+        export_with_random_head(
+            self.encoder(),
+            TARGET,
+            clips.reshape(VALIDATION_CLIPS, MOMENTS, *clips.shape[1:]),
+            self.photos(photos, CALIBRATION),
+            self.root,
+        )
 
 
 def export_with_random_head(encoder: Any, target: Target, clips: Frames, calibration: Frames, root: Path) -> None:
@@ -105,8 +115,9 @@ def export_with_random_head(encoder: Any, target: Target, clips: Frames, calibra
         calibration: ``uint8 (M, H, W, 3)``.
     """
     count, moments, height, width, _ = clips.shape
-    contract = Contract(task="action", pixel=PixelSpec(height=height, width=width), time=TimeSpec(moments),
-                        targets=(target,))
+    contract = Contract(
+        task="action", pixel=PixelSpec(height=height, width=width), time=TimeSpec(moments), targets=(target,)
+    )
     with torch.inference_mode():
         features = encoder(torch.from_numpy(clips).flatten(0, 1))
         head = Head("linear", width=encoder.width, frames=moments, targets=(target,), hidden=16, dropout=0.0)
@@ -129,7 +140,14 @@ def models_in(work: Path, *, trial: bool) -> list[Model]:
         torch.manual_seed(0)
         config = transformers.ViTConfig(image_size=side, **(TRIAL_VIT if trial else {}))
         transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(vit)
-        processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "resample": 2,
+        }
         (vit / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
-    return [Model("ViT-B/16", str(vit), pixel, work / "vit.bundle"),
-            Model("EfficientNet-Lite0", "efficientnet-lite0", pixel, work / "lite0.bundle")]
+    return [
+        Model("ViT-B/16", str(vit), pixel, work / "vit.bundle"),
+        Model("EfficientNet-Lite0", "efficientnet-lite0", pixel, work / "lite0.bundle"),
+    ]

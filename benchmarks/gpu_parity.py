@@ -37,23 +37,33 @@ def first(place: Place) -> Iterator[Part]:
             continue
         found[runtime]["verify"] = _verified(place, bundle.root, runtime)
         yield {"runtimes": found, "headline": _headline(found)}
-    (place.work / WORKING).write_text(json.dumps([name for name, each in found.items() if each.get("equal")]), encoding="utf-8")
-    if different := [name for name, each in found.items()
-                     if each.get("equal") is False or each.get("verify", {}).get("verdict") == VERDICTS[3]]:
+    (place.work / WORKING).write_text(
+        json.dumps([name for name, each in found.items() if each.get("equal")]), encoding="utf-8"
+    )
+    if different := [
+        name
+        for name, each in found.items()
+        if each.get("equal") is False or each.get("verify", {}).get("verdict") == VERDICTS[3]
+    ]:
         raise DifferentError(f"{', '.join(different)}: not what ONNX Runtime computes")
     if not any(each.get("equal") for each in found.values()):
         raise DifferentError("no runtime runs on this GPU")
 
 
 def _headline(found: dict[str, Part]) -> str:
-    return "; ".join(f"{name} {each['problem'] if 'problem' in each else 'equal' if each['equal'] else 'DIFFERENT'}"
-                     + (f", verify: {each['verify']['verdict']}" if "verify" in each else "") for name, each in found.items())
+    return "; ".join(
+        f"{name} {each['problem'] if 'problem' in each else 'equal' if each['equal'] else 'DIFFERENT'}"
+        + (f", verify: {each['verify']['verdict']}" if "verify" in each else "")
+        for name, each in found.items()
+    )
 
 
 def _verified(place: Place, bundle: Any, runtime: str) -> Part:
     command = [*place.program, "verify", str(bundle), "--runtime", runtime, "--json"]
     try:
-        end = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=VERIFY_LIMIT_S, check=False)
+        end = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=VERIFY_LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         return {"verdict": f"no answer within {VERIFY_LIMIT_S:.0f} s"}
     said = (end.stderr.strip().splitlines() or [""])[-1]
@@ -81,8 +91,12 @@ def families(place: Place) -> Iterator[Part]:
                 yield {"frames": FRAMES, "runtimes": found, "headline": _counts(found)}
             if not any("equal" in each for row in rows.values() for each in row.values()):
                 break
-    flat = [(f"{runtime} {family} {variant}", each) for runtime, rows in found.items() for family, row in rows.items()
-            for variant, each in row.items()]
+    flat = [
+        (f"{runtime} {family} {variant}", each)
+        for runtime, rows in found.items()
+        for family, row in rows.items()
+        for variant, each in row.items()
+    ]
     if different := [name for name, each in flat if each.get("equal") is False]:
         raise DifferentError(f"not what ONNX Runtime computes: {', '.join(different)}")
     if not any(each.get("equal") for _, each in flat):
@@ -93,7 +107,9 @@ def _counts(found: dict[str, dict[str, dict[str, Part]]]) -> str:
     words = []
     for runtime, rows in found.items():
         every = [each for row in rows.values() for each in row.values()]
-        words.append(f"{runtime}: {sum(bool(each.get('equal')) for each in every)} of {len(every)} equal in {len(rows)} families")
+        words.append(
+            f"{runtime}: {sum(bool(each.get('equal')) for each in every)} of {len(every)} equal in {len(rows)} families"
+        )
     return "; ".join(words)
 
 
@@ -110,7 +126,8 @@ def parity(place: Place) -> Iterator[Part]:
         for variant in ("fp32", "fp16", model.quantised):
             with engine(place, model, variant) as runner:
                 found = cosines(runner.infer({"frames": photos})["features"].astype(np.float64), expected)
-            rows.setdefault(model.name, {})[variant] = {name: round(float(each), 6) for name, each in
-                                                        (("least", found.min()), ("mean", found.mean()))}
+            rows.setdefault(model.name, {})[variant] = {
+                name: round(float(each), 6) for name, each in (("least", found.min()), ("mean", found.mean()))
+            }
         say(f"{model.name}: {rows[model.name]}")
     yield {"aim_fp16": AIMS["fp16_cosine"], "photos": PARITY, "models": rows}

@@ -1,6 +1,7 @@
 """Large files in parts that can be carried one by one, joined again, and compared with their sums. The standard library alone.
 
-A file that is larger than a part becomes NAME.part00, NAME.part01, …; SHA256SUMS has the sums of parts and of whole files.
+A file that is larger than a part becomes NAME.part00, NAME.part01, …; SHA256SUMS has the sums of parts and of whole
+files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ class WheelsError(Exception):
 def split(wheels: Path, part_bytes: int) -> None:
     """Cut what is larger, and write down the sum of everything."""
     sums: dict[str, str] = {}
-    for old in [path for path in wheels.iterdir() if (match := PART.fullmatch(path.name)) and (wheels / match["whole"]).is_file()]:
+    for old in [
+        path
+        for path in wheels.iterdir()
+        if (match := PART.fullmatch(path.name)) and (wheels / match["whole"]).is_file()
+    ]:
         old.unlink()  # of the same file, cut before, perhaps into larger parts
     for path in sorted(path for path in wheels.iterdir() if path.is_file() and path.name != SUMS):
         sums[path.name] = _sha256(path)
@@ -33,7 +38,9 @@ def split(wheels: Path, part_bytes: int) -> None:
                     part.write_bytes(block)
                     sums[part.name] = hashlib.sha256(block).hexdigest()
             path.unlink()
-    (wheels / SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8")
+    (wheels / SUMS).write_text(
+        "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8"
+    )
 
 
 def join(wheels: Path, into: Path) -> None:

@@ -1,8 +1,8 @@
 """What engines are measured beside, each as a runner from frames on the host to features on the host, with its own best settings.
 
-torch in FP16 (convolutions channels-last), eager and compiled with ``max-autotune``, which records CUDA graphs; ONNX Runtime on
-CUDA in FP16 with bound buffers on the GPU and its own CUDA graph. On another device than ``cuda`` both do the same without what
-needs CUDA: nothing is measured there, but the code has run.
+torch in FP16 (convolutions channels-last), eager and compiled with ``max-autotune``, which records CUDA graphs; ONNX
+Runtime on CUDA in FP16 with bound buffers on the GPU and its own CUDA graph. On another device than ``cuda`` both do
+the same without what needs CUDA: nothing is measured there, but the code has run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def torch_runner(encoder: Any, bundle: Bundle, *, compiled: bool, device: str = 
     module = encoder.to(device).half().to(memory_format=torch.channels_last)
     module.backbone.register_forward_pre_hook(lambda _, pixels: tuple(each.half() for each in pixels))
     if compiled:
-        torch.compiler.reset()  # what was compiled for another model or batch counts against a limit, behind which it runs eagerly
+        # what was compiled for another model or batch counts against a limit, behind which it runs eagerly
+        torch.compiler.reset()
     how: dict[str, Any] = {"mode": "max-autotune"} if on_gpu else {"backend": "eager"}
     called = torch.compile(module, dynamic=False, **how) if compiled else module
 
@@ -62,8 +63,10 @@ def bound_onnx_runtime(bundle: Bundle, batch: int, *, device: str = "cuda") -> R
     options = ort.SessionOptions()
     options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=providers, disabled_optimizers=UNSAFE_OPTIMIZERS)
-    frames, features = (ort.OrtValue.ortvalue_from_numpy(np.zeros((batch, *spec.shape[1:]), spec.dtype), device, 0)
-                        for spec in (encoder.inputs[0], encoder.outputs[0]))
+    frames, features = (
+        ort.OrtValue.ortvalue_from_numpy(np.zeros((batch, *spec.shape[1:]), spec.dtype), device, 0)
+        for spec in (encoder.inputs[0], encoder.outputs[0])
+    )
     binding = session.io_binding()
     binding.bind_ortvalue_input("frames", frames)
     binding.bind_ortvalue_output("features", features)

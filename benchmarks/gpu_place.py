@@ -14,8 +14,14 @@ from typing import Any
 from gpu_families import FAMILIES
 
 # What is aimed at: times as fast, microseconds, seconds, cosine.
-AIMS = {"int8_over_fp16_batch_64": 1.3, "fp16_over_torch_eager_batch_1": 3.0, "fp16_over_torch_compile_batch_64": 1.5,
-        "overhead_us": 50.0, "second_start_s": 2.0, "fp16_cosine": 0.999}
+AIMS = {
+    "int8_over_fp16_batch_64": 1.3,
+    "fp16_over_torch_eager_batch_1": 3.0,
+    "fp16_over_torch_compile_batch_64": 1.5,
+    "overhead_us": 50.0,
+    "second_start_s": 2.0,
+    "fp16_cosine": 0.999,
+}
 PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-rtx-cu13-bindings", "cuda-bindings", "onnxruntime-gpu")
 FAKE = Path(__file__).with_name("gpu_fake.py")
 
@@ -89,8 +95,9 @@ def engine(place: Place, model: Any, variant: Any, *, cuda_graphs: bool = True) 
     graph = model.bundle.manifest.stage("encoder")
 
     def opened() -> Any:
-        return TensorRtRunner(model.bundle.path("encoder", variant), graph.inputs, graph.outputs, kind=place.kind,
-                              cuda_graphs=cuda_graphs)
+        return TensorRtRunner(
+            model.bundle.path("encoder", variant), graph.inputs, graph.outputs, kind=place.kind, cuda_graphs=cuda_graphs
+        )
 
     try:
         return opened()
@@ -113,7 +120,12 @@ def described_gpu() -> dict[str, Any]:
 
     installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
     device = current_device()
-    return {**described(), "gpu": device.name, "compute_capability": device.compute_capability, "driver": device.driver,
-            "gpu_mb": round(device.total_bytes / 1e6),
-            **{runtime: engine_version(runtime) for runtime in installed_runtimes() if runtime in GPU_RUNTIMES},
-            "gpu_packages": {name: installed[name] for name in PACKAGES if name in installed}}
+    return {
+        **described(),
+        "gpu": device.name,
+        "compute_capability": device.compute_capability,
+        "driver": device.driver,
+        "gpu_mb": round(device.total_bytes / 1e6),
+        **{runtime: engine_version(runtime) for runtime in installed_runtimes() if runtime in GPU_RUNTIMES},
+        "gpu_packages": {name: installed[name] for name in PACKAGES if name in installed},
+    }

@@ -71,12 +71,28 @@ def second_start(place: Place) -> Iterator[Part]:
                 with tempfile.TemporaryDirectory(dir=place.work) as scratch:
                     photo, out = Path(scratch) / "photo.png", Path(scratch) / "out"
                     Image.fromarray(model.photos(0, 1)[0]).save(photo)
-                    command = [*place.program, "infer", model.root, photo, "-o", out, "--no-report", "--runtime", runtime,
-                               "--variant", variant]
+                    command = [
+                        *place.program,
+                        "infer",
+                        model.root,
+                        photo,
+                        "-o",
+                        out,
+                        "--no-report",
+                        "--runtime",
+                        runtime,
+                        "--variant",
+                        variant,
+                    ]
                     seen_s.append(_seconds_to_first_line(out / "predictions.jsonl", command, spent_by, place.work))
             rows.setdefault(model.name, {})[variant] = round(statistics.median(seen_s[1:] or seen_s), 3)
-            yield {"aim_s": AIMS["second_start_s"], "runtime": runtime, "starts": STARTS, "models": rows,
-                   "headline": f"{runtime}, seconds: {rows}"}
+            yield {
+                "aim_s": AIMS["second_start_s"],
+                "runtime": runtime,
+                "starts": STARTS,
+                "models": rows,
+                "headline": f"{runtime}, seconds: {rows}",
+            }
         say(f"{model.name}: {rows[model.name]}")
 
 

@@ -53,16 +53,22 @@ def _opened(place: Place, bundle: Any, *, cuda_graphs: bool = True) -> Any:
     from vidrisk.runtimes.tensorrt.runner import TensorRtRunner
 
     graph = bundle.manifest.stage("encoder")
-    return TensorRtRunner(bundle.path("encoder", "fp16"), graph.inputs, graph.outputs, kind=place.kind, cuda_graphs=cuda_graphs)
+    return TensorRtRunner(
+        bundle.path("encoder", "fp16"), graph.inputs, graph.outputs, kind=place.kind, cuda_graphs=cuda_graphs
+    )
 
 
 def _is_close(found: Any, expected: Any) -> bool:
-    return found.shape == expected.shape and bool((cosines(found.astype(np.float64), expected) >= LEAST_COSINE["fp16"]).all())
+    return found.shape == expected.shape and bool(
+        (cosines(found.astype(np.float64), expected) >= LEAST_COSINE["fp16"]).all()
+    )
 
 
 def _copies(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
     with _opened(place, bundle) as engine:
-        right = {count: _is_close(engine.infer({"frames": feed[:count]})["features"], expected[:count]) for count in COUNTS}
+        right = {
+            count: _is_close(engine.infer({"frames": feed[:count]})["features"], expected[:count]) for count in COUNTS
+        }
     return {"right": all(right.values()), "by_frames": right}
 
 
@@ -74,8 +80,10 @@ def _cuda_graphs(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
             want = np.array(plain.infer({"frames": feed[:count]})["features"])
             for _ in range(4):  # recorded at the second or third
                 right &= np.allclose(recorded.infer({"frames": feed[:count]})["features"], want, rtol=1e-3, atol=1e-3)
-        call_us = {name: round(_call_us(engine, feed[:1], 10 if place.trial else CALLS), 1)
-                   for name, engine in (("recorded", recorded), ("not", plain))}
+        call_us = {
+            name: round(_call_us(engine, feed[:1], 10 if place.trial else CALLS), 1)
+            for name, engine in (("recorded", recorded), ("not", plain))
+        }
     return {"right": right, "call_us": call_us}
 
 
@@ -101,7 +109,13 @@ def _out_of_memory(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
                 right, ended = "no memory for a batch of 1" in str(error), str(error)
         halved = any("the GPU has no memory for" in line for line in said)
         again = _is_close(engine.infer({"frames": feed})["features"], expected)
-    return {"right": right and halved and again, "ended": ended, "said": said, "held_mb": round(held_bytes / 1e6), "again": again}
+    return {
+        "right": right and halved and again,
+        "ended": ended,
+        "said": said,
+        "held_mb": round(held_bytes / 1e6),
+        "again": again,
+    }
 
 
 @contextmanager

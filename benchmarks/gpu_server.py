@@ -1,7 +1,8 @@
 """Questions about photos through an OpenAI-compatible server on the GPU, with a checkpoint of Qwen2.5-VL-3B's dimensions.
 
 Weights are random, in bfloat16, and so are the answers; the way is that of ``vidrisk infer --text-server``: JPEGs, chat
-completions, several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM brings.
+completions, several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM
+brings.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ def server(place: Place) -> Iterator[Part]:
     Raises:
         RuntimeError: a server is installed, and none answers.
     """
-    told: Part = {"photos": _photos(place), "answer_tokens": ANSWER_TOKENS, "servers": {}, "missing": {}, "headline": NONE}
+    told: Part = {
+        "photos": _photos(place),
+        "answer_tokens": ANSWER_TOKENS,
+        "servers": {},
+        "missing": {},
+        "headline": NONE,
+    }
     if not (commands := _commands(place)):
         yield told
         return
@@ -45,8 +52,11 @@ def server(place: Place) -> Iterator[Part]:
         try:
             for parallel, row in _time_requests([*command, str(folder)], folder, place):
                 told["servers"].setdefault(name, {})[str(parallel)] = row
-                told["headline"] = "; ".join(f"{each}, {at_once} at a time: {found['photos_per_s']:.3g} photos/s"
-                                             for each, rows in told["servers"].items() for at_once, found in rows.items())
+                told["headline"] = "; ".join(
+                    f"{each}, {at_once} at a time: {found['photos_per_s']:.3g} photos/s"
+                    for each, rows in told["servers"].items()
+                    for at_once, found in rows.items()
+                )
                 say(told["headline"])
                 yield told
         except RuntimeError as error:
@@ -105,7 +115,14 @@ def _commands(place: Place) -> dict[str, list[str]]:
 
     found = {}
     if is_installed("vllm") and not place.trial:
-        found["vllm"] = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--max-model-len", "4096", "--model"]
+        found["vllm"] = [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--max-model-len",
+            "4096",
+            "--model",
+        ]
     needed = ("fastapi", "uvicorn", "openai", *(() if place.trial else ("torchvision",)))  # for Qwen's processor
     if all(map(is_installed, needed)):
         found["transformers"] = [sys.executable, "-c", TRANSFORMERS, "serve"]
@@ -162,8 +179,12 @@ def run_server(command: Sequence[str], log: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/v1"
     with log.open("wb") as file:
-        process = subprocess.Popen([*command, "--host", "127.0.0.1", "--port", str(port)], stdout=file, stderr=subprocess.STDOUT,
-                                   env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        )
     try:
         end = time.monotonic() + START_S
         while True:
@@ -172,7 +193,9 @@ def run_server(command: Sequence[str], log: Path) -> Iterator[str]:
                 break
             except VidriskError:
                 if process.poll() is not None or time.monotonic() > end:
-                    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+                    lines = [
+                        line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+                    ]
                     raise RuntimeError(f"the server does not start: {' | '.join(lines[-LAST_LINES:])}") from None
                 time.sleep(0.5)
         yield url

@@ -1,7 +1,7 @@
 """Engines beside torch and ONNX Runtime: throughput, overhead of a call, hand-over from encoder to head.
 
-Everything that is compared is timed in turns in one process, from frames on the host to features on the host. What is not
-installed is listed with the reason.
+Everything that is compared is timed in turns in one process, from frames on the host to features on the host. What is
+not installed is listed with the reason.
 """
 
 from __future__ import annotations
@@ -30,17 +30,27 @@ def throughput(place: Place) -> Iterator[Part]:
     for compiles in (False, True):
         for batch in place.batches:
             for model in place.models:
-                ways = {name: way for name, way in _ways(place, model).items()
-                        if (name in (COMPILED, f"{place.kind} fp16") if compiles else name != COMPILED)}
-                found = models.setdefault(model.name, {"quantised": model.quantised, "frames_per_s": {},
-                                                       "beside_torch_compile": {}, "missing": {}})
+                ways = {
+                    name: way
+                    for name, way in _ways(place, model).items()
+                    if (name in (COMPILED, f"{place.kind} fp16") if compiles else name != COMPILED)
+                }
+                found = models.setdefault(
+                    model.name,
+                    {"quantised": model.quantised, "frames_per_s": {}, "beside_torch_compile": {}, "missing": {}},
+                )
                 rates = found["beside_torch_compile" if compiles else "frames_per_s"]
                 for name, rate in _rates(place, model, batch, ways, found["missing"]).items():
                     rates.setdefault(name, {})[batch] = rate
                 found["ratios"] = _ratios(found, f"{place.kind} fp16", f"{place.kind} {model.quantised}")
                 say(f"{model.name}, batch {batch}: { {name: each.get(batch) for name, each in rates.items()} }")
-                yield {"rounds": place.rounds, "batches": place.batches, "aims": AIMS, "models": models,
-                       "headline": "; ".join(_headline(name, each) for name, each in models.items())}
+                yield {
+                    "rounds": place.rounds,
+                    "batches": place.batches,
+                    "aims": AIMS,
+                    "models": models,
+                    "headline": "; ".join(_headline(name, each) for name, each in models.items()),
+                }
 
 
 def _headline(name: str, found: Part) -> str:
@@ -54,19 +64,27 @@ def _ways(place: Place, model: Any) -> Ways:
     from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
     graph = model.bundle.manifest.stage("encoder")
-    engines: Ways = {} if place.kind is None else {
-        f"{place.kind} fp16": lambda batch: engine(place, model, "fp16"),
-        f"{place.kind} fp16, no CUDA graph": lambda batch: engine(place, model, "fp16", cuda_graphs=False),
-        f"{place.kind} fp32": lambda batch: engine(place, model, "fp32"),
-        f"{place.kind} {model.quantised}": lambda batch: engine(place, model, model.quantised)}
+    engines: Ways = (
+        {}
+        if place.kind is None
+        else {
+            f"{place.kind} fp16": lambda batch: engine(place, model, "fp16"),
+            f"{place.kind} fp16, no CUDA graph": lambda batch: engine(place, model, "fp16", cuda_graphs=False),
+            f"{place.kind} fp32": lambda batch: engine(place, model, "fp32"),
+            f"{place.kind} {model.quantised}": lambda batch: engine(place, model, model.quantised),
+        }
+    )
     return {
         **engines,
         "torch eager fp16": lambda batch: torch_runner(
-            model.encoder(), model.bundle, compiled=False, device=place.device),
+            model.encoder(), model.bundle, compiled=False, device=place.device
+        ),
         "ONNX Runtime CUDA fp16, bound": lambda batch: bound_onnx_runtime(model.bundle, batch, device=place.device),
         "onnxruntime-cuda fp16": lambda batch: BUNDLE_RUNTIMES["onnxruntime-cuda"](
-            model.bundle.path("encoder", "fp16"), graph.inputs, graph.outputs),
-        COMPILED: lambda batch: torch_runner(model.encoder(), model.bundle, compiled=True, device=place.device)}
+            model.bundle.path("encoder", "fp16"), graph.inputs, graph.outputs
+        ),
+        COMPILED: lambda batch: torch_runner(model.encoder(), model.bundle, compiled=True, device=place.device),
+    }
 
 
 def _rates(place: Place, model: Any, batch: int, ways: Ways, missing: dict[str, str]) -> dict[str, float]:
@@ -91,12 +109,17 @@ def _rates(place: Place, model: Any, batch: int, ways: Ways, missing: dict[str, 
 def _ratios(found: Part, fp16: str, quantised: str) -> dict[str, float]:
     """Those that are aimed at, where both sides were measured."""
     rates, compiled = found["frames_per_s"], found["beside_torch_compile"]
-    wanted = {"int8_over_fp16_batch_64": (rates, quantised, fp16, 64),
-              "fp16_over_torch_eager_batch_1": (rates, fp16, "torch eager fp16", 1),
-              "fp16_over_torch_compile_batch_64": (compiled, fp16, COMPILED, 64),
-              "cuda_graph_batch_1": (rates, fp16, f"{fp16}, no CUDA graph", 1)}
-    return {name: round(of[one][batch] / of[other][batch], 3) for name, (of, one, other, batch) in wanted.items()
-            if batch in of.get(one, {}) and batch in of.get(other, {})}
+    wanted = {
+        "int8_over_fp16_batch_64": (rates, quantised, fp16, 64),
+        "fp16_over_torch_eager_batch_1": (rates, fp16, "torch eager fp16", 1),
+        "fp16_over_torch_compile_batch_64": (compiled, fp16, COMPILED, 64),
+        "cuda_graph_batch_1": (rates, fp16, f"{fp16}, no CUDA graph", 1),
+    }
+    return {
+        name: round(of[one][batch] / of[other][batch], 3)
+        for name, (of, one, other, batch) in wanted.items()
+        if batch in of.get(one, {}) and batch in of.get(other, {})
+    }
 
 
 def overhead(place: Place) -> Iterator[Part]:
@@ -120,7 +143,11 @@ def _overhead(place: Place, model: Any) -> dict[str, float | None]:
     call_us = statistics.median(call_s) * 1e6
     if on_gpu_s is None:  # TensorRT for RTX records by itself
         return {"call_us": round(call_us, 1), "gpu_us": None, "overhead_us": None}
-    return {"call_us": round(call_us, 1), "gpu_us": round(on_gpu_s * 1e6, 1), "overhead_us": round(call_us - on_gpu_s * 1e6, 1)}
+    return {
+        "call_us": round(call_us, 1),
+        "gpu_us": round(on_gpu_s * 1e6, 1),
+        "overhead_us": round(call_us - on_gpu_s * 1e6, 1),
+    }
 
 
 def _gpu_seconds(runner: Any) -> float | None:
@@ -149,8 +176,10 @@ def hand_over(place: Place) -> Iterator[Part]:
     for model in place.models:
         clip = model.photos(0, model.bundle.contract.frames)
         with open_classifier(model.root, runtime=place.kind, variant="fp16") as classifier:
-            ways = {"on the GPU": lambda c=classifier, x=clip: c.classify(x[None]),
-                    "through the host": lambda c=classifier, x=clip: c.probabilities(c.features(x)[None])}
+            ways = {
+                "on the GPU": lambda c=classifier, x=clip: c.classify(x[None]),
+                "through the host": lambda c=classifier, x=clip: c.probabilities(c.features(x)[None]),
+            }
             times: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(place.rounds):
                 for name, call in ways.items():

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_steps.py OUT [--seconds N] [--work DIR] [--families A,B] [--dry-run]
 
-The most important comes first. OUT/STEP.json has what the step has found, also when it was ended; OUT/STEP.log what it said;
-OUT/summary.json a line per step. A step that fails, crashes or hangs costs no other one. Exit code 0 when all are well, 4 when
-some are not, 130 after Ctrl-C. Needs nothing but the standard library.
+The most important comes first. OUT/STEP.json has what the step has found, also when it was ended; OUT/STEP.log what it
+said; OUT/summary.json a line per step. A step that fails, crashes or hangs costs no other one. Exit code 0 when all are
+well, 4 when some are not, 130 after Ctrl-C. Needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -39,9 +39,18 @@ class Step:
     sees_gpu: bool = True
 
 
-STEPS = (Step("bundles", 100, sees_gpu=False), Step("first", 120), Step("families", 150), Step("runner", 60),
-         Step("models", 120, sees_gpu=False), Step("throughput", 180), Step("second_start", 60), Step("tests", 180),
-         Step("vlm", 540), Step("server", 420))
+STEPS = (
+    Step("bundles", 100, sees_gpu=False),
+    Step("first", 120),
+    Step("families", 150),
+    Step("runner", 60),
+    Step("models", 120, sees_gpu=False),
+    Step("throughput", 180),
+    Step("second_start", 60),
+    Step("tests", 180),
+    Step("vlm", 540),
+    Step("server", 420),
+)
 
 
 def run_steps(steps: Sequence[Step], out: Path, command: Sequence[str], seconds: float) -> list[dict[str, Any]]:
@@ -53,15 +62,24 @@ def run_steps(steps: Sequence[Step], out: Path, command: Sequence[str], seconds:
         file = out / f"{step.name}.json"
         file.unlink(missing_ok=True)  # of an earlier run
         if left < LEAST_S:
-            one: dict[str, Any] = {"step": step.name, "state": "left out", "error": f"no time was left of {seconds:.0f} s"}
+            one: dict[str, Any] = {
+                "step": step.name,
+                "state": "left out",
+                "error": f"no time was left of {seconds:.0f} s",
+            }
             _write(file, one)
         else:
             one = _run(step, file, [*command, "--step", step.name, "--out", str(file)], min(step.limit_s, left))
         told.append(one)
         print(_line(one), flush=True)
         keys = ("step", "state", "headline", "error", "seconds", "fake")
-        _write(out / "summary.json", {"seconds": round(seconds - end + time.monotonic(), 1), "steps": [
-            {key: each[key] for key in keys if key in each} for each in told]})
+        _write(
+            out / "summary.json",
+            {
+                "seconds": round(seconds - end + time.monotonic(), 1),
+                "steps": [{key: each[key] for key in keys if key in each} for each in told],
+            },
+        )
     return told
 
 
@@ -69,8 +87,14 @@ def _run(step: Step, file: Path, command: Sequence[str], limit_s: float) -> dict
     begin = time.monotonic()
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **({} if step.sees_gpu else {"CUDA_VISIBLE_DEVICES": ""})}
     with file.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-                                   env=environment)
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+        )
         try:
             code: int | None = process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -128,15 +152,22 @@ def main() -> int:
     parser.add_argument("--dry-run", action="store_true")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
-    command = [sys.executable, str(HERE / "gpu.py"), "--work", str((arguments.work or out / "work").resolve()),
-               *(["--families", arguments.families] if arguments.families else []),
-               *(["--trial", "--fake"] if arguments.dry_run else [])]
+    command = [
+        sys.executable,
+        str(HERE / "gpu.py"),
+        "--work",
+        str((arguments.work or out / "work").resolve()),
+        *(["--families", arguments.families] if arguments.families else []),
+        *(["--trial", "--fake"] if arguments.dry_run else []),
+    ]
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup; else a lost connection would leave a step alone with the GPU
+    if (
+        signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    ):  # nohup; else a lost connection would leave a step alone with the GPU
         signal.signal(signal.SIGHUP, stop)
     try:
         told = run_steps(STEPS, out, command, arguments.seconds)

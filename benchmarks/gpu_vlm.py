@@ -1,7 +1,7 @@
 """Qwen2.5-VL-3B as a classifier on the GPU, at its full dimensions, windows of 8 frames of 224²: training steps, and prefill.
 
-Weights are random, and drawn on the GPU (``qwen_3b.py``). What was found is given away as soon as it is there: training first, then
-what engines compute, and last what torch compiles.
+Weights are random, and drawn on the GPU (``qwen_3b.py``). What was found is given away as soon as it is there: training
+first, then what engines compute, and last what torch compiles.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ def vlm(place: Place) -> Iterator[Part]:
 
 
 def _said(told: Part) -> Part:
-    training = [f"{name} {row['step_s']:.3g} s" + (f", {row['peak_mb']:.0f} MB" if row["peak_mb"] else "")
-                for name, row in told["training"].items()]
+    training = [
+        f"{name} {row['step_s']:.3g} s" + (f", {row['peak_mb']:.0f} MB" if row["peak_mb"] else "")
+        for name, row in told["training"].items()
+    ]
     prefill = [f"{stage} {way} {ms:.3g} ms" for stage, row in told["prefill_ms"].items() for way, ms in row.items()]
     told["headline"] = "; ".join([*training, *prefill])
     say(told["headline"])
@@ -74,12 +76,18 @@ def _training(place: Place, is_checkpointed: bool) -> dict[str, Any]:
     steps = FAKE_STEPS if place.fake else STEPS
     try:
         with tempfile.TemporaryDirectory(dir=place.work) as scratch:
-            training.train_run(write_clips(Path(scratch) / "clips", BATCH * steps), config, Path(scratch) / "run",
-                               on_progress=on_progress)
+            training.train_run(
+                write_clips(Path(scratch) / "clips", BATCH * steps),
+                config,
+                Path(scratch) / "run",
+                on_progress=on_progress,
+            )
     finally:
         training.build_classifier = real
-    found = {"step_s": statistics.median(end - begin for begin, end in pairwise(clock.begins[-1][WARM_STEPS:])),
-             "peak_mb": torch.cuda.max_memory_allocated() / 1e6 if has_gpu else None}
+    found = {
+        "step_s": statistics.median(end - begin for begin, end in pairwise(clock.begins[-1][WARM_STEPS:])),
+        "peak_mb": torch.cuda.max_memory_allocated() / 1e6 if has_gpu else None,
+    }
     free_memory()
     return found
 
@@ -99,16 +107,23 @@ def _prefill(place: Place, folder: Path, stage: str, told: Part, *, is_compiled:
         for name, opened in _ways(place, folder, of_stage, values, is_compiled=is_compiled).items():
             try:
                 runner = stack.enter_context(opened())
-                told["cosine"].setdefault(stage, {})[name] = round(distance(of_stage, runner.infer(feed), values)["cosine"], 6)
+                told["cosine"].setdefault(stage, {})[name] = round(
+                    distance(of_stage, runner.infer(feed), values)["cosine"], 6
+                )
                 runners[name] = runner
             except (VidriskError, RuntimeError) as error:
                 told["missing"][f"{stage}, {name}"] = str(error)
         found = {name: round(1e3 * each, 3) for name, each in seconds_in_turns(runners, feed, place.rounds).items()}
-    told["prefill_ms"].setdefault(stage, {}).update(found if not is_compiled else {
-        name if name == COMPILED else f"{name}, beside {COMPILED}": ms for name, ms in found.items()})
+    told["prefill_ms"].setdefault(stage, {}).update(
+        found
+        if not is_compiled
+        else {name if name == COMPILED else f"{name}, beside {COMPILED}": ms for name, ms in found.items()}
+    )
 
 
-def _ways(place: Place, folder: Path, stage: Any, values: Mapping[str, Any], *, is_compiled: bool) -> dict[str, Callable[[], Any]]:
+def _ways(
+    place: Place, folder: Path, stage: Any, values: Mapping[str, Any], *, is_compiled: bool
+) -> dict[str, Callable[[], Any]]:
     from gpu_compare import gpu_runtimes
     from qwen_stages import constants_of
 
@@ -122,11 +137,17 @@ def _ways(place: Place, folder: Path, stage: Any, values: Mapping[str, Any], *, 
     def opened(runtime: str, variant: str) -> Any:
         path = folder / f"{stage.name}.{variant}.onnx"
         if runtime in ENGINE_KINDS:
-            ensured_engine(stage.name, path, stage.inputs, ENGINE_KINDS[runtime], options=BuildOptions(Batches(1, rows, rows)))
+            ensured_engine(
+                stage.name, path, stage.inputs, ENGINE_KINDS[runtime], options=BuildOptions(Batches(1, rows, rows))
+            )
         return BUNDLE_RUNTIMES[runtime](path, stage.inputs, stage.outputs, constants=constants_of(stage, values))
 
-    engines = {f"{runtime} {variant}": partial(opened, runtime, variant) for runtime in gpu_runtimes(place)
-               for variant in STAGES[stage.name] if runtime in ENGINE_KINDS or (runtime, variant) == ("onnxruntime-cuda", "fp16")}
+    engines = {
+        f"{runtime} {variant}": partial(opened, runtime, variant)
+        for runtime in gpu_runtimes(place)
+        for variant in STAGES[stage.name]
+        if runtime in ENGINE_KINDS or (runtime, variant) == ("onnxruntime-cuda", "fp16")
+    }
     if is_compiled:
         return {**dict([*engines.items()][:1]), COMPILED: partial(_torch, place, stage, is_compiled=True)}
     return {**engines, EAGER: partial(_torch, place, stage, is_compiled=False)}  # engines are built while there is room
@@ -144,8 +165,11 @@ def _torch(place: Place, stage: Any, *, is_compiled: bool) -> Any:
     with torch.inference_mode():
         prompt = backbone.embed(torch.from_numpy(layout.text).to(place.device))
     order = torch.from_numpy(layout.order).to(place.device)
-    compute: Any = backbone.vision if stage.name == "vision" else (
-        lambda visual: decode(backbone.decoder, order, visual.flatten(1, 2), prompt, positions)[:, -1])
+    compute: Any = (
+        backbone.vision
+        if stage.name == "vision"
+        else (lambda visual: decode(backbone.decoder, order, visual.flatten(1, 2), prompt, positions)[:, -1])
+    )
     if is_compiled:
         torch.compiler.reset()
         compute = torch.compile(compute, dynamic=False, backend="eager" if place.fake else "inductor")

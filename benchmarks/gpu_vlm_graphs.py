@@ -10,7 +10,10 @@ from typing import Any
 
 from gpu_place import Place
 
-STAGES = {"vision": ("fp16", "int8"), "text": ("fp16",)}  # and their variants: a bundle's text stage is FP16 beside INT8, too
+STAGES = {
+    "vision": ("fp16", "int8"),
+    "text": ("fp16",),
+}  # and their variants: a bundle's text stage is FP16 beside INT8, too
 
 
 def backbone_of(place: Place) -> Path:
@@ -64,9 +67,15 @@ def exported(place: Place, seconds: dict[str, float]) -> Path:
     free_memory()
     for stage in STAGES:
         path = folder / f"{stage}.fp16.onnx"
-        made(path.name, lambda stage=stage, path=path: save_graph(  # type: ignore[misc]
-            half_from_float(load_graph(folder / f"{stage}.fp32.onnx")), path))
-    made("vision.int8.onnx", lambda: save_graph(half_from_float(_quantized_vision(folder)), folder / "vision.int8.onnx"))
+        made(
+            path.name,
+            lambda stage=stage, path=path: save_graph(  # type: ignore[misc]
+                half_from_float(load_graph(folder / f"{stage}.fp32.onnx")), path
+            ),
+        )
+    made(
+        "vision.int8.onnx", lambda: save_graph(half_from_float(_quantized_vision(folder)), folder / "vision.int8.onnx")
+    )
     return folder
 
 
@@ -84,6 +93,8 @@ def _quantized_vision(folder: Path) -> Any:
     stages, values = read_stages(folder)
     rows = feed_of(stages["vision"], values)["frames"]
     graph = load_graph(folder / "vision.fp32.onnx")
-    statistics = observed_statistics(graph, ({"frames": row[None]} for row in rows), names=quantised_tensors(Net(graph)))
+    statistics = observed_statistics(
+        graph, ({"frames": row[None]} for row in rows), names=quantised_tensors(Net(graph))
+    )
     observed = Observed(graph, statistics)
     return Quantiser(observed, observed, PROFILES["tensorrt"]).quantised(Recipe())

@@ -2,7 +2,8 @@
 
     python benchmarks/gpu_wheels.py collect WHEELS [--python 3.12] [--part-mib 60]     where there is an index
     python benchmarks/gpu_wheels.py join WHEELS INTO                                   parts → whole wheels, all checked
-    python benchmarks/gpu_wheels.py install PYTHON FOLDER ... [--seconds N]            with pip of that Python, from folders alone
+    python benchmarks/gpu_wheels.py install PYTHON FOLDER ... [--seconds N]            with pip of that Python, from
+    folders alone
 
 What to install is what the wheel of vidrisk says that its extras need; ``gpu_parts.py`` says what parts are.
 """
@@ -24,12 +25,22 @@ from pathlib import Path
 from gpu_parts import WheelsError, join, split
 
 ROOT = Path(__file__).resolve().parent.parent
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64",
-             "linux_x86_64")
+PLATFORMS = (
+    "manylinux_2_28_x86_64",
+    "manylinux_2_27_x86_64",
+    "manylinux_2_17_x86_64",
+    "manylinux2014_x86_64",
+    "manylinux1_x86_64",
+    "linux_x86_64",
+)
 SECONDS = 600.0
 TESTED_WITH = ("pytest", "hypothesis")  # of the extra dev
-NO_CONFIG = {"PIP_CONFIG_FILE": os.devnull}  # with --isolated: folders of wheels that the machine has in mind do not count
-WRITE_WHEEL = "import sys, pathlib; from vidrisk.deploy.wheel import write_wheel; write_wheel(pathlib.Path(sys.argv[1]))"
+NO_CONFIG = {
+    "PIP_CONFIG_FILE": os.devnull
+}  # with --isolated: folders of wheels that the machine has in mind do not count
+WRITE_WHEEL = (
+    "import sys, pathlib; from vidrisk.deploy.wheel import write_wheel; write_wheel(pathlib.Path(sys.argv[1]))"
+)
 
 
 class OutOfTimeError(WheelsError):
@@ -57,18 +68,23 @@ def groups(wheels: Path) -> list[Group]:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         told = HeaderParser().parsestr(archive.read(name).decode("utf-8"))
     needs = told.get_all("Requires-Dist") or []
-    tested = tuple(need.partition(";")[0].strip() for need in needs
-                   if 'extra == "dev"' in need and re.match(r"[\w.-]+", need)[0] in TESTED_WITH)  # type: ignore[index]
+    tested = tuple(
+        need.partition(";")[0].strip()
+        for need in needs
+        if 'extra == "dev"' in need and re.match(r"[\w.-]+", need)[0] in TESTED_WITH
+    )  # type: ignore[index]
 
     def of_extras(extras: str) -> str:
         return f"{own}[{extras}]"  # the file: an index may have something else under that name
 
-    return [Group("vidrisk", (of_extras("cpu,tensorrt"),), is_needed=True),
-            Group("TensorRT", ("tensorrt-cu13>=10.13",), builds=True),
-            Group("TensorRT for RTX", (of_extras("tensorrt-rtx"),)),
-            Group("torch and the exporter", (of_extras("demo"), *_pinned())),
-            Group("ONNX Runtime on CUDA", (of_extras("gpu"),)),
-            Group("pytest", tested)]
+    return [
+        Group("vidrisk", (of_extras("cpu,tensorrt"),), is_needed=True),
+        Group("TensorRT", ("tensorrt-cu13>=10.13",), builds=True),
+        Group("TensorRT for RTX", (of_extras("tensorrt-rtx"),)),
+        Group("torch and the exporter", (of_extras("demo"), *_pinned())),
+        Group("ONNX Runtime on CUDA", (of_extras("gpu"),)),
+        Group("pytest", tested),
+    ]
 
 
 def _own_wheel(wheels: Path) -> Path:
@@ -94,9 +110,15 @@ def collect(wheels: Path, python: str, part_bytes: int) -> list[str]:
         old.unlink()
     _run([sys.executable, "-c", WRITE_WHEEL, str(wheels)])
     digits = python.replace(".", "")
-    of_target = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp",
-                 *(word for abi in (f"cp{digits}", "abi3", "none") for word in ("--abi", abi)),
-                 *(word for platform in PLATFORMS for word in ("--platform", platform))]
+    of_target = [
+        "--only-binary=:all:",
+        "--python-version",
+        python,
+        "--implementation",
+        "cp",
+        *(word for abi in (f"cp{digits}", "abi3", "none") for word in ("--abi", abi)),
+        *(word for platform in PLATFORMS for word in ("--platform", platform)),
+    ]
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     missing = []
     for group in groups(wheels):
@@ -105,7 +127,19 @@ def collect(wheels: Path, python: str, part_bytes: int) -> list[str]:
             continue
         how = ["wheel", "--wheel-dir"] if group.builds else ["download", *of_target, "--dest"]
         try:
-            _run([sys.executable, "-m", "pip", *how, str(wheels), "--quiet", "--find-links", str(wheels), *group.requirements])
+            _run(
+                [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    *how,
+                    str(wheels),
+                    "--quiet",
+                    "--find-links",
+                    str(wheels),
+                    *group.requirements,
+                ]
+            )
         except WheelsError as error:
             if group.is_needed:
                 raise
@@ -134,7 +168,9 @@ def install(python: Path, folders: Sequence[Path], seconds: float = SECONDS) -> 
         try:
             _run(command, end - time.monotonic(), **NO_CONFIG)
         except subprocess.TimeoutExpired as error:
-            raise OutOfTimeError(f"not installed within {seconds:.0f} s; fix: give it more time (GPU_SECONDS)") from error
+            raise OutOfTimeError(
+                f"not installed within {seconds:.0f} s; fix: give it more time (GPU_SECONDS)"
+            ) from error
 
     if subprocess.run([str(python), "-m", "pip", "--version"], capture_output=True, check=False).returncode:
         run([str(python), f"{_pip_wheel(folders)}/pip", *how, "pip"])
@@ -164,11 +200,22 @@ def _pip_wheel(folders: Sequence[Path]) -> Path:
 
 
 def _run(command: Sequence[str], timeout_s: float | None = None, **environment: str) -> None:
-    end = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-                         env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, check=False, timeout=timeout_s)
+    end = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        check=False,
+        timeout=timeout_s,
+    )
     if end.returncode:
         lines = [line.strip() for line in end.stdout.splitlines() if line.strip()]
-        said = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else f"exit code {end.returncode}")
+        said = next(
+            (line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else f"exit code {end.returncode}"
+        )
         raise WheelsError(said)
 
 
@@ -192,7 +239,9 @@ def main() -> int:
             join(arguments.wheels, arguments.into)
             return 0
         else:
-            missing = install(arguments.python.absolute(), [folder.resolve() for folder in arguments.folders], arguments.seconds)
+            missing = install(
+                arguments.python.absolute(), [folder.resolve() for folder in arguments.folders], arguments.seconds
+            )
     except (WheelsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

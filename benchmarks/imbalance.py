@@ -2,10 +2,11 @@
 
     python benchmarks/imbalance.py [--threads 1]
 
-1. Features drawn from two Gaussians, whose best classifier is known: the probe that a head begins at, on 4,000 samples of the
-   frequent class and few of the rare one; three draws, judged on 60,000 samples of the same frequencies.
-2. Photos, 32 px, of noise and of noise with a dark line, through `train` from files to test metrics. The test split has 100 rare
-   ones whatever the training split has, so that its recall can be counted; figures weigh samples as training has them.
+1. Features drawn from two Gaussians, whose best classifier is known: the probe that a head begins at, on 4,000 samples
+   of the frequent class and few of the rare one; three draws, judged on 60,000 samples of the same frequencies.
+2. Photos, 32 px, of noise and of noise with a dark line, through `train` from files to test metrics. The test split has
+   100 rare ones whatever the training split has, so that its recall can be counted; figures weigh samples as training
+   has them.
 """
 
 from __future__ import annotations
@@ -50,9 +51,13 @@ def figures(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -
     places = np.minimum((sure * BINS).astype(int), BINS - 1)
     ece = sum(abs((weights * (sure - right))[places == place].sum()) for place in range(BINS)) / weights.sum()
     likelihood = np.log(np.clip(np.where(truth == 1, probabilities, 1 - probabilities), 1e-7, 1))
-    return {"macro_f1": float(np.mean(scores)), "recall": float(answers[truth == 1].mean()), "ece": float(ece),
-            "average_precision": float(average_precision(truth == 1, probabilities)),
-            "loss": float(-(weights * likelihood).sum() / weights.sum())}
+    return {
+        "macro_f1": float(np.mean(scores)),
+        "recall": float(answers[truth == 1].mean()),
+        "ece": float(ece),
+        "average_precision": float(average_precision(truth == 1, probabilities)),
+        "loss": float(-(weights * likelihood).sum() / weights.sum()),
+    }
 
 
 def drawn(rng: np.random.Generator, frequent: int, rare: int) -> tuple[np.ndarray, np.ndarray]:
@@ -73,16 +78,29 @@ def gaussians(rare: int) -> list[dict[str, Any]]:
         evidence = judged[:, :INFORMATIVE].sum(1) * DISTANCE / np.sqrt(INFORMATIVE) - DISTANCE**2 / 2
         best = 1 / (1 + np.exp(-(np.log(rare / FREQUENT) + evidence)))
         found.setdefault("best possible", []).append(figures(best, answers, weights))
-        table = Table(Path(), "action", tuple(Sample(Path(f"{i}.png"), f"{i}.png", {"action": ACTION.labels[label]})
-                                             for i, label in enumerate(truth)))
+        table = Table(
+            Path(),
+            "action",
+            tuple(
+                Sample(Path(f"{i}.png"), f"{i}.png", {"action": ACTION.labels[label]}) for i, label in enumerate(truth)
+            ),
+        )
         for rule in RULES[:2]:
             config = config_from_options(None, [f"optim.class_weights={rule}", f"seed={seed}"])
-            weight, bias = fit_start(features, truth, truth, np.arange(len(truth)), np.zeros(len(truth), np.int64), ACTION, table,
-                                     config)
+            weight, bias = fit_start(
+                features, truth, truth, np.arange(len(truth)), np.zeros(len(truth), np.int64), ACTION, table, config
+            )
             probabilities = (torch.from_numpy(judged) @ weight.T + bias).softmax(1)[:, 1].numpy().astype(np.float64)
             found.setdefault(rule, []).append(figures(probabilities, answers, weights))
-    return [{"frequent": FREQUENT, "rare": rare, "rule": rule,
-             **{key: float(np.mean([each[key] for each in every])) for key in every[0]}} for rule, every in found.items()]
+    return [
+        {
+            "frequent": FREQUENT,
+            "rare": rare,
+            "rule": rule,
+            **{key: float(np.mean([each[key] for each in every])) for key in every[0]},
+        }
+        for rule, every in found.items()
+    ]
 
 
 def write_photos(folder: Path, frequent: int, rare: int) -> Table:
@@ -96,7 +114,7 @@ def write_photos(folder: Path, frequent: int, rare: int) -> Table:
                 pixels = rng.normal(110, 25, (SIDE_PX, SIDE_PX, 3)) + rng.normal(0, 20, 3)
                 if label == "rare":
                     row = int(rng.integers(4, SIDE_PX - 8))
-                    pixels[row:row + 3] -= 60
+                    pixels[row : row + 3] -= 60
                 path = folder / f"{split}-{label}-{number}.png"
                 Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
                 samples.append(Sample(path, path.name, {"action": label}, split=split))  # type: ignore[arg-type]
@@ -110,9 +128,16 @@ def photos(scratch: Path, frequent: int, rare: int) -> list[dict[str, Any]]:
     weights = np.where(truth == 1, (truth == 0).sum() * rare / frequent / (truth == 1).sum(), 1.0)
     rows = []
     for rule in RULES:
-        settings = [f"pixel.height={SIDE_PX}", f"pixel.width={SIDE_PX}", "optim.epochs=2", "precision=fp32",
-                    f"optim.class_weights={rule}"]
-        run = train_run(table, config_from_options(None, settings, backbone="efficientnet-lite0"), scratch / f"{frequent}-{rule}")
+        settings = [
+            f"pixel.height={SIDE_PX}",
+            f"pixel.width={SIDE_PX}",
+            "optim.epochs=2",
+            "precision=fp32",
+            f"optim.class_weights={rule}",
+        ]
+        run = train_run(
+            table, config_from_options(None, settings, backbone="efficientnet-lite0"), scratch / f"{frequent}-{rule}"
+        )
         with open_classifier(run.root) as classifier:
             probabilities = evaluate(classifier, test).probabilities["action"][:, 1]
         rows.append({"frequent": frequent, "rare": rare, "rule": rule, **figures(probabilities, truth, weights)})
@@ -129,8 +154,10 @@ def main() -> None:
         print(row, flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         of_photos = [row for counts in ((4000, 4), (5000, 1)) for row in photos(Path(scratch), *counts)]
-    RESULT.write_text(json.dumps({"gaussians": features, "photos": of_photos, "machine": described()}, indent=2) + "\n",
-                      encoding="utf-8")
+    RESULT.write_text(
+        json.dumps({"gaussians": features, "photos": of_photos, "machine": described()}, indent=2) + "\n",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

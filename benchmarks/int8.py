@@ -2,14 +2,14 @@
 
     python benchmarks/int8.py [SECTION ...] [--runs DIR] [--data DIR] [--folds N] [--trial]
 
-SECTION: elpv, elpv_probe, magnetic_tile, brick_crack, ut_interaction, outliers, memory, export_time; all of them without one.
-Each writes its own part of ``results/int8.json``, and leaves the others as they are. With --runs the trained runs stay in DIR,
-and those that are finished there are not trained again. --data: the folder with magnetic_tile, brick_crack and
-ut_interaction_set1; what is missing is skipped. --folds: of a dataset with several, the first N. --trial: a few samples and one
-epoch, to see that everything works; writes nothing.
+SECTION: elpv, elpv_probe, magnetic_tile, brick_crack, ut_interaction, outliers, memory, export_time; all of them
+without one. Each writes its own part of ``results/int8.json``, and leaves the others as they are. With --runs the
+trained runs stay in DIR, and those that are finished there are not trained again. --data: the folder with
+magnetic_tile, brick_crack and ut_interaction_set1; what is missing is skipped. --folds: of a dataset with several, the
+first N. --trial: a few samples and one epoch, to see that everything works; writes nothing.
 
-All methods of a dataset start from the same floating-point ONNX encoder and the same calibration samples, are judged on the same
-test samples through the same fp32 head, and are timed in turns in one process.
+All methods of a dataset start from the same floating-point ONNX encoder and the same calibration samples, are judged on
+the same test samples through the same fp32 head, and are timed in turns in one process.
 """
 
 from __future__ import annotations
@@ -114,20 +114,39 @@ class Method:
     seconds: float
 
 
-def case_from_run(run: Path, max_drop: float, scratch: Path, *, every_peer: bool = False,
-                  profiles: tuple[str, ...] = ("cpu", "tensorrt")) -> Case:
+def case_from_run(
+    run: Path,
+    max_drop: float,
+    scratch: Path,
+    *,
+    every_peer: bool = False,
+    profiles: tuple[str, ...] = ("cpu", "tensorrt"),
+) -> Case:
     """Export the run in floating point, and read what the methods need."""
     bundle, _ = export_run(run, scratch / "fp32.bundle", ExportOptions())
     table = Run.open(run).read_split()
     train, judged = table.of_split("train"), table.of_split("test")
     calibration = drawn(train, CALIBRATION, seed=0)
     clips = clips_of(calibration, bundle.contract)
-    moments = np.linspace(0, clips.shape[1] - 1, min(FRAMES_PER_CLIP, clips.shape[1])).astype(int)  # those that an export takes
+    moments = np.linspace(0, clips.shape[1] - 1, min(FRAMES_PER_CLIP, clips.shape[1])).astype(
+        int
+    )  # those that an export takes
     frames = clips[:, moments].reshape(-1, *clips.shape[2:])
     truth = truth_from_table(judged, bundle.contract.targets)[bundle.contract.targets[0].name]
     operators = {node.op_type for node in onnx.load(bundle.path("encoder", "fp32")).graph.node}
-    return Case(run, bundle, calibration, frames, table.of_split("val"), clips_of(judged, bundle.contract), truth, max_drop,
-                every_peer, profiles, transformer="LayerNormalization" in operators)
+    return Case(
+        run,
+        bundle,
+        calibration,
+        frames,
+        table.of_split("val"),
+        clips_of(judged, bundle.contract),
+        truth,
+        max_drop,
+        every_peer,
+        profiles,
+        transformer="LayerNormalization" in operators,
+    )
 
 
 def clips_of(table: Table, contract: Contract) -> npt.NDArray[np.uint8]:
@@ -139,7 +158,9 @@ def ours(case: Case, profile: str, out: Path) -> Path:
     """The quantised encoder of a whole ``vidrisk export`` for a target. A loss over the budget is noted, and the model taken."""
     os.environ["VIDRISK_CACHE"] = str(out / "cache")  # nothing that another export has measured
     options = ExportOptions(int8=True, max_drop=case.max_drop, allow_drop=True, target=TARGETS[profile])
-    bundle, _ = export_run(case.run, out / "bundle", options, calib=case.calibration, calib_samples=len(case.calibration))
+    bundle, _ = export_run(
+        case.run, out / "bundle", options, calib=case.calibration, calib_samples=len(case.calibration)
+    )
     return bundle.path("encoder", next(name for name in bundle.passed if name in ("int8", "mixed")))
 
 
@@ -148,8 +169,11 @@ def notes_beside(path: Path) -> dict[str, Any]:
     if not (path.parent / "gate.json").is_file():
         return {}
     gate = json.loads((path.parent / "gate.json").read_text(encoding="utf-8"))
-    return {"variant": path.name.split(".")[1], "recipe": gate["calibration"]["recipe"],
-            "waived": [hop["reason"] for hop in gate["hops"] if hop["waived"]]}
+    return {
+        "variant": path.name.split(".")[1],
+        "recipe": gate["calibration"]["recipe"],
+        "waived": [hop["reason"] for hop in gate["hops"] if hop["waived"]],
+    }
 
 
 def methods_for(case: Case, scratch: Path) -> list[Method]:
@@ -159,25 +183,58 @@ def methods_for(case: Case, scratch: Path) -> list[Method]:
     encoder = case.encoder
     with case.open("onnxruntime", case.bundle.path("head", "fp32"), "head") as head:
         target = case.bundle.contract.targets[0].name
-        samples = list(zip(clips_of(case.validation, case.bundle.contract),
-                           truth_from_table(case.validation, case.bundle.contract.targets)[target], strict=True))
+        samples = list(
+            zip(
+                clips_of(case.validation, case.bundle.contract),
+                truth_from_table(case.validation, case.bundle.contract.targets)[target],
+                strict=True,
+            )
+        )
 
         def predict(features: npt.NDArray[np.float32]) -> int:
             return int(head.infer({"features": features[None]})[f"{target}_logits"].argmax())
 
         makers: list[tuple[str, str, int, Callable[[Path], Path]]] = [
             ("ONNX Runtime, min-max", "cpu", len(frames), lambda out: peers.ort_static(encoder, out, frames)),
-            ("ONNX Runtime, entropy", "cpu", len(few), lambda out: peers.ort_static(encoder, out, few, method="Entropy")),
-            ("ONNX Runtime, percentile", "cpu", len(few), lambda out: peers.ort_static(encoder, out, few, method="Percentile")),
-            ("NNCF quantize", "cpu", len(frames),
-             lambda out: peers.nncf_quantized(encoder, out, frames, transformer=transformer)),
-            ("NNCF quantize, mixed preset", "cpu", len(frames),
-             lambda out: peers.nncf_quantized(encoder, out, frames, mixed=True, transformer=transformer)),
-            ("NNCF quantize with accuracy control", "cpu", len(frames),
-             lambda out: peers.nncf_accuracy_controlled(encoder, out, frames, samples, predict, max_drop=case.max_drop / 100,
-                                                        transformer=transformer)),
+            (
+                "ONNX Runtime, entropy",
+                "cpu",
+                len(few),
+                lambda out: peers.ort_static(encoder, out, few, method="Entropy"),
+            ),
+            (
+                "ONNX Runtime, percentile",
+                "cpu",
+                len(few),
+                lambda out: peers.ort_static(encoder, out, few, method="Percentile"),
+            ),
+            (
+                "NNCF quantize",
+                "cpu",
+                len(frames),
+                lambda out: peers.nncf_quantized(encoder, out, frames, transformer=transformer),
+            ),
+            (
+                "NNCF quantize, mixed preset",
+                "cpu",
+                len(frames),
+                lambda out: peers.nncf_quantized(encoder, out, frames, mixed=True, transformer=transformer),
+            ),
+            (
+                "NNCF quantize with accuracy control",
+                "cpu",
+                len(frames),
+                lambda out: peers.nncf_accuracy_controlled(
+                    encoder, out, frames, samples, predict, max_drop=case.max_drop / 100, transformer=transformer
+                ),
+            ),
             ("vidrisk", "cpu", len(frames), partial(ours, case, "cpu")),
-            ("ONNX Runtime, min-max", "tensorrt", len(frames), lambda out: peers.ort_static(encoder, out, frames, symmetric=True)),
+            (
+                "ONNX Runtime, min-max",
+                "tensorrt",
+                len(frames),
+                lambda out: peers.ort_static(encoder, out, frames, symmetric=True),
+            ),
             ("vidrisk", "tensorrt", len(frames), partial(ours, case, "tensorrt")),
         ]
         chosen = [maker for maker in makers if maker[1] in case.profiles and (case.every_peer or maker[0] in QUICK)]
@@ -205,18 +262,31 @@ def predictions(case: Case, runtime: str, path: Path) -> npt.NDArray[np.int64]:
     flat = case.clips.reshape(-1, *case.clips.shape[2:])
     target = case.bundle.contract.targets[0].name
     with case.open(runtime, path) as encoder, case.open(runtime, case.bundle.path("head", "fp32"), "head") as head:
-        features = np.concatenate([np.array(encoder.infer({"frames": flat[i : i + BATCH]})["features"], np.float32)
-                                   for i in range(0, len(flat), BATCH)]).reshape(count, moments, -1)
-        return np.concatenate([head.infer({"features": features[i : i + BATCH]})[f"{target}_logits"].argmax(axis=1)
-                               for i in range(0, count, BATCH)])
+        features = np.concatenate(
+            [
+                np.array(encoder.infer({"frames": flat[i : i + BATCH]})["features"], np.float32)
+                for i in range(0, len(flat), BATCH)
+            ]
+        ).reshape(count, moments, -1)
+        return np.concatenate(
+            [
+                head.infer({"features": features[i : i + BATCH]})[f"{target}_logits"].argmax(axis=1)
+                for i in range(0, count, BATCH)
+            ]
+        )
 
 
-def accuracy(truth: npt.NDArray[np.int64], before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]) -> dict[str, Any]:
+def accuracy(
+    truth: npt.NDArray[np.int64], before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]
+) -> dict[str, Any]:
     """Top-1, its drop in points with its 95 % paired interval, agreement."""
     lost, gained = (int(((one == truth) & (other != truth)).sum()) for one, other in ((before, after), (after, before)))
-    return {"top1": float((after == truth).mean()), "drop_points": 100 * (lost - gained) / len(truth),
-            "drop_interval": [round(end, 2) for end in drop_interval_points(lost, gained, len(truth))],
-            "agreement": float((before == after).mean())}
+    return {
+        "top1": float((after == truth).mean()),
+        "drop_points": 100 * (lost - gained) / len(truth),
+        "drop_interval": [round(end, 2) for end in drop_interval_points(lost, gained, len(truth))],
+        "agreement": float((before == after).mean()),
+    }
 
 
 def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
@@ -225,8 +295,12 @@ def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
     flat = case.clips.reshape(-1, *case.clips.shape[2:])
     batch = np.ascontiguousarray(np.resize(flat[:BATCH], (BATCH, *flat.shape[1:])))
     with ExitStack() as stack:
-        runners = {(runtime, *key): stack.enter_context(case.open(runtime, path)) for runtime in ("openvino", "onnxruntime")
-                   for key, path in paths.items() if path.suffix == ".onnx" or runtime == "openvino"}
+        runners = {
+            (runtime, *key): stack.enter_context(case.open(runtime, path))
+            for runtime in ("openvino", "onnxruntime")
+            for key, path in paths.items()
+            if path.suffix == ".onnx" or runtime == "openvino"
+        }
         return {key: BATCH / seconds for key, seconds in seconds_in_turns(runners, {"frames": batch}, ROUNDS).items()}
 
 
@@ -238,41 +312,70 @@ def compared(cases: list[Case], scratch: Path) -> dict[str, Any]:
         made.append(methods_for(case, folder))
     rate = speeds(cases[0], made[0])
     truth = np.concatenate([case.truth for case in cases])
-    reference = {runtime: np.concatenate([predictions(case, runtime, case.encoder) for case in cases])
-                 for runtime in file_runtimes()}
+    reference = {
+        runtime: np.concatenate([predictions(case, runtime, case.encoder) for case in cases])
+        for runtime in file_runtimes()
+    }
     rows = [_row(cases, [of_fold[i] for of_fold in made], truth, reference, rate) for i in range(len(made[0]))]
-    fp32 = {runtime: {"top1": float((before == truth).mean()), "frames_per_s": rate[runtime, "fp32", ""]}
-            for runtime, before in reference.items()}
-    result = {"test_samples": len(truth), "validation_samples": len(cases[0].validation), "max_drop_points": cases[0].max_drop,
-              "frame": list(cases[0].bundle.contract.pixel.frame_shape), "batch": BATCH, "rounds": ROUNDS,
-              "fp32": fp32, "rows": rows}
+    fp32 = {
+        runtime: {"top1": float((before == truth).mean()), "frames_per_s": rate[runtime, "fp32", ""]}
+        for runtime, before in reference.items()
+    }
+    result = {
+        "test_samples": len(truth),
+        "validation_samples": len(cases[0].validation),
+        "max_drop_points": cases[0].max_drop,
+        "frame": list(cases[0].bundle.contract.pixel.frame_shape),
+        "batch": BATCH,
+        "rounds": ROUNDS,
+        "fp32": fp32,
+        "rows": rows,
+    }
     _print(result)
     return result
 
 
-def _row(cases: list[Case], methods: list[Method], truth: npt.NDArray[np.int64], reference: dict[str, npt.NDArray[np.int64]],
-         rate: dict[Key, float]) -> dict[str, Any]:
+def _row(
+    cases: list[Case],
+    methods: list[Method],
+    truth: npt.NDArray[np.int64],
+    reference: dict[str, npt.NDArray[np.int64]],
+    rate: dict[Key, float],
+) -> dict[str, Any]:
     """One method over all folds. Accuracy on OpenVINO, and for ours on ONNX Runtime, too."""
     first = methods[0]
-    row: dict[str, Any] = {"method": first.name, "profile": first.profile, "calibration_frames": first.calibration,
-                           "seconds": round(float(np.mean([m.seconds for m in methods])), 1)}
+    row: dict[str, Any] = {
+        "method": first.name,
+        "profile": first.profile,
+        "calibration_frames": first.calibration,
+        "seconds": round(float(np.mean([m.seconds for m in methods])), 1),
+    }
     refusals = [m.refusal for m in methods if m.path is None]
     if refusals:
         return {**row, "refused_folds": len(refusals), "refusal": refusals[0]}
     row["notes"] = [notes for m in methods if m.path and (notes := notes_beside(m.path))]
     judged_on = ("openvino", "onnxruntime") if first.name == "vidrisk" else ("openvino",)
     for runtime in judged_on:
-        after = np.concatenate([predictions(case, runtime, m.path) for case, m in zip(cases, methods, strict=True) if m.path])
+        after = np.concatenate(
+            [predictions(case, runtime, m.path) for case, m in zip(cases, methods, strict=True) if m.path]
+        )
         row[runtime] = accuracy(truth, reference[runtime], after)
-    row["frames_per_s"] = {runtime: rate[key] for runtime in reference if (key := (runtime, first.name, first.profile)) in rate}
-    row["speedup"] = {f"{runtime} over {other} fp32": value / rate[other, "fp32", ""]
-                      for runtime, value in row["frames_per_s"].items() for other in reference}
+    row["frames_per_s"] = {
+        runtime: rate[key] for runtime in reference if (key := (runtime, first.name, first.profile)) in rate
+    }
+    row["speedup"] = {
+        f"{runtime} over {other} fp32": value / rate[other, "fp32", ""]
+        for runtime, value in row["frames_per_s"].items()
+        for other in reference
+    }
     return row
 
 
 def _print(result: dict[str, Any]) -> None:
     for runtime, fp32 in result["fp32"].items():
-        print(f"  {'fp32 on ' + runtime:48s} top-1 {100 * fp32['top1']:5.1f}{'':33s}{fp32['frames_per_s']:8.1f} frames/s")
+        print(
+            f"  {'fp32 on ' + runtime:48s} top-1 {100 * fp32['top1']:5.1f}{'':33s}{fp32['frames_per_s']:8.1f} frames/s"
+        )
     for row in result["rows"]:
         title = f"{row['method']} ({row['profile']})"
         if "refusal" in row:
@@ -280,9 +383,11 @@ def _print(result: dict[str, Any]) -> None:
             continue
         for runtime in (r for r in ("openvino", "onnxruntime") if r in row):
             found, (low, high) = row[runtime], row[runtime]["drop_interval"]
-            print(f"  {title + ' on ' + runtime:48s} top-1 {100 * found['top1']:5.1f}, drop {found['drop_points']:5.2f} "
-                  f"[{low:5.2f}, {high:5.2f}], same {100 * found['agreement']:5.1f} %, "
-                  f"{row['frames_per_s'][runtime]:6.1f} frames/s")
+            print(
+                f"  {title + ' on ' + runtime:48s} top-1 {100 * found['top1']:5.1f}, drop {found['drop_points']:5.2f} "
+                f"[{low:5.2f}, {high:5.2f}], same {100 * found['agreement']:5.1f} %, "
+                f"{row['frames_per_s'][runtime]:6.1f} frames/s"
+            )
 
 
 @dataclass(frozen=True)
@@ -309,8 +414,9 @@ class Workplace:
             turns.append(seen[key := f"{sample.split} {sample.labels}"])
             seen[key] += 1
         ordered = [table.samples[i] for i in np.argsort(turns, kind="stable")]
-        return table.with_samples(sample for split in SPLITS
-                                  for sample in [s for s in ordered if s.split == split][:TRIAL_SAMPLES])
+        return table.with_samples(
+            sample for split in SPLITS for sample in [s for s in ordered if s.split == split][:TRIAL_SAMPLES]
+        )
 
     def settled(self, dataset: Dataset) -> Dataset:
         return replace(dataset, settings=(*dataset.settings, "optim.epochs=1")) if self.trial else dataset
@@ -324,9 +430,21 @@ def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
     cases = []
     for fold, table in enumerate(tables):
         (folder := scratch / f"fold{fold}").mkdir()
-        cases.append(case_from_run(datasets.trained_run(dataset, fold, table, place.runs, folder), dataset.max_drop, folder,
-                                   every_peer=dataset.every_peer, profiles=dataset.profiles))
-    return {"protocol": dataset.protocol, "folds": len(tables), "settings": list(dataset.settings), **compared(cases, scratch)}
+        cases.append(
+            case_from_run(
+                datasets.trained_run(dataset, fold, table, place.runs, folder),
+                dataset.max_drop,
+                folder,
+                every_peer=dataset.every_peer,
+                profiles=dataset.profiles,
+            )
+        )
+    return {
+        "protocol": dataset.protocol,
+        "folds": len(tables),
+        "settings": list(dataset.settings),
+        **compared(cases, scratch),
+    }
 
 
 def outliers(place: Workplace, scratch: Path) -> dict[str, Any]:
@@ -338,15 +456,24 @@ def outliers(place: Workplace, scratch: Path) -> dict[str, Any]:
     if not (plain / "model.safetensors").is_file():
         datasets.train_vit(table, plain, epochs=2 if place.trial else datasets.VIT_EPOCHS)
     difference = datasets.write_outlier_twin(plain, twin)
-    print(f"  trained in {time.perf_counter() - begin:.0f} s; relative difference of the twin in floating point: {difference:.1e}")
+    print(
+        f"  trained in {time.perf_counter() - begin:.0f} s; relative difference of the twin in floating point: {difference:.1e}"
+    )
     run = datasets.vit_run(table, plain, scratch / "vit")
     models = {}
     for name, root in (("trained", run.root), ("with outliers", datasets.twin_run(run, twin, scratch / "twin").root)):
         (folder := scratch / name.replace(" ", "-")).mkdir()
         print(f" {name}:")
         models[name] = compared([case_from_run(root, 0.5, folder)], folder)
-    return {"protocol": datasets.VIT_PROTOCOL, "vit": datasets.VIT, "epochs": datasets.VIT_EPOCHS, "channels": datasets.OUTLIERS,
-            "gain": datasets.OUTLIER_GAIN, "relative_difference_fp32": difference, "models": models}
+    return {
+        "protocol": datasets.VIT_PROTOCOL,
+        "vit": datasets.VIT,
+        "epochs": datasets.VIT_EPOCHS,
+        "channels": datasets.OUTLIERS,
+        "gain": datasets.OUTLIER_GAIN,
+        "relative_difference_fp32": difference,
+        "models": models,
+    }
 
 
 def _probe_run(place: Workplace, scratch: Path) -> Path:
@@ -361,17 +488,26 @@ def memory(place: Workplace, scratch: Path) -> dict[str, Any]:
     with frames.open("wb") as file:
         for path, _ in photos[:TRIAL_SAMPLES] if place.trial else photos:
             file.write(next(read_clips(path, bundle.contract.pixel, None)).frames.tobytes())
-    our_counts, their_counts = ((TRIAL_SAMPLES,), (TRIAL_SAMPLES,)) if place.trial else (MEMORY_SAMPLES, ENTROPY_SAMPLES)
+    our_counts, their_counts = (
+        ((TRIAL_SAMPLES,), (TRIAL_SAMPLES,)) if place.trial else (MEMORY_SAMPLES, ENTROPY_SAMPLES)
+    )
 
     def measured(kind: str, samples: int) -> dict[str, Any] | None:
         command = [sys.executable, peers.__file__, kind, str(bundle.path("encoder", "fp32")), str(frames), str(samples)]
         begin = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            print(f"  {kind}, {samples} samples: failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}", flush=True)
+            print(
+                f"  {kind}, {samples} samples: failed: {(done.stderr.strip().splitlines() or ['killed'])[-1]}",
+                flush=True,
+            )
             return None
-        row = {"kind": kind, "samples": samples, **json.loads(done.stdout.splitlines()[-1]),
-               "seconds": round(time.perf_counter() - begin, 1)}
+        row = {
+            "kind": kind,
+            "samples": samples,
+            **json.loads(done.stdout.splitlines()[-1]),
+            "seconds": round(time.perf_counter() - begin, 1),
+        }
         print(f"  {row}", flush=True)
         return row
 
@@ -384,7 +520,10 @@ def export_time(place: Workplace, scratch: Path) -> dict[str, Any]:
     """A whole export of EfficientNet-Lite0, and its phases."""
     run = _probe_run(place, scratch)
     table = Run.open(run).read_split()
-    calib, val = drawn(table.of_split("train"), EXPORT_CALIBRATION, seed=0), drawn(table.of_split("val"), EXPORT_VALIDATION, seed=0)
+    calib, val = (
+        drawn(table.of_split("train"), EXPORT_CALIBRATION, seed=0),
+        drawn(table.of_split("val"), EXPORT_VALIDATION, seed=0),
+    )
     phases: defaultdict[str, float] = defaultdict(float)
     phase, since = "starting", time.perf_counter()
 
@@ -396,19 +535,39 @@ def export_time(place: Workplace, scratch: Path) -> dict[str, Any]:
 
     refusal = ""
     try:
-        export_run(run, scratch / "bundle", ExportOptions(int8=True, max_drop=0.3), calib=calib, val=val,
-                   calib_samples=len(calib), on_progress=mark)
+        export_run(
+            run,
+            scratch / "bundle",
+            ExportOptions(int8=True, max_drop=0.3),
+            calib=calib,
+            val=val,
+            calib_samples=len(calib),
+            on_progress=mark,
+        )
     except VidriskError as error:
         refusal = str(error)
     mark("done")
     whole = sum(phases.values())
-    print("\n".join([f"  {whole:7.1f} s in all {refusal}", *(f"  {seconds:7.1f} s {what}" for what, seconds in phases.items())]))
-    return {"calibration": len(calib), "validation": len(val), "seconds": round(whole, 1),
-            "phases_s": {what: round(seconds, 1) for what, seconds in phases.items()}, "refusal": refusal}
+    print(
+        "\n".join(
+            [f"  {whole:7.1f} s in all {refusal}", *(f"  {seconds:7.1f} s {what}" for what, seconds in phases.items())]
+        )
+    )
+    return {
+        "calibration": len(calib),
+        "validation": len(val),
+        "seconds": round(whole, 1),
+        "phases_s": {what: round(seconds, 1) for what, seconds in phases.items()},
+        "refusal": refusal,
+    }
 
 
 SECTIONS: dict[str, Callable[[Workplace, Path], dict[str, Any]]] = {
-    **{name: partial(on_dataset, name) for name in DATASETS}, "outliers": outliers, "memory": memory, "export_time": export_time}
+    **{name: partial(on_dataset, name) for name in DATASETS},
+    "outliers": outliers,
+    "memory": memory,
+    "export_time": export_time,
+}
 
 
 def main() -> None:
@@ -432,8 +591,10 @@ def main() -> None:
         if not part:
             print(f"  skipped: --data has no {DATASETS[name].folder}")
         elif not arguments.trial:
-            part |= {"seconds_in_all": round(time.perf_counter() - begin),
-                     "machine": described() | ({"nncf": metadata.version("nncf")} if is_installed("nncf") else {})}
+            part |= {
+                "seconds_in_all": round(time.perf_counter() - begin),
+                "machine": described() | ({"nncf": metadata.version("nncf")} if is_installed("nncf") else {}),
+            }
             written = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
             RESULT.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")
 

@@ -2,17 +2,19 @@
 
     python benchmarks/kept_features.py [--small]
 
-A probe: EfficientNet-Lite0 as it is (``lora.last_blocks=0``), and a head that is trained on clips. Nothing is drawn at random but
-the order of the clips, so that all three do the same work; a run is refused unless the mean loss of every epoch agrees.
+A probe: EfficientNet-Lite0 as it is (``lora.last_blocks=0``), and a head that is trained on clips. Nothing is drawn at
+random but the order of the clips, so that all three do the same work; a run is refused unless the mean loss of every
+epoch agrees.
 
     anew             cache_mb=0, disk_cache_mb=0: every epoch decodes and encodes
     frames kept      views=0: the first epoch decodes, every one encodes
-    features kept    views=1: the first epoch decodes and encodes (the default, with more views where clips are augmented)
+    features kept    views=1: the first epoch decodes and encodes (the default, with more views where clips are
+    augmented)
 
-The first epoch counts from the first file that is read to the first step of the second epoch, the model's making included; a later
-one from its first step to that of the next. A run has seven epochs, five of them whole later ones, whose median counts. The order
-within a turn rotates, and a first turn does not count. --small: few small clips, one thread and one turn, to see that it runs;
-nothing is written.
+The first epoch counts from the first file that is read to the first step of the second epoch, the model's making
+included; a later one from its first step to that of the next. A run has seven epochs, five of them whole later ones,
+whose median counts. The order within a turn rotates, and a first turn does not count. --small: few small clips, one
+thread and one turn, to see that it runs; nothing is written.
 """
 
 from __future__ import annotations
@@ -68,9 +70,21 @@ class Trained:
 
 def train(table: Table, side_px: int, way: str) -> Trained:
     clock = PhaseClock()
-    config = config_from_options(None, [
-        "lora.last_blocks=0", "augment=[]", "head.dropout=0", "precision=fp32", f"frames={FRAMES}", f"pixel.height={side_px}",
-        f"pixel.width={side_px}", f"optim.epochs={EPOCHS}", f"optim.batch_size={BATCH}", *WAYS[way]])
+    config = config_from_options(
+        None,
+        [
+            "lora.last_blocks=0",
+            "augment=[]",
+            "head.dropout=0",
+            "precision=fp32",
+            f"frames={FRAMES}",
+            f"pixel.height={side_px}",
+            f"pixel.width={side_px}",
+            f"optim.epochs={EPOCHS}",
+            f"optim.batch_size={BATCH}",
+            *WAYS[way],
+        ],
+    )
     with tempfile.TemporaryDirectory() as out:
         train_run(table, config, Path(out), on_progress=clock)
         epochs = json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))["epochs"]
@@ -78,28 +92,39 @@ def train(table: Table, side_px: int, way: str) -> Trained:
         raise SystemExit(f"{way} is not what was trained: {[*clock.begin_s]}")
     begins = [clock.begin_s[f"epoch {number}/{EPOCHS}"] for number in range(1, EPOCHS + 1)]
     later = [end - begin for begin, end in pairwise(begins[1:])]
-    return Trained(begins[1] - clock.begin_s["reading train"], statistics.median(later), [epoch["train_loss"] for epoch in epochs])
+    return Trained(
+        begins[1] - clock.begin_s["reading train"], statistics.median(later), [epoch["train_loss"] for epoch in epochs]
+    )
 
 
 def measure(table: Table, side_px: int, turns: int) -> dict[str, Any]:
     runs: dict[str, list[Trained]] = {way: [] for way in WAYS}
     apart = 0.0
     for turn in range(turns + 1):
-        found = {way: train(table, side_px, way) for way in [*WAYS][turn % len(WAYS):] + [*WAYS][:turn % len(WAYS)]}
+        found = {way: train(table, side_px, way) for way in [*WAYS][turn % len(WAYS) :] + [*WAYS][: turn % len(WAYS)]}
         for way in WAYS:
-            apart = max(apart, *(abs(one - other) / other
-                                 for one, other in zip(found[way].losses, found[ANEW].losses, strict=True)))
+            apart = max(
+                apart,
+                *(abs(one - other) / other for one, other in zip(found[way].losses, found[ANEW].losses, strict=True)),
+            )
         if apart > MOST_APART:
-            raise SystemExit(f"other work: {({way: each.losses for way, each in found.items()})}")
+            raise SystemExit(f"other work: { ({way: each.losses for way, each in found.items()}) }")
         for way in WAYS if turn else ():
             runs[way].append(found[way])
         print({way: (round(each.first_s, 3), round(each.later_s, 4)) for way, each in found.items()}, apart, flush=True)
     rows = []
     for way, trained in runs.items():
         times = [anew.later_s / own.later_s for anew, own in zip(runs[ANEW], trained, strict=True)]
-        rows.append({"name": way, "first_s": statistics.median(each.first_s for each in trained),
-                     "later_s": statistics.median(each.later_s for each in trained),
-                     "times_anew": statistics.median(times), "least": min(times), "most": max(times)})
+        rows.append(
+            {
+                "name": way,
+                "first_s": statistics.median(each.first_s for each in trained),
+                "later_s": statistics.median(each.later_s for each in trained),
+                "times_anew": statistics.median(times),
+                "least": min(times),
+                "most": max(times),
+            }
+        )
     return {"rows": rows, "turns": turns, "losses_apart": apart}
 
 
@@ -107,13 +132,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
-    clips, clip_px, side_px, turns, threads = (2 * BATCH, 64, 64, 1, 1) if arguments.small else (6 * BATCH, 320, 224, 2, 2)
+    clips, clip_px, side_px, turns, threads = (
+        (2 * BATCH, 64, 64, 1, 1) if arguments.small else (6 * BATCH, 320, 224, 2, 2)
+    )
     torch.set_num_threads(threads)
-    logging.getLogger("vidrisk").setLevel(logging.ERROR)  # it warns that there is no val split, and no room to keep anything
+    logging.getLogger("vidrisk").setLevel(
+        logging.ERROR
+    )  # it warns that there is no val split, and no room to keep anything
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(write_clips(Path(scratch) / "clips", clips, clip_px), side_px, turns)
-    found |= {"clips": clips, "clip_px": clip_px, "side_px": side_px, "frames": FRAMES, "batch": BATCH, "threads": threads,
-              "machine": described()}
+    found |= {
+        "clips": clips,
+        "clip_px": clip_px,
+        "side_px": side_px,
+        "frames": FRAMES,
+        "batch": BATCH,
+        "threads": threads,
+        "machine": described(),
+    }
     if not arguments.small:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

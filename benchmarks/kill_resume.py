@@ -3,9 +3,10 @@
     python benchmarks/kill_resume.py [--runs 25] [--files 300] [--kills 4] [--seed 0] [--bundle BUNDLE]
 
 A tenth of the files is broken in a dozen ways. Each run is killed several times, every second time in one of its decode
-workers first, and then finished; it must hold exactly one row per file, and the predictions of the run that nobody disturbed.
-Without a bundle a classifier of numpy predicts, whose rows do not depend on what else is in their batch, and predictions must
-be equal. With one it is ``vidrisk infer``, all runs on one engine: labels must be equal, and probabilities within 1e-4.
+workers first, and then finished; it must hold exactly one row per file, and the predictions of the run that nobody
+disturbed. Without a bundle a classifier of numpy predicts, whose rows do not depend on what else is in their batch, and
+predictions must be equal. With one it is ``vidrisk infer``, all runs on one engine: labels must be equal, and
+probabilities within 1e-4.
 """
 
 from __future__ import annotations
@@ -53,10 +54,14 @@ def main() -> int:
         folder = Path(scratch)
         expected = kills.write_media(folder / "media", options.files)
         undisturbed = folder / "undisturbed"
-        victim = kills.Victim(folder / "media", folder, options.bundle, named_engine(options.bundle) if options.bundle else ())
+        victim = kills.Victim(
+            folder / "media", folder, options.bundle, named_engine(options.bundle) if options.bundle else ()
+        )
         victim.finish(undisturbed)
         summary = read_summary(undisturbed)
-        longest_s = summary.timings_s["wall"] / 3  # each run goes on where the last one was killed: later, it would have ended
+        longest_s = (
+            summary.timings_s["wall"] / 3
+        )  # each run goes on where the last one was killed: later, it would have ended
         found = [kills.difference(undisturbed, expected, undisturbed)]
         for run in range(options.runs):
             out = folder / f"run{run}"
@@ -67,12 +72,21 @@ def main() -> int:
             print(f"run {run + 1} of {options.runs}: {found[-1]}; hit so far: {dict(hits)}", flush=True)
         kills.wait_for_no_orphans(folder / "media")
     result = {
-        "machine": described(), "seed": options.seed, "runs": options.runs, "files": len(expected),
-        "broken": sum(states != {"ok"} for states in expected.values()), "ways": len(kills.STATES),
-        "predictions": summary.predictions, "kills_per_run": options.kills, "hits": dict(hits),
-        "engine": f"{summary.runtime}, {summary.variant}" if options.bundle else "numpy", "lost": sum(one.lost for one in found),
-        "twice": sum(one.twice for one in found), "wrong": sum(len(one.wrong) for one in found),
-        "probabilities_differ_by": max(one.probability for one in found)}
+        "machine": described(),
+        "seed": options.seed,
+        "runs": options.runs,
+        "files": len(expected),
+        "broken": sum(states != {"ok"} for states in expected.values()),
+        "ways": len(kills.STATES),
+        "predictions": summary.predictions,
+        "kills_per_run": options.kills,
+        "hits": dict(hits),
+        "engine": f"{summary.runtime}, {summary.variant}" if options.bundle else "numpy",
+        "lost": sum(one.lost for one in found),
+        "twice": sum(one.twice for one in found),
+        "wrong": sum(len(one.wrong) for one in found),
+        "probabilities_differ_by": max(one.probability for one in found),
+    }
     options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({name: value for name, value in result.items() if name != "machine"}, indent=1))
     allowed = MAX_DIFFERENCE if options.bundle else 0.0

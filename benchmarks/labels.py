@@ -2,14 +2,15 @@
 
     python benchmarks/labels.py DATA [--seeds 5]
 
-DATA holds `magnetic_tile` and `brick_crack`; elpv comes from its package. Every photo is encoded once, by EfficientNet-Lite0 with
-the commands' own settings, and nothing else is looked at.
+DATA holds `magnetic_tile` and `brick_crack`; elpv comes from its package. Every photo is encoded once, by
+EfficientNet-Lite0 with the commands' own settings, and nothing else is looked at.
 
-Wrong labels: 5 % of elpv's photos, drawn at random, get another label, drawn at random; how many of them are among the 10 % most
-suspected? Asked of its four levels, and of two (defective or not, as its authors do). elpv's own labels are not free of errors.
+Wrong labels: 5 % of elpv's photos, drawn at random, get another label, drawn at random; how many of them are among the
+10 % most suspected? Asked of its four levels, and of two (defective or not, as its authors do). elpv's own labels are
+not free of errors.
 
-Learning curve: half of the photos, drawn at random, forecast what twice as many bring; all of them, cross-validated in the same
-way, are the answer. The forecast is right where the answer is within its interval of 90 %.
+Learning curve: half of the photos, drawn at random, forecast what twice as many bring; all of them, cross-validated in
+the same way, are the answer. The forecast is right where the answer is within its interval of 90 %.
 """
 
 from __future__ import annotations
@@ -41,17 +42,25 @@ WRONG, LOOKED_AT = 0.05, 0.1
 
 def part_of(summaries: Summaries, rows: np.ndarray) -> Summaries:
     """Take some samples, in the order of their numbers."""
-    return replace(summaries, table=summaries.table.with_samples(summaries.table.samples[row] for row in rows),
-                   features=summaries.features[rows], truth={name: truth[rows] for name, truth in summaries.truth.items()})
+    return replace(
+        summaries,
+        table=summaries.table.with_samples(summaries.table.samples[row] for row in rows),
+        features=summaries.features[rows],
+        truth={name: truth[rows] for name, truth in summaries.truth.items()},
+    )
 
 
 def with_labels(summaries: Summaries, numbers: np.ndarray, labels: tuple[str, ...]) -> Summaries:
     """Give samples other labels of their one target."""
     (target,) = summaries.contract.targets
     contract = summaries.contract.model_copy(update={"targets": (target.model_copy(update={"labels": labels}),)})
-    samples = (replace(sample, labels={target.name: labels[number]})
-               for sample, number in zip(summaries.table.samples, numbers, strict=True))
-    return replace(summaries, contract=contract, truth={target.name: numbers}, table=summaries.table.with_samples(samples))
+    samples = (
+        replace(sample, labels={target.name: labels[number]})
+        for sample, number in zip(summaries.table.samples, numbers, strict=True)
+    )
+    return replace(
+        summaries, contract=contract, truth={target.name: numbers}, table=summaries.table.with_samples(samples)
+    )
 
 
 def measure_suspects(summaries: Summaries, seed: int) -> float:
@@ -78,9 +87,17 @@ def forecast(summaries: Summaries, seed: int) -> dict[str, Any]:
     size = max(whole.scores)
     score = float(np.mean(whole.scores[size]))
     low, high = curve.forecast.interval
-    return {"seed": seed, "known": max(curve.scores), "score_known": float(np.mean(curve.scores[max(curve.scores)])),
-            "ahead": curve.forecast.samples, "forecast": curve.forecast.score, "interval": [low, high],
-            "measured_at": size, "measured": score, "is_within": low <= score <= high}
+    return {
+        "seed": seed,
+        "known": max(curve.scores),
+        "score_known": float(np.mean(curve.scores[max(curve.scores)])),
+        "ahead": curve.forecast.samples,
+        "forecast": curve.forecast.score,
+        "interval": [low, high],
+        "measured_at": size,
+        "measured": score,
+        "is_within": low <= score <= high,
+    }
 
 
 def main() -> None:
@@ -96,8 +113,12 @@ def main() -> None:
         print(*what, f"({time.perf_counter() - begin:.0f} s)", flush=True)
 
     tables: dict[str, Callable[[], Table]] = {
-        "elpv": lambda: table_of(0), **{name: lambda name=name: DATASETS[name].tables(arguments.data)[0]  # type: ignore[misc]
-                                        for name in ("magnetic_tile", "brick_crack")}}
+        "elpv": lambda: table_of(0),
+        **{
+            name: lambda name=name: DATASETS[name].tables(arguments.data)[0]  # type: ignore[misc]
+            for name in ("magnetic_tile", "brick_crack")
+        },
+    }
     flipped, curves = [], []
     for name, table in tables.items():
         summaries = summarise_table(table(), config, ignore_progress)
@@ -106,14 +127,23 @@ def main() -> None:
             (target,) = summaries.contract.targets
             level = np.array([ORDER.index(label) for label in target.labels])[summaries.truth[target.name]]
             for labels, numbers in ((ORDER, level), (("sound", "defective"), (level >= DEFECTIVE).astype(np.int64))):
-                shares = [measure_suspects(with_labels(summaries, numbers, labels), seed) for seed in range(arguments.seeds)]
+                shares = [
+                    measure_suspects(with_labels(summaries, numbers, labels), seed) for seed in range(arguments.seeds)
+                ]
                 flipped.append({"labels": [*labels], "samples": len(level), "found": shares})
                 told(labels, shares)
         rows = [forecast(summaries, seed) for seed in range(arguments.seeds)]
         curves.append({"dataset": name, "rows": rows})
         told(*rows)
-    result = {"settings": config.model_dump(mode="json", exclude_defaults=True), "wrong": WRONG, "looked_at": LOOKED_AT,
-              "flipped": flipped, "curves": curves, "threads": torch.get_num_threads(), "machine": described()}
+    result = {
+        "settings": config.model_dump(mode="json", exclude_defaults=True),
+        "wrong": WRONG,
+        "looked_at": LOOKED_AT,
+        "flipped": flipped,
+        "curves": curves,
+        "threads": torch.get_num_threads(),
+        "machine": described(),
+    }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

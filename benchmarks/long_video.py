@@ -22,7 +22,9 @@ SMALL = (320, 240)
 
 def clips_below(folder: Path) -> list[Path]:
     """Real clips, in the order of their names: of UT-Interaction the classes in turns."""
-    return sorted((path for path in folder.rglob("*") if path.suffix in (".avi", ".mp4")), key=lambda path: (path.name, path))
+    return sorted(
+        (path for path in folder.rglob("*") if path.suffix in (".avi", ".mp4")), key=lambda path: (path.name, path)
+    )
 
 
 def linked(clips: Sequence[Path], count: int, out: Path) -> Path:
@@ -86,7 +88,9 @@ def _encode(frames: Iterable[VideoFrame], size: tuple[int, int], out: Path) -> N
     """Write frames at 25 per second, whatever their own times, with a keyframe every 50 (and at cuts)."""
     new = out.with_suffix(".new.mp4")
     with av.open(new, "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "fast", "crf": "23", "g": str(GROUP_FRAMES)})
+        stream = container.add_stream(
+            "libx264", rate=RATE, options={"preset": "fast", "crf": "23", "g": str(GROUP_FRAMES)}
+        )
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         for number, frame in enumerate(frames):
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -103,8 +107,11 @@ def _repeat(reel: Path, count: int, out: Path) -> None:
     with av.open(new, "w") as container, av.open(reel) as first:
         source = first.streams.video[0]
         stream = container.add_stream_from_template(source)
-        packets = [(packet.pts or 0, packet.dts or 0, packet.is_keyframe, bytes(packet)) for packet in first.demux(source)
-                   if packet.size]
+        packets = [
+            (packet.pts or 0, packet.dts or 0, packet.is_keyframe, bytes(packet))
+            for packet in first.demux(source)
+            if packet.size
+        ]
         base = source.time_base or Fraction(1, RATE)
         ticks = round(1 / (RATE * base))  # of a frame
         for number in range(count):

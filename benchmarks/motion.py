@@ -2,11 +2,12 @@
 
     python benchmarks/motion.py [--clips 80] [-o FILE]
 
-Three pairs of classes. A disc moves to the left or to the right; it comes nearer or goes away; it lights up once, or twice for half
-as long each. Place, size and colour of the disc and the noise of the scene are drawn alike for both classes of a pair, and so are
-the moments of a movement: of every single frame, and of the set of all frames, both classes are equally likely. So a head that
-averages frames can do no better than chance, whatever encoder is in front of it. The encoder is EfficientNet-Lite0, as it is; half
-of the clips are learnt from, half judge, and all settings are vidrisk's defaults but ``head.kind`` and what makes it quick.
+Three pairs of classes. A disc moves to the left or to the right; it comes nearer or goes away; it lights up once, or
+twice for half as long each. Place, size and colour of the disc and the noise of the scene are drawn alike for both
+classes of a pair, and so are the moments of a movement: of every single frame, and of the set of all frames, both
+classes are equally likely. So a head that averages frames can do no better than chance, whatever encoder is in front of
+it. The encoder is EfficientNet-Lite0, as it is; half of the clips are learnt from, half judge, and all settings are
+vidrisk's defaults but ``head.kind`` and what makes it quick.
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ RESULT = Path(__file__).parent / "results" / "motion.json"
 PAIRS = {"direction": ("left", "right"), "distance": ("approach", "leave"), "count": ("once", "twice")}
 KINDS = ("linear", "segments", "motion", "attention", "transformer")
 SIDE, FRAMES, RATE = 112, 24, 12
-SETTINGS = ["task=action", "frames=16", "pixel={height: 112, width: 112}", "lora.last_blocks=0", "augment=[]", "optim.epochs=30"]
+SETTINGS = [
+    "task=action",
+    "frames=16",
+    "pixel={height: 112, width: 112}",
+    "lora.last_blocks=0",
+    "augment=[]",
+    "optim.epochs=30",
+]
 
 
 def frames_of(label: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -47,7 +55,7 @@ def frames_of(label: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
         at = 0
         for number, length in enumerate(runs):
             at += int(gaps[number]) + (number > 0)
-            lit[at:at + length] = True
+            lit[at : at + length] = True
             at += length
     for phase, is_lit in zip(phases, lit, strict=True):
         radius, (x, y) = size, place
@@ -95,12 +103,24 @@ def main() -> None:
         for name, labels in (*PAIRS.items(), ("all six", tuple(label for pair in PAIRS.values() for label in pair))):
             table = table_of(folder, labels, arguments.clips)
             for kind in KINDS:
-                run = train_run(table, config_from_options(None, [*SETTINGS, f"head.kind={kind}"]), folder / f"{name}-{kind}")
+                run = train_run(
+                    table, config_from_options(None, [*SETTINGS, f"head.kind={kind}"]), folder / f"{name}-{kind}"
+                )
                 scores = json.loads((run.root / METRICS).read_text(encoding="utf-8"))["test"]["action"]
-                rows.append({"classes": name, "head": kind, "top1": scores["top1"], "n": scores["n"], "chance": 1 / len(labels)})
-                print(f"{name} {kind}: {scores['top1']:.3f} of {scores['n']} ({time.perf_counter() - begin:.0f} s)", flush=True)
-    result = {"settings": SETTINGS, "clips": arguments.clips, "rows": rows, "seconds": round(time.perf_counter() - begin),
-              "machine": described()}
+                rows.append(
+                    {"classes": name, "head": kind, "top1": scores["top1"], "n": scores["n"], "chance": 1 / len(labels)}
+                )
+                print(
+                    f"{name} {kind}: {scores['top1']:.3f} of {scores['n']} ({time.perf_counter() - begin:.0f} s)",
+                    flush=True,
+                )
+    result = {
+        "settings": SETTINGS,
+        "clips": arguments.clips,
+        "rows": rows,
+        "seconds": round(time.perf_counter() - begin),
+        "machine": described(),
+    }
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

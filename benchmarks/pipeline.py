@@ -1,18 +1,20 @@
 """The inference run beside its parts and its peers: overhead, speed, overlap, memory, start, cheaper frames.
 
-    python benchmarks/pipeline.py [SECTION ...] --data DIR --work DIR [--run RUN ...] [--bundle BUNDLE] [--python PYTHON] [--trial]
+    python benchmarks/pipeline.py [SECTION ...] --data DIR --work DIR [--run RUN ...] [--bundle BUNDLE] [--python
+    PYTHON] [--trial]
 
-SECTION: overhead, peers, overlap, memory, cold_start, keyframes, static; all of them without one. Each writes its own part of
-``results/pipeline.json``, and leaves the others as they are.
+SECTION: overhead, peers, overlap, memory, cold_start, keyframes, static; all of them without one. Each writes its own
+part of ``results/pipeline.json``, and leaves the others as they are.
 
---data: the folder with ut_interaction_set1 and clips. --work: where videos, runs and bundles are made, and kept for the next
-time. --run: runs on UT-Interaction; the first is measured with, accuracy is pooled over all, each on its own test split; without
-it, five folds are trained. --bundle: of the first run; without it, one is exported. --python: the interpreter that cold_start
-starts, of a device's environment. --trial: a few clips and one round, to see that everything works; the result goes to the
-folder of temporary files.
+--data: the folder with ut_interaction_set1 and clips. --work: where videos, runs and bundles are made, and kept for the
+next time. --run: runs on UT-Interaction; the first is measured with, accuracy is pooled over all, each on its own test
+split; without it, five folds are trained. --bundle: of the first run; without it, one is exported. --python: the
+interpreter that cold_start starts, of a device's environment. --trial: a few clips and one round, to see that
+everything works; the result goes to the folder of temporary files.
 
-Everything is a process of its own, measured from outside, in turns with what it is compared with; the first turn does not count.
-``vidrisk infer`` runs as a user would run it, with all settings at their defaults but for those that are named.
+Everything is a process of its own, measured from outside, in turns with what it is compared with; the first turn does
+not count. ``vidrisk infer`` runs as a user would run it, with all settings at their defaults but for those that are
+named.
 """
 
 from __future__ import annotations
@@ -57,21 +59,35 @@ print(json.dumps({name: found.get(name) for name in sys.argv[1:]}))
 def overhead(place: Place) -> dict[str, Any]:
     """Processor time of a whole run over that of decoding alone and inference alone."""
     rows = []
-    for name, clips in (("UT-Interaction, each clip once", place.ut(place.size(60, 6))),
-                        ("UT-Interaction, 300 names", place.ut(place.size(UT_CLIPS, 12))), ("720p H.264", place.hd())):
+    for name, clips in (
+        ("UT-Interaction, each clip once", place.ut(place.size(60, 6))),
+        ("UT-Interaction, 300 names", place.ut(place.size(UT_CLIPS, 12))),
+        ("720p H.264", place.hd()),
+    ):
         first = place.infer(clips, "--no-report")
         count, named, batch = len(first.labels), first.engine, first.batch
-        done: dict[str, list[Any]] = in_turns({
-            "infer": partial(place.infer, clips, *named, "--no-report"),
-            "with_report": partial(place.infer, clips, *named),
-            "decode": partial(place.peer, "decode", place.bundle, clips),
-            "model": partial(place.peer, "model", place.bundle, count, *named, "--batch", batch)}, place.rounds)
+        done: dict[str, list[Any]] = in_turns(
+            {
+                "infer": partial(place.infer, clips, *named, "--no-report"),
+                "with_report": partial(place.infer, clips, *named),
+                "decode": partial(place.peer, "decode", place.bundle, clips),
+                "model": partial(place.peer, "model", place.bundle, count, *named, "--batch", batch),
+            },
+            place.rounds,
+        )
         parts = [a + b for a, b in zip(cpus(done["decode"]), cpus(done["model"]), strict=True)]
-        row = {"name": name, "clips": count, **first.made_with,
-               "cpu_s": {program: median(cpus(found)) for program, found in done.items()},
-               "wall_s": {program: median(walls(found)) for program, found in done.items()},
-               "overhead": ratio(cpus(done["infer"]), parts), "overhead_with_report": ratio(cpus(done["with_report"]), parts)}
-        say(f"{name}: {count} clips, {row['cpu_s']}, overhead {row['overhead']}, with report {row['overhead_with_report']}")
+        row = {
+            "name": name,
+            "clips": count,
+            **first.made_with,
+            "cpu_s": {program: median(cpus(found)) for program, found in done.items()},
+            "wall_s": {program: median(walls(found)) for program, found in done.items()},
+            "overhead": ratio(cpus(done["infer"]), parts),
+            "overhead_with_report": ratio(cpus(done["with_report"]), parts),
+        }
+        say(
+            f"{name}: {count} clips, {row['cpu_s']}, overhead {row['overhead']}, with report {row['overhead_with_report']}"
+        )
         rows.append(row)
     return {"limit": 1.10, "rounds": place.rounds, "rows": rows}
 
@@ -80,19 +96,31 @@ def peers(place: Place) -> dict[str, Any]:
     """Clips per second of a whole run and of its model part, beside a plain script and a hand-written pipeline."""
     run = place.runs[0]
     vit = vit_run(run, place.work, trial=place.trial)
-    cases = [("EfficientNet-Lite0, UT-Interaction", run, place.bundle, place.ut(place.size(UT_CLIPS, 12)), 15.0),
-             ("EfficientNet-Lite0, 720p H.264", run, place.bundle, place.hd(), 15.0),
-             ("ViT-B/16, UT-Interaction", vit, bundle_of(vit, place.work, ANY_DROP), place.ut(place.size(VIT_CLIPS, 6)), 6.0)]
+    cases = [
+        ("EfficientNet-Lite0, UT-Interaction", run, place.bundle, place.ut(place.size(UT_CLIPS, 12)), 15.0),
+        ("EfficientNet-Lite0, 720p H.264", run, place.bundle, place.hd(), 15.0),
+        (
+            "ViT-B/16, UT-Interaction",
+            vit,
+            bundle_of(vit, place.work, ANY_DROP),
+            place.ut(place.size(VIT_CLIPS, 6)),
+            6.0,
+        ),
+    ]
     return {"queue_limit": 0.95, "rounds": place.rounds, "rows": [_beside_peers(place, *case) for case in cases]}
 
 
 def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path, limit: float) -> dict[str, Any]:
     first = place.infer(clips, "--no-report", bundle=bundle)
     count, named, batch = len(first.labels), first.engine, first.batch
-    variants = {f"{decoding}, batch {frames}": (*named[2:], "--decoding", decoding, "--batch", str(frames))
-                for decoding in ("threads", "processes", "codec")[:1 if place.trial else None]
-                for frames in (Bundle.open(bundle).contract.frames, 32)}
-    tried = in_turns({key: partial(place.peer, "queue", bundle, clips, *options) for key, options in variants.items()}, 1)
+    variants = {
+        f"{decoding}, batch {frames}": (*named[2:], "--decoding", decoding, "--batch", str(frames))
+        for decoding in ("threads", "processes", "codec")[: 1 if place.trial else None]
+        for frames in (Bundle.open(bundle).contract.frames, 32)
+    }
+    tried = in_turns(
+        {key: partial(place.peer, "queue", bundle, clips, *options) for key, options in variants.items()}, 1
+    )
     best = min(tried, key=lambda key: tried[key][0].spent.wall_s)
     say(f"{name}: queue tried: { {key: median(walls(found)) for key, found in tried.items()} }")
     programs: dict[str, Callable[[], Any]] = {
@@ -100,30 +128,45 @@ def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path,
         "script": partial(place.peer, "script", run, clips),
         "queue": partial(place.peer, "queue", bundle, clips, *variants[best]),
         "vidrisk_model": partial(place.peer, "model", bundle, count, *named, "--batch", batch, "--warm"),
-        "queue_model": partial(place.peer, "queue_model", bundle, count, *variants[best])}
+        "queue_model": partial(place.peer, "queue_model", bundle, count, *variants[best]),
+    }
     done: dict[str, list[Any]] = in_turns(programs, place.rounds)
     ours = done["vidrisk"]
-    model_s = {"vidrisk": [one.printed["model_s"] for one in done["vidrisk_model"]],
-               "script": [one.printed["model_s"] for one in done["script"]],
-               "queue": [one.printed["model_s"] for one in done["queue_model"]]}
+    model_s = {
+        "vidrisk": [one.printed["model_s"] for one in done["vidrisk_model"]],
+        "script": [one.printed["model_s"] for one in done["script"]],
+        "queue": [one.printed["model_s"] for one in done["queue_model"]],
+    }
     labels = {"vidrisk": ours[0].by_path, **{program: done[program][0].labels for program in ("script", "queue")}}
     row = {
-        "name": name, "clips": count, **ours[0].made_with, "queue_settings": best, "queue": done["queue"][0].printed,
+        "name": name,
+        "clips": count,
+        **ours[0].made_with,
+        "queue_settings": best,
+        "queue": done["queue"][0].printed,
         "queue_tried_wall_s": {key: median(walls(found)) for key, found in tried.items()},
         "clips_per_s": {program: median(count / wall_s for wall_s in walls(done[program])) for program in model_s},
-        "model_clips_per_s": {program: median(count / each for each in seconds) for program, seconds in model_s.items()},
-        "run_s": {"vidrisk": median(one.summary["timings_s"]["wall"] for one in ours),
-                  **{program: median(one.printed["run_s"] for one in done[program]) for program in ("script", "queue")}},
+        "model_clips_per_s": {
+            program: median(count / each for each in seconds) for program, seconds in model_s.items()
+        },
+        "run_s": {
+            "vidrisk": median(one.summary["timings_s"]["wall"] for one in ours),
+            **{program: median(one.printed["run_s"] for one in done[program]) for program in ("script", "queue")},
+        },
         "cpu_s": {program: median(cpus(done[program])) for program in model_s},
-        "model_over_script": ratio(model_s["script"], model_s["vidrisk"]), "script_limit": limit,
+        "model_over_script": ratio(model_s["script"], model_s["vidrisk"]),
+        "script_limit": limit,
         "over_script": ratio(walls(done["script"]), walls(ours)),
         "model_over_queue": ratio(model_s["queue"], model_s["vidrisk"]),
         "over_queue": ratio(walls(done["queue"]), walls(ours)),
         "agreement": {program: share(labels["vidrisk"], labels[program]) for program in ("script", "queue")},
-        "top1": {program: _top1(found, Run.open(run)) for program, found in labels.items()}}
-    say(f"{name}: {row['clips_per_s']} clips/s, model {row['model_clips_per_s']}; over script {row['over_script']}, "
+        "top1": {program: _top1(found, Run.open(run)) for program, found in labels.items()},
+    }
+    say(
+        f"{name}: {row['clips_per_s']} clips/s, model {row['model_clips_per_s']}; over script {row['over_script']}, "
         f"model {row['model_over_script']}; over queue {row['over_queue']}, model {row['model_over_queue']}; "
-        f"agreement {row['agreement']}, top-1 {row['top1']}")
+        f"agreement {row['agreement']}, top-1 {row['top1']}"
+    )
     return row
 
 
@@ -145,20 +188,33 @@ def overlap(place: Place) -> dict[str, Any]:
     for stride in STRIDES_S:
         options = ("--window", str(WINDOW_S), "--stride", str(stride))
         programs[f"vidrisk, stride {stride:g} s"] = partial(place.infer, video, *options, *first.engine, "--no-report")
-        programs[f"queue, stride {stride:g} s"] = partial(place.peer, "queue_windows", place.bundle, video, *options,
-                                                          *first.engine[2:])
+        programs[f"queue, stride {stride:g} s"] = partial(
+            place.peer, "queue_windows", place.bundle, video, *options, *first.engine[2:]
+        )
     done: dict[str, list[Any]] = in_turns(programs, place.rounds)
     plain, peer_plain, overlapping, peer_overlapping = done.values()
-    row = {"video_s": place.size(OVERLAP_SECONDS, 30), "window_s": WINDOW_S, "strides_s": STRIDES_S, **first.made_with,
-           "windows": [len(found[0].labels) for found in (plain, overlapping)],
-           "peer_agreement": [share(found[0].by_start, peer[0].labels) for found, peer in
-                              ((plain, peer_plain), (overlapping, peer_overlapping))],
-           "wall_s": {key: median(walls(found)) for key, found in done.items()},
-           "cpu_s": {key: median(cpus(found)) for key, found in done.items()},
-           "cost": ratio(walls(overlapping), walls(plain)), "cost_cpu": ratio(cpus(overlapping), cpus(plain)),
-           "peer_cost": ratio(walls(peer_overlapping), walls(peer_plain)),
-           "peer_cost_cpu": ratio(cpus(peer_overlapping), cpus(peer_plain)), "limit": 1.15, "rounds": place.rounds}
-    say(f"{row['wall_s']}, cost {row['cost']}, CPU {row['cost_cpu']}, peer {row['peer_cost']}, CPU {row['peer_cost_cpu']}")
+    row = {
+        "video_s": place.size(OVERLAP_SECONDS, 30),
+        "window_s": WINDOW_S,
+        "strides_s": STRIDES_S,
+        **first.made_with,
+        "windows": [len(found[0].labels) for found in (plain, overlapping)],
+        "peer_agreement": [
+            share(found[0].by_start, peer[0].labels)
+            for found, peer in ((plain, peer_plain), (overlapping, peer_overlapping))
+        ],
+        "wall_s": {key: median(walls(found)) for key, found in done.items()},
+        "cpu_s": {key: median(cpus(found)) for key, found in done.items()},
+        "cost": ratio(walls(overlapping), walls(plain)),
+        "cost_cpu": ratio(cpus(overlapping), cpus(plain)),
+        "peer_cost": ratio(walls(peer_overlapping), walls(peer_plain)),
+        "peer_cost_cpu": ratio(cpus(peer_overlapping), cpus(peer_plain)),
+        "limit": 1.15,
+        "rounds": place.rounds,
+    }
+    say(
+        f"{row['wall_s']}, cost {row['cost']}, CPU {row['cost_cpu']}, peer {row['peer_cost']}, CPU {row['peer_cost_cpu']}"
+    )
     return row
 
 
@@ -175,23 +231,42 @@ def memory(place: Place) -> dict[str, Any]:
     for name, options in (("with report", ()), ("without report", ("--no-report",))):
         done = in_turns({str(seconds): partial(measured, seconds, *options) for seconds in lengths}, place.rounds)
         peaks = [[watch.pss_mb for watch, _ in found] for found in done.values()]
-        row = {"name": name, **done[str(lengths[0])][0][1].made_with,
-               "rows": [{"video_s": int(seconds), "windows": len(found[0][1].labels),
-                         "pss_mb": median(watch.pss_mb for watch, _ in found),
-                         "sum_of_peaks_mb": median(watch.peaks_mb for watch, _ in found),
-                         "processes": max(watch.processes for watch, _ in found),
-                         "wall_s": median(ours.spent.wall_s for _, ours in found)} for seconds, found in done.items()],
-               "growth": ratio(peaks[1], peaks[0])}
+        row = {
+            "name": name,
+            **done[str(lengths[0])][0][1].made_with,
+            "rows": [
+                {
+                    "video_s": int(seconds),
+                    "windows": len(found[0][1].labels),
+                    "pss_mb": median(watch.pss_mb for watch, _ in found),
+                    "sum_of_peaks_mb": median(watch.peaks_mb for watch, _ in found),
+                    "processes": max(watch.processes for watch, _ in found),
+                    "wall_s": median(ours.spent.wall_s for _, ours in found),
+                }
+                for seconds, found in done.items()
+            ],
+            "growth": ratio(peaks[1], peaks[0]),
+        }
         say(f"{name}: growth {row['growth']}, {row['rows']}")
         rows.append(row)
-    return {"limit": 1.1, "limit_mb": 700, "window_s": WINDOW_S, "stride_s": STRIDES_S[1], "rounds": place.rounds, "rows": rows}
+    return {
+        "limit": 1.1,
+        "limit_mb": 700,
+        "window_s": WINDOW_S,
+        "stride_s": STRIDES_S[1],
+        "rounds": place.rounds,
+        "rows": rows,
+    }
 
 
 def cold_start(place: Place) -> dict[str, Any]:
     """Seconds from the start of the process to the first prediction in the file, and to the process's end, of one clip."""
     clip = place.ut_clips[0]
-    cases = {"auto, chosen before": (), "OpenVINO INT8": ("--runtime", "openvino", "--variant", "int8"),
-             "ONNX Runtime INT8": ("--runtime", "onnxruntime", "--variant", "int8")}
+    cases = {
+        "auto, chosen before": (),
+        "OpenVINO INT8": ("--runtime", "openvino", "--variant", "int8"),
+        "ONNX Runtime INT8": ("--runtime", "onnxruntime", "--variant", "int8"),
+    }
 
     def started(*options: str) -> tuple[float, float]:
         with tempfile.TemporaryDirectory(dir=place.work) as scratch:
@@ -208,8 +283,14 @@ def cold_start(place: Place) -> dict[str, Any]:
 
     starts = place.size(STARTS, 2)
     done = in_turns({name: partial(started, *options) for name, options in cases.items()}, starts)
-    rows = [{"name": name, "first_prediction_s": median(first for first, _ in found), "end_s": median(end for _, end in found)}
-            for name, found in done.items()]
+    rows = [
+        {
+            "name": name,
+            "first_prediction_s": median(first for first, _ in found),
+            "end_s": median(end for _, end in found),
+        }
+        for name, found in done.items()
+    ]
     say(str(rows))
     installed = json.loads(place.spent([place.python, "-c", INSTALLED, *LIBRARIES]).output)
     return {"limit_s": 1.5, "starts": starts, "installed": installed, "rows": rows}
@@ -219,17 +300,29 @@ def cheaper(place: Place, section: str) -> dict[str, Any]:
     """What ways to spare frames save on a long video and on clips, and what they cost in accuracy."""
     seconds, ways = place.size(OVERLAP_SECONDS, 30), {" ".join(options): options for options in CHEAPER[section]}
     rows = []
-    for name, inputs, window in ((f"{seconds} s of video", place.video(seconds), ("--window", str(WINDOW_S))),
-                                 ("UT-Interaction", place.ut(place.size(UT_CLIPS, 12)), ()), ("720p H.264", place.hd(), ())):
-        programs = {way: partial(place.infer, inputs, *window, *options, "--no-report")
-                    for way, options in {"": (), **ways}.items()}
+    for name, inputs, window in (
+        (f"{seconds} s of video", place.video(seconds), ("--window", str(WINDOW_S))),
+        ("UT-Interaction", place.ut(place.size(UT_CLIPS, 12)), ()),
+        ("720p H.264", place.hd(), ()),
+    ):
+        programs = {
+            way: partial(place.infer, inputs, *window, *options, "--no-report")
+            for way, options in {"": (), **ways}.items()
+        }
         done = in_turns(programs, place.rounds)
         plain = done.pop("")
         for way, spared in done.items():
-            row = {"name": name, "options": way, **spared[0].made_with, "windows": len(plain[0].labels),
-                   "same_labels": share(plain[0].labels, spared[0].labels),
-                   "wall_s": [median(walls(plain)), median(walls(spared))], "cpu_s": [median(cpus(plain)), median(cpus(spared))],
-                   "faster": ratio(walls(plain), walls(spared)), "less_cpu": ratio(cpus(plain), cpus(spared))}
+            row = {
+                "name": name,
+                "options": way,
+                **spared[0].made_with,
+                "windows": len(plain[0].labels),
+                "same_labels": share(plain[0].labels, spared[0].labels),
+                "wall_s": [median(walls(plain)), median(walls(spared))],
+                "cpu_s": [median(cpus(plain)), median(cpus(spared))],
+                "faster": ratio(walls(plain), walls(spared)),
+                "less_cpu": ratio(cpus(plain), cpus(spared)),
+            }
             say(f"{name}, {way}: faster {row['faster']}, less CPU {row['less_cpu']}, same labels {row['same_labels']}")
             rows.append(row)
     accuracy = {way: _accuracy(place, *options) for way, options in {"all frames": (), **ways}.items()}
@@ -245,7 +338,9 @@ def _accuracy(place: Place, *options: str) -> dict[str, Any]:
         clips = linked([sample.path for sample in tested.samples], len(tested), place.work / f"{run.name}-test")
         with tempfile.TemporaryDirectory(dir=place.work) as scratch:
             file = Path(scratch) / "metrics.json"
-            place.spent([sys.executable, "-m", "vidrisk", "eval", bundle, clips, "--variant", "fp32", "-o", file, *options])
+            place.spent(
+                [sys.executable, "-m", "vidrisk", "eval", bundle, clips, "--variant", "fp32", "-o", file, *options]
+            )
             confusion = next(iter(json.loads(file.read_text(encoding="utf-8"))["metrics"].values()))["confusion"]
         hits, samples = hits + sum(row[i] for i, row in enumerate(confusion)), samples + sum(map(sum, confusion))
     return {"hits": hits, "samples": samples, "top1": round(hits / samples, 4)}
@@ -257,7 +352,8 @@ def say(line: str) -> None:
 
 SECTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     **{maker.__name__: maker for maker in (overhead, peers, overlap, memory, cold_start)},
-    **{section: partial(cheaper, section=section) for section in CHEAPER}}
+    **{section: partial(cheaper, section=section) for section in CHEAPER},
+}
 
 
 def place_from(arguments: argparse.Namespace) -> Place:

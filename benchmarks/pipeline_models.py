@@ -23,7 +23,12 @@ from vidrisk.train.train import train_run
 UT = DATASETS["ut_interaction"]
 FRAMES = 8  # per clip or window
 SETTINGS = (*UT.settings, f"frames={FRAMES}", "seed=0")
-TRIAL_VIT: dict[str, Any] = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 768}
+TRIAL_VIT: dict[str, Any] = {
+    "hidden_size": 192,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+}
 ANY_DROP = ExportOptions(int8=True, max_drop=100, allow_drop=True, search_s=0)
 
 
@@ -51,7 +56,12 @@ def vit_run(like: Path, work: Path, *, trial: bool) -> Path:
         torch.manual_seed(0)
         tower = transformers.ViTModel(transformers.ViTConfig(**(TRIAL_VIT if trial else {})), add_pooling_layer=False)
         tower.save_pretrained(backbone)
-        processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
+        processor = {
+            "image_processor_type": "ViTImageProcessor",
+            "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3,
+            "resample": 2,
+        }
         (backbone / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
         source = Run.open(like)
         options = [f"backbone={backbone}", f"frames={source.contract.frames}", "lora.last_blocks=0", "seed=0"]

@@ -5,7 +5,8 @@
     python benchmarks/pipeline_peers.py script RUN CLIPS OUT             what people write today: transformers and torch
     python benchmarks/pipeline_peers.py queue BUNDLE CLIPS OUT           a hand-written asynchronous OpenVINO pipeline
     python benchmarks/pipeline_peers.py queue_model BUNDLE COUNT         its engine part: COUNT clips from memory
-    python benchmarks/pipeline_peers.py queue_windows BUNDLE VIDEO OUT   one video in windows, each of them encoded by itself
+    python benchmarks/pipeline_peers.py queue_windows BUNDLE VIDEO OUT   one video in windows, each of them encoded by
+    itself
 
 ``script`` and ``queue`` write one line per clip to OUT: its path and its label.
 """
@@ -48,7 +49,9 @@ def files_below(folder: Path) -> list[Path]:
 
 def random_clips(contract: Contract, count: int) -> Frames:
     """``uint8 (count, T, H, W, 3)``. The engines' time does not depend on what is in a picture."""
-    return np.random.default_rng(0).integers(0, 256, (count, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8)
+    return np.random.default_rng(0).integers(
+        0, 256, (count, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8
+    )
 
 
 def decode(options: argparse.Namespace) -> dict[str, Any]:
@@ -74,15 +77,19 @@ def model(options: argparse.Namespace) -> dict[str, Any]:
             count = min(clips_per_batch, options.inputs - done)
             features = classifier.features(batch[: count * moments])
             classifier.probabilities(features.reshape(count, moments, -1))
-        return {"clips": options.inputs, "model_s": time.perf_counter() - begin, "runtime": classifier.runtime,
-                "variant": classifier.variant}
+        return {
+            "clips": options.inputs,
+            "model_s": time.perf_counter() - begin,
+            "runtime": classifier.runtime,
+            "variant": classifier.variant,
+        }
 
 
 def script(options: argparse.Namespace) -> dict[str, Any]:
     """The usual loop over files: decode all frames, take some at equal distances, image processor, eager fp32, one clip at a time.
 
-    The processor resizes and crops as the run's contract says; scaling and normalisation are the first layer of the model. The
-    adapter is merged.
+    The processor resizes and crops as the run's contract says; scaling and normalisation are the first layer of the
+    model. The adapter is merged.
     """
     import torch
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -95,9 +102,13 @@ def script(options: argparse.Namespace) -> dict[str, Any]:
     encoder, head, pixel = merged_from_trained(classifier.encoder), classifier.head, contract.pixel
     if pixel.resize != "crop" or pixel.crop_fraction != 1:
         raise SystemExit("the script's image processor needs a run whose pixels are cropped whole")
-    processor = CLIPImageProcessorPil(size={"shortest_edge": min(pixel.height, pixel.width)}, do_rescale=False, do_normalize=False,
-                                      crop_size={"height": pixel.height, "width": pixel.width},
-                                      resample={"bilinear": 2, "bicubic": 3}[pixel.interpolation])
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": min(pixel.height, pixel.width)},
+        do_rescale=False,
+        do_normalize=False,
+        crop_size={"height": pixel.height, "width": pixel.width},
+        resample={"bilinear": 2, "bicubic": 3}[pixel.interpolation],
+    )
     model_s, begin = 0.0, time.perf_counter()
     with torch.no_grad(), options.out.open("w", encoding="utf-8") as file:
         for path in files_below(options.inputs):
@@ -128,9 +139,13 @@ def frames_at_moments(path: Path, count: int, pixel: PixelSpec, *, codec_threads
         first = stream.codec_context.reorder_depth if is_avi else stream.start_time or 0
         at_s, shown, pixels = 0.0, None, None  # pixels of the frame that is shown, once they were asked for
         for packet in container.demux(stream):
-            if not (is_avi or codec_threads) and packet.pts is not None:  # others are decoded only if frames refer to them
+            if (
+                not (is_avi or codec_threads) and packet.pts is not None
+            ):  # others are decoded only if frames refer to them
                 ahead_s = moments_s - float((packet.pts - first) * base)
-                stream.codec_context.skip_frame = "DEFAULT" if ((ahead_s >= 0) & (ahead_s < 1.5 / rate)).any() else "NONREF"
+                stream.codec_context.skip_frame = (
+                    "DEFAULT" if ((ahead_s >= 0) & (ahead_s < 1.5 / rate)).any() else "NONREF"
+                )
             for frame in packet.decode():
                 stamp = frame.dts if is_avi else frame.pts
                 at_s = at_s + float(1 / rate) if stamp is None else float((stamp - first) * base)
@@ -171,7 +186,10 @@ class Queue:
         import openvino as ov
 
         core = ov.Core()
-        hints = {"PERFORMANCE_HINT": "THROUGHPUT", **({"INFERENCE_PRECISION_HINT": precision} if precision != "default" else {})}
+        hints = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            **({"INFERENCE_PRECISION_HINT": precision} if precision != "default" else {}),
+        }
         encoder = core.read_model(bundle.path("encoder", variant))
         encoder.reshape({"frames": [batch, *bundle.contract.pixel.frame_shape]})
         compiled = core.compile_model(encoder, "CPU", hints)
@@ -218,8 +236,12 @@ def queue(options: argparse.Namespace) -> dict[str, Any]:
     """Decoding in a pool, inference in the queue, both at once."""
     bundle = Bundle.open(options.model)
     workers = 1 if options.decoding == "codec" else len(os.sched_getaffinity(0))
-    read = partial(frames_at_moments, count=bundle.contract.frames, pixel=bundle.contract.pixel,
-                   codec_threads=options.decoding == "codec")
+    read = partial(
+        frames_at_moments,
+        count=bundle.contract.frames,
+        pixel=bundle.contract.pixel,
+        codec_threads=options.decoding == "codec",
+    )
     with (ProcessPoolExecutor if options.decoding == "processes" else ThreadPoolExecutor)(workers) as pool:
         list(pool.map(time.sleep, [0.01] * workers))  # processes are forked before the engine has threads
         engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
@@ -245,7 +267,9 @@ def queue_windows(options: argparse.Namespace) -> dict[str, Any]:
     bundle = Bundle.open(options.model)
     time_spec = TimeSpec(bundle.contract.frames, options.window, options.stride)
     engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
-    windows = ((f"{clip.start_s:.3f}", clip.frames) for clip in read_clips(options.inputs, bundle.contract.pixel, time_spec))
+    windows = (
+        (f"{clip.start_s:.3f}", clip.frames) for clip in read_clips(options.inputs, bundle.contract.pixel, time_spec)
+    )
     begin = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
         labels = engine.labels_of(_fetched(pool, windows, AHEAD))
@@ -262,7 +286,9 @@ def _fetched(pool: Executor, items: Iterator[Item], ahead: int) -> Iterator[Item
 
 
 def _write(labels: dict[str, str], out: Path) -> None:
-    out.write_text("".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in labels.items()), encoding="utf-8")
+    out.write_text(
+        "".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in labels.items()), encoding="utf-8"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -52,14 +52,18 @@ class Place:
 
     def video(self, seconds: int) -> Path:
         clips = self.ut_clips + clips_below(self.data / "clips")
-        return long_video.long_video(clips[:10] if self.trial else clips, seconds, self.work / "long" / f"{seconds}s.mp4")
+        return long_video.long_video(
+            clips[:10] if self.trial else clips, seconds, self.work / "long" / f"{seconds}s.mp4"
+        )
 
     def spent(self, command: Iterable[str | Path], watch: Callable[[], None] | None = None, **options: Any) -> Spent:
         """Nothing may come from the cache of features: names in the folders are many, clips are few."""
         environment = {"VIDRISK_CACHE": str(self.work / "cache"), "VIDRISK_CACHE_GB": "0"}
         return spent_by([*command], work=self.work, environment=environment, watch=watch, **options)
 
-    def infer(self, inputs: Path, *options: str, bundle: Path | None = None, watch: Callable[[], None] | None = None) -> Ours:
+    def infer(
+        self, inputs: Path, *options: str, bundle: Path | None = None, watch: Callable[[], None] | None = None
+    ) -> Ours:
         """One whole ``vidrisk infer``."""
         with tempfile.TemporaryDirectory(dir=self.work) as scratch:
             out = Path(scratch) / "out"
@@ -73,7 +77,9 @@ class Place:
         with tempfile.TemporaryDirectory(dir=self.work) as scratch:
             out = [Path(scratch) / "labels.jsonl"] if kind in ("script", "queue", "queue_windows") else []
             positional, named = options[:2], options[2:]
-            spent = self.spent([sys.executable, pipeline_peers.__file__, kind, *map(str, positional), *out, *map(str, named)])
+            spent = self.spent(
+                [sys.executable, pipeline_peers.__file__, kind, *map(str, positional), *out, *map(str, named)]
+            )
             rows = [json.loads(line) for path in out for line in path.read_text(encoding="utf-8").splitlines()]
         return Peer(spent, json.loads(spent.output.splitlines()[-1]), {row["path"]: row["label"] for row in rows})
 

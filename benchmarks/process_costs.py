@@ -36,8 +36,14 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def spent_by(command: Sequence[str | Path], *, work: Path, environment: Mapping[str, str],
-             watch: Callable[[], None] | None = None, every_s: float = SAMPLE_S) -> Spent:
+def spent_by(
+    command: Sequence[str | Path],
+    *,
+    work: Path,
+    environment: Mapping[str, str],
+    watch: Callable[[], None] | None = None,
+    every_s: float = SAMPLE_S,
+) -> Spent:
     """Run a command in the folder ``work`` until it and all that it started have ended.
 
     Args:
@@ -47,10 +53,19 @@ def spent_by(command: Sequence[str | Path], *, work: Path, environment: Mapping[
     Raises:
         RuntimeError: an exit code other than 0; says what was written to stderr last.
     """
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as output, tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as output,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+    ):
         begin = time.perf_counter()
-        process = subprocess.Popen([*map(str, command)], cwd=work, stdout=output, stderr=errors, stdin=subprocess.DEVNULL,
-                                   env={**os.environ, **environment})
+        process = subprocess.Popen(
+            [*map(str, command)],
+            cwd=work,
+            stdout=output,
+            stderr=errors,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
         ended, status, usage = os.wait4(process.pid, os.WNOHANG if watch else 0)
         while watch and not ended:
             watch()

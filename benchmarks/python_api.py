@@ -2,9 +2,9 @@
 
     python benchmarks/python_api.py --bundle BUNDLE [--photo PHOTO] [--runtime RUNTIME] [--threads N]
 
-BUNDLE: EfficientNet-Lite0 with an INT8 variant, as ``make demo`` makes one (``demo/risk.bundle``). PHOTO: a JPEG; without it, one
-of 1280 × 720 is made. A frame from memory is asked beside the engine itself on the same pixels, in turns, after a warm-up; times
-are medians of rounds, ratios are taken within a round.
+BUNDLE: EfficientNet-Lite0 with an INT8 variant, as ``make demo`` makes one (``demo/risk.bundle``). PHOTO: a JPEG;
+without it, one of 1280 × 720 is made. A frame from memory is asked beside the engine itself on the same pixels, in
+turns, after a warm-up; times are medians of rounds, ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -37,8 +37,10 @@ IMPORT = "import time; begin = time.perf_counter(); import vidrisk; print(time.p
 
 def import_ms() -> float:
     """Median time of ``import vidrisk`` in fresh processes; the first does not count."""
-    seconds = [float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
-               for _ in range(IMPORTS + 1)]
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+        for _ in range(IMPORTS + 1)
+    ]
     return 1e3 * statistics.median(seconds[1:])
 
 
@@ -65,18 +67,26 @@ def measure_calls(model: Model, photo: Path) -> dict[str, Any]:
 
     def runner() -> None:
         """The engine alone: each stage once, on pixels that are as it wants them."""
-        known = classifier.encode(frame[None]) | ({PIXELS: frame[None]} if PIXELS in classifier.plan.frame_gives else {})
+        known = classifier.encode(frame[None]) | (
+            {PIXELS: frame[None]} if PIXELS in classifier.plan.frame_gives else {}
+        )
         classifier.logits_from_parts({name: np.repeat(values, moments, axis=0) for name, values in known.items()}, 1)
 
-    acts: dict[str, Callable[[], Any]] = {"photo": lambda: model.predict(photo), "frame": lambda: model.predict(frame),
-                                          "runner": runner}
+    acts: dict[str, Callable[[], Any]] = {
+        "photo": lambda: model.predict(photo),
+        "frame": lambda: model.predict(frame),
+        "runner": runner,
+    }
     for act in acts.values():
         call_ms(act)
     rounds = [{name: call_ms(act) for name, act in acts.items()} for _ in range(ROUNDS)]
     medians = {f"{name}_ms": round(statistics.median(one[name] for one in rounds), 3) for name in acts}
     ratios = sorted(one["frame"] / one["runner"] for one in rounds)
-    return {**medians, "frame_over_runner": round(statistics.median(ratios), 3),
-            "frame_over_runner_range": [round(ratios[0], 3), round(ratios[-1], 3)]}
+    return {
+        **medians,
+        "frame_over_runner": round(statistics.median(ratios), 3),
+        "frame_over_runner_range": [round(ratios[0], 3), round(ratios[-1], 3)],
+    }
 
 
 def main() -> None:
@@ -90,9 +100,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         photo = options.photo or write_photo(Path(folder) / "photo.jpg")
         with vidrisk.load(options.bundle, runtime=options.runtime, threads=options.threads) as model:
-            result = {"machine": described(), "limits": LIMITS, "rounds": ROUNDS, "calls": CALLS,
-                      "model": model.classifier.provenance["model"], "runtime": model.classifier.runtime,
-                      "variant": model.classifier.variant, "photo": list(Image.open(photo).size), **measure_calls(model, photo)}
+            result = {
+                "machine": described(),
+                "limits": LIMITS,
+                "rounds": ROUNDS,
+                "calls": CALLS,
+                "model": model.classifier.provenance["model"],
+                "runtime": model.classifier.runtime,
+                "variant": model.classifier.variant,
+                "photo": list(Image.open(photo).size),
+                **measure_calls(model, photo),
+            }
     result["import_ms"] = round(import_ms(), 2)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({name: result[name] for name in ("photo_ms", "frame_ms", "runner_ms", *LIMITS)}, indent=2))

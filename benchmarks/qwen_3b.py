@@ -1,7 +1,8 @@
 """Qwen2.5-VL-3B at its full dimensions with random weights, made in memory: nothing is downloaded. And the same in small.
 
-The dimensions are those of the published ``config.json``. The tokenizer is a small one with Qwen's special tokens and template
-(``tests/vidrisk/models/vlms.py``): it cuts a prompt into some 30 tokens more than Qwen's own, beside 256 visual ones.
+The dimensions are those of the published ``config.json``. The tokenizer is a small one with Qwen's special tokens and
+template (``tests/vidrisk/models/vlms.py``): it cuts a prompt into some 30 tokens more than Qwen's own, beside 256
+    visual ones.
 """
 
 from __future__ import annotations
@@ -32,31 +33,68 @@ from vidrisk.runtimes.contract.contract import Contract, Target
 FRAMES, SIDE_PX = 8, 224
 LAYERS, VISION_LAYERS = 36, 32
 TEXT: dict[str, Any] = {
-    "vocab_size": 151_936, "hidden_size": 2048, "intermediate_size": 11_008, "num_hidden_layers": LAYERS,
-    "num_attention_heads": 16, "num_key_value_heads": 2, "max_position_embeddings": 128_000, "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True, "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
-}  # fmt: skip
+    "vocab_size": 151_936,
+    "hidden_size": 2048,
+    "intermediate_size": 11_008,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128_000,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
+}
 VISION: dict[str, Any] = {
-    "depth": VISION_LAYERS, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14,
-    "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
-    "out_hidden_size": 2048, "tokens_per_second": 2, "in_channels": 3,
-}  # fmt: skip
-SMALL_TEXT = {"vocab_size": 640, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
-              "bos_token_id": None, "eos_token_id": None,
-              "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6}}
-SMALL_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "window_size": 56, "out_hidden_size": 64,
-                "fullatt_block_indexes": [1]}
+    "depth": VISION_LAYERS,
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+    "out_hidden_size": 2048,
+    "tokens_per_second": 2,
+    "in_channels": 3,
+}
+SMALL_TEXT = {
+    "vocab_size": 640,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e6},
+}
+SMALL_VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_heads": 2,
+    "window_size": 56,
+    "out_hidden_size": 64,
+    "fullatt_block_indexes": [1],
+}
 SMALL_SIDE_PX = 112
-PROCESSOR = {"image_processor_type": "Qwen2VLImageProcessor", "image_mean": [0.48145466, 0.4578275, 0.40821073],
-             "image_std": [0.26862954, 0.26130258, 0.27577711]}
+PROCESSOR = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
 DEVIATION = 0.02  # of weights, as their configuration says; it lets attention attend
 
 
-def write_backbone(folder: Path, *, layers: int = LAYERS, vision_layers: int = VISION_LAYERS, small: bool = False) -> Path:
+def write_backbone(
+    folder: Path, *, layers: int = LAYERS, vision_layers: int = VISION_LAYERS, small: bool = False
+) -> Path:
     """Write a backbone without weights: its configuration, and its image processor's. A small one has two layers of each kind."""
     text = {**TEXT, "num_hidden_layers": layers, **(SMALL_TEXT if small else {})}
     vision = {**VISION, "depth": vision_layers, **(SMALL_VISION if small else {})}
-    transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True).save_pretrained(folder)
+    transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True).save_pretrained(
+        folder
+    )
     (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR), encoding="utf-8")
     return folder
 
@@ -64,8 +102,13 @@ def write_backbone(folder: Path, *, layers: int = LAYERS, vision_layers: int = V
 def qwen_config(backbone: Path, *, small: bool = False, **settings: Any) -> TrainConfig:
     """LoRA in every block of the language model, bfloat16 for what is frozen; ``settings`` by dotted names."""
     side = SMALL_SIDE_PX if small else SIDE_PX
-    defaults = {"frames": FRAMES, "pixel": {"height": side, "width": side}, "lora.last_blocks": None,
-                "augment": [], "vlm.weights": "bfloat16"}
+    defaults = {
+        "frames": FRAMES,
+        "pixel": {"height": side, "width": side},
+        "lora.last_blocks": None,
+        "augment": [],
+        "vlm.weights": "bfloat16",
+    }
     return resolve_config(config_from_options(None, (), {**defaults, **settings}, backbone=str(backbone)), clips=True)
 
 
@@ -84,7 +127,9 @@ def build_qwen(config: TrainConfig, contract: Contract, *, device: str = "cpu", 
 
     described = transformers.AutoConfig.from_pretrained(config.backbone)
     with no_init_weights():
-        model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(described, dtype=getattr(torch, config.vlm.weights))
+        model = transformers.Qwen2_5_VLForConditionalGeneration._from_config(
+            described, dtype=getattr(torch, config.vlm.weights)
+        )
     model.tie_weights()
     backbone = QwenVl(model.eval(), make_tokenizer(), contract.pixel, clips=True, settings=config.vlm)
     classifier = VlmClassifier(backbone, config, contract).to(device)
@@ -111,7 +156,9 @@ def noise_frames(contract: Contract, windows: int) -> npt.NDArray[np.uint8]:
     return (tint + noise).astype(np.uint8)
 
 
-def export_stages(model: VlmClassifier, contract: Contract, frames: npt.NDArray[np.uint8], folder: Path) -> dict[str, float]:
+def export_stages(
+    model: VlmClassifier, contract: Contract, frames: npt.NDArray[np.uint8], folder: Path
+) -> dict[str, float]:
     """Write the stages of a model in float32 on the processor as ``STAGE.fp32.onnx``, and what ``read_stages`` reads.
 
     Returns:
@@ -125,7 +172,13 @@ def export_stages(model: VlmClassifier, contract: Contract, frames: npt.NDArray[
     for each in stages:
         begin = time.perf_counter()
         trained = TrainedStage(each.stage, each.module, each.constants, each.example)
-        export_onnx(each.module, trained.inputs(2), each.stage.inputs, each.stage.outputs, folder / f"{each.stage.name}.fp32.onnx")
+        export_onnx(
+            each.module,
+            trained.inputs(2),
+            each.stage.inputs,
+            each.stage.outputs,
+            folder / f"{each.stage.name}.fp32.onnx",
+        )
         seconds[each.stage.name] = time.perf_counter() - begin
     return seconds
 

@@ -31,6 +31,10 @@ def constants_of(stage: Stage, values: Values) -> Values:
 
 def distance(stage: Stage, made: Values, values: Values) -> dict[str, float]:
     """What a stage gave beside torch: the largest difference in shares of the largest value, and the cosine."""
-    ours, theirs = (np.concatenate([np.float64(each[spec.name]).ravel() for spec in stage.outputs]) for each in (made, values))
-    return {"apart": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
-            "cosine": float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs))}
+    ours, theirs = (
+        np.concatenate([np.float64(each[spec.name]).ravel() for spec in stage.outputs]) for each in (made, values)
+    )
+    return {
+        "apart": float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+        "cosine": float(ours @ theirs / np.linalg.norm(ours) / np.linalg.norm(theirs)),
+    }

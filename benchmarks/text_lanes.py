@@ -43,8 +43,14 @@ class Own(Lane):
     def __init__(self, work: Path, name: str, sequences: int) -> None:
         kind, precision = name.split()
         graph, runtime = ("text", "onnxruntime") if kind == "own" else ("plain", "openvino")
-        session = TextSession(work / f"{graph}.{precision}.onnx", work / "embeddings.npy", sequences=sequences, tokens=TOKENS,
-                              threads=THREADS, runtime=runtime)
+        session = TextSession(
+            work / f"{graph}.{precision}.onnx",
+            work / "embeddings.npy",
+            sequences=sequences,
+            tokens=TOKENS,
+            threads=THREADS,
+            runtime=runtime,
+        )
         self.engine = GraphEngine(session, Vocabulary(work / TOKENIZER, [2]))
 
     def write(self, prompts: list[Ids], count: int) -> None:
@@ -117,7 +123,12 @@ class Llama(Lane):
         """A token at a time: each is written, however unlikely, and said to be as likely as it is."""
         found = []
         for place in range(1, len(window)):
-            body = {"prompt": window[:place].tolist(), "n_predict": 1, "n_probs": 1, "logit_bias": [[int(window[place]), 1e4]]}
+            body = {
+                "prompt": window[:place].tolist(),
+                "n_predict": 1,
+                "n_probs": 1,
+                "logit_bias": [[int(window[place]), 1e4]],
+            }
             (token,) = self.complete({"cache_prompt": True, **body})["choices"][0]["logprobs"]["content"]
             assert token["id"] == window[place], token
             found.append(token["logprob"])
@@ -132,14 +143,17 @@ class LlamaServer(Llama):
 
     def complete(self, body: dict[str, Any]) -> Any:
         content = json.dumps({"temperature": 0, "stream": False, **body}).encode()
-        asked = urllib.request.Request(f"{self.server.listening_address}/v1/completions", content,
-                                       {"Content-Type": "application/json"})
+        asked = urllib.request.Request(
+            f"{self.server.listening_address}/v1/completions", content, {"Content-Type": "application/json"}
+        )
         with urllib.request.urlopen(asked, timeout=600) as answer:
             return json.load(answer)
 
 
 def _at(logits: npt.NDArray[np.float32], window: Ids) -> npt.NDArray[np.float64]:
-    scores: npt.NDArray[np.float64] = log_probabilities(logits[:-1])[np.arange(len(window) - 1), window[1:]].astype(np.float64)
+    scores: npt.NDArray[np.float64] = log_probabilities(logits[:-1])[np.arange(len(window) - 1), window[1:]].astype(
+        np.float64
+    )
     return scores
 
 
@@ -149,10 +163,17 @@ def gguf_of(work: Path, weights: str) -> Path:
 
 OWN = ("own fp32", "own int8", "own int4")
 OPENVINO = ("openvino fp32", "openvino int4")
-LLAMA = tuple(f"{kind} {weights}" for kind, weights in (("llama.cpp", "Q4_1"), ("llama.cpp", "Q8_0"), ("llama.cpp-server", "Q4_1")))
+LLAMA = tuple(
+    f"{kind} {weights}"
+    for kind, weights in (("llama.cpp", "Q4_1"), ("llama.cpp", "Q8_0"), ("llama.cpp-server", "Q4_1"))
+)
 GENAI = "onnxruntime-genai int4"
-NEEDS = {**dict.fromkeys(OWN, "onnxruntime"), **dict.fromkeys(OPENVINO, "openvino"), GENAI: "onnxruntime_genai",
-         **dict.fromkeys(LLAMA, "xllamacpp")}
+NEEDS = {
+    **dict.fromkeys(OWN, "onnxruntime"),
+    **dict.fromkeys(OPENVINO, "openvino"),
+    GENAI: "onnxruntime_genai",
+    **dict.fromkeys(LLAMA, "xllamacpp"),
+}
 
 
 def found_engines() -> list[str]:

@@ -2,17 +2,17 @@
 
     python benchmarks/trainer.py [--small]
 
-The model is EfficientNet-Lite0 + MLP + the first blocks of SmolLM2-135M-Instruct with ``<ACT>``: LoRA, the token's row, projector
-and head are trained. Trainer gets the same weights to begin with, the same clips in the same batches, AdamW over the same groups
-(fused, as Trainer makes it), the same schedule and clipping; nothing is logged, saved or validated. It is refused as other work
-unless the mean loss of every epoch agrees, and what was trained.
+The model is EfficientNet-Lite0 + MLP + the first blocks of SmolLM2-135M-Instruct with ``<ACT>``: LoRA, the token's row,
+projector and head are trained. Trainer gets the same weights to begin with, the same clips in the same batches, AdamW
+over the same groups (fused, as Trainer makes it), the same schedule and clipping; nothing is logged, saved or
+validated. It is refused as other work unless the mean loss of every epoch agrees, and what was trained.
 
     tower in every step    both run the frozen tower in every step: the loops alone
     features kept          ours runs it once before the first epoch, as it does by default; Trainer as before
 
-A turn trains two epochs with each; the steps of the second one are timed, from the begin of the first to the begin of the last.
-The order within a turn rotates, and a first turn does not count. --small: two blocks, small frames, one thread and one turn, to see
-that it runs; nothing is written.
+A turn trains two epochs with each; the steps of the second one are timed, from the begin of the first to the begin of
+the last. The order within a turn rotates, and a first turn does not count. --small: two blocks, small frames, one
+thread and one turn, to see that it runs; nothing is written.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from vidrisk.train.train import labels_from_table, train_run
 RESULT = Path(__file__).parent / "results" / "trainer.json"
 EPOCHS, FRAMES, BATCH = 2, 8, 4
 TOWER, KEPT, PEER = "tower in every step", "features kept", "Trainer"
-# Most of the relative difference of losses, and of weights in shares of the distance that training has moved them. Kept features
-# are float16.
+# Most of the relative difference of losses, and of weights in shares of the distance that training has moved them. Kept
+# features are float16.
 MOST_APART = {TOWER: {"losses": 1e-3, "weights": 2e-3}, KEPT: {"losses": 5e-2, "weights": 5e-2}}
 
 
@@ -81,9 +81,18 @@ def work_in(folder: Path, *, layers: int, clips: int, side_px: int) -> Work:
     short = transformers.AutoConfig.from_pretrained(source, num_hidden_layers=layers)
     transformers.AutoModelForCausalLM.from_pretrained(source, config=short).save_pretrained(cut)
     transformers.AutoTokenizer.from_pretrained(source).save_pretrained(cut)
-    settings = (f"backbone=compose:efficientnet-lite0+{cut}", f"frames={FRAMES}", f"pixel.height={side_px}",
-                f"pixel.width={side_px}", "lora.last_blocks=null", "head.dropout=0", "augment=[]", f"optim.epochs={EPOCHS}",
-                f"optim.batch_size={BATCH}", "precision=fp32")
+    settings = (
+        f"backbone=compose:efficientnet-lite0+{cut}",
+        f"frames={FRAMES}",
+        f"pixel.height={side_px}",
+        f"pixel.width={side_px}",
+        "lora.last_blocks=null",
+        "head.dropout=0",
+        "augment=[]",
+        f"optim.epochs={EPOCHS}",
+        f"optim.batch_size={BATCH}",
+        "precision=fp32",
+    )
     config = resolve_config(config_from_options(None, settings), clips=True)
     one_prompt = config.vlm.model_copy(update={"prompts": config.vlm.prompts[:1]})  # type: ignore[index]
     table = write_clips(folder / "clips", clips)
@@ -95,7 +104,10 @@ def train_ours(work: Work, views: int) -> Trained:
     clock = StepClock()
     with tempfile.TemporaryDirectory() as out:
         train_run(work.table, work.config.model_copy(update={"views": views}), Path(out), on_progress=clock)
-        losses = [epoch["train_loss"] for epoch in json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))["epochs"]]
+        losses = [
+            epoch["train_loss"]
+            for epoch in json.loads((Path(out) / "metrics.json").read_text(encoding="utf-8"))["epochs"]
+        ]
         return Trained(clock.seconds_per_step, losses, _weights(Path(out)))
 
 
@@ -114,7 +126,7 @@ def order_of_ours(work: Work) -> list[list[int]]:
     finally:
         ClipDataset.__getitem__ = read  # type: ignore[method-assign]
     size = len(work.table)
-    return [asked[len(asked) - size * left:][:size] for left in range(EPOCHS, 0, -1)]
+    return [asked[len(asked) - size * left :][:size] for left in range(EPOCHS, 0, -1)]
 
 
 def train_peer(work: Work, orders: list[list[int]]) -> Trained:
@@ -131,8 +143,14 @@ def saved(model: TrainableModel) -> dict[str, torch.Tensor]:
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    files = (folder / "head.safetensors", folder / "projector.safetensors", folder / "adapter" / "adapter_model.safetensors")
-    return {f"{file.stem} {name}": tensor for file in files for name, tensor in safetensors.torch.load_file(file).items()}
+    files = (
+        folder / "head.safetensors",
+        folder / "projector.safetensors",
+        folder / "adapter" / "adapter_model.safetensors",
+    )
+    return {
+        f"{file.stem} {name}": tensor for file in files for name, tensor in safetensors.torch.load_file(file).items()
+    }
 
 
 def difference(ours: Trained, peer: Trained, start: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -145,23 +163,36 @@ def difference(ours: Trained, peer: Trained, start: dict[str, torch.Tensor]) -> 
 def measure(work: Work, turns: int) -> dict[str, Any]:
     orders, start = order_of_ours(work), saved(work.model())
     ways: dict[str, Callable[[], Trained]] = {
-        PEER: lambda: train_peer(work, orders), TOWER: lambda: train_ours(work, views=0), KEPT: lambda: train_ours(work, views=1)}
+        PEER: lambda: train_peer(work, orders),
+        TOWER: lambda: train_ours(work, views=0),
+        KEPT: lambda: train_ours(work, views=1),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     apart: dict[str, dict[str, float]] = {}
     for turn in range(turns + 1):
-        found = {name: ways[name]() for name in [*ways][turn % len(ways):] + [*ways][:turn % len(ways)]}
+        found = {name: ways[name]() for name in [*ways][turn % len(ways) :] + [*ways][: turn % len(ways)]}
         for name, most in MOST_APART.items():
             apart[name] = difference(found[name], found[PEER], start)
             if any(apart[name][what] > most[what] for what in most):
-                raise SystemExit(f"{name} is other work: {apart[name]}, losses {found[name].losses} and {found[PEER].losses}")
+                raise SystemExit(
+                    f"{name} is other work: {apart[name]}, losses {found[name].losses} and {found[PEER].losses}"
+                )
         for name in ways if turn else ():
             seconds[name].append(found[name].seconds_per_step)
         print({name: round(each.seconds_per_step, 3) for name, each in found.items()}, apart, flush=True)
     rows = []
     for name in MOST_APART:
         times = [peer / own for peer, own in zip(seconds[PEER], seconds[name], strict=True)]
-        rows.append({"name": name, "steps_per_s": 1 / statistics.median(seconds[name]), "times_trainer": statistics.median(times),
-                     "least": min(times), "most": max(times), "apart": apart[name]})
+        rows.append(
+            {
+                "name": name,
+                "steps_per_s": 1 / statistics.median(seconds[name]),
+                "times_trainer": statistics.median(times),
+                "least": min(times),
+                "most": max(times),
+                "apart": apart[name],
+            }
+        )
     return {"trainer_steps_per_s": 1 / statistics.median(seconds[PEER]), "rows": rows, "turns": turns}
 
 
@@ -177,7 +208,14 @@ def main() -> None:
         work = work_in(Path(scratch), layers=layers, clips=clips, side_px=side_px)
         found = measure(work, turns)
         found |= {"parameters": sum(each.numel() for each in work.model().parameters())}
-    found |= {"blocks": layers, "clips": clips, "frames": FRAMES, "batch": BATCH, "threads": threads, "machine": described()}
+    found |= {
+        "blocks": layers,
+        "clips": clips,
+        "frames": FRAMES,
+        "batch": BATCH,
+        "threads": threads,
+        "machine": described(),
+    }
     if not arguments.small:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

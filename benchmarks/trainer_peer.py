@@ -16,8 +16,9 @@ from vidrisk.models.trainable import TrainableModel
 from vidrisk.train.dataset import ClipDataset
 
 
-def train_by_trainer(model: TrainableModel, data: ClipDataset, optim: OptimSettings,
-                     orders: Sequence[Sequence[int]]) -> tuple[StepClock, list[float]]:
+def train_by_trainer(
+    model: TrainableModel, data: ClipDataset, optim: OptimSettings, orders: Sequence[Sequence[int]]
+) -> tuple[StepClock, list[float]]:
     """Train an adapted model in place.
 
     Args:
@@ -56,11 +57,26 @@ def train_by_trainer(model: TrainableModel, data: ClipDataset, optim: OptimSetti
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps * len(orders), optim.warmup))
     with tempfile.TemporaryDirectory() as out:
         settings = transformers.TrainingArguments(
-            output_dir=out, num_train_epochs=len(orders), per_device_train_batch_size=optim.batch_size, report_to="none",
-            max_grad_norm=optim.clip_norm, use_cpu=True, logging_strategy="no", save_strategy="no", disable_tqdm=True,
-            remove_unused_columns=False, dataloader_pin_memory=False)
-        peer = Peer(model, settings, train_dataset=data, data_collator=_batch, optimizers=(optimizer, schedule),
-                    callbacks=[Watch()])
+            output_dir=out,
+            num_train_epochs=len(orders),
+            per_device_train_batch_size=optim.batch_size,
+            report_to="none",
+            max_grad_norm=optim.clip_norm,
+            use_cpu=True,
+            logging_strategy="no",
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+        peer = Peer(
+            model,
+            settings,
+            train_dataset=data,
+            data_collator=_batch,
+            optimizers=(optimizer, schedule),
+            callbacks=[Watch()],
+        )
         peer.remove_callback(transformers.PrinterCallback)
         peer.train()
     return clock, losses
@@ -73,4 +89,8 @@ def _batch(rows: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch
 def _rate(step: int, steps: int, warmup: float) -> float:
     """Linear warm-up to 1, cosine decay to 0."""
     rising = max(1, round(steps * warmup))
-    return (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    return (
+        (step + 1) / rising
+        if step < rising
+        else 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    )

@@ -2,13 +2,15 @@
 
     python benchmarks/training_data.py loading|memory [--small]
 
-loading: LoRA on all blocks of EfficientNet-Lite0, so that every step begins at frames. The first epoch finds them decoded and kept
-(before the first step, every file is decoded once): in memory, or in the file on disk. A step's loading is the time until its
-frames are there, side by side in a batch; augmentation, which is not loading, is left out.
+loading: LoRA on all blocks of EfficientNet-Lite0, so that every step begins at frames. The first epoch finds them
+decoded and kept (before the first step, every file is decoded once): in memory, or in the file on disk. A step's
+loading is the time until its frames are there, side by side in a batch; augmentation, which is not loading, is left
+out.
 
-memory: a probe on 100 clips, on 1,000 and on 10,000, each in a process of its own, with 64 MB for decoded frames and views (the
-rest goes to the file on disk); the most that a process ever held of its own, looked up ten times a second: not what is mapped from
-files, which the system takes back where it needs it. Every clip is a file of its own, a copy of one of twelve.
+memory: a probe on 100 clips, on 1,000 and on 10,000, each in a process of its own, with 64 MB for decoded frames and
+views (the rest goes to the file on disk); the most that a process ever held of its own, looked up ten times a second:
+not what is mapped from files, which the system takes back where it needs it. Every clip is a file of its own, a copy of
+one of twelve.
 
 --small: few clips, to see that it runs; nothing is written.
 """
@@ -72,14 +74,32 @@ def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
         for place, setting in PLACES.items():
             loading.clear()
             epochs.clear()
-            config = config_from_options(None, [
-                "lora.last_blocks=null", "head.kind=linear", "head.start=zero", "augment=[]", "precision=fp32", "views=0",
-                f"frames={FRAMES}", f"optim.epochs={EPOCHS}", f"optim.batch_size={BATCH}", setting])
+            config = config_from_options(
+                None,
+                [
+                    "lora.last_blocks=null",
+                    "head.kind=linear",
+                    "head.start=zero",
+                    "augment=[]",
+                    "precision=fp32",
+                    "views=0",
+                    f"frames={FRAMES}",
+                    f"optim.epochs={EPOCHS}",
+                    f"optim.batch_size={BATCH}",
+                    setting,
+                ],
+            )
             with mock.patch.object(Classification, "inputs", timed):
                 train_run(table, config, Path(scratch) / place)
             shares = [waited / whole for waited, whole in zip(loading, epochs, strict=True)]
-            rows.append({"frames": place, "share": statistics.median(shares), "most": max(shares),
-                         "step_s": statistics.median(epochs) / (clips / BATCH)})
+            rows.append(
+                {
+                    "frames": place,
+                    "share": statistics.median(shares),
+                    "most": max(shares),
+                    "step_s": statistics.median(epochs) / (clips / BATCH),
+                }
+            )
             print(rows[-1], flush=True)
     return rows
 
@@ -102,9 +122,20 @@ def train_once(clips: int) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         table = copy_table(Path(scratch), clips)
-        config = config_from_options(None, [
-            "lora.last_blocks=0", "head.kind=linear", "augment=[flip]", "views=2", "frames=8", "pixel={height: 64, width: 64}",
-            f"cache_mb={CACHE_MB}", "optim.epochs=2", "optim.batch_size=32"])
+        config = config_from_options(
+            None,
+            [
+                "lora.last_blocks=0",
+                "head.kind=linear",
+                "augment=[flip]",
+                "views=2",
+                "frames=8",
+                "pixel={height: 64, width: 64}",
+                f"cache_mb={CACHE_MB}",
+                "optim.epochs=2",
+                "optim.batch_size=32",
+            ],
+        )
         begin = time.perf_counter()
         with own_memory() as held:
             train_run(table, config, Path(scratch) / "run")

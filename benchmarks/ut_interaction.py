@@ -2,11 +2,11 @@
 
     python benchmarks/ut_interaction.py DATA [--recipe default|tuned|fixed] [--seeds 1]
 
-Every fold is a full training on nine sequences and an `eval` on the tenth, which nothing is chosen on. The confusion matrix is
-summed over the folds. What is told apart is who chose the recipe:
+Every fold is a full training on nine sequences and an `eval` on the tenth, which nothing is chosen on. The confusion
+matrix is summed over the folds. What is told apart is who chose the recipe:
 
-    default   vidrisk's defaults, untouched; head and decay are chosen inside each fold, by cross-validation on its nine sequences
-    tuned     nested: `vidrisk train --tune 6` searches inside each fold, on its nine sequences alone
+    default   vidrisk's defaults, untouched; head and decay are chosen inside each fold, by cross-validation on its nine
+    sequences tuned     nested: `vidrisk train --tune 6` searches inside each fold, on its nine sequences alone
     fixed     one recipe for all folds, found on these 60 clips before there were defaults for clips: it flatters
 
 Of one scene each, the clips of a fold share their background with those that were learnt from; other scenes are harder.
@@ -36,8 +36,19 @@ from vidrisk.train.tune_space import Tuning
 RECIPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "tuned": (),
-    "fixed": ("frames=16", "lora.last_blocks=0", "augment=[flip]", "views=2", "head.kind=segments", "head.dropout=0.5",
-              "head.start=zero", "optim.epochs=40", "optim.batch_size=64", "optim.head_lr=0.0001", "optim.label_smoothing=0.1"),
+    "fixed": (
+        "frames=16",
+        "lora.last_blocks=0",
+        "augment=[flip]",
+        "views=2",
+        "head.kind=segments",
+        "head.dropout=0.5",
+        "head.start=zero",
+        "optim.epochs=40",
+        "optim.batch_size=64",
+        "optim.head_lr=0.0001",
+        "optim.label_smoothing=0.1",
+    ),
 }
 TRIALS = 6  # of a search
 RESULT = Path(__file__).parent / "results" / "ut_interaction.json"
@@ -47,9 +58,18 @@ SEQUENCE = r"seq(\d+)"
 def folds(table: Table) -> list[tuple[str, Table]]:
     """Ten tables, each with one sequence as its test split and the others as its train split."""
     sequence = {sample.name: re.search(SEQUENCE, sample.name)[1] for sample in table.samples}  # type: ignore[index]
-    return [(held_out, table.with_samples(
-        replace(sample, split="test" if sequence[sample.name] == held_out else "train", group=sequence[sample.name])
-        for sample in table.samples)) for held_out in sorted(set(sequence.values()))]
+    return [
+        (
+            held_out,
+            table.with_samples(
+                replace(
+                    sample, split="test" if sequence[sample.name] == held_out else "train", group=sequence[sample.name]
+                )
+                for sample in table.samples
+            ),
+        )
+        for held_out in sorted(set(sequence.values()))
+    ]
 
 
 def measure(data: Path, recipe: str, seed: int) -> dict[str, Any]:
@@ -62,16 +82,26 @@ def measure(data: Path, recipe: str, seed: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as scratch:
             config = config_from_options(None, [*RECIPES[recipe], f"seed={seed}"])
             run = train_run(table, config, Path(scratch) / "run", tune=tune)
-            chosen.append({"head": run.config.head.kind, "rgb_diff": run.config.rgb_diff, "blocks": run.config.lora.last_blocks})
+            chosen.append(
+                {"head": run.config.head.kind, "rgb_diff": run.config.rgb_diff, "blocks": run.config.lora.last_blocks}
+            )
             with open_classifier(run.root) as classifier:
                 metrics = evaluate(classifier, table.of_split("test")).metrics["action"]
         counts = np.asarray(metrics.confusion)
         confusion = counts if confusion is None else confusion + counts
-        print(f"seed {seed}, sequence {name}: {metrics.top1:.3f} ({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)",
-              flush=True)
+        print(
+            f"seed {seed}, sequence {name}: {metrics.top1:.3f} ({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)",
+            flush=True,
+        )
     assert confusion is not None
-    return {"seed": seed, "top1": float(np.trace(confusion) / confusion.sum()), "confusion": confusion.tolist(), "chosen": chosen,
-            "labels": [label.label for label in metrics.per_class], "seconds": round(time.perf_counter() - begin)}
+    return {
+        "seed": seed,
+        "top1": float(np.trace(confusion) / confusion.sum()),
+        "confusion": confusion.tolist(),
+        "chosen": chosen,
+        "labels": [label.label for label in metrics.per_class],
+        "seconds": round(time.perf_counter() - begin),
+    }
 
 
 def main() -> None:
@@ -83,8 +113,15 @@ def main() -> None:
     seeds = [measure(arguments.data, arguments.recipe, seed) for seed in range(arguments.seeds)]
     known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
     top1 = float(np.mean([each["top1"] for each in seeds]))
-    result = {**known, arguments.recipe: {"settings": [*RECIPES[arguments.recipe]], "seeds": seeds, "top1": top1,
-                                          "machine": described()}}
+    result = {
+        **known,
+        arguments.recipe: {
+            "settings": [*RECIPES[arguments.recipe]],
+            "seeds": seeds,
+            "top1": top1,
+            "machine": described(),
+        },
+    }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({arguments.recipe: top1}))
 

@@ -1,6 +1,6 @@
 """What `vidrisk verify` costs: the size of a bundle's golden samples, and the time of the whole process, least of five.
 
-    python benchmarks/verify.py BUNDLE...
+python benchmarks/verify.py BUNDLE...
 """
 
 from __future__ import annotations
@@ -36,11 +36,20 @@ def measured(path: Path) -> dict[str, Any]:
         seconds.append(round(time.perf_counter() - begin, 2))
     rows = json.loads(end.stdout)["rows"]
     kind = "photos" if bundle.contract.frames == 1 else "clips"
-    return {"bundle": path.resolve().name, "kind": kind, "side": bundle.contract.pixel.height, "frames": bundle.contract.frames,
-            "samples": golden.told.samples, "golden_mb": round((bundle.root / GOLDEN).stat().st_size / 1e6, 2),
-            "limit_mb": LIMITS_MB[kind], "seconds": min(seconds), "runs_s": seconds, "limit_s": LIMIT_S,
-            "asked": [f"{row['runtime']} {row['variant']}" for row in rows],
-            "largest": {f"{row['runtime']} {row['variant']}": row["largest"] for row in rows}}
+    return {
+        "bundle": path.resolve().name,
+        "kind": kind,
+        "side": bundle.contract.pixel.height,
+        "frames": bundle.contract.frames,
+        "samples": golden.told.samples,
+        "golden_mb": round((bundle.root / GOLDEN).stat().st_size / 1e6, 2),
+        "limit_mb": LIMITS_MB[kind],
+        "seconds": min(seconds),
+        "runs_s": seconds,
+        "limit_s": LIMIT_S,
+        "asked": [f"{row['runtime']} {row['variant']}" for row in rows],
+        "largest": {f"{row['runtime']} {row['variant']}": row["largest"] for row in rows},
+    }
 
 
 def main() -> None:

@@ -2,12 +2,12 @@
 
     python benchmarks/vlm.py DATA [--only magnetic_tile] [--runs FOLDER]
 
-On each data set both are trained on the same split, exported with INT8 (and weights of 4 or 8 bits in the language model), gated,
-and judged on the same test photos or clips: top-1, agreement of the quantized bundle with fp32 and with torch, size, speed in
-turns, and memory of a process that infers. A third run is the recipe of a trainer whose optimiser does not know the head: LoRA and
-the projector are trained against a random head that stays as it is, and so does the token's row. It is judged twice: as it stands
-in memory, and as such a trainer's checkpoint gives it back, which lacks the head. Exact McNemar tests compare each with the
-vision-language model.
+On each data set both are trained on the same split, exported with INT8 (and weights of 4 or 8 bits in the language
+model), gated, and judged on the same test photos or clips: top-1, agreement of the quantized bundle with fp32 and with
+torch, size, speed in turns, and memory of a process that infers. A third run is the recipe of a trainer whose optimiser
+does not know the head: LoRA and the projector are trained against a random head that stays as it is, and so does the
+token's row. It is judged twice: as it stands in memory, and as such a trainer's checkpoint gives it back, which lacks
+the head. Exact McNemar tests compare each with the vision-language model.
 """
 
 from __future__ import annotations
@@ -50,15 +50,27 @@ from vidrisk.train import train as training
 RESULT = Path(__file__).parent / "results" / "vlm.json"
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
 FROZEN_HEAD = ("optim.head_lr=0", "optim.token_lr=0")
-VLM = (f"backbone={BACKBONE}", "lora.last_blocks=null", "lora.rank=16", "lora.alpha=32", "head.kind=linear",
-       "optim.lora_lr=0.0005", "optim.batch_size=16", "vlm.system=''", "augment=[]", "views=1")
-SETTINGS: dict[str, tuple[str, ...]] = {"magnetic_tile": (*VLM, "vlm.grid=3", "optim.epochs=6"),
-                                        "ut_interaction": (*VLM, "frames=16", "vlm.grid=1", "optim.epochs=16",
-                                                           "optim.batch_size=6")}
+VLM = (
+    f"backbone={BACKBONE}",
+    "lora.last_blocks=null",
+    "lora.rank=16",
+    "lora.alpha=32",
+    "head.kind=linear",
+    "optim.lora_lr=0.0005",
+    "optim.batch_size=16",
+    "vlm.system=''",
+    "augment=[]",
+    "views=1",
+)
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "magnetic_tile": (*VLM, "vlm.grid=3", "optim.epochs=6"),
+    "ut_interaction": (*VLM, "frames=16", "vlm.grid=1", "optim.epochs=16", "optim.batch_size=6"),
+}
 THREADS = 2
 ROUNDS = 15
 TIMED = 8  # windows per call
-# Runs in its own process: the engines alone, without torch. It reads VmHWM because a child's ru_maxrss begins with its parent's.
+# Runs in its own process: the engines alone, without torch. It reads VmHWM because a child's ru_maxrss begins with its
+# parent's.
 MEMORY = """
 import sys
 import numpy as np
@@ -145,13 +157,15 @@ def speeds(bundles: dict[str, Bundle]) -> dict[str, dict[str, float]]:
     turns: dict[str, list[float]] = {name: [] for name in opened}
     for turn in range(ROUNDS + 1):
         names = list(opened)
-        for name in names[turn % len(names):] + names[:turn % len(names)]:
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             model, clips = opened[name]
             begin = time.perf_counter()
             model.classify(clips)
             if turn:  # the first warms up
                 turns[name].append(1e3 * (time.perf_counter() - begin) / TIMED)
-    found = {name: {"runtime": model.runtime, "ms": statistics.median(turns[name])} for name, (model, _) in opened.items()}
+    found = {
+        name: {"runtime": model.runtime, "ms": statistics.median(turns[name])} for name, (model, _) in opened.items()
+    }
     for model, _ in opened.values():
         model.close()
     return found  # type: ignore[return-value]
@@ -163,8 +177,11 @@ def memory_mb(bundle: Bundle, runtime: str, variant: str) -> float:
 
 
 def size_mb(bundle: Bundle, variant: str) -> float:
-    files = {name for path in bundle.manifest.variants[variant].files.values()  # type: ignore[index]
-             for name in (path, f"{path}.data")}
+    files = {
+        name
+        for path in bundle.manifest.variants[variant].files.values()  # type: ignore[index]
+        for name in (path, f"{path}.data")
+    }
     files |= {bundle.manifest.constants} if bundle.manifest.constants else set()
     return sum(sealed.bytes for name, sealed in bundle.manifest.files.items() if name in files) / 2**20
 
@@ -173,12 +190,16 @@ def measure(name: str, data: Path, runs: Path) -> dict[str, Any]:
     dataset = DATASETS[name]
     table = dataset.tables(data)[0]
     test = table.of_split("test")
-    seconds = {"vlm": train(table, SETTINGS[name], runs / f"{name}_vlm"),
-               "plain": train(table, dataset.settings, runs / f"{name}_plain"),
-               "random_head": train(table, (*SETTINGS[name], *FROZEN_HEAD), runs / f"{name}_random_head", random_head=True)}
+    seconds = {
+        "vlm": train(table, SETTINGS[name], runs / f"{name}_vlm"),
+        "plain": train(table, dataset.settings, runs / f"{name}_plain"),
+        "random_head": train(table, (*SETTINGS[name], *FROZEN_HEAD), runs / f"{name}_random_head", random_head=True),
+    }
     bundles = {kind: export(runs / f"{name}_{kind}", runs / f"{name}_{kind}.bundle") for kind in ("vlm", "plain")}
     judged = {kind: judge(runs / f"{name}_{kind}", test) for kind in seconds}
-    judged["random_head_reloaded"] = judge(reload_without_head(runs / f"{name}_random_head", runs / f"{name}_reloaded"), test)
+    judged["random_head_reloaded"] = judge(
+        reload_without_head(runs / f"{name}_random_head", runs / f"{name}_reloaded"), test
+    )
     timed = speeds(bundles)
     variants = {}
     for kind, bundle in bundles.items():
@@ -188,26 +209,45 @@ def measure(name: str, data: Path, runs: Path) -> dict[str, Any]:
             answers = [each.probabilities.argmax(axis=1) for each in (found, floats, judged[kind])]
             key = f"{kind} {variant}"
             variants[key] = {
-                **timed[key], "top1": found.top1, "agreement_with_fp32": float((answers[0] == answers[1]).mean()),
-                "agreement_with_torch": float((answers[0] == answers[2]).mean()), "size_mb": size_mb(bundle, variant),
+                **timed[key],
+                "top1": found.top1,
+                "agreement_with_fp32": float((answers[0] == answers[1]).mean()),
+                "agreement_with_torch": float((answers[0] == answers[2]).mean()),
+                "size_mb": size_mb(bundle, variant),
                 "memory_mb": {runtime: memory_mb(bundle, runtime, variant) for runtime in file_runtimes()},
-                "precision": bundle.manifest.variants[variant].precision}
+                "precision": bundle.manifest.variants[variant].precision,
+            }
     pairs = {other: _paired(judged["vlm"], judged[other]) for other in judged if other != "vlm"}
-    return {"protocol": f"{dataset.protocol}; the first fold" if dataset.folder == "ut_interaction_set1" else dataset.protocol,
-            "test_samples": len(test), "training_seconds": seconds, "top1": {kind: each.top1 for kind, each in judged.items()},
-            "vlm_against": pairs, "variants": variants, "settings": list(SETTINGS[name])}
+    return {
+        "protocol": f"{dataset.protocol}; the first fold"
+        if dataset.folder == "ut_interaction_set1"
+        else dataset.protocol,
+        "test_samples": len(test),
+        "training_seconds": seconds,
+        "top1": {kind: each.top1 for kind, each in judged.items()},
+        "vlm_against": pairs,
+        "variants": variants,
+        "settings": list(SETTINGS[name]),
+    }
 
 
 def _paired(ours: Judged, other: Judged) -> dict[str, float]:
     gained, lost = int((ours.right & ~other.right).sum()), int((other.right & ~ours.right).sum())
-    return {"gained": gained, "lost": lost, "points": 100 * (ours.top1 - other.top1), "mcnemar_p": mcnemar_p(gained, lost)}
+    return {
+        "gained": gained,
+        "lost": lost,
+        "points": 100 * (ours.top1 - other.top1),
+        "mcnemar_p": mcnemar_p(gained, lost),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--only", choices=list(SETTINGS))
-    parser.add_argument("--runs", type=Path, default=Path("vlm-runs"), help="where runs and bundles stay, and are not made again")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("vlm-runs"), help="where runs and bundles stay, and are not made again"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.is_file() else {"datasets": {}}

@@ -2,16 +2,16 @@
 
     python benchmarks/vlm_full_size.py [--layers N] [--vision-layers N] [--work FOLDER] [--small]
 
-Weights are random, and made in memory (``qwen_3b.py``). Every phase is a process of its own, whose peak of resident memory (VmHWM,
-mapped files included) is kept:
+Weights are random, and made in memory (``qwen_3b.py``). Every phase is a process of its own, whose peak of resident
+memory (VmHWM, mapped files included) is kept:
 
     export       torch model → ONNX files of its stages in float32, and what torch computes of one window of 8 frames
     pack         the text stage's weights in 4 bits
     fp32, int4   ONNX Runtime alone: all stages loaded, one window run, every stage beside torch
 
-Without --layers there are as many language-model layers as fit the limit and the memory that is free; the vision tower is whole.
---work keeps the files, some 4 bytes per weight; a temporary folder is made without it. --small: a tiny model, to see that it runs.
-With --vision-layers or --small nothing is written.
+Without --layers there are as many language-model layers as fit the limit and the memory that is free; the vision tower
+is whole. --work keeps the files, some 4 bytes per weight; a temporary folder is made without it. --small: a tiny model,
+to see that it runs. With --vision-layers or --small nothing is written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from typing import Any
 RESULT = Path(__file__).parent / "results" / "vlm_full_size.json"
 LIMIT_MB = 20_000
 LAYERS, VISION_LAYERS = 36, 32
-# Of float32: a layer of the language model, all else, and what the export takes beside weights (1.5 GB measured with 8 layers).
+# Of float32: a layer of the language model, all else, and what the export takes beside weights (1.5 GB measured with 8
+# layers).
 LAYER_MB, OTHERS_MB, BESIDE_MB = 308, 3920, 2500
 GROUP = 64  # weights that share a scale
 THREADS = 2
@@ -47,11 +48,17 @@ def export(work: Path, layers: int, vision_layers: int, small: bool) -> dict[str
     contract = clip_contract(config)
     begin = time.perf_counter()
     model = build_qwen(config, contract)
-    parameters = {part: sum(p.numel() for p in module.parameters())
-                  for part, module in (("vision", model.backbone.tower), ("language", model.backbone.decoder))}
+    parameters = {
+        part: sum(p.numel() for p in module.parameters())
+        for part, module in (("vision", model.backbone.tower), ("language", model.backbone.decoder))
+    }
     build_s = time.perf_counter() - begin
-    return {"parameters": parameters, "tokens": model.fixed.layout.length, "build_s": build_s,
-            "seconds": export_stages(model, contract, noise_frames(contract, 1), work)}
+    return {
+        "parameters": parameters,
+        "tokens": model.fixed.layout.length,
+        "build_s": build_s,
+        "seconds": export_stages(model, contract, noise_frames(contract, 1), work),
+    }
 
 
 def pack(work: Path) -> dict[str, Any]:
@@ -75,8 +82,16 @@ def run(work: Path, text: str) -> dict[str, Any]:
 
     stages, values = read_stages(work)
     begin = time.perf_counter()
-    runners = {name: OnnxRuntimeRunner(work / f"{name}.{text if name == 'text' else 'fp32'}.onnx", stage.inputs, stage.outputs,
-                                       threads=THREADS, constants=constants_of(stage, values)) for name, stage in stages.items()}
+    runners = {
+        name: OnnxRuntimeRunner(
+            work / f"{name}.{text if name == 'text' else 'fp32'}.onnx",
+            stage.inputs,
+            stage.outputs,
+            threads=THREADS,
+            constants=constants_of(stage, values),
+        )
+        for name, stage in stages.items()
+    }
     told: dict[str, Any] = {"load_s": time.perf_counter() - begin, "loaded_mb": memory_mb("VmRSS"), "stages": {}}
     for name, stage in stages.items():
         begin = time.perf_counter()
@@ -95,7 +110,9 @@ def layers_that_fit() -> int:
     free_mb = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e6
     layers = min(LAYERS, int((min(free_mb, LIMIT_MB) - OTHERS_MB - BESIDE_MB) // LAYER_MB))
     if layers < 1:
-        raise SystemExit(f"{free_mb:.0f} MB of memory are free; needed: {OTHERS_MB + BESIDE_MB + LAYER_MB} MB for one layer")
+        raise SystemExit(
+            f"{free_mb:.0f} MB of memory are free; needed: {OTHERS_MB + BESIDE_MB + LAYER_MB} MB for one layer"
+        )
     return layers
 
 
@@ -113,7 +130,9 @@ def measure(work: Path, phases: dict[str, list[str]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for phase, options in phases.items():
         command = [sys.executable, str(Path(__file__).resolve()), "--phase", phase, "--work", str(work), *options]
-        found[phase] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+        found[phase] = json.loads(
+            subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+        )
         print(phase, json.dumps(found[phase]), flush=True)
     for stage, row in found["fp32"]["stages"].items():
         if not row["apart"] <= EXACT:
@@ -128,8 +147,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--small", action="store_true")
     phases: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-        "export": lambda a: export(a.work, a.layers, a.vision_layers, a.small), "pack": lambda a: pack(a.work),
-        **{text: lambda a: run(a.work, a.phase) for text in ("fp32", "int4")}}
+        "export": lambda a: export(a.work, a.layers, a.vision_layers, a.small),
+        "pack": lambda a: pack(a.work),
+        **{text: lambda a: run(a.work, a.phase) for text in ("fp32", "int4")},
+    }
     parser.add_argument("--phase", choices=phases, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.phase:
@@ -143,8 +164,15 @@ def main() -> None:
         work = arguments.work or Path(scratch)
         work.mkdir(parents=True, exist_ok=True)
         found = measure(work, {"export": size, "pack": [], "fp32": [], "int4": []})
-    found |= {"layers": layers, "of_layers": LAYERS, "vision_layers": arguments.vision_layers, "group": GROUP,
-              "limit_mb": LIMIT_MB, "threads": THREADS, "machine": described()}
+    found |= {
+        "layers": layers,
+        "of_layers": LAYERS,
+        "vision_layers": arguments.vision_layers,
+        "group": GROUP,
+        "limit_mb": LIMIT_MB,
+        "threads": THREADS,
+        "machine": described(),
+    }
     if found["peak_mb"] > LIMIT_MB:
         raise SystemExit(f"{found['peak_mb']:.0f} MB at the peak, with {layers} layers; allowed: {LIMIT_MB} MB")
     if not arguments.small and arguments.vision_layers == VISION_LAYERS:

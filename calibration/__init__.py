@@ -8,9 +8,9 @@ came from. Read it in this order:
     weights     weight scales and bias correction; ``migration`` moves range from activations into weights
     profiles    what integer kernels want; ``qdq`` inserts Q/DQ pairs accordingly
     recipe      which of these steps gain
-    nbits       a weight matrix in 4 or 8 bits; ``weight_only`` packs those of a graph, and leaves activations as they are
-    blocks      pieces of a graph; ``search`` finds those that stay in floating point; ``journal`` keeps what it measured
-    paired      what samples prove; ``points`` compares the choices that a search has tried, and takes one
+    nbits       a weight matrix in 4 or 8 bits; ``weight_only`` packs those of a graph, and leaves activations as they
+    are blocks      pieces of a graph; ``search`` finds those that stay in floating point; ``journal`` keeps what it
+    measured paired      what samples prove; ``points`` compares the choices that a search has tried, and takes one
     single      what stays in float32 beside FP16; ``half`` types the rest; ``half_check`` finds what FP16 cannot do
     temperature  confidence that can be believed
     conformal   thresholds under which an answer is uncertain

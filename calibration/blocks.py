@@ -1,6 +1,7 @@
 """Blocks: the pieces of a graph that stay in floating point, or do not, as one.
 
-Nodes carry the path of the module that they come from (``backbone.blocks.3.expand.0/conv2d_9``). A block is a prefix of that
+Nodes carry the path of the module that they come from (``backbone.blocks.3.expand.0/conv2d_9``). A block is a prefix of
+that
 path: ``backbone.blocks.3``.
 """
 

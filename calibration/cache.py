@@ -80,8 +80,13 @@ def _arrays_from_statistics(statistics: Mapping[str, Statistics]) -> dict[str, n
     histograms = [one.histogram for one in every]
     return {
         "names": np.frombuffer(json.dumps(list(statistics)).encode(), np.uint8),
-        "integers": np.array([(h.first, h.exponent, h.zeros, len(h.counts), len(s.channel_mean))
-                              for h, s in zip(histograms, every, strict=True)], np.int64).reshape(-1, 5),
+        "integers": np.array(
+            [
+                (h.first, h.exponent, h.zeros, len(h.counts), len(s.channel_mean))
+                for h, s in zip(histograms, every, strict=True)
+            ],
+            np.int64,
+        ).reshape(-1, 5),
         "ends": np.array([(h.low, h.high) for h in histograms], np.float64).reshape(-1, 2),
         "counts": np.concatenate([np.zeros(0, np.int64), *(h.counts for h in histograms)]),
         "channel_largest": np.concatenate([np.zeros(0), *(one.channel_largest for one in every)]),
@@ -93,10 +98,14 @@ def _statistics_from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str,
     names = json.loads(arrays["names"].tobytes())
     integers = arrays["integers"]
     counts = np.split(arrays["counts"], np.cumsum(integers[:, 3])[:-1])
-    largest, mean = (np.split(arrays[name], np.cumsum(integers[:, 4])[:-1]) for name in ("channel_largest", "channel_mean"))
+    largest, mean = (
+        np.split(arrays[name], np.cumsum(integers[:, 4])[:-1]) for name in ("channel_largest", "channel_mean")
+    )
     statistics = {}
     for row, name in enumerate(names):
         first, exponent, zeros = (int(value) for value in integers[row, :3])
         low, high = (float(value) for value in arrays["ends"][row])
-        statistics[name] = Statistics(Histogram(counts[row], first, exponent, low, high, zeros), largest[row], mean[row])
+        statistics[name] = Statistics(
+            Histogram(counts[row], first, exponent, low, high, zeros), largest[row], mean[row]
+        )
     return statistics

@@ -1,13 +1,15 @@
 """Thresholds by split conformal prediction: a set of labels per input that holds the true one as often as asked.
 
-The threshold of a label is a low quantile of the probabilities that validation samples give to their true class, with the
-correction for their number: of n samples, the ⌈(n + 1) · coverage⌉-th highest. Then the set of a new sample of the same kind
-holds its true label with at least the probability asked, whatever the model, and given these n samples the share that does is
-Beta(⌈(n + 1) · coverage⌉, the rest of n + 1) (Vovk 2012, Conditional validity of inductive conformal predictors).
+The threshold of a label is a low quantile of the probabilities that validation samples give to their true class, with
+the correction for their number: of n samples, the ⌈(n + 1) · coverage⌉-th highest. Then the set of a new sample of the
+same kind holds its true label with at least the probability asked, whatever the model, and given these n samples the
+share that does is Beta(⌈(n + 1) · coverage⌉, the rest of n + 1) (Vovk 2012, Conditional validity of inductive conformal
+predictors).
 
-Class by class (Mondrian: Vovk et al. 2005, section 4.5), this holds for the samples of each class. A class needs samples for that:
-those with fewer than ``own_samples`` share a threshold with the next larger ones, until they have that many together. All of them
-together are the marginal case. (Were the marginal threshold lent to small classes alone, nothing would hold for all samples.)
+Class by class (Mondrian: Vovk et al. 2005, section 4.5), this holds for the samples of each class. A class needs
+samples for that: those with fewer than ``own_samples`` share a threshold with the next larger ones, until they have
+that many together. All of them together are the marginal case. (Were the marginal threshold lent to small classes
+alone, nothing would hold for all samples.)
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from vidrisk.runtimes.uncertainty import certain_rows, label_sets
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-# With so many samples of a class under its threshold, the share of all its inputs that lie under it is with 90 % probability 0.4
-# to 1.8 times what was asked. One is the least that gives a threshold at all, and says little.
+# With so many samples of a class under its threshold, the share of all its inputs that lie under it is with 90 %
+# probability 0.4 to 1.8 times what was asked. One is the least that gives a threshold at all, and says little.
 OWN_OUTSIDE = 5
 TIE = 1e-6  # two engines may compute a probability that differs by as much; a lower threshold only covers more
 EXACT = 9  # digits: 0.1 + 0.2 is no 0.3
@@ -55,8 +57,8 @@ class LabelGroup:
 class Fit:
     """Thresholds of one target, and what holds of them.
 
-    ``kept``, ``accuracy_of_kept`` and ``kept_samples`` judge every sample by thresholds that were fitted without it. (The
-    coverage that this gives is ⌈n · coverage⌉ / n by construction: ``interval`` says what is known of it.)
+    ``kept``, ``accuracy_of_kept`` and ``kept_samples`` judge every sample by thresholds that were fitted without it.
+    (The coverage that this gives is ⌈n · coverage⌉ / n by construction: ``interval`` says what is known of it.)
 
     Attributes:
         coverage: asked, 0–1.
@@ -139,16 +141,30 @@ def fit_thresholds(probabilities: Floats, truth: Ints, labels: Sequence[str], co
         descending = np.sort(own[inside])[::-1]
         place = place_of_threshold(len(descending), coverage)
         threshold = float(_lowered(descending[place - 1]))
-        groups.append(LabelGroup(tuple(labels[i] for i in members), len(descending), threshold,
-                                 beta_interval(place, len(descending) + 1 - place)))
+        groups.append(
+            LabelGroup(
+                tuple(labels[i] for i in members),
+                len(descending),
+                threshold,
+                beta_interval(place, len(descending) + 1 - place),
+            )
+        )
         without[:, members] = threshold
         for label in members:
             without[inside, label] = _thresholds_without_each(descending, own[inside], coverage)
     kept = certain_rows(probabilities, label_sets(probabilities, without))
     places = sum(place_of_threshold(group.samples, coverage) for group in groups)
     rest = sum(group.samples + 1 for group in groups) - places
-    return Fit(coverage, samples, accuracy, tuple(groups), beta_interval(places, rest), float(kept.mean()), int(kept.sum()),
-               float(correct[kept].mean()) if kept.any() else None)
+    return Fit(
+        coverage,
+        samples,
+        accuracy,
+        tuple(groups),
+        beta_interval(places, rest),
+        float(kept.mean()),
+        int(kept.sum()),
+        float(correct[kept].mean()) if kept.any() else None,
+    )
 
 
 def group_labels(counts: Sequence[int] | Ints, least: int) -> list[list[int]]:

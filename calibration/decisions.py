@@ -18,8 +18,9 @@ OWN_POSITIVES = 5  # of a label, from which on it has a threshold of its own; fe
 def fit_decisions(probabilities: Floats, truth: Ints) -> npt.NDArray[np.float64]:
     """Fit the thresholds of one target.
 
-    A threshold lies in the middle between two probabilities that occur, so that it does not hang on the last digit of either.
-    Labels that hold for fewer than ``OWN_POSITIVES`` samples share the threshold that has the highest F1 over all decisions.
+    A threshold lies in the middle between two probabilities that occur, so that it does not hang on the last digit of
+    either. Labels that hold for fewer than ``OWN_POSITIVES`` samples share the threshold that has the highest F1 over
+    all decisions.
 
     Args:
         probabilities: ``(N, C)``. Rows that are not finite are left out.
@@ -31,8 +32,12 @@ def fit_decisions(probabilities: Floats, truth: Ints) -> npt.NDArray[np.float64]
     rows = np.isfinite(probabilities).all(axis=1) & (truth >= 0).all(axis=1)
     scores, holds = np.asarray(probabilities[rows], np.float64), truth[rows] == 1
     shared = _best_threshold(scores.reshape(-1), holds.reshape(-1)) if holds.any() else DECISION
-    return np.array([_best_threshold(scores[:, label], holds[:, label]) if holds[:, label].sum() >= OWN_POSITIVES else shared
-                     for label in range(truth.shape[1])])
+    return np.array(
+        [
+            _best_threshold(scores[:, label], holds[:, label]) if holds[:, label].sum() >= OWN_POSITIVES else shared
+            for label in range(truth.shape[1])
+        ]
+    )
 
 
 def _best_threshold(scores: Floats, holds: npt.NDArray[np.bool_]) -> float:

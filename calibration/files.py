@@ -1,8 +1,9 @@
 """ONNX graphs as files. Protobuf ends at 2 GiB: the weights of a larger graph lie in ``<file>.data`` beside it.
 
-In memory, a weight either lies in its tensor, or the tensor refers to a file that holds it (``load_graph`` with a folder): its
-``location`` is an absolute path then, and whoever writes the graph puts a link to that file beside it. A graph of references is
-copied and changed without its weights, and a hundred variants of it cost the disk what they change.
+In memory, a weight either lies in its tensor, or the tensor refers to a file that holds it (``load_graph`` with a
+folder): its ``location`` is an absolute path then, and whoever writes the graph puts a link to that file beside it. A
+graph of references is copied and changed without its weights, and a hundred variants of it cost the disk what they
+change.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def refer_to(model: onnx.ModelProto, folder: Path) -> None:
             location, offset, length = location_of(tensor)
             file = folder.absolute() / location
             if Path(location).name != location or file.is_symlink() or not file.is_file():
-                raise DataError(f"a graph takes weights from {location!r}", allowed="files beside it", fix="export it again")
+                raise DataError(
+                    f"a graph takes weights from {location!r}", allowed="files beside it", fix="export it again"
+                )
             if offset < 0 or length < 0 or offset + length > file.stat().st_size:
                 raise DataError(f"{location} is too short for its graph", fix="copy it again, or export it again")
             refer(tensor, file, offset, length)
@@ -99,7 +102,9 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
     inline = [pair for pair in pairs if not _may_lie_beside(pair[1])] if large else pairs
     for target, tensor in inline:
         _fill(target, tensor)
-    in_place = bool(large) and all(is_external(tensor) and location_of(tensor)[0] == str(data.absolute()) for _, tensor in large)
+    in_place = bool(large) and all(
+        is_external(tensor) and location_of(tensor)[0] == str(data.absolute()) for _, tensor in large
+    )
     if in_place:
         for target, tensor in large:
             refer(target, data.name, *location_of(tensor)[1:])
@@ -130,7 +135,8 @@ def _write_weights(weights: Iterable[tuple[onnx.TensorProto, onnx.TensorProto]],
 def save_trial(model: onnx.ModelProto, path: Path) -> None:
     """Write a graph for a look at it: large weights are files beside it, which graphs in the same folder share.
 
-    A weight that the folder lacks is written, or linked where it lies in another one. What was at ``path`` before is gone.
+    A weight that the folder lacks is written, or linked where it lies in another one. What was at ``path`` before is
+    gone.
     """
     light = _without_data(model)
     for target, tensor in zip(light.graph.initializer, model.graph.initializer, strict=True):
@@ -189,13 +195,17 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph with its large weights as inputs: all that types and shapes are inferred from."""
     graph = model.graph
-    light = onnx.GraphProto(name=graph.name, node=graph.node, input=graph.input, output=graph.output, value_info=graph.value_info)
+    light = onnx.GraphProto(
+        name=graph.name, node=graph.node, input=graph.input, output=graph.output, value_info=graph.value_info
+    )
     for tensor in graph.initializer:
         if size_bytes(tensor) <= SMALL_BYTES and not is_external(tensor):
             light.initializer.append(tensor)
         else:
             light.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=light)
+    return onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=light
+    )
 
 
 def shared_tensor(name: str, values: npt.NDArray[Any], folder: Path) -> onnx.TensorProto:
@@ -223,7 +233,9 @@ def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
     _copy_fields(model, light, but="graph")
     _copy_fields(model.graph, light.graph, but="initializer")
     for tensor in model.graph.initializer:
-        light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string)
+        light.graph.initializer.add(
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, doc_string=tensor.doc_string
+        )
     return light
 
 

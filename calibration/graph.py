@@ -18,8 +18,16 @@ from vidrisk.runtimes.contract.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
 WEIGHTED = ("Conv", "MatMul", "Gemm")
-QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
-             "MatMulInteger", "MatMulNBits")
+QUANTISED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulNBits",
+)
 
 
 class Net:

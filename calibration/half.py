@@ -3,12 +3,12 @@
     float32:  x ─► LayerNorm ──────────► MatMul(W) ──► Add(b) ────────────► Softmax ───────────► …
     typed:    x ─► LayerNorm ─ Cast₁₆ ─► MatMul(W₁₆) ─► Add(b₁₆) ─ Cast₃₂ ─► Softmax ─ Cast₁₆ ─► …
 
-What ``single`` names stays in float32, the rest becomes FP16; inputs and outputs of the graph keep their types. A tensor is cast
-once, however many read it. QuantizeLinear takes the type of what it reads, DequantizeLinear that of its readers, and their scales
-stay the same numbers (``Profile.half_scales``), so that the integers do, too.
+What ``single`` names stays in float32, the rest becomes FP16; inputs and outputs of the graph keep their types. A
+tensor is cast once, however many read it. QuantizeLinear takes the type of what it reads, DequantizeLinear that of its
+readers, and their scales stay the same numbers (``Profile.half_scales``), so that the integers do, too.
 
-Written here because onnxruntime's converter (``onnxruntime.transformers.float16``) truncates constants that overflow without a
-word, wraps every node that it leaves alone in casts of its own, and rounds the scales of Q/DQ; and NVIDIA's
+Written here because onnxruntime's converter (``onnxruntime.transformers.float16``) truncates constants that overflow
+without a word, wraps every node that it leaves alone in casts of its own, and rounds the scales of Q/DQ; and NVIDIA's
 (``modelopt.onnx.autocast``) brings half a dozen packages for GPU machines along.
 """
 
@@ -44,9 +44,9 @@ def half_from_float(model: onnx.ModelProto, keep_float32: Collection[str] = ()) 
 def rounded_from_float(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> onnx.ModelProto:
     """A float32 graph that rounds all that ``half_from_float`` holds in FP16: constants, and every tensor that a node makes.
 
-    It shows on a CPU what FP16 overflows and loses. The FP16 graph itself does not: ONNX Runtime and OpenVINO compute it in float32
-    there and round nothing between its nodes. It is stricter than an engine that fuses nodes and rounds their last result alone,
-    and it says nothing of the order and the width of a GPU's sums.
+    It shows on a CPU what FP16 overflows and loses. The FP16 graph itself does not: ONNX Runtime and OpenVINO compute
+    it in float32 there and round nothing between its nodes. It is stricter than an engine that fuses nodes and rounds
+    their last result alone, and it says nothing of the order and the width of a GPU's sums.
     """
     return _Typing(model, keep_float32, rounded=True).typed()
 
@@ -63,8 +63,12 @@ class _Typing:
         self.net, self.types, self.rounded = Net(model), types_of(model), rounded
         _check(self.net)
         self.single = {*single_nodes(self.net, self.types), *keep_float32}
-        self.single |= {node.name for node in self.net.nodes if node.op_type == "DequantizeLinear" and all(
-            reader.name in self.single for reader in self.net.readers[node.output[0]])}
+        self.single |= {
+            node.name
+            for node in self.net.nodes
+            if node.op_type == "DequantizeLinear"
+            and all(reader.name in self.single for reader in self.net.readers[node.output[0]])
+        }
         self.half: set[str] = set()
         self.casts: dict[tuple[str, bool], str] = {}
         self.nodes: list[onnx.NodeProto] = []
@@ -132,8 +136,12 @@ class _Typing:
 
     def _cast(self, name: str, result: str, *, half: bool) -> None:
         if self.rounded:
-            self.nodes.append(helper.make_node("Cast", [name], [f"{result}_fp16"], name=f"{result}_round", to=TensorProto.FLOAT16))
-            self.nodes.append(helper.make_node("Cast", [f"{result}_fp16"], [result], name=f"{result}_widen", to=TensorProto.FLOAT))
+            self.nodes.append(
+                helper.make_node("Cast", [name], [f"{result}_fp16"], name=f"{result}_round", to=TensorProto.FLOAT16)
+            )
+            self.nodes.append(
+                helper.make_node("Cast", [f"{result}_fp16"], [result], name=f"{result}_widen", to=TensorProto.FLOAT)
+            )
         else:
             to = TensorProto.FLOAT16 if half else TensorProto.FLOAT
             self.nodes.append(helper.make_node("Cast", [name], [result], name=f"{result}_cast", to=to))
@@ -141,8 +149,11 @@ class _Typing:
 
 def _check(net: Net) -> None:
     if net.opset < OLDEST_OPSET:
-        raise DataError(f"a graph of opset {net.opset} cannot be typed FP16", allowed=f"{OLDEST_OPSET} or later",
-                        fix="export it again")
+        raise DataError(
+            f"a graph of opset {net.opset} cannot be typed FP16",
+            allowed=f"{OLDEST_OPSET} or later",
+            fix="export it again",
+        )
     nested = [node.name for node in net.nodes for part in node.attribute if part.type in (part.GRAPH, part.GRAPHS)]
     if nested:
         raise DataError(f"a graph with branches or loops ({nested[0]}) cannot be typed FP16", fix="export it without")

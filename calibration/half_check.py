@@ -4,9 +4,9 @@
     2. Each block alone, rounded as FP16 rounds, on exact inputs: it stays in float32 when what it makes turns too far.
     3. All of them together: as long as the features of any frame turn too far, the worst block of the rest stays, too.
 
-Rounding is done in the graph (``rounded_from_float``), so that a CPU shows what FP16 storage loses and where it overflows. It
-cannot show what the GPU's kernels add: the order of their sums, or accumulators narrower than float32. TensorRT accumulates
-FP16 products in float32.
+Rounding is done in the graph (``rounded_from_float``), so that a CPU shows what FP16 storage loses and where it
+overflows. It cannot show what the GPU's kernels add: the order of their sums, or accumulators narrower than float32.
+TensorRT accumulates FP16 products in float32.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class HalfCheck:
     Attributes:
         kept: besides the nodes that always stay in float32.
         cosine: of the features in FP16 with those in float32, of the worst frame.
-        blocks: the same for what each block makes of exact inputs, in graph order; with the nodes of large values in float32.
+        blocks: the same for what each block makes of exact inputs, in graph order; with the nodes of large values in
+            float32.
     """
 
     kept: tuple[Kept, ...]
@@ -92,8 +93,7 @@ def _keeping(check: HalfCheck, block: _Block) -> HalfCheck:
     return replace(check, kept=(*check.kept, Kept(block.name, block.nodes, f"cosine {check.blocks[block.name]:.5f}")))
 
 
-def kept_by_size(model: onnx.ModelProto, feeds: Feeds,
-                 on_progress: OnProgress = ignore_progress) -> tuple[Kept, ...]:
+def kept_by_size(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress) -> tuple[Kept, ...]:
     """Nodes that make or read values beyond a quarter of what FP16 holds."""
     net, types = Net(model), types_of(model)
     always = single_nodes(net, types)
@@ -102,21 +102,34 @@ def kept_by_size(model: onnx.ModelProto, feeds: Feeds,
     for block, names in every_block(net).items():
         for node in net.nodes:
             value = max((largest[name] for name in (*node.input, *node.output) if name in largest), default=0.0)
-            if node.name in names and floats(node.output, types) and value > LARGEST_HALF / HEADROOM and node.name not in always:
+            if (
+                node.name in names
+                and floats(node.output, types)
+                and value > LARGEST_HALF / HEADROOM
+                and node.name not in always
+            ):
                 found.setdefault(block, []).append((node.name, value))
-    return tuple(Kept(block, tuple(name for name, _ in nodes),
-                      f"values up to {max(value for _, value in nodes):.3g}, FP16 ends at {LARGEST_HALF:g}")
-                 for block, nodes in found.items())
+    return tuple(
+        Kept(
+            block,
+            tuple(name for name, _ in nodes),
+            f"values up to {max(value for _, value in nodes):.3g}, FP16 ends at {LARGEST_HALF:g}",
+        )
+        for block, nodes in found.items()
+    )
 
 
-def largest_magnitudes(model: onnx.ModelProto, feeds: Feeds,
-                       on_progress: OnProgress = ignore_progress) -> dict[str, float]:
+def largest_magnitudes(
+    model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress
+) -> dict[str, float]:
     """The largest magnitude of every float tensor that a node makes. The graph finds them itself, so that none is kept."""
     net, types = Net(model), types_of(model)
     made = [name for node in net.nodes for name in floats(node.output, types)]
     for name in made:
         net.model.graph.node.append(helper.make_node("Abs", [name], [f"{name}_magnitude"]))
-        net.model.graph.node.append(helper.make_node("ReduceMax", [f"{name}_magnitude"], [f"{name}_largest"], keepdims=0))
+        net.model.graph.node.append(
+            helper.make_node("ReduceMax", [f"{name}_magnitude"], [f"{name}_largest"], keepdims=0)
+        )
     outputs = [f"{name}_largest" for name in made]
     session = watching_session(net.model, outputs)
     largest = np.zeros(len(made))
@@ -144,14 +157,23 @@ def _blocks(model: onnx.ModelProto) -> list[_Block]:
         inside = [node for node in net.nodes if node.name in names]
         made = [name for node in inside for name in floats(node.output, types)]
         read = [name for node in inside for name in floats(node.input, types) if name in net.maker and name not in made]
-        leaving = [name for name in made if name in net.outputs or any(reader.name not in names for reader in net.readers[name])]
+        leaving = [
+            name
+            for name in made
+            if name in net.outputs or any(reader.name not in names for reader in net.readers[name])
+        ]
         if leaving:
             found.append(_Block(block, names, tuple(dict.fromkeys(read)), tuple(leaving)))
     return found
 
 
-def _cosines_of_blocks(model: onnx.ModelProto, blocks: Sequence[_Block], keep_float32: Collection[str], feeds: Feeds,
-                       on_progress: OnProgress) -> dict[str, float]:
+def _cosines_of_blocks(
+    model: onnx.ModelProto,
+    blocks: Sequence[_Block],
+    keep_float32: Collection[str],
+    feeds: Feeds,
+    on_progress: OnProgress,
+) -> dict[str, float]:
     """Cosines of the worst frame for what each block makes of exact inputs."""
     wanted = [name for block in blocks for name in block.made]
     net = Net(model)
@@ -172,14 +194,20 @@ def _cosines_of_blocks(model: onnx.ModelProto, blocks: Sequence[_Block], keep_fl
 def _cut(net: Net, blocks: Sequence[_Block]) -> onnx.ModelProto:
     """The graph with the tensors that a block reads from another as inputs of its own, where their rank is known."""
     inferred = shape_inference.infer_shapes(without_weights(net.model)).graph.value_info
-    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred if value.type.tensor_type.HasField("shape")}
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in inferred
+        if value.type.tensor_type.HasField("shape")
+    }
     for block in blocks:
         for node in net.nodes:
             for slot, name in enumerate(node.input):
                 if node.name in block.nodes and name in block.read and name in ranks:
                     node.input[slot] = _given(name)
     for name in dict.fromkeys(name for block in blocks for name in block.read if name in ranks):
-        net.model.graph.input.append(helper.make_tensor_value_info(_given(name), onnx.TensorProto.FLOAT, [None] * ranks[name]))
+        net.model.graph.input.append(
+            helper.make_tensor_value_info(_given(name), onnx.TensorProto.FLOAT, [None] * ranks[name])
+        )
     return net.model
 
 
@@ -187,7 +215,9 @@ def _given(name: str) -> str:
     return f"{name}_given"
 
 
-def _cosine_of_features(model: onnx.ModelProto, keep_float32: Collection[str], feeds: Feeds, on_progress: OnProgress) -> float:
+def _cosine_of_features(
+    model: onnx.ModelProto, keep_float32: Collection[str], feeds: Feeds, on_progress: OnProgress
+) -> float:
     """The worst frame's cosine of the graph's outputs."""
     wanted = [value.name for value in model.graph.output]
 
@@ -206,8 +236,13 @@ def worst_cosine(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]
     """The lowest cosine between rows of two arrays ``(N, …)``: 0 where one is zero and the other is not, -1 where not finite."""
     rows = len(before) if before.ndim else 1
     pairs = [values.reshape(rows, -1) for values in (before, after)]
-    return min((_worst_cosine(*(values[begin : begin + ROWS].astype(np.float64) for values in pairs))
-                for begin in range(0, rows, ROWS)), default=1.0)
+    return min(
+        (
+            _worst_cosine(*(values[begin : begin + ROWS].astype(np.float64) for values in pairs))
+            for begin in range(0, rows, ROWS)
+        ),
+        default=1.0,
+    )
 
 
 def _worst_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

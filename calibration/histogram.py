@@ -1,8 +1,9 @@
 """A histogram that adapts in one pass, and the range that a quantiser should take of it.
 
-Bins are equal, their width is a power of two and their edges are multiples of it. When a batch widens the span, the width
-doubles and neighbouring bins merge in pairs, which loses nothing: ``floor(floor(x / w) / 2) == floor(x / 2w)``. So the
-histogram of a stream equals, bin for bin, the one of all its values at once, however they were batched and ordered.
+Bins are equal, their width is a power of two and their edges are multiples of it. When a batch widens the span, the
+width doubles and neighbouring bins merge in pairs, which loses nothing: ``floor(floor(x / w) / 2) == floor(x / 2w)``.
+So the histogram of a stream equals, bin for bin, the one of all its values at once, however they were batched and
+ordered.
 """
 
 from __future__ import annotations
@@ -111,8 +112,8 @@ def range_from_histogram(histogram: Histogram, method: Method, *, symmetric: boo
 
     minmax      everything.
     percentile  all but the outermost 0.01 % of the values.
-    entropy     least divergence of the values in 8 bits from the values (Migacz, "8-bit inference with TensorRT", 2017);
-                a two-sided asymmetric range shrinks in proportion at both ends.
+    entropy     least divergence of the values in 8 bits from the values (Migacz, "8-bit inference with TensorRT",
+                2017); a two-sided asymmetric range shrinks in proportion at both ends.
     mse         least expected squared error of clipping and rounding.
 
     Values that are all of one sign are quantised from zero on, so only the end away from zero is ever cut.
@@ -155,7 +156,9 @@ def _entropy_range(histogram: Histogram, symmetric: bool) -> tuple[float, float]
     if symmetric:
         negative, positive, steps = negative[:0], _folded(negative, positive), STEPS_SYMMETRIC
     counts, zero = np.concatenate([negative[::-1], positive]), len(negative)
-    counts[zero] -= histogram.zeros  # exact in every candidate; left in, the zeros of a ReLU would outweigh all the rest
+    counts[zero] -= (
+        histogram.zeros
+    )  # exact in every candidate; left in, the zeros of a ReLU would outweigh all the rest
     best, chosen = math.inf, (0, len(counts))
     for part in np.linspace(1, min((steps + 1) / len(counts), 1), CANDIDATES).tolist():
         start, stop = zero - math.ceil(part * len(negative)), zero + math.ceil(part * len(positive))
@@ -204,8 +207,8 @@ def _mse_range(histogram: Histogram, symmetric: bool) -> tuple[float, float]:
 def _expected_error(histogram: Histogram, symmetric: bool) -> Callable[[tuple[float, float]], float]:
     """The function that gives the squared error of a range, summed over the histogram's values, in units of its width².
 
-    Values are taken to be spread evenly within a bin. Rounding to multiples of s errs by a sawtooth whose square has the
-    integral ∫₀ˣ = s³/12 · round(x/s) + (x − s · round(x/s))³/3, and clipping at an end adds (x − end)³/3 beyond it.
+    Values are taken to be spread evenly within a bin. Rounding to multiples of s errs by a sawtooth whose square has
+    the integral ∫₀ˣ = s³/12 · round(x/s) + (x − s · round(x/s))³/3, and clipping at an end adds (x − end)³/3 beyond it.
     """
     edges = histogram.first + np.arange(len(histogram.counts) + 1, dtype=np.float64)
     edges[0] = min(histogram.low / histogram.width, edges[1] - 1e-3)

@@ -59,7 +59,9 @@ class Journal:
         try:
             make_private_folder(self.path.parent)
             with create_private(self.path, append=True) as file:
-                file.write(("\n" + json.dumps([step, self._values[step]])).encode())  # newline first: the line before may be torn
+                file.write(
+                    ("\n" + json.dumps([step, self._values[step]])).encode()
+                )  # newline first: the line before may be torn
         except OSError as error:
             log.info("the measurement is not kept: %s", error)  # costs a repetition, no more
             self.path = None

@@ -1,14 +1,14 @@
 """Moving range from activations into weights, without changing the function.
 
-An activation channel far larger than the others takes the 8 bits of all of them. Dividing channel c of a tensor by s_c where
-it is made, and multiplying the weights that read it by s_c, is exact:
+An activation channel far larger than the others takes the 8 bits of all of them. Dividing channel c of a tensor by s_c
+where it is made, and multiplying the weights that read it by s_c, is exact:
 
     x = LayerNorm(u; γ, β)   or   x = W₁u + b        made:  γ/s, β/s   or   W₁/s, b/s
     y = W₂ x                                         read:  W₂·s
 
 With s_c = max|x_c|^α / max|W₂_c|^(1−α): for the inputs of a transformer's linear layers SmoothQuant (Xiao et al. 2023,
-α = ½), between convolutions cross-layer equalisation (Nagel et al. 2019). It passes through Relu and residual sums, which
-commute with positive scales, and not through ReLU6 or GELU, which do not.
+α = ½), between convolutions cross-layer equalisation (Nagel et al. 2019). It passes through Relu and residual sums,
+which commute with positive scales, and not through ReLU6 or GELU, which do not.
 """
 
 from __future__ import annotations
@@ -58,14 +58,18 @@ class Stream:
         return {node.input[0] for node in self.readers}
 
 
-def _migrated(model: onnx.ModelProto, statistics: Mapping[str, Statistics], made_by: tuple[str, ...]) -> onnx.ModelProto:
+def _migrated(
+    model: onnx.ModelProto, statistics: Mapping[str, Statistics], made_by: tuple[str, ...]
+) -> onnx.ModelProto:
     net = Net(model)
     for stream in _streams(net):
         if all(node.op_type in made_by for node in stream.makers) and _is_observed(net, stream, statistics):
             scale = _scale(net, stream, statistics)
             for node in stream.makers:
                 for slot in range(1, len(node.input)):
-                    _multiply(net, node, slot, 1 / scale, net.output_axis(node) if slot == 1 and net.is_weighted(node) else 0)
+                    _multiply(
+                        net, node, slot, 1 / scale, net.output_axis(node) if slot == 1 and net.is_weighted(node) else 0
+                    )
             for node in stream.sums:
                 for slot, name in enumerate(node.input):
                     if name in net.weights:
@@ -102,9 +106,15 @@ def _streams(net: Net) -> list[Stream]:
         sums = [node for node in made if _passes_scale(net, node)]
         added = {name for node in sums for name in node.input if name not in net.weights}
         stream = Stream(tuple(tensors), tuple(makers), tuple(sums), tuple(readers))
-        if (makers and readers and added <= inside and not inside & net.outputs and _has_one_channel_axis(net, stream)
-                and all(_is_maker(net, node) for node in makers)
-                and all(_is_reader(net, node) and node.input[0] in inside for node in readers)):
+        if (
+            makers
+            and readers
+            and added <= inside
+            and not inside & net.outputs
+            and _has_one_channel_axis(net, stream)
+            and all(_is_maker(net, node) for node in makers)
+            and all(_is_reader(net, node) and node.input[0] in inside for node in readers)
+        ):
             streams.append(stream)
     return streams
 
@@ -129,13 +139,18 @@ def _is_maker(net: Net, node: onnx.NodeProto) -> bool:
     """A weighted node or a layer norm whose weights and biases, where it has any, are constants with one entry per channel."""
     constant = all(name in net.weights for name in node.input[1:])
     vectors = node.input[1:] if node.op_type == "LayerNormalization" else node.input[2:]
-    return (constant and (net.is_weighted(node) or node.op_type == "LayerNormalization")
-            and all(len(net.weights[name].dims) == 1 for name in vectors))
+    return (
+        constant
+        and (net.is_weighted(node) or node.op_type == "LayerNormalization")
+        and all(len(net.weights[name].dims) == 1 for name in vectors)
+    )
 
 
 def _is_reader(net: Net, node: onnx.NodeProto) -> bool:
     """A weighted node whose matrix has one entry per input channel; grouped convolutions have fewer, depthwise ones exactly one."""
-    return net.is_weighted(node) and (node.op_type != "Conv" or attribute(node, "group", 1) == 1 or net.is_depthwise(node))
+    return net.is_weighted(node) and (
+        node.op_type != "Conv" or attribute(node, "group", 1) == 1 or net.is_depthwise(node)
+    )
 
 
 def _is_observed(net: Net, stream: Stream, statistics: Mapping[str, Statistics]) -> bool:

@@ -1,16 +1,17 @@
 """A weight matrix in 4 or 8 bits: integers by group along the inputs, with a scale and a zero point each, packed into bytes.
 
-    w  float32 (K, N)  →  codes uint8 (N, groups, group · bits / 8)     the first of two 4-bit codes in the low half of a byte
-                          scales float32 (N, groups)                    w ≈ scale · (code − zero point)
+    w  float32 (K, N)  →  codes uint8 (N, groups, group · bits / 8)     the first of two 4-bit codes in the low half of
+                          a byte scales float32 (N, groups)                    w ≈ scale · (code − zero point)
                           zero points uint8 (N, ⌈groups · bits / 8⌉)    packed as codes are
 
-That is the layout of ``com.microsoft::MatMulNBits`` (ONNX Runtime, "Contrib Operators"), written here in numpy: ONNX Runtime's own
-quantizer holds whole matrices in memory, and knows no scale but a group's range. Codes have zero points: without, the error is 0.2
-to 2 dB larger (random weights, from normal to heavy-tailed).
+That is the layout of ``com.microsoft::MatMulNBits`` (ONNX Runtime, "Contrib Operators"), written here in numpy: ONNX
+Runtime's own quantizer holds whole matrices in memory, and knows no scale but a group's range. Codes have zero points:
+without, the error is 0.2 to 2 dB larger (random weights, from normal to heavy-tailed).
 
-A scale is the one of least squared error, in which a weight counts by its square: clipping the large weights of a language model
-costs more than their number says. (SmolLM2-135M in 4 bits and groups of 128: the next token's distribution diverges by 0.42 nats,
-by 0.44 with a group's range for its scale, and by 0.55 where all weights count alike.)
+A scale is the one of least squared error, in which a weight counts by its square: clipping the large weights of a
+language model costs more than their number says. (SmolLM2-135M in 4 bits and groups of 128: the next token's
+distribution diverges by 0.42 nats, by 0.44 with a group's range for its scale, and by 0.55 where all weights count
+alike.)
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ Bits = Literal[4, 8]
 GROUPS = (256, 128, 64, 32, 16)  # that the operator takes
 SMALLEST_GROUP = GROUPS[-1]
 CHUNK_VALUES = 2**18  # weights that are in floating point at once
-# Shares of a group's range that its codes may span: clipping its largest weights may cost less than rounding all others coarsely.
+# Shares of a group's range that its codes may span: clipping its largest weights may cost less than rounding all others
+# coarsely.
 RATIOS: dict[Bits, tuple[float, ...]] = {4: (1.0, 0.95, 0.9, 0.85), 8: (1.0,)}
 
 
@@ -52,8 +54,10 @@ class WeightGrid:
 
     def __post_init__(self) -> None:
         if self.bits not in RATIOS or self.group not in GROUPS:
-            raise SettingsError(f"weights of {self.bits} bits in groups of {self.group}",
-                                allowed=f"4 or 8 bits, in groups of {', '.join(map(str, reversed(GROUPS)))}")
+            raise SettingsError(
+                f"weights of {self.bits} bits in groups of {self.group}",
+                allowed=f"4 or 8 bits, in groups of {', '.join(map(str, reversed(GROUPS)))}",
+            )
 
     def __str__(self) -> str:
         return f"int{self.bits} weights in groups of {self.group}"
@@ -61,10 +65,12 @@ class WeightGrid:
     def group_of(self, depth: int) -> int:
         """Group of a matrix with so many inputs.
 
-        It divides them where a power of two from 16 does: OpenVINO keeps such a matrix packed in memory, and one that has to be
-        filled up with zeros in float32.
+        It divides them where a power of two from 16 does: OpenVINO keeps such a matrix packed in memory, and one that
+        has to be filled up with zeros in float32.
         """
-        least = min(self.group, max(SMALLEST_GROUP, 1 << (depth - 1).bit_length()))  # a longer one would only be filled up
+        least = min(
+            self.group, max(SMALLEST_GROUP, 1 << (depth - 1).bit_length())
+        )  # a longer one would only be filled up
         return next((group for group in GROUPS if group <= least and depth % group == 0), least)
 
     def size_bytes(self, depth: int, width: int) -> int:
@@ -113,11 +119,13 @@ def packed_from_weight(weight: FloatArray, grid: WeightGrid, name: str = "a weig
     step = CHUNK_VALUES // group // few
     for first, start in product(range(0, groups, step), range(0, width, few)):
         rows, columns = slice(first, min(groups, first + step)), slice(start, start + few)
-        part = weight[rows.start * group:rows.stop * group, columns]
+        part = weight[rows.start * group : rows.stop * group, columns]
         if not np.isfinite(part).all():
-            raise DataError(f"{name} holds values that are not finite", fix="train again, or export an earlier checkpoint")
+            raise DataError(
+                f"{name} holds values that are not finite", fix="train again, or export an earlier checkpoint"
+            )
         values = np.zeros(((rows.stop - rows.start) * group, part.shape[1]), np.float32)
-        values[:len(part)] = part
+        values[: len(part)] = part
         found, of_groups, zeros = round_groups(values.reshape(-1, group, part.shape[1]), grid.bits)
         codes[columns, rows] = pack_codes(found.transpose(2, 0, 1), grid.bits)
         scales[columns, rows], zero_points[columns, rows] = of_groups.T, zeros.T
@@ -129,15 +137,15 @@ def weight_from_packed(packed: PackedWeight) -> FloatArray:
     codes = unpack_codes(packed.codes, packed.bits, packed.group).astype(np.float32)
     zero_points = unpack_codes(packed.zero_points, packed.bits, packed.scales.shape[1]).astype(np.float32)
     values = (codes - zero_points[..., None]) * packed.scales[..., None]
-    weight: FloatArray = values.reshape(len(codes), -1)[:, :packed.depth].T
+    weight: FloatArray = values.reshape(len(codes), -1)[:, : packed.depth].T
     return weight
 
 
 def round_groups(values: FloatArray, bits: Bits) -> tuple[Codes, FloatArray, Codes]:
     """Codes, scales and zero points of least squared error, weighted by squares.
 
-    Each of ``RATIOS`` shrinks the range that the codes of a group span; its scale is then fitted to the codes by least squares; the
-    ratio with the least error wins.
+    Each of ``RATIOS`` shrinks the range that the codes of a group span; its scale is then fitted to the codes by least
+    squares; the ratio with the least error wins.
 
     Args:
         values: ``(M, group, N)``.
@@ -202,7 +210,7 @@ def pack_codes(codes: Codes, bits: Bits) -> Codes:
         return codes
     even, odd = codes[..., 0::2], codes[..., 1::2]
     packed = even.copy()
-    packed[..., :odd.shape[-1]] |= odd << 4
+    packed[..., : odd.shape[-1]] |= odd << 4
     return packed
 
 

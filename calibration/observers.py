@@ -41,8 +41,8 @@ def observed_statistics(
 ) -> dict[str, Statistics]:
     """Run calibration batches through a float model and return the statistics of its activations.
 
-    Memory holds the wanted activations of one batch at a time, whatever the number of batches: the size of a batch is what
-    sets it.
+    Memory holds the wanted activations of one batch at a time, whatever the number of batches: the size of a batch is
+    what sets it.
 
     Args:
         model: the float graph.
@@ -74,8 +74,10 @@ def ranges_from_statistics(statistics: Mapping[str, Statistics], method: Method,
 
 def activation_names(model: onnx.ModelProto) -> list[str]:
     """Float tensors that nodes produce, and float inputs; weights are not among them."""
-    typed = {value.name: value.type.tensor_type.elem_type
-             for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
+    typed = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    }
     produced = [name for node in model.graph.node for name in node.output]
     names = [*(value.name for value in model.graph.input), *produced]
     return [name for name in names if typed.get(name) == onnx.TensorProto.FLOAT]
@@ -93,8 +95,10 @@ class _Observer:
         lined = _by_channel(values)
         largest = np.maximum(lined.max(axis=2).max(axis=0), -lined.min(axis=2).min(axis=0)).astype(np.float64)
         if not np.isfinite(largest).all():
-            raise DataError(f"activation {name} is not finite on the calibration data",
-                            fix="look for a broken sample or weights with NaN")
+            raise DataError(
+                f"activation {name} is not finite on the calibration data",
+                fix="look for a broken sample or weights with NaN",
+            )
         total = lined.sum(axis=2).sum(axis=0, dtype=np.float64)
         if not self.histogram.count:
             self.largest, self.total = np.zeros_like(largest), np.zeros_like(total)
@@ -138,14 +142,16 @@ def watching_session(model: onnx.ModelProto, made: Collection[str]) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     outputs = model.graph.output
     known = [value.name for value in outputs]
-    outputs.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made if name not in known)
+    outputs.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made if name not in known
+    )
     try:  # on the model itself: a copy of its weights is a large thing
         with graph_source(model) as source:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
         raise RuntimeFailure(f"ONNX Runtime refused the graph to calibrate: {error}") from error
     finally:
-        del outputs[len(known):]
+        del outputs[len(known) :]
 
 
 def fetched(session: Any, made: Sequence[str], feed: Mapping[str, Array]) -> dict[str, Array]:

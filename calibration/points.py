@@ -1,7 +1,8 @@
 """Points of the precision search: what a choice of blocks costs in accuracy and in time, and which one is taken.
 
-Only evidence makes a slower point win: an accuracy below the aim counts where chance does not explain it, and a speed where the
-interval of paired timings says so. A larger set of samples therefore never takes a slower point for want of samples.
+Only evidence makes a slower point win: an accuracy below the aim counts where chance does not explain it, and a speed
+where the interval of paired timings says so. A larger set of samples therefore never takes a slower point for want of
+samples.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Outcome:
 
     Attributes:
         kept: per sample ``1`` where every target keeps its prediction, else ``0``.
-        gains: per target, and in it per sample: ``+`` where a wrong answer became right, ``-`` where a right one became wrong,
-            else ``=``.
+        gains: per target, and in it per sample: ``+`` where a wrong answer became right, ``-`` where a right one became
+            wrong, else ``=``.
         confidence_points: shift of the top probability, as the gate measures it, 0–100.
     """
 
@@ -106,8 +107,8 @@ class Point:
     Attributes:
         admissible: drop and confidence are within the budget.
         inside: its agreement reaches the aim, too.
-        seconds: per frame, a value per turn; empty where it was not timed. ``float_seconds`` are those of floating point at its
-            best, in the same turns.
+        seconds: per frame, a value per turn; empty where it was not timed. ``float_seconds`` are those of floating
+            point at its best, in the same turns.
         recipe: how the other blocks are quantised, where a search has tried several ways.
         size_bytes: of all weights, where points differ in it.
     """
@@ -147,21 +148,32 @@ class Point:
     def to_row(self, reason: str = "", refused: str = "") -> dict[str, Any]:
         """Return what the gate's page shows; ``reason`` says why it was chosen, ``refused`` why the gate refused it."""
         share, outcome = self.time_share, self.outcome
-        return {"recipe": self.recipe, "float_blocks": self.float_blocks, "agreement": outcome.agreement,
-                "drop_points": outcome.drop_points,
-                "agreement_interval": share_interval(outcome.kept.count("1"), outcome.samples),
-                "drop_interval": outcome.drop_interval, "confidence_points": outcome.confidence_points,
-                "admissible": self.admissible, "inside": self.inside, "chosen": bool(reason), "reason": reason,
-                "refused": refused,
-                "size_bytes": self.size_bytes or None,
-                "speed": share and 1 / share[1], "speed_interval": share and (1 / share[2], 1 / share[0])}
+        return {
+            "recipe": self.recipe,
+            "float_blocks": self.float_blocks,
+            "agreement": outcome.agreement,
+            "drop_points": outcome.drop_points,
+            "agreement_interval": share_interval(outcome.kept.count("1"), outcome.samples),
+            "drop_interval": outcome.drop_interval,
+            "confidence_points": outcome.confidence_points,
+            "admissible": self.admissible,
+            "inside": self.inside,
+            "chosen": bool(reason),
+            "reason": reason,
+            "refused": refused,
+            "size_bytes": self.size_bytes or None,
+            "speed": share and 1 / share[1],
+            "speed_interval": share and (1 / share[2], 1 / share[0]),
+        }
 
 
 OUT_OF_TIME = "time was over before points could be timed; of those within the budget, the one that promises most speed"
 ALL_QUANTIZED = "quantised everywhere it keeps to the budget, and what is missing to the aim, if anything, is chance"
 FASTEST = "the fastest within the budget"
-BETTER = ("the fastest within the budget but for points whose agreement misses the aim, where another one agrees better "
-          "beyond chance")
+BETTER = (
+    "the fastest within the budget but for points whose agreement misses the aim, where another one agrees better "
+    "beyond chance"
+)
 NOT_FASTER = "none within the budget is faster than floating point beyond chance; this one comes nearest"
 CLOSEST = "none is within the budget; this one agrees best"
 
@@ -169,16 +181,19 @@ CLOSEST = "none is within the budget; this one agrees best"
 def choose_point(points: Sequence[Point]) -> tuple[Point, str]:
     """Choose among judged points, and say why.
 
-    The fastest one within the budget is taken. A point whose agreement misses the aim has no claim where another one, still faster
-    than floating point, agrees better beyond chance. Of points whose times cannot be told apart, the smallest is taken, or the one
-    with fewest blocks in floating point.
+    The fastest one within the budget is taken. A point whose agreement misses the aim has no claim where another one,
+    still faster than floating point, agrees better beyond chance. Of points whose times cannot be told apart, the
+    smallest is taken, or the one with fewest blocks in floating point.
 
     Args:
-        points: at least one, those first that promise most speed. Those that were not timed are taken only where none was.
+        points: at least one, those first that promise most speed. Those that were not timed are taken only where none
+            was.
     """
     admissible = [point for point in points if point.admissible]
     if not admissible:
-        return max(points, key=lambda point: (point.outcome.agreement, -point.size_bytes, -len(point.float_blocks))), CLOSEST
+        return max(
+            points, key=lambda point: (point.outcome.agreement, -point.size_bytes, -len(point.float_blocks))
+        ), CLOSEST
     timed = [point for point in admissible if point.seconds]
     if not timed:
         point = next((point for point in admissible if point.inside), admissible[0])
@@ -186,7 +201,11 @@ def choose_point(points: Sequence[Point]) -> tuple[Point, str]:
     faster = [point for point in timed if point.is_faster_than_float]
     if not faster:
         return _fastest(timed), NOT_FASTER
-    worse = [point for point in faster if not point.inside and any(other.outcome.agrees_better(point.outcome) for other in faster)]
+    worse = [
+        point
+        for point in faster
+        if not point.inside and any(other.outcome.agrees_better(point.outcome) for other in faster)
+    ]
     return _fastest([point for point in faster if point not in worse]), BETTER if worse else FASTEST
 
 

@@ -18,11 +18,13 @@ class Profile:
     Attributes:
         symmetric: activations int8 around zero (zero point 0) instead of uint8 with any zero point.
         integer_bias: biases as int32 in units of input scale × weight scale; otherwise left in floating point.
-        quantise_sums: both inputs of a residual sum in 8 bits; otherwise only the one that a weighted node does not make, so
-            that convolution, bias, sum and activation become one kernel.
-        quantise_averaged: the input of an average over a convolution's result in 8 bits; otherwise left in floating point.
+        quantise_sums: both inputs of a residual sum in 8 bits; otherwise only the one that a weighted node does not
+            make, so that convolution, bias, sum and activation become one kernel.
+        quantise_averaged: the input of an average over a convolution's result in 8 bits; otherwise left in floating
+            point.
         largest_weight: integer of a weight. 63 keeps every sum of two products with uint8 inside 16 bits.
-        half_scales: scales are numbers that FP16 holds, so that the rest of the graph may become FP16 and the integers stay.
+        half_scales: scales are numbers that FP16 holds, so that the rest of the graph may become FP16 and the integers
+            stay.
     """
 
     name: ProfileName
@@ -57,8 +59,9 @@ PROFILES: dict[ProfileName, Profile] = {
     "cpu": _CPU,
     # x86 without VNNI: the kernels that saturate are the fast ones, and weights of 7 bits never make them.
     "cpu7": replace(_CPU, name="cpu7", largest_weight=63),
-    # TensorRT takes explicit Q/DQ with zero point 0 only, and biases in floating point ("Working with Quantized Types"). What a
-    # DequantizeLinear makes has the type of its scale.
-    "tensorrt": Profile("tensorrt", symmetric=True, integer_bias=False, quantise_sums=False, quantise_averaged=False,
-                        half_scales=True),
+    # TensorRT takes explicit Q/DQ with zero point 0 only, and biases in floating point ("Working with Quantized
+    # Types"). What a DequantizeLinear makes has the type of its scale.
+    "tensorrt": Profile(
+        "tensorrt", symmetric=True, integer_bias=False, quantise_sums=False, quantise_averaged=False, half_scales=True
+    ),
 }

@@ -3,10 +3,10 @@
     float:      x ──────────► Conv(W, b) ──► Clip ──────────► Conv …
     quantised:  x ─ Q ─ DQ ─► Conv(DQ Wq, DQ bq) ─► Clip ─ Q ─ DQ ─► Conv …
 
-Every input of a quantised node gets one Q/DQ pair, shared by all its quantised readers; engines fuse what lies between a DQ
-and the next Q into one integer kernel. LayerNorm, Softmax and GELU stay in floating point. Written here instead of using
-onnxruntime's quantiser, which pairs the output of every node (one rounding more per residual sum and per activation) and
-takes no weight scales but its own.
+Every input of a quantised node gets one Q/DQ pair, shared by all its quantised readers; engines fuse what lies between
+a DQ and the next Q into one integer kernel. LayerNorm, Softmax and GELU stay in floating point. Written here instead of
+using onnxruntime's quantiser, which pairs the output of every node (one rounding more per residual sum and per
+activation) and takes no weight scales but its own.
 """
 
 from __future__ import annotations
@@ -28,8 +28,14 @@ from vidrisk.runtimes.contract.errors import DataError
 BIAS_MAX = 2**30  # half of what the accumulator holds, so that the products fit in beside it
 
 
-def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, profile: Profile, *, keep_float: Collection[str] = (),
-                         weight_scales: Mapping[str, FloatArray] | None = None) -> onnx.ModelProto:
+def quantised_from_float(
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    profile: Profile,
+    *,
+    keep_float: Collection[str] = (),
+    weight_scales: Mapping[str, FloatArray] | None = None,
+) -> onnx.ModelProto:
     """Insert Q/DQ pairs around the operators that gain from INT8.
 
     Args:
@@ -45,9 +51,13 @@ def quantised_from_float(model: onnx.ModelProto, ranges: Ranges, profile: Profil
     net = Net(model)
     scales = weight_scales or {}
     pairs = _Pairs(net, ranges, profile)
-    # All is decided before anything changes: a node whose weight has a DQ in front of it does not count as weighted any more.
-    planned = [(node, activation_slots(net, node, profile), net.is_weighted(node))
-               for node in quantisable_nodes(net) if node.name not in keep_float]
+    # All is decided before anything changes: a node whose weight has a DQ in front of it does not count as weighted any
+    # more.
+    planned = [
+        (node, activation_slots(net, node, profile), net.is_weighted(node))
+        for node in quantisable_nodes(net)
+        if node.name not in keep_float
+    ]
     for node, slots, weighted in planned:
         for slot in slots:
             node.input[slot] = pairs.pair(node.input[slot])
@@ -67,13 +77,18 @@ def quantised_tensors(net: Net) -> set[str]:
     """Activations that quantised nodes read: those whose ranges are needed, whatever the profile."""
     nodes = quantisable_nodes(net)
     averages = [average for node in nodes if (average := _average_over(net, node))]
-    return {name for node in nodes for name in node.input[:2] if name not in net.weights} | {node.input[0] for node in averages}
+    return {name for node in nodes for name in node.input[:2] if name not in net.weights} | {
+        node.input[0] for node in averages
+    }
 
 
 def is_sum(net: Net, node: onnx.NodeProto) -> bool:
     """A residual sum of convolutions. Those of transformers feed layer norms and nothing else: 8 bits would gain nothing there."""
-    return (node.op_type == "Add" and not any(name in net.weights for name in node.input)
-            and any(net.maker[name].op_type == "Conv" for name in node.input if name in net.maker))
+    return (
+        node.op_type == "Add"
+        and not any(name in net.weights for name in node.input)
+        and any(net.maker[name].op_type == "Conv" for name in node.input if name in net.maker)
+    )
 
 
 def activation_slots(net: Net, node: onnx.NodeProto, profile: Profile) -> list[int]:
@@ -104,14 +119,19 @@ class _Pairs:
         result = f"{name}_dequantized"
         if name not in self.behind:
             if name not in self.ranges:
-                raise DataError(f"activation {name} has no range", fix="observe it: quantised_tensors lists all that are needed")
+                raise DataError(
+                    f"activation {name} has no range", fix="observe it: quantised_tensors lists all that are needed"
+                )
             scale, zero_point = quantisation_of(*self.ranges[name], self.profile)
             self.net.set_array(f"{name}_scale", np.array(scale, np.float32))
             self.net.set_array(f"{name}_zero_point", np.array(zero_point, self.profile.dtype))
             parameters = [f"{name}_scale", f"{name}_zero_point"]
             self.behind[name] = [
                 helper.make_node("QuantizeLinear", [name, *parameters], [f"{name}_quantized"], name=f"{name}_quantize"),
-                helper.make_node("DequantizeLinear", [f"{name}_quantized", *parameters], [result], name=f"{name}_dequantize")]
+                helper.make_node(
+                    "DequantizeLinear", [f"{name}_quantized", *parameters], [result], name=f"{name}_dequantize"
+                ),
+            ]
             self.scale_of[result] = float(np.float32(scale))
         return result
 
@@ -120,8 +140,15 @@ class _Pairs:
         self.net.set_array(f"{name}_quantized", values)
         self.net.set_array(f"{name}_scale", scale)
         self.net.set_array(f"{name}_zero_point", np.zeros(scale.shape, values.dtype))
-        self.before.append(helper.make_node("DequantizeLinear", [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"],
-                                            [f"{name}_dequantized"], name=f"{name}_dequantize", axis=axis))
+        self.before.append(
+            helper.make_node(
+                "DequantizeLinear",
+                [f"{name}_quantized", f"{name}_scale", f"{name}_zero_point"],
+                [f"{name}_dequantized"],
+                name=f"{name}_dequantize",
+                axis=axis,
+            )
+        )
         return f"{name}_dequantized"
 
     def finished(self) -> onnx.ModelProto:
@@ -167,7 +194,9 @@ def _quantise_weight(net: Net, node: onnx.NodeProto, pairs: _Pairs, scale: Float
     plain = plain_weight_scales(weight, axis, profile.largest_weight) if scale is None else scale
     scale = np.asarray(profile.held_scales(plain), np.float32)
     input_scale = pairs.scale_of[node.input[0]]
-    has_bias = len(node.input) > 2 and node.input[2] in net.weights and list(net.weights[node.input[2]].dims) == [len(scale)]
+    has_bias = (
+        len(node.input) > 2 and node.input[2] in net.weights and list(net.weights[node.input[2]].dims) == [len(scale)]
+    )
     if has_bias and profile.integer_bias:
         bias = net.array(node.input[2])
         # Where a bias would overflow, its channel's weights count for nothing beside it: a coarser scale loses nothing.

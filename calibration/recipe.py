@@ -39,8 +39,12 @@ class Recipe:
     corrected: bool = False
 
     def __str__(self) -> str:
-        parts = [self.method, "migrated" if self.migrated else "", "MSE weights" if self.mse_weights else "",
-                 "corrected biases" if self.corrected else ""]
+        parts = [
+            self.method,
+            "migrated" if self.migrated else "",
+            "MSE weights" if self.mse_weights else "",
+            "corrected biases" if self.corrected else "",
+        ]
         return ", ".join(part for part in parts if part)
 
 
@@ -96,8 +100,11 @@ def weight_scales(model: onnx.ModelProto, profile: Profile, *, mse: bool) -> Sca
     """Scales per output channel by weight name, as the profile's engines hold them."""
     net = Net(model)
     choose = mse_weight_scales if mse else plain_weight_scales
-    chosen = {node.input[1]: choose(net.array(node.input[1]), net.output_axis(node), profile.largest_weight)
-              for node in net.nodes if net.is_weighted(node)}
+    chosen = {
+        node.input[1]: choose(net.array(node.input[1]), net.output_axis(node), profile.largest_weight)
+        for node in net.nodes
+        if net.is_weighted(node)
+    }
     return {name: np.asarray(profile.held_scales(scales), np.float32) for name, scales in chosen.items()}
 
 
@@ -110,8 +117,12 @@ class Trial(Generic[Way]):
     chosen: bool = False
 
 
-def chosen_recipe(quantiser: Quantiser, sqnr_db: Callable[[onnx.ModelProto], float], journal: Journal,
-                  on_trial: Callable[[int, int], None]) -> list[Trial[Recipe]]:
+def chosen_recipe(
+    quantiser: Quantiser,
+    sqnr_db: Callable[[onnx.ModelProto], float],
+    journal: Journal,
+    on_trial: Callable[[int, int], None],
+) -> list[Trial[Recipe]]:
     """Try the steps one after the other, and keep each that gains.
 
     Returns:

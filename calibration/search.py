@@ -1,14 +1,14 @@
 """The precision search: which blocks stay in floating point, so that the rest may be 8 bits wide.
 
-    all in 8 bits ── inside the budget? ── done
-         │ no
-    each block alone in 8 bits: its share of the noise;  each block alone in float: the time it costs
-         │
-    blocks into floating point, those first that remove most noise per millisecond; fewest that suffice (bisection)
-         │
-    blocks back into 8 bits, the dearest first, as long as the point stays inside
-         │
-    the few most promising points timed in turns with floating point, and one of them chosen (``points.choose_point``)
+all in 8 bits ── inside the budget? ── done
+     │ no
+each block alone in 8 bits: its share of the noise;  each block alone in float: the time it costs
+     │
+blocks into floating point, those first that remove most noise per millisecond; fewest that suffice (bisection)
+     │
+blocks back into 8 bits, the dearest first, as long as the point stays inside
+     │
+the few most promising points timed in turns with floating point, and one of them chosen (``points.choose_point``)
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class BlockRow:
 @dataclass(frozen=True)
 class Search:
     """Attributes:
-        best: as ``choose_point`` chooses. At least one of its blocks is in 8 bits.
-        reason: why it was chosen.
-        rows: empty when 8 bits everywhere were good enough.
+    best: as ``choose_point`` chooses. At least one of its blocks is in 8 bits.
+    reason: why it was chosen.
+    rows: empty when 8 bits everywhere were good enough.
     """
 
     best: Point
@@ -85,8 +85,15 @@ class Search:
     points: tuple[Point, ...]
 
 
-def search_precision(quantise: Quantise, blocks: Blocks, judge: Judge, budget: Budget, journal: Journal,
-                     on_progress: OnProgress, refused: Collection[tuple[str, ...]] = ()) -> Search:
+def search_precision(
+    quantise: Quantise,
+    blocks: Blocks,
+    judge: Judge,
+    budget: Budget,
+    journal: Journal,
+    on_progress: OnProgress,
+    refused: Collection[tuple[str, ...]] = (),
+) -> Search:
     """Find the fastest point within the budget. More blocks in floating point are taken to agree better.
 
     Args:
@@ -109,8 +116,9 @@ def search_precision(quantise: Quantise, blocks: Blocks, judge: Judge, budget: B
     return Search(best, reason, tuple(rows), tuple(every))
 
 
-def time_promising(points: Sequence[Point], graph: Callable[[Point], onnx.ModelProto], judge: Judge,
-                   journal: Journal) -> list[Point]:
+def time_promising(
+    points: Sequence[Point], graph: Callable[[Point], onnx.ModelProto], judge: Judge, journal: Journal
+) -> list[Point]:
     """Return the points, and of those that may be chosen the few most promising ones timed, in turns with floating point.
 
     Args:
@@ -121,9 +129,12 @@ def time_promising(points: Sequence[Point], graph: Callable[[Point], onnx.ModelP
         return list(points)
     step = f"race {[point.choice for point in promising]}"
     of_float, *seconds = journal.value(
-        step, lambda: judge.seconds([None, *(graph(point) for point in promising)], POINT_ROUNDS))
-    measured = {point.choice: replace(point, seconds=tuple(each), float_seconds=tuple(of_float))
-                for point, each in zip(promising, seconds, strict=True)}
+        step, lambda: judge.seconds([None, *(graph(point) for point in promising)], POINT_ROUNDS)
+    )
+    measured = {
+        point.choice: replace(point, seconds=tuple(each), float_seconds=tuple(of_float))
+        for point, each in zip(promising, seconds, strict=True)
+    }
     return [measured.get(point.choice, point) for point in points]
 
 
@@ -135,8 +146,17 @@ class Points:
         The others are those of ``search_precision``.
     """
 
-    def __init__(self, quantise: Quantise, blocks: Blocks, judge: Judge, budget: Budget, journal: Journal, end: float,
-                 on_progress: OnProgress, refused: Collection[tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        quantise: Quantise,
+        blocks: Blocks,
+        judge: Judge,
+        budget: Budget,
+        journal: Journal,
+        end: float,
+        on_progress: OnProgress,
+        refused: Collection[tuple[str, ...]],
+    ) -> None:
         self.refused = refused
         self.quantise, self.blocks, self.judge, self.budget, self.journal = quantise, blocks, judge, budget, journal
         self.end, self.on_progress = end, on_progress
@@ -155,11 +175,18 @@ class Points:
         if kept not in self.known:
             self.on_progress("trying mixed precision", len(self.known), max(self.expected, len(self.known) + 1))
             step = f"outcome {kept}"
-            outcome = Outcome.from_json(self.journal.value(step, lambda: self.judge.outcome(self._graph(kept)).to_json()))
+            outcome = Outcome.from_json(
+                self.journal.value(step, lambda: self.judge.outcome(self._graph(kept)).to_json())
+            )
             admissible, inside = (False, False) if kept in self.refused else outcome.standing(self.budget)
             self.known[kept] = Point(kept, outcome, admissible, inside)
-            log.info("%d of %d blocks in float: agreement %.2f %%, drop %.2f points", len(kept), len(self.blocks),
-                     100 * outcome.agreement, outcome.drop_points)
+            log.info(
+                "%d of %d blocks in float: agreement %.2f %%, drop %.2f points",
+                len(kept),
+                len(self.blocks),
+                100 * outcome.agreement,
+                outcome.drop_points,
+            )
         return self.known[kept]
 
     def is_inside(self, float_blocks: Collection[str]) -> bool:
@@ -206,8 +233,9 @@ def _promising(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if point in inside or point in others]
 
 
-def _measured_blocks(quantise: Quantise, blocks: Blocks, judge: Judge, journal: Journal, end: float,
-                     on_progress: OnProgress) -> list[BlockRow]:
+def _measured_blocks(
+    quantise: Quantise, blocks: Blocks, judge: Judge, journal: Journal, end: float, on_progress: OnProgress
+) -> list[BlockRow]:
     """One row per block, in graph order; blocks that time does not suffice for are taken for the most harmless."""
     every = [node for nodes in blocks.values() for node in nodes]
     whole = quantise([])
@@ -215,7 +243,11 @@ def _measured_blocks(quantise: Quantise, blocks: Blocks, judge: Judge, journal: 
     def measured(block: str) -> list[float]:
         noise, shift = _finite(*judge.probe(quantise([node for node in every if node not in blocks[block]])))
         quick, slow = judge.seconds([whole, quantise(blocks[block])], BLOCK_ROUNDS)
-        return [noise, shift, 1e3 * statistics.median(later - sooner for sooner, later in zip(quick, slow, strict=True))]
+        return [
+            noise,
+            shift,
+            1e3 * statistics.median(later - sooner for sooner, later in zip(quick, slow, strict=True)),
+        ]
 
     found: dict[str, list[float]] = {}
     for done, block in enumerate(blocks):

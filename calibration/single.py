@@ -1,9 +1,9 @@
 """Nodes that stay in float32 when the rest of a graph becomes FP16, whatever their numbers are.
 
-    norms       softmax, LayerNorm and their like, whole or in pieces: squares overflow, sums lose, roots of small numbers vanish
-    pixels      the arithmetic between uint8 pixels and the first layer: it is next to nothing, and exact
-    constants   weights that FP16 does not hold; scales of Q/DQ that it does not hold exactly
-    operators   those that the standard does not define for FP16
+norms       softmax, LayerNorm and their like, whole or in pieces: squares overflow, sums lose, roots of small numbers
+vanish pixels      the arithmetic between uint8 pixels and the first layer: it is next to nothing, and exact
+constants   weights that FP16 does not hold; scales of Q/DQ that it does not hold exactly
+operators   those that the standard does not define for FP16
 """
 
 from __future__ import annotations
@@ -19,10 +19,35 @@ from vidrisk.calibration.graph import WEIGHTED, FloatArray, Net
 
 Types = Mapping[str, int]  # ONNX element type by tensor
 
-WHOLE = ("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization",
-         "LpNormalization", "Softmax", "LogSoftmax")
-PIECES = ("ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceProd",
-          "GlobalAveragePool", "CumSum", "Pow", "Sqrt", "Reciprocal", "Exp", "Log", "Sin", "Cos")
+WHOLE = (
+    "LayerNormalization",
+    "RMSNormalization",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "MeanVarianceNormalization",
+    "LpNormalization",
+    "Softmax",
+    "LogSoftmax",
+)
+PIECES = (
+    "ReduceMean",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+    "ReduceProd",
+    "GlobalAveragePool",
+    "CumSum",
+    "Pow",
+    "Sqrt",
+    "Reciprocal",
+    "Exp",
+    "Log",
+    "Sin",
+    "Cos",
+)
 BETWEEN = ("Add", "Sub", "Mul", "Div", "Neg", "Abs")
 NORMS, PIXELS, CONSTANTS, OPERATORS = "norms", "pixels", "constants", "operators"
 
@@ -62,8 +87,11 @@ def retyped_inputs(net: Net, node: onnx.NodeProto, types: Types) -> list[int]:
     if node.op_type == "Cast":
         return []  # reads anything
     formal = onnx.defs.get_schema(node.op_type, net.opset, node.domain).inputs
-    return [slot for slot, name in enumerate(node.input)
-            if types.get(name) == TensorProto.FLOAT and "tensor(float16)" in formal[min(slot, len(formal) - 1)].types]
+    return [
+        slot
+        for slot, name in enumerate(node.input)
+        if types.get(name) == TensorProto.FLOAT and "tensor(float16)" in formal[min(slot, len(formal) - 1)].types
+    ]
 
 
 def has_half_version(net: Net, node: onnx.NodeProto, types: Types) -> bool:
@@ -107,7 +135,8 @@ def _norm_pieces(net: Net) -> set[str]:
     for node in net.nodes:
         activations = [name for name in node.input if name not in net.weights]
         between = node.op_type in BETWEEN and (
-            (after.intersection(node.input) and before.intersection(node.output)) or made.issuperset(activations))
+            (after.intersection(node.input) and before.intersection(node.output)) or made.issuperset(activations)
+        )
         if node.op_type in PIECES or between:
             inside.add(node.name)
             made.update(node.output)

@@ -20,13 +20,13 @@ HALVINGS = 40  # of a range of log temperature six wide: far below the noise of 
 def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> float:
     """The temperature at which the true classes are most likely: the minimum of the mean negative log-likelihood.
 
-    1, that is no change, where the samples cannot say: fewer than ten, all of one class, or every one of them right (then
-    the likelihood only grows as the temperature falls to 0).
+    1, that is no change, where the samples cannot say: fewer than ten, all of one class, or every one of them right
+    (then the likelihood only grows as the temperature falls to 0).
 
     Args:
         logits: ``float32 (N, C)``. Rows that are not finite say nothing and are left out.
-        truth: label indices ``int64 (N,)``, or of a multi-label target ``int64 (N, C)``, whose every label is then a question of
-            its own. What is under 0 is not labelled, and left out.
+        truth: label indices ``int64 (N,)``, or of a multi-label target ``int64 (N, C)``, whose every label is then a
+            question of its own. What is under 0 is not labelled, and left out.
 
     Returns:
         A temperature from 0.05 to 20.
@@ -40,17 +40,18 @@ def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.in
     return _solve(logits, float(np.take_along_axis(logits, truth[:, None], axis=1).mean(dtype=np.float64)))
 
 
-def matched_temperature(logits: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], *,
-                        multi_label: bool = False) -> float:
+def matched_temperature(
+    logits: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], *, multi_label: bool = False
+) -> float:
     """Find the temperature at which logits give probabilities nearest to known ones: the minimum of the mean KL divergence.
 
-    Logits that are a multiple of those behind the known probabilities give these back whole, within the limits. No labels are
-    needed, so a handful of samples is enough, and equal logits get an equal temperature.
+    Logits that are a multiple of those behind the known probabilities give these back whole, within the limits. No
+    labels are needed, so a handful of samples is enough, and equal logits get an equal temperature.
 
     Args:
         logits: ``float32 (N, C)``.
-        probabilities: ``float32 (N, C)``. Rows that are not finite in either, or whose most probable label is another one, say
-            nothing of a scale and are left out.
+        probabilities: ``float32 (N, C)``. Rows that are not finite in either, or whose most probable label is another
+            one, say nothing of a scale and are left out.
         multi_label: the probabilities are of labels of which any number may hold.
 
     Returns:
@@ -70,12 +71,14 @@ def matched_temperature(logits: npt.NDArray[np.float32], probabilities: npt.NDAr
 def _solve(logits: npt.NDArray[np.float32], wanted: float) -> float:
     """Find the temperature at which the mean expected logit is ``wanted``.
 
-    The likelihood is log-concave in 1/T. Its slope there is what the wanted logits exceed the expected ones by, and that only rises
-    with T: so its one zero can be found by halving.
+    The likelihood is log-concave in 1/T. Its slope there is what the wanted logits exceed the expected ones by, and
+    that only rises with T: so its one zero can be found by halving.
     """
     low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        expected = float((probabilities_from_logits(logits, math.exp(middle)) * logits).sum(axis=1).mean(dtype=np.float64))
+        expected = float(
+            (probabilities_from_logits(logits, math.exp(middle)) * logits).sum(axis=1).mean(dtype=np.float64)
+        )
         low, high = (middle, high) if expected > wanted else (low, middle)
     return math.exp((low + high) / 2)

@@ -3,11 +3,13 @@
     float:   x ─► MatMul(W) ──► …        packed:  x ─► MatMulNBits(codes, scales, zero points) ──► …
              x ─► Gemm(W, b) ─► …                 x ─► MatMulNBits(codes, scales, zero points) ─► Add(b) ─► …
 
-``com.microsoft::MatMulNBits`` is ONNX Runtime's; OpenVINO reads it as a compressed product. Its attribute ``accuracy_level`` 4
-lets ONNX Runtime round activations to 8 bits, group by group, while it multiplies. No samples are needed to make such a graph. What
-it saves is memory, and the time to read that: it is for weights that outweigh activations, as in language models.
+``com.microsoft::MatMulNBits`` is ONNX Runtime's; OpenVINO reads it as a compressed product. Its attribute
+``accuracy_level`` 4 lets ONNX Runtime round activations to 8 bits, group by group, while it multiplies. No samples are
+needed to make such a graph. What it saves is memory, and the time to read that: it is for weights that outweigh
+activations, as in language models.
 
-A graph of references stays one: weights are read, packed and written one after the other, each once per way to round them.
+A graph of references stays one: weights are read, packed and written one after the other, each once per way to round
+them.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ class WeightPacker:
         net = Net(model)
         self._known: dict[tuple[str, bool, WeightGrid], Parts] = {}
         self._matrices = {node.name: _matrix_of(net, node) for node in packable_nodes(net)}
-        self._uses = [(node.name, slot, name) for node in net.nodes for slot, name in enumerate(node.input) if name in net.weights]
+        self._uses = [
+            (node.name, slot, name) for node in net.nodes for slot, name in enumerate(node.input) if name in net.weights
+        ]
         self._outputs = frozenset(net.outputs)
 
     @property
@@ -109,7 +113,7 @@ class WeightPacker:
         kept = self._outputs | {weight for name, slot, weight in self._uses if slot != 1 or name not in packed}
         total = sum(size_bytes(tensor) for name, tensor in weights.items() if name in kept)
         for name, is_transposed, grid in made:
-            depth, width = weights[name].dims[::-1 if is_transposed else 1]
+            depth, width = weights[name].dims[:: -1 if is_transposed else 1]
             total += grid.size_bytes(depth, width)
         return total
 
@@ -118,12 +122,21 @@ class WeightPacker:
         parts = self._parts(net, name, is_transposed, grid)
         for tensor in parts:
             net.set_tensor(tensor)
-        width, depth = net.weights[name].dims[::1 if is_transposed else -1]
+        width, depth = net.weights[name].dims[:: 1 if is_transposed else -1]
         has_bias = len(node.input) > 2 and bool(node.input[2])
         result = f"{node.output[0]}_product" if has_bias else node.output[0]
         product = helper.make_node(
-            "MatMulNBits", [node.input[0], *(tensor.name for tensor in parts)], [result], name=node.name, domain=DOMAIN, K=depth,
-            N=width, bits=grid.bits, block_size=parts[0].dims[2] * 8 // grid.bits, accuracy_level=ACCURACY_LEVEL)
+            "MatMulNBits",
+            [node.input[0], *(tensor.name for tensor in parts)],
+            [result],
+            name=node.name,
+            domain=DOMAIN,
+            K=depth,
+            N=width,
+            bits=grid.bits,
+            block_size=parts[0].dims[2] * 8 // grid.bits,
+            accuracy_level=ACCURACY_LEVEL,
+        )
         if not has_bias:
             return [product]
         return [product, helper.make_node("Add", [result, node.input[2]], list(node.output), name=f"{node.name}_bias")]
@@ -135,8 +148,9 @@ class WeightPacker:
             packed = packed_from_weight(weight.T if is_transposed else weight, grid, f"weight {name}")
             prefix = f"{name}_int{grid.bits}{'_transposed' if is_transposed else ''}"
             arrays = {"codes": packed.codes, "scales": packed.scales, "zero_points": packed.zero_points}
-            self._known[key] = tuple(shared_tensor(f"{prefix}_{what}", np.asarray(values), self.folder)
-                                     for what, values in arrays.items())
+            self._known[key] = tuple(
+                shared_tensor(f"{prefix}_{what}", np.asarray(values), self.folder) for what, values in arrays.items()
+            )
         return self._known[key]
 
 
@@ -152,8 +166,16 @@ def _grid_of(node: str, packing: Packing) -> WeightGrid:
 def packable_nodes(net: Net) -> list[onnx.NodeProto]:
     """Products of an activation with a constant float32 matrix, in graph order."""
     vectors = _vectors(net.model)
-    return [node for node in net.nodes if node.op_type in ("MatMul", "Gemm") and not node.domain and net.is_weighted(node)
-            and _is_matrix(net.weights[node.input[1]]) and node.input[0] not in vectors and _is_plain(node)]
+    return [
+        node
+        for node in net.nodes
+        if node.op_type in ("MatMul", "Gemm")
+        and not node.domain
+        and net.is_weighted(node)
+        and _is_matrix(net.weights[node.input[1]])
+        and node.input[0] not in vectors
+        and _is_plain(node)
+    ]
 
 
 def _is_matrix(tensor: onnx.TensorProto) -> bool:
@@ -173,5 +195,8 @@ def _matrix_of(net: Net, node: onnx.NodeProto) -> tuple[str, bool]:
 def _vectors(model: onnx.ModelProto) -> set[str]:
     """Tensors of one dimension, which MatMulNBits does not take."""
     graph = shape_inference.infer_shapes(without_weights(model)).graph
-    return {value.name for value in (*graph.value_info, *graph.input)
-            if value.type.tensor_type.HasField("shape") and len(value.type.tensor_type.shape.dim) == 1}
+    return {
+        value.name
+        for value in (*graph.value_info, *graph.input)
+        if value.type.tensor_type.HasField("shape") and len(value.type.tensor_type.shape.dim) == 1
+    }

@@ -32,15 +32,21 @@ def mse_weight_scales(weight: FloatArray, axis: int, largest: int = LARGEST) -> 
     Clipping a channel's few largest weights can cost less than rounding all others coarsely (Banner et al. 2019).
     """
     plain = plain_weight_scales(weight, axis, largest)
-    rows = np.moveaxis(weight, axis, 0).reshape(len(plain), -1) / plain[:, None]  # squares of small weights would underflow
-    errors = np.stack([np.square(rounded(rows, np.full_like(plain, ratio), 0, largest) - rows).sum(axis=1) for ratio in RATIOS])
+    rows = (
+        np.moveaxis(weight, axis, 0).reshape(len(plain), -1) / plain[:, None]
+    )  # squares of small weights would underflow
+    errors = np.stack(
+        [np.square(rounded(rows, np.full_like(plain, ratio), 0, largest) - rows).sum(axis=1) for ratio in RATIOS]
+    )
     best: FloatArray = (plain * RATIOS[errors.argmin(axis=0)]).astype(np.float32)
     return best
 
 
 def rounded(weight: FloatArray, scale: FloatArray, axis: int, largest: int = LARGEST) -> FloatArray:
     """The weight that an engine computes with: on the grid of its scales."""
-    values: FloatArray = (integers_from_weight(weight, scale, axis, largest) * along(scale, axis, weight.ndim)).astype(np.float32)
+    values: FloatArray = (integers_from_weight(weight, scale, axis, largest) * along(scale, axis, weight.ndim)).astype(
+        np.float32
+    )
     return values
 
 
@@ -49,12 +55,17 @@ def integers_from_weight(weight: FloatArray, scale: FloatArray, axis: int, large
     return values
 
 
-def bias_corrected(model: onnx.ModelProto, statistics: Mapping[str, Statistics],
-                   scales: Mapping[str, FloatArray], keep_float: Collection[str] = (), largest: int = LARGEST) -> onnx.ModelProto:
+def bias_corrected(
+    model: onnx.ModelProto,
+    statistics: Mapping[str, Statistics],
+    scales: Mapping[str, FloatArray],
+    keep_float: Collection[str] = (),
+    largest: int = LARGEST,
+) -> onnx.ModelProto:
     """The float graph whose biases make up for what rounding the weights adds on average (Nagel et al. 2019, §4.2).
 
-    Rounding W to Ŵ shifts the mean output by (Ŵ − W)·E[x]; the bias takes the opposite shift. The graph with its weights
-    unrounded thus has shifted means on purpose: quantise it with the same scales.
+    Rounding W to Ŵ shifts the mean output by (Ŵ − W)·E[x]; the bias takes the opposite shift. The graph with its
+    weights unrounded thus has shifted means on purpose: quantise it with the same scales.
 
     Args:
         statistics: of the activations, by tensor name.

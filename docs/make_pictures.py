@@ -3,8 +3,8 @@
     python docs/make_pictures.py [--work FOLDER]
 
 Nothing in the pictures is anybody's photo: walls are noise with cracks, holes and stains drawn on it. The model is
-EfficientNet-Lite0 and SmolLM2-135M-Instruct, trained for a few minutes and exported as a user would. What is in --work already is
-not made again.
+EfficientNet-Lite0 and SmolLM2-135M-Instruct, trained for a few minutes and exported as a user would. What is in --work
+already is not made again.
 """
 
 from __future__ import annotations
@@ -24,10 +24,18 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 PICTURES = Path(__file__).resolve().parent / "pictures"
 SIZE = 320, 240
 WIDTH = 1100  # of a page, in pixels
-DEFECTS = {"none": "The wall is even.", "crack": "A crack runs over the wall.", "spalling": "Concrete has come off.",
-           "stain": "Water has stained the wall."}
-LEVELS = {"none": "Nothing to do.", "minor": "Look again in a year.", "moderate": "Mend it within a month.",
-          "severe": "Close the area and mend it now."}
+DEFECTS = {
+    "none": "The wall is even.",
+    "crack": "A crack runs over the wall.",
+    "spalling": "Concrete has come off.",
+    "stain": "Water has stained the wall.",
+}
+LEVELS = {
+    "none": "Nothing to do.",
+    "minor": "Look again in a year.",
+    "moderate": "Mend it within a month.",
+    "severe": "Close the area and mend it now.",
+}
 SCHEME = f"""name: walls
 title: Walls
 language: en
@@ -45,8 +53,16 @@ text_field: description
 prompts: {{system: "Inspect the wall. Answer in JSON: level, defect, description, advice", photos: "What is it?", text: "{{text}}"}}
 """
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
-SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=4", "optim.batch_size=4",
-            "optim.lora_lr=0.0005", "trackers=[]")
+SETTINGS = (
+    "vlm.grid=3",
+    "lora.rank=16",
+    "lora.alpha=32",
+    "lora.last_blocks=null",
+    "optim.epochs=4",
+    "optim.batch_size=4",
+    "optim.lora_lr=0.0005",
+    "trackers=[]",
+)
 COUNTS = {"train": 18, "val": 4, "test": 5}  # photos of each defect and level
 
 
@@ -72,7 +88,9 @@ def blob(radius: float, random: np.random.Generator) -> Image.Image:
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     reach = radius * random.uniform(0.65, 1.0, len(angles))
     mask = Image.new("L", SIZE)
-    ImageDraw.Draw(mask).polygon([(x + r * np.cos(a), y + r * np.sin(a)) for a, r in zip(angles, reach, strict=True)], fill=255)
+    ImageDraw.Draw(mask).polygon(
+        [(x + r * np.cos(a), y + r * np.sin(a)) for a, r in zip(angles, reach, strict=True)], fill=255
+    )
     return mask
 
 
@@ -83,10 +101,16 @@ def draw_photo(defect: str, level: str, random: np.random.Generator) -> Image.Im
         draw_crack(wall, (2, 5, 10)[place - 1], random)
     elif defect == "spalling":
         mask = blob((22, 48, 90)[place - 1], random)
-        stones = Image.fromarray(random.integers(60, 140, (60, 80, 1), np.uint8).repeat(3, axis=2) + np.uint8([30, 10, 0]))
+        stones = Image.fromarray(
+            random.integers(60, 140, (60, 80, 1), np.uint8).repeat(3, axis=2) + np.uint8([30, 10, 0])
+        )
         wall.paste(stones.resize(SIZE, Image.Resampling.NEAREST), mask=mask)
     elif defect == "stain":
-        mask = blob((30, 62, 105)[place - 1], random).filter(ImageFilter.GaussianBlur(9)).point(lambda value: int(0.7 * value))
+        mask = (
+            blob((30, 62, 105)[place - 1], random)
+            .filter(ImageFilter.GaussianBlur(9))
+            .point(lambda value: int(0.7 * value))
+        )
         wall = Image.composite(ImageChops.multiply(wall, Image.new("RGB", SIZE, (120, 140, 90))), wall, mask)
     return wall
 
@@ -102,8 +126,17 @@ def write_cases(folder: Path) -> Path:
             for place, (defect, level) in enumerate(kinds):
                 name = f"photos/{split}-{number:02}-{place:02}.jpg"
                 draw_photo(defect, level, random).save(folder / name, quality=90)
-                rows.append({"case_id": Path(name).stem, "photo": name, "level": level, "defect": defect, "split": split,
-                             "description": DEFECTS[defect], "advice": LEVELS[level]})
+                rows.append(
+                    {
+                        "case_id": Path(name).stem,
+                        "photo": name,
+                        "level": level,
+                        "defect": defect,
+                        "split": split,
+                        "description": DEFECTS[defect],
+                        "advice": LEVELS[level],
+                    }
+                )
     for table, chosen in (("walls.csv", rows), ("held-out.csv", [row for row in rows if row["split"] == "test"])):
         with (folder / table).open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -125,11 +158,27 @@ def shoot(page: Path, picture: Path, work: Path, top: int, height: int) -> None:
     with tempfile.TemporaryDirectory() as profile:
         shown = Path(profile) / "page.html"
         shown.write_text(page.read_text(encoding="utf-8").replace(str(work.resolve()), "/data/walls"), encoding="utf-8")
-        subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run",
-                        "--disable-background-networking", "--virtual-time-budget=3000", f"--user-data-dir={profile}",
-                        f"--window-size={WIDTH},{top + height}", "--blink-settings=preferredColorScheme=1",
-                        f"--screenshot={picture}", shown.as_uri()],
-                       check=True, capture_output=True, timeout=120, env={**os.environ, "HOME": profile})
+        subprocess.run(
+            [
+                browser,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--hide-scrollbars",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--virtual-time-budget=3000",
+                f"--user-data-dir={profile}",
+                f"--window-size={WIDTH},{top + height}",
+                "--blink-settings=preferredColorScheme=1",
+                f"--screenshot={picture}",
+                shown.as_uri(),
+            ],
+            check=True,
+            capture_output=True,
+            timeout=120,
+            env={**os.environ, "HOME": profile},
+        )
     with Image.open(picture) as image:
         smaller = image.crop((0, top, WIDTH, top + height)).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
     smaller.save(picture, optimize=True)
@@ -139,8 +188,18 @@ def make(work: Path) -> None:
     if not (work / "walls.csv").is_file():
         write_cases(work)
     if not (work / "run" / "metrics.json").is_file():
-        vidrisk(work, "train", "walls.csv", "-o", "run", "--task", "report", "--backbone", BACKBONE,
-                *(word for setting in ("report.scheme=walls.yaml", *SETTINGS) for word in ("--set", setting)))
+        vidrisk(
+            work,
+            "train",
+            "walls.csv",
+            "-o",
+            "run",
+            "--task",
+            "report",
+            "--backbone",
+            BACKBONE,
+            *(word for setting in ("report.scheme=walls.yaml", *SETTINGS) for word in ("--set", setting)),
+        )
     if not (work / "walls.bundle").is_dir():
         vidrisk(work, "export", "run", "-o", "walls.bundle", "--int8", "--max-drop", "5")
     if not (work / "out" / "comparison.html").is_file():

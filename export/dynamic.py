@@ -16,7 +16,8 @@ from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, GPU_RUNTIMES, file_runtimes
 from vidrisk.runtimes.runner import Arrays
 
-# Of an output, as a share of its largest value, or of 1 where that is less. What differs is the order of sums in float32.
+# Of an output, as a share of its largest value, or of 1 where that is less. What differs is the order of sums in
+# float32.
 TOLERANCE = 1e-4
 
 
@@ -56,8 +57,10 @@ def judge_dynamic_graph(graph: DynamicGraph, path: Path, runtime: str) -> None:
         for case, (feed, expected) in graph.cases.items():
             reason = _difference(runner.infer(feed), expected)
             if reason:
-                raise GateRefused(f"the gate refused {path.name}, nothing was written: of {case}, {runtime} computes {reason}",
-                                  fix=FAULT)
+                raise GateRefused(
+                    f"the gate refused {path.name}, nothing was written: of {case}, {runtime} computes {reason}",
+                    fix=FAULT,
+                )
 
 
 def _difference(found: Arrays, expected: Arrays) -> str:

@@ -1,10 +1,11 @@
 """One export: merge, convert, quantise, pass the gate, write the bundle. A refusal ships nothing.
 
-    trained ─► merged ─► ONNX fp32 ─► (migrated) ─► INT8 or mixed     every arrow is a hop of the gate, on every runtime here
-                               └────► FP16 ◄────────────┘             for GPUs, with what INT8 leaves in FP16, too
+    trained ─► merged ─► ONNX fp32 ─► (migrated) ─► INT8 or mixed     every arrow is a hop of the gate, on every runtime
+                               here └────► FP16 ◄────────────┘             for GPUs, with what INT8 leaves in FP16, too
 
-A model is a list of stages. Those that do nearly all the work are quantised, one after the other, each on what the float stages in
-front of it make of the calibration samples, and each judged with those in front of it quantised already.
+A model is a list of stages. Those that do nearly all the work are quantised, one after the other, each on what the
+float stages in front of it make of the calibration samples, and each judged with those in front of it quantised
+already.
 """
 
 from __future__ import annotations
@@ -48,17 +49,22 @@ from vidrisk.runtimes.folders import cache_folder
 from vidrisk.runtimes.registry import file_runtimes
 
 
-def export_bundle(trained: Trained, out: Path, validation: Validation, calibration: CalibrationFrames | None,
-                  options: ExportOptions,
-                  on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+def export_bundle(
+    trained: Trained,
+    out: Path,
+    validation: Validation,
+    calibration: CalibrationFrames | None,
+    options: ExportOptions,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[Bundle, GateReport]:
     """Export a trained model and write its bundle.
 
     Args:
         out: folder to make; it must not exist.
         validation: labelled samples for the gate.
-        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``, or where no stage is
-            quantised by integers. FP16 is checked on them, too, and without them on validation samples: it learns nothing from
-            their labels.
+        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``, or where
+            no stage is quantised by integers. FP16 is checked on them, too, and without them on validation samples: it
+            learns nothing from their labels.
 
     Returns:
         The verified bundle and what the gate measured.
@@ -92,8 +98,15 @@ class _Export:
         engines: kind of engine that a quantised variant is made for.
     """
 
-    def __init__(self, trained: Trained, validation: Validation, calibration: CalibrationFrames | None, options: ExportOptions,
-                 work: Path, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        trained: Trained,
+        validation: Validation,
+        calibration: CalibrationFrames | None,
+        options: ExportOptions,
+        work: Path,
+        on_progress: OnProgress,
+    ) -> None:
         self.trained, self.validation, self.calibration, self.options = trained, validation, calibration, options
         self.work, self.on_progress = work, on_progress
         self.contract = trained.contract
@@ -104,8 +117,9 @@ class _Export:
         self.engines: dict[VariantName, Engines] = {}
         unknown = (options.quantize or frozenset()) - {stage.name for stage in trained.specs}
         if unknown:
-            raise SettingsError(f"stage {min(unknown)!r} is to be quantised",
-                                allowed=", ".join(stage.name for stage in trained.specs))
+            raise SettingsError(
+                f"stage {min(unknown)!r} is to be quantised", allowed=", ".join(stage.name for stage in trained.specs)
+            )
 
     def run(self, out: Path) -> Bundle:
         merged, exact = self._merged()
@@ -120,7 +134,9 @@ class _Export:
             self._covers(self.calibration)
         halves = check_stages_in_half(self.gate, self._feeds(fp32, self._in_half)) if self.options.needs_half else {}
         if self.options.makes_fp16 or (quantizer and quantizer.leaves_out(plans) and self.options.only is None):
-            files["fp16"], outputs["fp16"] = variant_in_half(self.gate, "onnx fp32 → fp16", "fp16", fp32, floats, halves)
+            files["fp16"], outputs["fp16"] = variant_in_half(
+                self.gate, "onnx fp32 → fp16", "fp16", fp32, floats, halves
+            )
             self.precision["fp16"] = {**self.precision["fp32"], **dict.fromkeys(halves, "fp16")}
         if quantizer:
             source, computed = fp32, floats
@@ -136,14 +152,20 @@ class _Export:
                     files[name], outputs[name] = variant_in_half(self.gate, hop, name, files[name], judged, halves)
                     self.precision[name] |= {stage: "fp16" for stage in halves if self.precision[name][stage] == "fp32"}
         if self.options.target != "cpu":
-            judge_for_gpu(self.gate, {name: made for name, made in files.items() if self.engines.get(name) != "processor"}, floats)
+            judge_for_gpu(
+                self.gate, {name: made for name, made in files.items() if self.engines.get(name) != "processor"}, floats
+            )
         report = self.gate.report
         report.precision = {name: dict(self.precision[name]) for name in files}
         slow = self.gate.race(files, self.engines)
         report.temperature = {name: report.temperature[name] for name in files}  # not of what was set aside
-        report.coverage = fit_coverage(outputs, report.temperature, self.validation, self.contract, self.options.coverage)
+        report.coverage = fit_coverage(
+            outputs, report.temperature, self.validation, self.contract, self.options.coverage
+        )
         report.decision = fit_decision(outputs, report.temperature, self.validation, self.contract)
-        slower = {speed.variant for speed in report.speeds if speed.is_slower and not speed_refusal(report, speed.variant)}
+        slower = {
+            speed.variant for speed in report.speeds if speed.is_slower and not speed_refusal(report, speed.variant)
+        }
         shipped = choose_shipped(files, self.options.only, slow, slower)
         beside: list[Path] = []
         if "openvino" in self.options.also:
@@ -164,8 +186,10 @@ class _Export:
         if trained.recorded:
             same = trained.recorded_on == len(self.validation.names)
             self.gate.admit([recorded_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
-        merged = tuple(each if isinstance(each.source, Path) else replace(each, source=merged_from_trained(each.source))
-                       for each in trained.stages)
+        merged = tuple(
+            each if isinstance(each.source, Path) else replace(each, source=merged_from_trained(each.source))
+            for each in trained.stages
+        )
         modules = [each.source for each in trained.stages if isinstance(each.source, nn.Module)]
         if not modules:
             return merged, before
@@ -178,8 +202,11 @@ class _Export:
     def _held_in(self) -> FloatType:
         """The type that the weights of modules are held in: tolerances follow it."""
         modules = [each.source for each in self.trained.stages if isinstance(each.source, nn.Module)]
-        is_half = any(parameter.is_floating_point() and parameter.element_size() == 2
-                      for module in modules for parameter in module.parameters())
+        is_half = any(
+            parameter.is_floating_point() and parameter.element_size() == 2
+            for module in modules
+            for parameter in module.parameters()
+        )
         return "fp16" if is_half else "fp32"
 
     def _finished(self, merged: Sequence[TrainedStage], fp32: Files) -> tuple[Files, dict[str, Outputs]]:
@@ -190,11 +217,20 @@ class _Export:
             SettingsError: another model than an encoder of frames and what follows it.
         """
         sources = [each.source for each in merged]
-        by_integers = tuple(each.stage.name for each in merged[:1] if each.stage.per == "frame" and each.quantization == "integers")
-        if len(merged) != 2 or not by_integers or self._quantized_stages != by_integers or not all(
-                isinstance(source, nn.Module) for source in sources):
-            raise SettingsError("a quantisation-aware finish of this model", fix="do without qat_steps",
-                                allowed="two torch modules, of which the first runs per frame and is the one to quantise")
+        by_integers = tuple(
+            each.stage.name for each in merged[:1] if each.stage.per == "frame" and each.quantization == "integers"
+        )
+        if (
+            len(merged) != 2
+            or not by_integers
+            or self._quantized_stages != by_integers
+            or not all(isinstance(source, nn.Module) for source in sources)
+        ):
+            raise SettingsError(
+                "a quantisation-aware finish of this model",
+                fix="do without qat_steps",
+                allowed="two torch modules, of which the first runs per frame and is the one to quantise",
+            )
         if self.trained.clips is None:
             raise DataError("no training samples for the quantisation-aware finish", fix="do without qat_steps")
         profile, (encoder, head) = self.options.profile, merged
@@ -202,8 +238,16 @@ class _Export:
         model = load_graph(fp32[encoder.stage.name], self.work / SHARED)
         ranges = layer_ranges(model, feeds, profile, self._cache, self.on_progress)
         several = tuple(place for place, target in enumerate(self.contract.targets) if target.multi_label)
-        finished = finished_by_qat(encoder.source, head.source, ranges, profile, (), self.trained.clips,  # type: ignore[arg-type]
-                                   QatOptions(self.options.qat_steps, multi_label=several), self.on_progress)
+        finished = finished_by_qat(
+            encoder.source,  # type: ignore[arg-type]
+            head.source,  # type: ignore[arg-type]
+            ranges,
+            profile,
+            (),
+            self.trained.clips,
+            QatOptions(self.options.qat_steps, multi_label=several),
+            self.on_progress,
+        )
         stages = [replace(each, source=source) for each, source in zip(merged, finished, strict=True)]
         files = self._onnx(stages, "finished")
         exact = self.judge.sources({each.stage.name: each.source for each in stages})
@@ -225,8 +269,12 @@ class _Export:
     def _floats(self, hop: str, exact: Outputs, files: Files, variant: str = "fp32") -> dict[str, Outputs]:
         """What float ONNX files compute, by runtime."""
         floats = self.gate.outputs(hop, files, self.gate.runtimes)
-        self.gate.admit([self.gate.exact(hop, variant, runtime, exact, outputs, self._held_in)
-                         for runtime, outputs in floats.items()])
+        self.gate.admit(
+            [
+                self.gate.exact(hop, variant, runtime, exact, outputs, self._held_in)
+                for runtime, outputs in floats.items()
+            ]
+        )
         return floats
 
     def _weigh(self, fp32: Files) -> None:
@@ -235,14 +283,25 @@ class _Export:
         counted = {name: macs_from_onnx(load_graph(path)) for name, path in fp32.items()}
         known = {name: macs for name, macs in counted.items() if macs is not None}
         # Where shapes are unknown, the size of the weights stands for the work.
-        work = known if len(known) == len(counted) else {name: sum(file.stat().st_size for file in graph_files(path))
-                                                         for name, path in fp32.items()}
+        work = (
+            known
+            if len(known) == len(counted)
+            else {name: sum(file.stat().st_size for file in graph_files(path)) for name, path in fp32.items()}
+        )
         stages = tuple(stage.model_copy(update={"macs": counted[stage.name]}) for stage in self.judge.stages)
         self.gate.weighty = weighty_stages(stages, work, frames)
         self.judge = self.gate.judge = replace(self.judge, stages=stages)
         of_window = {stage.name: work[stage.name] * (frames // frames_of(stage, frames)) for stage in stages}
-        self.gate.report.stages = [{"name": stage.name, "per": stage.per, "group": stage.group, "macs": stage.macs,
-                                    "share": of_window[stage.name] / max(1, sum(of_window.values()))} for stage in stages]
+        self.gate.report.stages = [
+            {
+                "name": stage.name,
+                "per": stage.per,
+                "group": stage.group,
+                "macs": stage.macs,
+                "share": of_window[stage.name] / max(1, sum(of_window.values())),
+            }
+            for stage in stages
+        ]
         self.precision["fp32"] = dict.fromkeys(fp32, "fp32")
 
     @property
@@ -261,7 +320,9 @@ class _Export:
         stages = {name: how[name] for name in self._quantized_stages}
         if self.calibration is None and "integers" in stages.values():
             raise _no_frames()
-        return VariantQuantizer(self.gate, self.options, stages, self.calibration, self.work, self._cache, self.on_progress)
+        return VariantQuantizer(
+            self.gate, self.options, stages, self.calibration, self.work, self._cache, self.on_progress
+        )
 
     @property
     def _in_half(self) -> tuple[str, ...]:
@@ -278,7 +339,9 @@ class _Export:
         """Refuse calibration frames that are nothing like the validation frames."""
         reason = coverage_refusal(calibration, self.validation)
         if reason:
-            self.gate.refuse("int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see")
+            self.gate.refuse(
+                "int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see"
+            )
 
     def _packed(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)
@@ -288,7 +351,9 @@ class _Export:
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")
         beside["gate.html"].write_text(self.gate.page(out.name), encoding="utf-8")
-        return bundle_from_variants(out, self.judge, files, self.precision, self.engines, report, beside, self.options.source)
+        return bundle_from_variants(
+            out, self.judge, files, self.precision, self.engines, report, beside, self.options.source
+        )
 
     @property
     def _cache(self) -> Path:

@@ -21,9 +21,16 @@ from vidrisk.runtimes.golden import GOLDEN
 MADE_WITH = ("vidrisk", "torch", "transformers", "onnx", "onnxruntime", "openvino")
 
 
-def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[VariantName, Files],
-                         precision: Mapping[VariantName, Mapping[str, Precision]], engines: Mapping[VariantName, Engines],
-                         report: GateReport, beside: Mapping[str, Path], source: dict[str, str]) -> Bundle:
+def bundle_from_variants(
+    out: Path,
+    judge: StageJudge,
+    variants: Mapping[VariantName, Files],
+    precision: Mapping[VariantName, Mapping[str, Precision]],
+    engines: Mapping[VariantName, Engines],
+    report: GateReport,
+    beside: Mapping[str, Path],
+    source: dict[str, str],
+) -> Bundle:
     """Write a bundle of variants that the gate has admitted.
 
     Args:
@@ -39,18 +46,33 @@ def bundle_from_variants(out: Path, judge: StageJudge, variants: Mapping[Variant
     for name, by_stage in variants.items():
         names: dict[str, str] = {stage: path.name for stage, path in by_stage.items()}  # variants may share a file
         files.update({file.name: file for path in by_stage.values() for file in graph_files(path)})
-        described[name] = Variant(files=names, precision=dict(precision[name]), engines=engines.get(name, "any"), passed=True,
-                                  gate=_measured(report, name), waived=waived_of(report, name),
-                                  temperature=report.temperature[name], decision=report.decision.get(name, {}),
-                                  **described_thresholds(report.coverage[name]))
+        described[name] = Variant(
+            files=names,
+            precision=dict(precision[name]),
+            engines=engines.get(name, "any"),
+            passed=True,
+            gate=_measured(report, name),
+            waived=waived_of(report, name),
+            temperature=report.temperature[name],
+            decision=report.decision.get(name, {}),
+            **described_thresholds(report.coverage[name]),
+        )
     constants = None
     if judge.constants:
         constants = CONSTANTS
         files[CONSTANTS] = next(iter(files.values())).parent / CONSTANTS
         write_constants(files[CONSTANTS], judge.constants)
-    manifest = Manifest(contract=judge.contract, stages=judge.stages, variants=described, constants=constants, files={},
-                        made_with=versions_used(), created=datetime.now(timezone.utc).isoformat(timespec="seconds"), source=source,
-                        golden=GOLDEN in beside)
+    manifest = Manifest(
+        contract=judge.contract,
+        stages=judge.stages,
+        variants=described,
+        constants=constants,
+        files={},
+        made_with=versions_used(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        source=source,
+        golden=GOLDEN in beside,
+    )
     return write_bundle(out, manifest, files)
 
 
@@ -63,14 +85,19 @@ def waived_of(report: GateReport, variant: str) -> str:
 def _measured(report: GateReport, variant: str) -> dict[str, float]:
     """The worst figures over the runtimes, for the manifest; ``gate.json`` has them all."""
     hops = [hop for hop in report.hops if hop.variant == variant]
-    return {"samples": min(hop.samples for hop in hops), "agreement": min(hop.agreement for hop in hops),
-            "drop_points": round(max(hop.drop_points for hop in hops), 4),
-            **_confidence(hops),
-            "largest_logit_difference": max(hop.largest_logit_difference for hop in hops)}
+    return {
+        "samples": min(hop.samples for hop in hops),
+        "agreement": min(hop.agreement for hop in hops),
+        "drop_points": round(max(hop.drop_points for hop in hops), 4),
+        **_confidence(hops),
+        "largest_logit_difference": max(hop.largest_logit_difference for hop in hops),
+    }
 
 
 def _confidence(hops: Sequence[Hop]) -> dict[str, float]:
-    moved = [change.confidence_points for hop in hops for change in hop.changes if math.isfinite(change.confidence_points)]
+    moved = [
+        change.confidence_points for hop in hops for change in hop.changes if math.isfinite(change.confidence_points)
+    ]
     return {"confidence_points": round(max(moved), 4)} if moved else {}
 
 

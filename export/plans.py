@@ -53,17 +53,20 @@ def is_quantized(variant: str) -> bool:
     return variant.removesuffix(FOR_TENSORRT) in ("int8", "mixed")
 
 
-def choose_shipped(files: Mapping[VariantName, Made], only: str | None, slow: Collection[str],
-                   slower: Collection[str]) -> Mapping[VariantName, Made]:
+def choose_shipped(
+    files: Mapping[VariantName, Made], only: str | None, slow: Collection[str], slower: Collection[str]
+) -> Mapping[VariantName, Made]:
     """Choose the variants that a bundle holds.
 
     Args:
         files: by variant.
         only: that is asked for, ``int8`` standing for whichever quantised one was made; None asks for all.
-        slow: not worth their loss, and left out. Floating point takes their place: a kind of engine may have lost the only variant
-            that it can run.
+        slow: not worth their loss, and left out. Floating point takes their place: a kind of engine may have lost the
+            only variant that it can run.
         slower: slower than floating point, which they never ship without.
     """
     asked = {name: made for name, made in files.items() if only in (None, "int8" if is_quantized(name) else name)}
     wanted = {name: made for name, made in asked.items() if name not in slow}
-    return wanted if len(wanted) == len(asked) and wanted.keys().isdisjoint(slower) else {"fp32": files["fp32"], **wanted}
+    return (
+        wanted if len(wanted) == len(asked) and wanted.keys().isdisjoint(slower) else {"fp32": files["fp32"], **wanted}
+    )

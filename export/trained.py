@@ -40,12 +40,13 @@ class TrainedStage:
 
     Attributes:
         stage: its name, tensors, and how often it runs.
-        source: a module that takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the order of its
-            outputs; it may carry an unmerged adapter. Or a float ONNX file with just these inputs and outputs.
+        source: a module that takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the
+            order of its outputs; it may carry an unmerged adapter. Or a float ONNX file with just these inputs and
+            outputs.
         constants: values of the stage's constants, by name.
         example: batch size → inputs in their order, to trace a module with; None takes noise.
-        quantization: how it is quantised where it is. ``weights`` suits a language model, whose weights outweigh its activations:
-            they are packed in 4 or 8 bits, for processors alone.
+        quantization: how it is quantised where it is. ``weights`` suits a language model, whose weights outweigh its
+            activations: they are packed in 4 or 8 bits, for processors alone.
     """
 
     stage: Stage
@@ -58,8 +59,10 @@ class TrainedStage:
         for spec in self.stage.inputs:
             if spec.name in self.stage.constants:
                 if spec.name not in self.constants:
-                    raise SpecError(f"stage {self.stage.name!r} has no value for its constant {spec.name!r}",
-                                    allowed=", ".join(self.constants) or "one per constant")
+                    raise SpecError(
+                        f"stage {self.stage.name!r} has no value for its constant {spec.name!r}",
+                        allowed=", ".join(self.constants) or "one per constant",
+                    )
                 spec.check(self.constants[spec.name], {})
 
     def inputs(self, batch: int) -> tuple[torch.Tensor, ...]:
@@ -118,8 +121,10 @@ class Trained:
         for each in self.stages:
             for name, value in each.constants.items():
                 if not np.array_equal(values.setdefault(name, value), value):
-                    raise SpecError(f"constant {name!r} has another value in stage {each.stage.name!r}",
-                                    allowed="one value per name")
+                    raise SpecError(
+                        f"constant {name!r} has another value in stage {each.stage.name!r}",
+                        allowed="one value per name",
+                    )
         return values
 
 
@@ -131,7 +136,8 @@ class DynamicGraph:
         name: of its file, without a suffix.
         module: takes the inputs in their order and gives a tuple of the outputs; it may carry an unmerged adapter.
         inputs, outputs: text axes are of any length.
-        cases: what is shown → inputs, and the outputs that the graph must give of them. The first one traces the module.
+        cases: what is shown → inputs, and the outputs that the graph must give of them. The first one traces the
+            module.
         texts: what is written beside it, by name.
     """
 
@@ -146,24 +152,26 @@ class DynamicGraph:
 @dataclass(frozen=True)
 class ExportOptions:
     """Attributes:
-        int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point, or have their
-            weights in 4 bits.
-        max_drop: points of top-1 that a variant may lose.
-        max_confidence_drop: points of probability, 0–100, that the confidence of a variant may move by where its answers stay.
-        allow_drop: ship it even if it loses more, or is not faster than floating point; the bundle records that.
-        strict: refuse the export, instead of shipping floating point alone, when a quantised variant is not worth its loss: it is
-            not faster, or, with packed weights, slower and not much smaller.
-        target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``. ``any``
-            puts INT8 for processors and INT8 for TensorRT side by side.
-        only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
-        fp16: also make an ``fp16`` variant. Processors compute it no faster, so ``target`` is not ``cpu``.
-        golden: seal some validation samples in the bundle, with what every variant answers to them.
-        also: formats of other tools to put beside the ONNX files: OpenVINO's IR, torch's ExportedProgram.
-        qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
-        search_s: seconds after which the precision search begins no further measurement.
-        source: where the model came from, for the manifest.
-        quantize: names of the stages to quantise; None takes those that do nearly all the work.
-        coverage: how often the labels that a model does not exclude are to hold the true one: sets when an answer is uncertain.
+    int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point, or
+        have their weights in 4 bits.
+    max_drop: points of top-1 that a variant may lose.
+    max_confidence_drop: points of probability, 0–100, that the confidence of a variant may move by where its answers
+        stay.
+    allow_drop: ship it even if it loses more, or is not faster than floating point; the bundle records that.
+    strict: refuse the export, instead of shipping floating point alone, when a quantised variant is not worth its loss:
+        it is not faster, or, with packed weights, slower and not much smaller.
+    target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``.
+        ``any`` puts INT8 for processors and INT8 for TensorRT side by side.
+    only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
+    fp16: also make an ``fp16`` variant. Processors compute it no faster, so ``target`` is not ``cpu``.
+    golden: seal some validation samples in the bundle, with what every variant answers to them.
+    also: formats of other tools to put beside the ONNX files: OpenVINO's IR, torch's ExportedProgram.
+    qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
+    search_s: seconds after which the precision search begins no further measurement.
+    source: where the model came from, for the manifest.
+    quantize: names of the stages to quantise; None takes those that do nearly all the work.
+    coverage: how often the labels that a model does not exclude are to hold the true one: sets when an answer is
+        uncertain.
     """
 
     int8: bool = False
@@ -200,29 +208,47 @@ class ExportOptions:
     def __post_init__(self) -> None:
         check_coverage(self.coverage)
         if not (self.max_drop >= 0 and self.qat_steps >= 0 and self.search_s >= 0):
-            raise SettingsError(f"max_drop {self.max_drop}, qat_steps {self.qat_steps}, search_s {self.search_s}",
-                                allowed="numbers from 0")
+            raise SettingsError(
+                f"max_drop {self.max_drop}, qat_steps {self.qat_steps}, search_s {self.search_s}",
+                allowed="numbers from 0",
+            )
         if not 0 <= self.max_drop <= 100:
             raise SettingsError(f"max_drop {self.max_drop}", allowed="points of accuracy, 0 to 100")
         if not 0 < self.max_confidence_drop <= 100:
-            raise SettingsError(f"max_confidence_drop {self.max_confidence_drop}", allowed="points of probability, above 0 to 100")
+            raise SettingsError(
+                f"max_confidence_drop {self.max_confidence_drop}", allowed="points of probability, above 0 to 100"
+            )
         if self.quantize is not None and not self.quantize:
             raise SettingsError("no stage is to be quantised", fix="name at least one, or do without INT8")
         if self.strict and self.allow_drop:
             raise SettingsError("strict, and a drop is allowed whatever it is", fix="leave one of the two out")
         if self.strict and not (self.int8 and self.target in ("cpu", "any")):
             where = f"for target {self.target!r}" if self.int8 else "without INT8"
-            raise SettingsError(f"strict about the speed of INT8, {where}", allowed="with INT8, for target 'cpu'",
-                                fix="leave strict out")
+            raise SettingsError(
+                f"strict about the speed of INT8, {where}",
+                allowed="with INT8, for target 'cpu'",
+                fix="leave strict out",
+            )
         if self.qat_steps and not self.int8:
             raise SettingsError("a quantisation-aware finish without INT8", fix="ask for INT8, too")
         if self.fp16 and self.target == "cpu":
-            raise SettingsError("an FP16 variant for target 'cpu'", allowed="gpu, jetson, any",
-                                fix="processors are faster with INT8")
+            raise SettingsError(
+                "an FP16 variant for target 'cpu'", allowed="gpu, jetson, any", fix="processors are faster with INT8"
+            )
         made = ("fp32", *["fp16"] * self.fp16, *["int8"] * self.int8)
         if self.only is not None and self.only not in made:
-            raise SettingsError(f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix=f"make it, too: {self.only}")
-        unseen = "int8" if self.int8 and self.only in ("fp32", "fp16") else "fp16" if self.fp16 and self.only == "fp32" else None
+            raise SettingsError(
+                f"only {self.only!r} is to be shipped", allowed=", ".join(made), fix=f"make it, too: {self.only}"
+            )
+        unseen = (
+            "int8"
+            if self.int8 and self.only in ("fp32", "fp16")
+            else "fp16"
+            if self.fp16 and self.only == "fp32"
+            else None
+        )
         if unseen:
-            raise SettingsError(f"{unseen} is to be made, and only {self.only} to be shipped",
-                                fix=f"leave one of the two out: nobody would get what {unseen} takes minutes for")
+            raise SettingsError(
+                f"{unseen} is to be made, and only {self.only} to be shipped",
+                fix=f"leave one of the two out: nobody would get what {unseen} takes minutes for",
+            )

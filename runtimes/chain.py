@@ -1,7 +1,8 @@
 """The stages of a model as one runner, from windows to the model's answers.
 
-What a stage computes is kept flat: one row per frame, per group or per window, whatever stage it is of. A stage that runs more
-rarely than its source takes the rows of one of its own runs together, as one more axis behind the batch (``shape_at``).
+What a stage computes is kept flat: one row per frame, per group or per window, whatever stage it is of. A stage that
+runs more rarely than its source takes the rows of one of its own runs together, as one more axis behind the batch
+(``shape_at``).
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def feed_of(stage: Stage, pixels: Array | None, given: Mapping[str, Array]) -> A
     return feed
 
 
-def run_stages(stages: Sequence[Stage], runners: Sequence[Runner], pixels: Array | None,
-               given: Mapping[str, Array] | None = None) -> Arrays:
+def run_stages(
+    stages: Sequence[Stage], runners: Sequence[Runner], pixels: Array | None, given: Mapping[str, Array] | None = None
+) -> Arrays:
     """Run stages one behind the other, each once for all of its rows.
 
     Args:

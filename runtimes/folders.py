@@ -1,8 +1,8 @@
 """Where things are kept that can be made again, how much of them, and which of them may be believed.
 
-What lies in a cache is loaded: engines are code, and measurements decide. So a folder or a file counts only if nobody else can
-have put it there: it is no link, belongs to this user or to root, and neither its group nor others may write it. What vidrisk
-makes itself is for this user alone.
+What lies in a cache is loaded: engines are code, and measurements decide. So a folder or a file counts only if nobody
+else can have put it there: it is no link, belongs to this user or to root, and neither its group nor others may write
+it. What vidrisk makes itself is for this user alone.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class UntrustedError(PermissionError):
 
 def cache_folder() -> Path:
     """``$VIDRISK_CACHE``, or ``vidrisk`` under ``$XDG_CACHE_HOME`` (``~/.cache``). A user without a home has one under the folder
-    for temporary files, where somebody else may have planted a folder or a link of this name: ``check_private_folder`` refuses
-    it. A relative ``$XDG_CACHE_HOME`` does not count (XDG base directory specification).
+    for temporary files, where somebody else may have planted a folder or a link of this name: ``check_private_folder``
+    refuses it. A relative ``$XDG_CACHE_HOME`` does not count (XDG base directory specification).
     """
     own, shared = os.environ.get("VIDRISK_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
     if own:
@@ -53,7 +53,8 @@ def make_private_folder(folder: Path) -> None:
     """Make a folder of the cache, and those above it that are missing, for this user alone.
 
     Raises:
-        UntrustedError: it is there, or one of the cache above it, and somebody else may write it: nothing is made below it.
+        UntrustedError: it is there, or one of the cache above it, and somebody else may write it: nothing is made below
+            it.
         OSError: it cannot be made.
     """
     root, missing = cache_folder(), [path for path in (folder, *folder.parents) if not path.exists()]

@@ -3,8 +3,9 @@
     golden.zip      golden.json        what every variant has answered, of which graphs, at which temperatures
                     0.0.webp, 0.1.webp …   sample 0, its moments: decoded frames, lossless
 
-The bundle seals the file like its others. What is in it is checked all the same: whoever exchanges it may seal it again. Nothing
-is unpacked, nothing in it is compressed twice, and the contract says how many pictures there are and how large.
+The bundle seals the file like its others. What is in it is checked all the same: whoever exchanges it may seal it
+again. Nothing is unpacked, nothing in it is compressed twice, and the contract says how many pictures there are and how
+large.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ class Expected(Sealed):
 
 class Description(Sealed):
     """Attributes:
-        contract: digest of the model's contract.
-        runtime, engine: that answered, and its version.
+    contract: digest of the model's contract.
+    runtime, engine: that answered, and its version.
     """
 
     version: Literal[1] = 1
@@ -102,18 +103,22 @@ class Golden:
         return {target: np.asarray(rows, np.float32) for target, rows in self.told.variants[variant].logits.items()}
 
     def probabilities(self, variant: VariantName) -> dict[str, FloatArray]:
-        return {target: np.asarray(rows, np.float32) for target, rows in self.told.variants[variant].probabilities.items()}
+        return {
+            target: np.asarray(rows, np.float32) for target, rows in self.told.variants[variant].probabilities.items()
+        }
 
 
 def logit_errors(logits: FloatArray, expected: FloatArray, *, multi_label: bool = False) -> npt.NDArray[np.float64]:
     """Distance of each row from the expected one, as a share of the length that the expected ones have (root mean square).
 
-    What all logits of a row share says nothing, and is taken off first, unless any number of labels may hold. A row that is not
-    finite is 1 off: all of it.
+    What all logits of a row share says nothing, and is taken off first, unless any number of labels may hold. A row
+    that is not finite is 1 off: all of it.
     """
     is_finite = np.isfinite(logits).all(axis=1, keepdims=True)
-    found, wanted = (each - (0 if multi_label else each.mean(axis=1, keepdims=True))
-                     for each in (np.where(is_finite, logits, 0).astype(np.float64), expected.astype(np.float64)))
+    found, wanted = (
+        each - (0 if multi_label else each.mean(axis=1, keepdims=True))
+        for each in (np.where(is_finite, logits, 0).astype(np.float64), expected.astype(np.float64))
+    )
     length = np.sqrt(np.square(wanted).sum(axis=1).mean())
     errors = np.linalg.norm(found - wanted, axis=1) / max(length, np.finfo(np.float32).tiny)
     return np.where(is_finite.ravel(), errors, 1.0)
@@ -130,7 +135,9 @@ def webp_from_frame(frame: Frames) -> bytes:
     from PIL import Image  # only where golden samples are
 
     file = io.BytesIO()
-    Image.fromarray(frame).save(file, "WEBP", lossless=True, method=1)  # 4 saves 4 % in twice the time, 6 no more in fifty times
+    Image.fromarray(frame).save(
+        file, "WEBP", lossless=True, method=1
+    )  # 4 saves 4 % in twice the time, 6 no more in fifty times
     return file.getvalue()
 
 
@@ -213,13 +220,19 @@ def _described(bundle: Bundle, archive: zipfile.ZipFile) -> Description:
         first = error.errors()[0]
         raise _refusal(bundle, f"{DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if not bundle.contract.is_digest(told.contract):
-        raise AnswersDiffer(f"the golden samples in {bundle.root.name} are of another model: of the contract "
-                            f"{told.contract[:12]}…, not {bundle.contract.digest[:12]}…", fix=EXPORT_AGAIN)
+        raise AnswersDiffer(
+            f"the golden samples in {bundle.root.name} are of another model: of the contract "
+            f"{told.contract[:12]}…, not {bundle.contract.digest[:12]}…",
+            fix=EXPORT_AGAIN,
+        )
     if told.samples > most_samples(bundle.contract):
         raise _refusal(bundle, f"{told.samples} samples are more than {most_samples(bundle.contract)}")
     if set(told.variants) != set(bundle.manifest.variants):
-        raise AnswersDiffer(f"the golden samples in {bundle.root.name} are of another model: of the variants "
-                            f"{', '.join(told.variants)}, not {', '.join(bundle.manifest.variants)}", fix=EXPORT_AGAIN)
+        raise AnswersDiffer(
+            f"the golden samples in {bundle.root.name} are of another model: of the variants "
+            f"{', '.join(told.variants)}, not {', '.join(bundle.manifest.variants)}",
+            fix=EXPORT_AGAIN,
+        )
     for name, expected in told.variants.items():
         why = _why_not(expected, bundle.contract, told.samples)
         if why:
@@ -239,7 +252,9 @@ def _why_not(expected: Expected, contract: Contract, samples: int) -> str:
                 return f"{what} of {target.name} are not {samples} rows of {len(target.labels)}"
     for target in contract.targets:
         logits = np.asarray(expected.logits[target.name], np.float32)
-        said = probabilities_from_logits(logits, expected.temperature.get(target.name, 1.0), multi_label=target.multi_label)
+        said = probabilities_from_logits(
+            logits, expected.temperature.get(target.name, 1.0), multi_label=target.multi_label
+        )
         if not np.allclose(said, np.asarray(expected.probabilities[target.name]), rtol=0, atol=MAX_ROUNDING):
             return f"the probabilities of {target.name} are not those of its logits"
     return ""

@@ -19,11 +19,18 @@ KEPT_CONTROLS = frozenset("\t\n")
 def page_environment(folder: Path) -> jinja2.Environment:
     """Return an environment for the templates in ``folder``.
 
-    All values are escaped, and shown as ``visible_text``. ``inlined(name)`` is a style sheet or a script beside the templates, and
-    ``digest_of(name)`` its source for a Content-Security-Policy, so that the page needs no ``'unsafe-inline'`` for it.
+    All values are escaped, and shown as ``visible_text``. ``inlined(name)`` is a style sheet or a script beside the
+    templates, and ``digest_of(name)`` its source for a Content-Security-Policy, so that the page needs no
+    ``'unsafe-inline'`` for it.
     """
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True, finalize=_visible)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
+    )
 
     def inlined(name: str) -> Markup:
         return Markup((folder / name).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
 """In which precision the layers of a graph really run, in each engine's own account of what it executes.
 
-An engine may compute in another precision than the one that a graph was made for, and says nothing of it by itself. Counted is
-what multiplies: convolutions and matrix products, where time goes and rounding comes from. A product with packed weights counts by
-the width of these: they are what is rounded. In an engine of TensorRT, which fuses
+An engine may compute in another precision than the one that a graph was made for, and says nothing of it by itself.
+Counted is what multiplies: convolutions and matrix products, where time goes and rounding comes from. A product with
+packed weights counts by the width of these: they are what is rounded. In an engine of TensorRT, which fuses
 much into one layer, counted is every layer that does more than move data.
 """
 
@@ -21,9 +21,14 @@ MOVING = re.compile(r"reformat|noop|constant|shape|shuffle|copy", re.IGNORECASE)
 
 _PRODUCTS = re.compile(r"conv(?!ert)|matmul|gemm|fullyconnected|innerproduct|einsum|attention", re.IGNORECASE)
 # How engines write a type → the precision of a layer that takes it. The first that is found in a text counts.
-_NAMES = ((re.compile(r"bf16|bfloat16", re.IGNORECASE), "bfloat16"), (re.compile(r"u?int8|\b[iu]8\b", re.IGNORECASE), INT8),
-          (re.compile(r"fp16|float16|half|\bf16\b", re.IGNORECASE), FLOAT16), (re.compile(r"fp8|float8", re.IGNORECASE), "float8"),
-          (re.compile(r"int4|\b[iu]4\b", re.IGNORECASE), INT4), (re.compile(r"fp32|float|\bf32\b", re.IGNORECASE), FLOAT32))
+_NAMES = (
+    (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bfloat16"),
+    (re.compile(r"u?int8|\b[iu]8\b", re.IGNORECASE), INT8),
+    (re.compile(r"fp16|float16|half|\bf16\b", re.IGNORECASE), FLOAT16),
+    (re.compile(r"fp8|float8", re.IGNORECASE), "float8"),
+    (re.compile(r"int4|\b[iu]4\b", re.IGNORECASE), INT4),
+    (re.compile(r"fp32|float|\bf32\b", re.IGNORECASE), FLOAT32),
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Layers:
 
     def __str__(self) -> str:
         said = ", ".join(f"{name} {count}" for name, count in self.counts.items())
-        return f"{said}; not proved: {self.unproved}" if said and self.unproved else said or f"not proved: {self.unproved}"
+        return (
+            f"{said}; not proved: {self.unproved}" if said and self.unproved else said or f"not proved: {self.unproved}"
+        )
 
 
 def layers_from_counts(counts: Counter[str]) -> Layers:
@@ -96,8 +103,10 @@ def layers_from_openvino(operations: Iterable[Any]) -> Layers:
     counts: Counter[str] = Counter()
     for operation in operations:
         told = operation.get_rt_info()
-        kind, precision = ("" if key not in told else str(getattr(told[key], "value", told[key]))
-                           for key in ("layerType", "runtimePrecision"))
+        kind, precision = (
+            "" if key not in told else str(getattr(told[key], "value", told[key]))
+            for key in ("layerType", "runtimePrecision")
+        )
         if _PRODUCTS.search(kind):
             counts[_precision(precision)] += 1
     return layers_from_counts(counts)
@@ -111,11 +120,19 @@ def layers_from_inspection(text: str) -> Layers:
     """
     counts: Counter[str] = Counter()
     for layer in computing_layers(json.loads(text)):
-        types = [str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", ()) if isinstance(tensor, dict)]
-        found = [_precision(each) for each in types if "uint8" not in each.lower()]  # of a picture: weights and values have signs
+        types = [
+            str(tensor.get("Format/Datatype", "")) for tensor in layer.get("Inputs", ()) if isinstance(tensor, dict)
+        ]
+        found = [
+            _precision(each) for each in types if "uint8" not in each.lower()
+        ]  # of a picture: weights and values have signs
         if found:
             counts[INT8 if INT8 in found else found[0]] += 1
-    return layers_from_counts(counts) if counts else Layers(unproved="the engine lists no layers that compute, or only their names")
+    return (
+        layers_from_counts(counts)
+        if counts
+        else Layers(unproved="the engine lists no layers that compute, or only their names")
+    )
 
 
 def computing_layers(inspected: Mapping[str, Any]) -> list[Mapping[str, Any]]:

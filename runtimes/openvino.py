@@ -17,8 +17,8 @@ from vidrisk.runtimes.layers import Layers, layers_from_openvino
 from vidrisk.runtimes.processor import may_saturate
 from vidrisk.runtimes.runner import Array, Arrays, Runner
 
-# Of input per request: four frames of 224 x 224. A request's activations then stay in a core's cache, and all streams have
-# work until the end of a batch.
+# Of input per request: four frames of 224 x 224. A request's activations then stay in a core's cache, and all streams
+# have work until the end of a batch.
 REQUEST_BYTES = 600_000
 # Rows that are smaller (features, for a head) are not worth a request each.
 SMALL_ROW_BYTES = 1 << 16
@@ -28,14 +28,14 @@ EXACT_SUMS = {"LP_TRANSFORMS_MODE": "NO"}
 
 class OpenVinoRunner(Runner):
     """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput: a batch is cut into requests of a few rows and of one
-    fixed shape, which run side by side on a part of the cores each, instead of one request in which all cores wait for one
-    another. The last request of a batch is filled up with zeros. Fewer rows than a request holds run one by one on all cores,
-    until a whole one has come. Graphs are compiled when the first rows come. A graph whose inputs have first axes of several names
-    has no batch, and is run as it is.
+    fixed shape, which run side by side on a part of the cores each, instead of one request in which all cores wait for
+    one another. The last request of a batch is filled up with zeros. Fewer rows than a request holds run one by one on
+    all cores, until a whole one has come. Graphs are compiled when the first rows come. A graph whose inputs have first
+    axes of several names has no batch, and is run as it is.
 
-    The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would otherwise
-    take bfloat16 where the processor has it. Where its INT8 kernels may saturate (``processor``), a quantised graph is computed in
-    float32, rounded where the graph says so.
+    The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would
+    otherwise take bfloat16 where the processor has it. Where its INT8 kernels may saturate (``processor``), a quantised
+    graph is computed in float32, rounded where the graph says so.
 
     Args:
         path: the ONNX file.
@@ -46,11 +46,20 @@ class OpenVinoRunner(Runner):
 
     runtime = "openvino"
 
-    def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 threads: int | None = None, constants: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        threads: int | None = None,
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
         super().__init__(inputs, outputs, constants)
         self._core = shared_core()
-        self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} | (
+            {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        )
         if may_saturate(path):
             self._config |= EXACT_SUMS
         self._requests: dict[int | None, list[Any]] = {}  # by rows per request; None for any number
@@ -73,10 +82,10 @@ class OpenVinoRunner(Runner):
                 if step is None:
                     results[spec.name] = np.array(request.get_tensor(spec.name).data)
                     continue
-                part = request.get_tensor(spec.name).data[:rows - start]
+                part = request.get_tensor(spec.name).data[: rows - start]
                 if spec.name not in results:
                     results[spec.name] = np.empty((rows, *part.shape[1:]), part.dtype)
-                results[spec.name][start:start + len(part)] = part
+                results[spec.name][start : start + len(part)] = part
             running.popleft()
             return request
 
@@ -117,8 +126,10 @@ class OpenVinoRunner(Runner):
             except RuntimeError as error:
                 if not self._config.keys() & EXACT_SUMS.keys():
                     raise
-                raise RuntimeFailure("OpenVINO cannot compute this INT8 graph exactly on a processor without VNNI",
-                                     fix="use another runtime, such as onnxruntime") from error
+                raise RuntimeFailure(
+                    "OpenVINO cannot compute this INT8 graph exactly on a processor without VNNI",
+                    fix="use another runtime, such as onnxruntime",
+                ) from error
             count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
             self._requests[step] = [compiled.create_infer_request() for _ in range(count)]
         return self._requests[step]
@@ -142,8 +153,9 @@ class OpenVinoRunner(Runner):
 def shared_core() -> Any:
     """The one OpenVINO core of this process, which is never dropped.
 
-    Its CPU plugin gives the thread that loads it another stack for signals. A core that another thread drops (an encoder thread,
-    the garbage collector) takes that stack away with the thread still on it, and the next Ctrl-C is a segmentation fault.
+    Its CPU plugin gives the thread that loads it another stack for signals. A core that another thread drops (an
+    encoder thread, the garbage collector) takes that stack away with the thread still on it, and the next Ctrl-C is a
+    segmentation fault.
 
     Raises:
         MissingExtra, RuntimeFailure: OpenVINO is not installed, or does not load.
@@ -152,14 +164,16 @@ def shared_core() -> Any:
     try:
         return ov.Core()
     except Exception as error:
-        raise RuntimeFailure(f"OpenVINO does not start: {error}", fix="pip install --force-reinstall openvino") from error
+        raise RuntimeFailure(
+            f"OpenVINO does not start: {error}", fix="pip install --force-reinstall openvino"
+        ) from error
 
 
 def _part(array: Array, start: int, step: int | None) -> Array:
     """Rows of a request, contiguous; what the last one lacks is zero."""
-    part = np.ascontiguousarray(array[start:start + step] if step else array)
+    part = np.ascontiguousarray(array[start : start + step] if step else array)
     if step is None or len(part) == step:
         return part
     whole = np.zeros((step, *array.shape[1:]), array.dtype)
-    whole[:len(part)] = part
+    whole[: len(part)] = part
     return whole

@@ -29,8 +29,9 @@ PROVIDERS = {
     "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 GPU_FIX = "pip uninstall onnxruntime, then pip install 'vidrisk[gpu]'"
-# ONNX Runtime makes a floating-point bias int32 beside quantised weights, and computes that in the type of their scales: in FP16
-# the quotients overflow, and the graph computes nonsense (1.31). Graphs for processors bring their biases as int32.
+# ONNX Runtime makes a floating-point bias int32 beside quantised weights, and computes that in the type of their
+# scales: in FP16 the quotients overflow, and the graph computes nonsense (1.31). Graphs for processors bring their
+# biases as int32.
 UNSAFE_OPTIMIZERS = ["WeightBiasQuantization"]
 # Multiply uint8 by uint8, which is slower and does not saturate (``processor``).
 EXACT_SUMS = ("session.x64quantprecision", "1")
@@ -41,9 +42,10 @@ class OnnxRuntimeRunner(Runner):
     """Runs an ONNX file with ONNX Runtime, by the provider that the runtime's name says and no other: where ONNX Runtime would
     quietly take the processor instead of the GPU, this is an error.
 
-    With ``onnxruntime-cuda`` float32 is float32, not TF32, so that a variant computes what its name says. ``onnxruntime-tensorrt``
-    cannot promise as much: ONNX Runtime leaves the types to TensorRT, which is free to round every layer that it may round
-    any. It builds an engine when it first runs, without a word, and keeps it in the user's cache.
+    With ``onnxruntime-cuda`` float32 is float32, not TF32, so that a variant computes what its name says.
+    ``onnxruntime-tensorrt`` cannot promise as much: ONNX Runtime leaves the types to TensorRT, which is free to round
+    every layer that it may round any. It builds an engine when it first runs, without a word, and keeps it in the
+    user's cache.
 
     Args:
         path: the ONNX file. In ``<graph>.<variant>.onnx`` the variant says what TensorRT may round to.
@@ -55,8 +57,16 @@ class OnnxRuntimeRunner(Runner):
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 threads: int | None = None, runtime: str = "onnxruntime", constants: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        threads: int | None = None,
+        runtime: str = "onnxruntime",
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
         super().__init__(inputs, outputs, constants)
         self.runtime = runtime
         wanted = PROVIDERS[runtime]
@@ -70,8 +80,11 @@ class OnnxRuntimeRunner(Runner):
             _load_cuda(ort)
         self._session = self._opened()
         if wanted[0] not in self._session.get_providers():
-            raise RuntimeFailure(f"ONNX Runtime's {wanted[0]} does not load here: a library of CUDA, cuDNN or TensorRT is missing, "
-                                 "or of another version", fix="install what onnxruntime-gpu names, or use another runtime")
+            raise RuntimeFailure(
+                f"ONNX Runtime's {wanted[0]} does not load here: a library of CUDA, cuDNN or TensorRT is missing, "
+                "or of another version",
+                fix="install what onnxruntime-gpu names, or use another runtime",
+            )
 
     def _opened(self, profile: str = "") -> Any:
         """A session; with ``profile``, the beginning of a file's name, one that lists the kernels that it runs."""
@@ -84,14 +97,23 @@ class OnnxRuntimeRunner(Runner):
             session_options.enable_profiling, session_options.profile_file_prefix = True, profile
         providers = [(name, self._options(name, self._path)) for name in PROVIDERS[self.runtime]]
         try:
-            return self._ort.InferenceSession(str(self._path), session_options, providers=providers, enable_fallback=0,
-                                              disabled_optimizers=UNSAFE_OPTIMIZERS)
+            return self._ort.InferenceSession(
+                str(self._path),
+                session_options,
+                providers=providers,
+                enable_fallback=0,
+                disabled_optimizers=UNSAFE_OPTIMIZERS,
+            )
         except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
-            raise RuntimeFailure(f"ONNX Runtime cannot load {self._path.name}: {error}", fix="export the bundle again") from error
+            raise RuntimeFailure(
+                f"ONNX Runtime cannot load {self._path.name}: {error}", fix="export the bundle again"
+            ) from error
 
     def layers(self) -> Layers:
         """A second session runs one row for it."""
-        feed: dict[str, Array] = {spec.name: np.zeros([1, *map(int, spec.shape[1:])], spec.dtype) for spec in self.inputs}
+        feed: dict[str, Array] = {
+            spec.name: np.zeros([1, *map(int, spec.shape[1:])], spec.dtype) for spec in self.inputs
+        }
         feed |= self.constants
         with tempfile.TemporaryDirectory(prefix="vidrisk-profile-") as folder:
             session = self._opened(str(Path(folder) / "kernels"))
@@ -108,10 +130,12 @@ class OnnxRuntimeRunner(Runner):
         if provider != "TensorrtExecutionProvider":
             return {}
         variant = path.stem.rpartition(".")[2].partition("-")[0]
-        return {"trt_fp16_enable": str(int(variant in ("fp16", "int8", "mixed"))),
-                "trt_int8_enable": str(int(variant in ("int8", "mixed"))),
-                **_engine_cache_options(cache_folder() / "onnxruntime-tensorrt"),
-                **{f"trt_profile_{which}_shapes": ",".join(self._shape_texts(rows)) for which, rows in BATCHES.items()}}
+        return {
+            "trt_fp16_enable": str(int(variant in ("fp16", "int8", "mixed"))),
+            "trt_int8_enable": str(int(variant in ("int8", "mixed"))),
+            **_engine_cache_options(cache_folder() / "onnxruntime-tensorrt"),
+            **{f"trt_profile_{which}_shapes": ",".join(self._shape_texts(rows)) for which, rows in BATCHES.items()},
+        }
 
     def _shape_texts(self, rows: int) -> list[str]:
         shapes = {spec.name: (rows, *spec.shape[1:]) for spec in self.inputs}
@@ -140,8 +164,12 @@ def _engine_cache_options(folder: Path) -> dict[str, str]:
     except OSError as error:
         log.warning("TensorRT's engines are not kept, and built at every start: %s", error)
         return {}
-    return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(folder),
-            "trt_timing_cache_enable": "1", "trt_timing_cache_path": str(folder)}
+    return {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(folder),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(folder),
+    }
 
 
 def has_provider(runtime: str) -> bool:

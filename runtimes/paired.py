@@ -25,8 +25,9 @@ def mcnemar_p(lost: int, gained: int) -> float:
 def drop_interval_points(lost: int, gained: int, samples: int) -> tuple[float, float]:
     """95 % interval of the drop of an accuracy, from the paired table of right and wrong, in percentage points.
 
-    Adjusted Wald interval of Bonett & Price 2012, one sample added to either way of changing; like that of Agresti & Min 2005 it
-    does not shrink to nothing when no sample changed, and its coverage is nearer to 95 % (Fagerland et al. 2014).
+    Adjusted Wald interval of Bonett & Price 2012, one sample added to either way of changing; like that of Agresti &
+    Min 2005 it does not shrink to nothing when no sample changed, and its coverage is nearer to 95 % (Fagerland et al.
+    2014).
     """
     whole = samples + 2
     fewer, more = (lost + 1) / whole, (gained + 1) / whole
@@ -37,8 +38,8 @@ def drop_interval_points(lost: int, gained: int, samples: int) -> tuple[float, f
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Return the median of values with its 95 % interval, as (low, median, high).
 
-    The interval runs between two order statistics (Conover 1999, section 3.2), so it holds for any distribution. Five values or
-    fewer cannot give 95 %: the interval is then their whole range.
+    The interval runs between two order statistics (Conover 1999, section 3.2), so it holds for any distribution. Five
+    values or fewer cannot give 95 %: the interval is then their whole range.
     """
     ordered = np.sort(np.asarray(values, np.float64))
     count = len(ordered)

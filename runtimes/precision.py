@@ -76,8 +76,12 @@ def precision_drop(before: Floats, after: Floats, truth: Ints) -> PrecisionDrop:
     drops = drops[np.isfinite(drops)]
     low, high = np.quantile(drops, ((1 - SHARE) / 2, (1 + SHARE) / 2)) if len(drops) else (np.nan, np.nan)
     beyond = min(float((drops <= 0).mean()), float((drops >= 0).mean())) if len(drops) else 0.5
-    return PrecisionDrop(float(_resampled(before, truth, whole)[0]), float(_resampled(after, truth, whole)[0]),
-                         (100 * float(low), 100 * float(high)), min(1.0, 2 * max(beyond, 1 / RESAMPLES)))
+    return PrecisionDrop(
+        float(_resampled(before, truth, whole)[0]),
+        float(_resampled(after, truth, whole)[0]),
+        (100 * float(low), 100 * float(high)),
+        min(1.0, 2 * max(beyond, 1 / RESAMPLES)),
+    )
 
 
 def _weights(samples: int) -> npt.NDArray[np.float64]:

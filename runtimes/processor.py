@@ -1,8 +1,9 @@
 """What the integer instructions of this machine's processor compute exactly.
 
-x86 multiplies 8-bit integers in pairs. With VNNI (or AMX) the sums are 32 bits wide. Without it they are 16 bits wide and saturate:
-255 x 127 x 2 does not fit. A graph in INT8 then gives other answers than it does on any other processor, without an error. Weights
-of 7 bits fit; for others a runner has to choose slower instructions (``OnnxRuntimeRunner``, ``OpenVinoRunner``).
+x86 multiplies 8-bit integers in pairs. With VNNI (or AMX) the sums are 32 bits wide. Without it they are 16 bits wide
+and saturate: 255 x 127 x 2 does not fit. A graph in INT8 then gives other answers than it does on any other processor,
+without an error. Weights of 7 bits fit; for others a runner has to choose slower instructions (``OnnxRuntimeRunner``,
+``OpenVinoRunner``).
 
 Source: oneDNN, "Nuances of int8 computations".
 """

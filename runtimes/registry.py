@@ -1,9 +1,9 @@
 """The runtimes by name: how each opens a graph's file, whether it can work here, and which version it is.
 
-    onnxruntime, openvino       on the processor
-    tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.runtimes.tensorrt.build.engines builds once
-    onnxruntime-cuda            on an NVIDIA GPU, with kernels of ONNX Runtime's own
-    onnxruntime-tensorrt        TensorRT as ONNX Runtime uses it; it rounds as it likes, so ``auto`` leaves it out
+onnxruntime, openvino       on the processor
+tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.runtimes.tensorrt.build.engines builds once
+onnxruntime-cuda            on an NVIDIA GPU, with kernels of ONNX Runtime's own
+onnxruntime-tensorrt        TensorRT as ONNX Runtime uses it; it rounds as it likes, so ``auto`` leaves it out
 """
 
 from __future__ import annotations
@@ -28,13 +28,26 @@ from vidrisk.runtimes.tensorrt.api import Kind, installed_kinds, open_api
 class OpenFile(Protocol):
     """Opens an ONNX file whose tensors are known. Inputs that are among ``constants`` are fed by the runner itself."""
 
-    def __call__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 threads: int | None = None, constants: Mapping[str, Array] | None = None) -> Runner: ...
+    def __call__(
+        self,
+        path: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        threads: int | None = None,
+        constants: Mapping[str, Array] | None = None,
+    ) -> Runner: ...
 
 
 def _tensorrt(kind: Kind) -> OpenFile:
-    def opened(path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *, threads: int | None = None,
-               constants: Mapping[str, Array] | None = None) -> Runner:
+    def opened(
+        path: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        threads: int | None = None,
+        constants: Mapping[str, Array] | None = None,
+    ) -> Runner:
         from vidrisk.runtimes.tensorrt.runner import TensorRtRunner  # only where there is a GPU
 
         return TensorRtRunner(path, inputs, outputs, kind=kind, constants=constants)
@@ -50,7 +63,10 @@ BUNDLE_RUNTIMES: dict[str, OpenFile] = {
     "onnxruntime-cuda": partial(OnnxRuntimeRunner, runtime="onnxruntime-cuda"),
     "onnxruntime-tensorrt": partial(OnnxRuntimeRunner, runtime="onnxruntime-tensorrt"),
 }
-ENGINE_KINDS: dict[str, Kind] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt-rtx"}  # runtimes that need an engine first
+ENGINE_KINDS: dict[str, Kind] = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+}  # runtimes that need an engine first
 GPU_RUNTIMES = (*ENGINE_KINDS, "onnxruntime-cuda", "onnxruntime-tensorrt")
 
 
@@ -101,7 +117,9 @@ def check_runtime(runtime: str) -> None:
         raise SettingsError(f"runtime {runtime!r} cannot run a bundle", allowed=", ".join(BUNDLE_RUNTIMES))
 
 
-def pairs_for(bundle: Bundle, runtimes: Iterable[str], variants: str | Sequence[VariantName]) -> list[tuple[str, VariantName]]:
+def pairs_for(
+    bundle: Bundle, runtimes: Iterable[str], variants: str | Sequence[VariantName]
+) -> list[tuple[str, VariantName]]:
     """Pair runtimes with the variants of a bundle that are made for them.
 
     Args:
@@ -124,8 +142,10 @@ def pairs_for(bundle: Bundle, runtimes: Iterable[str], variants: str | Sequence[
         pairs = [(runtime, name) for runtime in runtimes for name in variants if fits(known[name].engines, runtime)]
     if not pairs:
         asked = variants if isinstance(variants, str) else ", ".join(variants)
-        raise BundleError(f"{bundle.root.name} has {asked}, and nothing of it is made for {', '.join(runtimes)}",
-                          allowed=", ".join(f"{name} for {of.engines} engines" for name, of in known.items()))
+        raise BundleError(
+            f"{bundle.root.name} has {asked}, and nothing of it is made for {', '.join(runtimes)}",
+            allowed=", ".join(f"{name} for {of.engines} engines" for name, of in known.items()),
+        )
     return pairs
 
 

@@ -1,7 +1,7 @@
 """The one seam to every engine: numpy in, numpy out, checked against the specs on both sides.
 
-    with open_runner(bundle, "encoder", runtime="openvino", variant="int8") as encoder:
-        features = encoder.infer({"frames": frames})["features"]
+with open_runner(bundle, "encoder", runtime="openvino", variant="int8") as encoder:
+    features = encoder.infer({"frames": frames})["features"]
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class Runner(ABC):
     engine_file: str = ""
     reuses_outputs: bool = False
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
-                 constants: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], constants: Mapping[str, Array] | None = None
+    ) -> None:
         """
         Args:
             inputs, outputs: of the graph.
@@ -78,7 +79,10 @@ class Runner(ABC):
         axes: dict[str, int] = {}
         for spec in self.inputs:
             spec.check(feed[spec.name], axes)
-        shapes = {spec.name: [axes.get(axis, 1) if isinstance(axis, str) else axis for axis in spec.shape] for spec in self.outputs}
+        shapes = {
+            spec.name: [axes.get(axis, 1) if isinstance(axis, str) else axis for axis in spec.shape]
+            for spec in self.outputs
+        }
         if all(0 in shape for shape in shapes.values()):  # not every engine takes no rows
             return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self.outputs}
         result = self._infer({**feed, **self.constants} if self.constants else feed)
@@ -120,8 +124,13 @@ class FakeRunner(Runner):
 
     runtime = "fake"
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
-                 function: Callable[[Mapping[str, Array]], Arrays], constants: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        function: Callable[[Mapping[str, Array]], Arrays],
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
         super().__init__(inputs, outputs, constants)
         self._function = function
 

@@ -1,7 +1,7 @@
 """Opening a bundle's graphs, and choosing the runtime and variant that are fastest here, by measuring them once.
 
-The choice is kept in the user's cache folder under the bundle's digest and a description of the machine, so that a second
-start costs nothing and a changed bundle, engine version or thread count measures again.
+The choice is kept in the user's cache folder under the bundle's digest and a description of the machine, so that a
+second start costs nothing and a changed bundle, engine version or thread count measures again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.contract.stages import Stage
 from vidrisk.runtimes.folders import cache_folder, is_private_folder, make_private_folder, open_private, write_private
 from vidrisk.runtimes.gpu import visible_gpu
-from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, GPU_RUNTIMES, check_runtime, engine_version, exact_runtimes, pairs_for
+from vidrisk.runtimes.registry import (
+    BUNDLE_RUNTIMES,
+    GPU_RUNTIMES,
+    check_runtime,
+    engine_version,
+    exact_runtimes,
+    pairs_for,
+)
 from vidrisk.runtimes.runner import Arrays, Runner
 from vidrisk.runtimes.timing import seconds_in_turns
 
@@ -46,7 +53,9 @@ class Choice:
     ms_per_frame: float | None = None
 
 
-def open_runner(bundle: Bundle, stage: str, *, runtime: str, variant: VariantName, threads: int | None = None) -> Runner:
+def open_runner(
+    bundle: Bundle, stage: str, *, runtime: str, variant: VariantName, threads: int | None = None
+) -> Runner:
     """Open the graph of one stage of a bundle, with its constants.
 
     Raises:
@@ -57,12 +66,23 @@ def open_runner(bundle: Bundle, stage: str, *, runtime: str, variant: VariantNam
     check_runtime(runtime)
     described = bundle.manifest.stage(stage)
     every = bundle.constants() if described.constants else {}
-    return BUNDLE_RUNTIMES[runtime](bundle.path(stage, variant), described.inputs, described.outputs, threads=threads,
-                                    constants={name: every[name] for name in described.constants})
+    return BUNDLE_RUNTIMES[runtime](
+        bundle.path(stage, variant),
+        described.inputs,
+        described.outputs,
+        threads=threads,
+        constants={name: every[name] for name in described.constants},
+    )
 
 
-def choose(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
-           opened: OpenGraph = open_runner) -> Choice:
+def choose(
+    bundle: Bundle,
+    *,
+    runtime: str = "auto",
+    variant: str = "auto",
+    threads: int | None = None,
+    opened: OpenGraph = open_runner,
+) -> Choice:
     """Settle ``auto``: the fastest installed runtime and passed variant, as measured on this machine for this bundle.
 
     Args:
@@ -108,8 +128,9 @@ def _worthwhile(variants: Sequence[VariantName], runtime: str) -> tuple[VariantN
     return tuple(v for v in variants if v != slower or not {"fp32", "fp16"} <= set(variants))
 
 
-def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
-           opened: OpenGraph = open_runner) -> list[Choice]:
+def ranked(
+    bundle: Bundle, candidates: list[Choice], threads: int | None = None, opened: OpenGraph = open_runner
+) -> list[Choice]:
     """Time every candidate on the same noise, in turns so that a busy moment hits all alike: all stages on whole windows, or only
     the stage that nearly all multiplications are in.
 
@@ -128,9 +149,14 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
         feed: Arrays = {}
         for candidate in candidates:
             try:
-                of_stages = [stack.enter_context(
-                    opened(bundle, stage.name, runtime=candidate.runtime, variant=candidate.variant, threads=threads))
-                    for stage in stages]
+                of_stages = [
+                    stack.enter_context(
+                        opened(
+                            bundle, stage.name, runtime=candidate.runtime, variant=candidate.variant, threads=threads
+                        )
+                    )
+                    for stage in stages
+                ]
                 runner = of_stages[0] if len(stages) == 1 else stack.enter_context(chained(stages, of_stages, frames))
                 feed = feed or _noise(runner, rows)
                 runner.infer(feed)  # some fail only now
@@ -153,7 +179,11 @@ def ranked(bundle: Bundle, candidates: list[Choice], threads: int | None = None,
 def _timed_stages(bundle: Bundle) -> tuple[Stage, ...]:
     """All stages; or the one that has so large a share of a window's multiplications that the others are nothing beside it."""
     frames = bundle.contract.frames
-    macs = {stage.name: stage.macs * (frames // frames_of(stage, frames)) for stage in bundle.stages if stage.macs is not None}
+    macs = {
+        stage.name: stage.macs * (frames // frames_of(stage, frames))
+        for stage in bundle.stages
+        if stage.macs is not None
+    }
     for stage in bundle.stages:
         if len(macs) == len(bundle.stages) and macs[stage.name] >= WEIGHTY * sum(macs.values()):
             return (stage,)
@@ -167,15 +197,20 @@ def _noise(runner: Runner, rows: int) -> Arrays:
     for spec in runner.inputs:
         shape = (rows, *map(int, spec.shape[1:]))
         whole = np.issubdtype(np.dtype(spec.dtype), np.integer)
-        feed[spec.name] = rng.integers(0, 256 if spec.dtype == "uint8" else 2, shape, np.dtype(spec.dtype)) if whole \
+        feed[spec.name] = (
+            rng.integers(0, 256 if spec.dtype == "uint8" else 2, shape, np.dtype(spec.dtype))
+            if whole
             else rng.standard_normal(shape, np.float32).astype(spec.dtype)
+        )
     return feed
 
 
 def _choice_key(bundle: Bundle, candidates: list[Choice], threads: int | None) -> str:
     versions = {c.runtime: engine_version(c.runtime) for c in candidates}
     machine = (platform.machine(), platform.node(), os.cpu_count(), visible_gpu(), threads)
-    described = json.dumps([bundle.digest, [(c.runtime, c.variant) for c in candidates], versions, machine], sort_keys=True)
+    described = json.dumps(
+        [bundle.digest, [(c.runtime, c.variant) for c in candidates], versions, machine], sort_keys=True
+    )
     return hashlib.sha256(described.encode()).hexdigest()[:32]
 
 
@@ -196,4 +231,6 @@ def _write_choice(path: Path, choice: Choice) -> None:
         with write_private(path) as file:
             file.write(json.dumps(asdict(choice)).encode())
     except OSError as error:
-        log.info("the measured choice is not kept: %s", error)  # a read-only home costs a measurement per start, no more
+        log.info(
+            "the measured choice is not kept: %s", error
+        )  # a read-only home costs a measurement per start, no more

@@ -29,8 +29,10 @@ def share_interval(successes: int, trials: int) -> tuple[float, float]:
 def beta_interval(a: int, b: int, outside: float = 0.1) -> tuple[float, float]:
     """Return the interval that Beta(a, b) leaves with probability ``outside``, half of it on either side.
 
-    For whole ``a`` and ``b`` from 1: at most x with the probability of ``a`` or more successes in ``a + b - 1`` trials at rate x.
+    For whole ``a`` and ``b`` from 1: at most x with the probability of ``a`` or more successes in ``a + b - 1`` trials
+    at rate x.
     """
+
     def quantile(probability: float) -> float:
         low, high = 0.0, 1.0
         for _ in range(HALVINGS):

@@ -1,11 +1,11 @@
 """Silence what imported libraries report about their users.
 
-    openvino, nncf              an event to Google Analytics for every import; a client id in the user's home
-    onnxruntime                 sessions and models to Microsoft, in late versions (1.32) on Linux, too; what was not sent yet
-                                lies in ``~/.cache/Microsoft``. ``disable_telemetry_events`` does not stop it; the variable
-                                does, set before the import
-    huggingface_hub and its     the library and its version with every request, and usage events
-    users (transformers, peft)
+openvino, nncf              an event to Google Analytics for every import; a client id in the user's home
+onnxruntime                 sessions and models to Microsoft, in late versions (1.32) on Linux, too; what was not sent
+                            yet lies in ``~/.cache/Microsoft``. ``disable_telemetry_events`` does not stop it; the
+                            variable does, set before the import
+huggingface_hub and its     the library and its version with every request, and usage events
+users (transformers, peft)
 """
 
 from __future__ import annotations

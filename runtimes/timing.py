@@ -20,8 +20,8 @@ def seconds_in_turns(runners: Mapping[Key, Runner], feed: Mapping[str, Array], r
 def turns_of(runners: Mapping[Key, Runner], feed: Mapping[str, Array], rounds: int) -> dict[Key, list[float]]:
     """Time one call per runner and round, and return the seconds: values at one place are of the same round, so they are pairs.
 
-    In each turn a runner is called twice, and the second call counts: during the first one the threads of the runner before
-    still spin, waiting for more work. A first round does not count at all: engines compile and allocate in it.
+    In each turn a runner is called twice, and the second call counts: during the first one the threads of the runner
+    before still spin, waiting for more work. A first round does not count at all: engines compile and allocate in it.
 
     Raises:
         RuntimeFailure: an engine failed.

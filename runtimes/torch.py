@@ -20,8 +20,13 @@ class TorchRunner(Runner):
 
     runtime = "torch"
 
-    def __init__(self, module: nn.Module, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
-                 constants: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        constants: Mapping[str, Array] | None = None,
+    ) -> None:
         """
         Args:
             inputs, outputs: of the module, in the order of its arguments and of what it returns.
@@ -45,5 +50,7 @@ class TorchRunner(Runner):
             raise RuntimeFailure(f"torch failed: {error}") from error
         arrays = result if isinstance(result, tuple) else (result,)
         # Floats become what the spec says: a module in bfloat16, which numpy does not have, answers in float32.
-        return {spec.name: (tensor.to(getattr(torch, spec.dtype)) if tensor.is_floating_point() else tensor).cpu().numpy()
-                for spec, tensor in zip(self.outputs, arrays, strict=True)}
+        return {
+            spec.name: (tensor.to(getattr(torch, spec.dtype)) if tensor.is_floating_point() else tensor).cpu().numpy()
+            for spec, tensor in zip(self.outputs, arrays, strict=True)
+        }

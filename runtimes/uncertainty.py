@@ -1,15 +1,19 @@
 """When an answer is uncertain: the one rule, for the export that fits its thresholds and for everything that applies them.
 
-Split conformal prediction gives every label a threshold. The *set* of an input holds the labels whose probability reaches
-theirs: those that cannot be excluded. The answer, the most probable label, is certain where it alone is in the set. No label in
-it: the model is less sure of every label than it usually is of the true one; two or more: undecided between them; another one
-alone: no support for the answer. So a model that is right more often than the coverage asked is uncertain of about the rest.
+Split conformal prediction gives every label a threshold. The *set* of an input holds the labels whose probability
+reaches
+theirs: those that cannot be excluded. The answer, the most probable label, is certain where it alone is in the set. No
+    label in
+it: the model is less sure of every label than it usually is of the true one; two or more: undecided between them;
+    another one
+alone: no support for the answer. So a model that is right more often than the coverage asked is uncertain of about the
+    rest.
 
-Two words, the same everywhere: *coverage* is the share of inputs whose true label lies in their set, *kept* the share of inputs
-with a certain answer. (Papers on risk–coverage curves call the latter coverage, too.)
+Two words, the same everywhere: *coverage* is the share of inputs whose true label lies in their set, *kept* the share
+of inputs with a certain answer. (Papers on risk–coverage curves call the latter coverage, too.)
 
-Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005. Sadinle, Lei & Wasserman, Least ambiguous set-valued
-classifiers with bounded error levels, JASA 2019.
+Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005. Sadinle, Lei & Wasserman, Least ambiguous
+set-valued classifiers with bounded error levels, JASA 2019.
 """
 
 from __future__ import annotations
@@ -92,8 +96,8 @@ def doubtful_targets(candidates: Mapping[str, Sequence[str]], answers: Mapping[s
 def is_uncertain(candidates: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> bool | None:
     """Tell whether any target's answer is uncertain; None where no target has thresholds.
 
-    Any: a prediction is read and acted on as a whole, so a sure defect of an unsure level is no sure prediction. A target without
-    thresholds has no say; ``Uncertainty.reasons`` tells of it. Arguments as of ``doubtful_targets``.
+    Any: a prediction is read and acted on as a whole, so a sure defect of an unsure level is no sure prediction. A
+    target without thresholds has no say; ``Uncertainty.reasons`` tells of it. Arguments as of ``doubtful_targets``.
     """
     return bool(doubtful_targets(candidates, answers)) if candidates else None
 

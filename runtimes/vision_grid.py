@@ -1,7 +1,7 @@
 """Inputs of a vision tower with a dynamic grid: patches of frames, and the indices that follow from the grids.
 
-For the towers of Qwen2.5-VL and Qwen3-VL. A copy of this file lies beside each exported tower: it imports numpy alone, and a wrong
-argument is a ``ValueError`` of one line.
+For the towers of Qwen2.5-VL and Qwen3-VL. A copy of this file lies beside each exported tower: it imports numpy alone,
+and a wrong argument is a ``ValueError`` of one line.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def vision_inputs_from_grid(grid_thw: npt.ArrayLike, *, merge: int, window: int = 0, table: int = 0) -> dict[str, Array]:
+def vision_inputs_from_grid(
+    grid_thw: npt.ArrayLike, *, merge: int, window: int = 0, table: int = 0
+) -> dict[str, Array]:
     """Compute the index inputs of a tower, by the names of transformers.
 
     Args:
-        grid_thw: ``(images, 3)``, of each image or video in turn: moments, and rows and columns of patches. An image is one moment.
+        grid_thw: ``(images, 3)``, of each image or video in turn: moments, and rows and columns of patches. An image is
+            one moment.
         merge: patches on a side of a merged token.
         window: merged tokens on a side of an attention window; 0 where the tower has no windows.
         table: entries on a side of the table of position embeddings; 0 where the tower has no table.
@@ -27,19 +30,23 @@ def vision_inputs_from_grid(grid_thw: npt.ArrayLike, *, merge: int, window: int 
     Returns:
         position_ids: row and column of each patch, ``int64 (patches, 2)``.
         cu_seqlens: patches before each segment, and their number, ``int64 (segments + 1,)``: a segment is one moment.
-        window_index: of merged tokens in the order of windows, their place in the order of the input, ``int64 (tokens,)``.
+        window_index: of merged tokens in the order of windows, their place in the order of the input, ``int64
+            (tokens,)``.
         cu_window_seqlens: as ``cu_seqlens``, of windows, ``int64 (windows + 1,)``.
-        interp_indices, interp_weights: the four entries of the table around each patch, ``int64 (patches, 4)``, and their shares,
-            ``float32 (patches, 4)``.
+        interp_indices, interp_weights: the four entries of the table around each patch, ``int64 (patches, 4)``, and
+            their shares, ``float32 (patches, 4)``.
 
     Raises:
         ValueError: a grid that is no whole number of merged tokens.
     """
     grids = _checked(grid_thw, merge)
     segments = np.concatenate([np.repeat(height * width, moments) for moments, height, width in grids])
-    inputs = {"position_ids": np.concatenate([np.tile(np.stack(_places(height, width, merge), axis=1), (moments, 1))
-                                              for moments, height, width in grids]),
-              "cu_seqlens": _ends(segments)}
+    inputs = {
+        "position_ids": np.concatenate(
+            [np.tile(np.stack(_places(height, width, merge), axis=1), (moments, 1)) for moments, height, width in grids]
+        ),
+        "cu_seqlens": _ends(segments),
+    }
     if window:
         order, lengths, begin = [], [], 0
         for moments, height, width in grids:
@@ -58,13 +65,16 @@ def vision_inputs_from_grid(grid_thw: npt.ArrayLike, *, merge: int, window: int 
             indices = (low[:, :, None] * table + left[:, None]).reshape(-1, 4)
             shares = (low_share[:, :, None] * left_share[:, None]).reshape(-1, 4)
             found.append([np.tile(each, (moments, 1)) for each in (indices, shares)])
-        inputs |= {name: np.concatenate(each) for name, each in zip(("interp_indices", "interp_weights"), zip(*found, strict=True),
-                                                                    strict=True)}
+        inputs |= {
+            name: np.concatenate(each)
+            for name, each in zip(("interp_indices", "interp_weights"), zip(*found, strict=True), strict=True)
+        }
     return inputs
 
 
-def patches_from_frames(frames: Array, *, patch: int, merge: int, frames_per_patch: int, mean: Sequence[float],
-                        std: Sequence[float]) -> tuple[Array, tuple[int, int, int]]:
+def patches_from_frames(
+    frames: Array, *, patch: int, merge: int, frames_per_patch: int, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Array, tuple[int, int, int]]:
     """Cut a video or an image into patches, as the model's processor does.
 
     Args:
@@ -82,10 +92,17 @@ def patches_from_frames(frames: Array, *, patch: int, merge: int, frames_per_pat
     """
     frames = frames[None] if frames.ndim == 3 else frames
     side = patch * merge
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size or any(
-            length % side for length in frames.shape[1:3]):
-        raise ValueError(f"frames are {frames.dtype} {frames.shape}; allowed: uint8 (T, H, W, 3) with H and W multiples of {side}; "
-                         "fix: resize them first")
+    if (
+        frames.dtype != np.uint8
+        or frames.ndim != 4
+        or frames.shape[-1] != 3
+        or not frames.size
+        or any(length % side for length in frames.shape[1:3])
+    ):
+        raise ValueError(
+            f"frames are {frames.dtype} {frames.shape}; allowed: uint8 (T, H, W, 3) with H and W multiples of {side}; "
+            "fix: resize them first"
+        )
     missing = -len(frames) % frames_per_patch
     frames = np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
     pixels = (frames.astype(np.float32) / np.float32(255) - np.array(mean, np.float32)) / np.array(std, np.float32)
@@ -99,18 +116,24 @@ def patches_from_frames(frames: Array, *, patch: int, merge: int, frames_per_pat
 def _checked(grid_thw: npt.ArrayLike, merge: int) -> list[tuple[int, int, int]]:
     grid = np.asarray(grid_thw)
     if grid.ndim != 2 or grid.shape[-1] != 3 or not len(grid) or grid.dtype.kind not in "iu" or grid.min() < 1:
-        raise ValueError(f"a grid of {grid.dtype} {grid.shape}; allowed: positive integers (images, 3): moments, rows, columns; "
-                         "fix: give image_grid_thw or video_grid_thw of the processor")
+        raise ValueError(
+            f"a grid of {grid.dtype} {grid.shape}; allowed: positive integers (images, 3): moments, rows, columns; "
+            "fix: give image_grid_thw or video_grid_thw of the processor"
+        )
     if (grid[:, 1:] % merge).any():
         wrong = next(row for row in grid.tolist() if row[1] % merge or row[2] % merge)
-        raise ValueError(f"a grid of {wrong[1]} x {wrong[2]} patches; allowed: multiples of {merge}; "
-                         "fix: resize frames so that rows and columns of patches can be merged")
+        raise ValueError(
+            f"a grid of {wrong[1]} x {wrong[2]} patches; allowed: multiples of {merge}; "
+            "fix: resize frames so that rows and columns of patches can be merged"
+        )
     return [(int(moments), int(height), int(width)) for moments, height, width in grid.tolist()]
 
 
 def _places(height: int, width: int, merge: int) -> tuple[Array, Array]:
     """Rows and columns of patches, in the order of merged tokens: those of one token are neighbours."""
-    order = np.arange(height * width).reshape(height // merge, merge, width // merge, merge).transpose(0, 2, 1, 3).ravel()
+    order = (
+        np.arange(height * width).reshape(height // merge, merge, width // merge, merge).transpose(0, 2, 1, 3).ravel()
+    )
     return order // width, order % width
 
 
@@ -122,7 +145,7 @@ def _windows(tokens: Array, window: int) -> Iterator[Array]:
     """Yield the tokens of each window, row by row of windows; those at the rim are smaller."""
     for row in range(0, tokens.shape[0], window):
         for column in range(0, tokens.shape[1], window):
-            yield tokens[row:row + window, column:column + window].ravel()
+            yield tokens[row : row + window, column : column + window].ravel()
 
 
 def _taps(places: Array, length: int, side: int) -> tuple[Array, Array]:

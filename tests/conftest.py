@@ -162,7 +162,9 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
 
 
 @pytest.fixture(scope="session")
-def exported_encoder(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def exported_encoder(
+    adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Any]:
     """Family → its merged encoder and the ONNX file of it. One export each: the exporter takes seconds every time."""
     folder = tmp_path_factory.mktemp("encoders")
 
@@ -244,8 +246,8 @@ def take_one_thread_of_openvino() -> None:
 def remember_exports() -> None:
     """Let torch convert equal modules once: the exporter takes three seconds for four layers, and tests export the same ones often.
 
-    Modules are equal when all that they are made of is: classes, settings, weights. What is remembered is the graph that the
-    exporter gave; everybody gets one of their own.
+    Modules are equal when all that they are made of is: classes, settings, weights. What is remembered is the graph
+    that the exporter gave; everybody gets one of their own.
     """
     import onnx
     import onnx_ir

@@ -26,6 +26,13 @@ NOT_EVERYWHERE = {"nncf"}  # of the extra bench, which tests do without
 
 def test_every_benchmark_can_be_imported(tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); ALLOWED = {NOT_EVERYWHERE!r}" + IMPORT_ALL],
-        capture_output=True, text=True, cwd=tmp_path)
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); ALLOWED = {NOT_EVERYWHERE!r}" + IMPORT_ALL,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr[-2000:]

@@ -12,9 +12,20 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PAGES = README + "".join((REPOSITORY / "docs" / name).read_text(encoding="utf-8") for name in (
-    "architecture.md", "distributed-training.md", "foreign.md", "labels.md", "python.md", "skewed-data.md", "text.md",
-    "training.md", "vlm.md"))
+PAGES = README + "".join(
+    (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+    for name in (
+        "architecture.md",
+        "distributed-training.md",
+        "foreign.md",
+        "labels.md",
+        "python.md",
+        "skewed-data.md",
+        "text.md",
+        "training.md",
+        "vlm.md",
+    )
+)
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 
@@ -74,7 +85,12 @@ def test_paths_and_links_lead_somewhere(document: str) -> None:
 
 
 def test_options_that_the_readme_names_exist() -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README)) - {"--check", "--runs", "--data", "--work"}  # of the benchmarks
+    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README)) - {
+        "--check",
+        "--runs",
+        "--data",
+        "--work",
+    }  # of the benchmarks
     offered = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "vidrisk" / "cli").glob("*.py"))
     by_name = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", offered, re.MULTILINE)}
     assert named and named <= by_name | set(re.findall(r'"(--[\w-]+)"', offered))

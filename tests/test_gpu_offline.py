@@ -41,16 +41,26 @@ def benchmarks() -> Iterator[SimpleNamespace]:
 
 
 def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["sh", str(SCRIPT), *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHON": sys.executable, **environment})
+    return subprocess.run(
+        ["sh", str(SCRIPT), *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+    )
 
 
 @pytest.mark.slow(minutes=5)
 def test_a_dry_run_runs_every_step_and_keeps_what_it_finds(tmp_path: Path, benchmarks: SimpleNamespace) -> None:
     end = run("--dry-run", tmp_path / "out", GPU_FAMILIES="vit")
-    told = {step.name: json.loads((tmp_path / "out" / f"{step.name}.json").read_text(encoding="utf-8"))
-            for step in benchmarks.gpu_steps.STEPS}
-    assert {name: (one["state"], one.get("error")) for name, one in told.items()} == dict.fromkeys(told, ("ok", None)), end.stdout
+    told = {
+        step.name: json.loads((tmp_path / "out" / f"{step.name}.json").read_text(encoding="utf-8"))
+        for step in benchmarks.gpu_steps.STEPS
+    }
+    assert {name: (one["state"], one.get("error")) for name, one in told.items()} == dict.fromkeys(
+        told, ("ok", None)
+    ), end.stdout
     assert end.returncode == 0 and "(a dry run: no figure in it is one of a GPU)" in end.stdout
     assert all(one["fake"] and one["headline"] for one in told.values())
     assert told["first"]["machine"]["gpu"] == "Fake GPU" and told["first"]["result"]["runtimes"]["tensorrt"]["equal"]
@@ -71,13 +81,17 @@ def test_a_dry_run_runs_every_step_and_keeps_what_it_finds(tmp_path: Path, bench
     assert min(cosine for of_stage in vlm["cosine"].values() for cosine in of_stage.values()) > 0.99
     served = told["server"]["result"]
     has_server = all(is_installed(name) for name in ("fastapi", "uvicorn", "openai"))
-    assert not served["missing"] and {*served["servers"].get("transformers", ())} == ({"1", "8", "32"} if has_server else set())
+    assert not served["missing"] and {*served["servers"].get("transformers", ())} == (
+        {"1", "8", "32"} if has_server else set()
+    )
     assert set(told["tests"]["result"]["tests"].values()) == {"skipped" if visible_gpu() is None else "passed"}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert [one["step"] for one in summary["steps"]] == list(told)
 
 
-def test_the_steps_are_those_of_the_benchmark_and_fit_into_ten_minutes_with_what_matters(benchmarks: SimpleNamespace) -> None:
+def test_the_steps_are_those_of_the_benchmark_and_fit_into_ten_minutes_with_what_matters(
+    benchmarks: SimpleNamespace,
+) -> None:
     steps = benchmarks.gpu_steps.STEPS
     assert [step.name for step in steps] == list(benchmarks.gpu.STEPS)
     without = {step.__name__ for step in benchmarks.gpu.WITHOUT_GPU}
@@ -96,20 +110,28 @@ def steps_of(benchmarks: SimpleNamespace, tmp_path: Path) -> Callable[..., dict[
 
     def run_them(programs: dict[str, str], *, seconds: float = 60, limit_s: float = 20) -> dict[str, Any]:
         program = tmp_path / "program.py"
-        cases = "".join(f"if step == {name!r}:\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
-                        for name, code in programs.items())
-        program.write_text(textwrap.dedent("""\
+        cases = "".join(
+            f"if step == {name!r}:\n{textwrap.indent(textwrap.dedent(code), '    ')}\n"
+            for name, code in programs.items()
+        )
+        program.write_text(
+            textwrap.dedent("""\
             import json, os, subprocess, sys, time
             from pathlib import Path
             step, out = sys.argv[2], Path(sys.argv[4])
             def write(**told): out.write_text(json.dumps({"step": step, **told}))
-            """) + cases, encoding="utf-8")
+            """)
+            + cases,
+            encoding="utf-8",
+        )
         steps = [benchmarks.gpu_steps.Step(name, limit_s) for name in programs]
         told = benchmarks.gpu_steps.run_steps(steps, tmp_path / "out", [sys.executable, str(program)], seconds)
         for one in told:
             assert json.loads((tmp_path / "out" / f"{one['step']}.json").read_text(encoding="utf-8")) == one
         summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
-        assert [(each["step"], each["state"]) for each in summary["steps"]] == [(one["step"], one["state"]) for one in told]
+        assert [(each["step"], each["state"]) for each in summary["steps"]] == [
+            (one["step"], one["state"]) for one in told
+        ]
         return {one["step"]: one for one in told}
 
     return run_them
@@ -119,17 +141,20 @@ def test_a_step_that_hangs_is_ended_with_all_that_it_started_and_costs_no_other(
     steps_of: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     begin = time.monotonic()
-    told = steps_of({
-        "hangs": f"""
+    told = steps_of(
+        {
+            "hangs": f"""
             import signal
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             child = subprocess.Popen(["sleep", "300"])
-            Path({str(tmp_path / 'child')!r}).write_text(str(child.pid))
+            Path({str(tmp_path / "child")!r}).write_text(str(child.pid))
             write(state="running", result={{"measured": 1}}, headline="one of two")
             time.sleep(300)
         """,
-        "next": 'write(state="ok", headline="fine")',
-    }, limit_s=2)  # fmt: skip
+            "next": 'write(state="ok", headline="fine")',
+        },
+        limit_s=2,
+    )
     assert told["hangs"]["state"] == "timed out" and told["hangs"]["result"] == {"measured": 1}
     assert "not at its end after 2 s" in told["hangs"]["error"] and told["next"]["state"] == "ok"
     assert time.monotonic() - begin < 30
@@ -138,18 +163,26 @@ def test_a_step_that_hangs_is_ended_with_all_that_it_started_and_costs_no_other(
 
 
 def test_steps_that_crash_fail_or_say_nothing(steps_of: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    told = steps_of({
-        "crashes": 'write(state="running", result=[1]); os.abort()',
-        "raises": 'write(state="running"); raise ValueError("a typo")',
-        "fails": 'write(state="failed", error="different"); sys.exit(1)',
-        "silent": "pass",
-        "half": 'out.write_text("{"); sys.exit(0)',
-        "liar": 'write(state="ok"); sys.exit(3)',
-        "fine": 'write(state="ok")',
-    })  # fmt: skip
+    told = steps_of(
+        {
+            "crashes": 'write(state="running", result=[1]); os.abort()',
+            "raises": 'write(state="running"); raise ValueError("a typo")',
+            "fails": 'write(state="failed", error="different"); sys.exit(1)',
+            "silent": "pass",
+            "half": 'out.write_text("{"); sys.exit(0)',
+            "liar": 'write(state="ok"); sys.exit(3)',
+            "fine": 'write(state="ok")',
+        }
+    )
     assert {name: one["state"] for name, one in told.items()} == {
-        "crashes": "crashed", "raises": "crashed", "fails": "failed", "silent": "crashed", "half": "crashed", "liar": "crashed",
-        "fine": "ok"}
+        "crashes": "crashed",
+        "raises": "crashed",
+        "fails": "failed",
+        "silent": "crashed",
+        "half": "crashed",
+        "liar": "crashed",
+        "fine": "ok",
+    }
     assert "Aborted" in told["crashes"]["error"] and told["crashes"]["result"] == [1]
     assert told["raises"]["error"] == "exit code 1: ValueError: a typo"
     assert told["silent"]["error"] == "exit code 0: it said nothing"
@@ -161,7 +194,9 @@ def test_what_no_time_is_left_for_is_left_out(steps_of: Callable[..., dict[str, 
     assert (told["late"]["state"], told["late"]["error"]) == ("left out", "no time was left of 6 s")
 
 
-def test_what_an_earlier_run_has_left_is_not_taken_for_this_one(steps_of: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+def test_what_an_earlier_run_has_left_is_not_taken_for_this_one(
+    steps_of: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dies.json").write_text('{"step": "dies", "state": "ok", "result": "old"}', encoding="utf-8")
     told = steps_of({"dies": "os.kill(os.getpid(), 9)"})
@@ -172,8 +207,14 @@ def test_what_an_earlier_run_has_left_is_not_taken_for_this_one(steps_of: Callab
 def test_whoever_stops_the_run_stops_its_step_and_keeps_the_rest(how: signal.Signals, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_steps.py"), str(out), "--dry-run", "--families", "vit"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                          preexec_fn=lambda: signal.signal(how, signal.SIG_DFL)) as process:  # the tests may run under nohup
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(how, signal.SIG_DFL),
+    ) as process:  # the tests may run under nohup
         until = time.monotonic() + 60
         while not (out / "bundles.json").exists() and time.monotonic() < until:
             time.sleep(0.05)
@@ -183,12 +224,16 @@ def test_whoever_stops_the_run_stops_its_step_and_keeps_the_rest(how: signal.Sig
     assert json.loads((out / "bundles.json").read_text(encoding="utf-8"))["state"] == "running"
 
 
-@pytest.mark.parametrize(("program", "says"), [
-    ("kill -SEGV $$", "crashes (Segmentation fault)"),
-    ("echo 'ImportError: no libnvinfer' >&2; exit 1", "ImportError: no libnvinfer"),
-    ("echo not JSON", "exit code 0"),
-    ("sleep 60", "no answer within 1 s"),
-    ("echo warning; echo '{\"equal\": true}'", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("program", "says"),
+    [
+        ("kill -SEGV $$", "crashes (Segmentation fault)"),
+        ("echo 'ImportError: no libnvinfer' >&2; exit 1", "ImportError: no libnvinfer"),
+        ("echo not JSON", "exit code 0"),
+        ("sleep 60", "no answer within 1 s"),
+        ("echo warning; echo '{\"equal\": true}'", None),
+    ],
+)
 def test_a_library_that_crashes_on_this_gpu_is_a_line_and_not_the_end(
     program: str, says: str | None, benchmarks: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,22 +253,34 @@ def test_a_library_that_crashes_on_this_gpu_is_a_line_and_not_the_end(
 def write_wheel(folder: Path, name: str, version: str = "1.0", metadata: Sequence[str] = (), padding: int = 0) -> Path:
     """A wheel with one module; ``padding`` bytes that do not compress make it large."""
     stem = f"{name}-{version}"
-    files = {f"{name}.py": b"", f"{name}.bin": os.urandom(padding),
-             f"{stem}.dist-info/METADATA": "\n".join(["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *metadata,
-                                                      ""]).encode(),
-             f"{stem}.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    files = {
+        f"{name}.py": b"",
+        f"{name}.bin": os.urandom(padding),
+        f"{stem}.dist-info/METADATA": "\n".join(
+            ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *metadata, ""]
+        ).encode(),
+        f"{stem}.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
     path = folder / f"{stem}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inner, content in files.items():
             archive.writestr(inner, content)
-        archive.writestr(f"{stem}.dist-info/RECORD", "".join(f"{inner},,\n" for inner in (*files, f"{stem}.dist-info/RECORD")))
+        archive.writestr(
+            f"{stem}.dist-info/RECORD", "".join(f"{inner},,\n" for inner in (*files, f"{stem}.dist-info/RECORD"))
+        )
     return path
 
 
-OWN = (*(f"Provides-Extra: {extra}" for extra in ("cpu", "tensorrt", "tensorrt-rtx", "demo", "gpu", "dev")),
-       "Requires-Dist: small>=1", 'Requires-Dist: onnxruntime; extra == "cpu"', 'Requires-Dist: onnxruntime-gpu; extra == "gpu"',
-       'Requires-Dist: pytest>=8; extra == "dev"', 'Requires-Dist: mypy; extra == "dev"',
-       'Requires-Dist: hypothesis>=6; extra == "dev"', 'Requires-Dist: vidrisk[cpu]; extra == "demo"')
+OWN = (
+    *(f"Provides-Extra: {extra}" for extra in ("cpu", "tensorrt", "tensorrt-rtx", "demo", "gpu", "dev")),
+    "Requires-Dist: small>=1",
+    'Requires-Dist: onnxruntime; extra == "cpu"',
+    'Requires-Dist: onnxruntime-gpu; extra == "gpu"',
+    'Requires-Dist: pytest>=8; extra == "dev"',
+    'Requires-Dist: mypy; extra == "dev"',
+    'Requires-Dist: hypothesis>=6; extra == "dev"',
+    'Requires-Dist: vidrisk[cpu]; extra == "demo"',
+)
 
 
 @pytest.fixture
@@ -242,20 +299,28 @@ PARTED = "small-1.0-py3-none-any.whl"
 
 
 def joined(wheels: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, str(ROOT / "benchmarks" / "gpu_wheels.py"), "join", str(wheels), str(into)],
-                          capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "gpu_wheels.py"), "join", str(wheels), str(into)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_parts_become_the_wheels_that_they_were(wheels: Path, tmp_path: Path) -> None:
     assert joined(wheels, tmp_path / "whole").returncode == 0
     sums = dict(reversed(line.split("  ")) for line in (wheels / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
     for path in (tmp_path / "whole").iterdir():
-        assert hashlib.sha256(path.read_bytes()).hexdigest() == sums[path.name] and zipfile.ZipFile(path).testzip() is None
+        assert (
+            hashlib.sha256(path.read_bytes()).hexdigest() == sums[path.name] and zipfile.ZipFile(path).testzip() is None
+        )
 
 
 @given(content=st.binary(min_size=1, max_size=400), part_bytes=st.integers(10, 500))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_cut_is_joined(benchmarks: SimpleNamespace, tmp_path: Path, content: bytes, part_bytes: int) -> None:
+def test_whatever_is_cut_is_joined(
+    benchmarks: SimpleNamespace, tmp_path: Path, content: bytes, part_bytes: int
+) -> None:
     folder, whole = tmp_path / "cut", tmp_path / "joined"
     for old in (folder, whole):
         shutil.rmtree(old, ignore_errors=True)
@@ -275,15 +340,27 @@ def test_a_second_cut_leaves_nothing_of_the_first(wheels: Path, tmp_path: Path, 
     assert (tmp_path / "whole" / PARTED).read_bytes() == content
 
 
-@pytest.mark.parametrize(("damage", "says"), [
-    (lambda folder: (folder / f"{PARTED}.part01").unlink(), rf"{PARTED}\.part01 is missing in .*; fix: copy it again"),
-    (lambda folder: (folder / f"{PARTED}.part02").unlink(), rf"{PARTED}\.part02 is missing"),
-    (lambda folder: [path.unlink() for path in folder.glob(f"{PARTED}.part*")], rf"{PARTED} is missing"),
-    (lambda folder: (folder / f"{PARTED}.part01").write_bytes(b"else"), rf"{PARTED}\.part01 is not what SHA256SUMS says"),
-    (lambda folder: (folder / "SHA256SUMS").write_text("no sum\n"), "has the line 'no sum'"),
-    (shutil.rmtree, "is no folder"),
-    (lambda folder: [path.unlink() for path in folder.iterdir()], "has no wheels; fix: benchmarks/gpu_offline.sh --collect"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (
+            lambda folder: (folder / f"{PARTED}.part01").unlink(),
+            rf"{PARTED}\.part01 is missing in .*; fix: copy it again",
+        ),
+        (lambda folder: (folder / f"{PARTED}.part02").unlink(), rf"{PARTED}\.part02 is missing"),
+        (lambda folder: [path.unlink() for path in folder.glob(f"{PARTED}.part*")], rf"{PARTED} is missing"),
+        (
+            lambda folder: (folder / f"{PARTED}.part01").write_bytes(b"else"),
+            rf"{PARTED}\.part01 is not what SHA256SUMS says",
+        ),
+        (lambda folder: (folder / "SHA256SUMS").write_text("no sum\n"), "has the line 'no sum'"),
+        (shutil.rmtree, "is no folder"),
+        (
+            lambda folder: [path.unlink() for path in folder.iterdir()],
+            "has no wheels; fix: benchmarks/gpu_offline.sh --collect",
+        ),
+    ],
+)
 def test_damaged_wheels_are_one_line(wheels: Path, tmp_path: Path, damage: Callable[[Path], object], says: str) -> None:
     damage(wheels)
     end = joined(wheels, tmp_path / "whole")
@@ -333,7 +410,9 @@ def test_groups_are_installed_from_the_folder_alone_and_what_is_not_there_is_lef
     for name in ("small", "onnxruntime", "onnxruntime_gpu"):
         write_wheel(folder, name)
     left_out, names = installed_with(benchmarks, python, folder)
-    assert {"vidrisk", "small", "onnxruntime_gpu"} <= {name.replace("-", "_") for name in names} and "onnxruntime" not in names
+    assert {"vidrisk", "small", "onnxruntime_gpu"} <= {
+        name.replace("-", "_") for name in names
+    } and "onnxruntime" not in names
     assert [line.partition(":")[0] for line in left_out] == ["TensorRT", "torch and the exporter", "pytest"]
     assert all("Could not find a version that satisfies the requirement" in line for line in left_out)
 
@@ -345,7 +424,9 @@ def bare_python(tmp_path: Path) -> Path:
     return tmp_path / "venv" / "bin" / "python"
 
 
-def test_a_python_without_pip_takes_that_of_the_wheels(bare_python: Path, tmp_path: Path, benchmarks: SimpleNamespace) -> None:
+def test_a_python_without_pip_takes_that_of_the_wheels(
+    bare_python: Path, tmp_path: Path, benchmarks: SimpleNamespace
+) -> None:
     folder = tmp_path / "it's a folder"
     folder.mkdir()
     write_wheel(folder, "vidrisk", "0.1.0", OWN)
@@ -387,8 +468,14 @@ def test_it_runs_from_a_folder_of_any_name(tmp_path: Path) -> None:
     for name in (SCRIPT.relative_to(ROOT), Path("runtimes", "gpu.py")):
         (checkout / name).parent.mkdir(parents=True)
         shutil.copy(ROOT / name, checkout / name)
-    end = subprocess.run([str(checkout / SCRIPT.relative_to(ROOT)), "wheels"], cwd=tmp_path, capture_output=True, text=True,
-                         check=False, env={**os.environ, "PYTHON": sys.executable})
+    end = subprocess.run(
+        [str(checkout / SCRIPT.relative_to(ROOT)), "wheels"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
     assert (end.returncode, end.stderr.count("\n")) == (1, 1), end.stderr
     assert end.stderr.startswith("error: no NVIDIA GPU is visible")
 
@@ -418,18 +505,34 @@ def test_the_script_is_shellcheck_clean(shellcheck: str) -> None:
 
 def test_a_step_takes_its_file_and_no_section(benchmarks: SimpleNamespace) -> None:
     gpu: ModuleType = benchmarks.gpu
-    for arguments in (["--step", "first"], ["--out", "x"], ["--step", "first", "--out", "x", "parity"], ["--fake"], ["nothing"],
-                      ["--step", "first", "--out", "x", "--families", "resnet"]):
-        end = subprocess.run([sys.executable, gpu.__file__ or "", *arguments], capture_output=True, text=True, check=False,
-                             env={**os.environ, "PYTHONPATH": str(ROOT)})
+    for arguments in (
+        ["--step", "first"],
+        ["--out", "x"],
+        ["--step", "first", "--out", "x", "parity"],
+        ["--fake"],
+        ["nothing"],
+        ["--step", "first", "--out", "x", "--families", "resnet"],
+    ):
+        end = subprocess.run(
+            [sys.executable, gpu.__file__ or "", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         assert end.returncode == 2 and "error: " in end.stderr, arguments
 
 
-def test_the_whole_way_with_wheels_that_hold_too_little(wheels: Path, tmp_path: Path, benchmarks: SimpleNamespace) -> None:
+def test_the_whole_way_with_wheels_that_hold_too_little(
+    wheels: Path, tmp_path: Path, benchmarks: SimpleNamespace
+) -> None:
     """A GPU is claimed; without numpy every step crashes: each says so, and the summary is there all the same."""
     claiming = tmp_path / "python"
-    claiming.write_text("#!/bin/sh\ncase $2 in *visible_gpu*) echo 'Claimed GPU, CUDA 13.0' ;; "
-                        f'*) exec {sys.executable} "$@" ;; esac\n', encoding="utf-8")
+    claiming.write_text(
+        "#!/bin/sh\ncase $2 in *visible_gpu*) echo 'Claimed GPU, CUDA 13.0' ;; "
+        f'*) exec {sys.executable} "$@" ;; esac\n',
+        encoding="utf-8",
+    )
     claiming.chmod(0o755)
     for name in ("onnxruntime", "onnxruntime_gpu"):
         write_wheel(wheels, name)
@@ -440,7 +543,9 @@ def test_the_whole_way_with_wheels_that_hold_too_little(wheels: Path, tmp_path: 
         assert end.returncode == 4 and end.stdout.startswith("Claimed GPU, CUDA 13.0\ninstalled after "), end
         assert ("left out: torch and the exporter: ERROR: " in end.stderr) == installs
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
-    assert {one["state"] for one in summary["steps"]} == {"crashed"} and len(summary["steps"]) == len(benchmarks.gpu_steps.STEPS)
+    assert {one["state"] for one in summary["steps"]} == {"crashed"} and len(summary["steps"]) == len(
+        benchmarks.gpu_steps.STEPS
+    )
     assert all("No module named 'numpy'" in one["error"] for one in summary["steps"])
     assert (tmp_path / "out" / "work" / "full" / "families" / "vit.bundle").is_dir()
     assert not (tmp_path / "out" / "wheels").exists()

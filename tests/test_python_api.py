@@ -28,8 +28,18 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 def test_the_public_names_are_these() -> None:
     assert vidrisk.__all__ == [
-        "ExportOptions", "InferSettings", "Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load",
-        "train"]
+        "ExportOptions",
+        "InferSettings",
+        "Model",
+        "Prediction",
+        "VidriskError",
+        "errors",
+        "evaluate",
+        "export",
+        "infer",
+        "load",
+        "train",
+    ]
     assert set(vidrisk.__all__) <= set(dir(vidrisk))
     for name in vidrisk.__all__:
         member = getattr(vidrisk, name)
@@ -45,21 +55,31 @@ def test_importing_brings_no_library() -> None:
     assert not {"numpy", "torch", "pydantic", "onnxruntime", "av", "PIL", "typer", "rich"} & set(loaded)
 
 
-@pytest.mark.parametrize("first", ["", "import vidrisk.models.config, vidrisk.export.trained; ",
-                                   "from vidrisk.models.config import TrainConfig; from vidrisk.export import trained; "])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "",
+        "import vidrisk.models.config, vidrisk.export.trained; ",
+        "from vidrisk.models.config import TrainConfig; from vidrisk.export import trained; ",
+    ],
+)
 def test_functions_and_packages_of_one_name_live_together(first: str, tmp_path: Path) -> None:
-    code = (f"import vidrisk; {first}\n"
-            "for act in (lambda: vidrisk.train('nothing', 'run'), lambda: vidrisk.export('nothing', 'b')):\n"
-            "    try:\n"
-            "        act()\n"
-            "    except vidrisk.VidriskError as error:\n"
-            "        print(error)\n"
-            "import vidrisk.models.config, vidrisk.export.trained\n"
-            "print(vidrisk.models.config.__name__, vidrisk.export.trained.__name__)")
+    code = (
+        f"import vidrisk; {first}\n"
+        "for act in (lambda: vidrisk.train('nothing', 'run'), lambda: vidrisk.export('nothing', 'b')):\n"
+        "    try:\n"
+        "        act()\n"
+        "    except vidrisk.VidriskError as error:\n"
+        "        print(error)\n"
+        "import vidrisk.models.config, vidrisk.export.trained\n"
+        "print(vidrisk.models.config.__name__, vidrisk.export.trained.__name__)"
+    )
     end = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert end.returncode == 0, end.stderr
     lines = end.stdout.splitlines()
-    assert "nothing" in lines[0] and "nothing" in lines[1] and lines[2] == "vidrisk.models.config vidrisk.export.trained"
+    assert (
+        "nothing" in lines[0] and "nothing" in lines[1] and lines[2] == "vidrisk.models.config vidrisk.export.trained"
+    )
 
 
 SNIPPET = """
@@ -88,10 +108,17 @@ except vidrisk.errors.UnreadableError as error:
 model.predict(7)
 vidrisk.load()
 """
-REVEALED = ["vidrisk.inference.predictor.Model", "list[vidrisk.inference.predictions.Prediction]", "str",
-            "vidrisk.inference.predictions.Prediction", "Mapping[str, int]",
-            "Mapping[str, vidrisk.metrics.classification.Metrics | vidrisk.metrics.multi_label.MultiLabelMetrics]",
-            "vidrisk.models.run.Run", *["vidrisk.runtimes.contract.bundle.Bundle"] * 3, "str"]
+REVEALED = [
+    "vidrisk.inference.predictor.Model",
+    "list[vidrisk.inference.predictions.Prediction]",
+    "str",
+    "vidrisk.inference.predictions.Prediction",
+    "Mapping[str, int]",
+    "Mapping[str, vidrisk.metrics.classification.Metrics | vidrisk.metrics.multi_label.MultiLabelMetrics]",
+    "vidrisk.models.run.Run",
+    *["vidrisk.runtimes.contract.bundle.Bundle"] * 3,
+    "str",
+]
 
 
 @pytest.mark.slow
@@ -99,9 +126,25 @@ REVEALED = ["vidrisk.inference.predictor.Model", "list[vidrisk.inference.predict
 def test_a_users_code_is_checked(tmp_path: Path) -> None:
     (tmp_path / "snippet.py").write_text(SNIPPET)
     cache = REPOSITORY / ".mypy_cache"
-    end = subprocess.run([sys.executable, "-m", "mypy", "--strict", "--config-file", str(REPOSITORY / "pyproject.toml"),
-                          "--cache-dir", str(cache), "--follow-imports", "silent", str(tmp_path / "snippet.py")],
-                         cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    end = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--strict",
+            "--config-file",
+            str(REPOSITORY / "pyproject.toml"),
+            "--cache-dir",
+            str(cache),
+            "--follow-imports",
+            "silent",
+            str(tmp_path / "snippet.py"),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     revealed = re.findall(r'Revealed type is "(.*)"', end.stdout)
     assert len(revealed) == len(REVEALED), end.stdout + end.stderr
     for found, expected in zip(revealed, REVEALED, strict=True):
@@ -189,13 +232,17 @@ def test_a_setting_that_makes_no_sense_is_said_before_the_model_is_opened(place:
 def test_settings_are_an_object_or_single_fields(place: Path) -> None:
     settings = vidrisk.InferSettings(window_s=1.0, workers=1)
     summary = vidrisk.infer("fights.bundle", "cam7", "out", settings, report=False, parquet=True)
-    assert (summary.settings["workers"], summary.settings["window_s"]) == (1, 1.0) and Path("out/predictions.parquet").is_file()
+    assert (summary.settings["workers"], summary.settings["window_s"]) == (1, 1.0) and Path(
+        "out/predictions.parquet"
+    ).is_file()
     with pytest.raises(vidrisk.errors.SettingsError, match=r"^no setting 'windows_s'; allowed: window_s, stride_s, "):
         vidrisk.infer("fights.bundle", "cam7", "other", windows_s=1.0)
 
 
 def test_a_run_goes_on_with_the_engine_that_began_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (other,) = [name for name in ("onnxruntime", "openvino") if name != vidrisk.load("fights.bundle").classifier.runtime]
+    (other,) = [
+        name for name in ("onnxruntime", "openvino") if name != vidrisk.load("fights.bundle").classifier.runtime
+    ]
     with vidrisk.load("fights.bundle", runtime=other) as model:
         vidrisk.infer(model, "cam7/a.png", "out", report=False)
     assert vidrisk.infer("fights.bundle", "cam7", "out", resume=True, report=False).runtime == other
@@ -210,22 +257,28 @@ def test_from_training_to_a_score(place: Path, backbone_folder: Callable[[str], 
     settings = {"optim.epochs": 2, "lora.last_blocks": 0, "augment": (), "pixel.height": 64, "pixel.width": 64}
     run = vidrisk.train("photos", "run", task="risk", backbone=str(backbone_folder("vit")), settings=settings)
     assert run.config.augment == () and run.config.lora.last_blocks == 0
-    bundle, report = vidrisk.export("run", "walls.bundle", vidrisk.ExportOptions(int8=True, max_drop=50, max_confidence_drop=100))
+    bundle, report = vidrisk.export(
+        "run", "walls.bundle", vidrisk.ExportOptions(int8=True, max_drop=50, max_confidence_drop=100)
+    )
     assert report.max_drop == 50 and "fp32" in bundle.passed
     assert vidrisk.evaluate("walls.bundle", "photos").metrics["defect"].top1 == 1
     vidrisk.export("run", "again.bundle", vendor="vendor")
     assert {"model.onnx", "calibration"} <= {path.name for path in Path("vendor").iterdir()}
     with pytest.raises(vidrisk.errors.SettingsError, match="int8 beside options; fix: say it in the options"):
         vidrisk.export("run", "other.bundle", vidrisk.ExportOptions(), int8=True)
-    with pytest.raises(vidrisk.errors.SettingsError, match="calib without int8; fix: add int8=True, or leave calib out"):
+    with pytest.raises(
+        vidrisk.errors.SettingsError, match="calib without int8; fix: add int8=True, or leave calib out"
+    ):
         vidrisk.export("run", "other.bundle", calib="photos")
 
 
 def test_what_is_written_beside_a_bundle_is_checked_first(place: Path) -> None:
     foreign = {"labels": "labels.txt", "val": "nothing"}
-    for folders, said in (({"vendor": "b/v"}, "vendor names a folder that the bundle takes"),
-                          ({"vendor": "val"}, "val exists already"),
-                          ({"dynamic_vision": "tower"}, "dynamic_vision without a run; allowed: a run of Qwen2.5-VL or Qwen3-VL")):
+    for folders, said in (
+        ({"vendor": "b/v"}, "vendor names a folder that the bundle takes"),
+        ({"vendor": "val"}, "val exists already"),
+        ({"dynamic_vision": "tower"}, "dynamic_vision without a run; allowed: a run of Qwen2.5-VL or Qwen3-VL"),
+    ):
         with pytest.raises(vidrisk.VidriskError, match=said):
             vidrisk.export("model.onnx", "b", **foreign, **folders)
     with pytest.raises(vidrisk.errors.SettingsError, match="vendor with only int8; allowed: fp32"):
@@ -235,8 +288,20 @@ def test_what_is_written_beside_a_bundle_is_checked_first(place: Path) -> None:
 def test_help_shows_arguments() -> None:
     assert "backbone" in inspect.signature(vidrisk.train).parameters
     assert list(inspect.signature(vidrisk.export).parameters) == [
-        "model", "out", "options", "int8", "calib", "val", "labels", "pixel", "checks", "from_hf", "task", "vendor",
-        "dynamic_vision"]
+        "model",
+        "out",
+        "options",
+        "int8",
+        "calib",
+        "val",
+        "labels",
+        "pixel",
+        "checks",
+        "from_hf",
+        "task",
+        "vendor",
+        "dynamic_vision",
+    ]
 
 
 def test_commands_and_their_functions_agree(tmp_path: Path) -> None:

@@ -118,8 +118,11 @@ def test_rooms_import_one_way(room: str) -> None:
 def test_folders_import_one_way(folder: str) -> None:
     """Late imports and imports for types count, too. ``vidrisk.demo``, the command line and the package itself may import all."""
     room = folder.partition(".")[0]
-    of_folder = [name for name in modules() if folder_of(name) == folder or (folder_of(name).startswith(f"{folder}.")
-                 and folder_of(name) not in FOLDERS)]
+    of_folder = [
+        name
+        for name in modules()
+        if folder_of(name) == folder or (folder_of(name).startswith(f"{folder}.") and folder_of(name) not in FOLDERS)
+    ]
     assert of_folder
     for name in of_folder:
         for imported in imports_beyond(name, room):
@@ -142,15 +145,21 @@ def imports_beyond(name: str, room: str) -> set[str]:
 
 def test_every_folder_has_its_place() -> None:
     folders = {folder_of(name) for name in modules()} - {*ALLOWED, "vidrisk", "vidrisk.cli"}
-    assert {folder for folder in folders if folder in FOLDERS or not any(folder.startswith(f"{known}.") for known in FOLDERS)
-            } == set(FOLDERS)
+    assert {
+        folder
+        for folder in folders
+        if folder in FOLDERS or not any(folder.startswith(f"{known}.") for known in FOLDERS)
+    } == set(FOLDERS)
 
 
 def test_every_file_of_tests_is_collected(request: pytest.FixtureRequest) -> None:
     """pytest passes by folders of some names, without a word."""
-    left_out = [pattern for pattern in request.config.getini("norecursedirs")
-                for folder in (REPOSITORY / "tests").rglob("*") if folder.is_dir() and any(folder.glob("test_*.py"))
-                and folder.match(pattern)]
+    left_out = [
+        pattern
+        for pattern in request.config.getini("norecursedirs")
+        for folder in (REPOSITORY / "tests").rglob("*")
+        if folder.is_dir() and any(folder.glob("test_*.py")) and folder.match(pattern)
+    ]
     assert left_out == []
 
 

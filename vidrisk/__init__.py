@@ -24,13 +24,28 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["ExportOptions", "InferSettings", "Model", "Prediction", "VidriskError", "errors", "evaluate", "export", "infer", "load",
-           "train"]
+__all__ = [
+    "ExportOptions",
+    "InferSettings",
+    "Model",
+    "Prediction",
+    "VidriskError",
+    "errors",
+    "evaluate",
+    "export",
+    "infer",
+    "load",
+    "train",
+]
 
-_HOME = {"ExportOptions": "vidrisk.export.trained", "InferSettings": "vidrisk.jobs.run_settings",
-         "Model": "vidrisk.inference.predictor", "Prediction": "vidrisk.inference.predictions",
-         "VidriskError": "vidrisk.runtimes.contract.errors",
-         **dict.fromkeys(("evaluate", "infer", "load"), "vidrisk.api")}
+_HOME = {
+    "ExportOptions": "vidrisk.export.trained",
+    "InferSettings": "vidrisk.jobs.run_settings",
+    "Model": "vidrisk.inference.predictor",
+    "Prediction": "vidrisk.inference.predictions",
+    "VidriskError": "vidrisk.runtimes.contract.errors",
+    **dict.fromkeys(("evaluate", "infer", "load"), "vidrisk.api"),
+}
 _MODULES = {"errors": "vidrisk.runtimes.contract.errors", "export": "vidrisk.export", "train": "vidrisk.train"}
 
 silence_telemetry()  # before any library that reports is imported

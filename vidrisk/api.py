@@ -31,8 +31,14 @@ if TYPE_CHECKING:
 AnyPath = str | os.PathLike[str]
 
 
-def load(path: AnyPath, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
-         workers: int | None = None) -> Model:
+def load(
+    path: AnyPath,
+    *,
+    runtime: str = "auto",
+    variant: str = "auto",
+    threads: int | None = None,
+    workers: int | None = None,
+) -> Model:
     """Open a bundle, or a run, for prediction.
 
     Args:
@@ -49,25 +55,37 @@ def load(path: AnyPath, *, runtime: str = "auto", variant: str = "auto", threads
     return Model(open_classifier(Path(path), runtime=runtime, variant=variant, threads=threads), workers=workers)
 
 
-def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: str | None = None,
-          config: AnyPath | None = None, settings: Mapping[str, object] | None = None, start: AnyPath | None = None,
-          resume: bool = False, strict: bool = False, tune: int | None = None, tune_minutes: float | None = None) -> Run:
+def train(
+    data: AnyPath,
+    out: AnyPath,
+    *,
+    task: Task | None = None,
+    backbone: str | None = None,
+    config: AnyPath | None = None,
+    settings: Mapping[str, object] | None = None,
+    start: AnyPath | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    tune: int | None = None,
+    tune_minutes: float | None = None,
+) -> Run:
     """Train LoRA and head jointly, and write a run.
 
     Args:
-        data: a folder with one sub-folder per class, a folder of UCF101 or Something-Something V2, or a manifest; for reports a
-            table of cases, or conversations.
+        data: a folder with one sub-folder per class, a folder of UCF101 or Something-Something V2, or a manifest; for
+            reports a table of cases, or conversations.
         out: new folder for the run.
         task: ``action``, ``risk`` or ``report``; None takes ``action``.
         backbone: ``efficientnet-lite0``, a Hugging Face hub id, or a local folder.
         config: a YAML file of settings.
         settings: single settings by their dotted names, such as ``{"optim.epochs": 3}``.
-        start: a finished run to start from: its weights, merged, and its settings, but those of its data, where no others are
-            given.
+        start: a finished run to start from: its weights, merged, and its settings, but those of its data, where no
+            others are given.
         resume: continue an unfinished run.
-        strict: refuse data of which the same clips lie in several splits, and a data set that lists files which are not there.
-        tune: settings to try by cross-validation on the training split, the default ones included, before the run is trained by
-            those that were chosen; 2 to 200. What ``config`` and ``settings`` say stays.
+        strict: refuse data of which the same clips lie in several splits, and a data set that lists files which are not
+            there.
+        tune: settings to try by cross-validation on the training split, the default ones included, before the run is
+            trained by those that were chosen; 2 to 200. What ``config`` and ``settings`` say stays.
         tune_minutes: after which no trial begins that would not end within them.
 
     Raises:
@@ -82,15 +100,28 @@ def train(data: AnyPath, out: AnyPath, *, task: Task | None = None, backbone: st
     from vidrisk.train.tune_space import tuning_from_options
 
     base, chosen = open_start(start, config, settings=settings, task=task, backbone=backbone)
-    search = tuning_from_options(tune, tune_minutes, names_given(None if config is None else Path(config), (), settings or ()))
+    search = tuning_from_options(
+        tune, tune_minutes, names_given(None if config is None else Path(config), (), settings or ())
+    )
     return train_data(Path(data), chosen, Path(out), start=base, resume=resume, strict=strict, tune=search)
 
 
-def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *, int8: bool = False, calib: AnyPath | None = None,
-           val: AnyPath | None = None, labels: AnyPath | None = None, pixel: AnyPath | None = None,
-           checks: Mapping[AnyPath, str] | None = None, from_hf: bool = False,
-           task: LabelTask | None = None, vendor: AnyPath | None = None,
-           dynamic_vision: AnyPath | None = None) -> tuple[Bundle, GateReport]:
+def export(
+    model: AnyPath,
+    out: AnyPath,
+    options: ExportOptions | None = None,
+    *,
+    int8: bool = False,
+    calib: AnyPath | None = None,
+    val: AnyPath | None = None,
+    labels: AnyPath | None = None,
+    pixel: AnyPath | None = None,
+    checks: Mapping[AnyPath, str] | None = None,
+    from_hf: bool = False,
+    task: LabelTask | None = None,
+    vendor: AnyPath | None = None,
+    dynamic_vision: AnyPath | None = None,
+) -> tuple[Bundle, GateReport]:
     """Export a run, or a model that was trained elsewhere, as a bundle that passed the gate.
 
     Args:
@@ -100,13 +131,15 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
         int8: also make a quantized variant; not beside ``options``, which say it themselves.
         calib: labelled data to calibrate on instead of the run's training split.
         val: labelled data for the gate instead of the run's validation split.
-        labels: of an ONNX classifier, a file in the order of its outputs: one per line, or YAML or JSON for several outputs.
+        labels: of an ONNX classifier, a file in the order of its outputs: one per line, or YAML or JSON for several
+            outputs.
         pixel: what an ONNX classifier does to pixels, a YAML file; None finds it out by asking ``val``.
         checks: images and the label that the classifier must give of each.
         from_hf: ``model`` is a folder with a Hugging Face classifier of images or videos.
         task: what ``calib`` and ``val`` are labelled for, where ``model`` is no run; None takes ``risk``.
         vendor: new folder for what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take; None writes none.
-        dynamic_vision: new folder for Qwen-VL's vision tower as one ONNX graph for images and videos of any size; None writes none.
+        dynamic_vision: new folder for Qwen-VL's vision tower as one ONNX graph for images and videos of any size; None
+            writes none.
 
     Raises:
         GateRefused: a hop lost more than it may.
@@ -127,28 +160,51 @@ def export(model: AnyPath, out: AnyPath, options: ExportOptions | None = None, *
     if calib is not None and not options.int8 and vendor is None:
         raise SettingsError("calib without int8", fix="add int8=True, or leave calib out")
     foreign = foreign_model_from_settings(
-        path, from_hf=from_hf, labels=None if labels is None else Path(labels), pixel=None if pixel is None else Path(pixel),
-        checks=[(Path(image), label) for image, label in (checks or {}).items()], task=task, has_val=val is not None,
-        qat_steps=options.qat_steps)
+        path,
+        from_hf=from_hf,
+        labels=None if labels is None else Path(labels),
+        pixel=None if pixel is None else Path(pixel),
+        checks=[(Path(image), label) for image, label in (checks or {}).items()],
+        task=task,
+        has_val=val is not None,
+        qat_steps=options.qat_steps,
+    )
     source = foreign or Run.open(path).config
     for_vendors, tower = (None if folder is None else Path(folder) for folder in (vendor, dynamic_vision))
     check_folders(source, Path(out), options, vendor=for_vendors, dynamic_vision=tower)
     multi_label = frozenset() if foreign else Run.open(path).contract.multi_targets
-    calibration, validation = (None if data is None else load_table(Path(data), source.task, multi_label=multi_label)
-                               for data in (calib, val))
-    return export_model(path, Path(out), options, foreign=foreign, calib=calibration, val=validation, vendor=for_vendors,
-                        dynamic_vision=tower)
+    calibration, validation = (
+        None if data is None else load_table(Path(data), source.task, multi_label=multi_label) for data in (calib, val)
+    )
+    return export_model(
+        path,
+        Path(out),
+        options,
+        foreign=foreign,
+        calib=calibration,
+        val=validation,
+        vendor=for_vendors,
+        dynamic_vision=tower,
+    )
 
 
-def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyPath, settings: InferSettings | None = None, *,
-          report: bool = True, **options: Any) -> Summary:
+def infer(
+    model: AnyPath | Model,
+    inputs: AnyPath | Iterable[AnyPath],
+    out: AnyPath,
+    settings: InferSettings | None = None,
+    *,
+    report: bool = True,
+    **options: Any,
+) -> Summary:
     """Predict files and folders into an output folder: every input ends in its ledger.
 
     Args:
-        model: a bundle, a run, or a model that is loaded, with the decode processes that it has. A bundle that writes reports takes
-            single options alone: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``, ``parquet``, and ``question``,
-            which is asked about each photo instead of a report.
-        inputs: files, folders and globs; of a bundle that writes reports also lists of photos (``.txt``) and tables of cases.
+        model: a bundle, a run, or a model that is loaded, with the decode processes that it has. A bundle that writes
+            reports takes single options alone: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``,
+            ``parquet``, and ``question``, which is asked about each photo instead of a report.
+        inputs: files, folders and globs; of a bundle that writes reports also lists of photos (``.txt``) and tables of
+            cases.
         out: folder for the results.
         settings: how to run; None takes the defaults.
         report: also write ``report.html``.
@@ -174,8 +230,15 @@ def infer(model: AnyPath | Model, inputs: AnyPath | Iterable[AnyPath], out: AnyP
     return summary
 
 
-def _infer_reports(bundle: Path, inputs: Sequence[AnyPath], out: Path, settings: InferSettings | None, *, report: bool,
-                   options: Mapping[str, Any]) -> Summary:
+def _infer_reports(
+    bundle: Path,
+    inputs: Sequence[AnyPath],
+    out: Path,
+    settings: InferSettings | None,
+    *,
+    report: bool,
+    options: Mapping[str, Any],
+) -> Summary:
     from vidrisk.inference.open_reporter import open_reporter
     from vidrisk.jobs.case_inputs import find_cases
     from vidrisk.jobs.report_run import run_reports
@@ -190,14 +253,25 @@ def _infer_reports(bundle: Path, inputs: Sequence[AnyPath], out: Path, settings:
     engine = resolve_choice(out, "auto", "auto") if chosen.resume else ("auto", "auto")
     with DecodePool(chosen.workers) as pool:
         with open_reporter(bundle, runtime=engine[0], variant=engine[1]) as reporter:
-            summary = run_reports(reporter, find_cases(inputs, reporter.query(chosen.question).scheme), out, chosen, pool=pool)
+            summary = run_reports(
+                reporter, find_cases(inputs, reporter.query(chosen.question).scheme), out, chosen, pool=pool
+            )
         if report:
             build_report(out, pool)
     return summary
 
 
-def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | None = None, *, split: str | None = None,
-             strict: bool = False, views: int = 1, mirror: bool = False, **options: Any) -> Evaluation:
+def evaluate(
+    model: AnyPath | Model,
+    data: AnyPath,
+    settings: InferSettings | None = None,
+    *,
+    split: str | None = None,
+    strict: bool = False,
+    views: int = 1,
+    mirror: bool = False,
+    **options: Any,
+) -> Evaluation:
     """Score a model on labelled data.
 
     Args:
@@ -220,8 +294,9 @@ def evaluate(model: AnyPath | Model, data: AnyPath, settings: InferSettings | No
     with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
         contract = opened.contract
         table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.multi_targets, strict=strict)
-        return evaluate_table(opened.classifier, table.of_split(split) if split else table, chosen, pool=pool,
-                              views=Views(views, mirror))
+        return evaluate_table(
+            opened.classifier, table.of_split(split) if split else table, chosen, pool=pool, views=Views(views, mirror)
+        )
 
 
 def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tuple[InferSettings, int | None]:
@@ -233,12 +308,15 @@ def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tup
     known = [field.name for field in fields(InferSettings)]
     if unknown := [name for name in options if name not in known]:
         raise SettingsError(f"no setting {unknown[0]!r}", allowed=", ".join(known))
-    return replace(settings or InferSettings(), **options), options.get("workers", settings.workers if settings else None)
+    return replace(settings or InferSettings(), **options), options.get(
+        "workers", settings.workers if settings else None
+    )
 
 
 @contextmanager
-def _open(model: AnyPath | Model, settings: InferSettings, workers: int | None,
-          engine: tuple[str, str] = ("auto", "auto")) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
+def _open(
+    model: AnyPath | Model, settings: InferSettings, workers: int | None, engine: tuple[str, str] = ("auto", "auto")
+) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
     """Open a model; with it come the settings and what decodes: the processes of a loaded model, unless another number is wanted.
 
     Args:

@@ -1,6 +1,7 @@
 """The demo: the main job twice, from labelled data to a report, on data that needs no download.
 
-1. Risk: electroluminescence photos of solar cells (elpv-dataset, Buerhop-Lutz et al. 2018, CC BY-NC-SA 4.0), four levels.
+1. Risk: electroluminescence photos of solar cells (elpv-dataset, Buerhop-Lutz et al. 2018, CC BY-NC-SA 4.0), four
+levels.
 2. Action: clips rendered here from the same photos, in pairs that are each other's reversal, so that only a head which
    sees the order of the frames can tell them apart.
 """
@@ -39,8 +40,12 @@ from vidrisk.train.train import train_run
 PHOTOS = 900
 PHOTO_RATIOS = (6, 2, 2)
 LEVELS = {"0.0": "none", "0.3333333333333333": "minor", "0.6666666666666666": "moderate", "1.0": "severe"}
-ADVICE = {"none": "Keep in service.", "minor": "Inspect again at the next scheduled visit.",
-          "moderate": "Measure the module's output and inspect within a month.", "severe": "Replace the module."}
+ADVICE = {
+    "none": "Keep in service.",
+    "minor": "Inspect again at the next scheduled visit.",
+    "moderate": "Measure the module's output and inspect within a month.",
+    "severe": "Replace the module.",
+}
 MOTIONS = ("zoom in", "zoom out", "turn away", "turn back", "enter", "leave")
 CLIPS_PER_MOTION = 24
 CLIP_FRAMES, CLIP_FPS, CLIP_SIDE = 18, 12, 128
@@ -79,11 +84,30 @@ def run_demo(out: Path, on_progress: OnProgress) -> DemoResult:
     out.mkdir(parents=True, exist_ok=True)
     photos = cell_photos()
     tasks = {
-        "risk": (photo_table(photos), config_from_options(None, [
-            "task=risk", "pool=avgmax", "lora.last_blocks=5", "lora.alpha=16", "optim.epochs=8", "optim.batch_size=32",
-            "optim.lora_lr=0.001", "head.dropout=0.3", "augment=[dihedral]"])),
-        "action": (motion_table(photos, out / "clips", on_progress), config_from_options(None, [
-            "task=action", "frames=8", "lora.last_blocks=0", "optim.epochs=30", "optim.head_lr=0.0003", "views=1"])),
+        "risk": (
+            photo_table(photos),
+            config_from_options(
+                None,
+                [
+                    "task=risk",
+                    "pool=avgmax",
+                    "lora.last_blocks=5",
+                    "lora.alpha=16",
+                    "optim.epochs=8",
+                    "optim.batch_size=32",
+                    "optim.lora_lr=0.001",
+                    "head.dropout=0.3",
+                    "augment=[dihedral]",
+                ],
+            ),
+        ),
+        "action": (
+            motion_table(photos, out / "clips", on_progress),
+            config_from_options(
+                None,
+                ["task=action", "frames=8", "lora.last_blocks=0", "optim.epochs=30", "optim.head_lr=0.0003", "views=1"],
+            ),
+        ),
     }
     lines: list[Line] = []
     reports: dict[str, Path] = {}
@@ -108,21 +132,32 @@ def _model_from_table(name: str, table: Table, config: TrainConfig, out: Path, o
 
 def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgress) -> Iterator[Line]:
     """Accuracy on held-out samples and speed of every runtime and variant, timed in turns in one run."""
+
     def tell(what: str, done: int, total: int) -> None:
         on_progress(f"{task}: {what}", done, total)
 
     target = bundle.contract.targets[0].name
     reference: dict[str, np.ndarray[Any, Any]] = {}
     variants = [name for name in bundle.passed if bundle.manifest.variants[name].engines != "tensorrt"]
-    for choice in sorted(ranked(bundle, [Choice(r, v) for r in file_runtimes() for v in variants]),
-                         key=lambda c: (c.runtime, c.variant != "fp32")):
+    for choice in sorted(
+        ranked(bundle, [Choice(r, v) for r in file_runtimes() for v in variants]),
+        key=lambda c: (c.runtime, c.variant != "fp32"),
+    ):
         with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
             result = evaluate(classifier, held_out, on_progress=tell)
         scores, metrics = result.probabilities[target], result.metrics[target]
         assert isinstance(metrics, Metrics)  # of folders, whose samples have one label
         reference.setdefault(choice.runtime, scores)
-        yield Line(task, choice.runtime, choice.variant, metrics.n, metrics.top1, metrics.macro_f1,
-                   agreement(reference[choice.runtime], scores), 1e3 / (choice.ms_per_frame or float("nan")))
+        yield Line(
+            task,
+            choice.runtime,
+            choice.variant,
+            metrics.n,
+            metrics.top1,
+            metrics.macro_f1,
+            agreement(reference[choice.runtime], scores),
+            1e3 / (choice.ms_per_frame or float("nan")),
+        )
 
 
 def _report(bundle: Bundle, held_out: Table, out: Path) -> Path:
@@ -146,8 +181,10 @@ def cell_photos() -> list[tuple[Path, str]]:
 
 def photo_table(photos: list[tuple[Path, str]]) -> Table:
     """A subset of the photos as a risk table with advice, split into train, val and test."""
-    samples = tuple(Sample(path=path, name=path.name, labels={"level": level}, advice=ADVICE[level])
-                    for path, level in photos[:PHOTOS])
+    samples = tuple(
+        Sample(path=path, name=path.name, labels={"level": level}, advice=ADVICE[level])
+        for path, level in photos[:PHOTOS]
+    )
     return split_table(Table(photos[0][0].parent, "risk", samples), ratios=PHOTO_RATIOS, seed=0)
 
 
@@ -188,7 +225,9 @@ def _moved(image: Image.Image, kind: int, amount: float) -> Image.Image:
         scale = 1 + 1.2 * amount
         cut = image.width / scale / 2
         middle = image.width / 2
-        return image.resize((side, side), Image.Resampling.BICUBIC, box=(middle - cut, middle - cut, middle + cut, middle + cut))
+        return image.resize(
+            (side, side), Image.Resampling.BICUBIC, box=(middle - cut, middle - cut, middle + cut, middle + cut)
+        )
     square = image.resize((side, side), Image.Resampling.BICUBIC)
     if kind == 1:
         return square.rotate(45 * amount, Image.Resampling.BICUBIC)

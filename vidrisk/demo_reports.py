@@ -1,7 +1,7 @@
 """The demo's third part: a small language model learns to write reports about photos of solar cells, and writes them.
 
-EfficientNet-Lite0 and SmolLM2-135M-Instruct, both with real weights out of packages. The texts of the training data are made of the
-labels of elpv-dataset: what is shown is the way from a table to reports, not an inspector's knowledge.
+EfficientNet-Lite0 and SmolLM2-135M-Instruct, both with real weights out of packages. The texts of the training data are
+made of the labels of elpv-dataset: what is shown is the way from a table to reports, not an inspector's knowledge.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ DESCRIPTIONS = {
     "none": ("The cell is bright all over.", "No dark area is visible."),
     "minor": ("A thin dark line, and a bright cell around it.", "A few small dark spots near one edge."),
     "moderate": ("A dark area covers a part of the cell.", "Several dark lines cross the cell."),
-    "severe": ("Large parts of the cell are dark.", "The cell is dark on one side of a crack.")}
+    "severe": ("Large parts of the cell are dark.", "The cell is dark on one side of a crack."),
+}
 SCHEME = """name: solar-cells
 language: en
 title: Solar cells
@@ -54,9 +55,19 @@ prompts:
   photos: "What does the photo show?"
   text: "A colleague writes: {text}"
 """
-SETTINGS = ("vlm.grid=3", "lora.rank=16", "lora.alpha=32", "lora.last_blocks=null", "optim.epochs=4", "optim.batch_size=4",
-            "optim.lora_lr=0.0005", "optim.projector_lr=0.001", "optim.warmup=0.05", "augment=[dihedral]",
-            "trackers=[]")
+SETTINGS = (
+    "vlm.grid=3",
+    "lora.rank=16",
+    "lora.alpha=32",
+    "lora.last_blocks=null",
+    "optim.epochs=4",
+    "optim.batch_size=4",
+    "optim.lora_lr=0.0005",
+    "optim.projector_lr=0.001",
+    "optim.warmup=0.05",
+    "augment=[dihedral]",
+    "trackers=[]",
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,16 @@ def write_demo_cases(folder: Path) -> tuple[Path, Path, Path]:
         for split, count in sizes:
             for number in range(count // len(per_level)):
                 path = next(rest)
-                rows.append({"case_id": path.stem, "photo": str(path), "level": level, "split": split, "advice": ADVICE[level],
-                             "description": DESCRIPTIONS[level][number % len(DESCRIPTIONS[level])]})
+                rows.append(
+                    {
+                        "case_id": path.stem,
+                        "photo": str(path),
+                        "level": level,
+                        "split": split,
+                        "advice": ADVICE[level],
+                        "description": DESCRIPTIONS[level][number % len(DESCRIPTIONS[level])],
+                    }
+                )
     folder.mkdir(parents=True, exist_ok=True)
     tables = folder / "cells.csv", folder / "held-out.csv"
     for table, chosen in zip(tables, (rows, [row for row in rows if row["split"] == "test"]), strict=True):
@@ -114,17 +133,25 @@ def run_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
         raise SettingsError(f"{out} exists and is not empty", fix="choose another folder with -o, or delete it")
     table, held_out, scheme = write_demo_cases(out)
     photos = str(cell_photos()[0][0].parent)
-    config = config_from_options(None, SETTINGS, {"report.scheme": str(scheme), "report.photos": photos}, task="report",
-                                 backbone=BACKBONE)
+    config = config_from_options(
+        None, SETTINGS, {"report.scheme": str(scheme), "report.photos": photos}, task="report", backbone=BACKBONE
+    )
     run = train_data(table, config, out / "run", on_progress=on_progress)
-    bundle, _ = export_reports(run.root, out / "reports.bundle", ExportOptions(int8=True, max_drop=5.0, search_s=60),
-                               on_progress=on_progress)
+    bundle, _ = export_reports(
+        run.root, out / "reports.bundle", ExportOptions(int8=True, max_drop=5.0, search_s=60), on_progress=on_progress
+    )
     settings = ReportSettings()
     known = load_cases(held_out, scheme, photos=photos)
     with DecodePool(settings.workers) as pool, open_reporter(bundle.root) as reporter:
         names = [str(photo.path) for case in known.cases for photo in case.photos if isinstance(photo, PhotoFile)]
-        run_reports(reporter, find_cases(names, reporter.needed_scheme()), out / "reports", settings, pool=pool,
-                    on_progress=lambda p: on_progress("writing reports", p.files, p.files_total))
+        run_reports(
+            reporter,
+            find_cases(names, reporter.needed_scheme()),
+            out / "reports",
+            settings,
+            pool=pool,
+            on_progress=lambda p: on_progress("writing reports", p.files, p.files_total),
+        )
         comparison = compare_run(out / "reports", known, known.scheme, tables=(held_out,))
         page = build_comparison(out / "reports", pool)
     return ReportDemo(comparison, page, bundle)

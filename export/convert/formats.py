@@ -46,15 +46,20 @@ def openvino_files(gate: Gatekeeper, variants: Mapping[VariantName, Files]) -> l
     for done, (name, files) in enumerate(variants.items()):
         gate.on_progress("converting to OpenVINO IR", done, len(variants))
         if "openvino" not in gate.runtimes and any(map(may_saturate, files.values())):
-            log.warning("no OpenVINO IR of %s: OpenVINO cannot compute it exactly on this processor, which has no VNNI, and what "
-                        "cannot be compared is not shipped", name)
+            log.warning(
+                "no OpenVINO IR of %s: OpenVINO cannot compute it exactly on this processor, which has no VNNI, and what "
+                "cannot be compared is not shipped",
+                name,
+            )
             continue
         converted: Files = {stage: path.with_suffix(".xml") for stage, path in files.items()}
         for stage, path in files.items():
             try:
                 ov.save_model(shared_core().read_model(str(path)), str(converted[stage]), compress_to_fp16=False)
             except Exception as error:  # openvino raises RuntimeError and its own types alike
-                raise RuntimeFailure(f"OpenVINO cannot convert {path.name}: {error}", fix="leave its format out") from error
+                raise RuntimeFailure(
+                    f"OpenVINO cannot convert {path.name}: {error}", fix="leave its format out"
+                ) from error
             made += [converted[stage], converted[stage].with_suffix(".bin")]
         before, after = gate.judge.onnx("openvino", files), gate.judge.onnx("openvino", converted)
         gate.admit([gate.exact(f"onnx {name} → OpenVINO IR", name, "openvino", before, after)])
@@ -79,18 +84,25 @@ def program_files(gate: Gatekeeper, stages: Sequence[TrainedStage], exact: Outpu
         gate.on_progress("writing ExportedPrograms", done, len(stages))
         module = each.source
         if isinstance(module, Path):
-            raise SettingsError(f"an ExportedProgram of stage {each.stage.name!r}, which comes from an ONNX file",
-                                allowed="stages that are torch modules", fix="leave the format torch out")
+            raise SettingsError(
+                f"an ExportedProgram of stage {each.stage.name!r}, which comes from an ONNX file",
+                allowed="stages that are torch modules",
+                fix="leave the format torch out",
+            )
         path = folder / f"{each.stage.name}.pt2"
         try:
             with warnings.catch_warnings(), plain_attention(module):
                 warnings.simplefilter("ignore")  # deprecations of torch's own making
-                program = torch.export.export(module.eval(), each.inputs(2), dynamic_shapes=dynamic_axes(each.stage.inputs))
+                program = torch.export.export(
+                    module.eval(), each.inputs(2), dynamic_shapes=dynamic_axes(each.stage.inputs)
+                )
                 torch.export.save(program, path)
                 programs[each.stage.name] = _Loaded(path)
         except Exception as error:  # torch.export raises many types, with reports of pages
             reason = str(error).strip().splitlines()[0]
-            raise RuntimeFailure(f"torch cannot export {type(module).__name__}: {reason}", fix="leave its format out") from error
+            raise RuntimeFailure(
+                f"torch cannot export {type(module).__name__}: {reason}", fix="leave its format out"
+            ) from error
         paths.append(path)
     gate.admit([gate.exact("merged → ExportedProgram", "fp32", "torch", exact, gate.judge.sources(programs))])
     return paths

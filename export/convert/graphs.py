@@ -20,21 +20,28 @@ from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.contract.specs import TensorSpec
 
 log = logging.getLogger(__name__)
-logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it misses torchvision: we do not
+logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
+    logging.ERROR
+)  # it misses torchvision: we do not
 
 MAX_OPSET = 20  # TensorRT 10.3 (JetPack 6) reads no newer one
 IR_VERSION = 10  # what onnx 1.16 writes; readers of that age are on devices
 
 
-def export_onnx(module: nn.Module, example: Sequence[torch.Tensor], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec],
-                path: Path) -> None:
+def export_onnx(
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    path: Path,
+) -> None:
     """Write ``module`` as an ONNX file with the names and axes of the specs.
 
     Args:
         module: takes a tensor per input, gives a tensor or a tuple of tensors.
         example: a tensor per input, with a batch of at least 2 (a batch of 1 would be taken for a constant).
-        inputs, outputs: names, dtypes and shapes of the graph; text axes become dynamic. ``4*tokens`` is four times as long as
-            ``tokens``, whether an axis of that name exists or not.
+        inputs, outputs: names, dtypes and shapes of the graph; text axes become dynamic. ``4*tokens`` is four times as
+            long as ``tokens``, whether an axis of that name exists or not.
 
     Raises:
         RuntimeFailure: torch cannot export the module, or the graph came out with other tensors than the specs say.
@@ -42,9 +49,17 @@ def export_onnx(module: nn.Module, example: Sequence[torch.Tensor], inputs: Sequ
     try:
         with warnings.catch_warnings(), plain_attention(module):
             warnings.simplefilter("ignore")  # torch.export deprecations of its own making
-            program = torch.onnx.export(module.eval(), tuple(example), dynamo=True, opset_version=MAX_OPSET, verbose=False,
-                                        input_names=[spec.name for spec in inputs], output_names=[spec.name for spec in outputs],
-                                        dynamic_shapes=dynamic_axes(inputs), optimize=True)
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(example),
+                dynamo=True,
+                opset_version=MAX_OPSET,
+                verbose=False,
+                input_names=[spec.name for spec in inputs],
+                output_names=[spec.name for spec in outputs],
+                dynamic_shapes=dynamic_axes(inputs),
+                optimize=True,
+            )
     except Exception as error:  # torch.export raises many types, with reports of pages
         reason = str(error).strip().splitlines()[0]
         raise RuntimeFailure(f"torch cannot export {type(module).__name__}: {reason}") from error
@@ -70,7 +85,9 @@ def dynamic_axes(inputs: Sequence[TensorSpec]) -> tuple[dict[int, Any], ...]:
         root = named.setdefault(name, torch.export.Dim(name, min=1))
         return int(factor) * root if factor else root
 
-    return tuple({place: dim(axis) for place, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in inputs)
+    return tuple(
+        {place: dim(axis) for place, axis in enumerate(spec.shape) if isinstance(axis, str)} for spec in inputs
+    )
 
 
 def _name_by_module(model: onnx.ModelProto) -> None:
@@ -85,7 +102,13 @@ def strip_traces(model: onnx.ModelProto) -> None:
     """Drop an exporter's traces (module names, source lines with paths of its machine): they are half of a small file."""
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
-    for item in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+    for item in (
+        *model.graph.node,
+        *model.graph.value_info,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.initializer,
+    ):
         del item.metadata_props[:]
         item.doc_string = ""
 
@@ -93,7 +116,9 @@ def strip_traces(model: onnx.ModelProto) -> None:
 def _read_pixels_by_cast(model: onnx.ModelProto) -> None:
     """Let nothing but a Cast read uint8 inputs: TensorRT 10 takes them into nothing else. What asks for their shape asks the
     Cast's result."""
-    for name in [value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8]:
+    for name in [
+        value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    ]:
         nodes = list(model.graph.node)
         cast = next((node for node in nodes if node.op_type == "Cast" and name in node.input), None)
         if cast is None:

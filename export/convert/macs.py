@@ -19,8 +19,8 @@ Shape = tuple[int, ...]
 def macs_from_onnx(model: onnx.ModelProto) -> int | None:
     """Multiply-accumulates of convolutions and matrix products, products of two activations included, for a batch of 1.
 
-    Every named axis of the inputs is taken as 1. A Q/DQ graph counts as its floating-point original does. Element-wise work,
-    normalisation and pooling are left out, as is usual.
+    Every named axis of the inputs is taken as 1. A Q/DQ graph counts as its floating-point original does. Element-wise
+    work, normalisation and pooling are left out, as is usual.
 
     Returns:
         The sum over the graph's nodes; None when the shapes of one cannot be inferred.
@@ -48,8 +48,10 @@ def _shapes_of_one_sample(model: onnx.ModelProto) -> dict[str, Shape]:
                 dim.dim_value = 1  # replaces the name
     del single.graph.value_info[:]  # those of the dynamic batch
     graph = shape_inference.infer_shapes(single, data_prop=True).graph
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-              for value in (*graph.input, *graph.value_info, *graph.output)}
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
     shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     return {name: tuple(shape) for name, shape in shapes.items() if all(shape)}
 
@@ -75,4 +77,8 @@ def _matmul(inputs: Sequence[Shape], output: Shape) -> int:
 
 
 COUNTERS: dict[str, Callable[[Sequence[Shape], Shape], int]] = {
-    "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}

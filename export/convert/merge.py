@@ -15,7 +15,9 @@ from vidrisk.runtimes.contract.errors import RuntimeFailure
 
 def has_adapter(module: nn.Module) -> bool:
     """Whether any part of the module is a PEFT model or holds an unmerged LoRA layer."""
-    return any(hasattr(part, name) for part in module.modules() for name in ("merge_and_unload", "lora_A", "token_adapter"))
+    return any(
+        hasattr(part, name) for part in module.modules() for name in ("merge_and_unload", "lora_A", "token_adapter")
+    )
 
 
 def merged_from_trained(module: nn.Module) -> nn.Module:
@@ -34,7 +36,8 @@ def merged_from_trained(module: nn.Module) -> nn.Module:
 def merge_adapters(module: nn.Module) -> nn.Module:
     """Add every adapter in a module to the weights that it adapts, in place.
 
-    PEFT models become their base models; layers of one that stand alone, in a part of such a model, become plain layers.
+    PEFT models become their base models; layers of one that stand alone, in a part of such a model, become plain
+    layers.
 
     Returns:
         The module; its base model where it is a PEFT model itself.
@@ -50,12 +53,18 @@ def merge_adapters(module: nn.Module) -> nn.Module:
                 _replace(result, name, part.merge_and_unload(safe_merge=True))
         for name, part in list(result.named_modules()):
             if hasattr(part, "unload_and_optionally_merge_module"):
-                _replace(result, name, part.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None))
+                _replace(
+                    result,
+                    name,
+                    part.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None),
+                )
             elif hasattr(part, "lora_A") and hasattr(part, "base_layer"):
                 part.merge(safe_merge=True)
                 _replace(result, name, part.get_base_layer())
     except ValueError as error:
-        raise RuntimeFailure(f"the adapter cannot be merged: {error}", fix="train again: its weights are broken") from error
+        raise RuntimeFailure(
+            f"the adapter cannot be merged: {error}", fix="train again: its weights are broken"
+        ) from error
     if has_adapter(result):
         raise RuntimeFailure("adapter layers are left after merging", fix="load the run with PEFT's own LoRA layers")
     return result["module"]

@@ -19,7 +19,9 @@ def require_peft(extra: str) -> ModuleType:
     if "peft" not in sys.modules and is_installed("bitsandbytes"):
         try:
             import_bitsandbytes()
-        except Exception as error:  # it loads a library of its own, and raises what that raises; PEFT says so, if it needs it
+        except (
+            Exception
+        ) as error:  # it loads a library of its own, and raises what that raises; PEFT says so, if it needs it
             logging.getLogger(__name__).debug("bitsandbytes does not load: %s", error)
     return require("peft", extra)
 
@@ -27,8 +29,8 @@ def require_peft(extra: str) -> ModuleType:
 def import_bitsandbytes() -> None:
     """Import bitsandbytes with its own kernels.
 
-    On processors with AVX512-BF16 its import fetches others from a hub and runs them, where the library ``kernels`` is installed,
-    and warns where it is not.
+    On processors with AVX512-BF16 its import fetches others from a hub and runs them, where the library ``kernels`` is
+    installed, and warns where it is not.
     """
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     level, kernels = log.level, sys.modules.get("kernels")

@@ -28,8 +28,8 @@ class Answer:
     Attributes:
         output: tensor of the graph, (N, C) or (N, C, 1, 1).
         labels: in the order of its columns.
-        scale: ``logits``; ``probabilities``, whose logarithm is as good; or one column for two labels, for which the second
-            label's logit against the first, or its probability, is all that there is.
+        scale: ``logits``; ``probabilities``, whose logarithm is as good; or one column for two labels, for which the
+            second label's logit against the first, or its probability, is all that there is.
     """
 
     output: str
@@ -43,19 +43,31 @@ class Answer:
         """Logits ``float32 (N, C)`` from the output's values (N, columns)."""
         wide = values.astype(np.float64)
         if self.scale.endswith(("probabilities", "probability")):
-            wide = np.log(np.maximum(wide, SMALLEST)) if self.scale == "probabilities" else (
-                np.log(np.maximum(wide, SMALLEST)) - np.log(np.maximum(1 - wide, SMALLEST)))
+            wide = (
+                np.log(np.maximum(wide, SMALLEST))
+                if self.scale == "probabilities"
+                else (np.log(np.maximum(wide, SMALLEST)) - np.log(np.maximum(1 - wide, SMALLEST)))
+            )
         if self.scale.startswith("binary"):
             wide = np.concatenate([np.zeros_like(wide), wide], axis=1)
         return wide.astype(np.float32)
 
 
-def find_answers(model: onnx.ModelProto, image: str, shape: Sequence[int], dtype: str, labels: Mapping[str, Sequence[str]],
-                 named: Mapping[str, str], gives: Mapping[str, Gives], file: str) -> dict[str, Answer]:
+def find_answers(
+    model: onnx.ModelProto,
+    image: str,
+    shape: Sequence[int],
+    dtype: str,
+    labels: Mapping[str, Sequence[str]],
+    named: Mapping[str, str],
+    gives: Mapping[str, Gives],
+    file: str,
+) -> dict[str, Answer]:
     """The answer to each target, found by running the graph once.
 
-    Softmax at the end of a graph is cut off in place (the graph's output is then what it was made of). One column is a probability
-    where operators keep it in 0–1, or where ``gives`` says so: logits of a small model may lie there by chance.
+    Softmax at the end of a graph is cut off in place (the graph's output is then what it was made of). One column is a
+    probability where operators keep it in 0–1, or where ``gives`` says so: logits of a small model may lie there by
+    chance.
 
     Args:
         image, shape, dtype: the input, and what to try it with.
@@ -71,19 +83,29 @@ def find_answers(model: onnx.ModelProto, image: str, shape: Sequence[int], dtype
     sizes = {name: _columns(values, shape[0]) for name, values in outputs.items()}
     sizes = {name: size for name, size in sizes.items() if size}
     if not sizes:
-        raise DataError(_what_it_is(model, outputs, file), allowed="a classifier, with outputs (batch, classes)",
-                        fix="export the classifier alone, without what finds boxes or masks")
+        raise DataError(
+            _what_it_is(model, outputs, file),
+            allowed="a classifier, with outputs (batch, classes)",
+            fix="export the classifier alone, without what finds boxes or masks",
+        )
     found: dict[str, str] = {}
     for target, names in labels.items():
         output = named.get(target) or _output_of(target, len(names), sizes, len(labels), found.values(), file)
         if output not in sizes:
-            raise DataError(f"{file} has no output {output!r} of shape (batch, classes) for {target}", allowed=", ".join(sizes))
+            raise DataError(
+                f"{file} has no output {output!r} of shape (batch, classes) for {target}", allowed=", ".join(sizes)
+            )
         if sizes[output] != len(names) and not (sizes[output] == 1 and len(names) == 2):
-            raise DataError(f"output {output!r} of {file} has {sizes[output]} columns, and {target} {len(names)} labels",
-                            allowed="one label per column, in their order", fix="correct the labels")
+            raise DataError(
+                f"output {output!r} of {file} has {sizes[output]} columns, and {target} {len(names)} labels",
+                allowed="one label per column, in their order",
+                fix="correct the labels",
+            )
         found[target] = output
-    return {target: _answer(model, output, tuple(labels[target]), outputs[output], gives.get(target), file)
-            for target, output in found.items()}
+    return {
+        target: _answer(model, output, tuple(labels[target]), outputs[output], gives.get(target), file)
+        for target, output in found.items()
+    }
 
 
 def _columns(values: npt.NDArray[Any], batch: int) -> int:
@@ -95,7 +117,9 @@ def _columns(values: npt.NDArray[Any], batch: int) -> int:
 
 def _what_it_is(model: onnx.ModelProto, outputs: Mapping[str, npt.NDArray[Any]], file: str) -> str:
     shapes = ", ".join(f"{name} {list(values.shape)}" for name, values in outputs.items())
-    if any(node.op_type in DETECTION for node in model.graph.node) or any(values.ndim == 3 for values in outputs.values()):
+    if any(node.op_type in DETECTION for node in model.graph.node) or any(
+        values.ndim == 3 for values in outputs.values()
+    ):
         return f"{file} looks like a detector: it gives {shapes}"
     if any(values.ndim == 4 for values in outputs.values()):
         return f"{file} looks like a segmenter or a feature extractor: it gives {shapes}"
@@ -112,15 +136,30 @@ def _output_of(target: str, count: int, sizes: Mapping[str, int], targets: int, 
         return fitting[0]
     described = ", ".join(f"{name} ({size})" for name, size in sizes.items())
     if fitting:
-        raise DataError(f"{target} has {count} labels, and {file} several outputs of that size: {', '.join(fitting)}",
-                        fix="name the output of each target in the labels file")
-    hint = "an embedding needs a head: vidrisk train" if targets == 1 and max(sizes.values()) > count else "correct the labels"
-    raise DataError(f"{target} has {count} labels, and no output of {file} has as many columns: {described}",
-                    allowed="one label per column, in their order", fix=hint)
+        raise DataError(
+            f"{target} has {count} labels, and {file} several outputs of that size: {', '.join(fitting)}",
+            fix="name the output of each target in the labels file",
+        )
+    hint = (
+        "an embedding needs a head: vidrisk train"
+        if targets == 1 and max(sizes.values()) > count
+        else "correct the labels"
+    )
+    raise DataError(
+        f"{target} has {count} labels, and no output of {file} has as many columns: {described}",
+        allowed="one label per column, in their order",
+        fix=hint,
+    )
 
 
-def _answer(model: onnx.ModelProto, output: str, labels: tuple[str, ...], values: npt.NDArray[Any],
-            gives: Gives | None, file: str) -> Answer:
+def _answer(
+    model: onnx.ModelProto,
+    output: str,
+    labels: tuple[str, ...],
+    values: npt.NDArray[Any],
+    gives: Gives | None,
+    file: str,
+) -> Answer:
     source, activation = _activation_before(model, output)
     columns = values.reshape(len(values), -1)
     is_binary = columns.shape[1] == 1
@@ -129,13 +168,19 @@ def _answer(model: onnx.ModelProto, output: str, labels: tuple[str, ...], values
     if activation == "Softmax" and not is_binary:
         return Answer(source, labels, "logits")
     if activation == "Sigmoid":
-        raise DataError(f"output {output!r} of {file} gives every label a probability of its own (Sigmoid)",
-                        allowed="labels of which one is true (softmax, or logits)",
-                        fix="give one output of two labels per question")
+        raise DataError(
+            f"output {output!r} of {file} gives every label a probability of its own (Sigmoid)",
+            allowed="labels of which one is true (softmax, or logits)",
+            fix="give one output of two labels per question",
+        )
     is_inside = bool((columns >= 0).all() and (columns <= 1).all())
     if gives == "probabilities" and not is_inside:
-        raise DataError(f"output {output!r} of {file} is said to give probabilities, and gives {columns.min():.3g} to "
-                        f"{columns.max():.3g}", allowed="numbers from 0 to 1", fix="say that it gives logits")
+        raise DataError(
+            f"output {output!r} of {file} is said to give probabilities, and gives {columns.min():.3g} to "
+            f"{columns.max():.3g}",
+            allowed="numbers from 0 to 1",
+            fix="say that it gives logits",
+        )
     if gives is None:
         low, high = ranges_of(model).get(output, UNBOUNDED)
         sums_to_one = is_inside and np.allclose(columns.sum(axis=1), 1, atol=1e-3)

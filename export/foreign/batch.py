@@ -26,9 +26,9 @@ Shapes = dict[str, tuple[int, ...]]
 def with_free_batch(model: onnx.ModelProto, shape: Sequence[int], name: str) -> tuple[onnx.ModelProto, int | None]:
     """The model for any number of images, and the number that it was made for; None where it took any.
 
-    A batch that is written into the graph stands in the shapes of Reshape and Expand and in constants that are joined to
-    activations (the class token of a transformer); it is taken to be the first axis, or the first factor of it. Two images at once
-    must then give what each gives alone: dark and bright ones, on every scale of pixels.
+    A batch that is written into the graph stands in the shapes of Reshape and Expand and in constants that are joined
+    to activations (the class token of a transformer); it is taken to be the first axis, or the first factor of it. Two
+    images at once must then give what each gives alone: dark and bright ones, on every scale of pixels.
 
     Args:
         shape: of the input, with the batch that the file has (1 where it is free).
@@ -149,8 +149,10 @@ def _batch_nodes(model: onnx.ModelProto, image: str) -> list[onnx.NodeProto]:
     """Nodes that compute the number of images, ``batch.size``, as a tensor of one number."""
     for key, value in (("batch.begin", 0), ("batch.end", 1)):
         model.graph.initializer.append(helper.make_tensor(key, TensorProto.INT64, [1], [value]))
-    return [helper.make_node("Shape", [image], ["batch.shape"], name="batch.shape"),
-            helper.make_node("Slice", ["batch.shape", "batch.begin", "batch.end"], ["batch.size"], name="batch.size")]
+    return [
+        helper.make_node("Shape", [image], ["batch.shape"], name="batch.shape"),
+        helper.make_node("Slice", ["batch.shape", "batch.begin", "batch.end"], ["batch.size"], name="batch.size"),
+    ]
 
 
 def _name_batch(model: onnx.ModelProto) -> None:
@@ -160,8 +162,9 @@ def _name_batch(model: onnx.ModelProto) -> None:
             dims[0].dim_param = BATCH  # replaces a length
 
 
-def _check_free(before: onnx.ModelProto, after: onnx.ModelProto, shape: Sequence[int], name: str, *,
-                was_free: bool) -> None:
+def _check_free(
+    before: onnx.ModelProto, after: onnx.ModelProto, shape: Sequence[int], name: str, *, was_free: bool
+) -> None:
     (image,) = graph_inputs(after)
     dtype = helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
     try:
@@ -174,7 +177,9 @@ def _check_free(before: onnx.ModelProto, after: onnx.ModelProto, shape: Sequence
             for key, values in together.items():
                 expected = np.concatenate([one[key] for one in alone]) if alone[0][key].ndim else np.zeros(0)
                 if values.shape != expected.shape or not _is_same(values, expected):
-                    raise _refusal(name, shape[0], f"output {key} of two images is not that of each alone", is_joined=was_free)
+                    raise _refusal(
+                        name, shape[0], f"output {key} of two images is not that of each alone", is_joined=was_free
+                    )
     except RuntimeFailure as error:
         raise _refusal(name, shape[0], str(error)) from error
 
@@ -189,6 +194,9 @@ def _is_same(values: Array, expected: Array) -> bool:
 
 
 def _refusal(name: str, batch: int, reason: str, *, is_joined: bool = False) -> DataError:
-    return DataError(f"{name} computes batches of {batch} image{'s' * (batch > 1)} only: {reason}",
-                     fix="export it in eval mode, where no image's answer depends on another image" if is_joined else
-                     "export it with a free batch axis (dynamic_axes or dynamic_shapes of torch.onnx.export)")
+    return DataError(
+        f"{name} computes batches of {batch} image{'s' * (batch > 1)} only: {reason}",
+        fix="export it in eval mode, where no image's answer depends on another image"
+        if is_joined
+        else "export it with a free batch axis (dynamic_axes or dynamic_shapes of torch.onnx.export)",
+    )

@@ -81,8 +81,8 @@ class ForeignClassifier:
         image: its input.
         answers: per target name, where its logits are found.
         name: of the file.
-        was_fixed: the number of images that the file was made for; None where it takes any. A free batch axis is no proof: a number
-            may be traced behind it.
+        was_fixed: the number of images that the file was made for; None where it takes any. A free batch axis is no
+            proof: a number may be traced behind it.
     """
 
     model: onnx.ModelProto
@@ -104,9 +104,15 @@ class ForeignClassifier:
         return f"ForeignClassifier({self.name}: {self.image!r} -> {', '.join(map(str, self.answers.values()))})"
 
 
-def read_classifier(path: Path, labels: Mapping[str, Sequence[str]], *, size: tuple[int, int] | None = None,
-                    outputs: Mapping[str, str] | None = None, gives: Mapping[str, Gives] | None = None,
-                    least_opset: int = MIN_OPSET) -> ForeignClassifier:
+def read_classifier(
+    path: Path,
+    labels: Mapping[str, Sequence[str]],
+    *,
+    size: tuple[int, int] | None = None,
+    outputs: Mapping[str, str] | None = None,
+    gives: Mapping[str, Gives] | None = None,
+    least_opset: int = MIN_OPSET,
+) -> ForeignClassifier:
     """Read an ONNX classifier of images.
 
     Args:
@@ -141,17 +147,25 @@ def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | 
     """
     values = graph_inputs(model)
     if len(values) != 1:
-        raise DataError(f"{name} has {len(values)} inputs: {', '.join(value.name for value in values)}", allowed="one, an image",
-                        fix="export the image classifier alone")
+        raise DataError(
+            f"{name} has {len(values)} inputs: {', '.join(value.name for value in values)}",
+            allowed="one, an image",
+            fix="export the image classifier alone",
+        )
     (value,) = values
     dims = dims_of(value)
     described = f"input {value.name!r} of {name}"
     dtype = str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
     if dtype not in DTYPES:
-        raise DataError(f"{described} is {dtype}", allowed="float32, float16, uint8", fix="export it with an image input")
+        raise DataError(
+            f"{described} is {dtype}", allowed="float32, float16, uint8", fix="export it with an image input"
+        )
     if len(dims) != 4:
-        raise DataError(f"{described} has {len(dims)} axes: {_shown(dims)}", allowed="four: (batch, 3, height, width) or "
-                        "(batch, height, width, 3)", fix="export a classifier of single images")
+        raise DataError(
+            f"{described} has {len(dims)} axes: {_shown(dims)}",
+            allowed="four: (batch, 3, height, width) or (batch, height, width, 3)",
+            fix="export a classifier of single images",
+        )
     layout, channels = _layout(dims, described)
     height, width = _size(dims[2:] if layout == "nchw" else dims[1:3], described, size)
     return ImageInput(value.name, layout, dtype, channels, height, width)
@@ -163,22 +177,34 @@ def _layout(dims: Sequence[int | str], described: str) -> tuple[Layout, int]:
         return "nchw", int(first)
     if last in (1, MAX_CHANNELS):
         return "nhwc", int(last)
-    raise DataError(f"{described} has no axis of 3 channels: {_shown(dims)}", allowed="RGB or BGR images, or grey ones",
-                    fix="export it with a fixed number of channels")
+    raise DataError(
+        f"{described} has no axis of 3 channels: {_shown(dims)}",
+        allowed="RGB or BGR images, or grey ones",
+        fix="export it with a fixed number of channels",
+    )
 
 
 def _size(dims: Sequence[int | str], described: str, size: tuple[int, int] | None) -> tuple[int, int]:
     fixed = [dim for dim in dims if isinstance(dim, int)]
     if len(fixed) < 2 and size is None:
-        raise SettingsError(f"{described} takes images of any size: {_shown(dims)}", allowed=f"1 to {MAX_SIDE_PX} pixels",
-                            fix="say the size that it was trained with: height and width in a pixel file")
+        raise SettingsError(
+            f"{described} takes images of any size: {_shown(dims)}",
+            allowed=f"1 to {MAX_SIDE_PX} pixels",
+            fix="say the size that it was trained with: height and width in a pixel file",
+        )
     height, width = size or (int(fixed[0]), int(fixed[1]))
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
-        raise SettingsError(f"{described} of {height}x{width} pixels", allowed=f"1 to {MAX_SIDE_PX} pixels",
-                            fix="correct height and width in the pixel file" if size else "export it for smaller images")
+        raise SettingsError(
+            f"{described} of {height}x{width} pixels",
+            allowed=f"1 to {MAX_SIDE_PX} pixels",
+            fix="correct height and width in the pixel file" if size else "export it for smaller images",
+        )
     if any(isinstance(dim, int) and dim != given for dim, given in zip(dims, (height, width), strict=True)):
-        raise SettingsError(f"a size of {height}x{width}", allowed=f"{_shown(dims)}: what {described} takes",
-                            fix="leave height and width out")
+        raise SettingsError(
+            f"a size of {height}x{width}",
+            allowed=f"{_shown(dims)}: what {described} takes",
+            fix="leave height and width out",
+        )
     return height, width
 
 
@@ -214,5 +240,7 @@ def logits_of(classifier: Asked, session: Computes, images: Any) -> dict[str, An
         images: in the model's own layout and scale.
     """
     outputs = session.run({classifier.image.name: images})
-    return {target: answer.logits(outputs[answer.output].reshape(len(images), prod(outputs[answer.output].shape[1:])))
-            for target, answer in classifier.answers.items()}
+    return {
+        target: answer.logits(outputs[answer.output].reshape(len(images), prod(outputs[answer.output].shape[1:])))
+        for target, answer in classifier.answers.items()
+    }

@@ -36,7 +36,8 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
 
         labels.txt                      one label per line
         labels.json, labels.yaml        a list; or index → label; or target → either of them,
-                                        or target → {labels: …, output: name of the model's output, gives: logits or probabilities,
+                                        or target → {labels: …, output: name of the model's output, gives: logits or
+                                        probabilities,
                                         order: levels by severity}
 
     Scalars of YAML are text as it is written: ``no`` and ``010`` are labels.
@@ -52,7 +53,9 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", allowed="UTF-8 text") from error
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        return ForeignLabels({target: _checked([line.strip() for line in text.splitlines() if line.strip()], path.name)})
+        return ForeignLabels(
+            {target: _checked([line.strip() for line in text.splitlines() if line.strip()], path.name)}
+        )
     yaml: Any = require("yaml", "export")
     try:
         data = yaml.load(text, Loader=yaml.BaseLoader)  # makes strings, lists and dictionaries, nothing else
@@ -69,7 +72,9 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
         if isinstance(value, dict) and not _is_indexed(value):
             unknown = sorted(set(value) - set(KEYS))
             if unknown or "labels" not in value:
-                raise DataError(f"{path.name}: {name} has {unknown[0] if unknown else 'no labels'!r}", allowed=", ".join(KEYS))
+                raise DataError(
+                    f"{path.name}: {name} has {unknown[0] if unknown else 'no labels'!r}", allowed=", ".join(KEYS)
+                )
             if "output" in value:
                 outputs[name] = str(value["output"])
             if "gives" in value:
@@ -110,6 +115,8 @@ def _checked(labels: Sequence[Any], name: str) -> tuple[str, ...]:
         raise DataError(f"{name} has a label {wrong[0]!r}", allowed="text", fix="quote it, or leave it out")
     twice = [label for label in labels if labels.count(label) > 1]
     if len(labels) < 2 or twice:
-        raise DataError(f"{name} has {f'{twice[0]!r} twice' if twice else f'{len(labels)} labels'}",
-                        allowed="at least two labels, all different")
+        raise DataError(
+            f"{name} has {f'{twice[0]!r} twice' if twice else f'{len(labels)} labels'}",
+            allowed="at least two labels, all different",
+        )
     return tuple(labels)

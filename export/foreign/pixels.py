@@ -59,7 +59,11 @@ class ForeignPixels:
         if self.channels == "bgr":
             values = values[..., ::-1]
         if self.channels == "grey":
-            values = (values.astype(np.float32) * np.array(GREY, np.float32)).sum(axis=-1, keepdims=True).astype(values.dtype)
+            values = (
+                (values.astype(np.float32) * np.array(GREY, np.float32))
+                .sum(axis=-1, keepdims=True)
+                .astype(values.dtype)
+            )
         return np.ascontiguousarray(values if image.layout == "nhwc" else np.moveaxis(values, -1, -3))
 
 
@@ -106,12 +110,15 @@ def pixels_from_settings(settings: Mapping[str, Any], image: ImageInput) -> Fore
     """The pixel contract of a pixel file, for an input.
 
     Raises:
-        SettingsError: mean and std, or a scale, are not given or not on the 0–1 scale; or what is given does not fit the input.
+        SettingsError: mean and std, or a scale, are not given or not on the 0–1 scale; or what is given does not fit
+            the input.
     """
     given = dict(settings)
     channels: Channels = given.pop("channels", "grey" if image.channels == 1 else "rgb")
     if channels not in get_args(Channels) or (channels == "grey") != (image.channels == 1):
-        raise SettingsError(f"channels {channels!r} for {image!r}", allowed="grey" if image.channels == 1 else "rgb, bgr")
+        raise SettingsError(
+            f"channels {channels!r} for {image!r}", allowed="grey" if image.channels == 1 else "rgb, bgr"
+        )
     name = given.pop("scale", "given")
     if "scale" in settings:
         if name not in list(SCALES):
@@ -134,9 +141,12 @@ def _per_channel(settings: Mapping[str, Any], key: str) -> Triple:
         raise SettingsError(f"no {key} in the pixel file", allowed="mean and std, or a scale", fix="give both")
     value = settings[key]
     values = value if isinstance(value, list | tuple) else [value] * 3
-    if len(values) != 3 or not all(isinstance(each, int | float) and not isinstance(each, bool) and -inf < each < inf
-                                   for each in values):
-        raise SettingsError(f"{key} {value!r}", allowed="one number, or three for R, G and B", fix="write them as 0.5 or 0.001")
+    if len(values) != 3 or not all(
+        isinstance(each, int | float) and not isinstance(each, bool) and -inf < each < inf for each in values
+    ):
+        raise SettingsError(
+            f"{key} {value!r}", allowed="one number, or three for R, G and B", fix="write them as 0.5 or 0.001"
+        )
     if max(map(abs, values)) > MOST_01:
         raise SettingsError(f"{key} {value!r}", allowed="numbers on the 0-1 scale", fix="divide mean and std by 255")
     return float(values[0]), float(values[1]), float(values[2])

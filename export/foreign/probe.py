@@ -1,7 +1,8 @@
 """Find out which pixels a foreign model was trained on, by asking labelled samples.
 
-Every candidate is a scale, a channel order and a geometry. A wrong one costs accuracy, or at least certainty: candidates are ranked
-by how likely the true labels are, each at its own best temperature, and compared sample by sample.
+Every candidate is a scale, a channel order and a geometry. A wrong one costs accuracy, or at least certainty:
+candidates are ranked by how likely the true labels are, each at its own best temperature, and compared sample by
+sample.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from vidrisk.runtimes.shares import binomial_tail
 
 Frames = npt.NDArray[np.uint8]
 Truth = Mapping[str, npt.NDArray[np.int64]]
-FrameReader = Callable[[ForeignPixels], Frames]  # (N, H, W, 3) or (N, T, H, W, 3) of the samples, as a pixel contract wants them
+FrameReader = Callable[
+    [ForeignPixels], Frames
+]  # (N, H, W, 3) or (N, T, H, W, 3) of the samples, as a pixel contract wants them
 BATCH = 16
 PROBE_SAMPLES = 128
 SURE_ERRORS = 2.0  # standard errors by which one candidate must be better than another
@@ -82,8 +85,13 @@ class Probe:
     rows: tuple[Row, ...]
 
 
-def probe_pixels(classifier: Asked, read: FrameReader, truth: Truth, checks: Sequence[KnownAnswer] = (),
-                 given: ForeignPixels | None = None) -> Probe:
+def probe_pixels(
+    classifier: Asked,
+    read: FrameReader,
+    truth: Truth,
+    checks: Sequence[KnownAnswer] = (),
+    given: ForeignPixels | None = None,
+) -> Probe:
     """Choose the pixel contract of a model, or check a given one.
 
     Args:
@@ -93,8 +101,8 @@ def probe_pixels(classifier: Asked, read: FrameReader, truth: Truth, checks: Seq
         given: what the user says; it must not be clearly worse than another candidate.
 
     Raises:
-        DataError: no candidate is better than chance, two cannot be told apart, a known answer comes out otherwise, or a given
-            contract is clearly wrong.
+        DataError: no candidate is better than chance, two cannot be told apart, a known answer comes out otherwise, or
+            a given contract is clearly wrong.
     """
     session = classifier.session()
     if given is not None:
@@ -119,8 +127,10 @@ def probe_pixels(classifier: Asked, read: FrameReader, truth: Truth, checks: Seq
     rivals = [row for row in allowed if _arithmetic(row) != _arithmetic(best)]
     undecided = next((row for row in rivals if not is_better(best, row)), None)
     if undecided is not None:
-        raise DataError(f"{len(best.right)} samples do not show the normalisation of {classifier.name}: {best}, {undecided}",
-                        fix=GIVE_PIXELS)
+        raise DataError(
+            f"{len(best.right)} samples do not show the normalisation of {classifier.name}: {best}, {undecided}",
+            fix=GIVE_PIXELS,
+        )
     second = f", the next best {rivals[0]}" if rivals else ""
     return Probe(best.pixels, f"chosen by {len(best.right)} samples: {best.top1:.1%} right{second}", tuple(rows))
 
@@ -137,13 +147,21 @@ def is_better(one: Row, other: Row) -> bool:
 
 def _same_geometry(classifier: Asked, given: ForeignPixels) -> list[ForeignPixels]:
     """Candidates of other arithmetic that read frames alike."""
-    found = [replace(each, spec=replace(given.spec, mean=each.spec.mean, std=each.spec.std))
-             for each in candidate_pixels(classifier.image, "squash")]
+    found = [
+        replace(each, spec=replace(given.spec, mean=each.spec.mean, std=each.spec.std))
+        for each in candidate_pixels(classifier.image, "squash")
+    ]
     return [each for each in found if (each.spec, each.channels) != (given.spec, given.channels)]
 
 
-def _row(classifier: Asked, session: Computes, pixels: ForeignPixels, frames: Frames, truth: Truth,
-         checks: Sequence[KnownAnswer]) -> Row:
+def _row(
+    classifier: Asked,
+    session: Computes,
+    pixels: ForeignPixels,
+    frames: Frames,
+    truth: Truth,
+    checks: Sequence[KnownAnswer],
+) -> Row:
     logits = _logits(classifier, session, pixels, frames)
     right, surprises = [], []
     for target, indices in truth.items():
@@ -152,16 +170,30 @@ def _row(classifier: Asked, session: Computes, pixels: ForeignPixels, frames: Fr
         right.append(logits[target].argmax(axis=1) == indices)
         surprises.append(-np.log(np.maximum(np.nan_to_num(likely), 1e-12)))
     wrong = tuple(said for check in checks if (said := _said(classifier, session, pixels, check)))
-    unsigned = tuple(target for target, answer in classifier.answers.items() if answer.scale == "binary logits"
-                     and ((logits[target][:, 1] >= 0) & (logits[target][:, 1] <= 1)).all())
-    return Row(pixels, float(np.mean(right)), float(np.mean(surprises)), np.all(right, axis=0), np.mean(surprises, axis=0),
-               {target: logits[target].argmax(axis=1) for target in truth}, wrong, unsigned)
+    unsigned = tuple(
+        target
+        for target, answer in classifier.answers.items()
+        if answer.scale == "binary logits" and ((logits[target][:, 1] >= 0) & (logits[target][:, 1] <= 1)).all()
+    )
+    return Row(
+        pixels,
+        float(np.mean(right)),
+        float(np.mean(surprises)),
+        np.all(right, axis=0),
+        np.mean(surprises, axis=0),
+        {target: logits[target].argmax(axis=1) for target in truth},
+        wrong,
+        unsigned,
+    )
 
 
-def _logits(classifier: Asked, session: Computes, pixels: ForeignPixels,
-            frames: Frames) -> dict[str, npt.NDArray[np.float32]]:
-    parts = [logits_of(classifier, session, pixels.prepared(frames[begin : begin + BATCH], classifier.image))
-             for begin in range(0, len(frames), BATCH)]
+def _logits(
+    classifier: Asked, session: Computes, pixels: ForeignPixels, frames: Frames
+) -> dict[str, npt.NDArray[np.float32]]:
+    parts = [
+        logits_of(classifier, session, pixels.prepared(frames[begin : begin + BATCH], classifier.image))
+        for begin in range(0, len(frames), BATCH)
+    ]
     return {target: np.concatenate([part[target] for part in parts]) for target in parts[0]}
 
 
@@ -182,22 +214,28 @@ def _check_given(classifier: Asked, mine: Row, rows: Sequence[Row], truth: Truth
     best = max(rows, key=lambda row: row.top1)
     lost, gained = int((best.right & ~mine.right).sum()), int((~best.right & mine.right).sum())
     if lost > gained and mcnemar_p(gained, lost) < CLEARLY_P:
-        raise DataError(f"the given pixels look wrong: {mine} of {len(mine.right)} samples right, and {best}",
-                        fix=f"correct {classifier.pixel_file}")
+        raise DataError(
+            f"the given pixels look wrong: {mine} of {len(mine.right)} samples right, and {best}",
+            fix=f"correct {classifier.pixel_file}",
+        )
     _check_chance(classifier, [mine], truth)
     return f"given; {mine.top1:.1%} of {len(mine.right)} samples right"
 
 
 def _wrong_answer(classifier: Asked, row: Row, better: Row | None = None) -> DataError:
     other = f"; with {better.pixels} it is right" if better else ""
-    return DataError(f"{row.wrong[0]} with {row.pixels}{other}",
-                     fix=f"correct {classifier.pixel_file}, the order of the labels, or the known answer")
+    return DataError(
+        f"{row.wrong[0]} with {row.pixels}{other}",
+        fix=f"correct {classifier.pixel_file}, the order of the labels, or the known answer",
+    )
 
 
 def _simplest_geometry(rows: Sequence[Row]) -> Row:
     """The best row, or the one of its arithmetic that cuts nothing off, where samples do not tell the two apart."""
     best = rows[0]
-    whole = next((row for row in rows if _arithmetic(row) == _arithmetic(best) and row.pixels.spec.resize == "squash"), best)
+    whole = next(
+        (row for row in rows if _arithmetic(row) == _arithmetic(best) and row.pixels.spec.resize == "squash"), best
+    )
     return best if is_better(best, whole) else whole
 
 
@@ -215,12 +253,17 @@ def _beats_chance(row: Row, truth: Truth) -> bool:
 def _no_better_than_chance(classifier: Asked, row: Row) -> DataError:
     if row.unsigned:
         answer = classifier.answers[row.unsigned[0]]
-        return DataError(f"output {answer.output!r} of {classifier.name} gives 0 to 1 for all {len(row.right)} samples: read as a "
-                         f"logit, that is always {answer.labels[1]!r}", allowed="logits, below 0 for the first label",
-                         fix=f"where it is a probability, say in the labels file, under {row.unsigned[0]}: gives: probabilities")
-    return DataError(f"the model is no better than chance on {len(row.right)} samples; the best pixels are {row}",
-                     fix="correct the order of the labels, give samples of every label, or say the normalisation in "
-                         f"{classifier.pixel_file}")
+        return DataError(
+            f"output {answer.output!r} of {classifier.name} gives 0 to 1 for all {len(row.right)} samples: read as a "
+            f"logit, that is always {answer.labels[1]!r}",
+            allowed="logits, below 0 for the first label",
+            fix=f"where it is a probability, say in the labels file, under {row.unsigned[0]}: gives: probabilities",
+        )
+    return DataError(
+        f"the model is no better than chance on {len(row.right)} samples; the best pixels are {row}",
+        fix="correct the order of the labels, give samples of every label, or say the normalisation in "
+        f"{classifier.pixel_file}",
+    )
 
 
 def _check_chance(classifier: Asked, rows: Sequence[Row], truth: Truth) -> None:
@@ -228,13 +271,17 @@ def _check_chance(classifier: Asked, rows: Sequence[Row], truth: Truth) -> None:
         return
     for target, indices in truth.items():
         labels = classifier.answers[target].labels
-        counts = max((_confusion(row.said[target], indices, len(labels)) for row in rows), key=lambda c: int(c.max(axis=1).sum()))
+        counts = max(
+            (_confusion(row.said[target], indices, len(labels)) for row in rows), key=lambda c: int(c.max(axis=1).sum())
+        )
         order = counts.argmax(axis=1)
         if len(set(order.tolist())) == len(order) and counts.max(axis=1).sum() > SWAPPED * counts.sum():
             column = int(np.flatnonzero(order != np.arange(len(order)))[0])
-            raise DataError(f"column {column} of {target} is called {labels[column]!r} and answers {labels[order[column]]!r}",
-                            fix="bring the labels into the order of the model's outputs: "
-                                + ", ".join(labels[index] for index in order))
+            raise DataError(
+                f"column {column} of {target} is called {labels[column]!r} and answers {labels[order[column]]!r}",
+                fix="bring the labels into the order of the model's outputs: "
+                + ", ".join(labels[index] for index in order),
+            )
     raise _no_better_than_chance(classifier, rows[0])
 
 

@@ -14,16 +14,42 @@ from vidrisk.export.foreign.read import STANDARD
 Range = tuple[float, float]
 UNBOUNDED: Range = -inf, inf
 PASSED = ("Identity", "Cast", "Dropout")  # what may stand between a softmax and its output
-BOUNDED: dict[str, Range] = {"Sigmoid": (0, 1), "HardSigmoid": (0, 1), "Softmax": (0, 1), "Tanh": (-1, 1), "Erf": (-1, 1)}
-KEPT = (*PASSED, "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Slice", "Gather", "Split", "Expand",
-        "ReduceMean", "ReduceMax", "ReduceMin", "GlobalAveragePool", "GlobalMaxPool")  # give numbers that they take, or their means
+BOUNDED: dict[str, Range] = {
+    "Sigmoid": (0, 1),
+    "HardSigmoid": (0, 1),
+    "Softmax": (0, 1),
+    "Tanh": (-1, 1),
+    "Erf": (-1, 1),
+}
+KEPT = (
+    *PASSED,
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Transpose",
+    "Slice",
+    "Gather",
+    "Split",
+    "Expand",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+)  # give numbers that they take, or their means
 
 
 def ranges_of(model: onnx.ModelProto) -> dict[str, Range]:
     """Least and greatest number per tensor, as far as operators prove them."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    constants |= {node.output[0]: attribute.t for node in model.graph.node if node.op_type == "Constant"
-                  for attribute in node.attribute if attribute.name == "value"}  # what exporters write
+    constants |= {
+        node.output[0]: attribute.t
+        for node in model.graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }  # what exporters write
     found: dict[str, Range] = {}
 
     def range_of(name: str) -> Range:

@@ -24,17 +24,21 @@ def read_model(path: Path, least_opset: int = MIN_OPSET) -> onnx.ModelProto:
     Weights in other files are loaded, functions of the file's own inlined, half precision widened (which is exact).
 
     Raises:
-        DataError: no ONNX file, weights that are missing, custom operators, a quantised graph, or an opset that cannot be
-            converted.
+        DataError: no ONNX file, weights that are missing, custom operators, a quantised graph, or an opset that cannot
+            be converted.
     """
     if not path.is_file():
         raise DataError(f"{path} is no file", fix="give an ONNX file")
     try:
         missing = sorted(name for name in external_files(path) if not (path.parent / name).is_file())
     except NotOnnxError as error:
-        raise DataError(f"{path.name} is no ONNX file: {error}", fix="export the model with torch.onnx.export") from error
+        raise DataError(
+            f"{path.name} is no ONNX file: {error}", fix="export the model with torch.onnx.export"
+        ) from error
     if missing:
-        raise DataError(f"{path.name} takes weights from {missing[0]}, which is not beside it", fix="copy that file, too")
+        raise DataError(
+            f"{path.name} takes weights from {missing[0]}, which is not beside it", fix="copy that file, too"
+        )
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf and onnx raise types of their own
@@ -52,11 +56,17 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
     used = {(node.domain, node.op_type) for node in model.graph.node}
     custom = sorted(f"{domain}.{op}" for domain, op in used if domain not in KNOWN_DOMAINS)
     if custom:
-        raise DataError(f"{name} uses the custom operator {custom[0]}", allowed="operators of ai.onnx and com.microsoft",
-                        fix="export the model without it")
+        raise DataError(
+            f"{name} uses the custom operator {custom[0]}",
+            allowed="operators of ai.onnx and com.microsoft",
+            fix="export the model without it",
+        )
     if any(op in QUANTISED for _, op in used):
-        raise DataError(f"{name} is quantised already", allowed="a model in floating point",
-                        fix="give the file from before it was quantised")
+        raise DataError(
+            f"{name} is quantised already",
+            allowed="a model in floating point",
+            fix="give the file from before it was quantised",
+        )
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -79,8 +89,11 @@ def with_opset(model: onnx.ModelProto, name: str, least: int, most: int) -> onnx
         onnx.checker.check_model(converted)
     except Exception as error:  # the converter raises bare RuntimeErrors, with traces of C++
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise DataError(f"{name} has opset {opset}, and cannot be converted to {wanted}: {reason}", allowed=f"{least} to {most}",
-                        fix=f"export it again with opset {most}") from error
+        raise DataError(
+            f"{name} has opset {opset}, and cannot be converted to {wanted}: {reason}",
+            allowed=f"{least} to {most}",
+            fix=f"export it again with opset {most}",
+        ) from error
     return converted
 
 
@@ -108,7 +121,9 @@ def _widen_tensor(tensor: onnx.TensorProto) -> None:
 
 def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """The graphs inside a node: branches and bodies of loops."""
-    return [graph for a in node.attribute for graph in (*a.graphs, *([a.g] if a.type == onnx.AttributeProto.GRAPH else []))]
+    return [
+        graph for a in node.attribute for graph in (*a.graphs, *([a.g] if a.type == onnx.AttributeProto.GRAPH else []))
+    ]
 
 
 def read_inside(node: onnx.NodeProto) -> set[str]:
@@ -132,8 +147,10 @@ def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
     """Axes of a tensor: lengths, and names (or '') of free axes."""
-    return [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param
-            for dim in value.type.tensor_type.shape.dim]
+    return [
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param
+        for dim in value.type.tensor_type.shape.dim
+    ]
 
 
 def prune(model: onnx.ModelProto) -> None:

@@ -1,7 +1,7 @@
 """A foreign classifier behind our contract: ``frames: uint8 (batch, T, height, width, 3)`` in, logits per target out.
 
-    frames → Cast → one image after the other → the model's layout → value * scale + shift → channel order → the model's own nodes
-    → logits, the mean over the T frames
+frames → Cast → one image after the other → the model's layout → value * scale + shift → channel order → the model's own
+nodes → logits, the mean over the T frames
 """
 
 from __future__ import annotations
@@ -118,9 +118,13 @@ def _read_pixels(add: _Builder, classifier: ForeignClassifier, pixels: ForeignPi
     is_bytes = taken.dtype == "uint8"
     scale, shift = scale_and_shift(spec)
     if not is_bytes and (scale != 1).any():
-        value = add.node("Mul", [value, add.constant("contract.scale", scale.reshape(along), np.float32)], "contract.scaled")
+        value = add.node(
+            "Mul", [value, add.constant("contract.scale", scale.reshape(along), np.float32)], "contract.scaled"
+        )
     if not is_bytes and shift.any():
-        value = add.node("Add", [value, add.constant("contract.shift", shift.reshape(along), np.float32)], "contract.normalised")
+        value = add.node(
+            "Add", [value, add.constant("contract.shift", shift.reshape(along), np.float32)], "contract.normalised"
+        )
     if pixels.channels == "bgr":
         value = add.node("Gather", [value, add.constant("contract.order", [2, 1, 0])], "contract.bgr", axis=axis)
     if pixels.channels == "grey":
@@ -152,12 +156,20 @@ def _casts_first(model: onnx.ModelProto, image: str) -> bool:
     return True
 
 
-def _answer(add: _Builder, classifier: ForeignClassifier, outputs: dict[str, str], target: str, labels: Sequence[str],
-            frames: int) -> None:
+def _answer(
+    add: _Builder,
+    classifier: ForeignClassifier,
+    outputs: dict[str, str],
+    target: str,
+    labels: Sequence[str],
+    frames: int,
+) -> None:
     """From an output of the model to the logits of a target."""
     answer = classifier.answers[target]
     columns = 1 if answer.scale.startswith("binary") else len(answer.labels)
-    value = add.node("Reshape", [outputs[answer.output], add.constant(f"{target}.shape", [-1, columns])], f"{target}.columns")
+    value = add.node(
+        "Reshape", [outputs[answer.output], add.constant(f"{target}.shape", [-1, columns])], f"{target}.columns"
+    )
     if not answer.scale.endswith("logits"):
         value = _logarithm(add, value, target, odds=answer.scale.startswith("binary"))
     if answer.scale.startswith("binary"):
@@ -199,4 +211,6 @@ def _rename(model: onnx.ModelProto, reserved: set[str]) -> None:
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape))
+    return helper.make_tensor_value_info(
+        spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape)
+    )

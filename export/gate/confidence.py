@@ -25,8 +25,9 @@ RESAMPLES = 400  # of the bootstrap
 ECE_SHARE = 0.5  # of what confidence may move: errors that cancel in a single answer's probability do not cancel here
 
 
-def confidence_refusal(change: Change, target: Target, sure_before: FloatArray, sure_after: FloatArray, truth: Ints,
-                       allowed: float) -> str:
+def confidence_refusal(
+    change: Change, target: Target, sure_before: FloatArray, sure_after: FloatArray, truth: Ints, allowed: float
+) -> str:
     """Say why the probabilities of one target cannot be relied on any more; empty when they can.
 
     Args:
@@ -34,35 +35,49 @@ def confidence_refusal(change: Change, target: Target, sure_before: FloatArray, 
     """
     if change.confidence_points > allowed + 1e-9:
         where = f" of {change.confidence_class!r}" if change.confidence_class else ""
-        return (f"the confidence of {change.target}{where} moves by {change.confidence_points:.1f} points where the answer stays, "
-                f"at most {allowed:g} are allowed: thresholds that were set for it no longer hold")
+        return (
+            f"the confidence of {change.target}{where} moves by {change.confidence_points:.1f} points where the answer stays, "
+            f"at most {allowed:g} are allowed: thresholds that were set for it no longer hold"
+        )
     allowed_rise = (ECE_SHARE * allowed + max(0.0, change.drop_points)) / 100
     if change.ece_after - change.ece_before <= allowed_rise:
         return ""
     if _least_ece_rise(target, sure_before, sure_after, truth) <= allowed_rise:
         return ""  # so few samples, so uneven: chance
-    return (f"the calibration error of {change.target} rises from {100 * change.ece_before:.1f} to {100 * change.ece_after:.1f} "
-            f"points, at most {100 * allowed_rise:.1f} more are allowed")
+    return (
+        f"the calibration error of {change.target} rises from {100 * change.ece_before:.1f} to {100 * change.ece_after:.1f} "
+        f"points, at most {100 * allowed_rise:.1f} more are allowed"
+    )
 
 
-def match_temperatures(targets: Sequence[Target], before: Mapping[str, FloatArray], after: Mapping[str, FloatArray],
-                       temperature: Mapping[str, float]) -> dict[str, float]:
+def match_temperatures(
+    targets: Sequence[Target],
+    before: Mapping[str, FloatArray],
+    after: Mapping[str, FloatArray],
+    temperature: Mapping[str, float],
+) -> dict[str, float]:
     """Find, by target, the temperature at which the logits after a hop give probabilities nearest to those before it.
 
     Args:
         temperature: of the logits before, by target.
     """
-    return {target.name: matched_temperature(
-        after[target.name], probabilities_from_logits(before[target.name], temperature.get(target.name, 1.0),
-                                                      multi_label=target.multi_label), multi_label=target.multi_label)
-            for target in targets}
+    return {
+        target.name: matched_temperature(
+            after[target.name],
+            probabilities_from_logits(
+                before[target.name], temperature.get(target.name, 1.0), multi_label=target.multi_label
+            ),
+            multi_label=target.multi_label,
+        )
+        for target in targets
+    }
 
 
 def confidence_shift(target: Target, before: FloatArray, after: FloatArray, decision: Floats) -> tuple[float, str]:
     """Find the mean shift of a probability in points, where a prediction stays.
 
-    It is that of all samples, or of the class in which it is largest. The probability is that of the top label, or, where any
-    number of labels may hold, of each label that does.
+    It is that of all samples, or of the class in which it is largest. The probability is that of the top label, or,
+    where any number of labels may hold, of each label that does.
 
     Args:
         decision: thresholds ``(C,)`` of a multi-label target.
@@ -79,8 +94,9 @@ def confidence_shift(target: Target, before: FloatArray, after: FloatArray, deci
     return max((float(shift.mean()), ""), (float(means[worst]), target.labels[worst]))
 
 
-def _predicted_labels(target: Target, before: FloatArray, after: FloatArray, finite: npt.NDArray[np.bool_],
-                      decision: Floats) -> tuple[Ints, Ints]:
+def _predicted_labels(
+    target: Target, before: FloatArray, after: FloatArray, finite: npt.NDArray[np.bool_], decision: Floats
+) -> tuple[Ints, Ints]:
     """Return row and label of what both sides predict."""
     if target.multi_label:
         rows, labels = np.nonzero(finite[:, None] & (before >= decision) & (after >= decision))
@@ -108,6 +124,8 @@ def calibration_error(target: Target, probabilities: FloatArray, truth: Ints) ->
 def _least_ece_rise(target: Target, before: FloatArray, after: FloatArray, truth: Ints) -> float:
     """Return the lower end (5 %) of what the calibration error rises by, over resamples of the same pairs."""
     rng = np.random.default_rng(0)
-    rises = [calibration_error(target, after[rows], truth[rows]) - calibration_error(target, before[rows], truth[rows])
-             for rows in rng.integers(0, len(truth), (RESAMPLES, len(truth)))]
+    rises = [
+        calibration_error(target, after[rows], truth[rows]) - calibration_error(target, before[rows], truth[rows])
+        for rows in rng.integers(0, len(truth), (RESAMPLES, len(truth)))
+    ]
     return float(np.nanquantile(rises, 0.05))

@@ -1,7 +1,7 @@
 """Choose golden samples, and what every variant answers to them, to be sealed in the bundle.
 
-Chosen are samples of every class of every target, in turns: the one that the float model is surest of, then the one nearest to its
-decision boundary, and so on. Files have a bound, so the later ones may not fit.
+Chosen are samples of every class of every target, in turns: the one that the float model is surest of, then the one
+nearest to its decision boundary, and so on. Files have a bound, so the later ones may not fit.
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ log = logging.getLogger(__name__)
 PHOTOS_BYTES, CLIPS_BYTES = 2_000_000, 8_000_000  # of pictures; one sample is kept whatever its size
 
 
-def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines],
-                 logits: Mapping[str, FloatArray], folder: Path) -> list[Path]:
+def golden_files(
+    gate: Gatekeeper,
+    variants: Mapping[VariantName, Files],
+    engines: Mapping[VariantName, Engines],
+    logits: Mapping[str, FloatArray],
+    folder: Path,
+) -> list[Path]:
     """Write golden samples of the validation samples, and return the file; nothing where one sample alone is too large.
 
     Args:
@@ -61,7 +66,7 @@ def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], engine
     gate.on_progress("sealing golden samples", 0, 1)
     chosen = chosen_samples(contract.targets, logits, validation.truth)[:most]
     pictures = _pictures(validation, chosen, PHOTOS_BYTES if contract.frames == 1 else CLIPS_BYTES)
-    few = replace(judge, validation=validation.at(np.array(chosen[:len(pictures)])))
+    few = replace(judge, validation=validation.at(np.array(chosen[: len(pictures)])))
     reference = REFERENCE if REFERENCE in gate.runtimes else gate.runtimes[0]
     described = {}
     for done, (name, files) in enumerate(variants.items()):
@@ -69,8 +74,13 @@ def golden_files(gate: Gatekeeper, variants: Mapping[VariantName, Files], engine
         runtimes = gate.runtimes_for(engines.get(name, "any"))
         outputs = {runtime: few.onnx(runtime, files) for runtime in runtimes}
         described[name] = _expected(contract.targets, files, outputs, reference, gate.report.temperature[name])
-    told = Description(contract=contract.digest, runtime=reference, engine=engine_version(reference) or "", samples=len(pictures),
-                       variants=described)
+    told = Description(
+        contract=contract.digest,
+        runtime=reference,
+        engine=engine_version(reference) or "",
+        samples=len(pictures),
+        variants=described,
+    )
     write_golden(folder / GOLDEN, told, pictures)
     return [folder / GOLDEN]
 
@@ -109,23 +119,46 @@ def _pictures(validation: Validation, chosen: Sequence[int], most_bytes: int) ->
     return pictures
 
 
-def _expected(targets: Sequence[Target], files: Files, outputs: Mapping[str, Outputs], reference: str,
-              temperature: Mapping[str, float]) -> Expected:
-    probabilities = {runtime: {target.name: probabilities_from_logits(
-        found.logits[target.name], temperature.get(target.name, 1.0), multi_label=target.multi_label) for target in targets}
-        for runtime, found in outputs.items()}
+def _expected(
+    targets: Sequence[Target],
+    files: Files,
+    outputs: Mapping[str, Outputs],
+    reference: str,
+    temperature: Mapping[str, float],
+) -> Expected:
+    probabilities = {
+        runtime: {
+            target.name: probabilities_from_logits(
+                found.logits[target.name], temperature.get(target.name, 1.0), multi_label=target.multi_label
+            )
+            for target in targets
+        }
+        for runtime, found in outputs.items()
+    }
     spread = {}
     for runtime, of_runtime in probabilities.items():
         if runtime != reference:
             apart = [np.abs(scores - probabilities[reference][target]) for target, scores in of_runtime.items()]
-            errors = [logit_errors(outputs[runtime].logits[target.name], outputs[reference].logits[target.name],
-                                   multi_label=target.multi_label) for target in targets]
-            spread[runtime] = Spread(largest=float(max(each.max() for each in apart)), logits=float(np.max(errors)),
-                                     mean=float(np.mean([each.mean() for each in apart])))
+            errors = [
+                logit_errors(
+                    outputs[runtime].logits[target.name],
+                    outputs[reference].logits[target.name],
+                    multi_label=target.multi_label,
+                )
+                for target in targets
+            ]
+            spread[runtime] = Spread(
+                largest=float(max(each.max() for each in apart)),
+                logits=float(np.max(errors)),
+                mean=float(np.mean([each.mean() for each in apart])),
+            )
     return Expected(
-        files={file.name: sha256_of(file) for path in files.values() for file in graph_files(path)}, temperature=dict(temperature),
+        files={file.name: sha256_of(file) for path in files.values() for file in graph_files(path)},
+        temperature=dict(temperature),
         logits={target: _rows(logits) for target, logits in outputs[reference].logits.items()},
-        probabilities={target: _rows(scores) for target, scores in probabilities[reference].items()}, spread=spread)
+        probabilities={target: _rows(scores) for target, scores in probabilities[reference].items()},
+        spread=spread,
+    )
 
 
 def _rows(array: FloatArray) -> Rows:

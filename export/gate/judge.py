@@ -68,7 +68,9 @@ class StageJudge:
     def sources(self, sources: Sources) -> Outputs:
         """What torch modules compute; files among them are run by ONNX Runtime."""
         with ExitStack() as stack:
-            runners = {stage.name: stack.enter_context(self._of_source(stage, sources[stage.name])) for stage in self.stages}
+            runners = {
+                stage.name: stack.enter_context(self._of_source(stage, sources[stage.name])) for stage in self.stages
+            }
             return self._outputs(runners)
 
     def onnx(self, runtime: str, files: Mapping[str, Path], known: Outputs | None = None) -> Outputs:
@@ -78,7 +80,9 @@ class StageJudge:
             known: what the stages compute that have no file, all of them in front of the others.
         """
         with ExitStack() as stack:
-            return self._outputs({name: stack.enter_context(self.open(runtime, name, path)) for name, path in files.items()}, known)
+            return self._outputs(
+                {name: stack.enter_context(self.open(runtime, name, path)) for name, path in files.items()}, known
+            )
 
     def open(self, runtime: str, stage: str, path: Path) -> Runner:
         """Open the file of a stage; its constants are given to it."""
@@ -88,9 +92,14 @@ class StageJudge:
     def _constants(self, stage: Stage) -> dict[str, Array]:
         return {name: self.constants[name] for name in stage.constants}
 
-    def seconds_per_frame(self, files: Mapping[Key, tuple[str, Mapping[str, Path]]], known: Outputs, rounds: int,
-                          is_decided: Callable[[Mapping[Key, list[float]]], bool] = lambda turns: True,
-                          most: int = 0) -> dict[Key, list[float]]:
+    def seconds_per_frame(
+        self,
+        files: Mapping[Key, tuple[str, Mapping[str, Path]]],
+        known: Outputs,
+        rounds: int,
+        is_decided: Callable[[Mapping[Key, list[float]]], bool] = lambda turns: True,
+        most: int = 0,
+    ) -> dict[Key, list[float]]:
         """Time stages in turns, in batches of ``TIMED_FRAMES`` frames; a value per turn, the sum over the stages.
 
         Args:
@@ -101,13 +110,21 @@ class StageJudge:
         timed = [stage for stage in self.stages if any(stage.name in of_key for _, of_key in files.values())]
         feeds = {stage.name: self._timed_feed(stage, known) for stage in timed}
         with ExitStack() as stack:
-            runners = {stage.name: {key: stack.enter_context(self.open(runtime, stage.name, of_key[stage.name]))
-                                    for key, (runtime, of_key) in files.items()} for stage in timed}
+            runners = {
+                stage.name: {
+                    key: stack.enter_context(self.open(runtime, stage.name, of_key[stage.name]))
+                    for key, (runtime, of_key) in files.items()
+                }
+                for stage in timed
+            }
             turns: dict[Key, list[float]] = {key: [] for key in files}
             while True:
                 found = {stage.name: turns_of(runners[stage.name], feeds[stage.name], rounds) for stage in timed}
-                shown = {stage.name: batch_of(stage, self.contract.frames, TIMED_FRAMES) * frames_of(stage, self.contract.frames)
-                         for stage in timed}
+                shown = {
+                    stage.name: batch_of(stage, self.contract.frames, TIMED_FRAMES)
+                    * frames_of(stage, self.contract.frames)
+                    for stage in timed
+                }
                 for key, so_far in turns.items():
                     so_far += [sum(found[name][key][turn] / shown[name] for name in found) for turn in range(rounds)]
                 done = max(map(len, turns.values()), default=most)
@@ -118,7 +135,10 @@ class StageJudge:
         pixels = self.validation.frames.reshape(-1, *self.contract.pixel.frame_shape)
         batch = batch_of(stage, self.contract.frames, TIMED_FRAMES)
         every = feed_of(stage, pixels, known.cuts)
-        return {name: np.ascontiguousarray(np.resize(values[:batch], (batch, *values.shape[1:]))) for name, values in every.items()}
+        return {
+            name: np.ascontiguousarray(np.resize(values[:batch], (batch, *values.shape[1:])))
+            for name, values in every.items()
+        }
 
     def _of_source(self, stage: Stage, source: nn.Module | Path) -> Runner:
         if isinstance(source, Path):
@@ -162,8 +182,14 @@ class SearchJudge:
         noise = float(np.mean([np.square(found - exact).mean() / _power(exact) for found, exact in pairs]))
         shifts = []
         for target in self.stages.contract.targets:
-            moved = np.abs(np.subtract(*(probabilities_from_logits(side.logits[target.name], multi_label=target.multi_label)
-                                         for side in (outputs, given))))
+            moved = np.abs(
+                np.subtract(
+                    *(
+                        probabilities_from_logits(side.logits[target.name], multi_label=target.multi_label)
+                        for side in (outputs, given)
+                    )
+                )
+            )
             shifts.append(moved.max(axis=1).mean() if target.multi_label else moved.sum(axis=1).mean() / 2)
         return noise, float(max(shifts))
 
@@ -175,16 +201,36 @@ class SearchJudge:
     def outcome(self, model: onnx.ModelProto) -> Outcome:
         """The worst over its runtime and the others: the gate will ask them all, at one temperature."""
         outputs = self._outputs(model, self.stages.validation, self.given)
-        matched = match_temperatures(self.stages.contract.targets, self.reference.logits, outputs.logits, self.temperature)
-        every = [self._judged(outputs, matched), *(
-            judge._judged(judge._outputs(model, judge.stages.validation, judge.given), matched) for judge in self.others)]
-        return Outcome(min(every, key=lambda outcome: outcome.agreement).kept, max(every, key=lambda o: o.drop_points).gains,
-                       max(outcome.confidence_points for outcome in every))
+        matched = match_temperatures(
+            self.stages.contract.targets, self.reference.logits, outputs.logits, self.temperature
+        )
+        every = [
+            self._judged(outputs, matched),
+            *(
+                judge._judged(judge._outputs(model, judge.stages.validation, judge.given), matched)
+                for judge in self.others
+            ),
+        ]
+        return Outcome(
+            min(every, key=lambda outcome: outcome.agreement).kept,
+            max(every, key=lambda o: o.drop_points).gains,
+            max(outcome.confidence_points for outcome in every),
+        )
 
     def _judged(self, outputs: Outputs, matched: Mapping[str, float]) -> Outcome:
         validation = self.stages.validation
-        hop = lossy_hop("", "int8", self.runtime, self.reference, outputs, validation, self.stages.contract, max_drop=100,
-                        temperature=self.temperature, matched=matched)
+        hop = lossy_hop(
+            "",
+            "int8",
+            self.runtime,
+            self.reference,
+            outputs,
+            validation,
+            self.stages.contract,
+            max_drop=100,
+            temperature=self.temperature,
+            matched=matched,
+        )
         return outcome_of(self.reference, outputs, validation, self.stages.contract, hop)
 
     def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
@@ -203,9 +249,15 @@ class SearchJudge:
     def identity(self) -> dict[str, Any]:
         """All that its answers depend on, but for the graph that it is asked about."""
         others = {name: sha256_of(path) for name, path in self.files.items() if name != self.stage}
-        return {"rules": RULES, "runtime": self.runtime, "engine": engine_version(self.runtime), "stages": others,
-                "samples": self.stages.digest, "machine": [platform.machine(), platform.node(), os.cpu_count()],
-                "temperature": dict(self.temperature)}
+        return {
+            "rules": RULES,
+            "runtime": self.runtime,
+            "engine": engine_version(self.runtime),
+            "stages": others,
+            "samples": self.stages.digest,
+            "machine": [platform.machine(), platform.node(), os.cpu_count()],
+            "temperature": dict(self.temperature),
+        }
 
     @property
     def _trials(self) -> Path:
@@ -223,18 +275,21 @@ class SearchJudge:
 
     def _outputs(self, model: onnx.ModelProto, samples: Validation, given: Outputs) -> Outputs:
         names = [stage.name for stage in self.stages.stages]
-        later = names[names.index(self.stage) + 1:]
+        later = names[names.index(self.stage) + 1 :]
         path = self._trials / f"{self.stage}.onnx"
         save_trial(model, path)
         return replace(self.stages, validation=samples).onnx(
-            self.runtime, {self.stage: path, **{name: self.files[name] for name in later}}, given)
+            self.runtime, {self.stage: path, **{name: self.files[name] for name in later}}, given
+        )
 
 
 def _power(values: Any) -> float:
     return float(np.square(values).mean()) or 1.0
 
 
-def weighty_stages(stages: Collection[Stage], work: Mapping[str, int], frames: int, share: float = 0.99) -> tuple[str, ...]:
+def weighty_stages(
+    stages: Collection[Stage], work: Mapping[str, int], frames: int, share: float = 0.99
+) -> tuple[str, ...]:
     """Stages that do nearly all the work of a window, in their order: a head of a thousandth is none.
 
     Args:

@@ -29,10 +29,14 @@ log = logging.getLogger(__name__)
 
 # What can be done about a refusal, by the variant of the hop.
 FAULT = "this is a fault of the export, not of the data: please report it with the versions in use"
-FIXES = {"trained": "compare labels.json and config.yaml with what was trained",
-         "fp16": "ship another variant, or allow the drop"}
-QUANTIZED_FIX = ("calibrate on more or other samples, fine-tune with the rounding (qat_steps), raise the budget that it exceeds, "
-                 "or allow the drop")
+FIXES = {
+    "trained": "compare labels.json and config.yaml with what was trained",
+    "fp16": "ship another variant, or allow the drop",
+}
+QUANTIZED_FIX = (
+    "calibrate on more or other samples, fine-tune with the rounding (qat_steps), raise the budget that it exceeds, "
+    "or allow the drop"
+)
 
 
 def _judges(runtime: str, target: str) -> bool:
@@ -44,12 +48,13 @@ def _judges(runtime: str, target: str) -> bool:
 
 class Gatekeeper:
     """Attributes:
-        report: fills as the export goes.
-        best: what the search for a quantised variant came to, in words; a refusal of one says it.
-        weighty: stages that do nearly all the work; they alone are timed.
-        runtimes: that judge. A bundle for processors is nothing to a GPU, and one that proves not to work here judges nothing.
-        parts: which samples choose the precision of the blocks, and which judge what was chosen.
-        temperature: of floating point, by target.
+    report: fills as the export goes.
+    best: what the search for a quantised variant came to, in words; a refusal of one says it.
+    weighty: stages that do nearly all the work; they alone are timed.
+    runtimes: that judge. A bundle for processors is nothing to a GPU, and one that proves not to work here judges
+        nothing.
+    parts: which samples choose the precision of the blocks, and which judge what was chosen.
+    temperature: of floating point, by target.
     """
 
     def __init__(self, judge: StageJudge, options: ExportOptions, on_progress: OnProgress) -> None:
@@ -57,8 +62,13 @@ class Gatekeeper:
         count = len(judge.validation.names)
         self.parts: Parts = separate_samples(judge.validation)
         judging = len(self.parts.judging) if options.int8 else count
-        self.report = GateReport(options.max_drop, count, note=few_samples_note(judging, options.max_drop), target=options.target,
-                                 max_confidence_drop=options.max_confidence_drop)
+        self.report = GateReport(
+            options.max_drop,
+            count,
+            note=few_samples_note(judging, options.max_drop),
+            target=options.target,
+            max_confidence_drop=options.max_confidence_drop,
+        )
         self.best = ""
         self.weighty = tuple(stage.name for stage in judge.stages)
         self.runtimes = tuple(name for name in file_runtimes() if _judges(name, options.target))
@@ -68,7 +78,9 @@ class Gatekeeper:
     def calibrate(self, exact: Outputs) -> None:
         """Fit the temperature of floating point to the samples' truth."""
         truth = self.judge.validation.truth
-        self.temperature = {target: fitted_temperature(logits, truth[target]) for target, logits in exact.logits.items()}
+        self.temperature = {
+            target: fitted_temperature(logits, truth[target]) for target, logits in exact.logits.items()
+        }
         self._exact = exact
         self.report.temperature = {"fp32": self.temperature}
 
@@ -107,21 +119,46 @@ class Gatekeeper:
             self._proven.add(runtime)
         return outputs
 
-    def exact(self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs, held_in: FloatType = "fp32") -> Hop:
-        return float_hop(name, variant, runtime, before, after, self.judge.validation, self.judge.contract, self.judge.stages,
-                         self.temperature, held_in)
+    def exact(
+        self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs, held_in: FloatType = "fp32"
+    ) -> Hop:
+        return float_hop(
+            name,
+            variant,
+            runtime,
+            before,
+            after,
+            self.judge.validation,
+            self.judge.contract,
+            self.judge.stages,
+            self.temperature,
+            held_in,
+        )
 
-    def lossy(self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs, *, min_cosine: float = -1.0) -> Hop:
+    def lossy(
+        self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs, *, min_cosine: float = -1.0
+    ) -> Hop:
         """Compare with floating point. What a search has chosen is judged by the samples that did not choose it."""
         validation, rows = self.judge.validation, self.parts.judging
         is_chosen = is_quantized(variant) and self.parts.is_separate
         if is_chosen:
             validation, before, after = validation.at(rows), before.at(rows), after.at(rows)
-        hop = lossy_hop(name, variant, runtime, before, after, validation, self.judge.contract, self.judge.stages,
-                        max_drop=self.options.max_drop, max_confidence_drop=self.options.max_confidence_drop,
-                        temperature=self.temperature,
-                        allow_drop=self.options.allow_drop, min_cosine=min_cosine,
-                        matched=self.report.temperature.get(variant))
+        hop = lossy_hop(
+            name,
+            variant,
+            runtime,
+            before,
+            after,
+            validation,
+            self.judge.contract,
+            self.judge.stages,
+            max_drop=self.options.max_drop,
+            max_confidence_drop=self.options.max_confidence_drop,
+            temperature=self.temperature,
+            allow_drop=self.options.allow_drop,
+            min_cosine=min_cosine,
+            matched=self.report.temperature.get(variant),
+        )
         if not is_chosen:
             return hop
         return replace(hop, flips=tuple(replace(flip, index=int(rows[flip.index])) for flip in hop.flips))
@@ -140,11 +177,13 @@ class Gatekeeper:
 
     def refuse(self, variant: str, where: str, reason: str, fix: str) -> NoReturn:
         """Raises:
-            GateRefused: in any case.
+        GateRefused: in any case.
         """
         best = f"; the best point found: {self.best}" if self.best and is_quantized(variant) else ""
         self.report.verdicts.append(Verdict(variant, shipped=False, reason=f"{reason}{best}"))
-        raise GateRefused(f"the gate refused {where}, no bundle was written: {reason}{best}", fix=fix, report=self.report)
+        raise GateRefused(
+            f"the gate refused {where}, no bundle was written: {reason}{best}", fix=fix, report=self.report
+        )
 
     def race(self, files: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines]) -> list[VariantName]:
         """Time every variant on every runtime side by side, and return the quantised ones that are not worth their loss: they are
@@ -154,8 +193,9 @@ class Gatekeeper:
             GateRefused: there is one, and the options are strict.
         """
         self.on_progress("timing", 0, 1)
-        self.report.laps, self.report.speeds = race(self.judge, files, engines, self.weighty, self._exact, self.runtimes,
-                                                    self.options.target)
+        self.report.laps, self.report.speeds = race(
+            self.judge, files, engines, self.weighty, self._exact, self.runtimes, self.options.target
+        )
         slow: list[VariantName] = []
         for name in files:
             reason = speed_refusal(self.report, name)

@@ -27,8 +27,8 @@ class Validation:
 
     Attributes:
         frames: ``uint8 (N, T, H, W, 3)``.
-        truth: label indices ``int64 (N,)`` per target name, or ``(N, C)`` of a multi-label target; under 0 where nobody has
-            labelled it.
+        truth: label indices ``int64 (N,)`` per target name, or ``(N, C)`` of a multi-label target; under 0 where nobody
+            has labelled it.
         names: N names, to say which samples flipped.
 
     Raises:
@@ -42,16 +42,26 @@ class Validation:
     def __post_init__(self) -> None:
         lengths = {len(self.frames), len(self.names), *(len(t) for t in self.truth.values())}
         if len(lengths) != 1 or not len(self.frames):
-            raise DataError(f"validation samples of lengths {sorted(lengths)}", allowed="equal lengths, at least one sample")
-        unlabelled = [name for name, truth in self.truth.items() if (truth < 0).reshape(len(truth), -1).any(axis=1).all()]
+            raise DataError(
+                f"validation samples of lengths {sorted(lengths)}", allowed="equal lengths, at least one sample"
+            )
+        unlabelled = [
+            name for name, truth in self.truth.items() if (truth < 0).reshape(len(truth), -1).any(axis=1).all()
+        ]
         if unlabelled:
-            raise DataError(f"no validation sample is labelled for {unlabelled[0]}", allowed="at least one for each target",
-                            fix="give other labelled data as val, or label some of these")
+            raise DataError(
+                f"no validation sample is labelled for {unlabelled[0]}",
+                allowed="at least one for each target",
+                fix="give other labelled data as val, or label some of these",
+            )
 
     def at(self, rows: Ints) -> Validation:
         """Return some of the samples."""
-        return Validation(self.frames[rows], {name: truth[rows] for name, truth in self.truth.items()},
-                          [self.names[row] for row in rows])
+        return Validation(
+            self.frames[rows],
+            {name: truth[rows] for name, truth in self.truth.items()},
+            [self.names[row] for row in rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,8 @@ class Outputs:
     """What a model computes on the validation samples.
 
     Attributes:
-        cuts: outputs of all stages but the last, by name: ``(N · n, …)`` with n rows per sample, as often as the stage runs. Where
-            two models have a stage in common, they are compared there.
+        cuts: outputs of all stages but the last, by name: ``(N · n, …)`` with n rows per sample, as often as the stage
+            runs. Where two models have a stage in common, they are compared there.
         logits: ``float32 (N, C)`` per target name.
         ms_per_frame: median time of all stages per frame, in batches of ``BATCH`` frames.
     """
@@ -76,12 +86,18 @@ class Outputs:
         def of_rows(values: Array) -> Array:
             return values.reshape(samples, -1, *values.shape[1:])[rows].reshape(-1, *values.shape[1:])
 
-        return Outputs({name: of_rows(values) for name, values in self.cuts.items()},
-                       {name: logits[rows] for name, logits in self.logits.items()}, self.ms_per_frame)
+        return Outputs(
+            {name: of_rows(values) for name, values in self.cuts.items()},
+            {name: logits[rows] for name, logits in self.logits.items()},
+            self.ms_per_frame,
+        )
 
     def of(self, stage: Stage) -> list[FloatArray]:
         """Return the outputs of one stage, in its order; those of the last one are the logits."""
-        by_name: dict[str, Array] = {**self.cuts, **{f"{target}_logits": logits for target, logits in self.logits.items()}}
+        by_name: dict[str, Array] = {
+            **self.cuts,
+            **{f"{target}_logits": logits for target, logits in self.logits.items()},
+        }
         return [by_name[spec.name].astype(np.float32, copy=False) for spec in stage.outputs]
 
 
@@ -94,8 +110,13 @@ def batch_of(stage: Stage, frames: int, most: int = BATCH) -> int:
     return max(1, most // frames_of(stage, frames))
 
 
-def outputs_of(runners: Mapping[str, Runner], stages: Sequence[Stage], contract: Contract, frames: Frames,
-               known: Outputs | None = None) -> Outputs:
+def outputs_of(
+    runners: Mapping[str, Runner],
+    stages: Sequence[Stage],
+    contract: Contract,
+    frames: Frames,
+    known: Outputs | None = None,
+) -> Outputs:
     """Run stages over ``uint8 (N, T, H, W, 3)``, one after the other.
 
     Args:
@@ -127,4 +148,6 @@ def _run_in_batches(runner: Runner, feed: Mapping[str, Array], batch: int) -> tu
         seconds.append((time.perf_counter() - clock) / min(batch, samples - begin))
         parts.append(copied_outputs(runner, found))
     # The first call warms up, so that no stage is timed while it compiles.
-    return {name: np.concatenate([part[name] for part in parts[1:]]) for name in parts[0]}, float(np.median(seconds[1:]))
+    return {name: np.concatenate([part[name] for part in parts[1:]]) for name in parts[0]}, float(
+        np.median(seconds[1:])
+    )

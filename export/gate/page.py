@@ -65,15 +65,32 @@ def gate_page(report: GateReport, contract: Contract, frames: npt.NDArray[np.uin
     cards = [Card(flip, stages, picture_from_clip(frames[flip.index])) for flip, stages in flips[:MAX_THUMBNAILS]]
     headline = _headline(report.hops)
     judging = report.selection.judging if report.selection else report.samples
-    page = gate_environment().get_template(TEMPLATE).render(
-        report=report, contract=contract, title=title, headline=headline, cards=cards, more_flips=len(flips) - len(cards),
-        judged=[hop for hop in report.hops if hop.changes and (hop.flipped or hop.variant not in FLOAT_VARIANTS)],
-        fastest={variant: _fastest(report.laps, variant) for variant in dict.fromkeys(lap.variant for lap in report.laps)},
-        refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
-        has_packed=any(WEIGHT_ONLY & set(of_stages.values()) for of_stages in report.precision.values()),
-        rows=sorted(report.search, key=lambda row: -row["noise_share"]), significant=SIGNIFICANT,
-        judging=judging, least_points=least_provable_points(judging), separate_from=SEPARATE_FROM,
-        aim=agreement_aim(report.max_drop), class_samples=CLASS_SAMPLES, ece_share=ECE_SHARE)
+    page = (
+        gate_environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=report,
+            contract=contract,
+            title=title,
+            headline=headline,
+            cards=cards,
+            more_flips=len(flips) - len(cards),
+            judged=[hop for hop in report.hops if hop.changes and (hop.flipped or hop.variant not in FLOAT_VARIANTS)],
+            fastest={
+                variant: _fastest(report.laps, variant) for variant in dict.fromkeys(lap.variant for lap in report.laps)
+            },
+            refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
+            has_packed=any(WEIGHT_ONLY & set(of_stages.values()) for of_stages in report.precision.values()),
+            rows=sorted(report.search, key=lambda row: -row["noise_share"]),
+            significant=SIGNIFICANT,
+            judging=judging,
+            least_points=least_provable_points(judging),
+            separate_from=SEPARATE_FROM,
+            aim=agreement_aim(report.max_drop),
+            class_samples=CLASS_SAMPLES,
+            ece_share=ECE_SHARE,
+        )
+    )
     return page.encode("utf-8", "replace").decode("utf-8")  # names of files may hold what no encoding knows
 
 
@@ -97,8 +114,11 @@ def _headline(hops: Sequence[Hop]) -> Hop | None:
     if refused:
         return refused[0]
     quantised = [hop for hop in hops if hop.variant not in FLOAT_VARIANTS]
-    return max(quantised or [hop for hop in hops if hop.variant == "fp32"], key=lambda hop: (hop.drop_points, -hop.agreement),
-               default=None)
+    return max(
+        quantised or [hop for hop in hops if hop.variant == "fp32"],
+        key=lambda hop: (hop.drop_points, -hop.agreement),
+        default=None,
+    )
 
 
 def _distinct_flips(hops: Sequence[Hop]) -> list[tuple[Flip, tuple[str, ...]]]:
@@ -123,8 +143,17 @@ def _fastest(laps: Sequence[Lap], variant: str) -> Lap:
 def gate_environment() -> jinja2.Environment:
     """Return the environment of the gate's templates, with filters for figures."""
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"percent": _percent, "points": _points, "digits": _digits, "ms": _ms, "megabytes": _megabytes,
-                            "chance": _chance, "width": _width, "lang": _lang, "count": "{:,}".format}
+    environment.filters |= {
+        "percent": _percent,
+        "points": _points,
+        "digits": _digits,
+        "ms": _ms,
+        "megabytes": _megabytes,
+        "chance": _chance,
+        "width": _width,
+        "lang": _lang,
+        "count": "{:,}".format,
+    }
     return environment
 
 

@@ -25,28 +25,46 @@ SMALL = 0.5  # of floating point's files: worth the loss and the time where memo
 Turns = Mapping[tuple[str, str], Sequence[float]]  # seconds per frame, by variant and runtime
 
 
-def race(judge: StageJudge, files: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines], stages: Sequence[str],
-         known: Outputs, runtimes: Sequence[str], target: str) -> tuple[list[Lap], list[Speed]]:
+def race(
+    judge: StageJudge,
+    files: Mapping[VariantName, Files],
+    engines: Mapping[VariantName, Engines],
+    stages: Sequence[str],
+    known: Outputs,
+    runtimes: Sequence[str],
+    target: str,
+) -> tuple[list[Lap], list[Speed]]:
     """Time every variant on every runtime in turns.
 
     Args:
         engines: kind of engine that a variant is for, where it is not for any.
         stages: that are timed.
         known: what floating point computes.
-        target: speed judges only for ``cpu`` and, of what is made for processors, ``any``; elsewhere a glance is enough.
+        target: speed judges only for ``cpu`` and, of what is made for processors, ``any``; elsewhere a glance is
+            enough.
 
     Returns:
-        Medians of all, and for each variant but fp32 how fast it is beside fp32, each on its fastest runtime; nothing of the latter
-        for another target.
+        Medians of all, and for each variant but fp32 how fast it is beside fp32, each on its fastest runtime; nothing
+        of the latter for another target.
     """
-    sizes = {str(name): sum(file.stat().st_size for path in of_variant.values() for file in graph_files(path))
-             for name, of_variant in files.items()}
+    sizes = {
+        str(name): sum(file.stat().st_size for path in of_variant.values() for file in graph_files(path))
+        for name, of_variant in files.items()
+    }
     entrants: dict[tuple[str, str], tuple[str, Mapping[str, Path]]] = {
-        (name, runtime): (runtime, {stage: files[name][stage] for stage in stages}) for runtime in runtimes for name in files
-        if fits(engines.get(name, "any"), runtime) and (target != "any" or name != "fp16")}  # fp16 is not for processors
+        (name, runtime): (runtime, {stage: files[name][stage] for stage in stages})
+        for runtime in runtimes
+        for name in files
+        if fits(engines.get(name, "any"), runtime) and (target != "any" or name != "fp16")
+    }  # fp16 is not for processors
     if target in JUDGED:
-        turns = judge.seconds_per_frame(entrants, known, ROUNDS,
-                                        is_decided=lambda turns: all(map(_is_decided, speeds_from_turns(turns))), most=MOST_ROUNDS)
+        turns = judge.seconds_per_frame(
+            entrants,
+            known,
+            ROUNDS,
+            is_decided=lambda turns: all(map(_is_decided, speeds_from_turns(turns))),
+            most=MOST_ROUNDS,
+        )
     else:
         turns = judge.seconds_per_frame(entrants, known, FEW_ROUNDS)
     medians = {key: float(np.median(seconds)) for key, seconds in turns.items()}
@@ -56,6 +74,7 @@ def race(judge: StageJudge, files: Mapping[VariantName, Files], engines: Mapping
 
 def speeds_from_turns(turns: Turns) -> list[Speed]:
     """Compare every variant with fp32, each on the processor's runtime where its median is least; a GPU's does not count."""
+
     def best(variant: str) -> str | None:
         runtimes = [runtime for name, runtime in turns if name == variant and runtime not in GPU_RUNTIMES]
         return min(runtimes, key=lambda runtime: float(np.median(turns[variant, runtime])), default=None)
@@ -77,8 +96,8 @@ def speed_refusal(report: GateReport, variant: str) -> str:
     """Why a variant is not worth its loss: it is not faster than floating point, beyond chance. Empty when it is, and where this
     machine's speed judges nothing: for a bundle that is to run on a GPU or a Jetson.
 
-    Packed weights are worth their loss in memory alone: such a variant may be slower where its files are at most ``SMALL`` as
-    large as floating point's, which ships beside it and runs wherever it is the faster one.
+    Packed weights are worth their loss in memory alone: such a variant may be slower where its files are at most
+    ``SMALL`` as large as floating point's, which ships beside it and runs wherever it is the faster one.
     """
     speed = report.speed_of(variant)
     if report.target not in JUDGED or speed is None or speed.is_faster:
@@ -101,5 +120,7 @@ def compare_sizes(report: GateReport, variant: str) -> float:
 
 
 def speed_in_words(speed: Speed) -> str:
-    return (f"{speed.ratio:.2f} × its speed (95 % interval {speed.low:.2f} to {speed.high:.2f}, {speed.turns} paired turns; "
-            f"{speed.variant} on {speed.runtime}, fp32 on {speed.float_runtime})")
+    return (
+        f"{speed.ratio:.2f} × its speed (95 % interval {speed.low:.2f} to {speed.high:.2f}, {speed.turns} paired turns; "
+        f"{speed.variant} on {speed.runtime}, fp32 on {speed.float_runtime})"
+    )

@@ -19,7 +19,8 @@ def page_of_refusal(out: Path, render: Callable[[GateRefused], tuple[str, GateRe
 
     Args:
         out: the bundle.
-        render: gives the page, and the report that the error is to hold; None where nothing was measured that a page could show.
+        render: gives the page, and the report that the error is to hold; None where nothing was measured that a page
+            could show.
 
     Raises:
         GateRefused: as the block raises it, whether the page can be written or not.

@@ -43,10 +43,10 @@ class Change:
         interval_points: 95 % interval of the drop.
         p_value: how likely chance alone explains the drop.
         per_class: drop of recall in points, of the classes that have samples.
-        ece_before, ece_after: expected calibration error of the top-1 confidence, after temperature where there is one; NaN where
-            outputs are not finite or unknown.
-        confidence_points: mean shift of the top label's probability where a prediction stays, after temperature, 0–100: over all
-            samples, or over the class where it is largest; NaN as ``ece_after``.
+        ece_before, ece_after: expected calibration error of the top-1 confidence, after temperature where there is one;
+            NaN where outputs are not finite or unknown.
+        confidence_points: mean shift of the top label's probability where a prediction stays, after temperature, 0–100:
+            over all samples, or over the class where it is largest; NaN as ``ece_after``.
         confidence_class: that class; empty for all samples.
         map_before, map_after: mean average precision of a multi-label target, 0–1; else NaN.
     """
@@ -102,7 +102,8 @@ class Hop:
 
     Attributes:
         waived: it loses more than it may, and was let pass all the same; ``reason`` says what.
-        agreement: share of samples that keep their prediction in every target, 0–1; NaN where there is none to compare with.
+        agreement: share of samples that keep their prediction in every target, 0–1; NaN where there is none to compare
+            with.
         drop_points: percentage points of top-1 lost in the worst target.
         largest_logit_difference: infinite where outputs are not finite, NaN as ``agreement``.
         ms_per_frame: time of all stages.
@@ -154,8 +155,8 @@ class Speed:
     """How fast a variant is beside floating point, each on the runtime where it is fastest.
 
     Attributes:
-        ratio: frames per second, as a multiple of floating point's: the median of paired turns. ``low`` and ``high`` are the ends
-            of its 95 % interval.
+        ratio: frames per second, as a multiple of floating point's: the median of paired turns. ``low`` and ``high``
+            are the ends of its 95 % interval.
         turns: that were timed.
     """
 
@@ -186,8 +187,8 @@ class Selection:
         choosing, judging: how many; ``is_separate`` where no sample is in both.
         reason: why this point was chosen.
         set_aside: why points that promised more speed were not shipped, after the judging samples had refused them.
-        optimism_points: by how much the drop may look too small because the same samples chose and judge, by the bootstrap;
-            None where they are not the same, or nothing was there to choose from.
+        optimism_points: by how much the drop may look too small because the same samples chose and judge, by the
+            bootstrap; None where they are not the same, or nothing was there to choose from.
     """
 
     choosing: int
@@ -223,9 +224,11 @@ class GateReport:
         calibration: what the ranges were measured on, and how.
         float32: what stays in float32 of FP16 graphs: ``what``, ``nodes`` (how many) and ``reason``.
         half: what the check of FP16 came to: ``frames``, ``cosine`` of the worst one, and that of every block.
-        parsed_by: TensorRT libraries that have read every graph; none where none is installed, or none is to run the bundle.
+        parsed_by: TensorRT libraries that have read every graph; none where none is installed, or none is to run the
+            bundle.
         speeds: of the quantised variants.
-        stages: of the model: ``name``, ``per``, ``group``, ``macs`` of one run, and the ``share`` of a window's work that it does.
+        stages: of the model: ``name``, ``per``, ``group``, ``macs`` of one run, and the ``share`` of a window's work
+            that it does.
         precision: by variant and stage.
         selection: None where nothing was quantised.
         verdicts: one per variant that was judged.

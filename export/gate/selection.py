@@ -10,7 +10,9 @@ import numpy as np
 from vidrisk.calibration.points import Budget, Outcome, Point, choose_point
 from vidrisk.export.gate.outputs import Ints, Validation
 
-AGREEMENT_AIM = 0.985  # of quantised predictions with floating-point ones: the search goes for it, the gate judges the drop
+AGREEMENT_AIM = (
+    0.985  # of quantised predictions with floating-point ones: the search goes for it, the gate judges the drop
+)
 SEPARATE_FROM = 200  # samples; fewer are needed whole, on either side
 CHOOSING = 3  # one in so many chooses
 RESAMPLES = 200
@@ -55,8 +57,8 @@ def separate_samples(validation: Validation) -> Parts:
 def estimate_optimism(points: Sequence[Point], budget: Budget) -> float | None:
     """Estimate by how many points a drop looks too small on the samples that have chosen the point.
 
-    The choice is repeated on resamples of the samples, by the same rule; the mean difference between the drop on the samples that a
-    resample lacks and that on the resample itself is the optimism (Efron & Tibshirani 1993, chapter 17).
+    The choice is repeated on resamples of the samples, by the same rule; the mean difference between the drop on the
+    samples that a resample lacks and that on the resample itself is the optimism (Efron & Tibshirani 1993, chapter 17).
 
     Returns:
         The difference in points, at least 0; None where one point alone was judged, so that nothing was chosen.

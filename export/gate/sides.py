@@ -22,7 +22,8 @@ NOT_FINITE = -1  # the answer where a logit is not finite; it is never right
 class Sides:
     """One target before and after a hop.
 
-    Labels of which any number may hold are decided, on both sides, at the thresholds that are best for the probabilities before.
+    Labels of which any number may hold are decided, on both sides, at the thresholds that are best for the
+    probabilities before.
 
     Attributes:
         sure_before, sure_after: probabilities ``(N, C)``, after the temperature of each side.
@@ -35,16 +36,27 @@ class Sides:
     truth: Ints
 
     @classmethod
-    def of(cls, target: Target, before: FloatArray, after: FloatArray, truth: Ints, temperature: float = 1.0,
-           matched: float = 1.0) -> Sides:
+    def of(
+        cls,
+        target: Target,
+        before: FloatArray,
+        after: FloatArray,
+        truth: Ints,
+        temperature: float = 1.0,
+        matched: float = 1.0,
+    ) -> Sides:
         """Describe the logits of both sides.
 
         Args:
             temperature: of the logits before.
             matched: of those after.
         """
-        return cls(target, probabilities_from_logits(before, temperature, multi_label=target.multi_label),
-                   probabilities_from_logits(after, matched, multi_label=target.multi_label), truth)
+        return cls(
+            target,
+            probabilities_from_logits(before, temperature, multi_label=target.multi_label),
+            probabilities_from_logits(after, matched, multi_label=target.multi_label),
+            truth,
+        )
 
     @cached_property
     def decision(self) -> npt.NDArray[np.float64]:

@@ -20,13 +20,23 @@ def text_gate_page(report: GateReport, title: str) -> str:
     """
     with_fields = [hop for hop in report.text_hops if hop.fields is not None]
     examples = _examples(with_fields)
-    page = gate_environment().get_template(TEMPLATE).render(
-        report=report, title=title, headline=_headline(report.text_hops), with_fields=with_fields,
-        names=list(dict.fromkeys(name for hop in with_fields if hop.fields for name in hop.fields.agreement)),
-        texts=list(dict.fromkeys(name for hop in with_fields if hop.fields for name in hop.fields.length_drift)),
-        examples=examples[:MOST_EXAMPLES], more=max(0, _changed(with_fields) - MOST_EXAMPLES), several=False,
-        refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
-        waived=[verdict for verdict in report.verdicts if verdict.shipped and verdict.reason])
+    page = (
+        gate_environment()
+        .get_template(TEMPLATE)
+        .render(
+            report=report,
+            title=title,
+            headline=_headline(report.text_hops),
+            with_fields=with_fields,
+            names=list(dict.fromkeys(name for hop in with_fields if hop.fields for name in hop.fields.agreement)),
+            texts=list(dict.fromkeys(name for hop in with_fields if hop.fields for name in hop.fields.length_drift)),
+            examples=examples[:MOST_EXAMPLES],
+            more=max(0, _changed(with_fields) - MOST_EXAMPLES),
+            several=False,
+            refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
+            waived=[verdict for verdict in report.verdicts if verdict.shipped and verdict.reason],
+        )
+    )
     return page.encode("utf-8", "replace").decode("utf-8")  # names of samples may hold what no encoding knows
 
 

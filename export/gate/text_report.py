@@ -16,9 +16,10 @@ class TokenFigures:
 
     Attributes:
         tokens: places that were compared.
-        apart: largest difference of any token's log-probability at any place, in nats; infinite where one is not finite.
-        first_apart, first_mean: largest and mean difference at the first token of an answer, over the tokens that are most probable
-            there.
+        apart: largest difference of any token's log-probability at any place, in nats; infinite where one is not
+            finite.
+        first_apart, first_mean: largest and mean difference at the first token of an answer, over the tokens that are
+            most probable there.
         kl: mean Kullback-Leibler divergence, in nats per token.
         top1: share of places where the same token is the most probable, 0–1.
         perplexity_before, perplexity_after: of the reference answers.
@@ -60,7 +61,8 @@ class WeightFigures:
 
     Attributes:
         matrices: that are packed.
-        error: root mean square of the error as a share of that of the weights, of the matrix that is worst for its bits.
+        error: root mean square of the error as a share of that of the weights, of the matrix that is worst for its
+            bits.
         limit: of matrices of so many bits.
         where: its layer.
     """
@@ -175,8 +177,8 @@ class VariantTrial:
     Attributes:
         what: its text and its vision stage.
         float_blocks: of the vision stage in floating point.
-        agreement: share of the answers in which the level or choice that changes most is what floating point writes; None where
-            nothing was compared.
+        agreement: share of the answers in which the level or choice that changes most is what floating point writes;
+            None where nothing was compared.
         reason: why the gate refuses it; empty where it does not.
     """
 

@@ -48,9 +48,17 @@ class QuantizedByNoise:
     float_blocks: tuple[str, ...]
 
 
-def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Path, on_progress: OnProgress, *,
-                      least_db: Sequence[float], seconds: float = math.inf,
-                      runtime: str = "onnxruntime") -> Iterator[QuantizedByNoise]:
+def quantize_by_noise(
+    path: Path,
+    feeds: StageFeeds,
+    profile: Profile,
+    cache: Path,
+    on_progress: OnProgress,
+    *,
+    least_db: Sequence[float],
+    seconds: float = math.inf,
+    runtime: str = "onnxruntime",
+) -> Iterator[QuantizedByNoise]:
     """Quantize a stage, and again with less noise when the next graph is asked for.
 
     Args:
@@ -61,14 +69,18 @@ def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Pa
         seconds: of the search of blocks; none is measured after it.
 
     Yields:
-        For each of ``least_db`` the graph with fewest blocks in floating point, each graph once; none where all would be.
+        For each of ``least_db`` the graph with fewest blocks in floating point, each graph once; none where all would
+        be.
 
     Raises:
         DataError: the graph is quantised already, samples that do not fit it, or fewer than 16.
     """
     model = load_graph(path, path.parent / SHARED)
     checked_float(model)
-    few = [{name: array for name, array in feed.items() if name not in feeds.stage.constants} for feed in feeds.few(PROBE_FRAMES)]
+    few = [
+        {name: array for name, array in feed.items() if name not in feeds.stage.constants}
+        for feed in feeds.few(PROBE_FRAMES)
+    ]
     exact = _computed(path, feeds, few, runtime)
 
     def sqnr_db(trial: onnx.ModelProto) -> float:
@@ -84,9 +96,13 @@ def quantize_by_noise(path: Path, feeds: StageFeeds, profile: Profile, cache: Pa
     net = Net(model)
     plain = observe(model, quantised_tensors(net), feeds, cache, on_progress)
     quantiser = Quantiser(plain, migrate(plain, sqnr_db, feeds, cache, on_progress), profile)
-    trials = chosen_recipe(quantiser, sqnr_db, Journal(), lambda done, total: on_progress("choosing a recipe", done, total))
+    trials = chosen_recipe(
+        quantiser, sqnr_db, Journal(), lambda done, total: on_progress("choosing a recipe", done, total)
+    )
     recipe = next(trial.recipe for trial in trials if trial.chosen)
-    search = _BlockSearch(blocks_from_net(net), lambda nodes: quantiser.quantised(recipe, nodes), sqnr_db, on_progress, seconds)
+    search = _BlockSearch(
+        blocks_from_net(net), lambda nodes: quantiser.quantised(recipe, nodes), sqnr_db, on_progress, seconds
+    )
     before = -1
     for least in least_db:
         count = search.count_float_blocks(least)
@@ -104,8 +120,14 @@ class _BlockSearch:
         seconds: blocks that time does not suffice for are taken for the most harmless.
     """
 
-    def __init__(self, blocks: Blocks, quantised: Callable[[Collection[str]], onnx.ModelProto],
-                 sqnr_db: Callable[[onnx.ModelProto], float], on_progress: OnProgress, seconds: float) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        quantised: Callable[[Collection[str]], onnx.ModelProto],
+        sqnr_db: Callable[[onnx.ModelProto], float],
+        on_progress: OnProgress,
+        seconds: float,
+    ) -> None:
         self.blocks, self.quantised, self.sqnr_db, self.on_progress = blocks, quantised, sqnr_db, on_progress
         self._seconds = seconds
         self._known: dict[int, float] = {}
@@ -122,7 +144,9 @@ class _BlockSearch:
 
     def graph(self, count: int) -> QuantizedByNoise:
         """Return the graph with the ``count`` noisiest blocks in floating point."""
-        return QuantizedByNoise(self.quantised(self._nodes(count)), self._db(count), tuple(self.order[:count]) if count else ())
+        return QuantizedByNoise(
+            self.quantised(self._nodes(count)), self._db(count), tuple(self.order[:count]) if count else ()
+        )
 
     @cached_property
     def order(self) -> list[str]:

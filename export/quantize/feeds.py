@@ -83,9 +83,14 @@ class StageFeeds:
     @property
     def digest(self) -> list[bytes]:
         """Of all that the batches depend on."""
-        graphs = [bytes.fromhex(sha256_of(file)) for stage in self.earlier for file in graph_files(self.files[stage.name])]
-        constants = [np.ascontiguousarray(self.constants[name]).tobytes() for stage in (*self.earlier, self.stage)
-                     for name in stage.constants]
+        graphs = [
+            bytes.fromhex(sha256_of(file)) for stage in self.earlier for file in graph_files(self.files[stage.name])
+        ]
+        constants = [
+            np.ascontiguousarray(self.constants[name]).tobytes()
+            for stage in (*self.earlier, self.stage)
+            for name in stage.constants
+        ]
         return [self.samples.digest.encode(), *graphs, *constants]
 
     def batches(self, most: int | None = None) -> Iterator[tuple[int, dict[str, Array]]]:
@@ -97,8 +102,11 @@ class StageFeeds:
         Raises:
             DataError: frames of another size than the contract's.
         """
-        size, every = (FRAMES_PER_PASS, iter(self.samples)) if self.is_per_frame else (
-            max(1, FRAMES_PER_PASS // self.contract.frames), self.samples.windows())
+        size, every = (
+            (FRAMES_PER_PASS, iter(self.samples))
+            if self.is_per_frame
+            else (max(1, FRAMES_PER_PASS // self.contract.frames), self.samples.windows())
+        )
         rest = islice(every, most)
         with ExitStack() as stack:
             runners = [stack.enter_context(self._open(stage)) for stage in self.earlier]
@@ -111,7 +119,11 @@ class StageFeeds:
         return [feed for _, feed in self.batches(most)]
 
     def _checked(self, samples: Sequence[Frames]) -> Frames:
-        wanted = self.contract.pixel.frame_shape if self.is_per_frame else (self.contract.frames, *self.contract.pixel.frame_shape)
+        wanted = (
+            self.contract.pixel.frame_shape
+            if self.is_per_frame
+            else (self.contract.frames, *self.contract.pixel.frame_shape)
+        )
         for sample in samples:
             if sample.shape != wanted or sample.dtype != np.uint8:
                 what = "frame" if self.is_per_frame else "window"
@@ -127,7 +139,9 @@ class StageFeeds:
         return {name: self.constants[name] for name in stage.constants}
 
     def _open(self, stage: Stage) -> Runner:
-        return BUNDLE_RUNTIMES[REFERENCE](self.files[stage.name], stage.inputs, stage.outputs, constants=self._constants(stage))
+        return BUNDLE_RUNTIMES[REFERENCE](
+            self.files[stage.name], stage.inputs, stage.outputs, constants=self._constants(stage)
+        )
 
 
 @dataclass(frozen=True)
@@ -151,10 +165,14 @@ class ValidationFrames:
         return iter(_spread(every, max(1, self.frames // every.shape[1])))
 
 
-def feeds_of_stages(judge: StageJudge, files: Mapping[str, Path], stages: Iterable[str],
-                    samples: CalibrationFrames) -> dict[str, StageFeeds]:
+def feeds_of_stages(
+    judge: StageJudge, files: Mapping[str, Path], stages: Iterable[str], samples: CalibrationFrames
+) -> dict[str, StageFeeds]:
     """Return what stages of a model see of samples, by stage."""
-    return {name: StageFeeds(judge.contract, judge.stages, judge.stage(name), files, judge.constants, samples) for name in stages}
+    return {
+        name: StageFeeds(judge.contract, judge.stages, judge.stage(name), files, judge.constants, samples)
+        for name in stages
+    }
 
 
 def _spread(every: Frames, count: int) -> Iterable[Frames]:

@@ -1,7 +1,7 @@
 """What is for a GPU: FP16 wherever it is enough, graphs that TensorRT reads, and engines that compute what the graphs do.
 
-A processor shows FP16 in two ways, and the gate wants both: the graph that ships, which runtimes there compute in float32 with
-FP16 weights, and one that rounds as FP16 does between all nodes.
+A processor shows FP16 in two ways, and the gate wants both: the graph that ships, which runtimes there compute in
+float32 with FP16 weights, and one that rounds as FP16 does between all nodes.
 """
 
 from __future__ import annotations
@@ -36,8 +36,12 @@ log = logging.getLogger(__name__)
 
 CHECK_FRAMES = 32
 ROUNDED = "onnxruntime, rounded to fp16"  # the runtime of the hop with all the rounding
-REASONS = {NORMS: "sums, squares and powers", PIXELS: "arithmetic on pixels", CONSTANTS: "constants that FP16 does not hold",
-           OPERATORS: "not defined for FP16"}
+REASONS = {
+    NORMS: "sums, squares and powers",
+    PIXELS: "arithmetic on pixels",
+    CONSTANTS: "constants that FP16 does not hold",
+    OPERATORS: "not defined for FP16",
+}
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,18 @@ def check_stages_in_half(gate: Gatekeeper, feeds: Mapping[str, StageFeeds]) -> d
         few: Feeds = of_stage.few(CHECK_FRAMES)
         found[name] = Halves(checked_half(model, few, gate.on_progress), few)
         prefix = f"{name}: " if len(feeds) > 1 else ""
-        report.float32 += [{**row, "what": f"{prefix}{row['what']}"} for row in float32_rows(model, found[name].check.kept)]
+        report.float32 += [
+            {**row, "what": f"{prefix}{row['what']}"} for row in float32_rows(model, found[name].check.kept)
+        ]
         rows = sum(len(feed[of_stage.stage.variable_inputs[0].name]) for feed in few)
-        report.half = {"frames": max(rows * frames_of(of_stage.stage, of_stage.contract.frames), report.half.get("frames", 0)),
-                       "cosine": min(found[name].check.cosine, report.half.get("cosine", 1.0)),
-                       "blocks": {**report.half.get("blocks", {}),
-                                  **{f"{prefix}{block}": cosine for block, cosine in found[name].check.blocks.items()}}}
+        report.half = {
+            "frames": max(rows * frames_of(of_stage.stage, of_stage.contract.frames), report.half.get("frames", 0)),
+            "cosine": min(found[name].check.cosine, report.half.get("cosine", 1.0)),
+            "blocks": {
+                **report.half.get("blocks", {}),
+                **{f"{prefix}{block}": cosine for block, cosine in found[name].check.blocks.items()},
+            },
+        }
     return found
 
 
@@ -85,16 +95,24 @@ def float32_rows(model: onnx.ModelProto, kept: Collection[Kept]) -> list[dict[st
     net = Net(model)
     reasons = single_nodes(net, types_of(model))
     kinds = Counter((node.op_type, reasons[node.name]) for node in net.nodes if node.name in reasons)
-    return [*({"what": kind, "nodes": count, "reason": REASONS[reason]} for (kind, reason), count in kinds.most_common()),
-            *_kept_rows(kept)]
+    return [
+        *({"what": kind, "nodes": count, "reason": REASONS[reason]} for (kind, reason), count in kinds.most_common()),
+        *_kept_rows(kept),
+    ]
 
 
 def _kept_rows(kept: Collection[Kept], variant: str = "") -> list[dict[str, Any]]:
     return [{"what": one.block, "nodes": len(one.nodes), "reason": f"{variant}{one.reason}"} for one in kept]
 
 
-def variant_in_half(gate: Gatekeeper, hop: str, name: VariantName, files: Files, floats: Mapping[str, Outputs],
-                    halves: Mapping[str, Halves]) -> tuple[Files, Outputs]:
+def variant_in_half(
+    gate: Gatekeeper,
+    hop: str,
+    name: VariantName,
+    files: Files,
+    floats: Mapping[str, Outputs],
+    halves: Mapping[str, Halves],
+) -> tuple[Files, Outputs]:
     """A variant with the floating-point parts of some stages in FP16, once the gate has admitted it, and its outputs with all their
     rounding.
 
@@ -109,15 +127,19 @@ def variant_in_half(gate: Gatekeeper, hop: str, name: VariantName, files: Files,
         model = load_graph(files[stage], beside / SHARED)
         if name != "fp16":
             known, of_stage = of_stage.check.kept, of_stage.extended(model)
-            gate.report.float32 += _kept_rows(of_stage.check.kept[len(known):], f"{name}: ")
+            gate.report.float32 += _kept_rows(of_stage.check.kept[len(known) :], f"{name}: ")
         typed[stage], rounded[stage] = (beside / f"{stage}.{each}.onnx" for each in (name, f"{name}-rounded"))
         save_graph(half_from_float(model, of_stage.check.keep_float32), typed[stage])
         save_graph(rounded_from_float(model, of_stage.check.keep_float32), rounded[stage])
     after = gate.outputs(hop, typed, floats) | {ROUNDED: gate.judge.onnx("onnxruntime", rounded)}
     before = {**floats, ROUNDED: floats["onnxruntime"]}
     gate.match(name, after[ROUNDED])
-    gate.admit([gate.lossy(hop, name, runtime, before[runtime], outputs, min_cosine=_least_cosine(name))
-                for runtime, outputs in after.items()])
+    gate.admit(
+        [
+            gate.lossy(hop, name, runtime, before[runtime], outputs, min_cosine=_least_cosine(name))
+            for runtime, outputs in after.items()
+        ]
+    )
     return typed, after[ROUNDED]
 
 
@@ -132,7 +154,9 @@ def judge_for_gpu(gate: Gatekeeper, files: Mapping[VariantName, Files], floats: 
     Raises:
         GateRefused: a graph is refused, or an engine computes something else.
     """
-    parsed = parsed_graphs({path: None for of_variant in files.values() for path in of_variant.values()}, gate.on_progress)
+    parsed = parsed_graphs(
+        {path: None for of_variant in files.values() for path in of_variant.values()}, gate.on_progress
+    )
     gate.report.parsed_by = parsed.libraries
     for name, of_variant in files.items():
         for path in of_variant.values():
@@ -142,8 +166,18 @@ def judge_for_gpu(gate: Gatekeeper, files: Mapping[VariantName, Files], floats: 
         for name, of_variant in files.items():
             outputs = _engine_outputs(gate, runtime, name, of_variant)
             if outputs is not None:
-                gate.admit([gate.lossy(f"onnx fp32 → {name} engine", name, runtime, floats["onnxruntime"], outputs,
-                                       min_cosine=_least_cosine(name))])
+                gate.admit(
+                    [
+                        gate.lossy(
+                            f"onnx fp32 → {name} engine",
+                            name,
+                            runtime,
+                            floats["onnxruntime"],
+                            outputs,
+                            min_cosine=_least_cosine(name),
+                        )
+                    ]
+                )
 
 
 def _engine_outputs(gate: Gatekeeper, runtime: str, name: VariantName, files: Files) -> Outputs | None:
@@ -165,4 +199,9 @@ def _engine_outputs(gate: Gatekeeper, runtime: str, name: VariantName, files: Fi
         log.warning("%s is not judged on %s: %s", name, runtime, error)
         return None
     except RuntimeFailure as error:
-        gate.refuse(name, f"onnx fp32 → {name} engine ({runtime})", f"its engine was built and does not work: {error.what}", FAULT)
+        gate.refuse(
+            name,
+            f"onnx fp32 → {name} engine ({runtime})",
+            f"its engine was built and does not work: {error.what}",
+            FAULT,
+        )

@@ -40,8 +40,16 @@ MAX_OUTSIDE = 0.5  # of the validation pixels, beyond what calibration has seen
 SAME_DB = 80.0  # signal to noise of two float graphs that are the same function
 
 
-def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapping[str, SearchJudge], budget: Budget, cache: Path,
-                   on_progress: OnProgress, refused: Collection[tuple[str, ...]] = ()) -> Quantized:
+def quantize_stage(
+    path: Path,
+    feeds: StageFeeds,
+    profile: Profile,
+    judges: Mapping[str, SearchJudge],
+    budget: Budget,
+    cache: Path,
+    on_progress: OnProgress,
+    refused: Collection[tuple[str, ...]] = (),
+) -> Quantized:
     """Find the fastest quantised graph of a stage inside the budget, as ``calibration.search`` does.
 
     Args:
@@ -59,18 +67,27 @@ def quantize_stage(path: Path, feeds: StageFeeds, profile: Profile, judges: Mapp
     net = Net(model)
     blocks = blocks_from_net(net)
     plain = observe(model, quantised_tensors(net), feeds, cache, on_progress)
-    settings = {"vidrisk": __version__, "profile": profile.name, "judges": [judge.identity for judge in judges.values()]}
+    settings = {
+        "vidrisk": __version__,
+        "profile": profile.name,
+        "judges": [judge.identity for judge in judges.values()],
+    }
     journal = Journal(cache / f"{_key(model, feeds, settings)}.jsonl")
     simple = Quantiser(plain, plain, profile).quantised(Recipe())
     judge = lead_judge(judges, lambda: simple, model, path, journal)
     quantiser = Quantiser(plain, migrate(plain, judge.sqnr_db, feeds, cache, on_progress), profile)
-    trials = chosen_recipe(quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total))
+    trials = chosen_recipe(
+        quantiser, judge.sqnr_db, journal, lambda done, total: on_progress("choosing a recipe", done, total)
+    )
     recipe = next(trial.recipe for trial in trials if trial.chosen)
-    search = search_precision(lambda kept: quantiser.quantised(recipe, kept), blocks, judge, budget, journal, on_progress,
-                              refused)
+    search = search_precision(
+        lambda kept: quantiser.quantised(recipe, kept), blocks, judge, budget, journal, on_progress, refused
+    )
     kept = [node for block in search.best.float_blocks for node in blocks[block]]
     equal = quantiser.migrated.model if recipe.migrated else None
-    return Quantized(quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search, "mixed" if kept else "int8")
+    return Quantized(
+        quantiser.quantised(recipe, kept), equal, judge.runtime, tuple(trials), search, "mixed" if kept else "int8"
+    )
 
 
 def coverage_refusal(calibration: CalibrationFrames, validation: Validation) -> str:
@@ -83,12 +100,15 @@ def coverage_refusal(calibration: CalibrationFrames, validation: Validation) -> 
     outside = 1 - float(pixels[low : high + 1].sum() / pixels.sum())
     if outside <= MAX_OUTSIDE:
         return ""
-    return (f"the calibration frames hold pixel values from {low} to {high} only, and {outside:.0%} of the validation pixels lie "
-            "outside")
+    return (
+        f"the calibration frames hold pixel values from {low} to {high} only, and {outside:.0%} of the validation pixels lie "
+        "outside"
+    )
 
 
-def layer_ranges(model: onnx.ModelProto, feeds: StageFeeds, profile: Profile, cache: Path,
-                 on_progress: OnProgress) -> dict[str, tuple[float, float]]:
+def layer_ranges(
+    model: onnx.ModelProto, feeds: StageFeeds, profile: Profile, cache: Path, on_progress: OnProgress
+) -> dict[str, tuple[float, float]]:
     """Ranges of the inputs of weighted layers, by the path of the module that each comes from."""
     net = Net(model)
     observed = observe(model, quantised_tensors(net), feeds, cache, on_progress)
@@ -96,7 +116,9 @@ def layer_ranges(model: onnx.ModelProto, feeds: StageFeeds, profile: Profile, ca
     return {node.name.partition("/")[0]: ranges[node.input[0]] for node in net.nodes if net.is_weighted(node)}
 
 
-def observe(model: onnx.ModelProto, tensors: set[str], feeds: StageFeeds, cache: Path, on_progress: OnProgress) -> Observed:
+def observe(
+    model: onnx.ModelProto, tensors: set[str], feeds: StageFeeds, cache: Path, on_progress: OnProgress
+) -> Observed:
     """Collect statistics of activations, or take those of an earlier export with the same data."""
     key = _key(model, feeds, {"bins": BINS, "tensors": sorted(tensors)})
     statistics = load_statistics(cache, key)
@@ -110,8 +132,13 @@ def _key(model: onnx.ModelProto, feeds: StageFeeds, settings: dict[str, Any]) ->
     return key_of(fingerprint(model), feeds.digest, settings)
 
 
-def migrate(plain: Observed, sqnr_db: Callable[[onnx.ModelProto], float], feeds: StageFeeds, cache: Path,
-            on_progress: OnProgress) -> Observed:
+def migrate(
+    plain: Observed,
+    sqnr_db: Callable[[onnx.ModelProto], float],
+    feeds: StageFeeds,
+    cache: Path,
+    on_progress: OnProgress,
+) -> Observed:
     """Move range into the weights: the same function. Only what changed is observed again.
 
     Args:
@@ -140,5 +167,6 @@ def _counted(feeds: StageFeeds, on_progress: OnProgress) -> Iterator[dict[str, A
         yield feed
     if seen < MIN_CALIBRATION:
         what = "frames" if feeds.is_per_frame else "windows"
-        raise DataError(f"{seen} calibration {what}", allowed=f"at least {MIN_CALIBRATION}",
-                        fix="give more calibration samples")
+        raise DataError(
+            f"{seen} calibration {what}", allowed=f"at least {MIN_CALIBRATION}", fix="give more calibration samples"
+        )

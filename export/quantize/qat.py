@@ -4,9 +4,10 @@
                                   ▲
              W + unit · up @ down ──► round to int8 per output channel
 
-Rounding lets gradients through as if it were not there (Jacob et al. 2018, https://arxiv.org/abs/1712.05877). What learns is the
-head and a low-rank change of every quantised weight (LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685); it is a
-parametrisation of the weight here instead of PEFT's second branch, because the sum of both is what INT8 rounds.
+Rounding lets gradients through as if it were not there (Jacob et al. 2018, https://arxiv.org/abs/1712.05877). What
+learns is the head and a low-rank change of every quantised weight (LoRA, Hu et al. 2021,
+https://arxiv.org/abs/2106.09685); it is a parametrisation of the weight here instead of PEFT's second branch, because
+the sum of both is what INT8 rounds.
 """
 
 from __future__ import annotations
@@ -54,27 +55,38 @@ class QatOptions:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or self.rank < 1 or not 0 < self.lr < math.inf:
-            raise SettingsError(f"quantisation-aware finish with {self}", allowed="steps ≥ 0, lr > 0, batch_size ≥ 1, rank ≥ 1")
+            raise SettingsError(
+                f"quantisation-aware finish with {self}", allowed="steps ≥ 0, lr > 0, batch_size ≥ 1, rank ≥ 1"
+            )
 
 
-def finished_by_qat(merged: nn.Module, head: nn.Module, ranges: Mapping[str, tuple[float, float]], profile: Profile,
-                    keep_float: Collection[str], clips: Clips, options: QatOptions,
-                    on_progress: OnProgress = ignore_progress) -> tuple[nn.Module, nn.Module]:
+def finished_by_qat(
+    merged: nn.Module,
+    head: nn.Module,
+    ranges: Mapping[str, tuple[float, float]],
+    profile: Profile,
+    keep_float: Collection[str],
+    clips: Clips,
+    options: QatOptions,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[nn.Module, nn.Module]:
     """Fine-tune encoder and head until, rounded, they answer like the floating-point model that they come from.
 
-    Inputs and weights of convolutions and linear layers are rounded while it learns, residual sums and attention products not.
+    Inputs and weights of convolutions and linear layers are rounded while it learns, residual sums and attention
+    products not.
 
     Args:
         merged: the encoder in plain layers, ``uint8 (N, H, W, 3)`` → ``float32 (N, D)``; left untouched, like the head.
         head: ``float32 (B, T, D)`` → a tuple of logits ``(B, C)``, one per target.
-        ranges: smallest and largest value of the input of a layer, by the layer's path in ``merged``; a layer without a range
-            stays in floating point.
+        ranges: smallest and largest value of the input of a layer, by the layer's path in ``merged``; a layer without a
+            range stays in floating point.
         keep_float: paths of layers, or of modules with all layers in them, that stay in floating point.
         clips: what to train on, without labels; never the samples that judge.
 
     Returns:
-        A plain encoder, layer for layer like ``merged``, and a head, both in evaluation mode. Weights are left unrounded: plain
-        scales round them to the very integers that were trained, and transforms that move the scales do not round twice.
+        A plain encoder, layer for layer like ``merged``, and a head, both in evaluation mode. Weights are left
+        unrounded: plain scales round them to the very integers that were trained, and transforms that move the scales
+            do not round twice.
 
     Raises:
         SettingsError: no layer has a range, or the loss is not finite.
@@ -87,8 +99,10 @@ def finished_by_qat(merged: nn.Module, head: nn.Module, ranges: Mapping[str, tup
     generator = torch.Generator().manual_seed(options.seed)
     student[0].requires_grad_(False)
     student[1].requires_grad_(True)
-    adapted = {path: _fake_quantised(layer, ranges[path], profile, options.rank, generator)
-               for path, layer in quantised_layers(student[0], ranges, keep_float).items()}
+    adapted = {
+        path: _fake_quantised(layer, ranges[path], profile, options.rank, generator)
+        for path, layer in quantised_layers(student[0], ranges, keep_float).items()
+    }
     _fit(teacher, student, clips, options, generator, on_progress)
     # The teacher takes the weights: it has never had hooks and parametrisations that could be left over.
     with torch.no_grad():
@@ -98,18 +112,26 @@ def finished_by_qat(merged: nn.Module, head: nn.Module, ranges: Mapping[str, tup
     return teacher[0], student[1].requires_grad_(False)
 
 
-def quantised_layers(encoder: nn.Module, ranges: Collection[str], keep_float: Collection[str]) -> dict[str, nn.Conv2d | nn.Linear]:
+def quantised_layers(
+    encoder: nn.Module, ranges: Collection[str], keep_float: Collection[str]
+) -> dict[str, nn.Conv2d | nn.Linear]:
     """The convolutions and linear layers, by path, that have a range and are not kept in floating point.
 
     Raises:
         SettingsError: there is none.
     """
-    layers = {path: layer for path, layer in encoder.named_modules()
-              if isinstance(layer, nn.Conv2d | nn.Linear) and path in ranges
-              and not any(path == kept or path.startswith(f"{kept}.") for kept in keep_float)}
+    layers = {
+        path: layer
+        for path, layer in encoder.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+        and path in ranges
+        and not any(path == kept or path.startswith(f"{kept}.") for kept in keep_float)
+    }
     if not layers:
-        raise SettingsError(f"no layer of {type(encoder).__name__} is left to quantise",
-                            fix="keep fewer in floating point, or do without qat_steps")
+        raise SettingsError(
+            f"no layer of {type(encoder).__name__} is left to quantise",
+            fix="keep fewer in floating point, or do without qat_steps",
+        )
     return layers
 
 
@@ -142,8 +164,9 @@ class _QuantisedWeight(nn.Module):
         return torch.fake_quantize_per_channel_affine(adapted, scales, zeros, 0, -largest, largest)
 
 
-def _fake_quantised(layer: nn.Conv2d | nn.Linear, around: tuple[float, float], profile: Profile, rank: int,
-                    generator: torch.Generator) -> _QuantisedWeight:
+def _fake_quantised(
+    layer: nn.Conv2d | nn.Linear, around: tuple[float, float], profile: Profile, rank: int, generator: torch.Generator
+) -> _QuantisedWeight:
     """Round the layer's input and weight from now on."""
     scale, zero_point = quantisation_of(*around, profile)
     lowest, highest = (-128, 127) if profile.symmetric else (0, 255)
@@ -157,12 +180,20 @@ def _fake_quantised(layer: nn.Conv2d | nn.Linear, around: tuple[float, float], p
     return weight
 
 
-def _fit(teacher: nn.ModuleList, student: nn.ModuleList, clips: Clips, options: QatOptions, generator: torch.Generator,
-         on_progress: OnProgress) -> None:
+def _fit(
+    teacher: nn.ModuleList,
+    student: nn.ModuleList,
+    clips: Clips,
+    options: QatOptions,
+    generator: torch.Generator,
+    on_progress: OnProgress,
+) -> None:
     encoder, head = student
     low_rank = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": low_rank, "lr": options.lr},
-                                    {"params": [*head.parameters()], "lr": options.lr * HEAD_RATE}]
+    groups: list[dict[str, Any]] = [
+        {"params": low_rank, "lr": options.lr},
+        {"params": [*head.parameters()], "lr": options.lr * HEAD_RATE},
+    ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
     for step, batch in enumerate(batches_of(clips, options, generator)):
@@ -174,8 +205,10 @@ def _fit(teacher: nn.ModuleList, student: nn.ModuleList, clips: Clips, options: 
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_([*low_rank, *head.parameters()], CLIP_NORM)
         if not torch.isfinite(loss + norm):
-            raise SettingsError(f"step {step + 1} of the quantisation-aware finish has a loss that is not finite",
-                                fix="lower its learning rate, or do without qat_steps")
+            raise SettingsError(
+                f"step {step + 1} of the quantisation-aware finish has a loss that is not finite",
+                fix="lower its learning rate, or do without qat_steps",
+            )
         optimizer.step()
         schedule.step()
         log.debug("quantisation-aware finish, step %d: loss %.4f", step + 1, float(loss.detach()))
@@ -197,18 +230,23 @@ def _outputs(model: nn.ModuleList, batch: Tensor) -> tuple[Tensor, tuple[Tensor,
     return features, head(features)
 
 
-def _loss(outputs: tuple[Tensor, tuple[Tensor, ...]], wanted: tuple[Tensor, tuple[Tensor, ...]],
-          multi_label: Collection[int]) -> Tensor:
+def _loss(
+    outputs: tuple[Tensor, tuple[Tensor, ...]], wanted: tuple[Tensor, tuple[Tensor, ...]], multi_label: Collection[int]
+) -> Tensor:
     """Divergence from the teacher's answers, mean over the targets, plus the error of the features, relative to their variance.
 
-    Features say more per clip than a handful of logits. Labels have no part in it: on samples that the model has learnt they
-    would only sharpen its answers, and that costs agreement on all others.
+    Features say more per clip than a handful of logits. Labels have no part in it: on samples that the model has learnt
+    they would only sharpen its answers, and that costs agreement on all others.
     """
     (features, logits), (features_wanted, logits_wanted) = outputs, wanted
-    both = [[_log_probabilities(each, multi_label=place in multi_label) for each in pair]
-            for place, pair in enumerate(zip(logits, logits_wanted, strict=True))]
+    both = [
+        [_log_probabilities(each, multi_label=place in multi_label) for each in pair]
+        for place, pair in enumerate(zip(logits, logits_wanted, strict=True))
+    ]
     divergences = [F.kl_div(one, other, reduction="batchmean", log_target=True) for one, other in both]
-    return torch.stack(divergences).mean() + FEATURE_WEIGHT * F.mse_loss(features, features_wanted) / features_wanted.var()
+    return (
+        torch.stack(divergences).mean() + FEATURE_WEIGHT * F.mse_loss(features, features_wanted) / features_wanted.var()
+    )
 
 
 def _log_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:

@@ -22,7 +22,8 @@ class Quantized:
     """The graph, and how it came about.
 
     Attributes:
-        migrated: the float graph that the quantised one was made from, when the recipe migrates range; it must compute the same.
+        migrated: the float graph that the quantised one was made from, when the recipe migrates range; it must compute
+            the same.
         runtime: that the search was made on.
         precision: of the stage.
     """
@@ -45,8 +46,13 @@ class Quantized:
         return bool(self.search.best.float_blocks) or self.precision == "int4"
 
 
-def lead_judge(judges: Mapping[str, SearchJudge], quantized: Callable[[], onnx.ModelProto], model: onnx.ModelProto,
-               path: Path, journal: Journal) -> SearchJudge:
+def lead_judge(
+    judges: Mapping[str, SearchJudge],
+    quantized: Callable[[], onnx.ModelProto],
+    model: onnx.ModelProto,
+    path: Path,
+    journal: Journal,
+) -> SearchJudge:
     """Return the judge of the runtime on which a quantised graph is fastest; it asks the others about accuracy.
 
     Args:
@@ -57,8 +63,11 @@ def lead_judge(judges: Mapping[str, SearchJudge], quantized: Callable[[], onnx.M
     of_quantized = journal.value("quantised by runtime", lambda: _median_seconds(quantized(), judges))
     of_float = journal.value("float by runtime", lambda: _median_seconds(model, judges))
     fastest = min(of_quantized, key=lambda runtime: float(of_quantized[runtime]))
-    return replace(judges[fastest], others=tuple(judge for runtime, judge in judges.items() if runtime != fastest),
-                   rival=(min(of_float, key=lambda runtime: float(of_float[runtime])), path))
+    return replace(
+        judges[fastest],
+        others=tuple(judge for runtime, judge in judges.items() if runtime != fastest),
+        rival=(min(of_float, key=lambda runtime: float(of_float[runtime])), path),
+    )
 
 
 def _median_seconds(model: onnx.ModelProto, judges: Mapping[str, SearchJudge]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Whether a runtime reads packed weights as their operator defines them: some versions read one width only, or zero points wrongly.
 
-A small product is asked for, and held against the weights that its codes stand for. Among its rows is one of large values of one
-sign, whose sums would saturate in 16 bits, and one whose neighbours have opposite signs, where halves of bytes must not be swapped.
+A small product is asked for, and held against the weights that its codes stand for. Among its rows is one of large
+values of one sign, whose sums would saturate in 16 bits, and one whose neighbours have opposite signs, where halves of
+bytes must not be swapped.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ def _weight(depth: int) -> FloatArray:
 
 def _rows(depth: int) -> FloatArray:
     rng = np.random.default_rng(1)
-    rows: FloatArray = np.stack([rng.uniform(0.9, 1, depth), np.resize([1, -1], depth), rng.normal(size=depth)]).astype(np.float32)
+    rows: FloatArray = np.stack([rng.uniform(0.9, 1, depth), np.resize([1, -1], depth), rng.normal(size=depth)]).astype(
+        np.float32
+    )
     return rows
 
 
@@ -59,12 +62,19 @@ def _products(runtime: str, grid: WeightGrid, weight: FloatArray, rows: FloatArr
     """Products of all rows at once, and of each alone, which has kernels of its own."""
     inputs = TensorSpec("x", "float32", ("batch", len(weight))), TensorSpec("y", "float32", ("batch", WIDTH))
     values = [helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, spec.shape) for spec in inputs]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "product", values[:1], values[1:],
-                              [numpy_helper.from_array(weight, "w")])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "product",
+        values[:1],
+        values[1:],
+        [numpy_helper.from_array(weight, "w")],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     with tempfile.TemporaryDirectory(prefix="vidrisk-read-") as folder:
         path = Path(folder) / "product.onnx"
         save_graph(WeightPacker(model, Path(folder)).packed(Packing(grid)), path)
         with BUNDLE_RUNTIMES[runtime](path, inputs[:1], inputs[1:], threads=1) as runner:
-            found: FloatArray = np.concatenate([runner.infer({"x": part})["y"] for part in (rows, *np.split(rows, len(rows)))])
+            found: FloatArray = np.concatenate(
+                [runner.infer({"x": part})["y"] for part in (rows, *np.split(rows, len(rows)))]
+            )
             return found.astype(np.float32)

@@ -27,7 +27,9 @@ from vidrisk.runtimes.contract.progress import OnProgress
 
 Refused = dict[str, dict[tuple[str, ...], str]]  # reasons of the samples that judge, by stage and ``Point.choice``
 PACKED_FOR_PROCESSORS = "not quantised: packed weights are for processors, and FP16 is for GPUs"
-MOST_REFUSALS = 2  # of points by the samples that judge, before the export is refused: each further try is one more chance for luck
+MOST_REFUSALS = (
+    2  # of points by the samples that judge, before the export is refused: each further try is one more chance for luck
+)
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,12 @@ class VariantQuantizer:
         every = plans_of(self.options.target)
         wanted = [plan for plan in every if self.stages_for(plan)]
         if len(wanted) < len(every) and self.options.only == "int8":
-            raise SettingsError(f"int8 alone for the target {self.options.target}, of a model whose weights are to be packed: "
-                                "TensorRT would have no variant", allowed="int8 alone for the target cpu",
-                                fix="ship fp16, or every variant")
+            raise SettingsError(
+                f"int8 alone for the target {self.options.target}, of a model whose weights are to be packed: "
+                "TensorRT would have no variant",
+                allowed="int8 alone for the target cpu",
+                fix="ship fp16, or every variant",
+            )
         for plan in every:
             left = set(packed).difference(self.stages_for(plan))
             report.calibration |= {f"{name} for TensorRT": PACKED_FOR_PROCESSORS for name in packed if name in left}
@@ -92,8 +97,9 @@ class VariantQuantizer:
         """Tell whether a plan of the target is not among those that are carried out: FP16 takes its place."""
         return len(plans) < len(plans_of(self.options.target))
 
-    def quantize(self, plan: Plan, source: Files, computed: Mapping[str, Outputs],
-                 floats: Mapping[str, Outputs]) -> QuantizedVariant:
+    def quantize(
+        self, plan: Plan, source: Files, computed: Mapping[str, Outputs], floats: Mapping[str, Outputs]
+    ) -> QuantizedVariant:
         """Search a variant that the gate admits on every runtime.
 
         Args:
@@ -108,8 +114,13 @@ class VariantQuantizer:
         while True:
             # What the choosing samples cannot show, the judging ones may; from then on figures count as they are.
             tries = sum(map(len, refused.values()))
-            budget = Budget(self.options.max_drop, agreement_aim(self.options.max_drop), self.options.search_s,
-                            self.options.max_confidence_drop, is_strict=bool(tries))
+            budget = Budget(
+                self.options.max_drop,
+                agreement_aim(self.options.max_drop),
+                self.options.search_s,
+                self.options.max_confidence_drop,
+                is_strict=bool(tries),
+            )
             found, files = self._search(plan, source, floats, budget, refused)
             name = plan.name(is_mixed=any(each.is_mixed for each in found.values()))
             for stage, each in found.items():
@@ -132,13 +143,16 @@ class VariantQuantizer:
                 path = self.work / f"{stage}.migrated.onnx"
                 save_graph(each.migrated, path)
                 same = self.gate.judge.onnx(each.runtime, {**source, stage: path})
-                self.gate.admit([self.gate.exact("onnx fp32 → migrated", "migrated", each.runtime, computed[each.runtime], same)])
+                self.gate.admit(
+                    [self.gate.exact("onnx fp32 → migrated", "migrated", each.runtime, computed[each.runtime], same)]
+                )
         self.gate.admit(hops)
         precision: dict[str, Precision] = {stage: each.precision for stage, each in found.items()}
         return QuantizedVariant(name, files, after[last.runtime], precision)
 
-    def _search(self, plan: Plan, source: Files, floats: Mapping[str, Outputs], budget: Budget,
-                refused: Refused) -> tuple[dict[str, Quantized], Files]:
+    def _search(
+        self, plan: Plan, source: Files, floats: Mapping[str, Outputs], budget: Budget, refused: Refused
+    ) -> tuple[dict[str, Quantized], Files]:
         """Quantise one stage after the other; what was found, by stage, and the files."""
         choosing = self.gate.parts.choosing
         stages = replace(self.gate.judge, validation=self.gate.judge.validation.at(choosing))
@@ -146,15 +160,26 @@ class VariantQuantizer:
         files, found = dict(source), dict[str, Quantized]()
         for name in self.stages_for(plan):
             given = {runtime: stages.onnx(runtime, files) for runtime in references} if found else references
-            judges = {runtime: SearchJudge(stages, runtime, name, dict(files), reference, given[runtime], self.gate.temperature)
-                      for runtime, reference in references.items()}
+            judges = {
+                runtime: SearchJudge(
+                    stages, runtime, name, dict(files), reference, given[runtime], self.gate.temperature
+                )
+                for runtime, reference in references.items()
+            }
             found[name] = self._quantized(plan, name, source, judges, budget, refused[name])
             files[name] = self.work / f"{name}.searched.onnx"
             save_graph(found[name].model, files[name])
         return found, files
 
-    def _quantized(self, plan: Plan, name: str, source: Files, judges: Mapping[str, SearchJudge], budget: Budget,
-                   refused: Mapping[tuple[str, ...], str]) -> Quantized:
+    def _quantized(
+        self,
+        plan: Plan,
+        name: str,
+        source: Files,
+        judges: Mapping[str, SearchJudge],
+        budget: Budget,
+        refused: Mapping[tuple[str, ...], str],
+    ) -> Quantized:
         path = source[name]
         if self.stages[name] == "weights":
             if path not in self._packers:
@@ -170,7 +195,9 @@ class VariantQuantizer:
         """What a line of the report is about, where there are several plans or stages."""
         return (plan.suffix.removeprefix("-") + " " if plan.suffix else "") + (f"{stage}: " if len(found) > 1 else "")
 
-    def _describe(self, plan: Plan, found: Mapping[str, Quantized], budget: Budget, refused: Refused, aside: Sequence[str]) -> None:
+    def _describe(
+        self, plan: Plan, found: Mapping[str, Quantized], budget: Budget, refused: Refused, aside: Sequence[str]
+    ) -> None:
         report, parts = self.gate.report, self.gate.parts
         if self.calibration is not None and any(self.stages[stage] == "integers" for stage in found):
             report.calibration |= {"frames": self.calibration.count, f"profile{plan.suffix}": plan.profile.name}
@@ -178,8 +205,10 @@ class VariantQuantizer:
         for stage, each in found.items():
             search, prefix = each.search, self._prefix(plan, stage, found)
             report.calibration[f"{prefix}recipe"] = next(str(trial.recipe) for trial in each.trials if trial.chosen)
-            report.recipe += [{"name": f"{prefix}{trial.recipe}", "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
-                              for trial in each.trials]
+            report.recipe += [
+                {"name": f"{prefix}{trial.recipe}", "sqnr_db": trial.sqnr_db, "chosen": trial.chosen}
+                for trial in each.trials
+            ]
             report.search += [{**vars(row), "block": f"{prefix}{row.block}"} for row in search.rows]
             for point in search.points:
                 chosen = search.reason if point == search.best else ""
@@ -190,8 +219,16 @@ class VariantQuantizer:
             estimate = None if parts.is_separate else estimate_optimism(search.points, budget)
             optimism += [] if estimate is None else [estimate]
             outcome = search.best.outcome
-            best.append(f"{prefix}{search.best.in_words}, {outcome.agreement:.1%} agreement, "
-                        f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} samples that chose it")
-        report.selection = Selection(len(parts.choosing), len(parts.judging), parts.is_separate, "; ".join(reasons),
-                                     "; ".join(aside), max(optimism, default=None))
+            best.append(
+                f"{prefix}{search.best.in_words}, {outcome.agreement:.1%} agreement, "
+                f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} samples that chose it"
+            )
+        report.selection = Selection(
+            len(parts.choosing),
+            len(parts.judging),
+            parts.is_separate,
+            "; ".join(reasons),
+            "; ".join(aside),
+            max(optimism, default=None),
+        )
         self.gate.best = "; ".join(best)

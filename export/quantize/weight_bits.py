@@ -6,7 +6,8 @@
          │ not enough                                                               │
     some blocks in float32, as ``calibration.search`` finds them               the same
          │                                                                          │
-    what is within the budget timed in turns with floating point; the fastest is taken, of equally fast ones the smallest
+    what is within the budget timed in turns with floating point; the fastest is taken, of equally fast ones the
+    smallest
 
 No samples are needed to make these graphs; those that choose are the gate's.
 """
@@ -47,8 +48,15 @@ GRIDS = tuple(WeightGrid(bits, group) for bits in WIDTHS for group in (128, 64, 
 PRECISION_OF: dict[Bits, Precision] = {4: "int4", 8: "int8-weight-only"}
 
 
-def pack_stage(path: Path, packer: WeightPacker, judges: Mapping[str, SearchJudge], budget: Budget, cache: Path,
-               on_progress: OnProgress, refused: Collection[tuple[str, ...]] = ()) -> Quantized:
+def pack_stage(
+    path: Path,
+    packer: WeightPacker,
+    judges: Mapping[str, SearchJudge],
+    budget: Budget,
+    cache: Path,
+    on_progress: OnProgress,
+    refused: Collection[tuple[str, ...]] = (),
+) -> Quantized:
     """Find the fastest graph of a stage with packed weights inside the budget.
 
     Args:
@@ -62,11 +70,17 @@ def pack_stage(path: Path, packer: WeightPacker, judges: Mapping[str, SearchJudg
         RuntimeFailure: no width that all runtimes read.
     """
     if not packer.nodes:
-        raise DataError(f"{path.name} has no weights to pack", allowed="products with a constant float32 matrix",
-                        fix="do without INT8")
+        raise DataError(
+            f"{path.name} has no weights to pack",
+            allowed="products with a constant float32 matrix",
+            fix="do without INT8",
+        )
     grids = _readable_grids(judges)
-    settings = {"vidrisk": __version__, "grids": [str(grid) for grid in grids],
-                "judges": [judge.identity for judge in judges.values()]}
+    settings = {
+        "vidrisk": __version__,
+        "grids": [str(grid) for grid in grids],
+        "judges": [judge.identity for judge in judges.values()],
+    }
     journal = Journal(cache / f"{key_of(fingerprint(packer.model), [], settings)}.jsonl")
     judge = lead_judge(judges, partial(packer.packed, Packing(grids[0])), packer.model, path, journal)
     search = _Search(packer, blocks_from_names(packer.nodes), judge, budget, journal, on_progress, refused)
@@ -85,16 +99,19 @@ def _readable_grids(runtimes: Collection[str]) -> list[WeightGrid]:
         else:
             readable.append(grid)
     if not readable:
-        raise RuntimeFailure("the runtimes here read no packed weights", allowed="versions that run MatMulNBits of 4 or 8 bits",
-                             fix="install newer ones, or do without INT8")
+        raise RuntimeFailure(
+            "the runtimes here read no packed weights",
+            allowed="versions that run MatMulNBits of 4 or 8 bits",
+            fix="install newer ones, or do without INT8",
+        )
     return readable
 
 
 @dataclass
 class _Search:
     """Attributes:
-        tried: points that were judged, by packing; the coarser groups of a width first.
-        rows: what was measured of blocks, by packing.
+    tried: points that were judged, by packing; the coarser groups of a width first.
+    rows: what was measured of blocks, by packing.
     """
 
     packer: WeightPacker
@@ -140,7 +157,11 @@ class _Search:
             is_inside = self._is_inside(Packing(finest, tuple(order[:middle])))
             too_few, enough = (too_few, middle) if is_inside else (middle, enough)
         for grid in narrow[:-1] if enough < len(order) else ():
-            if WeightGrid(8, grid.group) in grids and self.has_time and self._is_inside(Packing(grid, tuple(order[:enough]))):
+            if (
+                WeightGrid(8, grid.group) in grids
+                and self.has_time
+                and self._is_inside(Packing(grid, tuple(order[:enough])))
+            ):
                 break
 
     def try_mixed(self) -> None:
@@ -153,8 +174,11 @@ class _Search:
     def chosen(self) -> Quantized:
         """Time what is promising, and choose."""
         by_name = {str(packing): packing for packing in self.tried}
-        every = [replace(point, recipe=str(packing), size_bytes=self.packer.size_bytes(packing, self._nodes(point)))
-                 for packing, points in self.tried.items() for point in points.judged()]
+        every = [
+            replace(point, recipe=str(packing), size_bytes=self.packer.size_bytes(packing, self._nodes(point)))
+            for packing, points in self.tried.items()
+            for point in points.judged()
+        ]
         every.sort(key=lambda point: point.size_bytes)
 
         def graph(point: Point) -> onnx.ModelProto:
@@ -164,18 +188,37 @@ class _Search:
             every = time_promising(every, graph, self.judge, self.journal)
         best, reason = choose_point(every)
         packing = by_name[best.recipe]
-        trials = tuple(Trial(each, self.journal.value(f"sqnr {each}", partial(self._sqnr_db, each)), each == packing)
-                       for each in self.tried if each == packing or self.has_time)
-        rows = tuple(replace(row, precision="float" if row.block in best.float_blocks else f"int{packing.grid.bits}")
-                     for row in self.rows.get(packing, []))
-        return Quantized(graph(best), None, self.judge.runtime, trials, Search(best, reason, rows, tuple(every)),
-                         PRECISION_OF[packing.grid.bits])
+        trials = tuple(
+            Trial(each, self.journal.value(f"sqnr {each}", partial(self._sqnr_db, each)), each == packing)
+            for each in self.tried
+            if each == packing or self.has_time
+        )
+        rows = tuple(
+            replace(row, precision="float" if row.block in best.float_blocks else f"int{packing.grid.bits}")
+            for row in self.rows.get(packing, [])
+        )
+        return Quantized(
+            graph(best),
+            None,
+            self.judge.runtime,
+            trials,
+            Search(best, reason, rows, tuple(every)),
+            PRECISION_OF[packing.grid.bits],
+        )
 
     def _is_inside(self, packing: Packing) -> bool:
         """Judge a packing with nothing in floating point."""
         refused = {choice[1:] for choice in self.refused if choice[0] == str(packing)}
-        self.tried[packing] = Points(partial(self.packer.packed, packing), self.blocks, self.judge, self.budget,
-                                     self.journal.within(str(packing)), self.end, self.on_progress, refused)
+        self.tried[packing] = Points(
+            partial(self.packer.packed, packing),
+            self.blocks,
+            self.judge,
+            self.budget,
+            self.journal.within(str(packing)),
+            self.end,
+            self.on_progress,
+            refused,
+        )
         return self.tried[packing].at(()).inside
 
     def _has_inside(self, *widths: Bits) -> bool:

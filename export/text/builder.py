@@ -12,9 +12,17 @@ from typing import Any
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure, SettingsError, is_installed
 
 PACKAGE = "onnxruntime_genai"
-# Those that the builder knows, and whose graph is equal to torch's; of Gemma, OLMo and Phi-3 it was not (0.18, transformers 5.24).
-ARCHITECTURES = ("Ernie4_5ForCausalLM", "GraniteForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
-                 "Qwen3ForCausalLM", "SmolLM3ForCausalLM")
+# Those that the builder knows, and whose graph is equal to torch's; of Gemma, OLMo and Phi-3 it was not (0.18,
+# transformers 5.24).
+ARCHITECTURES = (
+    "Ernie4_5ForCausalLM",
+    "GraniteForCausalLM",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "SmolLM3ForCausalLM",
+)
 MOST_SECONDS = 3 * 3600
 MOST_CONFIG_BYTES = 2**20
 
@@ -23,7 +31,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read ``config.json`` of a model, and refuse one that cannot be built.
 
     Raises:
-        SettingsError: no such file, an architecture that is not built, sliding windows, weights that are quantized already.
+        SettingsError: no such file, an architecture that is not built, sliding windows, weights that are quantized
+            already.
     """
     path = folder / "config.json"
     try:
@@ -32,16 +41,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         architecture = config["architectures"][0]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise SettingsError(f"{path} describes no model: {error}", allowed="a folder as save_pretrained leaves it") from error
+        raise SettingsError(
+            f"{path} describes no model: {error}", allowed="a folder as save_pretrained leaves it"
+        ) from error
     if architecture not in ARCHITECTURES:
         raise SettingsError(f"no text graph can be built of {architecture}", allowed=", ".join(ARCHITECTURES))
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     if window and window < config.get("max_position_embeddings", 0):
-        raise SettingsError(f"{folder.name} attends to {window} tokens at a time", allowed="models without a sliding window",
-                            fix=f"lower max_position_embeddings to {window} in config.json: texts that are no longer lose nothing")
+        raise SettingsError(
+            f"{folder.name} attends to {window} tokens at a time",
+            allowed="models without a sliding window",
+            fix=f"lower max_position_embeddings to {window} in config.json: texts that are no longer lose nothing",
+        )
     if config.get("quantization_config"):
-        raise SettingsError(f"the weights in {folder.name} are quantized", allowed="float32, bfloat16 or float16",
-                            fix="merge and save the model in bfloat16")
+        raise SettingsError(
+            f"the weights in {folder.name} are quantized",
+            allowed="float32, bfloat16 or float16",
+            fix="merge and save the model in bfloat16",
+        )
     found: dict[str, Any] = config
     return found
 
@@ -63,14 +80,41 @@ def build_graph(folder: Path, out: Path) -> Path:
     if not is_installed(PACKAGE):
         raise MissingExtra("onnxruntime-genai", "text-export")
     source, target = folder.absolute(), out.absolute()
-    command = [sys.executable, "-m", f"{PACKAGE}.models.builder", "-i", str(source), "-o", str(target), "-p", "fp32", "-e", "cpu",
-               "-c", str(target / "cache"), "--extra_options", "exclude_embeds=true", "hf_token=false"]
+    command = [
+        sys.executable,
+        "-m",
+        f"{PACKAGE}.models.builder",
+        "-i",
+        str(source),
+        "-o",
+        str(target),
+        "-p",
+        "fp32",
+        "-e",
+        "cpu",
+        "-c",
+        str(target / "cache"),
+        "--extra_options",
+        "exclude_embeds=true",
+        "hf_token=false",
+    ]
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     try:
-        end = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, errors="replace",
-                             timeout=MOST_SECONDS, env={**os.environ, **offline}, cwd=out)
+        end = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            errors="replace",
+            timeout=MOST_SECONDS,
+            env={**os.environ, **offline},
+            cwd=out,
+        )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeFailure(f"the builder of text graphs took more than {MOST_SECONDS} s with {folder.name}") from error
+        raise RuntimeFailure(
+            f"the builder of text graphs took more than {MOST_SECONDS} s with {folder.name}"
+        ) from error
     if end.returncode != 0:
         said = next((line for line in reversed(end.stderr.splitlines()) if line.strip()), f"exit code {end.returncode}")
         raise RuntimeFailure(f"the builder of text graphs refuses {folder.name}: {said}")

@@ -26,7 +26,8 @@ class Answers:
 
     Attributes:
         fields: by sample; None where the answer is not whole.
-        scores: ``float32 (N, levels)``: log-probability of each level where the answer names one; NaN where that is unknown.
+        scores: ``float32 (N, levels)``: log-probability of each level where the answer names one; NaN where that is
+            unknown.
         tokens_per_s: written, all together.
     """
 
@@ -35,8 +36,14 @@ class Answers:
     tokens_per_s: float
 
 
-def write_answers(engine: TextEngine, samples: Sequence[GateSample], form: ReportForm, limit: int, what: str = "",
-                  on_progress: OnProgress = ignore_progress) -> Answers:
+def write_answers(
+    engine: TextEngine,
+    samples: Sequence[GateSample],
+    form: ReportForm,
+    limit: int,
+    what: str = "",
+    on_progress: OnProgress = ignore_progress,
+) -> Answers:
     """Let an engine write the answer of every sample, always with the most probable token that the schema allows.
 
     Args:
@@ -48,8 +55,10 @@ def write_answers(engine: TextEngine, samples: Sequence[GateSample], form: Repor
     levels, fields, written = form.levels, [], 0
     scores = np.full((len(samples), len(levels)), np.nan, np.float32)
     begin = time.perf_counter()
-    requests = (Request(Prompt(sample.parts, sample.constant), limit=limit, schema=form.schema, comparison=form.comparison)
-                for sample in samples)
+    requests = (
+        Request(Prompt(sample.parts, sample.constant), limit=limit, schema=form.schema, comparison=form.comparison)
+        for sample in samples
+    )
     for number, answer in enumerate(engine.answers(requests)):
         on_progress(what, number, len(samples))
         fields.append(form.fields_from_text(answer.text) if answer.is_whole else None)
@@ -63,20 +72,33 @@ def compare_answers(before: Answers, after: Answers, samples: Sequence[GateSampl
     """Compare the answers of two models to the same samples. An answer that is not whole agrees with none, and is wrong."""
     count = len(samples)
     pairs = [(one, other) for one, other in zip(before.fields, after.fields, strict=True) if one is not None]
-    agreement = {name: _share([other is not None and one[name] == other[name] for one, other in pairs]) for name in form.choices}
+    agreement = {
+        name: _share([other is not None and one[name] == other[name] for one, other in pairs]) for name in form.choices
+    }
     known = [number for number, sample in enumerate(samples) if sample.truth.get(form.level) in form.levels]
-    was_right, is_right = (np.array([_is_right(answers.fields[number], samples[number], form) for number in known], bool)
-                           for answers in (before, after))
+    was_right, is_right = (
+        np.array([_is_right(answers.fields[number], samples[number], form) for number in known], bool)
+        for answers in (before, after)
+    )
     lost, gained = int((was_right & ~is_right).sum()), int((~was_right & is_right).sum())
     changes = [change for number in range(count) if (change := _change(number, before, after, samples[number], form))]
     return FieldFigures(
-        samples=count, complete_before=_share([each is not None for each in before.fields]),
-        complete_after=_share([each is not None for each in after.fields]), agreement=agreement, level=form.level,
+        samples=count,
+        complete_before=_share([each is not None for each in before.fields]),
+        complete_after=_share([each is not None for each in after.fields]),
+        agreement=agreement,
+        level=form.level,
         length_drift={name: drift for name in form.texts if math.isfinite(drift := _drift(name, before, after))},
-        accuracy_before=_share(was_right), accuracy_after=_share(is_right),
+        accuracy_before=_share(was_right),
+        accuracy_after=_share(is_right),
         drop_points=100 * (lost - gained) / len(known) if known else math.nan,
-        interval_points=drop_interval_points(lost, gained, len(known)), p_value=mcnemar_p(lost, gained), judged=len(known),
-        changed=len(changes), examples=tuple(changes[:MOST_EXAMPLES]), tokens_per_s=after.tokens_per_s)
+        interval_points=drop_interval_points(lost, gained, len(known)),
+        p_value=mcnemar_p(lost, gained),
+        judged=len(known),
+        changed=len(changes),
+        examples=tuple(changes[:MOST_EXAMPLES]),
+        tokens_per_s=after.tokens_per_s,
+    )
 
 
 def at_places(figures: FieldFigures, places: Sequence[int]) -> FieldFigures:
@@ -94,7 +116,11 @@ def _is_right(fields: Mapping[str, str] | None, sample: GateSample, form: Report
 
 def _drift(name: str, before: Answers, after: Answers) -> float:
     """Change of the mean length of a text, of samples whose answers are whole in both; NaN where all are empty before."""
-    pairs = [(len(one[name]), len(other[name])) for one, other in zip(before.fields, after.fields, strict=True) if one and other]
+    pairs = [
+        (len(one[name]), len(other[name]))
+        for one, other in zip(before.fields, after.fields, strict=True)
+        if one and other
+    ]
     total = sum(one for one, _ in pairs)
     return sum(other for _, other in pairs) / total - 1 if total else math.nan
 

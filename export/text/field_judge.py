@@ -25,8 +25,13 @@ class FieldJudge:
         SettingsError: options without a form.
     """
 
-    def __init__(self, graph: Path, samples: Sequence[GateSample], options: TextGateOptions,
-                 on_progress: OnProgress = ignore_progress) -> None:
+    def __init__(
+        self,
+        graph: Path,
+        samples: Sequence[GateSample],
+        options: TextGateOptions,
+        on_progress: OnProgress = ignore_progress,
+    ) -> None:
         if options.form is None:
             raise SettingsError("fields of answers without a form", allowed="the form of a scheme")
         self._graph, self._options, self._form, self._on_progress = graph, options, options.form, on_progress
@@ -43,8 +48,14 @@ class FieldJudge:
 
     def _written(self, graph: Path) -> Answers:
         options = self._options
-        session = TextSession(graph, options.embeddings, sequences=options.sequences, tokens=options.tokens(self._samples),
-                              threads=options.threads)
+        session = TextSession(
+            graph,
+            options.embeddings,
+            sequences=options.sequences,
+            tokens=options.tokens(self._samples),
+            threads=options.threads,
+        )
         with GraphEngine(session, options.vocabulary) as engine:
-            return write_answers(engine, self._samples, self._form, options.answer_tokens, f"answers of {graph.name}",
-                                 self._on_progress)
+            return write_answers(
+                engine, self._samples, self._form, options.answer_tokens, f"answers of {graph.name}", self._on_progress
+            )

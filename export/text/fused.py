@@ -1,7 +1,8 @@
 """A fused text graph: what the builder makes, in the form that ``runtimes.text.session`` runs.
 
-Nodes are named by their modules, as in all graphs of ours, so that recipes can name kinds of layers. States go through a GatherND
-before the output layer, which then computes the logits that are wanted and no others: a prompt wants those of one token.
+Nodes are named by their modules, as in all graphs of ours, so that recipes can name kinds of layers. States go through
+a GatherND before the output layer, which then computes the logits that are wanted and no others: a prompt wants those
+of one token.
 """
 
 from __future__ import annotations
@@ -39,16 +40,17 @@ class TextExport:
     parity: Parity
 
 
-def export_text(folder: Path, out: Path, reference: Any, *, embeddings: EmbeddingType = "float32",
-                most_apart: float = MOST_APART) -> TextExport:
+def export_text(
+    folder: Path, out: Path, reference: Any, *, embeddings: EmbeddingType = "float32", most_apart: float = MOST_APART
+) -> TextExport:
     """Export a merged causal language model as a text graph with a KV cache.
 
     Args:
         folder: the model as ``save_pretrained`` leaves it.
         out: folder for the files; it exists.
         reference: the same model, loaded by transformers in float32: what the graph is compared with.
-        embeddings: type of the table of embeddings, which is most of what a packed small model weighs. The graph is judged with
-            float32.
+        embeddings: type of the table of embeddings, which is most of what a packed small model weighs. The graph is
+            judged with float32.
         most_apart: from torch, in nats.
 
     Raises:
@@ -62,8 +64,11 @@ def export_text(folder: Path, out: Path, reference: Any, *, embeddings: Embeddin
     values = reference.get_input_embeddings().weight.detach().float().cpu().numpy()
     rounded = values.astype(embeddings)
     if not np.isfinite(rounded).all():
-        raise DataError(f"embeddings of {folder.name} are not finite in {embeddings}", allowed="float32, and finite ones",
-                        fix="keep them in float32, or export an earlier checkpoint")
+        raise DataError(
+            f"embeddings of {folder.name} are not finite in {embeddings}",
+            allowed="float32, and finite ones",
+            fix="keep them in float32, or export an earlier checkpoint",
+        )
     with tempfile.TemporaryDirectory(prefix="vidrisk-text-", dir=out) as name:
         work = Path(name)
         save_graph(select_logits(load_graph(build_graph(folder, work)), config), work / GRAPH)
@@ -85,12 +90,17 @@ def select_logits(model: onnx.ModelProto, config: dict[str, Any]) -> onnx.ModelP
         RuntimeFailure: the graph has other inputs or another output layer than expected.
     """
     graph = model.graph
-    foreign = [value.name for value in graph.input
-               if value.name not in ("inputs_embeds", "attention_mask") and not value.name.startswith("past_key_values.")]
+    foreign = [
+        value.name
+        for value in graph.input
+        if value.name not in ("inputs_embeds", "attention_mask") and not value.name.startswith("past_key_values.")
+    ]
     head = next((node for node in graph.node if node.name == f"/{HEAD}/MatMul"), None)
     if foreign or head is None:
-        raise RuntimeFailure(f"the builder's graph {f'takes {foreign[0]}' if foreign else 'has no output layer'}",
-                             allowed="inputs_embeds, attention_mask and past keys and values; one matrix behind the last norm")
+        raise RuntimeFailure(
+            f"the builder's graph {f'takes {foreign[0]}' if foreign else 'has no output layer'}",
+            allowed="inputs_embeds, attention_mask and past keys and values; one matrix behind the last norm",
+        )
     strip_traces(model)
     nodes = list(graph.node)
     states = helper.make_node("GatherND", [head.input[0], "logits_at"], ["wanted_states"], name=f"/{HEAD}/GatherND")
@@ -126,11 +136,22 @@ def _plain_norms(nodes: Iterable[onnx.NodeProto], graph: onnx.GraphProto) -> lis
             continue
         name, (values, weight) = node.name, node.input[:2]
         two, epsilon, axis = (f"{name}_{each}" for each in ("two", "epsilon", "axis"))
-        graph.initializer.extend([numpy_helper.from_array(np.array(2, np.float32), two),
-                                  numpy_helper.from_array(np.array(attribute(node, "epsilon", 1e-5), np.float32), epsilon),
-                                  numpy_helper.from_array(np.array([-1], np.int64), axis)])
-        plain += [helper.make_node(kind, inputs, [output], name=f"{name}_{kind}") for kind, inputs, output in (
-            ("Pow", [values, two], f"{name}_squares"), ("ReduceMean", [f"{name}_squares", axis], f"{name}_mean"),
-            ("Add", [f"{name}_mean", epsilon], f"{name}_safe"), ("Sqrt", [f"{name}_safe"], f"{name}_root"),
-            ("Div", [values, f"{name}_root"], f"{name}_unit"), ("Mul", [f"{name}_unit", weight], node.output[0]))]
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(np.array(2, np.float32), two),
+                numpy_helper.from_array(np.array(attribute(node, "epsilon", 1e-5), np.float32), epsilon),
+                numpy_helper.from_array(np.array([-1], np.int64), axis),
+            ]
+        )
+        plain += [
+            helper.make_node(kind, inputs, [output], name=f"{name}_{kind}")
+            for kind, inputs, output in (
+                ("Pow", [values, two], f"{name}_squares"),
+                ("ReduceMean", [f"{name}_squares", axis], f"{name}_mean"),
+                ("Add", [f"{name}_mean", epsilon], f"{name}_safe"),
+                ("Sqrt", [f"{name}_safe"], f"{name}_root"),
+                ("Div", [values, f"{name}_root"], f"{name}_unit"),
+                ("Mul", [f"{name}_unit", weight], node.output[0]),
+            )
+        ]
     return plain

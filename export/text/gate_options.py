@@ -18,7 +18,8 @@ class GraphVariant:
 
     Attributes:
         graph: of the text.
-        visual: visual tokens of the samples' photos by the vision stage of this variant; None takes those of the samples.
+        visual: visual tokens of the samples' photos by the vision stage of this variant; None takes those of the
+            samples.
     """
 
     name: VariantName

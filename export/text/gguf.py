@@ -17,11 +17,16 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 from vidrisk.runtimes.text.gguf_header import DIGEST
 
 EXTRA = "gguf"
-# Architecture in transformers → in GGUF. Those of the first kind turn neighbouring rows of a head, the others its two halves.
+# Architecture in transformers → in GGUF. Those of the first kind turn neighbouring rows of a head, the others its two
+# halves.
 PAIRED = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama"}
 HALVED = {"Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 Weights = Literal["f32", "f16", "q8_0"]
-TYPES: dict[Weights, tuple[str, str]] = {"f32": ("F32", "ALL_F32"), "f16": ("F16", "MOSTLY_F16"), "q8_0": ("Q8_0", "MOSTLY_Q8_0")}
+TYPES: dict[Weights, tuple[str, str]] = {
+    "f32": ("F32", "ALL_F32"),
+    "f16": ("F16", "MOSTLY_F16"),
+    "q8_0": ("Q8_0", "MOSTLY_Q8_0"),
+}
 HEAD = "lm_head.weight"
 Array = npt.NDArray[Any]
 
@@ -32,8 +37,8 @@ def export_gguf(folder: Path, out: Path, *, weights: Weights = "q8_0", digest: s
     Args:
         folder: the model as ``save_pretrained`` leaves it, in safetensors.
         out: the file.
-        weights: of matrices; norms and biases are float32. A matrix whose rows are no multiple of 32 long has float16 in place of
-            ``q8_0``.
+        weights: of matrices; norms and biases are float32. A matrix whose rows are no multiple of 32 long has float16
+            in place of ``q8_0``.
         digest: says which export the file is of; None takes ``digest_of_model``.
 
     Returns:
@@ -98,15 +103,20 @@ def _architecture(config: dict[str, Any]) -> str:
     rope = _rope(config)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
-        raise SettingsError(f"rotary embeddings of kind {kind!r}", allowed="the plain ones", fix="serve the merged model by vLLM")
+        raise SettingsError(
+            f"rotary embeddings of kind {kind!r}", allowed="the plain ones", fix="serve the merged model by vLLM"
+        )
     if config.get("mlp_bias"):
         raise SettingsError("an MLP with biases", allowed="one without")
     return known[name]
 
 
 def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    return {"rope_theta": config.get("rope_theta", 10_000.0), **(config.get("rope_scaling") or {}),
-            **(config.get("rope_parameters") or {})}
+    return {
+        "rope_theta": config.get("rope_theta", 10_000.0),
+        **(config.get("rope_scaling") or {}),
+        **(config.get("rope_parameters") or {}),
+    }
 
 
 def _head_size(config: dict[str, Any]) -> int:
@@ -131,7 +141,9 @@ def _describe(writer: Any, package: Any, config: dict[str, Any], tokenizer: Gguf
     tokenizer.add_to(writer)
 
 
-def _write_tensors(writer: Any, package: Any, folder: Path, config: dict[str, Any], architecture: str, weights: Weights) -> None:
+def _write_tensors(
+    writer: Any, package: Any, folder: Path, config: dict[str, Any], architecture: str, weights: Weights
+) -> None:
     names = package.get_tensor_name_map(package.MODEL_ARCH[architecture.upper()], config["num_hidden_layers"])
     skipped = {HEAD} if config.get("tie_word_embeddings") else set()
     found = [(name, shape) for name, shape, _ in _tensors(folder, read=False) if name not in skipped]
@@ -139,7 +151,9 @@ def _write_tensors(writer: Any, package: Any, folder: Path, config: dict[str, An
     for name, shape in found:
         target = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if target is None:
-            raise DataError(f"weights of {name}, which a {architecture} of llama.cpp does not have", fix="save the merged model")
+            raise DataError(
+                f"weights of {name}, which a {architecture} of llama.cpp does not have", fix="save the merged model"
+            )
         kind = "f32" if len(shape) == 1 else "f16" if weights == "q8_0" and shape[-1] % 32 else weights
         kinds[name] = quant = package.GGMLQuantizationType[TYPES[kind][0]]
         stored = package.quant_shape_to_byte_shape(shape, quant) if kind == "q8_0" else shape
@@ -164,12 +178,25 @@ def _check_complete(names: set[str], config: dict[str, Any]) -> None:
     Raises:
         DataError: a matrix that every such model has is not there.
     """
-    parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj",
-             "mlp.down_proj", "input_layernorm", "post_attention_layernorm")
-    wanted = {"model.embed_tokens.weight", "model.norm.weight", HEAD} - ({HEAD} if config.get("tie_word_embeddings") else set())
+    parts = (
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+        "input_layernorm",
+        "post_attention_layernorm",
+    )
+    wanted = {"model.embed_tokens.weight", "model.norm.weight", HEAD} - (
+        {HEAD} if config.get("tie_word_embeddings") else set()
+    )
     wanted |= {f"model.layers.{layer}.{part}.weight" for layer in range(config["num_hidden_layers"]) for part in parts}
     if missing := wanted - names:
-        raise DataError(f"{min(missing)} and {len(missing) - 1} further weights are not there", fix="save the merged model")
+        raise DataError(
+            f"{min(missing)} and {len(missing) - 1} further weights are not there", fix="save the merged model"
+        )
 
 
 def _tensors(folder: Path, *, read: bool) -> Iterator[tuple[str, tuple[int, ...], Array]]:
@@ -192,5 +219,9 @@ def _turned(values: Array, name: str, config: dict[str, Any]) -> Array:
     for part, count in heads.items():
         if f".{part}." in name:
             count = count or config["num_attention_heads"]
-            return values.reshape(count, 2, len(values) // count // 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+            return (
+                values.reshape(count, 2, len(values) // count // 2, *values.shape[1:])
+                .swapaxes(1, 2)
+                .reshape(values.shape)
+            )
     return values

@@ -11,10 +11,16 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 NORMAL, UNUSED, CONTROL, USER = 1, 5, 3, 4  # token types of GGUF
 MOST_BYTES = 2**27
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # How a text is split before its bytes are merged → the name of it in llama.cpp.
-SPLITS = {("digits", "words"): "smollm", ("words",): "gpt-2", (_WORDS % "", "bytes"): "qwen2",
-          (_WORDS % "{1,3}", "bytes"): "llama-bpe"}
+SPLITS = {
+    ("digits", "words"): "smollm",
+    ("words",): "gpt-2",
+    (_WORDS % "", "bytes"): "qwen2",
+    (_WORDS % "{1,3}", "bytes"): "llama-bpe",
+}
 Split = tuple[str, ...]
 
 
@@ -47,8 +53,8 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
     """Read the tokenizer of a model.
 
     Args:
-        config: of the model: ``vocab_size``, and the tokens that begin, end and fill a text. ``generation_config.json`` beside it
-            may name up to three that end one.
+        config: of the model: ``vocab_size``, and the tokens that begin, end and fill a text. ``generation_config.json``
+            beside it may name up to three that end one.
 
     Raises:
         SettingsError: no tokenizer, or one that llama.cpp would read in another way.
@@ -70,10 +76,15 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
             raise ValueError("it merges nothing")
         special = _special(folder, config)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise SettingsError(f"{path} is no tokenizer that llama.cpp reads: {error}", allowed="byte-level BPE") from error
+        raise SettingsError(
+            f"{path} is no tokenizer that llama.cpp reads: {error}", allowed="byte-level BPE"
+        ) from error
     if split is None:
-        raise SettingsError(f"{path} splits text in a way that has no name in llama.cpp",
-                            allowed=f"as {', '.join(SPLITS.values())} do", fix="serve the merged model by vLLM")
+        raise SettingsError(
+            f"{path} splits text in a way that has no name in llama.cpp",
+            allowed=f"as {', '.join(SPLITS.values())} do",
+            fix="serve the merged model by vLLM",
+        )
     return GgufTokenizer(tokens, types, merges, split, special, _template(folder))
 
 
@@ -93,7 +104,9 @@ def _split(described: Any) -> Split:
     return tuple(found)
 
 
-def _tokens(vocabulary: dict[str, int], added: list[dict[str, Any]], size: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _tokens(
+    vocabulary: dict[str, int], added: list[dict[str, Any]], size: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
     tokens = [f"[PAD{place}]" for place in range(size)]
     types = [UNUSED] * size
     for token, place in vocabulary.items():

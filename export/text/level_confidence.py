@@ -36,16 +36,30 @@ def fit_temperatures(answers: Mapping[str, Answers], samples: Sequence[GateSampl
     return {name: {form.level: value} for name, value in found.items()}
 
 
-def fit_level_thresholds(answers: Mapping[str, Answers], temperature: Mapping[str, Mapping[str, float]],
-                         samples: Sequence[GateSample], form: ReportForm, coverage: float) -> dict[str, dict[str, Fit]]:
+def fit_level_thresholds(
+    answers: Mapping[str, Answers],
+    temperature: Mapping[str, Mapping[str, float]],
+    samples: Sequence[GateSample],
+    form: ReportForm,
+    coverage: float,
+) -> dict[str, dict[str, Fit]]:
     """Fit the thresholds of the level, by variant and target.
 
     Raises:
         SettingsError: a coverage that is not above 0 and under 1.
     """
     truth, known = true_levels(samples, form)
-    return {name: {form.level: fit_thresholds(probabilities_from_logits(each.scores[known], temperature[name][form.level]), truth,
-                                              form.levels, coverage)} for name, each in answers.items()}
+    return {
+        name: {
+            form.level: fit_thresholds(
+                probabilities_from_logits(each.scores[known], temperature[name][form.level]),
+                truth,
+                form.levels,
+                coverage,
+            )
+        }
+        for name, each in answers.items()
+    }
 
 
 def true_levels(samples: Sequence[GateSample], form: ReportForm) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

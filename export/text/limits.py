@@ -1,8 +1,8 @@
 """How far a language model may be from what it was made of: limits of each kind of hop, and what they were derived from.
 
-Measured on SmolLM2-135M-Instruct, untuned: *answers* are 10 reference answers of 216 tokens to a scheme's questions with three
-examples in the prompt (merges: 5 of them), *English* is 576 tokens of a licence. The adapter, on all layers, changes weights by
-0.3 % of their size.
+Measured on SmolLM2-135M-Instruct, untuned: *answers* are 10 reference answers of 216 tokens to a scheme's questions
+with three examples in the prompt (merges: 5 of them), *English* is 576 tokens of a licence. The adapter, on all layers,
+changes weights by 0.3 % of their size.
 
     hop                                       apart    first token   KL        top token   perplexity
     adapter → merged, answers                 0.00007  0.000006      0         100 %       as before
@@ -15,10 +15,10 @@ examples in the prompt (merges: 5 of them), *English* is 576 tokens of a licence
     int4, scales of o_proj along the wrong axis, answers
                                               36       3.2           5.9            13 %         712 ×
 
-With the scales of one layer's o_proj alone along the wrong axis, tokens tell little (KL 0.15); so matrices are compared one by one,
-by the relative error of their weights: 8 bits are 0.006 off and 4 bits in groups of 32 0.087 at most, and along the wrong axis, in
-the worst of eleven layers, 0.39 to 0.68 (random weights: 0.25). The untuned model guesses levels (37 % right), so its fields say
-nothing of 4 bits; in 8 bits 98 % of its levels stay.
+With the scales of one layer's o_proj alone along the wrong axis, tokens tell little (KL 0.15); so matrices are compared
+one by one, by the relative error of their weights: 8 bits are 0.006 off and 4 bits in groups of 32 0.087 at most, and
+along the wrong axis, in the worst of eleven layers, 0.39 to 0.68 (random weights: 0.25). The untuned model guesses
+levels (37 % right), so its fields say nothing of 4 bits; in 8 bits 98 % of its levels stay.
 """
 
 from __future__ import annotations
@@ -48,17 +48,25 @@ class TokenLimits:
         """Say which limit is exceeded; empty where none is."""
         if not math.isfinite(found.apart):
             return "log-probabilities are not finite"
-        exceeded = [f"{what} {value:.2g}{unit}, at most {most:g} is allowed" for what, value, most, unit in (
-            ("log-probabilities differ by", found.apart, self.apart, " nats"),
-            ("those of the first token differ by", found.first_mean, self.first_mean, " nats on average"),
-            ("the KL divergence is", found.kl, self.kl, " nats per token"),
-        ) if value > most]
+        exceeded = [
+            f"{what} {value:.2g}{unit}, at most {most:g} is allowed"
+            for what, value, most, unit in (
+                ("log-probabilities differ by", found.apart, self.apart, " nats"),
+                ("those of the first token differ by", found.first_mean, self.first_mean, " nats on average"),
+                ("the KL divergence is", found.kl, self.kl, " nats per token"),
+            )
+            if value > most
+        ]
         if found.top1 < self.top1:
-            exceeded.append(f"the most probable token stays at {100 * found.top1:.1f} % of the places, at least "
-                            f"{100 * self.top1:g} % are needed")
+            exceeded.append(
+                f"the most probable token stays at {100 * found.top1:.1f} % of the places, at least "
+                f"{100 * self.top1:g} % are needed"
+            )
         if found.perplexity_rise > self.perplexity_rise:
-            exceeded.append(f"the perplexity of the reference answers rises by {100 * found.perplexity_rise:.1f} %, "
-                            f"at most {100 * self.perplexity_rise:g} % is allowed")
+            exceeded.append(
+                f"the perplexity of the reference answers rises by {100 * found.perplexity_rise:.1f} %, "
+                f"at most {100 * self.perplexity_rise:g} % is allowed"
+            )
         return "; ".join(exceeded)
 
 
@@ -85,18 +93,26 @@ class FieldLimits:
         """
         reasons = []
         if found.complete_after < min(self.complete, found.complete_before):
-            reasons.append(f"{100 * found.complete_after:.1f} % of the answers are whole, before it were "
-                           f"{100 * found.complete_before:.1f} %")
+            reasons.append(
+                f"{100 * found.complete_after:.1f} % of the answers are whole, before it were "
+                f"{100 * found.complete_before:.1f} %"
+            )
         for name, share in found.agreement.items():
             if found.samples >= self.judged and share < self.agreement:
-                reasons.append(f"{name} stays in {100 * share:.1f} % of the answers, at least {100 * self.agreement:g} % have to")
+                reasons.append(
+                    f"{name} stays in {100 * share:.1f} % of the answers, at least {100 * self.agreement:g} % have to"
+                )
         for name, drift in found.length_drift.items():
             if abs(drift) > self.length_drift:
-                reasons.append(f"the mean length of {name} changes by {100 * drift:+.0f} %, at most "
-                               f"{100 * self.length_drift:g} % is allowed")
+                reasons.append(
+                    f"the mean length of {name} changes by {100 * drift:+.0f} %, at most "
+                    f"{100 * self.length_drift:g} % is allowed"
+                )
         if found.drop_points > max_drop + 1e-9:
-            reasons.append(f"the accuracy of {found.level} falls by {found.drop_points:.2f} points, at most {max_drop:g} is "
-                           "allowed")
+            reasons.append(
+                f"the accuracy of {found.level} falls by {found.drop_points:.2f} points, at most {max_drop:g} is "
+                "allowed"
+            )
         return "; ".join(reasons)
 
 

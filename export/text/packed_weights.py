@@ -42,8 +42,14 @@ def compare_weights(graph: Path, packed: Path) -> WeightFigures | None:
 def _packed_of(net: Net, node: onnx.NodeProto, bits: Bits) -> PackedWeight:
     parts: list[npt.NDArray[Any]] = [net.array(name) for name in node.input[1:4]]
     codes, scales, zero_points = parts
-    return PackedWeight(codes, scales.reshape(len(codes), -1), zero_points.reshape(len(codes), -1), bits,
-                        int(attribute(node, "block_size", 0)), int(attribute(node, "K", 0)))
+    return PackedWeight(
+        codes,
+        scales.reshape(len(codes), -1),
+        zero_points.reshape(len(codes), -1),
+        bits,
+        int(attribute(node, "block_size", 0)),
+        int(attribute(node, "K", 0)),
+    )
 
 
 def _relative_error(net: Net, source: onnx.NodeProto | None, packed: PackedWeight) -> float:
@@ -57,8 +63,14 @@ def _relative_error(net: Net, source: onnx.NodeProto | None, packed: PackedWeigh
     missed = power = 0.0
     for begin in range(0, weight.shape[1], COLUMNS):
         columns = slice(begin, begin + COLUMNS)
-        part = PackedWeight(packed.codes[columns], packed.scales[columns], packed.zero_points[columns], packed.bits, packed.group,
-                            packed.depth)
+        part = PackedWeight(
+            packed.codes[columns],
+            packed.scales[columns],
+            packed.zero_points[columns],
+            packed.bits,
+            packed.group,
+            packed.depth,
+        )
         missed += float(np.square(weight_from_packed(part) - weight[:, columns]).sum(dtype=np.float64))
         power += float(np.square(weight[:, columns]).sum(dtype=np.float64))
     error = math.sqrt(missed / power) if power else math.sqrt(missed)

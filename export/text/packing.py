@@ -17,7 +17,8 @@ class TextRecipe:
     """How the weights of a text graph are packed.
 
     Attributes:
-        packing: bits and group, and kinds of layers that have 8 bits all the same (``lm_head``, ``model.layers.*.mlp.down_proj``).
+        packing: bits and group, and kinds of layers that have 8 bits all the same (``lm_head``,
+            ``model.layers.*.mlp.down_proj``).
         keep_float: kinds of layers that stay in float32.
     """
 

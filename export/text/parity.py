@@ -16,8 +16,8 @@ from vidrisk.runtimes.text.session import TextRuntime, TextSession
 LENGTHS = (7, 64, 33, 1)  # of the sequences that are compared, side by side
 STEPS = 3  # tokens that all of them write together
 MOST_APART = 1e-3  # of log-probabilities, in nats; float32 is about 1e-4 apart
-# Few places of a trained model are ill-conditioned: at one of 117, torch in float32 was 8e-4 from itself in float64, ten times as
-# far as elsewhere, and the graph as far to the other side.
+# Few places of a trained model are ill-conditioned: at one of 117, torch in float32 was 8e-4 from itself in float64,
+# ten times as far as elsewhere, and the graph as far to the other side.
 OUTLIERS = 0.02  # share of the places that may be further apart, by a factor of 10 at most
 FURTHER = 10
 
@@ -39,8 +39,14 @@ class Parity:
     most: float
 
 
-def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: float = MOST_APART,
-                 runtime: TextRuntime = "onnxruntime") -> Parity:
+def check_parity(
+    graph: Path,
+    embeddings: Path,
+    reference: Any,
+    *,
+    most_apart: float = MOST_APART,
+    runtime: TextRuntime = "onnxruntime",
+) -> Parity:
     """Compare a graph with the model that it was made of.
 
     Args:
@@ -54,19 +60,25 @@ def check_parity(graph: Path, embeddings: Path, reference: Any, *, most_apart: f
     vocabulary = reference.get_input_embeddings().weight.shape[0]
     sequences = [rng.integers(0, vocabulary, length + STEPS) for length in LENGTHS]
     with_graph, with_torch = _by_graph(graph, embeddings, sequences, runtime), _by_torch(reference, sequences)
-    by_place = np.sort(np.concatenate([np.abs(a - b).max(axis=-1) for a, b in zip(with_graph, with_torch, strict=True)]))
+    by_place = np.sort(
+        np.concatenate([np.abs(a - b).max(axis=-1) for a, b in zip(with_graph, with_torch, strict=True)])
+    )
     apart, most = float(by_place[-1 - int(OUTLIERS * len(by_place))]), float(by_place[-1])  # NaN is sorted to the end
     equal = np.concatenate([a.argmax(-1) == b.argmax(-1) for a, b in zip(with_graph, with_torch, strict=True)])
     parity = Parity(len(equal), apart, float(equal.mean()), most)
     if not (apart <= most_apart and most <= FURTHER * most_apart):
-        raise GateRefused(f"the text graph's log-probabilities are {most:.2g} nats from torch's, and {apart:.2g} at most of "
-                          f"{parity.tokens} places",
-                          fix="do not use it: the builder does not know this model", report=parity)
+        raise GateRefused(
+            f"the text graph's log-probabilities are {most:.2g} nats from torch's, and {apart:.2g} at most of "
+            f"{parity.tokens} places",
+            fix="do not use it: the builder does not know this model",
+            report=parity,
+        )
     return parity
 
 
-def _by_graph(graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int64]],
-              runtime: TextRuntime) -> list[npt.NDArray[np.float32]]:
+def _by_graph(
+    graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int64]], runtime: TextRuntime
+) -> list[npt.NDArray[np.float32]]:
     """The first half of each sequence at once, the second half behind it, then one token of all sequences at a time."""
     session = TextSession(graph, embeddings, sequences=len(sequences), tokens=max(map(len, sequences)), runtime=runtime)
     found: list[list[npt.NDArray[np.float32]]] = [[] for _ in sequences]
@@ -87,4 +99,7 @@ def _by_graph(graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int6
 def _by_torch(reference: Any, sequences: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.float32]]:
     torch: Any = require("torch", "export")
     with torch.inference_mode():
-        return [log_probabilities(reference(input_ids=torch.from_numpy(ids)[None]).logits[0].float().numpy()) for ids in sequences]
+        return [
+            log_probabilities(reference(input_ids=torch.from_numpy(ids)[None]).logits[0].float().numpy())
+            for ids in sequences
+        ]

@@ -60,19 +60,28 @@ def plain_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in fused:
         odd = [name for name, nothing in UNUSED.items() if attribute(node, name, nothing) != nothing]
         if odd or not attribute(node, "do_rotary", 0) or 2 * cos.dims[1] != size or any(node.input[9:]):
-            raise SettingsError(f"attention of {node.name} with {odd[0] if odd else 'other rotary embeddings'}",
-                                allowed="plain attention over all tokens", fix="run the fused graph on ONNX Runtime")
+            raise SettingsError(
+                f"attention of {node.name} with {odd[0] if odd else 'other rotary embeddings'}",
+                allowed="plain attention over all tokens",
+                fix="run the fused graph on ONNX Runtime",
+            )
     writer = _Writer(heads, kv_heads, size)
-    nodes = [*writer.shared(), *(each for node in graph.node
-                                 for each in (writer.attention(node) if node.op_type == FUSED else [node]))]
+    nodes = [
+        *writer.shared(),
+        *(each for node in graph.node for each in (writer.attention(node) if node.op_type == FUSED else [node])),
+    ]
     del graph.node[:]
     graph.initializer.extend(writer.constants())
     graph.node.extend(_needed(nodes, [value.name for value in graph.output]))
     read = {name for node in graph.node for name in node.input}
     inputs = [value for value in graph.input if value.name in read]
     inputs.insert(1, helper.make_tensor_value_info("positions", TensorProto.INT64, ["batch_size", "sequence_length"]))
-    inputs.insert(2, helper.make_tensor_value_info("attention_bias", TensorProto.FLOAT,
-                                                   ["batch_size", 1, "sequence_length", "total_sequence_length"]))
+    inputs.insert(
+        2,
+        helper.make_tensor_value_info(
+            "attention_bias", TensorProto.FLOAT, ["batch_size", 1, "sequence_length", "total_sequence_length"]
+        ),
+    )
     del graph.input[:]
     graph.input.extend(inputs)
     for value in graph.output:
@@ -129,15 +138,19 @@ class _Writer:
             self._nodes.append(helper.make_node("Identity", [source], [target], name=f"{target}/Identity"))
         keys = self._node("Concat", [node.input[3], key], f"{root}/keys/Concat", axis=2)
         values = self._node("Concat", [node.input[4], value], f"{root}/values/Concat", axis=2)
-        self._values["attention/scale"] = np.array(attribute(node, "scale", 0.0) or self._size ** -0.5, np.float32)
+        self._values["attention/scale"] = np.array(attribute(node, "scale", 0.0) or self._size**-0.5, np.float32)
         query = self._node("Mul", [query, "attention/scale"], f"{root}/scale/Mul")
-        rows = self._node("Reshape", [query, self._ints("rows", 0, self._kv_heads, -1, self._size)], f"{root}/rows/Reshape")
+        rows = self._node(
+            "Reshape", [query, self._ints("rows", 0, self._kv_heads, -1, self._size)], f"{root}/rows/Reshape"
+        )
         turned = self._node("Transpose", [keys], f"{root}/keys/Transpose", perm=[0, 1, 3, 2])
         scores = self._node("MatMul", [rows, turned], f"{root}/scores/MatMul")
         scores = self._node("Add", [scores, "attention/bias/Concat"], f"{root}/scores/Add")
         shares = self._node("Softmax", [scores], f"{root}/scores/Softmax", axis=-1)
         found = self._node("MatMul", [shares, values], f"{root}/attended/MatMul")
-        found = self._node("Reshape", [found, self._ints("heads", 0, self._heads, -1, self._size)], f"{root}/attended/Reshape")
+        found = self._node(
+            "Reshape", [found, self._ints("heads", 0, self._heads, -1, self._size)], f"{root}/attended/Reshape"
+        )
         found = self._node("Transpose", [found], f"{root}/attended/Transpose", perm=[0, 2, 1, 3])
         width = self._ints("width", 0, 0, self._heads * self._size)
         self._nodes.append(helper.make_node("Reshape", [found, width], [node.output[0]], name=f"{root}/merged/Reshape"))
@@ -153,19 +166,32 @@ class _Writer:
             self._nodes.append(helper.make_node("Split", [packed, sizes], parts, name=f"{root}/Split", axis=-1))
         found = []
         for part, name, count in zip(parts, ("query", "key", "value"), counts, strict=True):
-            shaped = self._node("Reshape", [part, self._ints(f"by_{count}", 0, 0, count, self._size)], f"{root}/{name}/Reshape")
+            shaped = self._node(
+                "Reshape", [part, self._ints(f"by_{count}", 0, 0, count, self._size)], f"{root}/{name}/Reshape"
+            )
             found.append(self._node("Transpose", [shaped], f"{root}/{name}/Transpose", perm=[0, 2, 1, 3]))
         return found
 
     def _rotated(self, source: str, root: str) -> str:
         cos, sin = (f"attention/{table}/Unsqueeze" for table in (COS, SIN))
         halves = [f"{root}/first", f"{root}/second"]
-        self._nodes.append(helper.make_node("Split", [source], halves, name=f"{root}/halves/Split", axis=-1, num_outputs=2))
+        self._nodes.append(
+            helper.make_node("Split", [source], halves, name=f"{root}/halves/Split", axis=-1, num_outputs=2)
+        )
         first, second = halves
-        products = {name: self._node("Mul", [half, table], f"{root}/{name}/Mul") for name, half, table in (
-            ("first_cos", first, cos), ("second_sin", second, sin), ("second_cos", second, cos), ("first_sin", first, sin))}
-        turned = [self._node("Sub", [products["first_cos"], products["second_sin"]], f"{root}/Sub"),
-                  self._node("Add", [products["second_cos"], products["first_sin"]], f"{root}/Add")]
+        products = {
+            name: self._node("Mul", [half, table], f"{root}/{name}/Mul")
+            for name, half, table in (
+                ("first_cos", first, cos),
+                ("second_sin", second, sin),
+                ("second_cos", second, cos),
+                ("first_sin", first, sin),
+            )
+        }
+        turned = [
+            self._node("Sub", [products["first_cos"], products["second_sin"]], f"{root}/Sub"),
+            self._node("Add", [products["second_cos"], products["first_sin"]], f"{root}/Add"),
+        ]
         return self._node("Concat", turned, f"{root}/Concat", axis=-1)
 
     def _node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:

@@ -42,10 +42,10 @@ Judge = Callable[[Path], str]
 @dataclass(frozen=True)
 class SearchOptions:
     """Attributes:
-        seconds: after which no further recipe is tried; int4 and int8 are in any case.
-        samples: most that are compared.
-        limits: of the tokens.
-        max_perplexity_rise: 0.03 lets the perplexity of the reference answers rise by 3 %; None lets ``limits`` say it.
+    seconds: after which no further recipe is tried; int4 and int8 are in any case.
+    samples: most that are compared.
+    limits: of the tokens.
+    max_perplexity_rise: 0.03 lets the perplexity of the reference answers rise by 3 %; None lets ``limits`` say it.
     """
 
     seconds: float = 900
@@ -77,14 +77,21 @@ class RecipeChoice:
     trials: tuple[RecipeTrial, ...]
 
 
-def choose_recipe(graph: Path, embeddings: Path, samples: Sequence[GateSample], options: SearchOptions | None = None,
-                  on_progress: OnProgress = ignore_progress, judge: Judge | None = None) -> RecipeChoice:
+def choose_recipe(
+    graph: Path,
+    embeddings: Path,
+    samples: Sequence[GateSample],
+    options: SearchOptions | None = None,
+    on_progress: OnProgress = ignore_progress,
+    judge: Judge | None = None,
+) -> RecipeChoice:
     """Choose how the weights of a text graph are packed.
 
     Args:
         graph: in float32, of ``export_text``.
         samples: that choose; others best judge what was chosen.
-        judge: asked about the graph of a recipe that is inside the limits, such as ``FieldJudge``: why it is refused, or ''.
+        judge: asked about the graph of a recipe that is inside the limits, such as ``FieldJudge``: why it is refused,
+            or ''.
 
     Raises:
         SettingsError: no sample.

@@ -33,8 +33,8 @@ class TextReference(Protocol):
 class TorchReference:
     """A causal language model of transformers in float32, with or without an adapter.
 
-    Positions are those of the tokens, one after the other: a model that numbers visual tokens otherwise needs a reference of its
-    own.
+    Positions are those of the tokens, one after the other: a model that numbers visual tokens otherwise needs a
+    reference of its own.
     """
 
     def __init__(self, model: Any) -> None:
@@ -47,7 +47,9 @@ class TorchReference:
         with torch.inference_mode():
             read = [torch.from_numpy(part) for part in (*parts, answer_ids[:-1])]
             every = [embed(part) if part.ndim == 1 else part for part in read]
-            found = self.model(inputs_embeds=torch.cat(every)[None], use_cache=False, logits_to_keep=len(answer_ids)).logits[0]
+            found = self.model(
+                inputs_embeds=torch.cat(every)[None], use_cache=False, logits_to_keep=len(answer_ids)
+            ).logits[0]
             logits: Logits = found.float().cpu().numpy()
         return logits
 

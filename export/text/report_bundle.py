@@ -15,7 +15,15 @@ from vidrisk.export.gate.coverage import described_thresholds
 from vidrisk.export.gate.report import GateReport
 from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.pack import versions_used
-from vidrisk.runtimes.contract.bundle import Bundle, Manifest, Precision, Variant, VariantName, check_vacant, write_bundle
+from vidrisk.runtimes.contract.bundle import (
+    Bundle,
+    Manifest,
+    Precision,
+    Variant,
+    VariantName,
+    check_vacant,
+    write_bundle,
+)
 from vidrisk.runtimes.contract.constants import CONSTANTS, write_constants
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import GateRefused, SettingsError
@@ -67,9 +75,16 @@ class ReportWords:
 
     @property
     def part(self) -> ReportPart:
-        return ReportPart(scheme=None if self.scheme is None else SCHEME, system=self.system, pieces=self.pieces,
-                          tokenizer=TOKENIZER, embeddings=EMBEDDINGS, ends=self.ends, positions=self.positions,
-                          answer_tokens=self.answer_tokens)
+        return ReportPart(
+            scheme=None if self.scheme is None else SCHEME,
+            system=self.system,
+            pieces=self.pieces,
+            tokenizer=TOKENIZER,
+            embeddings=EMBEDDINGS,
+            ends=self.ends,
+            positions=self.positions,
+            answer_tokens=self.answer_tokens,
+        )
 
 
 @dataclass(frozen=True)
@@ -104,20 +119,35 @@ def write_report_bundle(out: Path, model: ReportModel, variants: Sequence[Report
     check_vacant(out)
     refused = [variant.name for variant in variants if variant.name not in report.shipped]
     if refused or not variants:
-        raise GateRefused(f"the gate has not admitted {refused[0] if refused else 'any variant'}", report=report,
-                          fix="judge all variants before they are written")
-    foreign = {target for fits in report.coverage.values() for target in fits} - {target.name for target in model.contract.targets}
+        raise GateRefused(
+            f"the gate has not admitted {refused[0] if refused else 'any variant'}",
+            report=report,
+            fix="judge all variants before they are written",
+        )
+    foreign = {target for fits in report.coverage.values() for target in fits} - {
+        target.name for target in model.contract.targets
+    }
     if foreign:
-        raise SettingsError(f"level {min(foreign)!r} is no target of the contract",
-                            allowed=", ".join(target.name for target in model.contract.targets) or "no level without a scheme")
+        raise SettingsError(
+            f"level {min(foreign)!r} is no target of the contract",
+            allowed=", ".join(target.name for target in model.contract.targets) or "no level without a scheme",
+        )
     report.precision = {variant.name: dict(variant.precision) for variant in variants}
     report.source = {**report.source, **model.source}
     with tempfile.TemporaryDirectory(prefix="vidrisk-bundle-") as work:
         files = _named_files(variants) | _written_files(model, report, out.name, Path(work))
-        manifest = Manifest(contract=model.contract, stages=model.stages, report=model.words.part, files={}, golden=False,
-                            variants={variant.name: _described(variant, report) for variant in variants},
-                            constants=CONSTANTS if model.constants else None, made_with=versions_used(), source=dict(model.source),
-                            created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+        manifest = Manifest(
+            contract=model.contract,
+            stages=model.stages,
+            report=model.words.part,
+            files={},
+            golden=False,
+            variants={variant.name: _described(variant, report) for variant in variants},
+            constants=CONSTANTS if model.constants else None,
+            made_with=versions_used(),
+            source=dict(model.source),
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        )
         return write_bundle(out, manifest, files)
 
 
@@ -132,14 +162,18 @@ def _named_files(variants: Sequence[ReportVariant]) -> dict[str, Path]:
         for path in (*variant.stages.values(), variant.text):
             for file in graph_files(path):
                 if found.setdefault(file.name, file) != file:
-                    raise SettingsError(f"{found[file.name]} and {file} in one bundle", allowed="graphs of different names")
+                    raise SettingsError(
+                        f"{found[file.name]} and {file} in one bundle", allowed="graphs of different names"
+                    )
     return found
 
 
 def _written_files(model: ReportModel, report: GateReport, title: str, work: Path) -> dict[str, Path]:
     words = model.words
-    texts = {"gate.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-             "gate.html": text_gate_page(report, title)}
+    texts = {
+        "gate.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+        "gate.html": text_gate_page(report, title),
+    }
     if words.scheme is not None:
         texts[SCHEME] = words.scheme
     for name, text in texts.items():
@@ -155,18 +189,32 @@ def _described(variant: ReportVariant, report: GateReport) -> Variant:
     name = variant.name
     files = {**{stage: path.name for stage, path in variant.stages.items()}, TEXT: variant.text.name}
     waived = next(verdict.reason for verdict in report.verdicts if verdict.variant == name and verdict.shipped)
-    return Variant(files=files, precision=dict(variant.precision), engines=variant.engines, passed=True, waived=waived,
-                   gate=measured_figures(report, name), temperature=dict(report.temperature.get(name, {})),
-                   **described_thresholds(report.coverage.get(name, {})))
+    return Variant(
+        files=files,
+        precision=dict(variant.precision),
+        engines=variant.engines,
+        passed=True,
+        waived=waived,
+        gate=measured_figures(report, name),
+        temperature=dict(report.temperature.get(name, {})),
+        **described_thresholds(report.coverage.get(name, {})),
+    )
 
 
 def measured_figures(report: GateReport, variant: str) -> dict[str, float]:
     """Return the figures of a variant for the manifest; ``gate.json`` has them all."""
     hop = [hop for hop in report.text_hops if hop.variant == variant and hop.tokens is not None][-1]
     assert hop.tokens is not None
-    found = {"samples": float(hop.samples), "kl": hop.tokens.kl, "top1": hop.tokens.top1,
-             "perplexity_rise": hop.tokens.perplexity_rise}
+    found = {
+        "samples": float(hop.samples),
+        "kl": hop.tokens.kl,
+        "top1": hop.tokens.top1,
+        "perplexity_rise": hop.tokens.perplexity_rise,
+    }
     if hop.fields is not None:
-        found |= {"complete": hop.fields.complete_after, "agreement": hop.fields.level_agreement,
-                  "drop_points": hop.fields.drop_points}
+        found |= {
+            "complete": hop.fields.complete_after,
+            "agreement": hop.fields.level_agreement,
+            "drop_points": hop.fields.drop_points,
+        }
     return {key: round(value, 6) for key, value in found.items() if math.isfinite(value)}

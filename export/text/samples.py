@@ -27,7 +27,8 @@ class GateSample:
         parts: token ids ``int64 (n,)`` and visual tokens ``float32 (n, width)``, as ``Prompt.parts``.
         answer: ids of the reference answer, the token that ends it included.
         truth: true values by field; '' or missing where one is unknown.
-        rendered: ids of the same prompt as tokenizer and template of the reference give them; None where nobody has asked them.
+        rendered: ids of the same prompt as tokenizer and template of the reference give them; None where nobody has
+            asked them.
         placeholder: the id that stands in ``rendered`` for every visual token.
         constant: how many of the first parts are the same in all samples.
 
@@ -47,8 +48,10 @@ class GateSample:
     def __post_init__(self) -> None:
         Prompt(self.parts, self.constant)
         if self.answer.dtype != np.int64 or self.answer.ndim != 1 or not len(self.answer):
-            raise DataError(f"{self.name}: an answer {self.answer.dtype}{list(self.answer.shape)}",
-                            allowed="token ids int64[n], one or more")
+            raise DataError(
+                f"{self.name}: an answer {self.answer.dtype}{list(self.answer.shape)}",
+                allowed="token ids int64[n], one or more",
+            )
 
     @property
     def visual(self) -> tuple[Embeddings, ...]:
@@ -63,8 +66,10 @@ class GateSample:
         """
         shapes = [part.shape for part in self.visual]
         if [part.shape for part in visual] != shapes:
-            raise DataError(f"{self.name}: visual tokens {[list(part.shape) for part in visual]}",
-                            allowed=f"{[list(shape) for shape in shapes]}")
+            raise DataError(
+                f"{self.name}: visual tokens {[list(part.shape) for part in visual]}",
+                allowed=f"{[list(shape) for shape in shapes]}",
+            )
         new = iter(visual)
         return replace(self, parts=tuple(next(new) if part.ndim == 2 else part for part in self.parts))
 
@@ -90,8 +95,10 @@ class ReportForm:
     def __post_init__(self) -> None:
         check_schema(self.schema)
         if self.level not in self.choices or len(self.levels) < 2:
-            raise SettingsError(f"level {self.level!r} of a report",
-                                allowed=f"a field of two values or more, such as {', '.join(self.choices) or 'an enum'}")
+            raise SettingsError(
+                f"level {self.level!r} of a report",
+                allowed=f"a field of two values or more, such as {', '.join(self.choices) or 'an enum'}",
+            )
 
     @property
     def choices(self) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
     template → prompts      adapter ─► merged ─► text graph fp32 ─► packed in 8, 4 or both
                                        vision ─► vision fp32 ─────► vision int8
 
-Prompts must be equal; what is exact must compute the same; what is rounded may move probabilities a little (``limits``), and must
-write the same fields. Free text is never compared word by word.
+Prompts must be equal; what is exact must compute the same; what is rounded may move probabilities a little
+(``limits``), and must write the same fields. Free text is never compared word by word.
 """
 
 from __future__ import annotations
@@ -38,24 +38,33 @@ from vidrisk.runtimes.text.graph_engine import GraphEngine
 from vidrisk.runtimes.text.session import TextSession
 
 FLOAT: VariantName = "fp32"
-FIXES = {"prompts": "take tokenizer and chat template of the checkpoint that was trained",
-         "merged": "merge the adapter once, into the weights that it was trained on",
-         "graph": "take graph and embeddings of one export of the merged model",
-         "vision": "export the vision stage with the pixels that it was trained on: size, mean, standard deviation, channel order",
-         "rounded": "pack fewer kinds of layers in 4 bits, ship floating point, or allow the drop"}
+FIXES = {
+    "prompts": "take tokenizer and chat template of the checkpoint that was trained",
+    "merged": "merge the adapter once, into the weights that it was trained on",
+    "graph": "take graph and embeddings of one export of the merged model",
+    "vision": "export the vision stage with the pixels that it was trained on: size, mean, standard deviation, channel order",
+    "rounded": "pack fewer kinds of layers in 4 bits, ship floating point, or allow the drop",
+}
 
 
-def gate_reports(reference: TextReference, graphs: Sequence[GraphVariant], samples: Sequence[GateSample], options: TextGateOptions,
-                 on_progress: OnProgress = ignore_progress, *, adapter: TextReference | None = None,
-                 recipes: Sequence[RecipeTrial] = ()) -> GateReport:
+def gate_reports(
+    reference: TextReference,
+    graphs: Sequence[GraphVariant],
+    samples: Sequence[GateSample],
+    options: TextGateOptions,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    adapter: TextReference | None = None,
+    recipes: Sequence[RecipeTrial] = (),
+) -> GateReport:
     """Judge a language model hop by hop.
 
     Args:
         reference: the merged model.
         graphs: variants, ``fp32`` first.
         samples: that judge; they best have chosen no recipe.
-        adapter: the model before it was merged. It is asked about all samples before ``reference`` is asked about any, so that one
-            model may be both, and be merged in between.
+        adapter: the model before it was merged. It is asked about all samples before ``reference`` is asked about any,
+            so that one model may be both, and be merged in between.
         recipes: what the search of a recipe has tried, for the report.
 
     Returns:
@@ -63,7 +72,8 @@ def gate_reports(reference: TextReference, graphs: Sequence[GraphVariant], sampl
 
     Raises:
         GateRefused: a hop loses more than it may; ``report`` holds what was measured until then.
-        SettingsError: no sample, graphs without floating point in front, or prompts that the graph has no positions for.
+        SettingsError: no sample, graphs without floating point in front, or prompts that the graph has no positions
+            for.
         DataError: visual tokens or logits of other shapes.
     """
     if not graphs:
@@ -73,8 +83,10 @@ def gate_reports(reference: TextReference, graphs: Sequence[GraphVariant], sampl
 
 
 def _no_samples(samples: Sequence[GateSample], graphs: Sequence[GraphVariant]) -> SettingsError:
-    return SettingsError(f"{len(samples)} samples and the variants {', '.join(each.name for each in graphs) or 'none'}",
-                         allowed=f"one sample or more, {FLOAT} and then other variants, each once")
+    return SettingsError(
+        f"{len(samples)} samples and the variants {', '.join(each.name for each in graphs) or 'none'}",
+        allowed=f"one sample or more, {FLOAT} and then other variants, each once",
+    )
 
 
 class TextGate:
@@ -85,19 +97,35 @@ class TextGate:
         others: as ``gate_reports`` takes them.
     """
 
-    def __init__(self, reference: TextReference, exact: GraphVariant, samples: Sequence[GateSample], options: TextGateOptions,
-                 on_progress: OnProgress = ignore_progress, *, adapter: TextReference | None = None,
-                 recipes: Sequence[RecipeTrial] = ()) -> None:
+    def __init__(
+        self,
+        reference: TextReference,
+        exact: GraphVariant,
+        samples: Sequence[GateSample],
+        options: TextGateOptions,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        adapter: TextReference | None = None,
+        recipes: Sequence[RecipeTrial] = (),
+    ) -> None:
         if not samples or exact.name != FLOAT:
             raise _no_samples(samples, [exact])
-        self.reference, self.adapter, self.exact, self.samples, self.options = reference, adapter, exact, samples, options
+        self.reference, self.adapter, self.exact, self.samples, self.options = (
+            reference,
+            adapter,
+            exact,
+            samples,
+            options,
+        )
         self.on_progress = on_progress
         self.places = spread(samples, options.token_samples), spread(samples, options.field_samples)
         """Of the samples whose tokens are compared, and of those whose answers are written."""
         self.tokens = options.tokens(samples)
         self.answers: dict[str, Answers] = {}
         """What variants have written, by name."""
-        self._halves: list[tuple[GraphVariant, TextHop]] = []  # rounded text, or vision, beside the other one in floating point
+        self._halves: list[
+            tuple[GraphVariant, TextHop]
+        ] = []  # rounded text, or vision, beside the other one in floating point
         self._folders = 0
         self.report = GateReport(options.max_drop, len(samples), text_recipes=list(recipes))
         if options.form is not None:
@@ -148,7 +176,9 @@ class TextGate:
         before = None if adapter is None else self._kept(adapter, few, "adapter")
         merged = self._kept(self.reference, few, "merged")
         if before is not None:
-            self._admit(exact_hop("adapter → merged", "merged", compare_tokens(before, merged, few), EXACT_MERGE), "merged")
+            self._admit(
+                exact_hop("adapter → merged", "merged", compare_tokens(before, merged, few), EXACT_MERGE), "merged"
+            )
             before.forget()
         self._floats = self._of_graph(self.exact.graph, None, "fp32")
         hop = exact_hop("merged → onnx fp32", FLOAT, compare_tokens(merged, self._floats, few), EXACT_GRAPH)
@@ -157,12 +187,23 @@ class TextGate:
         if self.exact.visual is not None:
             seen = self._of_graph(self.exact.graph, self.exact.visual, "vision fp32")
             figures = compare_visual([sample.visual for sample in self.samples], self.exact.visual)
-            self._admit(exact_hop("vision → onnx fp32", FLOAT, compare_tokens(self._floats, seen, few), EXACT_VISION, figures,
-                                  LEAST_COSINE), "vision")
+            self._admit(
+                exact_hop(
+                    "vision → onnx fp32",
+                    FLOAT,
+                    compare_tokens(self._floats, seen, few),
+                    EXACT_VISION,
+                    figures,
+                    LEAST_COSINE,
+                ),
+                "vision",
+            )
             self._floats = seen
         if self.options.form is not None:
             hops = self.report.text_hops
-            hops[-1] = replace(hops[-1], fields=self._compare_fields(self.exact))  # with itself: its completeness, its accuracy
+            hops[-1] = replace(
+                hops[-1], fields=self._compare_fields(self.exact)
+            )  # with itself: its completeness, its accuracy
 
     def judge_rounded(self, variant: GraphVariant) -> None:
         """Compare a variant with floating point: text and vision alone where both are rounded, then as it ships."""
@@ -177,7 +218,9 @@ class TextGate:
     def conclude(self, variants: Sequence[GraphVariant]) -> None:
         """Admit all variants, and fit temperature and thresholds of their level."""
         form, report = self.options.form, self.report
-        answers: dict[str, Answers] = {each.name: self.answers[each.name] for each in variants if each.name in self.answers}
+        answers: dict[str, Answers] = {
+            each.name: self.answers[each.name] for each in variants if each.name in self.answers
+        }
         for variant in variants:
             waived = [hop.reason for hop in report.text_hops if hop.variant == variant.name and hop.waived]
             report.verdicts.append(Verdict(variant.name, shipped=True, reason="; ".join(dict.fromkeys(waived))))
@@ -195,9 +238,23 @@ class TextGate:
         if variant.visual is not None and variant.visual is not self.exact.visual:
             visual = compare_visual(self._seen(self.exact), variant.visual)
         weights = compare_weights(self.exact.graph, variant.graph) if variant.graph != self.exact.graph else None
-        fields = self._compare_fields(variant) if is_whole and options.form is not None and math.isfinite(tokens.apart) else None
-        hop = rounded_hop(name, variant.name, tokens, options.rounded, fields=fields, field_limits=options.fields,
-                          max_drop=options.max_drop, visual=visual, weights=weights, allow_drop=options.allow_drop)
+        fields = (
+            self._compare_fields(variant)
+            if is_whole and options.form is not None and math.isfinite(tokens.apart)
+            else None
+        )
+        hop = rounded_hop(
+            name,
+            variant.name,
+            tokens,
+            options.rounded,
+            fields=fields,
+            field_limits=options.fields,
+            max_drop=options.max_drop,
+            visual=visual,
+            weights=weights,
+            allow_drop=options.allow_drop,
+        )
         return replace(hop, bytes=_bytes_of(variant.graph))
 
     def _half(self, name: str, variant: GraphVariant) -> TextHop:
@@ -212,18 +269,31 @@ class TextGate:
         form, places = self.options.form, self.places[1]
         assert form is not None
         self._write(variant)
-        found = compare_answers(self.answers[FLOAT], self.answers[variant.name], [self.samples[place] for place in places], form)
+        found = compare_answers(
+            self.answers[FLOAT], self.answers[variant.name], [self.samples[place] for place in places], form
+        )
         return at_places(found, places)
 
     def _write(self, variant: GraphVariant) -> None:
         """Let a variant write its answers."""
         options = self.options
         if options.form is not None:
-            session = TextSession(variant.graph, options.embeddings, sequences=options.sequences, tokens=self.tokens,
-                                  threads=options.threads)
+            session = TextSession(
+                variant.graph,
+                options.embeddings,
+                sequences=options.sequences,
+                tokens=self.tokens,
+                threads=options.threads,
+            )
             with GraphEngine(session, options.vocabulary) as engine:
-                self.answers[variant.name] = write_answers(engine, self._shown(variant.visual, self.places[1]), options.form,
-                                                           options.answer_tokens, f"answers of {variant.name}", self.on_progress)
+                self.answers[variant.name] = write_answers(
+                    engine,
+                    self._shown(variant.visual, self.places[1]),
+                    options.form,
+                    options.answer_tokens,
+                    f"answers of {variant.name}",
+                    self.on_progress,
+                )
 
     def _of_graph(self, graph: Path, visual: Visual | None, what: str) -> KeptProbabilities:
         options = self.options
@@ -232,7 +302,9 @@ class TextGate:
 
     def _kept(self, reference: TextReference, samples: Sequence[GateSample], what: str) -> KeptProbabilities:
         self._folders += 1
-        return keep_probabilities(reference, samples, self.work / str(self._folders), f"judging {what}", self.on_progress)
+        return keep_probabilities(
+            reference, samples, self.work / str(self._folders), f"judging {what}", self.on_progress
+        )
 
     def _seen(self, variant: GraphVariant) -> Visual:
         """Visual tokens of all samples as a variant sees them."""
@@ -240,7 +312,10 @@ class TextGate:
 
     def _shown(self, visual: Visual | None, places: Sequence[int]) -> list[GateSample]:
         """Some of the samples, with visual tokens of a vision stage."""
-        return [self.samples[place] if visual is None else self.samples[place].with_visual(visual[place]) for place in places]
+        return [
+            self.samples[place] if visual is None else self.samples[place].with_visual(visual[place])
+            for place in places
+        ]
 
     def _admit(self, hop: TextHop, fix: str = "rounded") -> None:
         """Take a hop into the report.
@@ -251,8 +326,9 @@ class TextGate:
         self.report.text_hops.append(hop)
         if not hop.passed:
             self.report.verdicts.append(Verdict(hop.variant, shipped=False, reason=hop.reason))
-            raise GateRefused(f"the gate refused {hop.name}, no bundle was written: {hop.reason}", fix=FIXES[fix],
-                              report=self.report)
+            raise GateRefused(
+                f"the gate refused {hop.name}, no bundle was written: {hop.reason}", fix=FIXES[fix], report=self.report
+            )
 
 
 def _bytes_of(graph: Path) -> int:

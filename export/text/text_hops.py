@@ -29,45 +29,98 @@ def prompt_hop(samples: Sequence[GateSample], vocabulary: Vocabulary, form: Repo
         first = differing[0]
         place = _first_difference(first)
         assert place is not None and first.rendered is not None
-        ours, theirs = (f"token {ids[place]}" if place < len(ids) else "the end" for ids in (_prompt_ids(first), first.rendered))
-        reasons.append(f"{len(differing)} of {len(compared)} prompts have other tokens than the reference's: in {first.name}, at "
-                       f"place {place}, {ours} and not {theirs}")
-    answers = {sample.name: vocabulary.decode([token for token in sample.answer.tolist() if token not in vocabulary.ends])
-               for sample in samples} if form is not None else {}
+        ours, theirs = (
+            f"token {ids[place]}" if place < len(ids) else "the end" for ids in (_prompt_ids(first), first.rendered)
+        )
+        reasons.append(
+            f"{len(differing)} of {len(compared)} prompts have other tokens than the reference's: in {first.name}, at "
+            f"place {place}, {ours} and not {theirs}"
+        )
+    answers = (
+        {
+            sample.name: vocabulary.decode([token for token in sample.answer.tolist() if token not in vocabulary.ends])
+            for sample in samples
+        }
+        if form is not None
+        else {}
+    )
     unread = [name for name, text in answers.items() if form is not None and form.fields_from_text(text) is None]
     if unread:
-        reasons.append(f"{len(unread)} of {len(samples)} reference answers are none by the tokenizer that ships: {unread[0]} reads "
-                       f"{answers[unread[0]][:40]!r}")
+        reasons.append(
+            f"{len(unread)} of {len(samples)} reference answers are none by the tokenizer that ships: {unread[0]} reads "
+            f"{answers[unread[0]][:40]!r}"
+        )
     reason = "; ".join(reasons)
-    return TextHop("template → prompts", "fp32", "prompts", passed=not reason, reason=reason, waived=False, samples=len(samples))
+    return TextHop(
+        "template → prompts", "fp32", "prompts", passed=not reason, reason=reason, waived=False, samples=len(samples)
+    )
 
 
-def exact_hop(name: str, variant: str, tokens: TokenFigures, limits: TokenLimits, visual: VisualFigures | None = None,
-              least_cosine: float = -1.0) -> TextHop:
+def exact_hop(
+    name: str,
+    variant: str,
+    tokens: TokenFigures,
+    limits: TokenLimits,
+    visual: VisualFigures | None = None,
+    least_cosine: float = -1.0,
+) -> TextHop:
     """A hop that must change nothing."""
     reasons = [vision_reason(visual, least_cosine)] if visual is not None else []
     reason = "; ".join(filter(None, [*reasons, limits.reason(tokens)]))
-    return TextHop(name, variant, "exact", passed=not reason, reason=reason, waived=False, samples=tokens.samples, tokens=tokens,
-                   visual=visual)
+    return TextHop(
+        name,
+        variant,
+        "exact",
+        passed=not reason,
+        reason=reason,
+        waived=False,
+        samples=tokens.samples,
+        tokens=tokens,
+        visual=visual,
+    )
 
 
-def rounded_hop(name: str, variant: str, tokens: TokenFigures, limits: TokenLimits, *, fields: FieldFigures | None = None,
-                field_limits: FieldLimits = FIELDS, max_drop: float = math.inf, visual: VisualFigures | None = None,
-                weights: WeightFigures | None = None, allow_drop: bool = False) -> TextHop:
+def rounded_hop(
+    name: str,
+    variant: str,
+    tokens: TokenFigures,
+    limits: TokenLimits,
+    *,
+    fields: FieldFigures | None = None,
+    field_limits: FieldLimits = FIELDS,
+    max_drop: float = math.inf,
+    visual: VisualFigures | None = None,
+    weights: WeightFigures | None = None,
+    allow_drop: bool = False,
+) -> TextHop:
     """A hop that may change a little.
 
     Args:
         max_drop: percentage points of the level's accuracy that may be lost.
         allow_drop: let it pass in any case, but for values that are not finite and weights that are others.
     """
-    faults = [vision_reason(visual, -1.0) if visual is not None else "", weights_reason(weights) if weights is not None else ""]
+    faults = [
+        vision_reason(visual, -1.0) if visual is not None else "",
+        weights_reason(weights) if weights is not None else "",
+    ]
     broken = "; ".join(filter(None, faults))
     reasons = [limits.reason(tokens), field_limits.reason(fields, max_drop) if fields is not None else ""]
     reason = broken or "; ".join(filter(None, reasons))
     waived = bool(reason) and allow_drop and not broken and math.isfinite(tokens.apart)
     samples = max(tokens.samples, fields.samples if fields is not None else 0)
-    return TextHop(name, variant, "rounded", passed=not reason or waived, reason=reason, waived=waived, samples=samples,
-                   tokens=tokens, visual=visual, fields=fields, weights=weights)
+    return TextHop(
+        name,
+        variant,
+        "rounded",
+        passed=not reason or waived,
+        reason=reason,
+        waived=waived,
+        samples=samples,
+        tokens=tokens,
+        visual=visual,
+        fields=fields,
+        weights=weights,
+    )
 
 
 def compare_visual(before: Visual, after: Visual) -> VisualFigures:
@@ -76,7 +129,9 @@ def compare_visual(before: Visual, after: Visual) -> VisualFigures:
     Raises:
         DataError: other numbers of samples, photos or tokens.
     """
-    pairs = [pair for one, other in zip(_checked(before, after), after, strict=True) for pair in zip(one, other, strict=True)]
+    pairs = [
+        pair for one, other in zip(_checked(before, after), after, strict=True) for pair in zip(one, other, strict=True)
+    ]
     apart, cosine, tokens = 0.0, 1.0, 0
     for one, other in pairs:
         if one.shape != other.shape:
@@ -92,15 +147,19 @@ def compare_visual(before: Visual, after: Visual) -> VisualFigures:
 def _checked(before: Visual, after: Visual) -> Visual:
     counts = [[len(sample) for sample in side] for side in (before, after)]
     if counts[0] != counts[1]:
-        raise DataError(f"visual tokens of {sum(counts[1])} photos in {len(counts[1])} samples",
-                        allowed=f"{sum(counts[0])} in {len(counts[0])}, as before")
+        raise DataError(
+            f"visual tokens of {sum(counts[1])} photos in {len(counts[1])} samples",
+            allowed=f"{sum(counts[0])} in {len(counts[0])}, as before",
+        )
     return before
 
 
 def _prompt_ids(sample: GateSample) -> npt.NDArray[np.int64]:
     """Ids of a prompt, with the placeholder for each visual token."""
     placeholder = -1 if sample.placeholder is None else sample.placeholder
-    return np.concatenate([part if part.ndim == 1 else np.full(len(part), placeholder, np.int64) for part in sample.parts])
+    return np.concatenate(
+        [part if part.ndim == 1 else np.full(len(part), placeholder, np.int64) for part in sample.parts]
+    )
 
 
 def _first_difference(sample: GateSample) -> int | None:

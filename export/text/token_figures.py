@@ -38,8 +38,13 @@ class KeptProbabilities:
             (self.folder / f"{number}.npy").unlink(missing_ok=True)
 
 
-def keep_probabilities(reference: TextReference, samples: Sequence[GateSample], folder: Path, what: str = "",
-                       on_progress: OnProgress = ignore_progress) -> KeptProbabilities:
+def keep_probabilities(
+    reference: TextReference,
+    samples: Sequence[GateSample],
+    folder: Path,
+    what: str = "",
+    on_progress: OnProgress = ignore_progress,
+) -> KeptProbabilities:
     """Compute the log-probabilities of a model, and keep them in a folder, which is made.
 
     Raises:
@@ -50,10 +55,14 @@ def keep_probabilities(reference: TextReference, samples: Sequence[GateSample], 
         on_progress(what, number, len(samples))
         logits = reference.logits(sample.parts, sample.answer)
         if logits.ndim != 2 or len(logits) != len(sample.answer):
-            raise DataError(f"{sample.name}: logits {list(logits.shape)} of an answer",
-                            allowed=f"[{len(sample.answer)}, vocabulary]")
+            raise DataError(
+                f"{sample.name}: logits {list(logits.shape)} of an answer",
+                allowed=f"[{len(sample.answer)}, vocabulary]",
+            )
         with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused by name
-            np.save(folder / f"{number}.npy", log_probabilities(logits.astype(np.float32, copy=False)), allow_pickle=False)
+            np.save(
+                folder / f"{number}.npy", log_probabilities(logits.astype(np.float32, copy=False)), allow_pickle=False
+            )
     return KeptProbabilities(folder, len(samples))
 
 
@@ -70,7 +79,9 @@ def compare_tokens(before: KeptProbabilities, after: KeptProbabilities, samples:
     for number, sample in enumerate(samples):
         one, other = before.of(number), after.of(number)
         if one.shape != other.shape:
-            raise DataError(f"{sample.name}: a vocabulary of {other.shape[1]} tokens", allowed=f"{one.shape[1]}, as before")
+            raise DataError(
+                f"{sample.name}: a vocabulary of {other.shape[1]} tokens", allowed=f"{one.shape[1]}, as before"
+            )
         places += len(one)
         if not (np.isfinite(one).all() and np.isfinite(other).all()):
             return TokenFigures(len(samples), places, math.inf, math.inf, math.inf, math.inf, 0.0, math.nan, math.inf)
@@ -83,5 +94,14 @@ def compare_tokens(before: KeptProbabilities, after: KeptProbabilities, samples:
         divergence += float((np.exp(one) * (one - other)).sum(dtype=np.float64))
         likelihood += [values[np.arange(len(one)), sample.answer].sum(dtype=np.float64) for values in (one, other)]
     perplexities = np.exp(np.minimum(-likelihood / places, 700))  # beyond, a float64 ends
-    return TokenFigures(len(samples), places, apart, max(first_apart), float(np.mean(first_mean)), max(0.0, divergence / places),
-                        same / places, float(perplexities[0]), float(perplexities[1]))
+    return TokenFigures(
+        len(samples),
+        places,
+        apart,
+        max(first_apart),
+        float(np.mean(first_mean)),
+        max(0.0, divergence / places),
+        same / places,
+        float(perplexities[0]),
+        float(perplexities[1]),
+    )

@@ -16,8 +16,15 @@ from vidrisk.runtimes.runner import Array
 BATCH = 8
 
 
-def visual_tokens(stage: Stage, path: Path, photos: Sequence[Sequence[npt.NDArray[np.uint8]]], *, runtime: str = "onnxruntime",
-                  constants: Mapping[str, Array] | None = None, batch: int = BATCH) -> Visual:
+def visual_tokens(
+    stage: Stage,
+    path: Path,
+    photos: Sequence[Sequence[npt.NDArray[np.uint8]]],
+    *,
+    runtime: str = "onnxruntime",
+    constants: Mapping[str, Array] | None = None,
+    batch: int = BATCH,
+) -> Visual:
     """Run a vision stage.
 
     Args:
@@ -32,7 +39,7 @@ def visual_tokens(stage: Stage, path: Path, photos: Sequence[Sequence[npt.NDArra
     found: list[npt.NDArray[np.float32]] = []
     with BUNDLE_RUNTIMES[runtime](path, stage.inputs, stage.outputs, constants=constants) as runner:
         for begin in range(0, len(frames), batch):
-            computed = runner.infer({PIXELS: np.stack(frames[begin:begin + batch])})
+            computed = runner.infer({PIXELS: np.stack(frames[begin : begin + batch])})
             found += list(np.array(computed[stage.outputs[0].name], np.float32))
     tokens = iter(found)
     return [tuple(next(tokens) for _ in sample) for sample in photos]

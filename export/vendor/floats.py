@@ -40,8 +40,18 @@ def _take_normalised(model: onnx.ModelProto, shape: tuple[int, ...], spec: Pixel
     planes = np.moveaxis((frames / 255.0 - spec.mean) / spec.std, -1, -3)
     chain = _chain(model)
     values = _values(model, chain, frames) if chain else {}
-    cut = next((name for name in reversed(chain) if values[name].size == planes.size and (
-        values[name].shape[-3:] == planes.shape[-3:] and np.allclose(values[name].reshape(planes.shape), planes, atol=SAME))), None)
+    cut = next(
+        (
+            name
+            for name in reversed(chain)
+            if values[name].size == planes.size
+            and (
+                values[name].shape[-3:] == planes.shape[-3:]
+                and np.allclose(values[name].reshape(planes.shape), planes, atol=SAME)
+            )
+        ),
+        None,
+    )
     if cut is None:
         return False
     maker = next(node for node in model.graph.node if cut in node.output)
@@ -55,8 +65,11 @@ def _take_values(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
     dims = _pixel_dims(model)
     axes = list(range(len(shape)))
     moved, order = f"{INPUT}.moved", [*axes[:-3], *axes[-2:], axes[-3]]
-    nodes = [helper.make_node("Transpose", [INPUT], [moved], name=moved, perm=order), _reshape(model, moved, PIXELS, dims),
-             *model.graph.node]
+    nodes = [
+        helper.make_node("Transpose", [INPUT], [moved], name=moved, perm=order),
+        _reshape(model, moved, PIXELS, dims),
+        *model.graph.node,
+    ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     _replace_pixels(model, shape)
@@ -88,8 +101,11 @@ def _chain(model: onnx.ModelProto) -> list[str]:
     name, chain = PIXELS, list[str]()
     while True:
         readers = [node for node in model.graph.node if name in node.input]
-        if len(readers) != 1 or any(other != name and other not in constants for other in readers[0].input) or (
-                readers[0].op_type not in PLAIN):
+        if (
+            len(readers) != 1
+            or any(other != name and other not in constants for other in readers[0].input)
+            or (readers[0].op_type not in PLAIN)
+        ):
             return chain
         name = readers[0].output[0]
         chain.append(name)

@@ -1,9 +1,9 @@
 """Write a model as the toolchains of other vendors take it.
 
     README.md, labels.json
-    model.onnx               float32, batch 1, channels first, normalisation left to the toolchain where it can be cut off
-    calibration/<input>.npy  what model.onnx takes, a row per run: (N, 3, H, W) of one frame, (N, n, 3, H, W) of n frames
-    calibration/pixels.npy   uint8 RGB (N, H, W, 3) or (N, n, H, W, 3), what the frame reader gives
+    model.onnx               float32, batch 1, channels first, normalisation left to the toolchain where it can be cut
+    off calibration/<input>.npy  what model.onnx takes, a row per run: (N, 3, H, W) of one frame, (N, n, 3, H, W) of n
+    frames calibration/pixels.npy   uint8 RGB (N, H, W, 3) or (N, n, H, W, 3), what the frame reader gives
     calibration/raw/         a file per input and row, and input_list.txt with a line per row
     calibration/png/         a file per row, and dataset.txt, where one run takes one frame and no more
     expected/<output>.npy    what model.onnx gives, a row per run
@@ -69,8 +69,9 @@ def write_vendor_folder(graphs: Sequence[PlainGraph], contract: Contract, window
         (staging / "README.md").write_text(readme(graphs, contract, len(windows)), encoding="utf-8")
 
 
-def _write_graph(graph: PlainGraph, contract: Contract, pixels: Frames, known: Mapping[str, Array],
-                 folder: Path) -> dict[str, Array]:
+def _write_graph(
+    graph: PlainGraph, contract: Contract, pixels: Frames, known: Mapping[str, Array], folder: Path
+) -> dict[str, Array]:
     """Write a graph with its data. Returns what it gives for the frames."""
     feed = graph.feed(pixels, known, contract.pixel)
     expected = graph.run(feed)
@@ -81,7 +82,10 @@ def _write_graph(graph: PlainGraph, contract: Contract, pixels: Frames, known: M
     calibration = folder / "calibration"
     _write_inputs(feed, calibration)
     if INPUT in feed:
-        np.save(calibration / "pixels.npy", pixels if graph.frames == 1 else pixels.reshape(-1, graph.frames, *pixels.shape[1:]))
+        np.save(
+            calibration / "pixels.npy",
+            pixels if graph.frames == 1 else pixels.reshape(-1, graph.frames, *pixels.shape[1:]),
+        )
     if graph.takes_picture:
         _write_pictures(pixels, calibration)
         (folder / "hailo.alls").write_text(model_script(graph, contract.pixel), encoding="utf-8")
@@ -99,7 +103,11 @@ def _write_inputs(feed: Mapping[str, Array], out: Path) -> None:
         for name, file in files.items():
             rows = feed[name]
             rows[number].astype(rows.dtype.newbyteorder("<")).tofile(out.parent / file)
-        lines.append(" ".join(f"{name}:={file}" for name, file in files.items()) if len(files) > 1 else next(iter(files.values())))
+        lines.append(
+            " ".join(f"{name}:={file}" for name, file in files.items())
+            if len(files) > 1
+            else next(iter(files.values()))
+        )
     (out / "input_list.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

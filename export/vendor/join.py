@@ -54,7 +54,7 @@ def split_stages(stages: Sequence[Stage], frames: int) -> list[Part]:
     runs = [tuple(run) for _, run in groupby(kept, key=lambda stage: frames_of(stage, frames))]
     parts = []
     for number, run in enumerate(runs):
-        later = {spec.name for following in runs[number + 1:] for stage in following for spec in stage.inputs}
+        later = {spec.name for following in runs[number + 1 :] for stage in following for spec in stage.inputs}
         made = [spec for stage in run for spec in stage.outputs]
         takes: dict[str, TensorSpec] = {}
         for spec in (spec for stage in run for spec in stage.inputs):
@@ -99,8 +99,10 @@ def join_stages(part: Part, models: Mapping[str, onnx.ModelProto]) -> onnx.Model
         check_graph(result)
     except (ValueError, TypeError, onnx.checker.ValidationError) as error:
         reason = first_line(error)
-        raise RuntimeFailure(f"stages {', '.join(stage.name for stage in part.stages)} do not become one graph: {reason}",
-                             fix="report it with the model") from error
+        raise RuntimeFailure(
+            f"stages {', '.join(stage.name for stage in part.stages)} do not become one graph: {reason}",
+            fix="report it with the model",
+        ) from error
     return result
 
 
@@ -111,9 +113,16 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 def _add_prefix(graph: onnx.GraphProto, stage: Stage) -> None:
     """Put the name of a stage in front of every name but the outputs', in place."""
     prefix = f"{stage.name}/"
-    names = {tensor.name: prefix + tensor.name for tensor in graph.initializer}  # which graphs inside of nodes may read, too
-    compose.add_prefix_graph(graph, prefix, rename_outputs=False, inplace=True,
-                             name_map=names | {spec.name: prefix + spec.name for spec in stage.inputs})
+    names = {
+        tensor.name: prefix + tensor.name for tensor in graph.initializer
+    }  # which graphs inside of nodes may read, too
+    compose.add_prefix_graph(
+        graph,
+        prefix,
+        rename_outputs=False,
+        inplace=True,
+        name_map=names | {spec.name: prefix + spec.name for spec in stage.inputs},
+    )
 
 
 def _arrival(stage: Stage, spec: TensorSpec, rank: int, model: onnx.ModelProto) -> onnx.NodeProto:
@@ -128,4 +137,6 @@ def _arrival(stage: Stage, spec: TensorSpec, rank: int, model: onnx.ModelProto) 
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), [1, *spec.shape[1:]])
+    return helper.make_tensor_value_info(
+        spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), [1, *spec.shape[1:]]
+    )

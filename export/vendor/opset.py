@@ -61,10 +61,12 @@ def _split_gelu(model: onnx.ModelProto) -> None:
         for key, value in ((root, math.sqrt(0.5)), (one, 1.0), (half, 0.5)):
             model.graph.initializer.append(helper.make_tensor(key, TensorProto.FLOAT, [], [value]))
         (x,), steps = node.input, [f"{node.name}.{step}" for step in ("scaled", "erf", "plus", "halved")]
-        nodes += [helper.make_node("Mul", [x, root], [steps[0]], name=steps[0]),
-                  helper.make_node("Erf", steps[:1], [steps[1]], name=steps[1]),
-                  helper.make_node("Add", [steps[1], one], [steps[2]], name=steps[2]),
-                  helper.make_node("Mul", [x, half], [steps[3]], name=steps[3]),
-                  helper.make_node("Mul", [steps[3], steps[2]], list(node.output), name=node.name)]
+        nodes += [
+            helper.make_node("Mul", [x, root], [steps[0]], name=steps[0]),
+            helper.make_node("Erf", steps[:1], [steps[1]], name=steps[1]),
+            helper.make_node("Add", [steps[1], one], [steps[2]], name=steps[2]),
+            helper.make_node("Mul", [x, half], [steps[3]], name=steps[3]),
+            helper.make_node("Mul", [steps[3], steps[2]], list(node.output), name=node.name),
+        ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

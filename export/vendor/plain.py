@@ -1,7 +1,7 @@
 """Turn the stages of a model into plain graphs: float32, batch 1, channels first, no bytes.
 
-Normalisation is left to the toolchain where it can be cut off. A graph of a clip that only averages the answers to its frames
-becomes the graph of one frame.
+Normalisation is left to the toolchain where it can be cut off. A graph of a clip that only averages the answers to its
+frames becomes the graph of one frame.
 """
 
 from __future__ import annotations
@@ -68,8 +68,10 @@ class PlainGraph:
             known: what earlier graphs gave for these frames, a row for each of their runs.
         """
         count = len(pixels) // self.frames
-        return {name: self._image(pixels, spec) if name == INPUT else known[name].reshape(count, *shape[1:])
-                for name, shape in self.inputs.items()}
+        return {
+            name: self._image(pixels, spec) if name == INPUT else known[name].reshape(count, *shape[1:])
+            for name, shape in self.inputs.items()
+        }
 
     def _image(self, pixels: Frames, spec: PixelSpec) -> Array:
         planes = np.empty((len(pixels), 3, spec.height, spec.width), np.float32)
@@ -100,27 +102,37 @@ def plain_graphs(stages: Sequence[Stage], files: Mapping[str, Path], contract: C
         RuntimeFailure: a plain graph computes something else than its stages.
     """
     if any(stage.constants for stage in stages):
-        raise SettingsError("a model with constants beside its graphs, for a vendor's toolchain", allowed="graphs of pixels alone")
+        raise SettingsError(
+            "a model with constants beside its graphs, for a vendor's toolchain", allowed="graphs of pixels alone"
+        )
     for spec in (spec for stage in stages for spec in stage.outputs):
         if spec.name in RESERVED or "/" in spec.name:
-            raise SettingsError(f"an output {spec.name!r} of a stage, for a vendor's toolchain",
-                                allowed=f"what a file may be called, but {' and '.join(RESERVED)}", fix="rename it")
+            raise SettingsError(
+                f"an output {spec.name!r} of a stage, for a vendor's toolchain",
+                allowed=f"what a file may be called, but {' and '.join(RESERVED)}",
+                fix="rename it",
+            )
     shape = (CHECKED_WINDOWS * contract.frames, *contract.pixel.frame_shape)
     pixels = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     with ExitStack() as stack:
-        runners = [stack.enter_context(OnnxRuntimeRunner(files[stage.name], stage.inputs, stage.outputs)) for stage in stages]
+        runners = [
+            stack.enter_context(OnnxRuntimeRunner(files[stage.name], stage.inputs, stage.outputs)) for stage in stages
+        ]
         known = run_stages(stages, runners, pixels)
     result = []
     for part in split_stages(stages, contract.frames):
-        joined = join_stages(part, {stage.name: lower_opset(onnx.load(str(files[stage.name]))) for stage in part.stages})
+        joined = join_stages(
+            part, {stage.name: lower_opset(onnx.load(str(files[stage.name]))) for stage in part.stages}
+        )
         of_frame = _graph_of_frame(part, joined, contract)
         if of_frame is not None and _computes(of_frame, pixels, known, contract):
             result.append(of_frame)
             continue
         result.append(_plain_graph(part, joined, contract))
         if not _computes(result[-1], pixels, known, contract):
-            raise RuntimeFailure(f"the plain graph of {part.name} does not compute what its stages do",
-                                 fix="report it with the model")
+            raise RuntimeFailure(
+                f"the plain graph of {part.name} does not compute what its stages do", fix="report it with the model"
+            )
     return result
 
 
@@ -129,8 +141,10 @@ def _computes(graph: PlainGraph, pixels: Frames, known: Mapping[str, Array], con
     found = graph.run(graph.feed(pixels, known, contract.pixel))
     if graph.is_averaged:
         found = {name: rows.reshape(CHECKED_WINDOWS, contract.frames, -1).mean(axis=1) for name, rows in found.items()}
-    return all(rows.shape == known[name].shape and np.allclose(rows, known[name], rtol=SAME, atol=10 * SAME)
-               for name, rows in found.items())
+    return all(
+        rows.shape == known[name].shape and np.allclose(rows, known[name], rtol=SAME, atol=10 * SAME)
+        for name, rows in found.items()
+    )
 
 
 def _graph_of_frame(part: Part, joined: onnx.ModelProto, contract: Contract) -> PlainGraph | None:

@@ -107,23 +107,41 @@ def readme(graphs: Sequence[PlainGraph], contract: Contract, windows: int) -> st
     no_picture = [NO_PICTURE.format(graphs=others)] if others else []
     seeing = [graph for graph in graphs if INPUT in graph.inputs]
     frames, rows = contract.frames, windows * contract.frames
-    geometry = {"squash": "both sides are stretched", "pad": "the longer side fits, the rest is grey (128)",
-                "crop": f"the shorter side covers, then the centre is cut out, {pixel.crop_fraction:g} of the scaled image"}
+    geometry = {
+        "squash": "both sides are stretched",
+        "pad": "the longer side fits, the rest is grey (128)",
+        "crop": f"the shorter side covers, then the centre is cut out, {pixel.crop_fraction:g} of the scaled image",
+    }
     mean_255, std_255 = _units_255(pixel)
     averaged = any(graph.is_averaged for graph in graphs)
     answer = f"The answer to a clip is the mean of the logits of its {frames} frames. " if averaged else ""
-    time = " The frames of one run are the axis in front of them, in order of time." if any(g.frames > 1 for g in seeing) else ""
+    time = (
+        " The frames of one run are the axis in front of them, in order of time."
+        if any(g.frames > 1 for g in seeing)
+        else ""
+    )
     return TEXT.format(
         title=" and ".join(target.name for target in contract.targets),
-        graphs="\n".join(_row(graph, graphs, rows, is_photo=frames == 1) for graph in graphs), answer=answer, chain=_chain(graphs),
-        width=pixel.width, height=pixel.height, geometry=geometry[pixel.resize], interpolation=pixel.interpolation,
-        arithmetic=" ".join(_arithmetic(graph, graphs, pixel) for graph in seeing), time=time, image=INPUT,
+        graphs="\n".join(_row(graph, graphs, rows, is_photo=frames == 1) for graph in graphs),
+        answer=answer,
+        chain=_chain(graphs),
+        width=pixel.width,
+        height=pixel.height,
+        geometry=geometry[pixel.resize],
+        interpolation=pixel.interpolation,
+        arithmetic=" ".join(_arithmetic(graph, graphs, pixel) for graph in seeing),
+        time=time,
+        image=INPUT,
         pixels=", ".join(f"{_pixel_shape(graph, pixel, rows)}{_of(graph, graphs)}" for graph in seeing),
-        samples=f"{windows} photos" if frames == 1 else f"{windows} clips of {frames} frames", mean=_listed(pixel.mean),
-        std=_listed(pixel.std), mean_255=_listed(mean_255), std_255=_listed(std_255),
+        samples=f"{windows} photos" if frames == 1 else f"{windows} clips of {frames} frames",
+        mean=_listed(pixel.mean),
+        std=_listed(pixel.std),
+        mean_255=_listed(mean_255),
+        std_255=_listed(std_255),
         hailo="\n".join([*(_hailo(graph, graphs) for graph in pictures), *no_picture]),
         rockchip="\n".join([*(_rockchip(graph, graphs, pixel) for graph in pictures), *no_picture]),
-        qualcomm="In the folder of each graph:\n\n" if len(graphs) > 1 else "")
+        qualcomm="In the folder of each graph:\n\n" if len(graphs) > 1 else "",
+    )
 
 
 def model_script(graph: PlainGraph, pixel: PixelSpec) -> str:
@@ -134,8 +152,10 @@ def model_script(graph: PlainGraph, pixel: PixelSpec) -> str:
 
 def _row(graph: PlainGraph, graphs: Sequence[PlainGraph], rows: int, *, is_photo: bool) -> str:
     takes = "a photo" if is_photo else "one frame" if graph.frames == 1 else f"{graph.frames} frames"
-    inputs, outputs = (", ".join(f"`{name}` {list(shape)}" for name, shape in tensors.items())
-                       for tensors in (graph.inputs, graph.outputs))
+    inputs, outputs = (
+        ", ".join(f"`{name}` {list(shape)}" for name, shape in tensors.items())
+        for tensors in (graph.inputs, graph.outputs)
+    )
     return f"| {_path(graph, graphs)} | {takes} | {inputs} | {outputs} | {rows // graph.frames} |"
 
 
@@ -146,22 +166,28 @@ def _chain(graphs: Sequence[PlainGraph]) -> str:
     for number, graph in enumerate(graphs):
         for source in graphs[:number]:
             for name in source.outputs.keys() & graph.inputs.keys():
-                stacks.append(f"{graph.frames // source.frames} of `{name}`, {list(source.outputs[name])} each, are one "
-                              f"{list(graph.inputs[name])}")
+                stacks.append(
+                    f"{graph.frames // source.frames} of `{name}`, {list(source.outputs[name])} each, are one "
+                    f"{list(graph.inputs[name])}"
+                )
     return CHAIN.format(stacks="; ".join(stacks))
 
 
 def _arithmetic(graph: PlainGraph, graphs: Sequence[PlainGraph], pixel: PixelSpec) -> str:
     mean, std = _units_255(pixel)
     return (f"In `{graph.name}`: " if len(graphs) > 1 else "") + (
-        f"`(value - mean) / deviation` in units of 0 to 255: mean {_listed(mean)}, deviation {_listed(std)}." if graph.is_normalised
-        else "Values stay from 0 to 255: mean and deviation are inside the graph.")
+        f"`(value - mean) / deviation` in units of 0 to 255: mean {_listed(mean)}, deviation {_listed(std)}."
+        if graph.is_normalised
+        else "Values stay from 0 to 255: mean and deviation are inside the graph."
+    )
 
 
 def _hailo(graph: PlainGraph, graphs: Sequence[PlainGraph]) -> str:
-    normalisation = ("The model script puts the normalisation on the chip, so the calibration set is not normalised."
-                     if graph.is_normalised else
-                     "The model script is empty: normalisation is inside the graph, and the calibration set is not normalised.")
+    normalisation = (
+        "The model script puts the normalisation on the chip, so the calibration set is not normalised."
+        if graph.is_normalised
+        else "The model script is empty: normalisation is inside the graph, and the calibration set is not normalised."
+    )
     return HAILO.format(where=_where(graph, graphs), normalisation=normalisation)
 
 

@@ -9,8 +9,8 @@
     gate.json, gate.html    what every hop of the export lost
     golden.zip              samples, and what every variant has answered to them (``golden``)
 
-``Bundle.open`` refuses a changed or missing file, an unknown schema version, a name that could leave the folder, stages that do
-not meet, constants that do not fit, a graph that would read another file, and one that is no ONNX file.
+``Bundle.open`` refuses a changed or missing file, an unknown schema version, a name that could leave the folder, stages
+that do not meet, constants that do not fit, a graph that would read another file, and one that is no ONNX file.
 """
 
 from __future__ import annotations
@@ -47,8 +47,24 @@ from vidrisk.runtimes.contract.onnx_file import NotOnnxError, external_files
 from vidrisk.runtimes.contract.stages import Stage
 
 __all__ = [
-    "CONSTANTS", "FILE_NAME", "MANIFEST", "SCHEMA_VERSION", "VARIANTS", "Bundle", "Engines", "FileName", "Manifest", "Precision",
-    "Probability", "SealedFile", "Temperature", "Variant", "VariantName", "check_vacant", "sha256_of", "write_bundle",
+    "CONSTANTS",
+    "FILE_NAME",
+    "MANIFEST",
+    "SCHEMA_VERSION",
+    "VARIANTS",
+    "Bundle",
+    "Engines",
+    "FileName",
+    "Manifest",
+    "Precision",
+    "Probability",
+    "SealedFile",
+    "Temperature",
+    "Variant",
+    "VariantName",
+    "check_vacant",
+    "sha256_of",
+    "write_bundle",
 ]
 
 MANIFEST = "bundle.json"
@@ -73,7 +89,9 @@ class Bundle:
     @property
     def passed(self) -> tuple[VariantName, ...]:
         """Variants that passed the gate, in the order of ``VARIANTS``."""
-        return tuple(name for name in VARIANTS if name in self.manifest.variants and self.manifest.variants[name].passed)
+        return tuple(
+            name for name in VARIANTS if name in self.manifest.variants and self.manifest.variants[name].passed
+        )
 
     def path(self, stage: str, variant: VariantName) -> Path:
         """File of one stage in one variant.
@@ -110,8 +128,10 @@ class Bundle:
             if path.is_symlink() or not path.is_file():
                 raise BundleError(f"{root.name} lacks {name}", fix="copy the bundle again, whole")
             if path.stat().st_size != sealed.bytes or sha256_of(path) != sealed.sha256:
-                raise BundleError(f"{name} in {root.name} was changed after export (sha256 differs)",
-                                  fix="copy the bundle again, or export it again")
+                raise BundleError(
+                    f"{name} in {root.name} was changed after export (sha256 differs)",
+                    fix="copy the bundle again, or export it again",
+                )
             if not name.endswith(".onnx"):
                 continue
             try:
@@ -119,8 +139,11 @@ class Bundle:
             except NotOnnxError as error:
                 raise BundleError(f"{name} in {root.name} is no ONNX file: {error}", fix=EXPORT_AGAIN) from error
             if foreign:
-                raise BundleError(f"{name} in {root.name} takes weights from {min(foreign)!r}, which the manifest does not seal",
-                                  allowed="files of the bundle", fix="export it again")
+                raise BundleError(
+                    f"{name} in {root.name} takes weights from {min(foreign)!r}, which the manifest does not seal",
+                    allowed="files of the bundle",
+                    fix="export it again",
+                )
         bundle = cls(root, manifest, digest)
         bundle.constants()  # they are small, and what does not fit is said now
         return bundle
@@ -184,7 +207,9 @@ def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]
     root = Path(root)
     for name in files:  # before the first copy: a name such as /x or ../x would be written outside
         if not re.fullmatch(FILE_NAME, name) or name.endswith("\n") or name == MANIFEST:
-            raise BundleError(f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}")
+            raise BundleError(
+                f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}"
+            )
     with whole_folder(root) as staging:
         sealed = {name: _copied(source, staging / name) for name, source in files.items()}
         text = manifest.model_copy(update={"files": sealed}).model_dump_json(indent=2)

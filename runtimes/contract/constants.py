@@ -34,12 +34,19 @@ def read_constants(path: Path, stages: Sequence[Stage]) -> Arrays:
             spec = stage.input(name)
             wanted = f"{spec.dtype}{list(spec.shape)}"
             if name not in found:
-                raise BundleError(f"{path.name} lacks {name!r}, which stage {stage.name!r} takes", allowed=wanted,
-                                  fix="export the bundle again")
+                raise BundleError(
+                    f"{path.name} lacks {name!r}, which stage {stage.name!r} takes",
+                    allowed=wanted,
+                    fix="export the bundle again",
+                )
             array = found[name]
             if (array.dtype, array.shape) != (np.dtype(spec.dtype), spec.shape):
-                raise BundleError(f"{name!r} in {path.name} is {array.dtype}{list(array.shape)}, and stage {stage.name!r} takes "
-                                  f"{wanted}", allowed=wanted, fix="export the bundle again")
+                raise BundleError(
+                    f"{name!r} in {path.name} is {array.dtype}{list(array.shape)}, and stage {stage.name!r} takes "
+                    f"{wanted}",
+                    allowed=wanted,
+                    fix="export the bundle again",
+                )
     return found
 
 

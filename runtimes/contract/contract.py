@@ -47,15 +47,19 @@ class Target(Sealed):
     def _consistent(self) -> Target:
         least = 1 if self.multi_label else 2
         if len(self.labels) < least or len(set(self.labels)) != len(self.labels):
-            raise SpecError(f"target {self.name!r} has labels {list(self.labels)}",
-                            allowed=f"at least {'one' if self.multi_label else 'two'}, all different")
+            raise SpecError(
+                f"target {self.name!r} has labels {list(self.labels)}",
+                allowed=f"at least {'one' if self.multi_label else 'two'}, all different",
+            )
         if self.multi_label and (self.ordered or self.severity is not None):
             raise SpecError(f"target {self.name!r} has levels, of which several may hold", allowed="one level")
         if self.severity is not None:
             inside = all(0 <= s <= 100 for s in self.severity)
             if len(self.severity) != len(self.labels) or not inside or list(self.severity) != sorted(self.severity):
-                raise SpecError(f"severity {list(self.severity)} of {self.name!r}",
-                                allowed=f"{len(self.labels)} numbers from 0 to 100, not falling")
+                raise SpecError(
+                    f"severity {list(self.severity)} of {self.name!r}",
+                    allowed=f"{len(self.labels)} numbers from 0 to 100, not falling",
+                )
         return self
 
 
@@ -73,8 +77,8 @@ class Contract(Sealed):
     """Everything that training, calibration and inference must agree on.
 
     Attributes:
-        task: ``action`` (which of these happens), ``risk`` (which defect, how bad), ``action+risk`` (both), or ``report`` (a report
-            in words, whose level is the one target, where there is a scheme of levels).
+        task: ``action`` (which of these happens), ``risk`` (which defect, how bad), ``action+risk`` (both), or
+            ``report`` (a report in words, whose level is the one target, where there is a scheme of levels).
         pixel: geometry and normalisation of a frame.
         time: moments of a clip; None for photos, which are clips of one moment.
         targets: what the last stage answers, in order; of a report, what its words are compared with.
@@ -103,7 +107,9 @@ class Contract(Sealed):
     def digest_of_schema_1(self) -> str:
         """The digest as 0.1.0 computed it, over all keys: golden samples and ledgers of then hold it."""
         old = _ContractOfSchema1(**{name: getattr(self, name) for name in type(self).model_fields})
-        return hashlib.sha256(old.model_dump_json(exclude={"targets": {"__all__": {"multi_label"}}}).encode()).hexdigest()
+        return hashlib.sha256(
+            old.model_dump_json(exclude={"targets": {"__all__": {"multi_label"}}}).encode()
+        ).hexdigest()
 
     def is_digest(self, digest: str) -> bool:
         """Whether a digest that was written down is of this contract."""

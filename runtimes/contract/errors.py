@@ -131,8 +131,10 @@ def require(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise MissingExtra((error.name or module).partition(".")[0], extra) from error
     except (ImportError, OSError) as error:
-        raise RuntimeFailure(f"{module} is installed and does not load: {error}",
-                             fix=f"pip install --force-reinstall {module}, or mend what it says") from error
+        raise RuntimeFailure(
+            f"{module} is installed and does not load: {error}",
+            fix=f"pip install --force-reinstall {module}, or mend what it says",
+        ) from error
 
 
 def is_installed(module: str) -> bool:

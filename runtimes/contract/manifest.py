@@ -1,7 +1,7 @@
 """``bundle.json``: stages, variants and sealed files of a bundle, as schema 2 writes them and schema 1 did.
 
-A newer minor version is read: its unknown keys are ignored, at every level. In a manifest of this version, or an older one, an
-unknown key is an error. Another major version is refused.
+A newer minor version is read: its unknown keys are ignored, at every level. In a manifest of this version, or an older
+one, an unknown key is an error. Another major version is refused.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ Precision = Literal["fp32", "fp16", "int8-weight-only", "int8", "mixed", "int4"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WEIGHT_ONLY: frozenset[Precision] = frozenset(("int8-weight-only", "int4"))  # activations stay in floating point
 Engines = Literal["any", "processor", "tensorrt"]
-Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]  # beyond, and from 0 down, probabilities say nothing or the reverse
+Temperature = Annotated[
+    float, Field(ge=1e-3, le=1e3)
+]  # beyond, and from 0 down, probabilities say nothing or the reverse
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 EXPORT_AGAIN = "export the bundle again"
@@ -65,13 +67,14 @@ class SealedFile(Sealed):
 class Variant(Sealed):
     """One set of files for all stages: their precisions, whether they passed the gate, and what the gate measured.
 
-    A label whose probability is under ``threshold`` of its target, or under its own in ``label_threshold``, is excluded; what
-    that makes of an answer, ``uncertainty`` says. Bundles from before have no thresholds.
+    A label whose probability is under ``threshold`` of its target, or under its own in ``label_threshold``, is
+    excluded; what that makes of an answer, ``uncertainty`` says. Bundles from before have no thresholds.
 
     Attributes:
         files: ONNX file by stage.
-        precision: by stage; ``mixed`` is INT8 with some layers in floating point. ``int8-weight-only`` and ``int4`` (schema 2.1 on)
-            hold weights in so many bits, but for layers that ``gate.json`` may name, and activations in floating point.
+        precision: by stage; ``mixed`` is INT8 with some layers in floating point. ``int8-weight-only`` and ``int4``
+            (schema 2.1 on) hold weights in so many bits, but for layers that ``gate.json`` may name, and activations in
+            floating point.
         engines: kind of engine that the files are made for.
         waived: what the gate would have refused, had the exporter not insisted.
         temperature: by target; logits are divided by it.
@@ -128,8 +131,8 @@ class Manifest(Sealed):
     Attributes:
         stages: of the model, in the order in which they run.
         constants: file of the inputs that the bundle holds (``constants``); None where no stage has any.
-        golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out, and None
-            in bundles from before there were any.
+        golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out,
+            and None in bundles from before there were any.
         report: how it writes reports (schema 2.2 on); None where it answers with labels.
     """
 
@@ -173,8 +176,11 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{path} is not a manifest: {error}", fix="copy the bundle again, whole") from error
     if type(version) is not int or version not in (1, SCHEMA_VERSION):  # true and 1.0 equal 1
-        raise BundleError(f"{path.parent.name} has schema version {version!r}", allowed=f"1, {SCHEMA_VERSION}",
-                          fix="use the vidrisk that made it, or a newer one, or export again")
+        raise BundleError(
+            f"{path.parent.name} has schema version {version!r}",
+            allowed=f"1, {SCHEMA_VERSION}",
+            fix="use the vidrisk that made it, or a newer one, or export again",
+        )
     try:
         data = _of_schema_2(data) if version == 1 else data
     except (AttributeError, KeyError, TypeError) as error:
@@ -188,10 +194,14 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
     except VidriskError as error:
         raise BundleError(f"{path}: {error}", fix=EXPORT_AGAIN) from error
     if (manifest.report is None) != (manifest.contract.task != "report"):
-        raise BundleError(f"{path}: a report and the task {manifest.contract.task!r} do not go together", fix=EXPORT_AGAIN)
+        raise BundleError(
+            f"{path}: a report and the task {manifest.contract.task!r} do not go together", fix=EXPORT_AGAIN
+        )
     if manifest.report is not None:
         part = manifest.report
-        lacking = [name for name in (part.scheme, part.tokenizer, part.embeddings) if name and name not in manifest.files]
+        lacking = [
+            name for name in (part.scheme, part.tokenizer, part.embeddings) if name and name not in manifest.files
+        ]
         if lacking:
             raise BundleError(f"{path}: no sealed file {lacking[0]}, which its report needs", fix=EXPORT_AGAIN)
     for name, variant in manifest.variants.items():
@@ -212,11 +222,16 @@ def _check_variant(where: str, variant: Variant, manifest: Manifest) -> None:
     stages = [stage.name for stage in manifest.stages] + ([TEXT] if manifest.report is not None else [])
     if set(variant.files) != set(stages) or not set(variant.files.values()) <= set(manifest.files):
         raise BundleError(f"{where} names files that the manifest does not seal", fix=EXPORT_AGAIN)
-    if not all(file.endswith(".onnx") for file in variant.files.values()):  # what else they read is checked for these alone
+    if not all(
+        file.endswith(".onnx") for file in variant.files.values()
+    ):  # what else they read is checked for these alone
         raise BundleError(f"{where} names a graph that is no .onnx file", fix=EXPORT_AGAIN)
     if set(variant.precision) != set(stages):
-        raise BundleError(f"{where} has precisions of the stages {_listed(variant.precision)}", allowed=_listed(stages),
-                          fix=EXPORT_AGAIN)
+        raise BundleError(
+            f"{where} has precisions of the stages {_listed(variant.precision)}",
+            allowed=_listed(stages),
+            fix=EXPORT_AGAIN,
+        )
     for target, own in variant.label_threshold.items():
         known = manifest.contract.target(target)
         if known is None or target not in variant.threshold or not set(own) <= set(known.labels):
@@ -241,6 +256,8 @@ def _of_schema_2(data: dict[str, Any]) -> dict[str, Any]:
     if set(graphs) != {"encoder", "head"}:
         raise TypeError(f"graphs {_listed(graphs)}")
     stages = [{"name": name, "per": per, **graphs[name]} for name, per in (("encoder", "frame"), ("head", "window"))]
-    variants = {name: {"precision": {"encoder": name, "head": "fp32"}, **variant} for name, variant in data["variants"].items()}
+    variants = {
+        name: {"precision": {"encoder": name, "head": "fp32"}, **variant} for name, variant in data["variants"].items()
+    }
     rest = {key: value for key, value in data.items() if key not in ("graphs", "schema_version")}
     return {**rest, "schema_version": SCHEMA_VERSION, "stages": stages, "variants": variants}

@@ -1,12 +1,12 @@
 """What an ONNX file is and holds, found out without onnx and protobuf, as a device has neither: whether it is one, which other
 files it reads, how large its integers are.
 
-An ONNX file is one protobuf message (https://protobuf.dev/programming-guides/encoding): fields of a number and a wire type, which
-either hold a value or nest further messages. Weights that lie in another file are tensors with entries ``location``, ``offset``
-and ``length`` (onnx.proto: ``TensorProto.external_data``).
+An ONNX file is one protobuf message (https://protobuf.dev/programming-guides/encoding): fields of a number and a wire
+type, which either hold a value or nest further messages. Weights that lie in another file are tensors with entries
+``location``, ``offset`` and ``length`` (onnx.proto: ``TensorProto.external_data``).
 
-What is none is refused here, not left to an engine: some read other formats under any name, with weights from files that nobody
-has looked at.
+What is none is refused here, not left to an engine: some read other formats under any name, with weights from files
+that nobody has looked at.
 """
 
 from __future__ import annotations
@@ -119,8 +119,11 @@ def _messages(data: mmap.mmap, wanted: str) -> Iterator[tuple[int, int]]:
         if message == wanted:
             yield start, end
         nested = _NESTED.get(message, {})
-        waiting += [(nested[number], begin, stop) for number, wire, begin, stop in _fields(data, start, end)
-                    if wire == _BYTES and number in nested]
+        waiting += [
+            (nested[number], begin, stop)
+            for number, wire, begin, stop in _fields(data, start, end)
+            if wire == _BYTES and number in nested
+        ]
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
-# Control characters (ESC begins terminal sequences), format characters (bidi controls turn text round), surrogates (bytes of a file
-# name that are no UTF-8), line and paragraph separators.
+# Control characters (ESC begins terminal sequences), format characters (bidi controls turn text round), surrogates
+# (bytes of a file name that are no UTF-8), line and paragraph separators.
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # Persian and Indic words and joined emoji are not written without them
 
@@ -13,7 +13,8 @@ JOINERS = "\u200c\u200d"  # Persian and Indic words and joined emoji are not wri
 def printable(text: str) -> str:
     """Escape what a terminal would obey or could not show; everything else stays. Repeating it changes nothing.
 
-    A byte of a file name that is no UTF-8 (PEP 383) becomes ``\\xff``, a control character ``\\x1b``, a bidi control ``\\u202e``.
+    A byte of a file name that is no UTF-8 (PEP 383) becomes ``\\xff``, a control character ``\\x1b``, a bidi control
+    ``\\u202e``.
     """
     if text.isascii() and text.isprintable():
         return text

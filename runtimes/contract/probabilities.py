@@ -10,8 +10,9 @@ import numpy.typing as npt
 ECE_BINS = 15
 
 
-def probabilities_from_logits(logits: npt.NDArray[np.float32], temperature: float = 1.0, *,
-                              multi_label: bool = False) -> npt.NDArray[np.float32]:
+def probabilities_from_logits(
+    logits: npt.NDArray[np.float32], temperature: float = 1.0, *, multi_label: bool = False
+) -> npt.NDArray[np.float32]:
     """Softmax of ``logits / temperature``, row by row. A row whose logits are not all finite is NaN throughout.
 
     Args:
@@ -44,8 +45,9 @@ def questions_from_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     return np.stack([np.zeros_like(yes), yes], axis=1)
 
 
-def expected_calibration_error(confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_],
-                               bins: int = ECE_BINS) -> float:
+def expected_calibration_error(
+    confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_], bins: int = ECE_BINS
+) -> float:
     """Mean gap between confidence and accuracy over equal-width bins ``(lower, upper]``, weighted by their samples.
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017.

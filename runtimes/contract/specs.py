@@ -1,7 +1,8 @@
 """Specs: what a pixel, a moment and a tensor are. Frozen, validated when made, executed everywhere alike.
 
 A ``PixelSpec`` says how a decoded frame becomes ``uint8 (height, width, 3)`` RGB, and how the exported graph turns that
-into floats; a ``TimeSpec`` says which moments of a clip are looked at; a ``TensorSpec`` names a graph's input or output.
+into floats; a ``TimeSpec`` says which moments of a clip are looked at; a ``TensorSpec`` names a graph's input or
+output.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def _finite(values: object) -> tuple[float, ...] | None:
 class PixelSpec:
     """How a decoded frame of any size becomes a model's input.
 
-    The frame reader does the geometry (resize rule, crop) and yields ``uint8 (height, width, 3)`` RGB. The graph does the
-    arithmetic, channel by channel: ``(frame / 255 - mean) / std``.
+    The frame reader does the geometry (resize rule, crop) and yields ``uint8 (height, width, 3)`` RGB. The graph does
+    the arithmetic, channel by channel: ``(frame / 255 - mean) / std``.
 
     Attributes:
         height, width: size of the model's input in pixels.
@@ -64,15 +65,24 @@ class PixelSpec:
 
     def __post_init__(self) -> None:
         size = f"PixelSpec size {self.height}x{self.width}"
-        _check(_is_count(self.height, MAX_SIDE_PX) and _is_count(self.width, MAX_SIDE_PX), size, f"1 to {MAX_SIDE_PX} pixels")
+        _check(
+            _is_count(self.height, MAX_SIDE_PX) and _is_count(self.width, MAX_SIDE_PX),
+            size,
+            f"1 to {MAX_SIDE_PX} pixels",
+        )
         _check(self.resize in get_args(ResizeRule), f"resize {self.resize!r}", ", ".join(get_args(ResizeRule)))
-        _check(self.interpolation in get_args(Interpolation), f"interpolation {self.interpolation!r}", "bilinear, bicubic")
+        _check(
+            self.interpolation in get_args(Interpolation), f"interpolation {self.interpolation!r}", "bilinear, bicubic"
+        )
         fraction = _finite((self.crop_fraction,))
         _check(fraction is not None and 0.1 <= fraction[0] <= 1.0, f"crop_fraction {self.crop_fraction!r}", "0.1 to 1")
         for name in ("mean", "std"):
             values = _finite(getattr(self, name))
-            _check(values is not None and len(values) == 3, f"{name} {getattr(self, name)!r}",
-                   "three finite numbers, for R, G and B")
+            _check(
+                values is not None and len(values) == 3,
+                f"{name} {getattr(self, name)!r}",
+                "three finite numbers, for R, G and B",
+            )
             object.__setattr__(self, name, values)
         _check(min(self.std) > 0, f"std {self.std}", "numbers above 0")
 
@@ -85,9 +95,10 @@ class PixelSpec:
 class TimeSpec:
     """Which moments of a clip the model looks at, always by presentation time and never by frame index.
 
-    Without ``window_s`` the ``frames`` moments are spread evenly over the whole clip: moment i is the middle of the i-th
-    of ``frames`` equal parts. With it, half-open windows ``[start_s, start_s + window_s)`` begin every ``stride_s``
-    seconds, and the moments are spread over each window in the same way (so ``frames / window_s`` is a fixed rate).
+    Without ``window_s`` the ``frames`` moments are spread evenly over the whole clip: moment i is the middle of the
+    i-th of ``frames`` equal parts. With it, half-open windows ``[start_s, start_s + window_s)`` begin every
+    ``stride_s`` seconds, and the moments are spread over each window in the same way (so ``frames / window_s`` is a
+    fixed rate).
 
     Attributes:
         frames: moments per clip or window, T.
@@ -107,10 +118,15 @@ class TimeSpec:
             seconds = _finite((value,))
             _check(seconds is not None and seconds[0] > 0, f"{name} {value!r}", "a positive number of seconds")
             object.__setattr__(self, name, float(value))
-        _check(self.window_s is not None or self.stride_s is None, "stride_s without window_s", "both, or window_s alone")
+        _check(
+            self.window_s is not None or self.stride_s is None, "stride_s without window_s", "both, or window_s alone"
+        )
         if self.window_s is not None and self.stride_s is not None:
-            _check(self.stride_s <= self.window_s, f"stride_s {self.stride_s} > window_s {self.window_s}",
-                   "a stride of at most one window, or moments would be lost between windows")
+            _check(
+                self.stride_s <= self.window_s,
+                f"stride_s {self.stride_s} > window_s {self.window_s}",
+                "a stride of at most one window, or moments would be lost between windows",
+            )
 
     @property
     def fps(self) -> float | None:
@@ -143,8 +159,8 @@ class TensorSpec:
         """Check an array against this spec, binding named axes in ``axes`` on the way.
 
         Raises:
-            SpecError: another dtype, another rank, a fixed axis of another length, or a named axis that is already bound
-                to another length.
+            SpecError: another dtype, another rank, a fixed axis of another length, or a named axis that is already
+                bound to another length.
         """
         if array.dtype != np.dtype(self.dtype):
             raise SpecError(f"{self.name} is {array.dtype}", allowed=self.dtype)
@@ -154,5 +170,6 @@ class TensorSpec:
         for axis, length in zip(self.shape, array.shape, strict=True):
             expected = axis if isinstance(axis, int) else axes.setdefault(axis, length)
             if expected != length:
-                raise SpecError(f"{self.name} has shape {array.shape}, axis {axis!r} should be {expected}",
-                                allowed=f"[{shape}]")
+                raise SpecError(
+                    f"{self.name} has shape {array.shape}, axis {axis!r} should be {expected}", allowed=f"[{shape}]"
+                )

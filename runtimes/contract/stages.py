@@ -6,8 +6,8 @@
     a vision-language model      vision/group of 2 → text/window (prompt as a constant) → head/window
     one that writes reports      vision/frame → what ``contract.report`` describes
 
-An input of a stage is, by its name, the pixels (``frames``), a constant that the bundle holds, or an output of an earlier
-stage. What a stage computes once per frame arrives at one per window with an axis of T frames behind the batch.
+An input of a stage is, by its name, the pixels (``frames``), a constant that the bundle holds, or an output of an
+earlier stage. What a stage computes once per frame arrives at one per window with an axis of T frames behind the batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Stage(Sealed):
         name: of the stage, and of its files.
         per: ``frame``, ``group`` (of ``group`` frames) or ``window``.
         group: frames of a group, n; 1 unless ``per`` is ``group``.
-        inputs: ``frames`` for pixels, an output of an earlier stage, or a constant; all but constants begin with ``batch``.
+        inputs: ``frames`` for pixels, an output of an earlier stage, or a constant; all but constants begin with
+            ``batch``.
         outputs: all begin with ``batch``.
         constants: names of the inputs whose values the bundle holds; their shapes are fixed.
         macs: multiply-accumulates of one sample of the batch; None where they could not be counted.
@@ -50,15 +51,19 @@ class Stage(Sealed):
     @model_validator(mode="after")
     def _consistent(self) -> Stage:
         if (self.per == "group") != (self.group > 1):
-            raise SpecError(f"stage {self.name!r} runs per {self.per} with groups of {self.group}",
-                            allowed="groups of 2 or more with per group, 1 otherwise")
+            raise SpecError(
+                f"stage {self.name!r} runs per {self.per} with groups of {self.group}",
+                allowed="groups of 2 or more with per group, 1 otherwise",
+            )
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
         if len(set(names)) != len(names):
             raise SpecError(f"stage {self.name!r} has tensors {names}", allowed="different names")
         unknown = set(self.constants) - {spec.name for spec in self.inputs}
         if unknown:
-            raise SpecError(f"stage {self.name!r} has no input {min(unknown)!r} that a constant could fill",
-                            allowed=", ".join(spec.name for spec in self.inputs))
+            raise SpecError(
+                f"stage {self.name!r} has no input {min(unknown)!r} that a constant could fill",
+                allowed=", ".join(spec.name for spec in self.inputs),
+            )
         for spec in (*self.inputs, *self.outputs):
             is_constant = spec.name in self.constants
             if is_constant and not all(isinstance(axis, int) for axis in spec.shape):
@@ -89,8 +94,8 @@ def shared_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
 def shape_at(source: TensorSpec, source_stage: Stage | None, stage: Stage, frames: int) -> tuple[int | str, ...]:
     """Shape with which what a source computes arrives at a stage.
 
-    What is computed more often than the stage runs arrives with one more axis, behind the batch: n frames at a stage per group,
-    T frames or T / n groups at one per window (also when T is 1).
+    What is computed more often than the stage runs arrives with one more axis, behind the batch: n frames at a stage
+    per group, T frames or T / n groups at one per window (also when T is 1).
 
     Args:
         source_stage: that computes ``source``; None for pixels, which come once per frame.
@@ -107,8 +112,10 @@ def shape_at(source: TensorSpec, source_stage: Stage | None, stage: Stage, frame
     if per == "group" and stage.per == "window":
         return (BATCH, frames // group, *source.shape[1:])
     name = f"stage {source_stage.name!r}" if source_stage else "pixels"
-    raise SpecError(f"stage {stage.name!r} runs per {_described(stage)}, and {name} gives {source.name!r} per {per}",
-                    allowed="stages from frames to groups of one size to windows")
+    raise SpecError(
+        f"stage {stage.name!r} runs per {_described(stage)}, and {name} gives {source.name!r} per {per}",
+        allowed="stages from frames to groups of one size to windows",
+    )
 
 
 def _described(stage: Stage) -> str:
@@ -119,8 +126,8 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
     """Check that stages meet: each takes what is there, the last one answers the contract's targets.
 
     Raises:
-        SpecError: two stages of one name, an input that nothing gives or in another shape (names both stages), frames that are
-            no whole number of groups, or another answer than the contract's.
+        SpecError: two stages of one name, an input that nothing gives or in another shape (names both stages), frames
+            that are no whole number of groups, or another answer than the contract's.
     """
     if not stages:
         raise SpecError("a model without stages", allowed="at least one")
@@ -130,37 +137,58 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
     given: dict[str, tuple[TensorSpec, Stage | None]] = {PIXELS: (pixels, None)}
     constants = {name: stage for stage in reversed(stages) for name in stage.constants}
     if PIXELS in constants:
-        raise SpecError(f"stage {constants[PIXELS].name!r} has a constant {PIXELS!r}, which the pixels are", allowed="another name")
+        raise SpecError(
+            f"stage {constants[PIXELS].name!r} has a constant {PIXELS!r}, which the pixels are", allowed="another name"
+        )
     for stage in stages:
         if contract.frames % stage.group:
-            raise SpecError(f"stage {stage.name!r} runs per group of {stage.group}, and a window has {contract.frames} frames",
-                            allowed="a whole number of groups")
+            raise SpecError(
+                f"stage {stage.name!r} runs per group of {stage.group}, and a window has {contract.frames} frames",
+                allowed="a whole number of groups",
+            )
         for spec in stage.variable_inputs:
             if spec.name not in given:
-                raise SpecError(f"stage {stage.name!r} takes {spec.name!r}, which no earlier stage gives",
-                                allowed=", ".join(given))
+                raise SpecError(
+                    f"stage {stage.name!r} takes {spec.name!r}, which no earlier stage gives", allowed=", ".join(given)
+                )
             source, source_stage = given[spec.name]
             arriving = TensorSpec(spec.name, source.dtype, shape_at(source, source_stage, stage, contract.frames))
             if arriving != spec:
                 name = f"stage {source_stage.name!r}" if source_stage else "the contract"
-                raise SpecError(f"stage {stage.name!r} takes {spec!r}, and {name} gives {arriving!r}",
-                                allowed="equal dtypes and shapes")
+                raise SpecError(
+                    f"stage {stage.name!r} takes {spec!r}, and {name} gives {arriving!r}",
+                    allowed="equal dtypes and shapes",
+                )
         for spec in stage.outputs:
             if spec.name in given:
-                raise SpecError(f"stage {stage.name!r} gives {spec.name!r}, which is there already", allowed="different names")
+                raise SpecError(
+                    f"stage {stage.name!r} gives {spec.name!r}, which is there already", allowed="different names"
+                )
             if spec.name in constants:
-                raise SpecError(f"stage {stage.name!r} gives {spec.name!r}, which is a constant of stage "
-                                f"{constants[spec.name].name!r}", allowed="different names")
+                raise SpecError(
+                    f"stage {stage.name!r} gives {spec.name!r}, which is a constant of stage "
+                    f"{constants[spec.name].name!r}",
+                    allowed="different names",
+                )
             given[spec.name] = spec, stage
     last = stages[-1]
     if contract.task == "report":  # what follows is no graph that runs once: see ``contract.report``
-        if last.per != "frame" or len(last.outputs) != 1 or last.outputs[0].dtype != "float32" or len(last.outputs[0].shape) != 3:
-            raise SpecError(f"the last stage {last.name!r} of a report gives {list(last.outputs)} per {last.per}",
-                            allowed="visual tokens float32[batch, tokens, width] per frame")
+        if (
+            last.per != "frame"
+            or len(last.outputs) != 1
+            or last.outputs[0].dtype != "float32"
+            or len(last.outputs[0].shape) != 3
+        ):
+            raise SpecError(
+                f"the last stage {last.name!r} of a report gives {list(last.outputs)} per {last.per}",
+                allowed="visual tokens float32[batch, tokens, width] per frame",
+            )
         return
     if last.per != "window" or last.outputs != contract.answers():
-        raise SpecError(f"the last stage {last.name!r} gives {list(last.outputs)} per {last.per}",
-                        allowed=f"{list(contract.answers())} per window")
+        raise SpecError(
+            f"the last stage {last.name!r} gives {list(last.outputs)} per {last.per}",
+            allowed=f"{list(contract.answers())} per window",
+        )
 
 
 def frame_encoder_stages(contract: Contract, width: int, group: int = 1) -> tuple[Stage, Stage]:
@@ -169,13 +197,19 @@ def frame_encoder_stages(contract: Contract, width: int, group: int = 1) -> tupl
     frames = TensorSpec(PIXELS, "uint8", (BATCH, *shape))
     features = TensorSpec("features", "float32", (BATCH, width))
     clip = TensorSpec("features", "float32", (BATCH, contract.frames // group, width))
-    return (Stage(name="encoder", per="frame" if group == 1 else "group", group=group, inputs=(frames,), outputs=(features,)),
-            Stage(name="head", per="window", inputs=(clip,), outputs=contract.answers()))
+    return (
+        Stage(
+            name="encoder", per="frame" if group == 1 else "group", group=group, inputs=(frames,), outputs=(features,)
+        ),
+        Stage(name="head", per="window", inputs=(clip,), outputs=contract.answers()),
+    )
 
 
 def window_encoder_stages(contract: Contract, width: int) -> tuple[Stage, Stage]:
     """encoder/window → head/window, for features of ``width`` per window."""
     clip = TensorSpec(PIXELS, "uint8", (BATCH, contract.frames, *contract.pixel.frame_shape))
     features = TensorSpec("features", "float32", (BATCH, width))
-    return (Stage(name="encoder", per="window", inputs=(clip,), outputs=(features,)),
-            Stage(name="head", per="window", inputs=(features,), outputs=contract.answers()))
+    return (
+        Stage(name="encoder", per="window", inputs=(clip,), outputs=(features,)),
+        Stage(name="head", per="window", inputs=(features,), outputs=contract.answers()),
+    )

@@ -1,14 +1,15 @@
 """Versions of the files that vidrisk writes, and the one rule by which all of them are read.
 
-Every record says which version of its file it belongs to: ``"version": "1.1"``, major and minor. A record without one is 1.0, as
-vidrisk 0.1.0 wrote it. (``bundle.json`` says the same as ``schema_version`` and ``schema_minor``.)
+Every record says which version of its file it belongs to: ``"version": "1.1"``, major and minor. A record without one
+is 1.0, as vidrisk 0.1.0 wrote it. (``bundle.json`` says the same as ``schema_version`` and ``schema_minor``.)
 
     an older minor version   keys that it lacks have their defaults
     this version             another key is an error: it is damage, or a slip of the pen
     a newer minor version    keys that are not known here are ignored
     another major version    refused, in one line
 
-So a new key needs a default and one more minor version; a key that goes, or means something else, one more major version.
+So a new key needs a default and one more minor version; a key that goes, or means something else, one more major
+version.
 """
 
 from __future__ import annotations
@@ -62,8 +63,11 @@ class FileVersion:
         """
         major, minor = self._parse(version)
         if major != self.major:
-            raise DataError(f"{self.file} has version {version}", allowed=f"{self.major}.x",
-                            fix="use a newer vidrisk" if major > self.major else "make it again")
+            raise DataError(
+                f"{self.file} has version {version}",
+                allowed=f"{self.major}.x",
+                fix="use a newer vidrisk" if major > self.major else "make it again",
+            )
         return minor > self.minor
 
     def read(self, record: object, known: Collection[str], needed: Collection[str]) -> dict[str, Any]:
@@ -73,7 +77,8 @@ class FileVersion:
             known: keys of this version; those that are not ``needed`` have defaults.
 
         Raises:
-            DataError: another major version, a needed key that is missing, or an unknown one in a version that is known.
+            DataError: another major version, a needed key that is missing, or an unknown one in a version that is
+                known.
         """
         if not isinstance(record, Mapping):
             raise DataError(f"{self.file} holds a {type(record).__name__}", allowed="a mapping")
@@ -104,7 +109,9 @@ class FileVersion:
         if not isinstance(record, Mapping):
             return model.model_validate(record)
         is_newer = self.is_newer(record.get(VERSION))
-        return model_from_record(model, {key: value for key, value in record.items() if key != VERSION}, is_newer=is_newer)
+        return model_from_record(
+            model, {key: value for key, value in record.items() if key != VERSION}, is_newer=is_newer
+        )
 
     def _parse(self, version: object) -> tuple[int, int]:
         if version is None:

@@ -3,10 +3,11 @@
     TensorRT 10.3 to 10.x   ``tensorrt``, a system package of JetPack or a wheel from NVIDIA's index
     TensorRT 11             ``tensorrt``; networks are always strongly typed, with explicit batch
     TensorRT for RTX        ``tensorrt_rtx``, or ``tensorrt_rtx_bindings`` over the libraries that
-                            ``onnxruntime_ep_nv_tensorrt_rtx`` ships; can build for several GPUs ahead of time, without one
+                            ``onnxruntime_ep_nv_tensorrt_rtx`` ships; can build for several GPUs ahead of time, without
+                            one
 
-No flag for FP16 or INT8 is ever set: precision is in the graph (types and Q/DQ), which is all that the three have in common.
-Values that come out of ``Api.trt`` are typed by the stubs of TensorRT 10 where they are used.
+No flag for FP16 or INT8 is ever set: precision is in the graph (types and Q/DQ), which is all that the three have in
+common. Values that come out of ``Api.trt`` are typed by the stubs of TensorRT 10 where they are used.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ MODULES: dict[Kind, tuple[str, ...]] = {
 # ``tensorrt_rtx_bindings`` bring no libraries; this package does. Loaded in this order: the parser needs the first.
 RTX_LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 RTX_LIBRARIES = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
-TENSORRT_FIX = "make the environment with `python3 -m venv --system-site-packages` on a Jetson; pip install tensorrt elsewhere"
+TENSORRT_FIX = (
+    "make the environment with `python3 -m venv --system-site-packages` on a Jetson; pip install tensorrt elsewhere"
+)
 ERRORS_KEPT = 8
 # Said behind every other error where there is no GPU, as when building ahead of time.
 NO_DRIVER = "cudaError 35"
@@ -123,12 +126,16 @@ class Api:
             SettingsError: this library cannot build for GPUs of these capabilities ahead of time.
         """
         if not self.compute_capabilities:
-            raise SettingsError(f"{self.kind} builds for the GPU that it runs on, not for {', '.join(capabilities)}",
-                                fix="use tensorrt-rtx, or build on the device")
+            raise SettingsError(
+                f"{self.kind} builds for the GPU that it runs on, not for {', '.join(capabilities)}",
+                fix="use tensorrt-rtx, or build on the device",
+            )
         unknown = [capability for capability in capabilities if capability not in self.compute_capabilities]
         if unknown:
-            raise SettingsError(f"{self.kind} {self.version} cannot build for compute capability {', '.join(unknown)}",
-                                allowed=", ".join(self.compute_capabilities))
+            raise SettingsError(
+                f"{self.kind} {self.version} cannot build for compute capability {', '.join(unknown)}",
+                allowed=", ".join(self.compute_capabilities),
+            )
 
     def set_compute_capabilities(self, config: IBuilderConfig, capabilities: tuple[str, ...]) -> None:
         """Build for these GPUs, which need not be here."""
@@ -201,8 +208,10 @@ def open_api(kind: Kind | None = None) -> Api:
     if kind is None:
         kind = next(iter(installed_kinds()), None)
     if kind is None:
-        raise RuntimeFailure("neither TensorRT nor TensorRT for RTX is installed",
-                             fix=f"{TENSORRT_FIX}; pip install 'vidrisk[tensorrt-rtx]' on a PC with an RTX GPU")
+        raise RuntimeFailure(
+            "neither TensorRT nor TensorRT for RTX is installed",
+            fix=f"{TENSORRT_FIX}; pip install 'vidrisk[tensorrt-rtx]' on a PC with an RTX GPU",
+        )
     return _loaded(kind)
 
 
@@ -236,7 +245,9 @@ def _loaded(kind: Kind) -> Api:
         raise RuntimeFailure(f"{module} at {trt.__file__} is no whole TensorRT", fix="install the package again")
     version = number[0]
     if kind == "tensorrt" and tuple(map(int, version.split(".")))[:2] < OLDEST_TENSORRT:
-        raise RuntimeFailure(f"TensorRT {version} is too old", allowed="10.3 or later", fix="JetPack 6.1 or later has it")
+        raise RuntimeFailure(
+            f"TensorRT {version} is too old", allowed="10.3 or later", fix="JetPack 6.1 or later has it"
+        )
     errors: deque[str] = deque(maxlen=ERRORS_KEPT)
     return Api(kind, version, trt, _logger(trt, errors), errors)
 

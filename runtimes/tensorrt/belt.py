@@ -5,9 +5,9 @@
     fill lane 2     →   upload 2      →   run the engines, download 2        upload 2 beside what runs for lane 1
     empty lane 1, fill it again  →  …
 
-When as many rows come a second time, what the compute stream does for them is recorded as a CUDA graph, and only launched
-from then on. Buffers are as large as the chunks that have come, and stay; when the GPU has no memory for them, chunks are
-halved.
+When as many rows come a second time, what the compute stream does for them is recorded as a CUDA graph, and only
+launched from then on. Buffers are as large as the chunks that have come, and stay; when the GPU has no memory for them,
+chunks are halved.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from vidrisk.runtimes.tensorrt.lanes import Lane, device_memory, new_lane, row_b
 
 log = logging.getLogger(__name__)
 
-# A batch with more input than this (27 frames of 224 x 224) goes in two chunks at least: one is copied while the other runs.
+# A batch with more input than this (27 frames of 224 x 224) goes in two chunks at least: one is copied while the other
+# runs.
 UNCUT_BYTES = 1 << 22
 RECORDINGS = 8  # per lane: sizes of batches that come again and again are few
 
@@ -51,16 +52,26 @@ class Belt:
         cuda_graphs: record what is done again and again.
     """
 
-    def __init__(self, cuda: Cuda, stages: Sequence[Stage], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 constants: Mapping[str, Array] | None = None, cuda_graphs: bool) -> None:
+    def __init__(
+        self,
+        cuda: Cuda,
+        stages: Sequence[Stage],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        constants: Mapping[str, Array] | None = None,
+        cuda_graphs: bool,
+    ) -> None:
         self._cuda, self._stages, self._inputs, self._outputs = cuda, tuple(stages), tuple(inputs), tuple(outputs)
         self._constants = dict(constants or {})
         self._records = cuda_graphs and not any(stage.context.records for stage in stages)
         self._least = max(math.ceil(stage.context.loaded.batches.min / stage.repeat) for stage in stages)
         self._most = min(stage.context.loaded.batches.max // stage.repeat for stage in stages)
         if self._most < self._least:
-            raise RuntimeFailure(f"{' and '.join(stage.context.loaded.name for stage in stages)} have no size of batch in common",
-                                 fix="build the engines for larger batches")
+            raise RuntimeFailure(
+                f"{' and '.join(stage.context.loaded.name for stage in stages)} have no size of batch in common",
+                fix="build the engines for larger batches",
+            )
         self._row_bytes = sum(row_bytes(spec) for spec in inputs)
         self._is_closed = False
         self._capacity, self._lanes = 0, tuple[Lane, ...]()
@@ -139,9 +150,13 @@ class Belt:
             for stage in self._stages:  # one behind the other on one stream, they take turns
                 stage.context.use_memory(work, work_bytes)
             sizes = self._device_sizes(capacity)
-            constants = {name: uploaded_constant(self._cuda, each, self._copying, stack) for name, each in self._constants.items()}
-            self._lanes = tuple(new_lane(self._cuda, self._inputs, self._outputs, sizes, constants, capacity, stack)
-                                for _ in range(2))
+            constants = {
+                name: uploaded_constant(self._cuda, each, self._copying, stack)
+                for name, each in self._constants.items()
+            }
+            self._lanes = tuple(
+                new_lane(self._cuda, self._inputs, self._outputs, sizes, constants, capacity, stack) for _ in range(2)
+            )
             self._memory = stack.pop_all()
 
     def _device_sizes(self, capacity: int) -> dict[str, int]:
@@ -207,15 +222,17 @@ class Belt:
             return
         self._cuda.synchronise_event(lane.done)
         for tensor in lane.outputs:
-            results[tensor.name][lane.rows] = tensor.array[:lane.rows.stop - lane.rows.start]
+            results[tensor.name][lane.rows] = tensor.array[: lane.rows.stop - lane.rows.start]
         lane.rows = None
 
     def _halve(self, error: OutOfMemory) -> None:
         tried = self._capacity
         self._release()
         if tried <= self._least:
-            raise RuntimeFailure(f"the GPU has no memory for a batch of {tried}: {error.what}",
-                                 fix="end what else uses the GPU, or take a smaller model") from error
+            raise RuntimeFailure(
+                f"the GPU has no memory for a batch of {tried}: {error.what}",
+                fix="end what else uses the GPU, or take a smaller model",
+            ) from error
         self._most = max(tried // 2, self._least)
         log.warning("the GPU has no memory for %d rows at once; from now on at most %d", tried, self._most)
 

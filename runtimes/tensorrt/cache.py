@@ -2,12 +2,13 @@
 
     $VIDRISK_CACHE/engines/<sha256 of the graph>-<digest of the key>.engine    see ``engine_file.py``
                                                                .layers.json    what its layers are, to be looked at
-                                                               .kernels        what TensorRT for RTX compiled when it ran
-                                                               .lock           held by whoever builds it now
+                                                               .kernels        what TensorRT for RTX compiled when it
+                                                               ran .lock           held by whoever builds it now
 
-The name begins with the graph, so that all engines of a graph can be asked why none of them fits. An engine appears whole or
-not at all, and is verified before it is used. What was used least recently makes room. An engine is code: one that somebody else
-may have put there is not loaded (``folders``), and so portable ones, which bring code for the processor, are the user's own.
+The name begins with the graph, so that all engines of a graph can be asked why none of them fits. An engine appears
+whole or not at all, and is verified before it is used. What was used least recently makes room. An engine is code: one
+that somebody else may have put there is not loaded (``folders``), and so portable ones, which bring code for the
+processor, are the user's own.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ def graph_sha256(path: Path) -> str:
     except NotOnnxError as error:
         raise RuntimeFailure(f"{path.name} is no ONNX file: {error}", fix="export the bundle again") from error
     except OSError as error:
-        raise RuntimeFailure(f"{error.filename} cannot be read: {error.strerror}", fix="copy the bundle again, whole") from error
+        raise RuntimeFailure(
+            f"{error.filename} cannot be read: {error.strerror}", fix="copy the bundle again, whole"
+        ) from error
     return hashlib.sha256(" ".join((own, *weights)).encode()).hexdigest() if weights else own
 
 
@@ -106,7 +109,9 @@ class EngineStore:
         """The newest engine of a graph that may be loaded here, verified. Damaged files are removed on the way."""
         opened = [self._opened(path) for path in self.folder.glob(f"{graph_sha256}-*{SUFFIX}")]
         reasons = [one.reason for one in opened if isinstance(one, Missing)]
-        for engine in sorted((one for one in opened if isinstance(one, Engine)), key=lambda engine: engine.created, reverse=True):
+        for engine in sorted(
+            (one for one in opened if isinstance(one, Engine)), key=lambda engine: engine.created, reverse=True
+        ):
             misfit = engine.key.misfit(kind, version, device)
             whole = Missing(misfit) if misfit else self._verified(engine)
             if isinstance(whole, Engine):
@@ -173,7 +178,9 @@ class EngineStore:
         """
         free = shutil.disk_usage(self.folder).free
         if free < size:
-            raise self._refusal(OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free of about {size / 1e6:.0f} MB that it needs"))
+            raise self._refusal(
+                OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free of about {size / 1e6:.0f} MB that it needs")
+            )
 
     def _path(self, key: EngineKey) -> Path:
         return self.folder / f"{key.stem}{SUFFIX}"
@@ -218,7 +225,9 @@ class EngineStore:
         if self.max_bytes is None:
             return
         if size > self.max_bytes:
-            raise OSError(errno.EFBIG, f"it has {size / 1e6:.0f} MB, all engines together may have {self.max_bytes / 1e6:.0f} MB")
+            raise OSError(
+                errno.EFBIG, f"it has {size / 1e6:.0f} MB, all engines together may have {self.max_bytes / 1e6:.0f} MB"
+            )
         held: dict[str, int] = {}
         used: dict[str, int] = {}
         for entry in os.scandir(self.folder):

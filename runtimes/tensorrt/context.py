@@ -1,7 +1,7 @@
 """An engine from the cache, loaded; and its execution contexts, whose activations lie in memory that they are given.
 
-A context of TensorRT's own making would take the memory of the largest batch at once. Given its memory, it takes that of the
-batches that really come, and running out of it is no end.
+A context of TensorRT's own making would take the memory of the largest batch at once. Given its memory, it takes that
+of the batches that really come, and running out of it is no end.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Tensors = dict[str, tuple[bool, np.dtype[Any], tuple[int | str, ...]]]  # is an input, dtype, shape of a row or of a constant
+Tensors = dict[
+    str, tuple[bool, np.dtype[Any], tuple[int | str, ...]]
+]  # is an input, dtype, shape of a row or of a constant
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,18 @@ def loaded_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs
     api, device = open_api(kind), current_device()
     found = engine_store().find(kind, api.version, device, graph_sha256(graph))
     if isinstance(found, Missing):
-        raise EngineMissing(f"no {kind} engine of {graph.name}: {found.reason}", fix=f"vidrisk build BUNDLE --engine {kind}")
+        raise EngineMissing(
+            f"no {kind} engine of {graph.name}: {found.reason}", fix=f"vidrisk build BUNDLE --engine {kind}"
+        )
     try:
         engine = api.load_engine(found.blob(), portable=found.key.portable)
     except RuntimeFailure as error:
-        raise RuntimeFailure(f"{found.path}: {error.what}", fix="delete that file: the engine is then built again") from error
-    loaded = LoadedEngine(api, engine, graph.name, found.key.batches, found.kernels_path, found.sha256, tuple(inputs),
-                          tuple(outputs))
+        raise RuntimeFailure(
+            f"{found.path}: {error.what}", fix="delete that file: the engine is then built again"
+        ) from error
+    loaded = LoadedEngine(
+        api, engine, graph.name, found.key.batches, found.kernels_path, found.sha256, tuple(inputs), tuple(outputs)
+    )
     _check(loaded)
     return loaded
 
@@ -84,14 +91,19 @@ def _check(loaded: LoadedEngine) -> None:
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         row = tuple(shape) if name in fixed else tuple(shape)[1:]
         found[name] = is_input, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), row
-    wanted: Tensors = {spec.name: (is_input, np.dtype(spec.dtype), spec.shape if spec.name in fixed else spec.shape[1:])
-                       for is_input, specs in ((True, loaded.inputs), (False, loaded.outputs)) for spec in specs}
+    wanted: Tensors = {
+        spec.name: (is_input, np.dtype(spec.dtype), spec.shape if spec.name in fixed else spec.shape[1:])
+        for is_input, specs in ((True, loaded.inputs), (False, loaded.outputs))
+        for spec in specs
+    }
     if found != wanted:
         raise RuntimeFailure(f"the engine of {loaded.name} has the tensors {_words(found)}", allowed=_words(wanted))
 
 
 def _words(tensors: Tensors) -> str:
-    return ", ".join(f"{name}: {dtype}[batch, {', '.join(map(str, shape))}]" for name, (_, dtype, shape) in sorted(tensors.items()))
+    return ", ".join(
+        f"{name}: {dtype}[batch, {', '.join(map(str, shape))}]" for name, (_, dtype, shape) in sorted(tensors.items())
+    )
 
 
 class EngineContext:

@@ -53,17 +53,27 @@ def current_device() -> Device:
     try:
         _asked(driver, driver.cuInit, 0)
         if not _asked(driver, driver.cuDeviceGetCount):
-            raise RuntimeFailure("no NVIDIA GPU is visible to this process", fix="unset CUDA_VISIBLE_DEVICES; " + NO_GPU_FIX)
+            raise RuntimeFailure(
+                "no NVIDIA GPU is visible to this process", fix="unset CUDA_VISIBLE_DEVICES; " + NO_GPU_FIX
+            )
         device = _asked(driver, driver.cuDeviceGet, 0)
         attributes = driver.CUdevice_attribute
-        major, minor, integrated, count = (_asked(driver, driver.cuDeviceGetAttribute, attribute, device) for attribute in (
-            attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-            attributes.CU_DEVICE_ATTRIBUTE_INTEGRATED, attributes.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT))
+        major, minor, integrated, count = (
+            _asked(driver, driver.cuDeviceGetAttribute, attribute, device)
+            for attribute in (
+                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+                attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+                attributes.CU_DEVICE_ATTRIBUTE_INTEGRATED,
+                attributes.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+            )
+        )
         name = _asked(driver, driver.cuDeviceGetName, 128, device).split(b"\0")[0].decode("utf-8", "replace").strip()
         version = _asked(driver, driver.cuDriverGetVersion)
         free, total = _memory_of(driver, device)
     except RuntimeError as error:  # the bindings' own, or a subclass of it: no libcuda
-        raise RuntimeFailure("no NVIDIA GPU here: the driver library libcuda.so.1 does not load", fix=NO_GPU_FIX) from error
+        raise RuntimeFailure(
+            "no NVIDIA GPU here: the driver library libcuda.so.1 does not load", fix=NO_GPU_FIX
+        ) from error
     if integrated:  # the driver does not count what the page cache would give back
         free = max(free, available_bytes() or 0)
     return Device(name, f"{major}.{minor}", f"{version // 1000}.{version % 1000 // 10}", total, free, count)

@@ -1,6 +1,6 @@
 """One engine in one file: a header that says what it was built for, and the engine from the start of a page on, to be mapped.
 
-    magic, format, length and CRC-32 of the header │ the header in JSON, padded with spaces │ the engine
+magic, format, length and CRC-32 of the header │ the header in JSON, padded with spaces │ the engine
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ class Batches:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max <= LARGEST_BATCH:
-            raise SettingsError(f"batches {self.min},{self.opt},{self.max}",
-                                allowed=f"1 ≤ MIN ≤ OPT ≤ MAX ≤ {LARGEST_BATCH}, for example 1,8,64")
+            raise SettingsError(
+                f"batches {self.min},{self.opt},{self.max}",
+                allowed=f"1 ≤ MIN ≤ OPT ≤ MAX ≤ {LARGEST_BATCH}, for example 1,8,64",
+            )
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,10 @@ class EngineKey:
 
     Attributes:
         kind, version: the library that built it.
-        gpu: model of the GPU it was built on (``Device.model``); empty where that does not matter (built ahead of time, or
-            portable).
-        compute_capabilities: GPUs that it was built for; empty with a portable one of TensorRT for RTX, which is for all from
-            Ampere on.
+        gpu: model of the GPU it was built on (``Device.model``); empty where that does not matter (built ahead of time,
+            or portable).
+        compute_capabilities: GPUs that it was built for; empty with a portable one of TensorRT for RTX, which is for
+            all from Ampere on.
         driver_major: of the CUDA driver it was built with; empty as ``gpu``.
         graph_sha256: of the ONNX file, see ``graph_sha256``.
         batches: rows per call.
@@ -109,7 +111,9 @@ class EngineKey:
             if min(map(_numbers, (*self.compute_capabilities, device.compute_capability))) < PORTABLE_FROM:
                 return f"portable among GPUs of compute capability 8.0 and later, {here}"
         elif device.compute_capability not in self.compute_capabilities or self.gpu not in ("", device.model):
-            return f"built for {self.gpu or 'GPUs of compute capability'} ({', '.join(self.compute_capabilities)}), {here}"
+            return (
+                f"built for {self.gpu or 'GPUs of compute capability'} ({', '.join(self.compute_capabilities)}), {here}"
+            )
         if self.driver_major not in ("", device.driver_major):
             return f"built with a driver for CUDA {self.driver_major}, here is one for CUDA {device.driver_major}"
         return None
@@ -136,7 +140,7 @@ class Engine:
 
     def blob(self) -> memoryview:
         """The serialised engine, mapped and not copied."""
-        return self.mapped[self.start:]
+        return self.mapped[self.start :]
 
     def verify(self) -> None:
         """Read all of it.
@@ -186,7 +190,9 @@ def read_engine(path: Path) -> Engine:
         UntrustedError, OSError: somebody else may have written it; it cannot be read.
     """
     with open_private(path) as file:
-        mapped = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
+        mapped = memoryview(
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b""
+        )
     if len(mapped) < _HEAD.size:
         raise DamagedEngineError("its file is cut off in the header")
     magic, form, length, crc = _HEAD.unpack_from(mapped)
@@ -194,7 +200,7 @@ def read_engine(path: Path) -> Engine:
         raise DamagedEngineError("its file is no engine of vidrisk")
     if form != FORMAT:
         raise ForeignFormatError(f"its file has format {form}, here is {FORMAT}")
-    text = bytes(mapped[_HEAD.size:_HEAD.size + min(length, _MOST_HEADER_BYTES)])
+    text = bytes(mapped[_HEAD.size : _HEAD.size + min(length, _MOST_HEADER_BYTES)])
     if len(text) != length or zlib.crc32(text) != crc:
         raise DamagedEngineError("the header of its file is cut off or has changed")
     try:

@@ -47,8 +47,15 @@ class Lane:
     rows: slice | None = None
 
 
-def new_lane(cuda: Cuda, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], sizes: Mapping[str, int],
-             constants: Mapping[str, int], capacity: int, stack: ExitStack) -> Lane:
+def new_lane(
+    cuda: Cuda,
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    sizes: Mapping[str, int],
+    constants: Mapping[str, int],
+    capacity: int,
+    stack: ExitStack,
+) -> Lane:
     """A lane for ``capacity`` rows, freed with the stack.
 
     Args:
@@ -89,7 +96,7 @@ def uploaded_constant(cuda: Cuda, array: Array, stream: int, stack: ExitStack) -
     address = device_memory(cuda, max(1, array.nbytes), stack)
     pinned = cuda.host_array(max(1, array.nbytes))
     try:
-        pinned[:array.nbytes] = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+        pinned[: array.nbytes] = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
         cuda.upload(address, pinned.ctypes.data, array.nbytes, stream)
         cuda.synchronise(stream)
     finally:

@@ -20,7 +20,8 @@ class TensorRtRunner(Runner):
 
     Args:
         path: the ONNX file; its engine is looked up in the user's cache.
-        inputs, outputs: what the file declares, as its bundle says. Only the first axis of all but constants, the batch, is free.
+        inputs, outputs: what the file declares, as its bundle says. Only the first axis of all but constants, the
+            batch, is free.
         kind: of TensorRT.
         constants: values of inputs that never change; they stay on the GPU.
         cuda_graphs: record what is done again and again.
@@ -30,15 +31,25 @@ class TensorRtRunner(Runner):
         MissingExtra, RuntimeFailure: no TensorRT, no GPU, an engine that does not load or computes something else.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], *,
-                 kind: Kind = "tensorrt", constants: Mapping[str, Array] | None = None, cuda_graphs: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        kind: Kind = "tensorrt",
+        constants: Mapping[str, Array] | None = None,
+        cuda_graphs: bool = True,
+    ) -> None:
         super().__init__(inputs, outputs, constants)
         self.runtime = kind
         self._cuda_graphs = cuda_graphs
         cuda = open_cuda()  # first: it keeps the GPU's context, which would come and go otherwise
         self._loaded: LoadedEngine | None = loaded_engine(path, kind, inputs, outputs)
         self.engine_file = self._loaded.sha256
-        self._belt = Belt(cuda, [self._stage(1)], self.inputs, self.outputs, constants=self.constants, cuda_graphs=cuda_graphs)
+        self._belt = Belt(
+            cuda, [self._stage(1)], self.inputs, self.outputs, constants=self.constants, cuda_graphs=cuda_graphs
+        )
 
     def _stage(self, repeat: int) -> Stage:
         if self._loaded is None:
@@ -79,7 +90,9 @@ class ChainedRunner(Runner):
         self.runtime = runners[0].runtime
         constants = {name: array for runner in runners for name, array in runner.constants.items()}
         stages = [runner._stage(repeat) for runner, repeat in zip(runners, repeats, strict=True)]
-        self._belt = Belt(open_cuda(), stages, self.inputs, self.outputs, constants=constants, cuda_graphs=runners[0]._cuda_graphs)
+        self._belt = Belt(
+            open_cuda(), stages, self.inputs, self.outputs, constants=constants, cuda_graphs=runners[0]._cuda_graphs
+        )
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         return self._belt.run(feed)

@@ -1,8 +1,8 @@
 """The one seam to everything that writes text: requests in, answers out, in their order.
 
-    with GraphEngine(session, vocabulary) as engine:
-        for answer in engine.answers(requests):
-            print(answer.text)
+with GraphEngine(session, vocabulary) as engine:
+    for answer in engine.answers(requests):
+        print(answer.text)
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ class TextEngine(ABC):
             RuntimeFailure: the engine failed, is closed, or answers other requests at the moment.
         """
         if self._is_closed or self._is_busy:
-            raise RuntimeFailure(f"{self.name} is {'closed' if self._is_closed else 'answering other requests'}",
-                                 fix="open it again" if self._is_closed else "wait for these answers, or close their iterator")
+            raise RuntimeFailure(
+                f"{self.name} is {'closed' if self._is_closed else 'answering other requests'}",
+                fix="open it again" if self._is_closed else "wait for these answers, or close their iterator",
+            )
         self._is_busy = True
         try:
             yield from self._answers(self._checked(requests), on_text or _ignore)
@@ -69,7 +71,9 @@ class TextEngine(ABC):
             SettingsError: as said.
         """
         if not isinstance(request.prompt, self.prompts):
-            raise SettingsError(f"{self.name} got a {type(request.prompt).__name__}", allowed=f"a {self.prompts.__name__}")
+            raise SettingsError(
+                f"{self.name} got a {type(request.prompt).__name__}", allowed=f"a {self.prompts.__name__}"
+            )
         self._check(request)
 
     def _check(self, request: Request) -> None:  # noqa: B027

@@ -1,12 +1,12 @@
 """A fused text graph on ONNX Runtime, which reads and writes keys and values in place.
 
-    inputs_embeds float32 [batch, new, width]     attention_mask int64 [batch, total]: as many ones as a sequence has tokens
-    logits_at int64 [rows, 2]                     sequence and place of the tokens whose logits are wanted
-    past_key_values.<layer>.key, .value           float32 [batch, kv_heads, past, head_size]; ``present`` is the same memory
-    logits float32 [rows, vocabulary]
+    inputs_embeds float32 [batch, new, width]     attention_mask int64 [batch, total]: as many ones as a sequence has
+    tokens logits_at int64 [rows, 2]                     sequence and place of the tokens whose logits are wanted
+    past_key_values.<layer>.key, .value           float32 [batch, kv_heads, past, head_size]; ``present`` is the same
+    memory logits float32 [rows, vocabulary]
 
-That is what ``export.text`` makes of ONNX Runtime GenAI's builder: GroupQueryAttention finds the position of a token by itself.
-With more than one new token behind a past it takes one sequence at a time.
+That is what ``export.text`` makes of ONNX Runtime GenAI's builder: GroupQueryAttention finds the position of a token by
+itself. With more than one new token behind a past it takes one sequence at a time.
 """
 
 from __future__ import annotations
@@ -44,17 +44,28 @@ class FusedGraph:
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0,
-                                                 disabled_optimizers=UNSAFE_OPTIMIZERS)
+            self._session = ort.InferenceSession(
+                str(path),
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
+                disabled_optimizers=UNSAFE_OPTIMIZERS,
+            )
         except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
             raise RuntimeFailure(f"ONNX Runtime cannot load {path.name}: {error}", fix=AGAIN) from error
         inputs = self._session.get_inputs()
-        self.shape = shape_from_graph({each.name: each.shape for each in inputs},
-                                      {each.name: each.shape for each in self._session.get_outputs()},
-                                      self._session.get_modelmeta().custom_metadata_map.get(METADATA), path.name, FUSED_INPUTS)
+        self.shape = shape_from_graph(
+            {each.name: each.shape for each in inputs},
+            {each.name: each.shape for each in self._session.get_outputs()},
+            self._session.get_modelmeta().custom_metadata_map.get(METADATA),
+            path.name,
+            FUSED_INPUTS,
+        )
         kinds = {each.name: each.type for each in inputs}
         if {kinds["past_key_values.0.key"], kinds["inputs_embeds"]} != {"tensor(float)"}:
-            raise BundleError(f"{path.name} has a cache of {kinds['past_key_values.0.key']}", allowed="float32", fix=AGAIN)
+            raise BundleError(
+                f"{path.name} has a cache of {kinds['past_key_values.0.key']}", allowed="float32", fix=AGAIN
+            )
         self._bindings: dict[tuple[int, int], Any] = {}
 
     def run(self, cache: Floats, start: int, lengths: list[int], new: Embeddings, at: Ids, logits: Floats) -> None:

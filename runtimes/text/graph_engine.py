@@ -1,8 +1,8 @@
 """The text engine over a graph of ours: sequences enter a batch as there is room, and leave it as they end.
 
-Every turn, sequences with several tokens to read (a new prompt, or tokens that a schema forces) read them one sequence after the
-other; then all of them write one token together. A sequence's answer does not depend on its neighbours: each has its own length
-in the cache, its own constraint, its own random numbers.
+Every turn, sequences with several tokens to read (a new prompt, or tokens that a schema forces) read them one sequence
+after the other; then all of them write one token together. A sequence's answer does not depend on its neighbours: each
+has its own length in the cache, its own constraint, its own random numbers.
 """
 
 from __future__ import annotations
@@ -43,26 +43,37 @@ class GraphEngine(TextEngine):
         self.name, self.session, self.vocabulary = session.runtime, session, vocabulary
         self.prefixes = Prefixes() if prefixes is None else prefixes
         if vocabulary.size > session.shape.vocabulary:
-            raise BundleError(f"the tokenizer has {vocabulary.size} tokens, the model {session.shape.vocabulary}",
-                              fix="take tokenizer and graph of the same export")
+            raise BundleError(
+                f"the tokenizer has {vocabulary.size} tokens, the model {session.shape.vocabulary}",
+                fix="take tokenizer and graph of the same export",
+            )
 
     def _check(self, request: Request) -> None:
         assert isinstance(request.prompt, Prompt)
         session, length = self.session, request.prompt.tokens
         if length + request.limit > session.tokens:
-            raise SettingsError(f"a prompt of {length} tokens and an answer of up to {request.limit}",
-                                allowed=f"{session.tokens} together",
-                                fix="open the session for longer sequences, or lower the limit")
+            raise SettingsError(
+                f"a prompt of {length} tokens and an answer of up to {request.limit}",
+                allowed=f"{session.tokens} together",
+                fix="open the session for longer sequences, or lower the limit",
+            )
         known = len(session.embeddings)
         for part in request.prompt.parts:
             if part.ndim == 1 and len(part) and not 0 <= part.min() <= part.max() < known:
-                raise SettingsError(f"token {part.max() if part.max() >= known else part.min()} in a prompt",
-                                    allowed=f"0 to {known - 1}", fix="take tokenizer and graph of the same export")
+                raise SettingsError(
+                    f"token {part.max() if part.max() >= known else part.min()} in a prompt",
+                    allowed=f"0 to {known - 1}",
+                    fix="take tokenizer and graph of the same export",
+                )
             if part.ndim == 2 and (part.shape[1] != session.shape.width or not np.isfinite(part).all()):
-                raise SettingsError(f"embeddings float32{list(part.shape)} in a prompt",
-                                    allowed=f"finite ones of width {session.shape.width}")
+                raise SettingsError(
+                    f"embeddings float32{list(part.shape)} in a prompt",
+                    allowed=f"finite ones of width {session.shape.width}",
+                )
         if max(request.banned, default=0) >= session.shape.vocabulary:
-            raise SettingsError(f"token {max(request.banned)} is banned", allowed=f"0 to {session.shape.vocabulary - 1}")
+            raise SettingsError(
+                f"token {max(request.banned)} is banned", allowed=f"0 to {session.shape.vocabulary - 1}"
+            )
 
         if request.schema is not None:
             self.constraint(request.schema)
@@ -121,7 +132,11 @@ class _Batch:
     def fill(self) -> None:
         """Take requests while there is room for them, and read their prompts."""
         most = AHEAD * self._session.sequences
-        while len(self._rows) < self._session.sequences and len(self._rows) + len(self._done) < most and not self.is_exhausted:
+        while (
+            len(self._rows) < self._session.sequences
+            and len(self._rows) + len(self._done) < most
+            and not self.is_exhausted
+        ):
             number, request = next(self._requests, (-1, None))
             if request is None:
                 self.is_exhausted = True
@@ -167,10 +182,10 @@ class _Batch:
         session.truncate(slot, 0)
         embedded = [session.embed(part) if part.ndim == 1 else part for part in prompt.parts]
         every: Embeddings = np.concatenate(embedded)
-        constant = min(sum(len(part) for part in embedded[:prompt.constant]), len(every) - 1)
+        constant = min(sum(len(part) for part in embedded[: prompt.constant]), len(every) - 1)
         if constant == 0:
             return every
-        key = f"{key_of(prompt.parts[:prompt.constant])} {constant}"
+        key = f"{key_of(prompt.parts[: prompt.constant])} {constant}"
         if (kept := prefixes.find(key)) is not None:
             session.copy_in(slot, kept)
         else:
@@ -200,6 +215,14 @@ class _Batch:
         comparison, prompt = sequence.request.comparison, sequence.request.prompt
         assert isinstance(prompt, Prompt)
         if comparison is not None and sequence.finish != "failed":
-            compared = compare_alternatives(self._session, slot, self._engine.vocabulary, comparison, sequence.text,
-                                            sequence.written, prompt.tokens, row.prompt_end)
+            compared = compare_alternatives(
+                self._session,
+                slot,
+                self._engine.vocabulary,
+                comparison,
+                sequence.text,
+                sequence.written,
+                prompt.tokens,
+                row.prompt_end,
+            )
         return sequence.answer(prompt.tokens, compared)

@@ -40,11 +40,15 @@ class JsonServer:
 
     def __post_init__(self) -> None:
         if not _is_url(self.url):
-            raise SettingsError(f"server {self.url.rpartition('@')[2]!r}",
-                                allowed="http://host:port/v1, or https, without a password")
+            raise SettingsError(
+                f"server {self.url.rpartition('@')[2]!r}", allowed="http://host:port/v1, or https, without a password"
+            )
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
-            raise SettingsError("the key of the server has characters that no header takes", allowed="printable ASCII on one line",
-                                fix="look for a line break at its end")
+            raise SettingsError(
+                "the key of the server has characters that no header takes",
+                allowed="printable ASCII on one line",
+                fix="look for a line break at its end",
+            )
 
     def ask(self, path: str, content: Any = None) -> Any:
         """Send JSON, or nothing, and return the JSON of the answer.
@@ -71,7 +75,9 @@ class JsonServer:
             if status not in BUSY:
                 raise RuntimeFailure(f"{self.url} refuses: {said}")
             wait_s = wait_s if after_s is None else min(after_s, MOST_WAIT_S)
-        raise RuntimeFailure(f"{self.url} gave no answer in {self.attempts} tries: {said}", fix="see whether the server works")
+        raise RuntimeFailure(
+            f"{self.url} gave no answer in {self.attempts} tries: {said}", fix="see whether the server works"
+        )
 
     def _try(self, path: str, body: bytes | None) -> tuple[int, float | None, bytes]:
         parts = urlsplit(self.url)
@@ -103,16 +109,22 @@ def _is_url(url: str) -> bool:
         is_good = parts.scheme in ("http", "https") and (parts.port is None or parts.port > 0)
     except ValueError:
         return False
-    return (is_good and all(0 < len(label) < 64 for label in labels) and url.isascii()
-            and not (parts.query or parts.fragment or parts.username))
+    return (
+        is_good
+        and all(0 < len(label) < 64 for label in labels)
+        and url.isascii()
+        and not (parts.query or parts.fragment or parts.username)
+    )
 
 
 def _json_of(answer: bytes, url: str) -> Any:
     try:
         return json.loads(answer)
     except (ValueError, RecursionError) as error:
-        raise RuntimeFailure(f"{url} answers with {answer[:40]!r}, which is no JSON",
-                             fix="give the URL of an OpenAI-compatible API, which mostly ends in /v1") from error
+        raise RuntimeFailure(
+            f"{url} answers with {answer[:40]!r}, which is no JSON",
+            fix="give the URL of an OpenAI-compatible API, which mostly ends in /v1",
+        ) from error
 
 
 def _reason(answer: bytes) -> str:

@@ -58,16 +58,21 @@ class LlamaWriter:
         place = pieces.text.find(comparison.after)
         if place < 0:
             return None
-        before = pieces.text[:place + len(comparison.after)]
-        tried = {word: self._vocabulary.encode(before + comparison.written(word)).tolist() for word in comparison.alternatives}
+        before = pieces.text[: place + len(comparison.after)]
+        tried = {
+            word: self._vocabulary.encode(before + comparison.written(word)).tolist()
+            for word in comparison.alternatives
+        }
         written = list(pieces.tokens(self._vocabulary)[0]) or self._vocabulary.encode(pieces.text).tolist()
         same = min(common_length(ids, written) for ids in tried.values())
         known: dict[tuple[int, ...], float] = {}
         for ids in tried.values():
             for end in range(same + 1, len(ids) + 1):
                 if (key := tuple(ids[:end])) not in known:
-                    known[key] = self._log_probability(prompt + ids[:end - 1], ids[end - 1])
-        return {word: sum(known[tuple(ids[:end])] for end in range(same + 1, len(ids) + 1)) for word, ids in tried.items()}
+                    known[key] = self._log_probability(prompt + ids[: end - 1], ids[end - 1])
+        return {
+            word: sum(known[tuple(ids[:end])] for end in range(same + 1, len(ids) + 1)) for word, ids in tried.items()
+        }
 
     def _log_probability(self, before: list[int], token: int) -> float:
         """Of one token behind others: it is written, however unlikely, and llama.cpp says how likely it was."""
@@ -83,8 +88,15 @@ _BODY = {"stream": True, "n_probs": 1, "cache_prompt": True, "samplers": ["tempe
 
 def body_from_request(request: Request, prompt: list[int]) -> dict[str, Any]:
     """A request in llama.cpp's form; what it samples with is what we sample with, in the same order."""
-    body: dict[str, Any] = {**_BODY, "prompt": prompt, "n_predict": request.limit, "temperature": request.temperature,
-                            "top_k": request.top_k, "top_p": request.top_p, "seed": request.seed % 2**32}
+    body: dict[str, Any] = {
+        **_BODY,
+        "prompt": prompt,
+        "n_predict": request.limit,
+        "temperature": request.temperature,
+        "top_k": request.top_k,
+        "top_p": request.top_p,
+        "seed": request.seed % 2**32,
+    }
     if request.stop:
         body["stop"] = list(request.stop)
     if request.banned:
@@ -120,7 +132,9 @@ class _Pieces:
             if "error" in chunk:
                 raise RuntimeFailure(f"llama.cpp refuses a request: {chunk['error'].get('message')}")
             (choice,) = chunk["choices"]
-            self.known += [(int(each["id"]), float(each["logprob"])) for each in (choice["logprobs"] or {}).get("content", ())]
+            self.known += [
+                (int(each["id"]), float(each["logprob"])) for each in (choice["logprobs"] or {}).get("content", ())
+            ]
             self._reason = choice["finish_reason"] or self._reason
             if "usage" in chunk:
                 self._written = int(chunk["usage"]["completion_tokens"])
@@ -155,8 +169,10 @@ class _Pieces:
         except (ValueError, RecursionError) as error:
             if self._reason == "length":
                 return "length"
-            raise RuntimeFailure(f"llama.cpp writes {self.text[:40]!r}, which is no JSON, though it has a schema",
-                                 fix="install an xllamacpp with llguidance") from error
+            raise RuntimeFailure(
+                f"llama.cpp writes {self.text[:40]!r}, which is no JSON, though it has a schema",
+                fix="install an xllamacpp with llguidance",
+            ) from error
         # Where the last token that is allowed closes an object, llama.cpp would still write the end of the text.
         return "schema" if self._reason == "stop" or self.text[-1] in CLOSING else "length"
 

@@ -1,8 +1,9 @@
 """The text engine over llama.cpp (MIT, https://github.com/ggml-org/llama.cpp), by the package xllamacpp: GGUF files.
 
-llama.cpp batches by itself: every slot of it is one sequence, and a sequence begins with what its slot has in common with the
-prompt, so that constant parts are read once per slot. It takes ids of tokens; embeddings, and so the visual tokens of a bundle,
-it does not take. JSON by schema is llguidance's there, too, with the very grammar of our own graphs.
+llama.cpp batches by itself: every slot of it is one sequence, and a sequence begins with what its slot has in common
+with the prompt, so that constant parts are read once per slot. It takes ids of tokens; embeddings, and so the visual
+tokens of a bundle, it does not take. JSON by schema is llguidance's there, too, with the very grammar of our own
+graphs.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ OTHER = "take GGUF and tokenizer of the same export"
 class LlamaEngine(TextEngine):
     """Writes answers by llama.cpp, in this process.
 
-    ``Answer.tokens`` and ``logprobs`` are empty where a character of the answer was written in several tokens, of which llama.cpp
-    names the last alone; text, finish and comparison are there. With a temperature, its random numbers are other ones than ours.
+    ``Answer.tokens`` and ``logprobs`` are empty where a character of the answer was written in several tokens, of which
+    llama.cpp names the last alone; text, finish and comparison are there. With a temperature, its random numbers are
+    other ones than ours.
 
     Args:
         gguf: the model; ``export.text.gguf`` writes one.
@@ -52,11 +54,21 @@ class LlamaEngine(TextEngine):
 
     name = "llama.cpp"
 
-    def __init__(self, gguf: Path, vocabulary: Vocabulary, *, digest: str | None = None, sequences: int = 8, tokens: int = 1024,
-                 threads: int | None = None) -> None:
+    def __init__(
+        self,
+        gguf: Path,
+        vocabulary: Vocabulary,
+        *,
+        digest: str | None = None,
+        sequences: int = 8,
+        tokens: int = 1024,
+        threads: int | None = None,
+    ) -> None:
         super().__init__()
         if sequences < 1 or tokens < 2:
-            raise SettingsError(f"{sequences} sequences of {tokens} tokens", allowed="1 sequence or more, of 2 tokens or more")
+            raise SettingsError(
+                f"{sequences} sequences of {tokens} tokens", allowed="1 sequence or more, of 2 tokens or more"
+            )
         header = read_gguf(gguf)
         _check_export(gguf.name, header, vocabulary, digest)
         self.vocabulary, self.sequences, self.tokens = vocabulary, sequences, tokens
@@ -64,7 +76,10 @@ class LlamaEngine(TextEngine):
         llama: Any = require("xllamacpp", "gguf")
         params = llama.CommonParams()
         params.model.path = str(gguf)
-        params.n_parallel, params.n_ctx = sequences, sequences * -(-tokens // 256) * 256  # it rounds to this, and says less
+        params.n_parallel, params.n_ctx = (
+            sequences,
+            sequences * -(-tokens // 256) * 256,
+        )  # it rounds to this, and says less
         params.cache_ram_mib, params.fit_params, params.ctx_shift, params.offline = PROMPT_CACHE_MB, False, False, True
         if threads:
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
@@ -82,13 +97,22 @@ class LlamaEngine(TextEngine):
     def _check(self, request: Request) -> None:
         assert isinstance(request.prompt, Prompt)
         if any(part.ndim != 1 for part in request.prompt.parts):
-            raise SettingsError("a prompt with visual tokens, which llama.cpp does not take", allowed="ids of tokens",
-                                fix="write with the bundle's own graph, or with a server that has the whole model")
+            raise SettingsError(
+                "a prompt with visual tokens, which llama.cpp does not take",
+                allowed="ids of tokens",
+                fix="write with the bundle's own graph, or with a server that has the whole model",
+            )
         length = request.prompt.tokens
         if length + request.limit > self.tokens:
-            raise SettingsError(f"a prompt of {length} tokens and an answer of up to {request.limit}",
-                                allowed=f"{self.tokens} together", fix="open the engine for longer sequences, or lower the limit")
-        for ids, what in ((np.concatenate(request.prompt.parts), "in a prompt"), (np.array(request.banned, np.int64), "is banned")):
+            raise SettingsError(
+                f"a prompt of {length} tokens and an answer of up to {request.limit}",
+                allowed=f"{self.tokens} together",
+                fix="open the engine for longer sequences, or lower the limit",
+            )
+        for ids, what in (
+            (np.concatenate(request.prompt.parts), "in a prompt"),
+            (np.array(request.banned, np.int64), "is banned"),
+        ):
             foreign = ids[(ids < 0) | (ids >= self.known_tokens)]
             if len(foreign):
                 raise SettingsError(f"token {foreign[0]} {what}", allowed=f"0 to {self.known_tokens - 1}", fix=OTHER)
@@ -145,13 +169,22 @@ class LlamaEngine(TextEngine):
 
 def _check_export(name: str, header: GgufHeader, vocabulary: Vocabulary, digest: str | None) -> None:
     if digest is not None and header.digest != digest:
-        raise BundleError(f"{name} is of export {json.dumps((header.digest or 'unknown')[:16])}", allowed=json.dumps(digest[:16]),
-                          fix="export the GGUF together with the bundle")
+        raise BundleError(
+            f"{name} is of export {json.dumps((header.digest or 'unknown')[:16])}",
+            allowed=json.dumps(digest[:16]),
+            fix="export the GGUF together with the bundle",
+        )
     ids = [vocabulary.token(token) for token in header.tokens]
     wrong = [place for place, found in enumerate(ids) if found not in (place, None)]
     if wrong or len(ids) - ids.count(None) < vocabulary.size:
-        raise BundleError(f"{name} has other tokens than the tokenizer"
-                          + (f": {header.tokens[wrong[0]]!r} is {wrong[0]}, not {ids[wrong[0]]}" if wrong else ""), fix=OTHER)
+        raise BundleError(
+            f"{name} has other tokens than the tokenizer"
+            + (f": {header.tokens[wrong[0]]!r} is {wrong[0]}, not {ids[wrong[0]]}" if wrong else ""),
+            fix=OTHER,
+        )
     if foreign := set(vocabulary.ends) - header.ends:
-        raise BundleError(f"{name} does not end a text at token {min(foreign)}", allowed=", ".join(map(str, sorted(header.ends))),
-                          fix=OTHER)
+        raise BundleError(
+            f"{name} does not end a text at token {min(foreign)}",
+            allowed=", ".join(map(str, sorted(header.ends))),
+            fix=OTHER,
+        )

@@ -36,14 +36,18 @@ class PlainGraph:
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
             model = core.read_model(str(path))
-            inputs, outputs = ({port.get_any_name(): _sizes(port) for port in ports} for ports in (model.inputs, model.outputs))
+            inputs, outputs = (
+                {port.get_any_name(): _sizes(port) for port in ports} for ports in (model.inputs, model.outputs)
+            )
             metadata = ["framework", METADATA]
             described = model.get_rt_info(metadata).astype(str) if model.has_rt_info(metadata) else None
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix=AGAIN) from error
         self.shape = shape_from_graph(inputs, outputs, described, path.name, PLAIN_INPUTS)
         try:
-            compiled = core.compile_model(model, "CPU", config | ({"INFERENCE_NUM_THREADS": threads} if threads else {}))
+            compiled = core.compile_model(
+                model, "CPU", config | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+            )
             self._request = compiled.create_infer_request()
         except Exception as error:
             raise RuntimeFailure(f"OpenVINO cannot compile {path.name}: {error}", fix=AGAIN) from error
@@ -58,11 +62,17 @@ class PlainGraph:
         befores = np.array(lengths) - tokens
         past = min(max(1, -(-int(befores.max()) // PAST_STEP)) * PAST_STEP, cache.shape[3])
         bias = np.full((count, 1, tokens, past + tokens), UNSEEN, np.float32)
-        bias[:, :, :, :past][np.broadcast_to(np.arange(past) < befores[:, None, None, None], (count, 1, tokens, past))] = 0
+        bias[:, :, :, :past][
+            np.broadcast_to(np.arange(past) < befores[:, None, None, None], (count, 1, tokens, past))
+        ] = 0
         bias[:, :, :, past:] = np.triu(np.full((tokens, tokens), UNSEEN, np.float32), 1)
-        feed = {"inputs_embeds": np.ascontiguousarray(new, np.float32), "logits_at": at, "attention_bias": bias,
-                "positions": befores[:, None] + np.arange(tokens)}
-        pasts = np.ascontiguousarray(cache[:, start:start + count, :, :past])
+        feed = {
+            "inputs_embeds": np.ascontiguousarray(new, np.float32),
+            "logits_at": at,
+            "attention_bias": bias,
+            "positions": befores[:, None] + np.arange(tokens),
+        }
+        pasts = np.ascontiguousarray(cache[:, start : start + count, :, :past])
         feed |= {f"past_key_values.{name}": part for name, part in zip(self.shape.halves, pasts, strict=True)}
         try:
             self._request.infer(feed, share_inputs=True)
@@ -70,7 +80,7 @@ class PlainGraph:
             for number, name in enumerate(self.shape.halves):
                 present = self._request.get_tensor(f"present.{name}").data
                 for place, before in enumerate(befores):
-                    cache[number, start + place, :, before:before + tokens] = present[place]
+                    cache[number, start + place, :, before : before + tokens] = present[place]
         except Exception as error:
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
 

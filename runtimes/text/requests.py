@@ -16,7 +16,8 @@ from vidrisk.runtimes.text.schema import check_schema
 
 Ids = npt.NDArray[np.int64]
 Embeddings = npt.NDArray[np.float32]
-# stop: the end-of-text token or a stop string. schema: the JSON is complete. length: cut off by the limit. failed: see ``error``.
+# stop: the end-of-text token or a stop string. schema: the JSON is complete. length: cut off by the limit. failed: see
+# ``error``.
 Finish = Literal["stop", "schema", "length", "failed"]
 
 MOST_TOKENS = 2**17  # of a prompt, and of an answer
@@ -43,12 +44,16 @@ class Prompt:
         for part in self.parts:
             is_ids = part.dtype == np.int64 and part.ndim == 1
             if not is_ids and not (part.dtype == np.float32 and part.ndim == 2):
-                raise SettingsError(f"a part of a prompt is {part.dtype}{list(part.shape)}",
-                                    allowed="token ids int64[n], embeddings float32[n, width]")
+                raise SettingsError(
+                    f"a part of a prompt is {part.dtype}{list(part.shape)}",
+                    allowed="token ids int64[n], embeddings float32[n, width]",
+                )
         if not 1 <= self.tokens <= MOST_TOKENS:
             raise SettingsError(f"a prompt of {self.tokens} tokens", allowed=f"1 to {MOST_TOKENS}")
         if not 0 <= self.constant <= len(self.parts):
-            raise SettingsError(f"{self.constant} constant parts of {len(self.parts)}", allowed=f"0 to {len(self.parts)}")
+            raise SettingsError(
+                f"{self.constant} constant parts of {len(self.parts)}", allowed=f"0 to {len(self.parts)}"
+            )
 
     @property
     def tokens(self) -> int:
@@ -77,8 +82,9 @@ class Comparison:
     Attributes:
         after: text that the place follows, at its first occurrence: ``"level":"``.
         alternatives: the words.
-        until: text behind each, so that a word is not taken for the beginning of a longer one. Best as the answer goes on, ``","``
-            where another field follows: a model writes that as one token, and seldom a quotation mark alone.
+        until: text behind each, so that a word is not taken for the beginning of a longer one. Best as the answer goes
+            on, ``","`` where another field follows: a model writes that as one token, and seldom a quotation mark
+            alone.
         in_json: the place is in a string of JSON, where words are written with escapes.
     """
 
@@ -101,11 +107,17 @@ class Comparison:
         return (json.dumps(word, ensure_ascii=False)[1:-1] if self.in_json else word) + self.until
 
     def __post_init__(self) -> None:
-        if not 2 <= len(set(self.alternatives)) == len(self.alternatives) <= MOST_ALTERNATIVES or not all(self.alternatives):
-            raise SettingsError(f"alternatives {', '.join(map(repr, self.alternatives))}",
-                                allowed=f"2 to {MOST_ALTERNATIVES} different words")
+        if not 2 <= len(set(self.alternatives)) == len(self.alternatives) <= MOST_ALTERNATIVES or not all(
+            self.alternatives
+        ):
+            raise SettingsError(
+                f"alternatives {', '.join(map(repr, self.alternatives))}",
+                allowed=f"2 to {MOST_ALTERNATIVES} different words",
+            )
         if not self.after or not self.until:
-            raise SettingsError(f"a comparison after {self.after!r}, until {self.until!r}", allowed="text in front and behind")
+            raise SettingsError(
+                f"a comparison after {self.after!r}, until {self.until!r}", allowed="text in front and behind"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +151,19 @@ class Request:
 
     def __post_init__(self) -> None:
         _check(1 <= self.limit <= MOST_TOKENS, "limit", self.limit, f"1 to {MOST_TOKENS} tokens")
-        _check(math.isfinite(self.temperature) and 0 <= self.temperature <= 10, "temperature", self.temperature, "0 to 10")
+        _check(
+            math.isfinite(self.temperature) and 0 <= self.temperature <= 10, "temperature", self.temperature, "0 to 10"
+        )
         _check(self.top_k >= 0, "top_k", self.top_k, "0 (all) or more")
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
         _check(all(token >= 0 for token in self.banned), "banned", min(self.banned, default=0), "ids of tokens")
-        _check(len(self.stop) <= MOST_STOPS and all(0 < len(stop) <= MOST_STOP_CHARACTERS for stop in self.stop), "stop",
-               self.stop, f"up to {MOST_STOPS} strings of 1 to {MOST_STOP_CHARACTERS} characters")
+        _check(
+            len(self.stop) <= MOST_STOPS and all(0 < len(stop) <= MOST_STOP_CHARACTERS for stop in self.stop),
+            "stop",
+            self.stop,
+            f"up to {MOST_STOPS} strings of 1 to {MOST_STOP_CHARACTERS} characters",
+        )
         if self.schema is not None:
             _check(not self.stop, "stop", self.stop, "no stop strings beside a schema, which ends an answer itself")
             check_schema(self.schema)
@@ -163,12 +181,12 @@ class Answer:
     Attributes:
         text: without stop string and special tokens.
         tokens: ids that were written; empty where an engine does not say.
-        logprobs: log-probability of each token before bans, schema and temperature; None for tokens that the schema left no
-            choice about, which are not computed.
+        logprobs: log-probability of each token before bans, schema and temperature; None for tokens that the schema
+            left no choice about, which are not computed.
         finish: why the answer ended. ``length``: it is cut off. ``failed``: it is of no use.
         prompt_tokens: length of the prompt.
-        compared: word → log-probability at the place of the request's comparison; None where there is no such place in the
-            answer, and where the engine cannot tell.
+        compared: word → log-probability at the place of the request's comparison; None where there is no such place in
+            the answer, and where the engine cannot tell.
         error: of a failed one, what was wrong.
         counted: length of the answer by an engine that does not give its tokens; 0 where it does not say.
     """

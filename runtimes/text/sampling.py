@@ -57,7 +57,7 @@ def _best(logits: Floats, count: int) -> npt.NDArray[np.int64]:
     if count < len(logits):
         edge = np.partition(logits, -count)[-count]
         above, at_edge = np.flatnonzero(logits > edge), np.flatnonzero(logits == edge)
-        candidates = np.sort(np.concatenate([above, at_edge[:count - len(above)]]))
+        candidates = np.sort(np.concatenate([above, at_edge[: count - len(above)]]))
     else:
         candidates = np.arange(len(logits))
     order: npt.NDArray[np.int64] = candidates[np.argsort(-logits[candidates], kind="stable")]

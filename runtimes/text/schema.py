@@ -1,8 +1,8 @@
 """JSON by a schema: which schemas bound the length of an answer, and which tokens they allow next.
 
-A grammar bounds the form of an answer and not its length: a model may fill any budget with spaces between two tokens, or with one
-string. So there is no free whitespace, and a schema that leaves a string, an array or a number open is refused. Grammars are
-llguidance's (https://github.com/guidance-ai/llguidance, MIT).
+A grammar bounds the form of an answer and not its length: a model may fill any budget with spaces between two tokens,
+or with one string. So there is no free whitespace, and a schema that leaves a string, an array or a number open is
+refused. Grammars are llguidance's (https://github.com/guidance-ai/llguidance, MIT).
 """
 
 from __future__ import annotations
@@ -62,15 +62,23 @@ def schema_with_value(schema: Mapping[str, Any], name: str, value: str) -> dict[
 
 def _check_part(part: Any, place: str, depth: int) -> None:
     if not isinstance(part, Mapping) or depth > MOST_DEPTH:
-        raise SettingsError(f"{place} is no schema, or nested too deep", allowed=f"objects, {MOST_DEPTH} levels of them")
+        raise SettingsError(
+            f"{place} is no schema, or nested too deep", allowed=f"objects, {MOST_DEPTH} levels of them"
+        )
     given = set(part) - NOTES
     for choice, is_right in (("enum", _is_enum(part.get("enum"))), ("const", True)):
         if choice in given:
-            _check(is_right and given <= {choice, "type"}, f"{place} has {_listed(given)}", f"{choice} alone, with a value")
+            _check(
+                is_right and given <= {choice, "type"}, f"{place} has {_listed(given)}", f"{choice} alone, with a value"
+            )
             return
     if "anyOf" in given:
         options = part["anyOf"]
-        _check(given == {"anyOf"} and _is_list(options) and len(options) > 0, f"{place} has {_listed(given)}", "anyOf with options")
+        _check(
+            given == {"anyOf"} and _is_list(options) and len(options) > 0,
+            f"{place} has {_listed(given)}",
+            "anyOf with options",
+        )
         for number, option in enumerate(options):
             _check_part(option, f"{place}.anyOf[{number}]", depth + 1)
         return
@@ -85,28 +93,43 @@ def _check_part(part: Any, place: str, depth: int) -> None:
         _check_part(part.get("items"), f"{place}.items", depth + 1)
     elif kind == "integer":
         ends = part.get("minimum"), part.get("maximum")
-        _check(all(_is_integer(end) for end in ends) and ends[0] <= ends[1],  # type: ignore[operator]
-               f"{place} is from {ends[0]} to {ends[1]}", "integers with minimum and maximum")
+        _check(
+            all(_is_integer(end) for end in ends) and ends[0] <= ends[1],  # type: ignore[operator]
+            f"{place} is from {ends[0]} to {ends[1]}",
+            "integers with minimum and maximum",
+        )
     elif kind == "object":
         _check_object(part, place, depth)
 
 
 def _check_object(part: Mapping[str, Any], place: str, depth: int) -> None:
     properties = part.get("properties")
-    _check(isinstance(properties, Mapping) and len(properties) > 0, f"{place} has no properties", "an object with properties")
+    _check(
+        isinstance(properties, Mapping) and len(properties) > 0,
+        f"{place} has no properties",
+        "an object with properties",
+    )
     assert isinstance(properties, Mapping)
-    _check(part.get("additionalProperties") is False, f"{place} allows further properties", "additionalProperties: false")
+    _check(
+        part.get("additionalProperties") is False, f"{place} allows further properties", "additionalProperties: false"
+    )
     required = part.get("required", [])
-    _check(_is_list(required) and all(isinstance(name, str) and name in properties for name in required),
-           f"{place} requires {required}", _listed(properties))
+    _check(
+        _is_list(required) and all(isinstance(name, str) and name in properties for name in required),
+        f"{place} requires {required}",
+        _listed(properties),
+    )
     for name, inner in properties.items():
         _check_part(inner, f"{place}.{name}", depth + 1)
 
 
 def _check_bound(part: Mapping[str, Any], keyword: str, most: int, place: str) -> None:
     bound = part.get(keyword)
-    _check(_is_integer(bound) and 0 <= bound <= most,  # type: ignore[operator]
-           f"{place} has {keyword} {bound}" if keyword in part else f"{place} has no {keyword}", f"{keyword} of 0 to {most}")
+    _check(
+        _is_integer(bound) and 0 <= bound <= most,  # type: ignore[operator]
+        f"{place} has {keyword} {bound}" if keyword in part else f"{place} has no {keyword}",
+        f"{keyword} of 0 to {most}",
+    )
 
 
 def _check(ok: bool, what: str, allowed: str) -> None:
@@ -172,7 +195,9 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RuntimeFailure(f"the schema's grammar failed: {self._matcher.get_error()}", fix="make the schema simpler")
+            raise RuntimeFailure(
+                f"the schema's grammar failed: {self._matcher.get_error()}", fix="make the schema simpler"
+            )
 
 
 class Constrainer:
@@ -195,7 +220,9 @@ class Constrainer:
         try:
             self._tokenizer = self._guidance.LLTokenizer(tokenizer, n_vocab=vocabulary, eos_token=list(ends))
         except Exception as error:  # what Rust raises has no common base
-            raise RuntimeFailure(f"llguidance does not understand the tokenizer: {error}", fix="answer without a schema") from error
+            raise RuntimeFailure(
+                f"llguidance does not understand the tokenizer: {error}", fix="answer without a schema"
+            ) from error
 
     def constraint(self, schema: Mapping[str, Any]) -> Constraint:
         """Begin an answer.

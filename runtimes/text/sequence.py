@@ -25,13 +25,15 @@ class Sequence:
         on_text: called with every piece of text.
 
     Attributes:
-        pending: tokens that were decided and that the graph has not seen; the logits behind the last of them are wanted.
+        pending: tokens that were decided and that the graph has not seen; the logits behind the last of them are
+            wanted.
         written: all tokens of the answer.
         finish: None while it goes on.
     """
 
-    def __init__(self, request: Request, vocabulary: Vocabulary, constraint: Constraint | None,
-                 on_text: Callable[[str], None]) -> None:
+    def __init__(
+        self, request: Request, vocabulary: Vocabulary, constraint: Constraint | None, on_text: Callable[[str], None]
+    ) -> None:
         self.request = request
         self.pending: list[int] = []
         self.written: list[int] = []
@@ -126,4 +128,6 @@ class Sequence:
     def answer(self, prompt_tokens: int, compared: dict[str, float] | None) -> Answer:
         """The answer, when it is finished."""
         assert self.finish is not None
-        return Answer(self.text, self.finish, tuple(self.written), tuple(self._logprobs), prompt_tokens, compared, self._error)
+        return Answer(
+            self.text, self.finish, tuple(self.written), tuple(self._logprobs), prompt_tokens, compared, self._error
+        )

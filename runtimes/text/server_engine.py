@@ -41,8 +41,16 @@ class ServerEngine(TextEngine):
     name = "server"
     prompts = Chat
 
-    def __init__(self, url: str, model: str, *, parallel: int = 8, timeout_s: float = 120.0, attempts: int = 5,
-                 server: JsonServer | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        parallel: int = 8,
+        timeout_s: float = 120.0,
+        attempts: int = 5,
+        server: JsonServer | None = None,
+    ) -> None:
         super().__init__()
         if not 1 <= parallel <= MOST_PARALLEL:
             raise SettingsError(f"{parallel} requests at a time", allowed=f"1 to {MOST_PARALLEL}")
@@ -52,9 +60,13 @@ class ServerEngine(TextEngine):
         try:
             served = [str(each["id"]) for each in listed["data"]]
         except (KeyError, TypeError) as error:
-            raise RuntimeFailure(f"{self._server.url} lists no models", fix="give the URL of an OpenAI-compatible API") from error
+            raise RuntimeFailure(
+                f"{self._server.url} lists no models", fix="give the URL of an OpenAI-compatible API"
+            ) from error
         if model not in served:
-            raise RuntimeFailure(f"{self._server.url} has no model {model!r}", allowed=", ".join(served[:8]) or "none is loaded")
+            raise RuntimeFailure(
+                f"{self._server.url} has no model {model!r}", allowed=", ".join(served[:8]) or "none is loaded"
+            )
 
     def _answers(self, requests: Iterator[Request], on_text: OnText) -> Iterator[Answer]:
         threads = _Threads(self._ask, self._parallel)
@@ -123,8 +135,15 @@ class _Threads:
 def body_from_request(request: Request, model: str) -> dict[str, Any]:
     """A request in the form of OpenAI's chat completions; ``top_k`` is an addition of vLLM and llama.cpp."""
     assert isinstance(request.prompt, Chat)
-    body: dict[str, Any] = {"model": model, "messages": list(request.prompt.messages), "max_tokens": request.limit, "stream": False,
-                            "temperature": request.temperature, "top_p": request.top_p, "seed": request.seed}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": list(request.prompt.messages),
+        "max_tokens": request.limit,
+        "stream": False,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+    }
     if request.top_k:
         body["top_k"] = request.top_k
     if request.stop:
@@ -132,8 +151,10 @@ def body_from_request(request: Request, model: str) -> dict[str, Any]:
     if request.banned:
         body["logit_bias"] = {str(token): -100 for token in request.banned}
     if request.schema is not None:
-        body["response_format"] = {"type": "json_schema",
-                                   "json_schema": {"name": "answer", "schema": dict(request.schema), "strict": True}}
+        body["response_format"] = {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": dict(request.schema), "strict": True},
+        }
     return body
 
 
@@ -150,8 +171,9 @@ def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
         if not isinstance(text, str):
             raise TypeError(f"its content is {type(text).__name__}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RuntimeFailure(f"the server's answer lacks something: {error}",
-                             allowed="one choice with a message, and the model's name") from error
+        raise RuntimeFailure(
+            f"the server's answer lacks something: {error}", allowed="one choice with a message, and the model's name"
+        ) from error
     if named != model:
         raise RuntimeFailure(f"model {named!r} has answered", allowed=model, fix="ask the server that has this model")
     if reason not in ("stop", "length"):
@@ -161,6 +183,8 @@ def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
         try:
             json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise RuntimeFailure(f"the server answers {text[:40]!r}, which is no JSON, though it has a schema",
-                                fix="let the server constrain answers by json_schema") from error
+            raise RuntimeFailure(
+                f"the server answers {text[:40]!r}, which is no JSON, though it has a schema",
+                fix="let the server constrain answers by json_schema",
+            ) from error
     return Answer(text, finish, prompt_tokens=prompt_tokens, counted=written)

@@ -1,10 +1,10 @@
 """A text graph with the keys and values of several sequences: they are put behind one another, copied, and moved.
 
-A step is one of two: one sequence gets any number of tokens, or every sequence gets one. The graph is a fused one on ONNX Runtime
-(``fused_graph``) or a plain one on OpenVINO (``plain_graph``).
+A step is one of two: one sequence gets any number of tokens, or every sequence gets one. The graph is a fused one on
+ONNX Runtime (``fused_graph``) or a plain one on OpenVINO (``plain_graph``).
 
-Engines multiply one row by weights in another way than several rows, and round in other places. So that an answer does not depend
-on its neighbours, a session for several sequences never runs one row alone: a last one has a copy beside it.
+Engines multiply one row by weights in another way than several rows, and round in other places. So that an answer does
+not depend on its neighbours, a session for several sequences never runs one row alone: a last one has a copy beside it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class TextSession:
 
     Args:
         graph: the ONNX file.
-        embeddings: ``.npy`` file of the embeddings of all tokens, ``(vocabulary, width)``, float32 or float16; mapped, not read.
-        sequences, tokens: most sequences at a time, and most tokens of each, prompt and answer. The KV cache has room for all of
-            them: ``cache_bytes``.
+        embeddings: ``.npy`` file of the embeddings of all tokens, ``(vocabulary, width)``, float32 or float16; mapped,
+            not read.
+        sequences, tokens: most sequences at a time, and most tokens of each, prompt and answer. The KV cache has room
+            for all of them: ``cache_bytes``.
         threads: None lets the engine take the cores.
         runtime: engine; OpenVINO takes a plain graph (``export.text.plain_text``), ONNX Runtime a fused one.
 
@@ -44,8 +45,16 @@ class TextSession:
         RuntimeFailure: the engine refuses the graph.
     """
 
-    def __init__(self, graph: Path, embeddings: Path, *, sequences: int = 8, tokens: int = 1024,
-                 threads: int | None = None, runtime: TextRuntime = "onnxruntime") -> None:
+    def __init__(
+        self,
+        graph: Path,
+        embeddings: Path,
+        *,
+        sequences: int = 8,
+        tokens: int = 1024,
+        threads: int | None = None,
+        runtime: TextRuntime = "onnxruntime",
+    ) -> None:
         opened = (FusedGraph if runtime == "onnxruntime" else PlainGraph)(graph, threads)
         self._graph: FusedGraph | PlainGraph | None = opened
         self.runtime, self.shape = runtime, opened.shape
@@ -60,14 +69,18 @@ class TextSession:
 
     def _check_sizes(self) -> None:
         if self.sequences < 1 or not 2 <= self.tokens <= self.shape.positions:
-            raise SettingsError(f"{self.sequences} sequences of {self.tokens} tokens",
-                                allowed=f"1 sequence or more, of 2 to {self.shape.positions} tokens")
+            raise SettingsError(
+                f"{self.sequences} sequences of {self.tokens} tokens",
+                allowed=f"1 sequence or more, of 2 to {self.shape.positions} tokens",
+            )
         free = available_bytes()
         if free is not None and self.cache_bytes > free:
             fitting = free // (self.tokens * self.shape.token_bytes)
-            raise SettingsError(f"the KV cache of {self.sequences} sequences of {self.tokens} tokens takes "
-                                f"{self.cache_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-                                allowed=f"at most {fitting} sequences of so many tokens" if fitting else "fewer tokens")
+            raise SettingsError(
+                f"the KV cache of {self.sequences} sequences of {self.tokens} tokens takes "
+                f"{self.cache_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+                allowed=f"at most {fitting} sequences of so many tokens" if fitting else "fewer tokens",
+            )
 
     def length(self, slot: int) -> int:
         """Tokens of a sequence in the cache."""
@@ -95,12 +108,12 @@ class TextSession:
         least = len(new) - rows
         logits = np.empty((rows, self.shape.vocabulary), np.float32) if rows > self.sequences else self._logits[:rows]
         for start in range(0, len(new), CHUNK_TOKENS):
-            part = new[start:start + CHUNK_TOKENS]
+            part = new[start : start + CHUNK_TOKENS]
             places = range(max(least - start, 0), len(part))  # empty in a chunk in front of those that are wanted
             at = np.array([(0, place) for place in places], np.int64).reshape(-1, 2)
             first = max(start - least, 0)
             self._lengths[slot] += len(part)
-            self._run(slot, slot + 1, part[None], at, logits[first:first + len(places)])
+            self._run(slot, slot + 1, part[None], at, logits[first : first + len(places)])
         return logits
 
     def step(self, new: Embeddings) -> Logits:
@@ -122,7 +135,7 @@ class TextSession:
         if count == 1 < self.sequences:
             new = np.repeat(new, 2, axis=0)
             self._lengths[1] = 1
-        logits = self._logits[:len(new)]
+        logits = self._logits[: len(new)]
         at = np.stack([np.arange(len(new)), np.zeros(len(new), np.int64)], axis=1)
         self._run(0, len(new), new[:, None], at, logits)
         return logits[:count]
@@ -131,8 +144,11 @@ class TextSession:
         if self._graph is None:
             raise RuntimeFailure("the text session is closed", fix="open it again")
         if self._lengths[slot] + count > self.tokens:
-            raise RuntimeFailure(f"sequence {slot} has {self._lengths[slot]} tokens, and {count} more do not fit",
-                                 allowed=f"{self.tokens} tokens", fix="open the session for longer sequences")
+            raise RuntimeFailure(
+                f"sequence {slot} has {self._lengths[slot]} tokens, and {count} more do not fit",
+                allowed=f"{self.tokens} tokens",
+                fix="open the session for longer sequences",
+            )
 
     def _run(self, start: int, stop: int, new: Embeddings, at: Ids, logits: Logits) -> None:
         assert self._graph is not None
@@ -151,12 +167,12 @@ class TextSession:
 
     def copy_out(self, slot: int) -> npt.NDArray[np.float32]:
         """Keys and values of a sequence, to be put in front of others."""
-        return self._cache[:, slot, :, :self._lengths[slot]].copy()
+        return self._cache[:, slot, :, : self._lengths[slot]].copy()
 
     def copy_in(self, slot: int, kept: npt.NDArray[np.float32]) -> None:
         """Begin a sequence with what ``copy_out`` gave."""
         self._lengths[slot] = kept.shape[2]
-        self._cache[:, slot, :, :kept.shape[2]] = kept
+        self._cache[:, slot, :, : kept.shape[2]] = kept
 
     def close(self) -> None:
         """Release graph and cache. Safe to call twice."""
@@ -174,7 +190,9 @@ def _read_embeddings(path: Path, shape: TextShape) -> npt.NDArray[Any]:
         raise BundleError(f"{path.name} holds no embeddings: {error}", fix=AGAIN) from error
     is_right = found.ndim == 2 and found.shape[1] == shape.width and len(found) >= shape.vocabulary
     if not is_right or found.dtype not in (np.float32, np.float16):
-        raise BundleError(f"{path.name} is {found.dtype}{list(found.shape)}",
-                          allowed=f"float32 or float16 [{shape.vocabulary}, {shape.width}]",
-                          fix="take graph and embeddings of the same export")
+        raise BundleError(
+            f"{path.name} is {found.dtype}{list(found.shape)}",
+            allowed=f"float32 or float16 [{shape.vocabulary}, {shape.width}]",
+            fix="take graph and embeddings of the same export",
+        )
     return found

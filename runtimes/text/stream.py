@@ -10,8 +10,8 @@ UNFINISHED = "\ufffd"  # what a decoder makes of bytes that are no whole charact
 class TokenStream:
     """Turns tokens into text as they come. A character that is spread over several tokens comes with its last one.
 
-    All pieces together are the text of all tokens: a piece is what a token adds to the text of the few before it, since what a
-    token stands for may depend on those.
+    All pieces together are the text of all tokens: a piece is what a token adds to the text of the few before it, since
+    what a token stands for may depend on those.
 
     Args:
         decode: ids of tokens → text.
@@ -29,16 +29,16 @@ class TokenStream:
         if len(text) <= len(known) or text.endswith(UNFINISHED):
             return ""
         self._first, self._read = self._read, len(self._tokens)
-        return text[len(known):]
+        return text[len(known) :]
 
     def finish(self) -> str:
         """The rest, broken characters included."""
         known, text = self._texts()
         self._first = self._read = len(self._tokens)
-        return text[len(known):]
+        return text[len(known) :]
 
     def _texts(self) -> tuple[str, str]:
-        return self._decode(self._tokens[self._first:self._read]), self._decode(self._tokens[self._first:])
+        return self._decode(self._tokens[self._first : self._read]), self._decode(self._tokens[self._first :])
 
 
 class StopStrings:
@@ -60,10 +60,10 @@ class StopStrings:
         found = [(text.find(stop) + len(stop), text.find(stop)) for stop in self._stops if stop in text]
         if found:
             self.is_found, self._held = True, ""
-            return text[:min(found)[1]]
+            return text[: min(found)[1]]
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - held:]
-        return text[:len(text) - held]
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
 
     def finish(self) -> str:
         """What was held back, at the end of the text."""

@@ -45,8 +45,13 @@ class TextShape:
         return [f"{layer}.{half}" for layer in range(self.layers) for half in ("key", "value")]
 
 
-def shape_from_graph(inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]], described: str | None, name: str,
-                     others: Sequence[str]) -> TextShape:
+def shape_from_graph(
+    inputs: Mapping[str, Sequence[Any]],
+    outputs: Mapping[str, Sequence[Any]],
+    described: str | None,
+    name: str,
+    others: Sequence[str],
+) -> TextShape:
     """Sizes of a graph.
 
     Args:
@@ -67,8 +72,10 @@ def shape_from_graph(inputs: Mapping[str, Sequence[Any]], outputs: Mapping[str, 
     past = inputs["past_key_values.0.key"]
     try:
         positions = json.loads(described or "")["positions"]
-        shape = TextShape(layers, *(int(size) for size in (past[1], past[3], inputs["inputs_embeds"][2], outputs["logits"][-1],
-                                                           positions)))
+        shape = TextShape(
+            layers,
+            *(int(size) for size in (past[1], past[3], inputs["inputs_embeds"][2], outputs["logits"][-1], positions)),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{name} does not say how large it is: {error}", fix=AGAIN) from error
     if min(astuple(shape)) < 1:

@@ -50,15 +50,17 @@ class Parts:
 
     Attributes:
         parts: in their order; the first one is the same for every conversation with the same system text.
-        answers: for every part whether it is an answer, which a model learns to write; it ends with the token that ends answers.
+        answers: for every part whether it is an answer, which a model learns to write; it ends with the token that ends
+            answers.
     """
 
     parts: tuple[Part, ...]
     answers: tuple[bool, ...]
 
 
-def parts_from_exchanges(encoder: Encoder, pieces: ChatPieces, end: int, system: str | None,
-                         exchanges: Sequence[Exchange]) -> Parts:
+def parts_from_exchanges(
+    encoder: Encoder, pieces: ChatPieces, end: int, system: str | None, exchanges: Sequence[Exchange]
+) -> Parts:
     """Put a conversation together.
 
     Args:

@@ -35,7 +35,9 @@ class Vocabulary:
         try:
             size = path.stat().st_size
             if size > MOST_BYTES:
-                raise BundleError(f"{path.name} has {size} bytes", allowed=f"a tokenizer of at most {MOST_BYTES}", fix=AGAIN)
+                raise BundleError(
+                    f"{path.name} has {size} bytes", allowed=f"a tokenizer of at most {MOST_BYTES}", fix=AGAIN
+                )
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{path.name} is no tokenizer: {error}", fix=AGAIN) from error
@@ -67,7 +69,8 @@ class Vocabulary:
         """Ids of a text.
 
         Args:
-            special: read ``<|im_end|>`` and the like as the tokens that they name: for a template, never for what a user wrote.
+            special: read ``<|im_end|>`` and the like as the tokens that they name: for a template, never for what a
+                user wrote.
         """
         with self._lock:
             self._tokenizer.encode_special_tokens = not special

@@ -34,7 +34,9 @@ def made(
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
-    values: np.ndarray = (np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32)
+    values: np.ndarray = (np.random.default_rng(seed).normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(
+        np.float32
+    )
     return values
 
 
@@ -134,7 +136,11 @@ def make_mobilenet() -> Callable[..., onnx.ModelProto]:
         activation: str = "Relu", *, seed: int = 0, spread: float = 1.0, biases: bool = True, dead: Sequence[int] = ()
     ) -> onnx.ModelProto:
         rng = np.random.default_rng(seed)
-        weights: dict[str, np.ndarray] = {"axes": np.array([2, 3]), "zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
+        weights: dict[str, np.ndarray] = {
+            "axes": np.array([2, 3]),
+            "zero": np.array(0, np.float32),
+            "six": np.array(6, np.float32),
+        }
         nodes = []
 
         def conv(name: str, source: str, out: int, per_group: int, side: int, **attributes: Any) -> None:
@@ -142,7 +148,9 @@ def make_mobilenet() -> Callable[..., onnx.ModelProto]:
             weights[f"{name}.w"] = normal(int(rng.integers(1 << 30)), out, per_group, side, side) * gain * 2
             weights[f"{name}.b"] = normal(int(rng.integers(1 << 30)), out) * gain.ravel()
             inputs = [source, f"{name}.w", f"{name}.b"] if biases else [source, f"{name}.w"]
-            nodes.append(helper.make_node("Conv", inputs, [name], name=f"{name}/conv", pads=[side // 2] * 4, **attributes))
+            nodes.append(
+                helper.make_node("Conv", inputs, [name], name=f"{name}/conv", pads=[side // 2] * 4, **attributes)
+            )
 
         def act(source: str) -> None:
             inputs = [source, "zero", "six"] if activation == "Clip" else [source]
@@ -180,7 +188,9 @@ def make_transformer() -> Callable[..., onnx.ModelProto]:
         shared: q, k and v read one and the same weight and bias.
     """
 
-    def make(gains: np.ndarray | None = None, *, seed: int = 0, activation: str = "Gelu", shared: bool = False) -> onnx.ModelProto:
+    def make(
+        gains: np.ndarray | None = None, *, seed: int = 0, activation: str = "Gelu", shared: bool = False
+    ) -> onnx.ModelProto:
         gain = np.ones(16, np.float32) if gains is None else gains.astype(np.float32)
         rng = np.random.default_rng(seed)
 
@@ -201,13 +211,18 @@ def make_transformer() -> Callable[..., onnx.ModelProto]:
             nodes.append(helper.make_node("LayerNormalization", inputs, [name], name=f"{name}/norm", axis=-1))
 
         weights: dict[str, np.ndarray] = {
-            "heads": np.array([0, 0, 2, 8]), "merged": np.array([0, 0, 16]), "root": np.array(8**-0.5, np.float32)}
+            "heads": np.array([0, 0, 2, 8]),
+            "merged": np.array([0, 0, 16]),
+            "root": np.array(8**-0.5, np.float32),
+        }
         nodes: list[onnx.NodeProto] = []
         norm("norm1", "x", gain)
         for name, perm in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
             linear(name, "norm1", 16)
             nodes.append(helper.make_node("Reshape", [name, "heads"], [f"{name}.r"], name=f"{name}/reshape"))
-            nodes.append(helper.make_node("Transpose", [f"{name}.r"], [f"{name}.h"], name=f"{name}/transpose", perm=perm))
+            nodes.append(
+                helper.make_node("Transpose", [f"{name}.r"], [f"{name}.h"], name=f"{name}/transpose", perm=perm)
+            )
         nodes += [
             helper.make_node("MatMul", ["q.h", "k.h"], ["scores"], name="attention/scores"),
             helper.make_node("Mul", ["scores", "root"], ["scaled"], name="attention/mul"),

@@ -22,8 +22,10 @@ def net_of(names: Sequence[str]) -> Net:
     """A chain of matrix products with these names, a Relu between any two."""
     nodes = []
     for i, name in enumerate(names):
-        nodes += [helper.make_node("MatMul", [f"t{i}", "w"], [f"m{i}"], name=name),
-                  helper.make_node("Relu", [f"m{i}"], [f"t{i + 1}"], name=f"{name}.relu")]
+        nodes += [
+            helper.make_node("MatMul", [f"t{i}", "w"], [f"m{i}"], name=name),
+            helper.make_node("Relu", [f"m{i}"], [f"t{i + 1}"], name=f"{name}.relu"),
+        ]
     graph = helper.make_graph(nodes, "g", [], [], [numpy_helper.from_array(np.eye(2, dtype=np.float32), "w")])
     return Net(helper.make_model(graph))
 
@@ -47,10 +49,19 @@ def test_every_node_is_in_one_of_all_blocks_divided_by_layers_alone(exported_vit
 
 
 def test_many_layers_are_the_blocks() -> None:
-    names = [f"backbone.layers.{layer}.{part}/MatMul" for layer in range(12) for part in ("attention.q_proj", "mlp.fc1")]
+    names = [
+        f"backbone.layers.{layer}.{part}/MatMul" for layer in range(12) for part in ("attention.q_proj", "mlp.fc1")
+    ]
     blocks = blocks_from_net(net_of(["backbone.embeddings.patch.projection/Conv", *names, "backbone.norm/MatMul"]))
-    assert list(blocks) == ["backbone.embeddings", *(f"backbone.layers.{layer}" for layer in range(12)), "backbone.norm"]
-    assert blocks["backbone.layers.11"] == ("backbone.layers.11.attention.q_proj/MatMul", "backbone.layers.11.mlp.fc1/MatMul")
+    assert list(blocks) == [
+        "backbone.embeddings",
+        *(f"backbone.layers.{layer}" for layer in range(12)),
+        "backbone.norm",
+    ]
+    assert blocks["backbone.layers.11"] == (
+        "backbone.layers.11.attention.q_proj/MatMul",
+        "backbone.layers.11.mlp.fc1/MatMul",
+    )
 
 
 def test_numbers_inside_names_are_no_layers() -> None:
@@ -64,7 +75,10 @@ def test_nodes_without_module_paths_stand_for_themselves() -> None:
 
 
 def test_a_graph_too_small_gets_the_finest_division() -> None:
-    assert list(blocks_from_net(net_of(["a.b.c.d/MatMul", "a.b.c.e/MatMul", "a.b.c.e/MatMul_1"]))) == ["a.b.c.d", "a.b.c.e"]
+    assert list(blocks_from_net(net_of(["a.b.c.d/MatMul", "a.b.c.e/MatMul", "a.b.c.e/MatMul_1"]))) == [
+        "a.b.c.d",
+        "a.b.c.e",
+    ]
 
 
 def test_a_graph_without_anything_to_quantise_has_no_blocks() -> None:
@@ -95,8 +109,15 @@ def test_every_quantisable_node_is_in_exactly_one_block(paths: list[str]) -> Non
 
 def test_a_convolutional_network(make_mobilenet: Make) -> None:
     blocks = blocks_from_net(Net(make_mobilenet()))
-    assert blocks == {"stem": ("stem/conv",), "expand": ("expand/conv",), "depthwise": ("depthwise/conv",),
-                      "project": ("project/conv",), "sum": ("sum/add",), "last": ("last/conv",), "head": ("head/gemm",)}
+    assert blocks == {
+        "stem": ("stem/conv",),
+        "expand": ("expand/conv",),
+        "depthwise": ("depthwise/conv",),
+        "project": ("project/conv",),
+        "sum": ("sum/add",),
+        "last": ("last/conv",),
+        "head": ("head/gemm",),
+    }
 
 
 @pytest.mark.slow
@@ -104,9 +125,20 @@ def test_exported_nodes_carry_their_module_paths(exported_vit: onnx.ModelProto) 
     names = [n.name for n in exported_vit.graph.node]
     assert len(set(names)) == len(names)
     blocks = blocks_from_net(Net(exported_vit))
-    parts = ["attention.q_proj", "attention.k_proj", "attention.v_proj", "attention", "attention.o_proj", "mlp.fc1", "mlp.fc2"]
-    assert list(blocks) == ["backbone.embeddings.patch_embeddings.projection",
-                            *(f"backbone.layers.{layer}.{part}" for layer in range(3) for part in parts)]
+    parts = [
+        "attention.q_proj",
+        "attention.k_proj",
+        "attention.v_proj",
+        "attention",
+        "attention.o_proj",
+        "mlp.fc1",
+        "mlp.fc2",
+    ]
+    assert list(blocks) == [
+        "backbone.embeddings.patch_embeddings.projection",
+        *(f"backbone.layers.{layer}.{part}" for layer in range(3) for part in parts),
+    ]
     assert [len(blocks[f"backbone.layers.1.{part}"]) for part in parts] == [1, 1, 1, 2, 1, 1, 1]
     assert {n.name.partition("/")[0] for n in exported_vit.graph.node if n.op_type == "Gelu"} == {
-        f"backbone.layers.{layer}.mlp.activation_fn" for layer in range(3)}
+        f"backbone.layers.{layer}.mlp.activation_fn" for layer in range(3)
+    }

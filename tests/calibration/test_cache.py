@@ -125,7 +125,9 @@ def test_the_newest_files_are_kept(tmp_path: Path, statistics: dict[str, Statist
 def test_a_key_is_stable() -> None:
     key = key_of(MODEL, DATA, SETTINGS)
     assert key == key_of(MODEL, iter(DATA), dict(reversed(SETTINGS.items())))
-    assert key == key_of(MODEL, [b"ab", np.arange(12, dtype=np.float32)[::2] / 2], SETTINGS)  # memory layout does not count
+    assert key == key_of(
+        MODEL, [b"ab", np.arange(12, dtype=np.float32)[::2] / 2], SETTINGS
+    )  # memory layout does not count
     assert len(key) == 64
 
 

@@ -27,8 +27,13 @@ Ints = npt.NDArray[np.int64]
 coverages = st.floats(0.02, 0.98)
 
 
-def drawn(rng: np.random.Generator, samples: int, classes: int = 3, sharpness: float = 2.0,
-          shares: tuple[float, ...] | None = None) -> tuple[Floats, Ints]:
+def drawn(
+    rng: np.random.Generator,
+    samples: int,
+    classes: int = 3,
+    sharpness: float = 2.0,
+    shares: tuple[float, ...] | None = None,
+) -> tuple[Floats, Ints]:
     """Probabilities of a model that is right often, and whose later classes are harder."""
     truth = rng.choice(classes, samples, p=shares)
     logits = rng.normal(size=(samples, classes))
@@ -129,7 +134,11 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, samples: int, cover
     order = rng.permutation(samples)
     one, other = (fit_thresholds(probabilities[i], truth[i], names(3), coverage) for i in (np.arange(samples), order))
     assert one.groups == other.groups and one.interval == other.interval and one.reason == other.reason
-    assert (one.kept, one.kept_samples, one.accuracy_of_kept) == (other.kept, other.kept_samples, other.accuracy_of_kept)
+    assert (one.kept, one.kept_samples, one.accuracy_of_kept) == (
+        other.kept,
+        other.kept_samples,
+        other.accuracy_of_kept,
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -140,7 +149,9 @@ def test_a_higher_coverage_excludes_less(seed: int, samples: int, one: float, ot
     low, high = (fit_thresholds(probabilities, truth, names(3), each) for each in sorted((one, other)))
     if low.groups and [group.labels for group in low.groups] == [group.labels for group in high.groups]:
         assert (thresholds_of(high, 3) <= thresholds_of(low, 3)).all()
-        assert (label_sets(probabilities, thresholds_of(high, 3)) | ~label_sets(probabilities, thresholds_of(low, 3))).all()
+        assert (
+            label_sets(probabilities, thresholds_of(high, 3)) | ~label_sets(probabilities, thresholds_of(low, 3))
+        ).all()
 
 
 @given(st.integers(1, 5000), st.floats(1e-9, 1 - 1e-6))
@@ -174,11 +185,15 @@ def test_classes_without_samples_share_the_threshold_of_the_next_larger_one() ->
     assert {len(group.labels) for group in fit.groups} == {1, 3} and not fit.reason
 
 
-@pytest.mark.parametrize(("samples", "coverage", "reason"), [
-    (5, 0.9, "5 validation samples, and a coverage of 90 % needs 10 at least"),
-    (9, 0.9, "9 validation samples, and a coverage of 90 % needs 10 at least"),
-    (0, 0.9, "0 validation samples, and a coverage of 90 % needs 10 at least"),
-    (60, 0.995, "60 validation samples, and a coverage of 99.5 % needs 200 at least")])
+@pytest.mark.parametrize(
+    ("samples", "coverage", "reason"),
+    [
+        (5, 0.9, "5 validation samples, and a coverage of 90 % needs 10 at least"),
+        (9, 0.9, "9 validation samples, and a coverage of 90 % needs 10 at least"),
+        (0, 0.9, "0 validation samples, and a coverage of 90 % needs 10 at least"),
+        (60, 0.995, "60 validation samples, and a coverage of 99.5 % needs 200 at least"),
+    ],
+)
 def test_too_few_samples_give_no_threshold_and_the_reason(samples: int, coverage: float, reason: str) -> None:
     probabilities, truth = drawn(np.random.default_rng(5), samples)
     fit = fit_thresholds(probabilities, truth, names(3), coverage)
@@ -197,7 +212,8 @@ def test_samples_without_finite_probabilities_say_nothing() -> None:
     broken = np.concatenate([probabilities, np.full((4, 3), np.nan)])
     broken[-1] = (np.inf, 0, 0)
     assert fit_thresholds(broken, np.concatenate([truth, [0, 1, 2, 0]]), names(3), 0.9) == fit_thresholds(
-        probabilities, truth, names(3), 0.9)
+        probabilities, truth, names(3), 0.9
+    )
     nothing = fit_thresholds(np.full((30, 3), np.nan), np.arange(30) % 3, names(3), 0.9)
     assert nothing.reason.startswith("0 validation samples") and nothing.accuracy is None
 

@@ -16,7 +16,7 @@ def drawn(samples: int, labels: int, seed: int, levels: int = 1000) -> tuple[np.
     """Probabilities in ``levels`` steps, and a truth drawn from them."""
     rng = np.random.default_rng(seed)
     probabilities = rng.integers(1, levels, (samples, labels)) / levels
-    return probabilities, (rng.random((samples, labels)) < probabilities ** 2).astype(np.int64)
+    return probabilities, (rng.random((samples, labels)) < probabilities**2).astype(np.int64)
 
 
 @settings(deadline=None, max_examples=60)
@@ -43,13 +43,15 @@ def test_a_threshold_lies_in_the_middle() -> None:
     probabilities = np.array([[0.9], [0.8], [0.7], [0.65], [0.6], [0.2], [0.1]])
     truth = np.array([[1], [1], [1], [1], [1], [0], [0]])
     assert fit_decisions(probabilities, truth) == pytest.approx([0.4])
-    assert fit_decisions(probabilities, np.ones((7, 1), np.int64)) == pytest.approx([0.05])  # all hold: half the least of them
+    assert fit_decisions(probabilities, np.ones((7, 1), np.int64)) == pytest.approx(
+        [0.05]
+    )  # all hold: half the least of them
 
 
 def test_rare_labels_share_the_threshold_of_all_decisions() -> None:
     rng = np.random.default_rng(0)
     truth = np.zeros((100, 3), np.int64)
-    truth[:40, 0], truth[:OWN_POSITIVES - 1, 1] = 1, 1
+    truth[:40, 0], truth[: OWN_POSITIVES - 1, 1] = 1, 1
     probabilities = np.clip(np.array([0.5, 0.3, 0.3]) + 0.3 * truth + 0.05 * rng.normal(size=truth.shape), 0.01, 0.99)
     found = fit_decisions(probabilities, truth)
     shared = float(fit_decisions(probabilities.reshape(-1, 1), truth.reshape(-1, 1))[0])

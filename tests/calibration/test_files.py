@@ -63,7 +63,9 @@ def test_a_graph_is_written_and_stays_in_memory(make_transformer: Make, tmp_path
         assert path.stat().st_size < sum(w.nbytes for w in before.values())
 
 
-def test_weights_of_an_earlier_graph_do_not_stay(make_transformer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_an_earlier_graph_do_not_stay(
+    make_transformer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.onnx"
     with monkeypatch.context() as patch:
         patch.setattr(files, "MAX_INLINE_BYTES", 100)
@@ -87,7 +89,9 @@ def test_engines_and_checkers_take_it(make_transformer: Make, beside: bool) -> N
     model = make_transformer()
     check_graph(model)
     x = np.random.default_rng(0).normal(size=(2, 6, 16)).astype(np.float32)
-    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    expected = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )
     with graph_source(model) as source:
         assert isinstance(source, str if beside else bytes)
         found = onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]).run(None, {"x": x})
@@ -103,7 +107,9 @@ def test_fingerprints_tell_weights_apart(make_transformer: Make, beside: bool) -
     assert fingerprint(model) == fingerprint(same) != fingerprint(other)
 
 
-def test_types_and_shapes_are_inferred_without_the_weights(make_transformer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types_and_shapes_are_inferred_without_the_weights(
+    make_transformer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(files, "SMALL_BYTES", 64)  # more than those that shapes are made of
     model = make_transformer()
     del model.graph.value_info[:]
@@ -135,7 +141,9 @@ def test_a_graph_refers_to_its_weights_and_computes_the_same(
     found = []
     for each in (model, light):
         with graph_source(each) as source:
-            found.append(onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0])
+            found.append(
+                onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+            )
     np.testing.assert_array_equal(found[0], found[1])
     save_graph(light, path)  # over the file that it refers to
     assert weights_of(onnx.load(str(path))).keys() == weights_of(model).keys()
@@ -165,7 +173,9 @@ def test_trials_write_what_they_change(
     x = np.random.default_rng(0).normal(size=(2, 6, 16)).astype(np.float32)
     for model, path in ((source, trials / "0.onnx"), (changed.model, trials / "1.onnx")):
         save_graph(model, tmp_path / "whole.onnx")
-        answers = [BUNDLE_RUNTIMES[runtime](each, *specs).infer({"x": x})["y"] for each in (tmp_path / "whole.onnx", path)]
+        answers = [
+            BUNDLE_RUNTIMES[runtime](each, *specs).infer({"x": x})["y"] for each in (tmp_path / "whole.onnx", path)
+        ]
         np.testing.assert_array_equal(answers[0], answers[1])
 
 
@@ -184,9 +194,16 @@ def test_weights_on_another_disk_are_copied(
     assert fingerprint(onnx.load(str(tmp_path / "trials/0.onnx"))) == fingerprint(source)
 
 
-@pytest.mark.parametrize(("location", "said"), [
-    ("../secret", "takes weights from '../secret'; allowed: files beside it"), ("/etc/passwd", "takes weights from '/etc/passwd'"),
-    ("link", "takes weights from 'link'"), ("none", "takes weights from 'none'"), ("short", "short is too short for its graph")])
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("../secret", "takes weights from '../secret'; allowed: files beside it"),
+        ("/etc/passwd", "takes weights from '/etc/passwd'"),
+        ("link", "takes weights from 'link'"),
+        ("none", "takes weights from 'none'"),
+        ("short", "short is too short for its graph"),
+    ],
+)
 def test_weights_from_elsewhere_are_not_read(
     make_transformer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, said: str
 ) -> None:
@@ -214,8 +231,16 @@ def test_weights_inside_of_nodes_are_read(make_transformer: Make, tmp_path: Path
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "q.w")
     model.graph.initializer.remove(weight)
     model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["q.w"], value=weight))
-    onnx.save_model(model, str(tmp_path / "a.onnx"), save_as_external_data=True, location="a.bin", size_threshold=0,
-                    convert_attribute=True)
+    onnx.save_model(
+        model,
+        str(tmp_path / "a.onnx"),
+        save_as_external_data=True,
+        location="a.bin",
+        size_threshold=0,
+        convert_attribute=True,
+    )
     light = load_graph(tmp_path / "a.onnx")
-    np.testing.assert_array_equal(numpy_helper.to_array(light.graph.node[0].attribute[0].t), numpy_helper.to_array(weight))
+    np.testing.assert_array_equal(
+        numpy_helper.to_array(light.graph.node[0].attribute[0].t), numpy_helper.to_array(weight)
+    )
     assert set(weights_of(make_transformer())) - {"q.w"} == set(Net(light).weights)

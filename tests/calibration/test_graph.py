@@ -45,16 +45,23 @@ def graph_of(*nodes: onnx.NodeProto) -> onnx.ModelProto:
 
 
 def test_nodes_without_a_name_get_one_that_nobody_has_and_the_others_keep_theirs() -> None:
-    net = Net(graph_of(helper.make_node("Relu", ["x"], ["a"], name="MatMul_2"),
-                       helper.make_node("Relu", ["a"], ["b"], name="MatMul_2_1"), helper.make_node("MatMul", ["b", "w"], ["c"]),
-                       helper.make_node("Relu", ["c"], ["y"])))
+    net = Net(
+        graph_of(
+            helper.make_node("Relu", ["x"], ["a"], name="MatMul_2"),
+            helper.make_node("Relu", ["a"], ["b"], name="MatMul_2_1"),
+            helper.make_node("MatMul", ["b", "w"], ["c"]),
+            helper.make_node("Relu", ["c"], ["y"]),
+        )
+    )
     assert [node.name for node in net.nodes] == ["MatMul_2", "MatMul_2_1", "MatMul_2_2", "Relu_3"]
 
 
 def test_nodes_of_one_name_get_names_of_their_own() -> None:
     """ONNX allows them, and surgery on graphs makes them."""
-    twins = graph_of(*(helper.make_node("MatMul", ["x", w], [w + "x"], name="mm") for w in ("a", "b", "c")),
-                     helper.make_node("Relu", ["cx"], ["y"], name="mm_1"))
+    twins = graph_of(
+        *(helper.make_node("MatMul", ["x", w], [w + "x"], name="mm") for w in ("a", "b", "c")),
+        helper.make_node("Relu", ["cx"], ["y"], name="mm_1"),
+    )
     assert [node.name for node in Net(twins).nodes] == ["mm", "mm_2", "mm_3", "mm_1"]
 
 
@@ -75,8 +82,13 @@ def test_nodes_of_one_name_get_names_of_their_own() -> None:
 def test_axes(
     op: str, dims: tuple[int, ...], attributes: dict[str, Any], output_axis: int, input_axis: int, depthwise: bool
 ) -> None:
-    graph = helper.make_graph([helper.make_node(op, ["x", "w"], ["y"], name="it", **attributes)], "g", [], [],
-                              [onnx.numpy_helper.from_array(np.zeros(dims, np.float32), "w")])
+    graph = helper.make_graph(
+        [helper.make_node(op, ["x", "w"], ["y"], name="it", **attributes)],
+        "g",
+        [],
+        [],
+        [onnx.numpy_helper.from_array(np.zeros(dims, np.float32), "w")],
+    )
     net = Net(helper.make_model(graph))
     it = node(net, "it")
     assert net.is_weighted(it)

@@ -57,7 +57,14 @@ def test_a_transformer(make_transformer: Make, run: Run) -> None:
     onnx.checker.check_model(half, full_check=True)
     kinds = made_by(half)
     assert {kind for kind, made in kinds.items() if made == {SINGLE}} == {"LayerNormalization", "Softmax"}
-    assert {kind for kind, made in kinds.items() if made == {HALF}} == {"MatMul", "Add", "Gelu", "Mul", "Reshape", "Transpose"}
+    assert {kind for kind, made in kinds.items() if made == {HALF}} == {
+        "MatMul",
+        "Add",
+        "Gelu",
+        "Mul",
+        "Reshape",
+        "Transpose",
+    }
     assert [v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)] == [SINGLE, SINGLE]
     exact = run(model, TOKENS)
     for graph in (half, rounded_from_float(model)):
@@ -74,7 +81,12 @@ def test_no_tensor_is_cast_twice(make_transformer: Make) -> None:
 
 
 def test_an_output_of_the_graph_that_others_read_keeps_its_name_and_type(make_graph: Make, run: Run) -> None:
-    nodes = [node("MatMul", "x w", "y"), node("Relu", "y", "more"), node("Softmax", "y", "p"), node("Add", "more p", "z")]
+    nodes = [
+        node("MatMul", "x w", "y"),
+        node("Relu", "y", "more"),
+        node("Softmax", "y", "p"),
+        node("Add", "more p", "z"),
+    ]
     model = make_graph(nodes, {"w": np.eye(4, dtype=np.float32)}, ["b", 4], ["b", 4])
     half = half_from_float(model)
     found = types(half)
@@ -101,7 +113,9 @@ def test_named_nodes_stay_in_float32(make_transformer: Make) -> None:
     found = types(half)
     assert [found[name] for name in ("fc1.m", "fc1", "fc1.a")] == [SINGLE] * 3
     assert found["fc2.m"] == HALF and found["fc1.a_half"] == HALF
-    assert not [each for each in half.graph.node if each.op_type == "Cast" and each.input[0] in ("fc1.m", "fc1", "norm2")]
+    assert not [
+        each for each in half.graph.node if each.op_type == "Cast" and each.input[0] in ("fc1.m", "fc1", "norm2")
+    ]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,9 +143,17 @@ def test_all_in_float32_changes_nothing(make_transformer: Make, run: Run) -> Non
 
 def test_shapes_are_read_of_either_type(make_graph: Make, run: Run) -> None:
     """Shape and IsNaN cast nothing; a comparison of two tensors needs both alike."""
-    nodes = [node("MatMul", "x w", "m"), node("Shape", "m", "shape"), node("IsNaN", "m", "broken"), node("Softmax", "m", "p"),
-             node("Where", "broken x m", "mended"), node("Greater", "p mended", "more"), node("Cast", "more", "float", to=SINGLE),
-             node("Expand", "float shape", "e"), node("Add", "e p", "y")]
+    nodes = [
+        node("MatMul", "x w", "m"),
+        node("Shape", "m", "shape"),
+        node("IsNaN", "m", "broken"),
+        node("Softmax", "m", "p"),
+        node("Where", "broken x m", "mended"),
+        node("Greater", "p mended", "more"),
+        node("Cast", "more", "float", to=SINGLE),
+        node("Expand", "float shape", "e"),
+        node("Add", "e p", "y"),
+    ]
     model = make_graph(nodes, {"w": np.eye(4, dtype=np.float32)}, ["b", 4], ["b", 4])
     half = half_from_float(model)
     found = types(half)
@@ -207,7 +229,9 @@ def test_integers_and_scales_stay_the_same_numbers(
         assert np.sqrt(np.square(run(graph, x) - eight).mean()) < error
 
 
-def test_a_quantiser_reads_float32_where_that_is_made(make_transformer: Make, quantise: Callable[..., onnx.ModelProto]) -> None:
+def test_a_quantiser_reads_float32_where_that_is_made(
+    make_transformer: Make, quantise: Callable[..., onnx.ModelProto]
+) -> None:
     """What a norm makes is rounded once, to eight bits, and not to FP16 before."""
     half = half_from_float(quantise(make_transformer(), TOKENS))
     found = types(half)
@@ -227,7 +251,9 @@ def test_weights_of_a_layer_in_float32_are_dequantised_to_float32(
     assert found["k/matmul_weight_dequantized"] == HALF
 
 
-def test_scales_that_fp16_does_not_hold_stay_float32(make_mobilenet: Make, quantise: Callable[..., onnx.ModelProto]) -> None:
+def test_scales_that_fp16_does_not_hold_stay_float32(
+    make_mobilenet: Make, quantise: Callable[..., onnx.ModelProto]
+) -> None:
     quantised = quantise(make_mobilenet(), IMAGES, "cpu")
     half = half_from_float(quantised)
     found = types(half)
@@ -242,9 +268,13 @@ def test_scales_that_fp16_does_not_hold_stay_float32(make_mobilenet: Make, quant
 def test_old_opsets_and_nested_graphs_are_refused(make_graph: Make) -> None:
     model = make_graph([node("Relu", "x", "y")], {}, ["b", 4], ["b", 4])
     model.opset_import[0].version = 18
-    with pytest.raises(DataError, match="a graph of opset 18 cannot be typed FP16; allowed: 19 or later; fix: export it again"):
+    with pytest.raises(
+        DataError, match="a graph of opset 18 cannot be typed FP16; allowed: 19 or later; fix: export it again"
+    ):
         half_from_float(model)
-    body = helper.make_graph([node("Relu", "x", "inner")], "then", [], [helper.make_tensor_value_info("inner", SINGLE, None)])
+    body = helper.make_graph(
+        [node("Relu", "x", "inner")], "then", [], [helper.make_tensor_value_info("inner", SINGLE, None)]
+    )
     branch = helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=body, else_branch=body)
     nested = make_graph([branch], {"flag": np.array(True)}, ["b", 4], ["b", 4])
     with pytest.raises(DataError, match=r"a graph with branches or loops \(choice\)"):

@@ -56,7 +56,10 @@ def test_nothing_need_stay_in_float32_where_fp16_is_enough(make_transformer: Mak
     assert 0.9999 < check.cosine < 1 > min(check.blocks.values()) > 0.9999
     assert list(check.blocks)[:2] == ["norm1", "q"]
     assert [what for what, at, _ in done if at == 0] == [
-        "looking for large values", "checking every block in FP16", "comparing FP16 with float32"]
+        "looking for large values",
+        "checking every block in FP16",
+        "comparing FP16 with float32",
+    ]
     assert all(0 <= at < total in (3, 6) for _, at, total in done)
 
 
@@ -66,8 +69,12 @@ def loud(make_graph: Make) -> Callable[[float], onnx.ModelProto]:
 
     def make(largest: float) -> onnx.ModelProto:
         rng = np.random.default_rng(3)
-        weights = {"a": rng.normal(size=(8, 8)).astype(np.float32), "b": np.eye(8, dtype=np.float32) * 4,
-                   "gain": np.array(largest, np.float32), "least": np.array(1 / largest, np.float32)}
+        weights = {
+            "a": rng.normal(size=(8, 8)).astype(np.float32),
+            "b": np.eye(8, dtype=np.float32) * 4,
+            "gain": np.array(largest, np.float32),
+            "least": np.array(1 / largest, np.float32),
+        }
         nodes = [
             node("MatMul", "x a", "first", "layers.0/matmul"),
             node("Clip", "first low high", "clipped", "layers.0/clip"),
@@ -76,7 +83,9 @@ def loud(make_graph: Make) -> Callable[[float], onnx.ModelProto]:
             node("Mul", "large least", "small", "layers.2/lower"),
             node("MatMul", "small b", "y", "layers.2/matmul"),
         ]
-        return make_graph(nodes, weights | {"low": np.array(-1, np.float32), "high": np.array(1, np.float32)}, ["n", 8], ["n", 8])
+        return make_graph(
+            nodes, weights | {"low": np.array(-1, np.float32), "high": np.array(1, np.float32)}, ["n", 8], ["n", 8]
+        )
 
     return make
 
@@ -94,7 +103,9 @@ def test_values_near_the_end_of_fp16_keep_their_makers_and_readers(
     # A factor that FP16 does not hold at all has kept its node in float32 before anybody has looked at the values.
     raising = ("layers.1/raise",) if largest < LARGEST_HALF else ()
     assert [(one.block, one.nodes) for one in check.kept] == [
-        ("layers.1", (*raising, "layers.1/relu")), ("layers.2", ("layers.2/lower",))]
+        ("layers.1", (*raising, "layers.1/relu")),
+        ("layers.2", ("layers.2/lower",)),
+    ]
     assert all(one.reason == f"values up to {largest:.3g}, FP16 ends at 65504" for one in check.kept)
     x = np.concatenate([feed["x"] for feed in data])
     assert np.isfinite(run(rounded_from_float(model, check.keep_float32), x)).all()
@@ -158,8 +169,11 @@ def test_many_small_losses_add_up(make_graph: Make, monkeypatch: pytest.MonkeyPa
 def test_memory_does_not_grow_with_the_frames(make_graph: Make) -> None:
     """Activations of 1 MB a feed: forty feeds hold no more of them than four do."""
     wide = 1 << 15
-    nodes = [node("Mul", "x gain", "a", "layers.0/mul"), node("Relu", "a", "b", "layers.1/relu"),
-             node("Neg", "b", "y", "layers.2/neg")]
+    nodes = [
+        node("Mul", "x gain", "a", "layers.0/mul"),
+        node("Relu", "a", "b", "layers.1/relu"),
+        node("Neg", "b", "y", "layers.2/neg"),
+    ]
     model = make_graph(nodes, {"gain": np.ones(wide, np.float32)}, ["n", wide], ["n", wide])
     one = np.ones((8, wide), np.float32)
     peaks = []

@@ -33,7 +33,14 @@ def made(*batches: np.ndarray) -> Histogram:
 
 
 def state(histogram: Histogram) -> tuple[object, ...]:
-    return (histogram.counts.tolist(), histogram.first, histogram.exponent, histogram.low, histogram.high, histogram.zeros)
+    return (
+        histogram.counts.tolist(),
+        histogram.first,
+        histogram.exponent,
+        histogram.low,
+        histogram.high,
+        histogram.zeros,
+    )
 
 
 def samples() -> dict[str, np.ndarray]:
@@ -127,7 +134,9 @@ def test_a_constant_has_a_range_of_no_width(method: Method, value: float, symmet
 
 @settings(max_examples=60, deadline=None)
 @given(values=arrays, method=st.sampled_from(METHODS), symmetric=st.booleans())
-def test_ranges_lie_inside_the_data_and_hold_zero_where_it_does(values: np.ndarray, method: Method, symmetric: bool) -> None:
+def test_ranges_lie_inside_the_data_and_hold_zero_where_it_does(
+    values: np.ndarray, method: Method, symmetric: bool
+) -> None:
     histogram = made(values)
     before = state(histogram)
     low, high = range_from_histogram(histogram, method, symmetric=symmetric)
@@ -140,7 +149,12 @@ def test_ranges_lie_inside_the_data_and_hold_zero_where_it_does(values: np.ndarr
 
 
 @settings(max_examples=30, deadline=None)
-@given(name=st.sampled_from(sorted(SAMPLES)), method=st.sampled_from(METHODS), symmetric=st.booleans(), power=st.integers(-40, 40))
+@given(
+    name=st.sampled_from(sorted(SAMPLES)),
+    method=st.sampled_from(METHODS),
+    symmetric=st.booleans(),
+    power=st.integers(-40, 40),
+)
 def test_ranges_scale_with_the_data(name: str, method: Method, symmetric: bool, power: int) -> None:
     plain = range_from_histogram(made(SAMPLES[name]), method, symmetric=symmetric)
     scaled = range_from_histogram(made(np.ldexp(SAMPLES[name], power)), method, symmetric=symmetric)
@@ -217,7 +231,10 @@ def test_entropy_chooses_as_a_reference_that_keeps_every_value(name: str, symmet
     histogram = made(values)
     low, high = range_from_histogram(histogram, "entropy", symmetric=symmetric)
     kept = values[values != 0]
-    down, up = math.ceil(max(-values.min(), 0) / histogram.width), math.floor(max(values.max(), 0) / histogram.width) + 1
+    down, up = (
+        math.ceil(max(-values.min(), 0) / histogram.width),
+        math.floor(max(values.max(), 0) / histogram.width) + 1,
+    )
     levels = 256
     if symmetric:
         kept, down, up, levels = np.abs(kept), 0, max(down, up), 128

@@ -39,7 +39,10 @@ def test_a_value_is_measured_once(path: Path) -> None:
 def test_steps_are_told_apart(path: Path) -> None:
     journal = Journal(path)
     assert [journal.value(step, measured(step)) for step in ("point ()", "point ('a',)", "block a")] == [
-        "point ()", "point ('a',)", "block a"]
+        "point ()",
+        "point ('a',)",
+        "block a",
+    ]
 
 
 @pytest.mark.parametrize("value", [None, 0.0, [1.0, -2.5], float("inf"), "Prüfung"])
@@ -72,7 +75,8 @@ def test_a_torn_last_line_costs_that_line_alone(tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\xff\xfe\x00", b"\x00\x00\x00\n", b"[1]\n", b"7\n", b"{}\n", b'["a", 1, 2]\n', b'[["a"], 1]\n'])
+    "garbage", [b"\xff\xfe\x00", b"\x00\x00\x00\n", b"[1]\n", b"7\n", b"{}\n", b'["a", 1, 2]\n', b'[["a"], 1]\n']
+)
 def test_foreign_lines_are_skipped(path: Path, garbage: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(json.dumps(["a", 1]).encode() + b"\n" + garbage)
@@ -89,7 +93,9 @@ def test_a_measurement_that_fails_is_not_kept(path: Path) -> None:
     assert journal.value("a", measured(1)) == 1
 
 
-def test_a_folder_that_cannot_be_written_costs_nothing_but_repetition(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_written_costs_nothing_but_repetition(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "cache").write_text("a file where a folder should be")
     journal = Journal(tmp_path / "cache" / "journal.jsonl")
     with caplog.at_level(logging.INFO, "vidrisk.calibration.journal"):
@@ -110,7 +116,11 @@ def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
 
 def test_parts_of_a_search_have_steps_of_their_own(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.jsonl")
-    assert [part.value("outcome", lambda number=number: number) for number, part in enumerate(
-        (journal, journal.within("a"), journal.within("b"), journal.within("a").within("b")))] == [0, 1, 2, 3]
+    assert [
+        part.value("outcome", lambda number=number: number)
+        for number, part in enumerate(
+            (journal, journal.within("a"), journal.within("b"), journal.within("a").within("b"))
+        )
+    ] == [0, 1, 2, 3]
     again = Journal(tmp_path / "j.jsonl").within("a")
     assert again.value("outcome", must_not_measure) == 1 and again.within("b").value("outcome", must_not_measure) == 3

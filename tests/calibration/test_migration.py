@@ -26,7 +26,9 @@ TOKENS = np.random.default_rng(1).normal(size=(16, 6, 16)).astype(np.float32)
 OUTLIERS = np.where(np.isin(np.arange(16), [1, 5, 10, 11]), 50, 1)  # 4 of 16 channels of a layer norm, 50 times larger
 
 
-def assert_same_function(run: Run, model: onnx.ModelProto, other: onnx.ModelProto, x: np.ndarray, name: str = "y") -> None:
+def assert_same_function(
+    run: Run, model: onnx.ModelProto, other: onnx.ModelProto, x: np.ndarray, name: str = "y"
+) -> None:
     before, after = run(model, x, name), run(other, x, name)
     assert before.std() > 0
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
@@ -46,13 +48,20 @@ def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 def changed(model: onnx.ModelProto, other: onnx.ModelProto) -> set[str]:
     """Weights that differ, those that one alone has included."""
     before, after = arrays(model), arrays(other)
-    return {name for name in before.keys() | after.keys()
-            if name not in before or name not in after or not np.array_equal(before[name], after[name])}
+    return {
+        name
+        for name in before.keys() | after.keys()
+        if name not in before or name not in after or not np.array_equal(before[name], after[name])
+    }
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), spread=st.sampled_from([1.0, 30.0, 1000.0]), biases=st.booleans(),
-       dead=st.sets(st.integers(0, 15), max_size=3))
+@given(
+    seed=st.integers(0, 10_000),
+    spread=st.sampled_from([1.0, 30.0, 1000.0]),
+    biases=st.booleans(),
+    dead=st.sets(st.integers(0, 15), max_size=3),
+)
 def test_equalising_keeps_the_function_and_levels_the_channels(
     make_mobilenet: Make, run: Run, statistics: Observe, seed: int, spread: float, biases: bool, dead: set[int]
 ) -> None:
@@ -65,7 +74,10 @@ def test_equalising_keeps_the_function_and_levels_the_channels(
     if max(ratio(before[name]) for name in ("expand.a", "depthwise.a")) > LIMIT:
         return  # channels as good as dead are not brought all the way up
     assert ratio(after["expand.a"]) < 1.001  # read by the depthwise convolution alone: all channels alike
-    activation, weight = after["depthwise.a"].channel_largest, np.abs(arrays(equalised)["project.w"]).max(axis=(0, 2, 3))
+    activation, weight = (
+        after["depthwise.a"].channel_largest,
+        np.abs(arrays(equalised)["project.w"]).max(axis=(0, 2, 3)),
+    )
     alive = activation > 0
     shares = activation[alive] / weight[alive]  # α = ½: activation and weight share a channel's range alike
     np.testing.assert_allclose(shares, shares.mean(), rtol=1e-3)
@@ -84,7 +96,8 @@ def test_equalising_touches_the_convolutions_and_nothing_else(make_mobilenet: Ma
     before = model.SerializeToString(deterministic=True)
     equalised = equalised_from_float(model, statistics(model, IMAGES))
     assert model.SerializeToString(deterministic=True) == before
-    # stem and project write the residual stream, expand and last read it; last's output is averaged, so its bias is safe.
+    # stem and project write the residual stream, expand and last read it; last's output is averaged, so its bias is
+    # safe.
     both = {f"{name}.{part}" for name in ("stem", "expand", "depthwise", "project") for part in "wb"}
     assert changed(model, equalised) == both | {"last.w"}
     assert list(equalised.graph.node) == list(model.graph.node)
@@ -106,11 +119,22 @@ def test_relu6_lets_nothing_pass(make_mobilenet: Make, statistics: Observe) -> N
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=st.integers(0, 10_000), outlier=st.sampled_from([1.0, 50.0, 1000.0]), channels=st.sets(st.integers(0, 15), max_size=4),
-       activation=st.sampled_from(["Gelu", "Relu"]), shared=st.booleans())
+@given(
+    seed=st.integers(0, 10_000),
+    outlier=st.sampled_from([1.0, 50.0, 1000.0]),
+    channels=st.sets(st.integers(0, 15), max_size=4),
+    activation=st.sampled_from(["Gelu", "Relu"]),
+    shared=st.booleans(),
+)
 def test_smoothing_keeps_the_function_and_levels_the_channels(
-    make_transformer: Make, run: Run, statistics: Observe,
-    seed: int, outlier: float, channels: set[int], activation: str, shared: bool,
+    make_transformer: Make,
+    run: Run,
+    statistics: Observe,
+    seed: int,
+    outlier: float,
+    channels: set[int],
+    activation: str,
+    shared: bool,
 ) -> None:
     gains = np.where(np.isin(np.arange(16), list(channels)), outlier, 1)
     model = make_transformer(gains, seed=seed, activation=activation, shared=shared)
@@ -182,33 +206,58 @@ def node(op: str, inputs: Sequence[str], output: str, **attributes: Any) -> onnx
 
 UNSAFE: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
     "a grouped reader": (
-        [node("Conv", ["x", "w", "b"], "a"), node("Conv", ["a", "grouped"], "y", group=4)], {"grouped": W[:, :2]}),
+        [node("Conv", ["x", "w", "b"], "a"), node("Conv", ["a", "grouped"], "y", group=4)],
+        {"grouped": W[:, :2]},
+    ),
     "several kernels per channel": (
         [node("Conv", ["x", "w", "b"], "a"), node("Conv", ["a", "grouped"], "y", group=8)],
-        {"grouped": np.concatenate([W[:, :1], W[:, 1:2]])}),
+        {"grouped": np.concatenate([W[:, :1], W[:, 1:2]])},
+    ),
     "a sum with the graph's input": (
-        [node("Conv", ["x", "w", "b"], "a"), node("Add", ["x", "a"], "s"), node("Conv", ["s", "w2"], "y")], {}),
+        [node("Conv", ["x", "w", "b"], "a"), node("Add", ["x", "a"], "s"), node("Conv", ["s", "w2"], "y")],
+        {},
+    ),
     "a sum with the second output of a node": (
-        [node("Conv", ["x", "w", "b"], "a"), helper.make_node("Split", ["x", "parts"], ["none", "all"], name="split", axis=1),
-         node("Add", ["all", "a"], "s"), node("Conv", ["s", "w2"], "y")], {"parts": np.array([0, 8])}),
+        [
+            node("Conv", ["x", "w", "b"], "a"),
+            helper.make_node("Split", ["x", "parts"], ["none", "all"], name="split", axis=1),
+            node("Add", ["all", "a"], "s"),
+            node("Conv", ["s", "w2"], "y"),
+        ],
+        {"parts": np.array([0, 8])},
+    ),
     "a constant along the width": (
-        [node("Conv", ["x", "w"], "a"), node("Add", ["a", "b"], "s"), node("Conv", ["s", "w2"], "y")], {}),
+        [node("Conv", ["x", "w"], "a"), node("Add", ["a", "b"], "s"), node("Conv", ["s", "w2"], "y")],
+        {},
+    ),
     "one constant for all channels": (
         [node("Conv", ["x", "w"], "a"), node("Add", ["a", "one"], "s"), node("Conv", ["s", "w2"], "y")],
-        {"one": np.array([0.7], np.float32)}),
+        {"one": np.array([0.7], np.float32)},
+    ),
     "a matrix along the width": (
-        [node("Conv", ["x", "w", "b"], "a"), node("MatMul", ["a", "square"], "y")], {"square": W[:, :, 0, 0]}),
+        [node("Conv", ["x", "w", "b"], "a"), node("MatMul", ["a", "square"], "y")],
+        {"square": W[:, :, 0, 0]},
+    ),
     "a linear layer on images": (
         [node("MatMul", ["x", "square"], "a"), node("Relu", ["a"], "r"), node("Conv", ["r", "w2"], "y")],
-        {"square": W[:, :, 0, 0]}),
+        {"square": W[:, :, 0, 0]},
+    ),
     "a bias that is computed": (
-        [node("ReduceMean", ["x", "all_but_channels"], "bias", keepdims=0), node("Conv", ["x", "w", "bias"], "a"),
-         node("Conv", ["a", "w2"], "y")], {"all_but_channels": np.array([0, 2, 3])}),
+        [
+            node("ReduceMean", ["x", "all_but_channels"], "bias", keepdims=0),
+            node("Conv", ["x", "w", "bias"], "a"),
+            node("Conv", ["a", "w2"], "y"),
+        ],
+        {"all_but_channels": np.array([0, 2, 3])},
+    ),
     "a relu that leaks": (
         [node("Conv", ["x", "w", "b"], "a"), node("PRelu", ["a", "slope"], "r"), node("Conv", ["r", "w2"], "y")],
-        {"slope": np.array([0.1], np.float32)}),
+        {"slope": np.array([0.1], np.float32)},
+    ),
     "a product": (
-        [node("Conv", ["x", "w", "b"], "a"), node("Mul", ["a", "a"], "r"), node("Conv", ["r", "w2"], "y")], {}),
+        [node("Conv", ["x", "w", "b"], "a"), node("Mul", ["a", "a"], "r"), node("Conv", ["r", "w2"], "y")],
+        {},
+    ),
 }
 
 
@@ -233,8 +282,11 @@ def run_shape(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> tu
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_linear_layers_of_either_layout(make_graph: Make, run: Run, statistics: Observe, transposed: int) -> None:
     square = W[:, :, 0, 0] if transposed else W[:, :, 0, 0].T.copy()
-    nodes = [node("Gemm", ["x", "w", "b"], "a", transB=transposed), node("Relu", ["a"], "r"),
-             node("Gemm", ["r", "w2", "b"], "y", transB=transposed)]
+    nodes = [
+        node("Gemm", ["x", "w", "b"], "a", transB=transposed),
+        node("Relu", ["a"], "r"),
+        node("Gemm", ["r", "w2", "b"], "y", transB=transposed),
+    ]
     model = make_graph(nodes, {"w": square, "b": B, "w2": square[::-1].copy()}, ["batch", 8], ["batch", 8])
     x = SQUARE[:, :, 0, 0]
     found = statistics(model, x)
@@ -281,7 +333,9 @@ def test_dead_channels_are_left_as_they_are(make_mobilenet: Make, statistics: Ob
     np.testing.assert_allclose(scale, scale[:, :1].repeat(9, axis=1), rtol=1e-5)
 
 
-def test_outlier_channels_break_plain_int8_and_not_the_smoothed_one(make_transformer: Make, run: Run, statistics: Observe) -> None:
+def test_outlier_channels_break_plain_int8_and_not_the_smoothed_one(
+    make_transformer: Make, run: Run, statistics: Observe
+) -> None:
     calm, model = make_transformer(), make_transformer(OUTLIERS)
     exact = run(model, TOKENS)
     np.testing.assert_allclose(run(calm, TOKENS), exact, atol=1e-5)  # an equivalent network
@@ -305,12 +359,17 @@ def test_an_exported_transformer_keeps_its_function(exported_vit: onnx.ModelProt
 
     frames = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
     smoothed = smoothed_from_float(exported_vit, observed_statistics(exported_vit, [{"frames": frames}]))
-    sessions = [onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
-                for m in (exported_vit, smoothed)]
+    sessions = [
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
+        for m in (exported_vit, smoothed)
+    ]
     results = [session.run(None, {"frames": frames})[0] for session in sessions]
     np.testing.assert_allclose(results[1], results[0], rtol=0, atol=1e-5 * np.abs(results[0]).max())
     norms = {n.name for n in exported_vit.graph.node if n.op_type == "LayerNormalization" and "layernorm_" in n.name}
-    scaled = {n.name for n in smoothed.graph.node if n.op_type == "LayerNormalization"
-              and not np.array_equal(arrays(smoothed)[n.input[1]], np.ones(64))}
+    scaled = {
+        n.name
+        for n in smoothed.graph.node
+        if n.op_type == "LayerNormalization" and not np.array_equal(arrays(smoothed)[n.input[1]], np.ones(64))
+    }
     assert len(norms) == 6  # before attention and before the MLP of each layer; the last norm feeds the output
     assert scaled == norms

@@ -27,8 +27,11 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 BITS: tuple[Bits, ...] = (4, 8)
 GROUPS = (32, 64, 128)
 widths = st.sampled_from(BITS)
-groups_of_values = arrays(np.float32, array_shapes(min_dims=3, max_dims=3, max_side=9),
-                          elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False))
+groups_of_values = arrays(
+    np.float32,
+    array_shapes(min_dims=3, max_dims=3, max_side=9),
+    elements=st.floats(-1e3, 1e3, width=32, allow_subnormal=False),
+)
 
 
 def random_weight(depth: int, width: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -49,7 +52,9 @@ def test_the_first_of_two_codes_is_the_low_half_of_a_byte() -> None:
 
 
 @given(groups_of_values, widths)
-def test_what_lies_in_the_range_of_its_codes_is_half_a_step_off_at_most(values: npt.NDArray[np.float32], bits: Bits) -> None:
+def test_what_lies_in_the_range_of_its_codes_is_half_a_step_off_at_most(
+    values: npt.NDArray[np.float32], bits: Bits
+) -> None:
     low, high = np.minimum(values.min(axis=1), 0), np.maximum(values.max(axis=1), 0)
     codes, scales, zero_points = round_range(values, low, high, bits)
     found = (codes.astype(np.float32) - zero_points[:, None]) * scales[:, None]
@@ -82,12 +87,15 @@ def test_a_fitted_range_is_better_in_4_bits_and_zero_points_serve_lopsided_group
     assert error < 0.9 * plain_error
     positive = np.abs(weight) + 1
     found = weight_from_packed(packed_from_weight(positive, WeightGrid(4, group)))
-    assert np.abs(found - positive).max() <= positive.max() / 15  # with the zero in the middle, it would be twice as much
+    assert (
+        np.abs(found - positive).max() <= positive.max() / 15
+    )  # with the zero in the middle, it would be twice as much
 
 
 @pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize(("depth", "group"), [(32, 32), (512, 256), (96, 32), (64, 128), (16, 32), (300, 64), (100, 128),
-                                             (7, 32), (1, 64)])
+@pytest.mark.parametrize(
+    ("depth", "group"), [(32, 32), (512, 256), (96, 32), (64, 128), (16, 32), (300, 64), (100, 128), (7, 32), (1, 64)]
+)
 def test_a_matrix_of_any_depth_is_rounded_group_by_group(bits: Bits, depth: int, group: int) -> None:
     weight, grid = random_weight(depth, 12), WeightGrid(bits, group)
     packed = packed_from_weight(weight, grid)
@@ -97,23 +105,36 @@ def test_a_matrix_of_any_depth_is_rounded_group_by_group(bits: Bits, depth: int,
     assert sum(array.nbytes for array in arrays_) == grid.size_bytes(depth, 12)
     found = weight_from_packed(packed)
     assert found.shape == weight.shape
-    for start in range(0, depth, packed.group):  # zeros that fill up the last group change nothing: they are in every range
-        part = weight[start:start + packed.group]
+    for start in range(
+        0, depth, packed.group
+    ):  # zeros that fill up the last group change nothing: they are in every range
+        part = weight[start : start + packed.group]
         alone = weight_from_packed(packed_from_weight(np.ascontiguousarray(part), WeightGrid(bits, packed.group)))
-        np.testing.assert_allclose(found[start:start + packed.group], alone, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found[start : start + packed.group], alone, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("depth", "groups"), [
-    (8, (16, 16, 16)), (16, (16, 16, 16)), (24, (32, 32, 32)), (32, (32, 32, 32)), (48, (16, 16, 16)), (576, (32, 64, 64)),
-    (11008, (32, 64, 128)), (100, (32, 64, 128)),
-])
+@pytest.mark.parametrize(
+    ("depth", "groups"),
+    [
+        (8, (16, 16, 16)),
+        (16, (16, 16, 16)),
+        (24, (32, 32, 32)),
+        (32, (32, 32, 32)),
+        (48, (16, 16, 16)),
+        (576, (32, 64, 64)),
+        (11008, (32, 64, 128)),
+        (100, (32, 64, 128)),
+    ],
+)
 def test_a_group_divides_the_inputs_where_it_can(depth: int, groups: tuple[int, ...]) -> None:
     assert tuple(WeightGrid(4, group).group_of(depth) for group in GROUPS) == groups
 
 
 @pytest.mark.parametrize(("bits", "group"), [(3, 32), (16, 32), (4, 0), (4, 8), (4, 48), (8, 512), (8, -64)])
 def test_refuses_bits_and_groups_that_the_operator_does_not_take(bits: Any, group: int) -> None:
-    with pytest.raises(SettingsError, match=rf"^weights of {bits} bits in groups of {group}; allowed: 4 or 8 bits, in groups"):
+    with pytest.raises(
+        SettingsError, match=rf"^weights of {bits} bits in groups of {group}; allowed: 4 or 8 bits, in groups"
+    ):
         WeightGrid(bits, group)
 
 
@@ -149,8 +170,10 @@ def test_refuses_weights_that_are_not_finite(value: float) -> None:
 def test_a_large_matrix_in_a_file_is_never_in_memory_whole(tmp_path: Path) -> None:
     weight = random_weight(1024, 3000)
     weight.tofile(tmp_path / "w.bin")
-    for mapped in (np.memmap(tmp_path / "w.bin", np.float32, "r", shape=(1024, 3000)),
-                   np.memmap(tmp_path / "w.bin", np.float32, "r", shape=(3000, 1024)).T):
+    for mapped in (
+        np.memmap(tmp_path / "w.bin", np.float32, "r", shape=(1024, 3000)),
+        np.memmap(tmp_path / "w.bin", np.float32, "r", shape=(3000, 1024)).T,
+    ):
         tracemalloc.start()
         packed = packed_from_weight(mapped, WeightGrid(4, 64))
         _, peak = tracemalloc.get_traced_memory()

@@ -81,8 +81,12 @@ def test_channels_of_tokens_lie_last(attention: onnx.ModelProto) -> None:
 
 def small(*nodes: onnx.NodeProto) -> onnx.ModelProto:
     """``x (N, D)`` through float nodes to ``y``."""
-    graph = helper.make_graph(list(nodes), "graph", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "d"])],
-                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "d"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -120,7 +124,9 @@ def test_names_choose_the_activations(cnn: onnx.ModelProto, names: list[str]) ->
 def test_ranges_are_those_of_the_histograms(cnn: onnx.ModelProto, method: Method, symmetric: bool) -> None:
     found: dict[str, Statistics] = observed_statistics(cnn, [{"x": SAMPLES}])
     ranges = ranges_from_statistics(found, method, symmetric=symmetric)
-    assert ranges == {name: range_from_histogram(one.histogram, method, symmetric=symmetric) for name, one in found.items()}
+    assert ranges == {
+        name: range_from_histogram(one.histogram, method, symmetric=symmetric) for name, one in found.items()
+    }
 
 
 def test_activations_are_inputs_and_what_nodes_make(cnn: onnx.ModelProto) -> None:

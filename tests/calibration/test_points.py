@@ -34,8 +34,7 @@ def point(result: Outcome, blocks: int = 0, seconds: float | None = None, budget
     """A judged point; ``seconds`` as a share of floating point's."""
     admissible, inside = result.standing(budget)
     turns = () if seconds is None else tuple(seconds * (1 + jitter) for jitter in np.linspace(-0.02, 0.02, 15))
-    return Point(tuple(f"b{i}" for i in range(blocks)), result, admissible, inside, turns,
-                 (1.0,) * len(turns))
+    return Point(tuple(f"b{i}" for i in range(blocks)), result, admissible, inside, turns, (1.0,) * len(turns))
 
 
 def test_one_clip_of_sixty_is_no_evidence_against_the_aim() -> None:
@@ -46,8 +45,10 @@ def test_one_clip_of_sixty_is_no_evidence_against_the_aim() -> None:
     assert choose_point([point(result)]) == (point(result), ALL_QUANTIZED)
 
 
-@pytest.mark.parametrize(("kept", "samples", "reaches"), [
-    (6, 6, True), (5, 6, True), (59, 60, True), (57, 60, True), (55, 60, False), (502, 512, True), (490, 512, False)])
+@pytest.mark.parametrize(
+    ("kept", "samples", "reaches"),
+    [(6, 6, True), (5, 6, True), (59, 60, True), (57, 60, True), (55, 60, False), (502, 512, True), (490, 512, False)],
+)
 def test_the_aim_is_missed_beyond_chance_or_not_at_all(kept: int, samples: int, reaches: bool) -> None:
     assert outcome(kept, samples).reaches_aim(BUDGET) is reaches
 
@@ -114,11 +115,18 @@ def test_a_point_becomes_a_row_of_the_page() -> None:
 
 def test_an_outcome_survives_a_journal() -> None:
     assert Outcome.from_json(outcome(50, 60, lost=3, gained=2, confidence_points=1.5).to_json()) == outcome(
-        50, 60, lost=3, gained=2, confidence_points=1.5)
+        50, 60, lost=3, gained=2, confidence_points=1.5
+    )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 6), st.integers(1, 300), st.integers(2, 4), st.sampled_from([0.0, 1.0, 5.0, 10.0]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 6),
+    st.integers(1, 300),
+    st.integers(2, 4),
+    st.sampled_from([0.0, 1.0, 5.0, 10.0]),
+)
 def test_a_larger_set_never_takes_a_slower_point_for_want_of_samples(
     seed: int, count: int, few: int, times: int, max_drop: float
 ) -> None:
@@ -131,9 +139,18 @@ def test_a_larger_set_never_takes_a_slower_point_for_want_of_samples(
     changed = np.where(kept, 0, rng.choice([-1, 0, 1], (count, many), p=[0.6, 0.2, 0.2]))
 
     def chosen(samples: int) -> Point:
-        points = [point(Outcome("".join(np.where(kept[i, :samples], "1", "0")),
-                                ("".join(np.array(["-", "=", "+"])[1 + changed[i, :samples]]),)), i, speeds[i], budget)
-                  for i in range(count)]
+        points = [
+            point(
+                Outcome(
+                    "".join(np.where(kept[i, :samples], "1", "0")),
+                    ("".join(np.array(["-", "=", "+"])[1 + changed[i, :samples]]),),
+                ),
+                i,
+                speeds[i],
+                budget,
+            )
+            for i in range(count)
+        ]
         return choose_point(points)[0]
 
     small, large = chosen(few), chosen(many)
@@ -142,4 +159,6 @@ def test_a_larger_set_never_takes_a_slower_point_for_want_of_samples(
     index = len(small.float_blocks)
     now = Outcome("".join(np.where(kept[index], "1", "0")), ("".join(np.array(["-", "=", "+"])[1 + changed[index]]),))
     others = [Outcome("".join(np.where(kept[i], "1", "0")), ("=" * many,)) for i in range(count)]
-    assert not now.is_within(budget) or (not now.reaches_aim(budget) and any(other.agrees_better(now) for other in others))
+    assert not now.is_within(budget) or (
+        not now.reaches_aim(budget) and any(other.agrees_better(now) for other in others)
+    )

@@ -33,7 +33,9 @@ ENGINES = (OnnxRuntimeRunner, OpenVinoRunner)
 
 @pytest.fixture
 def quantise(statistics: Callable[..., dict[str, Statistics]]) -> Quantise:
-    def quantise(model: onnx.ModelProto, x: np.ndarray, profile: ProfileName, keep_float: Collection[str] = ()) -> onnx.ModelProto:
+    def quantise(
+        model: onnx.ModelProto, x: np.ndarray, profile: ProfileName, keep_float: Collection[str] = ()
+    ) -> onnx.ModelProto:
         ranges = ranges_from_statistics(statistics(model, x), "minmax", symmetric=profile == "tensorrt")
         return quantised_from_float(model, ranges, PROFILES[profile], keep_float=keep_float)
 
@@ -41,7 +43,9 @@ def quantise(statistics: Callable[..., dict[str, Statistics]]) -> Quantise:
 
 
 @pytest.fixture(params=CASES)
-def case(request: pytest.FixtureRequest, make_mobilenet: Make, make_transformer: Make) -> tuple[onnx.ModelProto, np.ndarray]:
+def case(
+    request: pytest.FixtureRequest, make_mobilenet: Make, make_transformer: Make
+) -> tuple[onnx.ModelProto, np.ndarray]:
     if request.param == "transformer":
         return make_transformer(), TOKENS
     return make_mobilenet("Clip" if request.param == "relu6" else "Relu", biases=request.param != "no biases"), IMAGES
@@ -103,7 +107,9 @@ def test_the_graph_is_whole(case: tuple[onnx.ModelProto, np.ndarray], quantise: 
 
 
 @pytest.mark.parametrize("profile", KINDS)
-def test_one_pair_per_tensor(case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise, profile: ProfileName) -> None:
+def test_one_pair_per_tensor(
+    case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise, profile: ProfileName
+) -> None:
     model, x = case
     quantised = quantise(model, x, profile)
     pairs = [n for n in quantised.graph.node if n.op_type == "QuantizeLinear"]
@@ -152,7 +158,9 @@ def test_quantised_graphs_are_refused(make_mobilenet: Make, quantise: Quantise) 
 # The cpu profile
 
 
-def test_cpu_activations_are_u8_and_weights_s8_per_channel(case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise) -> None:
+def test_cpu_activations_are_u8_and_weights_s8_per_channel(
+    case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise
+) -> None:
     model, x = case
     net, source = Net(quantise(model, x, "cpu")), Net(model)
     zero_points = [net.array(n.input[2]) for n in net.nodes if n.op_type == "QuantizeLinear"]
@@ -198,15 +206,26 @@ def optimised(model: onnx.ModelProto, path: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Clip"])
-def test_cpu_graphs_run_in_integer_kernels(make_mobilenet: Make, quantise: Quantise, tmp_path: Path, activation: str) -> None:
+def test_cpu_graphs_run_in_integer_kernels(
+    make_mobilenet: Make, quantise: Quantise, tmp_path: Path, activation: str
+) -> None:
     """The last convolution, too: ONNX Runtime multiplies integers only where the result is read in 8 bits, so the average does."""
     found = optimised(quantise(make_mobilenet(activation), IMAGES, "cpu"), tmp_path / "o.onnx")
-    assert found == {"QuantizeLinear": 2, "QLinearConv": 5, "QLinearAdd": 1, "DequantizeLinear": 1, "ReduceMean": 1, "QGemm": 1}
+    assert found == {
+        "QuantizeLinear": 2,
+        "QLinearConv": 5,
+        "QLinearAdd": 1,
+        "DequantizeLinear": 1,
+        "ReduceMean": 1,
+        "QGemm": 1,
+    }
 
 
 def test_cpu_transformers_run_in_integer_kernels(make_transformer: Make, quantise: Quantise, tmp_path: Path) -> None:
     found = optimised(quantise(make_transformer(), TOKENS, "cpu"), tmp_path / "o.onnx")
-    assert found["MatMulIntegerToFloat"] + found["QLinearMatMul"] == 8  # q, k, v, out, both layers of the MLP, both products
+    assert (
+        found["MatMulIntegerToFloat"] + found["QLinearMatMul"] == 8
+    )  # q, k, v, out, both layers of the MLP, both products
     assert not found.keys() & {"MatMul", "Gemm", "DequantizeLinear"}
     assert found["BiasGelu"] == found["Softmax"] == 1
 
@@ -216,8 +235,10 @@ def test_openvino_multiplies_integers(make_mobilenet: Make, quantise: Quantise, 
 
     onnx.save_model(quantise(make_mobilenet(), IMAGES, "cpu"), str(tmp_path / "int8.onnx"))
     compiled = ov.Core().compile_model(str(tmp_path / "int8.onnx"), "CPU", {"INFERENCE_NUM_THREADS": 1})
-    found = [{key: op.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision")}
-             for op in compiled.get_runtime_model().get_ops()]
+    found = [
+        {key: op.get_rt_info()[key].astype(str) for key in ("layerType", "runtimePrecision")}
+        for op in compiled.get_runtime_model().get_ops()
+    ]
     kernels = [info["runtimePrecision"] for info in found if info["layerType"] in ("Convolution", "FullyConnected")]
     assert len(kernels) == 6
     assert set(kernels) <= {"u8", "i8"}
@@ -252,8 +273,12 @@ def test_tensorrt_fuses_the_sum_into_the_convolution(make_mobilenet: Make, quant
 def test_tensorrt_fuses_one_convolution_per_sum(make_graph: Make, quantise: Quantise) -> None:
     """Two convolutions are added: one takes the sum into its kernel, the other one's result is an input of that."""
     w = np.random.default_rng(5).normal(size=(3, 3, 1, 1)).astype(np.float32)
-    nodes = [helper.make_node("Conv", ["x", "w"], ["a"], name="a"), helper.make_node("Conv", ["x", "w"], ["b"], name="b"),
-             helper.make_node("Add", ["a", "b"], ["s"], name="s"), helper.make_node("Conv", ["s", "w"], ["y"], name="last")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
+        helper.make_node("Conv", ["x", "w"], ["b"], name="b"),
+        helper.make_node("Add", ["a", "b"], ["s"], name="s"),
+        helper.make_node("Conv", ["s", "w"], ["y"], name="last"),
+    ]
     model = make_graph(nodes, {"w": w}, ["batch", 3, 8, 8], ["batch", 3, 8, 8])
     net = Net(quantise(model, IMAGES, "tensorrt"))
     assert len(dequantised_slots(net, node(net.model, "s"))) == 1
@@ -261,8 +286,12 @@ def test_tensorrt_fuses_one_convolution_per_sum(make_graph: Make, quantise: Quan
 
 def test_a_result_with_two_readers_does_not_fuse(make_graph: Make, quantise: Quantise) -> None:
     w = np.random.default_rng(5).normal(size=(3, 3, 1, 1)).astype(np.float32)
-    nodes = [helper.make_node("Conv", ["x", "w"], ["a"], name="a"), helper.make_node("Conv", ["a", "w"], ["b"], name="b"),
-             helper.make_node("Add", ["a", "b"], ["s"], name="s"), helper.make_node("Conv", ["s", "w"], ["y"], name="last")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
+        helper.make_node("Conv", ["a", "w"], ["b"], name="b"),
+        helper.make_node("Add", ["a", "b"], ["s"], name="s"),
+        helper.make_node("Conv", ["s", "w"], ["y"], name="last"),
+    ]
     model = make_graph(nodes, {"w": w}, ["batch", 3, 8, 8], ["batch", 3, 8, 8])
     net = Net(quantise(model, IMAGES, "tensorrt"))
     assert list(node(net.model, "s").input) == ["a_dequantized", "b"]
@@ -284,13 +313,19 @@ def test_norm_softmax_and_gelu_stay_in_float(make_transformer: Make, quantise: Q
 
 
 @pytest.mark.parametrize("profile", KINDS)
-def test_kept_nodes_are_untouched(case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise, profile: ProfileName) -> None:
+def test_kept_nodes_are_untouched(
+    case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise, profile: ProfileName
+) -> None:
     model, x = case
     names = [n.name for n in quantisable_nodes(Net(model))]
     for name in names:
         quantised = quantise(model, x, profile, [name])
         assert node(quantised, name) == node(model, name)
-        assert all(np.array_equal(arrays(quantised)[i], arrays(model)[i]) for i in node(model, name).input if i in arrays(model))
+        assert all(
+            np.array_equal(arrays(quantised)[i], arrays(model)[i])
+            for i in node(model, name).input
+            if i in arrays(model)
+        )
         onnx.checker.check_model(quantised, full_check=True)
     everything = quantise(model, x, profile, names)
     assert everything.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
@@ -335,7 +370,9 @@ def test_scale_and_zero_point(low: float, high: float, cpu: tuple[float, int], t
 
 @pytest.mark.parametrize("profile", KINDS)
 @pytest.mark.parametrize("level", [0.0, 3.0, -3.0, 1e-43])
-def test_constant_activations(make_mobilenet: Make, run: Run, quantise: Quantise, profile: ProfileName, level: float) -> None:
+def test_constant_activations(
+    make_mobilenet: Make, run: Run, quantise: Quantise, profile: ProfileName, level: float
+) -> None:
     model = make_mobilenet()
     x = np.full_like(IMAGES, level)
     exact, result = run(model, x), run(quantise(model, x, profile), x)
@@ -368,8 +405,10 @@ def test_a_bias_too_big_for_its_weights_stays_exact(make_graph: Make, tmp_path: 
     w[1] *= np.linspace(-1, 1, 72).reshape(8, 3, 3)
     unit = 1 / 255 / 127
     bias = np.array([sign * factor * 2**31 * unit, 0.5], np.float32)
-    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv"),
-             helper.make_node("Conv", ["c", "same"], ["y"], name="reader")]
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], name="conv"),
+        helper.make_node("Conv", ["c", "same"], ["y"], name="reader"),
+    ]
     same = np.eye(2, dtype=np.float32).reshape(2, 2, 1, 1)
     model = make_graph(nodes, {"w": w, "b": bias, "same": same}, ["batch", 8, 3, 3], ["batch", 2, 1, 1])
     x = np.linspace(0, 1, 2 * 72, dtype=np.float32).reshape(2, 8, 3, 3)
@@ -394,9 +433,11 @@ def test_a_layer_on_a_constant(make_graph: Make, run: Run, quantise: Quantise) -
     """A learned query times a weight, as exporters may leave it: nothing to quantise there."""
     rng = np.random.default_rng(6)
     weights = {name: rng.normal(size=(16, 16)).astype(np.float32) for name in ("query", "w", "w2")}
-    nodes = [helper.make_node("MatMul", ["query", "w"], ["q"], name="constant"),
-             helper.make_node("MatMul", ["x", "w2"], ["a"], name="a"),
-             helper.make_node("MatMul", ["a", "q"], ["y"], name="product")]
+    nodes = [
+        helper.make_node("MatMul", ["query", "w"], ["q"], name="constant"),
+        helper.make_node("MatMul", ["x", "w2"], ["a"], name="a"),
+        helper.make_node("MatMul", ["a", "q"], ["y"], name="product"),
+    ]
     model = make_graph(nodes, weights, ["batch", 6, 16], ["batch", 6, 16])
     quantised = quantise(model, TOKENS, "cpu")
     assert node(quantised, "constant") == node(model, "constant")
@@ -405,7 +446,9 @@ def test_a_layer_on_a_constant(make_graph: Make, run: Run, quantise: Quantise) -
 
 
 @pytest.mark.parametrize("profile", KINDS)
-def test_shared_weights_get_their_own_scales(make_transformer: Make, run: Run, quantise: Quantise, profile: ProfileName) -> None:
+def test_shared_weights_get_their_own_scales(
+    make_transformer: Make, run: Run, quantise: Quantise, profile: ProfileName
+) -> None:
     model = make_transformer(shared=True)
     quantised = quantise(model, TOKENS, profile)
     exact = run(model, TOKENS)

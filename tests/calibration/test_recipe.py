@@ -68,12 +68,18 @@ def test_every_recipe_has_its_own_name() -> None:
     ("gains", "expected"),
     [
         ({}, Recipe()),
-        ({"migrated": -3, "percentile": -1, "entropy": -2, "mse": -1, "MSE weights": -1, "corrected biases": -1}, Recipe()),
+        (
+            {"migrated": -3, "percentile": -1, "entropy": -2, "mse": -1, "MSE weights": -1, "corrected biases": -1},
+            Recipe(),
+        ),
         ({"migrated": 0.05, "mse": 0.09, "corrected biases": 0.1}, Recipe()),  # not worth it
         ({"migrated": 6}, Recipe(migrated=True)),
         ({"percentile": 1, "entropy": 3, "mse": 2}, Recipe(method="entropy")),
         ({"migrated": -1, "mse": 2, "MSE weights": -0.5, "corrected biases": 1}, Recipe(method="mse", corrected=True)),
-        ({"migrated": 1, "percentile": 1, "MSE weights": 1, "corrected biases": 1}, Recipe(True, "percentile", True, True)),
+        (
+            {"migrated": 1, "percentile": 1, "MSE weights": 1, "corrected biases": 1},
+            Recipe(True, "percentile", True, True),
+        ),
         ({"mse": float("inf")}, Recipe(method="mse")),
         ({"minmax": float("nan")}, Recipe()),
     ],
@@ -86,8 +92,12 @@ def test_trials_come_in_the_order_in_which_they_were_tried() -> None:
     trials = chosen_by({"migrated": 1, "entropy": 1, "corrected biases": -1})
     kept = Recipe(migrated=True, method="entropy")
     assert [trial.recipe for trial in trials] == [
-        Recipe(), Recipe(migrated=True), *(Recipe(True, method) for method in ("percentile", "entropy", "mse")),
-        replace(kept, mse_weights=True), replace(kept, corrected=True)]
+        Recipe(),
+        Recipe(migrated=True),
+        *(Recipe(True, method) for method in ("percentile", "entropy", "mse")),
+        replace(kept, mse_weights=True),
+        replace(kept, corrected=True),
+    ]
     assert [trial.chosen for trial in trials] == [trial.recipe == kept for trial in trials]
     assert [trial.sqnr_db for trial in trials] == [20, 21, 21, 22, 21, 22, 21]
 
@@ -149,7 +159,9 @@ def test_every_recipe_makes_a_graph_that_keeps_what_it_is_told(
 ) -> None:
     model = make_mobilenet(spread=4)
     quantiser = quantiser_of(model, "cpu")
-    before = [observed.model.SerializeToString(deterministic=True) for observed in (quantiser.plain, quantiser.migrated)]
+    before = [
+        observed.model.SerializeToString(deterministic=True) for observed in (quantiser.plain, quantiser.migrated)
+    ]
     quantised = quantiser.quantised(recipe, ["stem/conv", "last/conv"])
     for name in ("stem/conv", "last/conv"):
         it = next(n for n in quantised.graph.node if n.name == name)
@@ -165,7 +177,13 @@ def test_weight_scales_are_by_weight_and_output_channel(make_mobilenet: Make) ->
     model = make_mobilenet()
     plain, best = (weight_scales(model, PROFILES["cpu"], mse=mse) for mse in (False, True))
     assert {name: scale.shape for name, scale in plain.items()} == {
-        "stem.w": (8,), "expand.w": (16,), "depthwise.w": (16,), "project.w": (8,), "last.w": (12,), "head.w": (5,)}
+        "stem.w": (8,),
+        "expand.w": (16,),
+        "depthwise.w": (16,),
+        "project.w": (8,),
+        "last.w": (12,),
+        "head.w": (5,),
+    }
     net = Net(model)
     for name, axis in (("depthwise.w", 0), ("head.w", 0)):
         np.testing.assert_array_equal(plain[name], plain_weight_scales(net.array(name), axis))

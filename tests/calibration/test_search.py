@@ -81,8 +81,10 @@ class Additive:
         self._called("seconds")
         every = [[] if model is None else self._int8(model) for model in models]
         slower = 1 + 1e-6 * 500 * len(self.blocks)
-        return [[slower if model is None else 1 + sum(self.cost[b] for b in self.blocks if b not in int8) / 1e6] * rounds
-                for model, int8 in zip(models, every, strict=True)]
+        return [
+            [slower if model is None else 1 + sum(self.cost[b] for b in self.blocks if b not in int8) / 1e6] * rounds
+            for model, int8 in zip(models, every, strict=True)
+        ]
 
 
 def judge_of(noise: Sequence[int], cost: Sequence[int] | None = None, **settings: Any) -> Additive:
@@ -91,8 +93,14 @@ def judge_of(noise: Sequence[int], cost: Sequence[int] | None = None, **settings
     return Additive(blocks, dict(zip(blocks, noise, strict=True)), dict(zip(blocks, costs, strict=True)), **settings)
 
 
-def search(judge: Additive, allowed_noise: int, *, seconds: float = NEVER, journal: Journal | None = None,
-           on_progress: OnProgress = quiet) -> Search:
+def search(
+    judge: Additive,
+    allowed_noise: int,
+    *,
+    seconds: float = NEVER,
+    journal: Journal | None = None,
+    on_progress: OnProgress = quiet,
+) -> Search:
     budget = Budget((allowed_noise + 0.5) / 10, min_agreement=0, seconds=seconds, is_strict=True)
     return search_precision(named, judge.blocks, judge, budget, journal or Journal(), on_progress)
 
@@ -213,7 +221,11 @@ def test_a_budget_out_of_reach_gives_the_best_point() -> None:
     hopeless = Hopeless(judge.blocks, judge.noise, judge.cost)
     found = search(hopeless, 5)
     assert not found.best.inside and not found.best.admissible
-    assert found.best.outcome.agreement == max(p.outcome.agreement for p in found.points) > found.points[0].outcome.agreement
+    assert (
+        found.best.outcome.agreement
+        == max(p.outcome.agreement for p in found.points)
+        > found.points[0].outcome.agreement
+    )
     assert 0 < len(found.best.float_blocks) < 4
     assert not any(point.inside for point in found.points)
 
@@ -222,7 +234,9 @@ def test_a_point_that_others_refused_is_not_taken_again() -> None:
     judge = judge_of([1, 2, 90, 1])
     first = search(judge, 100)
     assert first.best.float_blocks == ()
-    again = search_precision(named, judge.blocks, judge, Budget(100, 0.9, NEVER, is_strict=True), Journal(), quiet, {()})
+    again = search_precision(
+        named, judge.blocks, judge, Budget(100, 0.9, NEVER, is_strict=True), Journal(), quiet, {()}
+    )
     assert again.best.float_blocks and again.best.inside
     assert not next(point for point in again.points if not point.float_blocks).admissible
 
@@ -296,7 +310,9 @@ def test_progress(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     search(judge_of([40, 30, 50, 20, 60, 10]), 45, on_progress=lambda *step: seen.append(step))
     assert all(0 <= done < total for _, done, total in seen)
-    assert [step for step in seen if step[0] == "measuring each block"] == [("measuring each block", done, 6) for done in range(6)]
+    assert [step for step in seen if step[0] == "measuring each block"] == [
+        ("measuring each block", done, 6) for done in range(6)
+    ]
     tries = [done for what, done, _ in seen if what == "trying mixed precision"]
     assert tries == list(range(len(tries)))
     assert len(tries) > 3
@@ -322,14 +338,18 @@ def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
         wide = 3 if i == 0 else 12
         weights[f"w{i}"] = rng.normal(0, (2 / (9 * wide)) ** 0.5, (12, wide, 3, 3)).astype(np.float32)
         weights[f"b{i}"] = rng.normal(0, 0.1, 12).astype(np.float32)
-        nodes += [helper.make_node("Conv", [source, f"w{i}", f"b{i}"], [f"c{i}"], name=f"net.blocks.{i}/conv", pads=[1] * 4),
-                  helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"net.blocks.{i}/relu")]
+        nodes += [
+            helper.make_node("Conv", [source, f"w{i}", f"b{i}"], [f"c{i}"], name=f"net.blocks.{i}/conv", pads=[1] * 4),
+            helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"net.blocks.{i}/relu"),
+        ]
         source = f"r{i}"
     weights[f"w{BROKEN - 1}"][0] *= 2000
     weights[f"b{BROKEN - 1}"][0] *= 2000
     weights[f"w{BROKEN}"][:, 0] /= 2000
-    nodes += [helper.make_node("ReduceMean", [source, "axes"], ["mean"], name="net.pool/mean", keepdims=0),
-              helper.make_node("Gemm", ["mean", "wh", "bh"], ["y"], name="net.head/gemm")]
+    nodes += [
+        helper.make_node("ReduceMean", [source, "axes"], ["mean"], name="net.pool/mean", keepdims=0),
+        helper.make_node("Gemm", ["mean", "wh", "bh"], ["y"], name="net.head/gemm"),
+    ]
     weights |= {"wh": rng.normal(size=(12, 4)).astype(np.float32), "bh": np.zeros(4, np.float32)}
     tensors = [onnx.numpy_helper.from_array(w, name) for name, w in weights.items()]
     value = helper.make_tensor_value_info
@@ -378,8 +398,14 @@ def test_the_one_outlier_block_of_a_real_network_stays_in_float(
     assert list(blocks) == [*(f"net.blocks.{i}" for i in range(BLOCKS)), "net.head"]
     judge = EngineJudge(chain, tmp_path, INPUTS)
     assert len(set(judge.exact.argmax(axis=1))) == 4
-    found = search_precision(lambda kept: quantiser.quantised(Recipe(), kept), blocks, judge,
-                               Budget(max_drop=5, min_agreement=0.95, seconds=60), Journal(), quiet)
+    found = search_precision(
+        lambda kept: quantiser.quantised(Recipe(), kept),
+        blocks,
+        judge,
+        Budget(max_drop=5, min_agreement=0.95, seconds=60),
+        Journal(),
+        quiet,
+    )
     assert found.points[0].outcome.agreement < 0.8  # plain INT8 breaks
     assert found.best.inside
     assert f"net.blocks.{BROKEN}" in found.best.float_blocks

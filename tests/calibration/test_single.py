@@ -29,7 +29,8 @@ def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodePro
 
 def test_softmax_and_norms_of_a_transformer(make_transformer: Make) -> None:
     assert single(make_transformer()) == dict.fromkeys(
-        ["norm1/norm", "norm2/norm", "norm3/norm", "attention/softmax"], NORMS)
+        ["norm1/norm", "norm2/norm", "norm3/norm", "attention/softmax"], NORMS
+    )
 
 
 def test_the_average_of_a_convolutional_network(make_mobilenet: Make) -> None:
@@ -53,20 +54,41 @@ def test_every_piece_of_a_norm_and_the_residual_sum_not(make_graph: Make) -> Non
         node("Mul", "sum sum", "gated"),
         node("Relu", "gated", "y"),
     ]
-    weights = {"last": np.array([-1]), "epsilon": np.array(1e-12, np.float32), "gain": np.ones(16, np.float32),
-               "bias": np.ones(16, np.float32), "w": np.ones((16, 16), np.float32)}
+    weights = {
+        "last": np.array([-1]),
+        "epsilon": np.array(1e-12, np.float32),
+        "gain": np.ones(16, np.float32),
+        "bias": np.ones(16, np.float32),
+        "w": np.ones((16, 16), np.float32),
+    }
     model = make_graph(nodes, weights, ["batch", 4, 16], ["batch", 4, 16])
-    assert list(single(model)) == ["mean", "centred", "squares", "variance", "positive", "deviation", "normal", "scaled", "normed"]
+    assert list(single(model)) == [
+        "mean",
+        "centred",
+        "squares",
+        "variance",
+        "positive",
+        "deviation",
+        "normal",
+        "scaled",
+        "normed",
+    ]
     assert set(single(model).values()) == {NORMS}
 
 
 def pixels(*nodes: onnx.NodeProto, **weights: Any) -> onnx.ModelProto:
     """A graph ``frames uint8 (batch, 8, 8, 3)`` → ``y``, after a Cast to ``float`` and a transposition to ``image``."""
-    front = [node("Cast", "frames", "float", to=TensorProto.FLOAT), node("Transpose", "float", "image", perm=[0, 3, 1, 2])]
+    front = [
+        node("Cast", "frames", "float", to=TensorProto.FLOAT),
+        node("Transpose", "float", "image", perm=[0, 3, 1, 2]),
+    ]
     graph = helper.make_graph(
-        [*front, *nodes], "graph", [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", 8, 8, 3])],
+        [*front, *nodes],
+        "graph",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", 8, 8, 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(w), name) for name, w in weights.items()])
+        [numpy_helper.from_array(np.asarray(w), name) for name, w in weights.items()],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -79,13 +101,27 @@ def test_the_arithmetic_on_pixels_ends_at_the_first_layer() -> None:
         node("Concat", "shape ones", "target", axis=0),
         node("Expand", "token target", "repeated"),
         node("Add", "tokens repeated", "y"),
-        scale=np.float32(1 / 255), kernel=np.ones((4, 3, 8, 8), np.float32), ones=np.array([1, 1, 1]),
-        token=np.ones((1, 4, 1, 1), np.float32))  # fmt: skip
+        scale=np.float32(1 / 255),
+        kernel=np.ones((4, 3, 8, 8), np.float32),
+        ones=np.array([1, 1, 1]),
+        token=np.ones((1, 4, 1, 1), np.float32),
+    )
     assert single(model) == dict.fromkeys(["float", "image", "scaled"], PIXELS)
 
 
-@pytest.mark.parametrize(("value", "stays"), [(65504, False), (-65504, False), (65536, True), (-3.4e38, True), (-np.inf, False),
-                                              (6e-8, False), (1e-12, True), (0, False)])
+@pytest.mark.parametrize(
+    ("value", "stays"),
+    [
+        (65504, False),
+        (-65504, False),
+        (65536, True),
+        (-3.4e38, True),
+        (-np.inf, False),
+        (6e-8, False),
+        (1e-12, True),
+        (0, False),
+    ],
+)
 def test_constants_that_fp16_does_not_hold(make_graph: Make, value: float, stays: bool) -> None:
     nodes = [node("Add", "x c", "sum"), node("Relu", "sum", "y")]
     model = make_graph(nodes, {"c": np.array(value, np.float32)}, ["b", 4], ["b", 4])
@@ -104,9 +140,11 @@ def test_fp16_holds_fp16(values: Any) -> None:
 
 def test_operators_that_make_floats_of_nothing_keep_their_type(make_graph: Make) -> None:
     """The sizes that Resize takes are float32 by the standard, whatever it resizes."""
-    nodes = [node("ConstantOfShape", "two", "zeros", value=numpy_helper.from_array(np.zeros(1, np.float32))),
-             helper.make_node("Resize", ["x", "", "factors"], ["large"], name="large"),
-             node("Add", "large zeros", "y")]
+    nodes = [
+        node("ConstantOfShape", "two", "zeros", value=numpy_helper.from_array(np.zeros(1, np.float32))),
+        helper.make_node("Resize", ["x", "", "factors"], ["large"], name="large"),
+        node("Add", "large zeros", "y"),
+    ]
     weights = {"two": np.array([2]), "factors": np.array([1, 2], np.float32)}
     model = make_graph(nodes, weights, ["b", 1], ["b", 2])
     assert single(model) == {"zeros": OPERATORS}

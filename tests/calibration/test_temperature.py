@@ -14,7 +14,9 @@ from vidrisk.runtimes.contract.probabilities import expected_calibration_error, 
 
 
 def likelihood_loss(log_temperature: float, logits: np.ndarray, truth: np.ndarray) -> float:
-    return float(-log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)[np.arange(len(truth)), truth].mean())
+    return float(
+        -log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)[np.arange(len(truth)), truth].mean()
+    )
 
 
 def drawn(samples: int, classes: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +24,11 @@ def drawn(samples: int, classes: int, sharpness: float, seed: int) -> tuple[np.n
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(samples, classes)) * 2
     uniform = rng.random((samples, 1))
-    truth = (probabilities_from_logits(logits.astype(np.float32)).cumsum(axis=1) < uniform).sum(axis=1).clip(max=classes - 1)
+    truth = (
+        (probabilities_from_logits(logits.astype(np.float32)).cumsum(axis=1) < uniform)
+        .sum(axis=1)
+        .clip(max=classes - 1)
+    )
     return (logits * sharpness).astype(np.float32), truth.astype(np.int64)
 
 
@@ -34,7 +40,9 @@ def test_equal_to_scipy(samples: int, classes: int, sharpness: float, seed: int)
         assert fitted_temperature(logits, truth) == 1
         return
     ends = np.log([MIN_TEMPERATURE, MAX_TEMPERATURE])
-    theirs = minimize_scalar(likelihood_loss, bounds=ends, args=(logits, truth), method="bounded", options={"xatol": 1e-7})
+    theirs = minimize_scalar(
+        likelihood_loss, bounds=ends, args=(logits, truth), method="bounded", options={"xatol": 1e-7}
+    )
     ours = fitted_temperature(logits, truth)
     assert MIN_TEMPERATURE <= ours <= MAX_TEMPERATURE
     assert likelihood_loss(np.log(ours), logits, truth) <= theirs.fun + 1e-6
@@ -69,11 +77,14 @@ def test_samples_without_finite_logits_say_nothing() -> None:
     assert fitted_temperature(broken, labels) == fitted_temperature(logits, truth)
 
 
-@pytest.mark.parametrize(("samples", "truth"), [
-    (9, [0, 1] * 4 + [0]),  # too few
-    (12, [0] * 12),  # one class
-    (12, [0, 1] * 6),  # all right: no temperature is low enough
-])
+@pytest.mark.parametrize(
+    ("samples", "truth"),
+    [
+        (9, [0, 1] * 4 + [0]),  # too few
+        (12, [0] * 12),  # one class
+        (12, [0, 1] * 6),  # all right: no temperature is low enough
+    ],
+)
 def test_samples_that_cannot_say(samples: int, truth: list[int]) -> None:
     logits = np.eye(2, dtype=np.float32)[np.arange(samples) % 2]
     assert fitted_temperature(logits, np.array(truth)) == 1
@@ -92,7 +103,9 @@ def test_rows_that_say_nothing_are_left_out_of_a_match() -> None:
     logits = np.array([[2, 0], [np.nan, 1], [0, 3]], np.float32)
     wanted = probabilities_from_logits(np.array([[1, 0], [9, 0], [0, 1.5]], np.float32))
     assert matched_temperature(logits, wanted) == pytest.approx(2, rel=1e-3)
-    assert matched_temperature(logits[1:2], wanted[1:2]) == 1 == matched_temperature(np.ones((3, 2), np.float32), wanted)
+    assert (
+        matched_temperature(logits[1:2], wanted[1:2]) == 1 == matched_temperature(np.ones((3, 2), np.float32), wanted)
+    )
 
 
 def several(samples: int, labels: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +144,9 @@ def test_several_labels_are_made_as_sure_as_they_are_right(sharpness: float) -> 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 5), st.floats(0.3, 4), st.floats(0.3, 4), st.integers(0, 2**32 - 1))
-def test_a_common_scale_of_several_labels_is_undone(samples: int, labels: int, scale: float, temperature: float, seed: int) -> None:
+def test_a_common_scale_of_several_labels_is_undone(
+    samples: int, labels: int, scale: float, temperature: float, seed: int
+) -> None:
     logits = np.random.default_rng(seed).normal(size=(samples, labels)).astype(np.float32) * 3
     wanted = probabilities_from_logits(logits, temperature, multi_label=True)
     scaled = (logits * np.float32(scale)).astype(np.float32)

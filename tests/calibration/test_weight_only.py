@@ -31,11 +31,17 @@ def random(*shape: int, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def model_of(nodes: list[onnx.NodeProto], weights: dict[str, npt.NDArray[np.generic]], x: tuple[int | str, ...],
-             y: tuple[int | str, ...], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+def model_of(
+    nodes: list[onnx.NodeProto],
+    weights: dict[str, npt.NDArray[np.generic]],
+    x: tuple[int | str, ...],
+    y: tuple[int | str, ...],
+    kind: int = TensorProto.FLOAT,
+) -> onnx.ModelProto:
     values = [helper.make_tensor_value_info(name, kind, shape) for name, shape in (("x", x), ("y", y))]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:],
-                              [numpy_helper.from_array(values, name) for name, values in weights.items()])
+    graph = helper.make_graph(
+        nodes, "g", values[:1], values[1:], [numpy_helper.from_array(values, name) for name, values in weights.items()]
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -43,8 +49,11 @@ WEIGHTS = {"up": random(DEPTH, MIDDLE), "down": random(WIDTH, MIDDLE, seed=1), "
 
 
 def mlp() -> onnx.ModelProto:
-    nodes = [helper.make_node("MatMul", ["x", "up"], ["h"], name="layers.0/MatMul"), helper.make_node("Relu", ["h"], ["r"]),
-             helper.make_node("Gemm", ["r", "down", "bias"], ["y"], name="layers.1/Gemm", transB=1)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "up"], ["h"], name="layers.0/MatMul"),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "down", "bias"], ["y"], name="layers.1/Gemm", transB=1),
+    ]
     return model_of(nodes, WEIGHTS, ("batch", DEPTH), ("batch", WIDTH))
 
 
@@ -52,8 +61,13 @@ def rounded(weight: Floats, grid: WeightGrid) -> Floats:
     return weight_from_packed(packed_from_weight(weight, grid))
 
 
-def run(model: onnx.ModelProto, x: Floats, path: Path, runtime: str = "onnxruntime",
-        save: Callable[[onnx.ModelProto, Path], None] = save_graph) -> tuple[Floats, str]:
+def run(
+    model: onnx.ModelProto,
+    x: Floats,
+    path: Path,
+    runtime: str = "onnxruntime",
+    save: Callable[[onnx.ModelProto, Path], None] = save_graph,
+) -> tuple[Floats, str]:
     save(model, path)
     value = model.graph.output[0].type.tensor_type.shape.dim
     y = tuple(axis.dim_param or axis.dim_value for axis in value)
@@ -82,7 +96,9 @@ def test_a_packed_graph_computes_what_its_rounded_weights_do(grid: WeightGrid, r
 @pytest.mark.parametrize("depth", [24, 100, 200])
 def test_a_matrix_that_no_group_divides_is_filled_up(depth: int, bits: Bits, runtime: str, tmp_path: Path) -> None:
     weight, x, grid = random(depth, 40), random(4, 7, depth, seed=1), WeightGrid(bits, 64)
-    model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 7, depth), ("batch", 7, 40))
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 7, depth), ("batch", 7, 40)
+    )
     found, _ = run(WeightPacker(model, tmp_path).packed(Packing(grid)), x, tmp_path / "m.onnx", runtime)
     expected = x @ rounded(weight, grid)
     assert np.abs(found - expected).max() < 0.06 * expected.std()
@@ -95,9 +111,18 @@ def test_only_what_the_operator_needs_changes(tmp_path: Path) -> None:
     assert fingerprint(model) == before
     nodes = list(packed.graph.node)
     assert [(node.op_type, node.name) for node in nodes] == [
-        ("MatMulNBits", "layers.0/MatMul"), ("Relu", "Relu_1"), ("MatMulNBits", "layers.1/Gemm"), ("Add", "layers.1/Gemm_bias")]
+        ("MatMulNBits", "layers.0/MatMul"),
+        ("Relu", "Relu_1"),
+        ("MatMulNBits", "layers.1/Gemm"),
+        ("Add", "layers.1/Gemm_bias"),
+    ]
     assert {a.name: a.i for a in nodes[2].attribute} == {
-        "K": MIDDLE, "N": WIDTH, "bits": 4, "block_size": 64, "accuracy_level": 4}
+        "K": MIDDLE,
+        "N": WIDTH,
+        "bits": 4,
+        "block_size": 64,
+        "accuracy_level": 4,
+    }
     assert {opset.domain: opset.version for opset in packed.opset_import} == {"": 20, "com.microsoft": 1}
     assert packed.ir_version == 10
     assert not {tensor.name for tensor in packed.graph.initializer} & {"up", "down"}
@@ -112,14 +137,18 @@ def test_named_nodes_keep_their_weights(tmp_path: Path) -> None:
     found, layers = run(packer.packed(Packing(grid), {"layers.0/MatMul"}), x, tmp_path / "m.onnx")
     assert np.abs(found - expected).max() < 0.06 * expected.std() and layers == "float32 1, int4 1"
     exact, layers = run(packer.packed(Packing(grid), packer.nodes), x, tmp_path / "m.onnx")
-    np.testing.assert_allclose(exact, np.maximum(x @ WEIGHTS["up"], 0) @ WEIGHTS["down"].T + WEIGHTS["bias"], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        exact, np.maximum(x @ WEIGHTS["up"], 0) @ WEIGHTS["down"].T + WEIGHTS["bias"], rtol=1e-3, atol=1e-3
+    )
     assert layers == "float32 2"
 
 
 def test_kinds_of_layers_may_be_wider(tmp_path: Path) -> None:
     names = [f"model.layers.{i}.mlp.{kind}/MatMul" for i in (0, 11) for kind in ("up", "down")]
     tensors = ["x", "a", "b", "c", "y"]
-    nodes = [helper.make_node("MatMul", [tensors[i], f"w{i}"], [tensors[i + 1]], name=name) for i, name in enumerate(names)]
+    nodes = [
+        helper.make_node("MatMul", [tensors[i], f"w{i}"], [tensors[i + 1]], name=name) for i, name in enumerate(names)
+    ]
     weights = {f"w{i}": random(64, 64, seed=i) for i in range(4)}
     packer = WeightPacker(model_of(nodes, weights, ("batch", 64), ("batch", 64)), tmp_path)
     kind = "model.layers.*.mlp.down"
@@ -127,16 +156,22 @@ def test_kinds_of_layers_may_be_wider(tmp_path: Path) -> None:
     packing = Packing(WeightGrid(4, 32), (kind,))
     model = packer.packed(packing, {names[2]})
     widths = [attribute(node, "bits", 32) for node in model.graph.node]
-    assert widths == [4, 8, 32, 8] and packer.size_bytes(packing, {names[2]}) == sum(map(size_bytes, model.graph.initializer))
-    assert (str(packing), str(Packing(packing.grid))) == (f"int4 weights in groups of 32, int8 in {kind}",
-                                                          "int4 weights in groups of 32")
+    assert widths == [4, 8, 32, 8] and packer.size_bytes(packing, {names[2]}) == sum(
+        map(size_bytes, model.graph.initializer)
+    )
+    assert (str(packing), str(Packing(packing.grid))) == (
+        f"int4 weights in groups of 32, int8 in {kind}",
+        "int4 weights in groups of 32",
+    )
 
 
 def test_a_weight_of_several_nodes_is_packed_once_and_stays_for_those_that_keep_it(tmp_path: Path) -> None:
     square = random(128, 128)
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
-             helper.make_node("MatMul", ["a", "w"], ["b"], name="second"),
-             helper.make_node("Gemm", ["b", "w"], ["y"], name="tied", transB=1)]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
+        helper.make_node("MatMul", ["a", "w"], ["b"], name="second"),
+        helper.make_node("Gemm", ["b", "w"], ["y"], name="tied", transB=1),
+    ]
     packer = WeightPacker(model_of(nodes, {"w": square}, ("batch", 128), ("batch", 128)), tmp_path)
     grid = WeightGrid(8, 32)
     for kept in ((), ("second",), ("first", "second"), ("first", "second", "tied")):
@@ -158,13 +193,17 @@ def test_kinds_that_end_alike_are_told_apart() -> None:
 
 def test_a_weight_that_others_read_stays_and_counts(tmp_path: Path) -> None:
     """An embedding is tied to a product, a matrix is added as well, one is an output, and one is read by nobody."""
-    nodes = [helper.make_node("Gather", ["tied", "ids"], ["x0"], name="embedding"), helper.make_node("Add", ["x", "x0"], ["x1"]),
-             helper.make_node("MatMul", ["x1", "tied"], ["a"], name="head"),
-             helper.make_node("Gemm", ["a", "added", "added"], ["b"], name="added"),
-             helper.make_node("MatMul", ["b", "shown"], ["c"], name="shown"),
-             helper.make_node("MatMul", ["c", "gone"], ["y"], name="gone")]
-    weights: dict[str, npt.NDArray[np.generic]] = {name: random(64, 64, seed=i) for i, name in enumerate(
-        ("tied", "added", "shown", "gone", "unread"))}
+    nodes = [
+        helper.make_node("Gather", ["tied", "ids"], ["x0"], name="embedding"),
+        helper.make_node("Add", ["x", "x0"], ["x1"]),
+        helper.make_node("MatMul", ["x1", "tied"], ["a"], name="head"),
+        helper.make_node("Gemm", ["a", "added", "added"], ["b"], name="added"),
+        helper.make_node("MatMul", ["b", "shown"], ["c"], name="shown"),
+        helper.make_node("MatMul", ["c", "gone"], ["y"], name="gone"),
+    ]
+    weights: dict[str, npt.NDArray[np.generic]] = {
+        name: random(64, 64, seed=i) for i, name in enumerate(("tied", "added", "shown", "gone", "unread"))
+    }
     model = model_of(nodes, {**weights, "ids": np.arange(64)}, (64, 64), (64, 64))
     model.graph.output.append(helper.make_tensor_value_info("shown", TensorProto.FLOAT, (64, 64)))
     packer = WeightPacker(model, tmp_path)
@@ -177,37 +216,59 @@ def test_a_weight_that_others_read_stays_and_counts(tmp_path: Path) -> None:
 
 
 def test_an_unnamed_product_is_not_taken_for_the_node_of_its_number(tmp_path: Path) -> None:
-    nodes = [helper.make_node("MatMul", ["x", "up"], ["a"]), helper.make_node("Relu", ["a"], ["b"], name="MatMul_2"),
-             helper.make_node("MatMul", ["b", "w"], ["y"])]
-    packer = WeightPacker(model_of(nodes, {"up": random(64, 64), "w": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path)
+    nodes = [
+        helper.make_node("MatMul", ["x", "up"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"], name="MatMul_2"),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+    ]
+    packer = WeightPacker(
+        model_of(nodes, {"up": random(64, 64), "w": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path
+    )
     packed = packer.packed(Packing(WeightGrid(4, 32)))
     assert [node.op_type for node in packed.graph.node] == ["MatMulNBits", "Relu", "MatMulNBits"]
 
 
 def test_products_of_one_name_are_told_apart(tmp_path: Path) -> None:
-    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"], name="mm"), helper.make_node("MatMul", ["h", "b"], ["y"], name="mm")]
-    packer = WeightPacker(model_of(nodes, {"a": random(64, 64), "b": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path)
-    assert [node.op_type for node in packer.packed(Packing(WeightGrid(4, 32)), {"mm_1"}).graph.node] == ["MatMulNBits", "MatMul"]
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], name="mm"),
+        helper.make_node("MatMul", ["h", "b"], ["y"], name="mm"),
+    ]
+    packer = WeightPacker(
+        model_of(nodes, {"a": random(64, 64), "b": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path
+    )
+    assert [node.op_type for node in packer.packed(Packing(WeightGrid(4, 32)), {"mm_1"}).graph.node] == [
+        "MatMulNBits",
+        "MatMul",
+    ]
 
 
 def test_a_number_in_the_name_of_a_layer_is_part_of_its_kind(tmp_path: Path) -> None:
-    nodes = [helper.make_node("MatMul", ["x", "a"], ["h"], name="layers.3.mlp.fc1/MatMul"),
-             helper.make_node("MatMul", ["h", "b"], ["y"], name="layers.3.mlp.fc2/MatMul")]
-    packer = WeightPacker(model_of(nodes, {"a": random(64, 64), "b": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path)
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"], name="layers.3.mlp.fc1/MatMul"),
+        helper.make_node("MatMul", ["h", "b"], ["y"], name="layers.3.mlp.fc2/MatMul"),
+    ]
+    packer = WeightPacker(
+        model_of(nodes, {"a": random(64, 64), "b": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path
+    )
     packed = packer.packed(Packing(WeightGrid(4, 32), ("layers.*.mlp.fc2",)))
     assert [attribute(node, "bits", 0) for node in packed.graph.node] == [4, 8]
 
 
-@pytest.mark.parametrize(("node", "weight", "shape"), [
-    (helper.make_node("MatMul", ["x", "w"], ["y"]), random(2, 64, 64), (2, 3, 64)),  # a matrix per row of the batch
-    (helper.make_node("MatMul", ["w", "x"], ["y"]), random(64, 64), (64, 64)),  # from the other side
-    (helper.make_node("MatMul", ["x", "w"], ["y"]), random(64, 64), (64,)),  # a vector
-    (helper.make_node("MatMul", ["x", "x"], ["y"]), random(64, 64), (64, 64)),  # of activations
-    (helper.make_node("Gemm", ["x", "w"], ["y"], transA=1), random(64, 64), (64, 64)),
-    (helper.make_node("Gemm", ["x", "w"], ["y"], alpha=0.5), random(64, 64), (64, 64)),
-    (helper.make_node("Conv", ["x", "w"], ["y"]), random(8, 64, 1, 1), (1, 64, 8, 8)),
-])
-def test_other_products_are_left_alone(node: onnx.NodeProto, weight: Floats, shape: tuple[int, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("node", "weight", "shape"),
+    [
+        (helper.make_node("MatMul", ["x", "w"], ["y"]), random(2, 64, 64), (2, 3, 64)),  # a matrix per row of the batch
+        (helper.make_node("MatMul", ["w", "x"], ["y"]), random(64, 64), (64, 64)),  # from the other side
+        (helper.make_node("MatMul", ["x", "w"], ["y"]), random(64, 64), (64,)),  # a vector
+        (helper.make_node("MatMul", ["x", "x"], ["y"]), random(64, 64), (64, 64)),  # of activations
+        (helper.make_node("Gemm", ["x", "w"], ["y"], transA=1), random(64, 64), (64, 64)),
+        (helper.make_node("Gemm", ["x", "w"], ["y"], alpha=0.5), random(64, 64), (64, 64)),
+        (helper.make_node("Conv", ["x", "w"], ["y"]), random(8, 64, 1, 1), (1, 64, 8, 8)),
+    ],
+)
+def test_other_products_are_left_alone(
+    node: onnx.NodeProto, weight: Floats, shape: tuple[int, ...], tmp_path: Path
+) -> None:
     model = model_of([node], {"w": weight}, shape, ("a",))
     assert packable_nodes(Net(model)) == []
     packed = WeightPacker(model, tmp_path).packed(Packing(WeightGrid(4, 32)))
@@ -215,8 +276,13 @@ def test_other_products_are_left_alone(node: onnx.NodeProto, weight: Floats, sha
 
 
 def test_weights_in_fp16_are_left_alone() -> None:
-    model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": random(64, 64).astype(np.float16)}, ("batch", 64),
-                     ("batch", 64), TensorProto.FLOAT16)
+    model = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"w": random(64, 64).astype(np.float16)},
+        ("batch", 64),
+        ("batch", 64),
+        TensorProto.FLOAT16,
+    )
     assert packable_nodes(Net(model)) == []
 
 
@@ -224,18 +290,26 @@ def test_refuses_a_graph_that_is_packed_already_and_weights_that_are_not_finite(
     packed = WeightPacker(mlp(), tmp_path).packed(Packing(WeightGrid(4, 32)))
     with pytest.raises(DataError, match="quantised already"):
         WeightPacker(packed, tmp_path)
-    broken = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.full((64, 64), np.inf, np.float32)}, ("batch", 64),
-                      ("batch", 64))
+    broken = model_of(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        {"w": np.full((64, 64), np.inf, np.float32)},
+        ("batch", 64),
+        ("batch", 64),
+    )
     with pytest.raises(DataError, match="weight w holds values that are not finite"):
         WeightPacker(broken, tmp_path).packed(Packing(WeightGrid(4, 32)))
 
 
 def test_weights_go_from_file_to_file_one_after_the_other(tmp_path: Path) -> None:
     side, count = 768, 8
-    nodes = [helper.make_node("MatMul", ["x" if i == 0 else f"h{i}", f"w{i}"], ["y" if i == count - 1 else f"h{i + 1}"])
-             for i in range(count)]
-    save_graph(model_of(nodes, {f"w{i}": random(side, side, seed=i) for i in range(count)}, ("batch", side), ("batch", side)),
-               tmp_path / "float.onnx")
+    nodes = [
+        helper.make_node("MatMul", ["x" if i == 0 else f"h{i}", f"w{i}"], ["y" if i == count - 1 else f"h{i + 1}"])
+        for i in range(count)
+    ]
+    save_graph(
+        model_of(nodes, {f"w{i}": random(side, side, seed=i) for i in range(count)}, ("batch", side), ("batch", side)),
+        tmp_path / "float.onnx",
+    )
     model = load_graph(tmp_path / "float.onnx", tmp_path / "weights")
     packer = WeightPacker(model, tmp_path / "weights")
     tracemalloc.start()
@@ -277,8 +351,9 @@ def test_a_graph_too_large_for_one_file_becomes_one_that_fits(tmp_path: Path, mo
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("bits", BITS)
-def test_runtimes_read_packed_weights_that_lie_in_files(bits: Bits, runtime: str, tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runtimes_read_packed_weights_that_lie_in_files(
+    bits: Bits, runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those of a graph that outgrows one file, and those that the trials of a search share."""
     grid, x = WeightGrid(bits, 64), random(5, 512, seed=3)
     weight = random(512, 256)

@@ -31,8 +31,10 @@ Run = Callable[..., np.ndarray]
 Observe = Callable[..., dict[str, Statistics]]
 
 WEIGHTS = arrays_of.arrays(
-    np.float32, arrays_of.array_shapes(min_dims=2, max_dims=4, max_side=6),
-    elements=st.floats(-100, 100, width=32) | st.sampled_from([0.0, 1e-40, -1e-30, 1e-20, 1e-10, 1000.0]))
+    np.float32,
+    arrays_of.array_shapes(min_dims=2, max_dims=4, max_side=6),
+    elements=st.floats(-100, 100, width=32) | st.sampled_from([0.0, 1e-40, -1e-30, 1e-20, 1e-10, 1000.0]),
+)
 
 
 def squared_error(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
@@ -124,7 +126,11 @@ def built(make_graph: Make, name: str) -> tuple[onnx.ModelProto, np.ndarray, int
 def coarse_scales(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Eight times coarser than need be, so that rounding matters."""
     net = Net(model)
-    return {n.input[1]: plain_weight_scales(net.array(n.input[1]), net.output_axis(n)) * 8 for n in net.nodes if net.is_weighted(n)}
+    return {
+        n.input[1]: plain_weight_scales(net.array(n.input[1]), net.output_axis(n)) * 8
+        for n in net.nodes
+        if net.is_weighted(n)
+    }
 
 
 def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -157,7 +163,9 @@ def test_the_float_graph_shifts_by_exactly_the_mean_rounding_error(
     assert np.abs(error).max() > 0.05
     np.testing.assert_allclose(channel_means(shift, axis), -error, atol=1e-4)
     flat = np.moveaxis(shift, axis, -1).reshape(-1, len(error))
-    np.testing.assert_allclose(flat, np.broadcast_to(flat[0], flat.shape), atol=1e-4)  # the same for every input: it is a bias
+    np.testing.assert_allclose(
+        flat, np.broadcast_to(flat[0], flat.shape), atol=1e-4
+    )  # the same for every input: it is a bias
     np.testing.assert_array_equal(arrays(corrected)["w"], arrays(model)["w"])
 
 
@@ -191,8 +199,10 @@ def test_a_whole_network_comes_closer(make_mobilenet: Make, run: Run, statistics
     x = np.random.default_rng(5).normal(0.5, 1, (64, 3, 8, 8)).astype(np.float32)
     found, scales = statistics(model, x), coarse_scales(model)
     exact = run(model, x)
-    plain, corrected = (np.abs((run(with_rounded_weights(m, scales), x) - exact).mean(axis=0)).max()
-                        for m in (model, bias_corrected(model, found, scales)))
+    plain, corrected = (
+        np.abs((run(with_rounded_weights(m, scales), x) - exact).mean(axis=0)).max()
+        for m in (model, bias_corrected(model, found, scales))
+    )
     assert corrected < 0.75 * plain
 
 
@@ -200,7 +210,9 @@ def test_a_shared_bias_is_corrected_for_one_layer_alone(make_transformer: Make, 
     model = make_transformer(shared=True)
     x = np.random.default_rng(6).normal(0.5, 1, (16, 6, 16)).astype(np.float32)
     corrected = bias_corrected(model, statistics(model, x), coarse_scales(model), ["k/matmul"])
-    biases = {n.name: arrays(corrected)[n.input[1]] for n in corrected.graph.node if n.name in ("q/add", "k/add", "v/add")}
+    biases = {
+        n.name: arrays(corrected)[n.input[1]] for n in corrected.graph.node if n.name in ("q/add", "k/add", "v/add")
+    }
     np.testing.assert_array_equal(biases["k/add"], arrays(model)["q.b"])
     np.testing.assert_array_equal(biases["q/add"], biases["v/add"])  # same weight, same input
     assert np.abs(biases["q/add"] - biases["k/add"]).max() > 1e-3
@@ -211,8 +223,18 @@ UNKNOWN: dict[str, tuple[list[onnx.NodeProto], tuple[int, ...], tuple[int, ...],
     "no sum": ([layer("MatMul", "x", "w")], (8, 6), TOKENS, (5, 6)),
     "along a line": ([layer("Conv", "x", "w", "b")], (6, 8, 1), (8, 8), (6, 8)),
     "in space": ([layer("Conv", "x", "w", "b")], (6, 8, 1, 1, 1), (8, 2, 4, 8), (6, 2, 4, 8)),
-    "last axis of images": ([layer("MatMul", "x", "w", output="m"), layer("Add", "m", "b")], (8, 6), (3, 4, 8), (3, 4, 6)),
-    "a stack of matrices": ([layer("MatMul", "x", "w", output="m"), layer("Add", "m", "b")], (3, 8, 8), (3, 5, 8), (3, 5, 8)),
+    "last axis of images": (
+        [layer("MatMul", "x", "w", output="m"), layer("Add", "m", "b")],
+        (8, 6),
+        (3, 4, 8),
+        (3, 4, 6),
+    ),
+    "a stack of matrices": (
+        [layer("MatMul", "x", "w", output="m"), layer("Add", "m", "b")],
+        (3, 8, 8),
+        (3, 5, 8),
+        (3, 5, 8),
+    ),
 }
 
 

@@ -29,7 +29,10 @@ def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, in
     @functools.cache
     def make(kind: Any, frames: int) -> Exported:
         torch.manual_seed(0)
-        targets = (Target(name="defect", labels=("crack", "ok")), Target(name="level", labels=("1", "2", "3"), ordered=True))
+        targets = (
+            Target(name="defect", labels=("crack", "ok")),
+            Target(name="level", labels=("1", "2", "3"), ordered=True),
+        )
         contract = Contract(task="risk", pixel=PixelSpec(8, 8), time=TimeSpec(frames), targets=targets)
         head = Head(kind, width=24, frames=frames, targets=targets, hidden=16, dropout=0.2)
         head.standardise_by([torch.randn(50, 24) * 3 + 1])
@@ -52,8 +55,8 @@ def untrained_no_more(head: Head) -> None:
 class SmallEncoder(nn.Module):
     """Four convolutions and the average: exports in a second.
 
-    ``outlier`` scales one channel in front of the last convolution up, and that convolution's weights for it down: the same
-    function in floating point, but in 8 bits that channel drowns all others.
+    ``outlier`` scales one channel in front of the last convolution up, and that convolution's weights for it down: the
+    same function in floating point, but in 8 bits that channel drowns all others.
     """
 
     def __init__(self, outlier: float) -> None:

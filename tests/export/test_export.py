@@ -121,7 +121,9 @@ def test_a_verified_bundle_comes_out(full: Any) -> None:
     assert {hop.runtime for hop in report.hops} == {"torch", "onnxruntime", "openvino"}
     assert all(hop.passed for hop in report.hops)
     assert all(hop.largest_logit_difference <= 1e-3 for hop in report.hops if hop.variant in ("merged", "fp32"))
-    assert json.loads((bundle.root / "gate.json").read_text(encoding="utf-8")) == json.loads(json.dumps(report.to_dict()))
+    assert json.loads((bundle.root / "gate.json").read_text(encoding="utf-8")) == json.loads(
+        json.dumps(report.to_dict())
+    )
     assert "24 samples are few" in report.note
     assert {(lap.variant, lap.runtime) for lap in report.laps} == {
         (variant, runtime) for variant in bundle.passed for runtime in ("onnxruntime", "openvino")
@@ -196,12 +198,18 @@ def test_every_variant_has_thresholds_for_the_coverage_asked_for(small: Any, cli
         variant, fit = bundle.manifest.variants[name], report.coverage[name]["action"]
         (group,) = fit.groups
         assert (variant.coverage, variant.threshold, variant.label_threshold, variant.no_threshold) == (
-            0.8, {"action": group.threshold}, {}, {})
+            0.8,
+            {"action": group.threshold},
+            {},
+            {},
+        )
         assert fit.samples == 24 and fit.interval is not None and 0.5 < fit.interval[0] < 0.8 < fit.interval[1] < 1
         encoder, head = (open_runner(bundle, g, runtime="onnxruntime", variant=name) for g in ("encoder", "head"))
         flat = validation.frames.reshape(-1, *validation.frames.shape[2:])
         features = encoder.infer({"frames": flat})["features"].reshape(*validation.frames.shape[:2], -1)
-        scores = probabilities_from_logits(head.infer({"features": features})["action_logits"], variant.temperature["action"])
+        scores = probabilities_from_logits(
+            head.infer({"features": features})["action_logits"], variant.temperature["action"]
+        )
         covered = scores[np.arange(24), wrong] >= group.threshold
         assert covered.sum() in (20, 21)  # ⌈25 · 0.8⌉ of 24; engines round differently
     page = (out / "gate.html").read_text(encoding="utf-8")
@@ -210,9 +218,13 @@ def test_every_variant_has_thresholds_for_the_coverage_asked_for(small: Any, cli
     assert gate["coverage"] == 0.8 and gate["groups"][0]["labels"] == ["run", "sit", "fall"]
 
 
-@pytest.mark.parametrize(("samples", "one_class", "reason"), [
-    (5, False, "5 validation samples, and a coverage of 90 % needs 10 at least"),
-    (24, True, "all 24 validation samples are of one class")])
+@pytest.mark.parametrize(
+    ("samples", "one_class", "reason"),
+    [
+        (5, False, "5 validation samples, and a coverage of 90 % needs 10 at least"),
+        (24, True, "all 24 validation samples are of one class"),
+    ],
+)
 def test_too_few_samples_ship_without_a_threshold_and_with_the_reason(
     make_trained: Make, small_encoder: Make, out: Path, samples: int, one_class: bool, reason: str
 ) -> None:
@@ -245,7 +257,9 @@ def test_a_second_export_measures_nothing_again(small: Any, clips: Make, out: Pa
     for name in ("a", "b"):
         steps.append([])
         frames = Frames(clips(16, 1, 32)[:, 0])
-        export_bundle(trained, out.with_name(name), validation, frames, options, lambda what, *_: steps[-1].append(what))
+        export_bundle(
+            trained, out.with_name(name), validation, frames, options, lambda what, *_: steps[-1].append(what)
+        )
     assert "observing activations" in steps[0] and "observing activations" not in steps[1]
     first, second = (out.with_name(name) / "gate.json" for name in ("a", "b"))
     same = ("search", "recipe", "points", "calibration")
@@ -305,12 +319,16 @@ def test_int8_that_is_not_faster_is_left_out_and_floating_point_ships(
     assert left_out.reason in (out / "gate.json").read_text(encoding="utf-8")
 
 
-def test_strictness_refuses_int8_that_is_not_faster(small: Any, clips: Make, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strictness_refuses_int8_that_is_not_faster(
+    small: Any, clips: Make, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     not_faster(monkeypatch)
     trained, validation = small
     frames = Frames(clips(16, 1, 32)[:, 0])
     options = ExportOptions(int8=True, max_drop=50, max_confidence_drop=100, strict=True)
-    with pytest.raises(GateRefused, match=r"refused speed, no bundle was written: .* is not faster than floating point"):
+    with pytest.raises(
+        GateRefused, match=r"refused speed, no bundle was written: .* is not faster than floating point"
+    ):
         export_bundle(trained, out, validation, frames, options)
     assert not out.exists()
     # Insisted on, it ships, and the bundle says so.
@@ -337,15 +355,23 @@ def test_a_point_that_the_judging_samples_refuse_gives_way_to_a_safer_one(
     assert report.selection is not None
     assert (report.selection.choosing, report.selection.judging, report.selection.is_separate) == (80, 160, True)
     assert bundle.passed == ("fp32", "mixed") and report.selection.set_aside == (
-        "0 blocks in floating point: top-1 falls by 9.00 points")
+        "0 blocks in floating point: top-1 falls by 9.00 points"
+    )
     assert [point["refused"] for point in report.points if not point["float_blocks"]] == ["top-1 falls by 9.00 points"]
     assert set(report.temperature) == {"fp32", "mixed"}
-    assert bundle.manifest.variants["mixed"].gate["samples"] == 160 and bundle.manifest.variants["fp32"].gate["samples"] == 240
+    assert (
+        bundle.manifest.variants["mixed"].gate["samples"] == 160
+        and bundle.manifest.variants["fp32"].gate["samples"] == 240
+    )
     page = (out / "gate.html").read_text(encoding="utf-8")
     assert "Refused first, by the samples that judge: 0 blocks in floating point: top-1 falls by 9.00 points." in page
     assert "of 160 flipped" in page
-    assert all(flip.index not in separate_samples(validation).choosing for hop in report.hops for flip in hop.flips
-               if hop.variant == "mixed")
+    assert all(
+        flip.index not in separate_samples(validation).choosing
+        for hop in report.hops
+        for flip in hop.flips
+        if hop.variant == "mixed"
+    )
 
 
 def test_out_that_exists_is_left_alone(small: Any, out: Path) -> None:
@@ -415,17 +441,24 @@ def test_for_a_gpu_there_is_fp16_and_what_int8_leaves_is_fp16(for_gpu: Any) -> N
     bundle, report, _ = for_gpu
     assert bundle.passed == ("fp32", "fp16", "int8")
     assert bundle.manifest.variants["fp16"].files == {"encoder": "encoder.fp16.onnx", "head": "head.fp32.onnx"}
-    for variant, made in (("fp32", {onnx.TensorProto.FLOAT}), ("fp16", {onnx.TensorProto.FLOAT16}),
-                          ("int8", {onnx.TensorProto.FLOAT16})):
+    for variant, made in (
+        ("fp32", {onnx.TensorProto.FLOAT}),
+        ("fp16", {onnx.TensorProto.FLOAT16}),
+        ("int8", {onnx.TensorProto.FLOAT16}),
+    ):
         assert types_made(bundle.path("encoder", variant), "Conv") == made
     assert types_made(bundle.path("encoder", "int8"), "QuantizeLinear") == {onnx.TensorProto.INT8}
     rounded = "onnxruntime, rounded to fp16"
     judged = [(hop.name, hop.runtime) for hop in report.hops if hop.variant in ("fp16", "int8")]
-    assert judged == [(name, runtime) for name, runtimes in (
-        ("onnx fp32 → fp16", (*EXACT_FOR_GPU, rounded)),
-        ("onnx fp32 → int8", EXACT_FOR_GPU),
-        ("onnx fp32 → int8, rest in fp16", (*EXACT_FOR_GPU, rounded)),
-    ) for runtime in runtimes]
+    assert judged == [
+        (name, runtime)
+        for name, runtimes in (
+            ("onnx fp32 → fp16", (*EXACT_FOR_GPU, rounded)),
+            ("onnx fp32 → int8", EXACT_FOR_GPU),
+            ("onnx fp32 → int8, rest in fp16", (*EXACT_FOR_GPU, rounded)),
+        )
+        for runtime in runtimes
+    ]
     assert all(hop.worst_cosine >= 0.999 for hop in report.hops if hop.variant == "fp16")
     assert set(bundle.manifest.variants["fp16"].temperature) == {"action"}
     assert report.half["frames"] == 16 and report.half["cosine"] >= 0.999
@@ -448,7 +481,11 @@ def test_one_bundle_holds_int8_for_processors_and_for_tensorrt(
     assert bundle.passed == ("fp32", "fp16", "int8", "int8-tensorrt")
     variants = bundle.manifest.variants
     assert {name: variant.engines for name, variant in variants.items()} == {
-        "fp32": "any", "fp16": "any", "int8": "processor", "int8-tensorrt": "tensorrt"}
+        "fp32": "any",
+        "fp16": "any",
+        "int8": "processor",
+        "int8-tensorrt": "tensorrt",
+    }
     assert {variant.files["head"] for variant in variants.values()} == {"head.fp32.onnx"}  # shared
     assert variants["int8-tensorrt"].precision == {"encoder": "int8", "head": "fp32"}
     # Kernels of processors take activations around any zero point, TensorRT around zero.
@@ -458,8 +495,12 @@ def test_one_bundle_holds_int8_for_processors_and_for_tensorrt(
     assert {speed.variant for speed in report.speeds} == {"int8"}  # speed is judged where the bundle runs
     assert report.calibration["profile-tensorrt"] == "tensorrt" and report.calibration["profile"] in ("cpu", "cpu7")
     assert [library.split()[0] for library in report.parsed_by] == list(installed_kinds())
-    built = build_engines(bundle, BuildOptions(compute_capabilities=("8.6", "8.9")), kind="tensorrt-rtx",
-                          store=EngineStore(out.parent / "engines"))
+    built = build_engines(
+        bundle,
+        BuildOptions(compute_capabilities=("8.6", "8.9")),
+        kind="tensorrt-rtx",
+        store=EngineStore(out.parent / "engines"),
+    )
     assert {name for report in built for name in report.variants} == {"fp32", "fp16", "int8-tensorrt"}
     assert "for processors and NVIDIA GPUs" in (out / "gate.html").read_text(encoding="utf-8")
 
@@ -488,10 +529,18 @@ def test_every_variant_for_a_gpu_answers_as_fp32_does(for_gpu: Any) -> None:
 
 def test_fp16_alone_is_checked_on_the_validation_frames(small: Any, out: Path) -> None:
     trained, validation = small
-    bundle, report = export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="jetson", only="fp16"))
+    bundle, report = export_bundle(
+        trained, out, validation, None, ExportOptions(fp16=True, target="jetson", only="fp16")
+    )
     assert bundle.passed == ("fp16",)
     assert {path.name for path in bundle.root.iterdir()} == {
-        "bundle.json", "gate.json", "gate.html", "golden.zip", "encoder.fp16.onnx", "head.fp32.onnx"}  # fmt: skip
+        "bundle.json",
+        "gate.json",
+        "gate.html",
+        "golden.zip",
+        "encoder.fp16.onnx",
+        "head.fp32.onnx",
+    }
     assert report.half["frames"] == CHECK_FRAMES < 24 * 3
     assert bundle.manifest.stage("encoder").macs == 12 * (3 * 9 * 16**2 + 12 * 9 * (8**2 + 4**2 + 2**2))
 
@@ -502,7 +551,9 @@ def test_fp16_that_turns_features_is_refused(small: Any, out: Path, monkeypatch:
     trained, validation = small
     monkeypatch.setattr("vidrisk.export.quantize.half.MIN_COSINE", 1.01)
     for allow_drop in (False, True):
-        with pytest.raises(GateRefused, match=r"→ fp16 .*: the features of stage encoder turn: cosine 1\.0000, at least 1\.01"):
+        with pytest.raises(
+            GateRefused, match=r"→ fp16 .*: the features of stage encoder turn: cosine 1\.0000, at least 1\.01"
+        ):
             export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu", allow_drop=allow_drop))
 
 
@@ -526,8 +577,14 @@ def test_a_graph_that_tensorrt_refuses_stops_the_export(small: Any, out: Path, m
     trained, validation = small
 
     def refused(paths: Any, on_progress: Any) -> Parsed:
-        return Parsed(("tensorrt 10.3.0",), {path: "tensorrt 10.3.0: Det det_7 of module layers.3: not supported" for path in paths
-                                             if "fp16" in path.name})
+        return Parsed(
+            ("tensorrt 10.3.0",),
+            {
+                path: "tensorrt 10.3.0: Det det_7 of module layers.3: not supported"
+                for path in paths
+                if "fp16" in path.name
+            },
+        )
 
     monkeypatch.setattr("vidrisk.export.quantize.half.parsed_graphs", refused)
     said = r"refused encoder\.fp16\.onnx, no bundle was written: .*Det det_7 of module layers\.3"
@@ -535,11 +592,15 @@ def test_a_graph_that_tensorrt_refuses_stops_the_export(small: Any, out: Path, m
         export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
     assert caught.value.report.verdicts[-1].variant == "fp16"
     assert not out.exists()
-    bundle, report = export_bundle(trained, out, validation, None, ExportOptions())  # for a processor nobody asks TensorRT
+    bundle, report = export_bundle(
+        trained, out, validation, None, ExportOptions()
+    )  # for a processor nobody asks TensorRT
     assert report.parsed_by == () and bundle.passed == ("fp32",)
 
 
-def test_where_a_gpu_is_every_variant_is_judged_on_its_engine(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_gpu_is_every_variant_is_judged_on_its_engine(
+    small: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """There is none here: ONNX Runtime stands for the engines, and nothing is built."""
     trained, validation = small
     built: list[str] = []
@@ -555,7 +616,8 @@ def test_where_a_gpu_is_every_variant_is_judged_on_its_engine(small: Any, out: P
     _, report = export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
     assert built == ["tensorrt-rtx encoder.fp16.onnx", "tensorrt-rtx head.fp32.onnx"]
     assert [(hop.name, hop.runtime) for hop in report.hops if hop.runtime == "tensorrt-rtx"] == [
-        ("onnx fp32 → fp16 engine", "tensorrt-rtx")]  # that of fp32 could not be built here, which says nothing against it
+        ("onnx fp32 → fp16 engine", "tensorrt-rtx")
+    ]  # that of fp32 could not be built here, which says nothing against it
 
 
 @pytest.mark.slow
@@ -611,13 +673,23 @@ def test_a_gpu_is_not_asked_about_a_bundle_for_processors(
     assert len(bundle.passed) == 2 and {lap.runtime for lap in report.laps} == {"onnxruntime", "openvino"}
 
 
-@pytest.mark.parametrize(("error", "refused"), [
-    (RuntimeFailure("the engine of encoder.fp16.onnx has the tensors frames: uint8[batch, 1, 1, 3]"), True),
-    (OutOfMemory("out of GPU memory"), False),
-])
-def test_an_engine_that_does_not_load_is_refused(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeFailure,
-                                                 refused: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (RuntimeFailure("the engine of encoder.fp16.onnx has the tensors frames: uint8[batch, 1, 1, 3]"), True),
+        (OutOfMemory("out of GPU memory"), False),
+    ],
+)
+def test_an_engine_that_does_not_load_is_refused(
+    small: Any,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: RuntimeFailure,
+    refused: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Built, and then not what it should be: that is no reason to ship what nobody has judged."""
+
     def opened(*_: object, **__: object) -> None:
         raise error
 
@@ -630,7 +702,9 @@ def test_an_engine_that_does_not_load_is_refused(small: Any, out: Path, monkeypa
         assert export_bundle(trained, out, validation, None, options)[0].passed == ("fp32", "fp16")
         assert "fp32 is not judged on tensorrt-rtx: out of GPU memory" in caplog.text
         return
-    with pytest.raises(GateRefused, match=r"engine \(tensorrt-rtx\), no bundle was .*: its engine was built and does not work: "):
+    with pytest.raises(
+        GateRefused, match=r"engine \(tensorrt-rtx\), no bundle was .*: its engine was built and does not work: "
+    ):
         export_bundle(trained, out, validation, None, options)
     assert not out.exists()
 
@@ -648,10 +722,14 @@ def test_options_that_make_no_sense() -> None:
         ExportOptions(strict=True)
     with pytest.raises(SettingsError, match="strict about the speed of INT8, for target 'jetson'"):
         ExportOptions(strict=True, int8=True, target="jetson")
-    for unseen, options in (("int8", {"int8": True, "only": "fp32"}),
-                            ("int8", {"int8": True, "fp16": True, "only": "fp16", "target": "gpu"}),
-                            ("fp16", {"fp16": True, "only": "fp32", "target": "gpu"})):
-        with pytest.raises(SettingsError, match=f"{unseen} is to be made, and only .* shipped; fix: leave one of the two out"):
+    for unseen, options in (
+        ("int8", {"int8": True, "only": "fp32"}),
+        ("int8", {"int8": True, "fp16": True, "only": "fp16", "target": "gpu"}),
+        ("fp16", {"fp16": True, "only": "fp32", "target": "gpu"}),
+    ):
+        with pytest.raises(
+            SettingsError, match=f"{unseen} is to be made, and only .* shipped; fix: leave one of the two out"
+        ):
             ExportOptions(**options)  # type: ignore[arg-type]
     assert not ExportOptions(int8=True, fp16=True, only="int8", target="gpu").makes_fp16
     for wrong in ({"max_drop": float("nan")}, {"max_drop": -1.0}, {"search_s": -1.0}, {"int8": True, "qat_steps": -1}):

@@ -160,7 +160,9 @@ def test_a_stale_engine(
 
     class StaleRunner(OpenVinoRunner):
         def __init__(self, path: Path, *rest: Any, **options: Any) -> None:
-            super().__init__(last_week.path("encoder", "fp32") if path.name.startswith("encoder") else path, *rest, **options)
+            super().__init__(
+                last_week.path("encoder", "fp32") if path.name.startswith("encoder") else path, *rest, **options
+            )
 
     monkeypatch.setitem(BUNDLE_RUNTIMES, "openvino", StaleRunner)
     assert "the gate refused merged → onnx fp32 (openvino)" in refusal(*small, tmp_path)

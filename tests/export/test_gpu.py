@@ -1,6 +1,6 @@
 """Engines on a real GPU: they compute what torch computes, however many frames come, with CUDA graphs and without.
 
-    VIDRISK_REQUIRE_GPU=1 python -m pytest -m gpu
+VIDRISK_REQUIRE_GPU=1 python -m pytest -m gpu
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ from vidrisk.runtimes.tensorrt.runner import TensorRtRunner
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.usefixtures("real_gpu", "own_engines"),
-    pytest.mark.skipif(not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_GPU") != "1", reason="no TensorRT is installed"),
+    pytest.mark.skipif(
+        not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_GPU") != "1", reason="no TensorRT is installed"
+    ),
 ]
 
 KINDS = installed_kinds() or ("tensorrt",)  # without one the tests say so
@@ -73,9 +75,11 @@ def own_engines(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def exported(
-    adapted_encoder: Callable[[str], Any], make_trained: Callable[..., Any], clips: Callable[..., Any],
+    adapted_encoder: Callable[[str], Any],
+    make_trained: Callable[..., Any],
+    clips: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str], tuple[Trained, Bundle]]:  # fmt: skip
+) -> Callable[[str], tuple[Trained, Bundle]]:
     """Family → what was trained, and its bundle with fp32, fp16 and a quantised variant."""
     folder = tmp_path_factory.mktemp("gpu-bundles")
 
@@ -111,7 +115,9 @@ def opened(bundle: Bundle, kind: Kind, *, cuda_graphs: bool = True) -> TensorRtR
     """The encoder in fp16."""
     ensured_engines(bundle, kind, ["fp16"])
     tensors = bundle.manifest.stage("encoder")
-    return TensorRtRunner(bundle.path("encoder", "fp16"), tensors.inputs, tensors.outputs, kind=kind, cuda_graphs=cuda_graphs)
+    return TensorRtRunner(
+        bundle.path("encoder", "fp16"), tensors.inputs, tensors.outputs, kind=kind, cuda_graphs=cuda_graphs
+    )
 
 
 def processor_features(bundle: Bundle, variant: Any, frames: Array) -> Array:
@@ -144,12 +150,15 @@ def test_cuda_graphs_change_nothing(vit: Bundle, frames: Array, kind: Kind) -> N
         for count in (1, 8, 64, 65, 150, 8, 1, 0):
             expected = plain.infer({"frames": frames[:count]})["features"]
             for _ in range(4):
-                np.testing.assert_allclose(recorded.infer({"frames": frames[:count]})["features"], expected, rtol=1e-3, atol=1e-3)
+                np.testing.assert_allclose(
+                    recorded.infer({"frames": frames[:count]})["features"], expected, rtol=1e-3, atol=1e-3
+                )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_fewer_frames_than_an_engine_takes(vit: Bundle, frames: Array, kind: Kind, tmp_path: Path,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_fewer_frames_than_an_engine_takes(
+    vit: Bundle, frames: Array, kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path))
     build_engines(vit, BuildOptions(Batches(4, 8, 16)), kind=kind, variants=["fp16"])
     expected = processor_features(vit, "fp32", frames)

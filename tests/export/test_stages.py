@@ -31,8 +31,12 @@ from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, file_runtimes
 
 SIDE, FRAMES, SAMPLES = 32, 4, 24
-CONTRACT = Contract(task="action", pixel=PixelSpec(SIDE, SIDE), time=TimeSpec(FRAMES),
-                    targets=(Target(name="action", labels=("run", "sit", "fall")),))
+CONTRACT = Contract(
+    task="action",
+    pixel=PixelSpec(SIDE, SIDE),
+    time=TimeSpec(FRAMES),
+    targets=(Target(name="action", labels=("run", "sit", "fall")),),
+)
 PROMPT = np.linspace(-1, 1, 16, dtype=np.float32)
 Frames = npt.NDArray[np.uint8]
 
@@ -56,7 +60,9 @@ class Pair(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(32, 16, 3, padding=1), *(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))])
+        self.layers = nn.ModuleList(
+            [nn.Conv2d(32, 16, 3, padding=1), *(nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))]
+        )
 
     def forward(self, maps: Tensor, prompt: Tensor) -> Tensor:
         x = maps.flatten(1, 2)
@@ -77,13 +83,26 @@ class Answer(nn.Module):
 
 
 STAGES = (
-    Stage(name="look", per="frame", inputs=(TensorSpec(PIXELS, "uint8", (BATCH, SIDE, SIDE, 3)),),
-          outputs=(TensorSpec("maps", "float32", (BATCH, 16, 8, 8)),)),
-    Stage(name="pair", per="group", group=2, constants=("prompt",),
-          inputs=(TensorSpec("maps", "float32", (BATCH, 2, 16, 8, 8)), TensorSpec("prompt", "float32", (16,))),
-          outputs=(TensorSpec("features", "float32", (BATCH, 16)),)),
-    Stage(name="answer", per="window", inputs=(TensorSpec("features", "float32", (BATCH, FRAMES // 2, 16)),),
-          outputs=CONTRACT.answers()),
+    Stage(
+        name="look",
+        per="frame",
+        inputs=(TensorSpec(PIXELS, "uint8", (BATCH, SIDE, SIDE, 3)),),
+        outputs=(TensorSpec("maps", "float32", (BATCH, 16, 8, 8)),),
+    ),
+    Stage(
+        name="pair",
+        per="group",
+        group=2,
+        constants=("prompt",),
+        inputs=(TensorSpec("maps", "float32", (BATCH, 2, 16, 8, 8)), TensorSpec("prompt", "float32", (16,))),
+        outputs=(TensorSpec("features", "float32", (BATCH, 16)),),
+    ),
+    Stage(
+        name="answer",
+        per="window",
+        inputs=(TensorSpec("features", "float32", (BATCH, FRAMES // 2, 16)),),
+        outputs=CONTRACT.answers(),
+    ),
 )
 
 
@@ -127,11 +146,17 @@ def toy(clips: Callable[..., Any]) -> tuple[Trained, Validation, list[Any]]:
         scale = 2 / logits.std(dim=0)
         answer.bias.copy_((answer.bias - logits.mean(dim=0)) * scale)
         answer.weight.mul_(scale[:, None])
-    stages = tuple(TrainedStage(stage, module, {"prompt": PROMPT} if stage.constants else {})
-                   for stage, module in zip(STAGES, modules, strict=True))
+    stages = tuple(
+        TrainedStage(stage, module, {"prompt": PROMPT} if stage.constants else {})
+        for stage, module in zip(STAGES, modules, strict=True)
+    )
     truth = answers_of(modules, frames).argmax(1).astype(np.int64)
     assert len(set(truth)) == 3
-    return Trained(stages, CONTRACT), Validation(frames, {"action": truth}, [f"clip {i}" for i in range(SAMPLES)]), modules
+    return (
+        Trained(stages, CONTRACT),
+        Validation(frames, {"action": truth}, [f"clip {i}" for i in range(SAMPLES)]),
+        modules,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +164,9 @@ def made(toy: Any, clips: Callable[..., Any], tmp_path_factory: pytest.TempPathF
     """For a GPU: the middle stage in INT8, the first one in FP16, the last one in float32."""
     trained, validation, _ = toy
     folder = tmp_path_factory.mktemp("toy")
-    options = ExportOptions(int8=True, fp16=True, target="gpu", max_drop=50, max_confidence_drop=50, quantize=frozenset({"pair"}))
+    options = ExportOptions(
+        int8=True, fp16=True, target="gpu", max_drop=50, max_confidence_drop=50, quantize=frozenset({"pair"})
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDRISK_CACHE", str(folder / "cache"))
         return export_bundle(trained, folder / "b", validation, Windows(clips(20, FRAMES, SIDE, seed=9)), options)
@@ -153,7 +180,10 @@ def test_three_stages_in_three_precisions_become_a_bundle(made: Any) -> None:
     assert macs == {"look": 64 * 16 * 3 * 16 + 64 * 16 * 16 * 9, "pair": 64 * 16 * (32 + 3 * 16) * 9, "answer": 32 * 3}
     name = bundle.passed[-1]
     precision = bundle.manifest.variants[name].precision
-    assert (precision["look"], precision["answer"]) == ("fp16", "fp32") and precision["pair"] == name in ("int8", "mixed")
+    assert (precision["look"], precision["answer"]) == ("fp16", "fp32") and precision["pair"] == name in (
+        "int8",
+        "mixed",
+    )
     assert bundle.manifest.variants["fp16"].precision == {"look": "fp16", "pair": "fp16", "answer": "fp32"}
     assert {node.op_type for node in onnx.load(str(bundle.path("pair", name))).graph.node} >= {"QuantizeLinear"}
     assert not {node.op_type for node in onnx.load(str(bundle.path("look", name))).graph.node} & {"QuantizeLinear"}
@@ -167,7 +197,9 @@ def test_three_stages_in_three_precisions_become_a_bundle(made: Any) -> None:
     assert sum(stage["share"] for stage in gate["stages"]) == pytest.approx(1)
     assert gate["precision"][name] == precision
     assert any(library.startswith("tensorrt-rtx") for library in report.parsed_by)
-    assert "look per frame, pair per group of 2, answer per window" in (bundle.root / "gate.html").read_text(encoding="utf-8")
+    assert "look per frame, pair per group of 2, answer per window" in (bundle.root / "gate.html").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize("runtime", file_runtimes())
@@ -179,9 +211,17 @@ def test_every_runtime_computes_what_torch_does(made: Any, toy: Any, clips: Call
         for variant, tolerance in (("fp32", 1e-3), (bundle.passed[-1], 1.0)):  # of logits whose deviation is 2
             with ExitStack() as stack:
                 constants = bundle.constants()
-                runners = [stack.enter_context(BUNDLE_RUNTIMES[runtime](
-                    bundle.path(stage.name, variant), stage.inputs, stage.outputs,
-                    constants={name: constants[name] for name in stage.constants})) for stage in bundle.stages]
+                runners = [
+                    stack.enter_context(
+                        BUNDLE_RUNTIMES[runtime](
+                            bundle.path(stage.name, variant),
+                            stage.inputs,
+                            stage.outputs,
+                            constants={name: constants[name] for name in stage.constants},
+                        )
+                    )
+                    for stage in bundle.stages
+                ]
                 found = chained(bundle.stages, runners, FRAMES).infer({PIXELS: windows})["action_logits"]
             assert np.abs(found - expected).max() < tolerance, (runtime, variant, count)
 
@@ -193,14 +233,20 @@ def test_stages_that_are_onnx_files_are_exported_like_modules(toy: Any, tmp_path
         path = tmp_path / f"{each.stage.name}-of-somebody.onnx"
         export_onnx(each.source, each.inputs(2), each.stage.inputs, each.stage.outputs, path)
         as_files.append(replace(each, source=path))
-    bundle, report = export_bundle(replace(trained, stages=tuple(as_files)), tmp_path / "b", validation, None, ExportOptions())
+    bundle, report = export_bundle(
+        replace(trained, stages=tuple(as_files)), tmp_path / "b", validation, None, ExportOptions()
+    )
     assert [hop.name for hop in report.hops] == ["merged → onnx fp32"] * 2  # nothing to merge
     assert bundle.manifest.variants["fp32"].files == {name: f"{name}.fp32.onnx" for name in ("look", "pair", "answer")}
     with pytest.raises(SettingsError, match=r"an ExportedProgram of stage 'look', which comes from an ONNX file"):
-        export_bundle(replace(trained, stages=tuple(as_files)), tmp_path / "c", validation, None, ExportOptions(also=("torch",)))
+        export_bundle(
+            replace(trained, stages=tuple(as_files)), tmp_path / "c", validation, None, ExportOptions(also=("torch",))
+        )
 
 
-def test_a_later_stage_is_calibrated_on_what_the_float_stages_make(toy: Any, clips: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_later_stage_is_calibrated_on_what_the_float_stages_make(
+    toy: Any, clips: Callable[..., Any], tmp_path: Path
+) -> None:
     trained, _, modules = toy
     files = {}
     for each in trained.stages:
@@ -219,7 +265,9 @@ def test_a_later_stage_is_calibrated_on_what_the_float_stages_make(toy: Any, cli
     assert features.shape == (5, 2, 16)
     assert len({tuple(stage.digest) for stage in (look, pair, answer)}) == 3
     short = replace(pair, samples=Windows(clips(5, FRAMES, 16)))
-    with pytest.raises(DataError, match=r"a calibration window is uint8 \(4, 16, 16, 3\); allowed: uint8 \(4, 32, 32, 3\)"):
+    with pytest.raises(
+        DataError, match=r"a calibration window is uint8 \(4, 16, 16, 3\); allowed: uint8 \(4, 32, 32, 3\)"
+    ):
         next(short.batches())
 
 
@@ -240,11 +288,15 @@ def test_constants_that_are_missing_or_do_not_fit(toy: Any) -> None:
         replace(pair, constants={"prompt": PROMPT.astype(np.float64)})
 
 
-@pytest.mark.parametrize(("work", "expected"), [
-    ({"look": 1000, "pair": 10, "answer": 5}, ("look",)),  # 4000, 20 and 5 of a window's work
-    ({"look": 1000, "pair": 2000, "answer": 30}, ("look", "pair")),
-    ({"look": 10, "pair": 10, "answer": 100_000}, ("answer",)),
-    ({"look": 0, "pair": 0, "answer": 0}, ("look",))])
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        ({"look": 1000, "pair": 10, "answer": 5}, ("look",)),  # 4000, 20 and 5 of a window's work
+        ({"look": 1000, "pair": 2000, "answer": 30}, ("look", "pair")),
+        ({"look": 10, "pair": 10, "answer": 100_000}, ("answer",)),
+        ({"look": 0, "pair": 0, "answer": 0}, ("look",)),
+    ],
+)
 def test_stages_that_do_nearly_all_the_work(work: dict[str, int], expected: tuple[str, ...]) -> None:
     assert weighty_stages(STAGES, work, FRAMES) == expected
 
@@ -255,33 +307,55 @@ def with_packed_answer(trained: Trained) -> Trained:
 
 @pytest.mark.slow(minutes=1)
 def test_packed_weights_are_for_processors_and_fp16_is_in_their_place_on_a_gpu(
-        toy: Any, clips: Callable[..., Any], tmp_path: Path) -> None:
+    toy: Any, clips: Callable[..., Any], tmp_path: Path
+) -> None:
     trained, validation, _ = toy
-    options = ExportOptions(int8=True, target="any", max_drop=50, max_confidence_drop=50, allow_drop=True, search_s=5,
-                            quantize=frozenset(("pair", "answer")))
+    options = ExportOptions(
+        int8=True,
+        target="any",
+        max_drop=50,
+        max_confidence_drop=50,
+        allow_drop=True,
+        search_s=5,
+        quantize=frozenset(("pair", "answer")),
+    )
     calibration = Windows(clips(20, FRAMES, SIDE, seed=9))
     bundle, report = export_bundle(with_packed_answer(trained), tmp_path / "b", validation, calibration, options)
     variants = bundle.manifest.variants
-    of_processors, of_tensorrt = (next(name for name, each in variants.items() if each.engines == engines)
-                                  for engines in ("processor", "tensorrt"))
+    of_processors, of_tensorrt = (
+        next(name for name, each in variants.items() if each.engines == engines)
+        for engines in ("processor", "tensorrt")
+    )
     assert of_processors == "mixed" or variants[of_processors].precision["answer"] == "int8-weight-only"
     assert variants[of_processors].precision["answer"] in ("int4", "int8-weight-only")
     assert variants[of_tensorrt].precision["answer"] == "fp16"
     assert of_tensorrt.removesuffix("-tensorrt") == variants[of_tensorrt].precision["pair"]
-    kinds = {name: {node.op_type for node in onnx.load(str(bundle.path("answer", name))).graph.node}
-             for name in (of_processors, of_tensorrt)}
+    kinds = {
+        name: {node.op_type for node in onnx.load(str(bundle.path("answer", name))).graph.node}
+        for name in (of_processors, of_tensorrt)
+    }
     assert "MatMulNBits" in kinds[of_processors] and not kinds[of_tensorrt] & {"MatMulNBits", "QuantizeLinear"}
-    assert report.calibration["answer for TensorRT"] == "not quantised: packed weights are for processors, and FP16 is for GPUs"
+    assert (
+        report.calibration["answer for TensorRT"]
+        == "not quantised: packed weights are for processors, and FP16 is for GPUs"
+    )
     assert report.calibration["answer: recipe"].startswith("int") and report.calibration["pair: recipe"]
-    assert report.calibration["frames"] == 80 and {report.calibration["profile"], report.calibration["profile-tensorrt"]} == {
-        plans_of("cpu")[0].profile.name, "tensorrt"}
+    assert report.calibration["frames"] == 80 and {
+        report.calibration["profile"],
+        report.calibration["profile-tensorrt"],
+    } == {plans_of("cpu")[0].profile.name, "tensorrt"}
 
 
 @pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize(("only", "allow_drop"), [(None, False), ("int8", False), ("int8", True)])
 def test_packed_weights_that_are_slower_ship_beside_floating_point(
-        toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, only: Any,
-        allow_drop: bool) -> None:
+    toy: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    only: Any,
+    allow_drop: bool,
+) -> None:
     """Whoever asked for INT8 alone gets it with what runs faster, not in its place."""
     from vidrisk.export.gate import keeper
     from vidrisk.export.gate.report import Speed
@@ -291,12 +365,21 @@ def test_packed_weights_that_are_slower_ship_beside_floating_point(
     def slow(*arguments: Any) -> Any:
         laps, speeds = real(*arguments)
         laps = [replace(lap, bytes=lap.bytes // 4) if lap.variant != "fp32" else lap for lap in laps]
-        return laps, [Speed(speed.variant, speed.runtime, speed.float_runtime, 0.8, 0.7, 0.9, speed.turns) for speed in speeds]
+        return laps, [
+            Speed(speed.variant, speed.runtime, speed.float_runtime, 0.8, 0.7, 0.9, speed.turns) for speed in speeds
+        ]
 
     monkeypatch.setattr(keeper, "race", slow)
     trained, validation, _ = toy
-    options = ExportOptions(int8=True, max_drop=50, max_confidence_drop=50, search_s=5, quantize=frozenset({"answer"}), only=only,
-                            allow_drop=allow_drop)
+    options = ExportOptions(
+        int8=True,
+        max_drop=50,
+        max_confidence_drop=50,
+        search_s=5,
+        quantize=frozenset({"answer"}),
+        only=only,
+        allow_drop=allow_drop,
+    )
     with caplog.at_level("WARNING"):
         bundle, _ = export_bundle(with_packed_answer(trained), tmp_path / "b", validation, None, options)
     assert len(bundle.passed) == 2 and "fp32" in bundle.passed
@@ -307,8 +390,9 @@ def test_packed_weights_that_are_slower_ship_beside_floating_point(
 def test_packed_weights_need_no_calibration_samples(toy: Any, tmp_path: Path) -> None:
     trained, validation, _ = toy
     packed = with_packed_answer(trained)
-    options = ExportOptions(int8=True, max_drop=50, max_confidence_drop=50, allow_drop=True, search_s=5,
-                            quantize=frozenset({"answer"}))
+    options = ExportOptions(
+        int8=True, max_drop=50, max_confidence_drop=50, allow_drop=True, search_s=5, quantize=frozenset({"answer"})
+    )
     bundle, report = export_bundle(packed, tmp_path / "b", validation, None, options)
     name = bundle.passed[-1]
     assert bundle.manifest.variants[name].precision["answer"] in ("int4", "int8-weight-only")
@@ -322,19 +406,35 @@ def test_packed_weights_need_no_calibration_samples(toy: Any, tmp_path: Path) ->
 def test_a_model_of_packed_weights_alone_is_fp16_on_a_gpu(toy: Any, tmp_path: Path) -> None:
     trained, validation, _ = toy
     black = Windows(np.zeros((20, FRAMES, SIDE, SIDE, 3), np.uint8))  # they calibrate nothing
-    options = ExportOptions(int8=True, target="gpu", max_drop=50, max_confidence_drop=50, quantize=frozenset({"answer"}))
+    options = ExportOptions(
+        int8=True, target="gpu", max_drop=50, max_confidence_drop=50, quantize=frozenset({"answer"})
+    )
     bundle, report = export_bundle(with_packed_answer(trained), tmp_path / "b", validation, black, options)
     assert bundle.passed == ("fp32", "fp16") and bundle.manifest.variants["fp16"].precision["answer"] == "fp16"
     left_out = next(verdict for verdict in report.verdicts if not verdict.shipped)
-    assert (left_out.variant, left_out.reason) == ("int8", "not quantised: packed weights are for processors, and FP16 is for GPUs")
+    assert (left_out.variant, left_out.reason) == (
+        "int8",
+        "not quantised: packed weights are for processors, and FP16 is for GPUs",
+    )
     assert "int8 was left out:" in (bundle.root / "gate.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("target", ["gpu", "any"])
-def test_int8_alone_is_refused_where_packed_weights_leave_nothing_for_tensorrt(toy: Any, tmp_path: Path, target: Any) -> None:
+def test_int8_alone_is_refused_where_packed_weights_leave_nothing_for_tensorrt(
+    toy: Any, tmp_path: Path, target: Any
+) -> None:
     trained, validation, _ = toy
-    options = ExportOptions(int8=True, target=target, only="int8", max_drop=50, max_confidence_drop=50, search_s=1,
-                            quantize=frozenset({"answer"}))
-    with pytest.raises(SettingsError, match=f"int8 alone for the target {target}, .*packed: TensorRT .*; allowed: .* target cpu"):
+    options = ExportOptions(
+        int8=True,
+        target=target,
+        only="int8",
+        max_drop=50,
+        max_confidence_drop=50,
+        search_s=1,
+        quantize=frozenset({"answer"}),
+    )
+    with pytest.raises(
+        SettingsError, match=f"int8 alone for the target {target}, .*packed: TensorRT .*; allowed: .* target cpu"
+    ):
         export_bundle(with_packed_answer(trained), tmp_path / "c", validation, None, options)
     assert not list(tmp_path.iterdir())

@@ -36,8 +36,10 @@ LAYERS = ("Conv", "MatMul", "Gemm")
 Make = Callable[..., Any]
 Frames = npt.NDArray[np.uint8]
 
-needs_tensorrt = pytest.mark.skipif(not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
-                                    reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'")
+needs_tensorrt = pytest.mark.skipif(
+    not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'",
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def case(exported_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathF
         model, frames = onnx.load(str(exported.path)), exported.seen(clips, 8, seed=5)
         if precision == "int8":
             statistics = observed_statistics(model, [{"frames": frames}], names=quantised_tensors(Net(model)))
-            model = quantised_from_float(model, ranges_from_statistics(statistics, "minmax", symmetric=True), PROFILES["tensorrt"])
+            model = quantised_from_float(
+                model, ranges_from_statistics(statistics, "minmax", symmetric=True), PROFILES["tensorrt"]
+            )
         paths = [folder / f"{family}.{precision}.{kind}.onnx" for kind in ("single", "half", "rounded")]
         for path, graph in zip(paths, (model, half_from_float(model), rounded_from_float(model)), strict=True):
             save_graph(graph, path)
@@ -74,7 +78,11 @@ def case(exported_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathF
     return make
 
 
-both = [pytest.mark.slow, pytest.mark.parametrize("family", FAMILIES), pytest.mark.parametrize("precision", ["fp16", "int8"])]
+both = [
+    pytest.mark.slow,
+    pytest.mark.parametrize("family", FAMILIES),
+    pytest.mark.parametrize("precision", ["fp16", "int8"]),
+]
 
 
 def for_every_graph(test: Any) -> Any:

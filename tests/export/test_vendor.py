@@ -74,7 +74,9 @@ def assert_files_agree(folder: Path) -> npt.NDArray[Any]:
     lines = (calibration / "input_list.txt").read_text().splitlines()
     assert {len(rows) for rows in (*inputs.values(), *expected.values())} == {len(lines)}
     for row, line in enumerate(lines):
-        found = dict(zip(expected, session.run(None, {name: rows[row : row + 1] for name, rows in inputs.items()}), strict=True))
+        found = dict(
+            zip(expected, session.run(None, {name: rows[row : row + 1] for name, rows in inputs.items()}), strict=True)
+        )
         for name, rows in expected.items():
             np.testing.assert_allclose(found[name][0], rows[row], atol=1e-5)
         for name, part in zip(inputs, line.split(), strict=True):
@@ -98,16 +100,24 @@ def assert_readme_agrees(out: Path, folders: list[Path]) -> str:
         path = (folder / "model.onnx").relative_to(out).as_posix()
         session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
         for value in (*session.get_inputs(), *session.get_outputs()):
-            assert f"`{value.name}` {value.shape}" in next(line for line in text.splitlines() if line.startswith(f"| `{path}`"))
+            assert f"`{value.name}` {value.shape}" in next(
+                line for line in text.splitlines() if line.startswith(f"| `{path}`")
+            )
         if (folder / "calibration" / "pixels.npy").exists():
             assert str(list(np.load(folder / "calibration" / "pixels.npy").shape)) in text
-    assert any((folder / "hailo.alls").exists() for folder in folders) == ("dataset.txt" in text) == ("hailo.alls" in text)
+    assert (
+        any((folder / "hailo.alls").exists() for folder in folders) == ("dataset.txt" in text) == ("hailo.alls" in text)
+    )
     return text
 
 
-def foreign(folder: Path, kind: str = "vit", time: TimeSpec | None = None, **settings: Any) -> tuple[list[Stage], Files, Contract]:
+def foreign(
+    folder: Path, kind: str = "vit", time: TimeSpec | None = None, **settings: Any
+) -> tuple[list[Stage], Files, Contract]:
     """A stranger's model behind the contract."""
-    classifier = read_classifier(export(stranger(kind), folder / "m.onnx", torch.zeros(2, 3, SIDE, SIDE)), {"defect": LABELS})
+    classifier = read_classifier(
+        export(stranger(kind), folder / "m.onnx", torch.zeros(2, 3, SIDE, SIDE)), {"defect": LABELS}
+    )
     pixels = pixels_from_settings({"scale": "imagenet", **settings}, classifier.image)
     contract = Contract(task="risk", pixel=pixels.spec, time=time, targets=(TARGET,))
     save_graph(wrapped_classifier(classifier, pixels, contract), folder / "classifier.onnx")
@@ -209,7 +219,9 @@ def exported(folder: Path, stages: Any, modules: list[nn.Module]) -> Files:
 
 
 @pytest.mark.parametrize(("encoder", "is_normalised"), [(Encoder, True), (Strange, False)])
-def test_the_stages_of_a_photo_are_joined(encoder: Callable[[], nn.Module], is_normalised: bool, tmp_path: Path) -> None:
+def test_the_stages_of_a_photo_are_joined(
+    encoder: Callable[[], nn.Module], is_normalised: bool, tmp_path: Path
+) -> None:
     contract = Contract(task="risk", pixel=PIXEL, targets=(TARGET,))
     stages = frame_encoder_stages(contract, 12)
     files = exported(tmp_path, stages, [encoder(), Head()])
@@ -232,14 +244,18 @@ def test_stages_per_frame_and_per_clip_are_two_graphs(tmp_path: Path) -> None:
     assert_files_agree(out / "encoder")
     np.testing.assert_allclose(assert_files_agree(out / "head"), answers_of(stages, files, windows), atol=1e-5)
     features = np.load(out / "encoder" / "expected" / "features.npy")
-    np.testing.assert_array_equal(features.reshape(-1, CLIP, 12), np.load(out / "head" / "calibration" / "features.npy"))
+    np.testing.assert_array_equal(
+        features.reshape(-1, CLIP, 12), np.load(out / "head" / "calibration" / "features.npy")
+    )
     text = assert_readme_agrees(out, [out / "encoder", out / "head"])
     assert "4 of `features`, [1, 12] each, are one [1, 4, 12]" in text
     assert "There are no commands here for `head/model.onnx`" in text
 
 
 @pytest.mark.parametrize(("encoder", "is_normalised"), [(Windowed, True), (Mixing, True)])
-def test_a_model_of_whole_clips_is_one_graph(encoder: Callable[[], nn.Module], is_normalised: bool, tmp_path: Path) -> None:
+def test_a_model_of_whole_clips_is_one_graph(
+    encoder: Callable[[], nn.Module], is_normalised: bool, tmp_path: Path
+) -> None:
     contract = Contract(task="risk", pixel=PIXEL, time=TimeSpec(CLIP), targets=(TARGET,))
     stages: Any = window_encoder_stages(contract, 12)
     modules = [encoder(), nn.Linear(12, 3)]
@@ -283,8 +299,15 @@ def stage_file(stage: Stage, path: Path, opset: int, seed: int) -> Path:
         sums.append(f"product{number}")
     nodes.append(helper.make_node("Sum", sums, ["sum"]))
     nodes.append(helper.make_node("Gelu" if opset >= 20 else "Tanh", ["sum"], [stage.outputs[0].name]))
-    tensors = [[helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape))
-                for spec in specs] for specs in (stage.inputs, stage.outputs)]
+    tensors = [
+        [
+            helper.make_tensor_value_info(
+                spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), list(spec.shape)
+            )
+            for spec in specs
+        ]
+        for specs in (stage.inputs, stage.outputs)
+    ]
     graph = helper.make_graph(nodes, stage.name, *tensors, initializer=weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), path)
     return path
@@ -292,13 +315,23 @@ def stage_file(stage: Stage, path: Path, opset: int, seed: int) -> Path:
 
 def wired(contract: Contract, plan: list[tuple[str, list[int]]]) -> list[Stage]:
     """Stages of a plan: how often each runs, and which of the tensors in front of it it takes (0 is the pixels)."""
-    made: list[tuple[TensorSpec, Stage | None]] = [(TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape)), None)]
+    made: list[tuple[TensorSpec, Stage | None]] = [
+        (TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape)), None)
+    ]
     stages = []
     for number, (per, wanted) in enumerate(plan):
-        outputs = contract.answers() if number == len(plan) - 1 else (TensorSpec(f"t{number}", "float32", (BATCH, number + 2)),)
-        stage = Stage(name=f"s{number}", per=per, group=2 if per == "group" else 1, inputs=(made[0][0],), outputs=outputs)
-        inputs = [TensorSpec(source.name, source.dtype, shape_at(source, maker, stage, contract.frames))
-                  for source, maker in (made[index % len(made)] for index in wanted)]
+        outputs = (
+            contract.answers()
+            if number == len(plan) - 1
+            else (TensorSpec(f"t{number}", "float32", (BATCH, number + 2)),)
+        )
+        stage = Stage(
+            name=f"s{number}", per=per, group=2 if per == "group" else 1, inputs=(made[0][0],), outputs=outputs
+        )
+        inputs = [
+            TensorSpec(source.name, source.dtype, shape_at(source, maker, stage, contract.frames))
+            for source, maker in (made[index % len(made)] for index in wanted)
+        ]
         stages.append(stage.model_copy(update={"inputs": tuple({spec.name: spec for spec in inputs}.values())}))
         made.append((outputs[0], stages[-1]))
     check_stages(stages, contract)
@@ -316,12 +349,18 @@ def plans(draw: st.DrawFn) -> tuple[int, list[tuple[str, list[int]]]]:
 
 @given(plan=plans(), opsets=st.lists(st.sampled_from([13, 17, 18, 20]), min_size=5, max_size=5))
 @settings(max_examples=8)
-def test_whatever_stages_take_their_graphs_are_chained_by_the_files(plan: Any, opsets: list[int], tmp_path_factory: Any) -> None:
+def test_whatever_stages_take_their_graphs_are_chained_by_the_files(
+    plan: Any, opsets: list[int], tmp_path_factory: Any
+) -> None:
     frames, stages_plan = plan
-    contract = Contract(task="risk", pixel=PixelSpec(4, 4), time=TimeSpec(frames) if frames > 1 else None, targets=(TARGET,))
+    contract = Contract(
+        task="risk", pixel=PixelSpec(4, 4), time=TimeSpec(frames) if frames > 1 else None, targets=(TARGET,)
+    )
     stages, folder = wired(contract, stages_plan), tmp_path_factory.mktemp("stages")
-    files = {stage.name: stage_file(stage, folder / f"{stage.name}.onnx", opset, number)
-             for number, (stage, opset) in enumerate(zip(stages, opsets, strict=False))}
+    files = {
+        stage.name: stage_file(stage, folder / f"{stage.name}.onnx", opset, number)
+        for number, (stage, opset) in enumerate(zip(stages, opsets, strict=False))
+    }
     graphs, windows = plain_graphs(stages, files, contract), windows_of(contract, 3)
     write_vendor_folder(graphs, contract, windows, folder / "out")
     folders = [folder / "out" / graph.name if len(graphs) > 1 else folder / "out" for graph in graphs]
@@ -334,8 +373,10 @@ def test_graphs_of_different_opsets_are_joined(tmp_path: Path) -> None:
     """Here one that has no form in opset 17."""
     contract = Contract(task="risk", pixel=PIXEL, targets=(TARGET,))
     stages = wired(contract, [("frame", [0]), ("window", [0, 1])])
-    files = {stage.name: stage_file(stage, tmp_path / f"{stage.name}.onnx", opset, 0)
-             for stage, opset in zip(stages, (17, 20), strict=True)}
+    files = {
+        stage.name: stage_file(stage, tmp_path / f"{stage.name}.onnx", opset, 0)
+        for stage, opset in zip(stages, (17, 20), strict=True)
+    }
     model = onnx.load(files["s1"])
     model.graph.node[-1].attribute.append(helper.make_attribute("approximate", "tanh"))
     onnx.save(model, files["s1"])
@@ -349,7 +390,9 @@ def test_graphs_that_cannot_be_joined_are_one_line(tmp_path: Path, monkeypatch: 
     files = {stage.name: stage_file(stage, tmp_path / f"{stage.name}.onnx", 17, 0) for stage in stages}
     model = onnx.load(files["s1"])
     model.graph.node[-1].op_type = "Nothing"
-    monkeypatch.setattr("vidrisk.export.vendor.plain.lower_opset", lambda each: model if each.graph.name == "s1" else each)
+    monkeypatch.setattr(
+        "vidrisk.export.vendor.plain.lower_opset", lambda each: model if each.graph.name == "s1" else each
+    )
     with pytest.raises(RuntimeFailure, match="stages s0, s1 do not become one graph: No Op registered for Nothing"):
         plain_graphs(stages, files, contract)
 
@@ -357,7 +400,9 @@ def test_graphs_that_cannot_be_joined_are_one_line(tmp_path: Path, monkeypatch: 
 def test_refuses_what_no_toolchain_takes(tmp_path: Path) -> None:
     contract = Contract(task="risk", pixel=PIXEL, targets=(TARGET,))
     first, last = wired(contract, [("frame", [0]), ("window", [1])])
-    constant = first.model_copy(update={"inputs": (*first.inputs, TensorSpec("prompt", "float32", (4,))), "constants": ("prompt",)})
+    constant = first.model_copy(
+        update={"inputs": (*first.inputs, TensorSpec("prompt", "float32", (4,))), "constants": ("prompt",)}
+    )
     with pytest.raises(SettingsError, match="a model with constants beside its graphs"):
         plain_graphs([constant, last], {}, contract)
     named = first.model_copy(update={"outputs": (TensorSpec("image", "float32", (BATCH, 2)),)})

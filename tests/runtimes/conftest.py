@@ -20,23 +20,33 @@ SIDE, WIDTH, FRAMES = 8, 6, 4
 def contract() -> Contract:
     pixel = PixelSpec(SIDE, SIDE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     return Contract(
-        task="action", pixel=pixel, time=TimeSpec(FRAMES), targets=(Target(name="action", labels=("run", "sit", "fall")),)
+        task="action",
+        pixel=pixel,
+        time=TimeSpec(FRAMES),
+        targets=(Target(name="action", labels=("run", "sit", "fall")),),
     )
 
 
 @pytest.fixture(scope="session")
 def graphs(contract: Contract) -> dict[str, Stage]:
     encoder, head = frame_encoder_stages(contract, WIDTH)
-    return {"encoder": encoder.model_copy(update={"macs": SIDE * SIDE * 3 * WIDTH}),
-            "head": head.model_copy(update={"macs": WIDTH * 3})}
+    return {
+        "encoder": encoder.model_copy(update={"macs": SIDE * SIDE * 3 * WIDTH}),
+        "head": head.model_copy(update={"macs": WIDTH * 3}),
+    }
 
 
 def save(path: Path, nodes: list[onnx.NodeProto], graph: Stage, weights: dict[str, np.ndarray]) -> Path:
     infos = [
-        [helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape) for s in specs]
+        [
+            helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape)
+            for s in specs
+        ]
         for specs in (graph.inputs, graph.outputs)
     ]
-    made = helper.make_graph(nodes, "graph", *infos, initializer=[numpy_helper.from_array(w, n) for n, w in weights.items()])
+    made = helper.make_graph(
+        nodes, "graph", *infos, initializer=[numpy_helper.from_array(w, n) for n, w in weights.items()]
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, str(path))
@@ -82,7 +92,9 @@ def make_bundle(
 ) -> Callable[..., Bundle]:
     """A bundle whose variants all hold the same graphs; ``refused`` ones did not pass the gate."""
 
-    def make(name: str = "a.bundle", variants: tuple[str, ...] = ("fp32", "int8"), refused: tuple[str, ...] = ()) -> Bundle:
+    def make(
+        name: str = "a.bundle", variants: tuple[str, ...] = ("fp32", "int8"), refused: tuple[str, ...] = ()
+    ) -> Bundle:
         described = {
             v: Variant(
                 files={"encoder": f"encoder.{v}.onnx", "head": "head.fp32.onnx"},
@@ -94,8 +106,9 @@ def make_bundle(
             for v in variants
         }
         files = {f"encoder.{v}.onnx": onnx_files["encoder"] for v in variants} | {"head.fp32.onnx": onnx_files["head"]}
-        manifest = Manifest(contract=contract, stages=tuple(graphs.values()), variants=described, files={},
-                            made_with={"vidrisk": "0"})
+        manifest = Manifest(
+            contract=contract, stages=tuple(graphs.values()), variants=described, files={}, made_with={"vidrisk": "0"}
+        )
         return write_bundle(tmp_path / name, manifest, files)
 
     return make

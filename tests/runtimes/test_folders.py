@@ -72,8 +72,9 @@ def test_a_fifo_blocks_nobody(cache: Path) -> None:
         open_private(cache / "file")
 
 
-def test_a_choice_that_others_may_write_is_measured_again(cache: Path, make_bundle: Callable[..., Bundle],
-                                                          caplog: pytest.LogCaptureFixture) -> None:
+def test_a_choice_that_others_may_write_is_measured_again(
+    cache: Path, make_bundle: Callable[..., Bundle], caplog: pytest.LogCaptureFixture
+) -> None:
     bundle = make_bundle()
     choose(bundle)
     (file,) = (cache / "choices").iterdir()
@@ -90,7 +91,9 @@ def test_a_choice_that_others_may_write_is_measured_again(cache: Path, make_bund
     assert "choices may be written by others (mode 0777): it is not used as a cache; chmod go-w" in caplog.text
 
 
-def test_onnx_runtimes_own_engines_are_kept_in_a_private_folder_only(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_onnx_runtimes_own_engines_are_kept_in_a_private_folder_only(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = cache / "onnxruntime-tensorrt"
     assert _engine_cache_options(folder)["trt_engine_cache_path"] == str(folder)
     (folder / "a.engine").write_bytes(b"")

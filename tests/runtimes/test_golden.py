@@ -37,12 +37,23 @@ LOGITS = np.array([[3, 0, 1], [0, 2.5, 0], [0, 0.25, 0.5]], np.float32)
 Make = Callable[..., Bundle]
 
 
-def described(contract: Contract, variants: tuple[str, ...] = ("fp32", "int8"), temperature: float = 1.5) -> Description:
+def described(
+    contract: Contract, variants: tuple[str, ...] = ("fp32", "int8"), temperature: float = 1.5
+) -> Description:
     probabilities = probabilities_from_logits(LOGITS, temperature)
-    expected = Expected(files={}, temperature={"action": temperature}, logits={"action": LOGITS.tolist()},
-                        probabilities={"action": probabilities.tolist()})
-    return Description(contract=contract.digest, runtime="onnxruntime", engine="1.30", samples=SAMPLES,
-                       variants=dict.fromkeys(variants, expected))
+    expected = Expected(
+        files={},
+        temperature={"action": temperature},
+        logits={"action": LOGITS.tolist()},
+        probabilities={"action": probabilities.tolist()},
+    )
+    return Description(
+        contract=contract.digest,
+        runtime="onnxruntime",
+        engine="1.30",
+        samples=SAMPLES,
+        variants=dict.fromkeys(variants, expected),
+    )
 
 
 @pytest.fixture
@@ -54,13 +65,18 @@ def frames(contract: Contract) -> np.ndarray:
 def sealed(make_bundle: Make, frames: np.ndarray, tmp_path: Path) -> Callable[..., Bundle]:
     """A bundle with golden samples; ``change`` gets what golden.json says and the other entries, and changes them."""
 
-    def seal(change: Callable[[dict[str, Any], dict[str, bytes]], None] = lambda told, entries: None,
-             compression: int = zipfile.ZIP_STORED, content: bytes | None = None) -> Bundle:
+    def seal(
+        change: Callable[[dict[str, Any], dict[str, bytes]], None] = lambda told, entries: None,
+        compression: int = zipfile.ZIP_STORED,
+        content: bytes | None = None,
+    ) -> Bundle:
         shutil.rmtree(tmp_path / "a.bundle", ignore_errors=True)
         shutil.rmtree(tmp_path / "b.bundle", ignore_errors=True)
         plain = make_bundle()
         told: dict[str, Any] = json.loads(described(plain.contract).model_dump_json())
-        entries = {f"{n}.{t}.webp": webp_from_frame(frame) for n, clip in enumerate(frames) for t, frame in enumerate(clip)}
+        entries = {
+            f"{n}.{t}.webp": webp_from_frame(frame) for n, clip in enumerate(frames) for t, frame in enumerate(clip)
+        }
         change(told, entries)
         path = tmp_path / GOLDEN
         with zipfile.ZipFile(path, "w", compression) as archive:
@@ -104,31 +120,50 @@ def picture(size: tuple[int, int] = (8, 8), mode: str = "RGB", form: str = "WEBP
     return file.getvalue()
 
 
-@pytest.mark.parametrize(("change", "why"), [
-    (without("samples"), "samples: Field required"),
-    (lambda told, entries: told.update(version=2), "version: Input should be 1"),
-    (lambda told, entries: told.update(samples=33), "samples: Input should be less than or equal to 32"),
-    (lambda told, entries: told.update(samples=2), "logits of action are not 2 rows of 3"),
-    (lambda told, entries: told.update(extra=1), "extra: Extra inputs are not permitted"),
-    (in_fp32(lambda one: one["logits"]["action"][0].append(1)), "logits of action are not 3 rows of 3"),
-    (in_fp32(lambda one: one["logits"].update(action=[])), "logits of action are not 3 rows of 3"),
-    (in_fp32(lambda one: one["logits"].update(x=[])), "logits of the targets action, x"),
-    (in_fp32(lambda one: one["probabilities"].pop("action")), "probabilities of the targets"),
-    (in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, float("nan"))), "Input should be a finite number"),
-    (in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, "three")), "Input should be a valid number"),
-    (in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, 3.1)), "probabilities of action are not those of its logits"),
-    (in_fp32(lambda one: one["temperature"].update(action=3)), "probabilities of action are not those of its logits"),
-    (in_fp32(lambda one: one["temperature"].update(action=0)), "greater than or equal to 0.001"),
-    (lambda told, entries: entries.pop("2.3.webp") and None, "it does not hold the 12 pictures of 3 samples"),
-    (lambda told, entries: entries.update({"../x.webp": b""}), "it does not hold the 12 pictures of 3 samples"),
-    (lambda told, entries: entries.update({"0.0.webp": picture((9, 8))}), "0.0.webp is no RGB picture of 8x8"),
-    (lambda told, entries: entries.update({"0.0.webp": picture(mode="RGBA", lossless=True)}), "0.0.webp is no RGB picture"),
-    (lambda told, entries: entries.update({"0.0.webp": picture(form="PNG")}), "cannot identify image file"),
-    (lambda told, entries: entries.update({"0.0.webp": b"RIFF"}), "cannot identify image file"),
-    (lambda told, entries: entries.update({"0.0.webp": bytes(9000)}), "larger than 4480 bytes"),
-    (lambda told, entries: entries.update({"0.0.webp": picture(
-        save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])}), "0.0.webp is no RGB picture"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (without("samples"), "samples: Field required"),
+        (lambda told, entries: told.update(version=2), "version: Input should be 1"),
+        (lambda told, entries: told.update(samples=33), "samples: Input should be less than or equal to 32"),
+        (lambda told, entries: told.update(samples=2), "logits of action are not 2 rows of 3"),
+        (lambda told, entries: told.update(extra=1), "extra: Extra inputs are not permitted"),
+        (in_fp32(lambda one: one["logits"]["action"][0].append(1)), "logits of action are not 3 rows of 3"),
+        (in_fp32(lambda one: one["logits"].update(action=[])), "logits of action are not 3 rows of 3"),
+        (in_fp32(lambda one: one["logits"].update(x=[])), "logits of the targets action, x"),
+        (in_fp32(lambda one: one["probabilities"].pop("action")), "probabilities of the targets"),
+        (
+            in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, float("nan"))),
+            "Input should be a finite number",
+        ),
+        (in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, "three")), "Input should be a valid number"),
+        (
+            in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, 3.1)),
+            "probabilities of action are not those of its logits",
+        ),
+        (
+            in_fp32(lambda one: one["temperature"].update(action=3)),
+            "probabilities of action are not those of its logits",
+        ),
+        (in_fp32(lambda one: one["temperature"].update(action=0)), "greater than or equal to 0.001"),
+        (lambda told, entries: entries.pop("2.3.webp") and None, "it does not hold the 12 pictures of 3 samples"),
+        (lambda told, entries: entries.update({"../x.webp": b""}), "it does not hold the 12 pictures of 3 samples"),
+        (lambda told, entries: entries.update({"0.0.webp": picture((9, 8))}), "0.0.webp is no RGB picture of 8x8"),
+        (
+            lambda told, entries: entries.update({"0.0.webp": picture(mode="RGBA", lossless=True)}),
+            "0.0.webp is no RGB picture",
+        ),
+        (lambda told, entries: entries.update({"0.0.webp": picture(form="PNG")}), "cannot identify image file"),
+        (lambda told, entries: entries.update({"0.0.webp": b"RIFF"}), "cannot identify image file"),
+        (lambda told, entries: entries.update({"0.0.webp": bytes(9000)}), "larger than 4480 bytes"),
+        (
+            lambda told, entries: entries.update(
+                {"0.0.webp": picture(save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])}
+            ),
+            "0.0.webp is no RGB picture",
+        ),
+    ],
+)
 def test_golden_samples_that_make_no_sense(sealed: Callable[..., Bundle], change: Any, why: str) -> None:
     with pytest.raises(BundleError, match=rf"golden\.zip in b\.bundle holds no golden samples: .*({why})"):
         read_golden(sealed(change))
@@ -145,7 +180,9 @@ def test_nothing_is_unpacked(sealed: Callable[..., Bundle]) -> None:
         read_golden(sealed(compression=zipfile.ZIP_DEFLATED))
 
 
-def test_an_archive_that_is_too_large_is_not_opened(sealed: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_is_too_large_is_not_opened(
+    sealed: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The list of its entries alone may take several times its size in memory."""
     monkeypatch.setattr(module, "MAX_DESCRIPTION_BYTES", 1 << 16)
     many = io.BytesIO()
@@ -165,12 +202,14 @@ def test_an_archive_that_was_damaged_and_sealed_again(sealed: Callable[..., Bund
             read_golden(sealed(content=whole[:cut]))
     at = whole.index(b"VP8L") + 20
     with pytest.raises(BundleError, match="Bad CRC-32"):
-        read_golden(sealed(content=whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1:]))
+        read_golden(sealed(content=whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :]))
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_is_in_the_file_is_one_line_or_samples(sealed: Callable[..., Bundle], data: st.DataObject, tmp_path: Path) -> None:
+def test_whatever_is_in_the_file_is_one_line_or_samples(
+    sealed: Callable[..., Bundle], data: st.DataObject, tmp_path: Path
+) -> None:
     if not (tmp_path / "whole").exists():
         (tmp_path / "whole").write_bytes((sealed().root / GOLDEN).read_bytes())
     content = bytearray((tmp_path / "whole").read_bytes())
@@ -196,7 +235,7 @@ def _opened(folder: Path) -> tuple[Any, str]:
 def test_a_picture_that_is_damaged_is_one_line(sealed: Callable[..., Bundle], frames: np.ndarray) -> None:
     whole = webp_from_frame(frames[0, 0])
     for at in range(0, len(whole), 3):
-        damaged = whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1:]
+        damaged = whole[:at] + bytes([whole[at] ^ 0x5A]) + whole[at + 1 :]
         try:
             read_golden(sealed(lambda told, entries, damaged=damaged: entries.update({"0.0.webp": damaged})))
         except BundleError as error:
@@ -221,7 +260,9 @@ def test_another_contract_is_another_model(sealed: Callable[..., Bundle]) -> Non
     assert refusal.value.exit_code == 3
 
 
-def test_samples_are_as_many_as_engines_answer_soon_and_memory_holds(contract: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_are_as_many_as_engines_answer_soon_and_memory_holds(
+    contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def of(frames: int) -> int:
         assert contract.time is not None
         return most_samples(contract.model_copy(update={"time": replace(contract.time, frames=frames)}))

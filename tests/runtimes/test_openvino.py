@@ -44,20 +44,34 @@ except KeyboardInterrupt:
 
 def test_ctrl_c_after_another_thread_has_let_go_of_the_engine(onnx_files: dict[str, Path]) -> None:
     """The engine's own stack for signals must not be freed under the feet of the thread that has it."""
-    end = subprocess.run([sys.executable, "-c", PROGRAM, str(onnx_files["encoder"])], capture_output=True, text=True, timeout=60,
-                         check=False)
+    end = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(onnx_files["encoder"])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (end.returncode, end.stdout) == (0, "interrupted\n"), end.stderr
 
 
 @pytest.mark.parametrize("width", [3, SMALL_ROW_BYTES // 4])
 def test_a_graph_without_a_batch_is_run_as_it_is(width: int, tmp_path: Path) -> None:
     """Its inputs and outputs have first axes of their own; none is cut into requests, however large its rows are."""
-    specs = [TensorSpec("rows", "float32", ("rows", width)), TensorSpec("places", "int64", ("places",)),
-             TensorSpec("taken", "float32", ("places", width))]
-    values = [helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape)
-              for spec in specs]
-    graph = helper.make_graph([helper.make_node("Gather", ["rows", "places"], ["taken"])], "take", values[:2], values[2:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "take.onnx"))
+    specs = [
+        TensorSpec("rows", "float32", ("rows", width)),
+        TensorSpec("places", "int64", ("places",)),
+        TensorSpec("taken", "float32", ("places", width)),
+    ]
+    values = [
+        helper.make_tensor_value_info(spec.name, helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape)
+        for spec in specs
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["rows", "places"], ["taken"])], "take", values[:2], values[2:]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(tmp_path / "take.onnx")
+    )
     assert values[1].type.tensor_type.elem_type == TensorProto.INT64
     with OpenVinoRunner(tmp_path / "take.onnx", specs[:2], specs[2:]) as runner:
         rows = np.random.default_rng(0).normal(size=(4, width)).astype(np.float32)

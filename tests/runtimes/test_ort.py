@@ -31,11 +31,13 @@ def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Session
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     session = type("Taken", (Session,), {})
     package = SimpleNamespace(
-        __version__="1.99", InferenceSession=session,
+        __version__="1.99",
+        InferenceSession=session,
         SessionOptions=lambda: SimpleNamespace(add_session_config_entry=lambda key, value: None),
-        get_available_providers=lambda: list(PROVIDERS["onnxruntime-tensorrt"]), preload_dlls=lambda: print("libcudnn.so.9!"),
+        get_available_providers=lambda: list(PROVIDERS["onnxruntime-tensorrt"]),
+        preload_dlls=lambda: print("libcudnn.so.9!"),
         disable_telemetry_events=lambda: None,
-    )  # fmt: skip
+    )
     monkeypatch.setattr(ort, "require", lambda module, extra: package)
     return session
 
@@ -49,7 +51,9 @@ def test_a_quiet_fall_back_to_the_processor_is_an_error(
     graphs: dict[str, Stage], gpu_package: type[Session], capsys: pytest.CaptureFixture[str], runtime: str
 ) -> None:
     gpu_package.taken = PROVIDERS[runtime][1:]
-    with pytest.raises(RuntimeFailure, match=rf"{PROVIDERS[runtime][0]} does not load here.*; fix: install what onnxruntime-gpu"):
+    with pytest.raises(
+        RuntimeFailure, match=rf"{PROVIDERS[runtime][0]} does not load here.*; fix: install what onnxruntime-gpu"
+    ):
         open_runner(graphs["encoder"], runtime)
     assert capsys.readouterr().out == ""
     gpu_package.taken = PROVIDERS[runtime]
@@ -61,13 +65,22 @@ def test_a_quiet_fall_back_to_the_processor_is_an_error(
 
 def test_a_variant_is_not_rounded_further(graphs: dict[str, Stage], gpu_package: type[Session], tmp_path: Path) -> None:
     gpu_package.taken = PROVIDERS["onnxruntime-tensorrt"]
-    for name, fp16, int8 in (("fp32", "0", "0"), ("fp16", "1", "0"), ("int8", "1", "1"), ("mixed", "1", "1"),
-                             ("int8-tensorrt", "1", "1"), ("", "0", "0")):
+    for name, fp16, int8 in (
+        ("fp32", "0", "0"),
+        ("fp16", "1", "0"),
+        ("int8", "1", "1"),
+        ("mixed", "1", "1"),
+        ("int8-tensorrt", "1", "1"),
+        ("", "0", "0"),
+    ):
         runner = open_runner(graphs["encoder"], "onnxruntime-tensorrt", f"encoder.{name}.onnx" if name else "encoder")
         (_, options), (_, cuda), (_, nothing) = runner._session.settings["providers"]
         assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (fp16, int8)
         assert options["trt_profile_max_shapes"] == "frames:64x8x8x3" and cuda == {"use_tf32": "0"} and nothing == {}
-        assert Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path) and options["trt_engine_cache_enable"] == "1"
+        assert (
+            Path(options["trt_engine_cache_path"]).is_relative_to(tmp_path)
+            and options["trt_engine_cache_enable"] == "1"
+        )
 
 
 def test_a_package_without_the_provider_is_named(graphs: dict[str, Stage]) -> None:

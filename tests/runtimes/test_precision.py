@@ -37,15 +37,21 @@ def test_equal_to_scikit_learn(drawn: tuple[np.ndarray, np.ndarray]) -> None:
 
 
 @given(ranked(), st.randoms(use_true_random=False))
-def test_neither_the_order_of_samples_nor_the_scale_of_scores_matters(drawn: tuple[np.ndarray, np.ndarray], random: object) -> None:
+def test_neither_the_order_of_samples_nor_the_scale_of_scores_matters(
+    drawn: tuple[np.ndarray, np.ndarray], random: object
+) -> None:
     positive, score = drawn
     order = np.arange(len(score))
     random.shuffle(order)  # type: ignore[attr-defined]
-    assert average_precision(positive[order], np.exp(3 * score[order])) == pytest.approx(average_precision(positive, score))
+    assert average_precision(positive[order], np.exp(3 * score[order])) == pytest.approx(
+        average_precision(positive, score)
+    )
 
 
 @given(ranked())
-def test_a_perfect_ranking_has_one_and_equal_scores_have_the_share_of_positives(drawn: tuple[np.ndarray, np.ndarray]) -> None:
+def test_a_perfect_ranking_has_one_and_equal_scores_have_the_share_of_positives(
+    drawn: tuple[np.ndarray, np.ndarray],
+) -> None:
     positive, _ = drawn
     assert average_precision(positive, positive.astype(float)) == 1
     assert average_precision(positive, np.zeros(len(positive))) == pytest.approx(positive.mean())
@@ -66,7 +72,9 @@ def test_labels_of_all_samples_or_none_and_rows_without_labels_count_for_nothing
     assert mean_precision(np.column_stack([scores, scores]), more) == pytest.approx(known)
     unknown = np.concatenate([truth, np.full((9, 2), -1)])
     assert mean_precision(np.concatenate([scores, np.full((9, 2), 5.0)]), unknown) == pytest.approx(known)
-    assert precision_interval(np.concatenate([scores, np.full((9, 2), 5.0)]), unknown) == precision_interval(scores, truth)
+    assert precision_interval(np.concatenate([scores, np.full((9, 2), 5.0)]), unknown) == precision_interval(
+        scores, truth
+    )
 
 
 def test_where_no_label_tells_samples_apart_there_is_no_figure() -> None:
@@ -95,7 +103,11 @@ def test_exchanging_the_models_turns_the_drop(seed: int) -> None:
     truth, before = several(50, 3, 0.8, seed)
     after = before + 0.5 * np.random.default_rng(seed + 1).normal(size=before.shape)
     one, other = precision_drop(before, after, truth), precision_drop(after, before, truth)
-    assert (one.before, one.after) == (other.after, other.before) == (mean_precision(before, truth), mean_precision(after, truth))
+    assert (
+        (one.before, one.after)
+        == (other.after, other.before)
+        == (mean_precision(before, truth), mean_precision(after, truth))
+    )
     assert other.interval_points == pytest.approx((-one.interval_points[1], -one.interval_points[0]))
     assert one.p_value == other.p_value
 

@@ -26,16 +26,25 @@ def forgotten() -> Iterator[None]:
 
 def product(path: Path, weight: int) -> Path:
     """Write a product in which every pair of neighbours sums to 2 x 255 x ``weight``: ``x (N, 64)`` → ``y (N, 8)``."""
-    constants = {"one": np.array(1, np.float32), "zero": np.array(0, np.uint8), "zero_w": np.array(0, np.int8),
-                 "w": np.full((64, 8), weight, np.int8)}
-    nodes = [helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
-             helper.make_node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
-             helper.make_node("DequantizeLinear", ["w", "one", "zero_w"], ["wd"]),
-             helper.make_node("MatMul", ["xd", "wd"], ["y"])]
+    constants = {
+        "one": np.array(1, np.float32),
+        "zero": np.array(0, np.uint8),
+        "zero_w": np.array(0, np.int8),
+        "w": np.full((64, 8), weight, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "one", "zero"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "one", "zero"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "one", "zero_w"], ["wd"]),
+        helper.make_node("MatMul", ["xd", "wd"], ["y"]),
+    ]
     graph = helper.make_graph(
-        nodes, "products", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        nodes,
+        "products",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()])
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
     onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
     return path
 
@@ -52,7 +61,9 @@ def test_the_largest_products_are_added_exactly(
 
 
 @pytest.mark.parametrize(("weight", "expected"), [(63, False), (64, False), (65, True), (-65, True), (-128, True)])
-def test_weights_of_seven_bits_never_saturate(weight: int, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_seven_bits_never_saturate(
+    weight: int, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = product(tmp_path / "product.onnx", weight)
     monkeypatch.setattr(processor, "saturates_int8", lambda: True)
     assert processor.may_saturate(path) is expected
@@ -63,9 +74,16 @@ def test_weights_of_seven_bits_never_saturate(weight: int, expected: bool, tmp_p
     assert not processor.may_saturate(path)
 
 
-@pytest.mark.parametrize(("flags", "saturates"), [
-    ("fpu avx2 fma", True), ("avx2 avx512f avx512bw", True), ("avx2 avx512_vnni", False), ("avx2 avx_vnni", False),
-    ("amx_int8", False)])
+@pytest.mark.parametrize(
+    ("flags", "saturates"),
+    [
+        ("fpu avx2 fma", True),
+        ("avx2 avx512f avx512bw", True),
+        ("avx2 avx512_vnni", False),
+        ("avx2 avx_vnni", False),
+        ("amx_int8", False),
+    ],
+)
 def test_vnni_decides(flags: str, saturates: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(processor.Path, "read_text", lambda path, **options: f"model name\t: any\nflags\t\t: {flags}\n")

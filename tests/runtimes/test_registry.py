@@ -49,7 +49,9 @@ def test_a_driver_that_is_not_there_has_no_gpu(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("runtime", GPU_RUNTIMES)
-def test_runtimes_of_a_gpu_say_in_a_line_why_they_do_not_run(runtime: str, onnx_files: dict[str, Path], graphs: dict) -> None:
+def test_runtimes_of_a_gpu_say_in_a_line_why_they_do_not_run(
+    runtime: str, onnx_files: dict[str, Path], graphs: dict
+) -> None:
     if visible_gpu():
         pytest.skip("there is a GPU")
     with pytest.raises(VidriskError, match="fix: ") as caught:

@@ -128,7 +128,9 @@ def test_engines_take_arrays_of_any_layout_and_leave_them_alone(
             assert (batch == before).all()
 
 
-def test_outputs_outlive_the_next_call_and_the_runner(open_encoder: Callable[[], Runner], encoder_weights: np.ndarray) -> None:
+def test_outputs_outlive_the_next_call_and_the_runner(
+    open_encoder: Callable[[], Runner], encoder_weights: np.ndarray
+) -> None:
     runner = open_encoder()
     assert not runner.reuses_outputs
     kept = [runner.infer({"frames": frames(3, seed)})["features"] for seed in range(3)]
@@ -170,7 +172,10 @@ def test_a_graph_with_other_tensors_than_its_specs_fails_as_ours(
     with pytest.raises((RuntimeFailure, SpecError)), engine(onnx_files["encoder"], graph.inputs, renamed) as runner:
         runner.infer({"frames": frames(2)})
     other_input = (TensorSpec("pixels", "uint8", ("batch", 8, 8, 3)),)
-    with pytest.raises((RuntimeFailure, SpecError)), engine(onnx_files["encoder"], other_input, graph.outputs) as runner:
+    with (
+        pytest.raises((RuntimeFailure, SpecError)),
+        engine(onnx_files["encoder"], other_input, graph.outputs) as runner,
+    ):
         runner.infer({"pixels": frames(2)})
 
 
@@ -208,8 +213,11 @@ class Several(nn.Module):
 
 
 def test_torch_answers_in_the_types_of_its_outputs() -> None:
-    outputs = (TensorSpec("ids", "int64", ("batch",)), TensorSpec("half", "float16", ("batch", 2)),
-               TensorSpec("brain", "float32", ("batch", 2)))
+    outputs = (
+        TensorSpec("ids", "int64", ("batch",)),
+        TensorSpec("half", "float16", ("batch", 2)),
+        TensorSpec("brain", "float32", ("batch", 2)),
+    )
     with TorchRunner(Several(), INPUTS[:1], outputs) as runner:
         found = runner.infer({"a": ones(3, 2)})
     assert [found[spec.name].dtype.name for spec in outputs] == ["int64", "float16", "float32"]

@@ -109,7 +109,9 @@ def test_auto_considers_only_what_passed(make_bundle: MakeBundle, caplog: pytest
     bundle = make_bundle(variants=("fp32", "fp16", "int8"), refused=("int8",))
     assert choose(bundle).variant in ("fp32", "fp16")
     assert not any("int8" in r.getMessage() for r in caplog.records)
-    assert choose(bundle, runtime="openvino", variant="int8") == Choice("openvino", "int8")  # named: the user's own decision
+    assert choose(bundle, runtime="openvino", variant="int8") == Choice(
+        "openvino", "int8"
+    )  # named: the user's own decision
     with pytest.raises(BundleError, match="no variant that passed the gate; allowed: fp32, int8"):
         choose(make_bundle("refused", refused=("fp32", "int8")))
 
@@ -117,15 +119,23 @@ def test_auto_considers_only_what_passed(make_bundle: MakeBundle, caplog: pytest
 def test_int8_is_the_one_for_the_engine_that_is_asked(make_bundle: MakeBundle) -> None:
     bundle = make_bundle(variants=("fp32", "int8", "int8-tensorrt"))
     of = {"fp32": "any", "int8": "processor", "int8-tensorrt": "tensorrt"}
-    variants = {name: variant.model_copy(update={"engines": of[name]}) for name, variant in bundle.manifest.variants.items()}
+    variants = {
+        name: variant.model_copy(update={"engines": of[name]}) for name, variant in bundle.manifest.variants.items()
+    }
     bundle = replace(bundle, manifest=bundle.manifest.model_copy(update={"variants": variants}))
     both = ["openvino", "tensorrt"]
     assert pairs_for(bundle, both, "int8") == [("openvino", "int8"), ("tensorrt", "int8-tensorrt")]
     assert pairs_for(bundle, both, "int8-tensorrt") == [("tensorrt", "int8-tensorrt")]
     assert pairs_for(bundle, both, bundle.passed) == [
-        ("openvino", "fp32"), ("openvino", "int8"), ("tensorrt", "fp32"), ("tensorrt", "int8-tensorrt")]
+        ("openvino", "fp32"),
+        ("openvino", "int8"),
+        ("tensorrt", "fp32"),
+        ("tensorrt", "int8-tensorrt"),
+    ]
     assert choose(bundle, runtime="tensorrt", variant="int8") == Choice("tensorrt", "int8-tensorrt")
-    with pytest.raises(BundleError, match="has int8-tensorrt, and nothing of it is made for openvino; allowed: fp32 for any"):
+    with pytest.raises(
+        BundleError, match="has int8-tensorrt, and nothing of it is made for openvino; allowed: fp32 for any"
+    ):
         pairs_for(bundle, ["openvino"], "int8-tensorrt")
 
 
@@ -197,7 +207,9 @@ def test_nothing_installed_names_the_extra(make_bundle: MakeBundle, monkeypatch:
         choose(make_bundle())
 
 
-def test_a_variant_that_an_engine_refuses_is_passed_over(make_bundle: MakeBundle, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_variant_that_an_engine_refuses_is_passed_over(
+    make_bundle: MakeBundle, caplog: pytest.LogCaptureFixture
+) -> None:
     bundle = make_bundle()
     bundle.path("encoder", "int8").write_bytes(b"garbage")
     assert choose(bundle, runtime="onnxruntime").variant == "fp32"

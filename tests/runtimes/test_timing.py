@@ -68,7 +68,10 @@ def test_first_calls_do_not_count_and_one_busy_moment_does_not_either(clock: Cal
 
 def test_keys_of_any_kind(clock: Callable[[float], None]) -> None:
     recorded = Recorded(clock)
-    runners = {("int8", "openvino"): recorded.runner("a", 9, 9, 9, 2), ("fp32", "openvino"): recorded.runner("b", 9, 9, 9, 4)}
+    runners = {
+        ("int8", "openvino"): recorded.runner("a", 9, 9, 9, 2),
+        ("fp32", "openvino"): recorded.runner("b", 9, 9, 9, 4),
+    }
     assert seconds_in_turns(runners, FEED, 1) == {("int8", "openvino"): 2, ("fp32", "openvino"): 4}
 
 

@@ -19,16 +19,19 @@ DEFECT = Target(name="defect", labels=("scratch", "crack", "ok"))
 LEVEL = Target(name="level", labels=("low", "high"), ordered=True)
 
 
-@pytest.mark.parametrize(("row", "thresholds", "inside", "certain"), [
-    ((0.8, 0.15, 0.05), (0.3, 0.3, 0.3), [0], True),
-    ((0.5, 0.4, 0.1), (0.3, 0.3, 0.3), [0, 1], False),  # undecided between two
-    ((0.4, 0.35, 0.25), (0.5, 0.5, 0.5), [], False),  # less sure than usual
-    ((0.5, 0.4, 0.1), (0.6, 0.3, 0.3), [1], False),  # another label alone is no support for the answer
-    ((0.3, 0.3, 0.4), (0.3, 0.3, 0.3), [0, 1, 2], False),  # at the threshold is inside
-    ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), [0], True),
-    ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0), [0, 1, 2], False),  # 0 excludes nothing
-    ((float("nan"),) * 3, (0.3, 0.3, 0.3), [], False),
-])
+@pytest.mark.parametrize(
+    ("row", "thresholds", "inside", "certain"),
+    [
+        ((0.8, 0.15, 0.05), (0.3, 0.3, 0.3), [0], True),
+        ((0.5, 0.4, 0.1), (0.3, 0.3, 0.3), [0, 1], False),  # undecided between two
+        ((0.4, 0.35, 0.25), (0.5, 0.5, 0.5), [], False),  # less sure than usual
+        ((0.5, 0.4, 0.1), (0.6, 0.3, 0.3), [1], False),  # another label alone is no support for the answer
+        ((0.3, 0.3, 0.4), (0.3, 0.3, 0.3), [0, 1, 2], False),  # at the threshold is inside
+        ((1.0, 0.0, 0.0), (1.0, 1.0, 1.0), [0], True),
+        ((1.0, 0.0, 0.0), (0.0, 0.0, 0.0), [0, 1, 2], False),  # 0 excludes nothing
+        ((float("nan"),) * 3, (0.3, 0.3, 0.3), [], False),
+    ],
+)
 def test_an_answer_is_certain_where_it_is_alone_in_its_set(
     row: tuple[float, ...], thresholds: tuple[float, ...], inside: list[int], certain: bool
 ) -> None:
@@ -44,22 +47,34 @@ def test_candidates_come_with_the_most_probable_first() -> None:
     assert knows.candidates((DEFECT, LEVEL), scores) == {"defect": ["crack", "scratch"]}
 
 
-@pytest.mark.parametrize(("candidates", "uncertain"), [
-    ({}, None),
-    ({"defect": ["crack"]}, False),
-    ({"defect": ["crack"], "level": ["high"]}, False),
-    ({"defect": ["crack"], "level": ["high", "low"]}, True),  # any target
-    ({"defect": [], "level": ["high"]}, True),
-    ({"defect": ["ok"]}, True),
-])
-def test_a_prediction_is_uncertain_where_any_target_is(candidates: dict[str, list[str]], uncertain: bool | None) -> None:
+@pytest.mark.parametrize(
+    ("candidates", "uncertain"),
+    [
+        ({}, None),
+        ({"defect": ["crack"]}, False),
+        ({"defect": ["crack"], "level": ["high"]}, False),
+        ({"defect": ["crack"], "level": ["high", "low"]}, True),  # any target
+        ({"defect": [], "level": ["high"]}, True),
+        ({"defect": ["ok"]}, True),
+    ],
+)
+def test_a_prediction_is_uncertain_where_any_target_is(
+    candidates: dict[str, list[str]], uncertain: bool | None
+) -> None:
     assert is_uncertain(candidates, {"defect": "crack", "level": "high"}) is uncertain
 
 
 def test_thresholds_are_read_from_a_variant() -> None:
-    variant = Variant(files={}, passed=True, threshold={"defect": 0.2}, label_threshold={"defect": {"crack": 0.4}}, coverage=0.9,
-                      no_threshold={"level": "too few"})
+    variant = Variant(
+        files={},
+        passed=True,
+        threshold={"defect": 0.2},
+        label_threshold={"defect": {"crack": 0.4}},
+        coverage=0.9,
+        no_threshold={"level": "too few"},
+    )
     assert uncertainty_from_variant(variant, (DEFECT, LEVEL)) == Uncertainty(
-        0.9, {"defect": (0.2, 0.4, 0.2)}, {"level": "too few"})
+        0.9, {"defect": (0.2, 0.4, 0.2)}, {"level": "too few"}
+    )
     old = uncertainty_from_variant(Variant(files={}, passed=True), (DEFECT, LEVEL))
     assert old == Uncertainty(None, {}, {"defect": OLD_BUNDLE, "level": OLD_BUNDLE})

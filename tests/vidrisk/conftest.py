@@ -73,17 +73,28 @@ def cli() -> Callable[..., Ended]:
 def run_line(cli: Callable[..., Ended]) -> Callable[..., Ended]:
     """A line of a document, and the folder to run it in → its end, which is to have the exit code ``code``.
 
-    It runs in this process, as that of ``cli``: to import torch takes a process of its own longer than most commands work. With
-    ``alone`` it has one all the same: every page shows by one command that it needs nothing of what ran before it.
+    It runs in this process, as that of ``cli``: to import torch takes a process of its own longer than most commands
+    work. With ``alone`` it has one all the same: every page shows by one command that it needs nothing of what ran
+    before it.
     """
 
     def run(line: str, folder: Path, *more: str, code: int = 0, alone: bool = False) -> Ended:
         program, *words = [*shlex.split(line), *more]
         assert program == "vidrisk"
         if alone:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
-            process = subprocess.run([sys.executable, "-m", program, *words], cwd=folder, env=environment, capture_output=True,
-                                     text=True, timeout=900, check=False)
+            environment = {
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+            }
+            process = subprocess.run(
+                [sys.executable, "-m", program, *words],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=900,
+                check=False,
+            )
             end = Ended(process.returncode, process.stdout, process.stderr)
         else:
             with pytest.MonkeyPatch.context() as patch:

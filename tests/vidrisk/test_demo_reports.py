@@ -24,7 +24,8 @@ def test_the_cases_are_balanced_and_split(tmp_path: Path) -> None:
     assert set(cases.of_split("test").level_counts().values()) == {15}
     assert len({photo for case in cases.cases for photo in case.photos}) == len(cases) == 420
     assert {case.id for case in load_cases(held_out, scheme, photos=Path("/")).cases} == {
-        case.id for case in cases.of_split("test").cases}
+        case.id for case in cases.of_split("test").cases
+    }
 
 
 @pytest.mark.slow(minutes=1)
@@ -33,7 +34,9 @@ def test_from_photos_to_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     language = save_language_model(tmp_path / "language", "LlamaForCausalLM")
     for name, value in (("TRAIN", 16), ("VAL", 8), ("TEST", 8), ("BACKBONE", f"compose:{EMBEDDED}+{language}")):
         monkeypatch.setattr(demo_reports, name, value)
-    monkeypatch.setattr(demo_reports, "SETTINGS", (*demo_reports.SETTINGS, "optim.epochs=1", "pixel.height=96", "pixel.width=96"))
+    monkeypatch.setattr(
+        demo_reports, "SETTINGS", (*demo_reports.SETTINGS, "optim.epochs=1", "pixel.height=96", "pixel.width=96")
+    )
     found = run_demo_reports(tmp_path / "out", lambda *_: None)
     assert found.comparison.scores.reports == 8 and "<h1" in found.page.read_text(encoding="utf-8")
     with pytest.raises(SettingsError, match="exists and is not empty"):

@@ -68,8 +68,14 @@ def small(config: TrainConfig, stand_in: Callable[[str], str]) -> tuple[str, lis
     parts = config.backbone.removeprefix("compose:").split("+")
     names = "+".join(stand_in(part) for part in parts)
     writes = config.task == "report"
-    needed = [*STAND_INS[parts[0]][1], "lora.rank=2", "optim.epochs=1", "workers=0", "precision=fp32",
-              *([] if writes else ["head.hidden=16"])]
+    needed = [
+        *STAND_INS[parts[0]][1],
+        "lora.rank=2",
+        "optim.epochs=1",
+        "workers=0",
+        "precision=fp32",
+        *([] if writes else ["head.hidden=16"]),
+    ]
     if len(parts) > 1:
         needed += [f"pixel.height={SIDE_PX}", f"pixel.width={SIDE_PX}", "vlm.grid=2", *([] if writes else ["frames=2"])]
     return (names if len(parts) == 1 else f"compose:{names}"), needed
@@ -82,7 +88,8 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label = ("crack", "sound")[number % 2]
         (root / label).mkdir(exist_ok=True)
         Image.new("RGB", (80, 80), ((40 + 10 * number, 40, 40), (40, 40, 40 + 10 * number))[number % 2]).save(
-            root / label / f"{number}.png")
+            root / label / f"{number}.png"
+        )
     return root
 
 
@@ -95,8 +102,9 @@ def test_an_example_has_no_setting_that_its_family_ignores(path: Path) -> None:
 
 @pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
-def test_an_example_trains_two_steps(path: Path, stand_in: Callable[[str], str], clip_folder: Path, photo_folder: Path,
-                                     tmp_path: Path) -> None:
+def test_an_example_trains_two_steps(
+    path: Path, stand_in: Callable[[str], str], clip_folder: Path, photo_folder: Path, tmp_path: Path
+) -> None:
     config = config_from_options(path)
     backbone, needed = small(config, stand_in)
     if config.task == "report":
@@ -104,13 +112,17 @@ def test_an_example_trains_two_steps(path: Path, stand_in: Callable[[str], str],
         needed += ["optim.batch_size=6", "optim.accumulate=1"]
         made = config_from_options(path, needed, {"report.scheme": str(scheme)}, backbone=backbone)
         steps: set[tuple[int, int]] = set()
-        run = train_data(table_of_cases, made, tmp_path / "run",
-                         on_progress=lambda what, done, total: steps.add((done, total)) if what.startswith("epoch ") else None)
+        run = train_data(
+            table_of_cases,
+            made,
+            tmp_path / "run",
+            on_progress=lambda what, done, total: steps.add((done, total)) if what.startswith("epoch ") else None,
+        )
         assert steps == {(0, 2), (1, 2)} and run.config.lora.rank == 2
         Run.open(run.root).load_reporter()
         return
     table: Table = load_table(photo_folder if config.task == "risk" else clip_folder, config.task)
-    few = table.with_samples(table.samples[::max(1, len(table) // 12)])
+    few = table.with_samples(table.samples[:: max(1, len(table) // 12)])
     settings: dict[str, Any] = {"optim.batch_size": 5, "optim.accumulate": 1, "views": min(config.views, 1)}
     batches: set[tuple[int, int]] = set()
 
@@ -118,8 +130,12 @@ def test_an_example_trains_two_steps(path: Path, stand_in: Callable[[str], str],
         if what.startswith("epoch "):
             batches.add((done, total))
 
-    run = train_run(few, config_from_options(path, needed, backbone=backbone, settings=settings), tmp_path / "run",
-                    on_progress=on_progress)
+    run = train_run(
+        few,
+        config_from_options(path, needed, backbone=backbone, settings=settings),
+        tmp_path / "run",
+        on_progress=on_progress,
+    )
     assert batches >= {(0, 2), (1, 2)}
     assert (run.config.lora.rank, run.config.optim.batch_size) == (2, 5)
     Run.open(run.root).load_classifier()

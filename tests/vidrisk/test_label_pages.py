@@ -27,9 +27,19 @@ PAGES = ("multi-label", "labels", "labelling-round", "training", "tuning")
 RunLine = Callable[..., object]
 COLOURS = {"crack": (200, 40, 40), "rust": (30, 160, 40), "wet": (40, 40, 200)}
 SMALL = ("--set", "pixel.height=96", "--set", "pixel.width=96")
-QUICK = {"train": (*SMALL, *(word for each in ("lora.last_blocks=0", "augment=[]", "optim.epochs=30", "optim.head_lr=0.01")
-                             for word in ("--set", each))),
-         "export": ("--search-s", "5"), "suspects": SMALL, "curve": SMALL}
+QUICK = {
+    "train": (
+        *SMALL,
+        *(
+            word
+            for each in ("lora.last_blocks=0", "augment=[]", "optim.epochs=30", "optim.head_lr=0.01")
+            for word in ("--set", each)
+        ),
+    ),
+    "export": ("--search-s", "5"),
+    "suspects": SMALL,
+    "curve": SMALL,
+}
 
 
 def text_of(page: str) -> str:
@@ -56,7 +66,7 @@ def square(path: Path, names: list[str], rng: np.random.Generator) -> None:
     pixels = rng.integers(90, 160, (96, 96, 3)).astype(np.uint8)
     for place, name in zip(rng.permutation(4), names, strict=False):
         y, x = 48 * (place // 2), 48 * (place % 2)
-        pixels[y + 4:y + 44, x + 4:x + 44] = COLOURS[name]
+        pixels[y + 4 : y + 44, x + 4 : x + 44] = COLOURS[name]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -82,7 +92,9 @@ def test_several_labels(tmp_path: Path, run_line: RunLine) -> None:
     assert (found["nothing.png"].labels, found["nothing.png"].label) == ({"defect": []}, "none")
     told = json.loads((tmp_path / "eval.json").read_text())["metrics"]["defect"]
     assert told["n"] == sum("defect" in sample.labels for sample in table.of_split("test").samples)
-    assert set(re.findall(r"^\| `(\w+)` \|", text_of("multi-label"), re.MULTILINE)) <= set(told) and told["macro_f1"] > 0.6
+    assert (
+        set(re.findall(r"^\| `(\w+)` \|", text_of("multi-label"), re.MULTILINE)) <= set(told) and told["macro_f1"] > 0.6
+    )
 
 
 def colour(path: Path, name: str, rng: np.random.Generator) -> None:
@@ -112,17 +124,25 @@ def test_wrong_labels_a_curve_and_two_models(tmp_path: Path, run_line: RunLine) 
     (right, *_) = compared["figures"]["defect"]
     views = json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["views"]
     assert views["count"] == 2 and views["one_view"]["defect"]["n"] == 90
-    assert (tmp_path / "eval-errors.html").read_text(encoding="utf-8").count('<li class="error">') >= 1  # labels that are wrong
+    assert (tmp_path / "eval-errors.html").read_text(encoding="utf-8").count(
+        '<li class="error">'
+    ) >= 1  # labels that are wrong
     assert said - set(rows[0]) <= {right["measure"], "top1"} and right["verdict"] == "better" and right["groups"] == 3
-    assert right["second"] > right["first"] and "samples_to_decide" in right and {"per_class", "changed"} <= set(compared)
+    assert (
+        right["second"] > right["first"] and "samples_to_decide" in right and {"per_class", "changed"} <= set(compared)
+    )
     curve = json.loads((tmp_path / "curve.json").read_text())["defect"]
     assert {"scores", "forecast", "is_saturated"} <= set(curve) and len(curve["forecast"]["interval"]) == 2
 
 
 def test_a_round_of_labelling(tmp_path: Path, run_line: RunLine) -> None:
     rng = np.random.default_rng(0)
-    files = {"cvat/annotations.xml": "cvat-images", "studio/export.json": "label-studio", "coco/instances.json": "coco",
-             "records/photos.tfrecord": "tfrecord"}
+    files = {
+        "cvat/annotations.xml": "cvat-images",
+        "studio/export.json": "label-studio",
+        "coco/instances.json": "coco",
+        "records/photos.tfrecord": "tfrecord",
+    }
     for place, (file, name) in enumerate(files.items()):
         root, samples = (tmp_path / "site" / file).parent, []
         for number in range(18):
@@ -158,25 +178,44 @@ def test_settings_are_searched(tmp_path: Path, run_line: RunLine) -> None:
     run_page("tuning", tmp_path, run_line, *quick)
     search = json.loads((tmp_path / "runs" / "tuned" / "tune" / "tune.json").read_text())
     assert len(search["trials"]) == 6 and search["fixed"] == [
-        "augment", "lora.last_blocks", "optim.batch_size", "optim.epochs", "optim.head_lr", "pixel.height", "pixel.width"]
+        "augment",
+        "lora.last_blocks",
+        "optim.batch_size",
+        "optim.epochs",
+        "optim.head_lr",
+        "pixel.height",
+        "pixel.width",
+    ]
     told = {"settings", "why", "chosen", "time_was_up"} | {key for trial in search["trials"] for key in trial}
     assert told <= {*search, *search["trials"][0]}
-    assert not (tmp_path / "runs" / "default" / "tune").exists() and len(json.loads(
-        (tmp_path / "runs" / "python" / "tune" / "tune.json").read_text())["trials"]) == 3
+    assert (
+        not (tmp_path / "runs" / "default" / "tune").exists()
+        and len(json.loads((tmp_path / "runs" / "python" / "tune" / "tune.json").read_text())["trials"]) == 3
+    )
     text = text_of("tuning")
     for name, values in VALUES.items():
         row = next(row for row in text.splitlines() if row.startswith(f"| `{name}` |"))
         assert [float(value) for value in row.split("|")[2].split(",")] == list(values)
-    more = run_line("vidrisk train site/labels.csv -o runs/json --task risk --tune 2 --tune-minutes 0 --json", tmp_path,
-                    *QUICK["train"], *quick)
+    more = run_line(
+        "vidrisk train site/labels.csv -o runs/json --task risk --tune 2 --tune-minutes 0 --json",
+        tmp_path,
+        *QUICK["train"],
+        *quick,
+    )
     found = json.loads(more.stdout)  # type: ignore[attr-defined]
     assert found["tune"]["asked"] == 2 and found["tune"]["time_was_up"] and found["val"]["defect"]["n"] > 0
-    lines = run_line("vidrisk train site/labels.csv -o runs/few --task risk --tune 2 --tune-minutes 0", tmp_path,
-                     *QUICK["train"], *quick).stdout  # type: ignore[attr-defined]
+    lines = run_line(
+        "vidrisk train site/labels.csv -o runs/few --task risk --tune 2 --tune-minutes 0",
+        tmp_path,
+        *QUICK["train"],
+        *quick,
+    ).stdout  # type: ignore[attr-defined]
     assert "search on 3 folds of the training split" in lines and "→ 0" in lines and "is taken: trial" in lines
-    for arguments, said in ((("--tune", "1"), "error: --tune 1; allowed: 2 to 200 trials"),
-                            (("--tune-minutes", "3"), "error: --tune-minutes without --tune; fix: add --tune, or leave"),
-                            (("--tune", "3", "--task", "report"), "fix: leave --tune out")):
+    for arguments, said in (
+        (("--tune", "1"), "error: --tune 1; allowed: 2 to 200 trials"),
+        (("--tune-minutes", "3"), "error: --tune-minutes without --tune; fix: add --tune, or leave"),
+        (("--tune", "3", "--task", "report"), "fix: leave --tune out"),
+    ):
         end = run_line("vidrisk train site/labels.csv -o runs/bad", tmp_path, *arguments, code=2)
         assert said in end.stderr and end.stderr.count("\n") == 1  # type: ignore[attr-defined]
 
@@ -188,7 +227,9 @@ def test_links_options_and_settings_exist(page: str) -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text_of(page)))
     commands = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "vidrisk" / "cli").glob("*.py"))
     offered = {f"--{option.replace('_', '-')}" for option in re.findall(r"^    (\w+): ", commands, re.MULTILINE)}
-    assert named and named <= offered | {option for found in re.findall(r'"(--[\w/-]+)"', commands) for option in found.split("/")}
+    assert named and named <= offered | {
+        option for found in re.findall(r'"(--[\w/-]+)"', commands) for option in found.split("/")
+    }
     assert set(re.findall(r"--set (\w+)", text_of(page))) <= set(TrainConfig.model_fields)
 
 
@@ -206,7 +247,17 @@ def test_a_training_run(tmp_path: Path, run_line: RunLine, clip_folder: Path) ->
     assert (first.frames, first.rgb_diff, config.frames, config.rgb_diff) == (16, True, 32, True)
     assert config.head.kind in ("motion", "segments") and (tmp_path / "augmented.png").is_file()
     default, text = TrainConfig(), text_of("training")
-    for name, said in {"cache_mb": "memory ({:,})", "disk_cache_mb": "folder ({:,})", "views": "| {} augmented views"}.items():
+    for name, said in {
+        "cache_mb": "memory ({:,})",
+        "disk_cache_mb": "folder ({:,})",
+        "views": "| {} augmented views",
+    }.items():
         assert said.format(getattr(default, name)) in text
-    assert f"| `lora.last_blocks` | {default.lora.last_blocks} |" in text and f"| `head.start` | `{default.head.start}`" in text
-    assert set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \| [^`]", text, re.MULTILINE)) >= {("linear", "mlp"), ("motion", "")}
+    assert (
+        f"| `lora.last_blocks` | {default.lora.last_blocks} |" in text
+        and f"| `head.start` | `{default.head.start}`" in text
+    )
+    assert set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \| [^`]", text, re.MULTILINE)) >= {
+        ("linear", "mlp"),
+        ("motion", ""),
+    }

@@ -19,8 +19,18 @@ from vidrisk.inference.predictions import read_predictions
 Cli = Callable[..., Any]
 COLOURS = {"crack": (200, 40, 40), "rust": (30, 160, 40), "sound": (40, 40, 200)}
 TOOLS = {"cvat-images": "cvat.xml", "label-studio": "studio.json", "coco": "coco.json", "tfrecord": "photos.tfrecord"}
-SMALL = ("--set", "pixel.height=64", "--set", "pixel.width=64", "--set", "lora.last_blocks=0", "--set", "optim.epochs=8", "--set",
-         "optim.head_lr=0.01")
+SMALL = (
+    "--set",
+    "pixel.height=64",
+    "--set",
+    "pixel.width=64",
+    "--set",
+    "lora.last_blocks=0",
+    "--set",
+    "optim.epochs=8",
+    "--set",
+    "optim.head_lr=0.01",
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +87,9 @@ def test_one_model_learns_from_all_four(cli: Cli, folder: Path, out: Path) -> No
     assert {row["source"]: row["n"] for row in found["by_source"]["defect"]}["coco/photos"] == 18
 
 
-@pytest.mark.parametrize(("tool", "name"), [("label-studio", "pre.json"), ("cvat-images", "pre.xml"), ("coco", "pre-coco.json")])
+@pytest.mark.parametrize(
+    ("tool", "name"), [("label-studio", "pre.json"), ("cvat-images", "pre.xml"), ("coco", "pre-coco.json")]
+)
 def test_predictions_go_back_as_labels_to_be_corrected(cli: Cli, folder: Path, out: Path, tool: str, name: str) -> None:
     end = cli("data", "convert", out, "--to", tool, "-o", folder / "new" / name, "--media", folder / "new")
     assert end.code == 0, end
@@ -94,7 +106,8 @@ def test_predictions_go_back_as_labels_to_be_corrected(cli: Cli, folder: Path, o
     else:
         read = import_data(folder / "new" / name, name=tool, task="risk").table
         assert {sample.name: sample.labels["defect"] for sample in read.samples} == {
-            file: each.label for file, each in predicted.items()}
+            file: each.label for file, each in predicted.items()
+        }
     if tool == "coco":
         assert all(0 < each["score"] <= 1 for each in json.loads(text)["annotations"])
 
@@ -102,7 +115,31 @@ def test_predictions_go_back_as_labels_to_be_corrected(cli: Cli, folder: Path, o
 def test_options_that_mean_nothing_are_refused(cli: Cli, folder: Path, out: Path) -> None:
     end = cli("data", "convert", out, "--to", "coco", "-o", folder / "x.json", "--multi-label")
     assert end.code == 2 and "--multi-label of predictions" in end.stderr
-    end = cli("data", "convert", folder / "all.csv", "--to", "coco", "--task", "risk", "-o", folder / "x.json", "--media", folder)
+    end = cli(
+        "data",
+        "convert",
+        folder / "all.csv",
+        "--to",
+        "coco",
+        "--task",
+        "risk",
+        "-o",
+        folder / "x.json",
+        "--media",
+        folder,
+    )
     assert end.code == 2 and "--media without predictions" in end.stderr
-    end = cli("data", "convert", folder / "all.csv", "--to", "coco", "--task", "risk", "-o", folder / "x.json", "--ratios", "1:1:1")
+    end = cli(
+        "data",
+        "convert",
+        folder / "all.csv",
+        "--to",
+        "coco",
+        "--task",
+        "risk",
+        "-o",
+        folder / "x.json",
+        "--ratios",
+        "1:1:1",
+    )
     assert end.code == 2 and "--ratios with --to coco" in end.stderr

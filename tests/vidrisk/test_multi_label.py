@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         colours = [name for name in SQUARES if rng.random() < 0.5]
         for place, name in zip(rng.permutation(4), colours, strict=False):
             y, x = 48 * (place // 2), 48 * (place % 2)
-            photo[y + 4:y + 44, x + 4:x + 44] = SQUARES[name]
+            photo[y + 4 : y + 44, x + 4 : x + 44] = SQUARES[name]
         Image.fromarray(photo).save(root / f"{number}.png")
         level = {} if number % 3 == 2 else {"risk_level": "high" if len(colours) > 1 else "low"}
         split = ("train", "train", "val", "test")[number % 4]
@@ -44,8 +44,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "squares"
-    settings = ("pixel.height=96", "pixel.width=96", "lora.last_blocks=0", "augment=[]", "optim.epochs=30", "optim.head_lr=0.01")
-    end = cli("train", folder / "m.jsonl", "-o", out, "--task", "risk", *(word for each in settings for word in ("--set", each)))
+    settings = (
+        "pixel.height=96",
+        "pixel.width=96",
+        "lora.last_blocks=0",
+        "augment=[]",
+        "optim.epochs=30",
+        "optim.head_lr=0.01",
+    )
+    end = cli(
+        "train",
+        folder / "m.jsonl",
+        "-o",
+        out,
+        "--task",
+        "risk",
+        *(word for each in settings for word in ("--set", each)),
+    )
     assert end.code == 0, end
     return out
 
@@ -61,8 +76,11 @@ def bundle(cli: Cli, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_training_tells_how_well_every_label_is_found(run: Path, folder: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())["test"]
     assert metrics["defect"]["mean_average_precision"] > 0.9 and metrics["defect"]["n"] == PHOTOS // 4
-    assert metrics["level"]["n"] == sum("level" in sample.labels for sample in load_table(folder / "m.jsonl", "risk").of_split(
-        "test").samples) < PHOTOS // 4
+    assert (
+        metrics["level"]["n"]
+        == sum("level" in sample.labels for sample in load_table(folder / "m.jsonl", "risk").of_split("test").samples)
+        < PHOTOS // 4
+    )
     defect, level = Run.open(run).contract.targets
     assert (defect.labels, defect.multi_label, level.multi_label) == (tuple(SQUARES), True, False)
 
@@ -77,7 +95,8 @@ def test_the_gate_judges_the_precision_of_all_labels(bundle: Path) -> None:
     for hop in gate["hops"]:
         defect, level = hop["changes"]
         assert defect["map_after"] > 0.9 and defect["drop_points"] == pytest.approx(
-            100 * (defect["map_before"] - defect["map_after"]), abs=1e-6)
+            100 * (defect["map_before"] - defect["map_after"]), abs=1e-6
+        )
         assert level["map_after"] is None
     assert "mAP" in (bundle / "gate.html").read_text()
     variant = Bundle.open(bundle).manifest.variants["fp32"]
@@ -86,7 +105,9 @@ def test_the_gate_judges_the_precision_of_all_labels(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["fp32", "auto"])
-def test_predictions_name_every_label_that_holds(cli: Cli, bundle: Path, folder: Path, tmp_path: Path, variant: str) -> None:
+def test_predictions_name_every_label_that_holds(
+    cli: Cli, bundle: Path, folder: Path, tmp_path: Path, variant: str
+) -> None:
     end = cli("infer", bundle, folder, "-o", tmp_path / "out", "--variant", variant)
     assert end.code == 0, end
     truth = {sample.name: sample.labels["defect"] for sample in load_table(folder / "m.jsonl", "risk").samples}
@@ -113,9 +134,20 @@ def test_evaluation_scores_every_label_at_its_threshold(cli: Cli, bundle: Path, 
 
 def test_training_is_told_that_cells_hold_several_labels(cli: Cli, folder: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
-    (folder / "cells.csv").write_text("path,defect_class,split\n" + "".join(
-        f"{row['path']},{';'.join(row['defect_class']) or '[]'},{row['split']}\n" for row in rows))
-    settings = ("--set", "pixel.height=32", "--set", "pixel.width=32", "--set", "lora.last_blocks=0", "--set", "optim.epochs=1")
+    (folder / "cells.csv").write_text(
+        "path,defect_class,split\n"
+        + "".join(f"{row['path']},{';'.join(row['defect_class']) or '[]'},{row['split']}\n" for row in rows)
+    )
+    settings = (
+        "--set",
+        "pixel.height=32",
+        "--set",
+        "pixel.width=32",
+        "--set",
+        "lora.last_blocks=0",
+        "--set",
+        "optim.epochs=1",
+    )
     refused = cli("train", folder / "cells.csv", "-o", tmp_path / "run", "--task", "risk", *settings)
     assert refused.code == 1 and "with a list as defect label" in refused.stderr and "--multi-label" in refused.stderr
     end = cli("train", folder / "cells.csv", "-o", tmp_path / "run", "--task", "risk", "--multi-label", *settings)
@@ -125,7 +157,9 @@ def test_training_is_told_that_cells_hold_several_labels(cli: Cli, folder: Path,
 
 
 def test_data_with_one_label_is_told_from_several(cli: Cli, bundle: Path, folder: Path, tmp_path: Path) -> None:
-    (folder / "one.csv").write_text("path,defect_class,risk_level\n0.png,red,low\n1.png,blue,high\n2.png,red;blue,high\n")
+    (folder / "one.csv").write_text(
+        "path,defect_class,risk_level\n0.png,red,low\n1.png,blue,high\n2.png,red;blue,high\n"
+    )
     end = cli("eval", bundle, folder / "one.csv", "-o", tmp_path / "e.json")
     assert end.code == 0, end  # a model of several labels reads a manifest so
     (folder / "two.csv").write_text('path,defect_class\n0.png,"[""red"", ""blue""]"\n1.png,"[""blue""]"\n')
@@ -141,21 +175,33 @@ def test_the_bundle_answers_here_as_it_did_at_export(cli: Cli, bundle: Path) -> 
 def mixed(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with one action and any number of defects: data of its own, whose names have commas, and ``mixed.csv``."""
     rows = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
-    lines = [f'{row["path"]},"{"many, or all" if len(row["defect_class"]) > 1 else "few"}",'
-             f'{";".join(row["defect_class"]) or "[]"},{row["split"]},{row.get("risk_level", "")}' for row in rows]
+    lines = [
+        f'{row["path"]},"{"many, or all" if len(row["defect_class"]) > 1 else "few"}",'
+        f"{';'.join(row['defect_class']) or '[]'},{row['split']},{row.get('risk_level', '')}"
+        for row in rows
+    ]
     (folder / "mixed.csv").write_text("path,action,defect_class,split,risk_level\n" + "\n".join(lines) + "\n")
     for row in rows:
         row["action"] = "many, or all" if len(row["defect_class"]) > 1 else "few"
     (folder / "mixed.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = tmp_path_factory.mktemp("runs") / "mixed"
-    settings = ("pixel.height=64", "pixel.width=64", "lora.last_blocks=0", "augment=[]", "optim.epochs=2", "optim.head_lr=0.01")
+    settings = (
+        "pixel.height=64",
+        "pixel.width=64",
+        "lora.last_blocks=0",
+        "augment=[]",
+        "optim.epochs=2",
+        "optim.head_lr=0.01",
+    )
     quick = (word for each in settings for word in ("--set", each))
     end = cli("train", folder / "mixed.jsonl", "-o", out, "--task", "action+risk", *quick)
     assert end.code == 0, end
     return out
 
 
-def test_one_action_and_any_number_of_defects_are_one_model(cli: Cli, mixed: Path, folder: Path, tmp_path: Path) -> None:
+def test_one_action_and_any_number_of_defects_are_one_model(
+    cli: Cli, mixed: Path, folder: Path, tmp_path: Path
+) -> None:
     targets = {target.name: target for target in Run.open(mixed).contract.targets}
     assert targets["action"].labels == ("few", "many, or all") and not targets["action"].multi_label
     assert targets["defect"].multi_label and set(targets) == {"action", "defect", "level"}
@@ -167,10 +213,15 @@ def test_one_action_and_any_number_of_defects_are_one_model(cli: Cli, mixed: Pat
     end = cli("compare", mixed, mixed, folder / "mixed.csv", "--split", "test", "--json")
     assert end.code == 0, end
     assert {name: each[0]["samples"] for name, each in json.loads(end.stdout)["figures"].items()} == {
-        name: each["n"] for name, each in metrics.items()}
+        name: each["n"] for name, each in metrics.items()
+    }
 
 
 def test_data_of_a_mixed_model_are_read_target_by_target(folder: Path, mixed: Path) -> None:
     table = load_table(folder / "mixed.csv", "action+risk", multi_label=Run.open(mixed).contract.multi_targets)
     assert table.multi_targets == {"defect"} and table.labels_of("action") == ("few", "many, or all")
-    assert load_table(folder / "mixed.csv", "action+risk", multi_label=True).labels_of("action") == ("few", "many", "or all")
+    assert load_table(folder / "mixed.csv", "action+risk", multi_label=True).labels_of("action") == (
+        "few",
+        "many",
+        "or all",
+    )

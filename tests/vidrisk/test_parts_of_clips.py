@@ -42,11 +42,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     frame = np.clip(np.array(rgb) + rng.integers(-30, 30, (48, 64, 3)), 0, 255).astype(np.uint8)
                     container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
-    rows = [(second, second + 1, "red" if second < PARTS // 2 else "blue", {3: "val", 7: "test"}.get(second % 8, "train"))
-            for second in range(PARTS)]
-    (root / "m.csv").write_text("video,start,end,action,split\n" + "".join(f"long.mp4,{a},{b},{c},{d}\n" for a, b, c, d in rows))
-    (root / "all.csv").write_text("video,start_frame,end_frame,action\n" + "".join(
-        f"{name}.mp4,{a * FPS},{b * FPS},{c}\n" for name in ("long", "b", "c") for a, b, c, _ in rows))
+    rows = [
+        (second, second + 1, "red" if second < PARTS // 2 else "blue", {3: "val", 7: "test"}.get(second % 8, "train"))
+        for second in range(PARTS)
+    ]
+    (root / "m.csv").write_text(
+        "video,start,end,action,split\n" + "".join(f"long.mp4,{a},{b},{c},{d}\n" for a, b, c, d in rows)
+    )
+    (root / "all.csv").write_text(
+        "video,start_frame,end_frame,action\n"
+        + "".join(f"{name}.mp4,{a * FPS},{b * FPS},{c}\n" for name in ("long", "b", "c") for a, b, c, _ in rows)
+    )
     return root
 
 
@@ -69,10 +75,13 @@ def test_training_and_evaluation_see_the_parts(cli: Cli, folder: Path, run: Path
 
 def test_the_run_knows_its_parts(folder: Path, run: Path) -> None:
     assert {s.title: s.split for s in Run.open(run).read_split().samples} == {
-        s.title: s.split for s in load_table(folder / "m.csv", "action").samples}
+        s.title: s.split for s in load_table(folder / "m.csv", "action").samples
+    }
 
 
-def test_evaluation_keeps_features_of_parts_apart(folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_evaluation_keeps_features_of_parts_apart(
+    folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     table = load_table(folder / "all.csv", "action")
     with open_classifier(run) as classifier:
@@ -84,13 +93,18 @@ def test_evaluation_keeps_features_of_parts_apart(folder: Path, run: Path, monke
 def test_a_part_outside_its_file_is_listed(
     cli: Cli, folder: Path, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (folder / "outside.csv").write_text("video,start,end,action\nlong.mp4,1,2,red\nlong.mp4,31,32.5,blue\nlong.mp4,40,41,blue\n")
+    (folder / "outside.csv").write_text(
+        "video,start,end,action\nlong.mp4,1,2,red\nlong.mp4,31,32.5,blue\nlong.mp4,40,41,blue\n"
+    )
     end = cli("eval", run, folder / "outside.csv", "-o", tmp_path / "e.json")
     (unreadable,) = json.loads((tmp_path / "e.json").read_text())["unreadable"]
     assert end.code == 4
     assert (unreadable["path"], unreadable["interval"], unreadable["state"]) == ("long.mp4", "[40, 41) s", "skipped")
     assert "lies outside the file, which has 32.00 s" in unreadable["reason"]
-    assert "1 of 3 samples are read with a reservation; the first: long.mp4 [31, 32.5) s: [31, 32.5) s is cut" in caplog.text
+    assert (
+        "1 of 3 samples are read with a reservation; the first: long.mp4 [31, 32.5) s: [31, 32.5) s is cut"
+        in caplog.text
+    )
 
 
 def test_the_preview_shows_the_parts(cli: Cli, folder: Path, tmp_path: Path) -> None:
@@ -98,7 +112,9 @@ def test_the_preview_shows_the_parts(cli: Cli, folder: Path, tmp_path: Path) -> 
     assert end.code == 0, end
     sheet = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).astype(int)
     rows = sheet[[48, 148], 210:560]
-    assert (rows[0, :, 2] - rows[0, :, 0])[:300].mean() > 80 and (rows[1, :, 0] - rows[1, :, 2])[:300].mean() > 80  # blue, then red
+    assert (rows[0, :, 2] - rows[0, :, 0])[:300].mean() > 80 and (rows[1, :, 0] - rows[1, :, 2])[
+        :300
+    ].mean() > 80  # blue, then red
 
 
 def test_a_split_keeps_files_together_and_is_read_again(cli: Cli, folder: Path) -> None:

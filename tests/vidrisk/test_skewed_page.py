@@ -14,11 +14,22 @@ from PIL import Image
 from vidrisk.models.run import Run
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "skewed-data.md").read_text(encoding="utf-8")
-QUICK = ("--set", "pixel.height=32", "--set", "pixel.width=32", "--set", "lora.last_blocks=0", "--set", "optim.epochs=1")
+QUICK = (
+    "--set",
+    "pixel.height=32",
+    "--set",
+    "pixel.width=32",
+    "--set",
+    "lora.last_blocks=0",
+    "--set",
+    "optim.epochs=1",
+)
 
 
 @pytest.mark.slow(minutes=0.2)
-def test_what_the_page_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_line: Callable[..., object]) -> None:
+def test_what_the_page_shows_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_line: Callable[..., object]
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("site").mkdir()
     rows = ["path,label"]

@@ -48,7 +48,8 @@ class Footprint:
     """Memory of a process that runs one candidate.
 
     Attributes:
-        peak_bytes: of resident memory, with batches of ``BATCH`` frames: the interpreter, the engine, the model, its work.
+        peak_bytes: of resident memory, with batches of ``BATCH`` frames: the interpreter, the engine, the model, its
+            work.
         bytes_per_frame: what a further frame in a batch adds.
     """
 
@@ -69,17 +70,29 @@ def footprint_of(bundle: Path, candidate: Candidate, threads: int | None) -> Foo
 def answer_of_process(module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:
     """Run ``python -m module`` and read the last line of its output as JSON.
 
-    The process starts where the package lies, so that it finds it installed or not, and imports nothing from the folder that
-    the user happens to be in. Its cache is the same as here, also where that is named relative to the user's folder.
+    The process starts where the package lies, so that it finds it installed or not, and imports nothing from the folder
+    that the user happens to be in. Its cache is the same as here, also where that is named relative to the user's
+    folder.
 
     Raises:
         RuntimeFailure: it failed, crashed, or did not answer within ``LIMIT_S``.
     """
     try:
-        end = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, encoding="utf-8", errors="replace",
-                             cwd=Path(vidrisk.__file__).parents[1], timeout=LIMIT_S, check=False,
-                             env={**os.environ, "PYTHONIOENCODING": "utf-8", "VIDRISK_CACHE": str(cache_folder().absolute()),
-                                  **(environment or {})})
+        end = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            cwd=Path(vidrisk.__file__).parents[1],
+            timeout=LIMIT_S,
+            check=False,
+            env={
+                **os.environ,
+                "PYTHONIOENCODING": "utf-8",
+                "VIDRISK_CACHE": str(cache_folder().absolute()),
+                **(environment or {}),
+            },
+        )
     except subprocess.TimeoutExpired:
         raise RuntimeFailure(f"no answer within {LIMIT_S:.0f} s") from None
     if end.returncode < 0:
@@ -95,8 +108,8 @@ def answer_of_process(module: str, arguments: Sequence[str], environment: Mappin
 def peak_bytes() -> int:
     """Peak of this process's resident memory since it was started.
 
-    Linux counts ``ru_maxrss`` from the fork, when a process is still as large as its parent; ``VmHWM`` begins anew with the
-    program.
+    Linux counts ``ru_maxrss`` from the fork, when a process is still as large as its parent; ``VmHWM`` begins anew with
+    the program.
     """
     peak = bytes_from_status(Path("/proc/self/status"), "VmHWM")
     if peak is not None:
@@ -116,15 +129,20 @@ def run_alone(classifier: Classifier) -> Footprint:
     contract = classifier.contract
     computed: list[Array] = []
     windows = max(1, BATCH // contract.frames)
-    clips = np.random.default_rng(0).integers(0, 256, (windows, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8)
+    clips = np.random.default_rng(0).integers(
+        0, 256, (windows, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8
+    )
     frames = np.resize(clips, (BATCH, *contract.pixel.frame_shape))
     if classifier.plan.frame:
         least, most = 1, BATCH
         classifier.encode(frames[:1])
         single = peak_bytes()
         encoded = classifier.encode(frames)
-        one = {name: np.resize(array, (contract.frames, *array.shape[1:])) for name, array in {**encoded, PIXELS: frames}.items()
-               if name in classifier.plan.frame_gives}
+        one = {
+            name: np.resize(array, (contract.frames, *array.shape[1:]))
+            for name, array in {**encoded, PIXELS: frames}.items()
+            if name in classifier.plan.frame_gives
+        }
         computed += [*encoded.values(), *classifier.logits_from_parts(one, 1).values()]
     else:
         least, most = contract.frames, windows * contract.frames
@@ -132,8 +150,10 @@ def run_alone(classifier: Classifier) -> Footprint:
         single = peak_bytes()
         computed += classifier.logits_from_frames(clips, BATCH).values()
     if not all(np.isfinite(values).all() for values in computed):
-        raise RuntimeFailure(f"{classifier.runtime} {classifier.variant} computes what is not finite, for frames of noise",
-                             fix="use another runtime or variant, or export the bundle again")
+        raise RuntimeFailure(
+            f"{classifier.runtime} {classifier.variant} computes what is not finite, for frames of noise",
+            fix="use another runtime or variant, or export the bundle again",
+        )
     peak = peak_bytes()
     return Footprint(peak, (peak - single) // max(1, most - least))
 

@@ -30,9 +30,18 @@ Rows = dict[Candidate, Row]
 Classifiers = dict[Candidate, Classifier]
 
 
-def run_bench(path: Path, data: Path | None = None, *, runtime: str | None = None, variant: str | None = None,
-              threads: int | None = None, limit: int = LIMIT, encoding: str | None = None, sheet: str | None = None,
-              on_progress: OnProgress = ignore_progress) -> Bench:
+def run_bench(
+    path: Path,
+    data: Path | None = None,
+    *,
+    runtime: str | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    limit: int = LIMIT,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Bench:
     """Measure every runtime and variant of a bundle that works here.
 
     Args:
@@ -59,16 +68,32 @@ def run_bench(path: Path, data: Path | None = None, *, runtime: str | None = Non
     peaks = measured_peaks(cores)
     rows, footprints = _alone(bundle, candidates, threads, on_progress)
     with ExitStack() as stack:
-        classifiers = {c: stack.enter_context(open_classifier(path, runtime=c.runtime, variant=c.variant, threads=threads))
-                       for c in footprints}
+        classifiers = {
+            c: stack.enter_context(open_classifier(path, runtime=c.runtime, variant=c.variant, threads=threads))
+            for c in footprints
+        }
         rows |= _with_speed(rows, classifiers, footprints, on_progress)
         if files:
             rows, result = _with_data(rows, classifiers, files, on_progress)
     on_progress("matrix products", 0, 1)
     again = measured_peaks(cores)
     peaks = {name: max(peaks[name], again[name], key=lambda peak: peak.gmac_per_s or 0.0) for name in peaks}
-    held = tuple(_against_peak(row, macs, peaks, _heaviest_precision(bundle, candidate.variant)) for candidate, row in rows.items())
-    return Bench(path.resolve().name, bundle.digest, described(), threads, bundle.contract.frames, macs, BATCH, peaks, result, held)
+    held = tuple(
+        _against_peak(row, macs, peaks, _heaviest_precision(bundle, candidate.variant))
+        for candidate, row in rows.items()
+    )
+    return Bench(
+        path.resolve().name,
+        bundle.digest,
+        described(),
+        threads,
+        bundle.contract.frames,
+        macs,
+        BATCH,
+        peaks,
+        result,
+        held,
+    )
 
 
 def _candidates(bundle: Bundle, runtime: str | None, variant: str | None) -> list[Candidate]:
@@ -77,8 +102,9 @@ def _candidates(bundle: Bundle, runtime: str | None, variant: str | None) -> lis
     return [Candidate(*pair) for pair in pairs_for(bundle, runtimes, variants)]
 
 
-def _alone(bundle: Bundle, candidates: list[Candidate], threads: int | None,
-           on_progress: OnProgress) -> tuple[Rows, dict[Candidate, Footprint]]:
+def _alone(
+    bundle: Bundle, candidates: list[Candidate], threads: int | None, on_progress: OnProgress
+) -> tuple[Rows, dict[Candidate, Footprint]]:
     """A row for every candidate, and the footprint of those that run here."""
     rows: Rows = {}
     footprints = {}
@@ -98,7 +124,9 @@ def _alone(bundle: Bundle, candidates: list[Candidate], threads: int | None,
     return rows, footprints
 
 
-def _with_speed(rows: Rows, classifiers: Classifiers, footprints: Mapping[Candidate, Footprint], on_progress: OnProgress) -> Rows:
+def _with_speed(
+    rows: Rows, classifiers: Classifiers, footprints: Mapping[Candidate, Footprint], on_progress: OnProgress
+) -> Rows:
     on_progress("latency of a frame", 0, 1)
     frame = frame_latencies(classifiers)
     on_progress("latency of a clip", 0, 1)
@@ -107,7 +135,9 @@ def _with_speed(rows: Rows, classifiers: Classifiers, footprints: Mapping[Candid
     return {c: replace(rows[c], frame=frame.get(c), clip=clip[c], throughput=throughput[c]) for c in classifiers}
 
 
-def _with_data(rows: Rows, classifiers: Classifiers, files: BenchData, on_progress: OnProgress) -> tuple[Rows, DataResult]:
+def _with_data(
+    rows: Rows, classifiers: Classifiers, files: BenchData, on_progress: OnProgress
+) -> tuple[Rows, DataResult]:
     best = {candidate: row.throughput.best_frames_per_s for candidate, row in rows.items() if row.throughput}
     decode, results = end_to_end(classifiers, files, best, on_progress)
     accuracy = accuracies(classifiers, files.table, on_progress) if files.table else {}

@@ -1,6 +1,6 @@
 """What the machine is, and the most that it multiplies: matrix products in float32 and in INT8, the yardstick of encoders.
 
-    python -m vidrisk.bench.conditions THREADS      prints both peaks as JSON
+python -m vidrisk.bench.conditions THREADS      prints both peaks as JSON
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ DESCRIBED = ("vidrisk", "processor", "memory", *BUNDLE_RUNTIMES, "PyAV", "Pillow
 SIDES = (1024, 1536)  # of the square matrices: larger than the caches, small enough for a device
 BUDGET_S = 0.5  # per side: long enough for one moment in which nobody else is at work
 # Every BLAS that numpy may have been built with reads one of these when it is loaded.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,19 @@ class Peak:
 
 def described() -> dict[str, Any]:
     """Cores, vector flags, memory and versions of this machine."""
-    return {"cores": usable_cores(), "numpy": np.__version__,
-            **{check.name: check.found for check in examine() if check.name in DESCRIBED and check.state == "ok"}}
+    return {
+        "cores": usable_cores(),
+        "numpy": np.__version__,
+        **{check.name: check.found for check in examine() if check.name in DESCRIBED and check.state == "ok"},
+    }
 
 
 def measured_peaks(threads: int) -> dict[str, Peak]:
     """``fp32`` and ``int8``, in a process of its own: numpy takes its number of threads from the environment that it starts in."""
     try:
-        found = answer_of_process("vidrisk.bench.conditions", [str(threads)], dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        found = answer_of_process(
+            "vidrisk.bench.conditions", [str(threads)], dict.fromkeys(THREAD_VARIABLES, str(threads))
+        )
     except RuntimeFailure as error:
         return dict.fromkeys(("fp32", "int8"), Peak(None, f"not measured: {error}"))
     return {name: Peak(**peak) for name, peak in found.items()}
@@ -77,8 +88,12 @@ def int8_peak(threads: int) -> Peak:
         ov: Any = require("openvino", "cpu")
     except VidriskError as error:
         return Peak(None, f"not measured: {error}")
-    config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads,
-              "PERF_COUNT": True}
+    config = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERF_COUNT": True,
+    }
     rng = np.random.default_rng(0)
     kernels: set[str] = set()
 
@@ -113,7 +128,9 @@ def _int8_product(weights: Any) -> Any:
     activations = ops.parameter([side, side], np.float32)
     low, high = np.float32(0), np.float32(255)
     rounded = ops.fake_quantize(activations, low, high, low, high, 256)
-    scaled = ops.multiply(ops.convert(ops.constant(weights), "f32"), ops.constant(np.full((side, 1), 1 / 127, np.float32)))
+    scaled = ops.multiply(
+        ops.convert(ops.constant(weights), "f32"), ops.constant(np.full((side, 1), 1 / 127, np.float32))
+    )
     return ov.Model([ops.matmul(rounded, scaled, False, True)], [activations])
 
 

@@ -89,8 +89,8 @@ class EndToEnd:
         clips_per_s: median over the rounds.
         encode_clips_per_s: what the encoder alone would do at its best batch.
         of_slower_stage: share of the smaller of that and of the decode limit: 1 where the slower stage hides the other.
-        of_both_stages: share of what is left when both stages take all cores, one after the other. Where decoding and encoding
-            share the cores, this is the one that can come to 1.
+        of_both_stages: share of what is left when both stages take all cores, one after the other. Where decoding and
+            encoding share the cores, this is the one that can come to 1.
     """
 
     clips_per_s: float
@@ -99,8 +99,9 @@ class EndToEnd:
     of_both_stages: float
 
 
-def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str | None = None,
-                   sheet: str | None = None) -> BenchData:
+def data_from_path(
+    path: Path, contract: Contract, limit: int, *, encoding: str | None = None, sheet: str | None = None
+) -> BenchData:
     """Find the files and, where there are any, the labels of the model.
 
     Raises:
@@ -110,9 +111,13 @@ def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str 
     try:
         if path.is_dir() and not format_of(path) and not list_folder(path).folders:
             raise DataError(f"{path.name} has no sub-folder per class")
-        table = load_table(path, contract.task, min_labels=1, multi_label=contract.multi_targets, encoding=encoding, sheet=sheet)
+        table = load_table(
+            path, contract.task, min_labels=1, multi_label=contract.multi_targets, encoding=encoding, sheet=sheet
+        )
     except DataError as error:
-        if format_of(path) or (path.is_file() and path.suffix.lower() in SUFFIXES):  # a data set or a manifest, and a bad one
+        if format_of(path) or (
+            path.is_file() and path.suffix.lower() in SUFFIXES
+        ):  # a data set or a manifest, and a bad one
             raise
         unlabelled = error.what
     if table and len(test := table.of_split("test")):  # a model may have learnt from the others
@@ -126,7 +131,9 @@ def data_from_path(path: Path, contract: Contract, limit: int, *, encoding: str 
             truth_from_table(table, contract.targets)
         except DataError as error:
             table, unlabelled = None, error.what
-    inputs = find_inputs(list(dict.fromkeys(paths[index] for index in chosen)))  # a file once, however many parts have labels
+    inputs = find_inputs(
+        list(dict.fromkeys(paths[index] for index in chosen))
+    )  # a file once, however many parts have labels
     held = _read(inputs, contract)  # and into the system's cache, for every later pass alike
     if not held.clips:
         raise DataError(f"none of {len(inputs.paths)} inputs can be read")
@@ -138,8 +145,12 @@ def evenly_spread(count: int, limit: int) -> list[int]:
     return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
 
 
-def end_to_end(classifiers: Mapping[Candidate, Classifier], data: BenchData, frames_per_s: Mapping[Candidate, float],
-               on_progress: OnProgress) -> tuple[DecodeLimit, dict[Candidate, EndToEnd]]:
+def end_to_end(
+    classifiers: Mapping[Candidate, Classifier],
+    data: BenchData,
+    frames_per_s: Mapping[Candidate, float],
+    on_progress: OnProgress,
+) -> tuple[DecodeLimit, dict[Candidate, EndToEnd]]:
     """Run every candidate over the files, in turns with only reading them.
 
     Args:
@@ -166,13 +177,18 @@ def end_to_end(classifiers: Mapping[Candidate, Classifier], data: BenchData, fra
     results = {}
     for candidate, times_s in running_s.items():
         rate, encode = held.clips / statistics.median(times_s), frames_per_s[candidate] * held.clips / held.frames
-        results[candidate] = EndToEnd(round(rate, 2), round(encode, 2), round(rate / min(decode, encode), 4),
-                                      round(rate * (1 / decode + 1 / encode), 4))
+        results[candidate] = EndToEnd(
+            round(rate, 2),
+            round(encode, 2),
+            round(rate / min(decode, encode), 4),
+            round(rate * (1 / decode + 1 / encode), 4),
+        )
     return DecodeLimit(held, round(decode, 2), InferSettings().workers, len(reading_s)), results
 
 
-def accuracies(classifiers: Mapping[Candidate, Classifier], table: Table,
-               on_progress: OnProgress) -> dict[Candidate, dict[str, dict[str, Any]]]:
+def accuracies(
+    classifiers: Mapping[Candidate, Classifier], table: Table, on_progress: OnProgress
+) -> dict[Candidate, dict[str, dict[str, Any]]]:
     """Measure samples, top-1 (mAP of multi-label targets), macro-F1 and ECE per target; nothing of candidates without an answer."""
     found = {}
     for done, (candidate, classifier) in enumerate(classifiers.items()):
@@ -185,8 +201,12 @@ def accuracies(classifiers: Mapping[Candidate, Classifier], table: Table,
         left_out = sum(NO_ANSWER in sample["reason"] for sample in result.unreadable)
         if left_out:
             log.warning("%s: %s for %d of %d samples, which are left out", candidate, NO_ANSWER, left_out, len(table))
-        found[candidate] = {target: {name: round(value, 6) for name, value in vars(report).items()
-                                     if name in SCORES and value is not None} for target, report in result.metrics.items()}
+        found[candidate] = {
+            target: {
+                name: round(value, 6) for name, value in vars(report).items() if name in SCORES and value is not None
+            }
+            for target, report in result.metrics.items()
+        }
     return found
 
 

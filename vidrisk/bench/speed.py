@@ -51,15 +51,17 @@ class Throughput:
         return self.frames_per_s[self.best_batch]
 
 
-def seconds_in_turns(calls: Mapping[Key, Callable[[], object]], warm_s: Mapping[Key, float], *, least: int, most: int,
-                     budget_s: float) -> dict[Key, list[float]]:
+def seconds_in_turns(
+    calls: Mapping[Key, Callable[[], object]], warm_s: Mapping[Key, float], *, least: int, most: int, budget_s: float
+) -> dict[Key, list[float]]:
     """Seconds of every call, in turns: from ``least`` to ``most`` rounds, as fit into the budget.
 
-    In each turn a short call is made twice, and the second counts: during the first one the threads of the engine before still
-    spin, waiting for more work.
+    In each turn a short call is made twice, and the second counts: during the first one the threads of the engine
+    before still spin, waiting for more work.
 
     Args:
-        warm_s: what ``second_call_s`` gave for each call: its first one, in which engines compile and allocate, lies behind it.
+        warm_s: what ``second_call_s`` gave for each call: its first one, in which engines compile and allocate, lies
+            behind it.
 
     Raises:
         RuntimeFailure: an engine failed.
@@ -88,14 +90,23 @@ def _call_s(call: Callable[[], object]) -> float:
 
 def frame_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candidate, Latency]:
     """Of the stages that run per frame, on one; of no model that has none."""
-    return _latencies({candidate: _encoding(classifier, _noise(classifier, 1)) for candidate, classifier in classifiers.items()
-                       if classifier.plan.frame})
+    return _latencies(
+        {
+            candidate: _encoding(classifier, _noise(classifier, 1))
+            for candidate, classifier in classifiers.items()
+            if classifier.plan.frame
+        }
+    )
 
 
 def clip_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candidate, Latency]:
     """Of all stages, on one clip."""
-    return _latencies({candidate: _classifying(classifier, _noise(classifier, classifier.contract.frames))
-                       for candidate, classifier in classifiers.items()})
+    return _latencies(
+        {
+            candidate: _classifying(classifier, _noise(classifier, classifier.contract.frames))
+            for candidate, classifier in classifiers.items()
+        }
+    )
 
 
 def _latencies(calls: Mapping[Candidate, Callable[[], object]]) -> dict[Candidate, Latency]:
@@ -108,8 +119,9 @@ def _latencies(calls: Mapping[Candidate, Callable[[], object]]) -> dict[Candidat
     return found
 
 
-def throughputs(classifiers: Mapping[Candidate, Classifier], footprints: Mapping[Candidate, Footprint],
-                on_progress: OnProgress) -> dict[Candidate, Throughput]:
+def throughputs(
+    classifiers: Mapping[Candidate, Classifier], footprints: Mapping[Candidate, Footprint], on_progress: OnProgress
+) -> dict[Candidate, Throughput]:
     """Of what takes the time, by batch: the stages that run per frame, or whole windows where more than a head runs per window.
 
     Batches are enlarged until that no longer pays or memory gets short; then all of them, of all
@@ -181,4 +193,3 @@ def _encoding(classifier: Classifier, frames: npt.NDArray[np.uint8]) -> Callable
 
 def _classifying(classifier: Classifier, clip: npt.NDArray[np.uint8]) -> Callable[[], object]:
     return lambda: classifier.classify(clip[None])
-

@@ -15,7 +15,11 @@ def plot_bench(path: Path, bench: Bench) -> None:
     """
     has_frames = any(row.frame for row in bench.rows)
     latencies = [(row, row.frame if has_frames else row.clip) for row in bench.rows]
-    rows = [(f"{row.runtime} {row.variant}", latency, row.throughput) for row, latency in latencies if latency and row.throughput]
+    rows = [
+        (f"{row.runtime} {row.variant}", latency, row.throughput)
+        for row, latency in latencies
+        if latency and row.throughput
+    ]
     figure = new_figure(11, max(3.5, 0.45 * len(rows) + 2))
     left, right = figure.subplots(1, 2)
     for place, (name, latency, throughput) in enumerate(rows):

@@ -31,8 +31,14 @@ from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_INTERRUPTED, Vidri
 
 VERBOSITY = ("-v", "-vv", "--verbose")
 
-app = typer.Typer(name="vidrisk", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    name="vidrisk",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.command()(train)
 app.command(name="eval")(evaluate)
 app.command()(export)
@@ -58,7 +64,9 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _vidrisk(
     verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv says everything.")] = 0,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
 ) -> None:
     """A folder of labelled clips or defect photos in; a verified INT8 model and a report per folder out."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]

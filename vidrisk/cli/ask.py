@@ -14,10 +14,18 @@ from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 def ask(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle that writes reports.")],
-    words: Annotated[list[str] | None, typer.Argument(
-        metavar="[PHOTO…] [QUESTION]", help="Photos, and a question; without one, a conversation on a terminal.")] = None,
-    runtime: Annotated[RuntimeChoice, typer.Option(help="Engine of the vision graph; auto takes the fastest here.")] = "auto",
-    variant: Annotated[VariantChoice, typer.Option(help="Precision; auto takes the smallest that passed the gate.")] = "auto",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PHOTO…] [QUESTION]", help="Photos, and a question; without one, a conversation on a terminal."
+        ),
+    ] = None,
+    runtime: Annotated[
+        RuntimeChoice, typer.Option(help="Engine of the vision graph; auto takes the fastest here.")
+    ] = "auto",
+    variant: Annotated[
+        VariantChoice, typer.Option(help="Precision; auto takes the smallest that passed the gate.")
+    ] = "auto",
     threads: Threads = None,
     answer_tokens: AnswerTokens = None,
     text_server: TextServerUrl = None,
@@ -36,9 +44,18 @@ def ask(
 
     photos, question = photos_and_question(words or ())
     if question is None and (json_output or not sys.stdin.isatty()):
-        raise SettingsError("no question", fix=f'vidrisk ask {bundle} PHOTO "QUESTION"; a conversation needs a terminal')
-    with open_reporter(bundle, runtime=runtime, variant=variant, threads=threads, sequences=1, answer_tokens=answer_tokens,
-                       server=server_from_options(text_server, text_model)) as reporter:
+        raise SettingsError(
+            "no question", fix=f'vidrisk ask {bundle} PHOTO "QUESTION"; a conversation needs a terminal'
+        )
+    with open_reporter(
+        bundle,
+        runtime=runtime,
+        variant=variant,
+        threads=threads,
+        sequences=1,
+        answer_tokens=answer_tokens,
+        server=server_from_options(text_server, text_model),
+    ) as reporter:
         pictures = read_pictures(reporter, photos)
         if question is None:
             chat(reporter, pictures)

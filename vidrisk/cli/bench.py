@@ -12,19 +12,27 @@ from vidrisk.runtimes.contract.choices import RuntimeName, VariantName
 
 
 def bench(
-    bundle: Annotated[Path, typer.Argument(
-        metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
-    data: Annotated[Path | None, typer.Argument(
-        metavar="DATA", show_default=False, help="Clips or photos to run end to end; for accuracy, labelled as for train.")] = None,
-    out: Annotated[Path | None, typer.Option(
-        "-o", "--output", metavar="FILE", help="JSON to write; a plot goes beside it.")] = None,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA",
+            show_default=False,
+            help="Clips or photos to run end to end; for accuracy, labelled as for train.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="JSON to write; a plot goes beside it.")
+    ] = None,
     runtime: Annotated[RuntimeName | None, typer.Option(show_default="every one", help="This engine only.")] = None,
-    variant: Annotated[VariantName | None, typer.Option(
-        show_default="every one", help="This precision only.")] = None,
-    threads: Annotated[int | None, typer.Option(
-        min=1, max=1024, metavar="N", show_default="as the engine likes", help="Threads of the engines.")] = None,
-    limit: Annotated[int, typer.Option(
-        min=1, metavar="N", help="Files of DATA to take at most, evenly spread.")] = 64,
+    variant: Annotated[VariantName | None, typer.Option(show_default="every one", help="This precision only.")] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, metavar="N", show_default="as the engine likes", help="Threads of the engines."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Files of DATA to take at most, evenly spread.")] = 64,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -32,8 +40,9 @@ def bench(
     """Latency, throughput and memory of every runtime and variant that works here, timed in turns; with DATA also clips per
     second from file to prediction, and accuracy.
 
-    Effective multiply-accumulates are held against the fastest matrix product of this machine, and the whole way against
-    what reading the files and encoding them allow. Files that cannot be read are left out; the exit code is then 4.
+    Effective multiply-accumulates are held against the fastest matrix product of this machine, and the whole way
+    against what reading the files and encoding them allow. Files that cannot be read are left out; the exit code is
+    then 4.
     """
     from vidrisk.bench.benchmark import run_bench
     from vidrisk.bench.output import check_output, write_bench
@@ -44,8 +53,17 @@ def bench(
     if out is not None:
         check_output(out)
     with progress_bar() as advance:
-        result = run_bench(bundle, data, runtime=runtime, variant=variant, threads=threads, limit=limit, encoding=encoding,
-                           sheet=sheet, on_progress=advance)
+        result = run_bench(
+            bundle,
+            data,
+            runtime=runtime,
+            variant=variant,
+            threads=threads,
+            limit=limit,
+            encoding=encoding,
+            sheet=sheet,
+            on_progress=advance,
+        )
     if out is not None:
         write_bench(result, out)
     print_bench(result, as_json=json)

@@ -13,8 +13,10 @@ def print_bench(bench: Bench, *, as_json: bool) -> None:
         return
     measured = [row for row in bench.rows if not row.problem]
     _say_speed(bench, measured)
-    say("ms: median / 95th percentile, one at a time; a frame: the encoder alone, the other: with the head; "
-               "MB: peak of a process by itself")
+    say(
+        "ms: median / 95th percentile, one at a time; a frame: the encoder alone, the other: with the head; "
+        "MB: peak of a process by itself"
+    )
     if bench.data:
         _say_end_to_end(measured)
         if not bench.data.unlabelled:
@@ -29,37 +31,75 @@ def print_bench(bench: Bench, *, as_json: bool) -> None:
         say("the bundle does not say how much its encoder computes; one that is exported again does")
     best = bench.fastest
     if best.throughput:
-        say(f"fastest: {best.runtime} {best.variant}, {best.throughput.best_frames_per_s:.0f} frames/s in batches of "
-                   f"{best.throughput.best_batch}")
+        say(
+            f"fastest: {best.runtime} {best.variant}, {best.throughput.best_frames_per_s:.0f} frames/s in batches of "
+            f"{best.throughput.best_batch}"
+        )
 
 
 def _say_speed(bench: Bench, rows: list[Row]) -> None:
     one = f"clip of {bench.frames_per_clip}" if bench.frames_per_clip > 1 else "photo"
-    say_table(("", "ms per\nframe", f"ms per\n{one}", "frames/s\n(batch)", "MB", "GMAC/s\n(of peak)"), (
-        (f"{row.runtime} {row.variant}", _ms(row.frame), _ms(row.clip),
-         f"{row.throughput.best_frames_per_s:.0f} ({row.throughput.best_batch})" if row.throughput else "–",
-         _number(row.memory_mb, ".0f"), f"{_number(row.gmac_per_s, '.0f')} ({_number(row.of_peak, '.0%')})")
-        for row in rows), right_from=1)
+    say_table(
+        ("", "ms per\nframe", f"ms per\n{one}", "frames/s\n(batch)", "MB", "GMAC/s\n(of peak)"),
+        (
+            (
+                f"{row.runtime} {row.variant}",
+                _ms(row.frame),
+                _ms(row.clip),
+                f"{row.throughput.best_frames_per_s:.0f} ({row.throughput.best_batch})" if row.throughput else "–",
+                _number(row.memory_mb, ".0f"),
+                f"{_number(row.gmac_per_s, '.0f')} ({_number(row.of_peak, '.0%')})",
+            )
+            for row in rows
+        ),
+        right_from=1,
+    )
 
 
 def _say_end_to_end(rows: list[Row]) -> None:
-    say_table(("", "clips/s", "encoding alone", "of the\nslower stage", "of both\nin turn"), (
-        (f"{row.runtime} {row.variant}", f"{way.clips_per_s:.1f}", f"{way.encode_clips_per_s:.1f}", f"{way.of_slower_stage:.0%}",
-         f"{way.of_both_stages:.0%}") for row in rows if (way := row.end_to_end)), right_from=1)
+    say_table(
+        ("", "clips/s", "encoding alone", "of the\nslower stage", "of both\nin turn"),
+        (
+            (
+                f"{row.runtime} {row.variant}",
+                f"{way.clips_per_s:.1f}",
+                f"{way.encode_clips_per_s:.1f}",
+                f"{way.of_slower_stage:.0%}",
+                f"{way.of_both_stages:.0%}",
+            )
+            for row in rows
+            if (way := row.end_to_end)
+        ),
+        right_from=1,
+    )
 
 
 def _say_accuracy(rows: list[Row]) -> None:
-    say_table(("", "target", "samples", "top-1, or mAP", "macro-F1", "ECE"), (
-        (f"{row.runtime} {row.variant}", target, str(scores["n"]),
-         _number(scores.get("top1", scores.get("mean_average_precision")), ".1%"), f"{scores['macro_f1']:.3f}",
-         f"{scores['ece']:.3f}") for row in rows for target, scores in row.accuracy.items()), right_from=1)
+    say_table(
+        ("", "target", "samples", "top-1, or mAP", "macro-F1", "ECE"),
+        (
+            (
+                f"{row.runtime} {row.variant}",
+                target,
+                str(scores["n"]),
+                _number(scores.get("top1", scores.get("mean_average_precision")), ".1%"),
+                f"{scores['macro_f1']:.3f}",
+                f"{scores['ece']:.3f}",
+            )
+            for row in rows
+            for target, scores in row.accuracy.items()
+        ),
+        right_from=1,
+    )
 
 
 def _say_data(data: DataResult) -> None:
     held, decode = data.decode.held, data.decode
     failed = f", {held.unreadable} could not be read" if held.unreadable else ""
-    say(f"{data.used:,} of {data.found:,} files: {held.clips:,} clips, {held.frames:,} frames{failed}; only reading them: "
-               f"{decode.clips_per_s:.1f} clips/s with {decode.workers} workers")
+    say(
+        f"{data.used:,} of {data.found:,} files: {held.clips:,} clips, {held.frames:,} frames{failed}; only reading them: "
+        f"{decode.clips_per_s:.1f} clips/s with {decode.workers} workers"
+    )
     if data.unlabelled:
         say(f"no accuracy: {data.unlabelled}")
 

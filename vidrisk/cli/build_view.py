@@ -44,8 +44,16 @@ def print_engines(engines: Sequence[EngineReport], *, as_json: bool) -> None:
         batches = engine.batches
         seconds = "there already" if engine.seconds is None else f"{engine.seconds:.1f}"
         int8 = "–" if engine.int8_layers is None else f"{engine.int8_layers} of {engine.computing_layers}"
-        rows.append((engine.stage, ", ".join(engine.variants), f"{batches.min}, {batches.opt}, {batches.max}", seconds,
-                     f"{engine.bytes / 1e6:.1f}", int8))
+        rows.append(
+            (
+                engine.stage,
+                ", ".join(engine.variants),
+                f"{batches.min}, {batches.opt}, {batches.max}",
+                seconds,
+                f"{engine.bytes / 1e6:.1f}",
+                int8,
+            )
+        )
     say_table(("graph", "variant", "batches", "seconds", "MB", "INT8 layers"), rows, right_from=2)
     for folder in dict.fromkeys(engine.path.parent for engine in engines):
         say(f"→ {folder}")

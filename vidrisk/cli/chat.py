@@ -30,8 +30,18 @@ def print_answer(reporter: Reporter, pictures: Sequence[Picture], question: str,
         return
     answer = reporter.ask(pictures, question)
     _refuse_failed(answer)
-    say_json(json.dumps({"answer": answer.text, "finish": answer.finish, "photos": len(pictures),
-                         "prompt_tokens": answer.prompt_tokens, "answer_tokens": answer.answer_tokens}, ensure_ascii=False))
+    say_json(
+        json.dumps(
+            {
+                "answer": answer.text,
+                "finish": answer.finish,
+                "photos": len(pictures),
+                "prompt_tokens": answer.prompt_tokens,
+                "answer_tokens": answer.answer_tokens,
+            },
+            ensure_ascii=False,
+        )
+    )
 
 
 def chat(reporter: Reporter, pictures: Sequence[Picture]) -> None:
@@ -62,6 +72,7 @@ def _answer(reporter: Reporter, pictures: Sequence[Picture], question: str, hist
     Raises:
         RuntimeFailure: there is none.
     """
+
     def write(_: int, piece: str) -> None:
         sys.stdout.write("\n".join(map(printable, piece.split("\n"))))
         sys.stdout.flush()

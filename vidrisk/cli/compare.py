@@ -12,26 +12,54 @@ from vidrisk.cli.tables import Encoding, Sheet
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(
-        metavar="A|OUT", help="A bundle or run; or the output folder of `vidrisk infer` with a bundle that writes reports.")],
-    second: Annotated[Path | None, typer.Argument(
-        metavar="[B|TRUTH]", show_default=False,
-        help="Another bundle or run; or labelled cases: a CSV, Excel, JSONL or Parquet table, or a folder of these.")] = None,
-    data: Annotated[Path | None, typer.Argument(
-        metavar="[DATA]", show_default=False, help="Labelled data that both models answer, as for eval.")] = None,
-    classifier: Annotated[Path | None, typer.Option(
-        "--classifier", metavar="OUT",
-        help="Reports: output folder of a classifier over the same photos: its level leads.")] = None,
-    cases: Annotated[Path | None, typer.Option(
-        "--cases", metavar="FILE",
-        help="Reports: index that `vidrisk data index` made, asked with the features that --classifier has saved: the most similar "
-             "labelled cases are shown beside each report.")] = None,
+    first: Annotated[
+        Path,
+        typer.Argument(
+            metavar="A|OUT",
+            help="A bundle or run; or the output folder of `vidrisk infer` with a bundle that writes reports.",
+        ),
+    ],
+    second: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[B|TRUTH]",
+            show_default=False,
+            help="Another bundle or run; or labelled cases: a CSV, Excel, JSONL or Parquet table, or a folder of these.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]", show_default=False, help="Labelled data that both models answer, as for eval."
+        ),
+    ] = None,
+    classifier: Annotated[
+        Path | None,
+        typer.Option(
+            "--classifier",
+            metavar="OUT",
+            help="Reports: output folder of a classifier over the same photos: its level leads.",
+        ),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            "--cases",
+            metavar="FILE",
+            help="Reports: index that `vidrisk data index` made, asked with the features that --classifier has saved: the most similar "
+            "labelled cases are shown beside each report.",
+        ),
+    ] = None,
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
     split: SplitOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="JSON", help="Models: file to write.")] = None,
-    group_by: Annotated[str | None, typer.Option(
-        help="Models: samples that share this column or regular expression are no independent evidence.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="JSON", help="Models: file to write.")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="Models: samples that share this column or regular expression are no independent evidence."),
+    ] = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Reports: leave comparison.html out.")] = False,
@@ -39,13 +67,19 @@ def compare(
 ) -> None:
     """Compare two models A and B on DATA: better, worse or undecided beyond chance, and how many samples would decide.
 
-    Or compare the reports in OUT with TRUTH, by the id of the case or the name of the photo: levels, choices, texts, confidence.
-    That writes comparison.json, comparison.jsonl and comparison.html into OUT.
+    Or compare the reports in OUT with TRUTH, by the id of the case or the name of the photo: levels, choices, texts,
+    confidence. That writes comparison.json, comparison.jsonl and comparison.html into OUT.
     """
     from vidrisk.cli.refused import refuse_options
 
     if data is not None and second is not None:
-        of_reports = {"--classifier": classifier, "--cases": cases, "--scheme": scheme, "--photos": photos, "--no-page": no_page}
+        of_reports = {
+            "--classifier": classifier,
+            "--cases": cases,
+            "--scheme": scheme,
+            "--photos": photos,
+            "--no-page": no_page,
+        }
         refuse_options({name: bool(given) for name, given in of_reports.items()}, "with two models")
         _compare_models(first, second, data, split, output, group_by, encoding, sheet, json_output)
         return
@@ -53,8 +87,17 @@ def compare(
     _compare_reports(first, second, classifier, cases, scheme, photos, split, encoding, sheet, no_page, json_output)
 
 
-def _compare_models(first: Path, second: Path, data: Path, split: str | None, output: Path | None, group_by: str | None,
-                    encoding: str | None, sheet: str | None, as_json: bool) -> None:
+def _compare_models(
+    first: Path,
+    second: Path,
+    data: Path,
+    split: str | None,
+    output: Path | None,
+    group_by: str | None,
+    encoding: str | None,
+    sheet: str | None,
+    as_json: bool,
+) -> None:
     from vidrisk.cli.compare_view import print_models
     from vidrisk.cli.console import progress_bar
     from vidrisk.data import load_table
@@ -66,8 +109,14 @@ def _compare_models(first: Path, second: Path, data: Path, split: str | None, ou
     if output is not None:
         check_new_file(output, (".json",))
     with progress_bar() as advance, open_classifier(first) as one, open_classifier(second) as other:
-        table = load_table(data, one.contract.task, min_labels=1, multi_label=one.contract.multi_targets, encoding=encoding,
-                           sheet=sheet)
+        table = load_table(
+            data,
+            one.contract.task,
+            min_labels=1,
+            multi_label=one.contract.multi_targets,
+            encoding=encoding,
+            sheet=sheet,
+        )
         table = group_table(table.of_split(split) if split else table, group_by)
         found = compare_models(one, other, table, on_progress=advance)
     if output is not None:
@@ -75,9 +124,19 @@ def _compare_models(first: Path, second: Path, data: Path, split: str | None, ou
     print_models(found, as_json=as_json)
 
 
-def _compare_reports(out: Path, truth: Path | None, classifier: Path | None, cases: Path | None, scheme: str | None,
-                     photos: Path | None, split: str | None, encoding: str | None, sheet: str | None, no_page: bool,
-                     as_json: bool) -> None:
+def _compare_reports(
+    out: Path,
+    truth: Path | None,
+    classifier: Path | None,
+    cases: Path | None,
+    scheme: str | None,
+    photos: Path | None,
+    split: str | None,
+    encoding: str | None,
+    sheet: str | None,
+    no_page: bool,
+    as_json: bool,
+) -> None:
     from vidrisk.cli.compare_view import print_comparison
     from vidrisk.data import load_cases, load_scheme
     from vidrisk.data.load_cases import DEFAULT_SCHEME
@@ -89,13 +148,20 @@ def _compare_reports(out: Path, truth: Path | None, classifier: Path | None, cas
     from vidrisk.runtimes.contract.errors import SettingsError
 
     if cases and not classifier:
-        raise SettingsError("--cases without --classifier", allowed="the run that has saved features of the photos", fix="add it")
+        raise SettingsError(
+            "--cases without --classifier", allowed="the run that has saved features of the photos", fix="add it"
+        )
     known = None if truth is None else load_cases(truth, scheme, photos=photos, encoding=encoding, sheet=sheet)
     if known is not None and split:
         known = known.of_split(split)
     written_by = known.scheme if known is not None else load_scheme(scheme or DEFAULT_SCHEME)
-    comparison = compare_run(out, known, written_by, leads=read_leads(classifier, written_by) if classifier else None,
-                             similar=SimilarCases(read_index(cases), classifier) if cases and classifier else None,
-                             tables=() if truth is None else (truth,))
+    comparison = compare_run(
+        out,
+        known,
+        written_by,
+        leads=read_leads(classifier, written_by) if classifier else None,
+        similar=SimilarCases(read_index(cases), classifier) if cases and classifier else None,
+        tables=() if truth is None else (truth,),
+    )
     page = out if no_page else build_comparison(out)
     print_comparison(comparison, page, as_json=as_json)

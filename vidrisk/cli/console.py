@@ -1,7 +1,7 @@
 """What commands share: how they print, and a progress bar on stderr (none where stderr is no terminal).
 
-Nothing else in the command line prints. What comes from a file (a name, a label, a message of a library) is text of strangers:
-here it is made printable, once, and none of it is read as rich's markup.
+Nothing else in the command line prints. What comes from a file (a name, a label, a message of a library) is text of
+strangers: here it is made printable, once, and none of it is read as rich's markup.
 """
 
 from __future__ import annotations
@@ -61,8 +61,14 @@ def say_styled(line: str, style: str, *, mark_style: str = "") -> None:
     Console(highlight=False).print(text, soft_wrap=True)
 
 
-def say_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right_from: int | None = None,
-              last_styles: Sequence[str] = ()) -> None:
+def say_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    right_from: int | None = None,
+    last_styles: Sequence[str] = (),
+) -> None:
     """Print a table.
 
     Args:
@@ -92,7 +98,8 @@ class PrintableFormatter(logging.Formatter):
         return printable(super().formatMessage(record))
 
     def formatException(
-            self, info: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]) -> str:
+        self, info: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+    ) -> str:
         return "\n".join(map(printable, super().formatException(info).splitlines()))
 
 
@@ -109,10 +116,17 @@ def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True,
-                  speed_estimate_period=ESTIMATE_S) as bar:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True, speed_estimate_period=ESTIMATE_S
+    ) as bar:
         task = bar.add_task("", total=None, note="")
         current, said_s = "", time.monotonic()
 

@@ -10,14 +10,28 @@ import typer
 from vidrisk.cli.tables import Encoding, MultiLabel, Sheet
 from vidrisk.runtimes.contract.choices import LabelTask
 
-SchemeOption = Annotated[str | None, typer.Option(
-    "--scheme", metavar="NAME|FILE", show_default="that of the Parquet file, or three-levels",
-    help="Levels and fields: three-levels, three-levels-en, riskva, or a scheme.yaml.")]
+SchemeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheme",
+        metavar="NAME|FILE",
+        show_default="that of the Parquet file, or three-levels",
+        help="Levels and fields: three-levels, three-levels-en, riskva, or a scheme.yaml.",
+    ),
+]
 
-PhotosOption = Annotated[Path | None, typer.Option(
-    "--photos", metavar="FOLDER", show_default="that of the table", help="Folder that paths of photos are relative to.")]
-SplitOption = Annotated[Literal["train", "val", "test"] | None, typer.Option(
-    "--split", help="Only the cases of this split.")]
+PhotosOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--photos",
+        metavar="FOLDER",
+        show_default="that of the table",
+        help="Folder that paths of photos are relative to.",
+    ),
+]
+SplitOption = Annotated[
+    Literal["train", "val", "test"] | None, typer.Option("--split", help="Only the cases of this split.")
+]
 
 
 REPORTS = ("risk-parquet", "risk-jsonl")
@@ -27,37 +41,69 @@ _OF_LABELS = ("task", "multi_label", "media")
 
 def convert(
     context: typer.Context,
-    data: Annotated[Path, typer.Argument(
-        metavar="DATA", help="A CSV, Excel, JSONL or Parquet table, a folder, a data set, or an output folder of `vidrisk infer`, "
-                             "whose predictions become labels to be corrected.")],
-    output: Annotated[Path, typer.Option(
-        "-o", "--output", metavar="PATH", help="Folder or file to write, which must not exist.")],
-    to: Annotated[str, typer.Option(
-        "--to", metavar="FORMAT", help="Reports: risk-parquet (photos in the rows) or risk-jsonl (beside it). Labels: what "
-                                       "`vidrisk data formats` lists.")] = "risk-parquet",
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A CSV, Excel, JSONL or Parquet table, a folder, a data set, or an output folder of `vidrisk infer`, "
+            "whose predictions become labels to be corrected.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="PATH", help="Folder or file to write, which must not exist.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="Reports: risk-parquet (photos in the rows) or risk-jsonl (beside it). Labels: what "
+            "`vidrisk data formats` lists.",
+        ),
+    ] = "risk-parquet",
     task: Annotated[LabelTask, typer.Option("--task", help="Labels: action, risk, or action+risk.")] = "action",
     multi_label: MultiLabel = False,
-    media: Annotated[Path | None, typer.Option(
-        "--media", metavar="FOLDER", show_default="above all inputs",
-        help="Predictions: folder that names of files are relative to.",
-    )] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            "--media",
+            metavar="FOLDER",
+            show_default="above all inputs",
+            help="Predictions: folder that names of files are relative to.",
+        ),
+    ] = None,
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
     image_quality: Annotated[int, typer.Option(help="Reports: of JPEG, 1 to 100.")] = 85,
-    max_image_size: Annotated[tuple[int, int], typer.Option(
-        metavar="WIDTH HEIGHT", help="Reports: photos that are larger are scaled down, none is scaled up.")] = (1024, 1024),
-    answers: Annotated[Literal["json", "brackets", "bold"], typer.Option(
-        "--answers", help="Reports: json; brackets: 【label】：value; bold: **label**: value.")] = "json",
-    ratios: Annotated[str, typer.Option(help="Reports: parts for train:val:test, where the data have no split.")] = "8:1:1",
+    max_image_size: Annotated[
+        tuple[int, int],
+        typer.Option(
+            metavar="WIDTH HEIGHT", help="Reports: photos that are larger are scaled down, none is scaled up."
+        ),
+    ] = (1024, 1024),
+    answers: Annotated[
+        Literal["json", "brackets", "bold"],
+        typer.Option("--answers", help="Reports: json; brackets: 【label】：value; bold: **label**: value."),
+    ] = "json",
+    ratios: Annotated[
+        str, typer.Option(help="Reports: parts for train:val:test, where the data have no split.")
+    ] = "8:1:1",
     seed: Annotated[int, typer.Option(help="Reports: another seed gives another split.")] = 0,
-    group_by: Annotated[str | None, typer.Option(
-        help="Reports: keep together what shares this column, or a regular expression's group in an id or a photo's name: "
-             "'house([0-9]+)'.",
-    )] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Reports: keep together what shares this column, or a regular expression's group in an id or a photo's name: "
+            "'house([0-9]+)'."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Reports: split again what has a split already.")] = False,
-    strict: Annotated[bool, typer.Option(
-        "--strict",
-        help="Refuse files that are missing or cannot be read, and cases of one id, photo or group in two splits.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse files that are missing or cannot be read, and cases of one id, photo or group in two splits.",
+        ),
+    ] = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
@@ -66,19 +112,50 @@ def convert(
     from vidrisk.cli.refused import refuse_options
 
     is_report = to in REPORTS
-    given = {f"--{name.replace('_', '-')}": str(context.get_parameter_source(name)).endswith("COMMANDLINE")
-             for name in (_OF_LABELS if is_report else _OF_REPORTS)}
+    given = {
+        f"--{name.replace('_', '-')}": str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+        for name in (_OF_LABELS if is_report else _OF_REPORTS)
+    }
     refuse_options(given, f"with --to {to}")
     if is_report:
-        _convert_reports(data, output, to, scheme, photos, (*max_image_size, image_quality), answers, ratios, seed, group_by, force,
-                         strict, encoding, sheet, json_output)
+        _convert_reports(
+            data,
+            output,
+            to,
+            scheme,
+            photos,
+            (*max_image_size, image_quality),
+            answers,
+            ratios,
+            seed,
+            group_by,
+            force,
+            strict,
+            encoding,
+            sheet,
+            json_output,
+        )
     else:
         _convert_labels(data, output, to, task, multi_label, media, strict, encoding, sheet, json_output)
 
 
-def _convert_reports(data: Path, output: Path, to: str, scheme: str | None, photos: Path | None, sizes: tuple[int, int, int],
-                     answers: Literal["json", "brackets", "bold"], ratios: str, seed: int, group_by: str | None, force: bool,
-                     strict: bool, encoding: str | None, sheet: str | None, as_json: bool) -> None:
+def _convert_reports(
+    data: Path,
+    output: Path,
+    to: str,
+    scheme: str | None,
+    photos: Path | None,
+    sizes: tuple[int, int, int],
+    answers: Literal["json", "brackets", "bold"],
+    ratios: str,
+    seed: int,
+    group_by: str | None,
+    force: bool,
+    strict: bool,
+    encoding: str | None,
+    sheet: str | None,
+    as_json: bool,
+) -> None:
     from vidrisk.cli.console import progress_bar
     from vidrisk.data import load_cases, ratios_from_text, split_cases
     from vidrisk.data.convert_cases import convert_cases
@@ -89,13 +166,30 @@ def _convert_reports(data: Path, output: Path, to: str, scheme: str | None, phot
     cases = load_cases(data, scheme, photos=photos, strict=strict, encoding=encoding, sheet=sheet)
     cases = split_cases(cases, ratios=parts, seed=seed, group_by=group_by, force=force, strict=strict)
     with progress_bar() as advance:
-        stats = convert_cases(cases, output, "risk-parquet" if to == "risk-parquet" else "risk-jsonl", settings=settings,
-                              style=answers, strict=strict, progress=advance)
+        stats = convert_cases(
+            cases,
+            output,
+            "risk-parquet" if to == "risk-parquet" else "risk-jsonl",
+            settings=settings,
+            style=answers,
+            strict=strict,
+            progress=advance,
+        )
     _print_statistics(stats, output, as_json)
 
 
-def _convert_labels(data: Path, output: Path, to: str, task: LabelTask, multi_label: bool, media: Path | None, strict: bool,
-                    encoding: str | None, sheet: str | None, as_json: bool) -> None:
+def _convert_labels(
+    data: Path,
+    output: Path,
+    to: str,
+    task: LabelTask,
+    multi_label: bool,
+    media: Path | None,
+    strict: bool,
+    encoding: str | None,
+    sheet: str | None,
+    as_json: bool,
+) -> None:
     from vidrisk.cli.console import say, say_json
     from vidrisk.cli.refused import refuse_options
     from vidrisk.data import load_table
@@ -104,16 +198,26 @@ def _convert_labels(data: Path, output: Path, to: str, task: LabelTask, multi_la
 
     model = None
     if is_run_output(data):
-        refuse_options({"--multi-label": multi_label, "--encoding": bool(encoding), "--sheet": bool(sheet)}, "of predictions")
+        refuse_options(
+            {"--multi-label": multi_label, "--encoding": bool(encoding), "--sheet": bool(sheet)}, "of predictions"
+        )
         table, model = table_from_predictions(data, media)
     else:
         refuse_options({"--media": bool(media)}, "without predictions")
-        table = load_table(data, task, min_labels=1, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict)
+        table = load_table(
+            data, task, min_labels=1, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict
+        )
     written = write_data_set(table, output, name=to, model=model)
     if as_json:
         import json
 
-        told = {"output": str(output), "format": to, "model": model, "samples": written.samples, "lost": dict(written.lost)}
+        told = {
+            "output": str(output),
+            "format": to,
+            "model": model,
+            "samples": written.samples,
+            "lost": dict(written.lost),
+        }
         say_json(json.dumps(told, ensure_ascii=False))
         return
     say(f"{written.samples} of {len(table)} samples → {output}")
@@ -131,9 +235,21 @@ def _print_statistics(stats: dict[str, object], output: Path, as_json: bool) -> 
         return
     levels = stats["levels"]
     assert isinstance(levels, dict)
-    say_table(("field", "level", "samples"), ((name, level or "–", str(count)) for name, found in levels.items()
-                                              for level, count in found.items()),
-              title=f"{stats['total_samples']} samples → {output}", right_from=2)
-    for what in ("train_samples", "val_samples", "test_samples", "text_only_samples", "images", "missing_images",
-                 "unreadable_images", "partial_images", "left_out"):
+    say_table(
+        ("field", "level", "samples"),
+        ((name, level or "–", str(count)) for name, found in levels.items() for level, count in found.items()),
+        title=f"{stats['total_samples']} samples → {output}",
+        right_from=2,
+    )
+    for what in (
+        "train_samples",
+        "val_samples",
+        "test_samples",
+        "text_only_samples",
+        "images",
+        "missing_images",
+        "unreadable_images",
+        "partial_images",
+        "left_out",
+    ):
         say(f"{what.replace('_', ' ')}: {stats[what]}")

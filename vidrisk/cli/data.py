@@ -15,15 +15,25 @@ from vidrisk.runtimes.contract.choices import LabelTask
 if TYPE_CHECKING:
     from vidrisk.data import Table
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None,
-                  help="Look at labelled data, split it into train, val and test, and import data sets.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at labelled data, split it into train, val and test, and import data sets.",
+)
 
 
-Data = Annotated[Path, typer.Argument(
-    metavar="DATA", help="A folder with one sub-folder per class, a data set (vidrisk data formats), or a CSV, Excel, JSONL or "
-                         "Parquet manifest.")]
-TaskOption = Annotated[LabelTask, typer.Option(
-    "--task", help="action: which action a clip shows. risk: which defect, how bad. action+risk: both.")]
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder with one sub-folder per class, a data set (vidrisk data formats), or a CSV, Excel, JSONL or "
+        "Parquet manifest.",
+    ),
+]
+TaskOption = Annotated[
+    LabelTask,
+    typer.Option("--task", help="action: which action a clip shows. risk: which defect, how bad. action+risk: both."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -35,9 +45,12 @@ def split(
     multi_label: MultiLabel = False,
     ratios: Annotated[str, typer.Option(help="Parts for train:val:test.")] = "8:1:1",
     seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
-    group_by: Annotated[str | None, typer.Option(
-        help="Keep together what shares this column, or a regular expression's group in the name: 'seq([0-9]+)'.",
-    )] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep together what shares this column, or a regular expression's group in the name: 'seq([0-9]+)'."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Split again what has a split already.")] = False,
     strict: Strict = False,
     encoding: Encoding = None,
@@ -58,12 +71,20 @@ def split(
 @app.command()
 def preview(
     data: Data,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="PNG to write; a data set of reports needs none.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="PNG to write; a data set of reports needs none.")
+    ] = None,
     task: TaskOption = "action",
     multi_label: MultiLabel = False,
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Thumbnails per class, or per level.")] = 8,
-    augment: Annotated[str | None, typer.Option(
-        "--augment", metavar="KINDS", help="Show what augmentation makes of some samples instead: flip,zoom,light,still …")] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            "--augment",
+            metavar="KINDS",
+            help="Show what augmentation makes of some samples instead: flip,zoom,light,still …",
+        ),
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows of a data set of reports to print.")] = 10,
     scheme: SchemeOption = None,
     strict: Strict = False,
@@ -94,8 +115,9 @@ def preview(
     _print_counts(table, output, json_output)
 
 
-def _preview_reports(data: Path, output: Path | None, scheme: str | None, rows: int, per_level: int, strict: bool,
-                     as_json: bool) -> None:
+def _preview_reports(
+    data: Path, output: Path | None, scheme: str | None, rows: int, per_level: int, strict: bool, as_json: bool
+) -> None:
     from vidrisk.cli.console import say_json, say_table
     from vidrisk.data import load_cases
     from vidrisk.data.preview_cases import cases_sheet, rows_of_cases
@@ -106,9 +128,18 @@ def _preview_reports(data: Path, output: Path | None, scheme: str | None, rows: 
     if as_json:
         import json
 
-        say_json(json.dumps({"samples": len(cases), "scheme": cases.scheme.name, "levels": cases.level_counts(),
-                             "rows": [dict(zip(columns, row, strict=True)) for row in shown], "unreadable": unreadable},
-                            ensure_ascii=False))
+        say_json(
+            json.dumps(
+                {
+                    "samples": len(cases),
+                    "scheme": cases.scheme.name,
+                    "levels": cases.level_counts(),
+                    "rows": [dict(zip(columns, row, strict=True)) for row in shown],
+                    "unreadable": unreadable,
+                },
+                ensure_ascii=False,
+            )
+        )
         return
     say_table(columns, shown, title=f"{len(cases)} samples, scheme {cases.scheme.name}, the first {len(shown)}")
 
@@ -121,26 +152,64 @@ app.command()(curve)
 @app.command("import")
 def import_data_set(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder or file of a data set.")],
-    output: Annotated[Path, typer.Option(
-        "-o", "--output", metavar="MANIFEST", help="Manifest to write: .csv, .jsonl or .parquet, in a folder above the files.")],
-    format_name: Annotated[str | None, typer.Option(
-        "--format", metavar="NAME", show_default="recognised", help="One of `vidrisk data formats`.")] = None,
-    task: Annotated[LabelTask | None, typer.Option(
-        "--task", show_default="that of the format", help="What the labels are about: action, risk, or action+risk.")] = None,
-    number: Annotated[int | None, typer.Option(
-        "--split", metavar="N", show_default="1", help="Official split: 1 to 3 of UCF101 and HMDB51.")] = None,
-    media: Annotated[Path | None, typer.Option(
-        "--media", metavar="FOLDER", show_default="beside SOURCE", help="Folder in which the clips or photos lie.")] = None,
-    rate: Annotated[float | None, typer.Option(
-        "--rate", metavar="FPS", help="Frames per second in which the labels count, where the data set does not say it.")] = None,
-    labels: Annotated[Path | None, typer.Option(
-        "--labels", metavar="FILE", help="Names of the classes, where the data set holds their numbers alone.")] = None,
-    multi_label: Annotated[bool | None, typer.Option(
-        "--multi-label/--one-label", show_default="what the data hold", help="Whether any number of classes may hold for a sample.",
-    )] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="MANIFEST",
+            help="Manifest to write: .csv, .jsonl or .parquet, in a folder above the files.",
+        ),
+    ],
+    format_name: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", show_default="recognised", help="One of `vidrisk data formats`."),
+    ] = None,
+    task: Annotated[
+        LabelTask | None,
+        typer.Option(
+            "--task", show_default="that of the format", help="What the labels are about: action, risk, or action+risk."
+        ),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--split", metavar="N", show_default="1", help="Official split: 1 to 3 of UCF101 and HMDB51."),
+    ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(
+            "--media", metavar="FOLDER", show_default="beside SOURCE", help="Folder in which the clips or photos lie."
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate",
+            metavar="FPS",
+            help="Frames per second in which the labels count, where the data set does not say it.",
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="FILE", help="Names of the classes, where the data set holds their numbers alone."
+        ),
+    ] = None,
+    multi_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--multi-label/--one-label",
+            show_default="what the data hold",
+            help="Whether any number of classes may hold for a sample.",
+        ),
+    ] = None,
     crops: Annotated[bool, typer.Option("--crops", help="Make every box a photo of its own.")] = False,
-    per_class: Annotated[int | None, typer.Option(
-        min=1, show_default="all", help="Keep at most so many clips of each class in each split, to try things out.")] = None,
+    per_class: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default="all", help="Keep at most so many clips of each class in each split, to try things out."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another val, and other clips with --per-class.")] = 0,
     strict: Strict = False,
     json_output: Json = False,
@@ -152,9 +221,20 @@ def import_data_set(
     from vidrisk.data.io import check_new_manifest
 
     check_new_manifest(output)
-    found = import_data(source, name=format_name, task=task, split=number, media=media, rate=rate, labels=labels,
-                        multi_label=multi_label, crops=crops, made=output.parent / f"{output.stem}_photos", seed=seed,
-                        strict=strict)
+    found = import_data(
+        source,
+        name=format_name,
+        task=task,
+        split=number,
+        media=media,
+        rate=rate,
+        labels=labels,
+        multi_label=multi_label,
+        crops=crops,
+        made=output.parent / f"{output.stem}_photos",
+        seed=seed,
+        strict=strict,
+    )
     table = few_per_class(found.table, per_class, seed) if per_class else found.table
     check_leaks(table, strict=strict)
     write_table(table, output)
@@ -170,19 +250,47 @@ def formats(json_output: Json = False) -> None:
     if json_output:
         import json
 
-        say_json(json.dumps([{"name": known.name, "title": known.title, "tasks": known.tasks, "signs": known.signs,
-                              "writes": known.write is not None, "carries": sorted(known.carries)} for known in FORMATS.values()]))
+        say_json(
+            json.dumps(
+                [
+                    {
+                        "name": known.name,
+                        "title": known.title,
+                        "tasks": known.tasks,
+                        "signs": known.signs,
+                        "writes": known.write is not None,
+                        "carries": sorted(known.carries),
+                    }
+                    for known in FORMATS.values()
+                ]
+            )
+        )
         return
-    say_table(("format", "data set", "tasks", "written", "carries"),
-              ((known.name, known.title, ", ".join(known.tasks), "yes" if known.write else "no", ", ".join(sorted(known.carries)))
-               for known in FORMATS.values()), title="formats of data sets")
+    say_table(
+        ("format", "data set", "tasks", "written", "carries"),
+        (
+            (
+                known.name,
+                known.title,
+                ", ".join(known.tasks),
+                "yes" if known.write else "no",
+                ", ".join(sorted(known.carries)),
+            )
+            for known in FORMATS.values()
+        ),
+        title="formats of data sets",
+    )
 
 
 @app.command()
 def index(
-    run: Annotated[Path, typer.Argument(
-        metavar="RUN", help="Output folder of `vidrisk infer … --save-features` over labelled photos.")],
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="The table that names these photos, with what is known of them.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Output folder of `vidrisk infer … --save-features` over labelled photos."),
+    ],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="The table that names these photos, with what is known of them.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Index to write: .npz.")],
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
@@ -203,7 +311,11 @@ def index(
     if json_output:
         import json
 
-        say_json(json.dumps({"output": str(output), "photos": len(found), "features": found.vectors.shape[1]}, ensure_ascii=False))
+        say_json(
+            json.dumps(
+                {"output": str(output), "photos": len(found), "features": found.vectors.shape[1]}, ensure_ascii=False
+            )
+        )
     else:
         say(f"{len(found)} photos, {found.vectors.shape[1]} features each → {output}")
 
@@ -216,15 +328,27 @@ def _print_counts(table: Table, output: Path, as_json: bool, **more: str | int) 
     parts = {name: table.of_split(name) for name in splits}
     parts |= {"unsplit": table.with_samples(s for s in table.samples if s.split is None)}
     parts = {name: part for name, part in parts.items() if len(part)}
-    counts = {target: {label: {name: part.label_counts(target).get(label, 0) for name, part in parts.items()}
-                       for label in table.label_counts(target)} for target in table.target_names}
+    counts = {
+        target: {
+            label: {name: part.label_counts(target).get(label, 0) for name, part in parts.items()}
+            for label in table.label_counts(target)
+        }
+        for target in table.target_names
+    }
     if as_json:
         import json
 
         told = {"output": str(output), "samples": len(table), **more, "notes": list(table.notes), "counts": counts}
         say_json(json.dumps(told, ensure_ascii=False))
         return
-    say_table(("target", "label", *parts), ((target, label, *map(str, row.values())) for target, labels in counts.items()
-                                            for label, row in labels.items()), title=f"{len(table)} samples → {output}")
+    say_table(
+        ("target", "label", *parts),
+        (
+            (target, label, *map(str, row.values()))
+            for target, labels in counts.items()
+            for label, row in labels.items()
+        ),
+        title=f"{len(table)} samples → {output}",
+    )
     for note in table.notes:
         say(note)

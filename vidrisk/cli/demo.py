@@ -9,10 +9,16 @@ import typer
 
 
 def demo(
-    out: Annotated[Path, typer.Option(
-        "-o", "--output", metavar="DIR", help="New folder for everything the demo makes.")] = Path("demo"),
-    reports: Annotated[bool, typer.Option(
-        "--reports", help="Instead, let SmolLM2-135M learn to write reports about the photos, in a quarter of an hour.")] = False,
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="New folder for everything the demo makes.")
+    ] = Path("demo"),
+    reports: Annotated[
+        bool,
+        typer.Option(
+            "--reports",
+            help="Instead, let SmolLM2-135M learn to write reports about the photos, in a quarter of an hour.",
+        ),
+    ] = False,
 ) -> None:
     """Train, export, infer and report on real solar-cell photos, then on a small action task made from them."""
     from vidrisk.cli.console import progress_bar

@@ -9,17 +9,30 @@ import typer
 
 
 def deploy(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
-    target: Annotated[Literal["jetson-orin", "jetson-thor", "x86-gpu", "cpu"], typer.Option(
-        show_default=False, help="What kind of machine it is for.")],
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", show_default=False, help="New folder to write.")],
-    wheels: Annotated[bool, typer.Option(
-        "--wheels", help="Bring all Python packages along, so that the machine needs no network.")] = False,
-    python: Annotated[str | None, typer.Option(
-        metavar="X.Y", show_default="the target's",
-        help="Python of the machine, for --wheels: 3.10 with JetPack 6, 3.12 with 7.")] = None,
-    inbox: Annotated[str, typer.Option(
-        metavar="PATH", help="Folder on the machine that is to be watched.")] = "/var/lib/vidrisk/inbox",
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")
+    ],
+    target: Annotated[
+        Literal["jetson-orin", "jetson-thor", "x86-gpu", "cpu"],
+        typer.Option(show_default=False, help="What kind of machine it is for."),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", show_default=False, help="New folder to write.")
+    ],
+    wheels: Annotated[
+        bool, typer.Option("--wheels", help="Bring all Python packages along, so that the machine needs no network.")
+    ] = False,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X.Y",
+            show_default="the target's",
+            help="Python of the machine, for --wheels: 3.10 with JetPack 6, 3.12 with 7.",
+        ),
+    ] = None,
+    inbox: Annotated[
+        str, typer.Option(metavar="PATH", help="Folder on the machine that is to be watched.")
+    ] = "/var/lib/vidrisk/inbox",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write a folder that is copied to a machine and installed there by the install.sh in it: vidrisk, the bundle, and a service
@@ -37,7 +50,11 @@ def deploy(
     if json:
         say_json(dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
         return
-    brought = f"{made.wheels} wheels along, pinned by hash" if wheels else "packages from its index, in the versions of that day"
+    brought = (
+        f"{made.wheels} wheels along, pinned by hash"
+        if wheels
+        else "packages from its index, in the versions of that day"
+    )
     say(f"{made.bundle} for {target}, {made.bytes / 1e6:.1f} MB, {brought} → {made.folder}")
     say(f"licences of what it holds: {made.folder / 'LICENSES.txt'}")
     folder, script = quote(str(made.folder)), quote(f"./{made.folder.name}/install.sh")

@@ -13,24 +13,44 @@ from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(
-        metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", show_default=False, help="A run directory or a bundle.")
+    ],
     data: Annotated[Path, typer.Argument(metavar="DATA", show_default=False, help="Labelled data, as for train.")],
-    out: Annotated[Path | None, typer.Option(
-        "-o", "--output", metavar="FILE", help="JSON to write; plots, and a page of errors, go beside it.")] = None,
-    split: Annotated[Literal["train", "val", "test"] | None, typer.Option(
-        help="Score only this split of DATA.")] = None,
-    runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = "auto",
-    variant: Annotated[VariantChoice, typer.Option(
-        help="Precision; auto takes the fastest that passed the gate.")] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="JSON to write; plots, and a page of errors, go beside it."
+        ),
+    ] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option(help="Score only this split of DATA.")
+    ] = None,
+    runtime: Annotated[
+        RuntimeChoice,
+        typer.Option(help="Engine; auto takes the fastest measured here. TensorRT's are built first, once."),
+    ] = "auto",
+    variant: Annotated[
+        VariantChoice, typer.Option(help="Precision; auto takes the fastest that passed the gate.")
+    ] = "auto",
     frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
-    views: Annotated[int, typer.Option(
-        min=1, max=32, help="Answer clips at so many moments of each of their parts, and take the mean of the probabilities.")] = 1,
+    views: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=32,
+            help="Answer clips at so many moments of each of their parts, and take the mean of the probabilities.",
+        ),
+    ] = 1,
     mirror: Annotated[bool, typer.Option("--mirror", help="Answer each view mirrored, too.")] = False,
-    feature_cache: Annotated[bool, typer.Option(
-        "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = True,
+    feature_cache: Annotated[
+        bool,
+        typer.Option(
+            "--feature-cache/--no-feature-cache",
+            help="Keep features of files that were read, and use those that are kept.",
+        ),
+    ] = True,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
@@ -51,15 +71,29 @@ def evaluate(
     from vidrisk.report.errors import build_errors
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
 
-    with progress_bar() as advance, open_classifier(model, runtime=runtime, variant=variant,
-                                                    on_progress=advance) as classifier:
-        table = load_table(data, classifier.contract.task, min_labels=1, multi_label=classifier.contract.multi_targets,
-                           encoding=encoding, sheet=sheet, strict=strict)
+    with (
+        progress_bar() as advance,
+        open_classifier(model, runtime=runtime, variant=variant, on_progress=advance) as classifier,
+    ):
+        table = load_table(
+            data,
+            classifier.contract.task,
+            min_labels=1,
+            multi_label=classifier.contract.multi_targets,
+            encoding=encoding,
+            sheet=sheet,
+            strict=strict,
+        )
         check_leaks(table, strict=strict)
-        result = evaluate(classifier, table.of_split(split) if split else table,
-                          InferSettings(frames=frames, static_levels=skip_static,
-                                        feature_cache=feature_cache and classifier.width is not None),
-                          on_progress=advance, views=Views(views, mirror))
+        result = evaluate(
+            classifier,
+            table.of_split(split) if split else table,
+            InferSettings(
+                frames=frames, static_levels=skip_static, feature_cache=feature_cache and classifier.width is not None
+            ),
+            on_progress=advance,
+            views=Views(views, mirror),
+        )
     if out is not None:
         write_evaluation(result, out)
     print_evaluation(result, as_json=json)

@@ -13,94 +13,212 @@ from vidrisk.runtimes.contract.choices import ExportTarget, LabelTask, OnlyVaria
 
 
 def export(
-    model: Annotated[Path, typer.Argument(
-        metavar="MODEL", show_default=False, help="Run directory that `vidrisk train` made, or an ONNX classifier of images; with "
-                                                  "--from-hf, a folder with a Hugging Face image or video classifier.")],
-    out: Annotated[Path, typer.Option(
-        "-o", "--output", metavar="BUNDLE", show_default=False, help="New folder for the bundle.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            help="Run directory that `vidrisk train` made, or an ONNX classifier of images; with "
+            "--from-hf, a folder with a Hugging Face image or video classifier.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="BUNDLE", show_default=False, help="New folder for the bundle.")
+    ],
     int8: Annotated[bool, typer.Option("--int8", help="Also make an INT8 variant (explicit Q/DQ).")] = False,
-    calib: Annotated[Path | None, typer.Option(
-        metavar="DATA", show_default="the run's training split", help="Labelled data to calibrate INT8 on.")] = None,
-    val: Annotated[Path | None, typer.Option(
-        metavar="DATA", show_default="the run's validation split", help="Labelled data for the gate.")] = None,
-    labels: Annotated[Path | None, typer.Option(
-        metavar="FILE", show_default=False, help="Labels of an ONNX model, in the order of its outputs: one per line, or YAML or "
-                                                 "JSON for several outputs.")] = None,
-    pixel: Annotated[Path | None, typer.Option(
-        metavar="YAML", show_default="found out by asking --val", help="What an ONNX model does to pixels: scale, or mean and std; "
-                                                                       "channels, resize, height, width.")] = None,
-    check: Annotated[list[str] | None, typer.Option(
-        metavar="IMAGE=LABEL", help="An image, or a clip, whose label the model must give; may be repeated.")] = None,
-    from_hf: Annotated[bool, typer.Option("--from-hf", help="MODEL is a folder with a Hugging Face classifier.")] = False,
-    task: Annotated[LabelTask | None, typer.Option(
-        show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run.")] = None,
-    vendor: Annotated[Path | None, typer.Option(
-        metavar="FOLDER", show_default=False, help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
-                                                   "plain ONNX files, calibration frames, expected outputs.")] = None,
-    dynamic_vision: Annotated[Path | None, typer.Option(
-        metavar="FOLDER", show_default=False, help="Also write Qwen-VL's vision tower for other programs: one ONNX graph for "
-                                                   "images and videos of any size.")] = None,
-    gguf: Annotated[Path | None, typer.Option(
-        metavar="FILE", show_default=False,
-        help="Also write the merged language model of a run that writes reports as a GGUF file, for llama.cpp.")] = None,
-    merged: Annotated[bool, typer.Option(
-        "--merged", help="Write no bundle: the vision-language model with its adapters merged, as a Hugging Face folder that "
-                         "servers such as vLLM load.")] = False,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", show_default="the run's training split", help="Labelled data to calibrate INT8 on."
+        ),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", show_default="the run's validation split", help="Labelled data for the gate."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Labels of an ONNX model, in the order of its outputs: one per line, or YAML or "
+            "JSON for several outputs.",
+        ),
+    ] = None,
+    pixel: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="YAML",
+            show_default="found out by asking --val",
+            help="What an ONNX model does to pixels: scale, or mean and std; channels, resize, height, width.",
+        ),
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IMAGE=LABEL", help="An image, or a clip, whose label the model must give; may be repeated."
+        ),
+    ] = None,
+    from_hf: Annotated[
+        bool, typer.Option("--from-hf", help="MODEL is a folder with a Hugging Face classifier.")
+    ] = False,
+    task: Annotated[
+        LabelTask | None,
+        typer.Option(show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run."),
+    ] = None,
+    vendor: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
+            "plain ONNX files, calibration frames, expected outputs.",
+        ),
+    ] = None,
+    dynamic_vision: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default=False,
+            help="Also write Qwen-VL's vision tower for other programs: one ONNX graph for "
+            "images and videos of any size.",
+        ),
+    ] = None,
+    gguf: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Also write the merged language model of a run that writes reports as a GGUF file, for llama.cpp.",
+        ),
+    ] = None,
+    merged: Annotated[
+        bool,
+        typer.Option(
+            "--merged",
+            help="Write no bundle: the vision-language model with its adapters merged, as a Hugging Face folder that "
+            "servers such as vLLM load.",
+        ),
+    ] = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     calib_samples: Annotated[int, typer.Option(min=16, metavar="N", help="Samples to calibrate on.")] = 128,
-    max_drop: Annotated[float, typer.Option(
-        min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 or FP16 may lose.")] = 1.0,
-    max_confidence_drop: Annotated[float, typer.Option(
-        min=0.1, max=100, metavar="POINTS",
-        help="Points of probability that INT8 or FP16 may move the confidence by, where an answer stays.")] = 5.0,
-    allow_drop: Annotated[bool, typer.Option(
-        "--allow-drop", help="Ship it even if it loses more or is not faster; the bundle records that.")] = False,
-    strict: Annotated[bool, typer.Option(
-        "--strict", help="Refuse the export when INT8 is not worth its loss, instead of shipping floating point alone.")] = False,
-    trt: Annotated[bool, typer.Option(
-        "--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, jetson or any.")] = False,
-    target: Annotated[ExportTarget | None, typer.Option(
-        show_default="cpu; gpu with --trt", help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ, "
-                                                   "and any makes both.",
-    )] = None,
-    openvino: Annotated[bool, typer.Option("--openvino", help="Also put OpenVINO's IR of every variant into the bundle.")] = False,
-    torch_program: Annotated[bool, typer.Option(
-        "--torch", help="Also put torch's ExportedProgram of the merged model into the bundle.")] = False,
-    search_s: Annotated[float | None, typer.Option(
-        "--search-s", min=0, metavar="SECONDS", show_default="180",
-        help="How long --int8 searches for the blocks that are to stay in floating point.")] = None,
-    qat_steps: Annotated[int, typer.Option(
-        min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")] = 0,
-    only: Annotated[OnlyVariant | None, typer.Option(
-        show_default="every variant", help="Ship this variant alone; int8 includes mixed precision.")] = None,
-    no_golden: Annotated[bool, typer.Option(
-        "--no-golden", help="Seal no validation pictures in the bundle; `vidrisk verify` has nothing to ask then.")] = False,
-    coverage: Annotated[float, typer.Option(
-        metavar="SHARE", help="How often the true label is to be among those that are not excluded; an answer is uncertain unless "
-                              "it is the only one.")] = 0.9,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=100, metavar="POINTS", help="Points of top-1 that INT8 or FP16 may lose.")
+    ] = 1.0,
+    max_confidence_drop: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=100,
+            metavar="POINTS",
+            help="Points of probability that INT8 or FP16 may move the confidence by, where an answer stays.",
+        ),
+    ] = 5.0,
+    allow_drop: Annotated[
+        bool,
+        typer.Option("--allow-drop", help="Ship it even if it loses more or is not faster; the bundle records that."),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse the export when INT8 is not worth its loss, instead of shipping floating point alone.",
+        ),
+    ] = False,
+    trt: Annotated[
+        bool, typer.Option("--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, jetson or any.")
+    ] = False,
+    target: Annotated[
+        ExportTarget | None,
+        typer.Option(
+            show_default="cpu; gpu with --trt",
+            help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ, and any makes both.",
+        ),
+    ] = None,
+    openvino: Annotated[
+        bool, typer.Option("--openvino", help="Also put OpenVINO's IR of every variant into the bundle.")
+    ] = False,
+    torch_program: Annotated[
+        bool, typer.Option("--torch", help="Also put torch's ExportedProgram of the merged model into the bundle.")
+    ] = False,
+    search_s: Annotated[
+        float | None,
+        typer.Option(
+            "--search-s",
+            min=0,
+            metavar="SECONDS",
+            show_default="180",
+            help="How long --int8 searches for the blocks that are to stay in floating point.",
+        ),
+    ] = None,
+    qat_steps: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")
+    ] = 0,
+    only: Annotated[
+        OnlyVariant | None,
+        typer.Option(show_default="every variant", help="Ship this variant alone; int8 includes mixed precision."),
+    ] = None,
+    no_golden: Annotated[
+        bool,
+        typer.Option(
+            "--no-golden", help="Seal no validation pictures in the bundle; `vidrisk verify` has nothing to ask then."
+        ),
+    ] = False,
+    coverage: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="How often the true label is to be among those that are not excluded; an answer is uncertain unless "
+            "it is the only one.",
+        ),
+    ] = 0.9,
     json: Annotated[bool, typer.Option("--json", help="Print what the gate measured as JSON.")] = False,
 ) -> None:
     """Merge, convert to ONNX, quantise, and compare every hop with the one before it.
 
-    A model that was trained elsewhere comes as an ONNX file with --labels, or as a Hugging Face folder with --from-hf; --val judges
-    it, and shows which pixels it takes.
+    A model that was trained elsewhere comes as an ONNX file with --labels, or as a Hugging Face folder with --from-hf;
+    --val judges it, and shows which pixels it takes.
 
-    For a GPU or a Jetson, what INT8 leaves in floating point is FP16, but for norms, softmax and what the check of FP16 finds on
-    real frames; TensorRT, where it is installed, must read every graph.
+    For a GPU or a Jetson, what INT8 leaves in floating point is FP16, but for norms, softmax and what the check of FP16
+    finds on real frames; TensorRT, where it is installed, must read every graph.
 
-    INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop that
-    still loses more than it may stops the export: exit code 3, and no bundle is written. INT8 that is not faster than floating
-    point is left out with a word, and floating point ships; with --strict that is exit code 3, too. A language model's weights in 4
-    or 8 bits ship beside floating point even if they are slower, where their files are at most half as large.
+    INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop
+    that still loses more than it may stops the export: exit code 3, and no bundle is written. INT8 that is not faster
+    than floating point is left out with a word, and floating point ships; with --strict that is exit code 3, too. A
+    language model's weights in 4 or 8 bits ship beside floating point even if they are slower, where their files are at
+    most half as large.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate, print_text_gate
     from vidrisk.runtimes.contract.errors import GateRefused, SettingsError, require
 
     if merged:
-        _write_merged(model, out, others=any((int8, calib, val, labels, pixel, check, from_hf, task, vendor, dynamic_vision, trt,
-                                              gguf, target, openvino, torch_program, qat_steps, only)))
+        _write_merged(
+            model,
+            out,
+            others=any(
+                (
+                    int8,
+                    calib,
+                    val,
+                    labels,
+                    pixel,
+                    check,
+                    from_hf,
+                    task,
+                    vendor,
+                    dynamic_vision,
+                    trt,
+                    gguf,
+                    target,
+                    openvino,
+                    torch_program,
+                    qat_steps,
+                    only,
+                )
+            ),
+        )
         return
     for module in ("torch", "onnx", "onnxscript"):
         require(module, "export")
@@ -114,19 +232,40 @@ def export(
     from vidrisk.models.run import Run
 
     foreign = foreign_model_from_settings(
-        model, from_hf=from_hf, labels=labels, pixel=pixel, checks=[_known(text) for text in check or ()], task=task,
-        has_val=val is not None, qat_steps=qat_steps)
+        model,
+        from_hf=from_hf,
+        labels=labels,
+        pixel=pixel,
+        checks=[_known(text) for text in check or ()],
+        task=task,
+        has_val=val is not None,
+        qat_steps=qat_steps,
+    )
     if calib and not int8 and not vendor:
         raise SettingsError("--calib without --int8", fix="add --int8, or leave --calib out")
     if (encoding or sheet) and not any(path and path.is_file() for path in (calib, val)):
-        raise SettingsError("--encoding or --sheet without a manifest", allowed="with --calib or --val", fix="leave it out")
+        raise SettingsError(
+            "--encoding or --sheet without a manifest", allowed="with --calib or --val", fix="leave it out"
+        )
     if trt and target == "cpu":
         raise SettingsError("--trt with --target cpu", allowed="gpu, jetson, any", fix="leave one of the two out")
     target = target or ("gpu" if trt else "cpu")
     asked: dict[Format, bool] = {"openvino": openvino, "torch": torch_program}
     also = tuple(name for name, wanted in asked.items() if wanted)
-    options = ExportOptions(int8, max_drop, allow_drop, target, only, qat_steps=qat_steps, fp16=trt, also=also,
-                            max_confidence_drop=max_confidence_drop, strict=strict, coverage=coverage, golden=not no_golden)
+    options = ExportOptions(
+        int8,
+        max_drop,
+        allow_drop,
+        target,
+        only,
+        qat_steps=qat_steps,
+        fp16=trt,
+        also=also,
+        max_confidence_drop=max_confidence_drop,
+        strict=strict,
+        coverage=coverage,
+        golden=not no_golden,
+    )
     if search_s is not None:
         options = replace(options, search_s=search_s)
     source = foreign or Run.open(model).config
@@ -134,8 +273,9 @@ def export(
     if gguf and not is_of_reports:
         raise SettingsError("--gguf of a classifier", allowed="for runs of task report", fix="leave it out")
     if is_of_reports and (vendor or dynamic_vision):
-        raise SettingsError("--vendor or --dynamic-vision of a model that writes reports", allowed="for classifiers",
-                            fix="leave it out")
+        raise SettingsError(
+            "--vendor or --dynamic-vision of a model that writes reports", allowed="for classifiers", fix="leave it out"
+        )
 
     multi_label = frozenset() if foreign else Run.open(model).contract.multi_targets
 
@@ -143,20 +283,43 @@ def export(
         if path is None:
             return None
         is_folder = path.is_dir()
-        return load_table(path, source.task, multi_label=multi_label, encoding=None if is_folder else encoding,
-                          sheet=None if is_folder else sheet)
+        return load_table(
+            path,
+            source.task,
+            multi_label=multi_label,
+            encoding=None if is_folder else encoding,
+            sheet=None if is_folder else sheet,
+        )
 
     check_folders(source, out, options, vendor=vendor, dynamic_vision=dynamic_vision)
     try:
         with progress_bar() as advance:
             if is_of_reports:
-                bundle, report = export_reports(model, out, options, calib=calib, val=val, calib_samples=calib_samples,
-                                                gguf=gguf, on_progress=advance)
+                bundle, report = export_reports(
+                    model,
+                    out,
+                    options,
+                    calib=calib,
+                    val=val,
+                    calib_samples=calib_samples,
+                    gguf=gguf,
+                    on_progress=advance,
+                )
                 print_text_gate(report, as_json=json, bundle=bundle)
                 return
             calibration, validation = table_of(calib), table_of(val)
-            bundle, report = export_model(model, out, options, foreign=foreign, calib=calibration, val=validation, vendor=vendor,
-                                          dynamic_vision=dynamic_vision, calib_samples=calib_samples, on_progress=advance)
+            bundle, report = export_model(
+                model,
+                out,
+                options,
+                foreign=foreign,
+                calib=calibration,
+                val=validation,
+                vendor=vendor,
+                dynamic_vision=dynamic_vision,
+                calib_samples=calib_samples,
+                on_progress=advance,
+            )
     except GateRefused as refusal:
         if refusal.report is not None:
             (print_text_gate if is_of_reports else print_gate)(refusal.report, as_json=json)

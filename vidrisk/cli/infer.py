@@ -9,81 +9,160 @@ import typer
 
 from vidrisk.runtimes.contract.choices import FrameChoice, RuntimeChoice, VariantChoice
 
-Frames = Annotated[FrameChoice, typer.Option(
-    help="keyframes: show at every moment the last keyframe before it; decodes nothing else.")]
-SkipStatic = Annotated[float, typer.Option(
-    min=0, max=255, metavar="LEVELS",
-    help="Encode no frame whose luma nowhere differs by LEVELS of 255 from the last one encoded; 0 encodes all.")]
-Workers = Annotated[int | None, typer.Option(
-    min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")]
-Threads = Annotated[int | None, typer.Option(
-    min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")]
-FileTimeout = Annotated[float, typer.Option(
-    min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds.")]
+Frames = Annotated[
+    FrameChoice, typer.Option(help="keyframes: show at every moment the last keyframe before it; decodes nothing else.")
+]
+SkipStatic = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=255,
+        metavar="LEVELS",
+        help="Encode no frame whose luma nowhere differs by LEVELS of 255 from the last one encoded; 0 encodes all.",
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")
+]
+FileTimeout = Annotated[
+    float,
+    typer.Option(min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds."),
+]
 MaxMemory = Annotated[int, typer.Option(min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")]
-AnswerTokens = Annotated[int | None, typer.Option(
-    min=1, metavar="N", help="Of bundles that write reports: most tokens of an answer.", show_default="the bundle's")]
-TextServerUrl = Annotated[str | None, typer.Option(
-    "--text-server", metavar="URL", help="Let an OpenAI-compatible server answer, http://host:port/v1; key: VIDRISK_TEXT_KEY.")]
+AnswerTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="Of bundles that write reports: most tokens of an answer.", show_default="the bundle's"
+    ),
+]
+TextServerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--text-server",
+        metavar="URL",
+        help="Let an OpenAI-compatible server answer, http://host:port/v1; key: VIDRISK_TEXT_KEY.",
+    ),
+]
 TextModel = Annotated[str | None, typer.Option("--text-model", metavar="NAME", help="Name of the model at the server.")]
 
 
 def infer(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Bundle that `vidrisk export` made, or a run.")],
-    paths: Annotated[list[str], typer.Argument(
-        metavar="PATH…", help="Clips, photos: files, folders, quoted globs; for reports also list.txt and tables of cases.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH…",
+            help="Clips, photos: files, folders, quoted globs; for reports also list.txt and tables of cases.",
+        ),
+    ],
     out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for what is found.")],
-    runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here. TensorRT's are built first, once.")] = "auto",
-    variant: Annotated[VariantChoice, typer.Option(
-        help="Precision; auto takes the fastest that passed the gate.")] = "auto",
-    window: Annotated[float | None, typer.Option(
-        metavar="S", help="Predict windows of S seconds, and merge neighbours that agree into segments.",
-        show_default="as trained")] = None,
-    stride: Annotated[float | None, typer.Option(
-        metavar="S", help="A window every S seconds. Overlap costs little: a frame is decoded and encoded once.",
-        show_default="window")] = None,
+    runtime: Annotated[
+        RuntimeChoice,
+        typer.Option(help="Engine; auto takes the fastest measured here. TensorRT's are built first, once."),
+    ] = "auto",
+    variant: Annotated[
+        VariantChoice, typer.Option(help="Precision; auto takes the fastest that passed the gate.")
+    ] = "auto",
+    window: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="Predict windows of S seconds, and merge neighbours that agree into segments.",
+            show_default="as trained",
+        ),
+    ] = None,
+    stride: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S",
+            help="A window every S seconds. Overlap costs little: a frame is decoded and encoded once.",
+            show_default="window",
+        ),
+    ] = None,
     frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
     workers: Workers = None,
     threads: Threads = None,
     file_timeout: FileTimeout = 60.0,
     max_memory: MaxMemory = 2048,
-    resume: Annotated[bool, typer.Option(
-        "--resume", help="Continue the run in OUT. Files that changed since are done again.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in OUT. Files that changed since are done again.")
+    ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write predictions.parquet.")] = False,
-    save_features: Annotated[bool, typer.Option(
-        "--save-features", help="Also keep the encoder's features of every frame, under features/.")] = False,
-    feature_cache: Annotated[bool, typer.Option(
-        "--feature-cache/--no-feature-cache", help="Keep features of files that were read, and use those that are kept.")] = False,
-    enter: Annotated[float, typer.Option(
-        metavar="P", help="A segment begins where a label is the most probable one and has at least P; where any number may hold, "
-                         "where it holds.")] = 0.5,
+    save_features: Annotated[
+        bool, typer.Option("--save-features", help="Also keep the encoder's features of every frame, under features/.")
+    ] = False,
+    feature_cache: Annotated[
+        bool,
+        typer.Option(
+            "--feature-cache/--no-feature-cache",
+            help="Keep features of files that were read, and use those that are kept.",
+        ),
+    ] = False,
+    enter: Annotated[
+        float,
+        typer.Option(
+            metavar="P",
+            help="A segment begins where a label is the most probable one and has at least P; where any number may hold, "
+            "where it holds.",
+        ),
+    ] = 0.5,
     leave: Annotated[float, typer.Option(metavar="P", help="It goes on while the label has at least P.")] = 0.35,
-    question: Annotated[str | None, typer.Option(
-        metavar="TEXT", show_default=False,
-        help="Ask this about each photo, or about the photos of each case of a table, instead of a report: in free words.")] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            show_default=False,
+            help="Ask this about each photo, or about the photos of each case of a table, instead of a report: in free words.",
+        ),
+    ] = None,
     answer_tokens: AnswerTokens = None,
     text_server: TextServerUrl = None,
     text_model: TextModel = None,
-    classifier_run: Annotated[Path | None, typer.Option(
-        "--classifier", metavar="OUT", show_default=False,
-        help="Output folder of a classifier over the same photos: reports are written under its levels, and a disagreement is "
-             "shown.")] = None,
-    photos: Annotated[Path | None, typer.Option(
-        metavar="FOLDER", show_default="that of each table", help="Folder that paths of photos in tables are relative to.")] = None,
-    compare: Annotated[Path | None, typer.Option(
-        metavar="TRUTH", show_default=False, help="Compare reports with these labelled cases, as `vidrisk compare` does.")] = None,
+    classifier_run: Annotated[
+        Path | None,
+        typer.Option(
+            "--classifier",
+            metavar="OUT",
+            show_default=False,
+            help="Output folder of a classifier over the same photos: reports are written under its levels, and a disagreement is "
+            "shown.",
+        ),
+    ] = None,
+    photos: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            show_default="that of each table",
+            help="Folder that paths of photos in tables are relative to.",
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TRUTH",
+            show_default=False,
+            help="Compare reports with these labelled cases, as `vidrisk compare` does.",
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     no_report: Annotated[bool, typer.Option("--no-report", help="Leave report.html out.")] = False,
-    progress: Annotated[bool, typer.Option(
-        "--progress", help="Show files/s, clips/s, the queue and the bottleneck; as lines where there is no terminal.")] = False,
+    progress: Annotated[
+        bool,
+        typer.Option(
+            "--progress",
+            help="Show files/s, clips/s, the queue and the bottleneck; as lines where there is no terminal.",
+        ),
+    ] = False,
 ) -> None:
     """Predict clips and photos into OUT: predictions.jsonl, segments.jsonl, ledger.sqlite, summary.json and report.html.
 
-    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file: by its
-    scheme, or the --question. An input that cannot be read becomes a row of the ledger with its reason, and the run goes on; the
-    exit code is then 4.
+    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file:
+    by its scheme, or the --question. An input that cannot be read becomes a row of the ledger with its reason, and the
+    run goes on; the exit code is then 4.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary
@@ -104,42 +183,95 @@ def infer(
         from vidrisk.cli.infer_reports import infer_reports, server_from_options
         from vidrisk.jobs.report_settings import ReportSettings
 
-        refuse_options({
-            "--window": window is not None, "--stride": stride is not None, "--frames": frames != "all",
-            "--skip-static": skip_static != 0, "--save-features": save_features, "--feature-cache": feature_cache,
-            "--enter": enter != Hysteresis.enter, "--leave": leave != Hysteresis.leave}, "is not for a bundle that writes reports")
-        refuse_options({"--compare": question is not None and compare is not None,
-                        "--classifier": question is not None and classifier_run is not None},
-                       "is not for a --question, whose answers have no level")
+        refuse_options(
+            {
+                "--window": window is not None,
+                "--stride": stride is not None,
+                "--frames": frames != "all",
+                "--skip-static": skip_static != 0,
+                "--save-features": save_features,
+                "--feature-cache": feature_cache,
+                "--enter": enter != Hysteresis.enter,
+                "--leave": leave != Hysteresis.leave,
+            },
+            "is not for a bundle that writes reports",
+        )
+        refuse_options(
+            {
+                "--compare": question is not None and compare is not None,
+                "--classifier": question is not None and classifier_run is not None,
+            },
+            "is not for a --question, whose answers have no level",
+        )
         summary, comparison, result = infer_reports(
-            bundle, paths, out, ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet, question),
-            engine=(runtime, variant), threads=threads, answer_tokens=answer_tokens,
-            server=server_from_options(text_server, text_model), has_report=not no_report, shows_lines=progress, truth=compare,
-            classifier=classifier_run, photos=photos)
+            bundle,
+            paths,
+            out,
+            ReportSettings(workers or default_workers(), file_timeout, max_memory, resume, parquet, question),
+            engine=(runtime, variant),
+            threads=threads,
+            answer_tokens=answer_tokens,
+            server=server_from_options(text_server, text_model),
+            has_report=not no_report,
+            shows_lines=progress,
+            truth=compare,
+            classifier=classifier_run,
+            photos=photos,
+        )
         print_summary(summary, result, as_json=json_output)
         if comparison is not None and not json_output:
             print_comparison(comparison, result, as_json=False)
         if summary.failed:
             raise typer.Exit(EXIT_SOME_FAILED)
         return
-    refuse_options({"--question": question is not None, "--answer-tokens": answer_tokens is not None,
-                    "--text-server": text_server is not None, "--text-model": text_model is not None,
-                    "--compare": compare is not None, "--classifier": classifier_run is not None,
-                    "--photos": photos is not None}, "is for bundles that write reports")
+    refuse_options(
+        {
+            "--question": question is not None,
+            "--answer-tokens": answer_tokens is not None,
+            "--text-server": text_server is not None,
+            "--text-model": text_model is not None,
+            "--compare": compare is not None,
+            "--classifier": classifier_run is not None,
+            "--photos": photos is not None,
+        },
+        "is for bundles that write reports",
+    )
     settings = InferSettings(
-        window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames, static_levels=skip_static,
-        file_timeout_s=file_timeout, max_memory_mb=max_memory, resume=resume, parquet=parquet, save_features=save_features,
-        feature_cache=feature_cache, hysteresis=Hysteresis(enter, leave))
+        window_s=window,
+        stride_s=stride,
+        workers=workers or default_workers(),
+        frames=frames,
+        static_levels=skip_static,
+        file_timeout_s=file_timeout,
+        max_memory_mb=max_memory,
+        resume=resume,
+        parquet=parquet,
+        save_features=save_features,
+        feature_cache=feature_cache,
+        hysteresis=Hysteresis(enter, leave),
+    )
     inputs = find_inputs(paths)
     print_left_out(inputs.left_out)
     asked = runtime, variant
     chosen = resolve_choice(out, *asked) if resume else asked
     with DecodePool(settings.workers) as pool:
-        with progress_bar(lines=progress) as advance, open_classifier(
-                bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance) as classifier:
-            summary = run_folder(classifier, inputs, out, settings, pool=pool, cards=0 if no_report else len(inputs.paths),
-                                 on_progress=lambda p: advance(
-                                     "predict", p.files, p.files_total, note_from_pace(p.pace) if progress and p.pace else ""))
+        with (
+            progress_bar(lines=progress) as advance,
+            open_classifier(
+                bundle, runtime=chosen[0], variant=chosen[1], threads=threads, on_progress=advance
+            ) as classifier,
+        ):
+            summary = run_folder(
+                classifier,
+                inputs,
+                out,
+                settings,
+                pool=pool,
+                cards=0 if no_report else len(inputs.paths),
+                on_progress=lambda p: advance(
+                    "predict", p.files, p.files_total, note_from_pace(p.pace) if progress and p.pace else ""
+                ),
+            )
         page = None if no_report else build_report(out, pool)
     print_summary(summary, page or out, as_json=json_output)
     if summary.failed:

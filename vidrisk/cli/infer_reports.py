@@ -30,15 +30,29 @@ def server_from_options(url: str | None, model: str | None) -> TextServer | None
     if url is None and model is None:
         return None
     if url is None or model is None:
-        raise SettingsError("--text-server and --text-model go together", allowed="a URL such as http://localhost:8000/v1, and the "
-                            "name of a model that it has")
+        raise SettingsError(
+            "--text-server and --text-model go together",
+            allowed="a URL such as http://localhost:8000/v1, and the name of a model that it has",
+        )
     return TextServer(url, model)
 
 
-def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: ReportSettings, *, engine: tuple[str, str],
-                  threads: int | None, answer_tokens: int | None, server: TextServer | None, has_report: bool,
-                  shows_lines: bool, truth: Path | None = None,
-                  classifier: Path | None = None, photos: Path | None = None) -> tuple[Summary, ReportComparison | None, Path]:
+def infer_reports(
+    bundle: Path,
+    paths: Sequence[str],
+    out: Path,
+    settings: ReportSettings,
+    *,
+    engine: tuple[str, str],
+    threads: int | None,
+    answer_tokens: int | None,
+    server: TextServer | None,
+    has_report: bool,
+    shows_lines: bool,
+    truth: Path | None = None,
+    classifier: Path | None = None,
+    photos: Path | None = None,
+) -> tuple[Summary, ReportComparison | None, Path]:
     """Write reports, or answers to a question, over an output folder, and compare reports with a truth.
 
     Args:
@@ -52,21 +66,42 @@ def infer_reports(bundle: Path, paths: Sequence[str], out: Path, settings: Repor
     """
     chosen = resolve_choice(out, *engine) if settings.resume else engine
     if chosen[0] == "server" and server is None:
-        raise SettingsError(f"a server has answered in {out}", fix="name it with --text-server and --text-model, or choose another "
-                            "folder")
+        raise SettingsError(
+            f"a server has answered in {out}",
+            fix="name it with --text-server and --text-model, or choose another folder",
+        )
     with DecodePool(settings.workers) as pool:
-        with progress_bar(lines=shows_lines) as advance, open_reporter(
-                bundle, runtime=chosen[0], variant=chosen[1], threads=threads, answer_tokens=answer_tokens, server=server,
-                on_progress=advance) as reporter:
+        with (
+            progress_bar(lines=shows_lines) as advance,
+            open_reporter(
+                bundle,
+                runtime=chosen[0],
+                variant=chosen[1],
+                threads=threads,
+                answer_tokens=answer_tokens,
+                server=server,
+                on_progress=advance,
+            ) as reporter,
+        ):
             scheme = reporter.query(settings.question).scheme
             known = None if truth is None else load_cases(truth, scheme, photos=photos)
             leads = None if classifier is None else read_leads(classifier, reporter.needed_scheme())
             inputs = find_cases(paths, scheme, photos)
             print_left_out(inputs.left_out)
-            summary = run_reports(reporter, inputs, out, settings, pool=pool, leads=leads,
-                                  on_progress=lambda p: advance(
-                                      "answer", p.files, p.files_total,
-                                      f"{p.pace.files_per_s:.1f} cases/s" if shows_lines and p.pace else ""))
+            summary = run_reports(
+                reporter,
+                inputs,
+                out,
+                settings,
+                pool=pool,
+                leads=leads,
+                on_progress=lambda p: advance(
+                    "answer",
+                    p.files,
+                    p.files_total,
+                    f"{p.pace.files_per_s:.1f} cases/s" if shows_lines and p.pace else "",
+                ),
+            )
         page = build_report(out, pool) if has_report else out
     if known is None or truth is None:
         return summary, None, page

@@ -1,8 +1,9 @@
 """The second Ctrl-C ends the command at once, whatever it is in the middle of.
 
-The first one raises ``KeyboardInterrupt`` in the main thread, and what was finished is kept. An engine that never returns keeps
-that from happening, so the interrupts are counted in a thread, by Python's wakeup descriptor: it is written to by the C
-signal handler, which needs neither the main thread nor its return from an engine. Output folders survive it as they survive a kill.
+The first one raises ``KeyboardInterrupt`` in the main thread, and what was finished is kept. An engine that never
+returns keeps that from happening, so the interrupts are counted in a thread, by Python's wakeup descriptor: it is
+written to by the C signal handler, which needs neither the main thread nor its return from an engine. Output folders
+survive it as they survive a kill.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def ending_at_second_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        if is_interrupted.is_set():  # the command is ending: a further one would end it by the signal, without its exit code
+        if (
+            is_interrupted.is_set()
+        ):  # the command is ending: a further one would end it by the signal, without its exit code
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(before)
         theirs.close()

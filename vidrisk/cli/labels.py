@@ -15,22 +15,46 @@ if TYPE_CHECKING:
     from vidrisk.train.summaries import Summaries
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Labelled data, as for train.")]
-TaskOption = Annotated[LabelTask, typer.Option("--task", help="What the labels are about: action, risk, or action+risk.")]
-Backbone = Annotated[str | None, typer.Option(
-    "--backbone", metavar="NAME", show_default="efficientnet-lite0", help="Encoder whose features are asked; it is not trained.")]
-Settings = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="KEY=VALUE", help="A setting of training that shapes the features, such as frames=16 or head.kind=motion.")]
-GroupBy = Annotated[str | None, typer.Option(
-    "--group-by", help="Keep together what shares this column, or a regular expression's group in the name: 'seq([0-9]+)'.")]
+TaskOption = Annotated[
+    LabelTask, typer.Option("--task", help="What the labels are about: action, risk, or action+risk.")
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        metavar="NAME",
+        show_default="efficientnet-lite0",
+        help="Encoder whose features are asked; it is not trained.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of training that shapes the features, such as frames=16 or head.kind=motion.",
+    ),
+]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        help="Keep together what shares this column, or a regular expression's group in the name: 'seq([0-9]+)'.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def suspects(
     data: Data,
-    output: Annotated[Path, typer.Option(
-        "-o", "--output", metavar="CSV", help="Table to write: all labels, the most suspected first.")],
-    gallery: Annotated[Path | None, typer.Option(
-        "--gallery", metavar="PNG", help="Picture of the most suspected samples, with both labels.")] = None,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="CSV", help="Table to write: all labels, the most suspected first."),
+    ],
+    gallery: Annotated[
+        Path | None,
+        typer.Option("--gallery", metavar="PNG", help="Picture of the most suspected samples, with both labels."),
+    ] = None,
     most: Annotated[int, typer.Option(min=1, max=100, help="Samples in the gallery.")] = 40,
     task: TaskOption = "action",
     multi_label: MultiLabel = False,
@@ -60,25 +84,46 @@ def suspects(
     write_rows([suspect.to_row() for suspect in found.ranked], output)
     if gallery is not None:
         shown = found.ranked[:most]
-        captioned_sheet([(suspect.sample, f"{suspect.given}, more like {suspect.likely}") for suspect in shown], gallery)
+        captioned_sheet(
+            [(suspect.sample, f"{suspect.given}, more like {suspect.likely}") for suspect in shown], gallery
+        )
     if json_output:
         named = [suspect.to_row() for suspect in found.ranked if suspect.is_suspected]
-        say_json(json.dumps({"output": str(output), "labels": len(found.ranked), "suspected_share": dict(found.share),
-                             "accuracy_of_probes": dict(found.accuracy), "suspects": named}, ensure_ascii=False))
+        say_json(
+            json.dumps(
+                {
+                    "output": str(output),
+                    "labels": len(found.ranked),
+                    "suspected_share": dict(found.share),
+                    "accuracy_of_probes": dict(found.accuracy),
+                    "suspects": named,
+                },
+                ensure_ascii=False,
+            )
+        )
         return
-    say_table(("sample", "label", "more like", "margin"), (
-        (suspect.sample.title, suspect.given, suspect.likely, f"{suspect.margin:+.2f}") for suspect in found.ranked[:20]),
-        title=f"the most suspected of {len(found.ranked)} labels", right_from=3)
+    say_table(
+        ("sample", "label", "more like", "margin"),
+        (
+            (suspect.sample.title, suspect.given, suspect.likely, f"{suspect.margin:+.2f}")
+            for suspect in found.ranked[:20]
+        ),
+        title=f"the most suspected of {len(found.ranked)} labels",
+        right_from=3,
+    )
     for target, share in found.share.items():
-        say(f"{target}: {share:.1%} of the labels are suspected; probes that have not learnt from a sample agree with "
-            f"{found.accuracy[target]:.1%}")
+        say(
+            f"{target}: {share:.1%} of the labels are suspected; probes that have not learnt from a sample agree with "
+            f"{found.accuracy[target]:.1%}"
+        )
     say(f"→ {output}")
 
 
 def curve(
     data: Data,
-    output: Annotated[Path | None, typer.Option(
-        "-o", "--output", metavar="JSON", help="File to write; a plot goes beside it.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="JSON", help="File to write; a plot goes beside it.")
+    ] = None,
     task: TaskOption = "action",
     multi_label: MultiLabel = False,
     backbone: Backbone = None,
@@ -103,8 +148,12 @@ def curve(
         check_new_file(output, (".json",))
     with progress_bar() as advance:
         summaries = _summaries(data, task, multi_label, backbone, settings, group_by, strict, encoding, sheet, advance)
-        curves = {target.name: measure_curve(summaries, target, advance, seed=seed) for target in summaries.contract.targets}
-    told = json.dumps({target: {**asdict(each), "is_saturated": each.is_saturated} for target, each in curves.items()}, indent=2)
+        curves = {
+            target.name: measure_curve(summaries, target, advance, seed=seed) for target in summaries.contract.targets
+        }
+    told = json.dumps(
+        {target: {**asdict(each), "is_saturated": each.is_saturated} for target, each in curves.items()}, indent=2
+    )
     if output is not None:
         write_new_file(output, told.encode() + b"\n")
         if is_installed("matplotlib"):
@@ -116,9 +165,12 @@ def curve(
         say_json(told)
         return
     for target, each in curves.items():
-        say_table(("samples learnt from", "score", "repeats"), (
-            (str(size), f"{sum(scores) / len(scores):.1%}", str(len(scores))) for size, scores in each.scores.items()),
-            title=target, right_from=0)
+        say_table(
+            ("samples learnt from", "score", "repeats"),
+            ((str(size), f"{sum(scores) / len(scores):.1%}", str(len(scores))) for size, scores in each.scores.items()),
+            title=target,
+            right_from=0,
+        )
         say(_forecast(each))
 
 
@@ -126,12 +178,24 @@ def _forecast(curve: LearningCurve) -> str:
     ahead, now = curve.forecast, curve.scores[max(curve.scores)]
     low, high = ahead.interval
     advice = "more of the same will bring little" if curve.is_saturated else "more data will help"
-    return (f"with {ahead.samples} samples, twice as many, {ahead.score:.1%} ({low:.1%} … {high:.1%}, 90 %) after "
-            f"{sum(now) / len(now):.1%}: {advice}")
+    return (
+        f"with {ahead.samples} samples, twice as many, {ahead.score:.1%} ({low:.1%} … {high:.1%}, 90 %) after "
+        f"{sum(now) / len(now):.1%}: {advice}"
+    )
 
 
-def _summaries(data: Path, task: LabelTask, multi_label: bool, backbone: str | None, settings: list[str] | None,
-               group_by: str | None, strict: bool, encoding: str | None, sheet: str | None, advance: object) -> Summaries:
+def _summaries(
+    data: Path,
+    task: LabelTask,
+    multi_label: bool,
+    backbone: str | None,
+    settings: list[str] | None,
+    group_by: str | None,
+    strict: bool,
+    encoding: str | None,
+    sheet: str | None,
+    advance: object,
+) -> Summaries:
     from vidrisk.data import load_table
     from vidrisk.data.split import group_table
     from vidrisk.models.config import config_from_options

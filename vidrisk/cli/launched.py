@@ -16,8 +16,8 @@ HEAD_START_S = 30.0  # of the main process to say its error and end, on a busy m
 def silence_other_processes() -> Iterator[bool]:
     """Join the other processes for the block, which gets whether this is the main one.
 
-    What befalls all of them the main process says: the others wait with their errors, and the launcher ends them meanwhile. An
-    error that the main process does not have is said.
+    What befalls all of them the main process says: the others wait with their errors, and the launcher ends them
+    meanwhile. An error that the main process does not have is said.
     """
     from vidrisk.train.shares import LostProcess, close_share, open_share
 

@@ -65,20 +65,31 @@ FLAGS = {
     "say it in a pixel file": "say it with --pixel pixel.yaml",
 }
 # The same at the beginning of what is wrong, where names of files come later.
-FLAGS_FIRST = {"python without wheels": "--python without --wheels", "python=": "--python ", "inbox=": "--inbox ",
-               "tune=": "--tune ", "tune_minutes=": "--tune-minutes ", "tune_minutes without tune": "--tune-minutes without --tune",
-               "vendor with only": "--vendor with --only",
-               "vendor of a vision-language model": "--vendor of a vision-language model",
-               "vendor names a folder that the bundle takes": "--vendor names a folder that -o takes",
-               "dynamic_vision without a run": "--dynamic-vision without a run",
-               "dynamic_vision names a folder that the bundle or vendor takes":
-                   "--dynamic-vision names a folder that -o or --vendor takes"}
+FLAGS_FIRST = {
+    "python without wheels": "--python without --wheels",
+    "python=": "--python ",
+    "inbox=": "--inbox ",
+    "tune=": "--tune ",
+    "tune_minutes=": "--tune-minutes ",
+    "tune_minutes without tune": "--tune-minutes without --tune",
+    "vendor with only": "--vendor with --only",
+    "vendor of a vision-language model": "--vendor of a vision-language model",
+    "vendor names a folder that the bundle takes": "--vendor names a folder that -o takes",
+    "dynamic_vision without a run": "--dynamic-vision without a run",
+    "dynamic_vision names a folder that the bundle or vendor takes": "--dynamic-vision names a folder that -o or --vendor takes",
+}
 
 
 def line_from_error(error: VidriskError) -> str:
     """Return an error as the line that a user reads, in words of the command line."""
-    what = next((flags + error.what.removeprefix(words) for words, flags in FLAGS_FIRST.items() if error.what.startswith(words)),
-                error.what)
+    what = next(
+        (
+            flags + error.what.removeprefix(words)
+            for words, flags in FLAGS_FIRST.items()
+            if error.what.startswith(words)
+        ),
+        error.what,
+    )
     return str(VidriskError(what, allowed=_with_flags(error.allowed), fix=_with_flags(error.fix)))
 
 

@@ -1,8 +1,8 @@
 """What the command line does before anything else: names become bytes, and no character or reader that is missing is an error.
 
-Python decodes file names by the locale, and so do the libraries that open files. In a locale that is not UTF-8 they disagree
-about names, or cannot write them at all. So the command starts itself anew in Python's UTF-8 mode (PEP 540): then every name is
-its bytes, in this process and in those that it starts. The console keeps the locale's encoding.
+Python decodes file names by the locale, and so do the libraries that open files. In a locale that is not UTF-8 they
+disagree about names, or cannot write them at all. So the command starts itself anew in Python's UTF-8 mode (PEP 540):
+then every name is its bytes, in this process and in those that it starts. The console keeps the locale's encoding.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def restart_in_utf8() -> None:
 
     The arguments are taken as bytes from the kernel: what Python makes of them in some locales cannot be turned back.
     """
-    own_arguments = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1:] == sys.argv[1:]
+    own_arguments = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
     if sys.getfilesystemencoding() == "utf-8" or _is_restarted() or not own_arguments:
         return
     with suppress(OSError):
@@ -54,9 +54,9 @@ def _console_encoding(stream: TextIO | None) -> str:
 def settle_streams() -> None:
     """Make standard output and error take anything.
 
-    A character that the console lacks is shown as ``?``. What nobody reads any more, as behind ``| head``, or no disk can hold,
-    is dropped: the command goes on, and its exit code says what became of its work. A stream that is closed is replaced by the
-    null device, before some file of the command gets its number.
+    A character that the console lacks is shown as ``?``. What nobody reads any more, as behind ``| head``, or no disk
+    can hold, is dropped: the command goes on, and its exit code says what became of its work. A stream that is closed
+    is replaced by the null device, before some file of the command gets its number.
     """
     for number in (0, 1, 2):
         try:

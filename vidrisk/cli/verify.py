@@ -11,18 +11,23 @@ from vidrisk.runtimes.contract.choices import RuntimeName, VariantName
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
-    runtime: Annotated[RuntimeName | None, typer.Option(
-        show_default="all that are installed", help="This engine only. TensorRT's are built first, once.")] = None,
-    variant: Annotated[VariantName | None, typer.Option(
-        show_default="every one that passed", help="This precision only.")] = None,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")
+    ],
+    runtime: Annotated[
+        RuntimeName | None,
+        typer.Option(show_default="all that are installed", help="This engine only. TensorRT's are built first, once."),
+    ] = None,
+    variant: Annotated[
+        VariantName | None, typer.Option(show_default="every one that passed", help="This precision only.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Ask every engine the golden samples of a bundle, compare the answers with those of the export, and count which precision the
     layers really run in.
 
-    Exit code 3 when answers differ; 4 when not everything could be compared: a bundle without golden samples, an engine that does
-    not work.
+    Exit code 3 when answers differ; 4 when not everything could be compared: a bundle without golden samples, an engine
+    that does not work.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.verify_view import print_verification
@@ -36,6 +41,8 @@ def verify(
     print_verification(found, as_json=json)
     if found.faults:
         names = ", ".join(dict.fromkeys(fault.name for fault in found.faults))
-        raise AnswersDiffer(f"{found.bundle} does not answer here as it did where it was exported: {names}", report=found)
+        raise AnswersDiffer(
+            f"{found.bundle} does not answer here as it did where it was exported: {names}", report=found
+        )
     if not found.is_whole:
         raise typer.Exit(EXIT_SOME_FAILED)

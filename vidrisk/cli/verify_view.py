@@ -17,9 +17,11 @@ def print_verification(found: Verification, *, as_json: bool) -> None:
         say(f"{found.bundle} cannot be verified: {found.without}")
         return
     states = [found.state_of(row) for row in found.rows]
-    say_table(("", "labels", "largest\nΔp", "of", "mean\nΔp", "layers really\nrun in", "answers"), (
-        (str(row), *_cells(row), state) for row, state in zip(found.rows, states, strict=True)),
-        last_styles=[STYLES[state] for state in states])
+    say_table(
+        ("", "labels", "largest\nΔp", "of", "mean\nΔp", "layers really\nrun in", "answers"),
+        ((str(row), *_cells(row), state) for row, state in zip(found.rows, states, strict=True)),
+        last_styles=[STYLES[state] for state in states],
+    )
     say(f"{found.samples} golden samples; expected is what {found.reference} answered at export; of: tolerated")
     for row in found.rows:
         if row.problem:

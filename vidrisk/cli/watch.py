@@ -7,53 +7,69 @@ from typing import Annotated
 
 import typer
 
-from vidrisk.cli.infer import (
-    FileTimeout,
-    Frames,
-    MaxMemory,
-    SkipStatic,
-    Threads,
-    Workers,
-)
+from vidrisk.cli.infer import FileTimeout, Frames, MaxMemory, SkipStatic, Threads, Workers
 from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 
 def watch(
-    inbox: Annotated[Path, typer.Argument(metavar="INBOX", show_default=False, help="Folder that clips and photos come into.")],
-    out: Annotated[Path, typer.Option(
-        "-o", "--output", metavar="OUT", show_default=False, help="Folder for the results: one folder a day in it.")],
-    bundle: Annotated[Path, typer.Option(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")],
-    runtime: Annotated[RuntimeChoice, typer.Option(
-        help="Engine; auto takes the fastest measured here.")] = "auto",
-    variant: Annotated[VariantChoice, typer.Option(
-        help="Precision; auto takes the fastest that passed the gate.")] = "auto",
-    window: Annotated[float | None, typer.Option(
-        metavar="S", help="Predict windows of S seconds.", show_default="as trained")] = None,
-    stride: Annotated[float | None, typer.Option(metavar="S", help="A window every S seconds.", show_default="window")] = None,
+    inbox: Annotated[
+        Path, typer.Argument(metavar="INBOX", show_default=False, help="Folder that clips and photos come into.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", metavar="OUT", show_default=False, help="Folder for the results: one folder a day in it."
+        ),
+    ],
+    bundle: Annotated[
+        Path, typer.Option(metavar="BUNDLE", show_default=False, help="Bundle that `vidrisk export` made.")
+    ],
+    runtime: Annotated[RuntimeChoice, typer.Option(help="Engine; auto takes the fastest measured here.")] = "auto",
+    variant: Annotated[
+        VariantChoice, typer.Option(help="Precision; auto takes the fastest that passed the gate.")
+    ] = "auto",
+    window: Annotated[
+        float | None, typer.Option(metavar="S", help="Predict windows of S seconds.", show_default="as trained")
+    ] = None,
+    stride: Annotated[
+        float | None, typer.Option(metavar="S", help="A window every S seconds.", show_default="window")
+    ] = None,
     frames: Frames = "all",
     skip_static: SkipStatic = 0.0,
     workers: Workers = None,
     threads: Threads = None,
     file_timeout: FileTimeout = 60.0,
     max_memory: MaxMemory = 2048,
-    settle: Annotated[float, typer.Option(
-        min=0, metavar="S", help="A file is complete when nothing has happened to it for S seconds.")] = 2.0,
+    settle: Annotated[
+        float,
+        typer.Option(min=0, metavar="S", help="A file is complete when nothing has happened to it for S seconds."),
+    ] = 2.0,
     poll: Annotated[float, typer.Option(min=0.01, metavar="S", help="Look every S seconds.")] = 2.0,
-    report_every: Annotated[float, typer.Option(
-        min=0, metavar="S", help="Write today's report.html again at most every S seconds.")] = 300.0,
+    report_every: Annotated[
+        float, typer.Option(min=0, metavar="S", help="Write today's report.html again at most every S seconds.")
+    ] = 300.0,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
-    keep_days: Annotated[int | None, typer.Option(
-        min=1, metavar="N", show_default="all", help="Delete results but those of the last N days that have any.")] = None,
-    move_done: Annotated[Path | None, typer.Option(
-        metavar="DIR", show_default="stay where they are", help="Move files to DIR when their day is over.")] = None,
+    keep_days: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", show_default="all", help="Delete results but those of the last N days that have any."
+        ),
+    ] = None,
+    move_done: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", show_default="stay where they are", help="Move files to DIR when their day is over."
+        ),
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Predict what is there now, and end: for cron.")] = False,
 ) -> None:
     """Predict what comes into INBOX: every day gets a folder in OUT with everything that `vidrisk infer` writes.
 
-    Golden samples of the bundle are asked first, when engine, driver or bundle have changed: where answers differ from those of
-    the export, nothing is predicted (exit code 3).
+    Golden samples of the bundle are asked first, when engine, driver or bundle have changed: where answers differ from
+    those of the export, nothing is predicted (exit code 3).
 
-    Names that begin with a dot or end in .part or .tmp are left alone. Ends on SIGTERM or Ctrl-C; the next watch goes on there.
+    Names that begin with a dot or end in .part or .tmp are left alone. Ends on SIGTERM or Ctrl-C; the next watch goes
+    on there.
     """
     from vidrisk.cli.console import progress_bar, say
     from vidrisk.decode.pool import default_workers
@@ -72,10 +88,23 @@ def watch(
         failed += failed_from_states(batch.states)
         say(str(batch))
 
-    settings = WatchSettings(settle_s=settle, poll_s=poll, report_every_s=None if no_report else report_every,
-                             keep_dates=keep_days, move_done=move_done, once=once)
-    infer = InferSettings(window_s=window, stride_s=stride, workers=workers or default_workers(), frames=frames,
-                          static_levels=skip_static, file_timeout_s=file_timeout, max_memory_mb=max_memory)
+    settings = WatchSettings(
+        settle_s=settle,
+        poll_s=poll,
+        report_every_s=None if no_report else report_every,
+        keep_dates=keep_days,
+        move_done=move_done,
+        once=once,
+    )
+    infer = InferSettings(
+        window_s=window,
+        stride_s=stride,
+        workers=workers or default_workers(),
+        frames=frames,
+        static_levels=skip_static,
+        file_timeout_s=file_timeout,
+        max_memory_mb=max_memory,
+    )
     with ending_on_sigterm():
         with progress_bar(lines=True) as advance:  # of engines that have to be built first
             opened = open_classifier(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=advance)

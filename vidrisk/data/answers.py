@@ -1,7 +1,7 @@
 """Answers: fields → the text that a model is taught, and any text that a model has written → fields, checked.
 
-The canonical answer is JSON on one line, without spaces, in the order of the scheme's JSON Schema. Labelled lines are the style of
-older data: ``【风险等级】：严重`` or ``**risk level**: severe``.
+The canonical answer is JSON on one line, without spaces, in the order of the scheme's JSON Schema. Labelled lines are
+the style of older data: ``【风险等级】：严重`` or ``**risk level**: severe``.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ class ParsedAnswer:
     """What a text says.
 
     Attributes:
-        fields: values of all fields by name, in the order of the scheme; '' where there is none, or none that is allowed.
-        parse_ok: every field that is required is there, every value is allowed, nothing is cut off or contradicts itself.
+        fields: values of all fields by name, in the order of the scheme; '' where there is none, or none that is
+            allowed.
+        parse_ok: every field that is required is there, every value is allowed, nothing is cut off or contradicts
+            itself.
         problems: what was wrong or had to be guessed, one line each; there may be some in an answer that is usable.
     """
 
@@ -54,16 +56,19 @@ def answer_from_fields(scheme: Scheme, fields: Mapping[str, str], style: Style =
     """
     values = scheme.checked_fields(fields, "the answer")
     if style == "json":
-        return json.dumps({field.name: values[field.name] for field in scheme.answer_fields}, ensure_ascii=False,
-                          separators=(",", ":"))
+        return json.dumps(
+            {field.name: values[field.name] for field in scheme.answer_fields},
+            ensure_ascii=False,
+            separators=(",", ":"),
+        )
     return "\n".join(labelled(field.label, _BREAK.sub(" ", values[field.name]), style) for field in scheme.fields)
 
 
 def fields_from_answer(scheme: Scheme, text: str) -> ParsedAnswer:
     """Read an answer in any style; never raises. ``fields_from_answer(s, answer_from_fields(s, x)).fields == x``.
 
-    Fields are known by name, label and column, whatever stands around them: bullets, numbers, 【】, ``**``, half- or full-width
-    colons, a code fence, words before and behind.
+    Fields are known by name, label and column, whatever stands around them: bullets, numbers, 【】, ``**``, half- or
+    full-width colons, a code fence, words before and behind.
     """
     is_cut = len(text) > MAX_ANSWER_CHARS
     text = text[:MAX_ANSWER_CHARS].replace("\r\n", "\n").replace("\r", "\n")
@@ -72,7 +77,9 @@ def fields_from_answer(scheme: Scheme, text: str) -> ParsedAnswer:
     starts_as_json = body.lstrip().startswith(("{", "["))
     pairs: _Pairs | None = _pairs_from_json(scheme, body, problems) if starts_as_json else None
     if not pairs:
-        pairs = _pairs_from_lines(scheme, body) or (None if starts_as_json else _pairs_from_json(scheme, body, problems))
+        pairs = _pairs_from_lines(scheme, body) or (
+            None if starts_as_json else _pairs_from_json(scheme, body, problems)
+        )
     if not pairs:
         problems.append("it holds no field of the scheme")
     is_whole = not is_cut and "it is cut off" not in problems

@@ -17,7 +17,9 @@ Found = tuple[PhotoSource, _Picture | None, InputEnd]
 Read = Callable[[Sequence[PhotoInput]], Sequence[tuple[_Picture | None, InputEnd]]]
 
 
-def read_photos_of_cases(cases: Iterable[Case], read: Read[_Picture]) -> Iterator[tuple[Case, tuple[Found[_Picture], ...]]]:
+def read_photos_of_cases(
+    cases: Iterable[Case], read: Read[_Picture]
+) -> Iterator[tuple[Case, tuple[Found[_Picture], ...]]]:
     """Yield every case with what became of its photos, in order; memory does not grow with their number.
 
     Args:
@@ -36,14 +38,19 @@ def read_photos_of_cases(cases: Iterable[Case], read: Read[_Picture]) -> Iterato
         yield from _read(waiting, read, rows)
 
 
-def _read(cases: Sequence[Case], read: Read[_Picture], rows: RowPhotos) -> Iterator[tuple[Case, tuple[Found[_Picture], ...]]]:
+def _read(
+    cases: Sequence[Case], read: Read[_Picture], rows: RowPhotos
+) -> Iterator[tuple[Case, tuple[Found[_Picture], ...]]]:
     sources = [photo for case in cases for photo in case.photos]
     requests: list[PhotoInput] = []
     found: dict[int, tuple[_Picture | None, InputEnd]] = {}
     for place, source in enumerate(sources):
         try:
-            requests.append(PhotoInput(place, str(source.path)) if isinstance(source, PhotoFile)
-                            else PhotoInput(place, "", rows.read(source)))
+            requests.append(
+                PhotoInput(place, str(source.path))
+                if isinstance(source, PhotoFile)
+                else PhotoInput(place, "", rows.read(source))
+            )
         except UnreadableError as error:
             found[place] = None, InputEnd(error.state, error.what.removeprefix(f"{source} "))
     found.update(zip([request.id for request in requests], read(requests) if requests else (), strict=True))

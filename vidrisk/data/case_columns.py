@@ -1,8 +1,8 @@
 """Which column of a table of cases means what. Columns are matched by name, never by their order.
 
-Case, white space, underscores, full-width forms and a leading ``data_`` do not matter. Fields are found by their name, their label
-or their ``columns`` in the scheme. Where several columns could mean the same, the first name listed wins and the others are extra
-columns.
+Case, white space, underscores, full-width forms and a leading ``data_`` do not matter. Fields are found by their name,
+their label or their ``columns`` in the scheme. Where several columns could mean the same, the first name listed wins
+and the others are extra columns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from vidrisk.data.columns import GROUP, PATH, SPLIT
 from vidrisk.data.scheme import Scheme, folded
 from vidrisk.runtimes.contract.errors import DataError
 
-PATHS = ("all_image_paths", "image_paths", "more_image_paths", "images", "photos", "all_photos", "所有图片路径", "图片列表", "照片")
+PATHS = (
+    "all_image_paths",
+    "image_paths",
+    "more_image_paths",
+    "images",
+    "photos",
+    "all_photos",
+    "所有图片路径",
+    "图片列表",
+    "照片",
+)
 PATH_OF_CASE = (*PATH, "photo", "photo_path", "original_image_path", "照片路径")
 CASE_IDS = ("case_id", "defect_id", "缺陷编号", "案例编号")  # rows of one id are one case
 IMAGE_IDS = ("image_id", "id", "图片编号")  # rows of one id are one case where they agree
@@ -46,7 +56,9 @@ class CaseColumns:
     extra: tuple[str, ...]
 
 
-def columns_of_cases(header: Sequence[str], scheme: Scheme, source: str, *, labelled: bool, has_photos: bool) -> CaseColumns:
+def columns_of_cases(
+    header: Sequence[str], scheme: Scheme, source: str, *, labelled: bool, has_photos: bool
+) -> CaseColumns:
     """Find the columns of a table of cases.
 
     Args:
@@ -54,22 +66,30 @@ def columns_of_cases(header: Sequence[str], scheme: Scheme, source: str, *, labe
         has_photos: whether the rows hold photos themselves.
 
     Raises:
-        DataError: neither a column for photos nor one for the text that may stand for them; a required field without a column.
+        DataError: neither a column for photos nor one for the text that may stand for them; a required field without a
+            column.
     """
-    fields = {field.name: column for field in scheme.fields
-              if (column := column_named(header, (field.name, field.label, *field.columns)))}
+    fields = {
+        field.name: column
+        for field in scheme.fields
+        if (column := column_named(header, (field.name, field.label, *field.columns)))
+    }
     conversations = column_named(header, (CONVERSATIONS, "messages"))
     taken = set(fields.values())
     free = [column for column in header if column not in taken]
     path, paths = column_named(free, PATH_OF_CASE), column_named(free, PATHS)
     text = scheme.text_field and fields.get(scheme.text_field)
     if not (path or paths or has_photos or text or conversations):
-        raise DataError(f"{source} has no column for photos; found: {', '.join(header)}", allowed=", ".join((*PATH, *PATHS)))
+        raise DataError(
+            f"{source} has no column for photos; found: {', '.join(header)}", allowed=", ".join((*PATH, *PATHS))
+        )
     lacking = [field for field in scheme.fields if field.required and field.name not in fields]
     if labelled and lacking and not conversations:
-        raise DataError(f"{source} has no column for {lacking[0].name}; found: {', '.join(header)}",
-                        allowed=", ".join((lacking[0].name, lacking[0].label, *lacking[0].columns)),
-                        fix="rename the column, or name it in the scheme")
+        raise DataError(
+            f"{source} has no column for {lacking[0].name}; found: {', '.join(header)}",
+            allowed=", ".join((lacking[0].name, lacking[0].label, *lacking[0].columns)),
+            fix="rename the column, or name it in the scheme",
+        )
     file_id, index = column_named(free, FILE_ID), column_named(free, INDEX)
     case_id, image_id = column_named(free, CASE_IDS), column_named(free, IMAGE_IDS)
     ids = (case_id,) if case_id else (file_id, index) if file_id and index else (image_id,) if image_id else ()
@@ -77,8 +97,17 @@ def columns_of_cases(header: Sequence[str], scheme: Scheme, source: str, *, labe
     split = column_named(free, SPLIT)
     used = {*taken, *ids, path, paths, column_named(free, GROUP), split, conversations, *IGNORED}
     used -= {group} - {column_named(free, GROUP)}  # a building may be asked for by its name, too
-    return CaseColumns(ids, bool(case_id or (file_id and index)), path, paths, fields, split, group, conversations,
-                       tuple(column for column in header if column not in used))
+    return CaseColumns(
+        ids,
+        bool(case_id or (file_id and index)),
+        path,
+        paths,
+        fields,
+        split,
+        group,
+        conversations,
+        tuple(column for column in header if column not in used),
+    )
 
 
 def column_named(header: Sequence[str], names: Sequence[str]) -> str | None:

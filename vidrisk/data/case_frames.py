@@ -42,9 +42,14 @@ class CaseFrame:
         return self.state == "partial"
 
 
-def read_case_frames(cases: Iterable[Case], pool: DecodePool, pixel: PixelSpec, *,
-                     max_memory_mb: int = ReadSettings.max_memory_mb,
-                     limits: Limits | None = None) -> Iterator[tuple[Case, tuple[CaseFrame, ...]]]:
+def read_case_frames(
+    cases: Iterable[Case],
+    pool: DecodePool,
+    pixel: PixelSpec,
+    *,
+    max_memory_mb: int = ReadSettings.max_memory_mb,
+    limits: Limits | None = None,
+) -> Iterator[tuple[Case, tuple[CaseFrame, ...]]]:
     """Yield every case with its frames, in order; memory does not grow with their number.
 
     Args:
@@ -57,5 +62,10 @@ def read_case_frames(cases: Iterable[Case], pool: DecodePool, pixel: PixelSpec, 
     """
     settings = ReadSettings(pixel, None, max_memory_mb=max_memory_mb)
     for case, found in read_photos_of_cases(cases, lambda requests: pool.photos(requests, settings, limits)):
-        yield case, tuple(CaseFrame(source, frame, end.state, end.reason, end.content, end.bytes, end.mtime_ns)
-                          for source, frame, end in found)
+        yield (
+            case,
+            tuple(
+                CaseFrame(source, frame, end.state, end.reason, end.content, end.bytes, end.mtime_ns)
+                for source, frame, end in found
+            ),
+        )

@@ -42,9 +42,9 @@ class CasePhoto:
         return f"{name}: {self.reason}" if self.reason else name
 
 
-def read_case_photos(cases: Iterable[Case], pool: DecodePool,
-                     settings: PhotoSettings | None = None,
-                     limits: Limits | None = None) -> Iterator[tuple[Case, tuple[CasePhoto, ...]]]:
+def read_case_photos(
+    cases: Iterable[Case], pool: DecodePool, settings: PhotoSettings | None = None, limits: Limits | None = None
+) -> Iterator[tuple[Case, tuple[CasePhoto, ...]]]:
     """Yield every case with its photos, in order; memory does not grow with their number.
 
     Args:
@@ -56,5 +56,10 @@ def read_case_photos(cases: Iterable[Case], pool: DecodePool,
     """
     wanted = settings or PhotoSettings()
     for case, found in read_photos_of_cases(cases, lambda requests: pool.jpegs(requests, wanted, limits)):
-        yield case, tuple(CasePhoto(source, jpeg, end.state, end.reason.partition("; fix: ")[0], end.content)
-                          for source, jpeg, end in found)
+        yield (
+            case,
+            tuple(
+                CasePhoto(source, jpeg, end.state, end.reason.partition("; fix: ")[0], end.content)
+                for source, jpeg, end in found
+            ),
+        )

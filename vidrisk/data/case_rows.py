@@ -58,8 +58,10 @@ def rows_of_file(path: Path, encoding: str | None, sheet: str | None) -> tuple[R
         return rows, photos
     inner = [_members(row.cells[metadata]) for row in rows.rows]
     header = list(dict.fromkeys(name for names in (*inner, rows.header) for name in names if name != metadata))
-    flat = [Row(row.where, {name: row.cells.get(name) or members.get(name, "") for name in header})
-            for row, members in zip(rows.rows, inner, strict=True)]
+    flat = [
+        Row(row.where, {name: row.cells.get(name) or members.get(name, "") for name in header})
+        for row, members in zip(rows.rows, inner, strict=True)
+    ]
     return Rows(header, flat, rows.notes), photos
 
 
@@ -74,7 +76,9 @@ def _members(text: str) -> dict[str, str]:
 class CaseReader:
     """Rows of one file → what they tell of cases."""
 
-    def __init__(self, path: Path, scheme: Scheme, columns: CaseColumns, places: Places, split: SplitName | None) -> None:
+    def __init__(
+        self, path: Path, scheme: Scheme, columns: CaseColumns, places: Places, split: SplitName | None
+    ) -> None:
         self._path, self._scheme, self._columns, self._places, self._split = path, scheme, columns, places, split
 
     def tell(self, row: Row, in_row: Sequence[PhotoInRow]) -> ToldCase:
@@ -94,9 +98,15 @@ class CaseReader:
         if not fields and columns.conversations:
             fields = _fields_of_conversation(self._scheme, cells[columns.conversations])
         ids = [trimmed(cells[column]) for column in columns.ids]
-        case = Case("-".join(ids).removeprefix(ID_PREFIX) if all(ids) else "", tuple(photos), fields,
-                    split=self._split_of(cells, where), group=trimmed(_cell(cells, columns.group)) or None,
-                    extra={name: cells[name] for name in columns.extra if cells[name]}, where=where)
+        case = Case(
+            "-".join(ids).removeprefix(ID_PREFIX) if all(ids) else "",
+            tuple(photos),
+            fields,
+            split=self._split_of(cells, where),
+            group=trimmed(_cell(cells, columns.group)) or None,
+            extra={name: cells[name] for name in columns.extra if cells[name]},
+            where=where,
+        )
         return ToldCase(case, tuple(missing), len(photos) + len(missing))
 
     def _value(self, name: str, text: str) -> str:
@@ -116,16 +126,32 @@ class CaseReader:
         """
         cases = [found.case for found in told]
         for field in self._scheme.fields:
-            wrong = [case for case in cases if self._scheme.value_from_text(field, case.fields.get(field.name, "")) is None
-                     and (labelled or case.fields.get(field.name))]
+            wrong = [
+                case
+                for case in cases
+                if self._scheme.value_from_text(field, case.fields.get(field.name, "")) is None
+                and (labelled or case.fields.get(field.name))
+            ]
             if wrong:
-                shown = first_three([f"{case.where.rpartition(', ')[2]}: {problem_of(field, case.fields.get(field.name, ''))}"
-                                     for case in wrong])
-                fix = ("fill them, or remove these rows" if not any(case.fields.get(field.name) for case in wrong)
-                       else f"shorten them, or raise max_chars of {field.name} in the scheme" if field.kind == "text"
-                       else "correct these rows, or name the scheme that the data are written in")
-                raise DataError(f"{self._path.name} has rows whose {field.name} is not of the scheme {self._scheme.name} "
-                                f"({len(wrong)}): {shown}", allowed=self._scheme.allowed_text(field), fix=fix)
+                shown = first_three(
+                    [
+                        f"{case.where.rpartition(', ')[2]}: {problem_of(field, case.fields.get(field.name, ''))}"
+                        for case in wrong
+                    ]
+                )
+                fix = (
+                    "fill them, or remove these rows"
+                    if not any(case.fields.get(field.name) for case in wrong)
+                    else f"shorten them, or raise max_chars of {field.name} in the scheme"
+                    if field.kind == "text"
+                    else "correct these rows, or name the scheme that the data are written in"
+                )
+                raise DataError(
+                    f"{self._path.name} has rows whose {field.name} is not of the scheme {self._scheme.name} "
+                    f"({len(wrong)}): {shown}",
+                    allowed=self._scheme.allowed_text(field),
+                    fix=fix,
+                )
 
     def _split_of(self, cells: Mapping[str, str], where: str) -> SplitName | None:
         written = trimmed(_cell(cells, self._columns.split))
@@ -149,8 +175,11 @@ def _fields_of_conversation(scheme: Scheme, text: str) -> dict[str, str]:
         turns: Any = json.loads(text) if text.startswith("[") else []
     except (ValueError, RecursionError):
         return {}
-    answers = [turn.get("value", turn.get("content")) for turn in turns
-               if isinstance(turn, dict) and turn.get("from", turn.get("role")) in ("assistant", "gpt")]
+    answers = [
+        turn.get("value", turn.get("content"))
+        for turn in turns
+        if isinstance(turn, dict) and turn.get("from", turn.get("role")) in ("assistant", "gpt")
+    ]
     return fields_from_answer(scheme, answers[-1]).fields if answers and isinstance(answers[-1], str) else {}
 
 
@@ -165,13 +194,17 @@ def join_rows(told: Sequence[ToldCase], columns: CaseColumns, source: str) -> It
         key = found.case.id or f"\0{number}"
         same = by_id.setdefault(key, [])
         last = max(0, len(same) - MOST_COMPARED)
-        into = next((place for place, other in enumerate(same[last:], start=last) if _agree(other.case, found.case)), None)
+        into = next(
+            (place for place, other in enumerate(same[last:], start=last) if _agree(other.case, found.case)), None
+        )
         if into is not None:
             same[into] = _with_few_photos(_both(same[into], found), source)
         elif same and columns.is_case_id:
-            raise DataError(f"{source} has two rows of the case {found.case.id!r} that contradict each other: "
-                            f"{same[0].case.where.rpartition(', ')[2]} and {found.case.where.rpartition(', ')[2]}",
-                            fix="correct them, or give each defect an id of its own")
+            raise DataError(
+                f"{source} has two rows of the case {found.case.id!r} that contradict each other: "
+                f"{same[0].case.where.rpartition(', ')[2]} and {found.case.where.rpartition(', ')[2]}",
+                fix="correct them, or give each defect an id of its own",
+            )
         else:
             same.append(_with_few_photos(found, source))
     for key, same in by_id.items():
@@ -182,9 +215,11 @@ def join_rows(told: Sequence[ToldCase], columns: CaseColumns, source: str) -> It
 def _with_few_photos(found: ToldCase, source: str) -> ToldCase:
     count = len(found.case.photos)
     if count > MAX_PHOTOS:
-        raise DataError(f"{source}, {found.case.where.rpartition(', ')[2]}: the case {found.case.id!r} has {count} photos or more",
-                        allowed=f"up to {MAX_PHOTOS}",
-                        fix="keep those that show the defect best, or give each defect an id of its own")
+        raise DataError(
+            f"{source}, {found.case.where.rpartition(', ')[2]}: the case {found.case.id!r} has {count} photos or more",
+            allowed=f"up to {MAX_PHOTOS}",
+            fix="keep those that show the defect best, or give each defect an id of its own",
+        )
     return found
 
 
@@ -197,7 +232,13 @@ def _agree(one: Case, other: Case) -> bool:
 def _both(one: ToldCase, other: ToldCase) -> ToldCase:
     a, b = one.case, other.case
     fields = {name: a.fields.get(name) or b.fields.get(name, "") for name in {**a.fields, **b.fields}}
-    case = replace(a, photos=tuple(dict.fromkeys((*a.photos, *b.photos))), fields=fields, split=a.split or b.split,
-                   group=a.group or b.group, extra={**b.extra, **a.extra})
+    case = replace(
+        a,
+        photos=tuple(dict.fromkeys((*a.photos, *b.photos))),
+        fields=fields,
+        split=a.split or b.split,
+        group=a.group or b.group,
+        extra={**b.extra, **a.extra},
+    )
     missing = tuple(dict.fromkeys((*one.missing, *other.missing)))
     return ToldCase(case, missing, one.named + other.named)

@@ -19,30 +19,41 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 log = logging.getLogger(__name__)
 
 
-def split_cases(cases: Cases, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None,
-                force: bool = False, strict: bool = False) -> Cases:
+def split_cases(
+    cases: Cases,
+    *,
+    ratios: Ratios = (8, 1, 1),
+    seed: int = 0,
+    group_by: str | None = None,
+    force: bool = False,
+    strict: bool = False,
+) -> Cases:
     """Give every case a split; see ``split_table``. Cases of one group or of one id, and cases that share a photo stay together.
 
     Args:
-        group_by: a field or an extra column; or, with a parenthesis in it, a regular expression with one group, searched in the
-            id and in the names of the photos.
-        force: split again what has a split already; otherwise that one is kept, and cases that should be together and are in two
-            splits are warned of.
+        group_by: a field or an extra column; or, with a parenthesis in it, a regular expression with one group,
+            searched in the id and in the names of the photos.
+        force: split again what has a split already; otherwise that one is kept, and cases that should be together and
+            are in two splits are warned of.
         strict: refuse what is else warned of.
 
     Raises:
-        DataError: fewer than three groups, some cases without a split, or some without a group; with ``strict``, cases that belong
-            together in two splits.
+        DataError: fewer than three groups, some cases without a split, or some without a group; with ``strict``, cases
+            that belong together in two splits.
         SettingsError: bad ratios, or a ``group_by`` that is no column.
     """
     groups = _groups(cases, group_by)
     units = _units(cases.cases, groups)
-    samples = tuple(Sample(Path(case.id), case.id, {"level": case.level}, split=case.split, group=unit)
-                    for case, unit in zip(cases.cases, units, strict=True))
+    samples = tuple(
+        Sample(Path(case.id), case.id, {"level": case.level}, split=case.split, group=unit)
+        for case, unit in zip(cases.cases, units, strict=True)
+    )
     table = Table(cases.root, "risk", samples)
     done = split_table(table, ratios=ratios, seed=seed, group_by="group" if group_by else None, force=force)
     split = {sample.name: sample.split for sample in done.samples}
-    found = tuple(replace(case, split=split[case.id], group=group) for case, group in zip(cases.cases, groups, strict=True))
+    found = tuple(
+        replace(case, split=split[case.id], group=group) for case, group in zip(cases.cases, groups, strict=True)
+    )
     leaks = _check_leaks(done.samples, cases.root.name, strict=strict)
     return replace(cases, cases=found, notes=(*cases.notes, *done.notes, *leaks))
 
@@ -52,19 +63,26 @@ def _groups(cases: Cases, group_by: str | None) -> list[str | None]:
         return [case.group for case in cases.cases]
     if "(" in group_by:
         pattern = group_pattern(group_by)
-        groups = [next((found[1] for name in _names(case) if (found := pattern.search(name))), None) for case in cases.cases]
+        groups = [
+            next((found[1] for name in _names(case) if (found := pattern.search(name))), None) for case in cases.cases
+        ]
     else:
         cells = [{"group": case.group or "", **case.extra, **case.fields} for case in cases.cases]
         known = list(dict.fromkeys(name for case in cells for name in case))
         column = column_named(known, (group_by, group_by.removeprefix("data_")))
         if column is None:
-            raise SettingsError(f"group-by {group_by!r} is no column", allowed=", ".join(known),
-                                fix="or give a regular expression with one group, as in building([0-9]+)")
+            raise SettingsError(
+                f"group-by {group_by!r} is no column",
+                allowed=", ".join(known),
+                fix="or give a regular expression with one group, as in building([0-9]+)",
+            )
         groups = [case.get(column) or None for case in cells]
     lacking = [case.id for case, group in zip(cases.cases, groups, strict=True) if not group]
     if lacking:
-        raise DataError(f"{group_by!r} gives {len(lacking)} of {len(groups)} cases no group: {first_three(lacking)}",
-                        fix="use a column that is filled everywhere, or an expression that is found in every name")
+        raise DataError(
+            f"{group_by!r} gives {len(lacking)} of {len(groups)} cases no group: {first_three(lacking)}",
+            fix="use a column that is filled everywhere, or an expression that is found in every name",
+        )
     return groups
 
 
@@ -74,8 +92,15 @@ def _names(case: Case) -> list[str]:
 
 def _units(cases: Sequence[Case], groups: Sequence[str | None]) -> list[str]:
     """What each case moves with: every case of its group or its id, and every one that shares a photo with these."""
-    things = [[("case", case.id), *keys_of_photos(case.photos), *([("id", case.written_id)] if case.written_id else []),
-               *([("group", group)] if group else [])] for case, group in zip(cases, groups, strict=True)]
+    things = [
+        [
+            ("case", case.id),
+            *keys_of_photos(case.photos),
+            *([("id", case.written_id)] if case.written_id else []),
+            *([("group", group)] if group else []),
+        ]
+        for case, group in zip(cases, groups, strict=True)
+    ]
     return [": ".join(key) for key in smallest_connected(things)]
 
 
@@ -90,7 +115,10 @@ def _check_leaks(samples: Sequence[Sample], name: str, *, strict: bool) -> list[
         return []
     line = f"cases of one id, photo or group that are in two splits: {len(pairs)} ({first_three(pairs)})"
     if strict:
-        raise DataError(f"{name}: {line}", allowed="every id, photo and group in one split",
-                        fix="remove the copies, or take the split out of the data, to have them split anew")
+        raise DataError(
+            f"{name}: {line}",
+            allowed="every id, photo and group in one split",
+            fix="remove the copies, or take the split out of the data, to have them split anew",
+        )
     log.warning("%s: %s", name, line)
     return [line]

@@ -1,7 +1,7 @@
 """Rows of a data set of risk reports, written as they come: Parquet with the photos in its rows, or JSONL with files beside it.
 
-Columns as RisKVA has them (``id``, ``image_base64``, ``original_image_path``, ``conversations``, ``metadata``), and those of
-further photos and of the group.
+Columns as RisKVA has them (``id``, ``image_base64``, ``original_image_path``, ``conversations``, ``metadata``), and
+those of further photos and of the group.
 """
 
 from __future__ import annotations
@@ -30,8 +30,13 @@ from vidrisk.runtimes.contract.errors import DataError, require
 ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 32 << 20
 IMAGES = "images"
 # Keys of ``metadata`` beside the fields, and the columns that they come from.
-EXTRAS = {"序号": ("序号", "number"), "来源文件": ("source_csv", "来源文件"), "原始文件名": ("original_filename", "原始文件名"),
-          "原状态": ("原", "原状态"), "现状态": ("现", "现状态")}
+EXTRAS = {
+    "序号": ("序号", "number"),
+    "来源文件": ("source_csv", "来源文件"),
+    "原始文件名": ("original_filename", "原始文件名"),
+    "原状态": ("原", "原状态"),
+    "现状态": ("现", "现状态"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,11 @@ class RiskRow:
     def conversations(self, scheme: Scheme) -> list[dict[str, str]]:
         """System, user and assistant; the answer holds nothing that would read as a marker."""
         answer = answer_from_fields(scheme, fields_without_markers(scheme, self.case), self.style)
-        return [{"from": "system", "value": self.prompt.system}, {"from": "user", "value": self.prompt.user},
-                {"from": "assistant", "value": answer}]
+        return [
+            {"from": "system", "value": self.prompt.system},
+            {"from": "user", "value": self.prompt.user},
+            {"from": "assistant", "value": answer},
+        ]
 
     def metadata(self, scheme: Scheme) -> dict[str, str]:
         """The fields by their labels, and what else is known of the row."""
@@ -70,8 +78,11 @@ def fields_without_markers(scheme: Scheme, case: Case) -> dict[str, str]:
         value = case.fields[report_field.name]
         plain = without_markers(value) if report_field.kind == "text" else value
         if scheme.value_from_text(report_field, plain) is None:
-            raise DataError(f"{case.where or case.id}: {report_field.name} has {len(plain)} characters, with its markers apart",
-                            allowed=scheme.allowed_text(report_field), fix="shorten it")
+            raise DataError(
+                f"{case.where or case.id}: {report_field.name} has {len(plain)} characters, with its markers apart",
+                allowed=scheme.allowed_text(report_field),
+                fix="shorten it",
+            )
         found[report_field.name] = plain
     return found
 
@@ -108,23 +119,39 @@ class ParquetWriter(CaseWriter):
         labels = [report_field.label for report_field in scheme.fields]
         keys = [*labels, *(key for key in EXTRAS if scheme.field_named(key) is None)]
         self._schema = arrow.schema(
-            [("id", text), ("image_base64", text), ("original_image_path", text), ("more_images_base64", arrow.list_(text)),
-             ("more_image_paths", arrow.list_(text)),
-             ("conversations", arrow.list_(arrow.struct([("from", text), ("value", text)]))),
-             ("metadata", arrow.struct([(key, text) for key in keys])), ("group", text)],
-            metadata={SCHEME_KEY: scheme.to_json()})
+            [
+                ("id", text),
+                ("image_base64", text),
+                ("original_image_path", text),
+                ("more_images_base64", arrow.list_(text)),
+                ("more_image_paths", arrow.list_(text)),
+                ("conversations", arrow.list_(arrow.struct([("from", text), ("value", text)]))),
+                ("metadata", arrow.struct([(key, text) for key in keys])),
+                ("group", text),
+            ],
+            metadata={SCHEME_KEY: scheme.to_json()},
+        )
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
-        self._writer = parquet.ParquetWriter(folder / f"{split}.parquet", self._schema, compression="snappy",
-                                             use_dictionary=["group"])
+        self._writer = parquet.ParquetWriter(
+            folder / f"{split}.parquet", self._schema, compression="snappy", use_dictionary=["group"]
+        )
 
     def write(self, row: RiskRow) -> None:
         images = [base64.b64encode(jpeg.data).decode("ascii") for _, jpeg in row.photos]
         names = [_utf8(name) for name, _ in row.photos]
-        self._rows.append({
-            "id": f"{ID_PREFIX}{row.case.id}", "image_base64": images[0] if images else None,
-            "original_image_path": names[0] if names else None, "more_images_base64": images[1:], "more_image_paths": names[1:],
-            "conversations": row.conversations(self._scheme), "metadata": row.metadata(self._scheme), "group": row.case.group})
+        self._rows.append(
+            {
+                "id": f"{ID_PREFIX}{row.case.id}",
+                "image_base64": images[0] if images else None,
+                "original_image_path": names[0] if names else None,
+                "more_images_base64": images[1:],
+                "more_image_paths": names[1:],
+                "conversations": row.conversations(self._scheme),
+                "metadata": row.metadata(self._scheme),
+                "group": row.case.group,
+            }
+        )
         self._bytes += sum(map(len, images))
         if len(self._rows) >= ROWS_PER_GROUP or self._bytes >= BYTES_PER_GROUP:
             self._flush()
@@ -157,8 +184,12 @@ class JsonlWriter(CaseWriter):
         record: dict[str, Any] = {"id": f"{ID_PREFIX}{row.case.id}"}
         if len(paths) == 1:
             record["image"] = paths[0]
-        record |= {"images": paths, "original_image_paths": [_utf8(name) for name, _ in row.photos],
-                   "conversations": row.conversations(self._scheme), "metadata": row.metadata(self._scheme)}
+        record |= {
+            "images": paths,
+            "original_image_paths": [_utf8(name) for name, _ in row.photos],
+            "conversations": row.conversations(self._scheme),
+            "metadata": row.metadata(self._scheme),
+        }
         if row.case.group:
             record["group"] = row.case.group
         self._file.write(json.dumps(record, ensure_ascii=False) + "\n")

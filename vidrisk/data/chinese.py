@@ -1,8 +1,9 @@
 """How much a text looks like Chinese: the evidence that bytes which happen to decode as GB 18030 are meant so.
 
-Nearly every pair of high bytes is a character of GB 18030, so text in any other code page may decode. What comes of it are
-hanzi drawn as if by lot: of the 3755 that are in use, about a fifth belongs to the common ones below, and a pair of
-neighbours is one of the words below once in about 2**14 times. In a table in Chinese, four fifths are common and words abound.
+Nearly every pair of high bytes is a character of GB 18030, so text in any other code page may decode. What comes of it
+are hanzi drawn as if by lot: of the 3755 that are in use, about a fifth belongs to the common ones below, and a pair of
+neighbours is one of the words below once in about 2**14 times. In a table in Chinese, four fifths are common and words
+abound.
 """
 
 from __future__ import annotations
@@ -68,16 +69,18 @@ _KEPT_BY_GB2312 = 0xB0, 0xF7  # first bytes of its hanzi
 def chinese_bits(text: str) -> float:
     """The logarithm, to base 2, of how much likelier the text is in Chinese than by lot; every run of characters counts once.
 
-    ``ENOUGH_BITS`` are evidence. What is no hanzi of GB 2312 (rare and traditional ones, other scripts, private use) counts
-    against it, except in a word; what is ASCII or punctuation counts not at all.
+    ``ENOUGH_BITS`` are evidence. What is no hanzi of GB 2312 (rare and traditional ones, other scripts, private use)
+    counts against it, except in a word; what is ASCII or punctuation counts not at all.
     """
     runs = set(_RUNS.findall(text))
     characters = set().union(*runs) if runs else set()
     pairs = {one + two for run in runs for one, two in pairwise(run)}
     words = pairs & WORDS
     in_words = set("".join(words))
-    bits = sum(max(0.0, _character_bits(character)) if character in in_words else _character_bits(character)
-               for character in characters)
+    bits = sum(
+        max(0.0, _character_bits(character)) if character in in_words else _character_bits(character)
+        for character in characters
+    )
     return bits + ALONE_BITS * len(runs & ALONE) + len(words) * max(0.0, PAIR_BITS - math.log2(len(pairs) or 1))
 
 
@@ -96,7 +99,7 @@ def foreign_run(text: str) -> str | None:
     GB 2312, or it stands inside a word of small letters and none of it is common.
     """
     for match in _RUNS.finditer(text):
-        within = re.fullmatch("[a-z]{2}", text[match.start() - 1:match.start()] + text[match.end():match.end() + 1])
+        within = re.fullmatch("[a-z]{2}", text[match.start() - 1 : match.start()] + text[match.end() : match.end() + 1])
         if not match[0].encode("gb2312", "ignore") or (within and COMMON.isdisjoint(match[0])):
             return match[0]
     return None

@@ -20,8 +20,8 @@ Item = TypeVar("Item")
 def balanced_order(table: Table, seed: int) -> list[Sample]:
     """All samples, such that any first N of them are balanced: over classes, and within a class over sources.
 
-    The class is the combination of all labels; the source is the group, or else the folder of the file. Classes and sources
-    take turns, in an order drawn from the seed; a class that runs out leaves its turns to the others.
+    The class is the combination of all labels; the source is the group, or else the folder of the file. Classes and
+    sources take turns, in an order drawn from the seed; a class that runs out leaves its turns to the others.
     """
     rng = random.Random(seed)
     classes: dict[tuple[Label, ...], dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
@@ -61,7 +61,9 @@ class Shown:
 
     def __contains__(self, sample: Sample) -> bool:
         own = sample.interval
-        return any(own is None or part is None or own.overlaps(part) for part in self._parts.get(sample.path.resolve(), ()))
+        return any(
+            own is None or part is None or own.overlaps(part) for part in self._parts.get(sample.path.resolve(), ())
+        )
 
 
 def drawn(table: Table, count: int, seed: int) -> Table:

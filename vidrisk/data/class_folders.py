@@ -4,7 +4,8 @@
     train/crack/a.jpg         splits, and classes in them
     crack/train/a.jpg         classes, and splits in them
 
-A folder that is none of the three is refused with the names that do not fit: read as classes, splits would become labels.
+A folder that is none of the three is refused with the names that do not fit: read as classes, splits would become
+labels.
 """
 
 from __future__ import annotations
@@ -28,12 +29,18 @@ from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)
 
-# A link to itself, or a folder too deep for any program: nobody has files there. Whatever else cannot be listed may hold samples.
+# A link to itself, or a folder too deep for any program: nobody has files there. Whatever else cannot be listed may
+# hold samples.
 _ERRORS_WITHOUT_SAMPLES = (ELOOP, ENAMETOOLONG)
-# ``train_set``, ``val2017``, ``0_test``: splits where two different ones stand together; a class may be named test1, too.
-_DECORATED = re.compile(r"[\W\d_]*(?P<word>.+?)[\W_]*"
-                        r"(?:set|data|split|images?|imgs?|photos?|videos?|clips?|集|图片|图像|视频|数据)?[\W\d_]*")
-_LAYOUTS = "class folders; train, val and test with class folders in each; or class folders with train, val and test in each"
+# ``train_set``, ``val2017``, ``0_test``: splits where two different ones stand together; a class may be named test1,
+# too.
+_DECORATED = re.compile(
+    r"[\W\d_]*(?P<word>.+?)[\W_]*"
+    r"(?:set|data|split|images?|imgs?|photos?|videos?|clips?|集|图片|图像|视频|数据)?[\W\d_]*"
+)
+_LAYOUTS = (
+    "class folders; train, val and test with class folders in each; or class folders with train, val and test in each"
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,10 @@ class _Reading:
             DataError: there may be samples in it.
         """
         if item.error and item.error.errno not in _ERRORS_WITHOUT_SAMPLES:
-            raise DataError(f"{shortened(item.path)} cannot be listed: {item.reason}",
-                            fix="grant the permission, or move it elsewhere")
+            raise DataError(
+                f"{shortened(item.path)} cannot be listed: {item.reason}",
+                fix="grant the permission, or move it elsewhere",
+            )
         self.omitted.append(item)
 
 
@@ -96,8 +105,11 @@ def table_from_folder(root: Path, task: LabelTask) -> Table:
     if left_out:
         log.warning("%s: left out: %s", name_of(root.name), left_out)
     if not samples:
-        raise DataError(f"{name_of(root)} holds no clip or photo in a sub-folder",
-                        allowed="one sub-folder per class with media files", fix=manifest_hint(root))
+        raise DataError(
+            f"{name_of(root)} holds no clip or photo in a sub-folder",
+            allowed="one sub-folder per class with media files",
+            fix=manifest_hint(root),
+        )
     table = Table(root, task, tuple(sorted(samples, key=lambda sample: sample.name)))
     _warn_of_missing_classes(table, target)
     return table
@@ -119,22 +131,33 @@ def _class_folders(reading: _Reading) -> list[_ClassFolder]:
     if not others:
         return _classes_below_splits(reading, splits, split_of)
     if len(set(split_of.values())) > 1 or any(list_folder(folder).folders for folder in splits):
-        raise DataError(f"{name_of(reading.root)} has split folders ({_names(splits)}) and others beside them: {_names(others)}",
-                        allowed=_LAYOUTS, fix=f"move {_names(others)} elsewhere, or into the split folders")
+        raise DataError(
+            f"{name_of(reading.root)} has split folders ({_names(splits)}) and others beside them: {_names(others)}",
+            allowed=_LAYOUTS,
+            fix=f"move {_names(others)} elsewhere, or into the split folders",
+        )
     return [_ClassFolder(folder, folder.name) for folder in folders]  # a train is also something that a clip may show
 
 
-def _classes_below_splits(reading: _Reading, splits: Sequence[Entry], split_of: Mapping[str, SplitName]) -> list[_ClassFolder]:
+def _classes_below_splits(
+    reading: _Reading, splits: Sequence[Entry], split_of: Mapping[str, SplitName]
+) -> list[_ClassFolder]:
     classes = []
     for split in splits:
         listing = reading.listing_of(split)
         if not listing.folders and any(map(is_media, listing.files)):
-            raise DataError(f"{name_of(split.path)} holds files, and no class folders", allowed=_LAYOUTS,
-                            fix="sort the files into class folders, or list them in a manifest")
+            raise DataError(
+                f"{name_of(split.path)} holds files, and no class folders",
+                allowed=_LAYOUTS,
+                fix="sort the files into class folders, or list them in a manifest",
+            )
         for folder in listing.folders:
             if _holds_splits(list_folder(folder)):
-                raise DataError(f"{name_of(folder.path)} lies in a split folder and holds split folders", allowed=_LAYOUTS,
-                                fix="give each class folder files alone")
+                raise DataError(
+                    f"{name_of(folder.path)} lies in a split folder and holds split folders",
+                    allowed=_LAYOUTS,
+                    fix="give each class folder files alone",
+                )
             classes.append(_ClassFolder(folder, folder.name, split_of[split.path]))
     return classes
 
@@ -149,12 +172,18 @@ def _classes_above_splits(reading: _Reading, folders: Sequence[Entry]) -> list[_
     with_splits = [folder for folder, listing in listings if _holds_splits(listing)]
     if not with_splits:
         return []
-    misfits = [folder for folder, listing in listings
-               if len(_splits_among(listing.folders)) < len(listing.folders) or any(map(is_media, listing.files))]
+    misfits = [
+        folder
+        for folder, listing in listings
+        if len(_splits_among(listing.folders)) < len(listing.folders) or any(map(is_media, listing.files))
+    ]
     if misfits:
-        raise DataError(f"{name_of(reading.root)} has class folders with split folders in them ({_names(with_splits)}) and others "
-                        f"without, or with files beside them ({_names(misfits)})", allowed=_LAYOUTS,
-                        fix="sort the files of every class into train, val and test, or of none")
+        raise DataError(
+            f"{name_of(reading.root)} has class folders with split folders in them ({_names(with_splits)}) and others "
+            f"without, or with files beside them ({_names(misfits)})",
+            allowed=_LAYOUTS,
+            fix="sort the files of every class into train, val and test, or of none",
+        )
     classes = []
     for folder in folders:
         folders_in_class = reading.listing_of(folder).folders
@@ -162,9 +191,12 @@ def _classes_above_splits(reading: _Reading, folders: Sequence[Entry]) -> list[_
         for split in folders_in_class:
             listing = list_folder(split)
             if listing.folders and not any(map(is_media, listing.files)):
-                raise DataError(f"{name_of(split.path)} is a split folder in {name_of(folder.name)}, and holds folders "
-                                f"({_names(listing.folders)})", allowed=_LAYOUTS,
-                                fix=f"name {name_of(folder.path)} if it is the data, or sort the files into {name_of(split.name)}")
+                raise DataError(
+                    f"{name_of(split.path)} is a split folder in {name_of(folder.name)}, and holds folders "
+                    f"({_names(listing.folders)})",
+                    allowed=_LAYOUTS,
+                    fix=f"name {name_of(folder.path)} if it is the data, or sort the files into {name_of(split.name)}",
+                )
             classes.append(_ClassFolder(split, folder.name, split_of[split.path]))
     return classes
 

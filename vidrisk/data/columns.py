@@ -21,8 +21,27 @@ from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PATH = ("path", "image_path", "video_path", "clip_path", "file_path", "file", "filename", "image", "video", "clip",
-        "图片路径", "图像路径", "视频路径", "文件路径", "路径", "文件", "文件名", "图片", "视频")
+PATH = (
+    "path",
+    "image_path",
+    "video_path",
+    "clip_path",
+    "file_path",
+    "file",
+    "filename",
+    "image",
+    "video",
+    "clip",
+    "图片路径",
+    "图像路径",
+    "视频路径",
+    "文件路径",
+    "路径",
+    "文件",
+    "文件名",
+    "图片",
+    "视频",
+)
 CLASS = ("label", "class", "class_name", "category", "标签", "类别")
 ACTION_ALONE = ("action", "action_class", "动作", "动作类别", "行为")
 DEFECT_ALONE = ("defect_class", "defect_type", "缺陷类别", "缺陷类型")
@@ -62,8 +81,9 @@ def looks_like_header(cells: Sequence[str]) -> bool:
     return bool(_find(cells, PATH) and _find(cells, (*ACTION, *DEFECT, *DEFECT_OR_TEXT, *LEVEL)))
 
 
-def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]], where: Sequence[str], task: LabelTask,
-                        source: str) -> Columns:
+def columns_from_header(
+    header: Sequence[str], rows: Sequence[Mapping[str, str]], where: Sequence[str], task: LabelTask, source: str
+) -> Columns:
     """Find the columns of a manifest.
 
     Args:
@@ -79,43 +99,78 @@ def columns_from_header(header: Sequence[str], rows: Sequence[Mapping[str, str]]
     labels = _labels(header, rows, task, source, texts)
     split, group = _find(header, SPLIT), _find(header, GROUP)
     interval = interval_columns(header, rows, source)
-    ids = {target: column for target, name in ID_COLUMNS.items() if target in labels and (column := _find(header, (name,)))}
-    numbered = {target: [(place, pair) for place, row in zip(where, rows, strict=True)
-                         for pair in labels_beside_ids(row[labels[target]], row[column])] for target, column in ids.items()}
+    ids = {
+        target: column for target, name in ID_COLUMNS.items() if target in labels and (column := _find(header, (name,)))
+    }
+    numbered = {
+        target: [
+            (place, pair)
+            for place, row in zip(where, rows, strict=True)
+            for pair in labels_beside_ids(row[labels[target]], row[column])
+        ]
+        for target, column in ids.items()
+    }
     by_id = {target: labels_from_ids(pair for _, pair in cells) for target, cells in numbered.items()}
     for target, found in by_id.items():
         odd = None if found else find_odd_row([pair for _, pair in numbered[target]])
         if odd is not None:
             place, (label, text) = numbered[target][odd]
-            log.warning("%s, %s: column %r has %r for the label %r, and most rows give every label an id of its own; labels are "
-                        "ordered by name until this is corrected", source, place, ids[target], text[:80], label[:80])
+            log.warning(
+                "%s, %s: column %r has %r for the label %r, and most rows give every label an id of its own; labels are "
+                "ordered by name until this is corrected",
+                source,
+                place,
+                ids[target],
+                text[:80],
+                label[:80],
+            )
         if found and max(found) >= len(found):
-            log.warning("%s: column %r has %d ids, from %d to %d: outputs of a model are numbered without the gaps", source,
-                        ids[target], len(found), min(found), max(found))
-    used = {path, *labels.values(), *texts.values(), split, group} | ({interval.start, interval.end} if interval else set())
+            log.warning(
+                "%s: column %r has %d ids, from %d to %d: outputs of a model are numbered without the gaps",
+                source,
+                ids[target],
+                len(found),
+                min(found),
+                max(found),
+            )
+    used = {path, *labels.values(), *texts.values(), split, group} | (
+        {interval.start, interval.end} if interval else set()
+    )
     used |= {column for target, column in ids.items() if by_id[target]}
-    return Columns(path, labels, texts, split, group, tuple(column for column in header if column not in used), interval,
-                   {target: tuple(found.values()) for target, found in by_id.items() if found})
+    return Columns(
+        path,
+        labels,
+        texts,
+        split,
+        group,
+        tuple(column for column in header if column not in used),
+        interval,
+        {target: tuple(found.values()) for target, found in by_id.items() if found},
+    )
 
 
-def _labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], task: LabelTask, source: str,
-            texts: dict[str, str]) -> dict[str, str]:
+def _labels(
+    header: Sequence[str], rows: Sequence[Mapping[str, str]], task: LabelTask, source: str, texts: dict[str, str]
+) -> dict[str, str]:
     """Columns by target name; adds to ``texts`` when ``defect`` turns out to be the description."""
     if task != "risk":
         action = _find(header, ACTION if task == "action" else ACTION_ALONE)
         if action is None:
             risky = _find(header, (*DEFECT_OR_TEXT, *DEFECT, *LEVEL))
-            raise DataError(f"{source} has no column for the action; found: {', '.join(header)}",
-                            allowed=", ".join(ACTION),
-                            fix=f"use the task risk, as the column {risky} suggests" if risky else None)
+            raise DataError(
+                f"{source} has no column for the action; found: {', '.join(header)}",
+                allowed=", ".join(ACTION),
+                fix=f"use the task risk, as the column {risky} suggests" if risky else None,
+            )
         if task == "action":
             return {"action": action}
         return {"action": action} | _risk_labels(header, rows, DEFECT_ALONE, source, texts)
     return _risk_labels(header, rows, DEFECT, source, texts)
 
 
-def _risk_labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], classes: Sequence[str], source: str,
-                 texts: dict[str, str]) -> dict[str, str]:
+def _risk_labels(
+    header: Sequence[str], rows: Sequence[Mapping[str, str]], classes: Sequence[str], source: str, texts: dict[str, str]
+) -> dict[str, str]:
     defect, level, doubtful = _find(header, classes), _find(header, LEVEL), _find(header, DEFECT_OR_TEXT)
     note = ""
     if doubtful and not defect:
@@ -134,8 +189,10 @@ def _risk_labels(header: Sequence[str], rows: Sequence[Mapping[str, str]], class
     found = {target: column for target, column in labels.items() if column}
     if not found:
         reads = f"; {note} reads as free text" if note else ""
-        raise DataError(f"{source} has no column for a defect class or a risk level; found: {', '.join(header)}{reads}",
-                        allowed=f"class: {', '.join(classes)}; level: {', '.join(LEVEL)}")
+        raise DataError(
+            f"{source} has no column for a defect class or a risk level; found: {', '.join(header)}{reads}",
+            allowed=f"class: {', '.join(classes)}; level: {', '.join(LEVEL)}",
+        )
     return found
 
 

@@ -3,7 +3,8 @@
     OUT/train.parquet, val.parquet, test.parquet      or  OUT/train.jsonl, val.jsonl, test.jsonl, images/
     OUT/dataset_stats.json, OUT/scheme.json
 
-Photos are decoded in supervised processes and encoded anew, rows are written as they come, and OUT takes its name when it is whole.
+Photos are decoded in supervised processes and encoded anew, rows are written as they come, and OUT takes its name when
+it is whole.
 """
 
 from __future__ import annotations
@@ -51,8 +52,16 @@ class _Counts:
     left_out: list[str] = field(default_factory=list)
 
 
-def convert_cases(cases: Cases, out: str | Path, kind: Kind, *, settings: PhotoSettings | None = None, style: Style = "json",
-                  strict: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def convert_cases(
+    cases: Cases,
+    out: str | Path,
+    kind: Kind,
+    *,
+    settings: PhotoSettings | None = None,
+    style: Style = "json",
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write a data set.
 
     Args:
@@ -69,7 +78,8 @@ def convert_cases(cases: Cases, out: str | Path, kind: Kind, *, settings: PhotoS
 
     Raises:
         SettingsError: an unknown kind, or an ``out`` that is taken.
-        DataError: cases without a split, with ``strict`` a photo that cannot be read, nothing that can be, no room on the disk.
+        DataError: cases without a split, with ``strict`` a photo that cannot be read, nothing that can be, no room on
+            the disk.
         RuntimeFailure: decode workers cannot be started.
         MissingExtra: Parquet without pyarrow.
     """
@@ -78,7 +88,9 @@ def convert_cases(cases: Cases, out: str | Path, kind: Kind, *, settings: PhotoS
         raise SettingsError(f"kind {kind!r}", allowed=", ".join(get_args(Kind)))
     without = [case.id for case in cases.cases if case.split is None]
     if without:
-        raise DataError(f"cases without a split: {len(without)} of {len(cases)} ({first_three(without)})", fix="split them first")
+        raise DataError(
+            f"cases without a split: {len(without)} of {len(cases)} ({first_three(without)})", fix="split them first"
+        )
     counts = _Counts()
     with _staged(out) as folder, ExitStack() as stack:
         pool = stack.enter_context(DecodePool(default_workers()))
@@ -100,13 +112,18 @@ def convert_cases(cases: Cases, out: str | Path, kind: Kind, *, settings: PhotoS
         stats = _statistics(cases, counts, settings, kind, style)
         (folder / SCHEME_FILE).write_text(cases.scheme.to_json() + "\n", encoding="utf-8")
         (folder / STATS).write_text(json.dumps(stats, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    for what, names in (("photos that cannot be read", counts.unreadable), ("photos of which a part is missing", counts.partial)):
+    for what, names in (
+        ("photos that cannot be read", counts.unreadable),
+        ("photos of which a part is missing", counts.partial),
+    ):
         if names:
             log.warning("%s: %s: %d (%s)", cases.root.name, what, len(names), first_three(names))
     return stats
 
 
-def _row(cases: Cases, case: Case, photos: tuple[CasePhoto, ...], style: Style, counts: _Counts, strict: bool) -> RiskRow | None:
+def _row(
+    cases: Cases, case: Case, photos: tuple[CasePhoto, ...], style: Style, counts: _Counts, strict: bool
+) -> RiskRow | None:
     """A row with the photos that can be read; None where none of them can."""
     readable: list[tuple[str, Jpeg]] = []
     for photo in photos:
@@ -116,12 +133,17 @@ def _row(cases: Cases, case: Case, photos: tuple[CasePhoto, ...], style: Style, 
             readable.append((photo.source.name, photo.jpeg))
             counts.partial += [photo.title] if photo.is_partial else []
         if strict and (photo.jpeg is None or photo.is_partial):
-            raise DataError(f"case {case.id}: {photo.title}", allowed="photos that can be read",
-                            fix="get the photo again, or convert without strict")
+            raise DataError(
+                f"case {case.id}: {photo.title}",
+                allowed="photos that can be read",
+                fix="get the photo again, or convert without strict",
+            )
     if photos and not readable:
         counts.left_out.append(f"{case.id}: none of its photos can be read")
         return None
-    return RiskRow(case, tuple(readable), prompt_from_case(cases.scheme, case, photos=len(readable), style=style), style)
+    return RiskRow(
+        case, tuple(readable), prompt_from_case(cases.scheme, case, photos=len(readable), style=style), style
+    )
 
 
 def _count(cases: Cases, case: Case, row: RiskRow, counts: _Counts) -> None:
@@ -135,21 +157,35 @@ def _count(cases: Cases, case: Case, row: RiskRow, counts: _Counts) -> None:
 
 def _statistics(cases: Cases, counts: _Counts, settings: PhotoSettings, kind: Kind, style: Style) -> dict[str, Any]:
     scheme = cases.scheme
-    levels = {name: {level: found[level] for level in (*scheme.level_names, "") if found[level]}
-              for name, found in counts.levels.items()}
+    levels = {
+        name: {level: found[level] for level in (*scheme.level_names, "") if found[level]}
+        for name, found in counts.levels.items()
+    }
     first = next(iter(levels.values()), {})
     return {
-        "version": 1, "kind": kind, "scheme": scheme.name, "style": style,
+        "version": 1,
+        "kind": kind,
+        "scheme": scheme.name,
+        "style": style,
         "total_samples": sum(counts.splits.values()),
         **{f"{split}_samples": counts.splits[split] for split in SPLITS},
-        "text_only_samples": counts.text_only, "images": counts.images,
-        "risk_level_distribution": first, "levels": levels,
-        "missing_images": len(cases.missing), "missing": list(cases.missing[:MAX_NAMED]),
-        "unreadable_images": len(counts.unreadable), "unreadable": counts.unreadable[:MAX_NAMED],
-        "partial_images": len(counts.partial), "partial": counts.partial[:MAX_NAMED],
-        "left_out": len(cases.left_out) + len(counts.left_out), "left_out_rows": [*cases.left_out, *counts.left_out][:MAX_NAMED],
-        "image_processing": {"quality": settings.quality, "max_size": [settings.max_width, settings.max_height],
-                             "compression": "snappy" if kind == "risk-parquet" else "none"},
+        "text_only_samples": counts.text_only,
+        "images": counts.images,
+        "risk_level_distribution": first,
+        "levels": levels,
+        "missing_images": len(cases.missing),
+        "missing": list(cases.missing[:MAX_NAMED]),
+        "unreadable_images": len(counts.unreadable),
+        "unreadable": counts.unreadable[:MAX_NAMED],
+        "partial_images": len(counts.partial),
+        "partial": counts.partial[:MAX_NAMED],
+        "left_out": len(cases.left_out) + len(counts.left_out),
+        "left_out_rows": [*cases.left_out, *counts.left_out][:MAX_NAMED],
+        "image_processing": {
+            "quality": settings.quality,
+            "max_size": [settings.max_width, settings.max_height],
+            "compression": "snappy" if kind == "risk-parquet" else "none",
+        },
         "notes": list(cases.notes),
     }
 
@@ -178,4 +214,6 @@ def _staged(out: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror or error}", fix="check free space and permissions") from error
+        raise DataError(
+            f"{out} cannot be written: {error.strerror or error}", fix="check free space and permissions"
+        ) from error

@@ -37,9 +37,21 @@ class Imported:
         return len(self.table) + len(self.absent)
 
 
-def import_data(source: str | Path, *, name: str | None = None, task: LabelTask | None = None, split: int | None = None,
-                media: Path | None = None, rate: float | None = None, labels: Path | None = None, multi_label: bool | None = None,
-                crops: bool = False, made: Path | None = None, seed: int = 0, strict: bool = False) -> Imported:
+def import_data(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    task: LabelTask | None = None,
+    split: int | None = None,
+    media: Path | None = None,
+    rate: float | None = None,
+    labels: Path | None = None,
+    multi_label: bool | None = None,
+    crops: bool = False,
+    made: Path | None = None,
+    seed: int = 0,
+    strict: bool = False,
+) -> Imported:
     """Read a data set of a known format.
 
     Args:
@@ -55,8 +67,8 @@ def import_data(source: str | Path, *, name: str | None = None, task: LabelTask 
         A table whose every sample has a split, if the data set has splits.
 
     Raises:
-        DataError: nothing there, none of the formats or several, a list that is missing or damaged, a label that does not exist, no
-            file of those listed, with ``strict`` any that is missing; another task than the format's.
+        DataError: nothing there, none of the formats or several, a list that is missing or damaged, a label that does
+            not exist, no file of those listed, with ``strict`` any that is missing; another task than the format's.
         SettingsError: an unknown format, a split or another option that the format does not have.
     """
     source = Path(source)
@@ -66,13 +78,17 @@ def import_data(source: str | Path, *, name: str | None = None, task: LabelTask 
     source = source.resolve()
     chosen = chosen or format_of(source)
     if chosen is None:
-        raise DataError(f"{name_of(source)} is of no known format",
-                        allowed="; ".join(f"{known.name}: {known.signs}" for known in FORMATS.values()),
-                        fix="name the format, to be told what is missing")
+        raise DataError(
+            f"{name_of(source)} is of no known format",
+            allowed="; ".join(f"{known.name}: {known.signs}" for known in FORMATS.values()),
+            fix="name the format, to be told what is missing",
+        )
     if task is not None and task not in chosen.tasks:
         tasks = " or ".join(chosen.tasks)
-        raise DataError(f"{name_of(source)} is {chosen.title}, whose labels are of the task {tasks}, not {task}",
-                        fix=f"use the task {chosen.tasks[0]} where it is a choice, or data of the task {task}")
+        raise DataError(
+            f"{name_of(source)} is {chosen.title}, whose labels are of the task {tasks}, not {task}",
+            fix=f"use the task {chosen.tasks[0]} where it is a choice, or data of the task {task}",
+        )
     given = {"rate": rate is not None, "labels": labels is not None, "crops": crops}
     for option, is_given in given.items():
         if is_given and option not in chosen.options:
@@ -80,8 +96,16 @@ def import_data(source: str | Path, *, name: str | None = None, task: LabelTask 
             raise SettingsError(f"{option} for {chosen.title}", allowed=f"only for {takes or 'no format'}")
     if media is not None and not media.is_dir():
         raise DataError(f"{media} is no folder", allowed="the folder with the files of the data set")
-    reading = Reading(task or chosen.tasks[0], _split_number(chosen, split), None if media is None else media.resolve(), rate,
-                      labels, multi_label, crops, None if made is None else made.resolve())
+    reading = Reading(
+        task or chosen.tasks[0],
+        _split_number(chosen, split),
+        None if media is None else media.resolve(),
+        rate,
+        labels,
+        multi_label,
+        crops,
+        None if made is None else made.resolve(),
+    )
     return _imported(chosen, source, reading, seed, strict)
 
 
@@ -100,13 +124,19 @@ def _imported(chosen: Format, source: Path, reading: Reading, seed: int, strict:
     missing = name_missing(listed.absent, total)
     places = places_text(listed.root, listed.looked_in)
     if not listed.samples:
-        raise DataError(f"{name_of(source)}: {missing}" if total else f"{name_of(source)} holds no labelled file",
-                        allowed=f"files in {places}" if total else f"{chosen.title}: {chosen.signs}",
-                        fix=f"unpack the files there; if class folders were meant, move the lists ({chosen.signs}) elsewhere"
-                        if total else None)
+        raise DataError(
+            f"{name_of(source)}: {missing}" if total else f"{name_of(source)} holds no labelled file",
+            allowed=f"files in {places}" if total else f"{chosen.title}: {chosen.signs}",
+            fix=f"unpack the files there; if class folders were meant, move the lists ({chosen.signs}) elsewhere"
+            if total
+            else None,
+        )
     if listed.absent and strict:
-        raise DataError(f"{name_of(source)}: {missing}", allowed=f"all of them in {places}",
-                        fix="get them, or read the data set without strict, which leaves them out")
+        raise DataError(
+            f"{name_of(source)}: {missing}",
+            allowed=f"all of them in {places}",
+            fix="get them, or read the data set without strict, which leaves them out",
+        )
     table = Table(listed.root, reading.task, listed.samples, listed.notes, listed.label_order)
     train = table.of_split("train")
     if len(train) and not len(table.of_split("val")):
@@ -140,7 +170,8 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
         model: see ``Writing``.
 
     Raises:
-        DataError: something is there already, nothing of the table can be carried, a name is not Unicode, or the disk is full.
+        DataError: something is there already, nothing of the table can be carried, a name is not Unicode, or the disk
+            is full.
         SettingsError: an unknown format, one that is only read, or a name with another suffix than the format's.
     """
     destination, chosen = Path(destination).resolve(), format_named(name)
@@ -148,14 +179,18 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
     if chosen.write is None:
         raise SettingsError(f"writing {chosen.title}", allowed=writable)
     if chosen.suffix and destination.suffix.lower() != chosen.suffix:
-        raise SettingsError(f"the name {destination.name} for {chosen.title}", allowed=f"a name that ends in {chosen.suffix}")
+        raise SettingsError(
+            f"the name {destination.name} for {chosen.title}", allowed=f"a name that ends in {chosen.suffix}"
+        )
     if destination.exists():
         raise DataError(f"{destination} exists already", fix="choose another name, or delete it first")
     fitted, lost = fit_table(table, chosen, model=model)
     for what, count in lost.items():
         log.warning("%s cannot carry %s: %d of %d samples", chosen.title, what, count, len(table))
     if not fitted.samples:
-        raise DataError(f"{chosen.title} can carry no sample of {name_of(table.root)}", allowed=", ".join(sorted(chosen.carries)))
+        raise DataError(
+            f"{chosen.title} can carry no sample of {name_of(table.root)}", allowed=", ".join(sorted(chosen.carries))
+        )
     with unicode_checked():
         chosen.write(fitted, destination, Writing(model))
     return Written(len(fitted), lost)
@@ -175,7 +210,12 @@ def _warn_of_gaps(table: Table) -> None:
         learnt = train.label_counts(target)
         untaught = [label for label in order if label not in learnt]
         if untaught:
-            log.warning("%s: labels without a clip to learn from: %d of %d (%s)", name_of(table.root), len(untaught), len(order),
-                        first_three(untaught))
+            log.warning(
+                "%s: labels without a clip to learn from: %d of %d (%s)",
+                name_of(table.root),
+                len(untaught),
+                len(order),
+                first_three(untaught),
+            )
     if not len(table.of_split("val")):
         log.warning("%s: the train list has too few clips to spare some as val", name_of(table.root))

@@ -19,15 +19,15 @@ _DECLARED = re.compile(r'"?sep=(?P<delimiter>[^\r\n"])"?[ ,;\t]*(?:\r\n|\n|\r|$)
 def lines_from_csv(text: str, name: str) -> tuple[str, Iterator[Line]]:
     """The delimiter and the lines of a CSV file.
 
-    The delimiter is what a first line ``sep=;`` declares, as Excel writes and hides it, else the one that brings out a header,
-    else the one that cuts the first line into most cells.
+    The delimiter is what a first line ``sep=;`` declares, as Excel writes and hides it, else the one that brings out a
+    header, else the one that cuts the first line into most cells.
 
     Raises:
         DataError: (while the lines are read) quotes that do not end, or other than CSV.
     """
     declared = _DECLARED.match(text)
     if declared:
-        text = text[declared.end():]
+        text = text[declared.end() :]
     delimiter = declared["delimiter"] if declared else _delimiter_of(text)
     return delimiter, _lines(text, name, delimiter, skipped=1 if declared else 0)
 
@@ -35,13 +35,18 @@ def lines_from_csv(text: str, name: str) -> tuple[str, Iterator[Line]]:
 def _delimiter_of(text: str) -> str:
     first: dict[str, list[list[str]]] = {}
     for delimiter in DELIMITERS:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter,
-                            skipinitialspace=_has_space_before_quotes(text, delimiter))
+        reader = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=delimiter,
+            skipinitialspace=_has_space_before_quotes(text, delimiter),
+        )
         try:
             first[delimiter] = list(islice(filter(any, reader), MOST_ABOVE_HEADER))
         except csv.Error:  # said when the lines are read
             first[delimiter] = []
-    with_header = [delimiter for delimiter, lines in first.items() if header_index([("", cells) for cells in lines]) is not None]
+    with_header = [
+        delimiter for delimiter, lines in first.items() if header_index([("", cells) for cells in lines]) is not None
+    ]
     return max(with_header or DELIMITERS, key=lambda delimiter: len(next(iter(first[delimiter]), [])))
 
 
@@ -50,11 +55,17 @@ def _has_space_before_quotes(text: str, delimiter: str) -> bool:
 
 
 def _lines(text: str, name: str, delimiter: str, *, skipped: int) -> Iterator[Line]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True,
-                        skipinitialspace=_has_space_before_quotes(text, delimiter))
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        strict=True,
+        skipinitialspace=_has_space_before_quotes(text, delimiter),
+    )
     try:
         for cells in reader:
             yield f"line {reader.line_num + skipped}", cells
     except csv.Error as error:
-        raise DataError(f"{name}, line {reader.line_num + skipped} is no CSV: {error}",
-                        fix='close every quote, and write a quote inside of quotes twice: ""') from error
+        raise DataError(
+            f"{name}, line {reader.line_num + skipped} is no CSV: {error}",
+            fix='close every quote, and write a quote inside of quotes twice: ""',
+        ) from error

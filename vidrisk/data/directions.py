@@ -5,10 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-PAIRS = (("left", "right"), ("leftward", "rightward"), ("leftwards", "rightwards"), ("clockwise", "counterclockwise"),
-         ("clockwise", "anticlockwise"), ("clockwise", "counter-clockwise"), ("左", "右"), ("顺时针", "逆时针"))
+PAIRS = (
+    ("left", "right"),
+    ("leftward", "rightward"),
+    ("leftwards", "rightwards"),
+    ("clockwise", "counterclockwise"),
+    ("clockwise", "anticlockwise"),
+    ("clockwise", "counter-clockwise"),
+    ("左", "右"),
+    ("顺时针", "逆时针"),
+)
 _WORDS = sorted({word for pair in PAIRS for word in pair}, key=len, reverse=True)
-_WORD = re.compile("|".join(rf"(?<![A-Za-z-]){word}(?![A-Za-z])" if word.isascii() else word for word in _WORDS), re.IGNORECASE)
+_WORD = re.compile(
+    "|".join(rf"(?<![A-Za-z-]){word}(?![A-Za-z])" if word.isascii() else word for word in _WORDS), re.IGNORECASE
+)
 
 
 def mirrored_label(label: str, labels: Sequence[str]) -> str | None:
@@ -31,7 +41,7 @@ def _turned(label: str) -> set[str]:
     end = 0
     for match in _WORD.finditer(label):
         opposites = {other for pair in PAIRS for one, other in (pair, pair[::-1]) if one == match[0].casefold()}
-        names = {name + label[end:match.start()] + _cased(other, match[0]) for name in names for other in opposites}
+        names = {name + label[end : match.start()] + _cased(other, match[0]) for name in names for other in opposites}
         end = match.end()
     return {name + label[end:] for name in names}
 

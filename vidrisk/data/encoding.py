@@ -12,8 +12,13 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 log = logging.getLogger(__name__)
 
-MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
-         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 # What a line that is not UTF-8 is shown in, in this order.
 LIKELY = ("gb18030", "big5", "shift_jis", "euc_kr", "cp1252", "cp1251", "koi8_r", "cp1250", "cp850")
 SHOWN = 4
@@ -34,8 +39,8 @@ class Decoded:
 def text_from_bytes(raw: bytes, name: str, encoding: str | None = None) -> Decoded:
     """Decode a manifest.
 
-    UTF-8, and what a mark says, is taken as it is. GB 18030 is recognised, and said, where its text has Chinese words and
-    common characters enough (see ``chinese``) and no line is UTF-8.
+    UTF-8, and what a mark says, is taken as it is. GB 18030 is recognised, and said, where its text has Chinese words
+    and common characters enough (see ``chinese``) and no line is UTF-8.
 
     Args:
         raw: the whole file.
@@ -54,7 +59,7 @@ def text_from_bytes(raw: bytes, name: str, encoding: str | None = None) -> Decod
     if b"\0" in raw:
         raise DataError(f"{name} has zero bytes, as UTF-16 without a mark has", fix=f"{FIX}, such as utf-16-le")
     if escape := SEVEN_BITS.search(raw):
-        line = raw[:escape.start()].count(b"\n") + 1
+        line = raw[: escape.start()].count(b"\n") + 1
         raise DataError(f"{name}, line {line} has the escape sequences of ISO-2022 or HZ", fix=FIX)
     try:
         return Decoded(raw.decode("utf-8"))
@@ -67,8 +72,11 @@ def _named(raw: bytes, name: str, encoding: str) -> str:
         codec = codecs.lookup(encoding).name
         b"a".decode(encoding, "ignore")
     except (LookupError, ValueError) as error:
-        raise SettingsError(f"encoding {encoding!r}", allowed="utf-8, utf-16, gb18030, big5, shift_jis, euc-kr, cp1252, cp1251, "
-                                                              "koi8-r, and all that Python knows") from error
+        raise SettingsError(
+            f"encoding {encoding!r}",
+            allowed="utf-8, utf-16, gb18030, big5, shift_jis, euc-kr, cp1252, cp1251, "
+            "koi8-r, and all that Python knows",
+        ) from error
     return _strict(raw, name, "utf-8-sig" if codec == "utf-8" else encoding)
 
 
@@ -76,8 +84,9 @@ def _strict(raw: bytes, name: str, encoding: str) -> str:
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(f"{name}, line {_line_at(raw, error.start, encoding)} is no {encoding} text: {error.reason}",
-                        fix=FIX) from error
+        raise DataError(
+            f"{name}, line {_line_at(raw, error.start, encoding)} is no {encoding} text: {error.reason}", fix=FIX
+        ) from error
     except UnicodeError as error:
         raise DataError(f"{name} is no {encoding} text: {error}", fix=FIX) from error
     return text.removeprefix("\ufeff")
@@ -95,8 +104,10 @@ def _recognised(raw: bytes, name: str) -> Decoded:
     utf8 = [(number, line) for number, line in lines if _is_utf8(line) and not _is_common_gb(line)]
     if utf8:
         number, line = utf8[0]
-        raise DataError(f"{name} mixes encodings: line {number} reads as UTF-8 ({_shown(line.decode())}), line {other} does not",
-                        fix=f"correct line {other}, or name the encoding of all of it")
+        raise DataError(
+            f"{name} mixes encodings: line {number} reads as UTF-8 ({_shown(line.decode())}), line {other} does not",
+            fix=f"correct line {other}, or name the encoding of all of it",
+        )
     try:
         text = raw.decode("gb18030")
     except UnicodeDecodeError:
@@ -104,15 +115,19 @@ def _recognised(raw: bytes, name: str) -> Decoded:
     if text and chinese_bits(text) >= ENOUGH_BITS:
         foreign = foreign_run(text)
         if foreign is not None:
-            at = text[:text.index(foreign)].count("\n") + 1
-            raise DataError(f"{name} is GB 18030 but for line {at}, which would read {foreign[:MAX_SHOWN_CHARS]!r}",
-                            fix=f"correct line {at}, or name the encoding of all of it")
+            at = text[: text.index(foreign)].count("\n") + 1
+            raise DataError(
+                f"{name} is GB 18030 but for line {at}, which would read {foreign[:MAX_SHOWN_CHARS]!r}",
+                fix=f"correct line {at}, or name the encoding of all of it",
+            )
         words = found_words(text)[:3]
         note = f"{name} is read as GB 18030, by its {'words ' + ', '.join(words) if words else 'common Chinese characters'}"
         log.warning("%s; name the encoding if it is another", note)
         return Decoded(text, note)
     number, line = lines[0]
-    readings = "; ".join(f"{encoding}: {reading}" for encoding, reading in _readings(line)) or "no code page that is known"
+    readings = (
+        "; ".join(f"{encoding}: {reading}" for encoding, reading in _readings(line)) or "no code page that is known"
+    )
     raise DataError(f"{name} is not UTF-8, and nothing shows what it is; line {number} reads in {readings}", fix=FIX)
 
 
@@ -150,5 +165,5 @@ def _shown(text: str) -> str:
     """The part of a line around its first character beyond ASCII."""
     first = next((i for i, character in enumerate(text) if not character.isascii()), 0)
     start = max(0, first - MAX_SHOWN_CHARS // 2)
-    part = " ".join(text[start:start + MAX_SHOWN_CHARS].split())
+    part = " ".join(text[start : start + MAX_SHOWN_CHARS].split())
     return repr(f"{'...' if start else ''}{part}{'...' if len(text) > start + MAX_SHOWN_CHARS else ''}")

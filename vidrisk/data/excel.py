@@ -1,7 +1,7 @@
 """Excel workbooks (.xlsx, .xlsm) → the lines of the sheet that holds the table. Nothing in them is run or looked up.
 
-A workbook is a ZIP archive of XML files that may come from anywhere: what it unpacks to, its cells and its texts are bounded, and
-a document type, which no writer of workbooks needs, is refused, so that there are no entities to expand.
+A workbook is a ZIP archive of XML files that may come from anywhere: what it unpacks to, its cells and its texts are
+bounded, and a document type, which no writer of workbooks needs, is refused, so that there are no entities to expand.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7})
 def lines_from_workbook(path: Path, sheet: str | None = None) -> list[Line]:
     """The lines of the sheet with the table, its header first if it is found; every cell as text.
 
-    The sheet is the one that is named, else the only visible one with a header among its first lines. Cells that are merged
-    have their text in each of them, below the header.
+    The sheet is the one that is named, else the only visible one with a header among its first lines. Cells that are
+    merged have their text in each of them, below the header.
 
     Args:
         sheet: its name; with ``!`` and a number behind it, such as ``Data!3``, also the row of the header.
@@ -60,7 +60,9 @@ def lines_from_workbook(path: Path, sheet: str | None = None) -> list[Line]:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if head == OLE:
-        raise DataError(f"{path.name} is an old Excel file, or has a password", allowed=".xlsx without a password", fix=SAVE_AS)
+        raise DataError(
+            f"{path.name} is an old Excel file, or has a password", allowed=".xlsx without a password", fix=SAVE_AS
+        )
     with _translated(path):
         _check_archive(path)
         with _opened(openpyxl, path, values=True) as workbook:
@@ -68,8 +70,12 @@ def lines_from_workbook(path: Path, sheet: str | None = None) -> list[Line]:
             with zipfile.ZipFile(path) as archive:
                 facts = _facts_of_sheet(archive, worksheet._worksheet_path)
             if facts.hidden_rows:
-                log.warning("%s, sheet %r: rows that are hidden, as by a filter, are read, too: %d", path.name, worksheet.title,
-                            facts.hidden_rows)
+                log.warning(
+                    "%s, sheet %r: rows that are hidden, as by a filter, are read, too: %d",
+                    path.name,
+                    worksheet.title,
+                    facts.hidden_rows,
+                )
             rows = _rows(worksheet, path.name)
             if not facts.has_formulas:
                 return list(_lines(rows, worksheet.title, header_row, facts.merged))
@@ -90,7 +96,9 @@ def _translated(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{path.name} does not fit into memory", fix="save the sheet as CSV UTF-8") from error
     except Exception as error:  # of a hostile file anything may come
-        raise DataError(f"{path.name} is no readable workbook: {type(error).__name__}: {str(error)[:200]}", fix=SAVE_AS) from error
+        raise DataError(
+            f"{path.name} is no readable workbook: {type(error).__name__}: {str(error)[:200]}", fix=SAVE_AS
+        ) from error
 
 
 @contextmanager
@@ -104,13 +112,20 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         shared = sum(entry.file_size for entry in entries if "sharedstrings" in entry.filename.casefold())
-        for what, value, most in (("files", len(entries), MAX_FILES), ("bytes of text", shared, MAX_SHARED_STRINGS_BYTES),
-                                  ("bytes, unpacked", sum(entry.file_size for entry in entries), MAX_BYTES)):
+        for what, value, most in (
+            ("files", len(entries), MAX_FILES),
+            ("bytes of text", shared, MAX_SHARED_STRINGS_BYTES),
+            ("bytes, unpacked", sum(entry.file_size for entry in entries), MAX_BYTES),
+        ):
             if value > most:
-                raise DataError(f"{path.name} holds {value} {what}", allowed=f"up to {most}", fix="save the sheet as CSV UTF-8")
+                raise DataError(
+                    f"{path.name} holds {value} {what}", allowed=f"up to {most}", fix="save the sheet as CSV UTF-8"
+                )
         for entry in entries:
             if entry.filename.casefold().endswith((".xml", ".rels")) and _has_document_type(archive, entry):
-                raise DataError(f"{path.name} has a document type in {entry.filename}, which no workbook needs", fix=SAVE_AS)
+                raise DataError(
+                    f"{path.name} has a document type in {entry.filename}, which no workbook needs", fix=SAVE_AS
+                )
 
 
 def _has_document_type(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
@@ -163,27 +178,43 @@ def _chosen(workbook: Any, name: str, asked: str | None) -> tuple[Any, int | Non
             return sheets[asked], _header_row(sheets[asked], name)
         if mark and title in sheets and re.fullmatch(r"[A-Z]{0,3}[1-9][0-9]{0,6}", row):
             return sheets[title], int(re.sub("[A-Z]", "", row)) - 1
-        raise SettingsError(f"sheet {asked!r} of {name}", allowed=", ".join(sheets),
-                            fix="name a sheet, or a sheet and the row of its header, such as Data!3")
+        raise SettingsError(
+            f"sheet {asked!r} of {name}",
+            allowed=", ".join(sheets),
+            fix="name a sheet, or a sheet and the row of its header, such as Data!3",
+        )
     visible = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible"]
     found = [(sheet, at) for sheet in visible if (at := _header_row(sheet, name)) is not None]
     if len(found) > 1:
-        raise DataError(f"{name} has {len(found)} sheets with a table: {first_three([sheet.title for sheet, _ in found])}",
-                        fix="name the sheet that is meant")
+        raise DataError(
+            f"{name} has {len(found)} sheets with a table: {first_three([sheet.title for sheet, _ in found])}",
+            fix="name the sheet that is meant",
+        )
     if found:
         return found[0]
     if len(visible) == 1:
         return visible[0], None  # what it lacks is said where columns are looked for
     hidden = [sheet.title for sheet in sheets.values() if sheet.sheet_state != "visible"]
-    raise DataError(f"{name} has no visible sheet with a column for the path and one for the label among its first "
-                    f"{MOST_ABOVE_HEADER} rows; sheets: {first_three([sheet.title for sheet in visible]) or 'none'}"
-                    + (f"; hidden: {first_three(hidden)}" if hidden else ""), fix="name the sheet that is meant")
+    raise DataError(
+        f"{name} has no visible sheet with a column for the path and one for the label among its first "
+        f"{MOST_ABOVE_HEADER} rows; sheets: {first_three([sheet.title for sheet in visible]) or 'none'}"
+        + (f"; hidden: {first_three(hidden)}" if hidden else ""),
+        fix="name the sheet that is meant",
+    )
 
 
 def _header_row(sheet: Any, name: str) -> int | None:
-    first = [(number, [text_from_cell(cell) for cell in cells]) for number, cells in islice(
-        ((number, cells) for number, cells in enumerate(islice(_rows(sheet, name), MOST_ROWS_ABOVE_HEADER))
-         if any(cell is not None for cell in cells)), MOST_ABOVE_HEADER)]
+    first = [
+        (number, [text_from_cell(cell) for cell in cells])
+        for number, cells in islice(
+            (
+                (number, cells)
+                for number, cells in enumerate(islice(_rows(sheet, name), MOST_ROWS_ABOVE_HEADER))
+                if any(cell is not None for cell in cells)
+            ),
+            MOST_ABOVE_HEADER,
+        )
+    ]
     index = header_index([(str(number), cells) for number, cells in first])
     return None if index is None else first[index][0]
 
@@ -194,24 +225,31 @@ def _rows(sheet: Any, name: str) -> Iterator[tuple[Any, ...]]:
     for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
         cells += len(row)
         if number > MAX_ROWS or len(row) > MAX_COLUMNS or cells > MAX_CELLS:
-            raise DataError(f"{name}, sheet {sheet.title!r} has more than {MAX_CELLS} cells or {MAX_ROWS} rows",
-                            fix="keep the table alone in a sheet")
+            raise DataError(
+                f"{name}, sheet {sheet.title!r} has more than {MAX_CELLS} cells or {MAX_ROWS} rows",
+                fix="keep the table alone in a sheet",
+            )
         yield row
 
 
-def _checked(values: Iterator[tuple[Any, ...]], formulas: Iterator[tuple[Any, ...]], name: str) -> Iterator[tuple[Any, ...]]:
+def _checked(
+    values: Iterator[tuple[Any, ...]], formulas: Iterator[tuple[Any, ...]], name: str
+) -> Iterator[tuple[Any, ...]]:
     """The values, where every formula has one: Excel stores it, and programs that only write workbooks do not."""
     for number, (row, written) in enumerate(zip(values, formulas, strict=True), start=1):
         for column, (value, formula) in enumerate(zip(row, written, strict=False)):
             is_formula = (isinstance(formula, str) and formula.startswith("=")) or hasattr(formula, "ref")
             if value is None and is_formula:
-                raise DataError(f"{name}, row {number}, column {column + 1} has a formula without its value",
-                                fix="open it in Excel, save it, and try again; or replace formulas by their values")
+                raise DataError(
+                    f"{name}, row {number}, column {column + 1} has a formula without its value",
+                    fix="open it in Excel, save it, and try again; or replace formulas by their values",
+                )
         yield row
 
 
-def _lines(rows: Iterator[tuple[Any, ...]], title: str, header_row: int | None,
-           merged: Sequence[tuple[int, int, int, int]]) -> Iterator[Line]:
+def _lines(
+    rows: Iterator[tuple[Any, ...]], title: str, header_row: int | None, merged: Sequence[tuple[int, int, int, int]]
+) -> Iterator[Line]:
     starts = {(first_row, first_column): area for area in merged for first_row, _, first_column, _ in (area,)}
     open_areas: list[tuple[tuple[int, int, int, int], str]] = []
     for number, row in enumerate(rows):
@@ -220,8 +258,11 @@ def _lines(rows: Iterator[tuple[Any, ...]], title: str, header_row: int | None,
         cells = [text_from_cell(cell) for cell in row]
         if header_row is not None and number > header_row:
             open_areas = [(area, text) for area, text in open_areas if area[1] >= number]
-            open_areas += [(area, cells[column]) for column in range(len(cells))
-                           if (area := starts.get((number, column))) is not None]
+            open_areas += [
+                (area, cells[column])
+                for column in range(len(cells))
+                if (area := starts.get((number, column))) is not None
+            ]
             if any(cells):
                 _fill(cells, open_areas)
         yield f"sheet {title!r}, row {number + 1}", cells

@@ -26,8 +26,8 @@ def header_index(lines: Sequence[Line]) -> int | None:
 def records_from_grid(lines: Iterable[Line], source: str, *, advice: str) -> Iterator[tuple[str, dict[str, str]]]:
     """Records by column name, and where they are. Empty lines and what lies above the header are left out.
 
-    Cells that are missing at the end of a line are empty, and columns without name and cells do not count. A first column
-    without a name, which pandas writes, is called ``unnamed``.
+    Cells that are missing at the end of a line are empty, and columns without name and cells do not count. A first
+    column without a name, which pandas writes, is called ``unnamed``.
 
     Args:
         source: name of the file, for errors.
@@ -49,11 +49,13 @@ def records_from_grid(lines: Iterable[Line], source: str, *, advice: str) -> Ite
         names.pop()
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
-        raise DataError(f"{source}, {where_header} has the column {twice[0]!r} twice", fix="rename or remove one of them")
+        raise DataError(
+            f"{source}, {where_header} has the column {twice[0]!r} twice", fix="rename or remove one of them"
+        )
     if names and not names[0] and UNNAMED not in names:
         names[0] = UNNAMED
-    for where, cells in chain(first[index + 1:], filled):
-        beyond = [cell for cell in cells[len(names):] if trimmed(cell)]
+    for where, cells in chain(first[index + 1 :], filled):
+        beyond = [cell for cell in cells[len(names) :] if trimmed(cell)]
         if beyond:
             raise DataError(f"{source}, {where} has {len(cells)} cells, the header {len(names)}", fix=advice)
         record = dict.fromkeys((name for name in names if name), "")
@@ -61,8 +63,10 @@ def records_from_grid(lines: Iterable[Line], source: str, *, advice: str) -> Ite
             if name:
                 record[name] = cell
             elif trimmed(cell):
-                raise DataError(f"{source}, {where} has {cell[:40]!r} in a column without a name",
-                                fix="give the column a name, or remove its cells")
+                raise DataError(
+                    f"{source}, {where} has {cell[:40]!r} in a column without a name",
+                    fix="give the column a name, or remove its cells",
+                )
         yield where, record
 
 

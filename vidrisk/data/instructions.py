@@ -100,7 +100,9 @@ def problem_of_turns(turns: Sequence[Turn], images: int) -> str:
     return "" if markers == images else f"it has {markers} markers {PHOTO} for {images} images"
 
 
-def instruction_from_case(scheme: Scheme, case: Case, *, style: Style = "json", with_answer: bool = True) -> Instruction:
+def instruction_from_case(
+    scheme: Scheme, case: Case, *, style: Style = "json", with_answer: bool = True
+) -> Instruction:
     """Build the conversation of a case: system, user and, for training, the answer.
 
     Raises:

@@ -1,11 +1,13 @@
 """Columns of a manifest that say which part of a file a row is about.
 
 A column is one of them by the words in its name: ``start``, ``start_s``, ``start_time``, ``t_start``, ``segmentStart``,
-``start (ms)``, ``start_frame``, 开始时间, 起始帧 … and the same with ``end``. Without a unit they are seconds, as numbers or as
-``hh:mm:ss.f``. Frames count from 0 and become seconds by a column ``fps``, or by the file's own timestamps. A part is
-half-open: its end, and the frame ``end_frame``, belong to what comes next. A column ``segment`` may hold both, ``[2.5, 4]``.
+``start (ms)``, ``start_frame``, 开始时间, 起始帧 … and the same with ``end``. Without a unit they are seconds, as numbers or
+as ``hh:mm:ss.f``. Frames count from 0 and become seconds by a column ``fps``, or by the file's own timestamps. A part
+is half-open: its end, and the frame ``end_frame``, belong to what comes next. A column ``segment`` may hold both,
+``[2.5, 4]``.
 
-Columns of numbers that may be meant so, and are named otherwise (``from`` and ``to``, 起点 and 终点), are not read, and said.
+Columns of numbers that may be meant so, and are named otherwise (``from`` and ``to``, 起点 and 终点), are not read, and
+said.
 """
 
 from __future__ import annotations
@@ -30,24 +32,40 @@ SPAN_OF_TIME = ("time_range", "time_span", "timestamps", "时间段", "起止时
 SPAN = ("segment", "interval", "temporal_coordinates", "区间", *SPAN_OF_TIME)
 MAX_RATE = 100_000
 
-_SIDES: dict[str, Side] = {"start": "start", "starts": "start", "begin": "start", "onset": "start",
-                           "end": "end", "ends": "end", "stop": "end", "finish": "end"}
+_SIDES: dict[str, Side] = {
+    "start": "start",
+    "starts": "start",
+    "begin": "start",
+    "onset": "start",
+    "end": "end",
+    "ends": "end",
+    "stop": "end",
+    "finish": "end",
+}
 _WORDS_OF_UNITS: dict[Unit, str] = {
     "s": "time times timestamp ts t s sec secs second seconds pos position hh mm ss",
-    "ms": "ms msec millis millisecond milliseconds", "frame": "frame frames idx index"}
+    "ms": "ms msec millis millisecond milliseconds",
+    "frame": "frame frames idx index",
+}
 _UNITS = {word: unit for unit, words in _WORDS_OF_UNITS.items() for word in words.split()}
 _FILLERS = {"clip", "video", "segment", "action", "event", "temporal", "interval", "label", "annotation"}
 # What else may stand for an end, or for something else altogether.
 _MAY_BE: dict[Side, frozenset[str]] = {
     "start": frozenset(("from", "first", "in", "t0", "tmin", "beginning", "起点", "入点", "起", "始")),
-    "end": frozenset(("to", "last", "out", "t1", "tmax", "ending", "offset", "终点", "出点", "终", "止"))}
-_CHINESE = re.compile(r"(?:片段|动作|视频)?(?:(?P<start>开始|起始)|(?P<end>结束|终止|截止))(?:时间点?|时刻)?"
-                      r"[\s(（_/]*(?P<unit>s|秒数?|ms|毫秒|帧[号数]?|时[:：]分[:：]秒)?[)）]*")
+    "end": frozenset(("to", "last", "out", "t1", "tmax", "ending", "offset", "终点", "出点", "终", "止")),
+}
+_CHINESE = re.compile(
+    r"(?:片段|动作|视频)?(?:(?P<start>开始|起始)|(?P<end>结束|终止|截止))(?:时间点?|时刻)?"
+    r"[\s(（_/]*(?P<unit>s|秒数?|ms|毫秒|帧[号数]?|时[:：]分[:：]秒)?[)）]*"
+)
 _CLOCK = r"(?:\d{1,6}:)?\d{1,6}:\d{1,6}(?:\.\d*)?"
 _TIME = rf"{_CLOCK}|\d+(?:\.\d*)?(?:e[+-]?\d+)?|\.\d+"
 _SECONDS = re.compile(rf"({_TIME})\s*(?:s|sec|秒)?", re.IGNORECASE)
-_PAIR = re.compile(rf"[\[(]\s*({_TIME})\s*[,;]\s*({_TIME})\s*[\])]|"
-                   rf"({_TIME})\s*[s秒]?\s*[-~–—至到]\s*({_TIME})\s*[s秒]?", re.IGNORECASE)
+_PAIR = re.compile(
+    rf"[\[(]\s*({_TIME})\s*[,;]\s*({_TIME})\s*[\])]|"
+    rf"({_TIME})\s*[s秒]?\s*[-~–—至到]\s*({_TIME})\s*[s秒]?",
+    re.IGNORECASE,
+)
 _LIKE_A_PAIR = re.compile(r"[\[(]\s*[\[(]?\s*-?[\d.]|\d+:\d+\S*\s*[-~–—至]")
 
 
@@ -71,13 +89,18 @@ class IntervalColumns:
         Raises:
             DataError, SpecError: only one end, or what is no time, no rate or no interval.
         """
-        texts = self._pair_from_cell(cells[self.start]) if self.start == self.end else (
-            trimmed(cells[self.start]), trimmed(cells[self.end]))
+        texts = (
+            self._pair_from_cell(cells[self.start])
+            if self.start == self.end
+            else (trimmed(cells[self.start]), trimmed(cells[self.end]))
+        )
         if not any(texts):
             return None
         for text, column, other in ((texts[0], self.start, self.end), (texts[1], self.end, self.start)):
             if not text:
-                raise DataError(f"{column!r} is empty and {other!r} is not", fix="fill both, or neither for the whole file")
+                raise DataError(
+                    f"{column!r} is empty and {other!r} is not", fix="fill both, or neither for the whole file"
+                )
         if self.unit == "frame":
             start, end = (_frame(text, column) for text, column in zip(texts, (self.start, self.end), strict=True))
             if self.rate is None:
@@ -93,8 +116,11 @@ class IntervalColumns:
             return "", ""
         found = _PAIR.fullmatch(trimmed(cell))
         if not found:
-            raise DataError(f"{self.start} {cell[:40]!r}", allowed="one start and one end in seconds, such as [2.5, 4]",
-                            fix="write one row for each interval")
+            raise DataError(
+                f"{self.start} {cell[:40]!r}",
+                allowed="one start and one end in seconds, such as [2.5, 4]",
+                fix="write one row for each interval",
+            )
         return (found[1] or found[3]), (found[2] or found[4])
 
 
@@ -112,16 +138,29 @@ def interval_columns(header: Sequence[str], rows: Sequence[Mapping[str, str]], s
         start, end = found.get(("start", unit)), found.get(("end", unit))
         if start and end:
             rate = next((column for name in RATE for column in header if _plain(column) == name), None)
-            if unit == "s" and rate and {*_words(start), *_words(end)} <= set(_SIDES) and _are_whole(rows, (start, end)):
-                log.warning("%s: %r and %r are read as seconds; name them %s and %s if they are frames", source, start, end,
-                            START_FRAME, END_FRAME)
+            if (
+                unit == "s"
+                and rate
+                and {*_words(start), *_words(end)} <= set(_SIDES)
+                and _are_whole(rows, (start, end))
+            ):
+                log.warning(
+                    "%s: %r and %r are read as seconds; name them %s and %s if they are frames",
+                    source,
+                    start,
+                    end,
+                    START_FRAME,
+                    END_FRAME,
+                )
             return IntervalColumns(start, end, unit, rate if unit == "frame" else None)
     if found:
         (side, _), column = next(iter(found.items()))
         other = "end" if side == "start" else "start"
-        raise DataError(f"{source} has the column {column!r} for the {side} of an interval, and none for its {other}",
-                        allowed=f"{START_S} and {END_S}, or {START_FRAME} and {END_FRAME}",
-                        fix=f"add the other one, or rename {column!r} if it is something else")
+        raise DataError(
+            f"{source} has the column {column!r} for the {side} of an interval, and none for its {other}",
+            allowed=f"{START_S} and {END_S}, or {START_FRAME} and {END_FRAME}",
+            fix=f"add the other one, or rename {column!r} if it is something else",
+        )
     for column in header:
         if _plain(column) in SPAN and any(_looks_like_a_pair(trimmed(row[column]), column) for row in rows):
             return IntervalColumns(column, column)
@@ -145,8 +184,16 @@ def _say_what_is_not_read(header: Sequence[str], rows: Sequence[Mapping[str, str
     start = next((column for column in times if _may_be("start", column)), None)
     end = next((column for column in times if _may_be("end", column) and column != start), None)
     if start and end:
-        log.warning("%s: %r and %r are not read, each row is a whole file; name them %s and %s, or %s and %s, if it is a part",
-                    source, start, end, START_S, END_S, START_FRAME, END_FRAME)
+        log.warning(
+            "%s: %r and %r are not read, each row is a whole file; name them %s and %s, or %s and %s, if it is a part",
+            source,
+            start,
+            end,
+            START_S,
+            END_S,
+            START_FRAME,
+            END_FRAME,
+        )
 
 
 def _may_be(side: Side, column: str) -> bool:
@@ -169,7 +216,9 @@ def _meaning(column: str) -> tuple[Side, Unit] | None:
     """Which end a column names, and in which unit; None if it is about something else."""
     if match := _CHINESE.fullmatch(_plain(column)):
         unit = match["unit"] or "s"
-        return ("start" if match["start"] else "end"), ("frame" if unit[0] == "帧" else "ms" if unit in ("ms", "毫秒") else "s")
+        return ("start" if match["start"] else "end"), (
+            "frame" if unit[0] == "帧" else "ms" if unit in ("ms", "毫秒") else "s"
+        )
     words = _words(column)
     sides = [_SIDES[word] for word in words if word in _SIDES]
     units = [_UNITS[word] for word in words if word in _UNITS]
@@ -184,8 +233,11 @@ def _seconds(text: str, column: str) -> float:
         raise DataError(f"{column} {text[:40]!r} is negative", allowed="0 or more")
     found = _SECONDS.fullmatch(text)
     if not found:
-        raise DataError(f"{column} {text[:40]!r} is no time", allowed="seconds, such as 1.5, or hh:mm:ss",
-                        fix="correct it, or rename the column if it is something else")
+        raise DataError(
+            f"{column} {text[:40]!r} is no time",
+            allowed="seconds, such as 1.5, or hh:mm:ss",
+            fix="correct it, or rename the column if it is something else",
+        )
     *above, seconds = found[1].split(":")
     if any(float(part) >= 60 for part in (*above[1:], seconds)) and above:
         raise DataError(f"{column} {text[:40]!r} has more than 59 minutes or seconds", allowed="hh:mm:ss")
@@ -202,8 +254,11 @@ def _rate(cell: str, column: str) -> float:
     found = re.fullmatch(r"(\d+(?:\.\d*)?)(?:/(\d+(?:\.\d*)?))?", trimmed(cell))
     rate = float(found[1]) / (float(found[2] or 1) or 1) if found else 0
     if not 0 < rate <= MAX_RATE:
-        raise DataError(f"{column} {cell[:40]!r} is no rate", allowed=f"frames per second up to {MAX_RATE}",
-                        fix="fill it in every row, or remove the column to count by the files' own timestamps")
+        raise DataError(
+            f"{column} {cell[:40]!r} is no rate",
+            allowed=f"frames per second up to {MAX_RATE}",
+            fix="fill it in every row, or remove the column to count by the files' own timestamps",
+        )
     return rate
 
 
@@ -216,5 +271,3 @@ def interval_cells(interval: Interval | None, unit: str) -> dict[str, str]:
 
 def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-

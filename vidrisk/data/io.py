@@ -72,7 +72,9 @@ def rows_from_manifest(path: Path, *, encoding: str | None = None, sheet: str | 
     suffix = path.suffix.lower()
     is_text = suffix in CSV_SUFFIXES + JSONL_SUFFIXES
     if encoding is not None and not is_text:
-        raise SettingsError(f"an encoding for {path.name}", allowed=f"only for {', '.join(CSV_SUFFIXES + JSONL_SUFFIXES)}")
+        raise SettingsError(
+            f"an encoding for {path.name}", allowed=f"only for {', '.join(CSV_SUFFIXES + JSONL_SUFFIXES)}"
+        )
     if sheet is not None and suffix not in excel.SUFFIXES:
         raise SettingsError(f"a sheet for {path.name}", allowed=f"only for {', '.join(excel.SUFFIXES)}")
     note = ""
@@ -80,19 +82,27 @@ def rows_from_manifest(path: Path, *, encoding: str | None = None, sheet: str | 
     if is_text:
         decoded = text_from_bytes(_bytes_of(path), path.name, encoding)
         note = decoded.note
-        records = _csv_records(decoded.text, path.name) if suffix in CSV_SUFFIXES else _jsonl_records(decoded.text, path.name)
+        records = (
+            _csv_records(decoded.text, path.name) if suffix in CSV_SUFFIXES else _jsonl_records(decoded.text, path.name)
+        )
     elif suffix in excel.SUFFIXES:
         lines = excel.lines_from_workbook(path, sheet)
         records = records_from_grid(lines, path.name, advice="give its column a name, or remove it")
     elif suffix == PARQUET_SUFFIX:
         records = _parquet_records(path)
     else:
-        raise DataError(f"{path.name} has the unknown suffix {suffix!r}", allowed=", ".join(SUFFIXES) + ", or a folder",
-                        fix=excel.SAVE_AS if suffix in excel.OLD_SUFFIXES else None)
+        raise DataError(
+            f"{path.name} has the unknown suffix {suffix!r}",
+            allowed=", ".join(SUFFIXES) + ", or a folder",
+            fix=excel.SAVE_AS if suffix in excel.OLD_SUFFIXES else None,
+        )
     found = [(where, {nfc(column): value for column, value in record.items()}) for where, record in records]
     header = list(dict.fromkeys(column for _, record in found for column in record))
-    return Rows(header, [Row(where, {c: text_from_value(record.get(c)) for c in header}) for where, record in found],
-                (note,) if note else ())
+    return Rows(
+        header,
+        [Row(where, {c: text_from_value(record.get(c)) for c in header}) for where, record in found],
+        (note,) if note else (),
+    )
 
 
 def text_from_value(value: Any) -> str:
@@ -147,19 +157,19 @@ def _parquet_records(path: Path) -> _Records:
 def write_table(table: Table, path: str | Path, *, path_column: str = "path") -> None:
     """Write a manifest that ``load_table`` reads back equal. Paths in it, in ``path_column``, are relative to its own folder.
 
-    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``; lists of a multi-label target, as JSON in CSV),
-    their numbers (``action_id``, ``defect_class_id``) where the table has an order of labels, ``split``, ``group``, ``risk``,
-    ``advice``, ``description``,
-    ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals, then the extra ones. Labels of an
-    order that no sample has are not written.
+    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``; lists of a multi-label target, as JSON
+    in CSV), their numbers (``action_id``, ``defect_class_id``) where the table has an order of labels, ``split``,
+    ``group``, ``risk``, ``advice``, ``description``,
+    ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals, then the extra ones.
+    Labels of an order that no sample has are not written.
 
-    A spreadsheet that opens a CSV computes cells that begin with ``=``, ``+``, ``-`` or ``@``. Paths get ``./`` in front of
-    these. Labels and texts are written as they are, so that they are read back as they are: open a CSV of strangers' labels
-    as text, or write JSONL.
+    A spreadsheet that opens a CSV computes cells that begin with ``=``, ``+``, ``-`` or ``@``. Paths get ``./`` in
+    front of these. Labels and texts are written as they are, so that they are read back as they are: open a CSV of
+    strangers' labels as text, or write JSONL.
 
     Raises:
-        DataError: the file exists, its suffix is unknown, a sample lies outside its folder, a label reads as a missing value,
-            intervals are in two units, or the disk is full.
+        DataError: the file exists, its suffix is unknown, a sample lies outside its folder, a label reads as a missing
+            value, intervals are in two units, or the disk is full.
         MissingExtra: Parquet without pyarrow.
     """
     path = Path(path)
@@ -168,8 +178,11 @@ def write_table(table: Table, path: str | Path, *, path_column: str = "path") ->
     units = sorted({sample.interval.unit for sample in table.samples if sample.interval})
     if len(units) > 1:
         raise DataError("the table has intervals in seconds and in frames", fix="give all of them in seconds")
-    ids = {target: {label: str(number) for number, label in enumerate(order)} for target, order in table.label_order.items()
-           if target in ID_COLUMNS}
+    ids = {
+        target: {label: str(number) for number, label in enumerate(order)}
+        for target, order in table.label_order.items()
+        if target in ID_COLUMNS
+    }
     records = [_record(sample, root, path_column, table.target_names, units, ids) for sample in table.samples]
     columns = list(dict.fromkeys(column for record in records for column in record))
     with unicode_checked():
@@ -226,15 +239,25 @@ def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     write_new_file(path, data)
 
 
-def _record(sample: Sample, root: Path, path_column: str, targets: Sequence[str], units: Sequence[str],
-            ids: Mapping[str, Mapping[str, str]]) -> dict[str, _Cell]:
+def _record(
+    sample: Sample,
+    root: Path,
+    path_column: str,
+    targets: Sequence[str],
+    units: Sequence[str],
+    ids: Mapping[str, Mapping[str, str]],
+) -> dict[str, _Cell]:
     if not (sample.path.is_relative_to(root) and sample.path.resolve().is_relative_to(root)):
-        raise DataError(f"{sample.path} lies outside {root}, the manifest's folder",
-                        fix="write the manifest into a folder above all its files")
+        raise DataError(
+            f"{sample.path} lies outside {root}, the manifest's folder",
+            fix="write the manifest into a folder above all its files",
+        )
     missing = [label for label in sample.labels.values() if isinstance(label, str) and label.casefold() in MISSING]
     if missing:
-        raise DataError(f"{sample.title} has the label {missing[0]!r}, which a manifest reads as a missing value",
-                        fix="rename the class")
+        raise DataError(
+            f"{sample.title} has the label {missing[0]!r}, which a manifest reads as a missing value",
+            fix="rename the class",
+        )
     record: dict[str, _Cell] = {path_column: sample.path.relative_to(root).as_posix()}
     for target in targets:
         label = sample.labels.get(target, "")
@@ -242,8 +265,13 @@ def _record(sample: Sample, root: Path, path_column: str, targets: Sequence[str]
         if target in ids:
             numbers = [ids[target][one] for one in sample.labels_of(target)]
             record[ID_COLUMNS[target]] = list(numbers) if not isinstance(label, str) else numbers[0] if numbers else ""
-    record |= {"split": sample.split or "", "group": sample.group or "", "risk": sample.risk, "advice": sample.advice,
-               "description": sample.description}
+    record |= {
+        "split": sample.split or "",
+        "group": sample.group or "",
+        "risk": sample.risk,
+        "advice": sample.advice,
+        "description": sample.description,
+    }
     for unit in units:
         record |= interval_cells(sample.interval, unit)
     clash = sorted(set(record) & set(sample.extra))
@@ -252,13 +280,17 @@ def _record(sample: Sample, root: Path, path_column: str, targets: Sequence[str]
     return record | dict(sample.extra)
 
 
-def _csv_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str], delimiter: str, path_column: str) -> bytes:
+def _csv_bytes(
+    records: Sequence[Mapping[str, _Cell]], columns: Sequence[str], delimiter: str, path_column: str
+) -> bytes:
     buffer = io.StringIO(newline="")
     # Cells that hold a character of the line end are quoted: with both characters in it, no stray one ends a row.
     writer = csv.DictWriter(buffer, columns, delimiter=delimiter, lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows({column: _csv_cell(cell, is_path=column == path_column) for column, cell in record.items()}
-                     for record in records)
+    writer.writerows(
+        {column: _csv_cell(cell, is_path=column == path_column) for column, cell in record.items()}
+        for record in records
+    )
     return buffer.getvalue().encode("utf-8-sig")  # the mark lets spreadsheets read Chinese
 
 
@@ -280,7 +312,9 @@ def _parquet_bytes(records: Sequence[Mapping[str, _Cell]], columns: Sequence[str
 def _parquet_column(arrow: Any, cells: Sequence[_Cell]) -> Any:
     if not any(isinstance(cell, list) for cell in cells):
         return arrow.array(cells, arrow.string())
-    return arrow.array([cell if isinstance(cell, list) else None for cell in cells], arrow.list_(arrow.string()))  # '' is no list
+    return arrow.array(
+        [cell if isinstance(cell, list) else None for cell in cells], arrow.list_(arrow.string())
+    )  # '' is no list
 
 
 def _check_vacant(path: Path) -> None:
@@ -306,5 +340,6 @@ def write_new_file(path: Path, data: bytes) -> None:
     except OSError as error:
         if staging:
             staging.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {error.strerror}",
-                        fix="check free space and permissions") from error
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}", fix="check free space and permissions"
+        ) from error

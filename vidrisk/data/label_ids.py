@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 
 from vidrisk.data.text import label_from_text, trimmed
 
-ID_COLUMNS = {"action": "action_id", "defect": "defect_class_id"}  # target → its column; levels have an order of their own
+ID_COLUMNS = {
+    "action": "action_id",
+    "defect": "defect_class_id",
+}  # target → its column; levels have an order of their own
 _ID = re.compile(r"[0-9]{1,9}")
 
 
@@ -31,8 +34,8 @@ def labels_from_ids(cells: Iterable[tuple[str, str]]) -> dict[int, str]:
         cells: label and id of every row.
 
     Returns:
-        Labels by id, in the order of the ids; nothing where a cell is no id, a label has two ids or an id has two labels: the
-        column is about something else, or ``find_odd_row`` names the row that differs.
+        Labels by id, in the order of the ids; nothing where a cell is no id, a label has two ids or an id has two
+        labels: the column is about something else, or ``find_odd_row`` names the row that differs.
     """
     ids: dict[str, int] = {}
     for label, text in cells:
@@ -50,8 +53,8 @@ def find_odd_row(cells: Sequence[tuple[str, str]]) -> int | None:
         cells: label and id of every row.
 
     Returns:
-        Index of the row; None where all rows agree, fewer than half do, or the column numbers samples: no id is there twice and
-        some label has several.
+        Index of the row; None where all rows agree, fewer than half do, or the column numbers samples: no id is there
+        twice and some label has several.
     """
     pairs = [(label_from_text(label), _id_from_text(text)) for label, text in cells]
     counts = Counter((label, number) for label, number in pairs if number is not None)

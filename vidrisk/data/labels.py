@@ -14,15 +14,24 @@ from vidrisk.runtimes.contract.errors import DataError
 
 # Between several labels. Names have commas and line breaks too, so these need more to show for it than the others.
 SEPARATORS, IN_NAMES = (";；", "|｜", ",，、", "\r\n"), (",，、", "\r\n")
-SPREADSHEET_ERRORS = re.compile(r"#(?:REF!|DIV/0!|VALUE!|NAME\?|NUM!|NULL!|SPILL!|CALC!|FIELD!|GETTING_DATA|BLOCKED!|CONNECT!)")
+SPREADSHEET_ERRORS = re.compile(
+    r"#(?:REF!|DIV/0!|VALUE!|NAME\?|NUM!|NULL!|SPILL!|CALC!|FIELD!|GETTING_DATA|BLOCKED!|CONNECT!)"
+)
 _LIST_WITHOUT_QUOTES = re.compile(r"\[[^\[\]]*[,;，；、][^\[\]]*\]|\{[^{}]*[,;:，；、][^{}]*\}")
 FIX = "keep the main one in each row, or read the data as multi-label"
-_BETWEEN = ("\r\n", ";；", "|｜", ",，、")  # what parts the labels of a multi-label cell: the first of these that any cell has
+_BETWEEN = (
+    "\r\n",
+    ";；",
+    "|｜",
+    ",，、",
+)  # what parts the labels of a multi-label cell: the first of these that any cell has
 
 Cell = tuple[str, str]  # where it is, and its text
 
 
-def labels_from_cells(cells: Sequence[Cell], what: str, column: str, source: str, *, multi: bool = False) -> list[Label | None]:
+def labels_from_cells(
+    cells: Sequence[Cell], what: str, column: str, source: str, *, multi: bool = False
+) -> list[Label | None]:
     """Read a column of labels.
 
     Args:
@@ -36,9 +45,17 @@ def labels_from_cells(cells: Sequence[Cell], what: str, column: str, source: str
     """
     filled = [(where, text) for where, text in cells if label_from_text(text)]
     if not filled:
-        raise DataError(f"{source} has no {what}: the column {column!r} is empty", fix="fill it, or name another column")
+        raise DataError(
+            f"{source} has no {what}: the column {column!r} is empty", fix="fill it, or name another column"
+        )
     failed = {text for _, text in filled if SPREADSHEET_ERRORS.fullmatch(label_from_text(text))}
-    _refuse(filled, failed, f"whose {what} is an error of the spreadsheet", source, "correct these cells: '-x and '=x are texts")
+    _refuse(
+        filled,
+        failed,
+        f"whose {what} is an error of the spreadsheet",
+        source,
+        "correct these cells: '-x and '=x are texts",
+    )
     if not multi and not all(_list_from_json(text) is not None for _, text in filled):
         _check_single(filled, what, source)
         return [label_from_text(text) or None for _, text in cells]
@@ -62,7 +79,11 @@ def _list_from_json(text: str) -> list[str] | None:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, list) and all(isinstance(item, str) and label_from_text(item) for item in found) else None
+    return (
+        found
+        if isinstance(found, list) and all(isinstance(item, str) and label_from_text(item) for item in found)
+        else None
+    )
 
 
 def _list_from_text(text: str) -> list[str] | None:
@@ -74,15 +95,17 @@ def _list_from_text(text: str) -> list[str] | None:
         found = ast.literal_eval(label_from_text(text))
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return None
-    is_list = isinstance(found, list | tuple | set) and all(isinstance(item, str) and label_from_text(item) for item in found)
+    is_list = isinstance(found, list | tuple | set) and all(
+        isinstance(item, str) and label_from_text(item) for item in found
+    )
     return list(found) if is_list else None
 
 
 def _check_single(cells: Sequence[Cell], what: str, source: str) -> None:
     """Refuse cells with a list of labels, or with several between separators.
 
-    A label with a separator is several labels, when each of its parts stands alone in another row, or when the same parts
-    come in other combinations: in another number, in another order, or, but for commas and line breaks, at all.
+    A label with a separator is several labels, when each of its parts stands alone in another row, or when the same
+    parts come in other combinations: in another number, in another order, or, but for commas and line breaks, at all.
     """
     labels = {text: label_from_text(text) for _, text in cells}
     lists = {text for text, label in labels.items() if _is_list(label)}
@@ -93,7 +116,9 @@ def _check_single(cells: Sequence[Cell], what: str, source: str) -> None:
 def _refuse(cells: Sequence[Cell], wrong: set[str], what: str, source: str, fix: str) -> None:
     found = [f"{where}: {text[:40]!r}" for where, text in cells if text in wrong]
     if found:
-        raise DataError(f"{source} has rows {what} ({len(found)}): {first_three(found)}", allowed="one label per sample", fix=fix)
+        raise DataError(
+            f"{source} has rows {what} ({len(found)}): {first_three(found)}", allowed="one label per sample", fix=fix
+        )
 
 
 def _is_list(label: str) -> bool:

@@ -1,7 +1,7 @@
 """Find what makes the scores of a split look better than they are: copies across splits, and groups that straddle them.
 
-Two files are compared only where it matters (their splits or labels differ) and they may be equal: by size, then by three short
-pieces, then by SHA-256. So 40,000 photos cost a look at their sizes.
+Two files are compared only where it matters (their splits or labels differ) and they may be equal: by size, then by
+three short pieces, then by SHA-256. So 40,000 photos cost a look at their sizes.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ def check_leaks(table: Table, *, strict: bool = False) -> None:
     """
     leaks = leaks_from_table(table)
     if leaks and strict:
-        raise DataError("; ".join(leaks), allowed="every content and every group in one split, every content with one label",
-                        fix="remove the copies, or split anew with what belongs together in one group")
+        raise DataError(
+            "; ".join(leaks),
+            allowed="every content and every group in one split, every content with one label",
+            fix="remove the copies, or split anew with what belongs together in one group",
+        )
     for leak in leaks:
         log.warning("%s: %s", name_of(table.root.name), leak)
 
@@ -83,8 +86,11 @@ def _grouped(samples: Iterable[Sample], key: _Key) -> dict[Hashable, list[Sample
         value = key(sample)
         if value is not None:
             groups[value].append(sample)
-    return {value: group for value, group in groups.items()
-            if _first_difference(group, _split_of) or _first_difference(group, _labels_of)}
+    return {
+        value: group
+        for value, group in groups.items()
+        if _first_difference(group, _split_of) or _first_difference(group, _labels_of)
+    }
 
 
 def _first_difference(samples: Sequence[Sample], key: _Key) -> list[tuple[Sample, Sample]]:
@@ -96,7 +102,9 @@ def _first_difference(samples: Sequence[Sample], key: _Key) -> list[tuple[Sample
 
 
 def _pairs(pairs: Iterable[tuple[Sample, Sample]], key: _Key) -> str:
-    return first_three([" = ".join(f"{name_of(sample.name)} ({key(sample)})" for sample in pair) for pair in pairs], most_chars=400)
+    return first_three(
+        [" = ".join(f"{name_of(sample.name)} ({key(sample)})" for sample in pair) for pair in pairs], most_chars=400
+    )
 
 
 def _split_of(sample: Sample) -> str | None:

@@ -22,30 +22,41 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 log = logging.getLogger(__name__)
 
 
-def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_label: bool | Collection[str] = False,
-               encoding: str | None = None, sheet: str | None = None, strict: bool = False) -> Table:
+def load_table(
+    source: str | Path,
+    task: Task,
+    *,
+    min_labels: int = 2,
+    multi_label: bool | Collection[str] = False,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    strict: bool = False,
+) -> Table:
     """Read labelled clips or photos.
 
     Args:
-        source: a folder with one sub-folder per class (``train``, ``val`` and ``test`` may stand above or in them); a data set
-            that ``formats`` recognises by its list files, of which the first official split is read; or a ``.csv``, ``.xlsx``,
-            ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. ``columns`` says which columns are
-            understood, in English and Chinese, and ``intervals`` those that make a row a part of a clip.
+        source: a folder with one sub-folder per class (``train``, ``val`` and ``test`` may stand above or in them); a
+            data set that ``formats`` recognises by its list files, of which the first official split is read; or a
+            ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. ``columns``
+            says which columns are understood, in English and Chinese, and ``intervals`` those that make a row a part of
+            a clip.
         task: ``action`` reads the target ``action``; ``risk`` reads ``defect`` (a folder has only that) and ``level``;
             ``action+risk`` reads both from a manifest.
-        min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be scored on it.
-        multi_label: any number of classes may hold for a sample: cells of a manifest hold a list, or labels between line breaks,
-            semicolons, bars or commas. A column whose cells are all JSON lists is read so without being asked. Levels have one, and
-            in a folder each sample has one. Names of targets, such as those of a model, say that it is these.
+        min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be
+            scored on it.
+        multi_label: any number of classes may hold for a sample: cells of a manifest hold a list, or labels between
+            line breaks, semicolons, bars or commas. A column whose cells are all JSON lists is read so without being
+            asked. Levels have one, and in a folder each sample has one. Names of targets, such as those of a model, say
+            that it is these.
         encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
         sheet: of an Excel manifest; None takes the one with a table in it.
-        strict: refuse a data set that lists files which are not there, and rows without any label, which else are left out, and
-            counted; and labels that differ in case or spaces alone, of which a warning is said else.
+        strict: refuse a data set that lists files which are not there, and rows without any label, which else are left
+            out, and counted; and labels that differ in case or spaces alone, of which a warning is said else.
 
     Raises:
-        DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row with several labels
-            (without ``multi_label``), a path that leaves the folder, one file with two labels, an interval that is none, an
-            unknown suffix or encoding; a data set whose lists are missing or damaged.
+        DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row with several
+            labels (without ``multi_label``), a path that leaves the folder, one file with two labels, an interval that
+            is none, an unknown suffix or encoding; a data set whose lists are missing or damaged.
         SettingsError: an unknown task, an unknown encoding or sheet, or one for what has none.
         MissingExtra: a Parquet manifest without pyarrow, an Excel one without openpyxl.
     """
@@ -60,16 +71,22 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
         table = import_data(source, task=task, multi_label=True if multi_label is True else None, strict=strict).table
     elif source.is_dir():
         if task == "action+risk":
-            raise DataError(f"{source} is a folder, whose classes are of one target", allowed="a manifest with columns of both",
-                            fix="use the task action or risk")
+            raise DataError(
+                f"{source} is a folder, whose classes are of one target",
+                allowed="a manifest with columns of both",
+                fix="use the task action or risk",
+            )
         table = table_from_folder(source.resolve(), task)
     elif source.is_file():
-        table = table_from_manifest(source.resolve(), task, encoding=encoding, sheet=sheet, multi_label=multi_label,
-                                    strict=strict)
+        table = table_from_manifest(
+            source.resolve(), task, encoding=encoding, sheet=sheet, multi_label=multi_label, strict=strict
+        )
     else:
-        raise DataError(f"{source} does not exist",
-                        allowed=f"a folder with one sub-folder per class, a data set ({', '.join(FORMATS)}), "
-                                f"or a manifest ({', '.join(SUFFIXES)})")
+        raise DataError(
+            f"{source} does not exist",
+            allowed=f"a folder with one sub-folder per class, a data set ({', '.join(FORMATS)}), "
+            f"or a manifest ({', '.join(SUFFIXES)})",
+        )
     if multi_label:
         table = as_multi_label(table, table.target_names if multi_label is True else multi_label)
     for line in describe_lookalikes(table):
@@ -79,9 +96,14 @@ def load_table(source: str | Path, task: Task, *, min_labels: int = 2, multi_lab
     for target in table.target_names:
         counts = table.label_counts(target)
         if not is_unicode(counts):
-            raise DataError(f"{source} has a {target} label that is no UTF-8: {next(x for x in counts if not is_unicode([x]))}",
-                            fix="rename the folder, or correct the manifest")
+            raise DataError(
+                f"{source} has a {target} label that is no UTF-8: {next(x for x in counts if not is_unicode([x]))}",
+                fix="rename the folder, or correct the manifest",
+            )
         if len(counts) < min_labels:
-            raise DataError(f"{source} has one {target} label only ({next(iter(counts))})", allowed="two or more",
-                            fix=manifest_hint(source) or "add examples of another class, such as normal ones")
+            raise DataError(
+                f"{source} has one {target} label only ({next(iter(counts))})",
+                allowed="two or more",
+                fix=manifest_hint(source) or "add examples of another class, such as normal ones",
+            )
     return table

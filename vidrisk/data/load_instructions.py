@@ -23,22 +23,24 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 JSON_SUFFIXES, LINES_SUFFIXES = (".json",), (".jsonl", ".ndjson")
 
 
-def load_instructions(source: str | Path, *, images: str | Path | None = None, name: str | None = None,
-                      strict: bool = False) -> Instructions:
+def load_instructions(
+    source: str | Path, *, images: str | Path | None = None, name: str | None = None, strict: bool = False
+) -> Instructions:
     """Read instruction data.
 
-    An image may be in any number of records: each keeps its questions. Where a record has fewer markers than images, those
-    that lack one are put in front of its first question.
+    An image may be in any number of records: each keeps its questions. Where a record has fewer markers than images,
+    those that lack one are put in front of its first question.
 
     Args:
         source: a ``.json`` or ``.jsonl`` file of one of ``FORMATS``.
         images: the folder that paths are relative to; None for that of the file.
         name: of the format; None recognises it.
-        strict: refuse images that are missing and records that cannot be used; else they are left out, counted and named.
+        strict: refuse images that are missing and records that cannot be used; else they are left out, counted and
+            named.
 
     Raises:
-        DataError: no file, none of the formats, damaged JSON, a path that leaves the folder; with ``strict``, what is left out
-            otherwise; nothing that can be used.
+        DataError: no file, none of the formats, damaged JSON, a path that leaves the folder; with ``strict``, what is
+            left out otherwise; nothing that can be used.
         SettingsError: an unknown format, or no folder of images.
     """
     source = Path(source)
@@ -53,14 +55,18 @@ def load_instructions(source: str | Path, *, images: str | Path | None = None, n
     left_out = {"images that are not there": maker.missing, "records that cannot be used": maker.left_out}
     notes = notes_of_left_out(source.name, left_out, strict=strict)
     if not items:
-        raise DataError(f"{source.name} has no record that can be used", allowed=f"conversations about images under {root}")
+        raise DataError(
+            f"{source.name} has no record that can be used", allowed=f"conversations about images under {root}"
+        )
     return Instructions(root, tuple(_with_groups(items)), tuple(maker.missing), tuple(maker.left_out), tuple(notes))
 
 
 def _with_groups(items: Sequence[Instruction]) -> Iterator[Instruction]:
     """Instructions that share an image, directly or through others, in one group: the name of an image of it."""
     shown = [item for item in items if item.images]
-    names = {key: photo.name for item in shown for key, photo in zip(keys_of_photos(item.images), item.images, strict=True)}
+    names = {
+        key: photo.name for item in shown for key, photo in zip(keys_of_photos(item.images), item.images, strict=True)
+    }
     groups = iter(smallest_connected([keys_of_photos(item.images) for item in shown]))
     return (replace(item, group=names[next(groups)]) if item.images else item for item in items)
 
@@ -87,7 +93,9 @@ class _Maker:
         if problem:
             self.left_out.append(f"{told.where}: {problem}")
             return None
-        return Instruction(self._unique(told.id or str(self._number)), tuple(files), turns, self._split, where=told.where)
+        return Instruction(
+            self._unique(told.id or str(self._number)), tuple(files), turns, self._split, where=told.where
+        )
 
     def _unique(self, wanted: str) -> str:
         name = wanted
@@ -104,7 +112,7 @@ def _with_markers(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
     if lacking <= 0 or first is None:
         return turns
     asked = Turn("user", f"{PHOTO}\n" * lacking + turns[first].text)
-    return (*turns[:first], asked, *turns[first + 1:])
+    return (*turns[:first], asked, *turns[first + 1 :])
 
 
 def _format_named(name: str) -> InstructionFormat:
@@ -117,9 +125,11 @@ def _recognised(source: Path) -> InstructionFormat:
     first = _first_of(source)
     found = first and format_from_first(first._replace(told=format_told(source)))
     if not found:
-        raise DataError(f"{source.name} is of no known format",
-                        allowed=", ".join(f"{known.name} ({known.title})" for known in FORMATS.values()),
-                        fix="name the format, to be told what is missing")
+        raise DataError(
+            f"{source.name} is of no known format",
+            allowed=", ".join(f"{known.name} ({known.title})" for known in FORMATS.values()),
+            fix="name the format, to be told what is missing",
+        )
     return found
 
 

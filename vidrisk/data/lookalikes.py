@@ -16,8 +16,14 @@ def describe_lookalikes(table: Table) -> list[str]:
         alike: defaultdict[str, list[str]] = defaultdict(list)
         for label in counts:
             alike["".join(label_from_text(label).casefold().split())].append(label)
-        named = [" and ".join(f"{label!r} ({counts[label]})" for label in labels) for labels in alike.values() if len(labels) > 1]
+        named = [
+            " and ".join(f"{label!r} ({counts[label]})" for label in labels)
+            for labels in alike.values()
+            if len(labels) > 1
+        ]
         if named:
-            lines.append(f"{target} labels that differ in case or spaces alone are classes of their own ({len(named)}): "
-                         f"{first_three(named)}")
+            lines.append(
+                f"{target} labels that differ in case or spaces alone are classes of their own ({len(named)}): "
+                f"{first_three(named)}"
+            )
     return lines

@@ -21,8 +21,15 @@ from vidrisk.runtimes.contract.errors import DataError, SpecError
 log = logging.getLogger(__name__)
 
 
-def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = None, sheet: str | None = None,
-                        multi_label: bool | Collection[str] = False, strict: bool = False) -> Table:
+def table_from_manifest(
+    path: Path,
+    task: LabelTask,
+    *,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    multi_label: bool | Collection[str] = False,
+    strict: bool = False,
+) -> Table:
     """Read a manifest; see ``load_table`` for arguments and errors.
 
     Args:
@@ -32,7 +39,9 @@ def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = N
     rows = manifest.rows
     if not rows:
         raise DataError(f"{path.name} has no rows", allowed="a header and one row per file")
-    columns = columns_from_header(manifest.header, [row.cells for row in rows], [row.where for row in rows], task, path.name)
+    columns = columns_from_header(
+        manifest.header, [row.cells for row in rows], [row.where for row in rows], task, path.name
+    )
     labels: list[dict[str, Label]] = [{} for _ in rows]
     for target, column in columns.labels.items():
         cells = [(row.where, row.cells[column]) for row in rows]
@@ -48,7 +57,9 @@ def table_from_manifest(path: Path, task: LabelTask, *, encoding: str | None = N
     _check_files(path, rows, samples)
     if columns.interval:
         _check_intervals(path, rows, samples)
-    return Table(path.parent, task, _without_duplicates(path, rows, samples), (*manifest.notes, *notes), columns.label_order)
+    return Table(
+        path.parent, task, _without_duplicates(path, rows, samples), (*manifest.notes, *notes), columns.label_order
+    )
 
 
 def _sample(manifest: Path, row: Row, columns: Columns, places: Places, labels: dict[str, Label]) -> Sample:
@@ -83,20 +94,29 @@ def _check_files(manifest: Path, rows: Sequence[Row], samples: Sequence[Sample])
     named = [(sample, f"{sample.name} ({row.where})") for sample, row in zip(samples, rows, strict=True)]
     missing = [place for sample, place in named if not os.path.isfile(sample.path)]  # noqa: PTH113 (never raises)
     if missing:
-        raise DataError(f"{manifest.name} names files that do not exist ({len(missing)}): {first_three(missing)}",
-                        fix=f"copy them under {manifest.parent}, or remove these rows")
+        raise DataError(
+            f"{manifest.name} names files that do not exist ({len(missing)}): {first_three(missing)}",
+            fix=f"copy them under {manifest.parent}, or remove these rows",
+        )
     foreign = [place for sample, place in named if not is_media(sample.path)]
     if foreign:
-        raise DataError(f"{manifest.name} names files that are neither clips nor photos ({len(foreign)}): {first_three(foreign)}",
-                        allowed=", ".join(sorted(MEDIA_SUFFIXES)))
+        raise DataError(
+            f"{manifest.name} names files that are neither clips nor photos ({len(foreign)}): {first_three(foreign)}",
+            allowed=", ".join(sorted(MEDIA_SUFFIXES)),
+        )
 
 
 def _check_intervals(manifest: Path, rows: Sequence[Row], samples: Sequence[Sample]) -> None:
-    photos = [f"{sample.name} ({row.where})" for sample, row in zip(samples, rows, strict=True)
-              if sample.interval and kind_of(sample.path) == "image"]
+    photos = [
+        f"{sample.name} ({row.where})"
+        for sample, row in zip(samples, rows, strict=True)
+        if sample.interval and kind_of(sample.path) == "image"
+    ]
     if photos:
-        raise DataError(f"{manifest.name} gives photos an interval of time ({len(photos)}): {first_three(photos)}",
-                        fix="leave start and end of photos empty, or rename these columns if they are something else")
+        raise DataError(
+            f"{manifest.name} gives photos an interval of time ({len(photos)}): {first_three(photos)}",
+            fix="leave start and end of photos empty, or rename these columns if they are something else",
+        )
     whole = sum(sample.interval is None for sample in samples)
     if 0 < whole < len(samples):
         log.warning("%s: rows without start and end are whole files: %d of %d", manifest.name, whole, len(samples))
@@ -107,8 +127,11 @@ def _without_duplicates(manifest: Path, rows: Sequence[Row], samples: Sequence[S
     for row, sample in zip(rows, samples, strict=True):
         earlier_row, earlier = first.setdefault((sample.name, sample.interval), (row, sample))
         if (earlier.labels, earlier.split) != (sample.labels, sample.split):
-            raise DataError(f"{manifest.name} names {sample.title} twice with different labels or splits: "
-                            f"{earlier_row.where} and {row.where}", fix="keep one of the rows: a sample has one label")
+            raise DataError(
+                f"{manifest.name} names {sample.title} twice with different labels or splits: "
+                f"{earlier_row.where} and {row.where}",
+                fix="keep one of the rows: a sample has one label",
+            )
     if len(first) < len(samples):
         log.warning("%s: repeated rows left out: %d", manifest.name, len(samples) - len(first))
     return tuple(sample for _, sample in first.values())

@@ -47,7 +47,9 @@ def rows_from_parquet(path: Path) -> tuple[Rows, list[tuple[PhotoInRow, ...]]]:
     """
     with opened_parquet(path) as file:
         if file.metadata.num_rows > MAX_ROWS:
-            raise DataError(f"{path.name} has {file.metadata.num_rows} rows", allowed=f"up to {MAX_ROWS}", fix="split it")
+            raise DataError(
+                f"{path.name} has {file.metadata.num_rows} rows", allowed=f"up to {MAX_ROWS}", fix="split it"
+            )
         with_photos = photo_columns(file.schema_arrow)
         names = file.schema_arrow.names
         left_out = {*with_photos, *((CONVERSATIONS,) if METADATA in names else ())}  # the latter says it in fewer words
@@ -101,14 +103,18 @@ def opened_parquet(path: Path) -> Iterator[Any]:
         raise DataError(f"{path.name} is no readable Parquet file: {error}") from error
 
 
-def _photos_of(file: Any, path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]) -> list[tuple[PhotoInRow, ...]]:
+def _photos_of(
+    file: Any, path: Path, columns: tuple[str, ...], rows: list[dict[str, str]]
+) -> list[tuple[PhotoInRow, ...]]:
     found: list[list[PhotoInRow]] = [[] for _ in range(file.metadata.num_rows)]
     for column in columns:
         start = 0
         names = NAMES.get(column, "")
         for batch in file.iter_batches(batch_size=PHOTO_ROWS_AT_A_TIME, columns=[column]):
             for row, places in enumerate(_places(batch.column(0)), start=start):
-                found[row] += [PhotoInRow(path, row, column, place, _name_of(rows[row], names, place)) for place in places]
+                found[row] += [
+                    PhotoInRow(path, row, column, place, _name_of(rows[row], names, place)) for place in places
+                ]
             start += batch.num_rows
     return [tuple(photos) for photos in found]
 

@@ -31,12 +31,17 @@ def paths_from_cells(one: str, several: str, where: str) -> tuple[str, ...]:
     first = (one,) if trimmed(one) and one not in listed else ()
     paths = tuple(dict.fromkeys(path for path in (*first, *listed) if trimmed(path)))
     if len(paths) > MAX_PHOTOS:
-        raise DataError(f"{where} names {len(paths)} photos", allowed=f"up to {MAX_PHOTOS}",
-                        fix="keep those that show the defect best")
+        raise DataError(
+            f"{where} names {len(paths)} photos",
+            allowed=f"up to {MAX_PHOTOS}",
+            fix="keep those that show the defect best",
+        )
     return paths
 
 
-def find_photos(named: Iterable[str], places: Places, where: str, what: str = "photos") -> tuple[list[PhotoFile], list[str]]:
+def find_photos(
+    named: Iterable[str], places: Places, where: str, what: str = "photos"
+) -> tuple[list[PhotoFile], list[str]]:
     """Look photos up by the names that a record gives; return those that are there, and the names of the others.
 
     Args:
@@ -50,8 +55,10 @@ def find_photos(named: Iterable[str], places: Places, where: str, what: str = "p
     for written in named:
         name = places.name_of(written)
         if name is None:
-            raise DataError(f"{where}: the path {written[:80]!r} leaves the folder of the {what}",
-                            allowed=f"files under {places.root}")
+            raise DataError(
+                f"{where}: the path {written[:80]!r} leaves the folder of the {what}",
+                allowed=f"files under {places.root}",
+            )
         if os.path.isfile(places.root / name):  # noqa: PTH113 (never raises)
             found.append(PhotoFile(places.root / name, name))
         else:
@@ -69,14 +76,18 @@ def _paths_from_list(text: str, where: str) -> tuple[str, ...]:
             value = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
-        items: Iterable[object] = (value,) if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+        items: Iterable[object] = (
+            (value,) if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+        )
         paths = tuple(items)
         if paths and all(isinstance(path, str) for path in paths):
             return tuple(str(path) for path in paths)
         if isinstance(value, list | tuple) and not paths:
             return ()
         break
-    raise DataError(f"{where} has {text[:40]!r} as list of photos", allowed='["a.jpg", "b.jpg"], or paths with ; between them')
+    raise DataError(
+        f"{where} has {text[:40]!r} as list of photos", allowed='["a.jpg", "b.jpg"], or paths with ; between them'
+    )
 
 
 def keys_of_photos(photos: Iterable[PhotoSource]) -> list[Key]:

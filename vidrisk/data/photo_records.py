@@ -14,8 +14,13 @@ def record_from_photo(photo: PhotoSource) -> dict[str, Any]:
     """Return where a photo is: its path, or that of its Parquet file with its row and column; a photo in a file loses its name."""
     if isinstance(photo, PhotoFile):
         return {"path": stored_from_path(str(photo.path))}
-    return {"path": stored_from_path(str(photo.file)), "row": photo.row, "column": photo.column, "place": photo.place,
-            "name": photo.name}
+    return {
+        "path": stored_from_path(str(photo.file)),
+        "row": photo.row,
+        "column": photo.column,
+        "place": photo.place,
+        "name": photo.name,
+    }
 
 
 def photo_from_record(record: Mapping[str, Any]) -> PhotoSource:
@@ -28,5 +33,10 @@ def photo_from_record(record: Mapping[str, Any]) -> PhotoSource:
     if "row" not in record:
         return PhotoFile(path, path.name)
     place = record["place"]
-    return PhotoInRow(path, int(record["row"]), str(record["column"]), None if place is None else int(place),
-                      str(record.get("name", "")))
+    return PhotoInRow(
+        path,
+        int(record["row"]),
+        str(record["column"]),
+        None if place is None else int(place),
+        str(record.get("name", "")),
+    )

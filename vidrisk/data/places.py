@@ -13,8 +13,9 @@ from vidrisk.files.paths import path_from_written
 class Places:
     """Finds files under a root folder by the paths that a manifest writes, however the disk spells their names.
 
-    A Mac may have written ``é`` into a file's name as one character or as two (NFC, NFD), and other systems keep the bytes
-    that they are given. A name that is there as it is written is taken; else the only one that is equal to it in NFC.
+    A Mac may have written ``é`` into a file's name as one character or as two (NFC, NFD), and other systems keep the
+    bytes that they are given. A name that is there as it is written is taken; else the only one that is equal to it in
+    NFC.
     """
 
     def __init__(self, root: Path) -> None:

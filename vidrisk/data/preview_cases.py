@@ -35,8 +35,10 @@ def rows_of_cases(cases: Cases, count: int) -> tuple[list[str], list[list[str]]]
         raise SettingsError(f"{count} rows to show", allowed=f"1 to {MAX_ROWS}")
     fields = cases.scheme.fields
     columns = ["id", "split", "photos", *(field.label for field in fields)]
-    rows = [[case.id, case.split or "", str(len(case.photos)), *(_shortened(case.fields[field.name]) for field in fields)]
-            for case in cases.cases[:count]]
+    rows = [
+        [case.id, case.split or "", str(len(case.photos)), *(_shortened(case.fields[field.name]) for field in fields)]
+        for case in cases.cases[:count]
+    ]
     return columns, rows
 
 
@@ -61,7 +63,9 @@ def cases_sheet(cases: Cases, path_png: str | Path, *, per_level: int = 8) -> tu
     rows = []
     with DecodePool(default_workers()) as pool:
         for level, count in counts.items():
-            shown = [_first_photo(case) for case in spread([case for case in cases.cases if case.level == level], per_level)]
+            shown = [
+                _first_photo(case) for case in spread([case for case in cases.cases if case.level == level], per_level)
+            ]
             read = read_case_photos(shown, pool, PhotoSettings(THUMBNAIL_PX, THUMBNAIL_PX))
             photos = [photo for _, found in read for photo in found]
             unreadable += [photo.title for photo in photos if photo.jpeg is None]
@@ -70,7 +74,9 @@ def cases_sheet(cases: Cases, path_png: str | Path, *, per_level: int = 8) -> tu
     stacked(rows).save(buffer, "PNG")
     write_new_file(path_png, buffer.getvalue())
     if unreadable:
-        log.warning("%s: photos that cannot be read: %d (%s)", cases.root.name, len(unreadable), first_three(unreadable))
+        log.warning(
+            "%s: photos that cannot be read: %d (%s)", cases.root.name, len(unreadable), first_three(unreadable)
+        )
     return tuple(unreadable)
 
 
@@ -89,4 +95,4 @@ def _cell(photo: CasePhoto) -> Image.Image:
 
 def _shortened(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS - 1]}…"
+    return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"

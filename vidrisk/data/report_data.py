@@ -49,9 +49,18 @@ class ReportData:
         return items_of_split(self.items, name)
 
 
-def load_report_data(source: str | Path, *, scheme: Scheme | str | Path | None = None, photos: str | Path | None = None,
-                     seed: int = 0, group_by: str | None = None, strict: bool = False, encoding: str | None = None,
-                     sheet: str | None = None, split: bool = True) -> ReportData:
+def load_report_data(
+    source: str | Path,
+    *,
+    scheme: Scheme | str | Path | None = None,
+    photos: str | Path | None = None,
+    seed: int = 0,
+    group_by: str | None = None,
+    strict: bool = False,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    split: bool = True,
+) -> ReportData:
     """Read cases (``load_cases``) or instruction data (``load_instructions``), and split what has no split.
 
     Args:
@@ -69,8 +78,11 @@ def load_report_data(source: str | Path, *, scheme: Scheme | str | Path | None =
         return data_from_cases(split_cases(cases, seed=seed, group_by=group_by, strict=strict) if split else cases)
     for what, given in (("a scheme", scheme), ("group-by", group_by), ("an encoding", encoding), ("a sheet", sheet)):
         if given is not None:
-            raise SettingsError(f"{what} for the conversations of {source.name}", allowed="for tables of cases",
-                                fix=f"leave {what.removeprefix('a ')} out")
+            raise SettingsError(
+                f"{what} for the conversations of {source.name}",
+                allowed="for tables of cases",
+                fix=f"leave {what.removeprefix('a ')} out",
+            )
     found = load_instructions(source, images=photos, strict=strict)
     return ReportData(None, _split(found.items, found.root, seed) if split else found.items, {}, found.notes)
 
@@ -103,11 +115,15 @@ def _split(items: Sequence[Instruction], root: Path, seed: int) -> tuple[Instruc
     """Give conversations a split; those about one image stay together."""
     if all(item.split for item in items):
         if not any(item.split == "train" for item in items):
-            raise DataError(f"all conversations are in the {items[0].split} split", fix="name the file of the training data")
+            raise DataError(
+                f"all conversations are in the {items[0].split} split", fix="name the file of the training data"
+            )
         return tuple(items)
     names = [f"{place}" for place in range(len(items))]
-    samples = tuple(Sample(Path(name), name, {"level": ""}, split=item.split, group=item.group or name)
-                    for name, item in zip(names, items, strict=True))
+    samples = tuple(
+        Sample(Path(name), name, {"level": ""}, split=item.split, group=item.group or name)
+        for name, item in zip(names, items, strict=True)
+    )
     done = split_table(Table(root, "risk", samples), seed=seed, group_by="group")
     split = {sample.name: sample.split for sample in done.samples}
     return tuple(replace(item, split=split[name]) for name, item in zip(names, items, strict=True))

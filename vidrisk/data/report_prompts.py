@@ -1,7 +1,7 @@
 """The prompt of a report: one builder for data that are converted, for training and for inference.
 
-The system text depends on the scheme and the style alone, so that what is computed of it serves a whole folder. Words of strangers
-that would read as a marker of a photo or as a token of a chat template are taken apart.
+The system text depends on the scheme and the style alone, so that what is computed of it serves a whole folder. Words
+of strangers that would read as a marker of a photo or as a token of a chat template are taken apart.
 """
 
 from __future__ import annotations
@@ -37,18 +37,33 @@ _ZH = _Words(
     system="你是专业的建筑缺陷检查专家。请根据照片判断缺陷、风险和风险等级，并给出建议；没有照片时根据文字描述判断。\n{fields}",
     photos="以下 {count} 张照片属于同一处缺陷，请填写报告。",
     text="没有照片。缺陷的文字描述：{text}\n请填写报告。",
-    forms={"json": "只输出一个 JSON 对象，不换行，依次包含：", "brackets": "每项一行，按此格式作答：",
-           "bold": "每项一行，按此格式作答："},
-    one_of="{values}之一", most="不超过 {chars} 字", may_be_empty="，可为空", between="、", of_key="{name}（{label}）：{rule}")
+    forms={
+        "json": "只输出一个 JSON 对象，不换行，依次包含：",
+        "brackets": "每项一行，按此格式作答：",
+        "bold": "每项一行，按此格式作答：",
+    },
+    one_of="{values}之一",
+    most="不超过 {chars} 字",
+    may_be_empty="，可为空",
+    between="、",
+    of_key="{name}（{label}）：{rule}",
+)
 _EN = _Words(
     system="You are an expert in building defects. Judge from the photos what the defect is, what risk it brings and how bad it "
-           "is, and give advice; where there is no photo, judge from the description.\n{fields}",
+    "is, and give advice; where there is no photo, judge from the description.\n{fields}",
     photos="Photos of one defect: {count}. Fill in the report.",
     text="There is no photo. Description of the defect: {text}\nFill in the report.",
-    forms={"json": "Answer with one JSON object on one line, with these keys in this order:",
-           "brackets": "Answer with one line per item, in this form:", "bold": "Answer with one line per item, in this form:"},
-    one_of="one of {values}", most="up to {chars} characters", may_be_empty=", may be empty", between=", ",
-    of_key="{name} ({label}): {rule}")
+    forms={
+        "json": "Answer with one JSON object on one line, with these keys in this order:",
+        "brackets": "Answer with one line per item, in this form:",
+        "bold": "Answer with one line per item, in this form:",
+    },
+    one_of="one of {values}",
+    most="up to {chars} characters",
+    may_be_empty=", may be empty",
+    between=", ",
+    of_key="{name} ({label}): {rule}",
+)
 _WORDS = {"zh": _ZH, "en": _EN}
 
 
@@ -87,8 +102,10 @@ def prompt_from_case(scheme: Scheme, case: Case, *, photos: int | None = None, s
         return ReportPrompt(system_text(scheme, style), template.replace("{count}", str(count)), count)
     text = text_of_case(scheme, case)
     if not text:
-        raise DataError(f"{case.where or case.id}: neither a photo nor a text that tells of the defect",
-                        allowed=f"a photo, or {scheme.text_field or 'a text_field in the scheme'}")
+        raise DataError(
+            f"{case.where or case.id}: neither a photo nor a text that tells of the defect",
+            allowed=f"a photo, or {scheme.text_field or 'a text_field in the scheme'}",
+        )
     template = scheme.prompts.text or _WORDS[scheme.language].text
     return ReportPrompt(system_text(scheme, style), template.replace("{text}", without_markers(text)), 0)
 
@@ -120,8 +137,11 @@ def without_markers(text: str) -> str:
 def _line(scheme: Scheme, field: ReportField, style: Style) -> str:
     words = _WORDS[scheme.language]
     values = [value for value in scheme.allowed_values(field) if value]
-    rule = (words.one_of.replace("{values}", words.between.join(values)) if values
-            else words.most.replace("{chars}", str(field.max_chars)))
+    rule = (
+        words.one_of.replace("{values}", words.between.join(values))
+        if values
+        else words.most.replace("{chars}", str(field.max_chars))
+    )
     rule += "" if field.required else words.may_be_empty
     if style == "json":
         return words.of_key.replace("{name}", field.name).replace("{label}", field.label).replace("{rule}", rule)

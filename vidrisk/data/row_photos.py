@@ -82,7 +82,9 @@ class _Column:
 
     def __init__(self, file: Any, group: int, name: str) -> None:
         self.group, self.first = group, 0
-        self._batches: Iterator[Any] = file.iter_batches(batch_size=PHOTO_ROWS_AT_A_TIME, row_groups=[group], columns=[name])
+        self._batches: Iterator[Any] = file.iter_batches(
+            batch_size=PHOTO_ROWS_AT_A_TIME, row_groups=[group], columns=[name]
+        )
         self._held: Any = None
 
     def value(self, row: int) -> Any:
@@ -105,14 +107,19 @@ def bytes_from_value(value: Any, name: str) -> bytes:
     if not isinstance(value, bytes) or not value:
         raise UnreadableError(f"{name} holds no photo")
     if len(value) > MAX_PHOTO_BYTES:
-        raise UnreadableError(f"{name} has {len(value)} bytes, the limit of photos is {MAX_PHOTO_BYTES}", state="too_large",
-                              fix="scale it down first")
+        raise UnreadableError(
+            f"{name} has {len(value)} bytes, the limit of photos is {MAX_PHOTO_BYTES}",
+            state="too_large",
+            fix="scale it down first",
+        )
     return value
 
 
 def _from_base64(text: str, name: str) -> bytes:
     if len(text) > MAX_PHOTO_BYTES * 3 // 2:
-        raise UnreadableError(f"{name} has {len(text)} characters of base64", state="too_large", fix="scale it down first")
+        raise UnreadableError(
+            f"{name} has {len(text)} characters of base64", state="too_large", fix="scale it down first"
+        )
     if text.startswith(_URI):
         text = text.partition(",")[2]
     try:

@@ -102,10 +102,14 @@ class Prompts(_Frozen):
         for name, places in (("system", {"levels", "fields"}), ("photos", {"count"}), ("text", {"text"})):
             unknown = set(re.findall(r"\{(\w+)\}", getattr(self, name))) - places
             if unknown:
-                raise SpecError(f"prompts.{name} holds {{{sorted(unknown)[0]}}}",
-                                allowed=", ".join(f"{{{place}}}" for place in sorted(places)))
+                raise SpecError(
+                    f"prompts.{name} holds {{{sorted(unknown)[0]}}}",
+                    allowed=", ".join(f"{{{place}}}" for place in sorted(places)),
+                )
         if self.text and "{text}" not in self.text:
-            raise SpecError("prompts.text lacks {text}, so the model would not be told of the defect", fix="put {text} into it")
+            raise SpecError(
+                "prompts.text lacks {text}, so the model would not be told of the defect", fix="put {text} into it"
+            )
         return self
 
 
@@ -116,7 +120,8 @@ class Scheme(_Frozen):
         text_field: the field that is given to a model where there is no photo; None where cases always have photos.
 
     Raises:
-        SpecError: a name or an alias twice, no field of the kind level, severities that fall, choices where there are none.
+        SpecError: a name or an alias twice, no field of the kind level, severities that fall, choices where there are
+            none.
     """
 
     name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,59}$")
@@ -133,18 +138,27 @@ class Scheme(_Frozen):
         _refuse_repeats("fields", ((field.name, (field.name, field.label, *field.columns)) for field in self.fields))
         severities = [level.severity for level in self.levels if level.severity is not None]
         if severities != sorted(severities):
-            raise SpecError(f"levels have the severities {', '.join(f'{value:g}' for value in severities)}",
-                            allowed="the least severe first", fix="order the levels")
+            raise SpecError(
+                f"levels have the severities {', '.join(f'{value:g}' for value in severities)}",
+                allowed="the least severe first",
+                fix="order the levels",
+            )
         if not any(field.kind == "level" for field in self.fields):
-            raise SpecError("no field is of the kind level", fix="add one, such as {name: level, label: level, kind: level}")
+            raise SpecError(
+                "no field is of the kind level", fix="add one, such as {name: level, label: level, kind: level}"
+            )
         for field in self.fields:
             if (field.kind == "choice") != bool(field.choices):
-                raise SpecError(f"field {field.name} of the kind {field.kind} has {len(field.choices)} choices",
-                                allowed="choices for the kind choice alone")
+                raise SpecError(
+                    f"field {field.name} of the kind {field.kind} has {len(field.choices)} choices",
+                    allowed="choices for the kind choice alone",
+                )
             if field.kind == "choice":
                 _refuse_repeats(f"choices of {field.name}", ((choice, (choice,)) for choice in field.choices))
         if self.text_field is not None and self.field_named(self.text_field) is None:
-            raise SpecError(f"text_field is {self.text_field!r}", allowed=", ".join(field.name for field in self.fields))
+            raise SpecError(
+                f"text_field is {self.text_field!r}", allowed=", ".join(field.name for field in self.fields)
+            )
         return self
 
     def __repr__(self) -> str:
@@ -213,7 +227,9 @@ class Scheme(_Frozen):
             text = values.get(field.name, "")
             value = self.value_from_text(field, text)
             if value is None:
-                raise DataError(f"{where}: {problem_of(field, text)}", allowed=self.allowed_text(field), fix=_fix_of(field, text))
+                raise DataError(
+                    f"{where}: {problem_of(field, text)}", allowed=self.allowed_text(field), fix=_fix_of(field, text)
+                )
             found[field.name] = value
         return found
 
@@ -227,13 +243,17 @@ class Scheme(_Frozen):
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of an answer, for constrained generation.
 
-        Properties are in the order of ``answer_fields``, all are required and no other is allowed; every string is bounded.
+        Properties are in the order of ``answer_fields``, all are required and no other is allowed; every string is
+        bounded.
         """
         properties: dict[str, Any] = {}
         for field in self.answer_fields:
             values = self.allowed_values(field)
-            properties[field.name] = {"enum": list(values)} if values else {
-                "type": "string", **({"minLength": 1} if field.required else {}), "maxLength": field.max_chars}
+            properties[field.name] = (
+                {"enum": list(values)}
+                if values
+                else {"type": "string", **({"minLength": 1} if field.required else {}), "maxLength": field.max_chars}
+            )
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
     def to_json(self) -> str:
@@ -274,7 +294,9 @@ def _refuse_repeats(what: str, items: Iterable[tuple[str, Iterable[str]]]) -> No
             if not folded(text):
                 raise SpecError(f"{what}: {owner!r} has an empty name")
             if owners.setdefault(folded(text), owner) != owner:
-                raise SpecError(f"{what}: {text[:40]!r} means both {owners[folded(text)]!r} and {owner!r}",
-                                allowed="every name once")
+                raise SpecError(
+                    f"{what}: {text[:40]!r} means both {owners[folded(text)]!r} and {owner!r}",
+                    allowed="every name once",
+                )
         if label_from_text(owner) != owner:
             raise SpecError(f"{what}: {owner!r} has white space around it, or is not composed (NFC)")

@@ -60,9 +60,12 @@ def scheme_from_text(text: str, source: str) -> Scheme:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-        raise DataError(f"{source}: {place or 'scheme'}: {first['msg']}",
-                        fix="write a text that looks like a number or like yes or no between quotes"
-                        if first["type"] == "string_type" else None) from error
+        raise DataError(
+            f"{source}: {place or 'scheme'}: {first['msg']}",
+            fix="write a text that looks like a number or like yes or no between quotes"
+            if first["type"] == "string_type"
+            else None,
+        ) from error
     except SpecError as error:
         raise DataError(f"{source}: {error.what}", allowed=error.allowed, fix=error.fix) from error
 

@@ -28,18 +28,37 @@ GAP_PX = 4
 FONT_PX = 16
 MAX_ROWS = 60
 BACKGROUND, INK, GREY = (255, 255, 255), (20, 20, 20), (150, 150, 150)
-FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts",
-                "/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts")
-CJK_FONTS = ("NotoSansCJK*", "NotoSansSC*", "SourceHanSans*", "wqy-*", "DroidSansFallback*", "PingFang*", "msyh*",
-             "simhei*", "Hiragino Sans GB*", "STHeiti*", "uming*", "ukai*")
+FONT_FOLDERS = (
+    "/usr/share/fonts",
+    "/usr/local/share/fonts",
+    "~/.fonts",
+    "~/.local/share/fonts",
+    "/System/Library/Fonts",
+    "/Library/Fonts",
+    "C:/Windows/Fonts",
+)
+CJK_FONTS = (
+    "NotoSansCJK*",
+    "NotoSansSC*",
+    "SourceHanSans*",
+    "wqy-*",
+    "DroidSansFallback*",
+    "PingFang*",
+    "msyh*",
+    "simhei*",
+    "Hiragino Sans GB*",
+    "STHeiti*",
+    "uming*",
+    "ukai*",
+)
 
 
 def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> None:
     """Draw a PNG with one row per class of the table's first target, its name and its number of samples.
 
     Each row shows up to ``per_class`` samples, spread evenly over the class by name: a photo as one thumbnail, a clip
-    or a part of it as a strip of four frames, an unreadable file as a grey cell with a cross. At most the first 60 classes are
-    drawn.
+    or a part of it as a strip of four frames, an unreadable file as a grey cell with a cross. At most the first 60
+    classes are drawn.
 
     Raises:
         DataError: an empty table, or a file that exists already or cannot be written.

@@ -20,11 +20,16 @@ def describe_skew(table: Table) -> list[str]:
     for target in table.target_names:
         counts = table.label_counts(target)
         largest = max(counts, key=counts.__getitem__, default="")
-        named = [label for label in sorted(counts, key=counts.__getitem__)
-                 if counts[label] < FEW_SAMPLES or counts[largest] > SKEWED * counts[label]]
+        named = [
+            label
+            for label in sorted(counts, key=counts.__getitem__)
+            if counts[label] < FEW_SAMPLES or counts[largest] > SKEWED * counts[label]
+        ]
         if named:
             shown = first_three([f"{label!r} has {counts[label]}" for label in named])
             beside = f"; {largest!r} has {counts[largest]}" if largest not in named else ""
-            lines.append(f"too few samples of {len(named)} of {len(counts)} {target} classes: {shown}{beside}: add samples, and "
-                         "do not trust figures about these")
+            lines.append(
+                f"too few samples of {len(named)} of {len(counts)} {target} classes: {shown}{beside}: add samples, and "
+                "do not trust figures about these"
+            )
     return lines

@@ -40,13 +40,14 @@ def _checked(ratios: Ratios) -> Ratios:
     return ratios
 
 
-def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None,
-                force: bool = False) -> Table:
+def split_table(
+    table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None, force: bool = False
+) -> Table:
     """Give every sample a split; the result does not depend on the order of the samples.
 
-    Samples of one group stay together, and so do the parts of one file. The groups come from ``group_by``, else from the
-    table's own groups, else every sample stands alone. Every class has a group in train; as far as that leaves any, no split
-    with a ratio above 0 stays empty.
+    Samples of one group stay together, and so do the parts of one file. The groups come from ``group_by``, else from
+    the table's own groups, else every sample stands alone. Every class has a group in train; as far as that leaves any,
+    no split with a ratio above 0 stays empty.
 
     The groups are dealt out greedily, the largest first, those with equal labels after one another. Each brings credit
     to every split in proportion to the ratios, for the whole table, for each label and for each combination of labels;
@@ -61,17 +62,21 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
 
     Raises:
         DataError: fewer than three samples or groups, samples without a group, some samples without a split.
-        SettingsError: bad ratios, or a ``group_by`` that is neither a column nor such an expression, or that comes too late.
+        SettingsError: bad ratios, or a ``group_by`` that is neither a column nor such an expression, or that comes too
+            late.
     """
     ratios = _checked(ratios)
     without = sum(sample.split is None for sample in table.samples)
     if not force and without < len(table):
         if without:
-            raise DataError(f"samples without a split: {without} of {len(table)}",
-                            fix="fill the rest, or force a new split")
+            raise DataError(
+                f"samples without a split: {without} of {len(table)}", fix="fill the rest, or force a new split"
+            )
         if group_by is not None:
-            raise SettingsError(f"group-by {group_by!r} of data that is split already",
-                                fix="take the split out of the data, or force a new split")
+            raise SettingsError(
+                f"group-by {group_by!r} of data that is split already",
+                fix="take the split out of the data, or force a new split",
+            )
         log.info("%s keeps the split it has", table.root.name)
         return table
     keys = _keys(table, group_by)
@@ -79,21 +84,28 @@ def split_table(table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, grou
     units = _units(table, joined)
     if len(units) < MIN_UNITS:
         things = "samples" if len(units) == len(table) else "groups" if any(keys) else "files"
-        fix = {"samples": "add data", "files": "add files, or give the rows a split: parts of one file stay in one split",
-               "groups": "add data, or group by something finer"}[things]
-        raise DataError(f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more", fix=fix)
+        fix = {
+            "samples": "add data",
+            "files": "add files, or give the rows a split: parts of one file stay in one split",
+            "groups": "add data, or group by something finer",
+        }[things]
+        raise DataError(
+            f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more", fix=fix
+        )
     split_of = _dealt(units, ratios, seed)
     if without < len(table):
         table = replace(table, notes=(*table.notes, f"the split that the data had is replaced by another, seed {seed}"))
-    return table.with_samples(replace(sample, split=split_of[unit], group=key)
-                              for sample, key, unit in zip(table.samples, keys, joined, strict=True))
+    return table.with_samples(
+        replace(sample, split=split_of[unit], group=key)
+        for sample, key, unit in zip(table.samples, keys, joined, strict=True)
+    )
 
 
 def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
     """Move a share of the train split to val, dealt out as ``split_table`` does it.
 
-    Samples of one group stay together, as do the parts of one file, and every class keeps a group in train: where there is
-    no other, val stays empty.
+    Samples of one group stay together, as do the parts of one file, and every class keeps a group in train: where there
+    is no other, val stays empty.
 
     Args:
         share: of the train split, 0 to 1.
@@ -113,7 +125,8 @@ def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
 def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:
     """Number the fold of each sample, 0 to ``folds`` - 1, dealt out as ``split_table`` does it with equal parts.
 
-    Samples of one group stay together, as do the parts of one file; every label is spread over as many folds as it has groups.
+    Samples of one group stay together, as do the parts of one file; every label is spread over as many folds as it has
+    groups.
 
     Raises:
         DataError: fewer groups or files than folds.
@@ -124,8 +137,10 @@ def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:
     keys = unit_keys(table)
     units = _units(table, keys)
     if len(units) < folds:
-        raise DataError(f"{table.root.name} has {len(units)} groups or files to deal into {folds} folds",
-                        fix="use fewer folds, or add data")
+        raise DataError(
+            f"{table.root.name} has {len(units)} groups or files to deal into {folds} folds",
+            fix="use fewer folds, or add data",
+        )
     drawn = _in_order(units, seed)
     fold_of = dict(zip((unit.key for unit in drawn), _deal(drawn, dict.fromkeys(range(folds), 1 / folds)), strict=True))
     return [fold_of[key] for key in keys]
@@ -157,8 +172,10 @@ def _joined_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
 
     Parts of one file show the same scene, so they are never in two splits, whatever they are grouped by.
     """
-    things = [[("group", key), ("sample", sample.name)] if key else [("sample", sample.name)]
-              for sample, key in zip(table.samples, keys, strict=True)]
+    things = [
+        [("group", key), ("sample", sample.name)] if key else [("sample", sample.name)]
+        for sample, key in zip(table.samples, keys, strict=True)
+    ]
     return [name for _, name in smallest_connected(things)]  # the first group of all, else the file
 
 
@@ -190,8 +207,10 @@ def _units(table: Table, keys: Sequence[str]) -> list[_Unit]:
     members: dict[str, list[Sample]] = defaultdict(list)
     for sample, key in zip(table.samples, keys, strict=True):
         members[key].append(sample)
-    return [_Unit(key, len(samples), dict(Counter(f for sample in samples for f in _features(sample))))
-            for key, samples in sorted(members.items())]
+    return [
+        _Unit(key, len(samples), dict(Counter(f for sample in samples for f in _features(sample))))
+        for key, samples in sorted(members.items())
+    ]
 
 
 def _keys(table: Table, group_by: str | None) -> list[str | None]:
@@ -209,8 +228,10 @@ def _keys(table: Table, group_by: str | None) -> list[str | None]:
         keys = [_cell(sample, group_by) for sample in table.samples]
     lacking = [sample.name for sample, key in zip(table.samples, keys, strict=True) if not key]
     if lacking:
-        raise DataError(f"{group_by!r} gives {len(lacking)} of {len(keys)} samples no group: {first_three(lacking)}",
-                        fix="use a column that is filled everywhere, or an expression that is found in every name")
+        raise DataError(
+            f"{group_by!r} gives {len(lacking)} of {len(keys)} samples no group: {first_three(lacking)}",
+            fix="use a column that is filled everywhere, or an expression that is found in every name",
+        )
     return keys
 
 
@@ -222,7 +243,9 @@ def group_table(table: Table, group_by: str | None) -> Table:
     """
     if group_by is None:
         return table
-    return table.with_samples(replace(sample, group=key) for sample, key in zip(table.samples, _keys(table, group_by), strict=True))
+    return table.with_samples(
+        replace(sample, group=key) for sample, key in zip(table.samples, _keys(table, group_by), strict=True)
+    )
 
 
 def group_pattern(expression: str) -> re.Pattern[str]:
@@ -236,16 +259,26 @@ def group_pattern(expression: str) -> re.Pattern[str]:
     except re.error as error:
         raise SettingsError(f"group-by {expression!r} is no regular expression: {error}") from error
     if pattern.groups != 1:
-        raise SettingsError(f"group-by {expression!r} has {pattern.groups} groups", allowed="one, as in seq([0-9]+)",
-                            fix="write the other parentheses as (?:…)")
+        raise SettingsError(
+            f"group-by {expression!r} has {pattern.groups} groups",
+            allowed="one, as in seq([0-9]+)",
+            fix="write the other parentheses as (?:…)",
+        )
     return pattern
 
 
 def _cell(sample: Sample, column: str) -> str | None:
-    cells = {"group": sample.group or "", **sample.extra, **{target: sample.label_text(target) for target in sample.labels}}
+    cells = {
+        "group": sample.group or "",
+        **sample.extra,
+        **{target: sample.label_text(target) for target in sample.labels},
+    }
     if column not in cells:
-        raise SettingsError(f"group-by {column!r} is no column", allowed=", ".join(cells),
-                            fix="or give a regular expression with one group, as in seq([0-9]+)")
+        raise SettingsError(
+            f"group-by {column!r} is no column",
+            allowed=", ".join(cells),
+            fix="or give a regular expression with one group, as in seq([0-9]+)",
+        )
     return cells[column]
 
 

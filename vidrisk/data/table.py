@@ -18,12 +18,28 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 Label = str | tuple[str, ...]  # of a target that is one of several, or of one of which any number may hold
 SplitName = Literal["train", "val", "test"]
 TARGETS = ("action", "defect", "level")
-TARGETS_OF: dict[LabelTask, tuple[str, ...]] = {"action": ("action",), "risk": ("defect", "level"), "action+risk": TARGETS}
+TARGETS_OF: dict[LabelTask, tuple[str, ...]] = {
+    "action": ("action",),
+    "risk": ("defect", "level"),
+    "action+risk": TARGETS,
+}
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 SPLIT_WORDS: dict[str, SplitName] = {
-    "train": "train", "training": "train", "训练": "train", "训练集": "train",
-    "val": "val", "valid": "val", "validate": "val", "validation": "val", "dev": "val", "验证": "val", "验证集": "val",
-    "test": "test", "testing": "test", "测试": "test", "测试集": "test",
+    "train": "train",
+    "training": "train",
+    "训练": "train",
+    "训练集": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "验证": "val",
+    "验证集": "val",
+    "test": "test",
+    "testing": "test",
+    "测试": "test",
+    "测试集": "test",
 }
 
 
@@ -67,9 +83,9 @@ class Sample:
     Attributes:
         path: the file, absolute.
         name: its path relative to the table's root, with ``/`` between folders.
-        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. A target that is not
-            there is not labelled. A tuple holds all labels of a multi-label target, sorted, each once; an empty one says that none
-            holds. Composed (NFC) and without white space around them, however they are given.
+        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. A target
+            that is not there is not labelled. A tuple holds all labels of a multi-label target, sorted, each once; an
+            empty one says that none holds. Composed (NFC) and without white space around them, however they are given.
         risk, advice, description: texts that came with it, '' when absent.
         split: ``train``, ``val`` or ``test``; None before the split.
         group: samples of one group stay in one split.
@@ -128,12 +144,12 @@ class Table:
 
     Attributes:
         notes: what was assumed when it was read, such as a code page that was recognised.
-        label_order: target → its labels in the order of the model's outputs, where the data say one; it may name labels that no
-            sample has. Labels of other targets are sorted by name.
+        label_order: target → its labels in the order of the model's outputs, where the data say one; it may name labels
+            that no sample has. Labels of other targets are sorted by name.
 
     Raises:
-        DataError: an order that lacks a label of a sample, or has one twice; a target that has one label in a sample, and any
-            number of them in another.
+        DataError: an order that lacks a label of a sample, or has one twice; a target that has one label in a sample,
+            and any number of them in another.
     """
 
     root: Path
@@ -148,13 +164,21 @@ class Table:
         for target, order in orders.items():
             lacking = sorted({label for sample in self.samples for label in sample.labels_of(target)} - set(order))
             if lacking or len(set(order)) < len(order):
-                raise DataError(f"the order of {target} labels of {self.root.name} lacks {first_three(lacking)}" if lacking else
-                                f"the order of {target} labels of {self.root.name} has a label twice", allowed="every label once")
-        mixed = sorted({target for sample in self.samples for target, label in sample.labels.items()
-                        if isinstance(label, str)} & self.multi_targets)
+                raise DataError(
+                    f"the order of {target} labels of {self.root.name} lacks {first_three(lacking)}"
+                    if lacking
+                    else f"the order of {target} labels of {self.root.name} has a label twice",
+                    allowed="every label once",
+                )
+        mixed = sorted(
+            {target for sample in self.samples for target, label in sample.labels.items() if isinstance(label, str)}
+            & self.multi_targets
+        )
         if mixed:
-            raise DataError(f"{mixed[0]} has one label in some samples of {self.root.name}, and any number in others",
-                            fix="read them all as multi-label")
+            raise DataError(
+                f"{mixed[0]} has one label in some samples of {self.root.name}, and any number in others",
+                fix="read them all as multi-label",
+            )
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -173,7 +197,9 @@ class Table:
     @cached_property
     def multi_targets(self) -> frozenset[str]:
         """Targets of which any number of labels may hold."""
-        return frozenset(target for sample in self.samples for target, label in sample.labels.items() if not isinstance(label, str))
+        return frozenset(
+            target for sample in self.samples for target, label in sample.labels.items() if not isinstance(label, str)
+        )
 
     def is_labelled_for_all(self) -> bool:
         """Tell whether every sample is labelled for every target."""
@@ -213,11 +239,14 @@ class Table:
 
 def as_multi_label(table: Table, targets: Collection[str]) -> Table:
     """Return a table in which any number of labels may hold for some targets: one each, where there was one. Levels stay."""
+
     def several(label: Label, target: str) -> Label:
         return (label,) if isinstance(label, str) and target in targets and target != "level" else label
 
-    return table.with_samples(replace(sample, labels={target: several(label, target) for target, label in sample.labels.items()})
-                              for sample in table.samples)
+    return table.with_samples(
+        replace(sample, labels={target: several(label, target) for target, label in sample.labels.items()})
+        for sample in table.samples
+    )
 
 
 def _canonical(label: Label) -> Label:
@@ -228,5 +257,5 @@ def _canonical(label: Label) -> Label:
 
 def first_three(items: Sequence[str], most_chars: int = 80) -> str:
     """The first three of some names, for an error of one line."""
-    shown = ", ".join(item if len(item) <= most_chars else item[:most_chars - 3] + "..." for item in items[:3])
+    shown = ", ".join(item if len(item) <= most_chars else item[: most_chars - 3] + "..." for item in items[:3])
     return shown if len(items) <= 3 else f"{shown} and {len(items) - 3} more"

@@ -32,8 +32,8 @@ def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -
             It may name levels that the table does not have.
 
     Returns:
-        One target per label column. Classes are in the order that the table says, else sorted by name; levels by severity, evenly
-        spread over 0–100.
+        One target per label column. Classes are in the order that the table says, else sorted by name; levels by
+        severity, evenly spread over 0–100.
 
     Raises:
         DataError: levels whose order is unknown or that ``level_order`` lacks, or more than 20 of them.
@@ -41,19 +41,30 @@ def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -
         SpecError: a target with one label only.
     """
     if level_order is not None and "level" not in table.target_names:
-        raise SettingsError("a level order for a table without levels",
-                            allowed="targets: " + ", ".join(table.target_names))
-    return tuple(_level_target(table, level_order) if name == "level"
-                 else Target(name=name, labels=table.labels_of(name), multi_label=name in table.multi_targets)
-                 for name in table.target_names)
+        raise SettingsError(
+            "a level order for a table without levels", allowed="targets: " + ", ".join(table.target_names)
+        )
+    return tuple(
+        _level_target(table, level_order)
+        if name == "level"
+        else Target(name=name, labels=table.labels_of(name), multi_label=name in table.multi_targets)
+        for name in table.target_names
+    )
 
 
 def _level_target(table: Table, level_order: Sequence[str] | None) -> Target:
     seen = tuple(table.label_counts("level"))
     if len(seen) > MAX_LEVELS:
-        raise DataError(f"the level has {len(seen)} different values", allowed=f"up to {MAX_LEVELS}",
-                        fix="group them into a few levels")
-    labels = ordered_levels(seen) if level_order is None else _checked_order(seen, [label_from_text(name) for name in level_order])
+        raise DataError(
+            f"the level has {len(seen)} different values",
+            allowed=f"up to {MAX_LEVELS}",
+            fix="group them into a few levels",
+        )
+    labels = (
+        ordered_levels(seen)
+        if level_order is None
+        else _checked_order(seen, [label_from_text(name) for name in level_order])
+    )
     steps = max(len(labels) - 1, 1)
     severity = tuple(round(100 * i / steps, 4) for i in range(len(labels)))
     return Target(name="level", labels=labels, ordered=True, severity=severity)
@@ -64,8 +75,10 @@ def _checked_order(seen: Iterable[str], level_order: Sequence[str]) -> tuple[str
         raise SettingsError(f"level order {', '.join(level_order)}", allowed="every level once")
     missing = sorted(set(seen) - set(level_order))
     if missing:
-        raise DataError(f"the level order {', '.join(level_order)} lacks {', '.join(missing)}",
-                        fix="name every level of the table, the least severe first")
+        raise DataError(
+            f"the level order {', '.join(level_order)} lacks {', '.join(missing)}",
+            fix="name every level of the table, the least severe first",
+        )
     return tuple(level_order)
 
 
@@ -78,8 +91,11 @@ def ordered_levels(levels: Sequence[str]) -> tuple[str, ...]:
     ranks = _numbers(levels) or next(filter(None, (_ranks(levels, scale) for scale in SCALES)), None)
     if ranks is None:
         known = "; ".join(" < ".join(names[0] for names in scale) for scale in SCALES)
-        raise DataError(f"the order of the levels {', '.join(levels)} is unknown", allowed=f"numbers, or {known}",
-                        fix="give the order, the least severe first: level_order of a run, order in a labels file")
+        raise DataError(
+            f"the order of the levels {', '.join(levels)} is unknown",
+            allowed=f"numbers, or {known}",
+            fix="give the order, the least severe first: level_order of a run, order in a labels file",
+        )
     same = [level for level in levels if list(ranks.values()).count(ranks[level]) > 1]
     if same:
         raise DataError(f"the levels {', '.join(same)} mean the same", fix="use one name for one level")
@@ -111,10 +127,16 @@ def guidance_from_table(table: Table) -> tuple[Guidance, ...]:
         for key in {pair: 0 for defect in defects for pair in ((defect, level), (None, level), (defect, None))}:
             if key != (None, None):
                 pairs.setdefault(key, []).append(sample)
-    found = (Guidance(defect=defect, level=level, risk=_most_frequent(s.risk for s in samples),
-                      advice=_most_frequent(s.advice for s in samples),
-                      description=_most_frequent(s.description for s in samples))
-             for (defect, level), samples in pairs.items())
+    found = (
+        Guidance(
+            defect=defect,
+            level=level,
+            risk=_most_frequent(s.risk for s in samples),
+            advice=_most_frequent(s.advice for s in samples),
+            description=_most_frequent(s.description for s in samples),
+        )
+        for (defect, level), samples in pairs.items()
+    )
     return tuple(g for g in found if g.risk or g.advice or g.description)
 
 
@@ -129,15 +151,16 @@ NOT_LABELLED = -1
 def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.NDArray[np.int64]]:
     """Number the labels of samples, per target name.
 
-    Labels are compared as they look: models of earlier versions may hold them decomposed (NFD), or with spaces around them.
+    Labels are compared as they look: models of earlier versions may hold them decomposed (NFD), or with spaces around
+    them.
 
     Returns:
-        Label indices ``int64 (N,)``; of a multi-label target ``int64 (N, labels)``, 1 where a label holds and 0 where it does not.
-        A sample that is not labelled for a target has ``NOT_LABELLED``.
+        Label indices ``int64 (N,)``; of a multi-label target ``int64 (N, labels)``, 1 where a label holds and 0 where
+        it does not. A sample that is not labelled for a target has ``NOT_LABELLED``.
 
     Raises:
-        DataError: no sample is labelled for a target, or one with a label that it does not know; several labels for a target that
-            has one, or the other way round.
+        DataError: no sample is labelled for a target, or one with a label that it does not know; several labels for a
+            target that has one, or the other way round.
     """
     truth = {}
     for target in targets:
@@ -147,20 +170,29 @@ def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.N
         if unknown or (table.samples and target.name not in table.target_names):
             sample = (unknown or table.samples)[0]
             label = next((label for label in sample.labels_of(target.name) if label not in index), None)
-            raise DataError(f"{sample.title} has {target.name} {label!r} ({len(unknown or table.samples)} such samples)",
-                            allowed=", ".join(target.labels), fix="correct the labels, or train with them")
+            raise DataError(
+                f"{sample.title} has {target.name} {label!r} ({len(unknown or table.samples)} such samples)",
+                allowed=", ".join(target.labels),
+                fix="correct the labels, or train with them",
+            )
         if table.samples and target.multi_label != (target.name in table.multi_targets):
             one, many = "one label per sample", "any number of labels per sample"
-            raise DataError(f"{table.root.name} has {one if target.multi_label else many} of {target.name}",
-                            allowed=many if target.multi_label else one,
-                            fix="read the data as multi-label" if target.multi_label else "train with data of this kind")
-        truth[target.name] = np.array([_numbers_of(sample, target, index) for sample in table.samples],
-                                      dtype=np.int64).reshape(len(table), *([len(target.labels)] if target.multi_label else []))
+            raise DataError(
+                f"{table.root.name} has {one if target.multi_label else many} of {target.name}",
+                allowed=many if target.multi_label else one,
+                fix="read the data as multi-label" if target.multi_label else "train with data of this kind",
+            )
+        truth[target.name] = np.array(
+            [_numbers_of(sample, target, index) for sample in table.samples], dtype=np.int64
+        ).reshape(len(table), *([len(target.labels)] if target.multi_label else []))
     return truth
 
 
 def _numbers_of(sample: Sample, target: Target, index: Mapping[str, int]) -> int | list[int]:
     known = {index[label] for label in sample.labels_of(target.name)}
     if target.multi_label:
-        return [int(number in known) if target.name in sample.labels else NOT_LABELLED for number in range(len(target.labels))]
+        return [
+            int(number in known) if target.name in sample.labels else NOT_LABELLED
+            for number in range(len(target.labels))
+        ]
     return next(iter(known), NOT_LABELLED)

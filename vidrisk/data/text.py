@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import unicodedata
 
-# Invisible characters that cells bring along beside white space: zero-width space, word joiner, byte order mark, direction marks.
+# Invisible characters that cells bring along beside white space: zero-width space, word joiner, byte order mark,
+# direction marks.
 INVISIBLE = "\u200b\u2060\ufeff\u200e\u200f"
 
 

@@ -50,10 +50,18 @@ class Child:
                 start = START.format(module=module, end=2 + len(arguments))
                 self._process = subprocess.Popen(
                     [sys.executable, "-X", "utf8", "-c", start, str(theirs.fileno()), *arguments, *sys.path],
-                    pass_fds=(theirs.fileno(), *descriptors), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                    stderr=their_errors, start_new_session=True,  # Ctrl-C is for its starter alone
-                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
-                         "PYTHONIOENCODING": "utf-8"})
+                    pass_fds=(theirs.fileno(), *descriptors),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=their_errors,
+                    start_new_session=True,  # Ctrl-C is for its starter alone
+                    env={
+                        **os.environ,
+                        "OPENBLAS_NUM_THREADS": "1",
+                        "OMP_NUM_THREADS": "1",
+                        "PYTHONIOENCODING": "utf-8",
+                    },
+                )
             on_failure.pop_all()
         self.line = Line(ours)
         self._last_words = b""

@@ -1,7 +1,7 @@
 """Parts of photos as PNGs, without loss of a pixel: boxes that people have drawn become photos of their own.
 
-What comes out is made anew of pixels: nothing of the file, such as EXIF with its place, is carried over. Decoders run here, so this
-is for processes that may crash and hang: see ``pool``.
+What comes out is made anew of pixels: nothing of the file, such as EXIF with its place, is carried over. Decoders run
+here, so this is for processes that may crash and hang: see ``pool``.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def cuts_from_photo(path: Path, boxes: Sequence[Box], max_side: int) -> Iterator
     """Decode a photo once and cut boxes out of it, in their order; what lies outside of the photo is cut off.
 
     Yields:
-        What is missing of the photo, '' for nothing; then the parts. There is none of a box without area. One with a side of more
-        than ``max_side`` pixels is scaled down.
+        What is missing of the photo, '' for nothing; then the parts. There is none of a box without area. One with a
+        side of more than ``max_side`` pixels is scaled down.
 
     Raises:
         UnreadableError: no photo, or one that cannot be decoded.
@@ -58,8 +58,11 @@ def cuts_from_photo(path: Path, boxes: Sequence[Box], max_side: int) -> Iterator
         part = photo.image.crop(edges)
         scale = min(1.0, max_side / max(part.size))
         if scale < 1:
-            part = part.resize((max(1, round(part.width * scale)), max(1, round(part.height * scale))), Image.Resampling.LANCZOS,
-                               reducing_gap=3.0)
+            part = part.resize(
+                (max(1, round(part.width * scale)), max(1, round(part.height * scale))),
+                Image.Resampling.LANCZOS,
+                reducing_gap=3.0,
+            )
         part.info.clear()
         buffer = io.BytesIO()
         part.save(buffer, "PNG", compress_level=COMPRESSION)

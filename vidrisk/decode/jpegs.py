@@ -1,7 +1,7 @@
 """Photos as JPEGs of a bounded size: for data sets and for models that take whole photos.
 
-What comes out is made anew of pixels: nothing of the file, such as EXIF with its place, is carried over. Decoders run here, so this
-is for processes that may crash and hang: see ``pool``.
+What comes out is made anew of pixels: nothing of the file, such as EXIF with its place, is carried over. Decoders run
+here, so this is for processes that may crash and hang: see ``pool``.
 """
 
 from __future__ import annotations

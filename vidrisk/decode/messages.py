@@ -81,8 +81,8 @@ class ReadSettings:
         slots: frames that a worker may be ahead.
         cache_salt: stands for the encoder and the specs in the keys of the feature cache; empty without it.
         features: of a frame, D, where there is a cache.
-        thumbnail_bytes, frame_thumbnail_bytes: of a photo's thumbnail, and of one of each of a video's first frames, at most; 0
-            for none.
+        thumbnail_bytes, frame_thumbnail_bytes: of a photo's thumbnail, and of one of each of a video's first frames, at
+            most; 0 for none.
     """
 
     pixel: PixelSpec
@@ -142,8 +142,9 @@ class PhotoSettings:
     def __post_init__(self) -> None:
         for side in (self.max_width, self.max_height):
             if not 1 <= side <= MAX_SIDE_PX:
-                raise SettingsError(f"a photo of {self.max_width} by {self.max_height} pixels",
-                                    allowed=f"sides of 1 to {MAX_SIDE_PX}")
+                raise SettingsError(
+                    f"a photo of {self.max_width} by {self.max_height} pixels", allowed=f"sides of 1 to {MAX_SIDE_PX}"
+                )
         if not 1 <= self.quality <= 100:
             raise SettingsError(f"image quality {self.quality}", allowed="1 to 100")
 

@@ -1,13 +1,15 @@
 """The owner of decode workers: one thread that starts, feeds, hears, watches and ends them.
 
-Linux ends a worker with the thread that started it, so this thread lives as long as the pool, whoever calls it. It alone touches
-sessions and workers. Callers send it commands, and hear from it through the queue of their session.
+Linux ends a worker with the thread that started it, so this thread lives as long as the pool, whoever calls it. It
+alone touches sessions and workers. Callers send it commands, and hear from it through the queue of their session.
 
-A worker that crashes, wants too much memory, or makes no progress with a file in its hands, is killed and replaced. Its file is
-read once more when all others that its session has been given are done, by a fresh worker; what had come of it before does not
-count. If that fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial`` with what could be read.
+A worker that crashes, wants too much memory, or makes no progress with a file in its hands, is killed and replaced. Its
+file is read once more when all others that its session has been given are done, by a fresh worker; what had come of it
+before does not count. If that fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial``
+with what could be read.
 
-Sessions take turns. One that waits while the workers are busy with others, or wait for callers that pause, gets a worker more.
+Sessions take turns. One that waits while the workers are busy with others, or wait for callers that pause, gets a
+worker more.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ class Owner:
 
     def warm_up(self, workers: int) -> None:
         """Start workers before anybody needs them."""
+
         def act() -> None:
             self._warm = max(self._warm, workers)
 
@@ -89,6 +92,7 @@ class Owner:
 
     def stop(self) -> None:
         """End the workers and the thread. Safe to call twice, and from any thread."""
+
         def act() -> None:
             self._is_stopped = True
 
@@ -231,8 +235,10 @@ class Owner:
                 self._failed_starts += 1
             if self._failed_starts >= FAILED_STARTS:
                 self._failed_starts = self._warm = 0
-                self._fail(self._turns.waiting(),
-                           RuntimeFailure(f"decode workers do not start ({ending}): {last_words}", fix="vidrisk doctor"))
+                self._fail(
+                    self._turns.waiting(),
+                    RuntimeFailure(f"decode workers do not start ({ending}): {last_words}", fix="vidrisk doctor"),
+                )
             return
         session = guilty.session
         self._out_of_hand(session)
@@ -292,8 +298,10 @@ class Owner:
             self._cache = (session and session.cache) or self._cache
             worker = Worker(self._cache)  # also for a call without: the next one may have it
         except OSError as error:
-            self._fail([session] if session else [], RuntimeFailure(
-                f"a decode worker cannot be started: {error.strerror}", fix="use fewer workers"))
+            self._fail(
+                [session] if session else [],
+                RuntimeFailure(f"a decode worker cannot be started: {error.strerror}", fix="use fewer workers"),
+            )
             self._warm = 0
             return False
         self._turns.workers.append(worker)
@@ -315,4 +323,3 @@ class Owner:
         self._turns.workers.remove(worker)
         self._selector.unregister(worker)
         worker.end()
-

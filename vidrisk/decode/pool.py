@@ -1,6 +1,7 @@
 """Decode workers that outlive calls: whatever one file does to its decoder, the caller goes on.
 
-One pool serves several calls at once, from several threads, each with its own settings; see ``owner`` for how they share it.
+One pool serves several calls at once, from several threads, each with its own settings; see ``owner`` for how they
+share it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ class CallMeter(Protocol):
 class DecodePool:
     """Reads inputs in worker processes, which start when they are needed and stay. Use it as a context manager, or ``close`` it.
 
-    Safe from several threads. The workers end with the pool, and with the process, however that ends. A pool does not survive a
+    Safe from several threads. The workers end with the pool, and with the process, however that ends. A pool does not
+    survive a
     fork: the child has to make its own.
 
     Args:
@@ -93,14 +95,22 @@ class DecodePool:
         self._owner = Owner(workers)
         self._end = weakref.finalize(self, _stop, self._owner, self._process)
 
-    def read(self, inputs: Iterable[Input], settings: ReadSettings, *, limits: Limits | None = None,
-             meter: CallMeter | None = None) -> Generator[Read, None, None]:
+    def read(
+        self,
+        inputs: Iterable[Input],
+        settings: ReadSettings,
+        *,
+        limits: Limits | None = None,
+        meter: CallMeter | None = None,
+    ) -> Generator[Read, None, None]:
         """What the workers read, as it comes: in order within an input, mixed between inputs. Close it to stop.
 
         Args:
-            inputs: taken one by one, in the calling thread, while fewer than ``AHEAD`` per worker and as many again have not
-                ended. Each is read as soon as it is given, but what comes of it is told when the next one has been given, or the
-                last: an iterable must not wait for it. One that is slow gets a ``Pause`` when all that it gave has ended.
+            inputs: taken one by one, in the calling thread, while fewer than ``AHEAD`` per worker and as many again
+                have not ended. Each is read as soon as it is given, but what comes of it is told when the next one has
+                been given, or the
+                last: an iterable must not wait for it. One that is slow gets a ``Pause`` when all that it gave has
+                    ended.
             meter: of what has come and what was waited for.
 
         Raises:
@@ -112,7 +122,9 @@ class DecodePool:
             cache = CacheFolder(os.fspath(folder.folder), folder.max_bytes)
         return self._answers(iter(inputs), Session(settings, limits or Limits(), cache), meter)
 
-    def thumbnails(self, requests: Sequence[ThumbnailInput], settings: ThumbnailSettings) -> list[tuple[Thumbnail, ...]]:
+    def thumbnails(
+        self, requests: Sequence[ThumbnailInput], settings: ThumbnailSettings
+    ) -> list[tuple[Thumbnail, ...]]:
         """The thumbnails of each request, in the order of the requests; none of an input that cannot be read.
 
         Raises:
@@ -125,8 +137,9 @@ class DecodePool:
                 found.setdefault(read.id, []).append(read.item)
         return [whole_thumbnails(request, found.get(request.id, ())) for request in numbered]
 
-    def jpegs(self, requests: Sequence[PhotoInput], settings: PhotoSettings,
-              limits: Limits | None = None) -> list[tuple[Jpeg | None, InputEnd]]:
+    def jpegs(
+        self, requests: Sequence[PhotoInput], settings: PhotoSettings, limits: Limits | None = None
+    ) -> list[tuple[Jpeg | None, InputEnd]]:
         """Each photo as a JPEG, in the order of the requests, and what became of it; None where it cannot be read.
 
         Raises:
@@ -134,8 +147,9 @@ class DecodePool:
         """
         return self._of_photos(requests, settings, limits, lambda item: item if isinstance(item, Jpeg) else None)
 
-    def photos(self, requests: Sequence[PhotoInput],
-               settings: ReadSettings, limits: Limits | None = None) -> list[tuple[npt.NDArray[np.uint8] | None, InputEnd]]:
+    def photos(
+        self, requests: Sequence[PhotoInput], settings: ReadSettings, limits: Limits | None = None
+    ) -> list[tuple[npt.NDArray[np.uint8] | None, InputEnd]]:
         """Each photo as a frame ``uint8 (H, W, 3)``, in the order of the requests, and what became of it; None where it cannot be
         read. The pixels are those that ``read`` gives of the same file.
 
@@ -147,7 +161,9 @@ class DecodePool:
             RuntimeFailure: workers cannot be started, or the pool is closed.
         """
         alone = replace(settings, time=None, cache_salt="", features=0, thumbnail_bytes=0, frame_thumbnail_bytes=0)
-        return self._of_photos(requests, alone, limits, lambda item: item.pixels.copy() if isinstance(item, Frame) else None)
+        return self._of_photos(
+            requests, alone, limits, lambda item: item.pixels.copy() if isinstance(item, Frame) else None
+        )
 
     def cuts(self, requests: Iterable[CutInput], settings: CutSettings) -> Generator[Read, None, None]:
         """Parts of photos as they come, as ``read`` gives items: an ``Again`` says that those before it do not count.
@@ -157,11 +173,19 @@ class DecodePool:
         """
         return self._answers(iter(requests), Session(settings, CUT_LIMITS), None)
 
-    def _of_photos(self, requests: Sequence[PhotoInput], settings: Settings, limits: Limits | None,
-                   picture_of: Callable[[Item], _Picture | None]) -> list[tuple[_Picture | None, InputEnd]]:
+    def _of_photos(
+        self,
+        requests: Sequence[PhotoInput],
+        settings: Settings,
+        limits: Limits | None,
+        picture_of: Callable[[Item], _Picture | None],
+    ) -> list[tuple[_Picture | None, InputEnd]]:
         found: dict[int, _Picture] = {}
         ends: dict[int, InputEnd] = {}
-        numbered = [PhotoInput(place, one.path if one.content is None else "", one.content) for place, one in enumerate(requests)]
+        numbered = [
+            PhotoInput(place, one.path if one.content is None else "", one.content)
+            for place, one in enumerate(requests)
+        ]
         for read in self._answers(iter(numbered), Session(settings, limits or PHOTO_LIMITS), None):
             picture = picture_of(read.item)
             if picture is not None:
@@ -172,7 +196,9 @@ class DecodePool:
                 ends[read.id] = read.item
         return [_whole_picture(found.get(place), ends[place]) for place in range(len(requests))]
 
-    def _answers(self, requests: Iterator[Request], session: Session, meter: CallMeter | None) -> Generator[Read, None, None]:
+    def _answers(
+        self, requests: Iterator[Request], session: Session, meter: CallMeter | None
+    ) -> Generator[Read, None, None]:
         self._refuse_unusable()
         most_waiting = AHEAD * (self.workers + 1)
         given = ended = 0
@@ -240,8 +266,9 @@ class DecodePool:
 
     def _refuse_unusable(self) -> None:
         if os.getpid() != self._process:
-            raise RuntimeFailure("the decode pool belongs to the process that this one was forked from",
-                                 fix="make one after the fork")
+            raise RuntimeFailure(
+                "the decode pool belongs to the process that this one was forked from", fix="make one after the fork"
+            )
         if not self._owner.is_alive:
             raise RuntimeFailure("the decode pool is closed", fix="make another one")
 
@@ -286,5 +313,7 @@ def _whole_picture(picture: _Picture | None, end: InputEnd) -> tuple[_Picture | 
 def whole_thumbnails(request: ThumbnailInput, found: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:
     """All thumbnails of a request, or none."""
     is_photo = kind_of(request.path) == "image"
-    is_whole = len(found) == len(request.moments_s) and all((thumbnail.time_s is None) == is_photo for thumbnail in found)
+    is_whole = len(found) == len(request.moments_s) and all(
+        (thumbnail.time_s is None) == is_photo for thumbnail in found
+    )
     return tuple(found) if is_whole else ()

@@ -26,12 +26,13 @@ from vidrisk.runtimes.contract.errors import UnreadableError
 _log = logging.getLogger(__name__)
 
 
-def read_input(path: str, settings: ReadSettings, cache: ArrayCache | None,
-               interval: Interval | None = None) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
+def read_input(
+    path: str, settings: ReadSettings, cache: ArrayCache | None, interval: Interval | None = None
+) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
     """Frames and windows of one input, then its end; where thumbnails are wanted, each before its frame.
 
-    Never raises: what goes wrong becomes the state and its reason. An input that fails after its first windows is ``partial``:
-    what could be read counts.
+    Never raises: what goes wrong becomes the state and its reason. An input that fails after its first windows is
+    ``partial``: what could be read counts.
     """
     decode_s, keys = 0.0, [""]
     damage: Damage | None = None
@@ -63,12 +64,20 @@ def read_input(path: str, settings: ReadSettings, cache: ArrayCache | None,
     if last and state not in READ_STATES:
         state, reason = "partial", f"{reason}; read up to {last.end_s or 0:.2f} s"
     content = content_of(path) if last else ""
-    yield InputEnd(state, reason, decode_s + time.perf_counter() - started_s, keys[-1], content,
-                   is_starved=is_starved, is_refused=is_refused)
+    yield InputEnd(
+        state,
+        reason,
+        decode_s + time.perf_counter() - started_s,
+        keys[-1],
+        content,
+        is_starved=is_starved,
+        is_refused=is_refused,
+    )
 
 
-def read_thumbnails(path: str, moments_s: tuple[float, ...], max_bytes: int,
-                    on_frame: Callable[[], None]) -> Iterator[Thumbnail | InputEnd]:
+def read_thumbnails(
+    path: str, moments_s: tuple[float, ...], max_bytes: int, on_frame: Callable[[], None]
+) -> Iterator[Thumbnail | InputEnd]:
     """Thumbnails of one input, then its end."""
     started_s = time.perf_counter()
     try:
@@ -83,7 +92,9 @@ def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
     """One photo as a JPEG, then its end. Never raises."""
     started_s = time.perf_counter()
     try:
-        jpeg, reason, is_damaged = jpeg_from_photo(Path(path), settings.max_width, settings.max_height, settings.quality)
+        jpeg, reason, is_damaged = jpeg_from_photo(
+            Path(path), settings.max_width, settings.max_height, settings.quality
+        )
         yield jpeg
         end = InputEnd("partial" if is_damaged else "ok", reason, content=content_of(path))
     except Exception as error:
@@ -107,7 +118,9 @@ def read_cuts(path: str, boxes: Sequence[Box], settings: CutSettings) -> Iterato
     yield replace(end, decode_s=time.perf_counter() - started_s)
 
 
-def read_photo_frame(path: str, settings: ReadSettings) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
+def read_photo_frame(
+    path: str, settings: ReadSettings
+) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
     """The frame of one photo, then its end, as ``read_input`` gives them; a video is refused. Never raises."""
     started_s = time.perf_counter()
     try:
@@ -122,8 +135,12 @@ def _end_from_error(error: Exception, path: str) -> InputEnd:
     """The end of an input whose reading raised."""
     if isinstance(error, UnreadableError):
         cause = error.__cause__
-        return InputEnd(error.state, str(error).removeprefix(f"{name_of(path)} "), is_starved=isinstance(cause, MemoryError),
-                        is_refused=isinstance(cause, PermissionError))
+        return InputEnd(
+            error.state,
+            str(error).removeprefix(f"{name_of(path)} "),
+            is_starved=isinstance(cause, MemoryError),
+            is_refused=isinstance(cause, PermissionError),
+        )
     if isinstance(error, OSError):
         return InputEnd("skipped", error.strerror or repr(error))
     if isinstance(error, MemoryError):
@@ -140,8 +157,14 @@ def content_of(path: str) -> str:
         return ""
 
 
-def _items(path: str, settings: ReadSettings, cache: ArrayCache | None, interval: Interval | None, thumbnails: list[Thumbnail],
-           on_kept: Callable[[str], None]) -> Iterable[Frame | KnownFrame | FrameWindow]:
+def _items(
+    path: str,
+    settings: ReadSettings,
+    cache: ArrayCache | None,
+    interval: Interval | None,
+    thumbnails: list[Thumbnail],
+    on_kept: Callable[[str], None],
+) -> Iterable[Frame | KnownFrame | FrameWindow]:
     kept = 0
 
     def keep(time_s: float | None, image: Image.Image) -> None:
@@ -152,8 +175,14 @@ def _items(path: str, settings: ReadSettings, cache: ArrayCache | None, interval
             thumbnails.append(thumbnail_from_image(image, time_s, max_bytes))
 
     items: Iterable[Frame | FrameWindow] = read_frames(
-        path, settings.pixel, settings.time, interval, decoder=settings.decoder, choice=settings.choice,
-        on_image=keep if settings.thumbnail_bytes else None)
+        path,
+        settings.pixel,
+        settings.time,
+        interval,
+        decoder=settings.decoder,
+        choice=settings.choice,
+        on_image=keep if settings.thumbnail_bytes else None,
+    )
     if settings.static_levels:
         items = without_static(items, settings.static_levels)
     if cache is None:

@@ -122,14 +122,17 @@ class Reading:
         Raises:
             ValueError: something has come of it, or that happens too often.
         """
-        has_come = self.indices or self.windows or self.thumbnails or self.signs or self.pieces or self.jpegs or self.boxes
+        has_come = (
+            self.indices or self.windows or self.thumbnails or self.signs or self.pieces or self.jpegs or self.boxes
+        )
         if has_come or self.begins == MAX_BEGINS:
             raise ValueError("it begins what it has begun")
         return replace(self, size=size, mtime_ns=mtime_ns, begins=self.begins + 1)
 
 
-def item_from_message(request: Request, settings: Settings, memory: Memory | None, reading: Reading, kind: str,
-                      value: Any) -> tuple[Item, Slot | None] | None:
+def item_from_message(
+    request: Request, settings: Settings, memory: Memory | None, reading: Reading, kind: str, value: Any
+) -> tuple[Item, Slot | None] | None:
     """What a message says of the input that is being read, checked; None where it only says that the worker is alive.
 
     Args:
@@ -202,7 +205,9 @@ def _end(reading: Reading, values: Sequence[Any]) -> InputEnd:
     for digest in (key, content):
         if type(digest) is not str or (digest and (len(digest) != 64 or not DIGEST_DIGITS.issuperset(digest))):
             raise ValueError(f"{digest!r} is no digest")
-    return InputEnd(state, printable(str(reason)[:MAX_REASON]), float(decode_s), key, content, reading.size, reading.mtime_ns)
+    return InputEnd(
+        state, printable(str(reason)[:MAX_REASON]), float(decode_s), key, content, reading.size, reading.mtime_ns
+    )
 
 
 def _window(settings: ReadSettings, reading: Reading, values: Sequence[Any]) -> FrameWindow:

@@ -2,17 +2,19 @@
 
 Two layers, each with what the kernel has of it:
 
-    process   no new privileges; Landlock: no file is written, made, removed or executed but below the folders that are named,
-              no TCP connection, no signal to a process outside; seccomp: no socket, no process, no ptrace
-    files     Landlock once more, for a thread that lives as long as the files that are next are read: of all files it may open
-              these and the code of Python and its packages
+    process   no new privileges; Landlock: no file is written, made, removed or executed but below the folders that are
+              named, no TCP connection, no signal to a process outside; seccomp: no socket, no process, no ptrace
+    files     Landlock once more, for a thread that lives as long as the files that are next are read: of all files it
+              may open these and the code of Python and its packages
 
-Landlock cannot be loosened, and it binds a thread and its descendants. So the files that are next, one or a few, are read by a
-thread of their own, while the main thread, which reads no file, keeps the right to start another. A decoder that merely opens
-what a file names is stopped by the second layer. One that a file has taken over shares its memory with the main thread, and may
-get as far as the first layer: it can read what the user can read, and has no way to change, start or send anything.
+Landlock cannot be loosened, and it binds a thread and its descendants. So the files that are next, one or a few, are
+read by a thread of their own, while the main thread, which reads no file, keeps the right to start another. A decoder
+that merely opens what a file names is stopped by the second layer. One that a file has taken over shares its memory
+with the main thread, and may get as far as the first layer: it can read what the user can read, and has no way to
+change, start or send anything.
 
-Kernels: Landlock from 5.13 (TCP from 6.7, signals from 6.12), seccomp on x86_64 and aarch64. Sources: landlock(7), seccomp(2).
+Kernels: Landlock from 5.13 (TCP from 6.7, signals from 6.12), seccomp on x86_64 and aarch64. Sources: landlock(7),
+    seccomp(2).
 """
 
 from __future__ import annotations
@@ -136,8 +138,12 @@ def code_folders() -> tuple[str, ...]:
     standard = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     standard += [os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix)]  # noqa: PTH118 (conda's libraries)
     packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    loaded = [folder for name, module in list(sys.modules.items()) if "." not in name or name.startswith("vidrisk.")
-              for folder in getattr(module, "__path__", ())]
+    loaded = [
+        folder
+        for name, module in list(sys.modules.items())
+        if "." not in name or name.startswith("vidrisk.")
+        for folder in getattr(module, "__path__", ())
+    ]
     folders: list[str] = []
     for folder in sorted({os.path.realpath(path) for path in (*standard, *packages, *loaded, *SYSTEM_LIBRARIES)}):
         if not any(os.path.commonpath([folder, above]) == above for above in folders):
@@ -173,12 +179,14 @@ def _restrict(version: int, handled: int, rules: Iterable[Rule], *, scoped: bool
         OSError: the kernel refuses.
     """
     attributes = struct.pack("=QQQ", handled, TCP * scoped, SCOPES * scoped)
-    attributes = attributes[:24 if version >= SCOPES_VERSION else 16 if version >= TCP_VERSION else 8]
+    attributes = attributes[: 24 if version >= SCOPES_VERSION else 16 if version >= TCP_VERSION else 8]
     ruleset = _called(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     try:
         for rule in rules:
             rights = rule.rights & handled
-            if rights and _libc().syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights, rule.descriptor), 0):
+            if rights and _libc().syscall(
+                ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights, rule.descriptor), 0
+            ):
                 # what is no folder has fewer rights
                 _called(ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights & OF_FILES, rule.descriptor), 0)
         _called(RESTRICT_SELF, ruleset, 0)

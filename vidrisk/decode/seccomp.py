@@ -1,7 +1,7 @@
 """Refuse system calls that a decoder has no use for: those that reach other processes, other machines or the kernel itself.
 
-A refused call fails with EPERM, so that a decoder may go on without. Numbers are those of Linux's ``asm/unistd.h``; other
-processors than x86_64 and aarch64 have no filter. The program is classic BPF, see seccomp(2).
+A refused call fails with EPERM, so that a decoder may go on without. Numbers are those of Linux's ``asm/unistd.h``;
+other processors than x86_64 and aarch64 have no filter. The program is classic BPF, see seccomp(2).
 """
 
 from __future__ import annotations
@@ -26,20 +26,60 @@ X32_BIT = 0x40000000
 
 # System call → its number on x86_64 and on aarch64; None where there is none.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "accept": (43, 202), "accept4": (288, 242),
-    "bind": (49, 200), "listen": (50, 201),
-    "execve": (59, 221), "execveat": (322, 281), "fork": (57, None), "vfork": (58, None),
-    "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "pidfd_getfd": (438, 438),
+    "socket": (41, 198),
+    "socketpair": (53, 199),
+    "connect": (42, 203),
+    "accept": (43, 202),
+    "accept4": (288, 242),
+    "bind": (49, 200),
+    "listen": (50, 201),
+    "execve": (59, 221),
+    "execveat": (322, 281),
+    "fork": (57, None),
+    "vfork": (58, None),
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "pidfd_getfd": (438, 438),
     # Landlock leaves these alone (before Linux 6.2 truncate, too), and io_uring would do what is refused here
-    "truncate": (76, 45), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
-    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
-    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466),
-    "file_setattr": (469, 469), "io_uring_setup": (425, 425),
-    "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97),
-    "setns": (308, 268), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "mount_setattr": (442, 442),
-    "open_by_handle_at": (304, 265), "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282),
-    "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218), "init_module": (175, 105), "finit_module": (313, 273),
+    "truncate": (76, 45),
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+    "io_uring_setup": (425, 425),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "mount_setattr": (442, 442),
+    "open_by_handle_at": (304, 265),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "keyctl": (250, 219),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
     "kexec_load": (246, 104),
 }
 
@@ -77,9 +117,15 @@ def filter_of(machine: str) -> list[bytes]:
     for number in filter(None, (numbers[list(AUDIT_ARCH).index(machine)] for numbers in REFUSED.values())):
         program += [_instruction(IF_EQUAL, number, 0, 1), _instruction(RETURN, REFUSE)]
     # A filter cannot read what clone3 is given; without it, libraries take clone.
-    program += [_instruction(IF_EQUAL, CLONE3, 0, 1), _instruction(RETURN, ABSENT),
-                _instruction(IF_EQUAL, CLONE[machine], 0, 3), _instruction(LOAD, FIRST_ARGUMENT),
-                _instruction(IF_ANY_BIT, CLONE_THREAD, 1, 0), _instruction(RETURN, REFUSE), _instruction(RETURN, ALLOW)]
+    program += [
+        _instruction(IF_EQUAL, CLONE3, 0, 1),
+        _instruction(RETURN, ABSENT),
+        _instruction(IF_EQUAL, CLONE[machine], 0, 3),
+        _instruction(LOAD, FIRST_ARGUMENT),
+        _instruction(IF_ANY_BIT, CLONE_THREAD, 1, 0),
+        _instruction(RETURN, REFUSE),
+        _instruction(RETURN, ALLOW),
+    ]
     return program
 
 

@@ -19,7 +19,8 @@ from vidrisk.decode.session import CacheFolder, Session, Slot
 from vidrisk.decode.wire import Slots, memory_file, shared_memory, whole_number
 from vidrisk.files.paths import stored_from_path
 
-# What may be read of a file before reading counts as hanging: to hash it (twice), to find its frames, to decode them, and to seek.
+# What may be read of a file before reading counts as hanging: to hash it (twice), to find its frames, to decode them,
+# and to seek.
 READS_OF_A_FILE, READ_BYTES = 9, 64 << 20
 
 
@@ -115,7 +116,8 @@ class Worker:
         try:
             slots = Slots(descriptor, settings.slots, settings.pixel.frame_shape)
             self._memories[session.number] = Memory(
-                session.number, slots, settings.slots, max(1, settings.slots // 4), self._tell_free)
+                session.number, slots, settings.slots, max(1, settings.slots // 4), self._tell_free
+            )
             self.send(opening, [descriptor])
         finally:
             os.close(descriptor)
@@ -209,8 +211,8 @@ class Worker:
     def is_silent(self) -> str:
         """Why the input that it reads is to be given up; empty while it need not be.
 
-        It may neither say anything that waits to be heard, nor read on in the file, nor wait for room. (To find the frames of a
-        large file takes longer than to decode one.)
+        It may neither say anything that waits to be heard, nor read on in the file, nor wait for room. (To find the
+        frames of a large file takes longer than to decode one.)
         """
         if not self.tasks:
             return ""

@@ -1,7 +1,7 @@
 """Thumbnails: small pictures of an input, for a page.
 
-They are made of frames that a run decodes anyway, or read again from the source at the moments that are to be shown and at no
-others. Decoders run here, so this is for processes that may crash and hang: see ``pool``.
+They are made of frames that a run decodes anyway, or read again from the source at the moments that are to be shown and
+at no others. Decoders run here, so this is for processes that may crash and hang: see ``pool``.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ class Thumbnail:
         return f"data:image/webp;base64,{self.webp}"
 
 
-def thumbnails_at(path: str, moments_s: Sequence[float], max_bytes: int,
-                  on_frame: Callable[[], None] = lambda: None) -> tuple[Thumbnail, ...]:
+def thumbnails_at(
+    path: str, moments_s: Sequence[float], max_bytes: int, on_frame: Callable[[], None] = lambda: None
+) -> tuple[Thumbnail, ...]:
     """One picture per moment, in at most ``max_bytes`` together (before base64). A photo is the same at every moment.
 
     Empty when the source has gone or can no longer be read. ``on_frame`` is called after every frame of a video.
@@ -76,8 +77,10 @@ def thumbnails_at(path: str, moments_s: Sequence[float], max_bytes: int,
             raise MemoryError from error
         _log.debug("no thumbnail of %r", path, exc_info=True)
         return ()
-    return tuple(_encoded(Image.fromarray(frame), time_s, max_bytes)
-                 for frame, time_s in zip(without_padding(frames), times_s, strict=True))
+    return tuple(
+        _encoded(Image.fromarray(frame), time_s, max_bytes)
+        for frame, time_s in zip(without_padding(frames), times_s, strict=True)
+    )
 
 
 def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -86,11 +89,12 @@ def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
     if not len(rows):
         return frames
-    return frames[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    return frames[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
-def _frames_at(path: Path, moments_s: Sequence[float], pixel: PixelSpec,
-               on_frame: Callable[[], None]) -> tuple[npt.NDArray[np.uint8], list[float | None]]:
+def _frames_at(
+    path: Path, moments_s: Sequence[float], pixel: PixelSpec, on_frame: Callable[[], None]
+) -> tuple[npt.NDArray[np.uint8], list[float | None]]:
     """The frames shown at the moments, uint8 ``(T, H, W, 3)``, and when each begins; what lies between is not decoded."""
     if check_file(path) == "image":
         return np.repeat(pixels_from_photo(path, pixel)[None], len(moments_s), axis=0), [None] * len(moments_s)
@@ -131,7 +135,9 @@ def thumbnail_from_values(values: Sequence[Any], max_bytes: int) -> Thumbnail:
     thumbnail = Thumbnail(*values)
     webp = base64.b64decode(thumbnail.webp, validate=True)
     sides = thumbnail.width, thumbnail.height
-    if (webp[:4], webp[8:12]) != (b"RIFF", b"WEBP") or not all(type(side) is int and 0 < side <= MAX_SIDE_PX for side in sides):
+    if (webp[:4], webp[8:12]) != (b"RIFF", b"WEBP") or not all(
+        type(side) is int and 0 < side <= MAX_SIDE_PX for side in sides
+    ):
         raise ValueError(f"a picture of {sides}")
     if thumbnail.time_s is not None and not 0 <= thumbnail.time_s <= MAX_DURATION_S:
         raise ValueError(f"a picture at {thumbnail.time_s!r} s")
@@ -140,8 +146,14 @@ def thumbnail_from_values(values: Sequence[Any], max_bytes: int) -> Thumbnail:
     return thumbnail
 
 
-def _encoded(image: Image.Image, time_s: float | None, max_bytes: int, *, method: int = 2,
-             bytes_per_pixel: float = BYTES_PER_PIXEL) -> Thumbnail:
+def _encoded(
+    image: Image.Image,
+    time_s: float | None,
+    max_bytes: int,
+    *,
+    method: int = 2,
+    bytes_per_pixel: float = BYTES_PER_PIXEL,
+) -> Thumbnail:
     scale = min(1.0, math.sqrt(max_bytes / bytes_per_pixel / (image.width * image.height)))
     while True:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

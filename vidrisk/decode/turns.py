@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from vidrisk.decode.session import Session
 from vidrisk.decode.supervised import Worker
 
-AHEAD = 8  # the input that a worker reads and the next ones: it need not wait to be told, and lets itself into all of them at once
+# the input that a worker reads and the next ones: it need not wait to be told, and lets itself into all of them at once
+AHEAD = 8
 AHEAD_SHARED = 2  # the same where several sessions wait
 MAX_WORKERS = 64
 PATIENCE_S = 0.25  # of a session that nobody reads for
@@ -37,8 +38,15 @@ class Turns:
 
     def worker_for(self, session: Session, ahead: int, is_last_try: bool) -> Worker | None:
         """The worker that may have the session's next request now; None where it has to wait."""
-        fitting = [worker for worker in self.workers if worker.ready and fits(worker, session)
-                   and not worker.is_asked_back and not worker.is_blocked_for(session) and (worker.is_fresh or not is_last_try)]
+        fitting = [
+            worker
+            for worker in self.workers
+            if worker.ready
+            and fits(worker, session)
+            and not worker.is_asked_back
+            and not worker.is_blocked_for(session)
+            and (worker.is_fresh or not is_last_try)
+        ]
         least = min(fitting, key=lambda worker: len(worker.tasks), default=None)
         if least is None or not least.tasks:
             return least
@@ -54,8 +62,11 @@ class Turns:
         for worker in self.workers:
             if worker.reading and len(worker.tasks) > 1 and not worker.is_asked_back:
                 first, *rest = (task.session for task in worker.tasks)
-                if any(any(fits(other, session) for other in idle) or (session is not first and self.is_starved(session))
-                       for session in rest if not session.is_closed):
+                if any(
+                    any(fits(other, session) for other in idle) or (session is not first and self.is_starved(session))
+                    for session in rest
+                    if not session.is_closed
+                ):
                     yield worker
 
     def is_starved(self, session: Session) -> bool:

@@ -1,7 +1,8 @@
 """Windows of whole inputs in the feature cache: what an encoder saw in a file once, it need not see again.
 
-An entry is found by the content of the file, the encoder and the specs. It has two halves, because two processes know them:
-the worker that reads the file keeps its windows, whoever encodes the frames keeps their features (``inference.feature_cache``).
+An entry is found by the content of the file, the encoder and the specs. It has two halves, because two processes know
+them: the worker that reads the file keeps its windows, whoever encodes the frames keeps their features
+    (``inference.feature_cache``).
 """
 
 from __future__ import annotations
@@ -20,9 +21,14 @@ from vidrisk.frames.media import check_file
 from vidrisk.runtimes.contract.bundle import sha256_of
 
 
-def through_cache(cache: ArrayCache, path: str, settings: ReadSettings,
-                  items: Iterable[Frame | FrameWindow], interval: Interval | None = None,
-                  on_kept: Callable[[str], None] = lambda key: None) -> Iterator[Frame | KnownFrame | FrameWindow]:
+def through_cache(
+    cache: ArrayCache,
+    path: str,
+    settings: ReadSettings,
+    items: Iterable[Frame | FrameWindow],
+    interval: Interval | None = None,
+    on_kept: Callable[[str], None] = lambda key: None,
+) -> Iterator[Frame | KnownFrame | FrameWindow]:
     """The items of an input, from the cache where it is known there, and kept there where it is not.
 
     Args:
@@ -47,21 +53,32 @@ def through_cache(cache: ArrayCache, path: str, settings: ReadSettings,
         yield item
     is_same = stamp_of(Path(path).stat()) == before  # else they may be of another content than the key says
     if windows and is_same and not any(window.damage or window.note for window in windows):
-        cache.put(key_of(key, "windows"), {
-            "interval_s": np.array([(w.start_s, w.end_s) for w in windows], np.float64),  # None becomes nan
-            "shown": np.array([w.indices for w in windows], np.int64)})
+        cache.put(
+            key_of(key, "windows"),
+            {
+                "interval_s": np.array([(w.start_s, w.end_s) for w in windows], np.float64),  # None becomes nan
+                "shown": np.array([w.indices for w in windows], np.int64),
+            },
+        )
         on_kept(key)
 
 
-def _known_input(cache: ArrayCache, key: str, settings: ReadSettings) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
+def _known_input(
+    cache: ArrayCache, key: str, settings: ReadSettings
+) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
     windows, frames = cache.get(key_of(key, "windows")), cache.get(key_of(key, "features"))
     moments = settings.time.frames if settings.time else 1
-    if windows is None or frames is None or frames["features"].shape[1:] != (settings.features,) or (
-            windows["shown"].shape[1:] != (moments,) or not np.isin(windows["shown"], frames["indices"]).all()):
+    if (
+        windows is None
+        or frames is None
+        or frames["features"].shape[1:] != (settings.features,)
+        or (windows["shown"].shape[1:] != (moments,) or not np.isin(windows["shown"], frames["indices"]).all())
+    ):
         return None
     return list(map(KnownFrame, frames["indices"].tolist(), frames["time_s"].tolist(), frames["features"])), [
         FrameWindow(None if np.isnan(start_s) else start_s, None if np.isnan(end_s) else end_s, tuple(shown))
-        for (start_s, end_s), shown in zip(windows["interval_s"].tolist(), windows["shown"].tolist(), strict=True)]
+        for (start_s, end_s), shown in zip(windows["interval_s"].tolist(), windows["shown"].tolist(), strict=True)
+    ]
 
 
 def _replayed(frames: Sequence[KnownFrame], windows: Sequence[FrameWindow]) -> Iterator[KnownFrame | FrameWindow]:

@@ -1,11 +1,12 @@
 """What passes between a pool and its workers: lines of JSON over a socket, and pixels in shared memory.
 
-    pool → worker    {"open": [session, settings]}     a call: how its inputs are read; a descriptor of its slots comes along
-                     {"read": [session, path, interval]}   one more input, in this order; the path as ``paths.stored_from_path``
-                                                       makes it, the interval null for a whole file
+    pool → worker    {"open": [session, settings]}     a call: how its inputs are read; a descriptor of its slots comes
+                     along {"read": [session, path, interval]}   one more input, in this order; the path as
+                                                       ``paths.stored_from_path`` makes it, the interval null for a
+                                                       whole file
                      {"thumbnails": [session, path, [moment_s, …], max_bytes]}
-                     {"photo": [session, path, has_content]}   with content, a descriptor of it comes along and the path is empty
-                     {"cuts": [session, path, [[left, top, width, height], …]]}
+                     {"photo": [session, path, has_content]}   with content, a descriptor of it comes along and the path
+                     is empty {"cuts": [session, path, [[left, top, width, height], …]]}
                      {"free": [session, n]}            n of its slots may be written again, oldest first
                      {"give back": true}               inputs that are not begun, to be read by somebody else
                      {"drop": session}                 nobody wants its inputs any more
@@ -24,8 +25,8 @@
                      {"given back": n}                 the last n inputs
                      {"dropped": session}              it has none of its inputs any more
 
-A file may take over the decoder that reads it. So nothing is pickled, what a worker says is checked, the memory cannot be
-shrunk under the pool, and it has no name: whatever is killed leaves nothing behind.
+A file may take over the decoder that reads it. So nothing is pickled, what a worker says is checked, the memory cannot
+be shrunk under the pool, and it has no name: whatever is killed leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Line:
         """
         data = json.dumps(message).encode() + b"\n"
         if descriptors:
-            data = data[socket.send_fds(self._socket, [data], descriptors):]
+            data = data[socket.send_fds(self._socket, [data], descriptors) :]
         self._socket.sendall(data)
 
     def receive(self) -> list[bytes]:
@@ -196,4 +197,4 @@ def features_from_slot(slot: npt.NDArray[np.uint8], width: object, features: int
     """
     if width != features or 4 * features > slot.size or not features:
         raise ValueError(f"features of width {width!r}")
-    return slot.reshape(-1)[:4 * features].view(np.float32).copy()
+    return slot.reshape(-1)[: 4 * features].view(np.float32).copy()

@@ -1,8 +1,8 @@
 """A decode worker, the other end of ``pool``: reads one input after another, of any calls, into their shared memory.
 
 A process of its own, so that a decoder that crashes, hangs or takes all memory takes one input with it, and confined
-(``sandbox``), so that one that is taken over takes nothing else. It ends when the process that started it ends, however that
-ends.
+(``sandbox``), so that one that is taken over takes nothing else. It ends when the process that started it ends, however
+that ends.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ class _Worker:
             self._reading, request = self._inputs.popleft()
             try:
                 if not self._read_one(self._sessions[self._reading], request, known):
-                    self._inputs.appendleft((self._reading, request))  # another file took its place before it was opened
+                    self._inputs.appendleft(
+                        (self._reading, request)
+                    )  # another file took its place before it was opened
                     return
                 self._close_content(request)
             except _Dropped:
@@ -131,7 +133,9 @@ class _Worker:
 
     def _items(self, settings: Settings, request: Request) -> Iterator[Item]:
         if isinstance(request, ThumbnailInput):
-            return read_thumbnails(request.path, request.moments_s, request.max_bytes, lambda: self._line.send({"alive": True}))
+            return read_thumbnails(
+                request.path, request.moments_s, request.max_bytes, lambda: self._line.send({"alive": True})
+            )
         if isinstance(request, CutInput):
             assert isinstance(settings, CutSettings)
             return read_cuts(request.path, request.boxes, settings)
@@ -148,7 +152,7 @@ class _Worker:
             self._next_slot(session)[:] = item.pixels
             self._line.send({"frame": [item.index, item.time_s]})
         elif isinstance(item, KnownFrame):
-            self._next_slot(session).reshape(-1)[:item.features.nbytes] = item.features.view(np.uint8)
+            self._next_slot(session).reshape(-1)[: item.features.nbytes] = item.features.view(np.uint8)
             self._line.send({"features": [item.index, item.time_s, len(item.features)]})
         elif isinstance(item, FrameWindow):
             self._line.send({"window": [item.start_s, item.end_s, item.indices]})
@@ -156,7 +160,7 @@ class _Worker:
             self._line.send({"thumbnail": [item.webp, item.width, item.height, item.time_s]})
         elif isinstance(item, Jpeg | Cut):
             for start in range(0, len(item.data), PIECE_BYTES):
-                self._line.send({"piece": base64.b64encode(item.data[start:start + PIECE_BYTES]).decode("ascii")})
+                self._line.send({"piece": base64.b64encode(item.data[start : start + PIECE_BYTES]).decode("ascii")})
             size = [item.width, item.height]
             self._line.send({"jpeg": size} if isinstance(item, Jpeg) else {"cut": [item.place, *size]})
         elif isinstance(item, InputEnd):
@@ -278,6 +282,8 @@ def memory_limiter() -> Callable[[int], None]:
 
     def limit(megabytes: int) -> None:
         wanted = used + (megabytes << 20)
-        resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+        resource.setrlimit(
+            resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most)
+        )
 
     return limit

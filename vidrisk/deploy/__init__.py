@@ -8,6 +8,6 @@
     intact.py       what install.sh asks on the machine about bundle and packages
     files/          install.sh, uninstall.sh and the smoke test's clip, as they are copied; templates of the rest
 
-The scripts are the same for every machine: what differs is in ``deploy.conf``. Nothing is re-exported here: the machine needs
-``intact`` alone.
+The scripts are the same for every machine: what differs is in ``deploy.conf``. Nothing is re-exported here: the machine
+needs ``intact`` alone.
 """

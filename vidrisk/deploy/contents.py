@@ -56,7 +56,9 @@ def text_of_licenses(wheels: Sequence[Path]) -> str:
 def license_of(described: Message) -> str:
     """Return a package's licence in one line, from whichever field its author has used."""
     stated = str(described["License-Expression"] or described["License"] or "").strip()
-    trove = [value.split(" :: ")[-1] for value in described.get_all("Classifier") or () if value.startswith("License ::")]
+    trove = [
+        value.split(" :: ")[-1] for value in described.get_all("Classifier") or () if value.startswith("License ::")
+    ]
     short = " ".join(stated.split())
     if short and len(short) <= MAX_LICENSE_CHARS and short.upper() != "UNKNOWN":
         return short

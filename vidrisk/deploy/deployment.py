@@ -51,8 +51,16 @@ class Deployment:
     bytes: int
 
 
-def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool = False, python: str | None = None,
-                     inbox: str = DEFAULT_INBOX, on_progress: OnProgress = ignore_progress) -> Deployment:
+def write_deployment(
+    bundle: Path,
+    name: TargetName,
+    out: Path,
+    *,
+    wheels: bool = False,
+    python: str | None = None,
+    inbox: str = DEFAULT_INBOX,
+    on_progress: OnProgress = ignore_progress,
+) -> Deployment:
     """Write the folder for one bundle and one kind of machine.
 
     Args:
@@ -64,7 +72,8 @@ def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool 
     Raises:
         BundleError: the bundle is damaged, or was quantised for another kind of machine.
         SettingsError: ``out`` exists, or a value that makes no sense.
-        VidriskError: a package has no wheel for that machine, vidrisk's own cannot be made, or the folder not be written.
+        VidriskError: a package has no wheel for that machine, vidrisk's own cannot be made, or the folder not be
+            written.
     """
     target, opened = TARGETS[name], Bundle.open(bundle)
     version = target.python(python)
@@ -81,7 +90,9 @@ def write_deployment(bundle: Path, name: TargetName, out: Path, *, wheels: bool 
         staging.chmod(0o755)
         staging.rename(out)
     except OSError as error:
-        raise VidriskError(f"cannot write to {out}: {error.strerror}", fix="make room, or choose another folder") from error
+        raise VidriskError(
+            f"cannot write to {out}: {error.strerror}", fix="make room, or choose another folder"
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Deployment(out, deployment.bundle, deployment.wheel, deployment.wheels, deployment.bytes)
@@ -97,23 +108,37 @@ def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: s
         raise SettingsError(f"inbox={inbox}", allowed="an absolute path such as /var/lib/vidrisk/inbox")
     for place in HIDDEN:
         if PurePosixPath(inbox).is_relative_to(place):
-            raise SettingsError(f"inbox={inbox}: the service has a {place} of its own, and does not see that of the machine",
-                                allowed="a folder elsewhere, such as /var/lib/vidrisk/inbox or /data/inbox")
+            raise SettingsError(
+                f"inbox={inbox}: the service has a {place} of its own, and does not see that of the machine",
+                allowed="a folder elsewhere, such as /var/lib/vidrisk/inbox or /data/inbox",
+            )
     for place in OWN_FOLDERS:
         if PurePosixPath(inbox).is_relative_to(place) or inbox == STATE:
-            raise SettingsError(f"inbox={inbox}: {STATE} holds what the service itself keeps",
-                                allowed=f"another folder, such as {DEFAULT_INBOX}")
-    quantised = {name: variant for name, variant in bundle.manifest.variants.items()
-                 if variant.lowest_precision not in ("fp32", "fp16")}
+            raise SettingsError(
+                f"inbox={inbox}: {STATE} holds what the service itself keeps",
+                allowed=f"another folder, such as {DEFAULT_INBOX}",
+            )
+    quantised = {
+        name: variant
+        for name, variant in bundle.manifest.variants.items()
+        if variant.lowest_precision not in ("fp32", "fp16")
+    }
     told, precisions = _quantised_for(bundle), [set(variant.precision.values()) for variant in quantised.values()]
-    # What was exported for any target and has packed weights is for TensorRT in floating point, where it has such a variant.
-    is_for_both = (told == "any" and all(WEIGHT_ONLY & each for each in precisions)
-                   and any(variant.engines != "processor" for variant in bundle.manifest.variants.values()))
+    # What was exported for any target and has packed weights is for TensorRT in floating point, where it has such a
+    # variant.
+    is_for_both = (
+        told == "any"
+        and all(WEIGHT_ONLY & each for each in precisions)
+        and any(variant.engines != "processor" for variant in bundle.manifest.variants.values())
+    )
     is_for_processors = told == "cpu" or (
-        not is_for_both and all(variant.engines == "processor" for variant in quantised.values()))
+        not is_for_both and all(variant.engines == "processor" for variant in quantised.values())
+    )
     if target.engine and quantised and is_for_processors:
-        raise BundleError(f"{bundle.root.name} has {' and '.join(quantised)} for processors, which TensorRT refuses",
-                          fix=f"export it for TensorRT and the target {'jetson' if target.is_jetson else 'gpu'}")
+        raise BundleError(
+            f"{bundle.root.name} has {' and '.join(quantised)} for processors, which TensorRT refuses",
+            fix=f"export it for TensorRT and the target {'jetson' if target.is_jetson else 'gpu'}",
+        )
 
 
 def _quantised_for(bundle: Bundle) -> str:
@@ -124,8 +149,15 @@ def _quantised_for(bundle: Bundle) -> str:
         return ""
 
 
-def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbox: str, python: str | None,
-            on_progress: OnProgress) -> Deployment:
+def _filled(
+    folder: Path,
+    bundle: Bundle,
+    name: TargetName,
+    target: Target,
+    inbox: str,
+    python: str | None,
+    on_progress: OnProgress,
+) -> Deployment:
     bundle_name = bundle.root.resolve().name
     copy = folder / "bundle" / bundle_name
     copy.mkdir(parents=True)
@@ -139,17 +171,38 @@ def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbo
         wheels = _write_wheels(wheel, target, python, on_progress)
         lines = lines_of_lock(wheel, target.extras, wheels)
     else:
-        wheels, lines = [], ["# Beside what vidrisk itself requires. Versions are those that the index has when this is installed.",
-                             *target.requirements]
+        wheels, lines = (
+            [],
+            [
+                "# Beside what vidrisk itself requires. Versions are those that the index has when this is installed.",
+                *target.requirements,
+            ],
+        )
     (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     (folder / LICENSES).write_text(text_of_licenses([wheel, *wheels]), encoding="utf-8")
     values = {
-        "name": name, "target": target, "bundle": bundle_name, "inbox": inbox, "wheel": wheel.name, "wheels_python": python or "",
-        "version": __version__, "l4t": " ".join(f"{major}.{minor}" for major, minor in target.l4t),
+        "name": name,
+        "target": target,
+        "bundle": bundle_name,
+        "inbox": inbox,
+        "wheel": wheel.name,
+        "wheels_python": python or "",
+        "version": __version__,
+        "l4t": " ".join(f"{major}.{minor}" for major, minor in target.l4t),
         "driver": str(OLDEST_DRIVER) if target.engine == "tensorrt-rtx" else "",
-        "need_mb": PACKAGES_MB[target.engine] + BUNDLE_COPIES * sum(f.bytes for f in bundle.manifest.files.values()) // 2**20,
-        "command": ["-v", "watch", DEFAULT_INBOX, "-o", "/var/lib/vidrisk/out", "--bundle",
-                    f"/opt/vidrisk/current/bundle/{bundle_name}", *(("--runtime", target.engine) if target.engine else ())]}
+        "need_mb": PACKAGES_MB[target.engine]
+        + BUNDLE_COPIES * sum(f.bytes for f in bundle.manifest.files.values()) // 2**20,
+        "command": [
+            "-v",
+            "watch",
+            DEFAULT_INBOX,
+            "-o",
+            "/var/lib/vidrisk/out",
+            "--bundle",
+            f"/opt/vidrisk/current/bundle/{bundle_name}",
+            *(("--runtime", target.engine) if target.engine else ()),
+        ],
+    }
     for file in TEMPLATES:
         (folder / file).write_text(_environment().get_template(f"{file}.j2").render(values), encoding="utf-8")
     for file in SCRIPTS:
@@ -157,7 +210,9 @@ def _filled(folder: Path, bundle: Bundle, name: TargetName, target: Target, inbo
         (folder / file).chmod(0o755)
     write_smoke_clip(folder / SMOKE_CLIP)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    (folder / SUMS).write_text("".join(f"{sha256_of(path)}  {path.relative_to(folder)}\n" for path in files), encoding="utf-8")
+    (folder / SUMS).write_text(
+        "".join(f"{sha256_of(path)}  {path.relative_to(folder)}\n" for path in files), encoding="utf-8"
+    )
     return Deployment(folder, bundle_name, wheel.name, len(wheels), sum(path.stat().st_size for path in files))
 
 
@@ -168,7 +223,10 @@ def _write_wheels(wheel: Path, target: Target, python: str, on_progress: OnProgr
     platform = Platform(target.machines[0], python, GLIBC[python])
     folder = wheel.parent / "wheels"
     folder.mkdir()
-    requirements = [*requirements_of(wheel, target.extras, platform), *requirements_from_lines(target.requirements, platform)]
+    requirements = [
+        *requirements_of(wheel, target.extras, platform),
+        *requirements_from_lines(target.requirements, platform),
+    ]
     return download_wheels(requirements, platform, folder, on_progress)
 
 
@@ -185,8 +243,14 @@ def write_smoke_clip(path: Path) -> None:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(FILES), undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True, keep_trailing_newline=True, autoescape=False)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FILES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
     environment.filters |= {"sh": shlex.quote, "unit": unit_word, "unit_text": unit_text}
     return environment
 

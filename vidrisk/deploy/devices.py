@@ -51,7 +51,8 @@ class Target:
         return asked or self.pythons[0]
 
 
-# CUDA's bindings must not be newer than the driver, which comes with JetPack: CUDA 12.6 with JetPack 6 (Python 3.10), 13 with 7.
+# CUDA's bindings must not be newer than the driver, which comes with JetPack: CUDA 12.6 with JetPack 6 (Python 3.10),
+# 13 with 7.
 JETSON_CUDA = ("cuda-python>=12.6,<13; python_version < '3.11'", "cuda-python>=13,<14; python_version >= '3.11'")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = tuple(GLIBC)
@@ -59,12 +60,31 @@ PYTHONS_HERE_FIRST = tuple(sorted(PYTHONS, key=lambda version: version != HERE))
 
 TARGETS: Mapping[TargetName, Target] = {
     # JetPack 6.1 and later (TensorRT 10.3; 6.0 has 8.6), JetPack 7.2 and later.
-    "jetson-orin": Target(("aarch64",), ("3.10", "3.12"), ("cpu", "tensorrt"), JETSON_CUDA, "tensorrt", ((36, 4), (39, 2)),
-                          "nvcr.io/nvidia/l4t-jetpack:r36.4.0"),
+    "jetson-orin": Target(
+        ("aarch64",),
+        ("3.10", "3.12"),
+        ("cpu", "tensorrt"),
+        JETSON_CUDA,
+        "tensorrt",
+        ((36, 4), (39, 2)),
+        "nvcr.io/nvidia/l4t-jetpack:r36.4.0",
+    ),
     # JetPack 7: ARM servers and Thor share their images.
-    "jetson-thor": Target(("aarch64",), ("3.12",), ("cpu", "tensorrt"), JETSON_CUDA, "tensorrt", ((38, 2), (39, 2)),
-                          "nvcr.io/nvidia/tensorrt:25.09-py3"),
-    "x86-gpu": Target(("x86_64",), PYTHONS_HERE_FIRST, ("cpu", "tensorrt-rtx"), engine="tensorrt-rtx",
-                      base_image="nvcr.io/nvidia/cuda:13.0.1-base-ubuntu24.04"),
+    "jetson-thor": Target(
+        ("aarch64",),
+        ("3.12",),
+        ("cpu", "tensorrt"),
+        JETSON_CUDA,
+        "tensorrt",
+        ((38, 2), (39, 2)),
+        "nvcr.io/nvidia/tensorrt:25.09-py3",
+    ),
+    "x86-gpu": Target(
+        ("x86_64",),
+        PYTHONS_HERE_FIRST,
+        ("cpu", "tensorrt-rtx"),
+        engine="tensorrt-rtx",
+        base_image="nvcr.io/nvidia/cuda:13.0.1-base-ubuntu24.04",
+    ),
     "cpu": Target(tuple(dict.fromkeys((platform.machine(), "x86_64", "aarch64"))), PYTHONS_HERE_FIRST, ("cpu",)),
 }

@@ -22,7 +22,9 @@ def main() -> int:
     except VidriskError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    sys.stdout.write(f"bundle verified: {bundle.root.name}, {len(bundle.manifest.files)} files, sha256 {bundle.digest[:12]}…\n")
+    sys.stdout.write(
+        f"bundle verified: {bundle.root.name}, {len(bundle.manifest.files)} files, sha256 {bundle.digest[:12]}…\n"
+    )
     return 0
 
 
@@ -41,7 +43,9 @@ def check_packages(prefix: Path) -> None:
             try:
                 digest = sha256_of(path)
             except OSError as error:
-                raise VidriskError(f"{file} of {name} cannot be read: {error.strerror}", fix="install it again") from error
+                raise VidriskError(
+                    f"{file} of {name} cannot be read: {error.strerror}", fix="install it again"
+                ) from error
             if digest != base64.urlsafe_b64decode(f"{file.hash.value}==").hex():
                 raise VidriskError(f"{file} of {name} was changed after it was installed", fix="install it again")
 

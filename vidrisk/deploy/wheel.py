@@ -50,14 +50,24 @@ def wheel_from_checkout(root: Path, folder: Path) -> Path:
         copy.mkdir()
         built.mkdir()
         for room in ROOMS:
-            shutil.copytree(root / room, copy / room, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+            shutil.copytree(
+                root / room, copy / room, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
+            )
         for name in BESIDE:
             shutil.copy(root / name, copy / name)
-        end = subprocess.run([sys.executable, "-c", BUILD, str(built)], cwd=copy, capture_output=True, text=True, check=False,
-                             env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH_S)})
+        end = subprocess.run(
+            [sys.executable, "-c", BUILD, str(built)],
+            cwd=copy,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH_S)},
+        )
         if end.returncode:
-            raise VidriskError(f"vidrisk cannot be built into a wheel: {(end.stderr.splitlines() or ['no reason given'])[-1]}",
-                               fix="pip install 'setuptools>=77'")
+            raise VidriskError(
+                f"vidrisk cannot be built into a wheel: {(end.stderr.splitlines() or ['no reason given'])[-1]}",
+                fix="pip install 'setuptools>=77'",
+            )
         (wheel,) = built.glob("*.whl")
         return Path(shutil.copy(wheel, folder))
 
@@ -72,24 +82,36 @@ def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> P
     described = (distribution.read_text("WHEEL") or "").splitlines()
     tags = [line.removeprefix("Tag:").strip() for line in described if line.startswith("Tag:")]
     if not tags or not distribution.files:
-        raise VidriskError(f"{name} {version} was not installed from a wheel", fix=f"pip install --force-reinstall {name}")
-    (metadata_folder,) = {file.parent for file in distribution.files if re.fullmatch(r"[^/]+\.dist-info/METADATA", str(file))}
+        raise VidriskError(
+            f"{name} {version} was not installed from a wheel", fix=f"pip install --force-reinstall {name}"
+        )
+    (metadata_folder,) = {
+        file.parent for file in distribution.files if re.fullmatch(r"[^/]+\.dist-info/METADATA", str(file))
+    }
     wheel = folder / f"{name.replace('-', '_')}-{version}-{compressed_tag(tags)}.whl"
     record: list[str] = []
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in sorted(distribution.files, key=str):
             path = PurePosixPath(file)
-            if ".." in path.parts or path.suffix == ".pyc" or (file.parent == metadata_folder and path.name in INSTALLERS):
+            if (
+                ".." in path.parts
+                or path.suffix == ".pyc"
+                or (file.parent == metadata_folder and path.name in INSTALLERS)
+            ):
                 continue
             try:
                 content = Path(str(distribution.locate_file(file))).read_bytes()
             except OSError as error:
-                raise VidriskError(f"{path} of {name} {version} cannot be read: {error.strerror}",
-                                   fix=f"pip install --force-reinstall {name}") from error
+                raise VidriskError(
+                    f"{path} of {name} {version} cannot be read: {error.strerror}",
+                    fix=f"pip install --force-reinstall {name}",
+                ) from error
             digest = _digest(content)
             if file.hash and (file.hash.mode, file.hash.value) != ("sha256", digest):
-                raise VidriskError(f"{path} was changed after {name} {version} was installed",
-                                   fix=f"pip install --force-reinstall {name}")
+                raise VidriskError(
+                    f"{path} was changed after {name} {version} was installed",
+                    fix=f"pip install --force-reinstall {name}",
+                )
             _add(archive, str(path), content)
             record.append(f"{_quoted(str(path))},sha256={digest},{len(content)}")
         own_name = f"{metadata_folder}/RECORD"

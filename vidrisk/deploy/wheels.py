@@ -1,8 +1,8 @@
 """The wheels that vidrisk depends on, for another machine.
 
-pip can download for another platform, but takes for granted that the other machine's markers (``python_version < '3.11'``) are this
-one's (https://github.com/pypa/pip/issues/11664). So dependencies are followed here, with the markers of the machine that is meant,
-and pip is asked for one round of wheels after another.
+pip can download for another platform, but takes for granted that the other machine's markers (``python_version <
+'3.11'``) are this one's (https://github.com/pypa/pip/issues/11664). So dependencies are followed here, with the markers
+of the machine that is meant, and pip is asked for one round of wheels after another.
 """
 
 from __future__ import annotations
@@ -37,15 +37,26 @@ class Platform:
     @property
     def markers(self) -> dict[str, str]:
         """The environment of PEP 508, as far as it can be known."""
-        return {"implementation_name": "cpython", "implementation_version": f"{self.python}.0", "os_name": "posix",
-                "platform_machine": self.machine, "platform_python_implementation": "CPython", "platform_release": "",
-                "platform_system": "Linux", "platform_version": "", "python_full_version": f"{self.python}.0",
-                "python_version": self.python, "sys_platform": "linux"}
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": f"{self.python}.0",
+            "os_name": "posix",
+            "platform_machine": self.machine,
+            "platform_python_implementation": "CPython",
+            "platform_release": "",
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": f"{self.python}.0",
+            "python_version": self.python,
+            "sys_platform": "linux",
+        }
 
     @property
     def pip_options(self) -> list[str]:
         major, minor = self.glibc
-        platforms = [f"manylinux_{major}_{number}_{self.machine}" for number in range(minor, OLDEST_GLIBC_MINOR - 1, -1)]
+        platforms = [
+            f"manylinux_{major}_{number}_{self.machine}" for number in range(minor, OLDEST_GLIBC_MINOR - 1, -1)
+        ]
         platforms += [f"manylinux2014_{self.machine}", f"linux_{self.machine}"]
         tag = f"cp{self.python.replace('.', '')}"
         options = ["--implementation", "cp", "--python-version", self.python]
@@ -57,7 +68,11 @@ def requirements_of(wheel: Path, extras: Iterable[str], platform: Platform) -> l
     """What a wheel requires on a platform, with these of its extras."""
     requirements = map(Requirement, metadata_of(wheel).get_all("Requires-Dist") or ())
     environments = [{**platform.markers, "extra": extra} for extra in ("", *sorted(extras))]
-    return [r for r in requirements if r.marker is None or any(r.marker.evaluate(environment) for environment in environments)]
+    return [
+        r
+        for r in requirements
+        if r.marker is None or any(r.marker.evaluate(environment) for environment in environments)
+    ]
 
 
 def requirements_from_lines(lines: Iterable[str], platform: Platform) -> list[Requirement]:
@@ -66,8 +81,9 @@ def requirements_from_lines(lines: Iterable[str], platform: Platform) -> list[Re
     return [r for r in requirements if r.marker is None or r.marker.evaluate({**platform.markers, "extra": ""})]
 
 
-def download_wheels(requirements: Sequence[Requirement], platform: Platform, folder: Path,
-                    on_progress: OnProgress = ignore_progress) -> list[Path]:
+def download_wheels(
+    requirements: Sequence[Requirement], platform: Platform, folder: Path, on_progress: OnProgress = ignore_progress
+) -> list[Path]:
     """Fill ``folder`` with wheels for the requirements and all that they require.
 
     A specifier that is found to be narrower than the wheel which was taken for it takes another one; no more is tried.
@@ -87,7 +103,9 @@ def download_wheels(requirements: Sequence[Requirement], platform: Platform, fol
             name = canonicalize_name(requirement.name)
             if _narrow(wanted.setdefault(name, Requirement(name)), requirement) or name not in wheels:
                 changed.add(name)
-        missing = sorted(name for name in changed if name not in wheels or not _fits(wheels[name], wanted[name].specifier))
+        missing = sorted(
+            name for name in changed if name not in wheels or not _fits(wheels[name], wanted[name].specifier)
+        )
         on_progress("wheels", len(wheels), len(wanted))
         for name in missing:
             if name in wheels:
@@ -95,7 +113,9 @@ def download_wheels(requirements: Sequence[Requirement], platform: Platform, fol
         if missing:
             _download([f"{name}{wanted[name].specifier}" for name in missing], platform, folder)
         wheels = {parse_wheel_filename(path.name)[0]: path for path in sorted(folder.glob("*.whl"))}
-        pending = [found for name in sorted(changed) for found in requirements_of(wheels[name], wanted[name].extras, platform)]
+        pending = [
+            found for name in sorted(changed) for found in requirements_of(wheels[name], wanted[name].extras, platform)
+        ]
     on_progress("wheels", len(wheels), len(wanted))
     return sorted(wheels.values())
 
@@ -113,18 +133,35 @@ def _fits(wheel: Path, specifier: SpecifierSet) -> bool:
 
 
 def _download(requirements: list[str], platform: Platform, folder: Path) -> None:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check",
-               "--no-input", "--quiet", "--dest", str(folder), *platform.pip_options, *requirements]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--quiet",
+        "--dest",
+        str(folder),
+        *platform.pip_options,
+        *requirements,
+    ]
     end = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if not end.returncode:
         return
     missing = NO_MATCH.search(end.stderr)
     if missing:
         asked = next((r for r in requirements if r.startswith(missing[1])), missing[1])
-        raise VidriskError(f"{asked} has no wheel for Python {platform.python} on {platform.machine} "
-                           f"(glibc {platform.glibc[0]}.{platform.glibc[1]}) in the package index",
-                           fix="leave wheels out and install on a network, or give another python")
+        raise VidriskError(
+            f"{asked} has no wheel for Python {platform.python} on {platform.machine} "
+            f"(glibc {platform.glibc[0]}.{platform.glibc[1]}) in the package index",
+            fix="leave wheels out and install on a network, or give another python",
+        )
     said = end.stderr.splitlines() or ["no reason given"]
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR")]
-    raise VidriskError(f"pip cannot download wheels: {(errors or said)[-1]}",
-                       fix="check the network and the package index, or leave wheels out")
+    raise VidriskError(
+        f"pip cannot download wheels: {(errors or said)[-1]}",
+        fix="check the network and the package index, or leave wheels out",
+    )

@@ -1,7 +1,7 @@
 """What works on this machine, what does not, and the command that mends it.
 
-Needs nothing but the standard library, and never ends in a crash: whatever may crash or hang is loaded in a process of its
-own. Read in this order:
+Needs nothing but the standard library, and never ends in a crash: whatever may crash or hang is loaded in a process of
+its own. Read in this order:
 
     check.py     one line of what is found
     asking.py    files, commands and probes, with time limits
@@ -9,7 +9,8 @@ own. Read in this order:
     jetson.py    what a Jetson's files say
     facts.py     all of that, gathered
     machine.py, gpu.py, board.py, runtimes.py, verified.py, packages.py    facts → checks
-    versions.py, trouble.py, support.py, known.py    what is known to be wrong, crash or be slow: known_trouble.json → checks
+    versions.py, trouble.py, support.py, known.py    what is known to be wrong, crash or be slow: known_trouble.json →
+    checks
 """
 
 from __future__ import annotations
@@ -31,7 +32,14 @@ from vidrisk.doctor.verified import verified_checks
 log = logging.getLogger(__name__)
 
 SECTIONS: tuple[Callable[[Facts], Iterator[Check]], ...] = (
-    machine_checks, board_checks, gpu_checks, runtime_checks, verified_checks, package_checks, trouble_checks)
+    machine_checks,
+    board_checks,
+    gpu_checks,
+    runtime_checks,
+    verified_checks,
+    package_checks,
+    trouble_checks,
+)
 
 
 def examine(root: Path = Path("/")) -> list[Check]:
@@ -48,7 +56,9 @@ def checks_from_facts(facts: Facts) -> list[Check]:
         except Exception as error:
             log.debug("%s failed", section.__name__, exc_info=True)
             stopped = f"stopped: {type(error).__name__}: {error}"
-            checks.append(Check("machine", section.__name__.replace("_", " "), "warning", stopped, "vidrisk -vv doctor"))
+            checks.append(
+                Check("machine", section.__name__.replace("_", " "), "warning", stopped, "vidrisk -vv doctor")
+            )
     return checks
 
 

@@ -1,8 +1,8 @@
 """Asking the machine. Files that are not there read as empty. Whatever may crash, or never answer, is asked in a process of its
 own, with a time limit.
 
-A broken driver can end the interpreter that loads its library, and ``nvidia-smi`` can hang in the kernel, where not even
-SIGKILL reaches it.
+A broken driver can end the interpreter that loads its library, and ``nvidia-smi`` can hang in the kernel, where not
+even SIGKILL reaches it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,16 @@ class Probe:
 def answer_of(command: Sequence[str], limit_s: float = COMMAND_LIMIT_S) -> Answer:
     """Run a command that may hang."""
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                   encoding="utf-8", errors="replace", start_new_session=True,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
     except OSError as error:
         return Answer("", "", f"{command[0]} does not start: {error.strerror}")
     try:

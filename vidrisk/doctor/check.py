@@ -15,8 +15,9 @@ class Check:
     Attributes:
         section: the heading that it stands under.
         name: of the thing; no two checks share one.
-        state: ``ok``; ``optional``, it is not there or could be faster, and nobody has to miss that; ``warning``, it works and
-            will be slow or in the way; ``broken``, it is there and does not work; ``missing``, ``infer`` cannot do without it.
+        state: ``ok``; ``optional``, it is not there or could be faster, and nobody has to miss that; ``warning``, it
+            works and will be slow or in the way; ``broken``, it is there and does not work; ``missing``, ``infer``
+            cannot do without it.
         found: one line.
         fix: the command that mends it; never empty where ``is_red``.
     """

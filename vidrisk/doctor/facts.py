@@ -17,8 +17,9 @@ from vidrisk.doctor.jetson import Jetson, jetson_from_files, mode_from_query
 from vidrisk.runtimes.gpu import driver_from_text, text_of
 from vidrisk.runtimes.tensorrt.api import MODULES
 
-# Newest CUDA major that a driver speaks, by the first driver that does. Below CUDA 13 a driver also runs all programs built
-# with a later minor version (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table 1).
+# Newest CUDA major that a driver speaks, by the first driver that does. Below CUDA 13 a driver also runs all programs
+# built with a later minor version (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table
+# 1).
 FIRST_DRIVER = {13: 580, 12: 525, 11: 450}
 SMI_FIELDS = ("name", "driver_version", "memory.total", "memory.free", "compute_cap")
 # Import name → probe. What is not installed is not asked; numpy is, as everything else needs it.
@@ -61,7 +62,9 @@ class Environment:
     @classmethod
     def current(cls) -> Environment:
         config = text_of(Path(sys.prefix) / "pyvenv.cfg")
-        closed = sys.prefix != sys.base_prefix and not re.search(r"^include-system-site-packages *= *true", config, re.M | re.I)
+        closed = sys.prefix != sys.base_prefix and not re.search(
+            r"^include-system-site-packages *= *true", config, re.M | re.I
+        )
         return cls(f"{sys.version_info.major}.{sys.version_info.minor}", Path(sys.prefix), closed)
 
 
@@ -102,7 +105,15 @@ def gathered(root: Path = Path("/")) -> Facts:
     gpu = _gpu(root, probes["GPU"], is_expected=jetson is not None)
     if gpu is not None and is_there("torch"):
         probes |= probed(["torch"])
-    return Facts(root, platform.machine() in ("x86_64", "AMD64"), Environment.current(), installed_packages(), probes, gpu, jetson)
+    return Facts(
+        root,
+        platform.machine() in ("x86_64", "AMD64"),
+        Environment.current(),
+        installed_packages(),
+        probes,
+        gpu,
+        jetson,
+    )
 
 
 def installed_packages() -> dict[str, str]:
@@ -145,7 +156,15 @@ def _gpu(root: Path, probe: Probe, *, is_expected: bool) -> Gpu | None:
     driver = driver_from_text(version)
     if not probe.problem:
         told = probe.told
-        return Gpu(told["name"], told["compute_capability"], told["total_bytes"], told["free_bytes"], driver, told["driver"], True)
+        return Gpu(
+            told["name"],
+            told["compute_capability"],
+            told["total_bytes"],
+            told["free_bytes"],
+            driver,
+            told["driver"],
+            True,
+        )
     problem = probe.problem
     if shutil.which("nvidia-smi"):
         answer = answer_of(["nvidia-smi", f"--query-gpu={','.join(SMI_FIELDS)}", "--format=csv,noheader,nounits"])
@@ -153,7 +172,9 @@ def _gpu(root: Path, probe: Probe, *, is_expected: bool) -> Gpu | None:
         if gpu and not answer.problem:
             return gpu
         problem = f"nvidia-smi: {answer.problem}" if answer.problem else problem
-    name = next((name_from_information(text_of(path)) for path in (root / "proc/driver/nvidia/gpus").glob("*/information")), "")
+    name = next(
+        (name_from_information(text_of(path)) for path in (root / "proc/driver/nvidia/gpus").glob("*/information")), ""
+    )
     if not (is_expected or version or name or _is_on_pci_bus(root)):
         return None
     return Gpu(name, driver=driver, cuda=cuda_from_driver(driver), problem=problem)
@@ -164,7 +185,9 @@ def gpu_from_smi(text: str, problem: str) -> Gpu | None:
     values = [value.strip() for value in text.partition("\n")[0].split(",")]
     if len(values) != len(SMI_FIELDS):
         return None
-    name, driver, total, free, capability = ("" if "N/A" in value or "Not Supported" in value else value for value in values)
+    name, driver, total, free, capability = (
+        "" if "N/A" in value or "Not Supported" in value else value for value in values
+    )
     return Gpu(name, capability, _mib(total), _mib(free), driver, cuda_from_driver(driver), problem=problem)
 
 
@@ -184,8 +207,10 @@ def cuda_from_driver(driver: str) -> str:
 
 def _is_on_pci_bus(root: Path) -> bool:
     """Whether the PCI bus has a display controller (class 0x03) of NVIDIA (vendor 0x10de)."""
-    return any(text_of(path).strip() == "0x10de" and text_of(path.with_name("class")).startswith("0x03")
-               for path in (root / "sys/bus/pci/devices").glob("*/vendor"))
+    return any(
+        text_of(path).strip() == "0x10de" and text_of(path.with_name("class")).startswith("0x03")
+        for path in (root / "sys/bus/pci/devices").glob("*/vendor")
+    )
 
 
 def _mib(text: str) -> int | None:

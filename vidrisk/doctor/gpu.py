@@ -23,8 +23,11 @@ def gpu_checks(facts: Facts) -> Iterator[Check]:
     yield _gpu(facts, facts.gpu)
     if not facts.jetson or facts.gpu.driver:
         yield _driver(facts, facts.gpu)
-    too_new = [] if facts.gpu.cuda_major is None else [
-        name for name, major in sorted(cuda_majors(facts.packages).items()) if major > facts.gpu.cuda_major]
+    too_new = (
+        []
+        if facts.gpu.cuda_major is None
+        else [name for name, major in sorted(cuda_majors(facts.packages).items()) if major > facts.gpu.cuda_major]
+    )
     if too_new:
         yield _too_old_driver(facts, facts.gpu, too_new)
 
@@ -40,8 +43,13 @@ def _gpu(facts: Facts, gpu: Gpu) -> Check:
             return Check(SECTION, "GPU", "warning", found, "nvidia-smi  # shows who holds its memory")
         return Check(SECTION, "GPU", "ok", found)
     if "cuda-bindings" not in facts.packages:
-        return Check(SECTION, "GPU", "optional", f"{found}; cuda-python, through which engines use it, is not installed",
-                     "pip install 'vidrisk[tensorrt]'")
+        return Check(
+            SECTION,
+            "GPU",
+            "optional",
+            f"{found}; cuda-python, through which engines use it, is not installed",
+            "pip install 'vidrisk[tensorrt]'",
+        )
     return Check(SECTION, "GPU", "broken", f"{found}; {gpu.problem}", _fix(facts, gpu))
 
 
@@ -51,8 +59,9 @@ def _fix(facts: Facts, gpu: Gpu) -> str:
         return "sudo reboot"
     if "CUDA_VISIBLE_DEVICES" in os.environ and "visible" in gpu.problem:
         return "unset CUDA_VISIBLE_DEVICES"
-    if facts.jetson and any((facts.root / node).exists() and not os.access(facts.root / node, os.R_OK | os.W_OK)
-                            for node in TEGRA_NODES):
+    if facts.jetson and any(
+        (facts.root / node).exists() and not os.access(facts.root / node, os.R_OK | os.W_OK) for node in TEGRA_NODES
+    ):
         return 'sudo usermod -aG video,render "$USER"  # then log in again'
     if any((facts.root / mark).exists() for mark in CONTAINER_MARKS):
         return "docker run --runtime nvidia …" if facts.jetson else "docker run --gpus all …"
@@ -74,7 +83,13 @@ def _too_old_driver(facts: Facts, gpu: Gpu, packages: list[str]) -> Check:
     named = ", ".join(packages[:3]) + (f" and {len(packages) - 3} more" if len(packages) > 3 else "")
     driver = f"driver {FIRST_DRIVER[needed]} or newer" if needed in FIRST_DRIVER else "a newer driver"
     found = f"{named}: CUDA {needed}, which needs {driver}; this one speaks CUDA {gpu.cuda}"
-    return Check(SECTION, "CUDA", "broken", found, f"pip uninstall {' '.join(packages)}" if facts.jetson else install_driver(facts))
+    return Check(
+        SECTION,
+        "CUDA",
+        "broken",
+        found,
+        f"pip uninstall {' '.join(packages)}" if facts.jetson else install_driver(facts),
+    )
 
 
 def install_driver(facts: Facts) -> str:

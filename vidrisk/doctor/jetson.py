@@ -1,8 +1,9 @@
 """What a Jetson says of itself: which board, Jetson Linux (L4T), JetPack, power mode, clocks, throttling. All of it is in files
 that need neither root nor NVIDIA's tools.
 
-Sources of the files' forms: Jetson Linux Developer Guide r36.4 (Platform Power and Performance: nvpmodel, jetson_clocks,
-soctherm-oc-event, throttle-alert cooling devices); releases by github.com/rbonghi/jetson_stats, ``jetson_variables.py``.
+Sources of the files' forms: Jetson Linux Developer Guide r36.4 (Platform Power and Performance: nvpmodel,
+jetson_clocks, soctherm-oc-event, throttle-alert cooling devices); releases by github.com/rbonghi/jetson_stats,
+``jetson_variables.py``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,18 @@ from vidrisk.runtimes.gpu import text_of
 
 # Jetson Linux → JetPack, for images without the package ``nvidia-jetpack``.
 JETPACK = {
-    "39.2.1": "7.2.1", "39.2": "7.2", "38.4": "7.1", "38.2": "7.0",
-    "36.5": "6.2.2", "36.4.7": "6.2.1", "36.4.4": "6.2.1", "36.4.3": "6.2", "36.4": "6.1", "36.3": "6.0",
-    "35": "5", "32": "4",
+    "39.2.1": "7.2.1",
+    "39.2": "7.2",
+    "38.4": "7.1",
+    "38.2": "7.0",
+    "36.5": "6.2.2",
+    "36.4.7": "6.2.1",
+    "36.4.4": "6.2.1",
+    "36.4.3": "6.2",
+    "36.4": "6.1",
+    "36.3": "6.0",
+    "35": "5",
+    "32": "4",
 }
 OLDEST_L4T = (36, 4)  # JetPack 6.1; 6.0 has TensorRT 8.6, and 5 has Python 3.8
 DPKG_STATUS = "var/lib/dpkg/status"
@@ -73,8 +83,11 @@ class Jetson:
     @property
     def fastest_mode(self) -> tuple[int, str] | None:
         """MAXN, in its latest form."""
-        return max(((number, name) for number, name in self.power_modes.items() if name.startswith("MAXN")),
-                   key=lambda mode: (len(mode[1]), mode[0]), default=None)
+        return max(
+            ((number, name) for number, name in self.power_modes.items() if name.startswith("MAXN")),
+            key=lambda mode: (len(mode[1]), mode[0]),
+            default=None,
+        )
 
 
 def jetson_from_files(root: Path) -> Jetson | None:
@@ -86,12 +99,21 @@ def jetson_from_files(root: Path) -> Jetson | None:
     package = dpkg_version(text_of(root / DPKG_STATUS), "nvidia-jetpack")
     modes = modes_from_conf(text_of(root / "etc/nvpmodel.conf"))
     thermal = root / "sys/class/thermal"
-    temperatures = [degrees / 1000 for path in thermal.glob("thermal_zone*/temp") if (degrees := number_of(path)) is not None]
+    temperatures = [
+        degrees / 1000 for path in thermal.glob("thermal_zone*/temp") if (degrees := number_of(path)) is not None
+    ]
     return Jetson(
-        model=model, l4t=l4t, jetpack=package.partition("+")[0].partition("-")[0] or jetpack_from_l4t(l4t),
-        has_jetpack=bool(package), power_mode=_power_mode(text_of(root / "var/lib/nvpmodel/status"), modes), power_modes=modes,
-        clocks=tuple(_clocks(root)), hot=tuple(_alerts(thermal)), overcurrents=_overcurrents(root),
-        hottest_c=max(temperatures, default=None))
+        model=model,
+        l4t=l4t,
+        jetpack=package.partition("+")[0].partition("-")[0] or jetpack_from_l4t(l4t),
+        has_jetpack=bool(package),
+        power_mode=_power_mode(text_of(root / "var/lib/nvpmodel/status"), modes),
+        power_modes=modes,
+        clocks=tuple(_clocks(root)),
+        hot=tuple(_alerts(thermal)),
+        overcurrents=_overcurrents(root),
+        hottest_c=max(temperatures, default=None),
+    )
 
 
 def l4t_from_release(text: str) -> str:
@@ -117,7 +139,9 @@ def dpkg_version(status: str, package: str) -> str:
 
 def modes_from_conf(text: str) -> dict[int, str]:
     """``< POWER_MODEL ID=2 NAME=MAXN_SUPER >`` of ``/etc/nvpmodel.conf`` → {2: MAXN_SUPER}."""
-    return {int(number): name for number, name in re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text, re.M)}
+    return {
+        int(number): name for number, name in re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text, re.M)
+    }
 
 
 def mode_from_query(text: str) -> str:

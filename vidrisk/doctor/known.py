@@ -22,8 +22,14 @@ if TYPE_CHECKING:
 SECTION = "known trouble"
 MACHINES: dict[str, Machine] = {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
 # Component of the table → the probe that tells its version; what has none is asked of the installed packages.
-PROBES = {"av": "PyAV", "onnxruntime": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt",
-          "tensorrt-rtx": "tensorrt-rtx", "torch": "torch"}
+PROBES = {
+    "av": "PyAV",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+    "torch": "torch",
+}
 
 
 def trouble_checks(facts: Facts) -> Iterator[Check]:
@@ -39,17 +45,25 @@ def trouble_checks(facts: Facts) -> Iterator[Check]:
 
 def situation_from_facts(facts: Facts) -> Situation:
     """What the doctor knows: nothing of the engines that somebody may build."""
-    told = {component: facts.probes[probe].told.get("version", "") for component, probe in PROBES.items() if probe in facts.probes}
+    told = {
+        component: facts.probes[probe].told.get("version", "")
+        for component, probe in PROBES.items()
+        if probe in facts.probes
+    }
     versions = {**facts.packages, **{component: version for component, version in told.items() if version}}
     if facts.gpu is not None and facts.gpu.driver:
         versions["driver"] = facts.gpu.driver
     capability = facts.gpu.compute_capability if facts.gpu else ""
-    return Situation({**versions, **_board_versions(facts.jetson)}, "x86-64" if facts.is_x86 else "arm64",
-                     (capability,) if capability else ())
+    return Situation(
+        {**versions, **_board_versions(facts.jetson)},
+        "x86-64" if facts.is_x86 else "arm64",
+        (capability,) if capability else (),
+    )
 
 
-def lines_before_build(bundle: Bundle, options: BuildOptions, kind: Kind | None,
-                       variants: Sequence[VariantName] | None) -> list[str]:
+def lines_before_build(
+    bundle: Bundle, options: BuildOptions, kind: Kind | None, variants: Sequence[VariantName] | None
+) -> list[str]:
     """What is known of engines like these, a line per entry with its remedy, before minutes are spent on them.
 
     Raises:
@@ -74,8 +88,14 @@ def lines_before_build(bundle: Bundle, options: BuildOptions, kind: Kind | None,
         if variant not in bundle.manifest.variants:
             continue  # the build says what there is
         situation = Situation(
-            {api.kind: api.version, **_board_versions(board)}, MACHINES.get(platform.machine()), capabilities, (variant,),
-            options.batches.opt, max(bundle.path(stage.name, variant).stat().st_size for stage in bundle.stages) / 1e6, options.dla)
+            {api.kind: api.version, **_board_versions(board)},
+            MACHINES.get(platform.machine()),
+            capabilities,
+            (variant,),
+            options.batches.opt,
+            max(bundle.path(stage.name, variant).stat().st_size for stage in bundle.stages) / 1e6,
+            options.dla,
+        )
         for trouble in fitting(read_table(), situation):
             lines.setdefault(trouble.id, f"{trouble.found(situation)}; {trouble.remedy}")
     return list(lines.values())

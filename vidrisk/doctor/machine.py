@@ -38,13 +38,20 @@ def machine_checks(facts: Facts) -> Iterator[Check]:
 
 def _processor(root: Path) -> Check:
     lines = text_of(root / "proc/cpuinfo").splitlines()
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()}
+    flags = {
+        flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()
+    }
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     known = ", ".join(flag for flag in CPU_FLAGS if flag in flags) or "no vector flags known"
     found = f"{model + ', ' if model else ''}{os.cpu_count()} cores; {known}"
     if "sse2" in flags and "avx2" not in flags:  # x86; OpenVINO and ONNX Runtime fall back to SSE
-        return Check(SECTION, "processor", "warning", f"{found}; no AVX2, so no fast INT8",
-                     "qemu-system-x86_64 -cpu host …  # a virtual machine that hides it")
+        return Check(
+            SECTION,
+            "processor",
+            "warning",
+            f"{found}; no AVX2, so no fast INT8",
+            "qemu-system-x86_64 -cpu host …  # a virtual machine that hides it",
+        )
     return Check(SECTION, "processor", "ok", found)
 
 
@@ -71,10 +78,17 @@ def _workers(facts: Facts) -> Check:
     """Decode workers hand frames over in sealed memory; kernels and sandboxes can forbid it."""
     probe = facts.probes["workers"]
     if not probe.problem:
-        return Check(SECTION, "shared memory", "ok", f"sealed memory for workers works ({probe.told['bytes'] / 1e6:.1f} MB each)")
+        return Check(
+            SECTION, "shared memory", "ok", f"sealed memory for workers works ({probe.told['bytes'] / 1e6:.1f} MB each)"
+        )
     forbidden = text_of(facts.root / "proc/sys/vm/memfd_noexec").strip() == "2"
-    return Check(SECTION, "shared memory", "missing", probe.problem,
-                 "sudo sysctl vm.memfd_noexec=0" if forbidden else "docker run --security-opt seccomp=unconfined …")
+    return Check(
+        SECTION,
+        "shared memory",
+        "missing",
+        probe.problem,
+        "sudo sysctl vm.memfd_noexec=0" if forbidden else "docker run --security-opt seccomp=unconfined …",
+    )
 
 
 def _sandbox(facts: Facts) -> Iterator[Check]:
@@ -86,14 +100,21 @@ def _sandbox(facts: Facts) -> Iterator[Check]:
         found = probe.problem or f"decode workers are not kept from {' and '.join(probe.told['open'])}"
         yield Check(SECTION, "sandbox", "optional", found, "a kernel from Linux 5.13 on, started with lsm=landlock,…")
     else:
-        yield Check(SECTION, "sandbox", "ok", f"decode workers are confined (Landlock {probe.told['landlock']}, seccomp)")
+        yield Check(
+            SECTION, "sandbox", "ok", f"decode workers are confined (Landlock {probe.told['landlock']}, seccomp)"
+        )
 
 
 def _disk() -> Iterator[Check]:
     free = shutil.disk_usage(".").free
     plenty = free >= LITTLE_BYTES
-    yield Check(SECTION, "disk", "ok" if plenty else "missing", f"{free / 1e9:.1f} GB free here",
-                "" if plenty else "du -xh . | sort -h | tail  # shows what could go")
+    yield Check(
+        SECTION,
+        "disk",
+        "ok" if plenty else "missing",
+        f"{free / 1e9:.1f} GB free here",
+        "" if plenty else "du -xh . | sort -h | tail  # shows what could go",
+    )
 
 
 def _cache(facts: Facts) -> Iterator[Check]:

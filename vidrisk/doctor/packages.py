@@ -22,7 +22,11 @@ EXTRAS = {
     "elpv-dataset": ("elpv_dataset", "demo", "the data of vidrisk demo"),
 }
 # Distributions that write the same files: the one that was installed last has overwritten the other.
-RIVALS = (("onnxruntime", "onnxruntime-gpu"), ("decord", "decord2"), ("tensorrt-cu12-bindings", "tensorrt-cu13-bindings"))
+RIVALS = (
+    ("onnxruntime", "onnxruntime-gpu"),
+    ("decord", "decord2"),
+    ("tensorrt-cu12-bindings", "tensorrt-cu13-bindings"),
+)
 
 
 def package_checks(facts: Facts) -> Iterator[Check]:
@@ -30,8 +34,13 @@ def package_checks(facts: Facts) -> Iterator[Check]:
     for one, other in RIVALS:
         if one in facts.packages and other in facts.packages:
             kept = "onnxruntime" if other == "onnxruntime-gpu" and not facts.has_gpu else other
-            yield Check(SECTION, f"{one} and {other}", "broken", "are both installed, and overwrite each other's files",
-                        f"pip uninstall -y {one} {other} && pip install {kept}")
+            yield Check(
+                SECTION,
+                f"{one} and {other}",
+                "broken",
+                "are both installed, and overwrite each other's files",
+                f"pip uninstall -y {one} {other} && pip install {kept}",
+            )
     for package, (module, extra, purpose) in EXTRAS.items():
         if is_there(module):
             yield Check("extras", package, "ok", facts.packages.get(package, "installed"))
@@ -45,15 +54,24 @@ def _readers(facts: Facts) -> Iterator[Check]:
         if probe is None or "No module named" in probe.problem:
             yield Check(SECTION, name, "missing", "not installed", f"pip install {package}")
         elif probe.problem:
-            yield Check(SECTION, name, "missing", f"does not load: {probe.problem}", f"pip install --force-reinstall {package}")
+            yield Check(
+                SECTION, name, "missing", f"does not load: {probe.problem}", f"pip install --force-reinstall {package}"
+            )
         elif probe.told.get("lacking"):
-            yield Check(SECTION, name, "warning", f"{probe.told['version']}, without {', '.join(probe.told['lacking'])}",
-                        f"pip install --force-reinstall --only-binary :all: {package}")
+            yield Check(
+                SECTION,
+                name,
+                "warning",
+                f"{probe.told['version']}, without {', '.join(probe.told['lacking'])}",
+                f"pip install --force-reinstall --only-binary :all: {package}",
+            )
         else:
             yield Check(SECTION, name, "ok", probe.told["version"])
     probe = facts.probes.get("decord")
     if probe is None:
-        yield Check(SECTION, "decord2", "optional", "not installed (the other video decoder)", "pip install 'vidrisk[decord]'")
+        yield Check(
+            SECTION, "decord2", "optional", "not installed (the other video decoder)", "pip install 'vidrisk[decord]'"
+        )
     elif probe.problem:
         yield does_not_load(SECTION, "decord2", "decord2", probe)
     else:

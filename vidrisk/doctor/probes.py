@@ -28,8 +28,10 @@ DECODERS = {
 PHOTO_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "libtiff": "TIFF", "webp": "WebP"}
 GPU_PROVIDERS = {"TensorrtExecutionProvider": "TensorRT", "CUDAExecutionProvider": "CUDA"}
 # An ONNX model of one node, ``Identity``, on float (1,), as onnx writes it: IR version 8, opset 17.
-IDENTITY = bytes.fromhex("08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801"
-                         "620f0a0179120a0a08080112040a02080142040a001011")
+IDENTITY = bytes.fromhex(
+    "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801"
+    "620f0a0179120a0a08080112040a02080142040a001011"
+)
 
 
 def main(name: str) -> None:
@@ -77,8 +79,11 @@ def _onnxruntime() -> dict[str, Any]:
         if session.get_providers()[0] == provider:
             working.append(GPU_PROVIDERS[provider])
     ort.InferenceSession(IDENTITY, providers=["CPUExecutionProvider"])
-    return {**_version("onnxruntime"), "providers": [*working, "CPU"],
-            "fallen_back": [GPU_PROVIDERS[provider] for provider in built_in if GPU_PROVIDERS[provider] not in working]}
+    return {
+        **_version("onnxruntime"),
+        "providers": [*working, "CPU"],
+        "fallen_back": [GPU_PROVIDERS[provider] for provider in built_in if GPU_PROVIDERS[provider] not in working],
+    }
 
 
 def _openvino() -> dict[str, Any]:
@@ -145,7 +150,11 @@ def _sandbox() -> dict[str, Any]:
             holds["the network"] = True
 
     sandbox.read_alone([sys.executable], lean)
-    return {"landlock": sandbox.landlock, "seccomp": sandbox.seccomp, "open": [what for what, held in holds.items() if not held]}
+    return {
+        "landlock": sandbox.landlock,
+        "seccomp": sandbox.seccomp,
+        "open": [what for what, held in holds.items() if not held],
+    }
 
 
 def _cache() -> dict[str, Any]:

@@ -35,21 +35,32 @@ def _onnxruntime(facts: Facts) -> Check:
     if fallen_back and facts.has_gpu:
         libraries = sorted(set(re.findall(r"(lib[\w+-]+\.so[.\d]*): cannot open", probe.stderr)))
         why = f": {', '.join(libraries)} not found" if libraries else ""
-        return Check(SECTION, "onnxruntime", "warning", f"{found}; {fallen_back} falls back to the processor{why}",
-                     f"pip install '{package}[cuda,cudnn]'")
+        return Check(
+            SECTION,
+            "onnxruntime",
+            "warning",
+            f"{found}; {fallen_back} falls back to the processor{why}",
+            f"pip install '{package}[cuda,cudnn]'",
+        )
     return Check(SECTION, "onnxruntime", "ok", found)
 
 
 def _openvino(facts: Facts) -> Check:
     probe = facts.probes.get("openvino")
     if probe is None:
-        return Check(SECTION, "openvino", "optional", "not installed",
-                     "pip install 'vidrisk[cpu]'" if facts.is_x86 else "")
+        return Check(
+            SECTION, "openvino", "optional", "not installed", "pip install 'vidrisk[cpu]'" if facts.is_x86 else ""
+        )
     if probe.problem:
         return does_not_load(SECTION, "openvino", "openvino", probe)
     if "CPU" not in probe.told["devices"]:
-        return Check(SECTION, "openvino", "broken", f"{probe.told['version']}, without its CPU device",
-                     "pip install --force-reinstall openvino")
+        return Check(
+            SECTION,
+            "openvino",
+            "broken",
+            f"{probe.told['version']}, without its CPU device",
+            "pip install --force-reinstall openvino",
+        )
     return Check(SECTION, "openvino", "ok", f"{probe.told['version']}: {', '.join(probe.told['devices'])}")
 
 
@@ -80,23 +91,41 @@ def _hidden_tensorrt(facts: Facts) -> Check | None:
     pythons = [path.parts[-4].removeprefix("python") for path in found]
     environment = facts.environment
     if not {environment.python, "3"} & set(pythons):
-        return Check(SECTION, "tensorrt", "broken",
-                     f"the system has it for Python {', '.join(pythons)}, this is {environment.python}",
-                     f"python{pythons[-1]} -m venv --system-site-packages {shlex.quote(f'{environment.folder}-{pythons[-1]}')}")
+        return Check(
+            SECTION,
+            "tensorrt",
+            "broken",
+            f"the system has it for Python {', '.join(pythons)}, this is {environment.python}",
+            f"python{pythons[-1]} -m venv --system-site-packages {shlex.quote(f'{environment.folder}-{pythons[-1]}')}",
+        )
     if environment.is_closed:
-        return Check(SECTION, "tensorrt", "broken", "the system has it, and this virtual environment does not see it",
-                     f"sed -i '/^include-system-site-packages/s/false/true/' {shlex.quote(f'{environment.folder}/pyvenv.cfg')}")
+        return Check(
+            SECTION,
+            "tensorrt",
+            "broken",
+            "the system has it, and this virtual environment does not see it",
+            f"sed -i '/^include-system-site-packages/s/false/true/' {shlex.quote(f'{environment.folder}/pyvenv.cfg')}",
+        )
     return None
 
 
 def _tensorrt_rtx(facts: Facts) -> Check:
     probe = facts.probes.get("tensorrt-rtx")
     if probe is None:
-        return Check(SECTION, "tensorrt-rtx", "optional", "not installed",
-                     "pip install 'vidrisk[tensorrt-rtx]'" if facts.is_x86 else "")
+        return Check(
+            SECTION,
+            "tensorrt-rtx",
+            "optional",
+            "not installed",
+            "pip install 'vidrisk[tensorrt-rtx]'" if facts.is_x86 else "",
+        )
     if probe.problem:
-        return does_not_load(SECTION, "tensorrt-rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13 tensorrt-rtx-cu13-bindings", probe)
-    return Check(SECTION, "tensorrt-rtx", "ok", probe.told["version"] + ("" if facts.has_gpu else ", to build ahead of time"))
+        return does_not_load(
+            SECTION, "tensorrt-rtx", "onnxruntime-ep-nv-tensorrt-rtx-cu13 tensorrt-rtx-cu13-bindings", probe
+        )
+    return Check(
+        SECTION, "tensorrt-rtx", "ok", probe.told["version"] + ("" if facts.has_gpu else ", to build ahead of time")
+    )
 
 
 def _torch(facts: Facts, probe: Probe) -> Check:
@@ -105,15 +134,29 @@ def _torch(facts: Facts, probe: Probe) -> Check:
         return does_not_load(SECTION, "torch on the GPU", "torch", probe)
     if probe.told["sees_gpu"] or not facts.has_gpu:
         return Check(SECTION, "torch on the GPU", "ok", probe.told["version"])
-    return Check(SECTION, "torch on the GPU", "warning", f"{probe.told['version']} does not see the GPU",
-                 "pip uninstall -y torch && pip install torch" if "+cpu" in probe.told["version"]
-                 else "pip install --force-reinstall torch")
+    return Check(
+        SECTION,
+        "torch on the GPU",
+        "warning",
+        f"{probe.told['version']} does not see the GPU",
+        "pip uninstall -y torch && pip install torch"
+        if "+cpu" in probe.told["version"]
+        else "pip install --force-reinstall torch",
+    )
 
 
 def does_not_load(section: str, name: str, packages: str, probe: Probe) -> Check:
     """A library that is installed and crashes, hangs or raises."""
     said = f"{probe.problem} {probe.stderr}"
-    if "NumPy 1.x" in said or "_ARRAY_API not found" in said:  # numpy's own words for an extension that was built before numpy 2
-        return Check(section, name, "broken", "was built for numpy 1, and numpy 2 is installed", "pip install 'numpy<2'")
-    fix = probe.fix if "pip install" in probe.fix or "JetPack" in probe.fix else f"pip install --force-reinstall {packages}"
+    if (
+        "NumPy 1.x" in said or "_ARRAY_API not found" in said
+    ):  # numpy's own words for an extension that was built before numpy 2
+        return Check(
+            section, name, "broken", "was built for numpy 1, and numpy 2 is installed", "pip install 'numpy<2'"
+        )
+    fix = (
+        probe.fix
+        if "pip install" in probe.fix or "JetPack" in probe.fix
+        else f"pip install --force-reinstall {packages}"
+    )
     return Check(section, name, "broken", f"does not load: {probe.problem}", fix)

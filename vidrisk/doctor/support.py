@@ -61,7 +61,9 @@ def _trouble(number: int, entry: Any) -> Trouble:
     except (ValueError, TypeError) as error:
         raise VidriskError(f"{TABLE}: {name} {str(error).replace('Trouble.__init__()', 'is')}") from error
     if trouble.fixed_in and (release_from_version(trouble.fixed_in) is None or trouble.fixed_in in trouble.versions):
-        raise VidriskError(f"{TABLE}: {name} has fixed_in {trouble.fixed_in}", allowed=f"a version that is not {trouble.versions}")
+        raise VidriskError(
+            f"{TABLE}: {name} has fixed_in {trouble.fixed_in}", allowed=f"a version that is not {trouble.versions}"
+        )
     return trouble
 
 
@@ -77,14 +79,22 @@ def _values(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         elif key == "beside":
             yield key, {name: range_from_text(_text(key, text)) for name, text in _of_type(dict, key, value).items()}
         elif key == "sources":
-            yield key, tuple(_source(each) for each in _of_type(list, key, value)) or _refuse(key, value, "at least one")
+            yield (
+                key,
+                tuple(_source(each) for each in _of_type(list, key, value)) or _refuse(key, value, "at least one"),
+            )
         elif key in ("severity", "machine"):
             yield key, _one_of(get_args(Severity if key == "severity" else Machine), key, value)
         elif key == "variants":
             yield key, tuple(_one_of(VARIANTS, key, each) for each in _of_type(list, key, value))
         elif key == "compute_capabilities":
-            yield key, tuple(each if CAPABILITY.fullmatch(_text(key, each)) else _refuse(key, each, "8.7 and the like")
-                             for each in _of_type(list, key, value))
+            yield (
+                key,
+                tuple(
+                    each if CAPABILITY.fullmatch(_text(key, each)) else _refuse(key, each, "8.7 and the like")
+                    for each in _of_type(list, key, value)
+                ),
+            )
         elif key in ("opt_batch_at_most", "model_mb_at_most"):
             yield key, value if type(value) is int and value > 0 else _refuse(key, value, "a whole number from 1 on")
         elif key == "dla":
@@ -104,8 +114,11 @@ def _source(value: Any) -> Source:
 
 def _text(key: str, value: Any) -> str:
     text: str = _of_type(str, key, value)
-    return text if text.strip() == text != "" and "\n" not in text and len(text) <= MAX_LINE else _refuse(
-        key, value, f"one line of 1 to {MAX_LINE} characters")
+    return (
+        text
+        if text.strip() == text != "" and "\n" not in text and len(text) <= MAX_LINE
+        else _refuse(key, value, f"one line of 1 to {MAX_LINE} characters")
+    )
 
 
 def _of_type(kind: type, key: str, value: Any) -> Any:

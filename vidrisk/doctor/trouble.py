@@ -50,7 +50,8 @@ class Trouble:
     Attributes:
         versions: of the component that have it.
         beside: component → versions that have to be there, too.
-        variants, opt_batch_at_most, model_mb_at_most, dla: of an engine; an entry with one of them is told when it is built.
+        variants, opt_batch_at_most, model_mb_at_most, dla: of an engine; an entry with one of them is told when it is
+            built.
         fixed_in: the first version that is known to be without it; empty where none is.
     """
 
@@ -73,13 +74,15 @@ class Trouble:
     def fits(self, situation: Situation) -> bool:
         """Whether all conditions are known to hold."""
         wanted = {self.component: self.versions, **self.beside}
-        return (all(situation.versions.get(name) in versions for name, versions in wanted.items())
-                and self.machine in (None, situation.machine)
-                and _meet(self.compute_capabilities, situation.compute_capabilities)
-                and _meet(self.variants, situation.variants)
-                and _at_most(situation.opt_batch, self.opt_batch_at_most)
-                and _at_most(situation.model_mb, self.model_mb_at_most)
-                and (situation.dla or not self.dla))
+        return (
+            all(situation.versions.get(name) in versions for name, versions in wanted.items())
+            and self.machine in (None, situation.machine)
+            and _meet(self.compute_capabilities, situation.compute_capabilities)
+            and _meet(self.variants, situation.variants)
+            and _at_most(situation.opt_batch, self.opt_batch_at_most)
+            and _at_most(situation.model_mb, self.model_mb_at_most)
+            and (situation.dla or not self.dla)
+        )
 
     def found(self, situation: Situation) -> str:
         """One line: the version that is here, what is wrong with it, and who says so."""
@@ -90,7 +93,9 @@ class Trouble:
 def fitting(troubles: Iterable[Trouble], situation: Situation) -> list[Trouble]:
     """Those that fit; first what gives wrong answers, then what crashes."""
     order = get_args(Severity)
-    return sorted((trouble for trouble in troubles if trouble.fits(situation)), key=lambda trouble: order.index(trouble.severity))
+    return sorted(
+        (trouble for trouble in troubles if trouble.fits(situation)), key=lambda trouble: order.index(trouble.severity)
+    )
 
 
 def _meet(wanted: Sequence[str], there: Sequence[str]) -> bool:

@@ -35,13 +35,20 @@ def _bundle(name: str, results: Sequence[dict[str, Any]]) -> Check:
     other = [result for result in results if result["state"] != "same"]
     wrong = [result for result in other if not result["changed"]]
     if wrong:
-        return Check(SECTION, name, "broken", f"{_asked(wrong)} answered otherwise than at export, on {wrong[0]['when']}: "
-                                              f"{wrong[0]['said']}", command)
+        return Check(
+            SECTION,
+            name,
+            "broken",
+            f"{_asked(wrong)} answered otherwise than at export, on {wrong[0]['when']}: {wrong[0]['said']}",
+            command,
+        )
     changed = {what: change for result in results for what, change in result["changed"].items()}
     told, how = (other, "otherwise than") if other else (results, "as")
     when = f"{_asked(told)} answered {how} at export, on {told[0]['when']}"
     if changed:
-        said = ", ".join(f"{what} {before or 'none'} → {now or 'none'}" for what, (before, now) in sorted(changed.items()))
+        said = ", ".join(
+            f"{what} {before or 'none'} → {now or 'none'}" for what, (before, now) in sorted(changed.items())
+        )
         return Check(SECTION, name, "warning", f"{when}; changed since: {said}", command)
     return Check(SECTION, name, "ok", when)
 

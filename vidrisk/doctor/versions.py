@@ -1,8 +1,8 @@
 """Ranges of versions, ``>=10.3,<10.5``, of whatever gives itself a version: a package, a driver, Jetson Linux.
 
 Less than PEP 440, because TensorRT and JetPack do not follow it. A version is the numbers that it begins with:
-``10.13.3.9-1+cuda13.0`` is 10.13.3.9, ``2.9.0a0+git5a1b`` is 2.9.0. A clause compares as many numbers as it has: ``==10.13.3``
-means 10.13.3.9, too.
+``10.13.3.9-1+cuda13.0`` is 10.13.3.9, ``2.9.0a0+git5a1b`` is 2.9.0. A clause compares as many numbers as it has:
+``==10.13.3`` means 10.13.3.9, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ Release = tuple[int, ...]
 
 # Longer signs before shorter ones that they begin with.
 OPERATORS: dict[str, Callable[[Release, Release], bool]] = {
-    ">=": operator.ge, "<=": operator.le, "==": operator.eq, "!=": operator.ne, ">": operator.gt, "<": operator.lt}
+    ">=": operator.ge,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 NUMBERS = r"[0-9]{1,9}(?:\.[0-9]{1,9})*"
 _CLAUSE = re.compile(rf"\s*({'|'.join(OPERATORS)})\s*({NUMBERS})\s*")
 _VERSION = re.compile(rf"\s*v?({NUMBERS})(?![0-9!])")
@@ -37,7 +43,9 @@ class VersionRange:
     def __contains__(self, version: object) -> bool:
         """False for what is no version, too: nothing is known of it."""
         release = release_from_version(version) if isinstance(version, str) else None
-        return release is not None and all(OPERATORS[sign](_cut(release, len(wanted)), wanted) for sign, wanted in self.clauses)
+        return release is not None and all(
+            OPERATORS[sign](_cut(release, len(wanted)), wanted) for sign, wanted in self.clauses
+        )
 
     def __str__(self) -> str:
         return ",".join(f"{sign}{'.'.join(map(str, release))}" for sign, release in self.clauses)

@@ -2,8 +2,9 @@
 
     $VIDRISK_CACHE/arrays/ab/cdef…    one entry: the arrays of one key
 
-The key is a digest of everything that the arrays depend on, so an entry never goes stale. It only becomes unused, and what
-was used least recently makes room. Whatever is wrong with the folder (full, read-only, damaged) costs time, never a run.
+The key is a digest of everything that the arrays depend on, so an entry never goes stale. It only becomes unused, and
+what was used least recently makes room. Whatever is wrong with the folder (full, read-only, damaged) costs time, never
+a run.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """File names are bytes. This is how they become text: on disk, between processes, and in a table that somebody wrote.
 
-Inside a process a path is the ``str`` that Python makes of its bytes, by the encoding of the locale, with surrogates for bytes that
-this cannot decode (PEP 383). That text differs between locales. What is stored or sent is the same everywhere: the bytes read as
-UTF-8, with surrogates for those that are not. Where the locale is UTF-8, which it is below the command line, the two are equal.
+Inside a process a path is the ``str`` that Python makes of its bytes, by the encoding of the locale, with surrogates
+for bytes that this cannot decode (PEP 383). That text differs between locales. What is stored or sent is the same
+everywhere: the bytes read as UTF-8, with surrogates for those that are not. Where the locale is UTF-8, which it is
+    below the command line, the two are equal.
 """
 
 from __future__ import annotations

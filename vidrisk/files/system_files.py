@@ -1,40 +1,86 @@
 """Names of files and folders that NAS, desktop systems and cameras make for themselves, and of files that are not finished.
 
-They hold thumbnails, deleted files and older copies of the very files that are to be read. The rule is the same for training
-data, inputs and inboxes, ignores case, and applies below a folder that was named: one that is itself named is read.
-Names that begin with a dot (``.zfs``, ``.Trashes``, ``.AppleDouble``, ``._photo.jpg``) are hidden anyway.
+They hold thumbnails, deleted files and older copies of the very files that are to be read. The rule is the same for
+training data, inputs and inboxes, ignores case, and applies below a folder that was named: one that is itself named is
+read. Names that begin with a dot (``.zfs``, ``.Trashes``, ``.AppleDouble``, ``._photo.jpg``) are hidden anyway.
 """
 
 from __future__ import annotations
 
 import re
 
-# Sources: the vendors' manuals on recycle bins, snapshots and indexing, and the lists of media servers and backup programs.
-_FOLDERS = frozenset((
-    # Synology
-    "@eadir", "#recycle", "#snapshot", "@tmp", "@sharesnap", "@sharebin", "@appstore", "@database", "@s2s",
-    # QNAP
-    "@recycle", "@recently-snapshot", "@__thumb", "@transcode", "@qsys", "network recycle bin",
-    # NetApp, HDS, TrueNAS, Buffalo, Thecus, ReadyNAS and others: snapshots and recycle bins of shares
-    "~snapshot", "~latest", "#trash", "trashbox", "_nas_recycle_", "network trash folder",
-    # Windows: recycle bins, volume data, what a check of the disk found, File History, system images
-    "$recycle.bin", "recycler", "system volume information", "$extend", "filehistory", "windowsimagebackup",
-    # Linux
-    "lost+found", ".trash",
-    # macOS
-    "__macosx", "temporary items", "thevolumesettingsfolder", "thefindbycontentfolder", "backups.backupdb",
-    # Sony's cameras: a thumbnail per clip
-    "thmbnl",
-    # Python
-    "__pycache__",
-))
+# Sources: the vendors' manuals on recycle bins, snapshots and indexing, and the lists of media servers and backup
+# programs.
+_FOLDERS = frozenset(
+    (
+        # Synology
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "@tmp",
+        "@sharesnap",
+        "@sharebin",
+        "@appstore",
+        "@database",
+        "@s2s",
+        # QNAP
+        "@recycle",
+        "@recently-snapshot",
+        "@__thumb",
+        "@transcode",
+        "@qsys",
+        "network recycle bin",
+        # NetApp, HDS, TrueNAS, Buffalo, Thecus, ReadyNAS and others: snapshots and recycle bins of shares
+        "~snapshot",
+        "~latest",
+        "#trash",
+        "trashbox",
+        "_nas_recycle_",
+        "network trash folder",
+        # Windows: recycle bins, volume data, what a check of the disk found, File History, system images
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "$extend",
+        "filehistory",
+        "windowsimagebackup",
+        # Linux
+        "lost+found",
+        ".trash",
+        # macOS
+        "__macosx",
+        "temporary items",
+        "thevolumesettingsfolder",
+        "thefindbycontentfolder",
+        "backups.backupdb",
+        # Sony's cameras: a thumbnail per clip
+        "thmbnl",
+        # Python
+        "__pycache__",
+    )
+)
 _FOLDER_PATTERN = re.compile(r"@syno.*|found\.[0-9]{3}")
 _FILES = frozenset(("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
 # Small copies that GoPro's and DJI's cameras lay beside every clip: a JPEG, an MP4.
 _PREVIEW_SUFFIXES = (".thm", ".lrv", ".lrf")
 
-UNFINISHED_SUFFIXES = (".part", ".tmp", ".partial", ".filepart", ".crdownload", ".download", ".opdownload", ".uploading",
-                       ".upload", ".incomplete", ".aria2", ".!ut", ".!qb", ".qsync_tmp", ".syncing")
+UNFINISHED_SUFFIXES = (
+    ".part",
+    ".tmp",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".download",
+    ".opdownload",
+    ".uploading",
+    ".upload",
+    ".incomplete",
+    ".aria2",
+    ".!ut",
+    ".!qb",
+    ".qsync_tmp",
+    ".syncing",
+)
 _COPY_SUFFIXES = (".bak", ".old", ".orig", "_original", "~")
 
 

@@ -1,7 +1,8 @@
 """List the files below a folder: one iterative walk for training data, inputs and inboxes.
 
-An entry that cannot be taken costs that entry, and has a reason. Depth is limited by the length of a path that the system
-accepts, not by Python's stack. Folders are entered once each, by device and inode, so links that form a loop do no harm.
+An entry that cannot be taken costs that entry, and has a reason. Depth is limited by the length of a path that the
+system accepts, not by Python's stack. Folders are entered once each, by device and inode, so links that form a loop do
+no harm.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ def list_folder(folder: str | os.PathLike[str], is_ignored: Callable[[str], bool
     return listing
 
 
-def walk(root: str | os.PathLike[str], *, is_ignored: Callable[[str], bool] = is_hidden,
-         entered: set[FolderId] | None = None) -> Iterator[Entry | Omitted]:
+def walk(
+    root: str | os.PathLike[str], *, is_ignored: Callable[[str], bool] = is_hidden, entered: set[FolderId] | None = None
+) -> Iterator[Entry | Omitted]:
     """Yield the files below ``root``, and whatever is omitted: in a folder sorted by name, files before sub-folders.
 
     Args:

@@ -6,5 +6,20 @@ from vidrisk.frames.media import MEDIA_SUFFIXES, is_media, kind_of
 from vidrisk.frames.reader import decoder_versions, probe, read_clips, read_frames
 from vidrisk.runtimes.contract.choices import Decoder, FrameChoice
 
-__all__ = ["MEDIA_SUFFIXES", "Clip", "Damage", "Decoder", "Frame", "FrameChoice", "FrameWindow", "Interval", "MediaInfo",
-           "decoder_versions", "is_media", "kind_of", "probe", "read_clips", "read_frames"]
+__all__ = [
+    "MEDIA_SUFFIXES",
+    "Clip",
+    "Damage",
+    "Decoder",
+    "Frame",
+    "FrameChoice",
+    "FrameWindow",
+    "Interval",
+    "MediaInfo",
+    "decoder_versions",
+    "is_media",
+    "kind_of",
+    "probe",
+    "read_clips",
+    "read_frames",
+]

@@ -1,7 +1,7 @@
 """What an MP4's tables state, read before FFmpeg makes room for it.
 
-The file's size bounds most tables, but not what FFmpeg allocates for two of them: ``stsz`` when all frames are of one size
-(ISO/IEC 14496-12, 8.7.3), and ``trun`` (8.8.8). There one false number of four bytes asks for gigabytes.
+The file's size bounds most tables, but not what FFmpeg allocates for two of them: ``stsz`` when all frames are of one
+size (ISO/IEC 14496-12, 8.7.3), and ``trun`` (8.8.8). There one false number of four bytes asks for gigabytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _boxes(file: BinaryIO, start: int, end: int, depth: int = 0) -> Iterator[tup
             size = end - start
         if size < content:
             return
-        yield name, head[content:content + 12]
+        yield name, head[content : content + 12]
         if name in CONTAINERS and depth < MAX_DEPTH:
             yield from _boxes(file, start + content, min(end, start + size), depth + 1)
         start += size

@@ -41,8 +41,14 @@ class CachedClips:
             UnreadableError: as ``read_clips``.
         """
         stamp = _stamp(path)
-        key = key_of("frames", self._digest(stamp), str(kind_of(path)), self._specs, str(count),
-                     json.dumps(interval and interval.to_json()))
+        key = key_of(
+            "frames",
+            self._digest(stamp),
+            str(kind_of(path)),
+            self._specs,
+            str(count),
+            json.dumps(interval and interval.to_json()),
+        )
         known = self._cache.get(key)
         if known is not None:
             return known["frames"]

@@ -34,11 +34,13 @@ class Clip:
 
     def __post_init__(self) -> None:
         if self.frames.dtype != np.uint8 or self.frames.ndim != 4 or self.frames.shape[3] != 3:
-            raise SpecError(f"frames are {self.frames.dtype}{list(self.frames.shape)}",
-                            allowed="uint8[T, height, width, 3]")
+            raise SpecError(
+                f"frames are {self.frames.dtype}{list(self.frames.shape)}", allowed="uint8[T, height, width, 3]"
+            )
         if self.time_s.dtype != np.float64 or self.time_s.shape != self.frames.shape[:1]:
-            raise SpecError(f"time_s is {self.time_s.dtype}{list(self.time_s.shape)}",
-                            allowed=f"float64[{self.frames.shape[0]}]")
+            raise SpecError(
+                f"time_s is {self.time_s.dtype}{list(self.time_s.shape)}", allowed=f"float64[{self.frames.shape[0]}]"
+            )
 
     def __repr__(self) -> str:
         window = "photo" if self.start_s is None else f"[{self.start_s:.3f}, {self.end_s:.3f}) s"
@@ -66,8 +68,8 @@ class Damage:
     """What of a video or a photo could not be read.
 
     Attributes:
-        lost_s: the first and the last moment that show a neighbour, because their own frame cannot be decoded; None where
-            there are none.
+        lost_s: the first and the last moment that show a neighbour, because their own frame cannot be decoded; None
+            where there are none.
         cut_s: where the file ends and where it states to end, when the one comes before the other.
         missing: share of a photo's pixels that its file does not hold; they are grey.
         is_coarse: a photo lacks its last passes, which bring detail and colour to pixels that are there.
@@ -96,8 +98,12 @@ class Damage:
     def with_later(self, later: Damage) -> Damage:
         """Both, as one interval."""
         lost = [lost_s for lost_s in (self.lost_s, later.lost_s) if lost_s]
-        return Damage((min(first for first, _ in lost), max(last for _, last in lost)) if lost else None,
-                      later.cut_s or self.cut_s, max(self.missing, later.missing), self.is_coarse or later.is_coarse)
+        return Damage(
+            (min(first for first, _ in lost), max(last for _, last in lost)) if lost else None,
+            later.cut_s or self.cut_s,
+            max(self.missing, later.missing),
+            self.is_coarse or later.is_coarse,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,8 +114,8 @@ class FrameWindow:
         start_s, end_s: the half-open window [start_s, end_s); None for photos.
         indices: of the T frames; a frame may show at several moments.
         damage: None when every moment could be read.
-        note: what the ledger says of a file that could be read all the same, such as a colour tag that was ignored; '' for
-            nothing.
+        note: what the ledger says of a file that could be read all the same, such as a colour tag that was ignored; ''
+            for nothing.
     """
 
     start_s: float | None

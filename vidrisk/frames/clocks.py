@@ -1,14 +1,14 @@
 """When the frames of a video are shown: stored times, repaired where they are broken.
 
-``ticks_from_stamps`` takes the stored stamps of frames in their order of presentation. What a container stores is kept, equal
-stamps and pauses too (of two frames with one stamp the second is seen). Between two stamps times are interpolated; before the
-first, and behind the last that moves, they go on at the usual step, which is the median of the stored ones. A stamp that goes
-back is one of two:
+``ticks_from_stamps`` takes the stored stamps of frames in their order of presentation. What a container stores is kept,
+equal stamps and pauses too (of two frames with one stamp the second is seen). Between two stamps times are
+interpolated; before the first, and behind the last that moves, they go on at the usual step, which is the median of the
+stored ones. A stamp that goes back is one of two:
 
-    a stray     a run of stamps that are off, behind which the clock goes on as if nothing had been: that run counts as missing
-    a cut       a recorder that set its clock, or files laid end to end: the frames follow each other as they are stored, and a
-                step that no clock makes counts as the usual one. A clock that went back may have gone ahead too: then no step
-                is longer than MAX_PAUSE_S
+    a stray     a run of stamps that are off, behind which the clock goes on as if nothing had been: that run counts as
+    missing a cut       a recorder that set its clock, or files laid end to end: the frames follow each other as they
+                are stored, and a step that no clock makes counts as the usual one. A clock that went back may have gone
+                ahead too: then no step is longer than MAX_PAUSE_S
 
 Only a stream without two different stamps is counted by its rate.
 """
@@ -23,9 +23,10 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 # FFmpeg's own mark of a packet without a time.
-NO_STAMP = -2**63
+NO_STAMP = -(2**63)
 MAX_PAUSE_S = 10
-# A run of stamps is a stray when the time between its neighbours is that of their number of frames, within these factors.
+# A run of stamps is a stray when the time between its neighbours is that of their number of frames, within these
+# factors.
 MIN_PACE, MAX_PACE = 0.5, 4.0
 # The longest run that is taken for a stray, in stamps; and the number of cuts after which none is looked for.
 MAX_RUN, MAX_CUTS = 10_000, 100
@@ -67,7 +68,9 @@ def ticks_from_stamps(stamps: Integers, rate_step: float, base: Fraction) -> Tic
         kept, cuts = _without_strays(numbers.tolist(), known.tolist(), step)
         numbers, known = numbers[kept], known[kept]
     # exact integers as long as they can be, so that equal moments give equal floats
-    elapsed = known - known[0] if int(known.max()) - int(known.min()) < 2**62 else known.astype(np.float64) - float(known[0])
+    elapsed = (
+        known - known[0] if int(known.max()) - int(known.min()) < 2**62 else known.astype(np.float64) - float(known[0])
+    )
     if cuts:
         frames = np.diff(numbers)
         steps = np.diff(elapsed.astype(np.float64))
@@ -105,6 +108,7 @@ def _without_strays(numbers: list[int], stamps: list[int], step: float) -> tuple
     Returns:
         The places of what is kept, and the places in that list behind which the clock was set back.
     """
+
     def excess(one: int, other: int) -> float:
         """How much longer the time between two stamps is than usual."""
         return stamps[other] - stamps[one] - (numbers[other] - numbers[one]) * step
@@ -120,12 +124,25 @@ def _without_strays(numbers: list[int], stamps: list[int], step: float) -> tuple
         last = kept[-1]
         if stamps[place] < stamps[last]:
             jump = -excess(last, place) / 2  # a run that is off begins and ends with a jump
-            # where the clock goes on as before: behind a run that is late, or before one that is ahead, and which is shorter
+            # where the clock goes on as before: behind a run that is late, or before one that is ahead, and which is
+            # shorter
             runs = MAX_RUN if len(cuts) < MAX_CUTS else 0
-            late = next((run for run in range(1, min(runs, len(stamps) - place))
-                         if excess(place + run - 1, place + run) >= jump and is_in_pace(last, place + run)), None)
-            ahead = next((run for run in range(1, min(runs, len(kept) - start))
-                          if excess(kept[-run - 1], kept[-run]) >= jump and is_in_pace(kept[-run - 1], place)), None)
+            late = next(
+                (
+                    run
+                    for run in range(1, min(runs, len(stamps) - place))
+                    if excess(place + run - 1, place + run) >= jump and is_in_pace(last, place + run)
+                ),
+                None,
+            )
+            ahead = next(
+                (
+                    run
+                    for run in range(1, min(runs, len(kept) - start))
+                    if excess(kept[-run - 1], kept[-run]) >= jump and is_in_pace(kept[-run - 1], place)
+                ),
+                None,
+            )
             if late is not None and late <= (ahead or late):
                 place += late
             elif ahead is not None:

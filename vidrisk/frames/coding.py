@@ -1,17 +1,18 @@
 """Tell which packets of a video begin a frame that is shown, and from which decoding can begin.
 
-One packet is one frame nearly everywhere: FFmpeg's demuxers and parsers see to that. The exceptions are written in the first bits
-of a packet:
+One packet is one frame nearly everywhere: FFmpeg's demuxers and parsers see to that. The exceptions are written in the
+first bits of a packet:
 
-    H.264       a picture may be coded as two fields, and FFmpeg gives each field a packet of its own unless the container stores
-                both as one sample. The second field has the other parity and the same ``frame_num`` (ITU-T H.264, 3.30 and 7.4.3)
+    H.264       a picture may be coded as two fields, and FFmpeg gives each field a packet of its own unless the
+                container stores both as one sample. The second field has the other parity and the same ``frame_num``
+                (ITU-T H.264, 3.30 and 7.4.3)
     VP8, VP9    a frame may be stored only for others to refer to (RFC 6386, 9.1; VP9 bitstream specification, 6.2)
 
-FFmpeg's mark of keyframes is right as well, but for H.264 that is refreshed bit by bit: there it marks the pictures at which a
-refresh begins, and frames decoded from one of those on are not always those that the encoder made.
+FFmpeg's mark of keyframes is right as well, but for H.264 that is refreshed bit by bit: there it marks the pictures at
+which a refresh begins, and frames decoded from one of those on are not always those that the encoder made.
 
-H.265 codes fields as pictures of their own, which FFmpeg gives out as frames; MPEG-2's parser joins the fields; AV1 stores whole
-temporal units.
+H.265 codes fields as pictures of their own, which FFmpeg gives out as frames; MPEG-2's parser joins the fields; AV1
+stores whole temporal units.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class _Fields:
         """Read the parameter sets of a container: ``avcC`` (ISO/IEC 14496-15) or units with start codes."""
         if extradata[:1] == b"\1" and len(extradata) > 8:
             size = int.from_bytes(extradata[6:8], "big")
-            unit = extradata[8:8 + size]
+            unit = extradata[8 : 8 + size]
             return cls((extradata[4] & 3) + 1, _sequence_from_unit(unit) if extradata[5] & 31 else None)
         fields = cls(0, None)
         for unit in fields._units(extradata):
@@ -147,16 +148,16 @@ class _Fields:
         place, size = 0, self._length_bytes
         if size:
             while place + size < len(data):
-                length = int.from_bytes(data[place:place + size], "big")
+                length = int.from_bytes(data[place : place + size], "big")
                 place += size
                 if length:
-                    yield data[place:place + min(length, _PARAMETER_BYTES)]
+                    yield data[place : place + min(length, _PARAMETER_BYTES)]
                 place += length
             return
         while (place := data.find(b"\0\0\1", place)) >= 0:
             place += 3
             if place < len(data):
-                yield data[place:place + _PARAMETER_BYTES]
+                yield data[place : place + _PARAMETER_BYTES]
 
 
 class _Bits:

@@ -25,8 +25,17 @@ _OTHER_BRANDS = frozenset((b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ", b"crx ",
 # What a QuickTime file without a brand begins with.
 _MOVIE_ATOMS = frozenset((b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"))
 _BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
-_PHOTO_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+",
-                b"\0\0\0\x0cJXL \r\n\x87\n")
+_PHOTO_MAGIC = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"\0\0\0\x0cJXL \r\n\x87\n",
+)
 _ASF_MAGIC, _MXF_MAGIC = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("060e2b34020501010d010201")
 
 
@@ -55,9 +64,16 @@ def kind_from_content(head: bytes, size: int) -> Kind | None:
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         return "image" if brand in _PHOTO_BRANDS else None if brand in _OTHER_BRANDS else "video"
-    is_video = (_is_movie(head, size) or _is_avi(head) or _is_matroska(head) or _is_program_stream(head)
-                or head.startswith((_ASF_MAGIC, _MXF_MAGIC, b"FLV\x01")) or _is_ogg_video(head) or _is_dv(head)
-              or _is_transport_stream(head))
+    is_video = (
+        _is_movie(head, size)
+        or _is_avi(head)
+        or _is_matroska(head)
+        or _is_program_stream(head)
+        or head.startswith((_ASF_MAGIC, _MXF_MAGIC, b"FLV\x01"))
+        or _is_ogg_video(head)
+        or _is_dv(head)
+        or _is_transport_stream(head)
+    )
     return "video" if is_video else None
 
 
@@ -105,8 +121,12 @@ def _is_transport_stream(head: bytes) -> bool:
     for packet_bytes in TS_PACKET_BYTES:
         start = head.find(TS_SYNC, 0, packet_bytes)
         while start >= 0:
-            syncs, flags = head[start::packet_bytes], head[start + 3::packet_bytes]
-            if len(flags) >= MIN_TS_PACKETS and syncs.count(TS_SYNC) == len(syncs) and all(flag & 0x30 for flag in flags):
+            syncs, flags = head[start::packet_bytes], head[start + 3 :: packet_bytes]
+            if (
+                len(flags) >= MIN_TS_PACKETS
+                and syncs.count(TS_SYNC) == len(syncs)
+                and all(flag & 0x30 for flag in flags)
+            ):
                 return True
             start = head.find(TS_SYNC, start + 1, packet_bytes)
     return False

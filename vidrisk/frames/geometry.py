@@ -24,7 +24,7 @@ def pixels_from_image(image: Image.Image, spec: PixelSpec) -> npt.NDArray[np.uin
     width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     left, top = (spec.width - width) // 2, (spec.height - height) // 2
     pixels = np.full(spec.frame_shape, PAD_GREY, np.uint8)
-    pixels[top:top + height, left:left + width] = np.asarray(image.resize((width, height), method))
+    pixels[top : top + height, left : left + width] = np.asarray(image.resize((width, height), method))
     return pixels
 
 

@@ -23,7 +23,7 @@ def brands_of(head: bytes) -> frozenset[bytes]:
     if head[4:8] != b"ftyp":
         return frozenset()
     end = min(int.from_bytes(head[:4], "big"), len(head))
-    return frozenset((head[8:12], *(head[place:place + 4] for place in range(16, end, 4))))
+    return frozenset((head[8:12], *(head[place : place + 4] for place in range(16, end, 4))))
 
 
 def is_heif(head: bytes) -> bool:

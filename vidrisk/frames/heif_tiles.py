@@ -1,7 +1,7 @@
 """Which tiles of a HEIF photo lie beyond the end of its file.
 
-Phones write a photo as a grid of tiles, and libheif leaves a tile that it cannot read green without a word. So the places of
-the tiles are read here. Source: ISO/IEC 23008-12 (grid, irot, imir) and 14496-12 (meta, iloc, iref, iprp).
+Phones write a photo as a grid of tiles, and libheif leaves a tile that it cannot read green without a word. So the
+places of the tiles are read here. Source: ISO/IEC 23008-12 (grid, irot, imir) and 14496-12 (meta, iloc, iref, iprp).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Reader:
         if self.place + count > len(self.data):
             raise IndexError("the box ends")
         self.place += count
-        return int.from_bytes(self.data[self.place - count:self.place], "big")
+        return int.from_bytes(self.data[self.place - count : self.place], "big")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ class CutHeif:
     def _stored_mask(self) -> Image.Image:
         grid = self._extents[self._primary][0]
         if grid.in_meta:
-            content = self._boxes[b"idat"][grid.offset:grid.offset + grid.length]
+            content = self._boxes[b"idat"][grid.offset : grid.offset + grid.length]
         else:
             with self._path.open("rb") as file:
                 file.seek(grid.offset)
@@ -118,7 +118,9 @@ def cut_heif(path: Path) -> CutHeif | None:
         primary = _Reader(boxes[b"pitm"], 4).take(4 if boxes[b"pitm"][0] else 2)
         tiles = _tiles_of(boxes.get(b"iref", b""), primary)
         stated_bytes = max(extent.end for parts in extents.values() for extent in parts)
-        missing = frozenset(item for item in (tiles or [primary]) if any(extent.end > file_bytes for extent in extents[item]))
+        missing = frozenset(
+            item for item in (tiles or [primary]) if any(extent.end > file_bytes for extent in extents[item])
+        )
     except (KeyError, IndexError, ValueError):
         return None
     return CutHeif(stated_bytes, boxes, extents, primary, tiles, missing, path) if stated_bytes > file_bytes else None
@@ -126,7 +128,9 @@ def cut_heif(path: Path) -> CutHeif | None:
 
 def _turns(iprp: bytes, item: int) -> Iterator[Image.Transpose]:
     for kind, content in _properties(iprp, item):
-        turn = QUARTER_TURNS[content[0] & 3] if kind == b"irot" else MIRRORS[content[0] & 1] if kind == b"imir" else None
+        turn = (
+            QUARTER_TURNS[content[0] & 3] if kind == b"irot" else MIRRORS[content[0] & 1] if kind == b"imir" else None
+        )
         if turn is not None:
             yield turn
 
@@ -147,10 +151,10 @@ def _meta(path: Path) -> bytes:
 
 def _children(data: bytes, place: int) -> Iterator[tuple[bytes, bytes]]:
     while place + 8 <= len(data):
-        length = int.from_bytes(data[place:place + 4], "big") or len(data) - place
+        length = int.from_bytes(data[place : place + 4], "big") or len(data) - place
         if length < 8:
             return
-        yield data[place + 4:place + 8], data[place + 8:place + length]
+        yield data[place + 4 : place + 8], data[place + 8 : place + length]
         place += length
 
 
@@ -177,7 +181,7 @@ def _extents(iloc: bytes) -> dict[int, list[_Extent]]:
 
 def _check_types(iinf: bytes) -> None:
     for _, content in _children(iinf, 6 if iinf[:1] == b"\0" else 8):
-        kind, _, rest = content[8 if content[:1] == b"\2" else 10:].partition(b"\0")
+        kind, _, rest = content[8 if content[:1] == b"\2" else 10 :].partition(b"\0")
         try:
             (kind[:4] + rest.partition(b"\0")[0]).decode()
         except UnicodeDecodeError as error:

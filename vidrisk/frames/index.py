@@ -1,18 +1,21 @@
 """Where the frames of a video are stored, in the order in which they are shown.
 
-A decoded frame is known by the packet that it was made of: every packet carries its place in the stream through the decoder
-(FFmpeg's ``copy_opaque``), so times may be missing, equal or wrong. What has to be found is the order of presentation:
+A decoded frame is known by the packet that it was made of: every packet carries its place in the stream through the
+decoder (FFmpeg's ``copy_opaque``), so times may be missing, equal or wrong. What has to be found is the order of
+presentation:
 
-    sorted      every frame has a presentation time and all differ: the order of these times. Nearly every file; also files laid end
-                to end, one behind the other, where the clock goes back at a keyframe
-    stored      times are missing or shared, but none goes back, and the decoder holds no frame back: the order of storage
-    slots       AVI stores no presentation times: frames are shown at a constant rate in the order in which the decoder gives them
-                out, and a packet without a picture keeps the frame before it on screen for one more step
-    decoded     times are missing or wrong, and frames may be reordered: only the decoder knows the order, and it is asked once.
-                Times that rise with the packets although frames are reordered (some writers of ASF, MXF, MP4) are decoding times
+    sorted      every frame has a presentation time and all differ: the order of these times. Nearly every file; also
+                files laid end to end, one behind the other, where the clock goes back at a keyframe
+    stored      times are missing or shared, but none goes back, and the decoder holds no frame back: the order of
+    storage slots       AVI stores no presentation times: frames are shown at a constant rate in the order in which the
+                decoder gives them out, and a packet without a picture keeps the frame before it on screen for one more
+                step
+    decoded     times are missing or wrong, and frames may be reordered: only the decoder knows the order, and it is
+                asked once. Times that rise with the packets although frames are reordered (some writers of ASF, MXF,
+                MP4) are decoding times
 
-The first three need the packets alone; the last takes a decode of the whole stream, without converting its frames. Times come from
-``clocks``.
+The first three need the packets alone; the last takes a decode of the whole stream, without converting its frames.
+Times come from ``clocks``.
 """
 
 from __future__ import annotations
@@ -51,7 +54,8 @@ class PacketTable:
         pts, dts, durations: int64 (P,), in the stream's time base.
         is_key: bool (P,).
         is_shown: bool (P,), whether the packet begins a frame that is shown.
-        key_offsets, key_sizes: int64 (K,), of the keyframes' packets: where they lie in the file (-1: unknown), and bytes.
+        key_offsets, key_sizes: int64 (K,), of the keyframes' packets: where they lie in the file (-1: unknown), and
+            bytes.
         has_parts: whether some packets are no frame of their own, but the second field of one, or hidden.
     """
 
@@ -70,11 +74,12 @@ class Keyframes:
     """The packets from which decoding can begin.
 
     Attributes:
-        frames: int32 (K,), sorted: the frame that each is, or for one that is not shown the first of those stored behind it.
+        frames: int32 (K,), sorted: the frame that each is, or for one that is not shown the first of those stored
+            behind it.
         places: int32 (K,), sorted: where in the stream the last one is of those up to that one.
         stamps: int64 (K,), the time to seek to for that.
-        offsets, sizes, pts, at: int64 (K,), int32 (K,) the last: of all keyframes in order of the file, where they lie in it, their
-            bytes, their presentation times, and their places.
+        offsets, sizes, pts, at: int64 (K,), int32 (K,) the last: of all keyframes in order of the file, where they lie
+            in it, their bytes, their presentation times, and their places.
     """
 
     frames: Places
@@ -98,7 +103,7 @@ class Keyframes:
     def stamps_towards(self, place: int) -> list[int]:
         """Stamps to seek to for the packet at ``place``: that of the last keyframe up to it, then of the one before."""
         keys = int(np.searchsorted(self.places, place, side="right"))
-        stamps = self.stamps[max(0, keys - 2):keys][::-1].tolist()
+        stamps = self.stamps[max(0, keys - 2) : keys][::-1].tolist()
         return [stamp for stamp in stamps if stamp != NO_STAMP]
 
 
@@ -148,8 +153,13 @@ def order_from_packets(packets: PacketTable, container: str, reorder_depth: int)
     in_order, part_of = pts[places], parts[places]
     is_sound = (in_order[1:] > in_order[:-1]) | (part_of[1:] > part_of[:-1])
     begins_part = np.flatnonzero(parts[1:] > parts[:-1]) + 1
-    if len(places) and has_pts[places].all() and is_sound.all() and packets.is_key[begins_part].all() \
-            and np.abs(order - np.arange(len(order))).max() <= MAX_REORDERED:
+    if (
+        len(places)
+        and has_pts[places].all()
+        and is_sound.all()
+        and packets.is_key[begins_part].all()
+        and np.abs(order - np.arange(len(order))).max() <= MAX_REORDERED
+    ):
         return "sorted"
     both, known_pts = has_pts & has_dts, pts[has_pts]
     is_stored = reorder_depth == 0 and (pts[both] == dts[both]).all() and (known_pts[1:] >= known_pts[:-1]).all()
@@ -196,11 +206,14 @@ def with_failed(decoded: Places, packets: PacketTable | None) -> Places:
     by_place = np.argsort(decoded)
     before = np.searchsorted(decoded[by_place], missing) - 1
     ranks = np.where(before >= 0, by_place[before] + 0.5, -0.5)
-    return np.concatenate((decoded, missing))[np.argsort(np.concatenate((np.arange(len(decoded)), ranks)), kind="stable")]
+    return np.concatenate((decoded, missing))[
+        np.argsort(np.concatenate((np.arange(len(decoded)), ranks)), kind="stable")
+    ]
 
 
-def index_from_packets(packets: PacketTable, container: str, stream: VideoStream, order: Order,
-                       decoded: Places | None = None) -> PacketIndex | None:
+def index_from_packets(
+    packets: PacketTable, container: str, stream: VideoStream, order: Order, decoded: Places | None = None
+) -> PacketIndex | None:
     """Index a stream; None when it shows no frame.
 
     Args:
@@ -226,12 +239,21 @@ def index_from_packets(packets: PacketTable, container: str, stream: VideoStream
     ticks = ticks_from_stamps(stamps, float(1 / (rate_of(stream) * base_of(stream))), base_of(stream))
     frames = np.full(len(packets.dts), -1, np.int32)
     frames[places] = np.arange(len(places), dtype=np.int32)
-    first, second = (packets.dts, packets.pts) if order == "slots" or container in SOUGHT_BY_DTS else (packets.pts, packets.dts)
+    first, second = (
+        (packets.dts, packets.pts) if order == "slots" or container in SOUGHT_BY_DTS else (packets.pts, packets.dts)
+    )
     seekable = np.where(first == NO_STAMP, second, first)
     has_durations = order == "sorted" and container in STORED_DURATIONS and not packets.has_parts
     timeline = _timeline(ticks, int(packets.durations[places[-1]]) if has_durations else 0, base_of(stream))
-    return PacketIndex(order, timeline, places.astype(np.int32), frames, _keyframes(packets, keys, frames, seekable),
-                       ticks.is_cut or ticks.is_counted, _note(ticks, stream))
+    return PacketIndex(
+        order,
+        timeline,
+        places.astype(np.int32),
+        frames,
+        _keyframes(packets, keys, frames, seekable),
+        ticks.is_cut or ticks.is_counted,
+        _note(ticks, stream),
+    )
 
 
 def _keyframes(packets: PacketTable, keys: npt.NDArray[np.intp], frames: Places, stamps: Integers) -> Keyframes:
@@ -240,8 +262,15 @@ def _keyframes(packets: PacketTable, keys: npt.NDArray[np.intp], frames: Places,
     order = np.argsort(of_keys, kind="stable")
     places = np.maximum.accumulate(keys[order])
     in_file = np.argsort(packets.key_offsets, kind="stable")
-    return Keyframes(of_keys[order], places.astype(np.int32), stamps[places], packets.key_offsets[in_file],
-                     packets.key_sizes[in_file], packets.pts[keys[in_file]], keys[in_file].astype(np.int32))
+    return Keyframes(
+        of_keys[order],
+        places.astype(np.int32),
+        stamps[places],
+        packets.key_offsets[in_file],
+        packets.key_sizes[in_file],
+        packets.pts[keys[in_file]],
+        keys[in_file].astype(np.int32),
+    )
 
 
 def _timeline(ticks: Ticks, last_duration: int, base: Fraction) -> Timeline:

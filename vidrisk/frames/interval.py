@@ -39,8 +39,10 @@ class Interval:
         if self.start < 0:
             raise SpecError(f"the interval {self} starts before the file", allowed="0 or more")
         if self.end <= self.start:
-            raise SpecError(f"the interval {self} is {'empty' if self.end == self.start else 'reversed'}",
-                            allowed="an end behind the start")
+            raise SpecError(
+                f"the interval {self} is {'empty' if self.end == self.start else 'reversed'}",
+                allowed="an end behind the start",
+            )
         if self.unit == "frame" and not (float(self.start).is_integer() and float(self.end).is_integer()):
             raise SpecError(f"the interval {self}", allowed="whole frames")
 
@@ -67,8 +69,11 @@ class Interval:
         inside = min(self.end, length) - self.start
         if self.start >= length or inside + tolerance < MIN_PART_INSIDE * (self.end - self.start):
             what = f"{timeline.duration_s:.2f} s" if self.unit == "s" else f"{frames} frames"
-            raise UnreadableError(f"{name}: {self} lies outside the file, which has {what}", state="skipped",
-                                  fix="correct the interval, or its unit")
+            raise UnreadableError(
+                f"{name}: {self} lies outside the file, which has {what}",
+                state="skipped",
+                fix="correct the interval, or its unit",
+            )
         if self.unit == "s":
             start_s, end_s = self.start, min(self.end, timeline.duration_s)
         else:

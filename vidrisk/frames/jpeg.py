@@ -1,7 +1,7 @@
 """Segments of a JPEG, read before and without decoding it: its frame, its scans, and whether its end is there.
 
-Each scan is one pass over the whole picture. Cameras write one and progressive files about ten, but nothing in the format
-keeps a small file from asking for a hundred thousand, which take hours. Source: ITU-T T.81, annex B.
+Each scan is one pass over the whole picture. Cameras write one and progressive files about ten, but nothing in the
+format keeps a small file from asking for a hundred thousand, which take hours. Source: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 # In a scan's data 0xFF is followed by 0, or by the number of a restart.
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 STANDALONE = frozenset((SOI, EOI))
-# Start of frame: baseline, extended, progressive; with Huffman or arithmetic coding. Pillow decodes no others (lossless ones).
+# Start of frame: baseline, extended, progressive; with Huffman or arithmetic coding. Pillow decodes no others (lossless
+# ones).
 SEQUENTIAL, PROGRESSIVE = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc9"), (b"\xff\xc2", b"\xff\xca")
 COEFFICIENTS = 64
 # A broken transfer or card leaves bytes of one value instead of the end. So many in a row are no picture's.
@@ -58,20 +59,20 @@ class JpegScans:
             return
         self.height, self.width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
         self.is_progressive = marker in PROGRESSIVE
-        self._bits_missing = {component: [-1] * COEFFICIENTS for component in content[6:6 + 3 * content[5]:3]}
+        self._bits_missing = {component: [-1] * COEFFICIENTS for component in content[6 : 6 + 3 * content[5] : 3]}
 
     def begin_scan(self, content: bytes) -> None:
         self.scans += 1
         number = content[0]
-        components = content[1:1 + 2 * number:2]
-        first, last, bits = content[1 + 2 * number:4 + 2 * number]
+        components = content[1 : 1 + 2 * number : 2]
+        first, last, bits = content[1 + 2 * number : 4 + 2 * number]
         if not self.is_progressive:
             first, last, bits = 0, COEFFICIENTS - 1, 0
         self.starts_picture = first == 0 and next(iter(self._bits_missing), -1) in components and not bits >> 4
         for component in components:
             known = self._bits_missing.get(component)
             if known:
-                known[first:last + 1] = [bits & 15] * len(known[first:last + 1])
+                known[first : last + 1] = [bits & 15] * len(known[first : last + 1])
 
 
 def has_too_many_scans(data: bytes) -> bool:
@@ -112,9 +113,9 @@ def _segments(data: bytes) -> Iterator[tuple[bytes, bytes | None, int]]:
         if marker[0] in STANDALONE:
             yield marker[0], b"", place
             continue
-        length = int.from_bytes(data[place:place + 2], "big")
+        length = int.from_bytes(data[place : place + 2], "big")
         if place + max(2, length) > len(data):
             yield marker[0], None, place
             return
-        yield marker[0], data[place + 2:place + length], place + length
+        yield marker[0], data[place + 2 : place + length], place + length
         place += max(2, length)

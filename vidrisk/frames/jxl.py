@@ -32,8 +32,11 @@ def open_jxl(path: Path) -> Image.Image:
         UnreadableError: no plugin (skipped), or too_large.
     """
     if not is_installed(PLUGIN):
-        raise UnreadableError(f"{name_of(path)} is a JPEG XL photo, which Pillow does not read here", state="skipped",
-                              fix="convert it to JPEG, or pip install pillow-jxl-plugin (GPL)")
+        raise UnreadableError(
+            f"{name_of(path)} is a JPEG XL photo, which Pillow does not read here",
+            state="skipped",
+            fix="convert it to JPEG, or pip install pillow-jxl-plugin (GPL)",
+        )
     importlib.import_module(PLUGIN)
     with path.open("rb") as file:
         check_size(*_size(file.read(HEADER_BYTES)), path)
@@ -61,12 +64,12 @@ def _size(head: bytes) -> tuple[int, int]:
 def _codestream(head: bytes) -> bytes:
     place = 0
     while place + 8 <= len(head):
-        length, kind = int.from_bytes(head[place:place + 4], "big"), head[place + 4:place + 8]
+        length, kind = int.from_bytes(head[place : place + 4], "big"), head[place + 4 : place + 8]
         content = place + (16 if length == 1 else 8)
         if length == 1:
-            length = int.from_bytes(head[place + 8:place + 16], "big")
+            length = int.from_bytes(head[place + 8 : place + 16], "big")
         if kind in (b"jxlc", b"jxlp"):
-            return head[content + 4 * (kind == b"jxlp"):]  # a part begins with its number
+            return head[content + 4 * (kind == b"jxlp") :]  # a part begins with its number
         if length < 8:
             break
         place += length

@@ -33,7 +33,11 @@ class LeftOut:
                 by_reason[item.reason].append(item.path)
         parts = [f"{len(paths):,} {reason} ({_some_names(paths)})" for reason, paths in by_reason.items()]
         if self.files:
-            what = "files that are neither clips nor photos" if len(self.files) > 1 else "file that is neither a clip nor a photo"
+            what = (
+                "files that are neither clips nor photos"
+                if len(self.files) > 1
+                else "file that is neither a clip nor a photo"
+            )
             parts.insert(0, f"{len(self.files):,} {what} ({_some_names(self.files)})")
         return "; ".join(parts)
 
@@ -41,7 +45,7 @@ class LeftOut:
 def shortened(path: str, most_chars: int = MAX_PATH_CHARS) -> str:
     """Both ends of a path that is too long for a line, printable."""
     shown, half = name_of(path), most_chars // 2
-    return shown if len(shown) <= most_chars else f"{shown[:half]}…{shown[1 - half:]}"
+    return shown if len(shown) <= most_chars else f"{shown[:half]}…{shown[1 - half :]}"
 
 
 def _some_names(paths: Iterable[str]) -> str:

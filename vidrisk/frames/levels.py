@@ -1,7 +1,7 @@
 """Pillow images of every mode → RGB of 8 bits, in bands, so that a large photo takes little more memory than its pixels.
 
-Transparent pixels are laid on white, as a viewer shows them. Samples wider than 8 bits are scaled to the range that the file
-states, or that its type has.
+Transparent pixels are laid on white, as a viewer shows them. Samples wider than 8 bits are scaled to the range that the
+file states, or that its type has.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def _rgb_from_plain(image: Image.Image) -> Image.Image:
 def _levels_of_wide(image: Image.Image, samples: Samples) -> _Levels:
     """Find the values that are black and white.
 
-    Those that the file states, unless it holds others. Else integers without a sign have the range of their bits, as have
-    integers with a sign as long as none is below 0; 32-bit integers that of 16 bits when they fit (some 16-bit files open so);
-    floats 0 to 1, to 255 or to 65535, the first that holds them. Anything else is stretched from its least to its greatest value.
+    Those that the file states, unless it holds others. Else integers without a sign have the range of their bits, as
+    have integers with a sign as long as none is below 0; 32-bit integers that of 16 bits when they fit (some 16-bit
+    files open so); floats 0 to 1, to 255 or to 65535, the first that holds them. Anything else is stretched from its
+    least to its greatest value.
     """
     low, high = float("inf"), float("-inf")
     for _, band in bands(image):
@@ -93,7 +94,11 @@ def _levels_of_wide(image: Image.Image, samples: Samples) -> _Levels:
     if samples.range:
         black, white = samples.range
         if black <= low and high <= white:
-            said = "" if black == 0 and white in DEPTHS else f"black is {black:g} and white is {white:g}, as the file states"
+            said = (
+                ""
+                if black == 0 and white in DEPTHS
+                else f"black is {black:g} and white is {white:g}, as the file states"
+            )
             return _Levels(black, white, said)
         note = f"the file states values from {black:g} to {white:g} and holds {low:g} to {high:g}: its statement is ignored"
     for white in _usual_whites(image.mode, samples):

@@ -11,25 +11,96 @@ from vidrisk.frames.content import Kind, kind_from_content, read_head
 from vidrisk.runtimes.contract.errors import UnreadableError
 from vidrisk.runtimes.contract.printable import printable
 
-# Those of raw photos are read by their preview; what no installed decoder reads is an input too, and its reason is said.
+# Those of raw photos are read by their preview; what no installed decoder reads is an input too, and its reason is
+# said.
 RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
-IMAGE_SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jxl", ".png", ".tif",
-                  ".tiff", ".webp", *RAW_SUFFIXES)
-VIDEO_SUFFIXES = (".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2t", ".m2ts", ".m4v", ".mkv", ".mov",
-                  ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".qt", ".ts", ".vob", ".webm", ".wmv")
+IMAGE_SUFFIXES = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".hif",
+    ".jfif",
+    ".jpe",
+    ".jpeg",
+    ".jpg",
+    ".jxl",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+    *RAW_SUFFIXES,
+)
+VIDEO_SUFFIXES = (
+    ".3g2",
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".divx",
+    ".dv",
+    ".f4v",
+    ".flv",
+    ".m2t",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpe",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".ogv",
+    ".qt",
+    ".ts",
+    ".vob",
+    ".webm",
+    ".wmv",
+)
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 _SOUND, _RAW_PHOTO, _STREAM = "a sound file", "a camera's raw photo", "a stream of pictures without a container"
 # Files whose content begins as that of a clip or a photo does and is neither, with what they are.
-_NEITHER = (dict.fromkeys((".aax", ".f4a", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".weba", ".wma"), _SOUND)
-            | dict.fromkeys((".3fr", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".rwl", ".sr2", ".srf", ".x3f"),
-                            _RAW_PHOTO)
-            | dict.fromkeys((".mjpeg", ".mjpg"), _STREAM) | {".mks": "subtitles"})
-# What encoders and recorders write without a container, or in their own. Some files of these names hold a usual one all the same.
+_NEITHER = (
+    dict.fromkeys((".aax", ".f4a", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".weba", ".wma"), _SOUND)
+    | dict.fromkeys(
+        (".3fr", ".dcr", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".rwl", ".sr2", ".srf", ".x3f"), _RAW_PHOTO
+    )
+    | dict.fromkeys((".mjpeg", ".mjpg"), _STREAM)
+    | {".mks": "subtitles"}
+)
+# What encoders and recorders write without a container, or in their own. Some files of these names hold a usual one all
+# the same.
 _STREAMS = dict.fromkeys((".264", ".265", ".avc", ".h264", ".h265", ".hevc", ".m1v", ".m2v", ".mpv"), _STREAM) | {
-    ".dav": "in a recorder's own format"}
+    ".dav": "in a recorder's own format"
+}
 # Beside clips and photos lie many of these; they are not opened to see what is in them.
-_TEXT_SUFFIXES = (".csv", ".db", ".gpx", ".html", ".ini", ".json", ".jsonl", ".log", ".md", ".npy", ".npz", ".parquet", ".pdf",
-                  ".py", ".srt", ".tsv", ".txt", ".xlsx", ".xml", ".xmp", ".yaml", ".yml", ".zip")
+_TEXT_SUFFIXES = (
+    ".csv",
+    ".db",
+    ".gpx",
+    ".html",
+    ".ini",
+    ".json",
+    ".jsonl",
+    ".log",
+    ".md",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".pdf",
+    ".py",
+    ".srt",
+    ".tsv",
+    ".txt",
+    ".xlsx",
+    ".xml",
+    ".xmp",
+    ".yaml",
+    ".yml",
+    ".zip",
+)
 
 # Checked before pixels are allocated: 100 Mpx take 0.4 GB as a photo, and up to 1.6 GB while a WebP is decoded.
 MAX_FRAME_PX = 100_000_000
@@ -43,8 +114,8 @@ MAX_FRAMES_PER_VIDEO = MAX_DURATION_S * 120
 def kind_of(path: str | os.PathLike[str]) -> Kind | None:
     """Tell whether a file is a photo or a video: by its content where that is certain, else by its suffix, in any case.
 
-    Of an animated image the first frame counts, so it is a photo. Opens the file; the suffix alone decides on one that cannot be
-    opened.
+    Of an animated image the first frame counts, so it is a photo. Opens the file; the suffix alone decides on one that
+    cannot be opened.
     """
     try:
         status, head = read_head(path)
@@ -62,8 +133,8 @@ def kind_from_suffix(path: str | os.PathLike[str]) -> Kind | None:
 def is_media(path: str | os.PathLike[str]) -> bool:
     """Tell whether a file that lies in a folder is taken for a clip or a photo.
 
-    Only files of unknown suffixes are opened. Such a name is not taken where it says that the file is unfinished or a copy that a
-    program has laid aside.
+    Only files of unknown suffixes are opened. Such a name is not taken where it says that the file is unfinished or a
+    copy that a program has laid aside.
     """
     if kind_from_suffix(path):
         return True
@@ -103,8 +174,11 @@ def check_file(path: Path) -> Kind:
     if status.st_size == 0:
         raise UnreadableError(f"{name} is empty (0 bytes)")
     if kind == "image" and status.st_size > MAX_PHOTO_BYTES:
-        raise UnreadableError(f"{name} has {status.st_size} bytes, the limit of photos is {MAX_PHOTO_BYTES}",
-                              state="too_large", fix="scale it down first")
+        raise UnreadableError(
+            f"{name} has {status.st_size} bytes, the limit of photos is {MAX_PHOTO_BYTES}",
+            state="too_large",
+            fix="scale it down first",
+        )
     return kind
 
 
@@ -119,8 +193,9 @@ def _not_media(path: Path) -> UnreadableError:
     fix = f"use one of {' '.join(MEDIA_SUFFIXES)}"
     if what == _STREAM or _suffix(path) in _STREAMS:
         fix = "put it into a container at its true rate, as with: ffmpeg -r 25 -i IN -c copy OUT.mkv"
-    return UnreadableError(f"{name_of(path)} is {f'{what}, and ' if what else ''}neither a photo nor a video", state="skipped",
-                           fix=fix)
+    return UnreadableError(
+        f"{name_of(path)} is {f'{what}, and ' if what else ''}neither a photo nor a video", state="skipped", fix=fix
+    )
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:
@@ -136,8 +211,11 @@ def check_size(width: int, height: int, path: Path) -> None:
     if width < 1 or height < 1:
         raise UnreadableError(f"{name_of(path)} states no picture size")
     if width * height > MAX_FRAME_PX:
-        raise UnreadableError(f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_FRAME_PX // 10**6} million",
-                              state="too_large", fix="scale it down first")
+        raise UnreadableError(
+            f"{name_of(path)} is {width}x{height} pixels, the limit is {MAX_FRAME_PX // 10**6} million",
+            state="too_large",
+            fix="scale it down first",
+        )
 
 
 def check_frame_count(frames: int, path: Path) -> None:
@@ -147,8 +225,11 @@ def check_frame_count(frames: int, path: Path) -> None:
         UnreadableError: over MAX_FRAMES_PER_VIDEO (too_large).
     """
     if frames > MAX_FRAMES_PER_VIDEO:
-        raise UnreadableError(f"{name_of(path)} has, or states, more than {MAX_FRAMES_PER_VIDEO} frames", state="too_large",
-                              fix="cut it into parts")
+        raise UnreadableError(
+            f"{name_of(path)} has, or states, more than {MAX_FRAMES_PER_VIDEO} frames",
+            state="too_large",
+            fix="cut it into parts",
+        )
 
 
 def check_duration(duration_s: float, path: Path) -> None:
@@ -158,5 +239,8 @@ def check_duration(duration_s: float, path: Path) -> None:
         UnreadableError: over MAX_DURATION_S (too_large).
     """
     if duration_s > MAX_DURATION_S:
-        raise UnreadableError(f"{name_of(path)} lasts {duration_s / 3600:.1f} hours, the limit is {MAX_DURATION_S // 3600}",
-                              state="too_large", fix="cut it into parts")
+        raise UnreadableError(
+            f"{name_of(path)} lasts {duration_s / 3600:.1f} hours, the limit is {MAX_DURATION_S // 3600}",
+            state="too_large",
+            fix="cut it into parts",
+        )

@@ -13,8 +13,11 @@ from vidrisk.frames.media import MAX_FRAME_PX, check_size, name_of
 from vidrisk.runtimes.contract.errors import UnreadableError
 
 # Containers only, and local files only: a playlist that calls itself .mp4 must not open other files or addresses.
-OPTIONS = {"protocol_whitelist": "file", "format_whitelist": "mov,avi,matroska,mpegts,mpeg,asf,flv,ogg,mxf,dv",
-           "max_pixels": str(MAX_FRAME_PX)}
+OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,avi,matroska,mpegts,mpeg,asf,flv,ogg,mxf,dv",
+    "max_pixels": str(MAX_FRAME_PX),
+}
 # MPEG-4 part 2 and its like: ``auto`` takes another inverse transform on ARM; on x86 this is what it takes.
 SAME_TRANSFORM = {"idct": "simple"}
 
@@ -56,4 +59,6 @@ def streams_by_preference(container: InputContainer) -> list[VideoStream]:
     """
     best = container.streams.best("video")
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
-    return sorted(streams, key=lambda stream: (stream.frames == 1, stream != best, not stream.disposition & Disposition.default))
+    return sorted(
+        streams, key=lambda stream: (stream.frames == 1, stream != best, not stream.disposition & Disposition.default)
+    )

@@ -23,8 +23,8 @@ from vidrisk.frames.media import MAX_DURATION_S, check_frame_count
 
 # A file is taken as cut when more than this is missing from what its header states.
 CUT_S = 0.5
-# Containers whose clock begins again when it has run out of bits. A clock that was set back by more than a minute looks so to
-# FFmpeg, which then adds the clock's range.
+# Containers whose clock begins again when it has run out of bits. A clock that was set back by more than a minute looks
+# so to FFmpeg, which then adds the clock's range.
 CLOCK_BITS = {"mpegts": 33, "mpeg": 33, "flv": 32, "asf": 32}
 
 
@@ -57,7 +57,9 @@ class _Packets:
 
     def table(self, count: int, clock_bits: int | None) -> PacketTable:
         """The first ``count`` packets."""
-        pts, dts, durations = (np.frombuffer(column, np.int64, count) for column in (self.pts, self.dts, self.durations))
+        pts, dts, durations = (
+            np.frombuffer(column, np.int64, count) for column in (self.pts, self.dts, self.durations)
+        )
         if clock_bits:
             pts, dts = without_false_wraps(pts, dts, 2**clock_bits)
         is_key, is_shown = (np.frombuffer(column, np.bool_, count) for column in (self.is_key, self.is_shown))
@@ -125,7 +127,9 @@ def without_false_wraps(pts: Integers, dts: Integers, clock_range: int) -> tuple
     dts = np.where(has_dts, dts - turns * clock_range, NO_STAMP)
     pts = np.where(has_pts, pts - turns * clock_range, NO_STAMP)
     both = has_pts & has_dts
-    pts[both] -= _nearest(pts[both] - dts[both], clock_range) * clock_range  # one of them may have been on the other side
+    pts[both] -= (
+        _nearest(pts[both] - dts[both], clock_range) * clock_range
+    )  # one of them may have been on the other side
     return pts, dts
 
 
@@ -138,8 +142,9 @@ def stated_duration_s(index: PacketIndex, container: InputContainer, stream: Vid
     """What the header states where packets are missing at the end, else what can be read.
 
     MP4 and AVI state the number of frames, of which an MP4's edit list may show a part only. Matroska states the
-    duration of all streams, so it is compared with the end of all of them, unless their clock was repaired. Other containers
-    state nothing that survives a cut. What no file may last is no statement: recorders that lose power leave anything.
+    duration of all streams, so it is compared with the end of all of them, unless their clock was repaired. Other
+    containers state nothing that survives a cut. What no file may last is no statement: recorders that lose power leave
+    anything.
     """
     readable_s = index.timeline.readable_s
     stated_s = 0.0

@@ -1,7 +1,7 @@
 """Photos of every format and mode → one upright RGB image: what is in the file decides, whatever its name says.
 
-Orientation follows EXIF; in HEIF and JPEG XL, which the decoder turns itself, it does not. 16-bit grey keeps its full range
-(65535 is white). Of an animation the first frame is taken. What is missing of a cut photo is grey.
+Orientation follows EXIF; in HEIF and JPEG XL, which the decoder turns itself, it does not. 16-bit grey keeps its full
+range (65535 is white). Of an animation the first frame is taken. What is missing of a cut photo is grey.
 """
 
 from __future__ import annotations
@@ -44,9 +44,20 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 logger = logging.getLogger(__name__)
 
-# What the content may be, whatever the suffix says: Pillow would start a PostScript interpreter for a file that asks for it.
-PILLOW_FORMATS = tuple(kind.format for kind in (
-    *((AvifImageFile,) if HAS_AVIF else ()), BmpImageFile, GifImageFile, JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile))
+# What the content may be, whatever the suffix says: Pillow would start a PostScript interpreter for a file that asks
+# for it.
+PILLOW_FORMATS = tuple(
+    kind.format
+    for kind in (
+        *((AvifImageFile,) if HAS_AVIF else ()),
+        BmpImageFile,
+        GifImageFile,
+        JpegImageFile,
+        PngImageFile,
+        TiffImageFile,
+        WebPImageFile,
+    )
+)
 FORMATS = tuple(sorted({"AVIF", "HEIF", "JPEG XL", "raw", *PILLOW_FORMATS}))
 # Pillow warns above this many pixels, before it allocates them; here that is an error. Its other warnings name no file.
 Image.MAX_IMAGE_PIXELS = MAX_FRAME_PX
@@ -56,8 +67,15 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 DRAFT_GAP = 2
 HEAD_BYTES = 4096
 UPRIGHT = 1
-TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 CANON_BRAND = b"crx "
 
 
@@ -159,10 +177,15 @@ def _stored(path: Path, draft_side: float | None) -> Iterator[Stored]:
     except (MissingExtra, RuntimeFailure) as error:
         raise UnreadableError(f"{name} is a HEIF photo: {error.what}", state="skipped", fix=error.fix) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableError(f"{name} has too many pixels, the limit is {MAX_FRAME_PX // 10**6} million",
-                              state="too_large", fix="scale it down first") from error
+        raise UnreadableError(
+            f"{name} has too many pixels, the limit is {MAX_FRAME_PX // 10**6} million",
+            state="too_large",
+            fix="scale it down first",
+        ) from error
     except MemoryError as error:
-        raise UnreadableError(f"{name} does not fit into memory", state="too_large", fix="scale it down first") from error
+        raise UnreadableError(
+            f"{name} does not fit into memory", state="too_large", fix="scale it down first"
+        ) from error
     except UnidentifiedImageError as error:
         raise _unknown(path, head) from error
     except Exception as error:  # decoders raise whatever their parsing trips over
@@ -192,8 +215,9 @@ def _pillow(path: Path, head: bytes, draft_side: float | None) -> Stored:
     jpeg = (raw.jpeg if raw else path.read_bytes()) if isinstance(image, JpegImageFile) else None
     if jpeg and has_too_many_scans(jpeg):
         image.close()
-        raise UnreadableError(f"{name_of(path)} has more than {MAX_SCANS} scans", state="too_large",
-                              fix="save it as a baseline JPEG")
+        raise UnreadableError(
+            f"{name_of(path)} has more than {MAX_SCANS} scans", state="too_large", fix="save it as a baseline JPEG"
+        )
     stored = load_or_recover(image, opened, jpeg)
     orientation = _orientation(stored.image, path)
     if orientation is None and raw:
@@ -241,10 +265,17 @@ def _unknown(path: Path, head: bytes) -> UnreadableError:
     if brands & AVIF_BRANDS and HAS_AVIF:
         return UnreadableError(f"{name_of(path)} cannot be decoded: it is an AVIF photo that is cut or damaged")
     if brands & AVIF_BRANDS:
-        return UnreadableError(f"{name_of(path)} is an AVIF photo, and this Pillow was built without AVIF", state="skipped",
-                               fix="pip install --force-reinstall pillow")
+        return UnreadableError(
+            f"{name_of(path)} is an AVIF photo, and this Pillow was built without AVIF",
+            state="skipped",
+            fix="pip install --force-reinstall pillow",
+        )
     if CANON_BRAND in brands:
-        return UnreadableError(f"{name_of(path)} is a raw photo of a kind that is not read (CR3)", state="skipped",
-                               fix="convert it to DNG or JPEG")
+        return UnreadableError(
+            f"{name_of(path)} is a raw photo of a kind that is not read (CR3)",
+            state="skipped",
+            fix="convert it to DNG or JPEG",
+        )
     return unread_tiff(path, head) or UnreadableError(
-        f"{name_of(path)} cannot be decoded: it is none of {', '.join(FORMATS)}, or its beginning is damaged")
+        f"{name_of(path)} cannot be decoded: it is none of {', '.join(FORMATS)}, or its beginning is damaged"
+    )

@@ -1,7 +1,7 @@
 """Raw photos of cameras and drones, by the JPEG that they carry along: the largest one, turned as the raw picture is.
 
-Developing raw data is a matter of taste that differs from program to program; the JPEG is the camera's own. Formats built on
-TIFF (DNG, NEF, ARW, CR2, PEF, SRW, RW2) and Fujifilm's RAF are known.
+Developing raw data is a matter of taste that differs from program to program; the JPEG is the camera's own. Formats
+built on TIFF (DNG, NEF, ARW, CR2, PEF, SRW, RW2) and Fujifilm's RAF are known.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def preview_from_raw(path: Path, head: bytes) -> Preview | None:
         return None
     with path.open("rb") as file:
         if head.startswith(RAF_MAGIC):
-            place = [int.from_bytes(head[at:at + 4], "big") for at in (RAF_JPEG_AT, RAF_JPEG_AT + 4)]
+            place = [int.from_bytes(head[at : at + 4], "big") for at in (RAF_JPEG_AT, RAF_JPEG_AT + 4)]
             directories, places = [], [(place[0], place[1])]
         else:
             directories = read_directories(file)
@@ -59,14 +59,17 @@ def preview_from_raw(path: Path, head: bytes) -> Preview | None:
             if frame and frame.width * frame.height > size[0] * size[1]:
                 best, size = jpeg, (frame.width, frame.height)
     if not best:
-        raise UnreadableError(f"{name_of(path)} is a raw photo without a JPEG preview", state="skipped",
-                              fix="convert it to JPEG, or have the camera write both")
+        raise UnreadableError(
+            f"{name_of(path)} is a raw photo without a JPEG preview",
+            state="skipped",
+            fix="convert it to JPEG, or have the camera write both",
+        )
     orientation = directories[0].get(Tag.ORIENTATION, (None,))[0] if directories else None
     return Preview(best, orientation, _note(size, directories))
 
 
 def _are_raw(directories: list[Directory], head: bytes) -> bool:
-    if head[CANON_AT:CANON_AT + 4] == CANON_MAGIC or head.startswith(OTHER_RAW_MAGICS):
+    if head[CANON_AT : CANON_AT + 4] == CANON_MAGIC or head.startswith(OTHER_RAW_MAGICS):
         return bool(directories)
     return any(Tag.DNG_VERSION in directory or _photometric(directory) in RAW for directory in directories)
 
@@ -90,7 +93,13 @@ def _jpeg_in(directory: Directory) -> list[tuple[int, int]]:
 
 
 def _note(size: tuple[int, int], directories: list[Directory]) -> str:
-    raw = max(((directory.get(Tag.WIDTH, (0,))[0], directory.get(Tag.HEIGHT, (0,))[0]) for directory in directories
-               if _photometric(directory) in RAW), default=(0, 0))
+    raw = max(
+        (
+            (directory.get(Tag.WIDTH, (0,))[0], directory.get(Tag.HEIGHT, (0,))[0])
+            for directory in directories
+            if _photometric(directory) in RAW
+        ),
+        default=(0, 0),
+    )
     whole = f"; its raw picture of {raw[0]}x{raw[1]} is not developed" if raw[0] else ""
     return f"shown is the embedded JPEG preview of {size[0]}x{size[1]} pixels{whole}"

@@ -33,8 +33,14 @@ MIDDLE_FRAME = TimeSpec(frames=1)
 OPTIONAL_DECODERS = ("decord2", "pi-heif", "pillow-heif", "pillow-jxl-plugin")
 
 
-def read_clips(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, interval: Interval | None = None, *,
-               decoder: Decoder = "auto") -> Iterator[Clip]:
+def read_clips(
+    path: str | Path,
+    pixel: PixelSpec,
+    time: TimeSpec | None,
+    interval: Interval | None = None,
+    *,
+    decoder: Decoder = "auto",
+) -> Iterator[Clip]:
     """Read a photo or a video as whole clips: ``read_frames``, gathered into arrays. No more frames are held than two
     windows need.
 
@@ -47,28 +53,42 @@ def read_clips(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, interv
             held[item.index] = item
             continue
         shown = [held[index] for index in item.indices]
-        yield Clip(np.stack([frame.pixels for frame in shown]), np.array([frame.time_s for frame in shown], np.float64),
-                   item.start_s, item.end_s, str(path), item.damage, item.note)
+        yield Clip(
+            np.stack([frame.pixels for frame in shown]),
+            np.array([frame.time_s for frame in shown], np.float64),
+            item.start_s,
+            item.end_s,
+            str(path),
+            item.damage,
+            item.note,
+        )
         held = {index: frame for index, frame in held.items() if index >= item.indices[0]}
 
 
-def read_frames(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, interval: Interval | None = None, *,
-                decoder: Decoder = "auto", choice: FrameChoice = "all",
-                on_image: OnImage | None = None) -> Iterator[Frame | FrameWindow]:
+def read_frames(
+    path: str | Path,
+    pixel: PixelSpec,
+    time: TimeSpec | None,
+    interval: Interval | None = None,
+    *,
+    decoder: Decoder = "auto",
+    choice: FrameChoice = "all",
+    on_image: OnImage | None = None,
+) -> Iterator[Frame | FrameWindow]:
     """Read a photo or a video frame by frame. Every frame comes once, however many windows show it, and every window
     behind the last of its frames. Nothing is opened before the first item is asked for.
 
     A photo gives one frame and one window, which shows it ``time.frames`` times (once when ``time`` is None). A video
     gives one window, the clip, or those of ``sampling.windows_from_interval``; with ``time`` None, its middle frame.
-    With ``interval`` that part of the video stands for the clip: moments and windows lie inside it, their times stay those
-    of the file.
+    With ``interval`` that part of the video stands for the clip: moments and windows lie inside it, their times stay
+    those of the file.
 
     Args:
         interval: the part of a video to read; None reads all of it.
         decoder: ``auto`` is ``pyav``; ``decord`` needs the extra of that name.
         choice: ``keyframes`` shows at every moment the last keyframe before it, so that nothing else is decoded.
-        on_image: given the time (None of a photo) and the upright RGB image of every frame just before the frame is yielded, as
-            large as it was decoded.
+        on_image: given the time (None of a photo) and the upright RGB image of every frame just before the frame is
+            yielded, as large as it was decoded.
 
     Raises:
         UnreadableError: the file cannot be read; ``state`` says whether it is corrupt, too_large, or skipped (missing,
@@ -77,13 +97,19 @@ def read_frames(path: str | Path, pixel: PixelSpec, time: TimeSpec | None, inter
         MissingExtra: decord is asked for and not installed.
     """
     path = Path(path)
-    for what, value, allowed in (("decoder", decoder, get_args(Decoder)), ("frame choice", choice, get_args(FrameChoice))):
+    for what, value, allowed in (
+        ("decoder", decoder, get_args(Decoder)),
+        ("frame choice", choice, get_args(FrameChoice)),
+    ):
         if value not in allowed:
             raise SettingsError(f"{what} {value!r}", allowed=", ".join(allowed))
     if check_file(path) == "image":
         if interval:
-            raise UnreadableError(f"{name_of(path)} is a photo, which has no interval {interval}", state="skipped",
-                                  fix="remove the interval")
+            raise UnreadableError(
+                f"{name_of(path)} is a photo, which has no interval {interval}",
+                state="skipped",
+                fix="remove the interval",
+            )
         photo = read_photo(path, pixel, on_image and partial(on_image, None))
         yield Frame(0, 0.0, photo.pixels)
         yield FrameWindow(None, None, (0,) * (time.frames if time else 1), photo.damage, photo.note)
@@ -145,8 +171,14 @@ def _translated(path: Path) -> Iterator[None]:
         raise UnreadableError(f"{name_of(path)} cannot be decoded: {reason}") from error
 
 
-def _frames_from_video(source: VideoSource, pixel: PixelSpec, time: TimeSpec, choice: FrameChoice,
-                       part_s: tuple[float, float, str], on_image: OnImage | None) -> Iterator[Frame | FrameWindow]:
+def _frames_from_video(
+    source: VideoSource,
+    pixel: PixelSpec,
+    time: TimeSpec,
+    choice: FrameChoice,
+    part_s: tuple[float, float, str],
+    on_image: OnImage | None,
+) -> Iterator[Frame | FrameWindow]:
     """The windows of a part of a video: start and end on its timeline, and the note that comes with every window."""
     timeline = source.timeline
     start_s, stated_end_s, note = part_s
@@ -187,8 +219,9 @@ def _keyframes_within(source: VideoSource, start_s: float, end_s: float) -> npt.
     return within
 
 
-def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
-              keyframes: npt.NDArray[np.intp] | None) -> npt.NDArray[np.intp]:
+def _shown_at(
+    moments_s: npt.NDArray[np.float64], timeline: Timeline, keyframes: npt.NDArray[np.intp] | None
+) -> npt.NDArray[np.intp]:
     """Index of the frame shown at each moment: the last one before it, or the last keyframe before it."""
     indices = indices_from_moments(moments_s, timeline.times_s)
     if keyframes is None or not len(keyframes):
@@ -196,7 +229,8 @@ def _shown_at(moments_s: npt.NDArray[np.float64], timeline: Timeline,
     return keyframes[np.maximum(np.searchsorted(keyframes, indices, side="right") - 1, 0)]
 
 
-def _damage(moments_s: npt.NDArray[np.float64], shown: tuple[int, ...], lost: set[int],
-            cut_s: tuple[float, float] | None) -> Damage | None:
+def _damage(
+    moments_s: npt.NDArray[np.float64], shown: tuple[int, ...], lost: set[int], cut_s: tuple[float, float] | None
+) -> Damage | None:
     lost_s = [moment for moment, index in zip(moments_s.tolist(), shown, strict=True) if index in lost]
     return Damage((lost_s[0], lost_s[-1]) if lost_s else None, cut_s) if lost_s or cut_s else None

@@ -1,8 +1,8 @@
 """Photos of which a part is missing: what is there is decoded, and what is not is known.
 
-Pillow decodes cut files only under a switch of the whole process (``ImageFile.LOAD_TRUNCATED_IMAGES``), which says nothing of
-what is missing. Here a photo that fails is decoded twice, with something else each time in place of what is not there. Pixels
-that differ are those that the file does not hold.
+Pillow decodes cut files only under a switch of the whole process (``ImageFile.LOAD_TRUNCATED_IMAGES``), which says
+nothing of what is missing. Here a photo that fails is decoded twice, with something else each time in place of what is
+not there. Pixels that differ are those that the file does not hold.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ def load_or_recover(image: Image.Image, opened: Callable[[bytes | None], Image.I
     except Exception:
         image.close()
         scans = scans_in_jpeg(jpeg) if jpeg else None
-        recovered = (_load_cut_jpeg(jpeg, scans, opened) if jpeg and scans and scans.scans and not scans.has_end
-                     else _load_partly(lambda: opened(jpeg)))
+        recovered = (
+            _load_cut_jpeg(jpeg, scans, opened)
+            if jpeg and scans and scans.scans and not scans.has_end
+            else _load_partly(lambda: opened(jpeg))
+        )
         if recovered is None:
             raise
         return recovered
@@ -84,7 +87,7 @@ def load_or_recover(image: Image.Image, opened: Callable[[bytes | None], Image.I
 
 def _load_cut_jpeg(data: bytes, scans: JpegScans, opened: Callable[[bytes], Image.Image]) -> Stored | None:
     """Complete a JPEG in several ways, so that libjpeg comes to an end; from where they differ on, it is missing."""
-    data = data[:scans.size]
+    data = data[: scans.size]
     first = opened(data + EOI)
     first.load()
     rows = []
@@ -105,14 +108,17 @@ def _load_cut_jpeg(data: bytes, scans: JpegScans, opened: Callable[[bytes], Imag
 def _completions(data: bytes) -> Iterator[bytes]:
     """Make up what may stand for the rest of a JPEG, where libjpeg itself takes zeros.
 
-    Whatever the codes are, some of so many bits decode to something; they begin with ones and with ones and zeros, because a code
-    of ones alone may mean nothing. The restart markers follow in order, because bits before an expected one are passed over.
+    Whatever the codes are, some of so many bits decode to something; they begin with ones and with ones and zeros,
+    because a code of ones alone may mean nothing. The restart markers follow in order, because bits before an expected
+    one are passed over.
     """
     places = [data.rfind(bytes((0xFF, 0xD0 + number)), data.rfind(SOS)) for number in range(_RESTARTS)]
     last = places.index(max(places)) if max(places) >= 0 else -1
     for start in (b"\xfe", b"\x5a"):
-        yield start + b"".join(_BITS[512 * n:512 * n + 512] + bytes((0xFF, 0xD0 + (last + 1 + n) % _RESTARTS))
-                               for n in range(2 * _RESTARTS))
+        yield start + b"".join(
+            _BITS[512 * n : 512 * n + 512] + bytes((0xFF, 0xD0 + (last + 1 + n) % _RESTARTS))
+            for n in range(2 * _RESTARTS)
+        )
 
 
 def _load_partly(opened: Callable[[], Image.Image]) -> Stored | None:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
-# FFmpeg's quick conversion to RGB rounds differently on x86 and on ARM, in most values and by up to 4 of 255; with ACCURATE_RND it
-# does not. PyAV 17 takes the flags as a number only: SWS_POINT | SWS_ACCURATE_RND.
+# FFmpeg's quick conversion to RGB rounds differently on x86 and on ARM, in most values and by up to 4 of 255; with
+# ACCURATE_RND it does not. PyAV 17 takes the flags as a number only: SWS_POINT | SWS_ACCURATE_RND.
 SAME_EVERYWHERE = 0x10 | 0x40000
 # "Unspecified" of matrix, transfer and primaries alike (ITU-T H.273).
 UNSPECIFIED = 2
@@ -47,7 +47,7 @@ def upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.
     is_turned, flips_rows, flips_columns = orientation_of(frame)
     if is_turned:
         pixels = pixels.transpose(1, 0, 2)
-    pixels = pixels[::-1 if flips_rows else 1, ::-1 if flips_columns else 1]
+    pixels = pixels[:: -1 if flips_rows else 1, :: -1 if flips_columns else 1]
     return np.ascontiguousarray(pixels)
 
 

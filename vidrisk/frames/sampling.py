@@ -48,8 +48,11 @@ def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]
         return
     stride_s = time.stride_s or time.window_s
     if duration_s / stride_s > MAX_WINDOWS:
-        raise SpecError(f"a stride of {stride_s} s in a clip of {duration_s:.0f} s",
-                        allowed=f"at most {MAX_WINDOWS} windows", fix="a longer stride")
+        raise SpecError(
+            f"a stride of {stride_s} s in a clip of {duration_s:.0f} s",
+            allowed=f"at most {MAX_WINDOWS} windows",
+            fix="a longer stride",
+        )
     for number in range(max(1, math.ceil(duration_s / stride_s))):
         start_s = number * stride_s
         inside_s = min(time.window_s, duration_s - start_s)
@@ -73,7 +76,8 @@ def moments_from_window(start_s: float, window_s: float, frames: int) -> npt.NDA
     return start_s + (np.arange(frames, dtype=np.float64) + 0.5) * np.float64(window_s / frames)
 
 
-def indices_from_moments(moments_s: npt.NDArray[np.float64],
-                         frame_times_s: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+def indices_from_moments(
+    moments_s: npt.NDArray[np.float64], frame_times_s: npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
     """Index of the frame shown at each moment: the last one whose presentation time is not after it, else the first."""
     return np.maximum(np.searchsorted(frame_times_s, moments_s + TOLERANCE_S, side="right") - 1, 0)

@@ -30,8 +30,8 @@ REDUCED = 1
 PLANAR = 2
 SIGNED, FLOAT = 2, 3
 KINDS = {1: "unsigned", SIGNED: "signed", FLOAT: "float"}
-# Pillow unpacks these, and leaves them out of its list of what it opens: white is zero in samples wider than 8 bits, and 32 bits
-# without a sign in big-endian files.
+# Pillow unpacks these, and leaves them out of its list of what it opens: white is zero in samples wider than 8 bits,
+# and 32 bits without a sign in big-endian files.
 for _prefix, _end in ((b"II", ""), (b"MM", "B")):
     OPEN_INFO.setdefault((_prefix, 0, (1,), 1, (16,), ()), (f"I;16{_end}", f"I;16{_end}"))
     OPEN_INFO.setdefault((_prefix, 0, (SIGNED,), 1, (16,), ()), ("I", f"I;16{_end}S"))
@@ -55,22 +55,36 @@ def prepare_tiff(image: TiffImageFile, path: Path) -> Samples:
     tags = image.tag_v2
     width, height = (int(tags.get(tag, 1)) for tag in (TILEWIDTH, TILELENGTH))
     if width * height > MAX_FRAME_PX:
-        raise UnreadableError(f"{name_of(path)} has tiles of {width}x{height} pixels, the limit is "
-                              f"{MAX_FRAME_PX // 10**6} million", state="too_large", fix="save it without tiles")
+        raise UnreadableError(
+            f"{name_of(path)} has tiles of {width}x{height} pixels, the limit is {MAX_FRAME_PX // 10**6} million",
+            state="too_large",
+            fix="save it without tiles",
+        )
     bits, kinds = tags.get(BITSPERSAMPLE, (1,)), tags.get(SAMPLEFORMAT, (1,))
     stated = _stated_range(image)
     if len(bits) > 1 and bits[0] > 8:
         if tags.get(PLANAR_CONFIGURATION) == PLANAR:
-            raise UnreadableError(f"{name_of(path)} has {bits[0]}-bit colours in separate planes, which Pillow does not read",
-                                  state="skipped", fix="save it with interleaved samples, or as 8 bits")
+            raise UnreadableError(
+                f"{name_of(path)} has {bits[0]}-bit colours in separate planes, which Pillow does not read",
+                state="skipped",
+                fix="save it with interleaved samples, or as 8 bits",
+            )
         if stated and stated[1] < 2 ** (bits[0] - 1):  # Pillow keeps the upper 8 bits, which then hold next to nothing
-            raise UnreadableError(f"{name_of(path)} uses {bits[0]}-bit colours only up to {stated[1]:g}, which Pillow does not "
-                                  "scale", state="skipped", fix="save it as 8 bits, or with the full range")
+            raise UnreadableError(
+                f"{name_of(path)} uses {bits[0]}-bit colours only up to {stated[1]:g}, which Pillow does not scale",
+                state="skipped",
+                fix="save it as 8 bits, or with the full range",
+            )
     if image.use_load_libtiff:
-        image.tile = [tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:])) for tile in image.tile
-                      if isinstance(tile.args, tuple)]
+        image.tile = [
+            tile._replace(args=(NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+            for tile in image.tile
+            if isinstance(tile.args, tuple)
+        ]
     if image.mode in ("P", "PA") and COLORMAP in tags and max(tags[COLORMAP]) < 256:
-        image.palette = ImagePalette.raw("RGB;L", bytes(tags[COLORMAP]))  # of 8 bits, as some programs write against TIFF 6.0
+        image.palette = ImagePalette.raw(
+            "RGB;L", bytes(tags[COLORMAP])
+        )  # of 8 bits, as some programs write against TIFF 6.0
     is_inverted = tags.get(PHOTOMETRIC_INTERPRETATION) == 0 and bits[0] > 8
     return Samples(bits[0] if len(bits) == 1 else 0, SIGNED in kinds, is_inverted, stated if len(bits) == 1 else None)
 
@@ -82,18 +96,27 @@ def unread_tiff(path: Path, head: bytes) -> UnreadableError | None:
     with path.open("rb") as file:
         directories = read_directories(file)
     if not directories:
-        return UnreadableError(f"{name_of(path)} cannot be decoded: it is a TIFF without a readable directory, cut or damaged")
+        return UnreadableError(
+            f"{name_of(path)} cannot be decoded: it is a TIFF without a readable directory, cut or damaged"
+        )
     first = directories[0]
     (samples, *_), bits, (kind, *_) = (first.get(tag, (1,)) for tag in (SAMPLESPERPIXEL, BITSPERSAMPLE, SAMPLEFORMAT))
-    is_damaged = (BITSPERSAMPLE not in first or not all(0 < number <= MAX_BITS for number in bits)
-                  or not 0 < samples <= MAX_SAMPLES or kind not in KINDS
-                  or first.get(COMPRESSION, (1,))[0] not in COMPRESSION_INFO
-                  or not all(first.get(tag, (0,))[0] for tag in (Tag.WIDTH, Tag.HEIGHT)))
+    is_damaged = (
+        BITSPERSAMPLE not in first
+        or not all(0 < number <= MAX_BITS for number in bits)
+        or not 0 < samples <= MAX_SAMPLES
+        or kind not in KINDS
+        or first.get(COMPRESSION, (1,))[0] not in COMPRESSION_INFO
+        or not all(first.get(tag, (0,))[0] for tag in (Tag.WIDTH, Tag.HEIGHT))
+    )
     if is_damaged:
         return None
     what = f"{samples} {KINDS[kind]} {'sample' if samples == 1 else 'samples'} of {bits[0]} bits a pixel"
-    return UnreadableError(f"{name_of(path)} is a TIFF with {what}, which Pillow does not read", state="skipped",
-                           fix="save it as 8 bits, grey or RGB")
+    return UnreadableError(
+        f"{name_of(path)} is a TIFF with {what}, which Pillow does not read",
+        state="skipped",
+        fix="save it as 8 bits, grey or RGB",
+    )
 
 
 def _seek_full_page(image: TiffImageFile) -> None:
@@ -110,8 +133,10 @@ def _seek_full_page(image: TiffImageFile) -> None:
 def _stated_range(image: TiffImageFile) -> tuple[float, float] | None:
     """Read the least and the greatest value of samples wider than 8 bits; None where the file does not state the greatest."""
     tags, bits = image.tag_v2, image.tag_v2.get(BITSPERSAMPLE, (1,))
-    lows, highs = ([_numbers(tags[tag]) for tag in tag_pair if tag in tags] for tag_pair in (
-        (SMIN_SAMPLE, MIN_SAMPLE), (SMAX_SAMPLE, MAX_SAMPLE)))
+    lows, highs = (
+        [_numbers(tags[tag]) for tag in tag_pair if tag in tags]
+        for tag_pair in ((SMIN_SAMPLE, MIN_SAMPLE), (SMAX_SAMPLE, MAX_SAMPLE))
+    )
     low, high = min(lows[0]) if lows else 0.0, max(highs[0]) if highs else 0.0
     return (low, high) if bits[0] > 8 and low < high else None
 

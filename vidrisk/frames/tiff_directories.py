@@ -75,12 +75,12 @@ def _read_directory(file: BinaryIO, order: str, offset: int) -> tuple[Directory,
     behind = file.read(4)
     directory: Directory = {}
     for place in range(0, 12 * count, 12):
-        tag, kind, number, value = struct.unpack(order + "HHII", entries[place:place + 12])
+        tag, kind, number, value = struct.unpack(order + "HHII", entries[place : place + 12])
         if kind == BLOB:
             directory[tag] = (value, number)
         elif kind in FORMATS and 0 < number <= MAX_VALUES:
             values = struct.Struct(f"{order}{number}{FORMATS[kind]}")
-            content = entries[place + 8:place + 12]
+            content = entries[place + 8 : place + 12]
             if values.size > 4:
                 file.seek(value)
                 content = file.read(values.size)

@@ -2,10 +2,10 @@
 
 The timeline is always PyAV's: decord keeps times as float32 and has none for AVI. Its frames are wrong after some seeks
 in AVI, MPEG-TS, MPEG-PS, WMV, HEVC and MPEG-4 part 2 (tried with numbered frames), so those files are decoded by PyAV,
-and so are cut, rotated and mirrored ones, and those with several video streams, times that had to be repaired, fields in packets of
-their own, or colour tags that FFmpeg's scaler does not know. decord repeats a frame that it
-cannot decode and does not say so: a ``Decoded`` of it is never ``lost``. It converts to RGB in FFmpeg's quick way, whose rounding
-depends on the processor: its pixels are a level off on average, where PyAV's are the same everywhere.
+and so are cut, rotated and mirrored ones, and those with several video streams, times that had to be repaired, fields
+in packets of their own, or colour tags that FFmpeg's scaler does not know. decord repeats a frame that it
+cannot decode and does not say so: a ``Decoded`` of it is never ``lost``. It converts to RGB in FFmpeg's quick way,
+whose rounding depends on the processor: its pixels are a level off on average, where PyAV's are the same everywhere.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class DecordSource:
     def frames_at(self, indices: Sequence[int]) -> Iterator[Decoded]:
         """See ``VideoSource.frames_at``."""
         for start in range(0, len(indices), BATCH):
-            batch = list(indices[start:start + BATCH])
+            batch = list(indices[start : start + BATCH])
             if self._reader is not None:
                 try:
                     frames = self._reader.get_batch(batch).asnumpy()

@@ -27,8 +27,9 @@ def photos_and_question(words: Sequence[str]) -> tuple[list[str], str | None]:
         SettingsError: a folder among the photos, or in the place of the question.
     """
     if folders := [word for word in words if os.path.isdir(word)]:  # noqa: PTH112 (never raises)
-        raise SettingsError(f"{name_of(folders[0])} is a folder", allowed="photos, which one question is about together",
-                            fix=EACH_ALONE)
+        raise SettingsError(
+            f"{name_of(folders[0])} is a folder", allowed="photos, which one question is about together", fix=EACH_ALONE
+        )
     *photos, last = words or ("",)
     looks_so = kind_from_suffix(last) is not None and len(last.split()) == 1
     if not words or os.path.isfile(last) or looks_so:  # noqa: PTH113 (never raises)
@@ -45,7 +46,9 @@ def read_pictures(reporter: Reporter, photos: Sequence[str]) -> tuple[Picture, .
         RuntimeFailure: decode workers cannot be started.
     """
     if len(photos) > MOST_PHOTOS:
-        raise SettingsError(f"{len(photos)} photos", allowed=f"up to {MOST_PHOTOS} in front of a question", fix=EACH_ALONE)
+        raise SettingsError(
+            f"{len(photos)} photos", allowed=f"up to {MOST_PHOTOS} in front of a question", fix=EACH_ALONE
+        )
     if not photos:
         return ()
     case = Case("", tuple(PhotoFile(Path(photo).absolute(), photo) for photo in photos), {})
@@ -53,5 +56,7 @@ def read_pictures(reporter: Reporter, photos: Sequence[str]) -> tuple[Picture, .
         ((_, pictures),) = reporter.prompts.read([case], pool)
     for photo, picture in zip(photos, pictures, strict=True):
         if not is_read(picture):
-            raise UnreadableError(f"{name_of(photo)} cannot be read ({picture.state}): {picture.reason}", state=picture.state)
+            raise UnreadableError(
+                f"{name_of(photo)} cannot be read ({picture.state}): {picture.reason}", state=picture.state
+            )
     return pictures

@@ -1,8 +1,8 @@
 """Batch → encode → window: frames are encoded in full batches, then groups of frames; what windows need of them goes on.
 
-A frame is encoded once, however many windows show it, and so is a group of the same frames. What they gave stays until no window
-of its file needs it, so memory does not grow with the length of a video. While one batch of frames is encoded, the next one is
-filled. Where no stage runs per frame, a frame's pixels stay in its place.
+A frame is encoded once, however many windows show it, and so is a group of the same frames. What they gave stays until
+no window of its file needs it, so memory does not grow with the length of a video. While one batch of frames is
+encoded, the next one is filled. Where no stage runs per frame, a frame's pixels stay in its place.
 """
 
 from __future__ import annotations
@@ -26,8 +26,16 @@ from vidrisk.inference.windows import Encoded, EncodedAgain, EncodedEnd, Encoded
 from vidrisk.runtimes.contract.stages import PIXELS
 from vidrisk.runtimes.runner import Array, Arrays
 
-__all__ = ["Encoded", "EncodedAgain", "EncodedEnd", "EncodedFrames", "EncodedPause", "EncodedWindow", "FeatureSink",
-           "encode_frames"]
+__all__ = [
+    "Encoded",
+    "EncodedAgain",
+    "EncodedEnd",
+    "EncodedFrames",
+    "EncodedPause",
+    "EncodedWindow",
+    "FeatureSink",
+    "encode_frames",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -86,8 +94,12 @@ class _Ring:
                 if item.indices[-1] not in self._frames:  # frames come in order: then the others are there too
                     return
                 of_names = zip(*(self._frames[index] for index in item.indices), strict=True)
-                yield EncodedWindow(self.input_id, (item.start_s, item.end_s), item.indices,
-                                    dict(zip(self._names, of_names, strict=True)))
+                yield EncodedWindow(
+                    self.input_id,
+                    (item.start_s, item.end_s),
+                    item.indices,
+                    dict(zip(self._names, of_names, strict=True)),
+                )
                 for index in [index for index in self._frames if index < item.indices[0]]:
                     del self._frames[index]
             else:
@@ -105,12 +117,14 @@ class _Batch:
     owners: list[tuple[_Ring, int, float]]
 
 
-def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: int, meter: Meter,
-                  sinks: Sequence[FeatureSink] = ()) -> Iterator[list[Encoded]]:
+def encode_frames(
+    reads: Iterable[Read], classifier: Classifier, batch_frames: int, meter: Meter, sinks: Sequence[FeatureSink] = ()
+) -> Iterator[list[Encoded]]:
     """Run all stages that windows share, on full batches of frames and groups, whichever files these come from.
 
-    Yields what became complete, in order within an input: windows once all that they need is computed, the end of an input
-    after its last window. Whoever has the answers tells the sinks of the end. At a pause nothing waits for a batch to be full.
+    Yields what became complete, in order within an input: windows once all that they need is computed, the end of an
+    input after its last window. Whoever has the answers tells the sinks of the end. At a pause nothing waits for a
+    batch to be full.
 
     Args:
         sinks: only for a model with a feature per frame (``Plan.feature``).
@@ -119,7 +133,9 @@ def encode_frames(reads: Iterable[Read], classifier: Classifier, batch_frames: i
     batches = _Frames(classifier, batch_frames, meter, sinks).encoded(reads)
     for level in range(len(plan.groups)):
         batches = encode_groups(batches, classifier, level, batch_frames, meter)
-    return gather_windows(batches, max(1, batch_frames // classifier.contract.frames)) if plan.batches_windows else batches
+    return (
+        gather_windows(batches, max(1, batch_frames // classifier.contract.frames)) if plan.batches_windows else batches
+    )
 
 
 class _Frames:
@@ -175,7 +191,7 @@ class _Frames:
 
     def _encode(self, batch: _Batch) -> Arrays:
         with self._meter.measure("encode"):
-            return self._classifier.encode(batch.pixels[:len(batch.owners)])
+            return self._classifier.encode(batch.pixels[: len(batch.owners)])
 
     def _finished(self) -> list[Encoded]:
         """What the batch that is being encoded completes, once it is."""

@@ -43,5 +43,10 @@ class KeptFeatures:
     def finish(self, input_id: int, end: InputEnd) -> None:
         parts = self._open.pop(input_id, _Parts()).parts
         if parts and end.key and end.state == "ok":
-            self._cache.put(key_of(end.key, "features"), {
-                name: np.concatenate([getattr(part, name) for part in parts]) for name in ("indices", "time_s", "features")})
+            self._cache.put(
+                key_of(end.key, "features"),
+                {
+                    name: np.concatenate([getattr(part, name) for part in parts])
+                    for name in ("indices", "time_s", "features")
+                },
+            )

@@ -23,12 +23,13 @@ class _Groups:
     known: dict[Key, tuple[Array, ...] | None] = field(default_factory=dict)
 
 
-def encode_groups(batches: Iterable[list[Encoded]], classifier: Classifier, level: int, batch_frames: int,
-                  meter: Meter) -> Iterator[list[Encoded]]:
+def encode_groups(
+    batches: Iterable[list[Encoded]], classifier: Classifier, level: int, batch_frames: int, meter: Meter
+) -> Iterator[list[Encoded]]:
     """Run the stages of one level on the groups that windows consist of.
 
-    A group is known by the indices of its frames: windows share those that coincide. Yields windows with what their groups gave,
-    and everything else, in order within an input.
+    A group is known by the indices of its frames: windows share those that coincide. Yields windows with what their
+    groups gave, and everything else, in order within an input.
     """
     plan = classifier.plan.groups[level]
     most = max(1, batch_frames // plan.size)
@@ -91,7 +92,7 @@ def encode_groups(batches: Iterable[list[Encoded]], classifier: Classifier, leve
 
 
 def _keys(window: EncodedWindow, size: int) -> list[Key]:
-    return [window.indices[start:start + size] for start in range(0, len(window.indices), size)]
+    return [window.indices[start : start + size] for start in range(0, len(window.indices), size)]
 
 
 def _with_groups(window: EncodedWindow, names: tuple[str, ...], groups: list[tuple[Array, ...]]) -> EncodedWindow:

@@ -38,13 +38,17 @@ class Answer:
 _Scores = tuple[tuple[float | None, float | None], dict[str, npt.NDArray[np.float32]]]
 
 
-def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Meter,
-            on_batch: Callable[[], None] = lambda: None,
-            sinks: Sequence[FeatureSink] = ()) -> Iterator[Answer]:
+def predict(
+    batches: Iterable[list[Encoded]],
+    classifier: Classifier,
+    meter: Meter,
+    on_batch: Callable[[], None] = lambda: None,
+    sinks: Sequence[FeatureSink] = (),
+) -> Iterator[Answer]:
     """Run the stages that run per window on the windows of each batch; yield each input with its predictions when it ends.
 
-    A window for which the model computes what is not finite has no prediction, and its input is to blame: it ends ``partial``, or
-    ``corrupt`` when no window is left. The sinks are told of every end.
+    A window for which the model computes what is not finite has no prediction, and its input is to blame: it ends
+    ``partial``, or ``corrupt`` when no window is left. The sinks are told of every end.
     """
     contract = classifier.contract
     answers: defaultdict[int, list[_Scores]] = defaultdict(list)
@@ -74,10 +78,25 @@ def predict(batches: Iterable[list[Encoded]], classifier: Classifier, meter: Met
                 end = _judge_end(item.end, len(of_input), unanswered.pop(number, 0))
                 for sink in sinks:
                     sink.finish(number, end)
-                yield Answer(item.input, end, len(of_input), (
-                    prediction_from_probabilities(contract, path, interval_s, scores, classifier.uncertainty, end.state,
-                                                  reason=end.reason, content=end.content, decision=classifier.decision)
-                    for interval_s, scores in of_input))
+                yield Answer(
+                    item.input,
+                    end,
+                    len(of_input),
+                    (
+                        prediction_from_probabilities(
+                            contract,
+                            path,
+                            interval_s,
+                            scores,
+                            classifier.uncertainty,
+                            end.state,
+                            reason=end.reason,
+                            content=end.content,
+                            decision=classifier.decision,
+                        )
+                        for interval_s, scores in of_input
+                    ),
+                )
 
 
 def _judge_end(end: InputEnd, predictions: int, unanswered: int) -> InputEnd:
@@ -86,4 +105,6 @@ def _judge_end(end: InputEnd, predictions: int, unanswered: int) -> InputEnd:
         return end
     windows = predictions + unanswered
     reason = NO_ANSWER + (f" in {unanswered} of {windows} windows" if windows > 1 else "")
-    return replace(end, state="partial" if predictions else "corrupt", reason="; ".join(filter(None, (reason, end.reason))))
+    return replace(
+        end, state="partial" if predictions else "corrupt", reason="; ".join(filter(None, (reason, end.reason)))
+    )

@@ -1,7 +1,7 @@
 """Views of one input: other moments of the same parts of a clip, and mirrored frames, to be answered side by side.
 
-A clip is read at more moments than the model sees, and each view takes one of every few: the middle one is what the model sees
-without views. Whoever has the answers takes the mean of their probabilities.
+A clip is read at more moments than the model sees, and each view takes one of every few: the middle one is what the
+model sees without views. Whoever has the answers takes the mean of their probabilities.
 """
 
 from __future__ import annotations
@@ -65,21 +65,32 @@ class Views:
             time: in which windows its inputs are read.
 
         Raises:
-            SettingsError: moments of photos, windows, too many moments; mirrored frames, and a label with a direction whose
-                counterpart is none of the labels.
+            SettingsError: moments of photos, windows, too many moments; mirrored frames, and a label with a direction
+                whose counterpart is none of the labels.
         """
         if self.offsets > 1 and time is None:
-            raise SettingsError(f"{self.offsets} views of photos, which have one moment", allowed="1 view of photos",
-                                fix="leave views out, or mirror the photos")
+            raise SettingsError(
+                f"{self.offsets} views of photos, which have one moment",
+                allowed="1 view of photos",
+                fix="leave views out, or mirror the photos",
+            )
         if time is not None and self.moments * time.frames > MAX_FRAMES:
-            raise SettingsError(f"{self.offsets} views of {time.frames} moments", allowed=f"{MAX_FRAMES} moments in all")
+            raise SettingsError(
+                f"{self.offsets} views of {time.frames} moments", allowed=f"{MAX_FRAMES} moments in all"
+            )
         if time is not None and time.window_s and self.count > 1:
-            raise SettingsError("views of windows of a video", allowed="views of whole clips, or of parts of them",
-                                fix="leave views or the window out")
+            raise SettingsError(
+                "views of windows of a video",
+                allowed="views of whole clips, or of parts of them",
+                fix="leave views or the window out",
+            )
         for target in contract.targets if self.is_mirrored else ():
             if mirrored_labels(target.labels) is None:
-                raise SettingsError(f"mirrored views: a label of {target.name} says left or right, and its counterpart is no label",
-                                    allowed="labels in pairs, such as left and right", fix="do not mirror the views")
+                raise SettingsError(
+                    f"mirrored views: a label of {target.name} says left or right, and its counterpart is no label",
+                    allowed="labels in pairs, such as left and right",
+                    fix="do not mirror the views",
+                )
 
     def split(self, reads: Iterable[Read]) -> Iterator[Read]:
         """Yield reads with a window per view: those of the moments in their order, then the mirrored ones.
@@ -89,9 +100,9 @@ class Views:
         for read in reads:
             item = read.item
             if isinstance(item, FrameWindow):
-                for base in (0, MIRRORED)[:1 + self.is_mirrored]:
+                for base in (0, MIRRORED)[: 1 + self.is_mirrored]:
                     for moment in range(self.moments):
-                        indices = tuple(base + index for index in item.indices[moment::self.moments])
+                        indices = tuple(base + index for index in item.indices[moment :: self.moments])
                         yield replace(read, item=replace(item, indices=indices))
                 continue
             yield read

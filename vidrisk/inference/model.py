@@ -52,10 +52,20 @@ class Classifier:
         decision: per multi-label target and label the probability from which on the label holds.
     """
 
-    def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], contract: Contract, *, variant: str,
-                 provenance: Mapping[str, str], encoder_identity: str = "", temperature: Mapping[str, float] | None = None,
-                 uncertainty: Uncertainty | None = None, decision: Mapping[str, Mapping[str, float]] | None = None,
-                 threads: int | None = None) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        runners: Sequence[Runner],
+        contract: Contract,
+        *,
+        variant: str,
+        provenance: Mapping[str, str],
+        encoder_identity: str = "",
+        temperature: Mapping[str, float] | None = None,
+        uncertainty: Uncertainty | None = None,
+        decision: Mapping[str, Mapping[str, float]] | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.contract = contract
         self.stages, self.runners = tuple(stages), tuple(runners)
         self.plan = plan_from_stages(self.stages)
@@ -70,9 +80,14 @@ class Classifier:
         self._lock = threading.Lock()  # not every engine answers two threads at once, or is freed while it answers one
         self._is_closed = False
         self._temperature = dict(temperature or {})
-        self.decision = {target.name: (decision or {}).get(target.name) or dict.fromkeys(target.labels, DECISION)
-                         for target in contract.targets if target.multi_label}
-        self.uncertainty = uncertainty or Uncertainty(reasons=dict.fromkeys((t.name for t in contract.targets), NO_THRESHOLD))
+        self.decision = {
+            target.name: (decision or {}).get(target.name) or dict.fromkeys(target.labels, DECISION)
+            for target in contract.targets
+            if target.multi_label
+        }
+        self.uncertainty = uncertainty or Uncertainty(
+            reasons=dict.fromkeys((t.name for t in contract.targets), NO_THRESHOLD)
+        )
 
     @property
     def width(self) -> int | None:
@@ -116,7 +131,8 @@ class Classifier:
             flat: what they take, by name: a row per frame or group, of one window behind the other.
 
         Returns:
-            Logits ``float32 (windows, C)`` per target; NaN throughout where something that a window takes is not finite.
+            Logits ``float32 (windows, C)`` per target; NaN throughout where something that a window takes is not
+            finite.
         """
         computed = self._run(self.plan.window, flat.get(PIXELS), flat)
         logits = self._of_targets(computed)
@@ -129,8 +145,12 @@ class Classifier:
 
     def probabilities_from_logits(self, logits: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
         """Probabilities per target, after its temperature; NaN throughout in rows that are not finite."""
-        return {target.name: probabilities_from_logits(logits[target.name], self._temperature.get(target.name, 1.0),
-                                                       multi_label=target.multi_label) for target in self.contract.targets}
+        return {
+            target.name: probabilities_from_logits(
+                logits[target.name], self._temperature.get(target.name, 1.0), multi_label=target.multi_label
+            )
+            for target in self.contract.targets
+        }
 
     def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
         """``uint8 (N, H, W, 3)`` → ``float32 (N, D)``, of a model with a feature per frame.
@@ -165,11 +185,15 @@ class Classifier:
         flat = clips.reshape(-1, *clips.shape[2:])
         known: Arrays = {PIXELS: flat} if PIXELS in self.plan.frame_gives else {}
         if self.plan.frame:
-            known |= _join([self.encode(flat[start:start + batch_frames]) for start in range(0, len(flat), batch_frames)])
+            known |= _join(
+                [self.encode(flat[start : start + batch_frames]) for start in range(0, len(flat), batch_frames)]
+            )
         if self.plan.batches_windows:
             most = max(1, batch_frames // self.contract.frames)
-            parts = [self.logits_from_parts(_rows(known, start, most, len(clips)), min(most, len(clips) - start))
-                     for start in range(0, len(clips), most)]
+            parts = [
+                self.logits_from_parts(_rows(known, start, most, len(clips)), min(most, len(clips) - start))
+                for start in range(0, len(clips), most)
+            ]
             return {target: np.concatenate([part[target] for part in parts]) for target in parts[0]}
         return self.logits_from_parts(known, len(clips))
 
@@ -226,12 +250,19 @@ class Classifier:
         self.close()
 
 
-def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
-                    on_progress: OnProgress = ignore_progress) -> Classifier:
+def open_classifier(
+    path: str | Path,
+    *,
+    runtime: str = "auto",
+    variant: str = "auto",
+    threads: int | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Classifier:
     """Open a bundle with the runtime and variant asked for, or a run directory with torch.
 
     Args:
-        path: a bundle, or a run directory (then ``runtime`` is ``auto`` or ``torch``, and ``variant`` is ``auto`` or ``fp32``).
+        path: a bundle, or a run directory (then ``runtime`` is ``auto`` or ``torch``, and ``variant`` is ``auto`` or
+            ``fp32``).
         runtime: ``auto`` takes the fastest one, measured once on this machine.
         variant: ``auto`` takes the fastest one that passed the gate.
         threads: of the engine; None leaves it to the engine.
@@ -244,26 +275,47 @@ def open_classifier(path: str | Path, *, runtime: str = "auto", variant: str = "
     path = Path(path)
     if (path / "config.yaml").is_file() and not (path / MANIFEST).is_file():
         if runtime not in ("auto", "torch") or variant not in ("auto", "fp32"):
-            raise SettingsError(f"{path.name} is a run, which torch alone can read", allowed="runtime torch, variant fp32",
-                                fix=f"vidrisk export {path.name} -o BUNDLE")
+            raise SettingsError(
+                f"{path.name} is a run, which torch alone can read",
+                allowed="runtime torch, variant fp32",
+                fix=f"vidrisk export {path.name} -o BUNDLE",
+            )
         return _classifier_from_run(path)
-    return classifier_from_bundle(Bundle.open(path), runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)
+    return classifier_from_bundle(
+        Bundle.open(path), runtime=runtime, variant=variant, threads=threads, on_progress=on_progress
+    )
 
 
-def classifier_from_bundle(bundle: Bundle, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
-                           on_progress: OnProgress = ignore_progress) -> Classifier:
+def classifier_from_bundle(
+    bundle: Bundle,
+    *,
+    runtime: str = "auto",
+    variant: str = "auto",
+    threads: int | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Classifier:
     """The same for a bundle that is open."""
     path = bundle.root
     refuse_reports(bundle)
     choice, runners = open_stages(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)
     chosen = bundle.manifest.variants[choice.variant]
     if chosen.waived:
-        log.warning("%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived)
+        log.warning(
+            "%s %s was shipped although its gate would have refused it: %s", path.name, choice.variant, chosen.waived
+        )
     weights = " ".join(bundle.manifest.files[file].sha256 for file in _files_of_features(bundle, choice.variant))
-    return Classifier(bundle.stages, runners, bundle.contract, variant=choice.variant, provenance=provenance_of(bundle, chosen),
-                      encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
-                      temperature=chosen.temperature, decision=chosen.decision, threads=threads,
-                      uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets))
+    return Classifier(
+        bundle.stages,
+        runners,
+        bundle.contract,
+        variant=choice.variant,
+        provenance=provenance_of(bundle, chosen),
+        encoder_identity=f"{weights} {choice.runtime} {engine_version(choice.runtime)}",
+        temperature=chosen.temperature,
+        decision=chosen.decision,
+        threads=threads,
+        uncertainty=uncertainty_from_variant(chosen, bundle.contract.targets),
+    )
 
 
 def _files_of_features(bundle: Bundle, variant: VariantName) -> list[str]:
@@ -281,7 +333,9 @@ def _join(parts: list[Arrays]) -> Arrays:
 
 def _rows(flat: Mapping[str, Array], start: int, windows: int, of: int) -> Arrays:
     """Rows of some windows, of so many in all."""
-    return {name: array[start * (len(array) // of):(start + windows) * (len(array) // of)] for name, array in flat.items()}
+    return {
+        name: array[start * (len(array) // of) : (start + windows) * (len(array) // of)] for name, array in flat.items()
+    }
 
 
 def _classifier_from_run(path: Path) -> Classifier:

@@ -1,6 +1,6 @@
 """The nearest labelled cases of a photo: cosine similarity of features, exact, by numpy; and the file that holds those features.
 
-    cases.npz    vectors float32 (N, D) of length 1, and as JSON in bytes the photos that they are of; no pickle
+cases.npz    vectors float32 (N, D) of length 1, and as JSON in bytes the photos that they are of; no pickle
 """
 
 from __future__ import annotations
@@ -72,9 +72,16 @@ class CaseIndex:
     encoder: str
 
     def __post_init__(self) -> None:
-        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32 or len(self.vectors) != len(self.photos) or not self.photos:
-            raise SpecError(f"vectors {self.vectors.dtype} {self.vectors.shape} of {len(self.photos)} photos",
-                            allowed="float32 (N, D) of N photos, at least one")
+        if (
+            self.vectors.ndim != 2
+            or self.vectors.dtype != np.float32
+            or len(self.vectors) != len(self.photos)
+            or not self.photos
+        ):
+            raise SpecError(
+                f"vectors {self.vectors.dtype} {self.vectors.shape} of {len(self.photos)} photos",
+                allowed="float32 (N, D) of N photos, at least one",
+            )
         lengths = np.linalg.norm(self.vectors, axis=1)
         if not np.allclose(lengths, 1, atol=1e-3):
             raise SpecError("vectors that are not of length 1", fix="make the index by index_from_features")
@@ -85,8 +92,9 @@ class CaseIndex:
     def __repr__(self) -> str:
         return f"CaseIndex({len(self)} photos, {self.vectors.shape[1]} features, encoder {self.encoder[:12]})"
 
-    def nearest(self, features: npt.NDArray[np.floating[Any]], encoder: str, count: int = 3,
-                without: Sequence[str] = ()) -> list[tuple[Neighbour, ...]]:
+    def nearest(
+        self, features: npt.NDArray[np.floating[Any]], encoder: str, count: int = 3, without: Sequence[str] = ()
+    ) -> list[tuple[Neighbour, ...]]:
         """Return the most similar cases of each query, the most similar first, each case once, by its most similar photo.
 
         Args:
@@ -100,12 +108,18 @@ class CaseIndex:
             SpecError: features of another width.
         """
         self.refuse_other_encoder(encoder)
-        if features.ndim != 2 or features.shape[1] != self.vectors.shape[1] or (without and len(without) != len(features)):
-            raise SpecError(f"features {features.shape}, {len(without)} cases to leave out",
-                            allowed=f"(Q, {self.vectors.shape[1]}), none or Q of these")
+        if (
+            features.ndim != 2
+            or features.shape[1] != self.vectors.shape[1]
+            or (without and len(without) != len(features))
+        ):
+            raise SpecError(
+                f"features {features.shape}, {len(without)} cases to leave out",
+                allowed=f"(Q, {self.vectors.shape[1]}), none or Q of these",
+            )
         found: list[tuple[Neighbour, ...]] = []
         for start in range(0, len(features), ROWS_AT_A_TIME):
-            queries, usable = normalized(features[start:start + ROWS_AT_A_TIME])
+            queries, usable = normalized(features[start : start + ROWS_AT_A_TIME])
             similarities = queries @ self.vectors.T
             for place, row in enumerate(similarities):
                 own = without[start + place] if without else ""
@@ -119,8 +133,10 @@ class CaseIndex:
             SettingsError: they are not.
         """
         if encoder != self.encoder:
-            raise SettingsError(f"features of encoder {encoder[:12]}…, the index of cases has those of {self.encoder[:12]}…",
-                                fix="make the index with the model that is used")
+            raise SettingsError(
+                f"features of encoder {encoder[:12]}…, the index of cases has those of {self.encoder[:12]}…",
+                fix="make the index with the model that is used",
+            )
 
     def _best(self, similarities: Vectors, count: int, own: str) -> tuple[Neighbour, ...]:
         best: dict[str, Neighbour] = {}
@@ -144,7 +160,9 @@ def normalized(features: npt.NDArray[np.floating[Any]]) -> tuple[Vectors, npt.ND
     return np.where(usable[:, None], rows, 0).astype(np.float32), usable
 
 
-def index_from_features(features: npt.NDArray[np.floating[Any]], photos: Sequence[LabelledPhoto], encoder: str) -> CaseIndex:
+def index_from_features(
+    features: npt.NDArray[np.floating[Any]], photos: Sequence[LabelledPhoto], encoder: str
+) -> CaseIndex:
     """Make an index; photos whose features have no direction are left out.
 
     Raises:
@@ -156,7 +174,9 @@ def index_from_features(features: npt.NDArray[np.floating[Any]], photos: Sequenc
     vectors, usable = normalized(features) if len(features) else (features.astype(np.float32), np.zeros(0, bool))
     if not usable.any():
         raise DataError(f"none of {len(photos)} photos has features", fix="give a run over the labelled photos")
-    return CaseIndex(vectors[usable], tuple(photo for photo, is_usable in zip(photos, usable, strict=True) if is_usable), encoder)
+    return CaseIndex(
+        vectors[usable], tuple(photo for photo, is_usable in zip(photos, usable, strict=True) if is_usable), encoder
+    )
 
 
 def write_index(index: CaseIndex, path: Path) -> None:
@@ -171,7 +191,9 @@ def write_index(index: CaseIndex, path: Path) -> None:
         with path.open("wb") as file:
             np.savez(file, vectors=index.vectors, text=np.frombuffer(text.encode(), np.uint8))
     except OSError as error:
-        raise VidriskError(f"{path} cannot be written: {error.strerror or error}", fix="choose another place") from error
+        raise VidriskError(
+            f"{path} cannot be written: {error.strerror or error}", fix="choose another place"
+        ) from error
 
 
 def read_index(path: Path) -> CaseIndex:
@@ -188,8 +210,17 @@ def read_index(path: Path) -> CaseIndex:
         return CaseIndex(vectors, photos, str(record["encoder"]))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", fix="vidrisk data index RUN TABLE -o FILE") from error
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile,
-            SpecError) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        zipfile.BadZipFile,
+        SpecError,
+    ) as error:
         raise DataError(f"{path.name} is no index of cases: {error}", fix="make it again") from error
 
 

@@ -43,17 +43,25 @@ class TextServer:
     model: str
 
 
-def open_reporter(path: str | Path, *, runtime: str = "auto", variant: str = "auto", threads: int | None = None,
-                  sequences: int = SEQUENCES, answer_tokens: int | None = None, server: TextServer | None = None,
-                  on_progress: OnProgress = ignore_progress) -> Reporter:
+def open_reporter(
+    path: str | Path,
+    *,
+    runtime: str = "auto",
+    variant: str = "auto",
+    threads: int | None = None,
+    sequences: int = SEQUENCES,
+    answer_tokens: int | None = None,
+    server: TextServer | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Reporter:
     """Open a bundle that writes reports.
 
     Args:
         path: of the bundle.
-        runtime: of the vision stages; ``auto`` takes the fastest one, measured once on this machine. The text graph runs on ONNX
-            Runtime.
-        variant: ``auto`` takes, of those that passed the gate, the one with the smallest text graph: a processor reads all of it
-            for every token.
+        runtime: of the vision stages; ``auto`` takes the fastest one, measured once on this machine. The text graph
+            runs on ONNX Runtime.
+        variant: ``auto`` takes, of those that passed the gate, the one with the smallest text graph: a processor reads
+            all of it for every token.
         threads: of the engines; None leaves it to them.
         sequences: answers that are written at a time, at most: as many as memory has room for.
         answer_tokens: limit of an answer; None takes the bundle's.
@@ -68,19 +76,37 @@ def open_reporter(path: str | Path, *, runtime: str = "auto", variant: str = "au
     bundle = Bundle.open(path)
     part = bundle.manifest.report
     if part is None:
-        raise BundleError(f"{bundle.root.name} answers with labels and writes no reports", allowed="a bundle of the task report",
-                          fix=f"vidrisk infer {bundle.root.name} PATH… -o OUT")
+        raise BundleError(
+            f"{bundle.root.name} answers with labels and writes no reports",
+            allowed="a bundle of the task report",
+            fix=f"vidrisk infer {bundle.root.name} PATH… -o OUT",
+        )
     if answer_tokens is not None and not 1 <= answer_tokens < part.positions:
-        raise SettingsError(f"answer_tokens {answer_tokens}", allowed=f"1 to {part.positions - 1}, less what a prompt takes")
+        raise SettingsError(
+            f"answer_tokens {answer_tokens}", allowed=f"1 to {part.positions - 1}, less what a prompt takes"
+        )
     scheme = _scheme_of(bundle, part)
-    opened = partial(Reporter, bundle.contract, scheme, system=part.system, answer_tokens=answer_tokens or part.answer_tokens,
-                     threads=threads)
+    opened = partial(
+        Reporter,
+        bundle.contract,
+        scheme,
+        system=part.system,
+        answer_tokens=answer_tokens or part.answer_tokens,
+        threads=threads,
+    )
     targets = bundle.contract.targets
     if server is not None:
         engine = ServerEngine(server.url, server.model)
-        return opened(ChatPrompts(), engine, runtime="server", variant=server.model, temperature={}, is_server=True,
-                      uncertainty=Uncertainty(reasons=dict.fromkeys((target.name for target in targets), BY_SERVER)),
-                      provenance={**provenance_of(bundle), "text server": server.url})
+        return opened(
+            ChatPrompts(),
+            engine,
+            runtime="server",
+            variant=server.model,
+            temperature={},
+            is_server=True,
+            uncertainty=Uncertainty(reasons=dict.fromkeys((target.name for target in targets), BY_SERVER)),
+            provenance={**provenance_of(bundle), "text server": server.url},
+        )
     with ExitStack() as stack:
         wanted = _lightest(bundle, runtime) if variant == "auto" else variant
         choice, runners = open_stages(bundle, runtime=runtime, variant=wanted, threads=threads, on_progress=on_progress)
@@ -92,11 +118,20 @@ def open_reporter(path: str | Path, *, runtime: str = "auto", variant: str = "au
         stack.callback(session.close)
         _check_width(bundle, session)
         text_engine = GraphEngine(session, vocabulary)
-        prompts = GraphPrompts(bundle.stages, runners, bundle.contract.pixel, vocabulary, part.pieces, part.ends[0], session.tokens)
+        prompts = GraphPrompts(
+            bundle.stages, runners, bundle.contract.pixel, vocabulary, part.pieces, part.ends[0], session.tokens
+        )
         stack.pop_all()
-    return opened(prompts, text_engine, runtime=choice.runtime, variant=choice.variant, is_server=False,
-                  temperature=chosen.temperature, provenance=provenance_of(bundle, chosen),
-                  uncertainty=uncertainty_from_variant(chosen, targets))
+    return opened(
+        prompts,
+        text_engine,
+        runtime=choice.runtime,
+        variant=choice.variant,
+        is_server=False,
+        temperature=chosen.temperature,
+        provenance=provenance_of(bundle, chosen),
+        uncertainty=uncertainty_from_variant(chosen, targets),
+    )
 
 
 def _scheme_of(bundle: Bundle, part: ReportPart) -> Scheme | None:
@@ -110,8 +145,10 @@ def _scheme_of(bundle: Bundle, part: ReportPart) -> Scheme | None:
     scheme = scheme_from_text(text, name)
     targets = bundle.contract.targets
     if len(targets) != 1 or targets[0].labels != scheme.level_names:
-        raise BundleError(f"{name} has the levels {', '.join(scheme.level_names)}, which are not those of the contract",
-                          fix="export the bundle again")
+        raise BundleError(
+            f"{name} has the levels {', '.join(scheme.level_names)}, which are not those of the contract",
+            fix="export the bundle again",
+        )
     return scheme
 
 
@@ -132,16 +169,24 @@ def _bytes_of(bundle: Bundle, graph: str) -> int:
 def _check_width(bundle: Bundle, session: TextSession) -> None:
     visual = bundle.stages[-1].outputs[0]
     if visual.shape[-1] != session.shape.width:
-        raise BundleError(f"{bundle.root.name} gives visual tokens {visual}, and its text graph takes tokens of width "
-                          f"{session.shape.width}", fix="export the bundle again")
+        raise BundleError(
+            f"{bundle.root.name} gives visual tokens {visual}, and its text graph takes tokens of width "
+            f"{session.shape.width}",
+            fix="export the bundle again",
+        )
 
 
 def _open_session(bundle: Bundle, part: ReportPart, graph: str, sequences: int, threads: int | None) -> TextSession:
     """Open the text graph for as many sequences as there is room for."""
     for count in (*(each for each in (sequences, 4, 2) if each <= sequences), 1):
         try:
-            return TextSession(bundle.root / graph, bundle.root / part.embeddings, sequences=count, tokens=part.positions,
-                               threads=threads)
+            return TextSession(
+                bundle.root / graph,
+                bundle.root / part.embeddings,
+                sequences=count,
+                tokens=part.positions,
+                threads=threads,
+            )
         except SettingsError as error:
             if count == 1:
                 raise

@@ -15,8 +15,9 @@ from vidrisk.runtimes.registry import ENGINE_KINDS, possible_runtimes
 from vidrisk.runtimes.select import Choice
 
 
-def open_stages(bundle: Bundle, *, runtime: str, variant: str, threads: int | None,
-                on_progress: OnProgress) -> tuple[Choice, list[Runner]]:
+def open_stages(
+    bundle: Bundle, *, runtime: str, variant: str, threads: int | None, on_progress: OnProgress
+) -> tuple[Choice, list[Runner]]:
     """Choose a runtime and a variant, and open the stages of a bundle with them.
 
     Raises:
@@ -24,13 +25,20 @@ def open_stages(bundle: Bundle, *, runtime: str, variant: str, threads: int | No
         BundleError, MissingExtra, RuntimeFailure: as ``choose`` and ``open_runner``.
     """
     if runtime == "torch":
-        raise SettingsError(f"{bundle.root.name} is a bundle, which torch cannot read",
-                            allowed=f"auto, {', '.join(possible_runtimes())}", fix="give the run directory instead")
+        raise SettingsError(
+            f"{bundle.root.name} is a bundle, which torch cannot read",
+            allowed=f"auto, {', '.join(possible_runtimes())}",
+            fix="give the run directory instead",
+        )
     opened = partial(_open_with_engine, on_progress=on_progress)
     choice = choose(bundle, runtime=runtime, variant=variant, threads=threads, opened=opened)
     with ExitStack() as stack:
-        runners = [stack.enter_context(opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads))
-                   for stage in bundle.stages]
+        runners = [
+            stack.enter_context(
+                opened(bundle, stage.name, runtime=choice.runtime, variant=choice.variant, threads=threads)
+            )
+            for stage in bundle.stages
+        ]
         stack.pop_all()
     return choice, runners
 
@@ -45,9 +53,13 @@ def writes_reports(path: Path) -> bool:
 
 def provenance_of(bundle: Bundle, variant: Variant | None = None) -> dict[str, str]:
     """Where a bundle comes from: name, digest, versions, and what was waived for the variant."""
-    return {"model": bundle.root.resolve().name, "digest": bundle.digest, "created": bundle.manifest.created,
-            **({"waived": variant.waived} if variant and variant.waived else {}),
-            **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()}}
+    return {
+        "model": bundle.root.resolve().name,
+        "digest": bundle.digest,
+        "created": bundle.manifest.created,
+        **({"waived": variant.waived} if variant and variant.waived else {}),
+        **{f"made with {name}": version for name, version in bundle.manifest.made_with.items()},
+    }
 
 
 def refuse_reports(bundle: Bundle) -> None:
@@ -58,12 +70,16 @@ def refuse_reports(bundle: Bundle) -> None:
     """
     if bundle.manifest.report is not None:
         name = bundle.root.name
-        raise BundleError(f"{name} writes reports, and this asks for labels", allowed="a bundle that answers with labels",
-                          fix=f"vidrisk infer {name} PATH… -o OUT writes reports, vidrisk ask {name} PHOTO QUESTION answers")
+        raise BundleError(
+            f"{name} writes reports, and this asks for labels",
+            allowed="a bundle that answers with labels",
+            fix=f"vidrisk infer {name} PATH… -o OUT writes reports, vidrisk ask {name} PHOTO QUESTION answers",
+        )
 
 
-def _open_with_engine(bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None,
-                        on_progress: OnProgress) -> Runner:
+def _open_with_engine(
+    bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None, on_progress: OnProgress
+) -> Runner:
     """``open_runner``, after building the engine that is missing."""
     try:
         return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)

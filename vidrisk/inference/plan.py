@@ -1,6 +1,7 @@
 """Which stages of a model run per frame, per group and per window, and what each level hands on to the next.
 
-What is computed once per frame or group is shared by all windows that show it; what runs per window runs for each of them.
+What is computed once per frame or group is shared by all windows that show it; what runs per window runs for each of
+them.
 """
 
 from __future__ import annotations
@@ -75,8 +76,11 @@ class Plan:
         """
         if self.feature is None:
             fixes = ("train with rgb_diff=false" if self.compares_frames else "", otherwise)
-            raise SettingsError(f"{model} knows no feature of a frame alone", allowed="a model whose first stage runs per frame",
-                                fix=", or ".join(filter(None, fixes)) or None)
+            raise SettingsError(
+                f"{model} knows no feature of a frame alone",
+                allowed="a model whose first stage runs per frame",
+                fix=", or ".join(filter(None, fixes)) or None,
+            )
         return self.feature
 
     @property
@@ -95,7 +99,7 @@ def plan_from_stages(stages: Sequence[Stage]) -> Plan:
     shared = shared_stages(stages)
     frame = tuple(stage for stage in shared if stage.per == "frame")
     grouped = [stage for stage in shared if stage.per == "group"]
-    window = tuple(stages[len(shared):])
+    window = tuple(stages[len(shared) :])
     of_frames = {PIXELS, *_outputs(frame)}
     levels = []
     for size in dict.fromkeys(stage.group for stage in grouped):
@@ -121,5 +125,7 @@ def overlap_cost(plan: Plan, time: TimeSpec | None) -> str:
     times = time.window_s / time.stride_s
     if math.isclose(times, 1):
         return ""
-    return (f"windows of {time.window_s:g} s begin every {time.stride_s:g} s, and this model computes each of them anew: "
-            f"{times:.3g} × the work of windows that do not overlap")
+    return (
+        f"windows of {time.window_s:g} s begin every {time.stride_s:g} s, and this model computes each of them anew: "
+        f"{times:.3g} × the work of windows that do not overlap"
+    )

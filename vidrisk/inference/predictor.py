@@ -36,8 +36,8 @@ ALLOWED_INPUTS = "a path, a numpy array, or several of them"
 class Model:
     """A model that predicts files and arrays. Use it as a context manager, or ``close`` it.
 
-    Files are decoded in processes that are confined and stay until it is closed, so that a photo costs milliseconds. Safe from
-    several threads. It does not survive a fork: the child has to load it again.
+    Files are decoded in processes that are confined and stay until it is closed, so that a photo costs milliseconds.
+    Safe from several threads. It does not survive a fork: the child has to load it again.
 
     Attributes:
         classifier: the stages that answer.
@@ -72,18 +72,20 @@ class Model:
         self._refuse_unusable()
         return self._pool
 
-    def predict(self, inputs: OneInput | Iterable[OneInput], *, window_s: float | None = None,
-                stride_s: float | None = None) -> list[Prediction]:
+    def predict(
+        self, inputs: OneInput | Iterable[OneInput], *, window_s: float | None = None, stride_s: float | None = None
+    ) -> list[Prediction]:
         """Predict a file or an array, or several.
 
         Args:
-            inputs: paths of photos and videos; arrays ``uint8 (H, W, 3)`` of photos or ``(T, H, W, 3)`` of clips, RGB, of any
-                size.
-            window_s, stride_s: predict windows of a video, of so many seconds every so many; None keeps what the model was
-                trained with. An array is one window.
+            inputs: paths of photos and videos; arrays ``uint8 (H, W, 3)`` of photos or ``(T, H, W, 3)`` of clips, RGB,
+                of any size.
+            window_s, stride_s: predict windows of a video, of so many seconds every so many; None keeps what the model
+                was trained with. An array is one window.
 
         Returns:
-            In the order of the inputs, one prediction for a photo, a clip or an array, and one per window, in order of time.
+            In the order of the inputs, one prediction for a photo, a clip or an array, and one per window, in order of
+            time.
 
         Raises:
             UnreadableError: a file that cannot be read: its state and the reason. (``stream`` goes on.)
@@ -101,49 +103,72 @@ class Model:
             else:
                 paths[place] = _path_of(one)
         if arrays and (window_s, stride_s) != (None, None):
-            raise SpecError("windows of an array, which has no clock", allowed="windows of files", fix="cut the array yourself")
+            raise SpecError(
+                "windows of an array, which has no clock", allowed="windows of files", fix="cut the array yourself"
+            )
         found = {place: [self._of_array(array)] for place, array in arrays.items()}
         if paths:
             with closing(self._answers([Input(*item) for item in paths.items()], window_s, stride_s)) as answers:
                 for answer in answers:
                     if answer.end.state not in READ_STATES:
-                        raise UnreadableError(f"{name_of(answer.input.path)} cannot be read ({answer.end.state}): "
-                                              f"{answer.end.reason}", state=answer.end.state)
+                        raise UnreadableError(
+                            f"{name_of(answer.input.path)} cannot be read ({answer.end.state}): {answer.end.reason}",
+                            state=answer.end.state,
+                        )
                     found[answer.input.id] = list(answer.predictions)
         return [prediction for place in range(len(listed)) for prediction in found[place]]
 
-    def stream(self, paths: Iterable[PathInput], *, window_s: float | None = None,
-               stride_s: float | None = None) -> Generator[Prediction, None, None]:
+    def stream(
+        self, paths: Iterable[PathInput], *, window_s: float | None = None, stride_s: float | None = None
+    ) -> Generator[Prediction, None, None]:
         """Predict many files; yield predictions as they come. Close it to stop.
 
-        The predictions of a file come together, in order of time; files end in any order. A file that cannot be read gives one
-        prediction without a label, whose ``state`` and ``reason`` say why.
+        The predictions of a file come together, in order of time; files end in any order. A file that cannot be read
+        gives one prediction without a label, whose ``state`` and ``reason`` say why.
 
         Args:
-            paths: taken one by one, in this thread, some ahead of their predictions: an iterable must not wait for the prediction
-                of what it gave before. Where one is slow, no prediction waits for a batch to be full.
+            paths: taken one by one, in this thread, some ahead of their predictions: an iterable must not wait for the
+                prediction of what it gave before. Where one is slow, no prediction waits for a batch to be full.
             window_s, stride_s: as in ``predict``.
 
         Raises:
             SettingsError, SpecError, RuntimeFailure: as ``predict``.
         """
         self._refuse_unusable()
-        inputs = (Input(number, _path_of(path)) for number, path in enumerate(_listed([paths] if isinstance(
-            paths, str | os.PathLike) else paths, is_lazy=True)))
+        inputs = (
+            Input(number, _path_of(path))
+            for number, path in enumerate(
+                _listed([paths] if isinstance(paths, str | os.PathLike) else paths, is_lazy=True)
+            )
+        )
         return self._stream(inputs, window_s, stride_s)
 
-    def _stream(self, inputs: Iterable[Input], window_s: float | None,
-                stride_s: float | None) -> Generator[Prediction, None, None]:
+    def _stream(
+        self, inputs: Iterable[Input], window_s: float | None, stride_s: float | None
+    ) -> Generator[Prediction, None, None]:
         with closing(self._answers(inputs, window_s, stride_s)) as answers:
             for answer in answers:
                 if answer.count:
                     yield from answer.predictions
                 else:
-                    yield Prediction(answer.input.path, None, None, "", 0.0, None, None, None, None, {}, state=answer.end.state,
-                                     reason=answer.end.reason)
+                    yield Prediction(
+                        answer.input.path,
+                        None,
+                        None,
+                        "",
+                        0.0,
+                        None,
+                        None,
+                        None,
+                        None,
+                        {},
+                        state=answer.end.state,
+                        reason=answer.end.reason,
+                    )
 
-    def _answers(self, inputs: Iterable[Input], window_s: float | None,
-                 stride_s: float | None) -> Generator[Answer, None, None]:
+    def _answers(
+        self, inputs: Iterable[Input], window_s: float | None, stride_s: float | None
+    ) -> Generator[Answer, None, None]:
         settings = read_settings_for(self.classifier, window_s=window_s, stride_s=stride_s)
         return stream_answers(inputs, self.classifier, self._pool, settings)
 
@@ -163,12 +188,21 @@ class Model:
             raise UnreadableError(f"the array {list(array.shape)}: {NO_ANSWER}")
         content = hashlib.sha256(repr(array.shape).encode() + b"\n")
         content.update(np.ascontiguousarray(array).data)
-        return prediction_from_probabilities(contract, "", (None, None), scores, self.classifier.uncertainty,
-                                             content=content.hexdigest(), decision=self.classifier.decision)
+        return prediction_from_probabilities(
+            contract,
+            "",
+            (None, None),
+            scores,
+            self.classifier.uncertainty,
+            content=content.hexdigest(),
+            decision=self.classifier.decision,
+        )
 
     def _refuse_unusable(self) -> None:
         if os.getpid() != self._process:
-            raise RuntimeFailure("the model belongs to the process that this one was forked from", fix="load it after the fork")
+            raise RuntimeFailure(
+                "the model belongs to the process that this one was forked from", fix="load it after the fork"
+            )
         if self._is_closed:
             raise RuntimeFailure("the model is closed", fix="load it again")
 

@@ -60,8 +60,9 @@ class PromptBuilder(ABC):
     """Reads photos as an engine wants them, and builds its prompts."""
 
     @abstractmethod
-    def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
-             limits: Limits | None = None) -> Iterator[Pictured]:
+    def read(
+        self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB, limits: Limits | None = None
+    ) -> Iterator[Pictured]:
         """Yield cases with their pictures, in order.
 
         Args:
@@ -78,7 +79,9 @@ class PromptBuilder(ABC):
         """Return what goes into a prompt for each picture, all of which could be read."""
 
     @abstractmethod
-    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Any], limit: int) -> Prompt | Chat:
+    def build(
+        self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Any], limit: int
+    ) -> Prompt | Chat:
         """Build the prompt of a conversation.
 
         Args:
@@ -103,32 +106,49 @@ class GraphPrompts(PromptBuilder):
         tokens: most of a sequence, prompt and answer.
     """
 
-    def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], pixel: PixelSpec, vocabulary: Vocabulary,
-                 pieces: ChatPieces, end: int, tokens: int) -> None:
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        runners: Sequence[Runner],
+        pixel: PixelSpec,
+        vocabulary: Vocabulary,
+        pieces: ChatPieces,
+        end: int,
+        tokens: int,
+    ) -> None:
         self._stages, self._runners, self._pixel = tuple(stages), tuple(runners), pixel
         self._vocabulary, self._pieces, self._end, self._tokens = vocabulary, pieces, end, min(tokens, MOST_TOKENS)
 
-    def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
-             limits: Limits | None = None) -> Iterator[Pictured]:
-        for case, frames in read_case_frames(cases, pool, self._pixel, max_memory_mb=max_memory_mb,
-                                             limits=limits):
+    def read(
+        self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB, limits: Limits | None = None
+    ) -> Iterator[Pictured]:
+        for case, frames in read_case_frames(cases, pool, self._pixel, max_memory_mb=max_memory_mb, limits=limits):
             yield case, tuple(Picture(one.source, one.frame, one.state, one.reason, one.content) for one in frames)
 
     def see(self, pictures: Sequence[Picture]) -> list[Embeddings]:
         found: list[Embeddings] = []
         for start in range(0, len(pictures), BATCH_PHOTOS):
-            frames = [picture.pixels for picture in pictures[start:start + BATCH_PHOTOS]]
-            # An engine may compute one row in another way than several: what a photo gives must not depend on its batch.
+            frames = [picture.pixels for picture in pictures[start : start + BATCH_PHOTOS]]
+            # An engine may compute one row in another way than several: what a photo gives must not depend on its
+            # batch.
             batch = np.stack(frames if len(frames) > 1 else [*frames, *frames])
-            found += list(run_stages(self._stages, self._runners, batch)[self._stages[-1].outputs[0].name])[:len(frames)]
+            found += list(run_stages(self._stages, self._runners, batch)[self._stages[-1].outputs[0].name])[
+                : len(frames)
+            ]
         return found
 
-    def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Embeddings], limit: int) -> Prompt:
-        parts = [seen[part.number] if isinstance(part, Photo) else part for part in parts_from_exchanges(
-            self._vocabulary, self._pieces, self._end, system, exchanges).parts]
+    def build(
+        self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[Embeddings], limit: int
+    ) -> Prompt:
+        parts = [
+            seen[part.number] if isinstance(part, Photo) else part
+            for part in parts_from_exchanges(self._vocabulary, self._pieces, self._end, system, exchanges).parts
+        ]
         tokens = sum(map(len, parts))
         if tokens + limit > self._tokens:
-            raise PromptTooLong(f"its prompt of {tokens} tokens and an answer of up to {limit} exceed the model's {self._tokens}")
+            raise PromptTooLong(
+                f"its prompt of {tokens} tokens and an answer of up to {limit} exceed the model's {self._tokens}"
+            )
         return Prompt(tuple(parts), constant=1)
 
     def close(self) -> None:
@@ -140,14 +160,17 @@ class GraphPrompts(PromptBuilder):
 class ChatPrompts(PromptBuilder):
     """Prompts for a server, which has the model's own template and tower: photos are sent as JPEGs of a bounded size."""
 
-    def read(self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB,
-             limits: Limits | None = None) -> Iterator[Pictured]:
+    def read(
+        self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB, limits: Limits | None = None
+    ) -> Iterator[Pictured]:
         settings = PhotoSettings(SERVER_SIDE_PX, SERVER_SIDE_PX, max_memory_mb=max_memory_mb)
         for case, photos in read_case_photos(cases, pool, settings, limits):
             yield case, tuple(Picture(one.source, one.jpeg, one.state, one.reason, one.content) for one in photos)
 
     def see(self, pictures: Sequence[Picture]) -> list[str]:
-        return [f"data:image/jpeg;base64,{base64.b64encode(picture.pixels.data).decode('ascii')}" for picture in pictures]
+        return [
+            f"data:image/jpeg;base64,{base64.b64encode(picture.pixels.data).decode('ascii')}" for picture in pictures
+        ]
 
     def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[str], limit: int) -> Chat:
         """Build messages; how long they may be, the server knows and says."""

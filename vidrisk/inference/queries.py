@@ -95,15 +95,32 @@ class QuestionQuery:
 
     def report(self, case: Case, pictures: Sequence[Picture], answer: Answer, limit: int) -> Report:
         problem = "" if answer.is_whole else cut_off(limit)
-        return answered_report(case, pictures, answer, problem and f"the answer is {problem}",
-                               problems=(f"it is {problem}",) if problem else (),
-                               content=content_of_pictures(pictures, self.question))
+        return answered_report(
+            case,
+            pictures,
+            answer,
+            problem and f"the answer is {problem}",
+            problems=(f"it is {problem}",) if problem else (),
+            content=content_of_pictures(pictures, self.question),
+        )
 
     def prediction(self, report: Report, path: str) -> Prediction:
         return Prediction(
-            path=path, start_s=None, end_s=None, label="", score=0.0, uncertain=None, severity=None, level=None, defect=None,
-            targets={}, state=report.state, reason=report.reason, report={**record_from_report(report), "question": self.question},
-            id=id_from_content(report.content, (None, None), self.contract) if report.content else "")
+            path=path,
+            start_s=None,
+            end_s=None,
+            label="",
+            score=0.0,
+            uncertain=None,
+            severity=None,
+            level=None,
+            defect=None,
+            targets={},
+            state=report.state,
+            reason=report.reason,
+            report={**record_from_report(report), "question": self.question},
+            id=id_from_content(report.content, (None, None), self.contract) if report.content else "",
+        )
 
 
 def checked_question(question: str) -> str:

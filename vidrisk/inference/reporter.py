@@ -50,9 +50,23 @@ class Reporter:
         uncertainty: when a level is uncertain.
     """
 
-    def __init__(self, contract: Contract, scheme: Scheme | None, prompts: PromptBuilder, engine: TextEngine, *,
-                 system: str | None, runtime: str, variant: str, provenance: Mapping[str, str], answer_tokens: int,
-                 is_server: bool, temperature: Mapping[str, float], uncertainty: Uncertainty, threads: int | None) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        scheme: Scheme | None,
+        prompts: PromptBuilder,
+        engine: TextEngine,
+        *,
+        system: str | None,
+        runtime: str,
+        variant: str,
+        provenance: Mapping[str, str],
+        answer_tokens: int,
+        is_server: bool,
+        temperature: Mapping[str, float],
+        uncertainty: Uncertainty,
+        threads: int | None,
+    ) -> None:
         self.contract, self.scheme, self.runtime, self.variant = contract, scheme, runtime, variant
         self.prompts, self.engine = prompts, engine
         self.provenance, self.answer_tokens, self.threads = dict(provenance), answer_tokens, threads
@@ -62,8 +76,13 @@ class Reporter:
         self._by_scheme: SchemeQuery | None = None
         if scheme is not None:
             level = contract.targets[0].name
-            self._by_scheme = SchemeQuery(scheme, contract, uncertainty, None if is_server else comparison_of_level(scheme, level),
-                                          temperature.get(level, 1.0))
+            self._by_scheme = SchemeQuery(
+                scheme,
+                contract,
+                uncertainty,
+                None if is_server else comparison_of_level(scheme, level),
+                temperature.get(level, 1.0),
+            )
 
     def query(self, question: str | None = None, level_of: Callable[[Case], str] = no_level) -> Query:
         """Return what is asked about every case.
@@ -73,7 +92,8 @@ class Reporter:
             level_of: of reports, see ``SchemeQuery``.
 
         Raises:
-            SettingsError: no question and no scheme, a question without words, or one that leaves no room for an answer.
+            SettingsError: no question and no scheme, a question without words, or one that leaves no room for an
+                answer.
         """
         if question is None:
             return replace(self._needed_query(), level_of=level_of)
@@ -81,7 +101,9 @@ class Reporter:
         try:
             self.prompts.build(self._system, [Exchange(question)], (), self.answer_tokens)
         except PromptTooLong as error:
-            raise SettingsError(f"the question is too long: {error}", fix="shorten it, or let answers have fewer tokens") from None
+            raise SettingsError(
+                f"the question is too long: {error}", fix="shorten it, or let answers have fewer tokens"
+            ) from None
         return QuestionQuery(question, self._system, self.contract)
 
     def reports(self, cases: Iterable[Pictured], query: Query | None = None) -> Generator[Report, None, None]:
@@ -120,12 +142,19 @@ class Reporter:
                     yield from _without_answer(waiting)
             yield from _without_answer(waiting)
 
-    def ask(self, pictures: Sequence[Picture], question: str, history: Sequence[Exchange] = (),
-            on_text: OnText | None = None, limit: int | None = None) -> Answer:
+    def ask(
+        self,
+        pictures: Sequence[Picture],
+        question: str,
+        history: Sequence[Exchange] = (),
+        on_text: OnText | None = None,
+        limit: int | None = None,
+    ) -> Answer:
         """Answer a question in free words.
 
         Args:
-            pictures: photos that the conversation is about, all of which could be read; they stand in front of its first question.
+            pictures: photos that the conversation is about, all of which could be read; they stand in front of its
+                first question.
             history: exchanges before, with their answers and without photos.
             on_text: called with every piece of text as it is written.
             limit: most tokens of the answer; None takes the bundle's.
@@ -140,8 +169,10 @@ class Reporter:
         try:
             prompt = self.prompts.build(self._system, turns, self.prompts.see(pictures), limit)
         except PromptTooLong as error:
-            raise SettingsError(f"the conversation is too long: {error}", fix="begin a new one, show fewer photos, or let answers "
-                                "have fewer tokens") from None
+            raise SettingsError(
+                f"the conversation is too long: {error}",
+                fix="begin a new one, show fewer photos, or let answers have fewer tokens",
+            ) from None
         return self.engine.answer(Request(prompt, limit), on_text)
 
     def _requests(self, query: Query, cases: Iterable[Pictured]) -> Iterator[tuple[_Asked, Request | None]]:
@@ -156,12 +187,16 @@ class Reporter:
                 continue
             wording = query.word(case, len(seen))
             try:
-                prompt = self.prompts.build(wording.system, [Exchange(_encodable(wording.question), len(seen))], seen,
-                                            self.answer_tokens)
+                prompt = self.prompts.build(
+                    wording.system, [Exchange(_encodable(wording.question), len(seen))], seen, self.answer_tokens
+                )
             except PromptTooLong as error:
                 yield _Asked(case, report=failed_report(case, "too_large", str(error))), None
                 continue
-            yield _Asked(case, pictures), Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison)
+            yield (
+                _Asked(case, pictures),
+                Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison),
+            )
 
     def _seen(self, cases: Iterable[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
         """Cases with what goes into their prompts for the photos that can be read, computed for several cases at once."""
@@ -181,8 +216,9 @@ class Reporter:
 
     def _report(self, query: Query, asked: _Asked, answer: Answer) -> Report:
         if answer.finish == "failed":  # of a server, another run may have more luck
-            return failed_report(asked.case, "skipped" if self._is_server else "corrupt",
-                                 f"the model gives no answer: {answer.error}")
+            return failed_report(
+                asked.case, "skipped" if self._is_server else "corrupt", f"the model gives no answer: {answer.error}"
+            )
         return query.report(asked.case, asked.pictures, answer, self.answer_tokens)
 
     def needed_scheme(self) -> Scheme:
@@ -196,8 +232,11 @@ class Reporter:
     def _needed_query(self) -> SchemeQuery:
         if self._by_scheme is None:
             name = self.provenance.get("model", "the bundle")
-            raise SettingsError(f"{name} has no scheme of reports", allowed="a bundle of a model that was trained on cases",
-                                fix=f"give infer a question, which each photo is asked alone, or vidrisk ask {name} PHOTO QUESTION")
+            raise SettingsError(
+                f"{name} has no scheme of reports",
+                allowed="a bundle of a model that was trained on cases",
+                fix=f"give infer a question, which each photo is asked alone, or vidrisk ask {name} PHOTO QUESTION",
+            )
         return self._by_scheme
 
     def close(self) -> None:

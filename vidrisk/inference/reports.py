@@ -20,11 +20,11 @@ class Report:
     """What became of a case.
 
     Attributes:
-        state: one of ``messages.FINAL_STATES``: ``partial`` where photos of it, or parts of them, cannot be read, and where the
-            answer is cut off or does not parse.
+        state: one of ``messages.FINAL_STATES``: ``partial`` where photos of it, or parts of them, cannot be read, and
+            where the answer is cut off or does not parse.
         reason: why the state is not ``ok``, or what there is to say all the same.
-        fields: values of the scheme's fields by name, in its order; '' where there is none, or none that is allowed. Empty where
-            a question was asked in free words.
+        fields: values of the scheme's fields by name, in its order; '' where there is none, or none that is allowed.
+            Empty where a question was asked in free words.
         parse_ok: nothing is cut off, and every value that the scheme requires is there and allowed.
         problems: what is wrong with the answer, one line each.
         text: the answer as it was written.
@@ -79,9 +79,18 @@ def reason_from_pictures(pictures: Sequence[Picture]) -> str:
     return "; ".join(f"{_name_of(picture)}: {picture.reason}" for picture in pictures if picture.reason)
 
 
-def answered_report(case: Case, pictures: Sequence[Picture], answer: Answer, complaint: str, *, problems: Sequence[str],
-                    content: str, fields: Mapping[str, str] | None = None, levels: Mapping[str, float] | None = None,
-                    given: str = "") -> Report:
+def answered_report(
+    case: Case,
+    pictures: Sequence[Picture],
+    answer: Answer,
+    complaint: str,
+    *,
+    problems: Sequence[str],
+    content: str,
+    fields: Mapping[str, str] | None = None,
+    levels: Mapping[str, float] | None = None,
+    given: str = "",
+) -> Report:
     """A report of a case that has an answer.
 
     Args:
@@ -90,8 +99,21 @@ def answered_report(case: Case, pictures: Sequence[Picture], answer: Answer, com
     """
     has_all = all(picture.pixels is not None and picture.state == "ok" for picture in pictures)
     reason = "; ".join(filter(None, (reason_from_pictures(pictures), complaint)))
-    return Report(case, "partial" if complaint or not has_all else "ok", reason, fields or {}, not complaint, tuple(problems),
-                  answer.text, answer.finish, answer.prompt_tokens, answer.answer_tokens, levels or {}, content, given)
+    return Report(
+        case,
+        "partial" if complaint or not has_all else "ok",
+        reason,
+        fields or {},
+        not complaint,
+        tuple(problems),
+        answer.text,
+        answer.finish,
+        answer.prompt_tokens,
+        answer.answer_tokens,
+        levels or {},
+        content,
+        given,
+    )
 
 
 def content_of_pictures(pictures: Sequence[Picture], words: str = "") -> str:
@@ -106,9 +128,17 @@ def content_of_pictures(pictures: Sequence[Picture], words: str = "") -> str:
 
 def record_from_report(report: Report) -> dict[str, Any]:
     """What a line of ``predictions.jsonl`` says of every answer."""
-    return {"case": report.case.id, "fields": dict(report.fields), "parse_ok": report.parse_ok, "problems": list(report.problems),
-            "text": report.text, "finish": report.finish, "prompt_tokens": report.prompt_tokens,
-            "answer_tokens": report.answer_tokens, "photos": [record_from_photo(photo) for photo in report.case.photos]}
+    return {
+        "case": report.case.id,
+        "fields": dict(report.fields),
+        "parse_ok": report.parse_ok,
+        "problems": list(report.problems),
+        "text": report.text,
+        "finish": report.finish,
+        "prompt_tokens": report.prompt_tokens,
+        "answer_tokens": report.answer_tokens,
+        "photos": [record_from_photo(photo) for photo in report.case.photos],
+    }
 
 
 def _name_of(picture: Picture) -> str:

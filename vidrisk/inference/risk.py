@@ -12,8 +12,9 @@ from vidrisk.runtimes.contract.contract import Guidance, Target
 NO_GUIDANCE = Guidance()
 
 
-def severity_from_probabilities(targets: Sequence[Target],
-                                probabilities: Mapping[str, npt.NDArray[np.float32]]) -> float | None:
+def severity_from_probabilities(
+    targets: Sequence[Target], probabilities: Mapping[str, npt.NDArray[np.float32]]
+) -> float | None:
     """Expected severity, ``Σ p · severity`` over the labels of the target that has severities.
 
     Args:
@@ -35,9 +36,13 @@ def guidance_for(guidance: Iterable[Guidance], *, defect: str | None, level: str
 
     An entry that is about another defect or another level never fits. Empty texts when none does.
     """
+
     def rank(entry: Guidance) -> int:
         return 2 * (entry.level is not None) + (entry.defect is not None)
 
-    fitting = [entry for entry in guidance
-               if entry.defect in (None, defect) and entry.level in (None, level) and rank(entry) > 0]
+    fitting = [
+        entry
+        for entry in guidance
+        if entry.defect in (None, defect) and entry.level in (None, level) and rank(entry) > 0
+    ]
     return max(fitting, key=rank, default=NO_GUIDANCE)

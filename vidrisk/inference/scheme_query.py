@@ -41,8 +41,8 @@ class SchemeQuery:
         uncertainty: when a level is uncertain.
         comparison: the place of the level in an answer; None where the engine does not tell how likely it finds words.
         temperature: that log-probabilities of levels are divided by.
-        level_of: gives the level that the text of a case is to be written under, such as a classifier's; '' leaves it to the
-            model. How likely the model finds each level itself is told all the same.
+        level_of: gives the level that the text of a case is to be written under, such as a classifier's; '' leaves it
+            to the model. How likely the model finds each level itself is told all the same.
     """
 
     scheme: Scheme
@@ -76,33 +76,59 @@ class SchemeQuery:
 
     def report(self, case: Case, pictures: Sequence[Picture], answer: Answer, limit: int) -> Report:
         parsed = fields_from_answer(self.scheme, answer.text)
-        problems = parsed.problems if answer.is_whole else (
-            f"it is {cut_off(limit)}", *(each for each in parsed.problems if each != "it is cut off"))
+        problems = (
+            parsed.problems
+            if answer.is_whole
+            else (f"it is {cut_off(limit)}", *(each for each in parsed.problems if each != "it is cut off"))
+        )
         parse_ok = parsed.parse_ok and answer.is_whole
         words = "" if any(picture.pixels is not None for picture in pictures) else text_of_case(self.scheme, case)
-        return answered_report(case, pictures, answer, "" if parse_ok else f"the answer does not parse: {problems[0]}",
-                               problems=problems, content=content_of_pictures(pictures, words), fields=parsed.fields,
-                               levels=levels_from_answer(answer, self.scheme.level_names, self.temperature),
-                               given=self.level_of(case))
+        return answered_report(
+            case,
+            pictures,
+            answer,
+            "" if parse_ok else f"the answer does not parse: {problems[0]}",
+            problems=problems,
+            content=content_of_pictures(pictures, words),
+            fields=parsed.fields,
+            levels=levels_from_answer(answer, self.scheme.level_names, self.temperature),
+            given=self.level_of(case),
+        )
 
     def prediction(self, report: Report, path: str) -> Prediction:
         """Write an answered report as a line of ``predictions.jsonl``: the level that is written is its label."""
         target = self.contract.targets[0]
         level = report.fields.get(target.name, "") if report.parse_ok else ""
         scores = {target.name: dict(report.levels)} if report.levels else {}
-        arrays = {target.name: np.array([report.levels[label] for label in target.labels], np.float32)} if scores else {}
+        arrays = (
+            {target.name: np.array([report.levels[label] for label in target.labels], np.float32)} if scores else {}
+        )
         candidates = self.uncertainty.candidates(self.contract.targets, arrays) if scores else {}
         said = {name: report.fields.get(name, "") for name in ("risk", "advice", "description", "defect")}
         kinds = {each.name: each.kind for each in self.scheme.fields}
         return Prediction(
-            path=path, start_s=None, end_s=None, label=level, score=report.levels.get(level, 0.0),
-            uncertain=is_uncertain(candidates, {target.name: level}), severity=self._severity(level, arrays), level=level or None,
-            defect=(said["defect"] or None) if kinds.get("defect") == "choice" else None, targets=scores, risk=said["risk"],
-            advice=said["advice"], description=said["description"] or (said["defect"] if kinds.get("defect") == "text" else ""),
-            state=report.state, candidates=candidates, reason=report.reason,
-            id=id_from_content(report.content, (None, None), self.contract) if report.content else "", report={
+            path=path,
+            start_s=None,
+            end_s=None,
+            label=level,
+            score=report.levels.get(level, 0.0),
+            uncertain=is_uncertain(candidates, {target.name: level}),
+            severity=self._severity(level, arrays),
+            level=level or None,
+            defect=(said["defect"] or None) if kinds.get("defect") == "choice" else None,
+            targets=scores,
+            risk=said["risk"],
+            advice=said["advice"],
+            description=said["description"] or (said["defect"] if kinds.get("defect") == "text" else ""),
+            state=report.state,
+            candidates=candidates,
+            reason=report.reason,
+            id=id_from_content(report.content, (None, None), self.contract) if report.content else "",
+            report={
                 **record_from_report(report),
-                **({"given_level": report.given, "own_level": report.own_level} if report.given else {})})
+                **({"given_level": report.given, "own_level": report.own_level} if report.given else {}),
+            },
+        )
 
     @cached_property
     def _schema(self) -> dict[str, Any]:
@@ -134,6 +160,9 @@ def comparison_of_level(scheme: Scheme, level: str) -> Comparison:
     """
     found = comparisons_from_scheme(scheme).get(level)
     if found is None or level not in [field.name for field in scheme.level_fields]:
-        raise BundleError(f"the scheme {scheme.name} has no level {level!r}",
-                          allowed=", ".join(field.name for field in scheme.answer_fields), fix="export it again")
+        raise BundleError(
+            f"the scheme {scheme.name} has no level {level!r}",
+            allowed=", ".join(field.name for field in scheme.answer_fields),
+            fix="export it again",
+        )
     return found

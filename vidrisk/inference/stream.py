@@ -3,9 +3,9 @@
     source → decode → batch → encode → window → head
     inputs   DecodePool   encode_frames          predict
 
-Decoding runs in processes, the encoder in a thread, everything else in the caller's. Batches of frames are filled across
-files, so inputs end in the order in which they happen to; the order within an input is that of time. Nothing that happens to one
-file ends the flow.
+Decoding runs in processes, the encoder in a thread, everything else in the caller's. Batches of frames are filled
+across files, so inputs end in the order in which they happen to; the order within an input is that of time. Nothing
+that happens to one file ends the flow.
 """
 
 from __future__ import annotations
@@ -57,10 +57,19 @@ def time_from_contract(contract: Contract, window_s: float | None, stride_s: flo
         raise SettingsError(error.what, allowed=error.allowed, fix="change the window or the stride") from error
 
 
-def read_settings_for(classifier: Classifier, *, window_s: float | None = None, stride_s: float | None = None,
-                      decoder: Decoder = "auto", frames: FrameChoice = "all", static_levels: float = 0.0,
-                      max_memory_mb: int = MAX_MEMORY_MB, batch_frames: int = BATCH_FRAMES,
-                      feature_cache: bool = False, moments: int = 1) -> ReadSettings:
+def read_settings_for(
+    classifier: Classifier,
+    *,
+    window_s: float | None = None,
+    stride_s: float | None = None,
+    decoder: Decoder = "auto",
+    frames: FrameChoice = "all",
+    static_levels: float = 0.0,
+    max_memory_mb: int = MAX_MEMORY_MB,
+    batch_frames: int = BATCH_FRAMES,
+    feature_cache: bool = False,
+    moments: int = 1,
+) -> ReadSettings:
     """How the inputs of a model are read. A batch is being encoded while decode processes fill their slots.
 
     Args:
@@ -72,10 +81,14 @@ def read_settings_for(classifier: Classifier, *, window_s: float | None = None, 
     contract = classifier.contract
     time = time_from_contract(contract, window_s, stride_s)
     time = time and replace(time, frames=time.frames * moments)  # before the cache's key, which holds it
-    reading = ReadSettings(contract.pixel, time, decoder, frames, static_levels, max_memory_mb, slots=min(batch_frames, MAX_SLOTS))
+    reading = ReadSettings(
+        contract.pixel, time, decoder, frames, static_levels, max_memory_mb, slots=min(batch_frames, MAX_SLOTS)
+    )
     if frames == "keyframes" and classifier.plan.compares_frames:
-        _log.warning("keyframes show this model, which compares frames with the ones before them, the same frame several times: "
-                     "evaluate it like that before you rely on it")
+        _log.warning(
+            "keyframes show this model, which compares frames with the ones before them, the same frame several times: "
+            "evaluate it like that before you rely on it"
+        )
     if not feature_cache:
         return reading
     width = classifier.width
@@ -87,10 +100,19 @@ def read_settings_for(classifier: Classifier, *, window_s: float | None = None, 
     return replace(reading, cache_salt=salt, features=width)
 
 
-def stream_answers(inputs: Iterable[Input], classifier: Classifier, pool: DecodePool, reading: ReadSettings, *,
-                   batch_frames: int = BATCH_FRAMES, limits: Limits | None = None, meter: Meter | None = None,
-                   sinks: Sequence[FeatureSink] = (), on_batch: Callable[[], None] = lambda: None,
-                   tap: Callable[[Iterable[Read]], Iterable[Read]] = lambda reads: reads) -> Generator[Answer, None, None]:
+def stream_answers(
+    inputs: Iterable[Input],
+    classifier: Classifier,
+    pool: DecodePool,
+    reading: ReadSettings,
+    *,
+    batch_frames: int = BATCH_FRAMES,
+    limits: Limits | None = None,
+    meter: Meter | None = None,
+    sinks: Sequence[FeatureSink] = (),
+    on_batch: Callable[[], None] = lambda: None,
+    tap: Callable[[Iterable[Read]], Iterable[Read]] = lambda reads: reads,
+) -> Generator[Answer, None, None]:
     """Each input with its predictions when it ends. Close it to stop.
 
     Args:

@@ -40,8 +40,15 @@ class SampleAnswers:
     notes: dict[int, str] = field(default_factory=dict)
 
 
-def ask_samples(classifier: Classifier, table: Table, settings: InferSettings, on_progress: OnProgress = ignore_progress, *,
-                pool: DecodePool | None = None, views: Views = ONE_VIEW) -> SampleAnswers:
+def ask_samples(
+    classifier: Classifier,
+    table: Table,
+    settings: InferSettings,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    pool: DecodePool | None = None,
+    views: Views = ONE_VIEW,
+) -> SampleAnswers:
     """Ask a classifier about all samples of a table. One that lacks the answer of a view fails: the mean would be of other views.
 
     Args:
@@ -54,9 +61,20 @@ def ask_samples(classifier: Classifier, table: Table, settings: InferSettings, o
     targets = classifier.contract.targets
     inputs = (Input(index, str(sample.path), sample.interval) for index, sample in enumerate(table.samples))
     reading = settings.for_reading(classifier, views)
-    with nullcontext(pool) if pool else DecodePool(settings.workers) as opened, closing(stream_answers(
-            inputs, classifier, opened, reading, batch_frames=settings.batch_frames,
-            limits=Limits(settings.file_timeout_s), tap=views.split)) as results:
+    with (
+        nullcontext(pool) if pool else DecodePool(settings.workers) as opened,
+        closing(
+            stream_answers(
+                inputs,
+                classifier,
+                opened,
+                reading,
+                batch_frames=settings.batch_frames,
+                limits=Limits(settings.file_timeout_s),
+                tap=views.split,
+            )
+        ) as results,
+    ):
         for done, answer in enumerate(results):
             on_progress("evaluating", done, len(table))
             index, predictions, end = answer.input.id, list(answer.predictions), answer.end
@@ -64,11 +82,16 @@ def ask_samples(classifier: Classifier, table: Table, settings: InferSettings, o
                 asked.failed[index] = {**table.samples[index].identity, "state": end.state, "reason": end.reason}
                 continue
             if predictions[0].start_s is not None:
-                asked.spans_s[index] = min(p.start_s or 0.0 for p in predictions), max(p.end_s or 0.0 for p in predictions)
+                asked.spans_s[index] = (
+                    min(p.start_s or 0.0 for p in predictions),
+                    max(p.end_s or 0.0 for p in predictions),
+                )
             if end.reason:
                 asked.notes[index] = end.reason
-            found = {target.name: np.array([[p.targets[target.name][label] for label in target.labels] for p in predictions])
-                     for target in targets}
+            found = {
+                target.name: np.array([[p.targets[target.name][label] for label in target.labels] for p in predictions])
+                for target in targets
+            }
             if views.count == 1:
                 asked.mean[index] = {name: scores.mean(axis=0) for name, scores in found.items()}
                 continue

@@ -1,6 +1,7 @@
 """What a run of reports looks at: photos of files, folders, globs and lists are cases of their own, tables hold cases.
 
-Every case has a key in the ledger: the path of a photo, or of a table and the case's id in it (``/data/risks.csv#case-3``).
+Every case has a key in the ledger: the path of a photo, or of a table and the case's id in it
+(``/data/risks.csv#case-3``).
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class CaseInputs:
         return f"CaseInputs({len(self.cases)} cases, {len(self.stamps)} of them in tables)"
 
 
-def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme | None, photos: Path | None = None) -> CaseInputs:
+def find_cases(
+    arguments: Sequence[str | os.PathLike[str]], scheme: Scheme | None, photos: Path | None = None
+) -> CaseInputs:
     """Expand files, folders, globs, lists of photos (``.txt``, a path per line, relative to the list) and tables of cases.
 
     Args:
@@ -74,10 +77,14 @@ def find_cases(arguments: Sequence[str | os.PathLike[str]], scheme: Scheme | Non
             tables.append(_cases_of_table(Path(argument), scheme, photos))
             cases |= tables[-1].cases
     return CaseInputs(
-        cases, stamps={key: stamp for table in tables for key, stamp in table.stamps.items()},
+        cases,
+        stamps={key: stamp for table in tables for key, stamp in table.stamps.items()},
         absent={key: names for table in tables for key, names in table.absent.items()},
         refused={key: reason for table in tables for key, reason in table.refused.items()},
-        left_out=LeftOut([path for each in left_out for path in each.files], [item for each in left_out for item in each.omitted]))
+        left_out=LeftOut(
+            [path for each in left_out for path in each.files], [item for each in left_out for item in each.omitted]
+        ),
+    )
 
 
 def case_of_photo(path: str) -> Case:
@@ -121,7 +128,13 @@ def _cases_of_table(path: Path, scheme: Scheme | None, photos: Path | None) -> C
         files = [stamp_of_file(photo.path) or (0, 0) for photo in case.photos if isinstance(photo, PhotoFile)]
         sizes, changed_ns = zip(of_table, *files, strict=True)
         stamps[keys[case.id]] = sum(sizes), max(changed_ns)
-    refused = {keys[case.id]: "none of its photos is there" if case.id in found.absent else "it has neither a photo nor a text"
-               for case in found.no_cases}
-    return CaseInputs({keys[case.id]: case for case in (*found.cases, *found.no_cases)}, stamps,
-                      {keys[name]: names for name, names in found.absent.items()}, refused)
+    refused = {
+        keys[case.id]: "none of its photos is there" if case.id in found.absent else "it has neither a photo nor a text"
+        for case in found.no_cases
+    }
+    return CaseInputs(
+        {keys[case.id]: case for case in (*found.cases, *found.no_cases)},
+        stamps,
+        {keys[name]: names for name, names in found.absent.items()},
+        refused,
+    )

@@ -45,7 +45,9 @@ def path_of_record(record: Record) -> str | None:
     return str(photo.path) if isinstance(photo, PhotoFile) else None
 
 
-def read_pictures(photos: Sequence[Record], pool: DecodePool, side_px: int, max_memory_mb: int) -> list[CasePicture | None]:
+def read_pictures(
+    photos: Sequence[Record], pool: DecodePool, side_px: int, max_memory_mb: int
+) -> list[CasePicture | None]:
     """Return a picture of each photo, at most ``side_px`` wide and high; None of one that has gone or cannot be read.
 
     Args:
@@ -58,18 +60,23 @@ def read_pictures(photos: Sequence[Record], pool: DecodePool, side_px: int, max_
     found: list[CasePicture | None] = []
     with RowPhotos() as rows:
         for start in range(0, len(photos), PHOTOS_AT_A_TIME):
-            requests = [_request(place, photo, rows) for place, photo in enumerate(map(
-                photo_from_record, photos[start:start + PHOTOS_AT_A_TIME]))]
+            requests = [
+                _request(place, photo, rows)
+                for place, photo in enumerate(map(photo_from_record, photos[start : start + PHOTOS_AT_A_TIME]))
+            ]
             asked = [request for request in requests if request]
             jpegs = iter(pool.jpegs(asked, settings) if asked else ())
             for request in requests:
                 jpeg = next(jpegs)[0] if request else None
-                found.append(CasePicture(base64.b64encode(jpeg.data).decode("ascii"), jpeg.width, jpeg.height) if jpeg else None)
+                found.append(
+                    CasePicture(base64.b64encode(jpeg.data).decode("ascii"), jpeg.width, jpeg.height) if jpeg else None
+                )
     return found
 
 
-def read_bounded_pictures(photos: Sequence[Record], pool: DecodePool, max_bytes: int,
-                          max_memory_mb: int) -> list[CasePicture | None]:
+def read_bounded_pictures(
+    photos: Sequence[Record], pool: DecodePool, max_bytes: int, max_memory_mb: int
+) -> list[CasePicture | None]:
     """Return a picture of each photo, of at most ``max_bytes`` (before base64), as ``read_pictures`` does.
 
     Raises:
@@ -79,8 +86,11 @@ def read_bounded_pictures(photos: Sequence[Record], pool: DecodePool, max_bytes:
     found = read_pictures(photos, pool, side_px, max_memory_mb)
     while large := [place for place, picture in enumerate(found) if picture and picture.bytes > max_bytes]:
         side_px //= 2
-        smaller = (read_pictures([photos[place] for place in large], pool, side_px, max_memory_mb) if side_px >= MIN_SIDE_PX
-                   else [None] * len(large))
+        smaller = (
+            read_pictures([photos[place] for place in large], pool, side_px, max_memory_mb)
+            if side_px >= MIN_SIDE_PX
+            else [None] * len(large)
+        )
         for place, picture in zip(large, smaller, strict=True):
             found[place] = picture
     return found

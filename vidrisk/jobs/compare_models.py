@@ -49,14 +49,28 @@ class ModelComparison:
     data_notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        content = {"first": self.names[0], "second": self.names[1], "samples": self.samples, "unreadable": self.unreadable,
-                   "figures": {target: [figure.to_dict() for figure in figures] for target, figures in self.figures.items()},
-                   "per_class": self.per_class, "changed": self.changed, "data_notes": list(self.data_notes)}
+        content = {
+            "first": self.names[0],
+            "second": self.names[1],
+            "samples": self.samples,
+            "unreadable": self.unreadable,
+            "figures": {target: [figure.to_dict() for figure in figures] for target, figures in self.figures.items()},
+            "per_class": self.per_class,
+            "changed": self.changed,
+            "data_notes": list(self.data_notes),
+        }
         return json_from_value(versions.MODEL_COMPARISON.stamp(content), indent=2)
 
 
-def compare_models(first: Classifier, second: Classifier, table: Table, settings: InferSettings | None = None,
-                   on_progress: OnProgress = ignore_progress, *, pool: DecodePool | None = None) -> ModelComparison:
+def compare_models(
+    first: Classifier,
+    second: Classifier,
+    table: Table,
+    settings: InferSettings | None = None,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    pool: DecodePool | None = None,
+) -> ModelComparison:
     """Score both models on a table, and compare them sample by sample. Samples of one group are no independent evidence.
 
     Raises:
@@ -70,25 +84,38 @@ def compare_models(first: Classifier, second: Classifier, table: Table, settings
     truth = truth_from_table(table, targets)
     figures, per_class, changed = {}, {}, {}
     for target in targets:
-        labelled = [row for row in rows if labelled_rows(truth[target.name][row:row + 1])[0]]
+        labelled = [row for row in rows if labelled_rows(truth[target.name][row : row + 1])[0]]
         if not labelled:
             log.warning("no sample is labelled for %s", target.name)
             continue
         known = truth[target.name][labelled]
-        scores = [_scores_of(evaluation, model.contract, target, labelled)
-                  for evaluation, model in zip(found, (first, second), strict=True)]
-        right = [right_answers(target, known, each, model.decision.get(target.name))
-                 for each, model in zip(scores, (first, second), strict=True)]
+        scores = [
+            _scores_of(evaluation, model.contract, target, labelled)
+            for evaluation, model in zip(found, (first, second), strict=True)
+        ]
+        right = [
+            right_answers(target, known, each, model.decision.get(target.name))
+            for each, model in zip(scores, (first, second), strict=True)
+        ]
         groups = [table.samples[row].group for row in labelled]
         decided = [_decided(target, each, model) for each, model in zip(scores, (first, second), strict=True)]
-        further = (compare_scores("macro_f1", known, decided[0], decided[1], groups),
-                   compare_scores("mean_average_precision", known, scores[0], scores[1], groups))
+        further = (
+            compare_scores("macro_f1", known, decided[0], decided[1], groups),
+            compare_scores("mean_average_precision", known, scores[0], scores[1], groups),
+        )
         figures[target.name] = (compare_answers(right[0], right[1], groups), *(figure for figure in further if figure))
         per_class[target.name] = _per_class(target, known, right)
-        changed[target.name] = [{**table.samples[labelled[place]].identity, "right": names} for place, names in (
-            (int(place), "second" if right[1][place] else "first") for place in np.flatnonzero(right[0] != right[1])[:MAX_CHANGED])]
+        changed[target.name] = [
+            {**table.samples[labelled[place]].identity, "right": names}
+            for place, names in (
+                (int(place), "second" if right[1][place] else "first")
+                for place in np.flatnonzero(right[0] != right[1])[:MAX_CHANGED]
+            )
+        ]
     names = [f"{model.provenance.get('model', 'model')} ({model.runtime} {model.variant})" for model in (first, second)]
-    return ModelComparison((names[0], names[1]), figures, per_class, changed, len(rows), len(table) - len(rows), table.notes)
+    return ModelComparison(
+        (names[0], names[1]), figures, per_class, changed, len(rows), len(table) - len(rows), table.notes
+    )
 
 
 def common_targets(first: Contract, second: Contract) -> tuple[Target, ...]:
@@ -97,11 +124,18 @@ def common_targets(first: Contract, second: Contract) -> tuple[Target, ...]:
     Raises:
         DataError: there is none.
     """
-    found = tuple(target for target in first.targets if (other := second.target(target.name)) is not None
-                  and set(other.labels) == set(target.labels) and other.multi_label == target.multi_label)
+    found = tuple(
+        target
+        for target in first.targets
+        if (other := second.target(target.name)) is not None
+        and set(other.labels) == set(target.labels)
+        and other.multi_label == target.multi_label
+    )
     if not found:
         told = "; ".join(f"{target.name}: {len(target.labels)} labels" for target in (*first.targets, *second.targets))
-        raise DataError(f"the models answer different questions ({told})", allowed="a target with the same labels in both")
+        raise DataError(
+            f"the models answer different questions ({told})", allowed="a target with the same labels in both"
+        )
     return found
 
 
@@ -126,6 +160,12 @@ def _per_class(target: Target, truth: np.ndarray[Any, Any], right: list[np.ndarr
     for number, label in enumerate(target.labels):
         members = truth[:, number] == 1 if target.multi_label else truth == number
         if members.any():
-            rows.append({"label": label, "n": int(members.sum()), "first": round(float(right[0][members].mean()), 6),
-                         "second": round(float(right[1][members].mean()), 6)})
+            rows.append(
+                {
+                    "label": label,
+                    "n": int(members.sum()),
+                    "first": round(float(right[0][members].mean()), 6),
+                    "second": round(float(right[1][members].mean()), 6),
+                }
+            )
     return rows

@@ -1,7 +1,7 @@
 """Compare the generated reports of a run with the truth, with a classifier's levels, and with similar cases.
 
-    OUT/comparison.json     scores, and what has no partner on the other side
-    OUT/comparison.jsonl    every report beside the truth, in the order of predictions.jsonl
+OUT/comparison.json     scores, and what has no partner on the other side
+OUT/comparison.jsonl    every report beside the truth, in the order of predictions.jsonl
 """
 
 from __future__ import annotations
@@ -76,13 +76,19 @@ class ReportComparison:
         return json_from_value(versions.COMPARISON.stamp(asdict(self)), indent=2)
 
 
-def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, scheme: Scheme | str | Path | None = None, *,
-                leads: Leads | None = None, similar: SimilarCases | None = None,
-                tables: Sequence[Path] = ()) -> ReportComparison:
+def compare_run(
+    out: str | os.PathLike[str],
+    truth: Cases | str | Path | None,
+    scheme: Scheme | str | Path | None = None,
+    *,
+    leads: Leads | None = None,
+    similar: SimilarCases | None = None,
+    tables: Sequence[Path] = (),
+) -> ReportComparison:
     """Compare the reports of a run that has ended, and write the result into its folder. May be repeated at any time.
 
-    Reports and cases are matched by the id of the case, else by the name of the photo. A level that is missing, or that stands in
-    an answer that could not be read, counts as wrong.
+    Reports and cases are matched by the id of the case, else by the name of the photo. A level that is missing, or that
+    stands in an answer that could not be read, counts as wrong.
 
     Args:
         out: the output folder.
@@ -104,12 +110,16 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
     chosen = _scheme(cases, scheme)
     files = set() if cases is None else tables_of_cases(cases)
     files |= {Path(path).resolve() for path in (*tables, *((truth,) if isinstance(truth, str | Path) else ()))}
-    pairing = pair_reports([(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases, files)
+    pairing = pair_reports(
+        [(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases, files
+    )
     if cases is not None and not any(place is not None for place in pairing.cases):
         first = f"; of the first, {pairing.reasons[0]}" if pairing.reasons else ""
         counts = f"{len(pairing.cases)} reports, {len(cases)} cases"
-        raise DataError(f"no report of {out} has a case in {cases.root.name}: {counts}{first}",
-                        fix="give the table that names these photos, or whose ids the reports have")
+        raise DataError(
+            f"no report of {out} has a case in {cases.root.name}: {counts}{first}",
+            fix="give the table that names these photos, or whose ids the reports have",
+        )
     counter = ScoreCounter(chosen)
     unseen = 0
     with replacing(out / COMPARED) as new, new.open("w", encoding="utf-8") as file:
@@ -120,44 +130,64 @@ def compare_run(out: str | os.PathLike[str], truth: Cases | str | Path | None, s
             seen_as = leads.path_of(row.path, photos) if leads else None
             lead = leads.by_path[seen_as] if leads and seen_as is not None else None
             first = next((str(photo.path) for photo in row.photos if isinstance(photo, PhotoFile)), row.path)
-            neighbours = row.neighbours or (similar.of(seen_as or first, case.id if case else row.case) if similar else ())
+            neighbours = row.neighbours or (
+                similar.of(seen_as or first, case.id if case else row.case) if similar else ()
+            )
             report = compare_report(chosen, row, case, lead, neighbours)
             unseen += leads is not None and lead is None
             if case is not None or cases is None:
                 counter.add(report, row.finish, row.answer_tokens)
             file.write(report.to_json() + "\n")
     comparison = ReportComparison(
-        scheme=json.loads(chosen.to_json()), truth="" if cases is None else name_of(cases.root),
-        cases=len(set(pairing.cases) - {None}), scores=counter.scores(),
+        scheme=json.loads(chosen.to_json()),
+        truth="" if cases is None else name_of(cases.root),
+        cases=len(set(pairing.cases) - {None}),
+        scores=counter.scores(),
         unpaired_reports=Unpaired(0, ()) if cases is None else _unpaired_reports(out, pairing.reasons),
-        unpaired_cases=Unpaired(0, ()) if cases is None else _unpaired_cases([cases.cases[place] for place in pairing.left]),
-        unseen=unseen, notes=() if cases is None else cases.notes)
+        unpaired_cases=Unpaired(0, ())
+        if cases is None
+        else _unpaired_cases([cases.cases[place] for place in pairing.left]),
+        unseen=unseen,
+        notes=() if cases is None else cases.notes,
+    )
     with replacing(out / COMPARISON) as new:
         new.write_text(comparison.to_json() + "\n", encoding="utf-8")
     return comparison
 
 
-def compare_report(scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead | None = None,
-                   neighbours: Sequence[Neighbour] = ()) -> Compared:
+def compare_report(
+    scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead | None = None, neighbours: Sequence[Neighbour] = ()
+) -> Compared:
     """Put one report beside its case, and beside what a classifier says."""
     name = scheme.level_fields[0].name
     counted = row.fields if row.parse_ok else {}
     level, truth = counted.get(name, ""), case.fields if case else None
     true_level = truth.get(name, "") if truth else ""
-    texts = {each.name: (truth[each.name], counted.get(each.name, "")) for each in text_fields(scheme)
-             if truth and truth.get(each.name)}
+    texts = {
+        each.name: (truth[each.name], counted.get(each.name, ""))
+        for each in text_fields(scheme)
+        if truth and truth.get(each.name)
+    }
     own = row.photos or ((PhotoFile(Path(row.path), ""),) if case is None or Path(row.path).is_file() else case.photos)
     return Compared(
-        path=row.path, case=case.id if case else row.case, parse_ok=row.parse_ok, problems=row.problems,
-        text="" if row.parse_ok else row.text, fields={each.name: row.fields.get(each.name, "") for each in scheme.fields},
+        path=row.path,
+        case=case.id if case else row.case,
+        parse_ok=row.parse_ok,
+        problems=row.problems,
+        text="" if row.parse_ok else row.text,
+        fields={each.name: row.fields.get(each.name, "") for each in scheme.fields},
         truth=None if truth is None else {each.name: truth.get(each.name, "") for each in scheme.fields},
-        confidence=_confidence(row, level), uncertain=row.uncertain,
+        confidence=_confidence(row, level),
+        uncertain=row.uncertain,
         distance=_distance(scheme, true_level or (lead.level if lead and truth is None else ""), level),
         is_wrong=level != true_level if true_level else None,
         disagrees=(row.own_level or level) != lead.level if lead and level else None,
         rouge_l={field: rouge_l(*pair) for field, pair in texts.items()},
-        chrf={field: chrf(*pair) for field, pair in texts.items()}, lead=lead, neighbours=tuple(neighbours),
-        photo=record_from_photo(own[0]) if own else {})
+        chrf={field: chrf(*pair) for field, pair in texts.items()},
+        lead=lead,
+        neighbours=tuple(neighbours),
+        photo=record_from_photo(own[0]) if own else {},
+    )
 
 
 def read_comparison(out: str | os.PathLike[str]) -> dict[str, Any]:
@@ -182,8 +212,11 @@ def _scheme(cases: Cases | None, scheme: Scheme | str | Path | None) -> Scheme:
     if wanted is None:
         return cases.scheme
     if (wanted.levels, wanted.fields) != (cases.scheme.levels, cases.scheme.fields):
-        raise DataError(f"the truth in {cases.root.name} is of the scheme {cases.scheme.name}", allowed=wanted.name,
-                        fix="name the scheme that the data are written in")
+        raise DataError(
+            f"the truth in {cases.root.name} is of the scheme {cases.scheme.name}",
+            allowed=wanted.name,
+            fix="name the scheme that the data are written in",
+        )
     return wanted
 
 
@@ -191,13 +224,19 @@ def _refuse_other_scheme(row: ReportRow, scheme: Scheme, out: Path) -> None:
     known = {each.name: each for each in scheme.fields}
     foreign = next((name for name in row.fields if name not in known), None)
     if foreign is not None:
-        raise DataError(f"reports of {out} have the field {foreign!r}, which the scheme {scheme.name} has not",
-                        allowed=", ".join(known), fix="name the scheme that the reports are written by")
+        raise DataError(
+            f"reports of {out} have the field {foreign!r}, which the scheme {scheme.name} has not",
+            allowed=", ".join(known),
+            fix="name the scheme that the reports are written by",
+        )
     for name, text in row.fields.items():
         allowed = scheme.allowed_values(known[name])
         if text and allowed and text not in allowed:
-            raise DataError(f"a report of {out} has {name} {text[:40]!r}, which the scheme {scheme.name} has not",
-                            allowed=", ".join(filter(None, allowed)), fix="name the scheme that the reports are written by")
+            raise DataError(
+                f"a report of {out} has {name} {text[:40]!r}, which the scheme {scheme.name} has not",
+                allowed=", ".join(filter(None, allowed)),
+                fix="name the scheme that the reports are written by",
+            )
 
 
 def _confidence(row: ReportRow, level: str) -> float | None:

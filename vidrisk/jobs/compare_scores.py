@@ -54,14 +54,14 @@ class ReportScores:
         levels: per field of the kind level; empty where no true level is known.
         choices: per field of the kind choice.
         texts: per field of text.
-        ece: expected calibration error of the confidence in the level, over ``with_confidence`` reports whose true level is
-            known; None where there is none.
+        ece: expected calibration error of the confidence in the level, over ``with_confidence`` reports whose true
+            level is known; None where there is none.
         abstained: of the reports that say whether they are certain, those that are not; None where none says.
         finish: reports by why their answer ended.
         answer_tokens: mean number.
         lead: of the classifier's level; None without a classifier, or without a true level.
-        agreement: reports whose level is the classifier's, of those that have a level and that it has seen; None without a
-            classifier.
+        agreement: reports whose level is the classifier's, of those that have a level and that it has seen; None
+            without a classifier.
     """
 
     reports: int
@@ -129,8 +129,11 @@ class ScoreCounter:
         on_scale = tuple(level.severity is not None for level in scheme.levels)
         self._level = scheme.level_fields[0].name
         self._levels = {each.name: _Names(scheme.level_names, on_scale) for each in scheme.level_fields}
-        self._choices = {each.name: _Names(each.choices, (False,) * len(each.choices))
-                         for each in scheme.fields if each.kind == "choice"}
+        self._choices = {
+            each.name: _Names(each.choices, (False,) * len(each.choices))
+            for each in scheme.fields
+            if each.kind == "choice"
+        }
         self._texts = {each.name: _Texts() for each in text_fields(scheme)}
         self._lead = _Names(scheme.level_names, on_scale)
         self._confidence: list[float] = []
@@ -170,13 +173,21 @@ class ScoreCounter:
         """Return the scores of what was counted."""
         counts = self._counts
         return ReportScores(
-            reports=counts["reports"], parsed=share_of(counts["parsed"], counts["reports"]),
-            levels=_known(self._levels), choices=_known(self._choices),
+            reports=counts["reports"],
+            parsed=share_of(counts["parsed"], counts["reports"]),
+            levels=_known(self._levels),
+            choices=_known(self._choices),
             texts={name: texts.scores() for name, texts in self._texts.items() if texts.n},
-            ece=expected_calibration_error(np.array(self._confidence), np.array(self._right)) if self._confidence else None,
-            with_confidence=len(self._confidence), abstained=share_of(counts["abstained"], counts["asked"]),
-            finish=dict(self._finish.most_common()), answer_tokens=counts["tokens"] / max(counts["reports"], 1),
-            lead=self._lead.scores(), agreement=share_of(counts["agrees"], counts["led"]))
+            ece=expected_calibration_error(np.array(self._confidence), np.array(self._right))
+            if self._confidence
+            else None,
+            with_confidence=len(self._confidence),
+            abstained=share_of(counts["abstained"], counts["asked"]),
+            finish=dict(self._finish.most_common()),
+            answer_tokens=counts["tokens"] / max(counts["reports"], 1),
+            lead=self._lead.scores(),
+            agreement=share_of(counts["agrees"], counts["led"]),
+        )
 
 
 def share_of(count: int, of: int) -> Share | None:

@@ -45,13 +45,15 @@ class Compared:
     Attributes:
         path: of the input.
         case: id of the case that it is about; '' where it is not known.
-        parse_ok, problems, text: of the answer, see ``report_rows.ReportRow``; the text is kept only where ``parse_ok`` is false.
-        fields: what the report says, by field; of an answer that could not be read what there is of it, which counts for nothing.
+        parse_ok, problems, text: of the answer, see ``report_rows.ReportRow``; the text is kept only where ``parse_ok``
+            is false.
+        fields: what the report says, by field; of an answer that could not be read what there is of it, which counts
+            for nothing.
         truth: what is known, by field; None where the report has no case in the truth.
         confidence: probability that the model gives its level; None where it gives none.
         uncertain: whether the level is; None where there is no threshold.
-        distance: levels between the report's and the truth's, or where there is no truth, the classifier's; below 0 where the
-            report's is lower. None where either is missing or off the scale.
+        distance: levels between the report's and the truth's, or where there is no truth, the classifier's; below 0
+            where the report's is lower. None where either is missing or off the scale.
         is_wrong: whether the level differs from the true one; None where that is not known.
         disagrees: whether the level differs from the classifier's; None without a classifier, or without a level.
         rouge_l, chrf: per field of text whose true value is known.
@@ -85,7 +87,10 @@ class Compared:
 
     def to_json(self) -> str:
         """Return one line of JSON."""
-        record = asdict(self) | {"path": stored_from_path(self.path), "neighbours": [each.to_dict() for each in self.neighbours]}
+        record = asdict(self) | {
+            "path": stored_from_path(self.path),
+            "neighbours": [each.to_dict() for each in self.neighbours],
+        }
         return json_from_value(versions.COMPARED.stamp(record))
 
 
@@ -97,10 +102,17 @@ def compared_from_json(line: str) -> Compared:
     """
     try:
         values = versions.COMPARED.read_fields(json.loads(line), Compared)
-        return Compared(**(values | {
-            "path": path_from_stored(values["path"]), "problems": tuple(values["problems"]),
-            "lead": values.get("lead") and Lead(**values["lead"]),
-            "neighbours": tuple(_neighbour(each) for each in values.get("neighbours", ()))}))
+        return Compared(
+            **(
+                values
+                | {
+                    "path": path_from_stored(values["path"]),
+                    "problems": tuple(values["problems"]),
+                    "lead": values.get("lead") and Lead(**values["lead"]),
+                    "neighbours": tuple(_neighbour(each) for each in values.get("neighbours", ())),
+                }
+            )
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"a line of {COMPARED} is damaged: {error}", fix="compare again") from error
 

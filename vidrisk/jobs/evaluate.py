@@ -40,7 +40,8 @@ class Evaluation:
         probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
         errors: per target those made with most confidence, with where they are to be seen.
         rows: places of these samples in the table.
-        by_source: per target and source (the group of a sample, else its folder) how many samples, and the share of right answers.
+        by_source: per target and source (the group of a sample, else its folder) how many samples, and the share of
+            right answers.
         data_notes: what was assumed when the table was read.
         views: whose mean was scored.
         one_view: metrics of the model's own view alone, where there are several.
@@ -62,21 +63,37 @@ class Evaluation:
     one_view: Mapping[str, TargetMetrics] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        content = {"runtime": self.runtime, "variant": self.variant, "provenance": dict(self.provenance),
-                   "settings": dict(self.settings),
-                   "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
-                   "certainty": {target: certainty.to_dict() for target, certainty in self.certainty.items()},
-                   "by_source": self.by_source, "unreadable": self.unreadable, "data_notes": list(self.data_notes),
-                   "worst_errors": {target: [error.told for error in errors] for target, errors in self.errors.items()}}
+        content = {
+            "runtime": self.runtime,
+            "variant": self.variant,
+            "provenance": dict(self.provenance),
+            "settings": dict(self.settings),
+            "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
+            "certainty": {target: certainty.to_dict() for target, certainty in self.certainty.items()},
+            "by_source": self.by_source,
+            "unreadable": self.unreadable,
+            "data_notes": list(self.data_notes),
+            "worst_errors": {target: [error.told for error in errors] for target, errors in self.errors.items()},
+        }
         if self.views.count > 1:
-            content["views"] = {"offsets": self.views.offsets, "mirrored": self.views.is_mirrored, "count": self.views.count,
-                                "one_view": {target: metrics.to_dict() for target, metrics in self.one_view.items()}}
+            content["views"] = {
+                "offsets": self.views.offsets,
+                "mirrored": self.views.is_mirrored,
+                "count": self.views.count,
+                "one_view": {target: metrics.to_dict() for target, metrics in self.one_view.items()},
+            }
         return json_from_value(versions.EVALUATION.stamp(content), indent=2)
 
 
-def evaluate(classifier: Classifier, table: Table, settings: InferSettings | None = None,
-             on_progress: OnProgress = ignore_progress, *,
-             pool: DecodePool | None = None, views: Views = ONE_VIEW) -> Evaluation:
+def evaluate(
+    classifier: Classifier,
+    table: Table,
+    settings: InferSettings | None = None,
+    on_progress: OnProgress = ignore_progress,
+    *,
+    pool: DecodePool | None = None,
+    views: Views = ONE_VIEW,
+) -> Evaluation:
     """Score a classifier on a table. Clips of several windows, and views, count once, by the mean of their probabilities.
 
     Args:
@@ -87,18 +104,27 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
         SettingsError: views that the model cannot answer.
     """
     if not len(table):
-        raise DataError(f"{table.root.name} has no sample to score", fix="give data with samples, or name another split")
+        raise DataError(
+            f"{table.root.name} has no sample to score", fix="give data with samples, or name another split"
+        )
     settings = settings or InferSettings()
     contract = classifier.contract
     truth = truth_from_table(table, contract.targets)
     found = ask_samples(classifier, table, settings, on_progress, pool=pool, views=views)
     answers, own = found.mean, found.own
     if not answers:
-        raise DataError(f"none of {len(table)} samples can be read; the first: {found.failed[min(found.failed)]['reason']}")
+        raise DataError(
+            f"none of {len(table)} samples can be read; the first: {found.failed[min(found.failed)]['reason']}"
+        )
     if found.notes:
         first = min(found.notes)
-        log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(found.notes), len(table),
-                    table.samples[first].title, found.notes[first])
+        log.warning(
+            "%d of %d samples are read with a reservation; the first: %s: %s",
+            len(found.notes),
+            len(table),
+            table.samples[first].title,
+            found.notes[first],
+        )
     kept = np.array(sorted(answers))
     metrics, certainty, errors, probabilities, by_source = {}, {}, {}, {}, {}
     one_view: dict[str, TargetMetrics] = {}
@@ -110,8 +136,12 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
             continue
         metrics[target.name] = report
         if own:
-            alone = report_on_target(target, truth[target.name][kept], np.stack([own[index][target.name] for index in kept]),
-                                     classifier.decision.get(target.name))
+            alone = report_on_target(
+                target,
+                truth[target.name][kept],
+                np.stack([own[index][target.name] for index in kept]),
+                classifier.decision.get(target.name),
+            )
             one_view |= {target.name: alone} if alone else {}
         rows = np.flatnonzero(labelled_rows(truth[target.name][kept]))
         chosen, scores = truth[target.name][kept][rows], scores[rows]
@@ -119,11 +149,26 @@ def evaluate(classifier: Classifier, table: Table, settings: InferSettings | Non
         by_source[target.name] = _by_source([table.samples[kept[row]] for row in rows], right)
         if not target.multi_label:
             certainty[target.name] = certainty_report(chosen, scores, target, classifier.uncertainty)
-        errors[target.name] = [WorstError.of(table.samples[kept[rows[i]]], told, found.spans_s.get(int(kept[rows[i]])))
-                               for i, told in find_worst(target, chosen, scores)]
-    return Evaluation(metrics, probabilities, errors, [found.failed[index] for index in sorted(found.failed)], classifier.runtime,
-                      classifier.variant, classifier.provenance, asdict(settings), certainty, table.notes, tuple(kept.tolist()),
-                      by_source, views, one_view)
+        errors[target.name] = [
+            WorstError.of(table.samples[kept[rows[i]]], told, found.spans_s.get(int(kept[rows[i]])))
+            for i, told in find_worst(target, chosen, scores)
+        ]
+    return Evaluation(
+        metrics,
+        probabilities,
+        errors,
+        [found.failed[index] for index in sorted(found.failed)],
+        classifier.runtime,
+        classifier.variant,
+        classifier.provenance,
+        asdict(settings),
+        certainty,
+        table.notes,
+        tuple(kept.tolist()),
+        by_source,
+        views,
+        one_view,
+    )
 
 
 def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
@@ -131,7 +176,9 @@ def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[
     found: dict[str, list[bool]] = {}
     for sample, is_right in zip(samples, right.tolist(), strict=True):
         found.setdefault(sample.group or str(PurePosixPath(sample.name).parent), []).append(is_right)
-    rows = [{"source": source, "n": len(each), "right": round(sum(each) / len(each), 6)} for source, each in found.items()]
+    rows = [
+        {"source": source, "n": len(each), "right": round(sum(each) / len(each), 6)} for source, each in found.items()
+    ]
     return sorted(rows, key=lambda row: (row["right"], -row["n"])) if len(rows) > 1 else []
 
 

@@ -44,21 +44,30 @@ MAX_OUTPUT_BYTES = 2**29  # of all stages, float32; the gate holds them of sever
 FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
 
 
-def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Table | None = None, val: Table | None = None,
-               calib_samples: int = 128, seed: int = 0,
-               on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+def export_run(
+    run_path: Path,
+    out: Path,
+    options: ExportOptions,
+    *,
+    calib: Table | None = None,
+    val: Table | None = None,
+    calib_samples: int = 128,
+    seed: int = 0,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[Bundle, GateReport]:
     """Export a run.
 
     Args:
-        calib: labelled samples to calibrate on instead of the run's training split; what the gate judges by is left out.
+        calib: labelled samples to calibrate on instead of the run's training split; what the gate judges by is left
+            out.
         val: labelled samples for the gate instead of the run's validation split.
         calib_samples: samples to calibrate on, balanced over classes and sources.
         seed: of the choice of samples.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
-        DataError: no validation samples, fewer than 16 calibration samples that can be read, calibration samples of a test split,
-            or validation samples of the training split.
+        DataError: no validation samples, fewer than 16 calibration samples that can be read, calibration samples of a
+            test split, or validation samples of the training split.
         GateRefused: a hop lost more than it may.
     """
     check_vacant(out)  # before minutes of reading
@@ -78,18 +87,27 @@ def export_run(run_path: Path, out: Path, options: ExportOptions, *, calib: Tabl
         source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
         frames = ReadFrames(readable_samples(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
     recorded, recorded_on, unreadable = _recorded(run)
-    options = replace(options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest})
+    options = replace(
+        options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest}
+    )
     learnt = None
     if options.qat_steps:
         table = _without_judges(splits.of_split("train"), judged)
         learnt = ReadClips(tuple(s for s in table.samples if s.title not in unreadable), clips)
-    trained = Trained(stages, contract, recorded=recorded if val is None else {}, recorded_on=recorded_on,
-                      clips=learnt)
+    trained = Trained(stages, contract, recorded=recorded if val is None else {}, recorded_on=recorded_on, clips=learnt)
     return export_bundle(trained, out, validation, frames, options, on_progress)
 
 
-def export_trained(trained: Trained, out: Path, options: ExportOptions, val: Table, calib: Table | None, calib_samples: int,
-                   seed: int, on_progress: OnProgress) -> tuple[Bundle, GateReport]:
+def export_trained(
+    trained: Trained,
+    out: Path,
+    options: ExportOptions,
+    val: Table,
+    calib: Table | None,
+    calib_samples: int,
+    seed: int,
+    on_progress: OnProgress,
+) -> tuple[Bundle, GateReport]:
     """Export stages that come with no run, judged and calibrated on data that was given.
 
     Raises:
@@ -114,16 +132,21 @@ def _own_split(table: Table, split: str) -> Table:
 def _drawn_judges(table: Table, contract: Contract, stages: Sequence[Stage], seed: int) -> Table:
     """Validation samples: as many as memory is spent on, for their pixels and for what the stages give of them."""
     pixels = contract.frames * math.prod(contract.pixel.frame_shape)
-    outputs = sum(4 * math.prod(map(int, spec.shape[1:])) * contract.frames // frames_of(stage, contract.frames)
-                  for stage in stages for spec in stage.outputs)
+    outputs = sum(
+        4 * math.prod(map(int, spec.shape[1:])) * contract.frames // frames_of(stage, contract.frames)
+        for stage in stages
+        for spec in stage.outputs
+    )
     most = max(1, min(MAX_VALIDATION_BYTES // pixels, MAX_OUTPUT_BYTES // outputs))
     return drawn(table, min(VALIDATION_SAMPLES, most), seed)
 
 
 def trained_stages(model: TrainableModel, contract: Contract) -> tuple[TrainedStage, ...]:
     """Return the stages of a model that vidrisk has trained, as an export takes them."""
-    return tuple(TrainedStage(each.stage, each.module, each.constants, each.example, each.quantization)
-                 for each in model.stages(contract))
+    return tuple(
+        TrainedStage(each.stage, each.module, each.constants, each.example, each.quantization)
+        for each in model.stages(contract)
+    )
 
 
 @dataclass(frozen=True)
@@ -178,8 +201,10 @@ def _given_validation(table: Table, splits: Table) -> Table:
     trained = Shown(splits.of_split("train"))
     known = sum(sample in trained for sample in table.samples)
     if known:
-        raise DataError(f"{known} of {len(table)} validation samples are in the run's training split",
-                        fix="leave val out to take the run's validation split, or give other data")
+        raise DataError(
+            f"{known} of {len(table)} validation samples are in the run's training split",
+            fix="leave val out to take the run's validation split, or give other data",
+        )
     return table
 
 
@@ -187,13 +212,16 @@ def _calibration_source(table: Table, judged: Table, splits: Table | None) -> Ta
     """What may be calibrated on.
 
     Raises:
-        DataError: samples of the run's test split are among it, or samples that are a test split's by their own account.
+        DataError: samples of the run's test split are among it, or samples that are a test split's by their own
+            account.
     """
     tested = Shown(table.with_samples(()) if splits is None else splits.of_split("test"))
     wrong = sum(sample in tested or sample.split == "test" for sample in table.samples)
     if wrong:
-        raise DataError(f"{wrong} of {len(table)} calibration samples are in a test split",
-                        fix="leave calib out to take the training split, or give other data")
+        raise DataError(
+            f"{wrong} of {len(table)} calibration samples are in a test split",
+            fix="leave calib out to take the training split, or give other data",
+        )
     return _without_judges(table, judged)
 
 
@@ -206,14 +234,19 @@ def _without_judges(table: Table, judged: Table) -> Table:
     judges = Shown(judged)
     kept = table.with_samples(sample for sample in table.samples if sample not in judges)
     if len(table) and not len(kept):
-        raise DataError(f"all {len(table)} samples are what the gate judges by", allowed="others than those of val",
-                        fix="give data as calib that val does not have")
+        raise DataError(
+            f"all {len(table)} samples are what the gate judges by",
+            allowed="others than those of val",
+            fix="give data as calib that val does not have",
+        )
     if len(kept) < len(table):
         log.warning("%d of %d samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
     return kept
 
 
-def readable_samples(samples: list[Sample], count: int, clips: CachedClips, on_progress: OnProgress) -> tuple[Sample, ...]:
+def readable_samples(
+    samples: list[Sample], count: int, clips: CachedClips, on_progress: OnProgress
+) -> tuple[Sample, ...]:
     """The first ``count`` samples that can be read; those that cannot are replaced by the next ones, and said."""
     kept: list[Sample] = []
     reasons: list[str] = []
@@ -229,8 +262,11 @@ def readable_samples(samples: list[Sample], count: int, clips: CachedClips, on_p
             kept.append(sample)
     _say(reasons, "calibration", len(samples), fix="give data as calib", left=len(kept))
     if len(kept) < MIN_CALIBRATION:
-        raise DataError(f"{len(kept)} calibration samples", allowed=f"at least {MIN_CALIBRATION}",
-                        fix="give more as calib, or a greater calib_samples")
+        raise DataError(
+            f"{len(kept)} calibration samples",
+            allowed=f"at least {MIN_CALIBRATION}",
+            fix="give more as calib, or a greater calib_samples",
+        )
     return tuple(kept)
 
 
@@ -254,10 +290,14 @@ def _validation(table: Table, clips: CachedClips, on_progress: OnProgress) -> Va
 
 def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> None:
     if not left:
-        raise DataError(f"reading {what}: none of {total} samples can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
-                        fix=fix)
+        raise DataError(
+            f"reading {what}: none of {total} samples can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
+            fix=fix,
+        )
     if reasons:
-        log.warning("reading %s: %d samples cannot be read and are left out; the first: %s", what, len(reasons), reasons[0])
+        log.warning(
+            "reading %s: %d samples cannot be read and are left out; the first: %s", what, len(reasons), reasons[0]
+        )
 
 
 def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
@@ -270,8 +310,11 @@ def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
         metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
         versions.METRICS.is_newer(metrics.get(versions.VERSION))
         found = {target: _recorded_figure(scores) for target, scores in metrics.get("val", {}).items()}
-        return found, int(metrics["samples"].get("val", 0)), {
-            " ".join(filter(None, (sample["path"], sample.get("interval")))) for sample in metrics["unreadable"]}
+        return (
+            found,
+            int(metrics["samples"].get("val", 0)),
+            {" ".join(filter(None, (sample["path"], sample.get("interval")))) for sample in metrics["unreadable"]},
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix=COPY_WHOLE) from error
 

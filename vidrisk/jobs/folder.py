@@ -28,8 +28,9 @@ def refuse_other_folders(out: Path, *, resume: bool) -> None:
     try:
         names = {entry.name for entry in out.iterdir()} if os.path.lexists(out) else set()
     except OSError as error:
-        raise SettingsError(f"{out} is no folder to write into: {error.strerror}",
-                            fix="choose another folder") from error
+        raise SettingsError(
+            f"{out} is no folder to write into: {error.strerror}", fix="choose another folder"
+        ) from error
     if is_ledger(out / LEDGER):
         if not resume:
             raise SettingsError(f"{out} holds a run already", fix="resume=True continues it, or choose another folder")
@@ -62,8 +63,10 @@ def refuse_other_runs(out: Path, meta: Mapping[str, str], wanted: Mapping[str, s
     for name, value in wanted.items():
         if meta.get(name) != value:
             has, asked = _short_pair(meta.get(name, "unset"), value)
-            raise SettingsError(f"the run in {out} has {name} {has}, this one {asked}",
-                                fix="resume with what it was started with, or choose another folder")
+            raise SettingsError(
+                f"the run in {out} has {name} {has}, this one {asked}",
+                fix="resume with what it was started with, or choose another folder",
+            )
 
 
 def refuse_damaged_meta(out: Path, meta: Mapping[str, str], limits: Iterable[str]) -> None:
@@ -72,11 +75,17 @@ def refuse_damaged_meta(out: Path, meta: Mapping[str, str], limits: Iterable[str
     Raises:
         VidriskError: something is missing, or is no number.
     """
-    forms = {"length": r"\d{1,18}", "rewriting": "[01]", "started_at": ".+",
-             **{f"limit {state}": r"\d{1,18}(\.\d{1,18})?" for state in limits if f"limit {state}" in meta}}
+    forms = {
+        "length": r"\d{1,18}",
+        "rewriting": "[01]",
+        "started_at": ".+",
+        **{f"limit {state}": r"\d{1,18}(\.\d{1,18})?" for state in limits if f"limit {state}" in meta},
+    }
     for name, form in forms.items():
         if not re.fullmatch(form, meta.get(name, ""), re.ASCII):
-            raise VidriskError(f"the ledger in {out} is damaged: its {name} is {meta.get(name)!r}", fix="choose another folder")
+            raise VidriskError(
+                f"the ledger in {out} is damaged: its {name} is {meta.get(name)!r}", fix="choose another folder"
+            )
 
 
 def refuse_folders_without(path: Path) -> None:
@@ -94,7 +103,9 @@ def _short_pair(*values: str) -> tuple[str, ...]:
     differs = (len(set(pair)) > 1 for pair in zip_longest(*values))
     common = next(place for place, is_other in enumerate(differs) if is_other)
     begin = 0 if common < 12 or max(map(len, values)) <= 20 else common - 8
-    return tuple(("…" if begin else "") + (rest if len(rest := value[begin:]) <= 20 else f"{rest[:12]}…") for value in values)
+    return tuple(
+        ("…" if begin else "") + (rest if len(rest := value[begin:]) <= 20 else f"{rest[:12]}…") for value in values
+    )
 
 
 @contextmanager
@@ -109,8 +120,9 @@ def writing_to(out: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
-            raise SettingsError(f"another run is writing to {out}",
-                                fix="wait for it, or choose another folder") from error
+            raise SettingsError(
+                f"another run is writing to {out}", fix="wait for it, or choose another folder"
+            ) from error
         raise VidriskError(f"cannot write to {out}: {error}", fix=_MEND) from error
     except sqlite3.DatabaseError as error:
         raise VidriskError(f"the ledger in {out} is damaged: {error}", fix="choose another folder") from error

@@ -65,9 +65,17 @@ class ForeignModel:
     checks: Sequence[tuple[Path, str]] = field(default_factory=tuple)
 
 
-def foreign_model_from_settings(path: Path, *, from_hf: bool, labels: Path | None, pixel: Path | None,
-                                checks: Sequence[tuple[Path, str]], task: LabelTask | None, has_val: bool,
-                                qat_steps: int) -> ForeignModel | None:
+def foreign_model_from_settings(
+    path: Path,
+    *,
+    from_hf: bool,
+    labels: Path | None,
+    pixel: Path | None,
+    checks: Sequence[tuple[Path, str]],
+    task: LabelTask | None,
+    has_val: bool,
+    qat_steps: int,
+) -> ForeignModel | None:
     """The foreign model that is asked for, or None where ``path`` is a run.
 
     Args:
@@ -81,10 +89,14 @@ def foreign_model_from_settings(path: Path, *, from_hf: bool, labels: Path | Non
     is_onnx = path.is_file() or (path.suffix == ".onnx" and not path.exists())  # a name that is mistyped is no run
     if not from_hf and not is_onnx:
         if wrong := next((name for name, value in given.items() if value), None):
-            raise SettingsError(f"{wrong} with a run", allowed="with an ONNX file or a Hugging Face folder", fix="leave it out")
+            raise SettingsError(
+                f"{wrong} with a run", allowed="with an ONNX file or a Hugging Face folder", fix="leave it out"
+            )
         return None
     if from_hf and (wrong := next((name for name in ("labels", "pixels") if given[name]), None)):
-        raise SettingsError(f"{wrong} with a Hugging Face folder", allowed="what the folder's config.json says", fix="leave it out")
+        raise SettingsError(
+            f"{wrong} with a Hugging Face folder", allowed="what the folder's config.json says", fix="leave it out"
+        )
     if from_hf and not path.is_dir():
         raise SettingsError(f"{path} is no folder", allowed="one that save_pretrained has written")
     if not from_hf and labels is None:
@@ -97,13 +109,24 @@ def foreign_model_from_settings(path: Path, *, from_hf: bool, labels: Path | Non
 
 
 def _no_labels(path: Path) -> SettingsError:
-    return SettingsError(f"no labels for {path.name}", allowed="one label per line, in the order of the model's outputs",
-                         fix="give a labels file")
+    return SettingsError(
+        f"no labels for {path.name}",
+        allowed="one label per line, in the order of the model's outputs",
+        fix="give a labels file",
+    )
 
 
-def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, val: Table, calib: Table | None = None,
-                   calib_samples: int = 128, seed: int = 0,
-                   on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+def export_foreign(
+    model: ForeignModel,
+    out: Path,
+    options: ExportOptions,
+    *,
+    val: Table,
+    calib: Table | None = None,
+    calib_samples: int = 128,
+    seed: int = 0,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[Bundle, GateReport]:
     """Export a foreign model.
 
     Args:
@@ -111,7 +134,8 @@ def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, va
         calib: labelled samples to calibrate on; what judges is left out.
 
     Raises:
-        DataError: no classifier, labels that do not fit, pixels that cannot be found out or are wrong, or too few samples.
+        DataError: no classifier, labels that do not fit, pixels that cannot be found out or are wrong, or too few
+            samples.
         SettingsError: a labels file or pixel file that makes no sense.
         GateRefused: a hop lost more than it may.
     """
@@ -124,18 +148,27 @@ def export_foreign(model: ForeignModel, out: Path, options: ExportOptions, *, va
         else:
             trained, source = _from_onnx(model, val, options, Path(scratch), seed, on_progress)
         log.info("%s: %s", model.path.name, "; ".join(f"{key}: {value}" for key, value in source.items()))
-        return export_trained(trained, out, replace(options, source=source), val, calib, calib_samples, seed, on_progress)
+        return export_trained(
+            trained, out, replace(options, source=source), val, calib, calib_samples, seed, on_progress
+        )
 
 
-def _from_onnx(model: ForeignModel, val: Table, options: ExportOptions, scratch: Path, seed: int,
-               on_progress: OnProgress) -> tuple[Trained, dict[str, str]]:
+def _from_onnx(
+    model: ForeignModel, val: Table, options: ExportOptions, scratch: Path, seed: int, on_progress: OnProgress
+) -> tuple[Trained, dict[str, str]]:
     if model.labels is None:
         raise _no_labels(model.path)
     on_progress("looking at the model", 0, 1)
     labels = read_labels(model.labels, _target_name(val, model.task))
     settings = read_pixel_file(model.pixel) if model.pixel else {}
-    classifier = read_classifier(model.path, labels.labels, size=_size(settings), outputs=labels.outputs,
-                                 gives=labels.gives, least_opset=HALF_OPSET if options.needs_half else 13)
+    classifier = read_classifier(
+        model.path,
+        labels.labels,
+        size=_size(settings),
+        outputs=labels.outputs,
+        gives=labels.gives,
+        least_opset=HALF_OPSET if options.needs_half else 13,
+    )
     targets, time = _targets(labels, model.task), _time(val)
     given = pixels_from_settings(settings, classifier.image) if says_arithmetic(settings) else None
     shown = tuple(Target(name=name, labels=each) for name, each in labels.labels.items())
@@ -145,9 +178,15 @@ def _from_onnx(model: ForeignModel, val: Table, options: ExportOptions, scratch:
     path = scratch / "classifier.onnx"
     save_graph(wrapped_classifier(classifier, probe.pixels, contract), path)
     batch = "free" if classifier.was_fixed is None else f"{classifier.was_fixed}, made free"
-    source = {"model": model.path.name, "digest": sha256_of(model.path), "input": repr(classifier.image), "batch": batch,
-              "answers": ", ".join(map(str, classifier.answers.values())), "pixels": str(probe.pixels),
-              "pixels because": probe.reason}
+    source = {
+        "model": model.path.name,
+        "digest": sha256_of(model.path),
+        "input": repr(classifier.image),
+        "batch": batch,
+        "answers": ", ".join(map(str, classifier.answers.values())),
+        "pixels": str(probe.pixels),
+        "pixels because": probe.reason,
+    }
     return Trained((TrainedStage(classifier_stage(contract), path),), contract), source
 
 
@@ -160,10 +199,19 @@ def _from_hub(model: ForeignModel, val: Table, seed: int, on_progress: OnProgres
     order = [hub.labels.index(label) for label in contract.targets[0].labels]
     stage = classifier_stage(contract)
     most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(hub.pixel.frame_shape)))
-    asked = _Asked(model, drawn(val, min(PROBE_SAMPLES, most), seed), (Target(name=name, labels=hub.labels),), time, is_whole=True)
-    probe = _probed(asked, _AskedHub(hub, name, model.path.resolve().name), ForeignPixels(hub.pixel, "rgb"), on_progress)
-    source = {"model": model.path.resolve().name, "architecture": hub.architecture, "digest": hub.digest,
-              "pixels": PREPROCESSOR, "pixels because": probe.reason}
+    asked = _Asked(
+        model, drawn(val, min(PROBE_SAMPLES, most), seed), (Target(name=name, labels=hub.labels),), time, is_whole=True
+    )
+    probe = _probed(
+        asked, _AskedHub(hub, name, model.path.resolve().name), ForeignPixels(hub.pixel, "rgb"), on_progress
+    )
+    source = {
+        "model": model.path.resolve().name,
+        "architecture": hub.architecture,
+        "digest": hub.digest,
+        "pixels": PREPROCESSOR,
+        "pixels because": probe.reason,
+    }
     return Trained((TrainedStage(stage, hub.module(contract.frames, order)),), contract), source
 
 
@@ -205,8 +253,9 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     if given == [None, None]:
         return None
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in given):
-        raise SettingsError(f"height {given[0]!r} and width {given[1]!r} in the pixel file",
-                            allowed="two numbers of pixels, or neither")
+        raise SettingsError(
+            f"height {given[0]!r} and width {given[1]!r} in the pixel file", allowed="two numbers of pixels, or neither"
+        )
     return int(given[0] or 0), int(given[1] or 0)
 
 
@@ -216,8 +265,11 @@ def _targets(labels: ForeignLabels, task: LabelTask) -> tuple[Target, ...]:
     for name, names in labels.labels.items():
         if task != "risk" or name != "level":
             if name in labels.orders:
-                raise DataError(f"an order of {name}, whose labels are no levels", allowed="of level, with the task risk",
-                                fix="leave it out")
+                raise DataError(
+                    f"an order of {name}, whose labels are no levels",
+                    allowed="of level, with the task risk",
+                    fix="leave it out",
+                )
             targets.append(Target(name=name, labels=names))
             continue
         order = labels.orders.get(name) or ordered_levels(names)
@@ -258,7 +310,9 @@ def _probed(asked: _Asked, classifier: Asked, given: ForeignPixels | None, on_pr
     first = given or pixels_from_settings({"scale": "0..255"}, classifier.image)
     readable = _readable_of(asked.clips(first), asked.table)
     if not len(readable):
-        raise DataError(f"none of {len(asked.table)} validation samples can be read", fix="the data must be in its place")
+        raise DataError(
+            f"none of {len(asked.table)} validation samples can be read", fix="the data must be in its place"
+        )
 
     def read(pixels: ForeignPixels) -> Frames:
         clips, frames = asked.clips(pixels), []
@@ -286,7 +340,9 @@ def _known(asked: _Asked, path: Path, label: str) -> KnownAnswer:
     fitting = [target.name for target in asked.targets if label in target.labels]
     if len(fitting) != 1:
         known = "; ".join(f"{target.name}: {', '.join(target.labels)}" for target in asked.targets)
-        raise SettingsError(f"{path.name} is said to be {label!r}, which {len(fitting) or 'no'} targets have", allowed=known)
+        raise SettingsError(
+            f"{path.name} is said to be {label!r}, which {len(fitting) or 'no'} targets have", allowed=known
+        )
 
     def read(pixels: ForeignPixels) -> Frames:
         try:

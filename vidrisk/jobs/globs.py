@@ -43,8 +43,14 @@ def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
     for name in path:
         if len(pattern) in states:
             break
-        states = _with_skipped({state if pattern[state] == ANY_FOLDERS else state + 1 for state in states
-                                if pattern[state] == ANY_FOLDERS or fnmatchcase(name, pattern[state])}, pattern)
+        states = _with_skipped(
+            {
+                state if pattern[state] == ANY_FOLDERS else state + 1
+                for state in states
+                if pattern[state] == ANY_FOLDERS or fnmatchcase(name, pattern[state])
+            },
+            pattern,
+        )
     return len(pattern) in states
 
 

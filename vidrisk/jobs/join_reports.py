@@ -86,12 +86,22 @@ def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, so
             chosen[prediction.path] = prediction
     leads = {path: lead_from_prediction(prediction, scheme) for path, prediction in chosen.items()}
     if not any(lead.level in scheme.level_names for lead in leads.values()):
-        raise DataError(f"the classifier's run in {source} gives no level of the scheme {scheme.name}",
-                        allowed=", ".join(scheme.level_names), fix="give the run of a classifier that was trained on these levels")
+        raise DataError(
+            f"the classifier's run in {source} gives no level of the scheme {scheme.name}",
+            allowed=", ".join(scheme.level_names),
+            fix="give the run of a classifier that was trained on these levels",
+        )
     others = [lead.level for lead in leads.values() if lead.level and lead.level not in scheme.level_names]
     if others:
-        _log.warning("the classifier's run in %s gives %d of %d inputs a level that the scheme %s has not, such as %s: "
-                     "it leads none of them", source, len(others), len(leads), scheme.name, printable(repr(others[0])))
+        _log.warning(
+            "the classifier's run in %s gives %d of %d inputs a level that the scheme %s has not, such as %s: "
+            "it leads none of them",
+            source,
+            len(others),
+            len(leads),
+            scheme.name,
+            printable(repr(others[0])),
+        )
     return Leads(leads, PhotoNames((path, path, path) for path in leads), tuple(scheme.level_names))
 
 
@@ -99,9 +109,18 @@ def lead_from_prediction(prediction: Prediction, scheme: Scheme) -> Lead:
     """Return what a prediction leads with: its level, in the scheme's words, with its probability."""
     written = prediction.level if prediction.level is not None else prediction.label
     level = scheme.level_from_text(written)
-    score = prediction.targets.get("level", {}).get(written, prediction.score)  # a label of another target may have its name
-    return Lead(level.name if level else written, score, prediction.uncertain, prediction.defect or "", prediction.risk,
-                prediction.advice, prediction.description)
+    score = prediction.targets.get("level", {}).get(
+        written, prediction.score
+    )  # a label of another target may have its name
+    return Lead(
+        level.name if level else written,
+        score,
+        prediction.uncertain,
+        prediction.defect or "",
+        prediction.risk,
+        prediction.advice,
+        prediction.description,
+    )
 
 
 def _urgency(prediction: Prediction) -> tuple[float, float]:

@@ -2,9 +2,9 @@
 
     OUT/thumbnails.sqlite    per input that could be read: size and time of change of its file, and all its frames
 
-They are small, and few: ``MAX_KEPT_INPUTS`` in a folder, however many runs continue it. Of a long video, and in a run over more
-inputs than that, none are kept: decoding what the report shows costs little beside it then. Whatever is wrong with the file costs
-time, never a run or a report.
+They are small, and few: ``MAX_KEPT_INPUTS`` in a folder, however many runs continue it. Of a long video, and in a run
+over more inputs than that, none are kept: decoding what the report shows costs little beside it then. Whatever is wrong
+with the file costs time, never a run or a report.
 """
 
 from __future__ import annotations
@@ -95,7 +95,12 @@ class KeptThumbnails:
                 self._frames[read.id] += 1
             elif isinstance(item, Again | InputEnd):
                 thumbnails, frames = self._open.pop(read.id, []), self._frames.pop(read.id, 0)
-                if isinstance(item, InputEnd) and item.state in READ_STATES and thumbnails and len(thumbnails) == frames:
+                if (
+                    isinstance(item, InputEnd)
+                    and item.state in READ_STATES
+                    and thumbnails
+                    and len(thumbnails) == frames
+                ):
                     self._keep(read.input.path, item, thumbnails)
             yield read
 
@@ -103,8 +108,15 @@ class KeptThumbnails:
         if self._database is None:
             return
         try:
-            self._database.execute("INSERT OR REPLACE INTO thumbnails (path, bytes, mtime_ns, thumbnails) VALUES (?, ?, ?, ?)", (
-                sql_from_path(path), end.bytes, end.mtime_ns, json.dumps([astuple(thumbnail) for thumbnail in thumbnails])))
+            self._database.execute(
+                "INSERT OR REPLACE INTO thumbnails (path, bytes, mtime_ns, thumbnails) VALUES (?, ?, ?, ?)",
+                (
+                    sql_from_path(path),
+                    end.bytes,
+                    end.mtime_ns,
+                    json.dumps([astuple(thumbnail) for thumbnail in thumbnails]),
+                ),
+            )
             self._uncommitted += 1
             self._room -= 1
             if self._uncommitted >= COMMIT_INPUTS or not self._room:
@@ -143,19 +155,27 @@ def read_kept_thumbnails(out: Path, rows: Iterable[Row]) -> dict[str, tuple[Thum
     try:
         with closing(sqlite3.connect(path)) as database:
             for row in rows:
-                kept = database.execute("SELECT thumbnails FROM thumbnails WHERE path = ? AND bytes IS ? AND mtime_ns IS ?",
-                                        (sql_from_path(row.path), row.bytes, row.mtime_ns)).fetchone()
+                kept = database.execute(
+                    "SELECT thumbnails FROM thumbnails WHERE path = ? AND bytes IS ? AND mtime_ns IS ?",
+                    (sql_from_path(row.path), row.bytes, row.mtime_ns),
+                ).fetchone()
                 if kept:
-                    found[row.path] = tuple(thumbnail_from_values(values, MAX_CARD_BYTES) for values in json.loads(kept[0]))
+                    found[row.path] = tuple(
+                        thumbnail_from_values(values, MAX_CARD_BYTES) for values in json.loads(kept[0])
+                    )
     except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
         _log.debug("%s cannot be read: %s", path, error)
     return found
 
 
-def thumbnails_at_moments(kept: tuple[Thumbnail, ...], moments_s: tuple[float, ...], max_bytes: int) -> tuple[Thumbnail, ...]:
+def thumbnails_at_moments(
+    kept: tuple[Thumbnail, ...], moments_s: tuple[float, ...], max_bytes: int
+) -> tuple[Thumbnail, ...]:
     """Choose what was shown at some moments, of the thumbnails of all frames of an input; none where it would be too much."""
-    shown = [max((one for one in kept if one.time_s is not None and one.time_s <= moment_s), key=_time_s, default=kept[0])
-             for moment_s in moments_s]
+    shown = [
+        max((one for one in kept if one.time_s is not None and one.time_s <= moment_s), key=_time_s, default=kept[0])
+        for moment_s in moments_s
+    ]
     return tuple(shown) if sum(one.bytes for one in shown) <= max_bytes else ()
 
 
@@ -171,8 +191,10 @@ def _open(path: Path) -> tuple[sqlite3.Connection | None, int]:
             try:
                 database.execute("PRAGMA journal_mode = OFF")
                 database.execute("PRAGMA synchronous = OFF")
-                database.execute("CREATE TABLE IF NOT EXISTS thumbnails (path BLOB PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, "
-                                 "thumbnails TEXT NOT NULL)")
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS thumbnails (path BLOB PRIMARY KEY, bytes INTEGER, mtime_ns INTEGER, "
+                    "thumbnails TEXT NOT NULL)"
+                )
                 ((count,),) = database.execute("SELECT count(*) FROM thumbnails")
                 return database, int(count)
             except sqlite3.Error:

@@ -79,9 +79,17 @@ class Row:
 class Ledger:
     """An open output folder. Leaving the ``with`` block commits what is finished. For one thread."""
 
-    def __init__(self, out: Path, identity: Mapping[str, str], *, resume: bool, limits: Mapping[str, float] | None = None,
-                 older: Mapping[str, str] | None = None, only: Collection[str] | None = None,
-                 stamps: Mapping[str, tuple[int, int]] | None = None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        identity: Mapping[str, str],
+        *,
+        resume: bool,
+        limits: Mapping[str, float] | None = None,
+        older: Mapping[str, str] | None = None,
+        only: Collection[str] | None = None,
+        stamps: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         """Start an output folder, or continue one.
 
         Args:
@@ -89,10 +97,11 @@ class Ledger:
             identity: what may not differ between a run and its continuation (bundle, runtime, variant, windows, …).
             resume: continue what is there. Inputs whose size or time of change differs are done again.
             older: what an earlier version wrote for the same identity, where it was something else.
-            only: paths that this run is about, where it is not about all that the folder was ever given: others keep their final
-                rows, whatever has become of their files, and those that have none are taken out.
+            only: paths that this run is about, where it is not about all that the folder was ever given: others keep
+                their final rows, whatever has become of their files, and those that have none are taken out.
             stamps: sizes and times of change, as of now, of inputs that are no files, such as rows of tables.
-            limits: state → the limit that puts an input into it. Where one is higher than it was, such inputs are done again.
+            limits: state → the limit that puts an input into it. Where one is higher than it was, such inputs are done
+                again.
 
         Raises:
             SettingsError: the folder holds something else, a run that was not to be resumed, a run of another identity,
@@ -115,8 +124,14 @@ class Ledger:
             self._database.close()
             raise
 
-    def _prepare(self, identity: Mapping[str, str], limits: Mapping[str, float], older: Mapping[str, str],
-                 only: Collection[str] | None, stamps: Mapping[str, tuple[int, int]]) -> None:
+    def _prepare(
+        self,
+        identity: Mapping[str, str],
+        limits: Mapping[str, float],
+        older: Mapping[str, str],
+        only: Collection[str] | None,
+        stamps: Mapping[str, tuple[int, int]],
+    ) -> None:
         wanted = {"schema_version": str(versions.LEDGER.major), **identity}
         # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -125,14 +140,22 @@ class Ledger:
                 for statement in _SCHEMA:
                     self._database.execute(statement)
                 now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-                for key, value in {**versions.LEDGER.stamp(wanted), "started_at": now, "length": "0", "rewriting": "0"}.items():
+                for key, value in {
+                    **versions.LEDGER.stamp(wanted),
+                    "started_at": now,
+                    "length": "0",
+                    "rewriting": "0",
+                }.items():
                     self._set_meta(key, value)
         # After the first transaction, because the header (and with it the application id) is not in the WAL then.
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         versions.LEDGER.is_newer(self.meta.get(versions.VERSION))  # or another major one: refused
-        refuse_other_runs(self.out, self.meta, {name: value for name, value in wanted.items()
-                                               if name not in older or self.meta.get(name) != older[name]})
+        refuse_other_runs(
+            self.out,
+            self.meta,
+            {name: value for name, value in wanted.items() if name not in older or self.meta.get(name) != older[name]},
+        )
         refuse_damaged_meta(self.out, self.meta, limits)
         self._length = int(self.meta["length"])
         self._drop_uncommitted()
@@ -148,8 +171,9 @@ class Ledger:
     def add(self, paths: Iterable[str]) -> None:
         """Give a pending row to every path that has none yet."""
         with writing_to(self.out), transaction(self._database):
-            self._database.executemany("INSERT OR IGNORE INTO inputs (path) VALUES (?)",
-                                       ((sql_from_path(path),) for path in paths))
+            self._database.executemany(
+                "INSERT OR IGNORE INTO inputs (path) VALUES (?)", ((sql_from_path(path),) for path in paths)
+            )
 
     def rows(self) -> list[Row]:
         return _rows(self._database)
@@ -173,14 +197,19 @@ class Ledger:
             return
         data = b"".join(lines for _, lines in self._finished)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        values = [(row.state, _valid_text(row.reason), row.bytes, row.mtime_ns, row.predictions, now, row.id)
-                  for row, _ in self._finished]
+        values = [
+            (row.state, _valid_text(row.reason), row.bytes, row.mtime_ns, row.predictions, now, row.id)
+            for row, _ in self._finished
+        ]
         try:
             with writing_to(self.out):
                 self._write_at(self._length, data)
                 with transaction(self._database):
-                    self._database.executemany("UPDATE inputs SET state = ?, reason = ?, bytes = ?, mtime_ns = ?, "
-                                               "predictions = ?, finished_at = ? WHERE id = ?", values)
+                    self._database.executemany(
+                        "UPDATE inputs SET state = ?, reason = ?, bytes = ?, mtime_ns = ?, "
+                        "predictions = ?, finished_at = ? WHERE id = ?",
+                        values,
+                    )
                     self._set_meta("length", str(self._length + len(data)))
         except VidriskError:
             self._failed = True
@@ -191,7 +220,7 @@ class Ledger:
         self._file.seek(position)
         rest = memoryview(data)
         while rest:
-            rest = rest[self._file.write(rest):]
+            rest = rest[self._file.write(rest) :]
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -219,25 +248,35 @@ class Ledger:
         os.truncate(path, self._length)
 
     def _shorter(self) -> SettingsError:
-        return SettingsError(f"{self.out / PREDICTIONS} is shorter than the ledger says: somebody else changed it",
-                             fix="choose another folder")
+        return SettingsError(
+            f"{self.out / PREDICTIONS} is shorter than the ledger says: somebody else changed it",
+            fix="choose another folder",
+        )
 
     def _drop_pending(self, kept: Collection[str]) -> None:
         """Take out the inputs that have no result yet, but for those that are ``kept``."""
         pending = self._database.execute("SELECT id, path FROM inputs WHERE state = 'pending'").fetchall()
         with transaction(self._database):
-            self._database.executemany("DELETE FROM inputs WHERE id = ?", (
-                (number,) for number, path in pending if path_from_sql(path) not in kept))
+            self._database.executemany(
+                "DELETE FROM inputs WHERE id = ?",
+                ((number,) for number, path in pending if path_from_sql(path) not in kept),
+            )
 
-    def _reopen(self, limits: Mapping[str, float], only: Collection[str] | None,
-                stamps: Mapping[str, tuple[int, int]]) -> None:
+    def _reopen(
+        self, limits: Mapping[str, float], only: Collection[str] | None, stamps: Mapping[str, tuple[int, int]]
+    ) -> None:
         """Make pending what may end otherwise now: files that have changed, what a limit kept out that has been raised, and
         what was skipped (missing, not permitted), which leaves no trace in the file when it is mended.
         """
         meta = self.meta
-        again = {"skipped", *(state for state, limit in limits.items() if limit > float(meta.get(f"limit {state}", "inf")))}
+        again = {
+            "skipped",
+            *(state for state, limit in limits.items() if limit > float(meta.get(f"limit {state}", "inf"))),
+        }
         rows = (row for row in self.rows() if only is None or row.path in only)
-        changed = [row.id for row in rows if row.state in again or (row.state != "pending" and _changed_since(row, stamps))]
+        changed = [
+            row.id for row in rows if row.state in again or (row.state != "pending" and _changed_since(row, stamps))
+        ]
         with transaction(self._database):
             for state, limit in limits.items():
                 self._set_meta(f"limit {state}", str(limit))
@@ -245,7 +284,9 @@ class Ledger:
             with transaction(self._database):
                 self._database.executemany(
                     "UPDATE inputs SET state = 'pending', reason = '', bytes = NULL, mtime_ns = NULL, predictions = 0, "
-                    "finished_at = NULL WHERE id = ?", ((number,) for number in changed))
+                    "finished_at = NULL WHERE id = ?",
+                    ((number,) for number in changed),
+                )
                 self._set_meta("rewriting", "1")
             self._rewrite()
 
@@ -310,8 +351,10 @@ def resolve_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> t
             meta = dict(database.execute("SELECT key, value FROM meta"))
     except sqlite3.Error:  # opening the run says what is wrong
         return runtime, variant
-    return tuple(str(meta.get(name, asked)) if asked == "auto" else asked  # type: ignore[return-value]
-                 for name, asked in (("runtime", runtime), ("variant", variant)))
+    return tuple(
+        str(meta.get(name, asked)) if asked == "auto" else asked  # type: ignore[return-value]
+        for name, asked in (("runtime", runtime), ("variant", variant))
+    )
 
 
 def _rows(database: sqlite3.Connection) -> list[Row]:

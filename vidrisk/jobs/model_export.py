@@ -18,8 +18,14 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 
-def check_folders(source: ForeignModel | TrainConfig, out: Path, options: ExportOptions, *, vendor: Path | None,
-                  dynamic_vision: Path | None) -> None:
+def check_folders(
+    source: ForeignModel | TrainConfig,
+    out: Path,
+    options: ExportOptions,
+    *,
+    vendor: Path | None,
+    dynamic_vision: Path | None,
+) -> None:
     """Refuse folders that cannot be written beside a bundle: before minutes of work.
 
     Args:
@@ -33,32 +39,54 @@ def check_folders(source: ForeignModel | TrainConfig, out: Path, options: Export
         if options.only not in (None, "fp32"):
             raise SettingsError(f"vendor with only {options.only}", allowed="fp32", fix="leave one of the two out")
         if isinstance(source, TrainConfig) and family_of(Source(source.backbone)).build is not None:
-            raise SettingsError("vendor of a vision-language model", allowed="encoders, whose graphs take nothing but frames",
-                                fix="leave it out")
+            raise SettingsError(
+                "vendor of a vision-language model",
+                allowed="encoders, whose graphs take nothing but frames",
+                fix="leave it out",
+            )
         if _is_nested(vendor, out):
-            raise SettingsError("vendor names a folder that the bundle takes", fix="choose another folder for one of the two")
+            raise SettingsError(
+                "vendor names a folder that the bundle takes", fix="choose another folder for one of the two"
+            )
         check_vacant(vendor)
     if dynamic_vision is not None:
         if not isinstance(source, TrainConfig):
-            raise SettingsError("dynamic_vision without a run", allowed="a run of Qwen2.5-VL or Qwen3-VL", fix="leave it out")
+            raise SettingsError(
+                "dynamic_vision without a run", allowed="a run of Qwen2.5-VL or Qwen3-VL", fix="leave it out"
+            )
         if any(_is_nested(dynamic_vision, folder) for folder in (out, vendor) if folder is not None):
-            raise SettingsError("dynamic_vision names a folder that the bundle or vendor takes", fix="choose another folder")
+            raise SettingsError(
+                "dynamic_vision names a folder that the bundle or vendor takes", fix="choose another folder"
+            )
         check_vacant(out)
         check_vacant(dynamic_vision)
         if not family_of(Source(source.backbone, local_only=True)).has_dynamic_vision:
-            raise SettingsError(f"the vision tower of {source.backbone!r} takes frames of one size",
-                                allowed="a run of Qwen2.5-VL or Qwen3-VL", fix="do without the dynamic vision tower")
+            raise SettingsError(
+                f"the vision tower of {source.backbone!r} takes frames of one size",
+                allowed="a run of Qwen2.5-VL or Qwen3-VL",
+                fix="do without the dynamic vision tower",
+            )
 
 
-def export_model(model: Path, out: Path, options: ExportOptions, *, foreign: ForeignModel | None, calib: Table | None,
-                 val: Table | None, vendor: Path | None, dynamic_vision: Path | None, calib_samples: int = 128,
-                 on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+def export_model(
+    model: Path,
+    out: Path,
+    options: ExportOptions,
+    *,
+    foreign: ForeignModel | None,
+    calib: Table | None,
+    val: Table | None,
+    vendor: Path | None,
+    dynamic_vision: Path | None,
+    calib_samples: int = 128,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[Bundle, GateReport]:
     """Export a run, or a model that was trained elsewhere.
 
     Args:
         foreign: the model, where it is no run; ``val`` judges it then.
-        vendor: folder for what other toolchains take; None writes none. Without data of its own to calibrate on, it takes what
-            judges a foreign model, and the training split of a run.
+        vendor: folder for what other toolchains take; None writes none. Without data of its own to calibrate on, it
+            takes what judges a foreign model, and the training split of a run.
         dynamic_vision: folder for the vision tower as a graph for images of any size; None writes none.
 
     Raises:
@@ -66,11 +94,13 @@ def export_model(model: Path, out: Path, options: ExportOptions, *, foreign: For
     """
     with dynamic_vision_folder(model, dynamic_vision, on_progress):
         if foreign and val is not None:
-            bundle, report = export_foreign(foreign, out, options, val=val, calib=calib, calib_samples=calib_samples,
-                                            on_progress=on_progress)
+            bundle, report = export_foreign(
+                foreign, out, options, val=val, calib=calib, calib_samples=calib_samples, on_progress=on_progress
+            )
         else:
-            bundle, report = export_run(model, out, options, calib=calib, val=val, calib_samples=calib_samples,
-                                        on_progress=on_progress)
+            bundle, report = export_run(
+                model, out, options, calib=calib, val=val, calib_samples=calib_samples, on_progress=on_progress
+            )
     if vendor is not None:
         write_vendor(bundle, val if calib is None and foreign else calib, model, vendor, calib_samples)
     return bundle, report

@@ -43,8 +43,9 @@ class Pairing:
 def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tables: Collection[Path] = ()) -> Pairing:
     """Find the case of every report.
 
-    The path of a report about a row of a table is that of the table, ``#`` and the id of the case. An id that is the name of the
-    report's own file says no more than that name: it counts where one photo of the run has it, and the case names no other photos.
+    The path of a report about a row of a table is that of the table, ``#`` and the id of the case. An id that is the
+    name of the report's own file says no more than that name: it counts where one photo of the run has it, and the case
+    names no other photos.
 
     Args:
         reports: path and id of the case ('' where it is not known), of each.
@@ -53,8 +54,11 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
     """
     tables = tables if _are_ids(cases) else ()
     ids = {case.id: place for place, case in enumerate(cases)}
-    names = PhotoNames((str(photo.path) if isinstance(photo, PhotoFile) else "", photo.name, (place, number))
-                       for place, case in enumerate(cases) for number, photo in enumerate(case.photos))
+    names = PhotoNames(
+        (str(photo.path) if isinstance(photo, PhotoFile) else "", photo.name, (place, number))
+        for place, case in enumerate(cases)
+        for number, photo in enumerate(case.photos)
+    )
     exact = {photo for path, _ in reports for photo in names.at(path)}
     found: dict[int, int] = {}
     reasons: dict[int, str] = {}
@@ -63,8 +67,11 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
     for number, (path, case_id) in enumerate(reports):
         is_name = case_id in (PurePath(path).name, name_of(PurePath(path).name))
         place = ids.get(case_id)
-        if place is not None and not is_name and (
-                not _NUMBERED.fullmatch(case_id) or _is_of_table(path, cases[place], tables)):
+        if (
+            place is not None
+            and not is_name
+            and (not _NUMBERED.fullmatch(case_id) or _is_of_table(path, cases[place], tables))
+        ):
             found[number] = place
             continue
         at_path = names.at(path)
@@ -85,8 +92,11 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
         else:
             reasons[number] = SHARED
     met = set(found.values())
-    return Pairing(tuple(found.get(number) for number in range(len(reports))), reasons,
-                   tuple(place for place in range(len(cases)) if place not in met))
+    return Pairing(
+        tuple(found.get(number) for number in range(len(reports))),
+        reasons,
+        tuple(place for place in range(len(cases)) if place not in met),
+    )
 
 
 def tables_of_cases(cases: Cases) -> set[Path]:

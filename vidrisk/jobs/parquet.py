@@ -17,10 +17,24 @@ from vidrisk.runtimes.contract.errors import DataError, require
 PARQUET = "predictions.parquet"
 ROWS_PER_GROUP = 16_384
 
-_COLUMNS = {"path": "string", "start_s": "float64", "end_s": "float64", "label": "string", "score": "float32",
-            "uncertain": "bool", "severity": "float32", "level": "string", "defect": "string", "risk": "string",
-            "advice": "string", "description": "string", "state": "string", "id": "string", "reason": "string",
-            "report": "string"}
+_COLUMNS = {
+    "path": "string",
+    "start_s": "float64",
+    "end_s": "float64",
+    "label": "string",
+    "score": "float32",
+    "uncertain": "bool",
+    "severity": "float32",
+    "level": "string",
+    "defect": "string",
+    "risk": "string",
+    "advice": "string",
+    "description": "string",
+    "state": "string",
+    "id": "string",
+    "reason": "string",
+    "report": "string",
+}
 
 _Labels = list[tuple[str, str]]  # target and label
 
@@ -29,17 +43,18 @@ def write_parquet(out: Path) -> Path:
     """Write ``OUT/predictions.parquet`` beside the predictions of a finished run, whole or not at all. Memory does not grow
     with their number.
 
-    A row per prediction, in the same order, with the columns of ``Prediction``; None is null. The probability of every label
-    is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one Python
-    dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be excluded are a list
-    of strings, ``candidates/<target>``, null where the target has no threshold; those that hold of a multi-label target are
-    ``labels/<target>``. A generated report is JSON in a
-    column of its own; probabilities that its engine did not tell are NaN. What is no UTF-8, such as bytes of a path or half a
-    character in a server's answer, is written as escapes (``\\udcff``), because Parquet's text is UTF-8.
+    A row per prediction, in the same order, with the columns of ``Prediction``; None is null. The probability of every
+    label is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one
+    Python dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be
+    excluded are a list of strings, ``candidates/<target>``, null where the target has no threshold; those that hold of
+    a multi-label target are ``labels/<target>``. A generated report is JSON in a
+    column of its own; probabilities that its engine did not tell are NaN. What is no UTF-8, such as bytes of a path or
+    half a character in a server's answer, is written as escapes (``\\udcff``), because Parquet's text is UTF-8.
 
     Raises:
         MissingExtra: pyarrow is not installed.
-        DataError: the folder holds no predictions; a line of them is not one of ours, or has other labels than the first.
+        DataError: the folder holds no predictions; a line of them is not one of ours, or has other labels than the
+            first.
         VidriskError: the folder cannot be written.
     """
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
@@ -70,10 +85,16 @@ def _rows_of(predictions: Iterable[Prediction], labels: _Labels, lists: Sequence
         if prediction.targets and _labels_of(prediction) != labels:
             raise DataError(f"the lines of {PREDICTIONS} have different labels", fix="run it again into another folder")
         report = None if prediction.report is None else json_from_value(prediction.report)
-        fixed.append((*(_storable(getattr(prediction, name)) for name in list(_COLUMNS)[:-1]), report,
-                      *(getattr(prediction, what).get(target) for what, target in lists)))
-        probabilities.append(np.array([prediction.targets.get(target, {}).get(label, np.nan) for target, label in labels],
-                                      np.float32))
+        fixed.append(
+            (
+                *(_storable(getattr(prediction, name)) for name in list(_COLUMNS)[:-1]),
+                report,
+                *(getattr(prediction, what).get(target) for what, target in lists),
+            )
+        )
+        probabilities.append(
+            np.array([prediction.targets.get(target, {}).get(label, np.nan) for target, label in labels], np.float32)
+        )
     return [*zip(*fixed, strict=True), *np.stack(probabilities, axis=1)] if fixed else []
 
 

@@ -15,7 +15,8 @@ Key = TypeVar("Key", bound=Hashable)
 class PhotoNames(Generic[Key]):
     """Names of photos, each with what it stands for.
 
-    A path means a photo of the same absolute path, else the one photo whose name it ends with, or that ends with it, folder by
+    A path means a photo of the same absolute path, else the one photo whose name it ends with, or that ends with it,
+    folder by
     folder: ``/data/house 2/1.jpg`` is ``house 2/1.jpg`` and ``1.jpg``, and is not ``house 1/1.jpg``.
 
     Args:
@@ -56,4 +57,6 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _shared(a: Sequence[str], b: Sequence[str]) -> int:
-    return next((place for place, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
+    return next(
+        (place for place, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
+    )

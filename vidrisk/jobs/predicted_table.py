@@ -31,8 +31,8 @@ def table_from_predictions(out: Path, root: Path | None = None) -> tuple[Table, 
         root: folder that names of samples are relative to; None takes the one that all inputs lie in.
 
     Returns:
-        A table with the predicted labels and, in the column ``score``, how sure the model is of the first target; and the model's
-        name. An input of one window is a whole file.
+        A table with the predicted labels and, in the column ``score``, how sure the model is of the first target; and
+        the model's name. An input of one window is a whole file.
 
     Raises:
         DataError: no prediction with labels, one of a file outside ``root``, or a damaged line.
@@ -48,7 +48,9 @@ def table_from_predictions(out: Path, root: Path | None = None) -> tuple[Table, 
     summary = read_summary(out)
     model = str(summary.provenance.get("model", out.name))
     windows = Counter(paths)
-    samples = tuple(_sample(each, path, root, is_part=windows[path] > 1) for each, path in zip(predictions, paths, strict=True))
+    samples = tuple(
+        _sample(each, path, root, is_part=windows[path] > 1) for each, path in zip(predictions, paths, strict=True)
+    )
     task: LabelTask = "action+risk" if summary.task == "action+risk" else "risk" if summary.task == "risk" else "action"
     order = {str(target["name"]): tuple(target["labels"]) for target in summary.targets if target["name"] != "level"}
     return Table(root, task, samples, label_order=order), model
@@ -63,7 +65,9 @@ def _sample(prediction: Prediction, path: Path, root: Path, *, is_part: bool) ->
     part = None
     if is_part and prediction.start_s is not None and prediction.end_s is not None:
         part = Interval(prediction.start_s, prediction.end_s)
-    return Sample(path, path.relative_to(root).as_posix(), labels, interval=part, extra={SCORE: f"{prediction.score:.{DIGITS}g}"})
+    return Sample(
+        path, path.relative_to(root).as_posix(), labels, interval=part, extra={SCORE: f"{prediction.score:.{DIGITS}g}"}
+    )
 
 
 def _common_folder(paths: list[Path]) -> Path:

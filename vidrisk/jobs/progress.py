@@ -37,10 +37,19 @@ class Progress:
 
 
 def pace_from_meter(progress: Progress, before: Progress, elapsed_s: float, meter: Meter) -> Pace:
-    waited = {"decode": meter.seconds["waiting for decode"], "encode": meter.seconds["waiting for encode"],
-              "head": meter.seconds["head"], "write": meter.seconds["write"]}
-    return Pace((progress.files - before.files) / elapsed_s, meter.windows / elapsed_s, meter.decoded, meter.batched,
-                max(waited, key=waited.__getitem__))
+    waited = {
+        "decode": meter.seconds["waiting for decode"],
+        "encode": meter.seconds["waiting for encode"],
+        "head": meter.seconds["head"],
+        "write": meter.seconds["write"],
+    }
+    return Pace(
+        (progress.files - before.files) / elapsed_s,
+        meter.windows / elapsed_s,
+        meter.decoded,
+        meter.batched,
+        max(waited, key=waited.__getitem__),
+    )
 
 
 def progress_from_rows(rows: Iterable[Row]) -> Progress:
@@ -52,5 +61,9 @@ def progress_from_rows(rows: Iterable[Row]) -> Progress:
 
 
 def count_row(progress: Progress, row: Row) -> Progress:
-    return replace(progress, files=progress.files + 1, clips=progress.clips + row.predictions,
-                   files_failed=progress.files_failed + (row.state != "ok"))
+    return replace(
+        progress,
+        files=progress.files + 1,
+        clips=progress.clips + row.predictions,
+        files_failed=progress.files_failed + (row.state != "ok"),
+    )

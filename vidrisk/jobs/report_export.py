@@ -1,7 +1,7 @@
 """From a run that writes reports to a bundle: vision stage and text graph exported, packed, judged by their answers, written whole.
 
-    trained ─► merged ─► vision fp32 ─► vision INT8
-                    └──► text fp32 ───► weights in 4 or 8 bits       every arrow is a hop of the gate
+trained ─► merged ─► vision fp32 ─► vision INT8
+                └──► text fp32 ───► weights in 4 or 8 bits       every arrow is a hop of the gate
 """
 
 from __future__ import annotations
@@ -67,7 +67,11 @@ log = logging.getLogger(__name__)
 VISUAL, GGUF = "visual", "language.gguf"
 JUDGES = 128  # conversations that judge
 CHOOSERS = 24  # conversations that choose how weights are packed
-SQNR_DB = 10.0, 20.0, 30.0  # of visual tokens: what INT8 of the vision stage is offered to the gate with, most noise first
+SQNR_DB = (
+    10.0,
+    20.0,
+    30.0,
+)  # of visual tokens: what INT8 of the vision stage is offered to the gate with, most noise first
 ROOM = 1.5  # for prompts that are longer than those of the data
 LEAST_POSITIONS = 512
 Frames = npt.NDArray[np.uint8]
@@ -103,20 +107,28 @@ class ReporterReference:
         backbone = self.model.backbone
         read = [torch.from_numpy(part) for part in (*parts, answer_ids[:-1])]
         embedded = torch.cat([backbone.embed(part) if part.ndim == 1 else part for part in read])[None]
-        states = backbone.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[0, -len(answer_ids):]
+        states = backbone.decoder(inputs_embeds=embedded, use_cache=False).last_hidden_state[0, -len(answer_ids) :]
         found: npt.NDArray[np.float32] = backbone.score_tokens(states).float().numpy()
         return found
 
 
-def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: Path | None = None, val: Path | None = None,
-                   calib_samples: int = 128, gguf: Path | None = None,
-                   on_progress: OnProgress = ignore_progress) -> tuple[Bundle, GateReport]:
+def export_reports(
+    run_path: Path,
+    out: Path,
+    options: ExportOptions,
+    *,
+    calib: Path | None = None,
+    val: Path | None = None,
+    calib_samples: int = 128,
+    gguf: Path | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> tuple[Bundle, GateReport]:
     """Export a run that writes reports.
 
     Args:
         options: ``int8`` also packs the text's weights in 4 or 8 bits, by a recipe that the gate chooses.
-        calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits: these splits of
-            them where they have them, else all.
+        calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits: these
+            splits of them where they have them, else all.
         calib_samples: photos that INT8 of the vision stage is calibrated on.
         gguf: file for the merged language model alone, in 8 bits, as llama.cpp takes it; None writes none.
 
@@ -147,10 +159,16 @@ def export_reports(run_path: Path, out: Path, options: ExportOptions, *, calib: 
 
 
 def _check_options(options: ExportOptions) -> None:
-    for name, is_asked in (("a target other than cpu", options.target != "cpu"), ("steps of QAT", options.qat_steps > 0),
-                           ("files of OpenVINO or torch", bool(options.also)), ("stages to quantize", bool(options.quantize))):
+    for name, is_asked in (
+        ("a target other than cpu", options.target != "cpu"),
+        ("steps of QAT", options.qat_steps > 0),
+        ("files of OpenVINO or torch", bool(options.also)),
+        ("stages to quantize", bool(options.quantize)),
+    ):
         if is_asked:
-            raise SettingsError(f"{name} of a model that writes reports", allowed="INT8 for processors", fix="leave it out")
+            raise SettingsError(
+                f"{name} of a model that writes reports", allowed="INT8 for processors", fix="leave it out"
+            )
 
 
 @dataclass
@@ -170,13 +188,17 @@ class _ReportExport:
         _ = model.backbone.language_model  # refused before minutes of reading
         vocabulary = vocabulary_of(run.root)
         with DecodePool(default_workers()) as pool:
-            judges = read_shown(spread_evenly(split_or_all(judging, "val"), JUDGES), run, pool, "validation", self.on_progress)
+            judges = read_shown(
+                spread_evenly(split_or_all(judging, "val"), JUDGES), run, pool, "validation", self.on_progress
+            )
             photos: list[Frames] = []
             choosers: list[ShownConversation] = []
             if self.options.int8 and choosing is not None:
                 known = {each.item.id for each in judges} if choosing is judging else set()
                 others = [item for item in split_or_all(choosing, "train") if item.id not in known]
-                read = read_shown(spread_evenly(others, max(calib_samples, CHOOSERS)), run, pool, "calibration", self.on_progress)
+                read = read_shown(
+                    spread_evenly(others, max(calib_samples, CHOOSERS)), run, pool, "calibration", self.on_progress
+                )
                 photos = [photo for each in read for photo in each.photos][:calib_samples]
                 choosers = spread_evenly(read, CHOOSERS)
         merged = merged_from_trained(model)
@@ -197,17 +219,33 @@ class _ReportExport:
         seen = visual_by_torch(merged.backbone.vision_stage(), judges)
         samples = samples_from_shown(judges, seen, merged, vocabulary, judging, system)
         answer_tokens = run.config.report.answer_limit
-        gate = TextGateOptions(vocabulary, text.embeddings, form_of(judging), max_drop=self.options.max_drop,
-                               allow_drop=self.options.allow_drop, answer_tokens=answer_tokens, coverage=self.options.coverage)
+        gate = TextGateOptions(
+            vocabulary,
+            text.embeddings,
+            form_of(judging),
+            max_drop=self.options.max_drop,
+            allow_drop=self.options.allow_drop,
+            answer_tokens=answer_tokens,
+            coverage=self.options.coverage,
+        )
         shown = [each.photos for each in judges]
         exact = GraphVariant("fp32", text.graph, visual_tokens(stage, vision, shown))
-        variants: list[ReportVariant] = [ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})]
+        variants: list[ReportVariant] = [
+            ReportVariant("fp32", {VISION: vision}, text.graph, {VISION: "fp32", TEXT: "fp32"})
+        ]
         choice = None
         if self.options.int8:
             choice = self._recipe(text.graph, choosers, merged, choosing or judging, gate)
         adapter = ReporterReference(model) if hasattr(model.backbone.model, "peft_config") else None
-        with TextGate(ReporterReference(merged), exact, samples, gate, self.on_progress, adapter=adapter,
-                      recipes=choice.trials if choice else ()) as judge:
+        with TextGate(
+            ReporterReference(merged),
+            exact,
+            samples,
+            gate,
+            self.on_progress,
+            adapter=adapter,
+            recipes=choice.trials if choice else (),
+        ) as judge:
             if choice is None:
                 report = judge.judge([])
             else:
@@ -215,10 +253,20 @@ class _ReportExport:
                 report, packed = choose_variant(judge, variants[0], choice, narrow, self.work, self.options)
                 variants += packed
         if self.options.only is not None:
-            variants = [variant for variant in variants if (variant.name == "fp32") == (self.options.only == "fp32")] or variants
+            variants = [
+                variant for variant in variants if (variant.name == "fp32") == (self.options.only == "fp32")
+            ] or variants
         positions = self._positions(samples, answer_tokens, language)
-        words = ReportWords(run.root / TOKENIZER, text.embeddings, merged.chat.pieces, merged.chat.ends, positions, answer_tokens,
-                            scheme=None if run.scheme is None else run.scheme.to_json(), system=system)
+        words = ReportWords(
+            run.root / TOKENIZER,
+            text.embeddings,
+            merged.chat.pieces,
+            merged.chat.ends,
+            positions,
+            answer_tokens,
+            scheme=None if run.scheme is None else run.scheme.to_json(),
+            system=system,
+        )
         source = {"run": run.root.resolve().name, "backbone": run.config.backbone, "digest": run.digest}
         described = ReportModel(run.contract, (stage,), words, source=source)
         return write_report_bundle(out, described, variants, report), report
@@ -227,21 +275,34 @@ class _ReportExport:
         shape = self.run.contract.pixel.frame_shape
         with torch.inference_mode():
             found = merged.backbone.vision_stage().eval()(torch.zeros((1, *shape), dtype=torch.uint8))
-        return Stage(name=VISION, per="frame", inputs=(TensorSpec(PIXELS, "uint8", (BATCH, *shape)),),
-                     outputs=(TensorSpec(VISUAL, "float32", (BATCH, *map(int, found.shape[1:]))),))
+        return Stage(
+            name=VISION,
+            per="frame",
+            inputs=(TensorSpec(PIXELS, "uint8", (BATCH, *shape)),),
+            outputs=(TensorSpec(VISUAL, "float32", (BATCH, *map(int, found.shape[1:]))),),
+        )
 
-    def _recipe(self, graph: Path, choosers: Sequence[ShownConversation], merged: Reporter, data: ReportData,
-                gate: TextGateOptions) -> RecipeChoice:
+    def _recipe(
+        self,
+        graph: Path,
+        choosers: Sequence[ShownConversation],
+        merged: Reporter,
+        data: ReportData,
+        gate: TextGateOptions,
+    ) -> RecipeChoice:
         seen = visual_by_torch(merged.backbone.vision_stage(), choosers)
         samples = samples_from_shown(choosers, seen, merged, gate.vocabulary, data, self.run.config.vlm.system)
         judge = None
         if gate.form is not None:
             one = 100.0 / max(len(samples), 1)  # points: one level of so few is no measure
             judge = FieldJudge(graph, samples, replace(gate, max_drop=max(gate.max_drop, one)), self.on_progress)
-        return choose_recipe(graph, gate.embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress, judge)
+        return choose_recipe(
+            graph, gate.embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress, judge
+        )
 
-    def _narrow_visions(self, vision: Path, stage: Stage, photos: Sequence[Frames],
-                        shown: Sequence[Sequence[Frames]]) -> Iterator[NarrowVision]:
+    def _narrow_visions(
+        self, vision: Path, stage: Stage, photos: Sequence[Frames], shown: Sequence[Sequence[Frames]]
+    ) -> Iterator[NarrowVision]:
         """The vision stage in INT8, most noise first, each made when it is asked for; none where there are too few photos, or where
         all of it would stay in float32.
 
@@ -249,14 +310,24 @@ class _ReportExport:
             shown: photos of the conversations that judge.
         """
         if len(photos) < MIN_CALIBRATION:
-            log.warning("%d photos to calibrate the vision stage on, fewer than %d: it stays in float32", len(photos),
-                        MIN_CALIBRATION)
+            log.warning(
+                "%d photos to calibrate the vision stage on, fewer than %d: it stays in float32",
+                len(photos),
+                MIN_CALIBRATION,
+            )
             return
         digest = hashlib.sha256(b"".join(photo.tobytes() for photo in photos)).hexdigest()
         feeds = StageFeeds(self.run.contract, (stage,), stage, {VISION: vision}, {}, PhotoFrames(photos, digest))
         path = None
-        for each in quantize_by_noise(vision, feeds, self.options.profile, cache_folder() / "calibration", self.on_progress,
-                                      least_db=SQNR_DB, seconds=self.options.search_s):
+        for each in quantize_by_noise(
+            vision,
+            feeds,
+            self.options.profile,
+            cache_folder() / "calibration",
+            self.on_progress,
+            least_db=SQNR_DB,
+            seconds=self.options.search_s,
+        ):
             path = self.work / f"{len(each.float_blocks)}-blocks" / f"{VISION}.int8.onnx"
             path.parent.mkdir()
             save_graph(each.model, path)
@@ -264,8 +335,10 @@ class _ReportExport:
             log.info("%s: %.1f dB", made, each.sqnr_db)
             yield made
         if path is None:
-            log.warning("with any block in INT8, the vision stage has less than %.0f dB of signal to noise: it stays in float32",
-                        SQNR_DB[0])
+            log.warning(
+                "with any block in INT8, the vision stage has less than %.0f dB of signal to noise: it stays in float32",
+                SQNR_DB[0],
+            )
 
     def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:
         longest = max(sum(map(len, sample.parts)) for sample in samples) + answer_tokens

@@ -39,7 +39,8 @@ class ReportRow:
         uncertain: whether the level is; None where there is no threshold.
         neighbours: the most similar labelled cases.
         photos: of the case; empty in lines of before, too.
-        own_level: what the model itself finds most likely, where its text was written under a classifier's level; else ''.
+        own_level: what the model itself finds most likely, where its text was written under a classifier's level; else
+            ''.
     """
 
     path: str
@@ -89,7 +90,9 @@ def report_row_from_line(line: bytes, where: str) -> ReportRow:
     if not report:
         raise DataError(f"{where} holds no report", fix="compare the run of a model that writes reports")
     if isinstance(report, Mapping) and report.get("question"):
-        raise DataError(f"{where} holds the answer to a question, and no report", fix="compare a run without a question")
+        raise DataError(
+            f"{where} holds the answer to a question, and no report", fix="compare a run without a question"
+        )
     try:
         return _row(values, report)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -98,21 +101,34 @@ def report_row_from_line(line: bytes, where: str) -> ReportRow:
 
 def _row(values: Mapping[str, Any], report: Mapping[str, Any]) -> ReportRow:
     return ReportRow(
-        path=path_from_stored(values["path"]), case=_text(report.get("case", "")),
-        fields={_text(name): _text(value) for name, value in report["fields"].items()}, parse_ok=_flag(report["parse_ok"]),
-        problems=tuple(map(_text, report.get("problems", ()))), text=_text(report.get("text", "")),
-        finish=_text(report.get("finish", "")), prompt_tokens=int(report.get("prompt_tokens", 0)),
+        path=path_from_stored(values["path"]),
+        case=_text(report.get("case", "")),
+        fields={_text(name): _text(value) for name, value in report["fields"].items()},
+        parse_ok=_flag(report["parse_ok"]),
+        problems=tuple(map(_text, report.get("problems", ()))),
+        text=_text(report.get("text", "")),
+        finish=_text(report.get("finish", "")),
+        prompt_tokens=int(report.get("prompt_tokens", 0)),
         answer_tokens=int(report.get("answer_tokens", 0)),
-        probabilities={_text(target): {_text(label): float(value) for label, value in scores.items()}
-                       for target, scores in values["targets"].items()},
+        probabilities={
+            _text(target): {_text(label): float(value) for label, value in scores.items()}
+            for target, scores in values["targets"].items()
+        },
         uncertain=None if values["uncertain"] is None else _flag(values["uncertain"]),
         neighbours=tuple(map(_neighbour, report.get("neighbours", ())[:MOST_NEIGHBOURS])),
-        photos=tuple(map(photo_from_record, report.get("photos", ()))), own_level=_text(report.get("own_level", "")))
+        photos=tuple(map(photo_from_record, report.get("photos", ()))),
+        own_level=_text(report.get("own_level", "")),
+    )
 
 
 def _neighbour(value: Mapping[str, Any]) -> Neighbour:
-    return Neighbour(_text(value["case"]), _text(value["photo"]), path_from_stored(_text(value.get("path", ""))),
-                     {_text(name): _text(text) for name, text in value["fields"].items()}, float(value["similarity"]))
+    return Neighbour(
+        _text(value["case"]),
+        _text(value["photo"]),
+        path_from_stored(_text(value.get("path", ""))),
+        {_text(name): _text(text) for name, text in value["fields"].items()},
+        float(value["similarity"]),
+    )
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,7 @@
 """A run of reports, or of answers to a question, over an output folder: every case is answered once, and ends in the ledger.
 
-The ledger, ``predictions.jsonl`` and ``summary.json`` are those of ``run_folder``, and so is what ends a run and what continues it.
+The ledger, ``predictions.jsonl`` and ``summary.json`` are those of ``run_folder``, and so is what ends a run and what
+continues it.
 """
 
 from __future__ import annotations
@@ -37,9 +38,16 @@ from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, Settin
 GONE = "the inputs have no such case any more"
 
 
-def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[str], settings: ReportSettings | None = None,
-                on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None,
-                leads: Leads | None = None) -> Summary:
+def run_reports(
+    reporter: Reporter,
+    inputs: CaseInputs,
+    out: str | os.PathLike[str],
+    settings: ReportSettings | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    pool: DecodePool | None = None,
+    leads: Leads | None = None,
+) -> Summary:
     """Write a report of every case into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``.
 
     Args:
@@ -48,8 +56,8 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
         leads: what a classifier says about the same photos: texts are written under its levels.
 
     Raises:
-        SettingsError: neither scheme nor question, a question that is too long or stands beside ``leads``, ``out`` cannot be
-            used, or the run in it was made otherwise.
+        SettingsError: neither scheme nor question, a question that is too long or stands beside ``leads``, ``out``
+            cannot be used, or the run in it was made otherwise.
         MissingExtra: Parquet is asked for and pyarrow is not installed.
         RuntimeFailure: the engine failed, or decode processes cannot be started.
         DataError: a Parquet file that cannot be opened any more.
@@ -61,7 +69,9 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
     if settings.parquet:  # said now, and not after hours
         require("pyarrow", "parquet")
     if leads is not None and settings.question is not None:
-        raise SettingsError("a question beside a classifier's levels", allowed="one of both: an answer in free words has no level")
+        raise SettingsError(
+            "a question beside a classifier's levels", allowed="one of both: an answer in free words has no level"
+        )
     query = reporter.query(settings.question, leads.level_of if leads else no_level)
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
@@ -90,23 +100,42 @@ def run_reports(reporter: Reporter, inputs: CaseInputs, out: str | os.PathLike[s
             with meter.measure("write"):
                 ledger.commit()
             if progress.files < progress.files_total:
-                raise RuntimeFailure(f"{progress.files_total - progress.files} inputs have no report",
-                                     fix=f"run it again with resume, which continues in {out}")
+                raise RuntimeFailure(
+                    f"{progress.files_total - progress.files} inputs have no report",
+                    fix=f"run it again with resume, which continues in {out}",
+                )
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped after {progress.files} of {progress.files_total} inputs",
-                              fix=f"run it again with resume, which continues in {out}") from None
+            raise Interrupted(
+                f"stopped after {progress.files} of {progress.files_total} inputs",
+                fix=f"run it again with resume, which continues in {out}",
+            ) from None
         if settings.parquet:
             write_parquet(out)
         summary = summarize_reports(
-            reporter, query, ledger, other_files=len(inputs.left_out.files), meter=meter, wall_s=time.perf_counter() - started_s,
-            files=progress.files - before.files, clips=progress.clips - before.clips,
-            settings=asdict(settings) | {"threads": reporter.threads or usable_cores(), "answer_tokens": reporter.answer_tokens})
+            reporter,
+            query,
+            ledger,
+            other_files=len(inputs.left_out.files),
+            meter=meter,
+            wall_s=time.perf_counter() - started_s,
+            files=progress.files - before.files,
+            clips=progress.clips - before.clips,
+            settings=asdict(settings)
+            | {"threads": reporter.threads or usable_cores(), "answer_tokens": reporter.answer_tokens},
+        )
     write_summary(summary, out)
     return summary
 
 
-def _reports(reporter: Reporter, query: Query, inputs: CaseInputs, pending: Sequence[Row], pool: DecodePool,
-             settings: ReportSettings, meter: Meter) -> Generator[tuple[Row, Report], None, None]:
+def _reports(
+    reporter: Reporter,
+    query: Query,
+    inputs: CaseInputs,
+    pending: Sequence[Row],
+    pool: DecodePool,
+    settings: ReportSettings,
+    meter: Meter,
+) -> Generator[tuple[Row, Report], None, None]:
     """Each pending row, as it ends, with its report: first those that need not be asked about."""
     asked: list[tuple[Row, Case]] = []
     stamped: list[Row] = []
@@ -153,8 +182,11 @@ def _with_absent(report: Report, absent: Sequence[str]) -> Report:
     if not absent:
         return report
     reason = f"not there: {', '.join(absent)}"
-    return replace(report, state="partial" if report.state == "ok" else report.state,
-                   reason="; ".join(filter(None, (report.reason, reason))))
+    return replace(
+        report,
+        state="partial" if report.state == "ok" else report.state,
+        reason="; ".join(filter(None, (report.reason, reason))),
+    )
 
 
 def _stamped(row: Row, inputs: CaseInputs) -> Row:
@@ -176,5 +208,10 @@ def _line(row: Row, report: Report, query: Query, meter: Meter) -> bytes:
 
 def _identity(reporter: Reporter) -> dict[str, str]:
     """What must be equal for two runs to write into one folder, beside what they ask."""
-    return {"bundle": reporter.provenance["digest"], "contract": reporter.contract.digest, "runtime": reporter.runtime,
-            "variant": reporter.variant, "answer_tokens": str(reporter.answer_tokens)}
+    return {
+        "bundle": reporter.provenance["digest"],
+        "contract": reporter.contract.digest,
+        "runtime": reporter.runtime,
+        "variant": reporter.variant,
+        "answer_tokens": str(reporter.answer_tokens),
+    }

@@ -61,8 +61,11 @@ def data_of_run(run: Run) -> ReportData:
         asked = {name: record[name] for name in ("scheme", "photos", "seed", "group_by", "encoding", "sheet")}
     data = load_report_data(source, **{**asked, "scheme": run.scheme})
     if {name: [item.id for item in data.of_split(name)] for name in SPLITS} != splits:
-        raise DataError(f"{source} holds other data than the run was trained on", allowed="the same ones",
-                        fix="put them back, or give data as val, and as calib for INT8")
+        raise DataError(
+            f"{source} holds other data than the run was trained on",
+            allowed="the same ones",
+            fix="put them back, or give data as val, and as calib for INT8",
+        )
     return data
 
 
@@ -92,8 +95,9 @@ def _record_of_run(run: Run) -> Iterator[Any]:
         raise BundleError(f"{path} cannot be read: {error!r}", fix=COPY_WHOLE) from error
 
 
-def read_shown(items: Sequence[Instruction], run: Run, pool: DecodePool, what: str,
-               on_progress: OnProgress) -> list[ShownConversation]:
+def read_shown(
+    items: Sequence[Instruction], run: Run, pool: DecodePool, what: str, on_progress: OnProgress
+) -> list[ShownConversation]:
     """Read the photos of conversations; those of which one cannot be read are left out and said.
 
     Raises:
@@ -111,11 +115,18 @@ def read_shown(items: Sequence[Instruction], run: Run, pool: DecodePool, what: s
         else:
             reasons.append(f"{case.id}: {next(frame.reason for frame in frames if frame.frame is None)}")
     if reasons:
-        log.warning("reading %s: %d of %d conversations cannot be read and are left out; the first: %s", what, len(reasons),
-                    len(items), reasons[0])
+        log.warning(
+            "reading %s: %d of %d conversations cannot be read and are left out; the first: %s",
+            what,
+            len(reasons),
+            len(items),
+            reasons[0],
+        )
     if not found:
-        raise DataError(f"reading {what}: no conversation can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
-                        fix="the run's data must still be in their place, or name others")
+        raise DataError(
+            f"reading {what}: no conversation can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
+            fix="the run's data must still be in their place, or name others",
+        )
     return found
 
 
@@ -130,14 +141,20 @@ def visual_by_torch(stage: nn.Module, shown: Sequence[ShownConversation]) -> lis
     frames = [photo for each in shown for photo in each.photos]
     tokens: list[Embeddings] = []
     for begin in range(0, len(frames), PHOTOS_AT_ONCE):
-        batch = torch.from_numpy(np.stack(frames[begin:begin + PHOTOS_AT_ONCE]))
+        batch = torch.from_numpy(np.stack(frames[begin : begin + PHOTOS_AT_ONCE]))
         tokens += list(stage.eval()(batch).float().numpy())
     rest = iter(tokens)
     return [tuple(next(rest) for _ in each.photos) for each in shown]
 
 
-def samples_from_shown(shown: Sequence[ShownConversation], visual: Visual, model: Reporter, vocabulary: Vocabulary,
-                       data: ReportData, system: str | None) -> list[GateSample]:
+def samples_from_shown(
+    shown: Sequence[ShownConversation],
+    visual: Visual,
+    model: Reporter,
+    vocabulary: Vocabulary,
+    data: ReportData,
+    system: str | None,
+) -> list[GateSample]:
     """Make samples: all turns in front of the last answer are the prompt.
 
     Args:
@@ -148,8 +165,14 @@ def samples_from_shown(shown: Sequence[ShownConversation], visual: Visual, model
     return list(_samples(shown, visual, model, vocabulary, data, system))
 
 
-def _samples(shown: Sequence[ShownConversation], visual: Visual, model: Reporter, vocabulary: Vocabulary, data: ReportData,
-             system: str | None) -> Iterator[GateSample]:
+def _samples(
+    shown: Sequence[ShownConversation],
+    visual: Visual,
+    model: Reporter,
+    vocabulary: Vocabulary,
+    data: ReportData,
+    system: str | None,
+) -> Iterator[GateSample]:
     end = model.chat.ends[0]
     for each, tokens in zip(shown, visual, strict=True):
         own, exchanges = exchanges_from_instruction(each.item)
@@ -163,16 +186,23 @@ def _samples(shown: Sequence[ShownConversation], visual: Visual, model: Reporter
         parts = parts_from_exchanges(vocabulary, model.chat.pieces, end, said, asked).parts
         seen = tuple(tokens[part.number] if isinstance(part, Photo) else part for part in parts)
         case = data.cases.get(each.item.id)
-        yield GateSample(each.item.id, seen, np.append(vocabulary.encode(str(last.answer)), np.int64(end)),
-                         truth=dict(case.fields) if case else {},
-                         **_rendered(model, said, asked, model.grid.tokens))
+        yield GateSample(
+            each.item.id,
+            seen,
+            np.append(vocabulary.encode(str(last.answer)), np.int64(end)),
+            truth=dict(case.fields) if case else {},
+            **_rendered(model, said, asked, model.grid.tokens),
+        )
 
 
 def _rendered(model: Reporter, system: str | None, exchanges: Sequence[Exchange], tokens: int) -> dict[str, Any]:
     """The same prompt by the tokenizer and the chat template of the backbone."""
     tokenizer = model.backbone.tokenizer
-    if not getattr(tokenizer, "chat_template", None) or model.backbone.photo_mark is not None or model.chat.pieces.begin == (
-            model.chat.pieces.begin_bare):
+    if (
+        not getattr(tokenizer, "chat_template", None)
+        or model.backbone.photo_mark is not None
+        or model.chat.pieces.begin == (model.chat.pieces.begin_bare)
+    ):
         return {}
     messages: list[dict[str, str]] = [] if system is None else [{"role": "system", "content": system}]
     for exchange in exchanges:

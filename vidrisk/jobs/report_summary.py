@@ -16,8 +16,18 @@ from vidrisk.jobs.ledger import STATES, Ledger
 from vidrisk.jobs.summary import Summary
 
 
-def summarize_reports(reporter: Reporter, query: Query, ledger: Ledger, *, other_files: int, meter: Meter, wall_s: float,
-                      files: int, clips: int, settings: Mapping[str, Any]) -> Summary:
+def summarize_reports(
+    reporter: Reporter,
+    query: Query,
+    ledger: Ledger,
+    *,
+    other_files: int,
+    meter: Meter,
+    wall_s: float,
+    files: int,
+    clips: int,
+    settings: Mapping[str, Any],
+) -> Summary:
     """Count the committed contents of an output folder.
 
     Args:
@@ -38,13 +48,26 @@ def summarize_reports(reporter: Reporter, query: Query, ledger: Ledger, *, other
         if prediction.severity is not None:
             severities.append(prediction.severity)
     return Summary(
-        task=reporter.contract.task, inputs=states.total(), states={s: states[s] for s in STATES if states[s]},
-        other_files=other_files, predictions=predictions, labels=labels, uncertain=uncertain if knows.thresholds else None,
+        task=reporter.contract.task,
+        inputs=states.total(),
+        states={s: states[s] for s in STATES if states[s]},
+        other_files=other_files,
+        predictions=predictions,
+        labels=labels,
+        uncertain=uncertain if knows.thresholds else None,
         mean_severity=round(sum(severities) / len(severities), 3) if severities else None,
         timings_s={"wall": round(wall_s, 3)} | {name: round(seconds, 3) for name, seconds in meter.seconds.items()},
-        files_per_s=round(files / wall_s, 3), clips_per_s=round(clips / wall_s, 3),
-        runtime=reporter.runtime, variant=reporter.variant, provenance=dict(reporter.provenance),
-        targets=tuple(target.model_dump(mode="json") for target in targets), time=None, settings=dict(settings),
-        vidrisk_version=__version__, started_at=ledger.meta["started_at"],
-        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"), coverage=knows.coverage,
-        no_threshold=dict(knows.reasons))
+        files_per_s=round(files / wall_s, 3),
+        clips_per_s=round(clips / wall_s, 3),
+        runtime=reporter.runtime,
+        variant=reporter.variant,
+        provenance=dict(reporter.provenance),
+        targets=tuple(target.model_dump(mode="json") for target in targets),
+        time=None,
+        settings=dict(settings),
+        vidrisk_version=__version__,
+        started_at=ledger.meta["started_at"],
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        coverage=knows.coverage,
+        no_threshold=dict(knows.reasons),
+    )

@@ -67,8 +67,14 @@ class Candidate:
         return f"{self.recipe or 'text in float32'}{f', {self.vision}' if self.vision else ''}"
 
 
-def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, narrow: Iterable[NarrowVision], work: Path,
-                   options: ExportOptions) -> tuple[GateReport, list[ReportVariant]]:
+def choose_variant(
+    gate: TextGate,
+    exact: ReportVariant,
+    choice: RecipeChoice,
+    narrow: Iterable[NarrowVision],
+    work: Path,
+    options: ExportOptions,
+) -> tuple[GateReport, list[ReportVariant]]:
     """Offer variants to the gate, those with most in few bits first.
 
     Args:
@@ -78,10 +84,10 @@ def choose_variant(gate: TextGate, exact: ReportVariant, choice: RecipeChoice, n
         work: folder for packed graphs.
 
     Returns:
-        The gate's report, and the variant: the first whose fields agree with those of floating point (``agreement_aim``, or in all
-        answers but one), else the one of those admitted that agrees in most answers. Where any drop is allowed, the first that is
-        admitted is taken, and ``options.search_s`` after the first was offered none but that is looked for. No variant where the
-        gate admits none: then the report has the reasons.
+        The gate's report, and the variant: the first whose fields agree with those of floating point
+        (``agreement_aim``, or in all answers but one), else the one of those admitted that agrees in most answers.
+        Where any drop is allowed, the first that is admitted is taken, and ``options.search_s`` after the first was
+        offered none but that is looked for. No variant where the gate admits none: then the report has the reasons.
 
     Raises:
         GateRefused: none, and the options want one; or a hop that is exact.
@@ -128,10 +134,16 @@ class _Choice:
             return replace(report, text_variants=trials), [self.variant(chosen)]
         refusals = [f"{trial.what}: {trial.reason}" for trial in self.trials]
         if self.options.only == NAME:
-            raise GateRefused(f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}" if refusals
-                              else "nothing of the model can be packed", fix="ship floating point, or allow the drop")
+            raise GateRefused(
+                f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}"
+                if refusals
+                else "nothing of the model can be packed",
+                fix="ship floating point, or allow the drop",
+            )
         report = replace(self.gate.judge([]), text_variants=self.trials)
-        report.verdicts.append(Verdict(NAME, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits"))
+        report.verdicts.append(
+            Verdict(NAME, shipped=False, reason="; ".join(refusals) or "no recipe is inside the limits")
+        )
         return report, []
 
     def search(self, end: float) -> None:
@@ -144,7 +156,9 @@ class _Choice:
             if report is None:
                 continue
             agreement, answers = _agreement_in(report)
-            if self.best is None or (agreement is not None and agreement > best + 1.5 / answers):  # one answer is no difference
+            if self.best is None or (
+                agreement is not None and agreement > best + 1.5 / answers
+            ):  # one answer is no difference
                 self.best, best = (candidate, report), agreement or 0.0
             if agreement is None or self.options.allow_drop or _is_enough(agreement, answers, self.options.max_drop):
                 return
@@ -198,8 +212,10 @@ class _Choice:
 
     def variant(self, candidate: Candidate) -> ReportVariant:
         vision = candidate.vision
-        precision: dict[str, Precision] = {VISION: vision.precision if vision is not None else "fp32",
-                                           TEXT: self.precision(candidate)}
+        precision: dict[str, Precision] = {
+            VISION: vision.precision if vision is not None else "fp32",
+            TEXT: self.precision(candidate),
+        }
         files = self.exact.stages if vision is None else {VISION: vision.path}
         return ReportVariant(NAME, files, self.graph(candidate), precision)
 
@@ -208,7 +224,9 @@ def _agreement_in(report: GateReport) -> tuple[float | None, int]:
     """Share of the answers in which the field that changes most is what floating point writes, and how many there are; None where
     nothing was compared."""
     fields = report.text_hops[-1].fields
-    shares: Sequence[float] = () if fields is None else [share for share in fields.agreement.values() if share == share]  # no NaN
+    shares: Sequence[float] = (
+        () if fields is None else [share for share in fields.agreement.values() if share == share]
+    )  # no NaN
     return (min(shares), fields.samples) if shares and fields is not None else (None, 0)
 
 

@@ -1,7 +1,7 @@
 """A run over an output folder: every input is predicted once, and ends in the ledger, whatever happens to it.
 
-Nothing that happens to one file ends the run; an engine that fails, a full disk and Ctrl-C do, and leave a folder that ``resume``
-continues.
+Nothing that happens to one file ends the run; an engine that fails, a full disk and Ctrl-C do, and leave a folder that
+``resume`` continues.
 """
 
 from __future__ import annotations
@@ -40,19 +40,27 @@ _log = logging.getLogger(__name__)
 TELL_EVERY_S = 1.0
 
 
-def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[str], settings: InferSettings | None = None,
-               on_progress: Callable[[Progress], None] | None = None, *, pool: DecodePool | None = None,
-               cards: int = 0, is_batch: bool = False) -> Summary:
+def run_folder(
+    classifier: Classifier,
+    inputs: Inputs,
+    out: str | os.PathLike[str],
+    settings: InferSettings | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    *,
+    pool: DecodePool | None = None,
+    cards: int = 0,
+    is_batch: bool = False,
+) -> Summary:
     """Predict every input into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``, where there are windows
     ``segments.jsonl``, and what the settings ask for beside.
 
     Args:
         pool: that decodes; None makes one for this run, of ``settings.workers``.
-        cards: that a report of the folder will have: thumbnails for as many are kept while the files are decoded anyway. 0 keeps
-            none.
-        is_batch: the inputs are one more batch of a folder that goes on growing. What the folder was given before stays as it is:
-            nothing of it is done again, inputs that have no result are forgotten, and ``summary.json`` tells of the batches
-            before until this one has ended.
+        cards: that a report of the folder will have: thumbnails for as many are kept while the files are decoded
+            anyway. 0 keeps none.
+        is_batch: the inputs are one more batch of a folder that goes on growing. What the folder was given before stays
+            as it is: nothing of it is done again, inputs that have no result are forgotten, and ``summary.json`` tells
+            of the batches before until this one has ended.
 
     Raises:
         SettingsError: ``out`` cannot be used, or the run in it was made otherwise.
@@ -63,16 +71,24 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
         In each case ``out`` holds everything that was finished, and ``resume`` continues.
     """
     settings = settings or InferSettings()
-    for module, extra, is_wanted in (("decord", "decord", settings.decoder == "decord"), ("pyarrow", "parquet", settings.parquet)):
+    for module, extra, is_wanted in (
+        ("decord", "decord", settings.decoder == "decord"),
+        ("pyarrow", "parquet", settings.parquet),
+    ):
         if is_wanted:  # said now, and not after hours
             require(module, extra)
     out, meter = Path(out), Meter()
     read_settings = settings.for_reading(classifier)
     started_s = time.perf_counter()
     limits = {"timeout": settings.file_timeout_s, "too_large": settings.max_memory_mb}
-    with Ledger(out, _identity(classifier, read_settings, settings), resume=settings.resume, limits=limits,
-                older={"contract": classifier.contract.digest_of_schema_1},
-                only=set(inputs.paths) if is_batch else None) as ledger:
+    with Ledger(
+        out,
+        _identity(classifier, read_settings, settings),
+        resume=settings.resume,
+        limits=limits,
+        older={"contract": classifier.contract.digest_of_schema_1},
+        only=set(inputs.paths) if is_batch else None,
+    ) as ledger:
         ledger.add(inputs.paths)
         rows = ledger.rows()
         progress = before = progress_from_rows(rows)
@@ -93,12 +109,17 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
                 kept = stack.enter_context(KeptThumbnails(out, cards)) if cards else None
                 saved = stack.enter_context(closing(SavedFeatures(out))) if settings.save_features else None
                 answers = stream_answers(
-                    [Input(row.id, row.path) for row in pending.values()], classifier,
+                    [Input(row.id, row.path) for row in pending.values()],
+                    classifier,
                     pool or stack.enter_context(DecodePool(settings.workers)),
                     kept.ask_thumbnails(read_settings) if kept else read_settings,
-                    batch_frames=settings.batch_frames, limits=Limits(settings.file_timeout_s), meter=meter,
-                    sinks=[saved] if saved else [], on_batch=lambda: tell(after_s=TELL_EVERY_S),
-                    tap=kept.collect if kept else iter)
+                    batch_frames=settings.batch_frames,
+                    limits=Limits(settings.file_timeout_s),
+                    meter=meter,
+                    sinks=[saved] if saved else [],
+                    on_batch=lambda: tell(after_s=TELL_EVERY_S),
+                    tap=kept.collect if kept else iter,
+                )
                 said: set[str] = set()
                 for answer in stack.enter_context(closing(answers)):
                     row = _final_row(pending[answer.input.id], answer)
@@ -110,26 +131,39 @@ def run_folder(classifier: Classifier, inputs: Inputs, out: str | os.PathLike[st
             with meter.measure("write"):
                 ledger.commit()
             if progress.files < progress.files_total:
-                raise RuntimeFailure(f"{progress.files_total - progress.files} inputs were not read to their end",
-                                     fix=f"run it again with resume, which continues in {out}")
+                raise RuntimeFailure(
+                    f"{progress.files_total - progress.files} inputs were not read to their end",
+                    fix=f"run it again with resume, which continues in {out}",
+                )
         except KeyboardInterrupt:
-            raise Interrupted(f"stopped after {progress.files} of {progress.files_total} inputs",
-                              fix=f"run it again with resume, which continues in {out}") from None
+            raise Interrupted(
+                f"stopped after {progress.files} of {progress.files_total} inputs",
+                fix=f"run it again with resume, which continues in {out}",
+            ) from None
         if read_settings.time and read_settings.time.window_s:
             write_segments(out, settings.hysteresis)
         if settings.parquet:
             write_parquet(out)
         summary = summarize(
-            classifier, ledger, other_files=inputs.other_files, meter=meter, wall_s=time.perf_counter() - started_s,
-            files=progress.files - before.files, clips=progress.clips - before.clips,
-            time_spec=read_settings.time, settings=asdict(settings) | {"threads": classifier.threads or usable_cores()})
+            classifier,
+            ledger,
+            other_files=inputs.other_files,
+            meter=meter,
+            wall_s=time.perf_counter() - started_s,
+            files=progress.files - before.files,
+            clips=progress.clips - before.clips,
+            time_spec=read_settings.time,
+            settings=asdict(settings) | {"threads": classifier.threads or usable_cores()},
+        )
     write_summary(summary, out)
     return summary
 
 
 def _final_row(row: Row, answer: Answer) -> Row:
     end = answer.end
-    return replace(row, state=end.state, reason=end.reason, bytes=end.bytes, mtime_ns=end.mtime_ns, predictions=answer.count)
+    return replace(
+        row, state=end.state, reason=end.reason, bytes=end.bytes, mtime_ns=end.mtime_ns, predictions=answer.count
+    )
 
 
 def _counted(predictions: Iterator[Prediction], meter: Meter) -> Iterator[Prediction]:
@@ -148,8 +182,15 @@ def say_remedy(row: Row, said: set[str]) -> None:
 
 def _identity(classifier: Classifier, reading: ReadSettings, settings: InferSettings) -> dict[str, str]:
     """What must be equal for two runs to write into one folder."""
-    return {"bundle": classifier.provenance["digest"], "contract": classifier.contract.digest,
-            "runtime": classifier.runtime, "variant": classifier.variant, "decoder": reading.decoder,
-            "window_s": str(reading.time and reading.time.window_s), "stride_s": str(reading.time and reading.time.stride_s),
-            "frames": reading.choice, "static_levels": str(float(reading.static_levels)),
-            "save_features": str(settings.save_features)}
+    return {
+        "bundle": classifier.provenance["digest"],
+        "contract": classifier.contract.digest,
+        "runtime": classifier.runtime,
+        "variant": classifier.variant,
+        "decoder": reading.decoder,
+        "window_s": str(reading.time and reading.time.window_s),
+        "stride_s": str(reading.time and reading.time.stride_s),
+        "frames": reading.choice,
+        "static_levels": str(float(reading.static_levels)),
+        "save_features": str(settings.save_features),
+    }

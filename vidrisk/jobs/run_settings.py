@@ -25,14 +25,15 @@ class InferSettings:
         batch_frames: frames that the encoder sees at once.
         decoder: ``auto``, ``pyav`` or ``decord``.
         frames: ``all``, or ``keyframes`` to show at every moment the last keyframe before it.
-        static_levels: frames whose luma nowhere differs by as much, of 255, from the last one encoded share its features;
-            0 encodes every frame.
+        static_levels: frames whose luma nowhere differs by as much, of 255, from the last one encoded share its
+            features; 0 encodes every frame.
         file_timeout_s: a decoder that says nothing for so long is killed.
         max_memory_mb: what a decode process may allocate.
         resume: continue the run in the output folder.
         parquet: also write ``predictions.parquet``.
         save_features: also keep the features of every frame.
-        feature_cache: keep features under the content of the file, the encoder and the specs, and use what is kept there.
+        feature_cache: keep features under the content of the file, the encoder and the specs, and use what is kept
+            there.
         hysteresis: how windows are merged into segments.
 
     Raises:
@@ -74,13 +75,21 @@ class InferSettings:
             views: whose moments are all read; features of mirrored frames are not kept.
 
         Raises:
-            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved and the model has none; views that
-                the model cannot answer.
+            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved and the model has none;
+                views that the model cannot answer.
         """
         if self.save_features:
             classifier.require_feature(otherwise="leave save_features out")
         views.check(classifier.contract, time_from_contract(classifier.contract, self.window_s, self.stride_s))
-        return read_settings_for(classifier, window_s=self.window_s, stride_s=self.stride_s, decoder=self.decoder,
-                                 frames=self.frames, static_levels=self.static_levels, max_memory_mb=self.max_memory_mb,
-                                 batch_frames=self.batch_frames, feature_cache=self.feature_cache and not views.is_mirrored,
-                                 moments=views.moments)
+        return read_settings_for(
+            classifier,
+            window_s=self.window_s,
+            stride_s=self.stride_s,
+            decoder=self.decoder,
+            frames=self.frames,
+            static_levels=self.static_levels,
+            max_memory_mb=self.max_memory_mb,
+            batch_frames=self.batch_frames,
+            feature_cache=self.feature_cache and not views.is_mirrored,
+            moments=views.moments,
+        )

@@ -2,14 +2,15 @@
 
     OUT/features/00000012.npy    the frames of input 12 of the ledger, one record (time_s, features) per frame
 
-Written frame by frame while a video is being encoded, so that an hour of it is never held, and visible only when it is whole:
+Written frame by frame while a video is being encoded, so that an hour of it is never held, and visible only when it is
+whole:
 
 >>> frames = np.load("out/features/00000012.npy", mmap_mode="r")      # doctest: +SKIP
 >>> frames["time_s"], frames["features"]                              # doctest: +SKIP
 
-A kill costs nothing: an input that the ledger calls ``ok`` or ``partial`` has its features. A power cut may: these files are
-not synced, which for a folder of photos would be most of the writing, so those of the last half minute may be missing
-or cut short. Reading them says so, and an input that is touched is read again when the run is resumed.
+A kill costs nothing: an input that the ledger calls ``ok`` or ``partial`` has its features. A power cut may: these
+files are not synced, which for a folder of photos would be most of the writing, so those of the last half minute may be
+missing or cut short. Reading them says so, and an input that is touched is read again when the run is resumed.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ def features_path(out: Path, row_id: int) -> Path:
 class FeatureFile:
     """The features of one input, while they are being written.
 
-    They are kept in float16, which halves the space: off by at most 2⁻¹¹ (0.05 %) of the value, by 3e-8 near 0, and what is
-    beyond ±65504 becomes that. What is not finite, in an input of which other windows could be answered, is NaN.
+    They are kept in float16, which halves the space: off by at most 2⁻¹¹ (0.05 %) of the value, by 3e-8 near 0, and
+    what is beyond ±65504 becomes that. What is not finite, in an input of which other windows could be answered, is
+    NaN.
     """
 
     def __init__(self, path: Path, width: int) -> None:

@@ -1,8 +1,8 @@
 """Segments: neighbouring windows of a video that say the same, merged. One line of JSON each in ``segments.jsonl``.
 
 Overlapping windows share their time: each owns what lies between the middles of its overlaps with its neighbours, the
-first one from its start, the last one to its end. So segments never overlap, and a video of equal windows is one segment. Of a
-multi-label target each label has segments of its own, which overlap those of others.
+first one from its start, the last one to its end. So segments never overlap, and a video of equal windows is one
+segment. Of a multi-label target each label has segments of its own, which overlap those of others.
 
     windows   |------a------|
                      |------a------|
@@ -27,7 +27,8 @@ from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 SEGMENTS = versions.SEGMENTS.file
-# Windows that touch may be this far apart after the rounding of their times; farther apart, nothing saw the time between.
+# Windows that touch may be this far apart after the rounding of their times; farther apart, nothing saw the time
+# between.
 MAX_HOLE_S = 1e-3
 
 
@@ -37,8 +38,9 @@ class Hysteresis:
     into many.
 
     Attributes:
-        enter: a label begins in a window where it is the most probable one and has at least this probability. Where any number
-            may hold, a label begins in a window where it holds, whatever this is: the model has a threshold for each.
+        enter: a label begins in a window where it is the most probable one and has at least this probability. Where any
+            number may hold, a label begins in a window where it holds, whatever this is: the model has a threshold for
+            each.
         leave: it goes on while its own probability is at least this, even where it is no longer the most probable one,
             until another label enters; where any number may hold, while it holds or has this probability.
 
@@ -53,16 +55,17 @@ class Hysteresis:
         for name in ("enter", "leave"):
             check_instance(self, name, int | float, "a number")
         if not 0 < self.leave <= self.enter < 1:
-            raise SettingsError(f"a label enters at {self.enter} and leaves under {self.leave}",
-                                allowed="0 < leave <= enter < 1")
+            raise SettingsError(
+                f"a label enters at {self.enter} and leaves under {self.leave}", allowed="0 < leave <= enter < 1"
+            )
 
 
 @dataclass(frozen=True)
 class Segment:
     """Attributes:
     path: absolute path of the video.
-    start_s, end_s: the half-open interval; segments of a video are disjoint and in order, unless any number of labels may hold:
-        then those of one label are, and all are in the order of their ends.
+    start_s, end_s: the half-open interval; segments of a video are disjoint and in order, unless any number of labels
+        may hold: then those of one label are, and all are in the order of their ends.
     label: of the first target.
     score: mean probability of the label over the windows.
     severity: the greatest of the windows, 0–100; None where the contract has none.
@@ -133,8 +136,18 @@ class _Growing:
 
     def segment(self) -> Segment:
         peak_start_s, peak_end_s = _interval_s(self.peak)
-        return Segment(self.peak.path, self.start_s, self.end_s, self.label, self.score_sum / self.windows, self.severity,
-                       self.windows, peak_start_s, peak_end_s, _score(self.peak, self.label))
+        return Segment(
+            self.peak.path,
+            self.start_s,
+            self.end_s,
+            self.label,
+            self.score_sum / self.windows,
+            self.severity,
+            self.windows,
+            peak_start_s,
+            peak_end_s,
+            _score(self.peak, self.label),
+        )
 
 
 def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hysteresis) -> Iterator[Segment]:

@@ -69,8 +69,10 @@ def index_from_run(out: str | os.PathLike[str], cases: Cases) -> CaseIndex:
     pairing = pair_reports([(row.path, "") for row in rows], cases.cases)
     pairs = [(row, cases.cases[place]) for row, place in zip(rows, pairing.cases, strict=True) if place is not None]
     if not pairs:
-        raise DataError(f"none of {len(rows)} photos of {out} is of a case in {cases.root.name}",
-                        fix="give a run over the photos that the table names")
+        raise DataError(
+            f"none of {len(rows)} photos of {out} is of a case in {cases.root.name}",
+            fix="give a run over the photos that the table names",
+        )
     features = np.stack([_mean_feature(Path(out), row.id) for row, _ in pairs])
     return index_from_features(features, [_labelled_photo(row.path, case) for row, case in pairs], encoder)
 
@@ -81,7 +83,10 @@ def encoder_from_summary(summary: Summary) -> str:
 
 
 def _labelled_photo(path: str, case: Case) -> LabelledPhoto:
-    name = next((photo.name for photo in case.photos if isinstance(photo, PhotoFile) and str(photo.path) == path), Path(path).name)
+    name = next(
+        (photo.name for photo in case.photos if isinstance(photo, PhotoFile) and str(photo.path) == path),
+        Path(path).name,
+    )
     return LabelledPhoto(case.id, name, path, {field: text for field, text in case.fields.items() if text})
 
 

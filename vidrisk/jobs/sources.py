@@ -46,9 +46,10 @@ class Inputs:
 def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Inputs:
     """Expand files, folders (recursive) and globs (``'cam*/**/*.mp4'``).
 
-    A file that is named becomes an input whatever it is, and so does an entry that cannot be looked at: the ledger says what
-    became of it. Inside folders and globs only clips and photos count; hidden names and what systems make for themselves do
-    not. Folders are entered once each, so links that form a loop do no harm. A glob beside others that matches nothing is logged.
+    A file that is named becomes an input whatever it is, and so does an entry that cannot be looked at: the ledger says
+    what became of it. Inside folders and globs only clips and photos count; hidden names and what systems make for
+    themselves do not. Folders are entered once each, so links that form a loop do no harm. A glob beside others that
+    matches nothing is logged.
 
     Raises:
         DataError: nothing was found.
@@ -78,12 +79,16 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Inputs:
                     found[item.path] = None
                 else:
                     omitted[item.path] = item
-    left_out = LeftOut([path for path in other if path not in found],
-                       [item for path, item in omitted.items() if path not in found])
+    left_out = LeftOut(
+        [path for path in other if path not in found], [item for path, item in omitted.items() if path not in found]
+    )
     if not any(map(os.path.lexists, found)):
         names = " ".join(map(repr, named))
-        raise DataError(f"no clip or photo found in {names}" + (f"; left out: {left_out}" if str(left_out) else ""),
-                        allowed="files, folders and quoted globs", fix="check the path; hidden files are left out")
+        raise DataError(
+            f"no clip or photo found in {names}" + (f"; left out: {left_out}" if str(left_out) else ""),
+            allowed="files, folders and quoted globs",
+            fix="check the path; hidden files are left out",
+        )
     for argument in unmatched:
         _log.warning("%s matches nothing", printable(argument))
     return Inputs(tuple(found), left_out)

@@ -94,8 +94,18 @@ class Summary:
         return json_from_value(versions.SUMMARY.stamp(asdict(self)), indent=2)
 
 
-def summarize(classifier: Classifier, ledger: Ledger, *, other_files: int, meter: Meter, wall_s: float,
-              files: int, clips: int, time_spec: TimeSpec | None, settings: Mapping[str, Any]) -> Summary:
+def summarize(
+    classifier: Classifier,
+    ledger: Ledger,
+    *,
+    other_files: int,
+    meter: Meter,
+    wall_s: float,
+    files: int,
+    clips: int,
+    time_spec: TimeSpec | None,
+    settings: Mapping[str, Any],
+) -> Summary:
     """Count the committed contents of an output folder. ``files`` and ``clips`` are those of this run alone."""
     contract, knows = classifier.contract, classifier.uncertainty
     states = Counter(row.state for row in ledger.rows())
@@ -111,16 +121,29 @@ def summarize(classifier: Classifier, ledger: Ledger, *, other_files: int, meter
         if prediction.severity is not None:
             severities.append(prediction.severity)
     return Summary(
-        task=contract.task, inputs=states.total(), states={s: states[s] for s in STATES if states[s]},
-        other_files=other_files, predictions=predictions, labels=labels, uncertain=uncertain if knows.thresholds else None,
+        task=contract.task,
+        inputs=states.total(),
+        states={s: states[s] for s in STATES if states[s]},
+        other_files=other_files,
+        predictions=predictions,
+        labels=labels,
+        uncertain=uncertain if knows.thresholds else None,
         mean_severity=round(sum(severities) / len(severities), 3) if severities else None,
         timings_s={"wall": round(wall_s, 3)} | {name: round(seconds, 3) for name, seconds in meter.seconds.items()},
-        files_per_s=round(files / wall_s, 3), clips_per_s=round(clips / wall_s, 3),
-        runtime=classifier.runtime, variant=classifier.variant, provenance=dict(classifier.provenance),
+        files_per_s=round(files / wall_s, 3),
+        clips_per_s=round(clips / wall_s, 3),
+        runtime=classifier.runtime,
+        variant=classifier.variant,
+        provenance=dict(classifier.provenance),
         targets=tuple(target.model_dump(mode="json") for target in contract.targets),
-        time=asdict(time_spec) if time_spec else None, settings=dict(settings), vidrisk_version=__version__,
-        started_at=ledger.meta["started_at"], finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        coverage=knows.coverage, no_threshold=dict(knows.reasons))
+        time=asdict(time_spec) if time_spec else None,
+        settings=dict(settings),
+        vidrisk_version=__version__,
+        started_at=ledger.meta["started_at"],
+        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        coverage=knows.coverage,
+        no_threshold=dict(knows.reasons),
+    )
 
 
 def write_summary(summary: Summary, out: Path) -> None:
@@ -145,7 +168,8 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
         values = versions.SUMMARY.read_fields(content, Summary)
         if values["time"] is not None:  # of the other mappings, names are data, or readers take those that they know
             values["time"] = versions.SUMMARY.read_fields(
-                {**values["time"], versions.VERSION: content.get(versions.VERSION)}, TimeSpec)
+                {**values["time"], versions.VERSION: content.get(versions.VERSION)}, TimeSpec
+            )
         return Summary(**values)
     except FileNotFoundError as error:
         raise DataError(f"{out} has no {SUMMARY}: its run did not end", fix="run it again with resume") from error

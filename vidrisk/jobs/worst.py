@@ -43,14 +43,27 @@ class WorstError:
         return cls(Shown(str(sample.path), sample.title, span_s), {**sample.identity, **told})
 
 
-def find_worst(target: Target, truth: npt.NDArray[np.int64],
-               scores: npt.NDArray[np.float64]) -> Iterator[tuple[int, dict[str, Any]]]:
+def find_worst(
+    target: Target, truth: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the row of each error, and what is wrong: of a multi-label target one label, which holds or does not."""
     if target.multi_label:
         for sample, label in worst_labels(truth, scores, WORST):
-            yield sample, {"label": target.labels[label], "holds": bool(truth[sample, label]),
-                           "score": round(float(scores[sample, label]), 6)}
+            yield (
+                sample,
+                {
+                    "label": target.labels[label],
+                    "holds": bool(truth[sample, label]),
+                    "score": round(float(scores[sample, label]), 6),
+                },
+            )
         return
     for sample in worst_errors(truth, scores, WORST):
-        yield sample, {"true": target.labels[truth[sample]], "predicted": target.labels[scores[sample].argmax()],
-                       "score": round(float(scores[sample].max()), 6)}
+        yield (
+            sample,
+            {
+                "true": target.labels[truth[sample]],
+                "predicted": target.labels[scores[sample].argmax()],
+                "score": round(float(scores[sample].max()), 6),
+            },
+        )

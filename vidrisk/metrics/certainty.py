@@ -78,8 +78,18 @@ def certainty_report(truth: Ints, probabilities: Floats, target: Target, knows: 
     covered = int(sets[np.arange(samples), truth].sum())
     certain = certain_rows(probabilities, sets)
     kept, right = int(certain.sum()), int(correct[certain].sum())
-    return Certainty(samples, accuracy, curve, knows.coverage, covered / samples, share_interval(covered, samples), kept / samples,
-                     kept, right / kept if kept else None, share_interval(right, kept) if kept else None)
+    return Certainty(
+        samples,
+        accuracy,
+        curve,
+        knows.coverage,
+        covered / samples,
+        share_interval(covered, samples),
+        kept / samples,
+        kept,
+        right / kept if kept else None,
+        share_interval(right, kept) if kept else None,
+    )
 
 
 def risk_curve(correct: np.ndarray[Any, np.dtype[np.bool_]], confidence: Floats) -> RiskCurve:
@@ -94,4 +104,6 @@ def risk_curve(correct: np.ndarray[Any, np.dtype[np.bool_]], confidence: Floats)
     error = np.cumsum(~correct[order])[last_of_ties] / count
     kept = count / len(order)
     shown = np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MAX_POINTS)).round().astype(int))
-    return RiskCurve(tuple(kept[shown].tolist()), tuple(error[shown].tolist()), float(np.sum(np.diff(kept, prepend=0) * error)))
+    return RiskCurve(
+        tuple(kept[shown].tolist()), tuple(error[shown].tolist()), float(np.sum(np.diff(kept, prepend=0) * error))
+    )

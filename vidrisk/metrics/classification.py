@@ -49,8 +49,8 @@ class Metrics:
         per_class: in the order of the labels.
         confusion: ``confusion[true][predicted]`` samples.
         mean_absolute_level_error: mean distance in levels; None unless the labels are ordered.
-        quadratic_kappa: agreement of ordered levels beyond chance, by squared distances (Cohen 1968): 1 is perfect, 0 chance. None
-            unless the labels are ordered, and where truth and predictions are all of one level.
+        quadratic_kappa: agreement of ordered levels beyond chance, by squared distances (Cohen 1968): 1 is perfect, 0
+            chance. None unless the labels are ordered, and where truth and predictions are all of one level.
     """
 
     n: int
@@ -66,16 +66,19 @@ class Metrics:
 
     def __repr__(self) -> str:
         mean_ap = "n/a" if self.mean_average_precision is None else f"{self.mean_average_precision:.4f}"
-        return (f"Metrics(n={self.n}, classes={len(self.per_class)}, top1={self.top1:.4f}, macro_f1={self.macro_f1:.4f}, "
-                f"mAP={mean_ap}, ece={self.ece:.4f})")
+        return (
+            f"Metrics(n={self.n}, classes={len(self.per_class)}, top1={self.top1:.4f}, macro_f1={self.macro_f1:.4f}, "
+            f"mAP={mean_ap}, ece={self.ece:.4f})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and containers, ready for JSON."""
         return asdict(self)
 
 
-def classification_report(truth: Ints, probabilities: Floats, labels: Sequence[str], *,
-                          ordered: bool = False) -> Metrics:
+def classification_report(
+    truth: Ints, probabilities: Floats, labels: Sequence[str], *, ordered: bool = False
+) -> Metrics:
     """Score a classifier.
 
     Args:
@@ -104,7 +107,8 @@ def classification_report(truth: Ints, probabilities: Floats, labels: Sequence[s
         ece=expected_calibration_error(probabilities.max(axis=1), predicted == truth),
         per_class=tuple(
             ClassMetrics(label, float(precision[c]), float(recall[c]), float(f1[c]), ap[c], int(support[c]))
-            for c, label in enumerate(labels)),
+            for c, label in enumerate(labels)
+        ),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         mean_absolute_level_error=float(np.abs(predicted - truth).mean()) if ordered else None,
         quadratic_kappa=quadratic_kappa(confusion) if ordered else None,
@@ -127,14 +131,19 @@ def quadratic_kappa(confusion: Ints) -> float | None:
 def _checked(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Floats]:
     truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
     if truth.ndim != 1 or len(truth) == 0 or probabilities.shape != (len(truth), classes):
-        raise SpecError(f"truth {truth.shape} and probabilities {probabilities.shape} for {classes} labels",
-                        allowed="(N,) and (N, C) with N of at least 1")
+        raise SpecError(
+            f"truth {truth.shape} and probabilities {probabilities.shape} for {classes} labels",
+            allowed="(N,) and (N, C) with N of at least 1",
+        )
     if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= classes:
         raise SpecError("truth has values that are no class", allowed=f"integers from 0 to {classes - 1}")
     sums = probabilities.sum(axis=1)
     if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and np.abs(sums - 1).max() <= SUM_TOLERANCE):
-        raise SpecError("rows that are no probabilities", allowed="numbers from 0 that sum to 1",
-                        fix="apply a softmax to logits first")
+        raise SpecError(
+            "rows that are no probabilities",
+            allowed="numbers from 0 that sum to 1",
+            fix="apply a softmax to logits first",
+        )
     return truth, probabilities
 
 

@@ -1,9 +1,9 @@
 """Labels that are probably wrong, by confident learning from out-of-fold probabilities. numpy only.
 
-Northcutt, Jiang & Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021. A class's threshold is the
-mean probability that samples with its label have for it. A sample is suspected to belong to the most probable class of those that
-reach their threshold, where that is not its label. Samples are ranked by how far the probability of their label falls short of the
-most probable other class.
+Northcutt, Jiang & Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021. A class's threshold
+is the mean probability that samples with its label have for it. A sample is suspected to belong to the most probable
+class of those that reach their threshold, where that is not its label. Samples are ranked by how far the probability of
+their label falls short of the most probable other class.
 """
 
 from __future__ import annotations
@@ -56,8 +56,10 @@ def find_label_errors(truth: Ints, probabilities: Floats) -> LabelErrors:
     """
     fits = truth.ndim == 1 and len(truth) and probabilities.ndim == 2 and len(probabilities) == len(truth)
     if not fits or probabilities.shape[1] < 2:
-        raise SpecError(f"truth {truth.shape} and probabilities {probabilities.shape}",
-                        allowed="(N,) and (N, C), with C of at least 2")
+        raise SpecError(
+            f"truth {truth.shape} and probabilities {probabilities.shape}",
+            allowed="(N,) and (N, C), with C of at least 2",
+        )
     rows, classes = np.arange(len(truth)), probabilities.shape[1]
     own = probabilities[rows, truth]
     counts = np.bincount(truth, minlength=classes)

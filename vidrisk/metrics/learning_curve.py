@@ -1,10 +1,10 @@
 """How accuracy grows with the number of samples, and what twice as many would bring. numpy only.
 
-The error of a model falls roughly as a power of the number of samples (Hestness et al. 2017, Deep Learning Scaling is Predictable,
-Empirically): ``error = floor + scale * samples ** -rate``. The three are fitted to repeated measurements at several sizes, and the
-interval of a forecast comes from refitting resamples of the repeats, from the scatter of a single measurement, from how far the fit
-has been off where the largest size was left out, and from the samples themselves: all scores are measured on the same ones, which
-may be easier or harder than those that are still to come.
+The error of a model falls roughly as a power of the number of samples (Hestness et al. 2017, Deep Learning Scaling is
+Predictable, Empirically): ``error = floor + scale * samples ** -rate``. The three are fitted to repeated measurements
+at several sizes, and the interval of a forecast comes from refitting resamples of the repeats, from the scatter of a
+single measurement, from how far the fit has been off where the largest size was left out, and from the samples
+themselves: all scores are measured on the same ones, which may be easier or harder than those that are still to come.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Forecast:
 
     Attributes:
         score: 0–1.
-        interval: that holds, with 90 % probability, the score of a new measurement, on the samples of now and as many others.
+        interval: that holds, with 90 % probability, the score of a new measurement, on the samples of now and as many
+            others.
     """
 
     samples: int
@@ -91,10 +92,17 @@ def fit_learning_curve(scores: Mapping[int, Sequence[float]], units: int) -> Lea
     score = 1 - float(_error_at(ahead, law[None])[0])
     # Of a mean over the samples of now and as many others, which differs from theirs by half of what the others do.
     sampled = score * (1 - score) / (2 * units)
-    half = 1.645 * float(np.sqrt(np.var(drawn) + scatter ** 2 + missed ** 2 + sampled))  # of a normal distribution, for 90 %
+    half = 1.645 * float(
+        np.sqrt(np.var(drawn) + scatter**2 + missed**2 + sampled)
+    )  # of a normal distribution, for 90 %
     floor, scale, rate = map(float, law)
-    return LearningCurve({size: tuple(map(float, scores[size])) for size in sizes}, floor, scale, rate,
-                         Forecast(ahead, score, (max(0.0, score - half), min(1.0, score + half))))
+    return LearningCurve(
+        {size: tuple(map(float, scores[size])) for size in sizes},
+        floor,
+        scale,
+        rate,
+        Forecast(ahead, score, (max(0.0, score - half), min(1.0, score + half))),
+    )
 
 
 def _fitted(sizes: Floats, means: Floats) -> Floats:

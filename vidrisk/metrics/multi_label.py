@@ -20,7 +20,8 @@ class MultiLabelMetrics:
 
     Attributes:
         n: samples.
-        mean_average_precision: mean over the labels that hold for some samples and not for others; None where there is none.
+        mean_average_precision: mean over the labels that hold for some samples and not for others; None where there is
+            none.
         micro_f1: F1 over all decisions at the thresholds.
         macro_f1: mean F1 over the labels that hold or are predicted anywhere.
         exact_match: share of samples all of whose labels are decided right.
@@ -40,15 +41,19 @@ class MultiLabelMetrics:
 
     def __repr__(self) -> str:
         mean_ap = "n/a" if self.mean_average_precision is None else f"{self.mean_average_precision:.4f}"
-        return (f"MultiLabelMetrics(n={self.n}, labels={len(self.per_class)}, mAP={mean_ap}, micro_f1={self.micro_f1:.4f}, "
-                f"exact_match={self.exact_match:.4f}, ece={self.ece:.4f})")
+        return (
+            f"MultiLabelMetrics(n={self.n}, labels={len(self.per_class)}, mAP={mean_ap}, micro_f1={self.micro_f1:.4f}, "
+            f"exact_match={self.exact_match:.4f}, ece={self.ece:.4f})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and containers, ready for JSON."""
         return asdict(self)
 
 
-def multi_label_report(truth: Ints, probabilities: Floats, labels: Sequence[str], thresholds: Sequence[float]) -> MultiLabelMetrics:
+def multi_label_report(
+    truth: Ints, probabilities: Floats, labels: Sequence[str], thresholds: Sequence[float]
+) -> MultiLabelMetrics:
     """Score a model.
 
     Args:
@@ -63,24 +68,36 @@ def multi_label_report(truth: Ints, probabilities: Floats, labels: Sequence[str]
     truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
     shape = (len(truth), len(labels))
     if not len(truth) or truth.shape != shape or probabilities.shape != shape or len(thresholds) != len(labels):
-        raise SpecError(f"truth {truth.shape} and probabilities {probabilities.shape} for {len(labels)} labels",
-                        allowed="(N, C) twice with N of at least 1, and a threshold per label")
-    if not np.isin(truth, (0, 1)).all() or not (np.isfinite(probabilities).all() and (np.abs(probabilities - 0.5) <= 0.5).all()):
+        raise SpecError(
+            f"truth {truth.shape} and probabilities {probabilities.shape} for {len(labels)} labels",
+            allowed="(N, C) twice with N of at least 1, and a threshold per label",
+        )
+    if not np.isin(truth, (0, 1)).all() or not (
+        np.isfinite(probabilities).all() and (np.abs(probabilities - 0.5) <= 0.5).all()
+    ):
         raise SpecError("truth or probabilities out of range", allowed="0 and 1, and numbers from 0 to 1")
     holds, found = truth == 1, probabilities >= np.asarray(thresholds)
     hits, support, guesses = (holds & found).sum(axis=0), holds.sum(axis=0), found.sum(axis=0)
     precision, recall, f1 = ratio(hits, guesses), ratio(hits, support), ratio(2 * hits, support + guesses)
     occurs = support + guesses > 0
-    ap = [average_precision(holds[:, c], probabilities[:, c]) if 0 < support[c] < len(truth) else None for c in range(len(labels))]
+    ap = [
+        average_precision(holds[:, c], probabilities[:, c]) if 0 < support[c] < len(truth) else None
+        for c in range(len(labels))
+    ]
     known_ap = [value for value in ap if value is not None]
     return MultiLabelMetrics(
-        n=len(truth), mean_average_precision=float(np.mean(known_ap)) if known_ap else None,
+        n=len(truth),
+        mean_average_precision=float(np.mean(known_ap)) if known_ap else None,
         micro_f1=float(ratio(2 * hits.sum(), support.sum() + guesses.sum())),
         macro_f1=float(f1[occurs].mean()) if occurs.any() else 0.0,
         exact_match=float((holds == found).all(axis=1).mean()),
-        ece=expected_calibration_error(probabilities.reshape(-1), holds.reshape(-1)), thresholds=tuple(map(float, thresholds)),
-        per_class=tuple(ClassMetrics(label, float(precision[c]), float(recall[c]), float(f1[c]), ap[c], int(support[c]))
-                        for c, label in enumerate(labels)))
+        ece=expected_calibration_error(probabilities.reshape(-1), holds.reshape(-1)),
+        thresholds=tuple(map(float, thresholds)),
+        per_class=tuple(
+            ClassMetrics(label, float(precision[c]), float(recall[c]), float(f1[c]), ap[c], int(support[c]))
+            for c, label in enumerate(labels)
+        ),
+    )
 
 
 def worst_labels(truth: Ints, probabilities: Floats, limit: int = 20) -> list[tuple[int, int]]:

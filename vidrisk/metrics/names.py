@@ -21,7 +21,8 @@ class NameScores:
     Attributes:
         labels: the names, in their order.
         n: reports whose true name is known.
-        correct, accuracy, interval: all of them count, those without a name as wrong; the interval is 95 % (Wilson 1927).
+        correct, accuracy, interval: all of them count, those without a name as wrong; the interval is 95 % (Wilson
+            1927).
         missing: reports without a name.
         macro_f1: mean F1 over the names that occur in the truth or in the reports.
         f1: of every name; None where it does not occur.
@@ -52,8 +53,9 @@ class NameScores:
         return asdict(self)
 
 
-def name_scores(truth: Sequence[int], found: Sequence[int | None], labels: Sequence[str],
-                ordered: Sequence[bool] | None = None) -> NameScores:
+def name_scores(
+    truth: Sequence[int], found: Sequence[int | None], labels: Sequence[str], ordered: Sequence[bool] | None = None
+) -> NameScores:
     """Score names.
 
     Args:
@@ -83,13 +85,21 @@ def name_scores(truth: Sequence[int], found: Sequence[int | None], labels: Seque
     on_scale = square[np.ix_(scale, scale)]
     distance = _distances(len(scale))
     return NameScores(
-        labels=tuple(labels), n=len(true), correct=correct, accuracy=correct / len(true),
-        interval=share_interval(correct, len(true)), missing=int(confusion[:, classes].sum()), macro_f1=float(f1[occurs].mean()),
+        labels=tuple(labels),
+        n=len(true),
+        correct=correct,
+        accuracy=correct / len(true),
+        interval=share_interval(correct, len(true)),
+        missing=int(confusion[:, classes].sum()),
+        macro_f1=float(f1[occurs].mean()),
         f1=tuple(float(value) if known else None for value, known in zip(f1, occurs, strict=True)),
-        confusion=tuple(tuple(row) for row in confusion.tolist()), on_scale=int(on_scale.sum()),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        on_scale=int(on_scale.sum()),
         quadratic_kappa=quadratic_kappa(on_scale) if on_scale.any() else None,
         mean_distance=float((np.abs(distance) * on_scale).sum() / on_scale.sum()) if on_scale.any() else None,
-        too_low=int(on_scale[distance < 0].sum()), too_high=int(on_scale[distance > 0].sum()))
+        too_low=int(on_scale[distance < 0].sum()),
+        too_high=int(on_scale[distance > 0].sum()),
+    )
 
 
 def _distances(size: int) -> npt.NDArray[np.int64]:

@@ -32,8 +32,8 @@ class Compared:
         test: ``McNemar`` (exact), or ``bootstrap`` (paired; over groups, where samples have some).
         verdict: whether the second is better.
         samples, groups: that were compared; groups is None where every sample stands alone.
-        samples_to_decide: with how many samples such a difference would be found four times of five; None where the models do not
-            differ at all.
+        samples_to_decide: with how many samples such a difference would be found four times of five; None where the
+            models do not differ at all.
     """
 
     measure: Measure
@@ -52,11 +52,13 @@ class Compared:
         return asdict(self)
 
 
-def compare_answers(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], groups: Sequence[str | None] | None = None,
-                    ) -> Compared:
+def compare_answers(
+    first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], groups: Sequence[str | None] | None = None
+) -> Compared:
     """Compare the shares of right answers.
 
-    Samples of one group are no independent evidence: where there are groups, they are resampled whole instead of McNemar's test.
+    Samples of one group are no independent evidence: where there are groups, they are resampled whole instead of
+    McNemar's test.
 
     Args:
         first, second: whether each answer is right ``(N,)``, N ≥ 1.
@@ -71,12 +73,23 @@ def compare_answers(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_],
         drawn = 100 * _resampled_means(second.astype(float) - first, of_groups)
         low, high, p_value = _judged(drawn)
         test, count = "bootstrap", int(of_groups.max()) + 1
-    return Compared("top1", float(first.mean()), float(second.mean()), (low, high), p_value, test,
-                    _verdict(gained - lost, p_value), samples, count, _samples_to_decide(lost, gained, samples))
+    return Compared(
+        "top1",
+        float(first.mean()),
+        float(second.mean()),
+        (low, high),
+        p_value,
+        test,
+        _verdict(gained - lost, p_value),
+        samples,
+        count,
+        _samples_to_decide(lost, gained, samples),
+    )
 
 
-def compare_scores(measure: Measure, truth: Ints, first: Floats, second: Floats,
-                   groups: Sequence[str | None] | None = None) -> Compared | None:
+def compare_scores(
+    measure: Measure, truth: Ints, first: Floats, second: Floats, groups: Sequence[str | None] | None = None
+) -> Compared | None:
     """Compare macro-F1 or mean average precision by a paired bootstrap.
 
     Args:
@@ -102,8 +115,17 @@ def compare_scores(measure: Measure, truth: Ints, first: Floats, second: Floats,
     low, high, p_value = _judged(found)
     gain, deviation = 100 * (whole[1] - whole[0]), float(found.std())
     needed = None if abs(gain) < 1e-12 else math.ceil(samples * ((Z_95 + Z_POWER) * deviation / abs(gain)) ** 2)
-    return Compared(measure, *whole, (low, high), p_value, "bootstrap", _verdict(gain, p_value), samples,
-                    None if of_groups is None else int(of_groups.max()) + 1, needed)
+    return Compared(
+        measure,
+        *whole,
+        (low, high),
+        p_value,
+        "bootstrap",
+        _verdict(gain, p_value),
+        samples,
+        None if of_groups is None else int(of_groups.max()) + 1,
+        needed,
+    )
 
 
 def _verdict(gain: float, p_value: float) -> Verdict:
@@ -117,7 +139,9 @@ def _samples_to_decide(lost: int, gained: int, samples: int) -> int | None:
     changed, difference = (lost + gained) / samples, abs(gained - lost) / samples
     if not difference:
         return None
-    return math.ceil(((Z_95 * math.sqrt(changed) + Z_POWER * math.sqrt(max(changed - difference ** 2, 0))) / difference) ** 2)
+    return math.ceil(
+        ((Z_95 * math.sqrt(changed) + Z_POWER * math.sqrt(max(changed - difference**2, 0))) / difference) ** 2
+    )
 
 
 def _group_numbers(groups: Sequence[str | None] | None, samples: int) -> Ints | None:
@@ -164,6 +188,9 @@ def _macro_f1(truth: Ints, found: Floats) -> float:
 
 def _mean_precision(truth: Ints, scores: Floats) -> float:
     holds = truth == 1 if truth.ndim == 2 else truth[:, None] == np.arange(scores.shape[1])
-    found = [average_precision(holds[:, label], scores[:, label]) for label in range(scores.shape[1])
-             if holds[:, label].any() and not holds[:, label].all()]
+    found = [
+        average_precision(holds[:, label], scores[:, label])
+        for label in range(scores.shape[1])
+        if holds[:, label].any() and not holds[:, label].all()
+    ]
     return float(np.mean(found)) if found else math.nan

@@ -22,8 +22,11 @@ def new_figure(width: float, height: float) -> Any:
     from matplotlib.figure import Figure
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
-    cjk = [name for name in ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "SimHei", "PingFang SC")
-           if name in installed]
+    cjk = [
+        name
+        for name in ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "SimHei", "PingFang SC")
+        if name in installed
+    ]
     rcParams["font.family"] = ["DejaVu Sans", *cjk]
     return Figure(figsize=(width, height), dpi=120, layout="constrained")
 
@@ -60,10 +63,17 @@ def plot_learning_curve(path: Path, curve: LearningCurve, title: str) -> None:
         axes.plot([size] * len(scores), scores, "o", color="tab:blue", markersize=3, alpha=0.6)
     ahead = curve.forecast
     line = np.geomspace(sizes.min(), ahead.samples, 100)
-    axes.plot(line, 1 - np.clip(curve.floor + curve.scale * line ** -curve.rate, 0, 1), color="tab:blue")
+    axes.plot(line, 1 - np.clip(curve.floor + curve.scale * line**-curve.rate, 0, 1), color="tab:blue")
     low, high = ahead.interval
-    axes.errorbar([ahead.samples], [ahead.score], [[max(0.0, ahead.score - low)], [max(0.0, high - ahead.score)]], fmt="s",
-                  color="tab:orange", capsize=4, label=f"forecast at {ahead.samples}, 90 %")
+    axes.errorbar(
+        [ahead.samples],
+        [ahead.score],
+        [[max(0.0, ahead.score - low)], [max(0.0, high - ahead.score)]],
+        fmt="s",
+        color="tab:orange",
+        capsize=4,
+        label=f"forecast at {ahead.samples}, 90 %",
+    )
     axes.set(xlabel="samples learnt from", ylabel="score", xscale="log", title=title)
     axes.legend()
     axes.grid(alpha=0.3)
@@ -81,12 +91,23 @@ def plot_confusion(path: Path, report: Metrics) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", parse_math=False)
     axes.set_yticks(range(len(labels)), labels, parse_math=False)
-    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 {report.top1:.1%}, macro-F1 {report.macro_f1:.3f}, n {report.n}")
+    axes.set(
+        xlabel="predicted",
+        ylabel="true",
+        title=f"top-1 {report.top1:.1%}, macro-F1 {report.macro_f1:.3f}, n {report.n}",
+    )
     if len(labels) <= 30:
         for row, column in np.ndindex(*counts.shape):
             if counts[row, column]:
-                axes.text(column, row, int(counts[row, column]), ha="center", va="center", fontsize=8,
-                          color="white" if shares[row, column] > 0.5 else "black")
+                axes.text(
+                    column,
+                    row,
+                    int(counts[row, column]),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if shares[row, column] > 0.5 else "black",
+                )
     save_figure(figure, path)
 
 
@@ -94,10 +115,20 @@ def plot_risk(path: Path, certainty: Certainty) -> None:
     """The error of the surest answers by their share of all, and where the thresholds put it."""
     figure = new_figure(6, 4)
     axes = figure.subplots()
-    axes.step(certainty.curve.kept, certainty.curve.error, where="pre", label=f"by probability, area {certainty.curve.area:.4f}")
+    axes.step(
+        certainty.curve.kept,
+        certainty.curve.error,
+        where="pre",
+        label=f"by probability, area {certainty.curve.area:.4f}",
+    )
     if certainty.kept and certainty.accuracy_of_kept is not None:
-        axes.plot(certainty.kept, 1 - certainty.accuracy_of_kept, "o", color="C1",
-                  label=f"certain at a coverage of {certainty.asked:.0%}" if certainty.asked else "certain")
+        axes.plot(
+            certainty.kept,
+            1 - certainty.accuracy_of_kept,
+            "o",
+            color="C1",
+            label=f"certain at a coverage of {certainty.asked:.0%}" if certainty.asked else "certain",
+        )
     axes.set(xlabel="share kept", ylabel="error of what is kept", xlim=(0, 1.02), ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)

@@ -22,8 +22,9 @@ def labelled_rows(truth: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return np.asarray((truth.reshape(len(truth), -1) >= 0).all(axis=1))
 
 
-def right_answers(target: Target, truth: Ints, probabilities: Floats,
-                  decision: Mapping[str, float] | None = None) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def right_answers(
+    target: Target, truth: Ints, probabilities: Floats, decision: Mapping[str, float] | None = None
+) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Tell which answers are right ``(N,)``, of a multi-label target as a whole. Arguments as of ``report_on_target``."""
     if target.multi_label:
         thresholds = np.array([(decision or {}).get(label, DECISION) for label in target.labels])
@@ -31,8 +32,9 @@ def right_answers(target: Target, truth: Ints, probabilities: Floats,
     return np.asarray(probabilities.argmax(axis=1) == truth)
 
 
-def report_on_target(target: Target, truth: Ints, probabilities: Floats,
-                     decision: Mapping[str, float] | None = None) -> TargetMetrics | None:
+def report_on_target(
+    target: Target, truth: Ints, probabilities: Floats, decision: Mapping[str, float] | None = None
+) -> TargetMetrics | None:
     """Score a model on one target; None where no sample is labelled for it.
 
     Args:

@@ -9,16 +9,25 @@ from vidrisk.metrics.subsequence import lcs_length
 
 CHRF_ORDER = 6
 CHRF_BETA = 2.0
-# Scripts that are written without spaces between words: Han, Hiragana, Katakana, Bopomofo. First and last code point of each block.
-_UNSPACED = ((0x3005, 0x3007), (0x3041, 0x312F), (0x31A0, 0x31BF), (0x31F0, 0x31FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
-             (0xF900, 0xFAFF), (0x20000, 0x3FFFD))
+# Scripts that are written without spaces between words: Han, Hiragana, Katakana, Bopomofo. First and last code point of
+# each block.
+_UNSPACED = (
+    (0x3005, 0x3007),
+    (0x3041, 0x312F),
+    (0x31A0, 0x31BF),
+    (0x31F0, 0x31FF),
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x3FFFD),
+)
 
 
 def tokens_from_text(text: str) -> list[str]:
     """Return the tokens that ROUGE counts: words in lower case, and every Chinese or Japanese character for itself.
 
-    Letters, digits and marks make words; everything else separates them and does not count. Full-width forms are as their
-    half-width ones (NFKC).
+    Letters, digits and marks make words; everything else separates them and does not count. Full-width forms are as
+    their half-width ones (NFKC).
     """
     tokens: list[str] = []
     word = ""
@@ -48,8 +57,8 @@ def is_word(character: str) -> bool:
 def rouge_l(reference: str, candidate: str) -> float:
     """Return ROUGE-L as F1, 0–1: 2 P R / (P + R), P = LCS / tokens of the candidate, R = LCS / tokens of the reference.
 
-    LCS is the length of the longest common subsequence of tokens. Lin, ROUGE: A Package for Automatic Evaluation of Summaries,
-    ACL 2004, with beta 1. 1 where neither text has a token.
+    LCS is the length of the longest common subsequence of tokens. Lin, ROUGE: A Package for Automatic Evaluation of
+    Summaries, ACL 2004, with beta 1. 1 where neither text has a token.
     """
     a, b = tokens_from_text(reference), tokens_from_text(candidate)
     return 2 * lcs_length(a, b) / (len(a) + len(b)) if a or b else 1.0
@@ -58,8 +67,9 @@ def rouge_l(reference: str, candidate: str) -> float:
 def chrf(reference: str, candidate: str) -> float:
     """Return chrF, 0–1: (1 + β²) P R / (β² P + R), β = 2, P and R the mean precision and recall of character n-grams, n = 1 … 6.
 
-    White space is removed, case and punctuation count. Orders for which a text is too short are left out of the mean, as
-    sacreBLEU does. Popović, chrF: character n-gram F-score for automatic MT evaluation, WMT 2015. 1 where both texts are empty.
+    White space is removed, case and punctuation count. Orders for which a text is too short are left out of the mean,
+    as sacreBLEU does. Popović, chrF: character n-gram F-score for automatic MT evaluation, WMT 2015. 1 where both texts
+    are empty.
     """
     a, b = "".join(reference.split()), "".join(candidate.split())
     orders = range(1, min(CHRF_ORDER, len(a), len(b)) + 1)
@@ -76,4 +86,4 @@ def chrf(reference: str, candidate: str) -> float:
 
 
 def _ngrams(text: str, order: int) -> Counter[str]:
-    return Counter(text[start:start + order] for start in range(len(text) - order + 1))
+    return Counter(text[start : start + order] for start in range(len(text) - order + 1))

@@ -7,7 +7,10 @@ import logging
 from typing import Any
 
 log = logging.getLogger(__name__)
-NAMES = ("activation_checkpointing_enable", "gradient_checkpointing_enable")  # transformers 5 has both, and warns of the second
+NAMES = (
+    "activation_checkpointing_enable",
+    "gradient_checkpointing_enable",
+)  # transformers 5 has both, and warns of the second
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -24,7 +24,9 @@ class Block(nn.Module):
 
     def _attend(self, tokens: Tensor) -> Tensor:
         _, length, width = tokens.shape
-        q, k, v = self.qkv(tokens).reshape(-1, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(tokens).reshape(-1, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        )
         weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(2, 3), dim=-1)
         attended: Tensor = self.out((weights @ v).transpose(1, 2).reshape(-1, length, width))
         return attended

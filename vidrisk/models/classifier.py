@@ -27,7 +27,8 @@ ADAPTER, HEAD = "adapter", "head.safetensors"
 class ClipClassifier(TrainableModel):
     """An encoder of frames or windows, and a head.
 
-    ``lower`` gives floats ``(B, T, …)``, ``(B, T / 2, …)`` where the encoder sees pairs, or ``(B, …)`` where it sees windows.
+    ``lower`` gives floats ``(B, T, …)``, ``(B, T / 2, …)`` where the encoder sees pairs, or ``(B, …)`` where it sees
+    windows.
     """
 
     def __init__(self, encoder: Encoder, head: Head) -> None:
@@ -110,8 +111,10 @@ class ClipClassifier(TrainableModel):
         """LoRA with its own rate and no decay (it decays towards the pretrained weights by itself), then the head."""
         lora = [p for p in self.encoder.parameters() if p.requires_grad]
         head_lr = DEFAULT_HEAD_LR if optim.head_lr is None else optim.head_lr
-        return [{"name": "lora", "params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
-                {"name": "head", "params": list(self.head.parameters()), "lr": head_lr, "weight_decay": optim.weight_decay}]
+        return [
+            {"name": "lora", "params": lora, "lr": optim.lora_lr, "weight_decay": 0.0},
+            {"name": "head", "params": list(self.head.parameters()), "lr": head_lr, "weight_decay": optim.weight_decay},
+        ]
 
     def checkpoint_gradients(self) -> None:
         checkpoint_activations(self.encoder.backbone)

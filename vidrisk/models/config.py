@@ -1,7 +1,7 @@
 """The training configuration: ``config.yaml`` of a run, ``--config`` and ``--set key=value`` on the command line.
 
-Every field has a default, so a configuration file holds only what differs. A run stores all of it, with the pixel and time
-specs resolved, so that it can be repeated.
+Every field has a default, so a configuration file holds only what differs. A run stores all of it, with the pixel and
+time specs resolved, so that it can be repeated.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from vidrisk.runtimes.contract.contract import Sealed
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 
 Metric = Literal["top1", "macro_f1"]
-Augmentation = Literal["flip", "updown", "dihedral", "zoom", "crop", "light", "colour", "still", "erase", "rand", "speed"]
+Augmentation = Literal[
+    "flip", "updown", "dihedral", "zoom", "crop", "light", "colour", "still", "erase", "rand", "speed"
+]
 
 
 class LoraSettings(Sealed, allow_inf_nan=False):
     """``last_blocks`` adapts only that many of the last blocks; 0 leaves the encoder frozen, null adapts all of them.
 
-    What lies below the first adapted block of EfficientNet-Lite0 runs once per view (see ``views``), not once per epoch.
-    ``targets`` are ends of layers' paths, such as ``q_proj``; null takes what the family adapts. Of a vision-language model,
-    ``parts`` says where; there, 0 blocks leave the row of the model's token as it is, too.
+    What lies below the first adapted block of EfficientNet-Lite0 runs once per view (see ``views``), not once per
+    epoch. ``targets`` are ends of layers' paths, such as ``q_proj``; null takes what the family adapts. Of a
+    vision-language model, ``parts`` says where; there, 0 blocks leave the row of the model's token as it is, too.
     """
 
     rank: int = Field(16, ge=1, le=512)
@@ -44,16 +46,20 @@ class HeadSettings(Sealed):
     """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion; ``motion``
     and ``transformer`` see these alone, and nothing that stays all through a clip.
 
-    ``auto`` is ``linear`` for photos, and for clips ``motion``, or ``segments`` where that is better beyond chance. Behind a
-    vision-language model, ``linear``, ``mlp`` and ``transformer_no_vision`` see the state at its token, ``transformer`` the visual
-    tokens, too; ``auto`` is ``linear``.
+    ``auto`` is ``linear`` for photos, and for clips ``motion``, or ``segments`` where that is better beyond chance.
+    Behind a vision-language model, ``linear``, ``mlp`` and ``transformer_no_vision`` see the state at its token,
+    ``transformer`` the visual tokens, too; ``auto`` is ``linear``.
     """
 
-    kind: Literal["auto", "linear", "mlp", "segments", "motion", "attention", "transformer", "transformer_no_vision"] = "auto"
+    kind: Literal[
+        "auto", "linear", "mlp", "segments", "motion", "attention", "transformer", "transformer_no_vision"
+    ] = "auto"
     hidden: int = Field(256, ge=8, le=4096)
     dropout: float = Field(0.3, ge=0, lt=1)
     start: Literal["probe", "zero"] = Field(
-        "probe", description="what linear classifiers begin with: a logistic regression on features as they come, or nothing")
+        "probe",
+        description="what linear classifiers begin with: a logistic regression on features as they come, or nothing",
+    )
     layers: int = Field(2, ge=1, le=24, description="blocks of a transformer head")
     heads: int = Field(8, ge=1, le=64, description="attention heads of a transformer head")
 
@@ -67,8 +73,10 @@ class PromptPair(Sealed):
 
 MERGE = "<<"  # YAML's key for the keys of another mapping
 FILE, PAIRS = "file", "pairs"
-Prompts = Annotated[Annotated[Path, Tag(FILE)] | Annotated[tuple[PromptPair, ...], Tag(PAIRS)],
-                    Discriminator(lambda value: FILE if isinstance(value, str | Path) else PAIRS)]
+Prompts = Annotated[
+    Annotated[Path, Tag(FILE)] | Annotated[tuple[PromptPair, ...], Tag(PAIRS)],
+    Discriminator(lambda value: FILE if isinstance(value, str | Path) else PAIRS),
+]
 
 
 class VlmSettings(Sealed, allow_inf_nan=False):
@@ -76,15 +84,18 @@ class VlmSettings(Sealed, allow_inf_nan=False):
 
     Attributes:
         token: that is added.
-        prompts: pairs of question and reply, or a YAML file of them, from which training draws; null takes vidrisk's own.
+        prompts: pairs of question and reply, or a YAML file of them, from which training draws; null takes vidrisk's
+            own.
         fixed_prompt: number of the pair, from 0, for validation and export.
-        system: what the conversation begins with; null leaves that to the backbone's chat template. Fewer tokens are faster.
-        question_first: whether the question stands in front of the visual tokens. What is in front of them is computed once, at
-            export, so that inference is faster; published models were trained with the question behind them.
+        system: what the conversation begins with; null leaves that to the backbone's chat template. Fewer tokens are
+            faster.
+        question_first: whether the question stands in front of the visual tokens. What is in front of them is computed
+            once, at export, so that inference is faster; published models were trained with the question behind them.
         language_loss: weight of the language-model loss on the reply, beside the classes' cross-entropy.
         max_tokens: of the whole sequence; a longer one is refused, never cut off.
         grid: averages of a composed model's feature map per side: 2 makes 4 visual tokens per frame; null keeps all.
-        fps: frames per second that positions in time assume, a nominal rate: moments are spread evenly over clips of any length.
+        fps: frames per second that positions in time assume, a nominal rate: moments are spread evenly over clips of
+            any length.
         weights: type in which training holds weights that are not trained. 4bit needs bitsandbytes.
     """
 
@@ -108,14 +119,14 @@ class ReportSettings(Sealed):
     """What a model that writes reports is taught.
 
     Attributes:
-        scheme: of levels and fields: the name of one of vidrisk's own, or a file; null takes the one that the data carry, else
-            three-levels. Instruction data have none.
+        scheme: of levels and fields: the name of one of vidrisk's own, or a file; null takes the one that the data
+            carry, else three-levels. Instruction data have none.
         photos: the folder that paths of photos are relative to; null for that of the data.
-        answer_tokens: most tokens of an answer, at inference; null for what the longest answer of the training data takes, and half
-            as much again.
+        answer_tokens: most tokens of an answer, at inference; null for what the longest answer of the training data
+            takes, and half as much again.
         longest_answer: tokens of the longest answer of the training data; training writes it.
-        choice_weight: in the loss, of each token by which an answer names a level or another choice; others have 1. Such tokens are
-            few, and what is written behind them follows from them.
+        choice_weight: in the loss, of each token by which an answer names a level or another choice; others have 1.
+            Such tokens are few, and what is written behind them follows from them.
     """
 
     scheme: str | None = None
@@ -138,15 +149,15 @@ DEFAULT_HEAD_LR = 1e-3  # of a head that begins at zero
 class OptimSettings(Sealed, allow_inf_nan=False):
     """AdamW with its own learning rates, linear warm-up, cosine decay to zero.
 
-    A vision-language model's projector keeps its weights where ``projector_lr`` is 0; null is the family's own choice: 0.001 for
-    a composed model, whose projector is new, and 0 for others. A null ``head_lr`` is 0.0001 where the head begins at a probe, and
-    0.001 where it begins at zero.
+    A vision-language model's projector keeps its weights where ``projector_lr`` is 0; null is the family's own choice:
+    0.001 for a composed model, whose projector is new, and 0 for others. A null ``head_lr`` is 0.0001 where the head
+    begins at a probe, and 0.001 where it begins at zero.
 
     Attributes:
-        class_weights: for classes that are rare. ``drawn`` draws their samples more often, by the square root of how rare they are,
-            and keeps the probabilities those of the data; ``auto`` is that where the largest class of a target has more than ten
-            times the samples of the smallest, else ``none``. ``sqrt`` and ``balanced`` weigh them in the loss, which raises their
-            probabilities, too.
+        class_weights: for classes that are rare. ``drawn`` draws their samples more often, by the square root of how
+            rare they are, and keeps the probabilities those of the data; ``auto`` is that where the largest class of a
+            target has more than ten times the samples of the smallest, else ``none``. ``sqrt`` and ``balanced`` weigh
+            them in the loss, which raises their probabilities, too.
     """
 
     epochs: int = Field(10, ge=1, le=10_000)
@@ -164,7 +175,9 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     class_weights: Literal["auto", "drawn", "none", "sqrt", "balanced"] = "auto"
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(None, ge=1, description="epochs without a better validation metric before stopping")
-    metric: Metric = Field("top1", description="that the best epoch has most of; of multi-label targets it is mAP, or macro_f1")
+    metric: Metric = Field(
+        "top1", description="that the best epoch has most of; of multi-label targets it is mAP, or macro_f1"
+    )
 
 
 class TrainConfig(Sealed):
@@ -174,35 +187,56 @@ class TrainConfig(Sealed):
     backbone: str = "efficientnet-lite0"
     pool: Pool = "auto"
     pixel: dict[str, Any] = Field(default_factory=dict)
-    frames: int = Field(8, ge=1, le=512, description="moments per clip; photos have one. Encoders of frames see 16 of clips, in "
-                        "pairs, where neither this nor rgb_diff is given")
+    frames: int = Field(
+        8,
+        ge=1,
+        le=512,
+        description="moments per clip; photos have one. Encoders of frames see 16 of clips, in "
+        "pairs, where neither this nor rgb_diff is given",
+    )
     jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
-    rgb_diff: bool = Field(False, description="show every second moment of a clip as its difference from the one before")
+    rgb_diff: bool = Field(
+        False, description="show every second moment of a clip as its difference from the one before"
+    )
     level_order: tuple[str, ...] | None = None
-    multi_label: bool = Field(False, description="any number of classes may hold for a sample; cells of the data hold several")
+    multi_label: bool = Field(
+        False, description="any number of classes may hold for a sample; cells of the data hold several"
+    )
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
     vlm: VlmSettings = VlmSettings()
     report: ReportSettings = ReportSettings()
     optim: OptimSettings = OptimSettings()
     augment: tuple[Augmentation, ...] | None = Field(
-        None, description="by default flip, zoom, light and still of clips, and flip of photos of defects")
+        None, description="by default flip, zoom, light and still of clips, and flip of photos of defects"
+    )
     seed: int = Field(0, ge=0, le=2**31)
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor computes in it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 where the processor computes in it"
+    )
     gradient_checkpointing: bool = False
     workers: int = Field(0, ge=0)
     cache_mb: int = Field(512, ge=0, description="decoded frames, or views, kept in memory between epochs")
     disk_cache_mb: int = Field(20_480, ge=0, description="the same in a file of the run, beyond what memory keeps")
-    views: int = Field(4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none")
+    views: int = Field(
+        4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none"
+    )
     group_by: str | None = None
-    compare: bool = Field(True, description="whether LoRA is compared with the head alone and the probe when training has ended")
+    compare: bool = Field(
+        True, description="whether LoRA is compared with the head alone and the probe when training has ended"
+    )
     start: str | None = Field(None, description="sha256 of what the run started from; training writes it")
     decoder: Literal["auto", "pyav", "decord"] = "auto"
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(("tensorboard",), description="where curves go")
 
 
-def config_from_options(path: Path | None = None, assignments: Sequence[str] = (), settings: Mapping[str, object] | None = None,
-                        without: Collection[str] = (), **options: Any) -> TrainConfig:
+def config_from_options(
+    path: Path | None = None,
+    assignments: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    without: Collection[str] = (),
+    **options: Any,
+) -> TrainConfig:
     """Defaults, then the YAML file, then named options, then settings and ``key=value`` assignments; the later one wins.
 
     Args:
@@ -264,8 +298,13 @@ def _settings_around(keys: Sequence[str | int]) -> type[Sealed]:
     """The settings whose field a key names."""
     if keys[:2] == ["vlm", "prompts"]:
         return PromptPair
-    sections: dict[object, type[Sealed]] = {"lora": LoraSettings, "head": HeadSettings, "vlm": VlmSettings, "optim": OptimSettings,
-                                                "report": ReportSettings}
+    sections: dict[object, type[Sealed]] = {
+        "lora": LoraSettings,
+        "head": HeadSettings,
+        "vlm": VlmSettings,
+        "optim": OptimSettings,
+        "report": ReportSettings,
+    }
     return sections.get(keys[0], TrainConfig)
 
 
@@ -280,7 +319,9 @@ def _check_keys(node: Any, path: Path, around: tuple[int, ...] = (), known: set[
     """
     known = set() if known is None else known
     if id(node) in around:
-        raise SettingsError(f"a setting holds itself ({path} line {node.start_mark.line + 1})", allowed="aliases of other settings")
+        raise SettingsError(
+            f"a setting holds itself ({path} line {node.start_mark.line + 1})", allowed="aliases of other settings"
+        )
     if node is None or node.id == "scalar" or id(node) in known:
         return
     known.add(id(node))

@@ -1,8 +1,8 @@
 """Encoders: the contract's pixels → features ``float32 (N, D)``, normalisation folded in.
 
-A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout. Its family
-(``families``) says whether it sees ``uint8 (N, H, W, 3)``, one frame at a time, or windows ``uint8 (N, T, H, W, 3)``. One that sees
-frames may be shown pairs ``uint8 (N, 2, H, W, 3)``: a frame, and what changes until the next one.
+A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout. Its
+family (``families``) says whether it sees ``uint8 (N, H, W, 3)``, one frame at a time, or windows ``uint8 (N, T, H, W,
+3)``. One that sees frames may be shown pairs ``uint8 (N, 2, H, W, 3)``: a frame, and what changes until the next one.
 """
 
 from __future__ import annotations
@@ -48,8 +48,16 @@ class Encoder(nn.Module):
     backbone: Any
     token_grid: tuple[int, int]
 
-    def __init__(self, backbone: nn.Module, pixel: PixelSpec, *, pool: Pool, family: Family, frames: int = 1,
-                 rgb_diff: bool = False) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        pixel: PixelSpec,
+        *,
+        pool: Pool,
+        family: Family,
+        frames: int = 1,
+        rgb_diff: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.pixel = pixel
@@ -121,7 +129,7 @@ class Encoder(nn.Module):
             return values.flatten(2).transpose(1, 2)
         patch = self.backbone.config.patch_size
         self.token_grid = (self.input_shape[0] // patch, self.input_shape[1] // patch)
-        return values[:, -self.token_grid[0] * self.token_grid[1]:]  # class and register tokens come first
+        return values[:, -self.token_grid[0] * self.token_grid[1] :]  # class and register tokens come first
 
     def _pixels(self, frames: Tensor) -> Tensor:
         # Cast, then permute: TensorRT takes a uint8 input into a Cast only.
@@ -132,8 +140,8 @@ class Encoder(nn.Module):
             values = torch.stack((first, change), dim=1).flatten(0, 1)
         if not self.sees_windows:
             return values.permute(0, 3, 1, 2) * self.scale + self.shift
-        # Channels first, as the layer wants them that makes tokens: backbones that take them behind the frames turn that back, and
-        # no transposition is left between the pixels and that layer.
+        # Channels first, as the layer wants them that makes tokens: backbones that take them behind the frames turn
+        # that back, and no transposition is left between the pixels and that layer.
         return (values.permute(0, 4, 1, 2, 3) * self.scale + self.shift).transpose(1, 2)
 
 
@@ -153,8 +161,15 @@ def _pooled(output: Any, pool: Pool) -> Tensor:
     return tokens[:, 0] if pool == "cls" else tokens.mean(dim=1)
 
 
-def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: Pool = "auto", frames: int = 1,
-                  rgb_diff: bool = False, local_only: bool = False) -> Encoder:
+def build_encoder(
+    backbone: str,
+    *,
+    pixel: dict[str, Any] | None = None,
+    pool: Pool = "auto",
+    frames: int = 1,
+    rgb_diff: bool = False,
+    local_only: bool = False,
+) -> Encoder:
     """Load a backbone and wrap it. Code that lies beside its weights is never run.
 
     Args:
@@ -175,8 +190,12 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
     family.check_frames(frames, backbone)
     spec = pixel_spec(family.pixel(source), pixel)
     if family.name not in FAMILIES:
-        log.warning("%s is of family %s, which no test has seen (CONTRIBUTING: adding a backbone): its export is judged by the "
-                    "gate alone", backbone, family.name)
+        log.warning(
+            "%s is of family %s, which no test has seen (CONTRIBUTING: adding a backbone): its export is judged by the "
+            "gate alone",
+            backbone,
+            family.name,
+        )
     loaded = family.load(source, spec, frames)
     if pool != "pooler":
         drop_pooling_head(loaded)
@@ -185,8 +204,10 @@ def build_encoder(backbone: str, *, pixel: dict[str, Any] | None = None, pool: P
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
         size = f"{spec.height}x{spec.width}"
         reason = first_line(error)
-        raise SettingsError(f"backbone {backbone!r} does not encode {size} images with pool {pool!r}: {reason}",
-                            fix="choose an image encoder, and a size that it takes") from error
+        raise SettingsError(
+            f"backbone {backbone!r} does not encode {size} images with pool {pool!r}: {reason}",
+            fix="choose an image encoder, and a size that it takes",
+        ) from error
 
 
 def drop_pooling_head(backbone: nn.Module) -> None:

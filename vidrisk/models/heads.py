@@ -1,7 +1,7 @@
 """Heads: features ``(B, T, D)``, or ``(B, D)`` of whole windows → one logits tensor ``(B, C)`` per target, in the contract's order.
 
-Features are first standardised with the mean and deviation of the training features (buffers, part of the exported graph),
-so that a head trains alike on every backbone. Classifiers start at zero.
+Features are first standardised with the mean and deviation of the training features (buffers, part of the exported
+graph), so that a head trains alike on every backbone. Classifiers start at zero.
 """
 
 from __future__ import annotations
@@ -26,25 +26,38 @@ class Head(nn.Module):
     """A trunk over the moments and one linear classifier per target.
 
     Args:
-        kind: ``linear`` averages over time; ``mlp`` puts a hidden layer behind that; ``segments`` keeps the order of up to 8
-            parts of the clip and the changes in them; ``motion`` the same without what stays all through the clip; ``attention``
-            learns where its parts look; ``transformer`` lets moments attend to one another, by what differs from the whole clip.
+        kind: ``linear`` averages over time; ``mlp`` puts a hidden layer behind that; ``segments`` keeps the order of up
+            to 8 parts of the clip and the changes in them; ``motion`` the same without what stays all through the clip;
+            ``attention`` learns where its parts look; ``transformer`` lets moments attend to one another, by what
+            differs from the whole clip.
         width: D, size of a feature.
-        frames: T, moments per clip; None where a feature is of a whole window, so that only ``linear`` and ``mlp`` are left.
+        frames: T, moments per clip; None where a feature is of a whole window, so that only ``linear`` and ``mlp`` are
+            left.
         targets: what is asked; one output each.
         hidden: width of the hidden layer of ``mlp``, and of a moment in ``transformer``.
         layers, heads: blocks of ``transformer``, and their attention heads.
         dropout: in front of the classifiers.
 
     Raises:
-        SettingsError: a kind that needs features per frame, and there are none; attention heads that do not divide the width.
+        SettingsError: a kind that needs features per frame, and there are none; attention heads that do not divide the
+            width.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, kind: HeadKind, *, width: int, frames: int | None, targets: Sequence[Target], hidden: int,
-                 dropout: float, layers: int = 2, heads: int = 8) -> None:
+    def __init__(
+        self,
+        kind: HeadKind,
+        *,
+        width: int,
+        frames: int | None,
+        targets: Sequence[Target],
+        hidden: int,
+        dropout: float,
+        layers: int = 2,
+        heads: int = 8,
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("deviation", torch.ones(width))
@@ -55,8 +68,11 @@ class Head(nn.Module):
         elif kind == "mlp":
             self.trunk, out = nn.Sequential(average, nn.Linear(width, hidden), nn.GELU()), hidden
         elif frames is None:
-            raise SettingsError(f"head {kind!r} behind an encoder that sees whole windows", allowed="auto, linear, mlp",
-                                fix="set head.kind, or choose a backbone that sees one frame at a time")
+            raise SettingsError(
+                f"head {kind!r} behind an encoder that sees whole windows",
+                allowed="auto, linear, mlp",
+                fix="set head.kind, or choose a backbone that sees one frame at a time",
+            )
         elif kind == "transformer":
             self.trunk, out = AttentionBetweenMoments(width, frames, hidden, layers, heads, dropout), hidden
         elif kind in ("segments", "motion"):
@@ -94,8 +110,13 @@ class Head(nn.Module):
 
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
         """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
-        self.start_classifiers([(each.weight * scale, each.bias * scale + more.to(each.bias)) for each, (scale, more) in zip(
-            self.classifiers, changes, strict=True) if isinstance(each, nn.Linear)])
+        self.start_classifiers(
+            [
+                (each.weight * scale, each.bias * scale + more.to(each.bias))
+                for each, (scale, more) in zip(self.classifiers, changes, strict=True)
+                if isinstance(each, nn.Linear)
+            ]
+        )
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:
         summary = self.dropout(self.summary(features))
@@ -133,8 +154,9 @@ class SegmentsOfTime(nn.Module):
     ``(B, T, D)`` → ``(B, parts · 2D)``. The parts are a fixed averaging matrix, so that any T works.
 
     Args:
-        is_relative: whether appearance is how a part differs from the whole clip. What stays all through it, such as a scene that
-            a still camera shows, is then unknown to the classifiers, and cannot be mistaken for what happens there.
+        is_relative: whether appearance is how a part differs from the whole clip. What stays all through it, such as a
+            scene that a still camera shows, is then unknown to the classifiers, and cannot be mistaken for what happens
+            there.
     """
 
     average: Tensor
@@ -165,8 +187,11 @@ class AttentionBetweenMoments(nn.Module):
     def __init__(self, width: int, frames: int, hidden: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
         if hidden % heads:
-            raise SettingsError(f"head.heads {heads} of a transformer of width {hidden}", allowed=f"divisors of {hidden}",
-                                fix="set head.heads or head.hidden")
+            raise SettingsError(
+                f"head.heads {heads} of a transformer of width {hidden}",
+                allowed=f"divisors of {hidden}",
+                fix="set head.heads or head.hidden",
+            )
         self.enter = nn.Linear(2 * width, hidden)
         self.place = nn.Parameter(torch.zeros(frames, hidden))
         nn.init.normal_(self.place, std=0.02)

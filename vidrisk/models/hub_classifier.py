@@ -56,14 +56,17 @@ class HubClassifier:
         module = _WindowClassifier(self, frames, range(len(self.labels)))
         try:
             with torch.inference_mode():
-                parts = [module.logits(torch.from_numpy(pixels[begin:begin + step]).flatten(0, 1))
-                         for begin in range(0, len(pixels), step)]
+                parts = [
+                    module.logits(torch.from_numpy(pixels[begin : begin + step]).flatten(0, 1))
+                    for begin in range(0, len(pixels), step)
+                ]
                 return torch.cat(parts).numpy()
         except Exception as error:  # models of transformers raise many types
             reason = first_line(error)
             shape = f"{frames}x{pixels.shape[-2]}x{pixels.shape[-1]}"
-            raise DataError(f"{self.architecture} does not take windows of {shape}: {reason}",
-                            fix=f"correct size in {PREPROCESSOR}") from error
+            raise DataError(
+                f"{self.architecture} does not take windows of {shape}: {reason}", fix=f"correct size in {PREPROCESSOR}"
+            ) from error
 
 
 class _WindowClassifier(nn.Module):
@@ -120,13 +123,19 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
         raise SettingsError(f"{folder} holds a classifier of videos, and the data are photos", fix="give videos")
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise SettingsError(f"{folder} has no safetensors", fix="save it with save_pretrained(folder, safe_serialization=True)")
+        raise SettingsError(
+            f"{folder} has no safetensors", fix="save it with save_pretrained(folder, safe_serialization=True)"
+        )
     if config.get("problem_type") == "multi_label_classification":
-        raise SettingsError(f"{folder} gives every label a probability of its own", allowed="labels of which one is true")
+        raise SettingsError(
+            f"{folder} gives every label a probability of its own", allowed="labels of which one is true"
+        )
     labels = _labels(config)
     frames = _frames(config) if takes_videos else None
     pixel = pixel_from_preprocessor(_read_json(folder / PREPROCESSOR), config)
-    model = _loaded(folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification", architecture)
+    model = _loaded(
+        folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification", architecture
+    )
     digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
     return HubClassifier(model, labels, pixel, frames, architecture, digest)
 
@@ -141,12 +150,17 @@ def _architecture(config: Mapping[str, Any]) -> str:
 def _labels(config: Mapping[str, Any]) -> tuple[str, ...]:
     given = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     if not isinstance(given, Mapping) or not all(key.isascii() and key.isdigit() and len(key) < 10 for key in given):
-        raise DataError(f"{CONFIG} has id2label {json.dumps(given)[:80]}", allowed="an object of labels by index, from 0 on")
+        raise DataError(
+            f"{CONFIG} has id2label {json.dumps(given)[:80]}", allowed="an object of labels by index, from 0 on"
+        )
     named = {int(index): str(label) for index, label in given.items()}
     labels = tuple(named.get(index, "") for index in range(len(given)))
     if "" in labels or len(set(labels)) < max(2, len(labels)):
-        raise DataError(f"{CONFIG} has labels {list(named.values())[:10]}", allowed="at least two, all different, from index 0 on",
-                        fix="correct id2label")
+        raise DataError(
+            f"{CONFIG} has labels {list(named.values())[:10]}",
+            allowed="at least two, all different, from index 0 on",
+            fix="correct id2label",
+        )
     return labels
 
 
@@ -164,14 +178,21 @@ def _loaded(folder: Path, auto: str, architecture: str) -> nn.Module:
     attention = "sdpa" if getattr(getattr(transformers, architecture, None), "_supports_sdpa", False) else "eager"
     try:
         model, loaded = getattr(transformers, auto).from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, attn_implementation=attention,
-            output_loading_info=True)
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            attn_implementation=attention,
+            output_loading_info=True,
+        )
     except Exception as error:  # transformers and safetensors raise many types
         reason = first_line(error)
         raise SettingsError(f"{folder} cannot be loaded: {reason}", fix="save it again with save_pretrained") from error
     if loaded["missing_keys"]:
-        raise SettingsError(f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",
-                            fix="save the fine-tuned classifier whole")
+        raise SettingsError(
+            f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",
+            fix="save the fine-tuned classifier whole",
+        )
     result: nn.Module = model.eval().float()  # as its weights are stored, which may be half
     return result.requires_grad_(False)
 
@@ -180,8 +201,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path.parent} is no Hugging Face model: {path.name} cannot be read ({error})",
-                          fix="give a folder that save_pretrained has written, the image processor's, too") from error
+        raise BundleError(
+            f"{path.parent} is no Hugging Face model: {path.name} cannot be read ({error})",
+            fix="give a folder that save_pretrained has written, the image processor's, too",
+        ) from error
     if not isinstance(data, dict):
         raise BundleError(f"{path} holds no object", fix="save the model again with save_pretrained")
     return data

@@ -86,9 +86,13 @@ def pixel_from_preprocessor(settings: Mapping[str, Any], config: Mapping[str, An
     mean, std = _arithmetic(settings, processor)
     resample = _value(settings, "resample", processor.resample)
     if not _is_whole(resample) or resample not in FILTERS:
-        raise _wrong("resample", resample, "2 (bilinear), 3 (bicubic)", "set the nearer of the two, and look at the accuracy")
+        raise _wrong(
+            "resample", resample, "2 (bilinear), 3 (bicubic)", "set the nearer of the two, and look at the accuracy"
+        )
     try:
-        return PixelSpec(height, width, "squash" if fraction is None else "crop", fraction or 1.0, FILTERS[resample], mean, std)
+        return PixelSpec(
+            height, width, "squash" if fraction is None else "crop", fraction or 1.0, FILTERS[resample], mean, std
+        )
     except SpecError as error:
         raise DataError(f"{PREPROCESSOR}: {error}") from error
 
@@ -97,7 +101,8 @@ def normalisation_from_preprocessor(settings: Mapping[str, Any], config: Mapping
     """Mean and deviation on the 0–1 scale that an image or video processor comes to: what it does to the shape of a picture aside.
 
     Args:
-        settings: of ``preprocessor_config.json`` or ``video_preprocessor_config.json``; of a processor that is not known, too.
+        settings: of ``preprocessor_config.json`` or ``video_preprocessor_config.json``; of a processor that is not
+            known, too.
         config: of the model.
 
     Raises:
@@ -112,7 +117,9 @@ def _processor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Proces
     if found is not None:
         return found
     if key is None:
-        raise DataError(f"{PREPROCESSOR} has no image_processor_type", allowed=ALLOWED, fix="add the one it was trained with")
+        raise DataError(
+            f"{PREPROCESSOR} has no image_processor_type", allowed=ALLOWED, fix="add the one it was trained with"
+        )
     raise _wrong(key, settings[key], ALLOWED)
 
 
@@ -147,18 +154,25 @@ def _geometry(settings: Mapping[str, Any], processor: Processor) -> tuple[int, i
     if isinstance(size, int):
         return _cut(settings, size, crop)
     if crop not in (None, size):
-        raise DataError(f"{PREPROCESSOR} has size {size[0]}x{size[1]} and crop_size {_shown(crop)}: a stretched picture is cut",
-                        allowed="size as shortest_edge, or no crop",
-                        fix="set size to a shortest_edge or do_center_crop to false, and look at the accuracy")
+        raise DataError(
+            f"{PREPROCESSOR} has size {size[0]}x{size[1]} and crop_size {_shown(crop)}: a stretched picture is cut",
+            allowed="size as shortest_edge, or no crop",
+            fix="set size to a shortest_edge or do_center_crop to false, and look at the accuracy",
+        )
     return *size, None
 
 
 def _cut(settings: Mapping[str, Any], shortest: int, crop: Size | None) -> tuple[int, int, float]:
     if crop is None:
-        raise DataError(f"{PREPROCESSOR} has size {_shown(settings['size'])} and no crop: every picture gets a shape of its own",
-                        allowed="height and width, or do_center_crop", fix="set do_center_crop to true, and look at the accuracy")
+        raise DataError(
+            f"{PREPROCESSOR} has size {_shown(settings['size'])} and no crop: every picture gets a shape of its own",
+            allowed="height and width, or do_center_crop",
+            fix="set do_center_crop to true, and look at the accuracy",
+        )
     if not isinstance(crop, tuple) or crop[0] != crop[1] or crop[0] > shortest:
-        raise _wrong("crop_size", settings.get("crop_size", crop), f"a square of up to {shortest} pixels: what size scales to")
+        raise _wrong(
+            "crop_size", settings.get("crop_size", crop), f"a square of up to {shortest} pixels: what size scales to"
+        )
     return *crop, crop[0] / shortest
 
 
@@ -180,7 +194,9 @@ def _arithmetic(settings: Mapping[str, Any], processor: Processor) -> tuple[Trip
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if _flag(settings, "do_normalize", True):
         mean, std = _triple(settings, "image_mean"), _triple(settings, "image_std")
-    again = _triple(settings, "image_std") if processor.top and _flag(settings, "include_top", True) else (1.0, 1.0, 1.0)
+    again = (
+        _triple(settings, "image_std") if processor.top and _flag(settings, "include_top", True) else (1.0, 1.0, 1.0)
+    )
     ratio = 255 * factor  # of its scale to ours
     red, green, blue = ((m + offset) / ratio for m in mean)
     first, second, third = (s * t / ratio for s, t in zip(std, again, strict=True))
@@ -196,8 +212,12 @@ def _size(settings: Mapping[str, Any], key: str, default: int | None, is_shortes
         given = [given["height"], given["width"]]
     sides = given if isinstance(given, list) else [given, given]
     if len(sides) != 2 or not all(_is_whole(side) and side > 0 for side in sides):
-        raise _wrong(key, settings.get(key), "a number of pixels, [height, width], or an object of height and width"
-                                             + (", or of shortest_edge" if key == "size" else ""))
+        raise _wrong(
+            key,
+            settings.get(key),
+            "a number of pixels, [height, width], or an object of height and width"
+            + (", or of shortest_edge" if key == "size" else ""),
+        )
     return sides[0] if is_shortest and not isinstance(given, list) else (sides[0], sides[1])
 
 

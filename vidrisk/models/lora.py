@@ -36,8 +36,9 @@ def add_lora(encoder: Encoder, lora: LoraSettings) -> None:
 def peft_config_from_lora(lora: LoraSettings) -> Any:
     """Return PEFT's configuration of new adapters, without their places."""
     peft: Any = require_peft("train")
-    return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora,
-                           use_rslora=lora.rslora)
+    return peft.LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, use_rslora=lora.rslora
+    )
 
 
 def choose_paths(paths: Sequence[str], lora: LoraSettings) -> list[str]:
@@ -52,8 +53,11 @@ def choose_paths(paths: Sequence[str], lora: LoraSettings) -> list[str]:
         if not any(_ends_in(path, target) for path in paths):
             names = sorted({path.rpartition(".")[2] for path in paths})
             near = difflib.get_close_matches(target.rpartition(".")[2], names, n=3, cutoff=0.5)
-            raise SettingsError(f"lora.targets {target!r} matches no layer that can be adapted", allowed=", ".join(near or names),
-                                fix="correct the name, or leave lora.targets out to adapt all of them")
+            raise SettingsError(
+                f"lora.targets {target!r} matches no layer that can be adapted",
+                allowed=", ".join(near or names),
+                fix="correct the name, or leave lora.targets out to adapt all of them",
+            )
     return [path for path in paths if any(_ends_in(path, target) for target in lora.targets)]
 
 
@@ -82,7 +86,9 @@ def save_adapter(adapted: Any, folder: Path) -> None:
     try:
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
     except (OSError, safetensors.SafetensorError) as error:
-        raise VidriskError(f"{folder} cannot be written: {error}", fix="make room, then run it again with resume") from error
+        raise VidriskError(
+            f"{folder} cannot be written: {error}", fix="make room, then run it again with resume"
+        ) from error
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's model card template, empty
 
 
@@ -96,8 +102,8 @@ class AutoMapping(Sealed):
 class AdapterConfig(BaseModel):
     """The part of ``adapter_config.json`` that shapes the adapter; everything else in it must be PEFT's default.
 
-    A run may come from a stranger, and PEFT imports modules and builds other adapters as its configuration says. So that file
-    chooses none of it: these values are checked, and the configuration is made of them anew.
+    A run may come from a stranger, and PEFT imports modules and builds other adapters as its configuration says. So
+    that file chooses none of it: these values are checked, and the configuration is made of them anew.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -135,8 +141,11 @@ def read_adapter_config(path: Path) -> AdapterConfig:
     except (OSError, ValidationError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip() if first else str(error)
-        raise BundleError(f"{path} is damaged or foreign: {reason}", allowed="a LoRA adapter as `vidrisk train` writes it",
-                          fix="train the run again, or copy it whole") from error
+        raise BundleError(
+            f"{path} is damaged or foreign: {reason}",
+            allowed="a LoRA adapter as `vidrisk train` writes it",
+            fix="train the run again, or copy it whole",
+        ) from error
 
 
 def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) -> Any:
@@ -150,13 +159,21 @@ def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) 
     if not weights.is_file() or not (folder / "adapter_config.json").is_file():
         raise BundleError(f"{folder} holds no adapter", fix="train the run again, or copy it whole")
     read, saved = read_adapter_config(folder / "adapter_config.json"), load_tensors(weights)
-    config = peft.LoraConfig(r=read.r, lora_alpha=read.lora_alpha, lora_dropout=read.lora_dropout, use_dora=read.use_dora,
-                             use_rslora=read.use_rslora, trainable_token_indices=read.trainable_token_indices,
-                             inference_mode=not trainable)
+    config = peft.LoraConfig(
+        r=read.r,
+        lora_alpha=read.lora_alpha,
+        lora_dropout=read.lora_dropout,
+        use_dora=read.use_dora,
+        use_rslora=read.use_rslora,
+        trainable_token_indices=read.trainable_token_indices,
+        inference_mode=not trainable,
+    )
     fix = "use the backbone that the run was trained with"
     here, made_for = type(backbone).__name__, read.auto_mapping and read.auto_mapping.base_model_class
     if made_for not in (None, here):  # layers of one name and one size are no proof
-        raise BundleError(f"{folder} does not fit the backbone: it was made for {made_for}, and this is {here}", fix=fix)
+        raise BundleError(
+            f"{folder} does not fit the backbone: it was made for {made_for}, and this is {here}", fix=fix
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of missing keys, which the comparison below refuses
@@ -168,6 +185,7 @@ def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) 
     # PEFT skips a layer that only one side has.
     alone = sorted(set(saved) ^ set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if alone:
-        raise BundleError(f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}",
-                          fix=fix)
+        raise BundleError(
+            f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}", fix=fix
+        )
     return adapted

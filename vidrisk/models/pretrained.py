@@ -20,11 +20,22 @@ from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 # Settings that only a classifier knows.
-OF_CLASSIFIERS = ("pool", "frames", "jitter", "rgb_diff", "decoder", "level_order", "compare", "multi_label",
-                  *(f"head.{name}" for name in HeadSettings.model_fields),
-                  *(f"optim.{name}" for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights",
-                                                 "metric")),
-                  *(f"vlm.{name}" for name in ("token", "prompts", "fixed_prompt", "question_first", "language_loss")))
+OF_CLASSIFIERS = (
+    "pool",
+    "frames",
+    "jitter",
+    "rgb_diff",
+    "decoder",
+    "level_order",
+    "compare",
+    "multi_label",
+    *(f"head.{name}" for name in HeadSettings.model_fields),
+    *(
+        f"optim.{name}"
+        for name in ("head_lr", "token_lr", "label_smoothing", "mixup", "cutmix", "class_weights", "metric")
+    ),
+    *(f"vlm.{name}" for name in ("token", "prompts", "fixed_prompt", "question_first", "language_loss")),
+)
 
 
 class Labels(Sealed):
@@ -38,8 +49,8 @@ class Labels(Sealed):
 def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     """The configuration with nothing left to defaults or to the folder it was run in.
 
-    Mean, deviation, size and filter are the backbone's own. Clips are cropped, so that the aspect ratio of a camera does not
-    give the label away; photos are squashed, so that a defect at the rim is not cut off.
+    Mean, deviation, size and filter are the backbone's own. Clips are cropped, so that the aspect ratio of a camera
+    does not give the label away; photos are squashed, so that a defect at the rim is not cut off.
 
     Raises:
         SettingsError: a setting that means nothing to the backbone, or makes no sense.
@@ -55,25 +66,32 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     if config.task == "report":
         _check_report_settings(config)
     elif config.report != ReportSettings():
-        raise SettingsError(f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out")
+        raise SettingsError(
+            f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out"
+        )
     config = config.model_copy(update=moments_of_clips(config, family, clips=clips))
     _check_differences(config, family)
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
     augment = config.augment if config.augment is not None else default_augment(config, family, clips=clips)
     if "dihedral" in augment and pixel.height != pixel.width:
-        raise SettingsError(f"augment dihedral of {pixel.height}x{pixel.width} frames",
-                            allowed="square frames", fix="set pixel.height and pixel.width alike, or augment=[flip]")
+        raise SettingsError(
+            f"augment dihedral of {pixel.height}x{pixel.width} frames",
+            allowed="square frames",
+            fix="set pixel.height and pixel.width alike, or augment=[flip]",
+        )
     backbone = Source(config.backbone).resolved
     optim = config.optim.model_copy(update={"head_lr": rate_of_head(config, family)})
-    return config.model_copy(update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment, "optim": optim})
+    return config.model_copy(
+        update={"backbone": backbone, "pixel": dataclasses.asdict(pixel), "augment": augment, "optim": optim}
+    )
 
 
 def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tuple[Augmentation, ...]:
     """Return what is done to training samples where nobody has said it.
 
-    Clips that an encoder of frames sees are mirrored, zoomed, lit otherwise and laid over with a still frame; photos of defects are
-    mirrored. Whoever trains takes mirroring out again where labels say left or right and have no counterpart. For a vision-language
-    model, which reads words about what it sees, nothing is changed.
+    Clips that an encoder of frames sees are mirrored, zoomed, lit otherwise and laid over with a still frame; photos of
+    defects are mirrored. Whoever trains takes mirroring out again where labels say left or right and have no
+    counterpart. For a vision-language model, which reads words about what it sees, nothing is changed.
     """
     if family.build is not None or config.task == "report":
         return ()
@@ -85,7 +103,8 @@ def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tupl
 def moments_of_clips(config: TrainConfig, family: Family, *, clips: bool) -> dict[str, int | bool]:
     """Return ``frames`` and ``rgb_diff``; where nobody has said either, twice as many moments, every second one as a difference.
 
-    What changes between two moments carries over to other scenes better than what is seen in one. Photos have no differences.
+    What changes between two moments carries over to other scenes better than what is seen in one. Photos have no
+    differences.
     """
     if not clips:
         return {"frames": config.frames, "rgb_diff": False}
@@ -99,14 +118,16 @@ def _check_differences(config: TrainConfig, family: Family) -> None:
     """Refuse difference images where there are none.
 
     Raises:
-        SettingsError: for a window encoder or a vision-language model, in an odd number of frames, or in one pair, in which a head
-            that sees changes alone has nothing to compare.
+        SettingsError: for a window encoder or a vision-language model, in an odd number of frames, or in one pair, in
+            which a head that sees changes alone has nothing to compare.
     """
     can = family.build is None and family.per == "frame" and config.frames % PAIR == 0 and config.frames >= 2 * PAIR
     if config.rgb_diff and not can:
-        raise SettingsError(f"rgb_diff of clips of {config.frames} frames and {config.backbone}",
-                            allowed="clips of an even number of frames, four or more, and an encoder that sees one frame at a time",
-                            fix="leave rgb_diff out, or set frames")
+        raise SettingsError(
+            f"rgb_diff of clips of {config.frames} frames and {config.backbone}",
+            allowed="clips of an even number of frames, four or more, and an encoder that sees one frame at a time",
+            fix="leave rgb_diff out, or set frames",
+        )
 
 
 def rate_of_head(config: TrainConfig, family: Family) -> float | None:
@@ -128,18 +149,29 @@ def _check_report_settings(config: TrainConfig) -> None:
     for name in OF_CLASSIFIERS:
         section, _, field = name.rpartition(".")
         values = [each[section][field] if section else each[field] for each in (given, default)]
-        if (name, values[0]) in (("optim.head_lr", DEFAULT_HEAD_LR), ("optim.class_weights", "none")):  # as those of before hold it
+        if (name, values[0]) in (
+            ("optim.head_lr", DEFAULT_HEAD_LR),
+            ("optim.class_weights", "none"),
+        ):  # as those of before hold it
             continue
         if values[0] != values[1]:
-            raise SettingsError(f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",
-                                allowed="its default", fix=f"leave {name} out, or train a classifier")
+            raise SettingsError(
+                f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",
+                allowed="its default",
+                fix=f"leave {name} out, or train a classifier",
+            )
 
 
 def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:
     """The contract of a resolved configuration."""
     pixel = {key: tuple(value) if isinstance(value, list) else value for key, value in config.pixel.items()}
-    return Contract(task=config.task, pixel=pixel_spec(PixelSpec(), pixel), targets=labels.targets,
-                    time=TimeSpec(config.frames) if labels.clips else None, guidance=labels.guidance)
+    return Contract(
+        task=config.task,
+        pixel=pixel_spec(PixelSpec(), pixel),
+        targets=labels.targets,
+        time=TimeSpec(config.frames) if labels.clips else None,
+        guidance=labels.guidance,
+    )
 
 
 def build_classifier(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> TrainableModel:
@@ -162,15 +194,24 @@ def build_reporter(config: TrainConfig, pixel: PixelSpec, *, local_only: bool = 
     """
     family = family_of(Source(config.backbone, local_only))
     if family.backbone is None:
-        raise SettingsError(f"backbone {config.backbone!r} writes no text", allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM",
-                            fix="name a vision-language model, such as compose:efficientnet-lite0+smollm2-135m")
+        raise SettingsError(
+            f"backbone {config.backbone!r} writes no text",
+            allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM",
+            fix="name a vision-language model, such as compose:efficientnet-lite0+smollm2-135m",
+        )
     return Reporter(family.backbone(config, pixel, clips=False, with_token=False, local_only=local_only), config)
 
 
 def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> ClipClassifier:
     """Build an encoder and a head: what a family without a ``build`` of its own is."""
-    encoder = build_encoder(config.backbone, pixel=dataclasses.asdict(contract.pixel), pool=config.pool, frames=contract.frames,
-                            rgb_diff=config.rgb_diff, local_only=local_only)
+    encoder = build_encoder(
+        config.backbone,
+        pixel=dataclasses.asdict(contract.pixel),
+        pool=config.pool,
+        frames=contract.frames,
+        rgb_diff=config.rgb_diff,
+        local_only=local_only,
+    )
     encoder.requires_grad_(False)
     encoder.is_frozen = config.lora.last_blocks == 0
     return ClipClassifier(encoder, build_head(config, contract, encoder))
@@ -187,9 +228,20 @@ def build_head(config: TrainConfig, contract: Contract, encoder: Encoder) -> Hea
     if kind == "auto":
         kind = "segments" if sees_order else "linear"
     if kind == "transformer_no_vision":
-        raise SettingsError(f"head {kind!r} behind {config.backbone!r}", allowed=f"auto, {', '.join(get_args(HeadKind))}",
-                            fix="set head.kind, or choose a vision-language model")
+        raise SettingsError(
+            f"head {kind!r} behind {config.backbone!r}",
+            allowed=f"auto, {', '.join(get_args(HeadKind))}",
+            fix="set head.kind, or choose a vision-language model",
+        )
     frames = None if encoder.sees_windows else contract.frames // encoder.group
     settings = config.head
-    return Head(kind, width=encoder.width, frames=frames, targets=contract.targets, hidden=settings.hidden, layers=settings.layers,
-                heads=settings.heads, dropout=settings.dropout)
+    return Head(
+        kind,
+        width=encoder.width,
+        frames=frames,
+        targets=contract.targets,
+        hidden=settings.hidden,
+        layers=settings.layers,
+        heads=settings.heads,
+        dropout=settings.dropout,
+    )

@@ -1,15 +1,15 @@
 """A run directory: what training leaves, and everything needed to repeat it, go on, evaluate or export.
 
-    config.yaml          the whole configuration, pixel and time specs resolved
-    labels.json          targets and guidance: with config.yaml, the contract
-    adapter/             LoRA, and the row of a token (PEFT, safetensors); absent when the backbone stayed frozen
-    head.safetensors     the head
-    projector.safetensors, prompt.json    of a vision-language model
-    base/                what an earlier run trained, where this one started from it: merged first. It may have a base in its turn
-    metrics.json         best epoch, validation and test metrics
-    split.parquet        who was in train, val and test
-    checkpoints/         last epoch, for --resume
-    tensorboard/, plots/
+config.yaml          the whole configuration, pixel and time specs resolved
+labels.json          targets and guidance: with config.yaml, the contract
+adapter/             LoRA, and the row of a token (PEFT, safetensors); absent when the backbone stayed frozen
+head.safetensors     the head
+projector.safetensors, prompt.json    of a vision-language model
+base/                what an earlier run trained, where this one started from it: merged first. It may have a base in
+its turn metrics.json         best epoch, validation and test metrics
+split.parquet        who was in train, val and test
+checkpoints/         last epoch, for --resume
+tensorboard/, plots/
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Run:
         trained = CHAT if (root / CHAT).is_file() else HEAD
         missing = [name for name in (CONFIG, LABELS, trained) if not (root / name).is_file()]
         if missing:
-            raise BundleError(f"{root} is no finished run: it lacks {', '.join(missing)}", fix="vidrisk train DATA -o RUN")
+            raise BundleError(
+                f"{root} is no finished run: it lacks {', '.join(missing)}", fix="vidrisk train DATA -o RUN"
+            )
         try:
             labels = versions.LABELS.read_model(json.loads((root / LABELS).read_bytes()), Labels)
         except (ValueError, SpecError, DataError) as error:
@@ -104,7 +106,9 @@ class Run:
             BundleError: weights are missing or do not fit the configuration.
         """
         if self.config.task == "report":
-            raise BundleError(f"{self.root} is a run that writes reports, and no classifier", fix="vidrisk export RUN -o BUNDLE")
+            raise BundleError(
+                f"{self.root} is a run that writes reports, and no classifier", fix="vidrisk export RUN -o BUNDLE"
+            )
         model = build_classifier(self._config_in_float32, self.contract, local_only=True)
         self._load_backbone(model)
         model.load_head(self.root)
@@ -117,12 +121,15 @@ class Run:
             merged: with its adapter in its weights.
 
         Raises:
-            BundleError: weights are missing or do not fit the configuration, the tokenizer is another one, or the run is one of a
-                classifier.
+            BundleError: weights are missing or do not fit the configuration, the tokenizer is another one, or the run
+                is one of a classifier.
         """
         if self.config.task != "report":
-            raise BundleError(f"{self.root} is a run of a classifier, and writes no reports", allowed="runs of task report",
-                              fix="vidrisk train DATA -o RUN --task report")
+            raise BundleError(
+                f"{self.root} is a run of a classifier, and writes no reports",
+                allowed="runs of task report",
+                fix="vidrisk train DATA -o RUN --task report",
+            )
         model = build_reporter(self._config_in_float32, self.contract.pixel, local_only=True)
         self._load_backbone(model)
         model.check_folder(self.root)
@@ -164,15 +171,26 @@ class Run:
     def write_split(self, table: Table) -> None:
         """Record who was in which split: absolute path, name, interval, labels, split.
 
-        Paths and names are bytes where one is no UTF-8. A label is null where nobody has given one; several labels are a list.
+        Paths and names are bytes where one is no UTF-8. A label is null where nobody has given one; several labels are
+        a list.
         """
         pa: Any = require("pyarrow", "train")
         parquet: Any = require("pyarrow.parquet", "train")
         encoded = str if is_unicode(str(s.path) for s in table.samples) else os.fsencode
-        rows = [{"path": encoded(str(s.path)), "name": encoded(s.name), "split": s.split, "group": s.group,
-                 **{target: s.labels.get(target) for target in table.target_names}, **_interval_fields(s.interval)}
-                for s in table.samples]
-        table_of_rows = pa.Table.from_pylist(rows).replace_schema_metadata({f"vidrisk.{versions.VERSION}": str(versions.SPLIT)})
+        rows = [
+            {
+                "path": encoded(str(s.path)),
+                "name": encoded(s.name),
+                "split": s.split,
+                "group": s.group,
+                **{target: s.labels.get(target) for target in table.target_names},
+                **_interval_fields(s.interval),
+            }
+            for s in table.samples
+        ]
+        table_of_rows = pa.Table.from_pylist(rows).replace_schema_metadata(
+            {f"vidrisk.{versions.VERSION}": str(versions.SPLIT)}
+        )
         parquet.write_table(table_of_rows, self.root / SPLIT)
 
     def read_split(self) -> Table:
@@ -183,20 +201,31 @@ class Run:
         """
         parquet: Any = require("pyarrow.parquet", "train")
         if self.config.task == "report":
-            raise BundleError(f"{self.root} is a run of reports, which has no table of labels", fix="vidrisk export RUN -o BUNDLE")
+            raise BundleError(
+                f"{self.root} is a run of reports, which has no table of labels", fix="vidrisk export RUN -o BUNDLE"
+            )
         try:
             found = parquet.read_table(self.root / SPLIT)
             version = (found.schema.metadata or {}).get(f"vidrisk.{versions.VERSION}".encode())
-            versions.SPLIT.is_newer(version.decode("utf-8", "replace") if version else None)  # other columns are not read
+            versions.SPLIT.is_newer(
+                version.decode("utf-8", "replace") if version else None
+            )  # other columns are not read
             rows = found.to_pylist()
-            samples = tuple(Sample(path=Path(os.fsdecode(row["path"])), name=os.fsdecode(row["name"]),
-                                   split=row["split"], group=row["group"],
-                                   labels={t.name: _label_from_cell(row[t.name]) for t in self.labels.targets
-                                           if row[t.name] is not None},
-                                   interval=_interval_from_fields(row)) for row in rows)
+            samples = tuple(
+                Sample(
+                    path=Path(os.fsdecode(row["path"])),
+                    name=os.fsdecode(row["name"]),
+                    split=row["split"],
+                    group=row["group"],
+                    labels={
+                        t.name: _label_from_cell(row[t.name]) for t in self.labels.targets if row[t.name] is not None
+                    },
+                    interval=_interval_from_fields(row),
+                )
+                for row in rows
+            )
         except (OSError, ValueError, KeyError, TypeError, SpecError, DataError) as error:
-            raise BundleError(f"{self.root / SPLIT} cannot be read: {error}",
-                              fix=COPY_WHOLE) from error
+            raise BundleError(f"{self.root / SPLIT} cannot be read: {error}", fix=COPY_WHOLE) from error
         return Table(root=self.root, task=self.config.task, samples=samples)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -206,8 +235,13 @@ class Run:
         staged.replace(self.root / METRICS)  # the last file: it says that the run is finished
 
 
-def open_start(start: str | os.PathLike[str] | None, config: str | os.PathLike[str] | None, assignments: Sequence[str] = (),
-               settings: Mapping[str, object] | None = None, **options: Any) -> tuple[Run | None, TrainConfig]:
+def open_start(
+    start: str | os.PathLike[str] | None,
+    config: str | os.PathLike[str] | None,
+    assignments: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    **options: Any,
+) -> tuple[Run | None, TrainConfig]:
     """Open a run to start from, if any; return it with the configuration of the run that starts.
 
     Args:

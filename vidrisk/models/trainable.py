@@ -23,7 +23,8 @@ class ModelStage:
     """One stage of a model, and the module that computes it.
 
     Attributes:
-        module: takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the order of its outputs.
+        module: takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the order of its
+            outputs.
         constants: values of the stage's constant inputs, by name.
         example: batch size → inputs in their order, to trace the module with; None takes noise.
         quantization: how an export quantises it: ``weights`` for a language model.

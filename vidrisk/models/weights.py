@@ -26,7 +26,9 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         staged.replace(path)
     except (SafetensorError, OSError) as error:
         staged.unlink(missing_ok=True)
-        raise VidriskError(f"{path} cannot be written: {error}", fix="make room, then run it again with resume") from error
+        raise VidriskError(
+            f"{path} cannot be written: {error}", fix="make room, then run it again with resume"
+        ) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -58,8 +58,9 @@ class Card:
 def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) -> Path:
     """Write ``report.html`` into the output folder of a run that has ended. May be repeated at any time.
 
-    Thumbnails are those that the run has kept, or come from the sources, through processes that may allocate what the run's decode
-    processes might. An input of which none was kept, and that can no longer be read or crashes its decoder, gets a placeholder.
+    Thumbnails are those that the run has kept, or come from the sources, through processes that may allocate what the
+    run's decode processes might. An input of which none was kept, and that can no longer be read or crashes its
+    decoder, gets a placeholder.
 
     Args:
         pool: that decodes; None makes one where it is needed.
@@ -72,10 +73,20 @@ def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) ->
     out = Path(out)
     results = read_results(out)
     root = common_folder([*(r.prediction.path for r in results.gallery), *(row.path for row in results.failures)])
-    page = _environment().get_template(TEMPLATE).render(
-        results=results, summary=results.summary, cards=_cards(results, out, root, pool), root=name_of(root), bar_units=BAR_UNITS,
-        failures=[(_name(row.path, root), row) for row in results.failures], read_states=READ_STATES,
-        level_bands={level.label: level.band for level in results.levels})
+    page = (
+        _environment()
+        .get_template(TEMPLATE)
+        .render(
+            results=results,
+            summary=results.summary,
+            cards=_cards(results, out, root, pool),
+            root=name_of(root),
+            bar_units=BAR_UNITS,
+            failures=[(_name(row.path, root), row) for row in results.failures],
+            read_states=READ_STATES,
+            level_bands={level.label: level.band for level in results.levels},
+        )
+    )
     with replacing(out / REPORT) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
     return out / REPORT
@@ -89,24 +100,38 @@ def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> 
 
     def moments_s(result: InputResult) -> tuple[list[float], list[float]]:
         timeline = timelines.get(result.prediction.path)
-        return (moments_from_prediction(result.prediction, time_spec, strip if timeline else budget.frames),
-                timeline.peak_moments_s[:strip] if timeline else [])
+        return (
+            moments_from_prediction(result.prediction, time_spec, strip if timeline else budget.frames),
+            timeline.peak_moments_s[:strip] if timeline else [],
+        )
 
     def card(result: InputResult, pictures: tuple[Picture, ...], photos: Sequence[Record] | None) -> Card:
         prediction = result.prediction
         shown = len(pictures) if photos else len(moments_s(result)[0])
         band = None if prediction.severity is None else band_from_severity(prediction.severity)
-        return Card(_name(prediction.path, root), result, band, pictures[:shown], timelines.get(prediction.path), pictures[shown:],
-                    None if photos is None else len(photos))
+        return Card(
+            _name(prediction.path, root),
+            result,
+            band,
+            pictures[:shown],
+            timelines.get(prediction.path),
+            pictures[shown:],
+            None if photos is None else len(photos),
+        )
 
-    photos: list[Sequence[Record] | None] = [(result.prediction.report or {}).get("photos") for result in results.gallery]
+    photos: list[Sequence[Record] | None] = [
+        (result.prediction.report or {}).get("photos") for result in results.gallery
+    ]
     requests: list[_Request] = []
     for place, (result, own) in enumerate(zip(results.gallery, photos, strict=True)):
         if own is None:
             requests.append(_Request(place, result.prediction.path, tuple(chain(*moments_s(result))), budget.max_bytes))
         else:
-            shown = own[:budget.frames]
-            requests += [_Request(place, path_of_record(photo) or photo, (0.0,), budget.max_bytes // len(shown)) for photo in shown]
+            shown = own[: budget.frames]
+            requests += [
+                _Request(place, path_of_record(photo) or photo, (0.0,), budget.max_bytes // len(shown))
+                for photo in shown
+            ]
     found = _read_pictures(requests, out, int(results.summary.settings["max_memory_mb"]), pool)
     pictures: list[tuple[Picture, ...]] = [()] * len(photos)
     for request, read in zip(requests, found, strict=True):
@@ -124,8 +149,9 @@ class _Request:
     max_bytes: int
 
 
-def _read_pictures(requests: Sequence[_Request], out: Path, max_memory_mb: int,
-                   pool: DecodePool | None) -> list[tuple[Picture, ...]]:
+def _read_pictures(
+    requests: Sequence[_Request], out: Path, max_memory_mb: int, pool: DecodePool | None
+) -> list[tuple[Picture, ...]]:
     """Those that were kept; the others are read from the sources."""
     wanted = {request.source for request in requests if isinstance(request.source, str)}
     kept = read_kept_thumbnails(out, (row for row in read_ledger(out) if row.path in wanted))
@@ -153,7 +179,8 @@ def _read_pictures(requests: Sequence[_Request], out: Path, max_memory_mb: int,
 def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:
     """The moments that the time spec takes of the prediction's window, or ``most`` of them, evenly; of a photo the only one.
 
-    What a video shows at these is what the model saw, unless it was given keyframes alone: then it saw the last one before.
+    What a video shows at these is what the model saw, unless it was given keyframes alone: then it saw the last one
+    before.
     """
     if prediction.start_s is None or prediction.end_s is None:
         return [0.0]
@@ -178,13 +205,21 @@ def _texts(prediction: Prediction, target: str | None) -> list[tuple[str, str]]:
     if report is None:
         found = [("Description", prediction.description), ("Risk", prediction.risk), ("Advice", prediction.advice)]
     else:
-        found = [(name.replace("_", " ").capitalize(), text) for name, text in report["fields"].items()
-                 if (name, text) != (target, prediction.label)]
+        found = [
+            (name.replace("_", " ").capitalize(), text)
+            for name, text in report["fields"].items()
+            if (name, text) != (target, prediction.label)
+        ]
         if not report["parse_ok"] or "question" in report:
             found.append(("Answer", report["text"] or "–"))
         if report.get("given_level") and report.get("own_level") not in ("", report["given_level"]):
-            found.append(("Disagreement", f"The classifier gives {report['given_level']}, and this text is written under it; the "
-                                          f"language model finds {report['own_level']} more likely."))
+            found.append(
+                (
+                    "Disagreement",
+                    f"The classifier gives {report['given_level']}, and this text is written under it; the "
+                    f"language model finds {report['own_level']} more likely.",
+                )
+            )
     return [(heading, text) for heading, text in found if text]
 
 
@@ -194,8 +229,17 @@ def _name(path: str, root: Path) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"percent": percent_text, "seconds": _seconds, "clock": _clock, "interval": _interval,
-                            "moment": moment_text, "lang": lang_of, "count": "{:,}".format, "doubts": _doubts, "texts": _texts}
+    environment.filters |= {
+        "percent": percent_text,
+        "seconds": _seconds,
+        "clock": _clock,
+        "interval": _interval,
+        "moment": moment_text,
+        "lang": lang_of,
+        "count": "{:,}".format,
+        "doubts": _doubts,
+        "texts": _texts,
+    }
     return environment
 
 

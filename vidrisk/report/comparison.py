@@ -80,8 +80,13 @@ class CaseCard:
     def kinds(self) -> tuple[str, ...]:
         """What the page can be filtered by."""
         report = self.report
-        found = {"wrong": report.is_wrong, "unparsed": not report.parse_ok, "differs": report.disagrees, "unsure": report.uncertain,
-                 "alone": report.truth is None}
+        found = {
+            "wrong": report.is_wrong,
+            "unparsed": not report.parse_ok,
+            "differs": report.disagrees,
+            "unsure": report.uncertain,
+            "alone": report.truth is None,
+        }
         return tuple(kind for kind, is_so in found.items() if is_so)
 
 
@@ -115,7 +120,8 @@ def build_comparison(out: str | os.PathLike[str], pool: DecodePool | None = None
         for kind in card.kinds:
             kinds[kind] += 1
     page = environment.get_template(TEMPLATE).render(
-        summary=summary, c=comparison, s=comparison["scores"], names=names, cards=shown, kinds=kinds, total=total)
+        summary=summary, c=comparison, s=comparison["scores"], names=names, cards=shown, kinds=kinds, total=total
+    )
     with replacing(out / PAGE) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
     return out / PAGE
@@ -128,8 +134,10 @@ class _Names:
         self.scheme = str(scheme["name"])
         self.fields = {field["name"]: (field["label"], field.get("kind", "text")) for field in scheme["fields"]}
         self.level = next(name for name, (_, kind) in self.fields.items() if kind == "level")
-        self.bands = {level["name"]: "" if level.get("severity") is None else band_from_severity(level["severity"])
-                      for level in scheme["levels"]}
+        self.bands = {
+            level["name"]: "" if level.get("severity") is None else band_from_severity(level["severity"])
+            for level in scheme["levels"]
+        }
 
     def label(self, field: str) -> str:
         return str(self.fields[field][0])
@@ -147,33 +155,60 @@ def _urgency(report: Compared, level: str) -> tuple[float, int, float, str]:
     return (-mistake, 0 if (report.distance or 0) < 0 else 1, overlap, report.path)
 
 
-def _cards(reports: Sequence[Compared], names: _Names, out: Path, max_memory_mb: int,
-           pool: DecodePool | None) -> Iterator[CaseCard]:
+def _cards(
+    reports: Sequence[Compared], names: _Names, out: Path, max_memory_mb: int, pool: DecodePool | None
+) -> Iterator[CaseCard]:
     pictures = _pictures(reports, out, max_memory_mb, pool)
     root = common_folder([report.path for report in reports])
     for report in reports:
-        similar = tuple(SimilarCase(
-            each, each.fields.get(names.level, ""),
-            tuple((names.label(name), text[:MAX_SHOWN_CHARS]) for name, text in each.fields.items()
-                  if name in names.fields and names.fields[name][1] == "text"),
-            pictures.get((each.path, SMALL_PX))) for each in report.neighbours[:MAX_NEIGHBOURS])
-        yield CaseCard(name_of(os.path.relpath(report.path, root)), report, report.counted.get(names.level, ""),
-                       (report.truth or {}).get(names.level, ""), tuple(_rows(report, names)), pictures.get((report.path, SIDE_PX)),
-                       similar)
+        similar = tuple(
+            SimilarCase(
+                each,
+                each.fields.get(names.level, ""),
+                tuple(
+                    (names.label(name), text[:MAX_SHOWN_CHARS])
+                    for name, text in each.fields.items()
+                    if name in names.fields and names.fields[name][1] == "text"
+                ),
+                pictures.get((each.path, SMALL_PX)),
+            )
+            for each in report.neighbours[:MAX_NEIGHBOURS]
+        )
+        yield CaseCard(
+            name_of(os.path.relpath(report.path, root)),
+            report,
+            report.counted.get(names.level, ""),
+            (report.truth or {}).get(names.level, ""),
+            tuple(_rows(report, names)),
+            pictures.get((report.path, SIDE_PX)),
+            similar,
+        )
 
 
-def _pictures(reports: Sequence[Compared], out: Path, max_memory_mb: int,
-              pool: DecodePool | None) -> dict[tuple[str, int], Picture]:
+def _pictures(
+    reports: Sequence[Compared], out: Path, max_memory_mb: int, pool: DecodePool | None
+) -> dict[tuple[str, int], Picture]:
     """Pictures by the path of the report or of the similar case, and their side: kept by the run, or from the sources."""
     shown = {report.path for report in reports}
     kept = read_kept_thumbnails(out, [row for row in read_ledger(out) if row.path in shown])
-    found: dict[tuple[str, int], Picture] = {(path, SIDE_PX): thumbnails[0] for path, thumbnails in kept.items()
-                                             if thumbnails and thumbnails[0].bytes <= MAX_PICTURE_BYTES}
+    found: dict[tuple[str, int], Picture] = {
+        (path, SIDE_PX): thumbnails[0]
+        for path, thumbnails in kept.items()
+        if thumbnails and thumbnails[0].bytes <= MAX_PICTURE_BYTES
+    }
     wanted = {(report.path, SIDE_PX): report.photo for report in reports if report.photo}
-    wanted |= {(each.path, SMALL_PX): {"path": stored_from_path(each.path)} for report in reports
-               for each in report.neighbours[:MAX_NEIGHBOURS] if each.path}
+    wanted |= {
+        (each.path, SMALL_PX): {"path": stored_from_path(each.path)}
+        for report in reports
+        for each in report.neighbours[:MAX_NEIGHBOURS]
+        if each.path
+    }
     missing = {key: photo for key, photo in wanted.items() if key not in found}
-    with (nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing)))) if missing else nullcontext() as opened:
+    with (
+        (nullcontext(pool) if pool else DecodePool(min(default_workers(), len(missing))))
+        if missing
+        else nullcontext() as opened
+    ):
         for side_px in (SIDE_PX, SMALL_PX):
             keys = [key for key in missing if key[1] == side_px]
             if opened is not None and keys:
@@ -194,8 +229,12 @@ def _rows(report: Compared, names: _Names) -> Iterator[FieldRow]:
 
 def _environment(names: _Names) -> jinja2.Environment:
     environment = page_environment(Path(__file__).parent)
-    environment.filters |= {"percent": percent_text, "lang": lang_of, "moment": moment_text, "count": "{:,}".format,
-                            "cut": lambda text: text[:MAX_SHOWN_CHARS],
-                            "band": lambda level: names.bands.get(level, "")}
+    environment.filters |= {
+        "percent": percent_text,
+        "lang": lang_of,
+        "moment": moment_text,
+        "count": "{:,}".format,
+        "cut": lambda text: text[:MAX_SHOWN_CHARS],
+        "band": lambda level: names.bands.get(level, ""),
+    }
     return environment
-

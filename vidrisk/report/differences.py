@@ -37,8 +37,12 @@ def mark_differences(truth: str, found: str) -> Sides:
     least = min(sum(1 for piece in side if not piece.isspace()) for side in (a, b))
     if common <= LEAST_COMMON * least:
         pairs = []
-    return Sides(_marked(a, {i for i, _ in pairs}), _marked(b, {j for _, j in pairs}),
-                 len(truth) - len(shown[0]), len(found) - len(shown[1]))
+    return Sides(
+        _marked(a, {i for i, _ in pairs}),
+        _marked(b, {j for _, j in pairs}),
+        len(truth) - len(shown[0]),
+        len(found) - len(shown[1]),
+    )
 
 
 def pieces_from_text(text: str) -> list[str]:
@@ -62,5 +66,7 @@ def _marked(pieces: Sequence[str], common: set[int]) -> Marked:
     for place, piece in enumerate(pieces):
         if piece.isspace():
             marks[place] = 0 < place < len(pieces) - 1 and marks[place - 1] and place + 1 not in common
-    return tuple(("".join(pieces[place] for place in run), is_marked)
-                 for is_marked, run in groupby(range(len(pieces)), key=marks.__getitem__))
+    return tuple(
+        ("".join(pieces[place] for place in run), is_marked)
+        for is_marked, run in groupby(range(len(pieces)), key=marks.__getitem__)
+    )

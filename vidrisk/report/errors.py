@@ -55,12 +55,15 @@ def build_errors(evaluation: Evaluation, path: Path, pool: DecodePool | None = N
     """
     shown = dict.fromkeys(error.shown for errors in evaluation.errors.values() for error in errors)
     pictures = _pictures(tuple(shown), int(evaluation.settings["max_memory_mb"]), pool)
-    cards = {target: [ErrorCard(name_of(error.shown.title), *_sides(error.told), pictures[error.shown]) for error in errors]
-             for target, errors in evaluation.errors.items()}
+    cards = {
+        target: [ErrorCard(name_of(error.shown.title), *_sides(error.told), pictures[error.shown]) for error in errors]
+        for target, errors in evaluation.errors.items()
+    }
     environment = page_environment(Path(__file__).parent)
     environment.filters["percent"] = percent_text
-    page = environment.get_template(TEMPLATE).render(cards=cards, evaluation=evaluation, version=__version__,
-                                                     model=evaluation.provenance.get("model", ""))
+    page = environment.get_template(TEMPLATE).render(
+        cards=cards, evaluation=evaluation, version=__version__, model=evaluation.provenance.get("model", "")
+    )
     with replacing(path) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
     return path
@@ -75,7 +78,9 @@ def _sides(error: Mapping[str, Any]) -> tuple[str, str, float]:
     return truth, answer, 1 - error["score"] if error["holds"] else error["score"]
 
 
-def _pictures(shown: Sequence[Shown], max_memory_mb: int, pool: DecodePool | None) -> dict[Shown, tuple[Thumbnail, ...]]:
+def _pictures(
+    shown: Sequence[Shown], max_memory_mb: int, pool: DecodePool | None
+) -> dict[Shown, tuple[Thumbnail, ...]]:
     requests = []
     for place, each in enumerate(shown):
         start_s, end_s = each.span_s or (0.0, 0.0)

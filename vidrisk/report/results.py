@@ -117,8 +117,10 @@ def _count(results: Results, out: str | os.PathLike[str]) -> None:
     for target in targets:
         if target["name"] == "level" and target["severity"] is not None:
             counts = results.summary.labels["level"]
-            results.levels = [Level(label, counts[label], band_from_severity(severity))
-                              for label, severity in zip(target["labels"], target["severity"], strict=True)]
+            results.levels = [
+                Level(label, counts[label], band_from_severity(severity))
+                for label, severity in zip(target["labels"], target["severity"], strict=True)
+            ]
 
 
 def _gallery(out: str | os.PathLike[str], by_severity: bool) -> list[InputResult]:
@@ -130,9 +132,13 @@ def _gallery(out: str | os.PathLike[str], by_severity: bool) -> list[InputResult
     for result in _inputs(out):
         label = result.prediction.label
         surest[label] = heapq.nsmallest(EXAMPLES_PER_CLASS, [*surest.get(label, []), result], key=_doubt)
-    examples = [surest[label][place] for place in range(EXAMPLES_PER_CLASS) for label in sorted(surest)
-                if place < len(surest[label])]
-    chosen = {result.prediction.path: result for result in examples[:MAX_CARDS // 2]}
+    examples = [
+        surest[label][place]
+        for place in range(EXAMPLES_PER_CLASS)
+        for label in sorted(surest)
+        if place < len(surest[label])
+    ]
+    chosen = {result.prediction.path: result for result in examples[: MAX_CARDS // 2]}
     for result in shown:
         if len(chosen) < MAX_CARDS:
             chosen.setdefault(result.prediction.path, result)

@@ -92,14 +92,19 @@ def read_timelines(out: str | os.PathLike[str], results: Results) -> dict[str, T
     def timeline(result: InputResult, segments: Iterable[Segment]) -> Timeline:
         return timeline_from_segments(segments, result.end_s or 0.0, kinds, limits)
 
-    found = {path: timeline(videos[path], segments)
-             for path, segments in groupby(read_segments(out), key=attrgetter("path")) if path in videos}
+    found = {
+        path: timeline(videos[path], segments)
+        for path, segments in groupby(read_segments(out), key=attrgetter("path"))
+        if path in videos
+    }
     return {path: found.get(path) or timeline(result, ()) for path, result in videos.items()}
 
 
 def limits_from_cards(cards: int) -> Limits:
-    return Limits(max(MIN_LISTED, min(MAX_LISTED, PAGE_LISTED // max(cards, 1))),
-                  max(MIN_STEPS, min(MAX_STEPS, PAGE_STEPS // max(cards, 1))))
+    return Limits(
+        max(MIN_LISTED, min(MAX_LISTED, PAGE_LISTED // max(cards, 1))),
+        max(MIN_STEPS, min(MAX_STEPS, PAGE_STEPS // max(cards, 1))),
+    )
 
 
 def kinds_from_labels(labels: Sequence[str], most_frequent: Sequence[str]) -> dict[str, str]:
@@ -109,8 +114,9 @@ def kinds_from_labels(labels: Sequence[str], most_frequent: Sequence[str]) -> di
     return {label: f"label-{place}" if place < COLOURS else OTHER for place, label in enumerate(ranked)}
 
 
-def timeline_from_segments(segments: Iterable[Segment], duration_s: float, kinds: Mapping[str, str],
-                           limits: Limits) -> Timeline:
+def timeline_from_segments(
+    segments: Iterable[Segment], duration_s: float, kinds: Mapping[str, str], limits: Limits
+) -> Timeline:
     """Args:
     segments: of one video.
     duration_s: of the video.
@@ -122,9 +128,15 @@ def timeline_from_segments(segments: Iterable[Segment], duration_s: float, kinds
     steps = BAR_UNITS if is_exact else limits.steps
     ranked = heapq.nsmallest(limits.listed, _ranked(painted))
     return Timeline(
-        duration_s, len(painted), None if is_exact else duration_s / steps, _bars(painted, duration_s, steps),
-        _legend(painted), max(0.0, duration_s - _covered_s(painted)),
-        _in_order(ranked), _in_order(ranked[:MAX_PEAKS]))
+        duration_s,
+        len(painted),
+        None if is_exact else duration_s / steps,
+        _bars(painted, duration_s, steps),
+        _legend(painted),
+        max(0.0, duration_s - _covered_s(painted)),
+        _in_order(ranked),
+        _in_order(ranked[:MAX_PEAKS]),
+    )
 
 
 def _covered_s(painted: Iterable[Painted]) -> float:
@@ -153,8 +165,13 @@ def _ranked(painted: Iterable[Painted]) -> Iterator[tuple[float, float, float, s
     place_of: dict[str, int] = {}
     for segment, kind in sorted(painted, key=lambda pair: -pair[0].length_s):
         place = place_of[segment.label] = place_of.get(segment.label, -1) + 1
-        yield place if segment.severity is None else -segment.severity, -segment.length_s, segment.start_s, segment.label, (
-            segment, kind)
+        yield (
+            place if segment.severity is None else -segment.severity,
+            -segment.length_s,
+            segment.start_s,
+            segment.label,
+            (segment, kind),
+        )
 
 
 def _in_order(ranked: Iterable[tuple[float, float, float, str, Painted]]) -> tuple[Painted, ...]:

@@ -35,19 +35,19 @@ def augment_clips(frames: Tensor, kinds: Sequence[str], generator: torch.Generat
     Args:
         frames: ``uint8 (B, T, H, W, 3)``.
         kinds: of
-            ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square frames);
-            ``zoom`` (a random part down to 1/1.25 of each side, or as far out), ``crop`` (a random part of 35 to 100 % of the area,
-            with sides up to 3:4 apart, as ImageNet models are trained);
+            ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square
+            frames); ``zoom`` (a random part down to 1/1.25 of each side, or as far out), ``crop`` (a random part of 35
+            to 100 % of the area, with sides up to 3:4 apart, as ImageNet models are trained);
             ``light`` (brightness and contrast ± 20 %), ``colour`` (channels ± 20 %, saturation, at times none);
-            ``still`` (up to half of another moment's or another clip's frame laid over all moments: Wang et al. 2021, Removing the
-            Background by Adding the Background);
-            ``erase`` (a rectangle of noise at one place), ``rand`` (two of eight mild changes, RandAugment: Cubuk et al. 2020);
-            ``speed`` (a part of the clip, two thirds of it at least, for as long as all of it).
+            ``still`` (up to half of another moment's or another clip's frame laid over all moments: Wang et al. 2021,
+            Removing the Background by Adding the Background);
+            ``erase`` (a rectangle of noise at one place), ``rand`` (two of eight mild changes, RandAugment: Cubuk et
+            al. 2020); ``speed`` (a part of the clip, two thirds of it at least, for as long as all of it).
         generator: source of randomness, on the CPU.
 
     Returns:
-        The frames, and which clips are mirrored left to right ``bool (B,)``: there, labels that say left or right are the other way
-        round.
+        The frames, and which clips are mirrored left to right ``bool (B,)``: there, labels that say left or right are
+        the other way round.
     """
     mirrored = torch.zeros(len(frames), dtype=torch.bool)
     for kind in kinds:
@@ -101,7 +101,10 @@ def _zoom(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _crop(clip: Tensor, generator: torch.Generator) -> Tensor:
-    area, aspect = _uniform(generator, CROP_AREA, 1), math.exp(_uniform(generator, -math.log(CROP_ASPECT), math.log(CROP_ASPECT)))
+    area, aspect = (
+        _uniform(generator, CROP_AREA, 1),
+        math.exp(_uniform(generator, -math.log(CROP_ASPECT), math.log(CROP_ASPECT))),
+    )
     width, height = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
     shift_x, shift_y = _uniform(generator, width - 1, 1 - width), _uniform(generator, height - 1, 1 - height)
     return _moved(clip, [[width, 0.0, shift_x], [0.0, height, shift_y]])
@@ -140,7 +143,7 @@ def _erase(clip: Tensor, generator: torch.Generator) -> Tensor:
     top, left = (int(torch.randint(room + 1, (), generator=generator)) for room in (height - tall, width - wide))
     result = clip.clone()
     noise = torch.randint(256, (tall, wide, 3), generator=generator, dtype=torch.uint8)
-    result[:, top:top + tall, left:left + wide] = noise.to(clip.device)
+    result[:, top : top + tall, left : left + wide] = noise.to(clip.device)
     return result
 
 
@@ -190,6 +193,14 @@ def _rand(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 
 _MILD: tuple[_Draw, ...] = (_rotate, _shear, _translate, _gamma, _posterize, _blur, _light, _colour)
-_ONE: dict[str, _Draw] = {"updown": _updown, "zoom": _zoom, "crop": _crop, "light": _light, "colour": _colour, "erase": _erase,
-                          "speed": _speed, "rand": _rand}
+_ONE: dict[str, _Draw] = {
+    "updown": _updown,
+    "zoom": _zoom,
+    "crop": _crop,
+    "light": _light,
+    "colour": _colour,
+    "erase": _erase,
+    "speed": _speed,
+    "rand": _rand,
+}
 _ONE_MIRRORED = {"flip": _flip, "dihedral": _dihedral}

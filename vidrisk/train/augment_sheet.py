@@ -72,8 +72,16 @@ def augmentation_sheet(table: Table, path_png: Path, kinds: Sequence[str], *, sa
         rows.append(captioned_row((caption, title), [_strip(clip)], font))
         for _ in range(DRAWS):
             # Beside others of its shape: some augmentations mix clips.
-            batch = torch.stack([clip, *(other for place, (_, _, other) in enumerate(clips)
-                                         if place != number and other.shape == clip.shape)])
+            batch = torch.stack(
+                [
+                    clip,
+                    *(
+                        other
+                        for place, (_, _, other) in enumerate(clips)
+                        if place != number and other.shape == clip.shape
+                    ),
+                ]
+            )
             made, mirrored = augment_clips(batch, kinds, generator)
             rows.append(captioned_row(("mirrored" if mirrored[0] else "", ""), [_strip(made[0])], font))
     buffer = io.BytesIO()

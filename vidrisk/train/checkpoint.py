@@ -1,7 +1,8 @@
 """Checkpoints of an unfinished run: trained weights and optimiser state, in safetensors and JSON only (no pickle).
 
-    model.<parameter>               what training changes, and all of the model's own parts
-    optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's place in the optimiser instead of its name
+model.<parameter>               what training changes, and all of the model's own parts
+optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's place in the optimiser instead of
+its name
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ START = "start"  # the epoch before the first step, where that was judged
 class Checkpoint:
     """``last.safetensors`` and ``state.json`` after every epoch, ``best.safetensors`` when the metric is the best so far.
 
-    Files are replaced in one step, the JSON last: whatever is killed when, the pair on disk belongs together. Of several processes
-    the main one writes and all of them read: the folder has to be one that all can see.
+    Files are replaced in one step, the JSON last: whatever is killed when, the pair on disk belongs together. Of
+    several processes the main one writes and all of them read: the folder has to be one that all can see.
     """
 
     def __init__(self, folder: Path, fingerprint: str, share: Share = ALONE) -> None:
@@ -59,17 +60,29 @@ class Checkpoint:
                 save_tensors(_trained(model), self.folder / "best.safetensors")
         self.share.wait()
 
-    def _write(self, weights: dict[str, Tensor], moments: dict[str, Tensor], schedule: Any, history: list[Epoch], *,
-               is_best: bool) -> None:
+    def _write(
+        self,
+        weights: dict[str, Tensor],
+        moments: dict[str, Tensor],
+        schedule: Any,
+        history: list[Epoch],
+        *,
+        is_best: bool,
+    ) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if is_best:
             save_tensors(weights, self.folder / "best.safetensors")
         name = f"epoch-{history[-1].epoch}.safetensors"
         save_tensors({**weights, **moments}, self.folder / name)
-        content = versions.CHECKPOINT.stamp({
-            "fingerprint": self.fingerprint, "file": name, "schedule_step": schedule.last_epoch,
-            "history": [dataclasses.asdict(epoch) for epoch in history if epoch.epoch],
-            START: next((dataclasses.asdict(epoch) for epoch in history if not epoch.epoch), None)})
+        content = versions.CHECKPOINT.stamp(
+            {
+                "fingerprint": self.fingerprint,
+                "file": name,
+                "schedule_step": schedule.last_epoch,
+                "history": [dataclasses.asdict(epoch) for epoch in history if epoch.epoch],
+                START: next((dataclasses.asdict(epoch) for epoch in history if not epoch.epoch), None),
+            }
+        )
         staged = self.folder / "state.json.tmp"
         staged.write_text(json.dumps(content), encoding="utf-8")
         staged.replace(self.folder / "state.json")
@@ -90,8 +103,10 @@ class Checkpoint:
         except (OSError, ValueError, DataError) as error:
             raise BundleError(f"{self.folder} is damaged: {error}", fix="delete it and train again") from error
         if fingerprint != self.fingerprint:
-            raise BundleError(f"{self.folder} was left by a run with other settings or data",
-                              fix="resume with the same ones, or choose another run folder")
+            raise BundleError(
+                f"{self.folder} was left by a run with other settings or data",
+                fix="resume with the same ones, or choose another run folder",
+            )
         return content
 
     def load(self, model: Trainable, optimizer: Any, schedule: Any) -> list[Epoch]:
@@ -103,8 +118,10 @@ class Checkpoint:
         content = self.read_state()
         tensors = load_tensors(self.folder / content["file"])
         if is_asked("DEEPSPEED") or not any(key.startswith("optimizer.") for key in tensors):
-            raise BundleError(f"{self.folder} cannot be continued: DeepSpeed's optimiser has a state of its own, which is not kept",
-                              fix="train again, with DDP or FSDP2 where a run has to be resumed")
+            raise BundleError(
+                f"{self.folder} cannot be continued: DeepSpeed's optimiser has a state of its own, which is not kept",
+                fix="train again, with DDP or FSDP2 where a run has to be resumed",
+            )
         _restore(model, tensors)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         places = {name: place for place, name in enumerate(_names_in_optimizer(model, optimizer))}
@@ -113,8 +130,10 @@ class Checkpoint:
             if key.startswith("optimizer."):
                 name, _, slot = key.removeprefix("optimizer.").rpartition(".")
                 if name not in places and not name.isdecimal():
-                    raise BundleError(f"the checkpoint holds the state of {name}, which is not trained",
-                                      fix="delete it and train again")
+                    raise BundleError(
+                        f"the checkpoint holds the state of {name}, which is not trained",
+                        fix="delete it and train again",
+                    )
                 place = int(name) if name.isdecimal() else places[name]
                 state.setdefault(place, {})[slot] = lay_out_as(value, parameters[place])
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -123,8 +142,10 @@ class Checkpoint:
             group["lr"] = base * factor(schedule.last_epoch)
         known = {field.name for field in dataclasses.fields(Epoch)}
         start = content.get(START)
-        return [Epoch(**{key: epoch[key] for key in epoch if key in known})
-                for epoch in [*([start] if start else []), *content["history"]]]
+        return [
+            Epoch(**{key: epoch[key] for key in epoch if key in known})
+            for epoch in [*([start] if start else []), *content["history"]]
+        ]
 
     def load_best(self, model: Trainable) -> None:
         _restore(model, load_tensors(self.folder / "best.safetensors"))
@@ -142,26 +163,39 @@ def _moments(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
         return {}
     reshard(model)
     names = _names_in_optimizer(model, optimizer)
-    return {f"optimizer.{names[i]}.{slot}": value for i, slots in optimizer.state_dict()["state"].items()
-            for slot, value in slots.items()}
+    return {
+        f"optimizer.{names[i]}.{slot}": value
+        for i, slots in optimizer.state_dict()["state"].items()
+        for slot, value in slots.items()
+    }
 
 
 def _trained(model: Trainable) -> dict[str, Tensor]:
     """What training changes: the parameters with a gradient, and all of the model's own parts."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {f"model.{name}": tensor for name, tensor in model.state_dict().items()
-            if name in trained or name.startswith(model.own_parts)}
+    return {
+        f"model.{name}": tensor
+        for name, tensor in model.state_dict().items()
+        if name in trained or name.startswith(model.own_parts)
+    }
 
 
 def _restore(model: Trainable, tensors: dict[str, Tensor]) -> None:
     """Raises:
-        BundleError: a tensor that training changes is not there, or one that the model lacks is.
+    BundleError: a tensor that training changes is not there, or one that the model lacks is.
     """
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad or name.startswith(model.own_parts)}
+    trained = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad or name.startswith(model.own_parts)
+    }
     lacking = sorted(trained - {key.removeprefix("model.") for key in tensors})
     if lacking:
         raise BundleError(f"the checkpoint lacks {lacking[0]}", fix="delete it and train again")
-    unexpected = load_weights(model, {key.removeprefix("model."): value for key, value in tensors.items()
-                                      if key.startswith("model.")})
+    unexpected = load_weights(
+        model, {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    )
     if unexpected:
-        raise BundleError(f"the checkpoint holds {unexpected[0]}, which the model lacks", fix="delete it and train again")
+        raise BundleError(
+            f"the checkpoint holds {unexpected[0]}, which the model lacks", fix="delete it and train again"
+        )

@@ -1,8 +1,8 @@
 """Classes that are much rarer than others: how often their samples are drawn, and what that does to the logits.
 
-A loss that weighs rare classes moves the probabilities of the model, the more so where a batch holds none of them. Here samples of
-rare classes are drawn more often, and the loss is told by how much (logit adjustment: Menon et al. 2021): the logits stay those of
-the data as they are, and nothing has to be taken back at the end.
+A loss that weighs rare classes moves the probabilities of the model, the more so where a batch holds none of them. Here
+samples of rare classes are drawn more often, and the loss is told by how much (logit adjustment: Menon et al. 2021):
+the logits stay those of the data as they are, and nothing has to be taken back at the end.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ MOST_EVEN = 10  # samples of the largest class for each of the smallest, up to w
 def settle_class_weights(config: TrainConfig, train: Table) -> TrainConfig:
     """Return the configuration with ``optim.class_weights`` decided, where it is ``auto``.
 
-    ``drawn`` where a target with one label per sample has classes of which the largest is more than ten times the smallest, else
+    ``drawn`` where a target with one label per sample has classes of which the largest is more than ten times the
+    smallest, else
     ``none``: labels of which any number may hold are counted one by one, and get thresholds of their own at export.
     """
     if config.optim.class_weights != "auto":
         return config
-    ratio = max((ratio_of_classes(train, name) for name in train.target_names if name not in train.multi_targets), default=1.0)
+    ratio = max(
+        (ratio_of_classes(train, name) for name in train.target_names if name not in train.multi_targets), default=1.0
+    )
     rule = "drawn" if ratio > MOST_EVEN else "none"
     log.info("class weights %s: the largest class has %.0f times the samples of the smallest", rule, ratio)
     return config.model_copy(update={"optim": config.optim.model_copy(update={"class_weights": rule})})
@@ -67,6 +70,7 @@ def draw_order(weights: Tensor, generator: torch.Generator) -> list[int]:
 
 def shifts_of_draws(weights: Tensor, truth: Tensor, targets: Sequence[Target]) -> list[Tensor]:
     """Return per target by how much draws raise its logits ``(C,)``: the logarithm of how often its samples are drawn."""
+
     def mean_weight(chosen: Tensor) -> Tensor:
         return weights[chosen].mean() if chosen.any() else weights.new_ones(())
 

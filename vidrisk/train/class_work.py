@@ -48,8 +48,16 @@ class Classification(Work):
         fitted, judged: what is learnt from, and what epochs are judged by: views, once they are made.
     """
 
-    def __init__(self, model: TrainableModel, contract: Contract, config: TrainConfig, train: ClipDataset | ViewDataset,
-                 val: ClipDataset | ViewDataset | None, share: Share, scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: TrainableModel,
+        contract: Contract,
+        config: TrainConfig,
+        train: ClipDataset | ViewDataset,
+        val: ClipDataset | ViewDataset | None,
+        share: Share,
+        scratch: Path | None = None,
+    ) -> None:
         self.scratch = scratch
         self.model, self.contract, self.config, self.share = model, contract, config, share
         self.names = [sample.title for sample in train.samples]
@@ -64,8 +72,9 @@ class Classification(Work):
         self._prior = prior_logits(train.truth, contract.targets)
         self._objective = Objective.of(train.truth, contract.targets, config.optim, share, shifts)
         if share.world > 1 and (config.optim.mixup or config.optim.cutmix):
-            raise SettingsError("mixup or CutMix in several processes", allowed="one process",
-                                fix="leave optim.mixup and cutmix out")
+            raise SettingsError(
+                "mixup or CutMix in several processes", allowed="one process", fix="leave optim.mixup and cutmix out"
+            )
         self.fitted: ViewDataset | ClipDataset = train
         self.judged: ViewDataset | ClipDataset | None = val
 
@@ -76,7 +85,9 @@ class Classification(Work):
             with torch.autocast(self.share.device.type, enabled=False):  # weights are judged in their own type
                 self.judged = self.make_views(self.judged, min(self.config.views, 1), on_progress)
 
-    def make_views(self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress) -> ViewDataset | ClipDataset:
+    def make_views(
+        self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress
+    ) -> ViewDataset | ClipDataset:
         """Return views of samples, carried through the layers that are not trained; the samples where that cannot be."""
         if isinstance(data, ViewDataset):
             return data
@@ -84,9 +95,19 @@ class Classification(Work):
         if not kinds and data.jitter == 1:
             views = min(views, 1)  # others would be equal to it
         made = views_from_clips(
-            self.model, data, views=views, kinds=kinds, jitter=data.jitter, seed=self.config.seed, mirrors=self._mirrors,
-            room_mb=self.config.cache_mb, disk_mb=self.config.disk_cache_mb, scratch=self.scratch, share=self.share,
-            on_progress=lambda done, total: on_progress("running the frozen layers", done, total))
+            self.model,
+            data,
+            views=views,
+            kinds=kinds,
+            jitter=data.jitter,
+            seed=self.config.seed,
+            mirrors=self._mirrors,
+            room_mb=self.config.cache_mb,
+            disk_mb=self.config.disk_cache_mb,
+            scratch=self.scratch,
+            share=self.share,
+            on_progress=lambda done, total: on_progress("running the frozen layers", done, total),
+        )
         if made is None:
             return data
         data.forget()
@@ -101,8 +122,9 @@ class Classification(Work):
         if self._draws is not None and not is_sharded(self.model):
             self.model.adjust_classifiers([(1.0, prior) for prior in self._prior])
         if self.config.head.start == "probe":
-            self.begins_trained = start_at_probe(self.model, self.fitted, self._table, self.contract, self.config, self.share,
-                                                 self.scratch, on_progress)
+            self.begins_trained = start_at_probe(
+                self.model, self.fitted, self._table, self.contract, self.config, self.share, self.scratch, on_progress
+            )
 
     def order_samples(self, order: torch.Generator) -> list[int]:
         return super().order_samples(order) if self._draws is None else draw_order(self._draws, order)
@@ -118,7 +140,9 @@ class Classification(Work):
         for inputs, truth in loader:
             inputs, truth = inputs.to(share.device), truth.to(share.device)
             if inputs.dtype == torch.uint8:
-                inputs, mirrored = augment_clips(moments_of(inputs, config.jitter, draws.own), config.augment or (), draws.own)
+                inputs, mirrored = augment_clips(
+                    moments_of(inputs, config.jitter, draws.own), config.augment or (), draws.own
+                )
                 truth = self._mirrors.turn(truth.cpu(), mirrored).to(share.device)
             yield mix_batch(inputs, truth, config.optim, draws.own)
 
@@ -134,19 +158,30 @@ class Classification(Work):
     def scale_logits(self, on_progress: OnProgress) -> None:
         """Make the probabilities of trained weights believable by the validation samples, where rare classes were drawn more often.
 
-        Nothing is done where there are none of some class, and where the classifiers began at a probe, which was made so.
+        Nothing is done where there are none of some class, and where the classifiers began at a probe, which was made
+        so.
         """
-        if self._draws is None or self.judged is None or is_sharded(self.model) or sees_summaries(self.model, self.judged,
-                                                                                                    self.config):
+        if (
+            self._draws is None
+            or self.judged is None
+            or is_sharded(self.model)
+            or sees_summaries(self.model, self.judged, self.config)
+        ):
             return
         changes = []
         logits = compute_logits(self.model, self.contract, self.judged, self.config, self.share, on_progress)
         targets = self.contract.targets
-        for target, columns, found, prior in zip(targets, columns_of_targets(targets), logits, self._prior, strict=True):
+        for target, columns, found, prior in zip(
+            targets, columns_of_targets(targets), logits, self._prior, strict=True
+        ):
             truth = self.judged.truth[:, columns]
             rows = truth[:, 0] != NOT_LABELLED
             truth = truth[rows] if target.multi_label else truth[rows, 0]
-            has_all = truth.any(dim=0).all() if target.multi_label else len(torch.bincount(truth).nonzero()) == len(target.labels)
+            has_all = (
+                truth.any(dim=0).all()
+                if target.multi_label
+                else len(torch.bincount(truth).nonzero()) == len(target.labels)
+            )
             scale = fit_logit_scale(found[rows], truth, target, prior) if has_all else LogitScale()
             log.info("%s: logits times %.2f, frequencies of classes times %.2f", target.name, scale.scale, -scale.shift)
             changes.append((scale.scale, -scale.shift * prior))

@@ -1,8 +1,8 @@
 """What LoRA adds: the frozen probe, the head alone, and LoRA with the head, beside one another on the same samples.
 
-    probe   a logistic regression on features of the frozen encoder: what training begins at (epoch 0)
-    head    the same head, trained by the same settings on features of the frozen encoder
-    lora    the run
+probe   a logistic regression on features of the frozen encoder: what training begins at (epoch 0)
+head    the same head, trained by the same settings on features of the frozen encoder
+lora    the run
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ PROBE, HEAD, LORA = "probe", "head", "lora"
 Logits = tuple[Tensor, ...]
 
 
-def compare_parts(model: TrainableModel, work: Classification, parts: Mapping[str, ClipDataset],
-                  logits: Mapping[str, Logits], on_progress: OnProgress) -> dict[str, Any] | None:
+def compare_parts(
+    model: TrainableModel,
+    work: Classification,
+    parts: Mapping[str, ClipDataset],
+    logits: Mapping[str, Logits],
+    on_progress: OnProgress,
+) -> dict[str, Any] | None:
     """Train the head alone, and compare it and the probe with the run on val and test.
 
     The model is spent: its encoder is frozen, and its head another one.
@@ -52,8 +57,9 @@ def compare_parts(model: TrainableModel, work: Classification, parts: Mapping[st
         logits: of the run, by split.
 
     Returns:
-        What ``metrics.json`` says: ``splits`` with the shares of right answers, and ``says`` in a line per target. None where there
-        is nothing to compare: no LoRA, no encoder with a head, several processes, or nothing but training samples.
+        What ``metrics.json`` says: ``splits`` with the shares of right answers, and ``says`` in a line per target. None
+        where there is nothing to compare: no LoRA, no encoder with a head, several processes, or nothing but training
+        samples.
     """
     config, contract = work.config, work.contract
     if not config.compare or work.share.world > 1 or not logits:
@@ -71,17 +77,25 @@ def compare_parts(model: TrainableModel, work: Classification, parts: Mapping[st
             continue
         found = _frozen_features(model, work, data, config.views if name == "train" else 1, room_mb, tell)
         if found is None:
-            log.warning("cache_mb has no room for features of the %s split: LoRA is not compared with the head alone", name)
+            log.warning(
+                "cache_mb has no room for features of the %s split: LoRA is not compared with the head alone", name
+            )
             return None
         features[name] = found
         room_mb -= found.memory_mb
     answers = {LORA: logits, **_train_head(model, config, contract, features, work, tell)}
-    return compare_answers_of_parts(contract, answers, {name: (parts[name].truth, [s.group for s in parts[name].samples])
-                                                        for name in logits})
+    return compare_answers_of_parts(
+        contract, answers, {name: (parts[name].truth, [s.group for s in parts[name].samples]) for name in logits}
+    )
 
 
-def try_comparison(model: TrainableModel, work: Classification, parts: Mapping[str, ClipDataset],
-                   logits: Mapping[str, Logits], on_progress: OnProgress) -> dict[str, Any] | None:
+def try_comparison(
+    model: TrainableModel,
+    work: Classification,
+    parts: Mapping[str, ClipDataset],
+    logits: Mapping[str, Logits],
+    on_progress: OnProgress,
+) -> dict[str, Any] | None:
     """Compare as ``compare_parts`` does; warn where that fails, because the run itself is whole."""
     try:
         return compare_parts(model, work, parts, logits, on_progress)
@@ -90,8 +104,14 @@ def try_comparison(model: TrainableModel, work: Classification, parts: Mapping[s
         return None
 
 
-def _frozen_features(model: ClipClassifier, work: Classification, data: ClipDataset | ViewDataset, views: int, room_mb: float,
-                     on_progress: OnProgress) -> ViewDataset | None:
+def _frozen_features(
+    model: ClipClassifier,
+    work: Classification,
+    data: ClipDataset | ViewDataset,
+    views: int,
+    room_mb: float,
+    on_progress: OnProgress,
+) -> ViewDataset | None:
     """Return features of the frozen encoder; of clips and photos as many views as a frozen encoder learns from."""
     if isinstance(data, ViewDataset):
         return compute_features(model, data, room_mb, on_progress)
@@ -100,8 +120,14 @@ def _frozen_features(model: ClipClassifier, work: Classification, data: ClipData
     return made if isinstance(made, ViewDataset) else None
 
 
-def _train_head(model: ClipClassifier, config: TrainConfig, contract: Contract, features: Mapping[str, ViewDataset],
-                work: Classification, on_progress: OnProgress) -> dict[str, dict[str, Logits]]:
+def _train_head(
+    model: ClipClassifier,
+    config: TrainConfig,
+    contract: Contract,
+    features: Mapping[str, ViewDataset],
+    work: Classification,
+    on_progress: OnProgress,
+) -> dict[str, dict[str, Logits]]:
     """Return the logits of the head alone, and of the probe where training begins at one, by split."""
     share = work.share
     require("accelerate", "train").utils.set_seed(config.seed)
@@ -109,8 +135,11 @@ def _train_head(model: ClipClassifier, config: TrainConfig, contract: Contract, 
     alone = Classification(model, contract, config, features["train"], features.get("val"), share)
 
     def ask() -> dict[str, Logits]:
-        return {name: compute_logits(model, contract, data, config, share, on_progress)
-                for name, data in features.items() if name != "train"}
+        return {
+            name: compute_logits(model, contract, data, config, share, on_progress)
+            for name, data in features.items()
+            if name != "train"
+        }
 
     found: dict[str, dict[str, Logits]] = {}
 
@@ -119,14 +148,24 @@ def _train_head(model: ClipClassifier, config: TrainConfig, contract: Contract, 
             found[PROBE] = ask()
 
     with tempfile.TemporaryDirectory(prefix="vidrisk-head-") as folder:
-        fit(model, alone, config, share=share, checkpoint=Checkpoint(Path(folder), "", share), on_epoch=keep_probe,
-            on_progress=on_progress)
+        fit(
+            model,
+            alone,
+            config,
+            share=share,
+            checkpoint=Checkpoint(Path(folder), "", share),
+            on_epoch=keep_probe,
+            on_progress=on_progress,
+        )
     alone.scale_logits(on_progress)
     return {**found, HEAD: ask()}
 
 
-def compare_answers_of_parts(contract: Contract, answers: Mapping[str, Mapping[str, Logits]],
-                             truth: Mapping[str, tuple[Tensor, Sequence[str | None]]]) -> dict[str, Any]:
+def compare_answers_of_parts(
+    contract: Contract,
+    answers: Mapping[str, Mapping[str, Logits]],
+    truth: Mapping[str, tuple[Tensor, Sequence[str | None]]],
+) -> dict[str, Any]:
     """Compare right answers; of a multi-label target all labels of a sample have to be right.
 
     Args:
@@ -139,7 +178,9 @@ def compare_answers_of_parts(contract: Contract, answers: Mapping[str, Mapping[s
         right: dict[str, dict[str, np.ndarray[Any, np.dtype[np.bool_]]]] = {}
         of_groups: dict[str, list[str | None]] = {}
         for part in (PROBE, HEAD, LORA):
-            for target, known, sure in answers_from_logits(contract, answers[part][split], wanted) if part in answers else ():
+            for target, known, sure in (
+                answers_from_logits(contract, answers[part][split], wanted) if part in answers else ()
+            ):
                 rows = labelled_rows(known)
                 right.setdefault(target.name, {})[part] = right_answers(target, known, sure)[rows]
                 of_groups[target.name] = [group for group, is_known in zip(groups, rows, strict=True) if is_known]
@@ -147,17 +188,24 @@ def compare_answers_of_parts(contract: Contract, answers: Mapping[str, Mapping[s
         for name, by_part in right.items():
             if not len(by_part[LORA]):
                 continue
-            beside = {part: compare_answers(by_part[part], by_part[LORA], of_groups[name]) for part in by_part if part != LORA}
-            splits[split][name] = {"n": len(by_part[LORA]), "metric": beside[HEAD].measure,
-                                   **{part: float(each.mean()) for part, each in by_part.items()},
-                                   "beside": {part: each.to_dict() for part, each in beside.items()}}
+            beside = {
+                part: compare_answers(by_part[part], by_part[LORA], of_groups[name]) for part in by_part if part != LORA
+            }
+            splits[split][name] = {
+                "n": len(by_part[LORA]),
+                "metric": beside[HEAD].measure,
+                **{part: float(each.mean()) for part, each in by_part.items()},
+                "beside": {part: each.to_dict() for part, each in beside.items()},
+            }
             lines[name] = _line(name, split, beside[HEAD])  # of test, where there is one
     return {"splits": splits, "says": [*lines.values()]}
 
 
 def _line(target: str, split: str, beside: Compared) -> str:
-    told = (f"{beside.second:.1%} right beside {beside.first:.1%} of the head alone, p = {beside.p_value:.2g}, "
-            f"{beside.samples} samples")
+    told = (
+        f"{beside.second:.1%} right beside {beside.first:.1%} of the head alone, p = {beside.p_value:.2g}, "
+        f"{beside.samples} samples"
+    )
     where = f"({target}, {split}: {told})"
     if beside.verdict == "better":
         return f"LoRA is better than the head alone {where}"

@@ -39,7 +39,9 @@ class Photos:
 
     def __init__(self, items: Sequence[Instruction], pixel: PixelSpec, pool: DecodePool, cache_mb: float) -> None:
         self._sources: list[PhotoSource] = list(dict.fromkeys(photo for item in items for photo in item.images))
-        self._groups = [self._sources[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(self._sources), PHOTOS_AT_ONCE)]
+        self._groups = [
+            self._sources[begin : begin + PHOTOS_AT_ONCE] for begin in range(0, len(self._sources), PHOTOS_AT_ONCE)
+        ]
         self._shown: list[PhotoSource] = []
         self._numbers: dict[PhotoSource, int] = {}
         self._pixel, self._pool = pixel, pool
@@ -61,9 +63,12 @@ class Photos:
     def shown_by(self, share: Share) -> list[list[int]]:
         """Return numbers of the shown photos that fall to a process, which has checked them, in batches.
 
-        A batch holds the same photos however many processes there are: what a tower makes of one depends on it, in the last bits.
+        A batch holds the same photos however many processes there are: what a tower makes of one depends on it, in the
+        last bits.
         """
-        batches = ([self._numbers[source] for source in group if source in self._numbers] for group in share.of(self._groups))
+        batches = (
+            [self._numbers[source] for source in group if source in self._numbers] for group in share.of(self._groups)
+        )
         return [batch for batch in batches if batch]
 
     def check(self, on_progress: OnProgress, share: Share = ALONE) -> dict[PhotoSource, str]:
@@ -82,7 +87,9 @@ class Photos:
         """Return photos ``uint8 (M, H, W, 3)``; grey where one has gone since it was checked."""
         wanted = [self._shown[number] for number in numbers]
         found = {source: self._kept[source] for source in wanted if source in self._kept}
-        for source, frame, reason in self._read([source for source in dict.fromkeys(wanted) if source not in found], None):
+        for source, frame, reason in self._read(
+            [source for source in dict.fromkeys(wanted) if source not in found], None
+        ):
             if frame is None:
                 log.warning("a photo cannot be read any more: %s", reason)
             found[source] = torch.full(self._pixel.frame_shape, 128, dtype=torch.uint8) if frame is None else frame
@@ -95,11 +102,14 @@ class Photos:
         for source in [source for source in self._kept if shown or source not in self._numbers]:
             self._room += self._kept.pop(source).nbytes
 
-    def _read(self, sources: Sequence[PhotoSource],
-              on_progress: OnProgress | None) -> Iterator[tuple[PhotoSource, Tensor | None, str]]:
+    def _read(
+        self, sources: Sequence[PhotoSource], on_progress: OnProgress | None
+    ) -> Iterator[tuple[PhotoSource, Tensor | None, str]]:
         """Decode photos, in order, and keep those for which there is room."""
         cases = [Case(str(number), (source,), {}) for number, source in enumerate(sources)]
-        for done, (source, (_, (found,))) in enumerate(zip(sources, read_case_frames(cases, self._pool, self._pixel), strict=True)):
+        for done, (source, (_, (found,))) in enumerate(
+            zip(sources, read_case_frames(cases, self._pool, self._pixel), strict=True)
+        ):
             if on_progress:
                 on_progress("reading photos", done, len(cases))
             frame = None if found.frame is None else torch.from_numpy(np.array(found.frame))
@@ -118,9 +128,20 @@ class Conversations:
         left_out: identity and reason of what cannot be used.
     """
 
-    def __init__(self, items: Sequence[Instruction], photos: Photos, unreadable: dict[PhotoSource, str], encoder: Encoder,
-                 pieces: ChatPieces, end: int, grid: Grid, *, system: str | None, limits: Mapping[str, int],
-                 choices: Collection[Comparison] = ()) -> None:
+    def __init__(
+        self,
+        items: Sequence[Instruction],
+        photos: Photos,
+        unreadable: dict[PhotoSource, str],
+        encoder: Encoder,
+        pieces: ChatPieces,
+        end: int,
+        grid: Grid,
+        *,
+        system: str | None,
+        limits: Mapping[str, int],
+        choices: Collection[Comparison] = (),
+    ) -> None:
         """
         Args:
             end: id of the token that ends an answer.
@@ -136,9 +157,18 @@ class Conversations:
         for item in items:
             bad = next((unreadable[photo] for photo in item.images if photo in unreadable), None)
             answers = [turn.text for turn in item.turns if turn.role == "assistant"]
-            sequence = None if bad else sequence_from_parts(
-                parts_from_instruction(item, encoder, pieces, end, system=system), grid,
-                [[place for choice in choices for place in choosing_tokens(encoder, choice, text)] for text in answers])
+            sequence = (
+                None
+                if bad
+                else sequence_from_parts(
+                    parts_from_instruction(item, encoder, pieces, end, system=system),
+                    grid,
+                    [
+                        [place for choice in choices for place in choosing_tokens(encoder, choice, text)]
+                        for text in answers
+                    ],
+                )
+            )
             if sequence is not None and sequence.length > most:
                 bad = f"{sequence.length} tokens, {sequence.layout.visual} of them visual, where {most} are allowed by {bound}"
             elif sequence is not None and not sequence.answer_tokens:

@@ -34,9 +34,11 @@ def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress,
     folds = [np.asarray(deal_folds(table, FOLDS, seed=seed + repeat)) for repeat in range(REPEATS)]
     most = min(len(rows) - int(np.bincount(numbers).max()) for numbers in folds)  # that any fold leaves to learn from
     if sum(round(share * most) >= LEAST for share in SHARES) < LEAST_SIZES:
-        raise DataError(f"{len(rows)} samples are labelled for {target.name}, of which a fold leaves {most} to learn from",
-                        allowed=f"{LEAST_SIZES} sizes of {LEAST} or more, as of 50 samples that stand alone",
-                        fix="label more, or group by something finer")
+        raise DataError(
+            f"{len(rows)} samples are labelled for {target.name}, of which a fold leaves {most} to learn from",
+            allowed=f"{LEAST_SIZES} sizes of {LEAST} or more, as of 50 samples that stand alone",
+            fix="label more, or group by something finer",
+        )
     scores: dict[int, list[float]] = defaultdict(list)
     decays: dict[float, float] = {}
     for repeat, numbers in enumerate(folds):
@@ -52,10 +54,14 @@ def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress,
                 chosen, asked = rest[:size], numbers == fold
                 if share not in decays:
                     decays[share] = _best_decay(features[chosen], truth[chosen], target)
-                found[asked] = fit_probe(features[chosen], truth[chosen], target, decays[share]).probabilities(features[asked])
+                found[asked] = fit_probe(features[chosen], truth[chosen], target, decays[share]).probabilities(
+                    features[asked]
+                )
             report = report_on_target(target, truth, found)
             assert report is not None
-            scores[size].append(report.mean_average_precision or 0.0 if target.multi_label else report.to_dict()["top1"])
+            scores[size].append(
+                report.mean_average_precision or 0.0 if target.multi_label else report.to_dict()["top1"]
+            )
     # Folds of different dealings are of slightly different sizes: these are one size.
     return fit_learning_curve(_merged(scores), len(set(unit_keys(table))))
 

@@ -37,17 +37,26 @@ def chunks_of(count: int, moments: int) -> list[list[int]]:
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: frames ``uint8 (T·jitter, H, W, 3)`` and the truth ``int64 (columns,)`` of sample i (``objective.truth_tensor``).
 
-    With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training draws
-    one of the k. Frames are kept, up to ``cache_mb`` in memory and ``disk_mb`` in a file in ``scratch``, so that later epochs do
-    not decode again.
+    With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training
+    draws one of the k. Frames are kept, up to ``cache_mb`` in memory and ``disk_mb`` in a file in ``scratch``, so that
+    later epochs do not decode again.
 
     Attributes:
         moments: of an item, T·jitter; 1 of photos.
         notes: what was said of samples that could be read all the same, by their titles.
     """
 
-    def __init__(self, table: Table, contract: Contract, *, jitter: int = 1, decoder: Decoder = "auto",
-                 cache_mb: float = 0, disk_mb: float = 0, scratch: Path | None = None) -> None:
+    def __init__(
+        self,
+        table: Table,
+        contract: Contract,
+        *,
+        jitter: int = 1,
+        decoder: Decoder = "auto",
+        cache_mb: float = 0,
+        disk_mb: float = 0,
+        scratch: Path | None = None,
+    ) -> None:
         self.pixel = contract.pixel
         self.time = TimeSpec(contract.time.frames * jitter) if contract.time else None
         self.decoder: Decoder = decoder
@@ -96,7 +105,9 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         """Frames in memory, in MiB."""
         return self._kept.memory_bytes / 2**20
 
-    def drop_unreadable(self, on_progress: Callable[[int, int], None], share: Share = ALONE) -> list[tuple[Sample, str]]:
+    def drop_unreadable(
+        self, on_progress: Callable[[int, int], None], share: Share = ALONE
+    ) -> list[tuple[Sample, str]]:
         """Decode every sample once and forget those that cannot be; returns them with their reasons.
 
         Args:
@@ -125,7 +136,10 @@ def moments_of(frames: Tensor, jitter: int, generator: torch.Generator | None) -
     if jitter == 1:
         return frames
     batch, moments = len(frames), frames.shape[1] // jitter
-    offsets = torch.full((batch, moments), jitter // 2) if generator is None else torch.randint(
-        jitter, (batch, moments), generator=generator)
+    offsets = (
+        torch.full((batch, moments), jitter // 2)
+        if generator is None
+        else torch.randint(jitter, (batch, moments), generator=generator)
+    )
     chosen: Tensor = frames[torch.arange(batch)[:, None], torch.arange(moments) * jitter + offsets]
     return chosen

@@ -12,8 +12,10 @@ from torch import Tensor
 from vidrisk.runtimes.contract.errors import SettingsError, VidriskError
 
 NAMED = 8
-KNOBS = ("a smaller optim.batch_size with as much more optim.accumulate, gradient_checkpointing=true, fewer frames, or for a "
-         "vision-language model vlm.weights=bfloat16 or 4bit")
+KNOBS = (
+    "a smaller optim.batch_size with as much more optim.accumulate, gradient_checkpointing=true, fewer frames, or for a "
+    "vision-language model vlm.weights=bfloat16 or 4bit"
+)
 
 
 def find_not_finite(logits: tuple[Tensor, ...], names: Sequence[str]) -> list[str]:
@@ -22,8 +24,9 @@ def find_not_finite(logits: tuple[Tensor, ...], names: Sequence[str]) -> list[st
     return [name for name, is_finite in zip(names, finite, strict=False) if not is_finite]
 
 
-def make_batch_error(what: str, *, epoch: int, batch: int, bad: Sequence[Sequence[str]], names: Sequence[Sequence[str]],
-             kept: str) -> SettingsError:
+def make_batch_error(
+    what: str, *, epoch: int, batch: int, bad: Sequence[Sequence[str]], names: Sequence[Sequence[str]], kept: str
+) -> SettingsError:
     """Return the error of a step that gave something else than numbers.
 
     Args:
@@ -36,10 +39,11 @@ def make_batch_error(what: str, *, epoch: int, batch: int, bad: Sequence[Sequenc
     every, found = list(chain(*names)), list(chain(*bad))
     told = found or every
     few = ", ".join(told[:NAMED]) + (f" and {len(told) - NAMED} more" if len(told) > NAMED else "")
-    return SettingsError(f"the {what} of batch {batch} in epoch {epoch} is not finite, {len(told)} of its {len(every)} samples: "
-                         f"{few}; {kept}",
-                         fix="lower the learning rates (optim.lora_lr, head_lr, token_lr, projector_lr), or leave these "
-                             "samples out")
+    return SettingsError(
+        f"the {what} of batch {batch} in epoch {epoch} is not finite, {len(told)} of its {len(every)} samples: "
+        f"{few}; {kept}",
+        fix="lower the learning rates (optim.lora_lr, head_lr, token_lr, projector_lr), or leave these samples out",
+    )
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from vidrisk.train.views import ViewDataset
 
 
 @torch.inference_mode()
-def compute_features(model: ClipClassifier, data: ViewDataset, room_mb: float, on_progress: OnProgress) -> ViewDataset | None:
+def compute_features(
+    model: ClipClassifier, data: ViewDataset, room_mb: float, on_progress: OnProgress
+) -> ViewDataset | None:
     """Carry views on through the other layers without adapters: ``float16 (N, count, T, D)``.
 
     Args:

@@ -28,18 +28,24 @@ log = logging.getLogger(__name__)
 
 FOLDS = 5
 MOST_SAMPLES = 600
-ERRORS, LEAST_GAIN, LEAST_SHARE = 2.0, 0.03, 0.1  # standard errors, nats, and share of the loss that ``segments`` must gain
-# The first one is taken unless the other one is better beyond chance: what it does not see cannot mislead it in other scenes.
+ERRORS, LEAST_GAIN, LEAST_SHARE = (
+    2.0,
+    0.03,
+    0.1,
+)  # standard errors, nats, and share of the loss that ``segments`` must gain
+# The first one is taken unless the other one is better beyond chance: what it does not see cannot mislead it in other
+# scenes.
 KINDS: tuple[HeadKind, HeadKind] = ("motion", "segments")
 
 
-def choose_head(config: TrainConfig, contract: Contract, train: ClipDataset, bases: list[Path],
-                on_progress: OnProgress) -> TrainConfig:
+def choose_head(
+    config: TrainConfig, contract: Contract, train: ClipDataset, bases: list[Path], on_progress: OnProgress
+) -> TrainConfig:
     """Return the configuration with ``head.kind`` chosen; unchanged where there is no choice.
 
-    Probes on what the encoder makes of clips without training are compared out of fold, by the loss of every sample. ``segments``
-    knows what stays all through a clip; it is taken where that lowers the loss by a tenth, and beyond chance. Samples of one group
-    are in one fold.
+    Probes on what the encoder makes of clips without training are compared out of fold, by the loss of every sample.
+    ``segments`` knows what stays all through a clip; it is taken where that lowers the loss by a tenth, and beyond
+    chance. Samples of one group are in one fold.
 
     Args:
         bases: folders of runs that are merged into the backbone.
@@ -60,8 +66,9 @@ def choose_head(config: TrainConfig, contract: Contract, train: ClipDataset, bas
     return _with_head(config, *head_from_features(features, train.truth[rows], contract.targets, folds))
 
 
-def head_from_features(features: torch.Tensor, truth: torch.Tensor, targets: Sequence[Target],
-                       folds: Sequence[int]) -> tuple[HeadKind, str]:
+def head_from_features(
+    features: torch.Tensor, truth: torch.Tensor, targets: Sequence[Target], folds: Sequence[int]
+) -> tuple[HeadKind, str]:
     """Return the head that suits features, and why.
 
     Args:

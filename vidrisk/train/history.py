@@ -13,7 +13,8 @@ class Epoch:
     Attributes:
         epoch: counted from 1; 0 is the state before the first step, where that is a candidate.
         train_loss: None of epoch 0.
-        lr: learning rate at the end of the epoch by group of parameters; ``lora_lr`` and ``head_lr`` of before are not read.
+        lr: learning rate at the end of the epoch by group of parameters; ``lora_lr`` and ``head_lr`` of before are not
+            read.
     """
 
     epoch: int

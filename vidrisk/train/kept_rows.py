@@ -1,7 +1,7 @@
 """Tensors that were computed once, by number: in memory while there is room, then in a file without a name, then nowhere.
 
-The file is read and written piece by piece (pread, pwrite), so that a process does not grow with it, and is gone when the process
-ends, however it ends.
+The file is read and written piece by piece (pread, pwrite), so that a process does not grow with it, and is gone when
+the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -96,8 +96,10 @@ class KeptRows:
                 written += os.pwrite(self._file.fileno(), data.cast("B")[written:], place * size + written)
             self._places[number] = place
         except OSError as error:
-            log.warning("what is kept between epochs does not fit the disk (%s): the rest is computed anew in every epoch, slower",
-                        error.strerror)
+            log.warning(
+                "what is kept between epochs does not fit the disk (%s): the rest is computed anew in every epoch, slower",
+                error.strerror,
+            )
             self._disk_room = 0
             return False
         return True

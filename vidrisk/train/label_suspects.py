@@ -40,8 +40,15 @@ class Suspect:
     def to_row(self) -> dict[str, str]:
         """Cells of a table, to be worked through by people."""
         interval = str(self.sample.interval) if self.sample.interval else ""
-        return {"path": self.sample.name, "interval": interval, "target": self.target, "given": self.given, "likely": self.likely,
-                "margin": f"{self.margin:.4f}", "suspected": "yes" if self.is_suspected else "no"}
+        return {
+            "path": self.sample.name,
+            "interval": interval,
+            "target": self.target,
+            "given": self.given,
+            "likely": self.likely,
+            "margin": f"{self.margin:.4f}",
+            "suspected": "yes" if self.is_suspected else "no",
+        }
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,17 @@ def find_suspects(summaries: Summaries, *, folds: int = FOLDS, seed: int = 0) ->
         for name, of_label, (given, probabilities) in _questions(target, truth[rows], sure):
             errors = find_label_errors(given, probabilities)
             share[name], accuracy[name] = errors.share, float((probabilities.argmax(axis=1) == given).mean())
-            found += [Suspect(table.samples[row], target.name, of_label[given[row]], of_label[errors.likely[row]],
-                              float(errors.margin[row]), bool(errors.suspected[row])) for row in errors.order]
+            found += [
+                Suspect(
+                    table.samples[row],
+                    target.name,
+                    of_label[given[row]],
+                    of_label[errors.likely[row]],
+                    float(errors.margin[row]),
+                    bool(errors.suspected[row]),
+                )
+                for row in errors.order
+            ]
     return Suspects(tuple(sorted(found, key=lambda suspect: suspect.margin)), share, accuracy)
 
 

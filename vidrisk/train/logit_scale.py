@@ -1,7 +1,8 @@
 """Make probabilities believable where classes are rare: a scale of the logits, and a shift along the classes' frequencies.
 
-A regression on few samples of a class that is kept from overfitting is too sure of the frequent classes: it never answers the rare
-one, although its scores tell them apart. Two numbers, fitted on samples that it has not learnt from, mend that (Platt 1999).
+A regression on few samples of a class that is kept from overfitting is too sure of the frequent classes: it never
+answers the rare one, although its scores tell them apart. Two numbers, fitted on samples that it has not learnt from,
+mend that (Platt 1999).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     prepare → standardise → judge what training begins at → epochs (train, judge, keep the best, checkpoint)
 
-An epoch draws all its randomness from (seed, epoch), and a checkpoint holds weights and optimiser state, so a resumed run
-takes the same steps as one that was never stopped.
+An epoch draws all its randomness from (seed, epoch), and a checkpoint holds weights and optimiser state, so a resumed
+run takes the same steps as one that was never stopped.
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ from vidrisk.train.work import Draws, Work
 log = logging.getLogger(__name__)
 
 
-def fit(model: Trainable, work: Work, config: TrainConfig, *, share: Share, checkpoint: Checkpoint,
-        on_epoch: Callable[[Epoch], None], on_progress: OnProgress) -> list[Epoch]:
+def fit(
+    model: Trainable,
+    work: Work,
+    config: TrainConfig,
+    *,
+    share: Share,
+    checkpoint: Checkpoint,
+    on_epoch: Callable[[Epoch], None],
+    on_progress: OnProgress,
+) -> list[Epoch]:
     """Train in place; at the end the model holds the weights of the best epoch, of the last one without validation samples.
 
     Where training begins at a model that answers already, that is epoch 0, a candidate like the others.
@@ -122,8 +130,14 @@ class _Lap:
             loss, outputs, trouble = self._step(inputs, batch, is_step)
             if trouble:
                 mine = [work.names[number] for number in share.of(batch)]
-                raise make_batch_error(trouble, epoch=epoch, batch=done + 1, bad=share.gather(find_not_finite(outputs, mine)),
-                                       names=share.gather(mine), kept=kept)
+                raise make_batch_error(
+                    trouble,
+                    epoch=epoch,
+                    batch=done + 1,
+                    bad=share.gather(find_not_finite(outputs, mine)),
+                    names=share.gather(mine),
+                    kept=kept,
+                )
             total += loss * len(batch)
         return total / len(work.names)
 

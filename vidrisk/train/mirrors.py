@@ -65,7 +65,10 @@ def settle_mirroring(config: TrainConfig, asked: Sequence[str] | None, targets: 
         return config
     what = f"a mirrored {lonely[0]!r} is none of the labels"
     if asked is not None:
-        raise SettingsError(f"augment {kinds[0]}: {what}", allowed="labels in pairs, such as left and right; or no mirroring",
-                            fix=f"leave {kinds[0]} out of augment")
+        raise SettingsError(
+            f"augment {kinds[0]}: {what}",
+            allowed="labels in pairs, such as left and right; or no mirroring",
+            fix=f"leave {kinds[0]} out of augment",
+        )
     log.warning("samples are not mirrored: %s", what)
     return config.model_copy(update={"augment": tuple(kind for kind in config.augment or () if kind not in MIRRORING)})

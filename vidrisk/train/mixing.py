@@ -31,8 +31,8 @@ def mix_batch(inputs: Tensor, truth: Tensor, optim: OptimSettings, generator: to
     Where both kinds are asked for, batches take turns at random.
 
     Args:
-        inputs: frames ``uint8 (B, T, H, W, 3)``, or hidden features ``(B, …)``; CutMix cuts those that have height and width,
-            ``(B, T, C, h, w)``, and mixes others.
+        inputs: frames ``uint8 (B, T, H, W, 3)``, or hidden features ``(B, …)``; CutMix cuts those that have height and
+            width, ``(B, T, C, h, w)``, and mixes others.
     """
     kinds = [kind for kind, alpha in (("mixup", optim.mixup), ("cutmix", optim.cutmix)) if alpha > 0]
     if not kinds or len(inputs) < 2:
@@ -40,7 +40,9 @@ def mix_batch(inputs: Tensor, truth: Tensor, optim: OptimSettings, generator: to
     kind = kinds[int(torch.randint(len(kinds), (), generator=generator))]
     alpha = optim.mixup if kind == "mixup" else optim.cutmix
     share = _beta(alpha, generator)
-    order = torch.arange(len(inputs)).roll(int(torch.randint(1, len(inputs), (), generator=generator)))  # nobody with itself
+    order = torch.arange(len(inputs)).roll(
+        int(torch.randint(1, len(inputs), (), generator=generator))
+    )  # nobody with itself
     other = inputs[order.to(inputs.device)]
     if kind == "cutmix" and inputs.ndim == 5:
         high, wide = (2, 3) if inputs.dtype == torch.uint8 else (3, 4)

@@ -28,15 +28,20 @@ def columns_of_targets(targets: Sequence[Target]) -> tuple[slice, ...]:
 
 def truth_tensor(truth: dict[str, npt.NDArray[np.int64]], targets: Sequence[Target]) -> Tensor:
     """Put the truth of all targets side by side: ``int64 (N, columns)``."""
-    return torch.from_numpy(np.concatenate([truth[target.name].reshape(-1, len(target.labels) if target.multi_label else 1)
-                                            for target in targets], axis=1))
+    return torch.from_numpy(
+        np.concatenate(
+            [truth[target.name].reshape(-1, len(target.labels) if target.multi_label else 1) for target in targets],
+            axis=1,
+        )
+    )
 
 
 def class_weights(truth: Tensor, targets: Sequence[Target], rule: str) -> list[Tensor | None]:
     """Return per target a weight per class: the inverse frequency, or its square root, of mean 1 over the samples.
 
-    A class without samples weighs as much as one with a single sample. Of a multi-label target it is what a sample counts for that
-    has the label, beside one that lacks it: as many times as those are more, or the square root of that.
+    A class without samples weighs as much as one with a single sample. Of a multi-label target it is what a sample
+    counts for that has the label, beside one that lacks it: as many times as those are more, or the square root of
+    that.
     """
     if rule in ("none", "drawn"):
         return [None] * len(targets)
@@ -64,8 +69,8 @@ class Objective:
         targets: that are learnt.
         truth: of all training samples, ``int64 (N, columns)``.
         weights: per target one of each class, or None.
-        shifts: per target what is added to the logits in the loss ``(C,)``, for draws in which some classes are more frequent than
-            in the data; None where samples are drawn evenly.
+        shifts: per target what is added to the logits in the loss ``(C,)``, for draws in which some classes are more
+            frequent than in the data; None where samples are drawn evenly.
     """
 
     targets: Sequence[Target]
@@ -76,12 +81,24 @@ class Objective:
     shifts: Sequence[Tensor] | None = None
 
     @classmethod
-    def of(cls, truth: Tensor, targets: Sequence[Target], optim: OptimSettings, share: Share,
-           shifts: Sequence[Tensor] | None = None) -> Objective:
+    def of(
+        cls,
+        truth: Tensor,
+        targets: Sequence[Target],
+        optim: OptimSettings,
+        share: Share,
+        shifts: Sequence[Tensor] | None = None,
+    ) -> Objective:
         """Describe what settings ask for."""
         weights = class_weights(truth.to(share.device), targets, optim.class_weights)
-        return cls(targets, truth, weights, optim.label_smoothing, share,
-                   None if shifts is None else [shift.to(share.device) for shift in shifts])
+        return cls(
+            targets,
+            truth,
+            weights,
+            optim.label_smoothing,
+            share,
+            None if shifts is None else [shift.to(share.device) for shift in shifts],
+        )
 
     def loss(self, logits: tuple[Tensor, ...], further: Tensor | None, truth: Tensor, batch: Sequence[int]) -> Tensor:
         """Return the loss of this process's share of a batch.
@@ -100,8 +117,10 @@ class Objective:
             return loss if further is None else loss + further
         losses = torch.stack(losses_of_targets(self.targets, logits, truth, self.weights, self.smoothing))
         whole, mine = self.truth[list(batch)], self.truth[self.share.of(batch)]
-        parts = [_weight(target, mine[:, columns], one) / max(_weight(target, whole[:, columns], one), 1e-12)
-                 for target, columns, one in zip(self.targets, columns_of_targets(self.targets), self.weights, strict=True)]
+        parts = [
+            _weight(target, mine[:, columns], one) / max(_weight(target, whole[:, columns], one), 1e-12)
+            for target, columns, one in zip(self.targets, columns_of_targets(self.targets), self.weights, strict=True)
+        ]
         loss = (losses * torch.tensor(parts, device=losses.device)).mean()
         if further is not None:
             loss = loss + further * (len(mine) / len(whole))
@@ -114,8 +133,9 @@ def _weight(target: Target, truth: Tensor, weights: Tensor | None) -> float:
     return float(len(known)) if weights is None or target.multi_label else float(weights.cpu()[known[:, 0]].sum())
 
 
-def losses_of_targets(targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights,
-                      smoothing: float) -> list[Tensor]:
+def losses_of_targets(
+    targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float
+) -> list[Tensor]:
     """Return the loss of each target; 0 where no sample is labelled for it."""
     losses = []
     for target, columns, output, weight in zip(targets, columns_of_targets(targets), logits, weights, strict=True):
@@ -131,6 +151,8 @@ def losses_of_targets(targets: Sequence[Target], logits: tuple[Tensor, ...], tru
     return losses
 
 
-def mean_loss(targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float) -> Tensor:
+def mean_loss(
+    targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float
+) -> Tensor:
     """Return the mean over targets of the (weighted) mean over samples."""
     return torch.stack(losses_of_targets(targets, logits, truth, weights, smoothing)).mean()

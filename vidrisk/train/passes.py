@@ -27,8 +27,9 @@ STANDARDISE_SAMPLES = 1024
 
 
 @torch.inference_mode()
-def standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, share: Share,
-                on_progress: OnProgress) -> None:
+def standardise(
+    model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, share: Share, on_progress: OnProgress
+) -> None:
     """Show the training samples once, so that trained layers start on inputs of mean 0 and deviation 1.
 
     The main process does it for all.
@@ -52,16 +53,28 @@ def standardise(model: TrainableModel, train: ClipDataset | ViewDataset, config:
     share.copy_main(tensor for name, tensor in model.state_dict().items() if name.startswith(model.own_parts))
 
 
-def evaluate(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig,
-             share: Share, on_progress: OnProgress) -> tuple[float, dict[str, TargetMetrics]]:
+def evaluate(
+    model: TrainableModel,
+    contract: Contract,
+    data: ClipDataset | ViewDataset,
+    config: TrainConfig,
+    share: Share,
+    on_progress: OnProgress,
+) -> tuple[float, dict[str, TargetMetrics]]:
     """Return the mean loss and a report per target name, the same in all processes."""
     found = compute_logits(model, contract, data, config, share, on_progress)
     loss = float(mean_loss(contract.targets, found, data.truth, [None] * len(found), 0.0))
     return loss, report_on_logits(contract, found, data.truth)
 
 
-def compute_logits(model: TrainableModel, contract: Contract, data: ClipDataset | ViewDataset, config: TrainConfig, share: Share,
-                   on_progress: OnProgress) -> tuple[Tensor, ...]:
+def compute_logits(
+    model: TrainableModel,
+    contract: Contract,
+    data: ClipDataset | ViewDataset,
+    config: TrainConfig,
+    share: Share,
+    on_progress: OnProgress,
+) -> tuple[Tensor, ...]:
     """Return logits ``(N, C)`` per target, the same in all processes.
 
     On the contract's own moments, without augmentation; in float32, but for weights that lie in shards.
@@ -78,7 +91,8 @@ def compute_logits(model: TrainableModel, contract: Contract, data: ClipDataset 
         for number, (chunk, inputs) in enumerate(zip(rounds, _inputs(data, config, rounds), strict=True)):
             on_progress("validating", chunk[0], len(data))
             inputs = inputs.to(device)
-            # Part by part: accelerate wraps forward, and only that, into the training precision. Shards come together nowhere else.
+            # Part by part: accelerate wraps forward, and only that, into the training precision. Shards come together
+            # nowhere else.
             outputs = model(inputs)[0] if in_shards else model.logits(model.features(inputs))
             for collected, output in zip(logits, outputs if number < len(mine) else (), strict=number < len(mine)):
                 collected[chunk] = output.float().cpu()
@@ -99,12 +113,17 @@ def report_on_logits(contract: Contract, logits: Sequence[Tensor], truth: Tensor
     return reports
 
 
-def answers_from_logits(contract: Contract, logits: Sequence[Tensor], truth: Tensor) -> Iterator[tuple[Target, Ints, Floats]]:
+def answers_from_logits(
+    contract: Contract, logits: Sequence[Tensor], truth: Tensor
+) -> Iterator[tuple[Target, Ints, Floats]]:
     """Yield every target, its truth as ``truth_from_table`` gives it, and probabilities ``(N, C)``."""
     for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), logits, strict=True):
         wanted = truth[:, columns].numpy()
-        yield target, wanted if target.multi_label else wanted[:, 0], probabilities_from_logits(
-            of_target.numpy(), multi_label=target.multi_label)
+        yield (
+            target,
+            wanted if target.multi_label else wanted[:, 0],
+            probabilities_from_logits(of_target.numpy(), multi_label=target.multi_label),
+        )
 
 
 def metric_of(report: TargetMetrics, metric: Metric) -> float:

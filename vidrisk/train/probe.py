@@ -53,8 +53,8 @@ class Probe:
 class ProbeInputs:
     """Features as regressions learn from them: standardised, and where the samples are few, rotated into the space that they span.
 
-    Regressions on some of the rows have the same optimum there, and are found much faster. Where the samples are many, the features
-    stay as they are, perhaps in a mapped file, and pieces of them are standardised as they are asked for.
+    Regressions on some of the rows have the same optimum there, and are found much faster. Where the samples are many,
+    the features stay as they are, perhaps in a mapped file, and pieces of them are standardised as they are asked for.
 
     Attributes:
         rows: ``(N, R)``.
@@ -79,18 +79,22 @@ class ProbeInputs:
 
     def probe(self, target: Target, weights: Tensor, bias: Tensor) -> Probe:
         """Return a regression on inputs as one on features."""
-        return Probe(target, self.mean, self.deviation, weights if self.rotation is None else weights @ self.rotation.T, bias)
+        return Probe(
+            target, self.mean, self.deviation, weights if self.rotation is None else weights @ self.rotation.T, bias
+        )
 
 
 def probe_inputs(features: Floats) -> ProbeInputs:
     """Prepare features ``(N, D)``, which must not change afterwards."""
     if len(features) > MOST_ROTATED:
         size = max(1, PIECE_BYTES // (8 * features.shape[1]))
-        pieces = (torch.from_numpy(features[begin:begin + size]) for begin in range(0, len(features), size))
+        pieces = (torch.from_numpy(features[begin : begin + size]) for begin in range(0, len(features), size))
         return ProbeInputs(features, *statistics_of(pieces), None, is_ready=False)
     inputs, mean, deviation = standardise_features(torch.from_numpy(features).float())
     rotation = _rotation(inputs)
-    return ProbeInputs((inputs if rotation is None else inputs @ rotation).numpy(), mean, deviation, rotation, is_ready=True)
+    return ProbeInputs(
+        (inputs if rotation is None else inputs @ rotation).numpy(), mean, deviation, rotation, is_ready=True
+    )
 
 
 def fit_probe(features: Floats, truth: Ints, target: Target, decay: float) -> Probe:
@@ -124,8 +128,9 @@ def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: 
     return found
 
 
-def probabilities_out_of_fold(features: Floats, truth: Ints, target: Target, folds: Sequence[int],
-                              decays: Sequence[float] = DECAYS) -> tuple[Floats, float]:
+def probabilities_out_of_fold(
+    features: Floats, truth: Ints, target: Target, folds: Sequence[int], decays: Sequence[float] = DECAYS
+) -> tuple[Floats, float]:
     """Ask, about every sample, a probe that has not learnt from its fold.
 
     Args:
@@ -184,8 +189,9 @@ def _minimised(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, d
     """
     weights = torch.zeros(len(target.labels), inputs.rows.shape[1], requires_grad=True)
     bias = torch.zeros(len(target.labels), requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights, bias], max_iter=STEPS, tolerance_grad=1e-6, tolerance_change=1e-9,
-                                  line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        [weights, bias], max_iter=STEPS, tolerance_grad=1e-6, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+    )
     known = list(inputs.pieces(chosen)) if inputs.is_ready else None
 
     def loss() -> Tensor:
@@ -195,8 +201,11 @@ def _minimised(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, d
         value = value.detach()
         for places, piece in known or inputs.pieces(chosen):
             logits, right = piece @ weights.T + bias, torch.from_numpy(truth[places])
-            wrong = (F.binary_cross_entropy_with_logits(logits, right.float()) if target.multi_label
-                     else F.cross_entropy(logits, right)) * (len(places) / len(chosen))
+            wrong = (
+                F.binary_cross_entropy_with_logits(logits, right.float())
+                if target.multi_label
+                else F.cross_entropy(logits, right)
+            ) * (len(places) / len(chosen))
             wrong.backward()  # type: ignore[no-untyped-call]
             value += wrong.detach()
         return value

@@ -20,7 +20,16 @@ from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.train.class_draws import prior_logits
 from vidrisk.train.logit_scale import LogitScale, fit_logit_scale
-from vidrisk.train.probe import DECAYS, Floats, Ints, ProbeInputs, fit_probe, logits_out_of_fold, losses_of_samples, probe_inputs
+from vidrisk.train.probe import (
+    DECAYS,
+    Floats,
+    Ints,
+    ProbeInputs,
+    fit_probe,
+    logits_out_of_fold,
+    losses_of_samples,
+    probe_inputs,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +37,16 @@ FOLDS = 5
 DEFAULT_DECAY = 0.1  # where the samples are too few to choose one
 
 
-def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, table: Table,
-              config: TrainConfig) -> tuple[Tensor, Tensor]:
+def fit_start(
+    features: Floats,
+    truth: Ints,
+    turned: Ints,
+    sample: Ints,
+    view: Ints,
+    target: Target,
+    table: Table,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:
     """Return weights and bias of the probe that training begins at, for summaries that are not standardised.
 
     Args:
@@ -49,15 +66,24 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
         is_told = _told_rows(truth, target, folds)
         if is_told.any():
             inputs = probe_inputs(features)
-            judged = {each: _judge_decay(inputs, truth, turned, sample, view, target, folds, is_told, each, prior)
-                      for each in DECAYS}
+            judged = {
+                each: _judge_decay(inputs, truth, turned, sample, view, target, folds, is_told, each, prior)
+                for each in DECAYS
+            }
             units = [unit for unit, is_one in zip(unit_keys(table), is_told, strict=True) if is_one]
             del inputs  # as much memory as the features, where they are few
-            decay = choose_decay({each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0)
+            decay = choose_decay(
+                {each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0
+            )
             scale = judged[decay][0] if is_drawn else scale
     probe = fit_probe(features, turned, target, decay)
-    log.info("%s begins at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f", target.name, decay,
-             scale.scale, -scale.shift)
+    log.info(
+        "%s begins at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f",
+        target.name,
+        decay,
+        scale.scale,
+        -scale.shift,
+    )
     weights = probe.weights / probe.deviation
     return scale.of_classifier(weights, probe.bias - weights @ probe.mean, prior)
 
@@ -65,8 +91,8 @@ def fit_start(features: Floats, truth: Ints, turned: Ints, sample: Ints, view: I
 def choose_decay(losses: Mapping[float, Losses], units: Sequence[str], errors: float) -> float:
     """Return the largest decay whose mean loss is within some standard errors of the least one.
 
-    A probe that knows its samples by heart leaves LoRA nothing to learn, and is not as good in other scenes, which nothing here
-    shows.
+    A probe that knows its samples by heart leaves LoRA nothing to learn, and is not as good in other scenes, which
+    nothing here shows.
 
     Args:
         losses: of the same samples, by decay ``(N,)``.
@@ -96,8 +122,18 @@ def _told_rows(truth: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_
     return is_told
 
 
-def _judge_decay(inputs: ProbeInputs, truth: Ints, turned: Ints, sample: Ints, view: Ints, target: Target, folds: Ints,
-                 is_told: npt.NDArray[np.bool_], decay: float, prior: Tensor) -> tuple[LogitScale, Losses]:
+def _judge_decay(
+    inputs: ProbeInputs,
+    truth: Ints,
+    turned: Ints,
+    sample: Ints,
+    view: Ints,
+    target: Target,
+    folds: Ints,
+    is_told: npt.NDArray[np.bool_],
+    decay: float,
+    prior: Tensor,
+) -> tuple[LogitScale, Losses]:
     """Learn from all views of the other folds, and be judged on the samples as they are.
 
     Args:
@@ -105,8 +141,8 @@ def _judge_decay(inputs: ProbeInputs, truth: Ints, turned: Ints, sample: Ints, v
         prior: logits of the classes' frequencies.
 
     Returns:
-        The scale that makes the answers believable, and the losses behind it ``(N,)``: how sure a probe is follows from its decay,
-        and is mended at export.
+        The scale that makes the answers believable, and the losses behind it ``(N,)``: how sure a probe is follows from
+        its decay, and is mended at export.
     """
     logits = logits_out_of_fold(inputs, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
     logits, truth = logits[torch.from_numpy(is_told)], truth[is_told]

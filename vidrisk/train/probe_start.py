@@ -1,8 +1,8 @@
 """Where training begins: classifiers at the logistic regression on features that are not trained yet.
 
-A head that begins at zero learns from a few hundred steps whatever tells the training samples apart, and LoRA follows it. One that
-begins at the regularised optimum leaves LoRA little to bend, and carries over better to other scenes (Kumar et al. 2022,
-Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution).
+A head that begins at zero learns from a few hundred steps whatever tells the training samples apart, and LoRA follows
+it. One that begins at the regularised optimum leaves LoRA little to bend, and carries over better to other scenes
+(Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution).
 """
 
 from __future__ import annotations
@@ -33,15 +33,23 @@ MOST_BYTES = 2**29  # of summaries
 MOST_IN_MEMORY = 2**25  # of these
 
 
-def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, table: Table, contract: Contract, config: TrainConfig,
-                   share: Share, scratch: Path | None, on_progress: OnProgress) -> bool:
+def start_at_probe(
+    model: TrainableModel,
+    train: ClipDataset | ViewDataset,
+    table: Table,
+    contract: Contract,
+    config: TrainConfig,
+    share: Share,
+    scratch: Path | None,
+    on_progress: OnProgress,
+) -> bool:
     """Fit a regression on what the classifiers see of the training samples, and let them begin there.
 
-    Its decay is the largest one of those that are as good, within a standard error, as the best on samples that they have not
-    learnt from; samples of one group are learnt from together. Where views are kept, all of them are learnt from. The main process
-    does it for all. Nothing is done where something else is trained in front of the classifiers, or where weights lie in shards.
-    Where rare classes are drawn more often, decay, scale and bias of the probe are those that are most likely for samples that it
-    has not learnt from.
+    Its decay is the largest one of those that are as good, within a standard error, as the best on samples that they
+    have not learnt from; samples of one group are learnt from together. Where views are kept, all of them are learnt
+    from. The main process does it for all. Nothing is done where something else is trained in front of the classifiers,
+    or where weights lie in shards. Where rare classes are drawn more often, decay, scale and bias of the probe are
+    those that are most likely for samples that it has not learnt from.
 
     Args:
         table: the training samples, for their groups.
@@ -64,9 +72,23 @@ def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, tabl
             found = []
             for target, columns in zip(contract.targets, columns_of_targets(contract.targets), strict=True):
                 of_target = truth[:, columns] if target.multi_label else truth[:, columns.start]
-                turned = _truth_of_views(train, rows, views, columns, target) if isinstance(train, ViewDataset) else of_target
-                found.append(fit_start(features, of_target, turned, sample, view, target,
-                                     table.with_samples(table.samples[row] for row in rows), config))
+                turned = (
+                    _truth_of_views(train, rows, views, columns, target)
+                    if isinstance(train, ViewDataset)
+                    else of_target
+                )
+                found.append(
+                    fit_start(
+                        features,
+                        of_target,
+                        turned,
+                        sample,
+                        view,
+                        target,
+                        table.with_samples(table.samples[row] for row in rows),
+                        config,
+                    )
+                )
             model.start_classifiers(found)
             is_started = True
     share.copy_main(tensor for name, tensor in model.state_dict().items() if name.startswith(model.own_parts))
@@ -76,13 +98,20 @@ def start_at_probe(model: TrainableModel, train: ClipDataset | ViewDataset, tabl
 @torch.inference_mode()
 def sees_summaries(model: TrainableModel, data: ClipDataset | ViewDataset, config: TrainConfig) -> bool:
     """Tell whether the classifiers of a model begin at a probe."""
-    return config.head.start == "probe" and model.summaries(
-        data.plain([0]).to(next(model.parameters()).device)) is not None
+    return (
+        config.head.start == "probe"
+        and model.summaries(data.plain([0]).to(next(model.parameters()).device)) is not None
+    )
 
 
 @torch.inference_mode()
-def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, scratch: Path | None,
-               on_progress: OnProgress) -> tuple[list[int], int, Floats] | None:
+def _summaries(
+    model: TrainableModel,
+    train: ClipDataset | ViewDataset,
+    config: TrainConfig,
+    scratch: Path | None,
+    on_progress: OnProgress,
+) -> tuple[list[int], int, Floats] | None:
     """Return numbers of samples, how many views of each, and the summaries ``(views * samples, S)``, view by view."""
     first = model.summaries(train.plain([0]).to(next(model.parameters()).device))
     if first is None:
@@ -98,7 +127,7 @@ def _summaries(model: TrainableModel, train: ClipDataset | ViewDataset, config: 
             on_progress("fitting a probe", done, views * len(rows))
             found = model.summaries(train.plain([rows[place] for place in chunk], view).to(first.device))
             assert found is not None
-            kept[done:done + len(chunk)] = found.float().cpu().numpy()
+            kept[done : done + len(chunk)] = found.float().cpu().numpy()
     return rows, views, kept
 
 
@@ -112,12 +141,16 @@ def _empty_floats(shape: tuple[int, int], scratch: Path | None) -> Floats:
         return np.empty(shape, np.float32)
     try:
         with tempfile.TemporaryFile(prefix="vidrisk-probe-", dir=scratch) as file:
-            for begin in range(0, size, PIECE_BYTES):  # a disk that is found full at a mapped page would end the process
+            for begin in range(
+                0, size, PIECE_BYTES
+            ):  # a disk that is found full at a mapped page would end the process
                 file.write(bytes(min(PIECE_BYTES, size - begin)))
             file.flush()
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
-        log.warning("summaries for a probe do not fit the disk (%s): they take %.0f MB of memory", error.strerror, size / 2**20)
+        log.warning(
+            "summaries for a probe do not fit the disk (%s): they take %.0f MB of memory", error.strerror, size / 2**20
+        )
         return np.empty(shape, np.float32)
 
 

@@ -36,9 +36,23 @@ class Reporting(Work):
         share: of this process.
     """
 
-    def __init__(self, model: Reporter, config: TrainConfig, photos: Photos, train: Conversations, val: Conversations | None,
-                 share: Share) -> None:
-        self.model, self.config, self.photos, self.train, self.val, self.share = model, config, photos, train, val, share
+    def __init__(
+        self,
+        model: Reporter,
+        config: TrainConfig,
+        photos: Photos,
+        train: Conversations,
+        val: Conversations | None,
+        share: Share,
+    ) -> None:
+        self.model, self.config, self.photos, self.train, self.val, self.share = (
+            model,
+            config,
+            photos,
+            train,
+            val,
+            share,
+        )
         self.names, self.metric = train.names, "token_probability"
         self._train_weights = train.weights(config.report.choice_weight)
         self._features: Tensor | None = None  # of photos as they are, (M, n, W)
@@ -58,12 +72,19 @@ class Reporting(Work):
         self._rows = {number: row for row, number in enumerate(learnt)}
         views = config.views - 1 if config.augment else 0
         if config.augment and not views:
-            log.warning("views=1 keeps photos as they are alone: augment=%s does nothing; set views=4, or views=0",
-                        [*config.augment])
+            log.warning(
+                "views=1 keeps photos as they are alone: augment=%s does nothing; set views=4, or views=0",
+                [*config.augment],
+            )
         needed_mb = (len(self.photos) + len(learnt) * views) * math.prod(shape) * 2 / 2**20
         if needed_mb > config.cache_mb:
-            log.warning("features of %d photos in %d views need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
-                        len(self.photos), 1 + views, needed_mb, config.cache_mb)
+            log.warning(
+                "features of %d photos in %d views need %.0f MB, cache_mb leaves %d: the tower runs in every step, slower",
+                len(self.photos),
+                1 + views,
+                needed_mb,
+                config.cache_mb,
+            )
             return
         batches = self.photos.shown_by(self.share)
         kept = torch.zeros((len(self.photos), *shape), dtype=torch.float16)
@@ -90,7 +111,11 @@ class Reporting(Work):
     def _frames(self, numbers: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Photos, augmented where there is a generator."""
         frames, kinds = self.photos.frames(numbers), self.config.augment
-        return frames if generator is None or not kinds or not numbers else augmented(frames[:, None], kinds, generator)[:, 0]
+        return (
+            frames
+            if generator is None or not kinds or not numbers
+            else augmented(frames[:, None], kinds, generator)[:, 0]
+        )
 
     @torch.inference_mode()
     def standardise(self, on_progress: OnProgress) -> None:
@@ -100,19 +125,32 @@ class Reporting(Work):
             return
         on_progress("standardising", 0, 1)
         if self.share.is_main:
-            few = [shown[place] for place in np.linspace(0, len(shown) - 1, min(len(shown), STANDARDISE_PHOTOS)).astype(int)]
-            parts = [few[begin:begin + PHOTOS_AT_ONCE] for begin in range(0, len(few), PHOTOS_AT_ONCE)]
-            self.model.standardise(torch.cat([self._encoded(part) if self._features is None
-                                              else self._features[part].to(self._device) for part in parts]))
-        self.share.copy_main(tensor for name, tensor in self.model.state_dict().items() if name.startswith(self.model.own_parts))
+            few = [
+                shown[place]
+                for place in np.linspace(0, len(shown) - 1, min(len(shown), STANDARDISE_PHOTOS)).astype(int)
+            ]
+            parts = [few[begin : begin + PHOTOS_AT_ONCE] for begin in range(0, len(few), PHOTOS_AT_ONCE)]
+            self.model.standardise(
+                torch.cat(
+                    [
+                        self._encoded(part) if self._features is None else self._features[part].to(self._device)
+                        for part in parts
+                    ]
+                )
+            )
+        self.share.copy_main(
+            tensor for name, tensor in self.model.state_dict().items() if name.startswith(self.model.own_parts)
+        )
 
     def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
         """Batches of conversations of about the same length, in random order."""
         shuffled = torch.randperm(len(self.train), generator=order).tolist()
         found: list[list[int]] = []
         for begin in range(0, len(shuffled), size * GROUPED_BATCHES):
-            group = sorted(shuffled[begin:begin + size * GROUPED_BATCHES], key=lambda number: self.train.sequences[number].length)
-            found += [group[place:place + size] for place in range(0, len(group), size)]
+            group = sorted(
+                shuffled[begin : begin + size * GROUPED_BATCHES], key=lambda number: self.train.sequences[number].length
+            )
+            found += [group[place : place + size] for place in range(0, len(group), size)]
         return [found[place] for place in torch.randperm(len(found), generator=order).tolist()]
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[SequenceBatch]:
@@ -120,7 +158,9 @@ class Reporting(Work):
         for batch in batches:
             yield self._batch(self.train, self.share.of(batch) or [batch[0]], draws.own)
 
-    def _batch(self, data: Conversations, numbers: Sequence[int], generator: torch.Generator | None = None) -> SequenceBatch:
+    def _batch(
+        self, data: Conversations, numbers: Sequence[int], generator: torch.Generator | None = None
+    ) -> SequenceBatch:
         """Args:
         generator: draws an augmentation, or a view, of each photo; None takes photos as they are.
         """
@@ -134,15 +174,18 @@ class Reporting(Work):
                 rows = torch.tensor([self._rows[number] for number in shown], dtype=torch.long)
                 other = drawn > 0
                 photos[other] = self._views[rows[other], drawn[other] - 1].float()
-        return batch_from_sequences([data.sequences[number] for number in numbers], photos,
-                                    self.model.positions).to(self.share.device)
+        return batch_from_sequences([data.sequences[number] for number in numbers], photos, self.model.positions).to(
+            self.share.device
+        )
 
     def loss(self, model: Any, inputs: SequenceBatch, batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the weighted mean over all learnt tokens of the batch, and the loss of each conversation of the share."""
         losses, _ = model(inputs)
         losses = inputs.sums(losses * self._weights(inputs))
         counts = float(bool(self.share.of(batch)))
-        return losses.sum() * counts / sum(self._train_weights[number] for number in batch) * self.share.world, (losses[:, None],)
+        return losses.sum() * counts / sum(self._train_weights[number] for number in batch) * self.share.world, (
+            losses[:, None],
+        )
 
     def _weights(self, batch: SequenceBatch) -> Tensor:
         """Weights of the tokens that are learnt, ``(K,)``."""
@@ -154,7 +197,8 @@ class Reporting(Work):
 
     def judged(self, data: Conversations, on_progress: OnProgress) -> Judgement:
         """Return the loss per token, weighted as in training, and the probability per token to go with it (the geometric mean);
-        of all tokens, and of those that choose, the share that are the most probable ones. The same in all processes."""
+        of all tokens, and of those that choose, the share that are the most probable ones. The same in all
+        processes."""
         model, share = self.model, self.share
         model.eval()
         in_shards = is_sharded(model)
@@ -166,11 +210,17 @@ class Reporting(Work):
             for number, chunk in enumerate(rounds):
                 on_progress("validating", chunk[0], len(data))
                 batch = self._batch(data, chunk)
-                # accelerate wraps forward, and only that, into the training precision. Shards come together nowhere else.
+                # accelerate wraps forward, and only that, into the training precision. Shards come together nowhere
+                # else.
                 losses, right = model(batch) if in_shards else model.losses(batch)
                 if number < len(mine):
-                    sums += torch.stack([(losses * self._weights(batch)).double().sum(), right.double().sum(),
-                                         right[batch.is_choice].double().sum()]).cpu()
+                    sums += torch.stack(
+                        [
+                            (losses * self._weights(batch)).double().sum(),
+                            right.double().sum(),
+                            right[batch.is_choice].double().sum(),
+                        ]
+                    ).cpu()
         nats, right_, chosen = (share.mean(float(value)) * share.world for value in sums)
         loss = nats / sum(data.weights(self.config.report.choice_weight))
         choices = sum(sequence.choices for sequence in data.sequences)

@@ -11,7 +11,9 @@ from vidrisk.metrics.target_report import TargetMetrics
 from vidrisk.train.history import Epoch
 
 
-def plot_run(folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, TargetMetrics]], metric: str) -> None:
+def plot_run(
+    folder: Path, history: Sequence[Epoch], reports: Mapping[str, Mapping[str, TargetMetrics]], metric: str
+) -> None:
     """Write ``loss.png``, ``metric.png`` and ``confusion-<split>-<target>.png``."""
     folder.mkdir(parents=True, exist_ok=True)
     train = {e.epoch: e.train_loss for e in history if e.train_loss is not None}

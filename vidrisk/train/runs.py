@@ -44,12 +44,18 @@ def with_start(config: TrainConfig, start: Run | None, out: Path) -> tuple[Train
         SettingsError: it is of another backbone, or weights in 4 bits are to hold it.
     """
     if start is not None and config.backbone != start.config.backbone:
-        raise SettingsError(f"{start.root} was trained on {start.config.backbone!r}, and this run is to be on {config.backbone!r}",
-                            allowed="the same backbone", fix="leave the backbone out, or start from none")
+        raise SettingsError(
+            f"{start.root} was trained on {start.config.backbone!r}, and this run is to be on {config.backbone!r}",
+            allowed="the same backbone",
+            fix="leave the backbone out, or start from none",
+        )
     bases = bases_of(out) or ([*start.bases, start.root] if start is not None else [])
     if bases and config.vlm.weights == "4bit":
-        raise SettingsError("a start from another run with vlm.weights 4bit, into which its adapter would be rounded",
-                            allowed="float32, bfloat16", fix="set vlm.weights=bfloat16")
+        raise SettingsError(
+            "a start from another run with vlm.weights 4bit, into which its adapter would be rounded",
+            allowed="float32, bfloat16",
+            fix="set vlm.weights=bfloat16",
+        )
     return config.model_copy(update={"start": start_digest(bases[-1]) if bases else None}), bases
 
 
@@ -60,7 +66,9 @@ def fingerprint(config: TrainConfig, *data: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def fit_run(run: Run, model: Trainable, work: Work, checkpoint: Checkpoint, share: Share, on_progress: OnProgress) -> list[Epoch]:
+def fit_run(
+    run: Run, model: Trainable, work: Work, checkpoint: Checkpoint, share: Share, on_progress: OnProgress
+) -> list[Epoch]:
     """Train, and tell the trackers; the main process alone writes.
 
     Raises:
@@ -68,8 +76,15 @@ def fit_run(run: Run, model: Trainable, work: Work, checkpoint: Checkpoint, shar
     """
     trackers: list[Tracker] = open_trackers(run.config, run.root) if share.is_main else []
     try:
-        return fit(model, work, run.config, share=share, checkpoint=checkpoint, on_progress=on_progress,
-                   on_epoch=lambda epoch: track_epoch(trackers, epoch, work.metric))
+        return fit(
+            model,
+            work,
+            run.config,
+            share=share,
+            checkpoint=checkpoint,
+            on_progress=on_progress,
+            on_epoch=lambda epoch: track_epoch(trackers, epoch, work.metric),
+        )
     except KeyboardInterrupt:
         raise Interrupted("stopped by Ctrl-C", fix=f"run it again with resume, which continues in {run.root}") from None
     finally:
@@ -77,11 +92,19 @@ def fit_run(run: Run, model: Trainable, work: Work, checkpoint: Checkpoint, shar
             tracker.close()
 
 
-def metrics_of_run(history: Sequence[Epoch], figures: Mapping[str, Any], parts: Mapping[str, Sized],
-                   unusable: Sequence[Mapping[str, str]], notes: Sequence[str], trainable: int, begin_s: float) -> dict[str, Any]:
+def metrics_of_run(
+    history: Sequence[Epoch],
+    figures: Mapping[str, Any],
+    parts: Mapping[str, Sized],
+    unusable: Sequence[Mapping[str, str]],
+    notes: Sequence[str],
+    trainable: int,
+    begin_s: float,
+) -> dict[str, Any]:
     """Return the content of ``metrics.json``.
 
-    ``epochs`` begin with 1; ``start`` says how the state before the first step was judged, and is null where it was no candidate.
+    ``epochs`` begin with 1; ``start`` says how the state before the first step was judged, and is null where it was no
+    candidate.
 
     Args:
         figures: of the splits, by name.
@@ -93,7 +116,9 @@ def metrics_of_run(history: Sequence[Epoch], figures: Mapping[str, Any], parts: 
     """
     return {
         "best_epoch": best_epoch(history),
-        "start": next(({"val_loss": epoch.val_loss, "metric": epoch.metric} for epoch in history if not epoch.epoch), None),
+        "start": next(
+            ({"val_loss": epoch.val_loss, "metric": epoch.metric} for epoch in history if not epoch.epoch), None
+        ),
         "epochs": [vars(epoch) for epoch in history if epoch.epoch],
         **figures,
         "samples": {name: len(part) for name, part in parts.items()},

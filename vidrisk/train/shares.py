@@ -1,8 +1,8 @@
 """Training in several processes: each one's share of the work, and how it learns what the others made of theirs.
 
-A launcher (``accelerate launch``, ``torchrun``) starts the processes. All of them hold the whole table and draw the same order of
-samples; of the samples of a batch, process r of n takes those at r, r + n, r + 2n and so on, and of what is done in chunks of
-samples, such chunks. Tensors and JSON are exchanged, nothing is pickled.
+A launcher (``accelerate launch``, ``torchrun``) starts the processes. All of them hold the whole table and draw the
+same order of samples; of the samples of a batch, process r of n takes those at r, r + n, r + 2n and so on, and of what
+is done in chunks of samples, such chunks. Tensors and JSON are exchanged, nothing is pickled.
 """
 
 from __future__ import annotations
@@ -106,14 +106,18 @@ def open_share() -> Share:
     uses_deepspeed = is_asked("DEEPSPEED")
     if uses_deepspeed:
         require("deepspeed", "deepspeed")
-    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # a run before may have had another precision
+    accelerate.state.AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # a run before may have had another precision
     on_cpu = is_asked("CPU") or not torch.accelerator.is_available()
     backend = {"backend": "gloo"} if uses_deepspeed and on_cpu else {"cpu": on_cpu}
     try:
         state = accelerate.PartialState(**backend, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise VidriskError(f"the processes of this training do not find one another: {first_line(error)}",
-                           fix="see MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE, or what the launcher was told") from error
+        raise VidriskError(
+            f"the processes of this training do not find one another: {first_line(error)}",
+            fix="see MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE, or what the launcher was told",
+        ) from error
     return Share(state.process_index, state.num_processes, state.device)
 
 
@@ -142,5 +146,6 @@ def name_lost_processes() -> Iterator[None]:
         is_lost = isinstance(error, dist.DistError) or "gloo" in text or "Connection closed by peer" in text
         if not (dist.is_initialized() and is_lost):
             raise
-        raise LostProcess("another process of this training has ended", fix="see its own error; then run it again with resume"
-                          ) from error
+        raise LostProcess(
+            "another process of this training has ended", fix="see its own error; then run it again with resume"
+        ) from error

@@ -36,11 +36,15 @@ def open_accelerator(config: TrainConfig, share: Share) -> Any:
     if is_asked("FSDP") and share.world > 1:
         _shard_on_cpu(accelerate, accelerator)
         if not accelerator.is_fsdp2:
-            raise SettingsError("FSDP of version 1", allowed="fsdp_version: 2", fix="correct the configuration of accelerate")
+            raise SettingsError(
+                "FSDP of version 1", allowed="fsdp_version: 2", fix="correct the configuration of accelerate"
+            )
     if is_asked("DEEPSPEED"):
         accelerator.state.deepspeed_plugin.deepspeed_config |= {
-            "train_micro_batch_size_per_gpu": max(1, optim.batch_size // share.world), "gradient_clipping": optim.clip_norm,
-            "gradient_accumulation_steps": optim.accumulate}
+            "train_micro_batch_size_per_gpu": max(1, optim.batch_size // share.world),
+            "gradient_clipping": optim.clip_norm,
+            "gradient_accumulation_steps": optim.accumulate,
+        }
     return accelerator
 
 
@@ -61,8 +65,10 @@ def place_model(accelerator: Any, model: Trainable, share: Share) -> None:
     if not (accelerator.is_fsdp2 or (plugin is not None and plugin.zero_stage == 3)):
         model.to(share.device)
     elif share.device.type != "cpu":
-        log.warning("weights are to lie in shards: passes before the first step run on the processor, which takes long for a large "
-                    "language model; ZeRO-2 or DDP run them on the GPU")
+        log.warning(
+            "weights are to lie in shards: passes before the first step run on the processor, which takes long for a large "
+            "language model; ZeRO-2 or DDP run them on the GPU"
+        )
 
 
 def prepare(accelerator: Any, model: Trainable, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
@@ -108,8 +114,11 @@ def gather_weights(model: Trainable) -> Iterator[None]:
     reshard(model)
     trained = {id(p) for name, p in model.named_parameters() if p.requires_grad or name.startswith(model.own_parts)}
     shards: list[tuple[nn.Module, str, Any]] = [
-        (module, name, parameter) for module in model.modules() for name, parameter in module._parameters.items()
-        if isinstance(parameter, DTensor) and id(parameter) in trained]
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if isinstance(parameter, DTensor) and id(parameter) in trained
+    ]
     found = {id(parameter): nn.Parameter(whole(parameter), parameter.requires_grad) for _, _, parameter in shards}
     partitioned = [p for p in model.parameters() if id(p) in trained and hasattr(p, "ds_id")]
     gathered: Any = nullcontext()

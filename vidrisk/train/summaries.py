@@ -66,8 +66,10 @@ def summarise_table(table: Table, config: TrainConfig, on_progress: OnProgress) 
     contract = contract_from_config(config, labels)
     model = build_classifier(config, contract).eval()
     if not isinstance(model, ClipClassifier) or not model.head.is_linear:
-        raise SettingsError(f"a summary by {config.backbone} with the head {config.head.kind}",
-                            allowed="an encoder of frames or clips; the head auto, linear, segments or motion")
+        raise SettingsError(
+            f"a summary by {config.backbone} with the head {config.head.kind}",
+            allowed="an encoder of frames or clips; the head auto, linear, segments or motion",
+        )
     data = ClipDataset(table, contract, decoder=config.decoder, cache_mb=0)
     features: list[torch.Tensor] = []
     kept: list[int] = []
@@ -82,13 +84,21 @@ def summarise_table(table: Table, config: TrainConfig, on_progress: OnProgress) 
     if not kept:
         raise DataError(f"no sample of {table.root.name} can be read; the first: {unreadable[0]['reason']}")
     if unreadable:
-        log.warning("%d of %d samples cannot be read and are left out; the first: %s", len(unreadable), len(table),
-                    unreadable[0]["reason"])
+        log.warning(
+            "%d of %d samples cannot be read and are left out; the first: %s",
+            len(unreadable),
+            len(table),
+            unreadable[0]["reason"],
+        )
     left = table.with_samples(table.samples[row] for row in kept)
-    return Summaries(left, contract, torch.cat(features).numpy(), truth_from_table(left, contract.targets), tuple(unreadable))
+    return Summaries(
+        left, contract, torch.cat(features).numpy(), truth_from_table(left, contract.targets), tuple(unreadable)
+    )
 
 
-def _readable(data: ClipDataset, chunk: list[int], unreadable: list[dict[str, str]]) -> tuple[list[torch.Tensor], list[int]]:
+def _readable(
+    data: ClipDataset, chunk: list[int], unreadable: list[dict[str, str]]
+) -> tuple[list[torch.Tensor], list[int]]:
     frames, rows = [], []
     for row in chunk:
         try:

@@ -78,8 +78,10 @@ class _Wandb:
                 self.tracker.start()
             self.tracker.store_init_configuration(config.model_dump(mode="json"))
         except wandb.Error as error:
-            raise VidriskError(f"Weights & Biases cannot be used: {first_line(error)}",
-                               fix="log in (`wandb login`), set WANDB_MODE=offline, or leave wandb out of trackers") from error
+            raise VidriskError(
+                f"Weights & Biases cannot be used: {first_line(error)}",
+                fix="log in (`wandb login`), set WANDB_MODE=offline, or leave wandb out of trackers",
+            ) from error
 
     def log(self, values: dict[str, float], step: int) -> None:
         self.tracker.log(values, step=step)

@@ -42,22 +42,33 @@ log = logging.getLogger(__name__)
 
 
 @name_lost_processes()
-def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None = None, resume: bool = False,
-              strict: bool = False, tune: Tuning | None = None, on_progress: OnProgress = ignore_progress) -> Run:
+def train_run(
+    table: Table,
+    config: TrainConfig,
+    out: Path,
+    *,
+    start: Run | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    tune: Tuning | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Run:
     """Train on a table and write a run directory.
 
     Args:
-        table: labelled samples; without a split of its own it is split 8:1:1 (``config.group_by`` keeps sources together).
+        table: labelled samples; without a split of its own it is split 8:1:1 (``config.group_by`` keeps sources
+            together).
         out: folder to make. With ``resume`` an unfinished run there goes on.
-        start: run whose trained weights, but for the head, are merged into the backbone first; the new run keeps a copy of them.
+        start: run whose trained weights, but for the head, are merged into the backbone first; the new run keeps a copy
+            of them.
         strict: refuse what ``check_leaks`` else warns of.
         tune: search settings on the training split first.
 
     Of several processes that a launcher started (see ``shares``), the main one writes.
 
     Raises:
-        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a loss that
-            is not finite.
+        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a
+            loss that is not finite.
         DataError: too few or unreadable samples; with ``strict`` also leaks.
         VidriskError: memory does not suffice, or another process has ended.
     """
@@ -87,8 +98,20 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
     if "val" not in parts:
         log.warning("no sample is in the val split: training to the last epoch, without early stop")
     if tune is not None:
-        asked = search_settings(asked, config, tune, settle, contract, parts["train"], bases, share, out, checkpoint.fingerprint,
-                                scratch, on_progress)
+        asked = search_settings(
+            asked,
+            config,
+            tune,
+            settle,
+            contract,
+            parts["train"],
+            bases,
+            share,
+            out,
+            checkpoint.fingerprint,
+            scratch,
+            on_progress,
+        )
         config = settle(asked).model_copy(update={"start": config.start})
     if share.world == 1:
         config = choose_head(config, contract, parts["train"], bases, on_progress)
@@ -108,13 +131,19 @@ def train_run(table: Table, config: TrainConfig, out: Path, *, start: Run | None
         with gather_weights(model):
             if share.is_main:
                 run.save(model)
-        logits = {name: compute_logits(model, contract, data, config, share, on_progress)
-                  for name, data in parts.items() if name != "train"}
+        logits = {
+            name: compute_logits(model, contract, data, config, share, on_progress)
+            for name, data in parts.items()
+            if name != "train"
+        }
         reports = {name: report_on_logits(contract, found, parts[name].truth) for name, found in logits.items()}
         compared = try_comparison(model, work, parts, logits, on_progress)
     if share.is_main:
         plot_run(out / "plots", history, reports, config.optim.metric)
-        figures = {name: {target: report.to_dict() for target, report in by_target.items()} for name, by_target in reports.items()}
+        figures = {
+            name: {target: report.to_dict() for target, report in by_target.items()}
+            for name, by_target in reports.items()
+        }
         metrics = metrics_of_run(history, figures, parts, unreadable, table.notes, trainable, begin)
         run.write_metrics({**metrics, "compared": compared})
     share.wait()
@@ -152,21 +181,29 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
         raise DataError("no sample is in the train split", fix="correct the split column, or leave it out")
     for name in train.target_names:
         if len(labels := train.labels_of(name)) < 2:
-            raise DataError(f"the train split has one {name} label only ({labels[0]})", allowed="two or more",
-                            fix="correct the split column, or force a new split")
+            raise DataError(
+                f"the train split has one {name} label only ({labels[0]})",
+                allowed="two or more",
+                fix="correct the split column, or force a new split",
+            )
     targets = targets_from_table(train, config.level_order)
     for target in targets:
         unlearnt = [sample for sample in table.samples if not set(sample.labels_of(target.name)) <= set(target.labels)]
         if unlearnt:
-            found = sorted({label for sample in unlearnt for label in sample.labels_of(target.name)} - set(target.labels))
-            raise DataError(f"{target.name} labels that no sample of the train split has ({len(found)}): {first_three(found)}; the "
-                            f"first of {len(unlearnt)} samples is {unlearnt[0].title} in {unlearnt[0].split}",
-                            fix="give samples of them to train, correct the labels, or force a new split")
+            found = sorted(
+                {label for sample in unlearnt for label in sample.labels_of(target.name)} - set(target.labels)
+            )
+            raise DataError(
+                f"{target.name} labels that no sample of the train split has ({len(found)}): {first_three(found)}; the "
+                f"first of {len(unlearnt)} samples is {unlearnt[0].title} in {unlearnt[0].split}",
+                fix="give samples of them to train, correct the labels, or force a new split",
+            )
     return Labels(targets=targets, guidance=guidance_from_table(train), clips=clips)
 
 
-def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share: Share, scratch: Path,
-                    on_progress: OnProgress) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
+def _readable_parts(
+    table: Table, contract: Contract, config: TrainConfig, share: Share, scratch: Path, on_progress: OnProgress
+) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
     """Datasets per split without the samples that cannot be read, and those samples with their reasons.
 
     Every file is decoded once before the first step: a run must not die of a bad file in its fifth hour.
@@ -179,8 +216,15 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share
         part = table.of_split(name)
         if not len(part):
             continue
-        data = ClipDataset(part, contract, jitter=config.jitter if name == "train" else 1, decoder=config.decoder,
-                           cache_mb=room_mb, disk_mb=config.disk_cache_mb / share.world, scratch=scratch)
+        data = ClipDataset(
+            part,
+            contract,
+            jitter=config.jitter if name == "train" else 1,
+            decoder=config.decoder,
+            cache_mb=room_mb,
+            disk_mb=config.disk_cache_mb / share.world,
+            scratch=scratch,
+        )
         bad = data.drop_unreadable(partial(on_progress, f"reading {name}"), share)
         room_mb -= data.cached_mb * share.world  # in the end, each process has what all have now
         unreadable += [{**sample.identity, "split": name, "reason": reason} for sample, reason in bad]
@@ -189,11 +233,19 @@ def _readable_parts(table: Table, contract: Contract, config: TrainConfig, share
             raise DataError(f"no sample of the {name} split can be read; the first: {bad[0][1]}")
         parts[name] = data
     if unreadable:
-        log.warning("%d of %d samples cannot be read and are left out (listed in metrics.json); the first: %s", len(unreadable),
-                    len(table), unreadable[0]["reason"])
+        log.warning(
+            "%d of %d samples cannot be read and are left out (listed in metrics.json); the first: %s",
+            len(unreadable),
+            len(table),
+            unreadable[0]["reason"],
+        )
     if notes:
-        log.warning("%d of %d samples are read with a reservation; the first: %s: %s", len(notes), len(table),
-                    *next(iter(notes.items())))
+        log.warning(
+            "%d of %d samples are read with a reservation; the first: %s: %s",
+            len(notes),
+            len(table),
+            *next(iter(notes.items())),
+        )
     return parts, unreadable
 
 

@@ -15,9 +15,19 @@ from vidrisk.train.train_reports import train_reports
 from vidrisk.train.tune_space import Tuning
 
 
-def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | None = None, resume: bool = False,
-               strict: bool = False, encoding: str | None = None, sheet: str | None = None,
-               tune: Tuning | None = None, on_progress: OnProgress = ignore_progress) -> Run:
+def train_data(
+    source: Path,
+    config: TrainConfig,
+    out: Path,
+    *,
+    start: Run | None = None,
+    resume: bool = False,
+    strict: bool = False,
+    encoding: str | None = None,
+    sheet: str | None = None,
+    tune: Tuning | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> Run:
     """Read data, train by a configuration, and write a run directory.
 
     Args:
@@ -28,19 +38,47 @@ def train_data(source: Path, config: TrainConfig, out: Path, *, start: Run | Non
         tune: search settings first; of classifiers alone.
 
     Raises:
-        DataError, SettingsError, MissingExtra: as ``load_table``, ``train_run``, ``load_report_data`` and ``train_reports``.
+        DataError, SettingsError, MissingExtra: as ``load_table``, ``train_run``, ``load_report_data`` and
+            ``train_reports``.
     """
     if config.task != "report":
-        table = load_table(source, config.task, multi_label=config.multi_label, encoding=encoding, sheet=sheet, strict=strict)
-        return train_run(table, config, out, start=start, resume=resume, strict=strict, tune=tune,
-                         on_progress=on_progress)
+        table = load_table(
+            source, config.task, multi_label=config.multi_label, encoding=encoding, sheet=sheet, strict=strict
+        )
+        return train_run(
+            table, config, out, start=start, resume=resume, strict=strict, tune=tune, on_progress=on_progress
+        )
     if tune is not None:
-        raise SettingsError("tune of a model that writes reports", allowed="tasks action, risk and action+risk",
-                            fix="train without tune")
-    asked = {"scheme": config.report.scheme, "photos": config.report.photos, "seed": config.seed, "group_by": config.group_by,
-             "encoding": encoding, "sheet": sheet}
-    data = load_report_data(source, scheme=config.report.scheme, photos=config.report.photos, seed=config.seed,
-                            group_by=config.group_by, strict=strict, encoding=encoding, sheet=sheet)
+        raise SettingsError(
+            "tune of a model that writes reports",
+            allowed="tasks action, risk and action+risk",
+            fix="train without tune",
+        )
+    asked = {
+        "scheme": config.report.scheme,
+        "photos": config.report.photos,
+        "seed": config.seed,
+        "group_by": config.group_by,
+        "encoding": encoding,
+        "sheet": sheet,
+    }
+    data = load_report_data(
+        source,
+        scheme=config.report.scheme,
+        photos=config.report.photos,
+        seed=config.seed,
+        group_by=config.group_by,
+        strict=strict,
+        encoding=encoding,
+        sheet=sheet,
+    )
     asked["photos"] = None if config.report.photos is None else str(Path(config.report.photos).resolve())
-    return train_reports(data, config, out, source={"source": source.resolve(), **asked}, start=start, resume=resume,
-                         on_progress=on_progress)
+    return train_reports(
+        data,
+        config,
+        out,
+        source={"source": source.resolve(), **asked},
+        start=start,
+        resume=resume,
+        on_progress=on_progress,
+    )

@@ -37,8 +37,16 @@ log = logging.getLogger(__name__)
 
 
 @name_lost_processes()
-def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: Mapping[str, Any], start: Run | None = None,
-                  resume: bool = False, on_progress: OnProgress = ignore_progress) -> Run:
+def train_reports(
+    data: ReportData,
+    config: TrainConfig,
+    out: Path,
+    *,
+    source: Mapping[str, Any],
+    start: Run | None = None,
+    resume: bool = False,
+    on_progress: OnProgress = ignore_progress,
+) -> Run:
     """Train on conversations and write a run directory.
 
     Args:
@@ -47,8 +55,8 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
         resume: go on with an unfinished run in ``out``.
 
     Raises:
-        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a setting that
-            means nothing here; a loss that is not finite.
+        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a
+            setting that means nothing here; a loss that is not finite.
         DataError: no conversation of the train split can be used.
         VidriskError: memory does not suffice, or another process has ended.
     """
@@ -62,8 +70,10 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
     targets = (target_from_scheme(data.scheme),) if data.scheme else ()
     labels = Labels(targets=targets, clips=False)
     contract = contract_from_config(config, labels)
-    rows = sorted((item.id, item.split or "", [photo.name for photo in item.images], [turn.text for turn in item.turns])
-                  for item in data.items)
+    rows = sorted(
+        (item.id, item.split or "", [photo.name for photo in item.images], [turn.text for turn in item.turns])
+        for item in data.items
+    )
     checkpoint = Checkpoint(out / "checkpoints", fingerprint(config, rows), share)
     if checkpoint.exists():
         checkpoint.read_state()  # refuses another run's before anything is read or written
@@ -97,8 +107,9 @@ def train_reports(data: ReportData, config: TrainConfig, out: Path, *, source: M
     return run
 
 
-def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos: Photos, share: Share,
-                  on_progress: OnProgress) -> tuple[dict[str, Conversations], list[dict[str, str]]]:
+def _usable_parts(
+    data: ReportData, model: Reporter, config: TrainConfig, photos: Photos, share: Share, on_progress: OnProgress
+) -> tuple[dict[str, Conversations], list[dict[str, str]]]:
     """Conversations per split without those that cannot be used, and these with their reasons."""
     unreadable: dict[PhotoSource, str] = photos.check(on_progress, share)
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
@@ -109,15 +120,30 @@ def _usable_parts(data: ReportData, model: Reporter, config: TrainConfig, photos
         items = data.of_split(name)
         if not items:
             continue
-        part = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid,
-                             system=config.vlm.system, limits=model.token_limits, choices=choices)
+        part = Conversations(
+            items,
+            photos,
+            unreadable,
+            encoder,
+            model.chat.pieces,
+            model.chat.ends[0],
+            model.grid,
+            system=config.vlm.system,
+            limits=model.token_limits,
+            choices=choices,
+        )
         unusable += part.left_out
         if not len(part):
             raise DataError(f"no conversation of the {name} split can be used; the first: {part.left_out[0]['reason']}")
         parts[name] = part
     if unusable:
-        log.warning("%d of %d conversations cannot be used and are left out (listed in metrics.json); the first: %s: %s",
-                    len(unusable), len(data), unusable[0]["id"], unusable[0]["reason"])
+        log.warning(
+            "%d of %d conversations cannot be used and are left out (listed in metrics.json); the first: %s: %s",
+            len(unusable),
+            len(data),
+            unusable[0]["id"],
+            unusable[0]["reason"],
+        )
     if "train" not in parts:
         raise DataError("no conversation is in the train split", fix="correct the split column, or leave it out")
     if "val" not in parts:
@@ -130,6 +156,8 @@ def _write_data(out: Path, data: ReportData, source: Mapping[str, Any]) -> None:
     if data.scheme is not None:
         (out / SCHEME).write_text(data.scheme.to_json() + "\n", encoding="utf-8")
     record = {**source, "splits": {name: [item.id for item in data.of_split(name)] for name in SPLITS}}
-    text = json.dumps({key: os.fspath(value) if isinstance(value, Path) else value for key, value in record.items()},
-                      ensure_ascii=False)
+    text = json.dumps(
+        {key: os.fspath(value) if isinstance(value, Path) else value for key, value in record.items()},
+        ensure_ascii=False,
+    )
     (out / SOURCE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

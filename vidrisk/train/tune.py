@@ -1,9 +1,10 @@
 """Search settings by cross-validation on the training split, before a run is trained by them.
 
-    draw trials (``tune_space``) → train and judge them on folds (``tune_halving``, ``tune_folds``) → take one (``tune_choice``)
+    draw trials (``tune_space``) → train and judge them on folds (``tune_halving``, ``tune_folds``) → take one
+    (``tune_choice``)
 
-What has ended is in ``RUN/tune/tune.jsonl``, so that a search that was killed goes on and chooses as if nothing had happened.
-``RUN/tune/tune.json`` says what was chosen.
+What has ended is in ``RUN/tune/tune.jsonl``, so that a search that was killed goes on and chooses as if nothing had
+happened. ``RUN/tune/tune.json`` says what was chosen.
 """
 
 from __future__ import annotations
@@ -58,21 +59,37 @@ def check_tuning(tuning: Tuning | None, config: TrainConfig, out: Path, share: S
     """Refuse a search that cannot be, before anything is read.
 
     Raises:
-        SettingsError: several processes, a vision-language model, or a folder that a search has begun in and none goes on in.
+        SettingsError: several processes, a vision-language model, or a folder that a search has begun in and none goes
+            on in.
     """
     if tuning is None:
         if (out / FOLDER / LOG).is_file():
             raise SettingsError(f"{out} was begun with a search of settings", fix="resume with the same tune")
         return
     if share.world > 1:
-        raise SettingsError("tune in several processes", allowed="one process", fix="tune alone, and train by its config.yaml")
+        raise SettingsError(
+            "tune in several processes", allowed="one process", fix="tune alone, and train by its config.yaml"
+        )
     if family_of(Source(config.backbone)).build is not None:
-        raise SettingsError(f"tune of {config.backbone}", allowed="an encoder of photos or clips", fix="train without tune")
+        raise SettingsError(
+            f"tune of {config.backbone}", allowed="an encoder of photos or clips", fix="train without tune"
+        )
 
 
-def search_settings(config: TrainConfig, settled: TrainConfig, tuning: Tuning, settle: Settle, contract: Contract,
-                    data: ClipDataset, bases: list[Path], share: Share, out: Path, fingerprint: str, scratch: Path,
-                    on_progress: OnProgress) -> TrainConfig:
+def search_settings(
+    config: TrainConfig,
+    settled: TrainConfig,
+    tuning: Tuning,
+    settle: Settle,
+    contract: Contract,
+    data: ClipDataset,
+    bases: list[Path],
+    share: Share,
+    out: Path,
+    fingerprint: str,
+    scratch: Path,
+    on_progress: OnProgress,
+) -> TrainConfig:
     """Return the configuration with the settings that were chosen, and write ``RUN/tune``.
 
     Args:
@@ -103,7 +120,9 @@ def search_settings(config: TrainConfig, settled: TrainConfig, tuning: Tuning, s
     config = config_with(config, {KIND: default.head.kind})  # of every trial that does not change it, and of the run
     configs = {trial.number: settle(config_with(config, trial.settings)) for trial in trials}
     judge = FoldJudge(contract, data, folds, config.seed, bases, share, scratch)
-    of_search = hashlib.sha256(json.dumps([fingerprint, [dict(trial.settings) for trial in trials]]).encode()).hexdigest()
+    of_search = hashlib.sha256(
+        json.dumps([fingerprint, [dict(trial.settings) for trial in trials]]).encode()
+    ).hexdigest()
     search = Halving(trials, configs, folds, tuning, TuneLog(out / FOLDER, of_search, folds), judge, on_progress)
     try:
         members, depth, stopped = search.halve()
@@ -118,8 +137,9 @@ def search_settings(config: TrainConfig, settled: TrainConfig, tuning: Tuning, s
     return config_with(config, trials[chosen.trial].settings)
 
 
-def _write_result(path: Path, told: dict[str, str], search: Halving, chosen: Chosen, depth: int, stopped: bool,
-                  units: list[str]) -> None:
+def _write_result(
+    path: Path, told: dict[str, str], search: Halving, chosen: Chosen, depth: int, stopped: bool, units: list[str]
+) -> None:
     trials: list[dict[str, Any]] = []
     for trial in search.trials:
         found = [each for each in search.log if each.trial == trial.number]
@@ -127,20 +147,40 @@ def _write_result(path: Path, told: dict[str, str], search: Halving, chosen: Cho
         losses = np.array([loss for each in known for loss in each.losses])
         places = [unit for each in known for unit in search.judge.units_of(each.fold)]
         error = standard_error(losses, places) if len(losses) else math.inf
-        trials.append({
-            "trial": trial.number, "settings": dict(trial.settings), "folds": len(found),
-            "loss": float(losses.mean()) if len(losses) else None, "loss_error": error if math.isfinite(error) else None,
-            "metric": float(np.mean([each.metric for each in known])) if known else None,
-            "seconds": round(sum(each.seconds for each in found), 3),
-            "failed": next((each.failed for each in found if each.failed), "")})
-    content = {**told, "chosen": chosen.trial, "best": chosen.best, "why": chosen.why,
-               "settings": dict(search.trials[chosen.trial].settings), "metric": search.configs[0].optim.metric,
-               "folds": search.folds, "compared_on": depth, "samples": len(units), "asked": search.tuning.trials,
-               "fixed": sorted(search.tuning.fixed), "time_was_up": stopped,
-               "seconds": round(sum(each.seconds for each in search.log), 3), "trials": trials}
+        trials.append(
+            {
+                "trial": trial.number,
+                "settings": dict(trial.settings),
+                "folds": len(found),
+                "loss": float(losses.mean()) if len(losses) else None,
+                "loss_error": error if math.isfinite(error) else None,
+                "metric": float(np.mean([each.metric for each in known])) if known else None,
+                "seconds": round(sum(each.seconds for each in found), 3),
+                "failed": next((each.failed for each in found if each.failed), ""),
+            }
+        )
+    content = {
+        **told,
+        "chosen": chosen.trial,
+        "best": chosen.best,
+        "why": chosen.why,
+        "settings": dict(search.trials[chosen.trial].settings),
+        "metric": search.configs[0].optim.metric,
+        "folds": search.folds,
+        "compared_on": depth,
+        "samples": len(units),
+        "asked": search.tuning.trials,
+        "fixed": sorted(search.tuning.fixed),
+        "time_was_up": stopped,
+        "seconds": round(sum(each.seconds for each in search.log), 3),
+        "trials": trials,
+    }
     staged = path.with_suffix(".json.tmp")
-    staged.write_text(json.dumps(versions.TUNE.stamp(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8",
-                      errors="backslashreplace")
+    staged.write_text(
+        json.dumps(versions.TUNE.stamp(content), indent=2, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+        errors="backslashreplace",
+    )
     staged.replace(path)
 
 

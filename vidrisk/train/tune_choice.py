@@ -19,26 +19,36 @@ class Chosen:
     why: str
 
 
-def choose_trial(losses: Mapping[int, Losses], units: Sequence[str], simplicity: Mapping[int, tuple[int, ...]]) -> Chosen:
+def choose_trial(
+    losses: Mapping[int, Losses], units: Sequence[str], simplicity: Mapping[int, tuple[int, ...]]
+) -> Chosen:
     """Take the simplest trial within one paired standard error of the least mean loss (Breiman et al. 1984).
 
     Of equally simple ones number 0, the default, is taken, else the one with the least loss.
 
     Args:
-        losses: out of fold, by trial, of the same samples in the same order ``(N,)``; infinite where a trial failed. Number 0 is
-            there, and finite.
+        losses: out of fold, by trial, of the same samples in the same order ``(N,)``; infinite where a trial failed.
+            Number 0 is there, and finite.
         units: what each sample shows: samples of one unit are no independent evidence.
         simplicity: by trial, the smaller the simpler.
     """
     means = {trial: float(each.mean()) for trial, each in losses.items()}
     best = min(means, key=lambda trial: (means[trial], trial))
-    near = [trial for trial in losses if np.isfinite(means[trial])
-            and means[trial] - means[best] <= standard_error(losses[trial] - losses[best], units)]
+    near = [
+        trial
+        for trial in losses
+        if np.isfinite(means[trial])
+        and means[trial] - means[best] <= standard_error(losses[trial] - losses[best], units)
+    ]
     trial = min(near, key=lambda trial: (simplicity[trial], trial != 0, means[trial], trial))
     if trial == best:
-        why = f"trial {trial} has the least loss, {means[trial]:.4f}, and none within one standard error of it is simpler"
+        why = (
+            f"trial {trial} has the least loss, {means[trial]:.4f}, and none within one standard error of it is simpler"
+        )
     else:
         error = standard_error(losses[trial] - losses[best], units)
-        why = (f"trial {best} has the least loss, {means[best]:.4f}; trial {trial} is as simple or simpler and within one standard "
-               f"error of it: {means[trial] - means[best]:.4f} more, standard error {error:.4f}")
+        why = (
+            f"trial {best} has the least loss, {means[best]:.4f}; trial {trial} is as simple or simpler and within one standard "
+            f"error of it: {means[trial] - means[best]:.4f} more, standard error {error:.4f}"
+        )
     return Chosen(trial, best, why)

@@ -39,14 +39,25 @@ def count_folds(table: Table) -> int:
     Raises:
         DataError: a label with fewer than three groups or files.
     """
-    shown = {(name, label, key) for sample, key in zip(table.samples, unit_keys(table), strict=True)
-             for name in sample.labels for label in sample.labels_of(name)}
+    shown = {
+        (name, label, key)
+        for sample, key in zip(table.samples, unit_keys(table), strict=True)
+        for name in sample.labels
+        for label in sample.labels_of(name)
+    }
     units = Counter((name, label) for name, label, _ in shown)
     (target, label), fewest = min(units.items(), key=lambda item: item[1], default=(("", ""), 0))
     if fewest < LEAST_FOLDS:
-        what = f"{target} {label!r} has {fewest} groups or files in the train split" if units else "no training sample is labelled"
-        raise DataError(f"{what}, too few to tune on", allowed=f"{LEAST_FOLDS} or more of every label",
-                        fix="add samples, or train without tune")
+        what = (
+            f"{target} {label!r} has {fewest} groups or files in the train split"
+            if units
+            else "no training sample is labelled"
+        )
+        raise DataError(
+            f"{what}, too few to tune on",
+            allowed=f"{LEAST_FOLDS} or more of every label",
+            fix="add samples, or train without tune",
+        )
     return min(MOST_FOLDS, fewest)
 
 
@@ -61,13 +72,23 @@ class FoldJudge:
         bases: folders of runs that are merged into the backbone.
     """
 
-    def __init__(self, contract: Contract, data: ClipDataset, folds: int, seed: int, bases: list[Path], share: Share,
-                 scratch: Path) -> None:
+    def __init__(
+        self,
+        contract: Contract,
+        data: ClipDataset,
+        folds: int,
+        seed: int,
+        bases: list[Path],
+        share: Share,
+        scratch: Path,
+    ) -> None:
         self.contract, self.share, self._bases, self._scratch = contract, share, bases, scratch
         self._data = data.part(range(len(data)))
         table = Table(Path(), "action", tuple(data.samples))
         self._units = unit_keys(table)
-        self._fold_of = _deal_labelled(table, self._units, (data.truth != NOT_LABELLED).any(dim=1).tolist(), folds, seed)
+        self._fold_of = _deal_labelled(
+            table, self._units, (data.truth != NOT_LABELLED).any(dim=1).tolist(), folds, seed
+        )
         self._views: dict[tuple[object, ...], ViewDataset] = {}
 
     def units_of(self, fold: int) -> list[str]:
@@ -93,11 +114,23 @@ class FoldJudge:
         held = data.part(self._held(fold))
         work = Classification(model, self.contract, config, data.part(learnt), None, self.share, self._scratch)
         with tempfile.TemporaryDirectory(prefix="vidrisk-trial-") as folder:
-            fit(model, work, config, share=self.share, checkpoint=Checkpoint(Path(folder), "", self.share),
-                on_epoch=lambda epoch: None, on_progress=on_progress)
+            fit(
+                model,
+                work,
+                config,
+                share=self.share,
+                checkpoint=Checkpoint(Path(folder), "", self.share),
+                on_epoch=lambda epoch: None,
+                on_progress=on_progress,
+            )
         logits = compute_logits(model, self.contract, held, config, self.share, on_progress)
-        losses = np.mean([losses_of_samples(sure, known, target) for target, known, sure in answers_from_logits(
-            self.contract, logits, held.truth)], axis=0)
+        losses = np.mean(
+            [
+                losses_of_samples(sure, known, target)
+                for target, known, sure in answers_from_logits(self.contract, logits, held.truth)
+            ],
+            axis=0,
+        )
         reports = report_on_logits(self.contract, logits, held.truth)
         metric = float(np.mean([metric_of(report, config.optim.metric) for report in reports.values()]))
         return tuple(round(float(loss), 6) for loss in losses), metric
@@ -110,7 +143,9 @@ class FoldJudge:
         rows: list[int] = np.flatnonzero(self._fold_of == fold).tolist()
         return rows
 
-    def _views_or_clips(self, model: ClipClassifier, config: TrainConfig, on_progress: OnProgress) -> ViewDataset | ClipDataset:
+    def _views_or_clips(
+        self, model: ClipClassifier, config: TrainConfig, on_progress: OnProgress
+    ) -> ViewDataset | ClipDataset:
         """Return all of the training split as a model learns from it; the latest views are kept, as far as memory goes."""
         if not model.has_frozen_part:
             return self._data
@@ -126,7 +161,9 @@ class FoldJudge:
         return self._views[key]
 
 
-def _deal_labelled(table: Table, units: Sequence[str], labelled: Sequence[bool], folds: int, seed: int) -> npt.NDArray[np.int64]:
+def _deal_labelled(
+    table: Table, units: Sequence[str], labelled: Sequence[bool], folds: int, seed: int
+) -> npt.NDArray[np.int64]:
     """Deal labelled samples into folds; return the fold of each sample ``(N,)``, -1 of one that nobody has labelled.
 
     Args:
@@ -134,7 +171,9 @@ def _deal_labelled(table: Table, units: Sequence[str], labelled: Sequence[bool],
     """
     rows: list[int] = np.flatnonzero(labelled).tolist()
     fold_of = np.full(len(labelled), -1)
-    fold_of[rows] = deal_folds(table.with_samples(replace(table.samples[row], group=units[row]) for row in rows), folds, seed=seed)
+    fold_of[rows] = deal_folds(
+        table.with_samples(replace(table.samples[row], group=units[row]) for row in rows), folds, seed=seed
+    )
     return fold_of
 
 

@@ -1,7 +1,7 @@
 """Successive halving: all trials on the first fold, the better half on the second one, and so on.
 
-Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization. Trial 0, the default, goes all
-the way.
+Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization. Trial 0, the default,
+goes all the way.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Halving:
         members, depth, stopped = numbers, 0, False
         for fold in range(self.folds):
             # Those that share views one after the other; the default first, so that its time is known.
-            for number in sorted(numbers, key=lambda number: (number != 0, self.judge.key_of(self.configs[number]), number)):
+            for number in sorted(
+                numbers, key=lambda number: (number != 0, self.judge.key_of(self.configs[number]), number)
+            ):
                 if self.log.get(number, fold) is None:
                     stopped = number != 0 and not self._fits(number)
                     if stopped:
@@ -81,7 +83,8 @@ class Halving:
 
     def _better_half(self, numbers: list[int], depth: int) -> list[int]:
         kept = sorted(numbers, key=lambda number: (self.losses_of(number, depth).mean(), number))[
-            :max(LEAST_KEPT, math.ceil(len(numbers) / 2))]
+            : max(LEAST_KEPT, math.ceil(len(numbers) / 2))
+        ]
         return sorted({0, *(number for number in kept if np.isfinite(self.losses_of(number, depth)).all())})
 
     def _fits(self, number: int) -> bool:
@@ -90,14 +93,19 @@ class Halving:
             return True
         epochs = self.configs[number].optim.epochs
         taken = [each.seconds for each in self.log if each.trial == number] or [
-            each.seconds * max(1.0, epochs / self.configs[each.trial].optim.epochs) for each in self.log if not each.failed]
+            each.seconds * max(1.0, epochs / self.configs[each.trial].optim.epochs)
+            for each in self.log
+            if not each.failed
+        ]
         of_default = [each.seconds for each in self.log if each.trial == 0]
         reserved = (self.folds - len(of_default)) * max(of_default)
         return sum(each.seconds for each in self.log) + reserved + max(taken) <= 60 * self.tuning.minutes
 
     def _run(self, number: int, fold: int) -> None:
         def tell(what: str, done: int, total: int) -> None:
-            self.on_progress(f"trial {number}/{len(self.trials) - 1}, fold {fold + 1}/{self.folds}: {what}", done, total)
+            self.on_progress(
+                f"trial {number}/{len(self.trials) - 1}, fold {fold + 1}/{self.folds}: {what}", done, total
+            )
 
         begin = perf_counter()
         settings = dict(self.trials[number].settings)
@@ -111,4 +119,6 @@ class Halving:
         seconds = round(perf_counter() - begin, 3)
         if failed:
             log.warning("trial %d failed: %s", number, failed)
-        self.log.add(Outcome(number, fold, settings, () if failed else losses, None if failed else metric, seconds, failed))
+        self.log.add(
+            Outcome(number, fold, settings, () if failed else losses, None if failed else metric, seconds, failed)
+        )

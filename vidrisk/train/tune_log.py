@@ -98,7 +98,9 @@ class TuneLog:
             read = [Outcome(**versions.TUNE_LOG.read_fields(record, Outcome)) for record in records[1:]]
             found = [replace(each, losses=tuple(each.losses)) for each in read]
         except (ValueError, TypeError, DataError) as error:
-            raise BundleError(f"{self.path} is damaged: {error}", fix="delete the run's folder and train again") from error
+            raise BundleError(
+                f"{self.path} is damaged: {error}", fix="delete the run's folder and train again"
+            ) from error
         if head and head[0] != self._head:
             raise other_search(self.path)
         self._found = {(each.trial, each.fold): each for each in found}
@@ -106,8 +108,10 @@ class TuneLog:
 
 def other_search(path: Path) -> BundleError:
     """Return the error about a file that another search has left."""
-    return BundleError(f"{path} was left by a search with other settings or data",
-                       fix="resume with the same ones, or choose another run folder")
+    return BundleError(
+        f"{path} was left by a search with other settings or data",
+        fix="resume with the same ones, or choose another run folder",
+    )
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -21,8 +21,13 @@ FRAMES, WEIGHTS = "frames", "optim.class_weights"  # never searched
 KINDS_OF_CLIPS = ("motion", "segments", "linear", "transformer")
 KINDS_OF_OTHERS = ("linear", "mlp")  # photos, and encoders that see whole windows
 VALUES: dict[str, tuple[Any, ...]] = {
-    BLOCKS: (0, 2, 5), RATE: (5e-5, 2e-4, 1e-3), EPOCHS: (5, 10, 20), "optim.mixup": (0.0, 0.2), "head.dropout": (0.1, 0.3, 0.5),
-    "optim.label_smoothing": (0.0, 0.1)}
+    BLOCKS: (0, 2, 5),
+    RATE: (5e-5, 2e-4, 1e-3),
+    EPOCHS: (5, 10, 20),
+    "optim.mixup": (0.0, 0.2),
+    "head.dropout": (0.1, 0.3, 0.5),
+    "optim.label_smoothing": (0.0, 0.1),
+}
 # From the simplest head to the one with most to train.
 KINDS = ("auto", "linear", "motion", "segments", "mlp", "attention", "transformer")
 ALL_BLOCKS = 10_000
@@ -80,7 +85,9 @@ class Trial:
     settings: Settings
 
 
-def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[str], *, sees_order: bool) -> dict[str, list[Any]]:
+def space_of(
+    config: TrainConfig, targets: Sequence[Target], fixed: Collection[str], *, sees_order: bool
+) -> dict[str, list[Any]]:
     """Return the values to try, by setting, the default one first; without settings that are fixed or mean nothing.
 
     Args:
@@ -90,8 +97,11 @@ def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[s
     Raises:
         SettingsError: nothing is left to search.
     """
-    kinds = [kind for kind in (KINDS_OF_CLIPS if sees_order else KINDS_OF_OTHERS)
-             if kind != "transformer" or config.head.hidden % config.head.heads == 0]
+    kinds = [
+        kind
+        for kind in (KINDS_OF_CLIPS if sees_order else KINDS_OF_OTHERS)
+        if kind != "transformer" or config.head.hidden % config.head.heads == 0
+    ]
     values: dict[str, Sequence[Any]] = {KIND: kinds, AUGMENT: _augmentations(config, targets), **VALUES}
     if sees_order and config.frames % PAIR == 0 and config.frames >= 2 * PAIR:
         values[PAIRS] = (False, True)
@@ -104,8 +114,11 @@ def space_of(config: TrainConfig, targets: Sequence[Target], fixed: Collection[s
         if len(known) > 1 and not is_fixed(name, fixed):
             space[name] = known
     if not space:
-        raise SettingsError("a search with every setting chosen already", allowed=f"one of {', '.join(values)} that is left open",
-                            fix="leave some of them out of the settings")
+        raise SettingsError(
+            "a search with every setting chosen already",
+            allowed=f"one of {', '.join(values)} that is left open",
+            fix="leave some of them out of the settings",
+        )
     return space
 
 

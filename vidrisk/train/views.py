@@ -30,15 +30,22 @@ log = logging.getLogger(__name__)
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
     """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
 
-    Item i + N is the next view of it, and so on: see ``numbers_of_draws``. View 0 is the sample itself, the others are augmented.
-    Where a view is mirrored, so is the truth.
+    Item i + N is the next view of it, and so on: see ``numbers_of_draws``. View 0 is the sample itself, the others are
+    augmented. Where a view is mirrored, so is the truth.
 
     Attributes:
         samples: whose views they are.
     """
 
-    def __init__(self, views: Tensor | KeptRows, truth: Tensor, count: int, mirrored: Tensor | None = None,
-                 mirrors: Mirrors | None = None, samples: Sequence[Sample] = ()) -> None:
+    def __init__(
+        self,
+        views: Tensor | KeptRows,
+        truth: Tensor,
+        count: int,
+        mirrored: Tensor | None = None,
+        mirrors: Mirrors | None = None,
+        samples: Sequence[Sample] = (),
+    ) -> None:
         self.views = views
         self.samples = [*samples]
         self.truth = truth
@@ -105,14 +112,29 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Choose a view for every sample; without a generator the sample itself."""
-        self._chosen = torch.zeros(len(self), dtype=torch.long) if generator is None else torch.randint(
-            self.count, (len(self),), generator=generator)
+        self._chosen = (
+            torch.zeros(len(self), dtype=torch.long)
+            if generator is None
+            else torch.randint(self.count, (len(self),), generator=generator)
+        )
 
 
 @torch.inference_mode()
-def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, kinds: tuple[str, ...], jitter: int, seed: int,
-                     room_mb: float, on_progress: Callable[[int, int], None], share: Share = ALONE, disk_mb: float = 0,
-                     scratch: Path | None = None, mirrors: Mirrors | None = None) -> ViewDataset | None:
+def views_from_clips(
+    model: TrainableModel,
+    data: ClipDataset,
+    *,
+    views: int,
+    kinds: tuple[str, ...],
+    jitter: int,
+    seed: int,
+    room_mb: float,
+    on_progress: Callable[[int, int], None],
+    share: Share = ALONE,
+    disk_mb: float = 0,
+    scratch: Path | None = None,
+    mirrors: Mirrors | None = None,
+) -> ViewDataset | None:
     """Carry ``views`` views of every sample through the frozen part of a model.
 
     Args:
@@ -132,13 +154,20 @@ def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, ki
     needed_mb = one.numel() * 2 * views * len(data) / 2**20
     is_on_disk = needed_mb > room_mb and share.world == 1 and needed_mb <= disk_mb
     if needed_mb > room_mb and not is_on_disk:
-        log.warning("%d views need %.0f MB, cache_mb leaves %.0f and disk_cache_mb %.0f: training without them, slower", views,
-                    needed_mb, room_mb, disk_mb if share.world == 1 else 0)
+        log.warning(
+            "%d views need %.0f MB, cache_mb leaves %.0f and disk_cache_mb %.0f: training without them, slower",
+            views,
+            needed_mb,
+            room_mb,
+            disk_mb if share.world == 1 else 0,
+        )
         return None
     generator = torch.Generator().manual_seed(seed + share.rank)
     shape = (len(data), views, *one.shape[1:])
     rows = KeptRows(0, int(disk_mb * 2**20), scratch) if is_on_disk else None
-    kept = (torch.empty if share.world == 1 else torch.zeros)(shape if rows is None else (0, views), dtype=torch.float16)
+    kept = (torch.empty if share.world == 1 else torch.zeros)(
+        shape if rows is None else (0, views), dtype=torch.float16
+    )
     mirrored = torch.zeros((len(data), views))
     chunks = share.of(chunks_of(len(data), data.moments))
     for chunk, (frames, _) in zip(chunks, DataLoader(data, batch_sampler=chunks), strict=True):
@@ -154,5 +183,6 @@ def views_from_clips(model: TrainableModel, data: ClipDataset, *, views: int, ki
                 kept[chunk, view] = computed
             elif not all(rows.put(number * views + view, one) for number, one in zip(chunk, computed, strict=True)):
                 return None  # the disk is full, and it has said so
-    return ViewDataset(share.join(kept) if rows is None else rows, data.truth, views, share.join(mirrored) > 0, mirrors,
-                       data.samples)
+    return ViewDataset(
+        share.join(kept) if rows is None else rows, data.truth, views, share.join(mirrored) > 0, mirrors, data.samples
+    )

@@ -31,12 +31,16 @@ def _foreign_graphs(bundle: Bundle, golden: Golden) -> Iterator[Fault]:
             if here.get(file) != then.get(file):
                 ours, theirs = (f"{digests.get(file, 'missing')[:12]}" for digests in (here, then))
                 said = f"sha256 of {file} is {ours}, and was {theirs} when they were sealed"
-                yield Fault("another model", f"the golden samples are of another model: {said}; {EXPORT_AGAIN}", variant=name)
+                yield Fault(
+                    "another model", f"the golden samples are of another model: {said}; {EXPORT_AGAIN}", variant=name
+                )
 
 
 def _files_of(bundle: Bundle, variant: Variant) -> dict[str, str]:
     """Graphs of a variant, and the weights beside them, by sha256."""
-    names = [name for file in variant.files.values() for name in (file, f"{file}.data") if name in bundle.manifest.files]
+    names = [
+        name for file in variant.files.values() for name in (file, f"{file}.data") if name in bundle.manifest.files
+    ]
     return {name: bundle.manifest.files[name].sha256 for name in names}
 
 
@@ -45,8 +49,12 @@ def _stale_temperatures(bundle: Bundle, golden: Golden) -> Iterator[Fault]:
         for target in bundle.contract.targets:
             ours, theirs = (of.temperature.get(target.name, 1.0) for of in (bundle.manifest.variants[name], expected))
             if abs(ours - theirs) > SAME_TEMPERATURE * theirs:
-                yield Fault("stale temperature", f"{name} has the temperature {ours:.4g} for {target.name}, and its answers were "
-                                                 f"sealed with {theirs:.4g}; {EXPORT_AGAIN}", variant=name)
+                yield Fault(
+                    "stale temperature",
+                    f"{name} has the temperature {ours:.4g} for {target.name}, and its answers were "
+                    f"sealed with {theirs:.4g}; {EXPORT_AGAIN}",
+                    variant=name,
+                )
 
 
 def _answers(rows: Sequence[Row], samples: int, bundle: Bundle) -> Iterator[Fault]:
@@ -54,20 +62,35 @@ def _answers(rows: Sequence[Row], samples: int, bundle: Bundle) -> Iterator[Faul
     foreign = [row for row in rows if row.wrong >= NEARLY_ALL * samples and not row.unanswered]
     if len(foreign) == len(rows) and len({row.runtime for row in rows}) > 1:
         least = min(row.wrong for row in rows)
-        yield Fault("another model", f"every runtime and variant answers otherwise to {least} of {samples} golden samples or more: "
-                                     f"they are of another model, or the graphs are; {EXPORT_AGAIN}")
+        yield Fault(
+            "another model",
+            f"every runtime and variant answers otherwise to {least} of {samples} golden samples or more: "
+            f"they are of another model, or the graphs are; {EXPORT_AGAIN}",
+        )
         return
     for row in rows:
         if row.unanswered:
-            yield _fault("not finite", row, f"{row} loads, and its answers to {row.unanswered} of {samples} golden samples are not "
-                                            "finite; use another runtime or variant, and report it")
+            yield _fault(
+                "not finite",
+                row,
+                f"{row} loads, and its answers to {row.unanswered} of {samples} golden samples are not "
+                "finite; use another runtime or variant, and report it",
+            )
         elif row in foreign:
-            yield _fault("another graph", row, f"{row} does not run this graph: it answers otherwise to {row.wrong} of {samples} "
-                                               f"golden samples; {_rebuild(row, bundle)}")
+            yield _fault(
+                "another graph",
+                row,
+                f"{row} does not run this graph: it answers otherwise to {row.wrong} of {samples} "
+                f"golden samples; {_rebuild(row, bundle)}",
+            )
         elif row.wrong:
             how = f"probabilities differ by up to {row.largest:.3f}, logits by up to {row.largest_logit_error:.0%}"
-            yield _fault("answers differ", row, f"{row} answers otherwise to {row.wrong} of {samples} golden samples: {how}; "
-                                                "use another runtime or variant, and report it")
+            yield _fault(
+                "answers differ",
+                row,
+                f"{row} answers otherwise to {row.wrong} of {samples} golden samples: {how}; "
+                "use another runtime or variant, and report it",
+            )
 
 
 def _fault(name: str, row: Row, said: str) -> Fault:
@@ -91,5 +114,7 @@ def _precisions(rows: Sequence[Row], bundle: Bundle) -> Iterator[Fault]:
     """
     precisions: dict[str, str] = {name: variant.lowest_precision for name, variant in bundle.manifest.variants.items()}
     for row in rows:
-        if row.note and (row.runtime in ENGINE_KINDS or (row.runtime in GPU_RUNTIMES and precisions[row.variant] == "fp16")):
+        if row.note and (
+            row.runtime in ENGINE_KINDS or (row.runtime in GPU_RUNTIMES and precisions[row.variant] == "fp16")
+        ):
             yield _fault("precision", row, f"{row} is not what it is called: {row.note}")

@@ -2,8 +2,8 @@
 
     $VIDRISK_CACHE/verified/<digest of the bundle>-<runtime>-<variant>.json
 
-A result is good for what it was found with: engine, driver and GPU, machine, vidrisk. When one of them changes, or an engine of
-TensorRT is built anew, the bundle is to be verified again.
+A result is good for what it was found with: engine, driver and GPU, machine, vidrisk. When one of them changes, or an
+engine of TensorRT is built anew, the bundle is to be verified again.
 """
 
 from __future__ import annotations
@@ -55,8 +55,11 @@ class Kept:
     def changed(self) -> dict[str, tuple[str, str]]:
         """What is another one now, by name: then and now."""
         now = found_with(self.runtime)
-        return {name: (self.found_with.get(name, ""), now.get(name, "")) for name in sorted(self.found_with.keys() | now.keys())
-                if self.found_with.get(name) != now.get(name)}
+        return {
+            name: (self.found_with.get(name, ""), now.get(name, ""))
+            for name in sorted(self.found_with.keys() | now.keys())
+            if self.found_with.get(name) != now.get(name)
+        }
 
     @property
     def is_there(self) -> bool:
@@ -75,8 +78,12 @@ class Kept:
 def found_with(runtime: str) -> dict[str, str]:
     """What a result depends on beside the bundle."""
     gpu = {"GPU": visible_gpu() or "", "driver": driver_version()} if runtime in GPU_RUNTIMES else {}
-    return {runtime: engine_version(runtime) or "", **gpu, "machine": f"{platform.node()} {platform.machine()}",
-            "vidrisk": __version__}
+    return {
+        runtime: engine_version(runtime) or "",
+        **gpu,
+        "machine": f"{platform.node()} {platform.machine()}",
+        "vidrisk": __version__,
+    }
 
 
 def keep(found: Verification) -> None:
@@ -89,7 +96,17 @@ def keep(found: Verification) -> None:
                 continue
             said = "; ".join(fault.said for fault in found.faults if fault.is_of(row))
             state, depends_on = found.state_of(row), found_with(row.runtime)
-            kept = Kept(str(found.folder), found.digest, row.runtime, row.variant, state, said, when, row.engine_files, depends_on)
+            kept = Kept(
+                str(found.folder),
+                found.digest,
+                row.runtime,
+                row.variant,
+                state,
+                said,
+                when,
+                row.engine_files,
+                depends_on,
+            )
             with write_private(_path(found.digest, row.runtime, row.variant)) as file:
                 file.write(json.dumps(asdict(kept)).encode())
         for old in _newest_first()[MOST_KEPT:]:

@@ -17,11 +17,16 @@ from vidrisk.verify.faults import faults_of
 from vidrisk.verify.judge import ASKED, answers_of, compare_answers, tolerance_of
 from vidrisk.verify.result import Row, Verification
 
-WHY_NONE = {None: "exported before there were any", False: "left out when it was exported", True: "taken out after the export"}
+WHY_NONE = {
+    None: "exported before there were any",
+    False: "left out when it was exported",
+    True: "taken out after the export",
+}
 
 
-def verify_bundle(path: Path, *, runtime: str | None = None, variant: str | None = None,
-                  on_progress: OnProgress = ignore_progress) -> Verification:
+def verify_bundle(
+    path: Path, *, runtime: str | None = None, variant: str | None = None, on_progress: OnProgress = ignore_progress
+) -> Verification:
     """Replay the golden samples of a bundle.
 
     Args:
@@ -49,8 +54,10 @@ def verify_bundle(path: Path, *, runtime: str | None = None, variant: str | None
         on_progress(f"asking {each} {name}", done, len(pairs))
         rows.append(_row(bundle, golden, each, name, on_progress))
     if all(row.problem for row in rows):
-        raise RuntimeFailure(f"nothing runs {bundle.root.name} here: {'; '.join(f'{row}: {row.problem}' for row in rows)}",
-                             fix="vidrisk doctor")
+        raise RuntimeFailure(
+            f"nothing runs {bundle.root.name} here: {'; '.join(f'{row}: {row.problem}' for row in rows)}",
+            fix="vidrisk doctor",
+        )
     return verification_of(bundle, golden, rows)
 
 
@@ -68,14 +75,25 @@ def verify_classifier(bundle: Bundle, classifier: Classifier) -> Verification:
 
 
 def without_golden(bundle: Bundle) -> Verification:
-    return Verification(bundle.root.resolve(), bundle.digest, 0, "",
-                        without=f"it has no golden samples: {WHY_NONE[bundle.manifest.golden]}")
+    return Verification(
+        bundle.root.resolve(),
+        bundle.digest,
+        0,
+        "",
+        without=f"it has no golden samples: {WHY_NONE[bundle.manifest.golden]}",
+    )
 
 
 def verification_of(bundle: Bundle, golden: Golden, rows: list[Row]) -> Verification:
     told = golden.told
-    return Verification(bundle.root.resolve(), bundle.digest, told.samples, f"{told.runtime} {told.engine}", tuple(rows),
-                        faults_of(bundle, golden, rows))
+    return Verification(
+        bundle.root.resolve(),
+        bundle.digest,
+        told.samples,
+        f"{told.runtime} {told.engine}",
+        tuple(rows),
+        faults_of(bundle, golden, rows),
+    )
 
 
 def _row(bundle: Bundle, golden: Golden, runtime: str, variant: VariantName, on_progress: OnProgress) -> Row:
@@ -102,8 +120,19 @@ def row_of(bundle: Bundle, golden: Golden, classifier: Classifier, variant: Vari
     precision = bundle.manifest.variants[variant].lowest_precision
     asked = ASKED[precision]
     note = "" if unproved or asked in counts else f"made for {asked}, and no layer runs in it here"
-    return Row(classifier.runtime, variant, engine_version(classifier.runtime) or "", agreement=found.agreement,
-               largest=float(found.shift.max()), mean=found.mean, largest_logit_error=float(found.logit_errors.max()),
-               tolerance=tolerance_of(precision, golden.told.variants[variant]).largest, wrong=int(found.wrong.sum()),
-               unanswered=int(found.unanswered.sum()), layers=counts, unproved=unproved, note=note,
-               engine_files=classifier.engine_files)
+    return Row(
+        classifier.runtime,
+        variant,
+        engine_version(classifier.runtime) or "",
+        agreement=found.agreement,
+        largest=float(found.shift.max()),
+        mean=found.mean,
+        largest_logit_error=float(found.logit_errors.max()),
+        tolerance=tolerance_of(precision, golden.told.variants[variant]).largest,
+        wrong=int(found.wrong.sum()),
+        unanswered=int(found.unanswered.sum()),
+        layers=counts,
+        unproved=unproved,
+        note=note,
+        engine_files=classifier.engine_files,
+    )

@@ -23,7 +23,8 @@ class Row:
         problem: why it does not run here; then nothing was compared.
         agreement: share of labels that are the expected ones.
         largest, mean: difference between a probability and the expected one, over all samples, classes and targets.
-        largest_logit_error: distance of a sample's logits from the expected ones, as a share of the length that those have.
+        largest_logit_error: distance of a sample's logits from the expected ones, as a share of the length that those
+            have.
         tolerance: of ``largest``.
         wrong, unanswered: samples that are out of tolerance, and those among them with answers that are not finite.
         layers: by the precision that they really run in; ``unproved`` says why the engine's account proves nothing.
@@ -98,8 +99,14 @@ class Verification:
 
     def to_dict(self) -> dict[str, Any]:
         rows = [{**asdict(row), "state": self.state_of(row)} for row in self.rows]
-        content = {"bundle": self.bundle, **asdict(self), "folder": str(self.folder), "rows": rows,
-                   "is_same": bool(self.rows) and not self.faults, "is_whole": self.is_whole}
+        content = {
+            "bundle": self.bundle,
+            **asdict(self),
+            "folder": str(self.folder),
+            "rows": rows,
+            "is_same": bool(self.rows) and not self.faults,
+            "is_whole": self.is_whole,
+        }
         return versions.VERIFICATION.stamp(content)
 
     def to_json(self) -> str:

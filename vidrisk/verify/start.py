@@ -35,8 +35,13 @@ def ensure_same_answers(path: Path, classifier: Classifier) -> None:
         log.warning("%s is not verified: %s", path.name, found.without)
         return
     keep(found)
-    faults = [fault for fault in found.faults if fault.is_of(found.rows[0])]  # those of other variants are no matter here
+    faults = [
+        fault for fault in found.faults if fault.is_of(found.rows[0])
+    ]  # those of other variants are no matter here
     if faults:
-        raise AnswersDiffer(f"{path.name} does not answer here as it did where it was exported: "
-                            f"{'; '.join(fault.said for fault in faults)}", report=found)
+        raise AnswersDiffer(
+            f"{path.name} does not answer here as it did where it was exported: "
+            f"{'; '.join(fault.said for fault in faults)}",
+            report=found,
+        )
     log.info("%s answers on %s as it did where it was exported: %d golden samples", path.name, asked, found.samples)

@@ -1,7 +1,7 @@
 """Whether the folder of a day can be continued, found out before a run is started in it.
 
-Disks of small machines lose pages, and a power cut leaves files short or full of zeros. A folder that cannot be continued must
-cost no more than itself, so it is recognised here, and the watch goes on in another one.
+Disks of small machines lose pages, and a power cut leaves files short or full of zeros. A folder that cannot be
+continued must cost no more than itself, so it is recognised here, and the watch goes on in another one.
 """
 
 from __future__ import annotations
@@ -60,8 +60,12 @@ def damage_of(folder: Path, *, parses: bool = False) -> Damage | None:
         for name in RUN_FILES:
             if name in there and not there[name].is_file(follow_symlinks=False):
                 return Damage(f"{name} is no regular file")
-        written = [there[name].path for name in (*DATABASE_FILES, PREDICTIONS) if name in there]  # the others are replaced
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or not all(os.access(path, os.R_OK | os.W_OK) for path in written):
+        written = [
+            there[name].path for name in (*DATABASE_FILES, PREDICTIONS) if name in there
+        ]  # the others are replaced
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or not all(
+            os.access(path, os.R_OK | os.W_OK) for path in written
+        ):
             return Damage("it may not be written", is_lost=False)
         return _damage_of_files(folder, parses)
     except PermissionError:
@@ -89,8 +93,14 @@ def _damage_of_files(folder: Path, parses: bool) -> Damage | None:
             length, is_rewriting = int(meta["length"]), meta["rewriting"] == "1"
             for _ in database.execute("SELECT path, state, reason, finished_at FROM inputs"):  # text may be none
                 pass
-            lines_of = {path_from_sql(path): int(lines) for path, lines in database.execute(
-                "SELECT path, predictions FROM inputs WHERE state != 'pending'")} if is_rewriting else {}
+            lines_of = (
+                {
+                    path_from_sql(path): int(lines)
+                    for path, lines in database.execute("SELECT path, predictions FROM inputs WHERE state != 'pending'")
+                }
+                if is_rewriting
+                else {}
+            )
     except sqlite3.OperationalError as error:
         if "no such" in str(error) or "decode" in str(error):
             return Damage(f"{LEDGER} is damaged: {error}")

@@ -1,8 +1,8 @@
 """Which files lie in an inbox, and which of them are complete.
 
-Only looking helps: a network share sends no events. A file is complete when its size and time of change have stayed the same for
-a while, or when something was done to the whole of it long after its last byte was written: it was renamed, or given the
-date of its original. Both times are the file system's own, so the clock of this machine does not matter.
+Only looking helps: a network share sends no events. A file is complete when its size and time of change have stayed the
+same for a while, or when something was done to the whole of it long after its last byte was written: it was renamed, or
+given the date of its original. Both times are the file system's own, so the clock of this machine does not matter.
 """
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ class LeftInInbox:
         self._seen[entry.path] = answer = before if before and is_same else (stamp, is_media(entry))
         if is_same and not answer[1]:
             suffix = Path(entry.name).suffix.lower()
-            self.say(entry.path, f"is neither a clip nor a photo{f' (others in {suffix} are not named)' if suffix else ''}",
-                     key=f"*{suffix}")
+            self.say(
+                entry.path,
+                f"is neither a clip nor a photo{f' (others in {suffix} are not named)' if suffix else ''}",
+                key=f"*{suffix}",
+            )
         return answer[1]
 
     def say(self, path: str, reason: str, *, key: str = "") -> None:
@@ -120,8 +123,11 @@ class Settling:
             before = self._since.get(path)
             since[path] = before if before and before[0] == stamp else (stamp, now_s)
         self._since = since
-        return {path: stamp for path, (stamp, since_s) in since.items()
-                if now_s - since_s >= self._settle_s or self._was_handed_over(found[path])}
+        return {
+            path: stamp
+            for path, (stamp, since_s) in since.items()
+            if now_s - since_s >= self._settle_s or self._was_handed_over(found[path])
+        }
 
     def _was_handed_over(self, info: os.stat_result) -> bool:
         """Whether it was renamed or dated when its last byte had been there for a while."""
@@ -130,8 +136,8 @@ class Settling:
 
 def is_still(path: str, stamp: Stamp) -> bool:
     """Whether the file is what it was found to be. A network file system answers for seconds from what it remembers; opening
-    the file makes it ask. Only a regular file is opened: a pipe would hold us up, and opening a device may set it going. One
-    that cannot be opened is still: the ledger will say why.
+    the file makes it ask. Only a regular file is opened: a pipe would hold us up, and opening a device may set it
+    going. One that cannot be opened is still: the ledger will say why.
     """
     try:
         info = Path(path).stat()

@@ -81,7 +81,9 @@ def is_sound(database: sqlite3.Connection, out: Path) -> bool:
 
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
-    database.execute("PRAGMA locking_mode = EXCLUSIVE")  # the lock lasts as long as the connection, whoever is killed how
+    database.execute(
+        "PRAGMA locking_mode = EXCLUSIVE"
+    )  # the lock lasts as long as the connection, whoever is killed how
     return database
 
 
@@ -93,12 +95,14 @@ def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
     try:
         with transaction(database):
             ((said,),) = database.execute("PRAGMA integrity_check(1)")
-            names = {name for name, in database.execute("SELECT name FROM sqlite_master")}
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
             ((number,),) = database.execute("PRAGMA application_id")
             if said != "ok" or (names and number != APPLICATION_ID):
                 return False
             if names:
-                _is_newer(database)  # or of another major version, whose tables may be others; of a damaged file it says nothing
+                _is_newer(
+                    database
+                )  # or of another major version, whose tables may be others; of a damaged file it says nothing
                 database.execute("SELECT path, bytes, mtime_ns, day, done FROM files LIMIT 1").fetchall()
                 database.execute("SELECT id, folder, date, identity, reported FROM days").fetchall()
     except sqlite3.OperationalError as error:
@@ -129,7 +133,9 @@ def _bring_up_to_date(database: sqlite3.Connection, out: Path) -> None:
         for statement in _SCHEMA:
             database.execute(statement)
         _remember_ledgers(database, out)
-    elif "state" not in {name for _, name, *_ in database.execute("PRAGMA table_info(days)")}:  # made by an earlier version
+    elif "state" not in {
+        name for _, name, *_ in database.execute("PRAGMA table_info(days)")
+    }:  # made by an earlier version
         database.execute("ALTER TABLE days ADD COLUMN state TEXT NOT NULL DEFAULT 'kept'")
     if not _is_newer(database):
         database.execute(f"PRAGMA user_version = {versions.INBOX.major << 16 | versions.INBOX.minor}")
@@ -152,14 +158,25 @@ def _remember_ledgers(database: sqlite3.Connection, out: Path) -> None:
             continue
         damage = damage_of(path)
         if damage:
-            log.warning("%s is damaged: %s; it is left as it is, and its files are predicted into another folder", path, damage.why)
+            log.warning(
+                "%s is damaged: %s; it is left as it is, and its files are predicted into another folder",
+                path,
+                damage.why,
+            )
         if damage or is_ledger(path / LEDGER):
-            added = database.execute("INSERT INTO days (folder, date, identity, state) VALUES (?, ?, '', ?)",
-                                     (path.name, name[1], "damaged" if damage else "kept"))
+            added = database.execute(
+                "INSERT INTO days (folder, date, identity, state) VALUES (?, ?, '', ?)",
+                (path.name, name[1], "damaged" if damage else "kept"),
+            )
         if not damage and is_ledger(path / LEDGER):
-            database.executemany("INSERT OR REPLACE INTO files (path, bytes, mtime_ns, day, done) VALUES (?, ?, ?, ?, 1)", (
-                (os.fsencode(row.path), row.bytes, row.mtime_ns, added.lastrowid)
-                for row in read_ledger(path) if row.bytes is not None and row.mtime_ns is not None))
+            database.executemany(
+                "INSERT OR REPLACE INTO files (path, bytes, mtime_ns, day, done) VALUES (?, ?, ?, ?, 1)",
+                (
+                    (os.fsencode(row.path), row.bytes, row.mtime_ns, added.lastrowid)
+                    for row in read_ledger(path)
+                    if row.bytes is not None and row.mtime_ns is not None
+                ),
+            )
 
 
 def refuse_other_folders(out: Path) -> None:
@@ -171,16 +188,22 @@ def refuse_other_folders(out: Path) -> None:
     try:
         names = sorted(entry.name for entry in out.iterdir()) if os.path.lexists(out) else []
     except OSError as error:
-        raise SettingsError(f"{out} is no folder to write into: {error.strerror}", fix="choose another folder") from error
+        raise SettingsError(
+            f"{out} is no folder to write into: {error.strerror}", fix="choose another folder"
+        ) from error
     other = [name for name in names if not OWN_NAME.fullmatch(name)]
     if other and not _is_ours(out, names):
-        raise SettingsError(f"{out} holds {other[0]!r}, which is not from watching", allowed="an empty folder, or one of before",
-                            fix="choose another folder")
+        raise SettingsError(
+            f"{out} holds {other[0]!r}, which is not from watching",
+            allowed="an empty folder, or one of before",
+            fix="choose another folder",
+        )
 
 
 def _is_ours(out: Path, names: list[str]) -> bool:
     return _has_application_id(out / TAKEN) or any(
-        FOLDER_NAME.fullmatch(name) and is_ledger(out / name / LEDGER) for name in names)
+        FOLDER_NAME.fullmatch(name) and is_ledger(out / name / LEDGER) for name in names
+    )
 
 
 def _has_application_id(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """One file out of an inbox, into which people may write whom the service does not trust.
 
-Only regular files that lie in the inbox itself are moved. No link is followed, neither in place of the file nor of a folder above
-it, whatever is exchanged meanwhile: folders are entered one by one, and files are reached through them.
+Only regular files that lie in the inbox itself are moved. No link is followed, neither in place of the file nor of a
+folder above it, whatever is exchanged meanwhile: folders are entered one by one, and files are reached through them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from vidrisk.files.stamps import stamp_of
 from vidrisk.watch.inbox import Stamp
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-KINDS = {stat.S_IFLNK: "it is a link", stat.S_IFIFO: "it is a pipe", stat.S_IFSOCK: "it is a socket",
-         stat.S_IFCHR: "it is a device", stat.S_IFBLK: "it is a device", stat.S_IFDIR: "it is a folder"}
+KINDS = {
+    stat.S_IFLNK: "it is a link",
+    stat.S_IFIFO: "it is a pipe",
+    stat.S_IFSOCK: "it is a socket",
+    stat.S_IFCHR: "it is a device",
+    stat.S_IFBLK: "it is a device",
+    stat.S_IFDIR: "it is a folder",
+}
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 BLOCK_BYTES = 2**20
 FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

@@ -1,9 +1,9 @@
 """The passes of a watch: finish what is undone, look, predict what is complete, report, tidy.
 
-Every pass may be killed at any moment and the next one goes on. A pass is a row of duties. What keeps one of them from being done
-(a full disk, a share that has gone, an error that nobody foresaw) is said once and tried again until it works, and the others are
-done. What damages a day or the memory costs that alone: it is set aside. Only an engine that fails ends the watch, so
-that whoever has started it starts it anew.
+Every pass may be killed at any moment and the next one goes on. A pass is a row of duties. What keeps one of them from
+being done (a full disk, a share that has gone, an error that nobody foresaw) is said once and tried again until it
+works, and the others are done. What damages a day or the memory costs that alone: it is set aside. Only an engine that
+fails ends the watch, so that whoever has started it starts it anew.
 """
 
 from __future__ import annotations
@@ -69,8 +69,15 @@ def local_date() -> str:
     return datetime.now().astimezone().date().isoformat()
 
 
-def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchSettings, infer: InferSettings,
-                on_batch: Callable[[Batch], None] = lambda batch: None, today: Callable[[], str] = local_date) -> None:
+def watch_inbox(
+    classifier: Classifier,
+    inbox: Path,
+    out: Path,
+    settings: WatchSettings,
+    infer: InferSettings,
+    on_batch: Callable[[Batch], None] = lambda batch: None,
+    today: Callable[[], str] = local_date,
+) -> None:
     """Predict what comes into ``inbox``, into one folder per day below ``out``, until a signal; with ``once`` what is there now.
 
     Args:
@@ -78,16 +85,20 @@ def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchS
         today: the date that a file which is complete now belongs to.
 
     Raises:
-        SettingsError: ``out`` cannot be used, a setting makes no sense, or files would be moved to where they are looked for.
+        SettingsError: ``out`` cannot be used, a setting makes no sense, or files would be moved to where they are
+            looked for.
         RuntimeFailure: the engine failed, or decode processes cannot be started.
         Interrupted, KeyboardInterrupt: a signal; the next watch goes on where this one stopped.
         Exception: with ``once``, also what a watch that goes on tries again; everything else was done before.
     """
     if settings.move_done and settings.move_done.resolve().is_relative_to(inbox.resolve()):
-        raise SettingsError(f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for move_done")
+        raise SettingsError(
+            f"{settings.move_done} lies in the inbox {inbox}", fix="choose another folder for move_done"
+        )
     if settings.move_done and settings.move_done.resolve().is_relative_to(out.resolve()):
-        raise SettingsError(f"{settings.move_done} lies in {out}, where old days are deleted",
-                            fix="choose another folder for move_done")
+        raise SettingsError(
+            f"{settings.move_done} lies in {out}, where old days are deleted", fix="choose another folder for move_done"
+        )
     infer.for_reading(classifier)  # what is wrong with the settings is said now
     with Taken(out) as taken, DecodePool(infer.workers) as pool:
         watch = _Watch(classifier, inbox, out, settings, replace(infer, resume=True), taken, pool, on_batch, today)
@@ -100,13 +111,30 @@ def watch_inbox(classifier: Classifier, inbox: Path, out: Path, settings: WatchS
 
 
 class _Watch:
-    def __init__(self, classifier: Classifier, inbox: Path, out: Path, settings: WatchSettings, infer: InferSettings, taken: Taken,
-                 pool: DecodePool, on_batch: Callable[[Batch], None], today: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        inbox: Path,
+        out: Path,
+        settings: WatchSettings,
+        infer: InferSettings,
+        taken: Taken,
+        pool: DecodePool,
+        on_batch: Callable[[Batch], None],
+        today: Callable[[], str],
+    ) -> None:
         self._classifier, self._inbox, self._out = classifier, inbox, out
         self._settings, self._infer, self._taken, self._pool = settings, infer, taken, pool
         self._on_batch, self._today = on_batch, today
-        made_with = {"version": __version__, "runtime": classifier.runtime, "variant": classifier.variant, **asdict(infer)}
-        self._identity = key_of(classifier.provenance["digest"], classifier.contract.digest, json.dumps(made_with, sort_keys=True))
+        made_with = {
+            "version": __version__,
+            "runtime": classifier.runtime,
+            "variant": classifier.variant,
+            **asdict(infer),
+        }
+        self._identity = key_of(
+            classifier.provenance["digest"], classifier.contract.digest, json.dumps(made_with, sort_keys=True)
+        )
         self._settling, self._left = Settling(settings.settle_s), LeftInInbox()
         self._retry_at_s: dict[str, float] = {}  # files that could not be read
         self._reported_at_s = self._mended_at_s = -math.inf
@@ -168,7 +196,11 @@ class _Watch:
                 attempt("expire", lambda: expire(self._taken, self._out, keep_dates, found), None)
             if self._settings.move_done:
                 target = self._settings.move_done
-                attempt("move", lambda: move_done(self._taken, self._today(), self._inbox, found, target, self._staying), None)
+                attempt(
+                    "move",
+                    lambda: move_done(self._taken, self._today(), self._inbox, found, target, self._staying),
+                    None,
+                )
 
     def _look(self) -> dict[str, os.stat_result]:
         nothing: dict[str, os.stat_result] = {}
@@ -179,8 +211,10 @@ class _Watch:
         try:
             return files_in(self._inbox, self._left)
         except OSError as error:
-            raise VidriskError(f"the inbox {self._inbox} cannot be looked into: {error.strerror or error}",
-                               fix="mount it, make it or grant the permission") from error
+            raise VidriskError(
+                f"the inbox {self._inbox} cannot be looked into: {error.strerror or error}",
+                fix="mount it, make it or grant the permission",
+            ) from error
         finally:
             self._looked_s = time.monotonic() - started_s
 
@@ -194,7 +228,11 @@ class _Watch:
 
     def _new(self, found: Mapping[str, os.stat_result], now_s: float) -> Iterator[tuple[str, Stamp]]:
         for path, stamp in self._settling.complete(found, now_s).items():
-            if not self._taken.has(path, stamp) and now_s >= self._retry_at_s.get(path, now_s) and is_still(path, stamp):
+            if (
+                not self._taken.has(path, stamp)
+                and now_s >= self._retry_at_s.get(path, now_s)
+                and is_still(path, stamp)
+            ):
                 yield path, stamp
 
     def _finish(self, day: Day) -> None:
@@ -237,8 +275,16 @@ class _Watch:
             uncertain = progress.uncertain
 
         try:
-            run_folder(self._classifier, Inputs(tuple(paths)), self._out / day.folder, self._infer, on_progress=follow,
-                       pool=self._pool, cards=0 if self._settings.report_every_s is None else MAX_CARDS, is_batch=True)
+            run_folder(
+                self._classifier,
+                Inputs(tuple(paths)),
+                self._out / day.folder,
+                self._infer,
+                on_progress=follow,
+                pool=self._pool,
+                cards=0 if self._settings.report_every_s is None else MAX_CARDS,
+                is_batch=True,
+            )
         except Interrupted:
             raise
         except Exception as error:
@@ -247,7 +293,9 @@ class _Watch:
             if not isinstance(error, VidriskError) and len(paths) == 1:
                 raise VidriskError(f"{paths[0]!r} cannot be predicted: {words_of(error)}") from error
             raise
-        batch = Batch(self._out / day.folder, self._settle(day), uncertain if self._classifier.uncertainty.thresholds else None)
+        batch = Batch(
+            self._out / day.folder, self._settle(day), uncertain if self._classifier.uncertainty.thresholds else None
+        )
         notify.status(f"watching; {batch}")
         self._on_batch(batch)
 
@@ -257,8 +305,12 @@ class _Watch:
         if damage:
             self._taken.set_aside(day, forgets_done=damage.is_lost)
             self._is_more = True
-            log.warning("%s is damaged: %s; it is left as it is, and its %s are predicted into another folder",
-                        self._out / day.folder, damage.why, "files" if damage.is_lost else "undone files")
+            log.warning(
+                "%s is damaged: %s; it is left as it is, and its %s are predicted into another folder",
+                self._out / day.folder,
+                damage.why,
+                "files" if damage.is_lost else "undone files",
+            )
         return damage is not None
 
     def _settle(self, day: Day) -> Mapping[str, int]:
@@ -301,7 +353,9 @@ class _Watch:
             except Exception as error:
                 if self._set_aside_if_damaged(day, parses=True):
                     return
-                if type(error) is VidriskError or isinstance(error, OSError):  # what the disk says has no name of its own
+                if type(error) is VidriskError or isinstance(
+                    error, OSError
+                ):  # what the disk says has no name of its own
                     raise
                 # another bundle took its files over before it had results, somebody tidied up in there, or nobody knows
                 log.warning("no report of %s: %s", day.folder, words_of(error))

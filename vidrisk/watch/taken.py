@@ -1,9 +1,9 @@
 """What was taken out of an inbox: every file, as it was, and the day that it belongs to.
 
-The ledger of a day is the truth about its files; this is the memory across days. A file is noted here, undone, before its day's run
-is told of it, and done when the ledger has its final row. So after a kill at any moment, what is undone here is what has to be
-given to the run of its day again, which knows by itself what it has finished. A memory that was lost is made again from the
-ledgers.
+The ledger of a day is the truth about its files; this is the memory across days. A file is noted here, undone, before
+its day's run is told of it, and done when the ledger has its final row. So after a kill at any moment, what is undone
+here is what has to be given to the run of its day again, which knows by itself what it has finished. A memory that was
+lost is made again from the ledgers.
 """
 
 from __future__ import annotations
@@ -83,23 +83,30 @@ class Taken:
         return self.days()[-1]
 
     def _add_day(self, date: str, identity: str) -> int:
-        taken = {folder for folder, in self._database.execute("SELECT folder FROM days")}
+        taken = {folder for (folder,) in self._database.execute("SELECT folder FROM days")}
         number, folder = 1, date
         while folder in taken or os.path.lexists(self._out / folder):
             number += 1
             folder = f"{date}.{number}"
-        added = self._database.execute("INSERT INTO days (folder, date, identity) VALUES (?, ?, ?)", (folder, date, identity))
+        added = self._database.execute(
+            "INSERT INTO days (folder, date, identity) VALUES (?, ?, ?)", (folder, date, identity)
+        )
         return int(added.lastrowid or 0)
 
     def days(self, *states: str) -> list[Day]:
         """Those that may get more files, or those in any of ``states``: in the order in which they began."""
         wanted = states or ("kept",)
-        return [Day(number, folder, date, identity, bool(reported)) for number, folder, date, identity, reported, state in
-                self._rows("SELECT id, folder, date, identity, reported, state FROM days ORDER BY id") if state in wanted]
+        return [
+            Day(number, folder, date, identity, bool(reported))
+            for number, folder, date, identity, reported, state in self._rows(
+                "SELECT id, folder, date, identity, reported, state FROM days ORDER BY id"
+            )
+            if state in wanted
+        ]
 
     def undone_days(self) -> list[Day]:
         """Those that have files which are not done."""
-        undone = {number for number, in self._rows("SELECT DISTINCT day FROM files WHERE NOT done")}
+        undone = {number for (number,) in self._rows("SELECT DISTINCT day FROM files WHERE NOT done")}
         return [day for day in self.days() if day.id in undone]
 
     def take(self, files: Mapping[str, Stamp], day: Day) -> None:
@@ -109,13 +116,17 @@ class Taken:
             VidriskError: the memory cannot be written.
         """
         with self._writing():
-            self._database.executemany("INSERT OR REPLACE INTO files (path, bytes, mtime_ns, day, done) VALUES (?, ?, ?, ?, 0)",
-                                       ((os.fsencode(path), *stamp, day.id) for path, stamp in files.items()))
+            self._database.executemany(
+                "INSERT OR REPLACE INTO files (path, bytes, mtime_ns, day, done) VALUES (?, ?, ?, ?, 0)",
+                ((os.fsencode(path), *stamp, day.id) for path, stamp in files.items()),
+            )
             self._database.execute("UPDATE days SET reported = 0 WHERE id = ?", (day.id,))
 
     def undone(self, day: Day) -> list[str]:
-        return [os.fsdecode(path) for path, in
-                self._rows("SELECT path FROM files WHERE day = ? AND NOT done ORDER BY path", day.id)]
+        return [
+            os.fsdecode(path)
+            for (path,) in self._rows("SELECT path FROM files WHERE day = ? AND NOT done ORDER BY path", day.id)
+        ]
 
     def finish(self, rows: Iterable[Row], forget: Collection[str] = ()) -> None:
         """Note final rows of a day's ledger: files are done as they were when they were read, or forgotten, to be taken again.
@@ -126,7 +137,8 @@ class Taken:
         with self._writing():
             self._database.executemany(
                 "UPDATE files SET done = 1, bytes = coalesce(?, bytes), mtime_ns = coalesce(?, mtime_ns) WHERE path = ?",
-                ((row.bytes, row.mtime_ns, os.fsencode(row.path)) for row in rows))
+                ((row.bytes, row.mtime_ns, os.fsencode(row.path)) for row in rows),
+            )
             self._database.executemany("DELETE FROM files WHERE path = ?", ((os.fsencode(path),) for path in forget))
 
     def hand_over(self, before: Day, after: Day) -> None:
@@ -146,8 +158,10 @@ class Taken:
             if forgets_done:
                 self._database.execute("DELETE FROM files WHERE day = ? AND done", (day.id,))
             if self._database.execute("SELECT 1 FROM files WHERE day = ? AND NOT done", (day.id,)).fetchone():
-                self._database.execute("UPDATE files SET day = ? WHERE day = ? AND NOT done",
-                                       (self._add_day(day.date, day.identity), day.id))
+                self._database.execute(
+                    "UPDATE files SET day = ? WHERE day = ? AND NOT done",
+                    (self._add_day(day.date, day.identity), day.id),
+                )
 
     def set_reported(self, day: Day) -> None:
         with self._writing():
@@ -157,8 +171,9 @@ class Taken:
         """The done files among ``paths`` whose day is another than ``date`` and has its page."""
         days = {day.id: day for day in self.days(*STATES) if day.date != date and day.reported}
         for path in paths if days else ():
-            for size, mtime_ns, day in self._rows("SELECT bytes, mtime_ns, day FROM files WHERE path = ? AND done",
-                                                  os.fsencode(path)):
+            for size, mtime_ns, day in self._rows(
+                "SELECT bytes, mtime_ns, day FROM files WHERE path = ? AND done", os.fsencode(path)
+            ):
                 if day in days:
                     yield path, (size, mtime_ns), days[day]
 
@@ -173,8 +188,11 @@ class Taken:
         mounted: then all are remembered.
         """
         with self._writing():
-            gone = [path for path, in self._database.execute("SELECT path FROM files WHERE day = ?", (day.id,))
-                    if present and os.fsdecode(path) not in present]
+            gone = [
+                path
+                for (path,) in self._database.execute("SELECT path FROM files WHERE day = ?", (day.id,))
+                if present and os.fsdecode(path) not in present
+            ]
             self._database.executemany("DELETE FROM files WHERE path = ?", ((path,) for path in gone))
             self._database.execute("UPDATE days SET state = 'deleted' WHERE id = ?", (day.id,))
             self._database.execute("DELETE FROM days WHERE state = 'deleted' AND id NOT IN (SELECT day FROM files)")
@@ -206,4 +224,6 @@ class Taken:
             except sqlite3.Error as error:
                 if is_sound(self._database, self._out):
                     raise
-                raise MemoryDamaged(f"{self._out / TAKEN} is damaged: {error}", fix="rename it: it is made again") from error
+                raise MemoryDamaged(
+                    f"{self._out / TAKEN} is damaged: {error}", fix="rename it: it is made again"
+                ) from error

@@ -17,7 +17,9 @@ from vidrisk.watch.taken import Taken
 log = logging.getLogger(__name__)
 
 
-def move_done(taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat_result], target: Path, said: set[str]) -> None:
+def move_done(
+    taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat_result], target: Path, said: set[str]
+) -> None:
     """Move files whose day is over and has its page out of the inbox. Not before: the page takes its pictures from them.
 
     Args:
@@ -42,8 +44,10 @@ def move_done(taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat
             if error.errno in FULL:
                 break
     if first:
-        raise VidriskError(f"{first[0]!r} cannot be moved to {target}: {first[1].strerror or first[1]}",
-                           fix="make room or grant the permission")
+        raise VidriskError(
+            f"{first[0]!r} cannot be moved to {target}: {first[1].strerror or first[1]}",
+            fix="make room or grant the permission",
+        )
 
 
 def expire(taken: Taken, out: Path, keep_dates: int, found: Mapping[str, os.stat_result]) -> None:

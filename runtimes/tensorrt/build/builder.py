@@ -15,12 +15,24 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidrisk.runtimes.contract.errors import GraphRefused, Interrupted, RuntimeFailure, SettingsError, SpecError, VidriskError
+from vidrisk.runtimes.contract.errors import (
+    GraphRefused,
+    Interrupted,
+    RuntimeFailure,
+    SettingsError,
+    SpecError,
+    VidriskError,
+)
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import BATCH
 from vidrisk.runtimes.tensorrt.api import Api, Kind, open_api
-from vidrisk.runtimes.tensorrt.build.layers import activations_bytes, layers_from_inspection, layers_from_network, weights_bytes
+from vidrisk.runtimes.tensorrt.build.layers import (
+    activations_bytes,
+    layers_from_inspection,
+    layers_from_network,
+    weights_bytes,
+)
 from vidrisk.runtimes.tensorrt.build.monitor import PERCENT, new_monitor
 from vidrisk.runtimes.tensorrt.build.timings import keep_timings, use_timings
 from vidrisk.runtimes.tensorrt.cache import Batches
@@ -85,8 +97,14 @@ def parse_errors(path: Path, kind: Kind | None = None) -> list[str]:
     return _parsed(open_api(kind), path)[1]
 
 
-def built_engine(path: Path, inputs: Sequence[TensorSpec], api: Api, device: Device | None, options: BuildOptions,
-                 on_progress: OnProgress = ignore_progress) -> Built:
+def built_engine(
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    api: Api,
+    device: Device | None,
+    options: BuildOptions,
+    on_progress: OnProgress = ignore_progress,
+) -> Built:
     """Build an engine from an ONNX file.
 
     Args:
@@ -102,8 +120,10 @@ def built_engine(path: Path, inputs: Sequence[TensorSpec], api: Api, device: Dev
     parsed, refused = _parsed(api, path)
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        raise GraphRefused(f"{api.kind} cannot take {path.name}: {refused[0]}{more}",
-                           fix="export for TensorRT, which checks that; or choose another variant")
+        raise GraphRefused(
+            f"{api.kind} cannot take {path.name}: {refused[0]}{more}",
+            fix="export for TensorRT, which checks that; or choose another variant",
+        )
     batches = options.batches
     while True:
         if device is not None:
@@ -113,8 +133,10 @@ def built_engine(path: Path, inputs: Sequence[TensorSpec], api: Api, device: Dev
         if blob is not None:
             break
         if not api.out_of_memory or batches.max == batches.min:
-            raise api.failure(f"{api.kind} cannot build {path.name} for batches of {batches.max}",
-                              fix=MEMORY_FIX if api.out_of_memory else None)
+            raise api.failure(
+                f"{api.kind} cannot build {path.name} for batches of {batches.max}",
+                fix=MEMORY_FIX if api.out_of_memory else None,
+            )
         api.errors.clear()
         batches = _halved(batches, path, "out of GPU memory")
     api.errors.clear()  # of kernels that were tried and passed over
@@ -157,8 +179,9 @@ def _line_from_error(error: trt.ParserError) -> str:
     return f"{where}: {said[1] if said else text}"
 
 
-def _config(parsed: _Parsed, path: Path, inputs: Sequence[TensorSpec], device: Device | None,
-            options: BuildOptions) -> trt.IBuilderConfig:
+def _config(
+    parsed: _Parsed, path: Path, inputs: Sequence[TensorSpec], device: Device | None, options: BuildOptions
+) -> trt.IBuilderConfig:
     api, builder = parsed.api, parsed.builder
     config = api.new_config(builder)
     profile = builder.create_optimization_profile()
@@ -181,8 +204,10 @@ def _config(parsed: _Parsed, path: Path, inputs: Sequence[TensorSpec], device: D
         use_timings(api, config, device)
     if options.dla:
         if not builder.num_DLA_cores:
-            raise SettingsError(f"{device.name if device else 'this machine'} has no DLA that {api.kind} {api.version} can use",
-                                fix="do without the DLA")
+            raise SettingsError(
+                f"{device.name if device else 'this machine'} has no DLA that {api.kind} {api.version} can use",
+                fix="do without the DLA",
+            )
         api.use_dla(config)
     return config
 

@@ -30,8 +30,16 @@ from vidrisk.runtimes.tensorrt.device import Device, current_device
 
 log = logging.getLogger(__name__)
 
-__all__ = ["BuildOptions", "Built", "EngineReport", "build_engines", "built_engine", "ensured_engine", "ensured_engines",
-           "parse_errors"]
+__all__ = [
+    "BuildOptions",
+    "Built",
+    "EngineReport",
+    "build_engines",
+    "built_engine",
+    "ensured_engine",
+    "ensured_engines",
+    "parse_errors",
+]
 
 
 @dataclass(frozen=True)
@@ -61,15 +69,22 @@ class EngineReport:
         return {**asdict(self), "path": str(self.path)}
 
 
-def build_engines(bundle: Bundle, options: BuildOptions, *, kind: Kind | None = None,
-                  variants: Sequence[VariantName] | None = None, store: EngineStore | None = None,
-                  on_progress: OnProgress = ignore_progress) -> list[EngineReport]:
+def build_engines(
+    bundle: Bundle,
+    options: BuildOptions,
+    *,
+    kind: Kind | None = None,
+    variants: Sequence[VariantName] | None = None,
+    store: EngineStore | None = None,
+    on_progress: OnProgress = ignore_progress,
+) -> list[EngineReport]:
     """Build the engines of a bundle that are not there yet: for the GPU that is here, or ahead of time. Batches that did not fit
     into memory are tried again each time.
 
     Args:
         kind: None takes TensorRT where it is installed, else TensorRT for RTX.
-        variants: None takes all that passed the gate and are made for TensorRT, and leaves out, with a word, what it cannot read.
+        variants: None takes all that passed the gate and are made for TensorRT, and leaves out, with a word, what it
+            cannot read.
         store: None takes the user's cache.
 
     Raises:
@@ -97,8 +112,9 @@ def build_engines(bundle: Bundle, options: BuildOptions, *, kind: Kind | None = 
     return built
 
 
-def ensured_engines(bundle: Bundle, kind: Kind, variants: Sequence[VariantName],
-                    on_progress: OnProgress = ignore_progress) -> list[EngineReport]:
+def ensured_engines(
+    bundle: Bundle, kind: Kind, variants: Sequence[VariantName], on_progress: OnProgress = ignore_progress
+) -> list[EngineReport]:
     """Build what is missing to run these variants here, and say why it is. Any engine that fits will do, whatever its batches.
 
     Raises:
@@ -107,8 +123,14 @@ def ensured_engines(bundle: Bundle, kind: Kind, variants: Sequence[VariantName],
     return [_ensured(source, kind, on_progress) for source in _sources(bundle, _for_kind(bundle, kind, variants))]
 
 
-def ensured_engine(stage: str, path: Path, inputs: Sequence[TensorSpec], kind: Kind, on_progress: OnProgress = ignore_progress,
-                   options: BuildOptions | None = None) -> EngineReport:
+def ensured_engine(
+    stage: str,
+    path: Path,
+    inputs: Sequence[TensorSpec],
+    kind: Kind,
+    on_progress: OnProgress = ignore_progress,
+    options: BuildOptions | None = None,
+) -> EngineReport:
     """The same for a graph that is in no bundle yet.
 
     Args:
@@ -120,7 +142,9 @@ def ensured_engine(stage: str, path: Path, inputs: Sequence[TensorSpec], kind: K
 def _ensured(source: _Source, kind: Kind, on_progress: OnProgress, options: BuildOptions | None = None) -> EngineReport:
     api, device = open_api(kind), current_device()
     work = _Work(api, device, options or BuildOptions(), engine_store(), on_progress)
-    return _engine(work, source, partial(work.store.find, api.kind, api.version, device, source.sha256), logging.WARNING)
+    return _engine(
+        work, source, partial(work.store.find, api.kind, api.version, device, source.sha256), logging.WARNING
+    )
 
 
 @dataclass(frozen=True)
@@ -160,10 +184,14 @@ def _for_kind(bundle: Bundle, kind: Kind, variants: Sequence[VariantName] | None
     for name, of_kind in zip(asked, taken, strict=True):
         if of_kind is None:
             log.warning("%s is left out: it is made for processors", name)
-    found = list(dict.fromkeys(name for name in taken if name is not None and (variants is not None or known[name].passed)))
+    found = list(
+        dict.fromkeys(name for name in taken if name is not None and (variants is not None or known[name].passed))
+    )
     if not found:
-        raise BundleError(f"{bundle.root.name} has {', '.join(asked) or 'no passed variant'}, and nothing of it is made for {kind}",
-                          fix="export it for the target any, or for a GPU")
+        raise BundleError(
+            f"{bundle.root.name} has {', '.join(asked) or 'no passed variant'}, and nothing of it is made for {kind}",
+            fix="export it for the target any, or for a GPU",
+        )
     return found
 
 
@@ -172,8 +200,10 @@ def _sources(bundle: Bundle, variants: Sequence[VariantName]) -> list[_Source]:
     for variant in variants:
         for stage in bundle.stages:
             sharing.setdefault((stage.name, bundle.path(stage.name, variant)), []).append(variant)
-    return [_Source(stage, tuple(names), path, graph_sha256(path), bundle.manifest.stage(stage).inputs)
-            for (stage, path), names in sharing.items()]
+    return [
+        _Source(stage, tuple(names), path, graph_sha256(path), bundle.manifest.stage(stage).inputs)
+        for (stage, path), names in sharing.items()
+    ]
 
 
 def _device(api: Api, options: BuildOptions) -> Device | None:
@@ -196,8 +226,18 @@ def _key(work: _Work, source: _Source) -> EngineKey:
     bound = None if options.portable else device  # a portable engine does not mind where it was built
     capabilities = (device.compute_capability,) if device else options.compute_capabilities
     machine = platform.machine() if options.portable and api.kind == "tensorrt" else ""
-    return EngineKey(api.kind, api.version, bound.model if bound else "", capabilities, bound.driver_major if bound else "",
-                     source.sha256, options.batches, dla=options.dla, portable=options.portable, machine=machine)
+    return EngineKey(
+        api.kind,
+        api.version,
+        bound.model if bound else "",
+        capabilities,
+        bound.driver_major if bound else "",
+        source.sha256,
+        options.batches,
+        dla=options.dla,
+        portable=options.portable,
+        machine=machine,
+    )
 
 
 def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], level: int) -> EngineReport:
@@ -205,7 +245,9 @@ def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], 
     name, seconds = source.path.name, None
     found = look()
     if isinstance(found, Missing):
-        log.log(level, "%s needs an engine of %s: %s; building it may take minutes, once", name, work.api.kind, found.reason)
+        log.log(
+            level, "%s needs an engine of %s: %s; building it may take minutes, once", name, work.api.kind, found.reason
+        )
         key = _key(work, source)
         with work.store.lock(key):
             found = look()  # another process may have built it while this one waited
@@ -218,5 +260,12 @@ def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], 
                     found, seconds = work.store.get(got), round(built.seconds, 2)
     if isinstance(found, Missing):
         raise RuntimeFailure(f"the engine of {name} was built and cannot be read: {found.reason}")
-    return EngineReport(source.stage, source.variants, found.path, found.bytes, seconds, found.key.batches,
-                        *layer_counts(found.layers_path))
+    return EngineReport(
+        source.stage,
+        source.variants,
+        found.path,
+        found.bytes,
+        seconds,
+        found.key.batches,
+        *layer_counts(found.layers_path),
+    )

@@ -53,12 +53,18 @@ def layers_from_network(network: trt.INetworkDefinition) -> str:
             dequantised.update(tensor.name for tensor in _outputs(layer))
     described: list[dict[str, Any]] = []
     for layer in layers:
-        row: dict[str, Any] = {"name": layer.name, "type": layer.type.name, "output": [t.dtype.name for t in _outputs(layer)]}
+        row: dict[str, Any] = {
+            "name": layer.name,
+            "type": layer.type.name,
+            "output": [t.dtype.name for t in _outputs(layer)],
+        }
         if layer.type.name in COMPUTING:
             row["int8"] = {tensor.name for tensor in [*_inputs(layer)][:2]} <= dequantised
         described.append(row)
     computing = [row["int8"] for row in described if "int8" in row]
-    return json.dumps({"from": "network", "computing": len(computing), "int8": sum(computing), "layers": described}, indent=1)
+    return json.dumps(
+        {"from": "network", "computing": len(computing), "int8": sum(computing), "layers": described}, indent=1
+    )
 
 
 def layers_from_inspection(text: str) -> str:
@@ -68,7 +74,9 @@ def layers_from_inspection(text: str) -> str:
         ValueError: ``text`` is no JSON.
     """
     inspected, int8 = json.loads(text), counted_layers(text).counts.get(INT8, 0)
-    return json.dumps({"from": "engine", "computing": len(computing_layers(inspected)), "int8": int8, **inspected}, indent=1)
+    return json.dumps(
+        {"from": "engine", "computing": len(computing_layers(inspected)), "int8": int8, **inspected}, indent=1
+    )
 
 
 def layer_counts(path: Path) -> tuple[int | None, int | None]:

@@ -31,11 +31,15 @@ def test_every_family_in_both_formats(family: str, adapted_encoder: Make, make_t
     bundle, report = export_bundle(trained, tmp_path / "b", validation, None, ExportOptions(also=("openvino", "torch")))
     names = {"encoder.fp32.xml", "encoder.fp32.bin", "head.fp32.xml", "head.fp32.bin", "encoder.pt2", "head.pt2"}
     assert names <= set(bundle.manifest.files)
-    assert [hop.passed for hop in report.hops if hop.name in ("onnx fp32 → OpenVINO IR", "merged → ExportedProgram")] == [True] * 2
+    assert [
+        hop.passed for hop in report.hops if hop.name in ("onnx fp32 → OpenVINO IR", "merged → ExportedProgram")
+    ] == [True] * 2
     frames = np.random.default_rng(0).integers(0, 256, (3, *encoder.input_shape), dtype=np.uint8)
     with open_runner(bundle, "encoder", runtime="onnxruntime", variant="fp32") as runner:
         expected = runner.infer({"frames": frames})["features"]
-    compiled = openvino.Core().compile_model(str(bundle.root / "encoder.fp32.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.Core().compile_model(
+        str(bundle.root / "encoder.fp32.xml"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     program = torch.export.load(bundle.root / "encoder.pt2").module()
     for found in (compiled(frames)[0], program(torch.from_numpy(frames)).detach().numpy()):
         assert np.abs(found - expected).max() < 1e-3 * max(1.0, float(np.abs(expected).max()))
@@ -50,11 +54,17 @@ def test_only_what_is_asked_for_and_shipped(small: Any, tmp_path: Path) -> None:
     plain, _ = export_bundle(*small_arguments(small, tmp_path / "a"), ExportOptions())
     both, _ = export_bundle(*small_arguments(small, tmp_path / "b"), ExportOptions(also=("openvino",)))
     assert set(both.manifest.files) - set(plain.manifest.files) == {
-        "encoder.fp32.xml", "encoder.fp32.bin", "head.fp32.xml", "head.fp32.bin"}  # fmt: skip
+        "encoder.fp32.xml",
+        "encoder.fp32.bin",
+        "head.fp32.xml",
+        "head.fp32.bin",
+    }
     assert Bundle.open(both.root).passed == ("fp32",)
 
 
-def test_a_program_that_computes_something_else_ships_nothing(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_computes_something_else_ships_nothing(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Off(formats._Loaded):
         def forward(self, *inputs: torch.Tensor) -> Any:
             result = super().forward(*inputs)

@@ -75,7 +75,14 @@ def check_file(exported: Any) -> None:
     assert tuple(tensor_spec(v) for v in model.graph.input) == exported.stage.inputs
     assert tuple(tensor_spec(v) for v in model.graph.output) == exported.stage.outputs
     content = exported.path.read_bytes()
-    for trace in ("/site-packages", str(Path(__file__).parents[3]), sys.prefix, 'File "', str(Path.home()) + "/", "lora_"):
+    for trace in (
+        "/site-packages",
+        str(Path(__file__).parents[3]),
+        sys.prefix,
+        'File "',
+        str(Path.home()) + "/",
+        "lora_",
+    ):
         assert trace.encode() not in content, trace
 
 
@@ -83,7 +90,9 @@ def check_file(exported: Any) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_but_a_cast_reads_the_uint8_input(exported_encoder: Make, family: str) -> None:
     model = onnx.load(str(exported_encoder(family).path))
-    assert [n.op_type for n in model.graph.node if "frames" in n.input] == ["Cast"]  # TensorRT takes uint8 into nothing else
+    assert [n.op_type for n in model.graph.node if "frames" in n.input] == [
+        "Cast"
+    ]  # TensorRT takes uint8 into nothing else
     assert model.graph.node[0].op_type == "Cast"
     assert family in ("efficientnet-lite0", *WINDOW_TRANSFORMERS) or any(n.op_type == "Shape" for n in model.graph.node)
 
@@ -98,14 +107,18 @@ def test_what_torch_cannot_export_is_one_line(tmp_path: Path) -> None:
             return x * 2 if x.sum().item() > 0 else x
 
     with pytest.raises(RuntimeFailure, match="torch cannot export DataDependent: ") as caught:
-        export_onnx(DataDependent(), [torch.ones(2, 3)], spec("x", "batch", 3), spec("y", "batch", 3), tmp_path / "x.onnx")
+        export_onnx(
+            DataDependent(), [torch.ones(2, 3)], spec("x", "batch", 3), spec("y", "batch", 3), tmp_path / "x.onnx"
+        )
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_a_graph_that_breaks_its_promise_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(RuntimeFailure, match=r"the exported graph has .*batch, 4.*; allowed: .*batch, 5"):
-        export_onnx(nn.Linear(3, 4), [torch.ones(2, 3)], spec("x", "batch", 3), spec("y", "batch", 5), tmp_path / "x.onnx")
+        export_onnx(
+            nn.Linear(3, 4), [torch.ones(2, 3)], spec("x", "batch", 3), spec("y", "batch", 5), tmp_path / "x.onnx"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -132,8 +145,12 @@ def test_an_axis_may_be_a_multiple_of_another(tmp_path: Path) -> None:
     rows, shifts = np.arange(60, dtype=np.float32).reshape(20, 3), np.ones(2, np.float32)
     for runner in (OnnxRuntimeRunner, OpenVinoRunner):
         with runner(tmp_path / "x.onnx", inputs, outputs) as opened:
-            np.testing.assert_array_equal(opened.infer({"rows": rows, "shifts": shifts})["merged"], rows.reshape(5, 12) + 2)
+            np.testing.assert_array_equal(
+                opened.infer({"rows": rows, "shifts": shifts})["merged"], rows.reshape(5, 12) + 2
+            )
     with pytest.raises(RuntimeFailure, match=r"the exported graph has .*batch, 4.*; allowed: .*4\*batch, 4"):
-        export_onnx(nn.Linear(3, 4), [torch.ones(8, 3)], spec("x", "batch", 3), spec("y", "4*batch", 4), tmp_path / "z.onnx")
+        export_onnx(
+            nn.Linear(3, 4), [torch.ones(8, 3)], spec("x", "batch", 3), spec("y", "4*batch", 4), tmp_path / "z.onnx"
+        )
     with pytest.raises(RuntimeFailure, match=r"the exported graph has .*; allowed: .*batch, 3"):
         export_onnx(Twice(), [torch.ones(8, 3)], spec("x", "batch", 3), spec("y", "batch", 3), tmp_path / "z.onnx")

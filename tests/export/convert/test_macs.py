@@ -25,7 +25,9 @@ def model_of(
 ) -> onnx.ModelProto:
     tensors = [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in weights.items()]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
-    graph = helper.make_graph(nodes, "g", infos, [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)], tensors)
+    graph = helper.make_graph(
+        nodes, "g", infos, [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)], tensors
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
@@ -39,8 +41,17 @@ def test_a_small_network_by_hand() -> None:
         helper.make_node("Gemm", ["e", "dense", "bias"], ["f"], transB=1),
         helper.make_node("MatMul", ["f", "last"], ["out"]),
     ]
-    model = model_of(nodes, {"frames": ("batch", 3, 8, 8)}, "out", stem=(8, 3, 3, 3), depthwise=(8, 1, 3, 3), up=(8, 2, 2, 2),
-                     dense=(10, 128), bias=(10,), last=(10, 5))  # fmt: skip
+    model = model_of(
+        nodes,
+        {"frames": ("batch", 3, 8, 8)},
+        "out",
+        stem=(8, 3, 3, 3),
+        depthwise=(8, 1, 3, 3),
+        up=(8, 2, 2, 2),
+        dense=(10, 128),
+        bias=(10,),
+        last=(10, 5),
+    )
     by_hand = (8 * 4 * 4) * (3 * 3 * 3) + (8 * 4 * 4) * (3 * 3) + (8 * 4 * 4) * (2 * 2 * 2) + 128 * 10 + 10 * 5
     assert macs_from_onnx(model) == by_hand
 
@@ -76,8 +87,11 @@ def test_rounding_changes_no_count() -> None:
 
 
 def test_shapes_that_nobody_knows() -> None:
-    nodes = [helper.make_node("NonZero", ["x"], ["n"]), helper.make_node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
-             helper.make_node("MatMul", ["w", "f"], ["out"])]  # fmt: skip
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["n"]),
+        helper.make_node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["w", "f"], ["out"]),
+    ]
     assert macs_from_onnx(model_of(nodes, {"x": ("batch", 4)}, "out", w=(3, 2))) is None
 
 
@@ -87,7 +101,9 @@ def test_a_convolution_of_any_shape(data: st.DataObject) -> None:
     inputs, outputs = (groups * data.draw(st.integers(1, 4)) for _ in range(2))
     height, width, kernel = data.draw(st.integers(5, 12)), data.draw(st.integers(5, 12)), data.draw(st.integers(1, 3))
     node = helper.make_node("Conv", ["x", "w"], ["out"], group=groups, strides=[stride] * 2, pads=[pad] * 4)
-    model = model_of([node], {"x": ("batch", inputs, height, width)}, "out", w=(outputs, inputs // groups, kernel, kernel))
+    model = model_of(
+        [node], {"x": ("batch", inputs, height, width)}, "out", w=(outputs, inputs // groups, kernel, kernel)
+    )
     with torch.no_grad():  # every output of a convolution of ones with ones, unpadded, is the number of its products
         conv = torch.nn.Conv2d(inputs, outputs, kernel, stride, 0, groups=groups, bias=False)
         conv.weight.fill_(1.0)
@@ -107,6 +123,11 @@ def test_a_transformer_by_hand(exported_encoder: Callable[[str], Any]) -> None:
 @pytest.mark.slow
 def test_efficientnet_lite0_has_the_published_count(tmp_path: Path) -> None:
     encoder = build_encoder("efficientnet-lite0", pixel={"height": 224, "width": 224})
-    inputs, outputs = TensorSpec("frames", "uint8", ("batch", 224, 224, 3)), TensorSpec("features", "float32", ("batch", 1280))
-    export_onnx(encoder, [torch.zeros((2, 224, 224, 3), dtype=torch.uint8)], [inputs], [outputs], tmp_path / "lite0.onnx")
+    inputs, outputs = (
+        TensorSpec("frames", "uint8", ("batch", 224, 224, 3)),
+        TensorSpec("features", "float32", ("batch", 1280)),
+    )
+    export_onnx(
+        encoder, [torch.zeros((2, 224, 224, 3), dtype=torch.uint8)], [inputs], [outputs], tmp_path / "lite0.onnx"
+    )
     assert macs_from_onnx(onnx.load(str(tmp_path / "lite0.onnx"))) == pytest.approx(PUBLISHED_LITE0, rel=0.06)

@@ -14,9 +14,11 @@ def test_nothing_is_fetched_and_nothing_is_said(tmp_path: Path, is_there: bool) 
     pytest.importorskip("bitsandbytes")
     if is_there:
         (tmp_path / "kernels.py").write_text("def get_kernel(*_, **__):\n    open('fetched', 'w')\n    raise OSError\n")
-    code = (f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-            "from vidrisk.export.convert.peft_library import require_peft\n"
-            "print(require_peft('train').__name__, 'bitsandbytes' in sys.modules)")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from vidrisk.export.convert.peft_library import require_peft\n"
+        "print(require_peft('train').__name__, 'bitsandbytes' in sys.modules)"
+    )
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (end.stdout, end.stderr) == ("peft True\n", "") and not (tmp_path / "fetched").exists()
 

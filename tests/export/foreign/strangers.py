@@ -38,8 +38,12 @@ class SmallCnn(nn.Module):
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *(layer for inputs, width in ((3, 12), (12, 16), (16, 24)) for layer in (
-                nn.Conv2d(inputs, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU())))
+            *(
+                layer
+                for inputs, width in ((3, 12), (12, 16), (16, 24))
+                for layer in (nn.Conv2d(inputs, width, 3, stride=2, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+            )
+        )
         self.head = nn.Linear(24, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -142,9 +146,16 @@ def hub_stranger(*, trained: bool) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    model = transformers.ResNetForImageClassification(transformers.ResNetConfig(
-        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], layer_type="basic", id2label=dict(enumerate(LABELS)),
-        label2id={label: index for index, label in enumerate(LABELS)}))
+    model = transformers.ResNetForImageClassification(
+        transformers.ResNetConfig(
+            embedding_size=16,
+            hidden_sizes=[16, 32],
+            depths=[1, 1],
+            layer_type="basic",
+            id2label=dict(enumerate(LABELS)),
+            label2id={label: index for index, label in enumerate(LABELS)},
+        )
+    )
     if trained:
         train(Logits(model), SCALES["-1..1"])
     return model.eval()
@@ -156,9 +167,17 @@ def save_hub(folder: Path, *, trained: bool = True, id2label: dict[int, str] | N
     if id2label:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "id2label": id2label}))
-    processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": SIDE, "width": SIDE},
-                 "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3,
-                 "image_std": [0.5] * 3}
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": SIDE, "width": SIDE},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps({**processor, **settings}))
     return folder
 
@@ -174,15 +193,26 @@ class Nhwc(nn.Module):
         return self.model(images.permute(0, 3, 1, 2))
 
 
-def export(model: nn.Module, path: Path, example: torch.Tensor, *, free: bool = True, dynamo: bool = False, opset: int = 17,
-           outputs: tuple[str, ...] = ("scores",), axes: dict[int, Any] | None = None) -> Path:
+def export(
+    model: nn.Module,
+    path: Path,
+    example: torch.Tensor,
+    *,
+    free: bool = True,
+    dynamo: bool = False,
+    opset: int = 17,
+    outputs: tuple[str, ...] = ("scores",),
+    axes: dict[int, Any] | None = None,
+) -> Path:
     """``torch.onnx.export`` as anybody would call it."""
     options: dict[str, Any] = {"opset_version": opset, "input_names": ["image"], "output_names": list(outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own making
         if dynamo:
             shapes = ({0: torch.export.Dim("n", min=1)},) if free else None
-            torch.onnx.export(model, (example,), str(path), dynamo=True, dynamic_shapes=shapes, verbose=False, **options)
+            torch.onnx.export(
+                model, (example,), str(path), dynamo=True, dynamic_shapes=shapes, verbose=False, **options
+            )
         else:
             named = {"image": {0: "n", **(axes or {})}, **{name: {0: "n"} for name in outputs}} if free else None
             torch.onnx.export(model, (example,), str(path), dynamo=False, dynamic_axes=named, **options)

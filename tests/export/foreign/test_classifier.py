@@ -38,8 +38,12 @@ def contract_for(pixels: ForeignPixels, time: TimeSpec | None = None, **labels: 
     return Contract(task="risk", pixel=pixels.spec, time=time, targets=targets)
 
 
-def through_contract(classifier: ForeignClassifier, time: TimeSpec | None = None, settings: dict[str, Any] | None = None,
-                     **labels: tuple[str, ...]) -> dict[str, Any]:
+def through_contract(
+    classifier: ForeignClassifier,
+    time: TimeSpec | None = None,
+    settings: dict[str, Any] | None = None,
+    **labels: tuple[str, ...],
+) -> dict[str, Any]:
     """Logits of the wrapped graph for the test's frames."""
     pixels = pixels_from_settings(settings or {"scale": "imagenet"}, classifier.image)
     contract = contract_for(pixels, time, **labels)
@@ -59,8 +63,16 @@ def own_outputs(path: Path, values: torch.Tensor, batch: int = 0) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("kind", "batch", "dynamo"),
-    [("cnn", 0, False), ("cnn", 1, False), ("cnn", 4, False), ("vit", 0, False), ("vit", 1, False), ("vit", 4, False),
-     ("vit", 1, True), ("vit", 0, True)],
+    [
+        ("cnn", 0, False),
+        ("cnn", 1, False),
+        ("cnn", 4, False),
+        ("vit", 0, False),
+        ("vit", 1, False),
+        ("vit", 4, False),
+        ("vit", 1, True),
+        ("vit", 0, True),
+    ],
 )
 def test_equals_the_file_whatever_its_batch(kind: str, batch: int, dynamo: bool, tmp_path: Path) -> None:
     path = export(stranger(kind), tmp_path / "m.onnx", images(batch or 2), free=not batch, dynamo=dynamo)
@@ -69,7 +81,9 @@ def test_equals_the_file_whatever_its_batch(kind: str, batch: int, dynamo: bool,
     (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES), batch)
     found = through_contract(classifier)["defect_logits"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert (found.argmax(axis=1) == TRUTH).mean() > 0.75  # by chance 1/3; how well training ends differs between machines
+    assert (
+        found.argmax(axis=1) == TRUTH
+    ).mean() > 0.75  # by chance 1/3; how well training ends differs between machines
 
 
 def test_a_free_axis_with_a_number_traced_behind_it(tmp_path: Path) -> None:
@@ -124,7 +138,9 @@ def test_takes_bytes_that_are_normalised_inside(tmp_path: Path) -> None:
     classifier = read_classifier(path, NAMES)
     assert (classifier.image.dtype, classifier.image.layout) == ("uint8", "nhwc")
     (expected,) = own_outputs(path, torch.from_numpy(FRAMES))
-    np.testing.assert_allclose(through_contract(classifier, settings={"scale": "0..255"})["defect_logits"], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        through_contract(classifier, settings={"scale": "0..255"})["defect_logits"], expected, atol=1e-5
+    )
 
 
 def test_takes_bgr(tmp_path: Path) -> None:
@@ -141,7 +157,9 @@ def test_takes_grey_images(tmp_path: Path) -> None:
     classifier = read_classifier(path, NAMES)
     grey = (FRAMES.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255)[:, None]
     (expected,) = own_outputs(path, torch.from_numpy(grey.astype(np.float32)))
-    np.testing.assert_allclose(through_contract(classifier, settings={"scale": "0..1"})["defect_logits"], expected, atol=1e-5)
+    np.testing.assert_allclose(
+        through_contract(classifier, settings={"scale": "0..1"})["defect_logits"], expected, atol=1e-5
+    )
 
 
 def test_half_precision_is_widened(tmp_path: Path) -> None:
@@ -157,14 +175,19 @@ def test_half_precision_is_widened_within_branches(tmp_path: Path) -> None:
 
     def branch(name: str, factor: float) -> onnx.GraphProto:
         factors, one = (helper.make_tensor(f"{name}.{each}", half, [1], [each]) for each in (factor, 1.0))
-        nodes = [helper.make_node("Constant", [], [f"{name}.one"], value=one),
-                 helper.make_node("Mul", ["flat", factors.name], [f"{name}.times"]),
-                 helper.make_node("Cast", [f"{name}.times"], [f"{name}.cast"], to=half),
-                 helper.make_node("Mul", [f"{name}.cast", f"{name}.one"], [name])]
+        nodes = [
+            helper.make_node("Constant", [], [f"{name}.one"], value=one),
+            helper.make_node("Mul", ["flat", factors.name], [f"{name}.times"]),
+            helper.make_node("Cast", [f"{name}.times"], [f"{name}.cast"], to=half),
+            helper.make_node("Mul", [f"{name}.cast", f"{name}.one"], [name]),
+        ]
         return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(name, half, None)], [factors])
 
     choice = helper.make_node("If", ["bit"], ["scores"], then_branch=branch("yes", 2), else_branch=branch("no", 3))
-    values = [helper.make_tensor_value_info(name, half, shape) for name, shape in (("image", ["n", 3, 8, 8]), ("scores", ["n", 3]))]
+    values = [
+        helper.make_tensor_value_info(name, half, shape)
+        for name, shape in (("image", ["n", 3, 8, 8]), ("scores", ["n", 3]))
+    ]
     path = saved(tmp_path / "m.onnx", [MEAN, FLAT, choice], values[1:], values[:1], weights=[bit])
     classifier = read_classifier(path, NAMES)
     assert classifier.image.dtype == "float32"
@@ -211,7 +234,9 @@ def test_probabilities_become_logits_by_their_logarithm(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("end", [torch.sigmoid, lambda x: 0.5 + 0.5 * torch.tanh(x / 2)], ids=["Sigmoid", "by another way"])
+@pytest.mark.parametrize(
+    "end", [torch.sigmoid, lambda x: 0.5 + 0.5 * torch.tanh(x / 2)], ids=["Sigmoid", "by another way"]
+)
 def test_one_column_is_the_second_of_two_labels(end: Callable[[torch.Tensor], torch.Tensor], tmp_path: Path) -> None:
     path = export(Ending(stranger("cnn"), lambda x: end(x[:, :1])), tmp_path / "m.onnx", images(2))
     classifier = read_classifier(path, {"defect": ("other", "crack")})
@@ -234,7 +259,9 @@ def test_one_column_of_raw_logits_is_no_probability_although_it_lies_there(tmp_p
 def test_untrained_models_of_one_column_give_logits(tmp_path: Path) -> None:
     for seed in range(6):
         torch.manual_seed(seed)
-        model = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+        ).eval()
         path = export(model, tmp_path / "m.onnx", images(2))
         assert read_classifier(path, {"defect": ("other", "crack")}).answers["defect"].scale == "binary logits"
 
@@ -299,10 +326,14 @@ def test_a_free_size_must_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(-5, -5), (0, 0), (SIDE, 0), (2049, SIDE), (100000, 100000)])
 def test_a_size_out_of_range_is_refused_before_anything_is_computed(size: tuple[int, int], tmp_path: Path) -> None:
     path = export(stranger("cnn"), tmp_path / "m.onnx", images(2), axes={2: "h", 3: "w"})
-    with pytest.raises(SettingsError, match=f"of {size[0]}x{size[1]} pixels; allowed: 1 to 2048 pixels; fix: correct height"):
+    with pytest.raises(
+        SettingsError, match=f"of {size[0]}x{size[1]} pixels; allowed: 1 to 2048 pixels; fix: correct height"
+    ):
         read_classifier(path, NAMES, size=size)
     large = saved(tmp_path / "large.onnx", [MEAN, FLAT], [floats("flat", "n", 3)], [floats("image", "n", 3, 8, 100000)])
-    with pytest.raises(SettingsError, match="of 8x100000 pixels; allowed: 1 to 2048 pixels; fix: export it for smaller images"):
+    with pytest.raises(
+        SettingsError, match="of 8x100000 pixels; allowed: 1 to 2048 pixels; fix: export it for smaller images"
+    ):
         read_classifier(large, NAMES)
 
 
@@ -318,7 +349,9 @@ def test_converts_old_and_new_opsets(opset: int, tmp_path: Path) -> None:
 def test_reads_weights_beside_the_file(tmp_path: Path) -> None:
     path = export(stranger("cnn"), tmp_path / "plain.onnx", images(2))
     (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES))
-    onnx.save_model(onnx.load(path), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    onnx.save_model(
+        onnx.load(path), tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0
+    )
     found = through_contract(read_classifier(tmp_path / "m.onnx", NAMES))["defect_logits"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     (tmp_path / "m.bin").unlink()
@@ -326,8 +359,14 @@ def test_reads_weights_beside_the_file(tmp_path: Path) -> None:
         read_classifier(tmp_path / "m.onnx", NAMES)
 
 
-def saved(path: Path, nodes: list[Any], outputs: list[Any], inputs: list[Any] | None = None, opset: int = 17,
-          weights: list[Any] | None = None) -> Path:
+def saved(
+    path: Path,
+    nodes: list[Any],
+    outputs: list[Any],
+    inputs: list[Any] | None = None,
+    opset: int = 17,
+    weights: list[Any] | None = None,
+) -> Path:
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 8, 8])
     graph = helper.make_graph(nodes, "g", inputs or [image], outputs, weights or [])
     domains = [helper.make_opsetid("", opset), helper.make_opsetid("acme", 1)]
@@ -344,27 +383,41 @@ FLAT = helper.make_node("Flatten", ["mean"], ["flat"])
 
 
 def test_says_what_is_no_classifier(tmp_path: Path) -> None:
-    mask = saved(tmp_path / "mask.onnx", [helper.make_node("Relu", ["image"], ["mask"])], [floats("mask", "n", 3, 8, 8)])
+    mask = saved(
+        tmp_path / "mask.onnx", [helper.make_node("Relu", ["image"], ["mask"])], [floats("mask", "n", 3, 8, 8)]
+    )
     with pytest.raises(DataError, match=r"looks like a segmenter or a feature extractor: it gives mask \[2, 3, 8, 8\]"):
         read_classifier(mask, NAMES)
     shape = helper.make_tensor("shape", TensorProto.INT64, [3], [0, 3, 64])
-    boxes = saved(tmp_path / "boxes.onnx", [helper.make_node("Reshape", ["image", "shape"], ["boxes"])],
-                  [floats("boxes", "n", 3, 64)], weights=[shape])
+    boxes = saved(
+        tmp_path / "boxes.onnx",
+        [helper.make_node("Reshape", ["image", "shape"], ["boxes"])],
+        [floats("boxes", "n", 3, 64)],
+        weights=[shape],
+    )
     with pytest.raises(DataError, match="looks like a detector"):
         read_classifier(boxes, NAMES)
-    sigmoid = saved(tmp_path / "s.onnx", [MEAN, FLAT, helper.make_node("Sigmoid", ["flat"], ["p"])], [floats("p", "n", 3)])
+    sigmoid = saved(
+        tmp_path / "s.onnx", [MEAN, FLAT, helper.make_node("Sigmoid", ["flat"], ["p"])], [floats("p", "n", 3)]
+    )
     with pytest.raises(DataError, match="a probability of its own"):
         read_classifier(sigmoid, NAMES)
 
 
 def test_says_which_input_is_no_image(tmp_path: Path) -> None:
     two = [floats("image", "n", 3, 8, 8), floats("mask", "n", 3, 8, 8)]
-    path = saved(tmp_path / "two.onnx", [helper.make_node("Add", ["image", "mask"], ["sum"])], [floats("sum", "n", 3, 8, 8)], two)
+    path = saved(
+        tmp_path / "two.onnx", [helper.make_node("Add", ["image", "mask"], ["sum"])], [floats("sum", "n", 3, 8, 8)], two
+    )
     with pytest.raises(DataError, match="has 2 inputs: image, mask; allowed: one, an image"):
         read_classifier(path, NAMES)
     for name, shape in (("clip", ("n", 8, 3, 8, 8)), ("text", ("n", 77)), ("spectrum", ("n", 16, 8, 8))):
-        path = saved(tmp_path / f"{name}.onnx", [helper.make_node("Relu", [name], ["out"])], [floats("out", *shape)],
-                     [floats(name, *shape)])
+        path = saved(
+            tmp_path / f"{name}.onnx",
+            [helper.make_node("Relu", [name], ["out"])],
+            [floats("out", *shape)],
+            [floats(name, *shape)],
+        )
         with pytest.raises(DataError, match=f"input '{name}' of {name}.onnx has"):
             read_classifier(path, NAMES)
 
@@ -372,19 +425,25 @@ def test_says_which_input_is_no_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [("crack", "sound"), ("a", "b", "c", "d")])
 def test_labels_must_match_the_columns(labels: tuple[str, ...], tmp_path: Path) -> None:
     path = export(stranger("cnn"), tmp_path / "m.onnx", images(2))
-    with pytest.raises(DataError, match=rf"defect has {len(labels)} labels, and no output of m.onnx has as many columns"):
+    with pytest.raises(
+        DataError, match=rf"defect has {len(labels)} labels, and no output of m.onnx has as many columns"
+    ):
         read_classifier(path, {"defect": labels})
 
 
 def test_refuses_what_cannot_be_computed(tmp_path: Path) -> None:
-    custom = saved(tmp_path / "c.onnx", [helper.make_node("Magic", ["image"], ["x"], domain="acme")], [floats("x", "n", 3)])
+    custom = saved(
+        tmp_path / "c.onnx", [helper.make_node("Magic", ["image"], ["x"], domain="acme")], [floats("x", "n", 3)]
+    )
     with pytest.raises(DataError, match=r"custom operator acme\.Magic"):
         read_classifier(custom, NAMES)
     unknown = saved(tmp_path / "u.onnx", [helper.make_node("NoSuchOperator", ["image"], ["x"])], [floats("x", "n", 3)])
     with pytest.raises((DataError, RuntimeFailure), match="NoSuchOperator"):
         read_classifier(unknown, NAMES)
-    quantised = [helper.make_node("DynamicQuantizeLinear", ["image"], ["q", "s", "z"]),
-                 helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"])]
+    quantised = [
+        helper.make_node("DynamicQuantizeLinear", ["image"], ["q", "s", "z"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
+    ]
     with pytest.raises(DataError, match="quantised already"):
         read_classifier(saved(tmp_path / "q.onnx", quantised, [floats("x", "n", 3, 8, 8)]), NAMES)
     (tmp_path / "no.onnx").write_bytes(b"PK\x03\x04 a zip")
@@ -396,10 +455,16 @@ def test_refuses_what_cannot_be_computed(tmp_path: Path) -> None:
 
 def test_refuses_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
     """A graph that mixes the images of a batch: each alone is answered otherwise than among others."""
-    nodes = [MEAN, FLAT, helper.make_node("ReduceMean", ["flat"], ["all"], axes=[0], keepdims=1),
-             helper.make_node("Add", ["flat", "all"], ["scores"])]
+    nodes = [
+        MEAN,
+        FLAT,
+        helper.make_node("ReduceMean", ["flat"], ["all"], axes=[0], keepdims=1),
+        helper.make_node("Add", ["flat", "all"], ["scores"]),
+    ]
     path = saved(tmp_path / "m.onnx", nodes, [floats("scores", 1, 3)], [floats("image", 1, 3, 8, 8)])
-    with pytest.raises(DataError, match="computes batches of 1 image only: output scores of two images is not that of each alone"):
+    with pytest.raises(
+        DataError, match="computes batches of 1 image only: output scores of two images is not that of each alone"
+    ):
         read_classifier(path, NAMES)
 
 
@@ -417,8 +482,10 @@ class Mixing(nn.Module):
 
 
 JOINS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "less their mean": lambda x: x - x.mean(dim=0, keepdim=True), "by the largest": lambda x: x / (x.abs().max() + 1e-3),
-    "a trace of the mean": lambda x: x + 0.03 * x.mean(dim=0, keepdim=True), "of the first": lambda x: x + 0.1 * x[:1],
+    "less their mean": lambda x: x - x.mean(dim=0, keepdim=True),
+    "by the largest": lambda x: x / (x.abs().max() + 1e-3),
+    "a trace of the mean": lambda x: x + 0.03 * x.mean(dim=0, keepdim=True),
+    "of the first": lambda x: x + 0.1 * x[:1],
     "of the last": lambda x: x + 0.1 * x[-1:],
 }
 
@@ -426,17 +493,26 @@ JOINS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 @pytest.mark.parametrize("free", [True, False])
 @pytest.mark.parametrize("scale", [1.0, 255.0])
 @pytest.mark.parametrize("join", JOINS)
-def test_a_graph_that_joins_the_images_of_a_batch_is_refused(join: str, scale: float, free: bool, tmp_path: Path) -> None:
+def test_a_graph_that_joins_the_images_of_a_batch_is_refused(
+    join: str, scale: float, free: bool, tmp_path: Path
+) -> None:
     example = torch.zeros(2 if free else 1, 3, 8, 8)
     path = export(Mixing(scale, JOINS[join]).eval(), tmp_path / "m.onnx", example, free=free)
-    with pytest.raises(DataError, match="of two images is not that of each alone.*" + ("eval mode" if free else "free batch axis")):
+    with pytest.raises(
+        DataError, match="of two images is not that of each alone.*" + ("eval mode" if free else "free batch axis")
+    ):
         read_classifier(path, NAMES)
 
 
-@pytest.mark.parametrize("bend", [torch.sqrt, torch.log, lambda x: 1e-3 / x.round(), lambda x: x.clamp(300, 400)],
-                         ids=["root", "logarithm", "infinite", "constant"])
+@pytest.mark.parametrize(
+    "bend",
+    [torch.sqrt, torch.log, lambda x: 1e-3 / x.round(), lambda x: x.clamp(300, 400)],
+    ids=["root", "logarithm", "infinite", "constant"],
+)
 @pytest.mark.parametrize("free", [True, False])
-def test_pixels_that_have_no_answer_prove_nothing(bend: Callable[[torch.Tensor], torch.Tensor], free: bool, tmp_path: Path) -> None:
+def test_pixels_that_have_no_answer_prove_nothing(
+    bend: Callable[[torch.Tensor], torch.Tensor], free: bool, tmp_path: Path
+) -> None:
     example = torch.ones(2 if free else 1, 3, 8, 8)
     path = export(Mixing(1.0, bend).eval(), tmp_path / "m.onnx", example, free=free)
     assert read_classifier(path, NAMES).was_fixed == (None if free else 1)

@@ -24,7 +24,9 @@ EXAMPLE = torch.zeros(2, 3, SIDE, SIDE)
 IMAGE = ImageInput("image", "nchw", "float32", 3, SIDE, SIDE)
 
 
-def probed(classifier: ForeignClassifier, truth: npt.NDArray[np.int64] = TRUTH, count: int = 96, **options: Any) -> Probe:
+def probed(
+    classifier: ForeignClassifier, truth: npt.NDArray[np.int64] = TRUTH, count: int = 96, **options: Any
+) -> Probe:
     return probe_pixels(classifier, lambda pixels: FRAMES[:count], {"defect": truth[:count]}, **options)
 
 
@@ -81,7 +83,9 @@ def test_a_model_that_every_scale_suits_is_undecided(tmp_path: Path) -> None:
 def test_labels_in_another_order_are_named(tmp_path: Path) -> None:
     wrong = ("rust", "crack", "sound")
     truth = np.array([wrong.index(LABELS[index]) for index in TRUTH])
-    with pytest.raises(DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"):
+    with pytest.raises(
+        DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"
+    ):
         probed(classifier_of(tmp_path, "imagenet", wrong), truth)
 
 
@@ -104,7 +108,9 @@ def test_a_probability_that_is_read_as_a_logit_is_named(settings: dict[str, Any]
     truth = np.where(TRUTH == 0, 1, 0)
     classifier = read_classifier(path, {"defect": two})
     given = settings and pixels_from_settings(settings, classifier.image)
-    with pytest.raises(DataError, match=r"gives 0 to 1 for all 96 samples: .* always 'crack'.*under defect: gives: probabilities"):
+    with pytest.raises(
+        DataError, match=r"gives 0 to 1 for all 96 samples: .* always 'crack'.*under defect: gives: probabilities"
+    ):
         probed(classifier, truth, given=given)
     told = read_classifier(path, {"defect": two}, gives={"defect": "probabilities"})
     assert probed(told, truth, given=given).pixels.name == "imagenet"
@@ -114,7 +120,9 @@ def test_labels_in_another_order_are_named_with_given_pixels_too(tmp_path: Path)
     wrong = ("rust", "crack", "sound")
     truth = np.array([wrong.index(LABELS[index]) for index in TRUTH])
     classifier = classifier_of(tmp_path, "imagenet", wrong)
-    with pytest.raises(DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"):
+    with pytest.raises(
+        DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"
+    ):
         probed(classifier, truth, given=pixels_from_settings({"scale": "imagenet"}, classifier.image))
 
 
@@ -129,7 +137,9 @@ def test_windows_are_prepared_as_their_frames_are(layout: Any) -> None:
     image = ImageInput("image", layout, "float32", 3, SIDE, SIDE)
     pixels = pixels_from_settings({"scale": "imagenet", "channels": "bgr"}, image)
     windows = pixels.prepared(FRAMES[:6].reshape(2, 3, SIDE, SIDE, 3), image)
-    np.testing.assert_array_equal(windows, np.stack([pixels.prepared(FRAMES[:3], image), pixels.prepared(FRAMES[3:6], image)]))
+    np.testing.assert_array_equal(
+        windows, np.stack([pixels.prepared(FRAMES[:3], image), pixels.prepared(FRAMES[3:6], image)])
+    )
 
 
 def known(index: int, label: str) -> KnownAnswer:
@@ -140,7 +150,9 @@ def test_a_known_answer_shows_wrong_pixels(tmp_path: Path) -> None:
     classifier = classifier_of(tmp_path, "imagenet")
     given = pixels_from_settings({"scale": "imagenet"}, classifier.image)
     assert probed(classifier, given=given, checks=[known(0, "crack")]).pixels == given
-    with pytest.raises(DataError, match=r"wall\.png is 'rust', and the model says 'crack' \(\d+%\) with imagenet RGB, squash"):
+    with pytest.raises(
+        DataError, match=r"wall\.png is 'rust', and the model says 'crack' \(\d+%\) with imagenet RGB, squash"
+    ):
         probed(classifier, given=given, checks=[known(0, "rust")])
     with pytest.raises(DataError, match=r"wall\.png is 'rust', and the model says"):
         probed(classifier, checks=[known(0, "rust")])
@@ -154,20 +166,37 @@ def test_given_pixels_that_are_clearly_wrong_are_refused(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("colour: rgb", "has 'colour'; allowed: height"), ("- 1", "has 'list'"), ("mean: [", "cannot be read"),
-     ("scale: imagenet\nmean: [0, 0, 0]", "a scale, and mean or std"), ("scale: 0..1\nchannels: grey", "channels 'grey'"),
-     ("mean: [123.7, 116.3, 103.5]\nstd: [58.4, 57.1, 57.4]", "numbers on the 0-1 scale"), ("scale: other", "scale 'other'"),
-     ("mean: abc\nstd: 1", "mean 'abc'; allowed: one number, or three for R, G and B"),
-     (f"mean: {10**400}\nstd: 1", "allowed: numbers on the 0-1 scale"), ("std: true\nmean: 0", "std True; allowed: one"),
-     ("mean: [null, 0, 0]\nstd: 1", r"mean \[None, 0, 0\]; allowed: one"), ("mean: {a: 1}\nstd: 1", "mean {'a': 1}; allowed: one"),
-     ("mean: [0.5]\nstd: 1", r"mean \[0\.5\]; allowed: one"), ("mean: .nan\nstd: 1", "mean nan; allowed: one"),
-     ("mean: null\nstd: 1", "mean None; allowed: one"), ("mean: 0\nstd: 1e-3", "std '1e-3'; .*fix: write them as 0.5 or 0.001"),
-     ("mean: 0.5", "no std in the pixel file; allowed: mean and std, or a scale"), ("std: 0.5", "no mean in the pixel file"),
-     ("mean: 0\nstd: 255", "std 255; allowed: numbers on the 0-1 scale"), ("mean: 0\nstd: 0", "numbers above 0"),
-     ("mean: 127.5\nstd: 127.5", "mean 127.5; allowed: numbers on the 0-1 scale"), ("scale: given", "scale 'given'"),
-     ("scale: [0, 1]", r"scale \[0, 1\]"), ("scale: null", "scale None"), ("scale: 0..1\nresize: [crop]", "resize"),
-     ("scale: 0..1\ncrop_fraction: [1]", "crop_fraction"), ("scale: 0..1\nchannels: [rgb]", "channels"),
-     ("scale: 0..1\nresize: stretch", "resize 'stretch'"), ("scale: 0..1\nheight: 8", "a size of 8x32")],
+    [
+        ("colour: rgb", "has 'colour'; allowed: height"),
+        ("- 1", "has 'list'"),
+        ("mean: [", "cannot be read"),
+        ("scale: imagenet\nmean: [0, 0, 0]", "a scale, and mean or std"),
+        ("scale: 0..1\nchannels: grey", "channels 'grey'"),
+        ("mean: [123.7, 116.3, 103.5]\nstd: [58.4, 57.1, 57.4]", "numbers on the 0-1 scale"),
+        ("scale: other", "scale 'other'"),
+        ("mean: abc\nstd: 1", "mean 'abc'; allowed: one number, or three for R, G and B"),
+        (f"mean: {10**400}\nstd: 1", "allowed: numbers on the 0-1 scale"),
+        ("std: true\nmean: 0", "std True; allowed: one"),
+        ("mean: [null, 0, 0]\nstd: 1", r"mean \[None, 0, 0\]; allowed: one"),
+        ("mean: {a: 1}\nstd: 1", "mean {'a': 1}; allowed: one"),
+        ("mean: [0.5]\nstd: 1", r"mean \[0\.5\]; allowed: one"),
+        ("mean: .nan\nstd: 1", "mean nan; allowed: one"),
+        ("mean: null\nstd: 1", "mean None; allowed: one"),
+        ("mean: 0\nstd: 1e-3", "std '1e-3'; .*fix: write them as 0.5 or 0.001"),
+        ("mean: 0.5", "no std in the pixel file; allowed: mean and std, or a scale"),
+        ("std: 0.5", "no mean in the pixel file"),
+        ("mean: 0\nstd: 255", "std 255; allowed: numbers on the 0-1 scale"),
+        ("mean: 0\nstd: 0", "numbers above 0"),
+        ("mean: 127.5\nstd: 127.5", "mean 127.5; allowed: numbers on the 0-1 scale"),
+        ("scale: given", "scale 'given'"),
+        ("scale: [0, 1]", r"scale \[0, 1\]"),
+        ("scale: null", "scale None"),
+        ("scale: 0..1\nresize: [crop]", "resize"),
+        ("scale: 0..1\ncrop_fraction: [1]", "crop_fraction"),
+        ("scale: 0..1\nchannels: [rgb]", "channels"),
+        ("scale: 0..1\nresize: stretch", "resize 'stretch'"),
+        ("scale: 0..1\nheight: 8", "a size of 8x32"),
+    ],
 )
 def test_a_pixel_file_that_makes_no_sense(text: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "pixel.yaml").write_text(text)
@@ -175,7 +204,9 @@ def test_a_pixel_file_that_makes_no_sense(text: str, reason: str, tmp_path: Path
         pixels_from_settings(read_pixel_file(tmp_path / "pixel.yaml"), IMAGE)
 
 
-@pytest.mark.parametrize("text", ["mean: 0.5\nstd: 0.25", "mean: [0.5, 0.5, 0.5]\nstd: 0.25", "mean: 0.5\nstd: [0.25, 0.25, 0.25]"])
+@pytest.mark.parametrize(
+    "text", ["mean: 0.5\nstd: 0.25", "mean: [0.5, 0.5, 0.5]\nstd: 0.25", "mean: 0.5\nstd: [0.25, 0.25, 0.25]"]
+)
 def test_one_number_is_that_of_every_channel(text: str, tmp_path: Path) -> None:
     (tmp_path / "pixel.yaml").write_text(text)
     found = pixels_from_settings(read_pixel_file(tmp_path / "pixel.yaml"), IMAGE)
@@ -183,7 +214,9 @@ def test_one_number_is_that_of_every_channel(text: str, tmp_path: Path) -> None:
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-JUNK = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SCALARS, inner, max_size=2), max_leaves=6)
+JUNK = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SCALARS, inner, max_size=2), max_leaves=6
+)
 KEYS = ["height", "width", "resize", "crop_fraction", "interpolation", "mean", "std", "channels", "scale"]
 
 

@@ -29,9 +29,14 @@ Make = Callable[..., Any]
 def judged(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     samples = draw(st.integers(1, 40))
     classes = draw(st.lists(st.integers(2, 5), min_size=1, max_size=3))
-    logits = {f"t{n}": draw(hnp.arrays(np.float32, (samples, count), elements=st.floats(-9, 9, width=32)))
-              for n, count in enumerate(classes)}
-    truth = {f"t{n}": draw(hnp.arrays(np.int64, samples, elements=st.integers(0, count - 1))) for n, count in enumerate(classes)}
+    logits = {
+        f"t{n}": draw(hnp.arrays(np.float32, (samples, count), elements=st.floats(-9, 9, width=32)))
+        for n, count in enumerate(classes)
+    }
+    truth = {
+        f"t{n}": draw(hnp.arrays(np.int64, samples, elements=st.integers(0, count - 1)))
+        for n, count in enumerate(classes)
+    }
     return logits, truth
 
 
@@ -40,12 +45,14 @@ def targets_of(logits: dict[str, np.ndarray]) -> list[Target]:
 
 
 @given(judged())
-def test_every_sample_has_a_place_and_every_class_comes_first(case: tuple[dict[str, np.ndarray], dict[str, np.ndarray]]) -> None:
+def test_every_sample_has_a_place_and_every_class_comes_first(
+    case: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
+) -> None:
     logits, truth = case
     order = chosen_samples(targets_of(logits), logits, truth)
     assert sorted(order) == list(range(len(order))) and order == chosen_samples(targets_of(logits), logits, truth)
     groups = [(target, label) for target, labels in truth.items() for label in np.unique(labels)]
-    first = order[:len(groups)]
+    first = order[: len(groups)]
     assert all(any(truth[target][sample] == label for sample in first) for target, label in groups)
 
 
@@ -86,8 +93,12 @@ def test_an_export_seals_samples_with_what_every_variant_answers(small: Any, tmp
     assert told.samples == 32 and told.runtime == "onnxruntime" and set(told.variants) == set(bundle.manifest.variants)
     assert expected.files == {name: sha256_of(bundle.root / name) for name in ("encoder.fp32.onnx", "head.fp32.onnx")}
     assert expected.temperature == bundle.manifest.variants["fp32"].temperature and set(expected.spread) == {"openvino"}
-    known = {frames.tobytes(): int(label) for frames, label in zip(small[1].frames, small[1].truth["action"], strict=True)}
-    labels = [known[frames.tobytes()] for frames in golden.frames]  # every picture is one of the validation samples, to the bit
+    known = {
+        frames.tobytes(): int(label) for frames, label in zip(small[1].frames, small[1].truth["action"], strict=True)
+    }
+    labels = [
+        known[frames.tobytes()] for frames in golden.frames
+    ]  # every picture is one of the validation samples, to the bit
     assert set(labels) == set(known.values())
     assert [int(np.argmax(row)) for row in expected.logits["action"]] == labels
 
@@ -102,8 +113,9 @@ def test_pictures_are_only_sealed_where_they_may_be(small: Any, tmp_path: Path) 
     assert golden is None and bundle.manifest.golden is False and not (bundle.root / GOLDEN).exists()
 
 
-def test_fewer_samples_rather_than_a_large_file_and_every_class_first(small: Any, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_samples_rather_than_a_large_file_and_every_class_first(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = sum(len(webp_from_frame(frame)) for frame in small[1].frames[0])
     monkeypatch.setattr(module, "CLIPS_BYTES", one * 6)
     bundle, golden = exported(small, tmp_path / "a")
@@ -115,8 +127,9 @@ def test_fewer_samples_rather_than_a_large_file_and_every_class_first(small: Any
     assert (found := exported(small, tmp_path / "b")[1]) is not None and found.told.samples == 1
 
 
-def test_a_sample_that_is_too_large_is_no_reason_to_refuse(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                           caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sample_that_is_too_large_is_no_reason_to_refuse(
+    small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(module, "most_samples", lambda contract: 0)
     bundle, golden = exported(small, tmp_path / "a")
     assert golden is None and bundle.manifest.golden is False and "no golden samples: one alone has" in caplog.text

@@ -34,7 +34,9 @@ RNG = np.random.default_rng(0)
 TRUTH = RNG.integers(0, CLASSES, SAMPLES)
 LOGITS = (np.eye(CLASSES)[TRUTH] * 5 + RNG.normal(size=(SAMPLES, CLASSES))).astype(np.float32)
 BEFORE = Outputs({"features": RNG.normal(size=(SAMPLES, 6)).astype(np.float32)}, {"action": LOGITS}, 1.0)
-VALIDATION = Validation(np.zeros((SAMPLES, 1, 2, 2, 3), np.uint8), {"action": TRUTH}, [f"c{i}.mp4" for i in range(SAMPLES)])
+VALIDATION = Validation(
+    np.zeros((SAMPLES, 1, 2, 2, 3), np.uint8), {"action": TRUTH}, [f"c{i}.mp4" for i in range(SAMPLES)]
+)
 CONTRACT = Contract(task="action", pixel=PixelSpec(2, 2), targets=(Target(name="action", labels=LABELS),))
 
 
@@ -47,8 +49,17 @@ def hop(outputs: Outputs) -> Hop:
 
 
 def lossy(before: Outputs, outputs: Outputs, max_drop: float, *, allow_drop: bool = False) -> Hop:
-    return lossy_hop("fp32 → int8", "int8", "openvino", before, outputs, VALIDATION, CONTRACT, max_drop=max_drop,
-                     allow_drop=allow_drop)
+    return lossy_hop(
+        "fp32 → int8",
+        "int8",
+        "openvino",
+        before,
+        outputs,
+        VALIDATION,
+        CONTRACT,
+        max_drop=max_drop,
+        allow_drop=allow_drop,
+    )
 
 
 def samples_of(truth: list[int], labels: tuple[str, ...] = ("ok", "defect")) -> tuple[Validation, Contract]:
@@ -64,9 +75,20 @@ def answers(predicted: list[int], classes: int = 2) -> Outputs:
 
 def test_an_equal_stage_passes() -> None:
     result = hop(after(LOGITS + LOGIT_TOLERANCE["fp32"] / 2))
-    assert (result.passed, result.waived, result.reason, result.agreement, result.drop_points) == (True, False, "", 1.0, 0.0)
+    assert (result.passed, result.waived, result.reason, result.agreement, result.drop_points) == (
+        True,
+        False,
+        "",
+        1.0,
+        0.0,
+    )
     assert (result.flips, result.flipped) == ((), 0)
-    assert (result.name, result.variant, result.runtime, result.ms_per_frame) == ("merged → onnx fp32", "fp32", "openvino", 2.0)
+    assert (result.name, result.variant, result.runtime, result.ms_per_frame) == (
+        "merged → onnx fp32",
+        "fp32",
+        "openvino",
+        2.0,
+    )
     assert result.largest_logit_difference == pytest.approx(LOGIT_TOLERANCE["fp32"] / 2, rel=1e-2)
     (change,) = result.changes
     assert change.p_value == 1 and change.interval_points[0] == -change.interval_points[1]
@@ -149,7 +171,9 @@ def test_a_quantised_stage_may_lose_what_it_may_lose(wrong: set[int], max_drop: 
     assert (result.passed, result.waived) == (not over or allow_drop, over and allow_drop)
     assert {flip.sample for flip in result.flips} == {f"c{i}.mp4" for i in wrong} and result.flipped == len(wrong)
     (change,) = result.changes
-    assert change.interval_points == drop_interval_points(len(wrong), 0, SAMPLES) and change.p_value == mcnemar_p(len(wrong), 0)
+    assert change.interval_points == drop_interval_points(len(wrong), 0, SAMPLES) and change.p_value == mcnemar_p(
+        len(wrong), 0
+    )
     assert change.interval_points[0] <= result.drop_points <= change.interval_points[1]
     for label, drop in change.per_class.items():
         members = np.flatnonzero(LABELS.index(label) == TRUTH)
@@ -158,15 +182,22 @@ def test_a_quantised_stage_may_lose_what_it_may_lose(wrong: set[int], max_drop: 
 
 def test_what_is_lost_and_gained_makes_up_but_is_told() -> None:
     validation, contract = samples_of([0, 0, 1, 1])
-    result = lossy_hop("", "int8", "openvino", answers([0, 0, 1, 0]), answers([0, 1, 1, 1]), validation, contract, max_drop=0)
+    result = lossy_hop(
+        "", "int8", "openvino", answers([0, 0, 1, 0]), answers([0, 1, 1, 1]), validation, contract, max_drop=0
+    )
     assert result.passed and result.drop_points == 0 and result.agreement == 0.5
     assert result.changes[0].per_class == {"ok": 50.0, "defect": -50.0}
-    assert [(flip.before, flip.after, flip.truth) for flip in result.flips] == [("ok", "defect", "ok"), ("ok", "defect", "defect")]
+    assert [(flip.before, flip.after, flip.truth) for flip in result.flips] == [
+        ("ok", "defect", "ok"),
+        ("ok", "defect", "defect"),
+    ]
 
 
 def test_a_class_without_samples_has_no_recall() -> None:
     validation, contract = samples_of([0, 0, 2], ("a", "b", "c"))
-    result = lossy_hop("", "int8", "openvino", answers([0, 0, 2], 3), answers([0, 0, 2], 3), validation, contract, max_drop=0)
+    result = lossy_hop(
+        "", "int8", "openvino", answers([0, 0, 2], 3), answers([0, 0, 2], 3), validation, contract, max_drop=0
+    )
     assert result.changes[0].per_class == {"a": 0.0, "c": 0.0}
 
 
@@ -174,7 +205,9 @@ def test_one_answer_to_every_sample_is_refused_even_where_it_costs_little() -> N
     validation, contract = samples_of([0] * 195 + [1] * 5)
     before, same = answers([0] * 195 + [1] * 5), answers([0] * 200)
     for max_drop, allow_drop in ((5.0, False), (0.1, True)):
-        result = lossy_hop("", "int8", "openvino", before, same, validation, contract, max_drop=max_drop, allow_drop=allow_drop)
+        result = lossy_hop(
+            "", "int8", "openvino", before, same, validation, contract, max_drop=max_drop, allow_drop=allow_drop
+        )
         assert (result.passed, result.waived) == (False, False)
         assert result.reason == "action is 'ok' for every sample: the ranges fit no real input"
     # One doubtful sample may turn, and a model that always said so may go on saying it.
@@ -184,7 +217,9 @@ def test_one_answer_to_every_sample_is_refused_even_where_it_costs_little() -> N
 
 def test_the_worst_target_decides() -> None:
     truth = {"defect": np.zeros(4, np.int64), "level": np.zeros(4, np.int64)}
-    contract = Contract(task="risk", pixel=PixelSpec(2, 2), targets=tuple(Target(name=name, labels=("x", "y")) for name in truth))
+    contract = Contract(
+        task="risk", pixel=PixelSpec(2, 2), targets=tuple(Target(name=name, labels=("x", "y")) for name in truth)
+    )
     validation = Validation(np.zeros((4, 1, 2, 2, 3), np.uint8), truth, list("abcd"))
     good = np.tile(np.array([[1, 0]], np.float32), (4, 1))
     worse = good.copy()
@@ -196,9 +231,15 @@ def test_the_worst_target_decides() -> None:
     assert not result.passed
     assert result.drop_points == 25
     assert {change.target: change.top1_after for change in result.changes} == {"defect": 1.0, "level": 0.75}
-    assert lossy_hop("", "int8", "onnxruntime", other, one, validation, contract, max_drop=0.0).passed  # better is no drop
+    assert lossy_hop(
+        "", "int8", "onnxruntime", other, one, validation, contract, max_drop=0.0
+    ).passed  # better is no drop
     result = lossy_hop("", "int8", "onnxruntime", one, both, validation, contract, max_drop=50.0)
-    assert result.flipped == 1 and [flip.target for flip in result.flips] == ["defect", "level"] and result.agreement == 0.75
+    assert (
+        result.flipped == 1
+        and [flip.target for flip in result.flips] == ["defect", "level"]
+        and result.agreement == 0.75
+    )
 
 
 def test_flips_are_counted_all_and_kept_in_part() -> None:
@@ -216,27 +257,43 @@ def recorded(correct: int, samples: int, rate: float) -> Hop:
 
 def test_what_training_recorded_is_found_again() -> None:
     result = recorded(86, 100, 0.881)
-    assert (result.passed, result.name, result.variant, result.runtime) == (True, "training → adapter", "trained", "torch")
+    assert (result.passed, result.name, result.variant, result.runtime) == (
+        True,
+        "training → adapter",
+        "trained",
+        "torch",
+    )
     assert result.drop_points == pytest.approx(2.1)
     (change,) = result.changes
     assert change.interval_points[0] < 2.1 < change.interval_points[1] and change.p_value > 0.1
     assert math.isnan(result.agreement) and math.isnan(change.ece_before) and change.ece_after > 0
 
 
-@pytest.mark.parametrize(("correct", "samples", "rate", "passed"), [
-    (12, 100, 0.881, False),  # swapped labels
-    (60, 100, 0.881, False),  # other pixels
-    (78, 100, 0.881, True),  # an unlucky choice of samples
-    (99, 100, 1.0, True), (2, 3, 1.0, True), (0, 3, 1.0, True),  # one miss, or three samples, refute nothing
-    (90, 100, 1.0, False), (0, 20, 1.0, False),
-    (0, 10, 0.0, True), (10, 10, 0.2, True),  # better is no matter
-])
-def test_less_than_recorded_is_refused_when_chance_cannot_explain_it(correct: int, samples: int, rate: float, passed: bool) -> None:
+@pytest.mark.parametrize(
+    ("correct", "samples", "rate", "passed"),
+    [
+        (12, 100, 0.881, False),  # swapped labels
+        (60, 100, 0.881, False),  # other pixels
+        (78, 100, 0.881, True),  # an unlucky choice of samples
+        (99, 100, 1.0, True),
+        (2, 3, 1.0, True),
+        (0, 3, 1.0, True),  # one miss, or three samples, refute nothing
+        (90, 100, 1.0, False),
+        (0, 20, 1.0, False),
+        (0, 10, 0.0, True),
+        (10, 10, 0.2, True),  # better is no matter
+    ],
+)
+def test_less_than_recorded_is_refused_when_chance_cannot_explain_it(
+    correct: int, samples: int, rate: float, passed: bool
+) -> None:
     result = recorded(correct, samples, rate)
     assert result.passed == passed
     if not passed:
-        assert result.reason == (f"top-1 of action is {100 * correct / samples:.1f} %, training recorded {100 * rate:.1f} %: "
-                                 "label order, normalisation or channel order differ")
+        assert result.reason == (
+            f"top-1 of action is {100 * correct / samples:.1f} %, training recorded {100 * rate:.1f} %: "
+            "label order, normalisation or channel order differ"
+        )
 
 
 @pytest.mark.parametrize("rates", [{}, {"level": 0.9}, {"action": math.nan}, {"action": 88.1}])
@@ -245,8 +302,12 @@ def test_a_record_that_cannot_be_compared(rates: dict[str, float]) -> None:
         recorded_hop(BEFORE, VALIDATION, CONTRACT, rates)
 
 
-LAPS = [Lap("fp32", "openvino", 10.4, 96.2, 100), Lap("fp32", "onnxruntime", 14.0, 71.4, 100),
-        Lap("mixed", "openvino", 12.1, 82.6, 30), Lap("mixed", "onnxruntime", 13.0, 76.9, 30)]
+LAPS = [
+    Lap("fp32", "openvino", 10.4, 96.2, 100),
+    Lap("fp32", "onnxruntime", 14.0, 71.4, 100),
+    Lap("mixed", "openvino", 12.1, 82.6, 30),
+    Lap("mixed", "onnxruntime", 13.0, 76.9, 30),
+]
 
 
 def confident(samples: int = 60, classes: int = 6, margin: float = 4.0) -> tuple[Outputs, Validation, Contract]:
@@ -270,8 +331,19 @@ def confidence_hop(change: str, temperature: float = 1.0, *, allow_drop: bool = 
         logits *= 0.3
     elif change == "a little noise":
         logits += np.random.default_rng(2).normal(0, 0.1, logits.shape).astype(np.float32)
-    return lossy_hop("fp32 → int8", "int8", "openvino", before, replace(before, logits={"action": logits}), validation, contract,
-                     max_drop=10, max_confidence_drop=budget, temperature={"action": temperature}, allow_drop=allow_drop)
+    return lossy_hop(
+        "fp32 → int8",
+        "int8",
+        "openvino",
+        before,
+        replace(before, logits={"action": logits}),
+        validation,
+        contract,
+        max_drop=10,
+        max_confidence_drop=budget,
+        temperature={"action": temperature},
+        allow_drop=allow_drop,
+    )
 
 
 @pytest.mark.parametrize("change", ["logits × 0.3 of samples in half the classes", "logits × 0.3 of half the classes"])
@@ -279,7 +351,9 @@ def test_a_collapse_of_confidence_is_refused_although_every_answer_stays(change:
     """ultralytics#24668: top-1 as before, confidences from 0.85 to 0.45, every threshold dead."""
     result = confidence_hop(change)
     assert result.agreement > 0.95 and result.drop_points <= 10  # accuracy alone would let it pass
-    assert not result.passed and "the confidence of action" in result.reason and "at most 5 are allowed" in result.reason
+    assert (
+        not result.passed and "the confidence of action" in result.reason and "at most 5 are allowed" in result.reason
+    )
     assert result.changes[0].confidence_points > 5
     waived = confidence_hop(change, allow_drop=True)
     assert waived.passed and waived.waived and waived.reason == result.reason
@@ -296,8 +370,21 @@ def test_a_runtime_that_scales_logits_is_judged_at_the_temperature_that_the_vari
     """One temperature ships for all runtimes: a scale that one of them has alone is a collapse there."""
     before, validation, contract = confident()
     scaled = replace(before, logits={"action": before.logits["action"] * np.float32(0.3)})
-    alone, shipped = (lossy_hop("", "int8", "openvino", before, scaled, validation, contract, max_drop=10, max_confidence_drop=5.0,
-                                matched=matched) for matched in (None, {"action": 1.0}))
+    alone, shipped = (
+        lossy_hop(
+            "",
+            "int8",
+            "openvino",
+            before,
+            scaled,
+            validation,
+            contract,
+            max_drop=10,
+            max_confidence_drop=5.0,
+            matched=matched,
+        )
+        for matched in (None, {"action": 1.0})
+    )
     assert alone.passed and alone.changes[0].confidence_points < 0.1
     assert not shipped.passed and "the confidence of action" in shipped.reason
 
@@ -306,12 +393,30 @@ def test_the_class_whose_confidence_moves_most_is_named() -> None:
     before, validation, contract = confident()
     logits = before.logits["action"].copy()
     logits[validation.truth["action"] == 2] *= 0.25
-    result = lossy_hop("", "int8", "openvino", before, replace(before, logits={"action": logits}), validation, contract,
-                       max_drop=10, max_confidence_drop=5.0)
+    result = lossy_hop(
+        "",
+        "int8",
+        "openvino",
+        before,
+        replace(before, logits={"action": logits}),
+        validation,
+        contract,
+        max_drop=10,
+        max_confidence_drop=5.0,
+    )
     assert not result.passed and "the confidence of action of 'c' moves by" in result.reason
     after_few = Outputs({"features": before.cuts["features"][:30]}, {"action": logits[:30]}, 1.0)
-    few = lossy_hop("", "int8", "openvino", before.at(np.arange(30)), after_few,
-                    validation.at(np.arange(30)), contract, max_drop=10, max_confidence_drop=12.0)
+    few = lossy_hop(
+        "",
+        "int8",
+        "openvino",
+        before.at(np.arange(30)),
+        after_few,
+        validation.at(np.arange(30)),
+        contract,
+        max_drop=10,
+        max_confidence_drop=12.0,
+    )
     assert few.passed and few.changes[0].confidence_class == ""  # five samples of a class say little
 
 
@@ -319,8 +424,17 @@ def test_a_flip_is_a_matter_of_accuracy_not_of_confidence() -> None:
     before, validation, contract = confident()
     logits = before.logits["action"].copy()
     logits[:5] = np.roll(logits[:5], 1, axis=1)
-    result = lossy_hop("", "int8", "openvino", before, replace(before, logits={"action": logits}), validation, contract,
-                       max_drop=10, max_confidence_drop=1.0)
+    result = lossy_hop(
+        "",
+        "int8",
+        "openvino",
+        before,
+        replace(before, logits={"action": logits}),
+        validation,
+        contract,
+        max_drop=10,
+        max_confidence_drop=1.0,
+    )
     assert result.passed and result.drop_points == pytest.approx(100 * 5 / 60)
 
 
@@ -331,13 +445,24 @@ def test_a_calibration_error_that_rises_beyond_the_drop_is_refused() -> None:
     sure = np.where(rng.random(samples) < 0.5, 0.77, 0.53)
     before, after = (np.log(np.stack([p, 1 - p], axis=1)).astype(np.float32) for p in (np.full(samples, 0.65), sure))
     validation, contract = samples_of(truth.tolist())
-    outputs = [Outputs({"features": np.zeros((samples, 1), np.float32)}, {"action": logits}, 1.0) for logits in (before, after)]
+    outputs = [
+        Outputs({"features": np.zeros((samples, 1), np.float32)}, {"action": logits}, 1.0) for logits in (before, after)
+    ]
     result = lossy_hop("", "int8", "openvino", *outputs, validation, contract, max_drop=10, max_confidence_drop=8.0)
     assert result.agreement == 1 and result.changes[0].confidence_points < 8
     assert not result.passed and "the calibration error of action rises from" in result.reason
     few = np.arange(12)  # so few samples do not prove it
-    assert lossy_hop("", "int8", "openvino", outputs[0].at(few), outputs[1].at(few), validation.at(few), contract, max_drop=10,
-                     max_confidence_drop=8.0).passed
+    assert lossy_hop(
+        "",
+        "int8",
+        "openvino",
+        outputs[0].at(few),
+        outputs[1].at(few),
+        validation.at(few),
+        contract,
+        max_drop=10,
+        max_confidence_drop=8.0,
+    ).passed
 
 
 def test_an_outcome_says_sample_by_sample_what_a_hop_says_on_the_whole() -> None:
@@ -354,11 +479,17 @@ def test_an_outcome_says_sample_by_sample_what_a_hop_says_on_the_whole() -> None
 
 def test_few_samples_are_said() -> None:
     assert few_samples_note(100, 6) == few_samples_note(2000, 0.3) == ""
-    assert few_samples_note(300, 0.3) == "with 300 samples, a drop under 2.0 points cannot be told from chance; the budget is 0.3"
-    assert few_samples_note(20, 1) == ("20 samples are few: one of them is 5.0 points, and a drop under 30.0 points cannot be told "
-                                       "from chance; the budget is 1")
-    assert few_samples_note(5, 1) == ("5 samples are few: one of them is 20.0 points, and no drop at all can be told from chance; "
-                                      "the budget is 1")
+    assert (
+        few_samples_note(300, 0.3)
+        == "with 300 samples, a drop under 2.0 points cannot be told from chance; the budget is 0.3"
+    )
+    assert few_samples_note(20, 1) == (
+        "20 samples are few: one of them is 5.0 points, and a drop under 30.0 points cannot be told "
+        "from chance; the budget is 1"
+    )
+    assert few_samples_note(5, 1) == (
+        "5 samples are few: one of them is 20.0 points, and no drop at all can be told from chance; the budget is 1"
+    )
 
 
 @pytest.mark.parametrize(("correct", "passed"), [(90, True), (88, True), (92, True), (87, False), (93, False)])
@@ -373,14 +504,23 @@ def test_on_the_very_samples_of_training_chance_explains_nothing(correct: int, p
 def test_the_report_is_json() -> None:
     broken = LOGITS.copy()
     broken[0] = np.nan
-    report = GateReport(1.0, SAMPLES, "few", hops=[hop(after(LOGITS)), hop(after(broken))], laps=LAPS,
-                        search=[{"block": "b", "noise_share": np.float32(0.5), "float_ms": math.inf}],
-                        points=[{"float_blocks": ("a", "b"), "inside": np.bool_(True)}],
-                        temperature={"fp32": {"action": 1.2}},
-                        verdicts=[Verdict("fp32", True), Verdict("int8", False, "slow"), Verdict("merged", True, "too")])
+    report = GateReport(
+        1.0,
+        SAMPLES,
+        "few",
+        hops=[hop(after(LOGITS)), hop(after(broken))],
+        laps=LAPS,
+        search=[{"block": "b", "noise_share": np.float32(0.5), "float_ms": math.inf}],
+        points=[{"float_blocks": ("a", "b"), "inside": np.bool_(True)}],
+        temperature={"fp32": {"action": 1.2}},
+        verdicts=[Verdict("fp32", True), Verdict("int8", False, "slow"), Verdict("merged", True, "too")],
+    )
     again = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     assert again["hops"][0]["runtime"] == "openvino" and again["hops"][0]["changes"][0]["target"] == "action"
-    assert again["hops"][1]["largest_logit_difference"] is None and again["hops"][1]["flips"][0]["confidence_after"] is None
+    assert (
+        again["hops"][1]["largest_logit_difference"] is None
+        and again["hops"][1]["flips"][0]["confidence_after"] is None
+    )
     assert again["search"] == [{"block": "b", "noise_share": 0.5, "float_ms": None}]
     assert again["points"] == [{"float_blocks": ["a", "b"], "inside": True}]
     assert again["note"] == "few" and again["target"] == "cpu" and again["laps"][2]["bytes"] == 30
@@ -405,9 +545,7 @@ def test_outputs_come_in_the_order_of_the_samples(samples: int) -> None:
         lambda feed: {"features": feed["frames"].reshape(len(feed["frames"]), -1)[:, :1].astype(np.float32)},
     )
     head = FakeRunner(
-        stages[1].inputs,
-        stages[1].outputs,
-        lambda feed: {"action_logits": np.asarray(feed["features"][:, [0, 2], 0])},
+        stages[1].inputs, stages[1].outputs, lambda feed: {"action_logits": np.asarray(feed["features"][:, [0, 2], 0])}
     )
     frames = np.zeros((samples, 3, 2, 2, 3), np.uint8)
     frames += np.arange(samples * 3, dtype=np.uint8).reshape(samples, 3, 1, 1, 1)
@@ -417,9 +555,17 @@ def test_outputs_come_in_the_order_of_the_samples(samples: int) -> None:
     assert outputs.ms_per_frame > 0
 
 
-@pytest.mark.parametrize(("runtime", "target", "saturates", "expected"), [
-    ("onnxruntime", "cpu", True, True), ("openvino", "cpu", True, True), ("onnxruntime-cuda", "cpu", False, False),
-    ("openvino", "gpu", False, True), ("openvino", "jetson", True, False), ("onnxruntime-cuda", "gpu", True, True)])
+@pytest.mark.parametrize(
+    ("runtime", "target", "saturates", "expected"),
+    [
+        ("onnxruntime", "cpu", True, True),
+        ("openvino", "cpu", True, True),
+        ("onnxruntime-cuda", "cpu", False, False),
+        ("openvino", "gpu", False, True),
+        ("openvino", "jetson", True, False),
+        ("onnxruntime-cuda", "gpu", True, True),
+    ],
+)
 def test_a_runtime_judges_what_it_computes_exactly(
     runtime: str, target: str, saturates: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

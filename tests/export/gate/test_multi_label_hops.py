@@ -30,7 +30,9 @@ LEVEL_LOGITS = (np.eye(2)[LEVELS] * 4).astype(np.float32)
 def judged(truth: np.ndarray, *, level: np.ndarray | None = None) -> tuple[Validation, Contract]:
     targets = (DEFECT,) if level is None else (DEFECT, LEVEL)
     known = {"defect": truth} | ({} if level is None else {"level": level})
-    validation = Validation(np.zeros((len(truth), 1, 2, 2, 3), np.uint8), known, [f"{i}.png" for i in range(len(truth))])
+    validation = Validation(
+        np.zeros((len(truth), 1, 2, 2, 3), np.uint8), known, [f"{i}.png" for i in range(len(truth))]
+    )
     return validation, Contract(task="risk", pixel=PixelSpec(2, 2), targets=targets)
 
 
@@ -39,11 +41,28 @@ def outputs(logits: np.ndarray, level: np.ndarray | None = None) -> Outputs:
     return Outputs({}, found, 1.0)
 
 
-def lossy(after: np.ndarray, *, before: np.ndarray = LOGITS, truth: np.ndarray = TRUTH, max_drop: float = 2.0,
-          max_confidence_drop: float = 100.0, allow_drop: bool = False) -> Hop:
+def lossy(
+    after: np.ndarray,
+    *,
+    before: np.ndarray = LOGITS,
+    truth: np.ndarray = TRUTH,
+    max_drop: float = 2.0,
+    max_confidence_drop: float = 100.0,
+    allow_drop: bool = False,
+) -> Hop:
     validation, contract = judged(truth)
-    return lossy_hop("fp32 → int8", "int8", "openvino", outputs(before), outputs(after), validation, contract, max_drop=max_drop,
-                     max_confidence_drop=max_confidence_drop, allow_drop=allow_drop)
+    return lossy_hop(
+        "fp32 → int8",
+        "int8",
+        "openvino",
+        outputs(before),
+        outputs(after),
+        validation,
+        contract,
+        max_drop=max_drop,
+        max_confidence_drop=max_confidence_drop,
+        allow_drop=allow_drop,
+    )
 
 
 def noisy(noise: float, logits: np.ndarray = LOGITS) -> np.ndarray:
@@ -63,7 +82,9 @@ def test_a_hop_that_loses_precision_is_refused_or_waived(allow_drop: bool) -> No
     hop = lossy(noisy(3.0), allow_drop=allow_drop)
     (change,) = hop.changes
     drop = 100 * (mean_precision(LOGITS, TRUTH) - mean_precision(noisy(3.0), TRUTH))
-    assert drop > 5 and hop.drop_points == change.drop_points == pytest.approx(drop, abs=0.5)  # sigmoids of float32 have more ties
+    assert drop > 5 and hop.drop_points == change.drop_points == pytest.approx(
+        drop, abs=0.5
+    )  # sigmoids of float32 have more ties
     assert (hop.passed, hop.waived) == (allow_drop, allow_drop)
     assert hop.reason.startswith(f"mAP falls by {hop.drop_points:.2f} points, at most 2 is allowed")
     assert change.p_value < 0.05 and hop.flipped == len(hop.flips) > 10
@@ -74,7 +95,9 @@ def test_one_label_that_turns_shows_in_its_own_recall() -> None:
     after[:, 1] *= -1
     hop = lossy(after)
     (change,) = hop.changes
-    assert not hop.passed and change.per_class["rust"] > 80 and change.per_class["crack"] == change.per_class["wet"] == 0
+    assert (
+        not hop.passed and change.per_class["rust"] > 80 and change.per_class["crack"] == change.per_class["wet"] == 0
+    )
 
 
 @pytest.mark.parametrize(("shift", "answer"), [(-20, "none"), (20, "crack + rust + wet")])
@@ -97,7 +120,9 @@ def test_confidence_is_judged_by_the_labels_that_hold() -> None:
 
 def test_samples_without_labels_count_for_nothing() -> None:
     truth = np.concatenate([TRUTH, np.full((30, 3), -1)])
-    before, after = (np.concatenate([logits, np.random.default_rng(2).normal(size=(30, 3))]) for logits in (LOGITS, noisy(1.0)))
+    before, after = (
+        np.concatenate([logits, np.random.default_rng(2).normal(size=(30, 3))]) for logits in (LOGITS, noisy(1.0))
+    )
     after[SAMPLES:] *= -1
     (known,), (change,) = lossy(noisy(1.0)).changes, lossy(after, before=before, truth=truth).changes
     # The temperature that matches the logits is fitted to all samples, and moves probabilities alone.
@@ -113,20 +138,35 @@ def test_where_no_label_tells_samples_apart_whole_answers_are_judged() -> None:
     hop = lossy(bad, before=good, truth=truth)
     (change,) = hop.changes
     assert not hop.passed and hop.drop_points == 25 and "top-1 falls by 25.00 points" in hop.reason
-    assert change.measure == "top-1" and math.isnan(change.map_before) and change.per_class == {"crack": 25, "rust": 0, "wet": 0}
+    assert (
+        change.measure == "top-1"
+        and math.isnan(change.map_before)
+        and change.per_class == {"crack": 25, "rust": 0, "wet": 0}
+    )
 
 
 def test_a_target_without_a_precision_hides_no_loss_of_another() -> None:
     validation, contract = judged(np.ones((SAMPLES, 3), np.int64), level=LEVELS)
     good = np.full((SAMPLES, 3), 3, np.float32)
     after = outputs(good, LEVEL_LOGITS[::-1].copy())
-    hop = lossy_hop("", "int8", "openvino", outputs(good, LEVEL_LOGITS), after, validation, contract, max_drop=5,
-                    max_confidence_drop=100)
+    hop = lossy_hop(
+        "",
+        "int8",
+        "openvino",
+        outputs(good, LEVEL_LOGITS),
+        after,
+        validation,
+        contract,
+        max_drop=5,
+        max_confidence_drop=100,
+    )
     assert not hop.passed and hop.drop_points > 20 and "top-1 falls by" in hop.reason
 
 
 def test_a_target_that_nobody_has_labelled_cannot_be_judged() -> None:
-    with pytest.raises(DataError, match="no validation sample is labelled for level; allowed: at least one for each target"):
+    with pytest.raises(
+        DataError, match="no validation sample is labelled for level; allowed: at least one for each target"
+    ):
         judged(TRUTH, level=np.full(SAMPLES, -1))
     judged(TRUTH, level=np.where(np.arange(SAMPLES) == 7, 1, -1))
 
@@ -152,16 +192,24 @@ def test_the_precision_that_training_recorded_is_found_again() -> None:
     found = mean_precision(1 / (1 + np.exp(-LOGITS)), TRUTH)
     assert recorded(found).passed and recorded(found - 0.3).passed  # better is no matter
     (change,) = recorded(found).changes
-    assert change.map_before == found and change.map_after == pytest.approx(found, abs=1e-6) and abs(change.drop_points) < 1e-3
+    assert (
+        change.map_before == found
+        and change.map_after == pytest.approx(found, abs=1e-6)
+        and abs(change.drop_points) < 1e-3
+    )
     swapped = recorded(found, LOGITS[:, ::-1])
     assert not swapped.passed
     left = swapped.changes[0].map_after
-    assert swapped.reason == (f"mAP of defect is {100 * left:.1f} %, training recorded {100 * found:.1f} %: "
-                              "label order, normalisation or channel order differ")
+    assert swapped.reason == (
+        f"mAP of defect is {100 * left:.1f} %, training recorded {100 * found:.1f} %: "
+        "label order, normalisation or channel order differ"
+    )
 
 
 def test_a_record_without_a_precision_says_what_is_missing() -> None:
-    with pytest.raises(DataError, match=r"training could not tell the mAP of 'defect'.*fix: give other labelled data as val"):
+    with pytest.raises(
+        DataError, match=r"training could not tell the mAP of 'defect'.*fix: give other labelled data as val"
+    ):
         recorded(math.nan)
     with pytest.raises(DataError, match="training recorded a top-1 of 88"):
         recorded(88.0)

@@ -17,8 +17,12 @@ def turns(ratio: float, noise: float = 0.0, rounds: int = 11, seed: int = 0) -> 
     def seconds(middle: float) -> list[float]:
         return (busy * middle * np.exp(rng.normal(0, noise, rounds))).tolist()
 
-    return {("fp32", "openvino"): seconds(0.010), ("fp32", "onnxruntime"): seconds(0.014),
-            ("int8", "openvino"): seconds(0.010 * ratio), ("int8", "onnxruntime"): seconds(0.016 * ratio)}
+    return {
+        ("fp32", "openvino"): seconds(0.010),
+        ("fp32", "onnxruntime"): seconds(0.014),
+        ("int8", "openvino"): seconds(0.010 * ratio),
+        ("int8", "onnxruntime"): seconds(0.016 * ratio),
+    }
 
 
 def report(ratio: float, noise: float = 0.0, target: str = "cpu") -> GateReport:
@@ -49,14 +53,20 @@ def test_what_is_not_faster_is_not_worth_its_loss(ratio: float) -> None:
 
 
 @pytest.mark.parametrize("precision", ["int4", "int8-weight-only"])
-@pytest.mark.parametrize(("ratio", "size", "refused"), [(0.5, 90, False), (1.0, 90, False), (1.3, 90, True), (1.3, 50, False)])
-def test_packed_weights_must_not_be_slower_unless_they_are_small(precision: str, ratio: float, size: int, refused: bool) -> None:
+@pytest.mark.parametrize(
+    ("ratio", "size", "refused"), [(0.5, 90, False), (1.0, 90, False), (1.3, 90, True), (1.3, 50, False)]
+)
+def test_packed_weights_must_not_be_slower_unless_they_are_small(
+    precision: str, ratio: float, size: int, refused: bool
+) -> None:
     """At the same speed, or at half the size, they are worth their loss: floating point ships beside them."""
     found = report(ratio)
     found.laps = [Lap("fp32", "openvino", 10.0, 100.0, 100), Lap("int8", "openvino", 10.0 * ratio, 100.0 / ratio, size)]
     found.precision = {"fp32": {"text": "fp32", "head": "fp32"}, "int8": {"text": precision, "head": "fp32"}}
     reason = speed_refusal(found, "int8")
-    assert bool(reason) == refused == ("int8 is slower than floating point, and 90 % as large: 0.77 × its speed" in reason)
+    assert (
+        bool(reason) == refused == ("int8 is slower than floating point, and 90 % as large: 0.77 × its speed" in reason)
+    )
     found.precision["int8"]["text"] = "int8"
     assert bool(speed_refusal(found, "int8")) == (ratio > 0.5)
 

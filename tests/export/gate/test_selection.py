@@ -34,7 +34,9 @@ def test_no_sample_chooses_and_judges_where_there_are_enough(samples: int, class
 
 def test_few_samples_do_both() -> None:
     parts = separate_samples(validation_of(np.arange(SEPARATE_FROM - 1) % 2))
-    assert not parts.is_separate and (parts.choosing == parts.judging).all() and len(parts.choosing) == SEPARATE_FROM - 1
+    assert (
+        not parts.is_separate and (parts.choosing == parts.judging).all() and len(parts.choosing) == SEPARATE_FROM - 1
+    )
 
 
 def test_rows_of_samples_and_of_outputs_belong_together() -> None:
@@ -57,16 +59,25 @@ def points(samples: int, count: int, seed: int = 0) -> tuple[Point, ...]:
     rng, budget = np.random.default_rng(seed), Budget(1.0, 0.985, 0)
     found = []
     for i in range(count):
-        gains = Outcome("".join(rng.choice(["0", "1"], samples, p=[0.1, 0.9])), ("".join(rng.choice(["-", "=", "+"], samples,
-                                                                                                    p=[0.05, 0.9, 0.05])),))
+        gains = Outcome(
+            "".join(rng.choice(["0", "1"], samples, p=[0.1, 0.9])),
+            ("".join(rng.choice(["-", "=", "+"], samples, p=[0.05, 0.9, 0.05])),),
+        )
         within = gains.is_within(budget)
         found.append(Point(tuple(f"b{j}" for j in range(i)), gains, within, within and gains.reaches_aim(budget)))
     return tuple(found)
 
 
 def test_the_best_looking_of_many_equal_points_looks_too_good() -> None:
-    few, many = (np.mean([estimate_optimism(points(60, count, seed), Budget(1.0, 0.985, 0, is_strict=True)) or 0.0
-                          for seed in range(4)]) for count in (2, 12))
+    few, many = (
+        np.mean(
+            [
+                estimate_optimism(points(60, count, seed), Budget(1.0, 0.985, 0, is_strict=True)) or 0.0
+                for seed in range(4)
+            ]
+        )
+        for count in (2, 12)
+    )
     assert many > 0.5 > -0.1 < few < many
 
 

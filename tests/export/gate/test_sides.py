@@ -51,7 +51,9 @@ def test_both_sides_are_decided_at_the_thresholds_of_the_side_before() -> None:
 
 def test_each_side_has_its_own_temperature() -> None:
     sides = Sides.of(ANY, LOGITS, LOGITS * 4, TRUTH, temperature=2.0, matched=8.0)
-    assert np.allclose(sides.sure_before, sides.sure_after) and sides.sure_before.max() == pytest.approx(1 / (1 + math.exp(-1.5)))
+    assert np.allclose(sides.sure_before, sides.sure_after) and sides.sure_before.max() == pytest.approx(
+        1 / (1 + math.exp(-1.5))
+    )
 
 
 @pytest.mark.parametrize("target", [ONE, ANY])

@@ -16,16 +16,35 @@ TOKENS = TokenFigures(4, 96, math.inf, 0.5, 0.1, 0.25, 0.75, 2.0, 2.2)
 
 
 def change(index: int, truth: str, before: str, after: str) -> ChangedAnswer:
-    return ChangedAnswer(index, f"{index} {NAME}", ("level",), {"level": truth}, {"level": before},
-                         {"level": after} if after else {})
+    return ChangedAnswer(
+        index, f"{index} {NAME}", ("level",), {"level": truth}, {"level": before}, {"level": after} if after else {}
+    )
 
 
 def report(examples: tuple[ChangedAnswer, ...], changed: int, *, passed: bool) -> GateReport:
-    fields = FieldFigures(4, 1.0, 0.75, {"level": 0.5}, "level", {"advice": -0.25}, 0.75, 0.5, 25.0, (-5.0, 55.0), 1.0, 4, changed,
-                          examples, 33.0)
+    fields = FieldFigures(
+        4,
+        1.0,
+        0.75,
+        {"level": 0.5},
+        "level",
+        {"advice": -0.25},
+        0.75,
+        0.5,
+        25.0,
+        (-5.0, 55.0),
+        1.0,
+        4,
+        changed,
+        examples,
+        33.0,
+    )
     made = GateReport(1.0, 4)
-    made.text_hops = [TextHop("onnx fp32 → int8", "int8", "rounded", passed, "the level <b>falls</b>", passed, 4, TOKENS, None,
-                              fields)]
+    made.text_hops = [
+        TextHop(
+            "onnx fp32 → int8", "int8", "rounded", passed, "the level <b>falls</b>", passed, 4, TOKENS, None, fields
+        )
+    ]
     made.text_recipes = [RecipeTrial("int4 in groups of 32", 2_000_000, TOKENS, "too far")]
     made.verdicts = [Verdict("int8", passed, "the level <b>falls</b>")]
     return made
@@ -36,7 +55,8 @@ def test_a_refusal_says_why_and_shows_what_became_wrong_first() -> None:
     page = text_gate_page(report(examples, 3, passed=False), "reports.bundle")
     assert "Refused:</span> nothing was shipped" in page and "the level &lt;b&gt;falls&lt;/b&gt;" in page
     assert [page.index(f'aria-label="{number} ') for number in (3, 2, 1)] == sorted(
-        page.index(f'aria-label="{number} ') for number in (3, 2, 1))
+        page.index(f'aria-label="{number} ') for number in (3, 2, 1)
+    )
     assert "no whole answer" in page and "∞" in page and "−25.0 %" in page and "are not shown" not in page
 
 

@@ -19,9 +19,15 @@ from vidrisk.runtimes.contract.progress import ignore_progress
 from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 
 SIDE, LAYERS, LOUD = 32, 10, 5
-CONTRACT = Contract(task="risk", pixel=PixelSpec(SIDE, SIDE), time=TimeSpec(1), targets=(Target(name="risk", labels=("a", "b")),))
-STAGE = Stage(name="vision", per="frame", inputs=(TensorSpec(PIXELS, "uint8", (BATCH, SIDE, SIDE, 3)),),
-              outputs=(TensorSpec("visual", "float32", (BATCH, 8, 8, 8)),))
+CONTRACT = Contract(
+    task="risk", pixel=PixelSpec(SIDE, SIDE), time=TimeSpec(1), targets=(Target(name="risk", labels=("a", "b")),)
+)
+STAGE = Stage(
+    name="vision",
+    per="frame",
+    inputs=(TensorSpec(PIXELS, "uint8", (BATCH, SIDE, SIDE, 3)),),
+    outputs=(TensorSpec("visual", "float32", (BATCH, 8, 8, 8)),),
+)
 
 
 class Tower(nn.Module):
@@ -43,15 +49,23 @@ class Tower(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def quantized(clips: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[QuantizedByNoise]]:
+def quantized(
+    clips: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., list[QuantizedByNoise]]:
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("by-noise")
     path = root / "vision.onnx"
-    export_onnx(Tower().eval(), (torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8),), STAGE.inputs, STAGE.outputs, path)
+    export_onnx(
+        Tower().eval(), (torch.zeros((2, SIDE, SIDE, 3), dtype=torch.uint8),), STAGE.inputs, STAGE.outputs, path
+    )
     feeds = StageFeeds(CONTRACT, (STAGE,), STAGE, {"vision": path}, {}, PhotoFrames(clips(32, 1, SIDE)[:, 0], "photos"))
 
     def quantized(*least_db: float, **options: Any) -> list[QuantizedByNoise]:
-        return list(quantize_by_noise(path, feeds, PROFILES["cpu"], root / "cache", ignore_progress, least_db=least_db, **options))
+        return list(
+            quantize_by_noise(
+                path, feeds, PROFILES["cpu"], root / "cache", ignore_progress, least_db=least_db, **options
+            )
+        )
 
     return quantized
 
@@ -63,7 +77,7 @@ def test_more_signal_takes_more_blocks_in_floating_point(quantized: Callable[...
     wanted = whole.sqnr_db + 0.5, some.sqnr_db + 3
     some, more = quantized(*wanted)
     assert 0 < len(some.float_blocks) < len(more.float_blocks) < LAYERS + 1
-    assert some.float_blocks == more.float_blocks[:len(some.float_blocks)]
+    assert some.float_blocks == more.float_blocks[: len(some.float_blocks)]
     assert some.sqnr_db >= wanted[0] and more.sqnr_db >= wanted[1]
     kinds = [[node.op_type for node in each.model.graph.node].count("QuantizeLinear") for each in (whole, some, more)]
     assert kinds[0] > kinds[1] > kinds[2] > 0
@@ -75,13 +89,16 @@ def test_the_noisiest_block_is_the_first(quantized: Callable[..., list[Quantized
     assert one.float_blocks[0] == f"layers.{LOUD}"
 
 
-def test_equal_graphs_are_given_once_and_what_cannot_be_had_not_at_all(quantized: Callable[..., list[QuantizedByNoise]]) -> None:
+def test_equal_graphs_are_given_once_and_what_cannot_be_had_not_at_all(
+    quantized: Callable[..., list[QuantizedByNoise]],
+) -> None:
     assert len(quantized(-100.0, -50.0)) == 1
     assert quantized(98.0) == []
 
 
 def test_blocks_are_not_measured_before_they_are_asked_for_or_after_the_time(
-        quantized: Callable[..., list[QuantizedByNoise]], caplog: pytest.LogCaptureFixture) -> None:
+    quantized: Callable[..., list[QuantizedByNoise]], caplog: pytest.LogCaptureFixture
+) -> None:
     (whole,) = quantized(-100.0, seconds=0)
     assert not caplog.records
     (some,) = quantized(whole.sqnr_db + 0.5, seconds=0)

@@ -33,9 +33,13 @@ SIDE = 32
 def ranges_of(encoder: nn.Module, frames: np.ndarray) -> Ranges:
     """Range of every layer's input, by the layer's path."""
     found: Ranges = {}
-    hooks = [layer.register_forward_pre_hook(lambda layer, inputs, path=path: found.update(
-                 {path: (float(inputs[0].min()), float(inputs[0].max()))}))
-             for path, layer in encoder.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda layer, inputs, path=path: found.update({path: (float(inputs[0].min()), float(inputs[0].max()))})
+        )
+        for path, layer in encoder.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
     with torch.no_grad():
         encoder(torch.from_numpy(frames).flatten(0, 1))
     for hook in hooks:
@@ -57,8 +61,9 @@ class Case:
     ranges: Ranges
     clips: np.ndarray
 
-    def finished(self, options: QatOptions = SHORT, profile: Profile = PROFILES["cpu"],
-                 keep_float: tuple[str, ...] = ()) -> tuple[nn.Module, nn.Module]:
+    def finished(
+        self, options: QatOptions = SHORT, profile: Profile = PROFILES["cpu"], keep_float: tuple[str, ...] = ()
+    ) -> tuple[nn.Module, nn.Module]:
         return finished_by_qat(self.merged, self.head, self.ranges, profile, keep_float, self.clips, options)
 
 
@@ -91,8 +96,9 @@ def test_no_step_changes_nothing(small: Case, profile: Profile) -> None:
 
 
 @pytest.mark.parametrize("family", ["efficientnet-lite0", "vit", "siglip_vision_model"])
-def test_the_result_is_plain_and_the_original_untouched(make_case: Callable[..., Case], adapted_encoder: Make,
-                                                        family: str) -> None:
+def test_the_result_is_plain_and_the_original_untouched(
+    make_case: Callable[..., Case], adapted_encoder: Make, family: str
+) -> None:
     case = make_case(adapted_encoder(family), 64, samples=6)
     before = state(case.merged), state(case.head)
     encoder, head = case.finished(dataclasses.replace(SHORT, steps=2))
@@ -100,8 +106,11 @@ def test_the_result_is_plain_and_the_original_untouched(make_case: Callable[...,
         assert list(made.state_dict()) == list(values)
         assert all(torch.equal(original.state_dict()[name], value) for name, value in values.items())
         assert [type(part) for part in made.modules()] == [type(part) for part in original.modules()]
-        assert not any(part._forward_pre_hooks or parametrize.is_parametrized(part)
-                       for model in (made, original) for part in model.modules())
+        assert not any(
+            part._forward_pre_hooks or parametrize.is_parametrized(part)
+            for model in (made, original)
+            for part in model.modules()
+        )
         assert not made.training
     moved = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[0][name])}
     assert moved == {f"{path}.weight" for path in case.ranges}
@@ -120,13 +129,21 @@ class Rounded:
         return torch.from_numpy(self.session.run(["features"], {"frames": flat})[0]).reshape(*frames.shape[:2], -1)
 
 
-def rounded(encoder: nn.Module, trained: Trained, frames: np.ndarray, profile: Profile, path: Path,
-            keep_float: tuple[str, ...] = ()) -> Rounded:
+def rounded(
+    encoder: nn.Module,
+    trained: Trained,
+    frames: np.ndarray,
+    profile: Profile,
+    path: Path,
+    keep_float: tuple[str, ...] = (),
+) -> Rounded:
     stage = trained.specs[0]
     flat = frames.reshape(-1, *frames.shape[2:])
     export_onnx(encoder, [torch.from_numpy(flat[:2])], stage.inputs, stage.outputs, path)
     model = onnx.load(str(path))
-    ranges = ranges_from_statistics(observed_statistics(model, [{"frames": flat}]), "minmax", symmetric=profile.symmetric)
+    ranges = ranges_from_statistics(
+        observed_statistics(model, [{"frames": flat}]), "minmax", symmetric=profile.symmetric
+    )
     nodes = {node.input[1].removesuffix(".weight"): node for node in model.graph.node if node.op_type == "Conv"}
     int8 = quantised_from_float(model, ranges, profile, keep_float=[nodes[path].name for path in keep_float])
     options = onnxruntime.SessionOptions()
@@ -137,8 +154,9 @@ def rounded(encoder: nn.Module, trained: Trained, frames: np.ndarray, profile: P
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
 @pytest.mark.parametrize("keep_float", [(), ("layers.0", "layers.2")], ids=["all int8", "two in float"])
-def test_it_trains_on_what_the_int8_graph_computes(make_case: Callable[..., Case], small_encoder: Make, profile: Profile,
-                                                   keep_float: tuple[str, ...], tmp_path: Path) -> None:
+def test_it_trains_on_what_the_int8_graph_computes(
+    make_case: Callable[..., Case], small_encoder: Make, profile: Profile, keep_float: tuple[str, ...], tmp_path: Path
+) -> None:
     seen: list[Tensor] = []
 
     class Watching(nn.Module):
@@ -153,19 +171,28 @@ def test_it_trains_on_what_the_int8_graph_computes(make_case: Callable[..., Case
 
     case = make_case(small_encoder(outlier=20))
     int8 = rounded(case.merged, case.trained, case.clips, profile, tmp_path / "small.onnx", keep_float)
-    finished_by_qat(case.merged, Watching(case.head), int8.ranges, profile, keep_float, case.clips[:1],
-                    dataclasses.replace(SHORT, steps=1))
+    finished_by_qat(
+        case.merged,
+        Watching(case.head),
+        int8.ranges,
+        profile,
+        keep_float,
+        case.clips[:1],
+        dataclasses.replace(SHORT, steps=1),
+    )
     teacher, student = seen
     expected = int8.features(case.clips[:1])
     rounding = float((teacher - expected).abs().max())
     assert rounding > 1e-4
-    # The profiles for processors round biases and the average, too; where weights have 7 bits, their steps are twice as coarse.
+    # The profiles for processors round biases and the average, too; where weights have 7 bits, their steps are twice as
+    # coarse.
     assert float((student - expected).abs().max()) < (0.2 if profile.largest_weight < 127 else 0.1) * rounding
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
-def test_it_raises_the_agreement_where_8_bits_hurt(make_case: Callable[..., Case], small_encoder: Make, clips: Make,
-                                                   profile: Profile, tmp_path: Path) -> None:
+def test_it_raises_the_agreement_where_8_bits_hurt(
+    make_case: Callable[..., Case], small_encoder: Make, clips: Make, profile: Profile, tmp_path: Path
+) -> None:
     case = make_case(small_encoder(outlier=100), samples=96)
     unseen = clips(256, 3, SIDE, seed=9)
     before = rounded(case.merged, case.trained, case.clips, profile, tmp_path / "before.onnx")
@@ -173,16 +200,21 @@ def test_it_raises_the_agreement_where_8_bits_hurt(make_case: Callable[..., Case
     encoder, head = finished_by_qat(case.merged, case.head, before.ranges, profile, (), case.clips, options)
     after = rounded(encoder, case.trained, case.clips, profile, tmp_path / "after.onnx")
     with torch.inference_mode():
-        wanted = case.head(case.merged(torch.from_numpy(unseen).flatten(0, 1)).unflatten(0, unseen.shape[:2]))[0].argmax(1)
-        plain, healed = (float((model(graph.features(unseen))[0].argmax(1) == wanted).float().mean())
-                         for model, graph in ((case.head, before), (head, after)))
+        wanted = case.head(case.merged(torch.from_numpy(unseen).flatten(0, 1)).unflatten(0, unseen.shape[:2]))[
+            0
+        ].argmax(1)
+        plain, healed = (
+            float((model(graph.features(unseen))[0].argmax(1) == wanted).float().mean())
+            for model, graph in ((case.head, before), (head, after))
+        )
     assert plain < 0.7
     assert healed > plain + 0.1
 
 
 def test_the_same_seed_gives_the_same_weights(small: Case) -> None:
     (first, first_head), (again, again_head), (other, _) = (
-        small.finished(dataclasses.replace(SHORT, seed=seed)) for seed in (1, 1, 2))
+        small.finished(dataclasses.replace(SHORT, seed=seed)) for seed in (1, 1, 2)
+    )
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
     assert all(torch.equal(value, again_head.state_dict()[name]) for name, value in first_head.state_dict().items())
     assert not all(torch.equal(value, other.state_dict()[name]) for name, value in first.state_dict().items())
@@ -200,7 +232,9 @@ def test_keeping_a_module_keeps_the_layers_in_it_and_no_others() -> None:
     model = nn.Module()
     model.blocks = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(11))
     ranges = {f"blocks.{i}.0": (0.0, 1.0) for i in range(11) if i != 4}
-    assert list(quantised_layers(model, ranges, ["blocks.1"])) == [f"blocks.{i}.0" for i in range(11) if i not in (1, 4)]
+    assert list(quantised_layers(model, ranges, ["blocks.1"])) == [
+        f"blocks.{i}.0" for i in range(11) if i not in (1, 4)
+    ]
     with pytest.raises(SettingsError, match=r"no layer of Module is left to quantise; fix: keep fewer"):
         quantised_layers(model, ranges, ["blocks"])
 
@@ -219,7 +253,9 @@ def test_every_clip_is_seen_equally_often(count: int, moments: int, batch: int, 
 def test_a_broken_loss_is_one_line(small: Case) -> None:
     with torch.no_grad():
         small.merged.get_parameter("layers.3.bias")[0] = float("nan")
-    with pytest.raises(SettingsError, match=r"step 1 of the quantisation-aware finish has a loss that is not finite; fix: "):
+    with pytest.raises(
+        SettingsError, match=r"step 1 of the quantisation-aware finish has a loss that is not finite; fix: "
+    ):
         small.finished()
 
 
@@ -236,8 +272,16 @@ def test_options_that_make_no_sense(broken: dict[str, Any]) -> None:
 
 def test_progress_is_told(small: Case) -> None:
     told: list[tuple[str, int, int]] = []
-    finished_by_qat(small.merged, small.head, small.ranges, PROFILES["cpu"], (), small.clips, SHORT,
-                    lambda *progress: told.append(progress))
+    finished_by_qat(
+        small.merged,
+        small.head,
+        small.ranges,
+        PROFILES["cpu"],
+        (),
+        small.clips,
+        SHORT,
+        lambda *progress: told.append(progress),
+    )
     assert told == [("quantisation-aware finish", step, 3) for step in range(3)]
 
 
@@ -248,7 +292,9 @@ def test_labels_that_hold_in_any_number_are_matched_one_by_one() -> None:
     losses = {places: _loss((teacher[1], (moved,)), (teacher[1], (teacher[0],)), places) for places in ((), (0,))}
     assert float(losses[()].detach()) == pytest.approx(0, abs=1e-6)
     probabilities, wanted = moved.detach().sigmoid(), teacher[0].sigmoid()
-    expected = sum(float((q * (q / p).log()).sum()) for q, p in ((wanted, probabilities), (1 - wanted, 1 - probabilities)))
+    expected = sum(
+        float((q * (q / p).log()).sum()) for q, p in ((wanted, probabilities), (1 - wanted, 1 - probabilities))
+    )
     assert float(losses[(0,)].detach()) == pytest.approx(expected, rel=1e-4)
     torch.autograd.backward(losses[(0,)])
     assert moved.grad is not None and (moved.grad > 0).all()

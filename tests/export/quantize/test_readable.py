@@ -44,11 +44,20 @@ def with_swapped_halves(model: onnx.ModelProto) -> None:
 
 def with_scales_of_the_neighbour(model: onnx.ModelProto) -> None:
     scales = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("_scales"))
-    scales.CopyFrom(numpy_helper.from_array(np.roll(numpy_helper.to_array(scales), 1, axis=0) * np.float32(1.2), scales.name))
+    scales.CopyFrom(
+        numpy_helper.from_array(np.roll(numpy_helper.to_array(scales), 1, axis=0) * np.float32(1.2), scales.name)
+    )
 
 
-@pytest.mark.parametrize("change", [without_zero_points, without_zero_points_of_an_odd_number_of_groups, with_swapped_halves,
-                                    with_scales_of_the_neighbour])
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_zero_points,
+        without_zero_points_of_an_odd_number_of_groups,
+        with_swapped_halves,
+        with_scales_of_the_neighbour,
+    ],
+)
 def test_a_runtime_that_reads_otherwise_is_found_out(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(path: Path, *specs: Any, **settings: Any) -> Any:
         model = onnx.load(str(path))
@@ -57,7 +66,9 @@ def test_a_runtime_that_reads_otherwise_is_found_out(change: Change, monkeypatch
         return BUNDLE_RUNTIMES["onnxruntime"](path, *specs, **settings)
 
     monkeypatch.setitem(BUNDLE_RUNTIMES, change.__name__, opened)
-    assert reading_fault(change.__name__, WeightGrid(4, 64)).startswith("its products of int4 weights in groups of 64 are off by ")
+    assert reading_fault(change.__name__, WeightGrid(4, 64)).startswith(
+        "its products of int4 weights in groups of 64 are off by "
+    )
 
 
 @dataclass(frozen=True)
@@ -80,11 +91,18 @@ class Slipping:
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_a_runtime_that_multiplies_one_row_or_several_otherwise_is_found_out(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_multiplies_one_row_or_several_otherwise_is_found_out(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = f"slipping at {rows}"
-    monkeypatch.setitem(BUNDLE_RUNTIMES, name, lambda *given, **settings: Slipping(
-        BUNDLE_RUNTIMES["onnxruntime"](*given, **settings), rows))  # type: ignore[arg-type]
-    assert reading_fault(name, WeightGrid(4, 64)).startswith("its products of int4 weights in groups of 64 are off by 5")
+    monkeypatch.setitem(
+        BUNDLE_RUNTIMES,
+        name,
+        lambda *given, **settings: Slipping(BUNDLE_RUNTIMES["onnxruntime"](*given, **settings), rows),
+    )  # type: ignore[arg-type]
+    assert reading_fault(name, WeightGrid(4, 64)).startswith(
+        "its products of int4 weights in groups of 64 are off by 5"
+    )
 
 
 def test_a_runtime_that_refuses_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +111,5 @@ def test_a_runtime_that_refuses_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setitem(BUNDLE_RUNTIMES, "older", opened)
     assert reading_fault("older", WeightGrid(8, 32)) == (
-        "it does not run int8 weights in groups of 32: cannot load product.onnx: unsupported bits count")
+        "it does not run int8 weights in groups of 32: cannot load product.onnx: unsupported bits count"
+    )

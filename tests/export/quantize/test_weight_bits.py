@@ -76,8 +76,18 @@ class Counted:
 
     def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
         self.asked.append("seconds")
-        return [[sum(self.seconds_of(attribute(node, "bits", 0)) if node.op_type == "MatMulNBits" else 1
-                     for node in model.graph.node) if model else float(LAYERS)] * rounds for model in models]
+        return [
+            [
+                sum(
+                    self.seconds_of(attribute(node, "bits", 0)) if node.op_type == "MatMulNBits" else 1
+                    for node in model.graph.node
+                )
+                if model
+                else float(LAYERS)
+            ]
+            * rounds
+            for model in models
+        ]
 
 
 @pytest.fixture
@@ -88,19 +98,27 @@ def packer(tmp_path: Path) -> WeightPacker:
 def packer_of(kinds: Sequence[str], tmp_path: Path) -> WeightPacker:
     """A product per layer, each of its kind."""
     names = ["x", *(f"h{i}" for i in range(1, LAYERS)), "y"]
-    nodes = [helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]], name=f"layers.{i}.{kind}/MatMul")
-             for i, kind in enumerate(kinds)]
+    nodes = [
+        helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]], name=f"layers.{i}.{kind}/MatMul")
+        for i, kind in enumerate(kinds)
+    ]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", SIDE]) for name in ("x", "y")]
-    weights = [numpy_helper.from_array(np.random.default_rng(i).standard_normal((SIDE, SIDE), np.float32), f"w{i}")
-               for i in range(LAYERS)]
-    model = helper.make_model(helper.make_graph(nodes, "g", values[:1], values[1:], weights),
-                              opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    weights = [
+        numpy_helper.from_array(np.random.default_rng(i).standard_normal((SIDE, SIDE), np.float32), f"w{i}")
+        for i in range(LAYERS)
+    ]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", values[:1], values[1:], weights),
+        opset_imports=[helper.make_opsetid("", 20)],
+        ir_version=10,
+    )
     save_graph(model, tmp_path / "text.onnx")
     return WeightPacker(model, tmp_path / "weights")
 
 
-def search(packer: WeightPacker, judge: Counted, tmp_path: Path, lost: int = 10, seconds: float = NEVER,
-           **settings: Any) -> Quantized:
+def search(
+    packer: WeightPacker, judge: Counted, tmp_path: Path, lost: int = 10, seconds: float = NEVER, **settings: Any
+) -> Quantized:
     budget = Budget((lost + 0.5) / SAMPLES * 100, min_agreement=0, seconds=seconds, is_strict=True)
     judges: Any = {"onnxruntime": judge}
     return pack_stage(tmp_path / "text.onnx", packer, judges, budget, tmp_path / "cache", quiet, **settings)
@@ -111,14 +129,18 @@ def bits_of(found: Quantized) -> list[int]:
 
 
 def group_of(found: Quantized) -> int:
-    return int(next(attribute(node, "block_size", 0) for node in found.model.graph.node if node.op_type == "MatMulNBits"))
+    return int(
+        next(attribute(node, "block_size", 0) for node in found.model.graph.node if node.op_type == "MatMulNBits")
+    )
 
 
 def test_of_equally_fast_ones_the_smallest_is_taken(packer: WeightPacker, tmp_path: Path) -> None:
     found = search(packer, Counted(lambda bits, group: 0), tmp_path)
     assert bits_of(found) == [4] * LAYERS and group_of(found) == 128 and found.precision == "int4" and found.is_mixed
     assert [(point.recipe, point.inside) for point in found.search.points] == [
-        ("int4 weights in groups of 128", True), ("int8 weights in groups of 128", True)]
+        ("int4 weights in groups of 128", True),
+        ("int8 weights in groups of 128", True),
+    ]
     assert found.search.reason == FASTEST and found.search.best.recipe == "int4 weights in groups of 128"
     assert [str(trial.recipe) for trial in found.trials if trial.chosen] == ["int4 weights in groups of 128"]
     assert found.search.best.size_bytes == sum(map(size_bytes, found.model.graph.initializer))
@@ -130,10 +152,15 @@ def test_a_width_that_is_faster_beyond_chance_is_taken(packer: WeightPacker, tmp
 
 
 def test_groups_are_as_small_as_the_budget_asks(packer: WeightPacker, tmp_path: Path) -> None:
-    found = search(packer, Counted(lambda bits, group: group / 40 if bits == 4 else 0), tmp_path, lost=round(64 / 40 * LAYERS))
+    found = search(
+        packer, Counted(lambda bits, group: group / 40 if bits == 4 else 0), tmp_path, lost=round(64 / 40 * LAYERS)
+    )
     assert bits_of(found) == [4] * LAYERS and group_of(found) == 64
     assert [str(trial.recipe) for trial in found.trials] == [
-        "int4 weights in groups of 128", "int4 weights in groups of 64", "int8 weights in groups of 128"]
+        "int4 weights in groups of 128",
+        "int4 weights in groups of 64",
+        "int8 weights in groups of 128",
+    ]
 
 
 def test_what_8_bits_alone_can_do_is_done_in_8_bits(packer: WeightPacker, tmp_path: Path) -> None:
@@ -145,7 +172,9 @@ def test_layers_that_cost_most_stay_in_float32(packer: WeightPacker, tmp_path: P
     """One layer loses ten times as much as the others in either width."""
     judge = Counted(lambda bits, group: 3 if bits == 4 else 1.5, weak=r"layers\.4\.")
     found = search(packer, judge, tmp_path, lost=8 * 3)
-    assert found.search.best.float_blocks == ("layers.4",) and found.search.best.recipe == "int4 weights in groups of 32"
+    assert (
+        found.search.best.float_blocks == ("layers.4",) and found.search.best.recipe == "int4 weights in groups of 32"
+    )
     assert bits_of(found) == [4] * 4 + [32] + [4] * 4
     assert [row.block for row in found.search.rows if row.precision == "float"] == ["layers.4"]
     assert {row.precision for row in found.search.rows} == {"float", "int4"}
@@ -160,7 +189,10 @@ def test_kinds_of_layers_that_cost_most_are_in_8_bits(tmp_path: Path) -> None:
     judge = Counted(lambda bits, group: 2 if bits == 4 else 0, weak="down")
     found = search(packer, judge, tmp_path, lost=6 * 2)
     assert bits_of(found) == [4, 4, 8] * 3 and group_of(found) == 128 and found.precision == "int4"
-    assert found.search.best.recipe == "int4 weights in groups of 128, int8 in layers.*.down" and not found.search.best.float_blocks
+    assert (
+        found.search.best.recipe == "int4 weights in groups of 128, int8 in layers.*.down"
+        and not found.search.best.float_blocks
+    )
     assert found.search.best.size_bytes == sum(map(size_bytes, found.model.graph.initializer))
     tried = [str(trial.recipe) for trial in found.trials]
     assert "int4 weights in groups of 32, int8 in layers.*.down" in tried and "int8 weights in groups of 128" in tried
@@ -196,8 +228,9 @@ def test_what_is_measured_once_is_not_measured_again(packer: WeightPacker, tmp_p
     assert judge.asked == [] and again.search == first.search
 
 
-def test_what_is_known_is_not_packed_again_but_for_the_result(packer: WeightPacker, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_not_packed_again_but_for_the_result(
+    packer: WeightPacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = search(packer, Counted(lambda bits, group: 0), tmp_path)
     made, pack = [], packer.packed
 
@@ -213,7 +246,7 @@ def test_what_is_known_is_not_packed_again_but_for_the_result(packer: WeightPack
 def test_noise_of_a_kind_is_measured_once_for_each_grid(packer: WeightPacker) -> None:
     judge: Any = Counted(lambda bits, group: group)
     found = weight_bits._Search(packer, {}, judge, Budget(1, 0, NEVER), Journal(), quiet, ())
-    kind, = packer.kinds
+    (kind,) = packer.kinds
     for group in (128, 32, 128):
         assert found._noise(WeightGrid(4, group), kind) == pytest.approx(LAYERS * group / SAMPLES)
     assert judge.asked == ["probe"] * 2
@@ -233,7 +266,8 @@ def test_what_is_not_faster_is_said_and_the_smallest_of_it_taken(packer: WeightP
 
 
 def test_a_grid_that_a_runtime_misreads_is_left_out_and_the_log_says_why(
-        packer: WeightPacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    packer: WeightPacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(weight_bits, "reading_fault", lambda runtime, grid: "no zero points" if grid.bits == 4 else "")
     assert bits_of(search(packer, Counted(lambda bits, group: 0), tmp_path)) == [8] * LAYERS
     assert "int4 weights in groups of 64 are left out: onnxruntime: no zero points" in caplog.text
@@ -244,7 +278,9 @@ def test_a_grid_that_a_runtime_misreads_is_left_out_and_the_log_says_why(
 
 def test_a_graph_without_weights_to_pack_is_refused(tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
-    model = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:]),
-                              opset_imports=[helper.make_opsetid("", 20)])
+    model = helper.make_model(
+        helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", values[:1], values[1:]),
+        opset_imports=[helper.make_opsetid("", 20)],
+    )
     with pytest.raises(DataError, match=r"text\.onnx has no weights to pack; .*do without INT8"):
         search(WeightPacker(model, tmp_path), replace(Counted(lambda bits, group: 0)), tmp_path)

@@ -26,16 +26,28 @@ from vidrisk.runtimes.text.turns import Exchange, Photo, parts_from_exchanges
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 LEVELS, PARTS = ("low", "mid", "high"), ("wall", "roof", "")
-SCHEMA = {"type": "object", "properties": {"level": {"enum": list(LEVELS)}, "part": {"enum": list(PARTS)},
-                                           "advice": {"type": "string", "maxLength": 8}},
-          "required": ["level", "part", "advice"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "level": {"enum": list(LEVELS)},
+        "part": {"enum": list(PARTS)},
+        "advice": {"type": "string", "maxLength": 8},
+    },
+    "required": ["level", "part", "advice"],
+    "additionalProperties": False,
+}
 FORM = ReportForm(SCHEMA, "level")
-PIECES = ChatPieces(begin="S:", begin_bare="U:", to_question=";U:", photo_open="<", photo_close=">", to_answer=";A:",
-                    to_next="<end>")
+PIECES = ChatPieces(
+    begin="S:", begin_bare="U:", to_question=";U:", photo_open="<", photo_close=">", to_answer=";A:", to_next="<end>"
+)
 PLACEHOLDER = 257
 SIDE, TOKENS = 4, 3
-STAGE = Stage(name="vision", per="frame", inputs=(TensorSpec("frames", "uint8", ("batch", SIDE, SIDE, 3)),),
-              outputs=(TensorSpec("visual", "float32", ("batch", TOKENS, WIDTH)),))
+STAGE = Stage(
+    name="vision",
+    per="frame",
+    inputs=(TensorSpec("frames", "uint8", ("batch", SIDE, SIDE, 3)),),
+    outputs=(TensorSpec("visual", "float32", ("batch", TOKENS, WIDTH)),),
+)
 MEAN = 0.5
 
 
@@ -79,7 +91,9 @@ def _sample(vocabulary: Vocabulary, number: int, visual: Any) -> GateSample:
     answer = np.append(vocabulary.encode(json.dumps(truth, separators=(",", ":"))), np.int64(END))
     parts = tuple(visual[part.number] if isinstance(part, Photo) else part for part in said.parts)
     sample = GateSample(f"photo {number}.jpg", parts, answer, truth)
-    rendered = np.concatenate([part if part.ndim == 1 else np.full(len(part), PLACEHOLDER, np.int64) for part in sample.parts])
+    rendered = np.concatenate(
+        [part if part.ndim == 1 else np.full(len(part), PLACEHOLDER, np.int64) for part in sample.parts]
+    )
     return replace(sample, rendered=rendered, placeholder=PLACEHOLDER)
 
 
@@ -88,16 +102,31 @@ def write_vision(path: Path, mean: float = MEAN, noise: float = 0.0) -> Path:
     rng = np.random.default_rng(3)
     matrix = rng.normal(0, 0.3, (SIDE * SIDE * 3, TOKENS * WIDTH))
     matrix += noise * np.random.default_rng(4).normal(size=matrix.shape) * matrix.std()
-    weights = {"matrix": matrix.astype(np.float32), "scale": np.array(255, np.float32), "mean": np.array(mean, np.float32),
-               "flat": np.array([-1, SIDE * SIDE * 3], np.int64), "shape": np.array([-1, TOKENS, WIDTH], np.int64)}
-    nodes = [helper.make_node(kind, inputs, [output], name=output, **extra) for kind, inputs, output, extra in (
-        ("Cast", ["frames"], "floats", {"to": TensorProto.FLOAT}), ("Div", ["floats", "scale"], "unit", {}),
-        ("Sub", ["unit", "mean"], "centred", {}), ("Reshape", ["centred", "flat"], "rows", {}),
-        ("MatMul", ["rows", "matrix"], "products", {}), ("Reshape", ["products", "shape"], "visual", {}))]
+    weights = {
+        "matrix": matrix.astype(np.float32),
+        "scale": np.array(255, np.float32),
+        "mean": np.array(mean, np.float32),
+        "flat": np.array([-1, SIDE * SIDE * 3], np.int64),
+        "shape": np.array([-1, TOKENS, WIDTH], np.int64),
+    }
+    nodes = [
+        helper.make_node(kind, inputs, [output], name=output, **extra)
+        for kind, inputs, output, extra in (
+            ("Cast", ["frames"], "floats", {"to": TensorProto.FLOAT}),
+            ("Div", ["floats", "scale"], "unit", {}),
+            ("Sub", ["unit", "mean"], "centred", {}),
+            ("Reshape", ["centred", "flat"], "rows", {}),
+            ("MatMul", ["rows", "matrix"], "products", {}),
+            ("Reshape", ["products", "shape"], "visual", {}),
+        )
+    ]
     graph = helper.make_graph(
-        nodes, "vision", [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
+        nodes,
+        "vision",
+        [helper.make_tensor_value_info("frames", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
         [helper.make_tensor_value_info("visual", TensorProto.FLOAT, ["batch", TOKENS, WIDTH])],
-        [numpy_helper.from_array(values, name) for name, values in weights.items()])
+        [numpy_helper.from_array(values, name) for name, values in weights.items()],
+    )
     onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
     return path
 

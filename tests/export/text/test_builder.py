@@ -19,11 +19,17 @@ def written(folder: Path, config: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("config", "said"), [
-    ([], "describes no model"), ({}, "describes no model"), ({"architectures": []}, "describes no model"),
-    ({**LLAMA, "architectures": ["GemmaForCausalLM"]}, "built of GemmaForCausalLM; allowed: .*Qwen2ForCausalLM"),
-    ({**LLAMA, "sliding_window": 32}, "attends to 32 tokens"), ({**LLAMA, "quantization_config": {"bits": 4}}, "are quantized"),
-])
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ([], "describes no model"),
+        ({}, "describes no model"),
+        ({"architectures": []}, "describes no model"),
+        ({**LLAMA, "architectures": ["GemmaForCausalLM"]}, "built of GemmaForCausalLM; allowed: .*Qwen2ForCausalLM"),
+        ({**LLAMA, "sliding_window": 32}, "attends to 32 tokens"),
+        ({**LLAMA, "quantization_config": {"bits": 4}}, "are quantized"),
+    ],
+)
 def test_other_models_are_refused(tmp_path: Path, config: Any, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         builder.read_config(written(tmp_path, config))
@@ -34,8 +40,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         builder.read_config(tmp_path)
 
 
-@pytest.mark.parametrize("extra", [{}, {"sliding_window": None}, {"sliding_window": 32, "use_sliding_window": False},
-                                   {"sliding_window": 64}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"sliding_window": None}, {"sliding_window": 32, "use_sliding_window": False}, {"sliding_window": 64}]
+)
 def test_a_window_that_hides_nothing_is_no_window(tmp_path: Path, extra: dict[str, Any]) -> None:
     assert builder.read_config(written(tmp_path, {**LLAMA, **extra}))["architectures"] == LLAMA["architectures"]
 

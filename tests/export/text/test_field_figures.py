@@ -36,7 +36,9 @@ def test_answers_are_asked_for_by_the_schema_and_read_back() -> None:
         number = int(request.prompt.parts[0][0])
         text = json.dumps(fields("high"), separators=(",", ":"))
         compared = {"low": -3.0, "mid": -2.0, "high": -0.5} if number else None
-        return Answer(text if number != 2 else text[:20], "schema" if number != 2 else "length", (1,) * 5, compared=compared)
+        return Answer(
+            text if number != 2 else text[:20], "schema" if number != 2 else "length", (1,) * 5, compared=compared
+        )
 
     asked: list[Request] = []
     engine = FakeTextEngine(lambda request: asked.append(request) or answered(request))
@@ -52,7 +54,10 @@ def test_changes_of_fields_are_counted_and_shown() -> None:
     after = answers(fields("low", advice="fix it"), fields("mid"), fields("high", part="roof"), fields("low"), None)
     samples = [sample(number, level) for number, level in enumerate(("low", "low", "high", "low", ""))]
     found = compare_answers(before, after, samples, FORM)
-    assert (found.complete_before, found.complete_after) == (0.8, 0.8) and found.agreement == {"level": 0.5, "part": 0.5}
+    assert (found.complete_before, found.complete_after) == (0.8, 0.8) and found.agreement == {
+        "level": 0.5,
+        "part": 0.5,
+    }
     assert (found.judged, found.accuracy_before, found.accuracy_after, found.drop_points) == (4, 0.75, 0.75, 0)
     assert found.length_drift == {"advice": pytest.approx(1 / 3)} and found.changed == 4
     assert [change.fields for change in found.examples] == [("level",), ("part",), (), ()]
@@ -66,13 +71,17 @@ def test_nothing_to_count_is_no_figure() -> None:
     assert FieldLimits().reason(found, 1.0) == ""
 
 
-@pytest.mark.parametrize(("after", "said"), [
-    ([fields()] * 40, ""), ([fields()] * 37 + [fields(part="roof")] * 3, ""),
-    ([fields()] * 39 + [None], "97.5 % of the answers are whole, before it were 100.0 %"),
-    ([fields()] * 35 + [fields(part="roof")] * 5, "part stays in 87.5 % of the answers, at least 90 % have to"),
-    ([fields(advice="fix, and fix")] * 40, r"length of advice changes by \+300 %, at most 50 %"),
-    ([fields()] * 39 + [fields("mid")], "accuracy of level falls by 2.50 points, at most 1 is"),
-])
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ([fields()] * 40, ""),
+        ([fields()] * 37 + [fields(part="roof")] * 3, ""),
+        ([fields()] * 39 + [None], "97.5 % of the answers are whole, before it were 100.0 %"),
+        ([fields()] * 35 + [fields(part="roof")] * 5, "part stays in 87.5 % of the answers, at least 90 % have to"),
+        ([fields(advice="fix, and fix")] * 40, r"length of advice changes by \+300 %, at most 50 %"),
+        ([fields()] * 39 + [fields("mid")], "accuracy of level falls by 2.50 points, at most 1 is"),
+    ],
+)
 def test_limits_of_fields(after: list[dict[str, str] | None], said: str) -> None:
     found = compare_answers(answers(*[fields()] * 40), answers(*after), [sample(number) for number in range(40)], FORM)
     reason = FieldLimits().reason(found, 1.0)
@@ -94,8 +103,14 @@ def test_a_level_has_a_temperature_and_abstains_below_its_threshold() -> None:
     assert temperature["fp32"]["level"] > 2
     coverage = fit_level_thresholds({"fp32": exact, "int8": flat}, temperature, samples, FORM, 0.9)
     fits = [coverage[name]["level"] for name in ("fp32", "int8")]
-    assert fits[0].samples == 400 and fits[0].groups[0].threshold == pytest.approx(fits[1].groups[0].threshold, abs=1e-3)
-    assert fits[0].accuracy is not None and fits[0].accuracy_of_kept is not None and fits[0].accuracy_of_kept > fits[0].accuracy
+    assert fits[0].samples == 400 and fits[0].groups[0].threshold == pytest.approx(
+        fits[1].groups[0].threshold, abs=1e-3
+    )
+    assert (
+        fits[0].accuracy is not None
+        and fits[0].accuracy_of_kept is not None
+        and fits[0].accuracy_of_kept > fits[0].accuracy
+    )
 
 
 def test_too_few_levels_have_no_threshold_and_say_so() -> None:
@@ -103,10 +118,15 @@ def test_too_few_levels_have_no_threshold_and_say_so() -> None:
     samples = [sample(number, level) for number, level in enumerate(LEVELS)]
     temperature = fit_temperatures({"fp32": few}, samples, FORM)
     assert temperature == {"fp32": {"level": 1.0}}
-    assert "needs 10 at least" in fit_level_thresholds({"fp32": few}, temperature, samples, FORM, 0.9)["fp32"]["level"].reason
+    assert (
+        "needs 10 at least"
+        in fit_level_thresholds({"fp32": few}, temperature, samples, FORM, 0.9)["fp32"]["level"].reason
+    )
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"level":"low"}', '{"part":"wall","level":"low","advice":""}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{", '{"level":"low"}', '{"part":"wall","level":"low","advice":""}', "[" * 100_000]
+)
 def test_other_texts_are_no_answer(text: str) -> None:
     assert FORM.fields_from_text(text) is None
 

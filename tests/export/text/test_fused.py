@@ -50,16 +50,24 @@ def test_a_graph_is_equal_to_torch_and_another_model_is_told_from_it(tmp_path: P
     assert not list((tmp_path / "refused").iterdir())
 
 
-@pytest.mark.parametrize(("places", "apart", "is_equal"), [
-    (0, 0.0, True), (2, 0.005, True), (3, 0.005, False), (1, 0.02, False), (1, float("nan"), False)])
-def test_few_places_may_be_ill_conditioned(monkeypatch: pytest.MonkeyPatch, places: int, apart: float, is_equal: bool) -> None:
+@pytest.mark.parametrize(
+    ("places", "apart", "is_equal"),
+    [(0, 0.0, True), (2, 0.005, True), (3, 0.005, False), (1, 0.02, False), (1, float("nan"), False)],
+)
+def test_few_places_may_be_ill_conditioned(
+    monkeypatch: pytest.MonkeyPatch, places: int, apart: float, is_equal: bool
+) -> None:
     found, expected = np.full((100, 5), -2.0, np.float32), np.full((100, 5), -2.0, np.float32)
     found[:places, 1] += apart
     monkeypatch.setattr(parity, "_by_graph", lambda *_: [found])
     monkeypatch.setattr(parity, "_by_torch", lambda *_: [expected])
     reference = torch.nn.Module()
     reference.get_input_embeddings = lambda: torch.nn.Embedding(5, 2)  # type: ignore[assignment]
-    with nullcontext() if is_equal else pytest.raises(GateRefused, match=r"nats from torch's, and .* at most of 100 places"):
+    with (
+        nullcontext()
+        if is_equal
+        else pytest.raises(GateRefused, match=r"nats from torch's, and .* at most of 100 places")
+    ):
         made = check_parity(Path("text.onnx"), Path("embeddings.npy"), reference)
         assert made.apart == 0 and made.most == pytest.approx(apart, rel=1e-3)
 
@@ -70,14 +78,18 @@ def test_names_say_the_kind_of_layer_and_no_logits_are_computed_in_vain() -> Non
     assert "model.layers.1.attn.qkv_proj/MatMul" in names and len(set(names)) == len(names)
     assert [node.op_type for node in model.graph.node][-2:] == ["GatherND", "MatMul"]
     assert not [node for node in model.graph.node if node.op_type == "SimplifiedLayerNormalization"]
-    shapes = {value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-              for value in (*model.graph.input, *model.graph.output)}
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
     assert shapes["logits"] == ["rows", VOCABULARY] and shapes["past_key_values.0.key"][3] == 16
 
 
 def test_graphs_of_another_form_are_refused() -> None:
     with_positions = builders_graph()
-    with_positions.graph.input.append(onnx.helper.make_tensor_value_info("position_ids", onnx.TensorProto.INT64, [3, "b", "n"]))
+    with_positions.graph.input.append(
+        onnx.helper.make_tensor_value_info("position_ids", onnx.TensorProto.INT64, [3, "b", "n"])
+    )
     headless = builders_graph()
     headless.graph.node[-1].name = "/other/MatMul"
     for model, said in ((with_positions, "takes position_ids"), (headless, "no output layer")):
@@ -97,16 +109,28 @@ def logits_of(graph: Path) -> np.ndarray:
     return session.extend(0, session.embed(np.arange(40)), rows=40).copy()
 
 
-@pytest.mark.parametrize(("recipe", "bits", "most"), [
-    (INT8, {"lm_head": 8, "model.layers.0.attn.qkv_proj": 8}, 0.02),
-    (INT4, {"lm_head": 8, "model.layers.0.attn.qkv_proj": 4}, 0.25),
-    (TextRecipe(Packing(WeightGrid(4, 16)), ("lm_head", "model.layers.*.attn.o_proj")), {"model.layers.0.attn.qkv_proj": 4}, 0.25),
-])
-def test_weights_are_packed_as_the_recipe_says(graph: Path, recipe: TextRecipe, bits: dict[str, int], most: float) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "bits", "most"),
+    [
+        (INT8, {"lm_head": 8, "model.layers.0.attn.qkv_proj": 8}, 0.02),
+        (INT4, {"lm_head": 8, "model.layers.0.attn.qkv_proj": 4}, 0.25),
+        (
+            TextRecipe(Packing(WeightGrid(4, 16)), ("lm_head", "model.layers.*.attn.o_proj")),
+            {"model.layers.0.attn.qkv_proj": 4},
+            0.25,
+        ),
+    ],
+)
+def test_weights_are_packed_as_the_recipe_says(
+    graph: Path, recipe: TextRecipe, bits: dict[str, int], most: float
+) -> None:
     out = graph.with_name("packed.onnx")
     pack_text(graph, out, recipe)
-    found = {node.name.partition("/")[0]: next(a.i for a in node.attribute if a.name == "bits")
-             for node in load_graph(out).graph.node if node.op_type == "MatMulNBits"}
+    found = {
+        node.name.partition("/")[0]: next(a.i for a in node.attribute if a.name == "bits")
+        for node in load_graph(out).graph.node
+        if node.op_type == "MatMulNBits"
+    }
     assert found.items() >= bits.items()
     assert not {name for name in found if name.replace("0", "*").replace("1", "*") in recipe.keep_float}
     exact, rounded = logits_of(graph), logits_of(out)
@@ -128,20 +152,36 @@ def test_smollm2_answers_by_schema_in_every_precision(smollm2: Path, tmp_path: P
     assert (tmp_path / "text.int4.onnx").stat().st_size < made.graph.stat().st_size / 5
     vocabulary = Vocabulary(smollm2 / "tokenizer.json", [model.config.eos_token_id])
     system = vocabulary.encode("<|im_start|>system\nYou judge defects.<|im_end|>\n", special=True)
-    asked = ["The wall has a crack of 3 cm.", "One tile is loose.", "The roof leaks.", "The paint is fading.", "墙体有裂缝。"]
-    schema = {"type": "object", "properties": {"level": {"enum": ["low", "high"]}, "advice": {"type": "string", "maxLength": 40}},
-              "required": ["level", "advice"], "additionalProperties": False}
+    asked = [
+        "The wall has a crack of 3 cm.",
+        "One tile is loose.",
+        "The roof leaks.",
+        "The paint is fading.",
+        "墙体有裂缝。",
+    ]
+    schema = {
+        "type": "object",
+        "properties": {"level": {"enum": ["low", "high"]}, "advice": {"type": "string", "maxLength": 40}},
+        "required": ["level", "advice"],
+        "additionalProperties": False,
+    }
 
     def request(text: str) -> Request:
         rest = vocabulary.encode(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n", special=True)
-        return Request(Prompt((system, rest), constant=1), limit=48, schema=schema,
-                       comparison=Comparison('"level":"', ("low", "high"), until='","'))
+        return Request(
+            Prompt((system, rest), constant=1),
+            limit=48,
+            schema=schema,
+            comparison=Comparison('"level":"', ("low", "high"), until='","'),
+        )
 
     for graph in (made.graph, tmp_path / "text.int4.onnx"):
         with GraphEngine(TextSession(graph, made.embeddings, sequences=3, tokens=128), vocabulary) as engine:
             together = list(engine.answers(map(request, asked)))
             assert [answer.finish for answer in together] == ["schema"] * len(asked)
-            assert [engine.answer(request(text)).tokens for text in asked[:2]] == [answer.tokens for answer in together[:2]]
+            assert [engine.answer(request(text)).tokens for text in asked[:2]] == [
+                answer.tokens for answer in together[:2]
+            ]
             for answer in together:
                 assert answer.compared is not None
                 assert 0 < sum(map(math.exp, answer.compared.values())) < 1

@@ -26,15 +26,20 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 MERGES = (("t", "h"), ("Ġ", "c"))
 LAST = END + len(MERGES)  # the token that ends a text
 NO_LLAMA = "xllamacpp is not installed: pip install 'vidrisk[gguf]'"
-TEXTS = ["The wall has a crack of 35 cm, doesn't it?\n\n  Yes: 12345.", "墙体有裂缝🧱。",
-         "naïve café…\t\tx = {1: 'a'}\r\n", " ", "42"]
+TEXTS = [
+    "The wall has a crack of 35 cm, doesn't it?\n\n  Yes: 12345.",
+    "墙体有裂缝🧱。",
+    "naïve café…\t\tx = {1: 'a'}\r\n",
+    " ",
+    "42",
+]
 
 
 def logprobs_by_torch(model: Any, prompt: np.ndarray, answer: Answer) -> np.ndarray:
     """Log-probabilities ``(tokens, vocabulary)`` at every token of an answer."""
     ids = torch.tensor([*prompt.tolist(), *answer.tokens])[None]
     with torch.inference_mode():
-        found: np.ndarray = model(input_ids=ids).logits[0, len(prompt) - 1:-1].float().log_softmax(-1).numpy()
+        found: np.ndarray = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1).numpy()
     return found
 
 
@@ -46,12 +51,16 @@ def check_against_torch(model: Any, prompt: np.ndarray, answer: Answer, apart: f
     assert (wanted[:, :among].max(-1) - at < apart).all()
 
 
-@pytest.mark.parametrize(("family", "settings"), [
-    ("Llama", {"attention_bias": True}),
-    ("Llama", {"num_key_value_heads": 4, "tie_word_embeddings": True, "vocab_size": VOCABULARY + 8}),
-    ("Mistral", {"head_dim": 32, "sliding_window": None}), ("Qwen2", {}),
-    ("Qwen3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
-])
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("Llama", {"attention_bias": True}),
+        ("Llama", {"num_key_value_heads": 4, "tie_word_embeddings": True, "vocab_size": VOCABULARY + 8}),
+        ("Mistral", {"head_dim": 32, "sliding_window": None}),
+        ("Qwen2", {}),
+        ("Qwen3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}),
+    ],
+)
 def test_llama_cpp_computes_what_torch_does(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
     pytest.importorskip("xllamacpp", reason=NO_LLAMA)
     model = save_causal(tmp_path, family, MERGES, **settings)
@@ -62,8 +71,14 @@ def test_llama_cpp_computes_what_torch_does(tmp_path: Path, family: str, setting
     schema = {"type": "object", "properties": {"a": {"enum": ["x"]}}, "required": ["a"], "additionalProperties": False}
     with LlamaEngine(tmp_path / "model.gguf", vocabulary, sequences=1, tokens=128, threads=1) as engine:
         answer = engine.answer(Request(Prompt((prompt,)), limit=16, banned=above))
-        levels = engine.answer(Request(Prompt((prompt,)), limit=16, schema=schema,
-                                       comparison=Comparison(":", ("low", "high", "none"), until="."))).compared
+        levels = engine.answer(
+            Request(
+                Prompt((prompt,)),
+                limit=16,
+                schema=schema,
+                comparison=Comparison(":", ("low", "high", "none"), until="."),
+            )
+        ).compared
     assert (answer.prompt_tokens, len(answer.tokens)) == (len(prompt), 16)
     check_against_torch(model, prompt, answer, 0.02, among=94)
     assert levels is not None
@@ -78,13 +93,16 @@ def test_smollm2_answers_as_torch_does(smollm2: Path, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason=NO_LLAMA)
     model = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype="float32").eval()
     vocabulary = Vocabulary(smollm2 / "tokenizer.json", [model.config.eos_token_id])
-    prompts = [vocabulary.encode(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n", special=True)
-               for text in TEXTS[:2]]
+    prompts = [
+        vocabulary.encode(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n", special=True)
+        for text in TEXTS[:2]
+    ]
     for weights, apart in (("f16", 0.02), ("q8_0", 0.35)):
         export_gguf(smollm2, tmp_path / "model.gguf", weights=weights)  # type: ignore[arg-type]
         with LlamaEngine(tmp_path / "model.gguf", vocabulary, sequences=2, tokens=256, threads=1) as engine:
-            for prompt, answer in zip(prompts, list(engine.answers(Request(Prompt((prompt,)), limit=12) for prompt in prompts)),
-                                      strict=True):
+            for prompt, answer in zip(
+                prompts, list(engine.answers(Request(Prompt((prompt,)), limit=12) for prompt in prompts)), strict=True
+            ):
                 check_against_torch(model, prompt, answer, apart)
 
 
@@ -92,10 +110,19 @@ def test_smollm2_answers_as_torch_does(smollm2: Path, tmp_path: Path) -> None:
 def test_llama_cpp_reads_text_as_the_tokenizer_does(smollm2: Path, tmp_path: Path, split: tuple[str, ...]) -> None:
     """SmolLM2's tokens and merges, with every way of splitting in turn."""
     llama = pytest.importorskip("xllamacpp", reason=NO_LLAMA)
-    save_causal(tmp_path, "Llama", vocab_size=49152, hidden_size=32, num_attention_heads=2, num_key_value_heads=2, eos_token_id=2)
+    save_causal(
+        tmp_path,
+        "Llama",
+        vocab_size=49152,
+        hidden_size=32,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=2,
+    )
     content = json.loads((smollm2 / "tokenizer.json").read_text(encoding="utf-8"))
-    steps: list[dict[str, Any]] = [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
-                                    "use_regex": split[-1] == "words"}]
+    steps: list[dict[str, Any]] = [
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": split[-1] == "words"}
+    ]
     if split[0] == "digits":
         steps.insert(0, {"type": "Digits", "individual_digits": True})
     elif len(split) > 1:
@@ -124,23 +151,34 @@ def test_weights_have_the_precision_that_is_asked_for(tmp_path: Path) -> None:
         assert header.digest == digest == digest_of_model(tmp_path) and header.ends == {LAST}
         sizes[weights] = (tmp_path / f"{weights}.gguf").stat().st_size
     assert sizes["q8_0"] < sizes["f16"] < sizes["f32"] and not list(tmp_path.glob(".*"))
-    assert export_gguf(tmp_path, tmp_path / "named.gguf", digest="abc") == "abc" == read_gguf(tmp_path / "named.gguf").digest
+    assert (
+        export_gguf(tmp_path, tmp_path / "named.gguf", digest="abc")
+        == "abc"
+        == read_gguf(tmp_path / "named.gguf").digest
+    )
 
 
 def test_a_digest_is_one_of_weights_and_tokenizer(tmp_path: Path) -> None:
     save_causal(tmp_path, "Llama", MERGES)
     before = digest_of_model(tmp_path)
-    (tmp_path / "tokenizer.json").write_text((tmp_path / "tokenizer.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer.json").write_text(
+        (tmp_path / "tokenizer.json").read_text(encoding="utf-8") + "\n", encoding="utf-8"
+    )
     other = digest_of_model(tmp_path)
     save_causal(tmp_path, "Llama", MERGES, intermediate_size=64)
     assert len({before, other, digest_of_model(tmp_path)}) == 3
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({"architectures": ["GraniteForCausalLM"]}, "no GGUF is written of GraniteForCausalLM"),
-    ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"), ({"rope_scaling": {"type": "linear"}}, "'linear'"),
-    ({"mlp_bias": True}, "MLP with biases"), ({"eos_token_id": None}, "0 tokens end"),
-])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"architectures": ["GraniteForCausalLM"]}, "no GGUF is written of GraniteForCausalLM"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"),
+        ({"rope_scaling": {"type": "linear"}}, "'linear'"),
+        ({"mlp_bias": True}, "MLP with biases"),
+        ({"eos_token_id": None}, "0 tokens end"),
+    ],
+)
 def test_models_of_other_kinds_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     save_causal(tmp_path, "Llama", MERGES)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -153,16 +191,22 @@ def test_models_of_other_kinds_are_refused(tmp_path: Path, changes: dict[str, An
     assert not list(tmp_path.glob("*.gguf")) and not list(tmp_path.glob("*.partial"))
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda content: content["model"].update(type="Unigram"), "Unigram"),
-    (lambda content: content["model"].update(byte_fallback=True), "not BPE of bytes"),
-    (lambda content: content.update(pre_tokenizer={"type": "Metaspace"}), "no name in llama.cpp"),
-    (lambda content: content["pre_tokenizer"].update(add_prefix_space=True), "no name in llama.cpp"),
-    (lambda content: content.update(normalizer={"type": "Lowercase"}), "changes text by Lowercase"),
-    (lambda content: content["model"].update(merges=[]), "merges nothing"),
-    (lambda content: content.update(pre_tokenizer=None), "no tokenizer that llama.cpp reads"),
-    (lambda content: content["model"]["vocab"].update(more=VOCABULARY + len(MERGES)), "no tokenizer that llama.cpp reads"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["model"].update(type="Unigram"), "Unigram"),
+        (lambda content: content["model"].update(byte_fallback=True), "not BPE of bytes"),
+        (lambda content: content.update(pre_tokenizer={"type": "Metaspace"}), "no name in llama.cpp"),
+        (lambda content: content["pre_tokenizer"].update(add_prefix_space=True), "no name in llama.cpp"),
+        (lambda content: content.update(normalizer={"type": "Lowercase"}), "changes text by Lowercase"),
+        (lambda content: content["model"].update(merges=[]), "merges nothing"),
+        (lambda content: content.update(pre_tokenizer=None), "no tokenizer that llama.cpp reads"),
+        (
+            lambda content: content["model"]["vocab"].update(more=VOCABULARY + len(MERGES)),
+            "no tokenizer that llama.cpp reads",
+        ),
+    ],
+)
 def test_tokenizers_of_other_kinds_are_refused(tmp_path: Path, change: Any, said: str) -> None:
     save_causal(tmp_path, "Llama", MERGES)
     content = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
@@ -179,9 +223,11 @@ def test_weights_that_are_not_as_they_should_be_are_refused(tmp_path: Path) -> N
     name = "model.layers.1.self_attn.k_proj.weight"
     broken = weights[name].clone()
     broken[3, 3] = float("nan")
-    for changed, said in (({**weights, name: broken}, f"{name} is not finite"),
-                          ({key: value for key, value in weights.items() if key != name}, f"{name} and 0 further"),
-                          ({**weights, "model.layers.1.router.weight": broken}, "router.weight, which a llama")):
+    for changed, said in (
+        ({**weights, name: broken}, f"{name} is not finite"),
+        ({key: value for key, value in weights.items() if key != name}, f"{name} and 0 further"),
+        ({**weights, "model.layers.1.router.weight": broken}, "router.weight, which a llama"),
+    ):
         safetensors.torch.save_file(changed, path, metadata={"format": "pt"})
         with pytest.raises(DataError, match=said):
             export_gguf(tmp_path, tmp_path / "model.gguf")

@@ -48,8 +48,10 @@ def test_logits_are_those_of_the_fused_graph(folder: Path, recipe: TextRecipe | 
     found = []
     for runtime in RUNTIMES:
         session = opened(folder, runtime, name)
-        logits = [session.extend(0, session.embed(part), rows=len(part)).copy()
-                  for part in (IDS[0, :70], IDS[0, 70:71], IDS[0, 71:130])]
+        logits = [
+            session.extend(0, session.embed(part), rows=len(part)).copy()
+            for part in (IDS[0, :70], IDS[0, 70:71], IDS[0, 71:130])
+        ]
         session.extend(1, session.embed(IDS[1, :3]))
         session.extend(2, session.embed(IDS[2, :90]))
         logits += [session.step(session.embed(IDS[:, 130 + step])).copy() for step in range(5)]
@@ -85,19 +87,31 @@ def test_queries_keys_and_values_may_come_apart(folder: Path, tmp_path: Path) ->
     (tmp_path / "embeddings.npy").symlink_to(folder / "embeddings.npy")
     wanted, found = (opened(of, runtime) for of, runtime in ((folder, RUNTIMES[0]), (tmp_path, RUNTIMES[1])))
     ids = IDS[0, :20]
-    np.testing.assert_allclose(found.extend(0, found.embed(ids), rows=20), wanted.extend(0, wanted.embed(ids), rows=20), atol=1e-4)
+    np.testing.assert_allclose(
+        found.extend(0, found.embed(ids), rows=20), wanted.extend(0, wanted.embed(ids), rows=20), atol=1e-4
+    )
 
 
 def test_answers_are_the_same_on_either_engine(folder: Path) -> None:
     export_plain(folder / "text.onnx", folder / "text.plain.onnx")
     vocabulary = Vocabulary(folder / "tokenizer.json", [END])
-    schema = {"type": "object", "properties": {"level": {"enum": ["low", "high"]}, "advice": {"type": "string", "maxLength": 10}},
-              "required": ["level", "advice"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"level": {"enum": ["low", "high"]}, "advice": {"type": "string", "maxLength": 10}},
+        "required": ["level", "advice"],
+        "additionalProperties": False,
+    }
     visual = np.random.default_rng(0).normal(0, 1, (5, 64)).astype(np.float32)
     judge = vocabulary.encode("You judge. ")
-    requests = [Request(Prompt((judge, visual, vocabulary.encode("crack " * number)), constant=1), limit=40,
-                        schema=schema if number % 2 else None, comparison=Comparison('"level":"', ("low", "high")))
-                for number in range(1, 8)]
+    requests = [
+        Request(
+            Prompt((judge, visual, vocabulary.encode("crack " * number)), constant=1),
+            limit=40,
+            schema=schema if number % 2 else None,
+            comparison=Comparison('"level":"', ("low", "high")),
+        )
+        for number in range(1, 8)
+    ]
     answers = []
     for runtime in RUNTIMES:
         with GraphEngine(opened(folder, runtime), vocabulary) as engine:
@@ -105,7 +119,10 @@ def test_answers_are_the_same_on_either_engine(folder: Path) -> None:
             answers.append(list(engine.answers(requests)))
     assert [each.tokens for each in answers[0]] == [each.tokens for each in answers[1]]
     for one, other in zip(*answers, strict=True):
-        assert (one.finish, one.compared and list(one.compared)) == (other.finish, other.compared and list(other.compared))
+        assert (one.finish, one.compared and list(one.compared)) == (
+            other.finish,
+            other.compared and list(other.compared),
+        )
         assert one.compared is None or one.compared == pytest.approx(other.compared, abs=1e-3)
 
 
@@ -115,12 +132,15 @@ def _changed(change: Callable[[onnx.NodeProto], None]) -> onnx.ModelProto:
     return model
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda node: node.attribute.append(helper.make_attribute("softcap", 30.0)), "softcap"),
-    (lambda node: node.attribute.append(helper.make_attribute("local_window_size", 8)), "local_window_size"),
-    (lambda node: node.attribute.append(helper.make_attribute("rotary_interleaved", 1)), "rotary_interleaved"),
-    (lambda node: node.input.extend(["positions"]), "other rotary embeddings"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda node: node.attribute.append(helper.make_attribute("softcap", 30.0)), "softcap"),
+        (lambda node: node.attribute.append(helper.make_attribute("local_window_size", 8)), "local_window_size"),
+        (lambda node: node.attribute.append(helper.make_attribute("rotary_interleaved", 1)), "rotary_interleaved"),
+        (lambda node: node.input.extend(["positions"]), "other rotary embeddings"),
+    ],
+)
 def test_attention_of_other_kinds_is_refused(change: Callable[[onnx.NodeProto], None], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         plain_attention(_changed(change))

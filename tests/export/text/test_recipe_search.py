@@ -64,19 +64,28 @@ def test_a_rise_of_perplexity_has_a_limit_of_its_own(world: World) -> None:
     assert found.tokens is not None
     rise = found.tokens.perplexity_rise
     assert chosen(world, limits=wide, max_perplexity_rise=rise + 0.01)[0] == INT4
-    tight = choose_recipe(world.graph, world.embeddings, world.samples, SearchOptions(limits=wide, max_perplexity_rise=rise - 1e-4))
+    tight = choose_recipe(
+        world.graph, world.embeddings, world.samples, SearchOptions(limits=wide, max_perplexity_rise=rise - 1e-4)
+    )
     assert tight.recipe != INT4 and "perplexity of the reference answers rises by" in tight.trials[0].reason
 
 
 def test_a_judge_of_fields_has_the_last_word(world: World) -> None:
     lax = replace(world.options, max_drop=100, fields=FieldLimits(agreement=0.0, length_drift=9))
     judge = FieldJudge(world.graph, world.samples, lax)
-    found = choose_recipe(world.graph, world.embeddings, world.samples, SearchOptions(limits=TokenLimits(kl=10)), judge=judge)
+    found = choose_recipe(
+        world.graph, world.embeddings, world.samples, SearchOptions(limits=TokenLimits(kl=10)), judge=judge
+    )
     assert found.recipe == INT4
     pack_text(world.graph, world.file("same.onnx"), INT8)
     assert judge(world.file("same.onnx")) == ""
-    found = choose_recipe(world.graph, world.embeddings, world.samples, SearchOptions(limits=TokenLimits(kl=10)),
-                          judge=lambda graph: "the level changes")
+    found = choose_recipe(
+        world.graph,
+        world.embeddings,
+        world.samples,
+        SearchOptions(limits=TokenLimits(kl=10)),
+        judge=lambda graph: "the level changes",
+    )
     assert found.recipe is None and [trial.reason for trial in found.trials] == ["the level changes"] * 2
     with pytest.raises(SettingsError, match="without a form"):
         FieldJudge(world.graph, world.samples, replace(lax, form=None))

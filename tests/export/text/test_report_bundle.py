@@ -28,16 +28,32 @@ SCHEME = json.dumps({"name": "three", "levels": list(LEVELS)})
 
 @pytest.fixture(scope="module")
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    world = make_world(tmp_path_factory.mktemp("world"), rounded=TokenLimits(kl=0.3), max_drop=100,
-                       fields=FieldLimits(agreement=0.0, length_drift=10))
+    world = make_world(
+        tmp_path_factory.mktemp("world"),
+        rounded=TokenLimits(kl=0.3),
+        max_drop=100,
+        fields=FieldLimits(agreement=0.0, length_drift=10),
+    )
     pack_text(world.graph, world.file("text.int8.onnx"), INT8)
     vision = write_vision(world.file("vision.fp32.onnx"))
-    report = gate_reports(world.reference(), [GraphVariant("fp32", world.graph, visual_tokens(STAGE, vision, world.photos)),
-                                              GraphVariant("int8", world.file("text.int8.onnx"))], world.samples, world.options)
-    variants = [ReportVariant("fp32", {"vision": vision}, world.graph, {"vision": "fp32", TEXT: "fp32"}),
-                ReportVariant("int8", {"vision": vision}, world.file("text.int8.onnx"),
-                              {"vision": "fp32", TEXT: "int8-weight-only"})]
-    contract = Contract(task="report", pixel=PixelSpec(4, 4), targets=(Target(name="level", labels=LEVELS, ordered=True),))
+    report = gate_reports(
+        world.reference(),
+        [
+            GraphVariant("fp32", world.graph, visual_tokens(STAGE, vision, world.photos)),
+            GraphVariant("int8", world.file("text.int8.onnx")),
+        ],
+        world.samples,
+        world.options,
+    )
+    variants = [
+        ReportVariant("fp32", {"vision": vision}, world.graph, {"vision": "fp32", TEXT: "fp32"}),
+        ReportVariant(
+            "int8", {"vision": vision}, world.file("text.int8.onnx"), {"vision": "fp32", TEXT: "int8-weight-only"}
+        ),
+    ]
+    contract = Contract(
+        task="report", pixel=PixelSpec(4, 4), targets=(Target(name="level", labels=LEVELS, ordered=True),)
+    )
     words = ReportWords(world.file("tokenizer.json"), world.embeddings, PIECES, (END,), 256, 60, scheme=SCHEME)
     return world, report, variants, ReportModel(contract, (STAGE,), words, source={"run": "runs/defects"})
 
@@ -47,13 +63,26 @@ def test_a_bundle_holds_all_that_reports_need(judged: Judged, tmp_path: Path) ->
     write_report_bundle(tmp_path / "reports", model, variants, report)
     bundle = Bundle.open(tmp_path / "reports")
     manifest = bundle.manifest
-    assert set(manifest.files) == {"vision.fp32.onnx", "text.fp32.onnx", "text.int8.onnx", "embeddings.npy", "tokenizer.json",
-                                   "scheme.json", "gate.json", "gate.html"}
+    assert set(manifest.files) == {
+        "vision.fp32.onnx",
+        "text.fp32.onnx",
+        "text.int8.onnx",
+        "embeddings.npy",
+        "tokenizer.json",
+        "scheme.json",
+        "gate.json",
+        "gate.html",
+    }
     assert manifest.report is not None and manifest.report.ends == (END,) and manifest.report.scheme == "scheme.json"
     assert (bundle.root / "scheme.json").read_text(encoding="utf-8") == SCHEME and manifest.golden is False
     int8 = manifest.variants["int8"]
-    assert int8.files == {"vision": "vision.fp32.onnx", TEXT: "text.int8.onnx"} and int8.lowest_precision == "int8-weight-only"
-    assert int8.temperature == report.temperature["int8"] and set(int8.threshold) == {FORM.level} and int8.coverage == 0.9
+    assert (
+        int8.files == {"vision": "vision.fp32.onnx", TEXT: "text.int8.onnx"}
+        and int8.lowest_precision == "int8-weight-only"
+    )
+    assert (
+        int8.temperature == report.temperature["int8"] and set(int8.threshold) == {FORM.level} and int8.coverage == 0.9
+    )
     assert 0 < int8.gate["kl"] < 0.3 and int8.gate["complete"] == 1 and int8.gate["samples"] == len(world.samples)
     told = json.loads((bundle.root / "gate.json").read_text(encoding="utf-8"))
     assert told["precision"]["int8"][TEXT] == "int8-weight-only" and told["source"] == {"run": "runs/defects"}
@@ -82,10 +111,17 @@ def test_what_the_gate_has_not_admitted_is_not_written(judged: Judged, tmp_path:
 
 def test_a_bundle_that_answers_questions_alone_has_no_scheme(judged: Judged, tmp_path: Path) -> None:
     world, _, variants, model = judged
-    report = gate_reports(world.reference(), [GraphVariant("fp32", world.graph)], world.samples, replace(world.options, form=None))
+    report = gate_reports(
+        world.reference(), [GraphVariant("fp32", world.graph)], world.samples, replace(world.options, form=None)
+    )
     contract = model.contract.model_copy(update={"targets": ()})
     asked = replace(model, contract=contract, words=replace(model.words, scheme=None, system="Answer."))
     bundle = write_report_bundle(tmp_path / "asked", asked, variants[:1], report)
     part = bundle.manifest.report
-    assert part is not None and part.scheme is None and part.system == "Answer." and "scheme.json" not in bundle.manifest.files
+    assert (
+        part is not None
+        and part.scheme is None
+        and part.system == "Answer."
+        and "scheme.json" not in bundle.manifest.files
+    )
     assert bundle.manifest.variants["fp32"].temperature == {} and np.load(bundle.root / part.embeddings).shape[1] == 64

@@ -23,16 +23,35 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 END = 2
 TURN = "<|im_end|>\n<|im_start|>"
-PIECES = ChatPieces(begin="<|im_start|>system\n", begin_bare="<|im_start|>user\n", to_question=f"{TURN}user\n",
-                    to_answer=f"{TURN}assistant\n", to_next=f"{TURN}user\n")
-SCHEMA = {"type": "object", "properties": {"level": {"enum": ["low", "high"]}, "part": {"enum": ["wall", "roof"]},
-                                           "advice": {"type": "string", "maxLength": 60}},
-          "required": ["level", "part", "advice"], "additionalProperties": False}
-KNOWN = (("Paint peels off the wall.", "low", "wall", "look again in a year"),
-         ("The roof is about to fall in.", "high", "roof", "close the building at once"))
-ASKED = (("A hairline in the plaster of the wall.", "low", "wall"), ("A beam of the roof is broken.", "high", "roof"),
-         ("The wall leans out by 20 cm.", "high", "wall"), ("One tile of the roof is loose.", "low", "roof"),
-         ("Dust on the wall.", "low", "wall"), ("Fire has burnt half of the roof.", "high", "roof"))
+PIECES = ChatPieces(
+    begin="<|im_start|>system\n",
+    begin_bare="<|im_start|>user\n",
+    to_question=f"{TURN}user\n",
+    to_answer=f"{TURN}assistant\n",
+    to_next=f"{TURN}user\n",
+)
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "level": {"enum": ["low", "high"]},
+        "part": {"enum": ["wall", "roof"]},
+        "advice": {"type": "string", "maxLength": 60},
+    },
+    "required": ["level", "part", "advice"],
+    "additionalProperties": False,
+}
+KNOWN = (
+    ("Paint peels off the wall.", "low", "wall", "look again in a year"),
+    ("The roof is about to fall in.", "high", "roof", "close the building at once"),
+)
+ASKED = (
+    ("A hairline in the plaster of the wall.", "low", "wall"),
+    ("A beam of the roof is broken.", "high", "roof"),
+    ("The wall leans out by 20 cm.", "high", "wall"),
+    ("One tile of the roof is loose.", "low", "roof"),
+    ("Dust on the wall.", "low", "wall"),
+    ("Fire has burnt half of the roof.", "high", "roof"),
+)
 
 
 def answer_of(level: str, part: str, advice: str) -> str:
@@ -44,15 +63,24 @@ def test_real_weights_pass_in_4_bits_and_groups_along_the_wrong_axis_do_not(smol
     model = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype="float32").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
     vocabulary = Vocabulary(smollm2 / "tokenizer.json", [END])
-    system = "Judge defects of buildings in JSON.\n" + "\n".join(f"{words} {answer_of(*fields)}" for words, *fields in KNOWN)
+    system = "Judge defects of buildings in JSON.\n" + "\n".join(
+        f"{words} {answer_of(*fields)}" for words, *fields in KNOWN
+    )
     samples = []
     for words, level, part in ASKED:
         told = [{"role": "system", "content": system}, {"role": "user", "content": words}]
         rendered = tokenizer.apply_chat_template(told, add_generation_prompt=True, tokenize=True, return_dict=False)
         parts = parts_from_exchanges(vocabulary, PIECES, END, system, [Exchange(words)]).parts
         answer = np.append(vocabulary.encode(answer_of(level, part, "repair it")), np.int64(END))
-        samples.append(GateSample(words, tuple(np.asarray(part) for part in parts), answer, {"level": level, "part": part},
-                                  rendered=np.array(rendered, np.int64)))
+        samples.append(
+            GateSample(
+                words,
+                tuple(np.asarray(part) for part in parts),
+                answer,
+                {"level": level, "part": part},
+                rendered=np.array(rendered, np.int64),
+            )
+        )
     made = export_text(smollm2, tmp_path, model)
     packed = tmp_path / "text.int4.onnx"
     pack_text(made.graph, packed, INT4)

@@ -23,7 +23,9 @@ MakeBundle = Callable[..., Bundle]
 FLOAT = {"encoder": "fp32", "head": "fp32"}
 
 
-def test_round_trip(make_bundle: MakeBundle, contract: Contract, graphs: dict[str, Stage], onnx_files: dict[str, Path]) -> None:
+def test_round_trip(
+    make_bundle: MakeBundle, contract: Contract, graphs: dict[str, Stage], onnx_files: dict[str, Path]
+) -> None:
     written = make_bundle()
     opened = Bundle.open(str(written.root))
     assert opened == written
@@ -75,7 +77,11 @@ def test_weights_beside_a_graph_are_sealed_with_it(
     make_bundle: MakeBundle, contract: Contract, graphs: dict[str, Stage], onnx_files: dict[str, Path], tmp_path: Path
 ) -> None:
     files = {"head.onnx": onnx_files["head"]}
-    for name, location in (("good", "encoder.onnx.data"), ("foreign", "/etc/hostname"), ("outside", "../encoder.onnx.data")):
+    for name, location in (
+        ("good", "encoder.onnx.data"),
+        ("foreign", "/etc/hostname"),
+        ("outside", "../encoder.onnx.data"),
+    ):
         model = onnx.load(str(onnx_files["encoder"]))
         for tensor in model.graph.initializer:
             if tensor.name == "weights":
@@ -87,17 +93,27 @@ def test_weights_beside_a_graph_are_sealed_with_it(
     manifest = Manifest(contract=contract, stages=tuple(graphs.values()), variants={"fp32": variant}, files={})
     for name in ("foreign", "outside"):
         beside = {"encoder.onnx": tmp_path / name, "encoder.onnx.data": tmp_path / "encoder.onnx.data"}
-        with pytest.raises(BundleError, match=r"encoder\.onnx in .* takes weights from '.*', which the manifest does not seal"):
+        with pytest.raises(
+            BundleError, match=r"encoder\.onnx in .* takes weights from '.*', which the manifest does not seal"
+        ):
             write_bundle(tmp_path / "b", manifest, files | beside)
         assert not (tmp_path / "b").exists()
-    with pytest.raises(BundleError, match=r"takes weights from 'encoder\.onnx\.data', which the manifest does not seal"):
+    with pytest.raises(
+        BundleError, match=r"takes weights from 'encoder\.onnx\.data', which the manifest does not seal"
+    ):
         write_bundle(tmp_path / "b", manifest, files | {"encoder.onnx": tmp_path / "good"})
     bundle = write_bundle(
-        tmp_path / "b", manifest, files | {"encoder.onnx": tmp_path / "good", "encoder.onnx.data": tmp_path / "encoder.onnx.data"})
+        tmp_path / "b",
+        manifest,
+        files | {"encoder.onnx": tmp_path / "good", "encoder.onnx.data": tmp_path / "encoder.onnx.data"},
+    )
     assert bundle.manifest.files["encoder.onnx.data"].bytes > 0
     frames = np.random.default_rng(0).integers(0, 256, (2, *contract.pixel.frame_shape), np.uint8)
-    results = [open_runner(each, "encoder", runtime=runtime, variant="fp32").infer({"frames": frames})["features"]
-               for each in (bundle, make_bundle()) for runtime in ("onnxruntime", "openvino")]
+    results = [
+        open_runner(each, "encoder", runtime=runtime, variant="fp32").infer({"frames": frames})["features"]
+        for each in (bundle, make_bundle())
+        for runtime in ("onnxruntime", "openvino")
+    ]
     for result in results:
         np.testing.assert_allclose(result, results[0], rtol=1e-4, atol=1e-4)
     (bundle.root / "encoder.onnx.data").unlink()
@@ -148,16 +164,34 @@ def test_other_schema_versions_are_refused_before_anything_else_is_read(make_bun
         described["schema_version"] = version
         described["a key of tomorrow"] = {}
 
-    with pytest.raises(BundleError, match=f"schema version {version!r}; allowed: 1, 2; fix: use the vidrisk that made it"):
+    with pytest.raises(
+        BundleError, match=f"schema version {version!r}; allowed: 1, 2; fix: use the vidrisk that made it"
+    ):
         Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("temperature", 0), ("temperature", -1), ("temperature", 1e-320), ("temperature", 1e-4), ("temperature", 1e4),
-    ("temperature", float("nan")), ("temperature", float("inf")), ("temperature", "1e999"), ("temperature", None),
-    ("temperature", [1]),
-    ("threshold", -0.1), ("threshold", 1.1), ("threshold", float("nan")), ("threshold", "x")])
-def test_temperatures_and_thresholds_that_make_no_sense_are_refused(make_bundle: MakeBundle, name: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", -1),
+        ("temperature", 1e-320),
+        ("temperature", 1e-4),
+        ("temperature", 1e4),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("temperature", "1e999"),
+        ("temperature", None),
+        ("temperature", [1]),
+        ("threshold", -0.1),
+        ("threshold", 1.1),
+        ("threshold", float("nan")),
+        ("threshold", "x"),
+    ],
+)
+def test_temperatures_and_thresholds_that_make_no_sense_are_refused(
+    make_bundle: MakeBundle, name: str, value: Any
+) -> None:
     def change(described: dict[str, Any]) -> None:
         described["variants"]["fp32"][name] = {"action": value}
 
@@ -165,7 +199,9 @@ def test_temperatures_and_thresholds_that_make_no_sense_are_refused(make_bundle:
         Bundle.open(rewrite_manifest(make_bundle(), change))
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", 1e-3), ("temperature", 1e3), ("threshold", 0), ("threshold", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("temperature", 1e-3), ("temperature", 1e3), ("threshold", 0), ("threshold", 1)]
+)
 def test_temperatures_and_thresholds_at_their_bounds(make_bundle: MakeBundle, name: str, value: float) -> None:
     def change(described: dict[str, Any]) -> None:
         described["variants"]["fp32"][name] = {"action": value}
@@ -183,10 +219,16 @@ def test_a_bundle_of_before_opens_and_has_no_thresholds(make_bundle: MakeBundle)
     assert (variant.threshold, variant.label_threshold, variant.coverage, variant.no_threshold) == ({}, {}, None, {})
 
 
-@pytest.mark.parametrize(("value", "reason"), [
-    ({"action": {"run": -0.1}}, r"label_threshold\.action\.run"), ({"action": {"run": 2}}, r"label_threshold\.action\.run"),
-    ({"action": 0.5}, r"label_threshold\.action"), ({"action": {"no such label": 0.5}}, "labels that 'action' does not have"),
-    ({"no such target": {"run": 0.5}}, "labels that 'no such target' does not have")])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"action": {"run": -0.1}}, r"label_threshold\.action\.run"),
+        ({"action": {"run": 2}}, r"label_threshold\.action\.run"),
+        ({"action": 0.5}, r"label_threshold\.action"),
+        ({"action": {"no such label": 0.5}}, "labels that 'action' does not have"),
+        ({"no such target": {"run": 0.5}}, "labels that 'no such target' does not have"),
+    ],
+)
 def test_thresholds_of_labels_that_make_no_sense_are_refused(make_bundle: MakeBundle, value: Any, reason: str) -> None:
     def change(described: dict[str, Any]) -> None:
         described["variants"]["fp32"] |= {"threshold": {"action": 0.2}, "label_threshold": value}
@@ -285,7 +327,10 @@ def put(*keys: Any) -> Callable[[dict[str, Any]], None]:
         (put("stages", 0, "sneaky", 1), "sneaky"),
         (put("stages", 0, "outputs", 0, "sneaky", 1), "sneaky"),
         (put("variants", "int8", "precision", "head", "fp8"), "not 'fp8'"),
-        (put("variants", "int8", "precision", {"encoder": "int8"}), "precisions of the stages encoder; allowed: encoder, head"),
+        (
+            put("variants", "int8", "precision", {"encoder": "int8"}),
+            "precisions of the stages encoder; allowed: encoder, head",
+        ),
         (put("variants", "int8", "engines", "npu"), "not 'npu'"),
         (put("schema_minor", -1), "schema_minor"),
         (put("files", "head.fp32.onnx", "bytes", -1), "bytes"),
@@ -327,7 +372,9 @@ def test_a_failure_in_the_middle_leaves_nothing(
     variant = Variant(files=names, precision=FLOAT, passed=True)
     manifest = Manifest(contract=contract, stages=tuple(graphs.values()), variants={"fp32": variant}, files={})
     with pytest.raises(FileNotFoundError):
-        write_bundle(tmp_path / "b", manifest, {"encoder.onnx": onnx_files["encoder"], "head.onnx": tmp_path / "absent"})
+        write_bundle(
+            tmp_path / "b", manifest, {"encoder.onnx": onnx_files["encoder"], "head.onnx": tmp_path / "absent"}
+        )
     with pytest.raises(BundleError, match="does not seal"):  # verified before it appears
         write_bundle(tmp_path / "b", manifest, {"encoder.onnx": onnx_files["encoder"]})
     assert list(tmp_path.iterdir()) == []

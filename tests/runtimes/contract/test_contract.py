@@ -33,7 +33,9 @@ contracts = st.builds(
     pixel=pixels,
     time=times,
     targets=st.lists(targets, min_size=1, max_size=3, unique_by=lambda t: t.name).map(tuple),
-    guidance=st.lists(st.builds(Guidance, defect=st.text(max_size=5), advice=st.text(max_size=20)), max_size=2).map(tuple),
+    guidance=st.lists(st.builds(Guidance, defect=st.text(max_size=5), advice=st.text(max_size=20)), max_size=2).map(
+        tuple
+    ),
 )
 
 
@@ -90,7 +92,10 @@ def test_tensor_specs_of_the_usual_stages() -> None:
         task="risk",
         pixel=PixelSpec(48, 64),
         time=TimeSpec(4),
-        targets=(Target(name="defect", labels=("crack", "ok")), Target(name="level", labels=("1", "2", "3"), ordered=True)),
+        targets=(
+            Target(name="defect", labels=("crack", "ok")),
+            Target(name="level", labels=("1", "2", "3"), ordered=True),
+        ),
     )
     encoder, head = frame_encoder_stages(contract, 7)
     assert [repr(s) for s in encoder.inputs] == ["TensorSpec(frames: uint8[batch, 48, 64, 3])"]
@@ -177,7 +182,11 @@ def test_whether_several_labels_may_hold_changes_the_digest() -> None:
 
 def test_a_multi_label_target_may_have_one_label_and_never_levels() -> None:
     assert Target(name="defect", labels=("crack",), multi_label=True).labels == ("crack",)
-    for options in ({"labels": ()}, {"labels": ("a", "a")}, {"labels": ("a", "b"), "ordered": True},
-                    {"labels": ("a", "b"), "severity": (0.0, 100.0)}):
+    for options in (
+        {"labels": ()},
+        {"labels": ("a", "a")},
+        {"labels": ("a", "b"), "ordered": True},
+        {"labels": ("a", "b"), "severity": (0.0, 100.0)},
+    ):
         with pytest.raises(SpecError, match="allowed: "):
             Target(name="level", multi_label=True, **options)  # type: ignore[arg-type]

@@ -47,7 +47,9 @@ def test_unreadable_carries_its_ledger_state() -> None:
 
 def test_require_names_the_extra() -> None:
     assert errors.require("json", "cpu").loads("1") == 1
-    with pytest.raises(errors.MissingExtra, match=r"no_such_package is not installed; fix: pip install 'vidrisk\[cpu\]'"):
+    with pytest.raises(
+        errors.MissingExtra, match=r"no_such_package is not installed; fix: pip install 'vidrisk\[cpu\]'"
+    ):
         errors.require("no_such_package.inside", "cpu")
     assert errors.is_installed("json.decoder")
     assert not errors.is_installed("no_such_package")

@@ -44,25 +44,34 @@ def test_a_bundle_of_schema_1_answers_as_it_did(name: str, runtime: str) -> None
     golden = read_golden(bundle)
     assert golden is not None
     for variant in bundle.passed:
-        with open_runner(bundle, "encoder", runtime=runtime, variant=variant) as encoder, \
-                open_runner(bundle, "head", runtime=runtime, variant=variant) as head:
+        with (
+            open_runner(bundle, "encoder", runtime=runtime, variant=variant) as encoder,
+            open_runner(bundle, "head", runtime=runtime, variant=variant) as head,
+        ):
             flat = golden.frames.reshape(-1, *golden.frames.shape[2:])
-            features = encoder.infer({"frames": flat})["features"].reshape(len(golden.frames), bundle.contract.frames, -1)
+            features = encoder.infer({"frames": flat})["features"].reshape(
+                len(golden.frames), bundle.contract.frames, -1
+            )
             answers = head.infer({"features": features})
         for target, logits in golden.logits(variant).items():
             np.testing.assert_allclose(answers[f"{target}_logits"], logits, atol=1e-4 if variant == "fp32" else 0.05)
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda d: d["graphs"].pop("head"), "not a manifest of schema 1: .*graphs encoder"),
-    (lambda d: d["graphs"].update(tail={}), "graphs encoder, head, tail"),
-    (lambda d: d.pop("graphs"), "is not a manifest of schema 1: KeyError"),
-    (lambda d: d.update(graphs=None), "is not a manifest of schema 1: TypeError"),
-    (lambda d: d.update(variants=[]), "is not a manifest of schema 1: AttributeError"),
-    (lambda d: d.update(sneaky=1), "sneaky"),
-    (lambda d: d["contract"].update(encoder="window"), "encoder"),
-])
-def test_a_manifest_of_schema_1_that_is_none(tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d["graphs"].pop("head"), "not a manifest of schema 1: .*graphs encoder"),
+        (lambda d: d["graphs"].update(tail={}), "graphs encoder, head, tail"),
+        (lambda d: d.pop("graphs"), "is not a manifest of schema 1: KeyError"),
+        (lambda d: d.update(graphs=None), "is not a manifest of schema 1: TypeError"),
+        (lambda d: d.update(variants=[]), "is not a manifest of schema 1: AttributeError"),
+        (lambda d: d.update(sneaky=1), "sneaky"),
+        (lambda d: d["contract"].update(encoder="window"), "encoder"),
+    ],
+)
+def test_a_manifest_of_schema_1_that_is_none(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
     shutil.copytree(OLD / "clips", tmp_path / "old")
     path = tmp_path / "old" / MANIFEST
     described = json.loads(path.read_text())
@@ -76,21 +85,35 @@ def test_a_manifest_of_schema_1_that_is_none(tmp_path: Path, change: Callable[[d
 def strange(described: dict[str, Any]) -> None:
     """Keys of tomorrow, at every level."""
     described["tomorrow"] = {"a": [1]}
-    for part in (described["contract"], described["contract"]["pixel"], described["contract"]["time"],
-                 described["contract"]["targets"][0], described["stages"][0], described["stages"][1]["inputs"][0],
-                 described["variants"]["int8"], described["files"]["head.fp32.onnx"]):
+    for part in (
+        described["contract"],
+        described["contract"]["pixel"],
+        described["contract"]["time"],
+        described["contract"]["targets"][0],
+        described["stages"][0],
+        described["stages"][1]["inputs"][0],
+        described["variants"]["int8"],
+        described["files"]["head.fp32.onnx"],
+    ):
         part["tomorrow"] = 1
     described["variants"]["int4"] = described["variants"]["int8"]
 
 
-def test_unknown_keys_of_a_newer_minor_version_are_ignored(make_bundle: Callable[..., Bundle], contract: Contract) -> None:
+def test_unknown_keys_of_a_newer_minor_version_are_ignored(
+    make_bundle: Callable[..., Bundle], contract: Contract
+) -> None:
     made = make_bundle()
-    path = rewrite_manifest(made, lambda described: (strange(described), described.update(schema_minor=SCHEMA_MINOR + 1)))
+    path = rewrite_manifest(
+        made, lambda described: (strange(described), described.update(schema_minor=SCHEMA_MINOR + 1))
+    )
     opened = Bundle.open(path)
     assert opened.contract == contract and opened.stages == made.stages
     assert opened.manifest.variants == made.manifest.variants and opened.manifest.schema_minor == SCHEMA_MINOR + 1
     with open_runner(opened, "encoder", runtime="onnxruntime", variant="int8") as runner:
-        assert runner.infer({"frames": np.zeros((1, *contract.pixel.frame_shape), np.uint8)})["features"].shape == (1, 6)
+        assert runner.infer({"frames": np.zeros((1, *contract.pixel.frame_shape), np.uint8)})["features"].shape == (
+            1,
+            6,
+        )
 
 
 def test_golden_samples_of_a_newer_minor_version_are_read(tmp_path: Path) -> None:
@@ -144,44 +167,80 @@ def take_constant(stage: dict[str, Any], name: str) -> None:
     stage["constants"] = [name]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda stages: stages[0].update(per="clip"), "stages.0.per: .*not 'clip'"),
-    (lambda stages: stages[1]["inputs"][0]["shape"].__setitem__(2, 7), "stage 'head' takes .*7.*, and stage 'encoder' gives"),
-    (lambda stages: stages[1]["inputs"][0].update(dtype="float16"), "stage 'head' takes .*float16.*, and stage 'encoder' gives"),
-    (lambda stages: stages[1]["inputs"][0].update(name="other"), "stage 'head' takes 'other', which no earlier stage gives"),
-    (lambda stages: stages[0].update(per="window"), "stage 'encoder' takes .*, and the contract gives"),
-    (lambda stages: stages.pop(), "last stage 'encoder' gives"),
-    (lambda stages: stages.clear(), "a model without stages"),
-    (lambda stages: stages[0].update(constants=["frames"]), "constant TensorSpec"),
-    (lambda stages: stages[0].update(name="../x"), "stages.0.name"),
-    (lambda stages: take_constant(stages[1], "frames"), "stage 'head' has a constant 'frames', which the pixels are"),
-    (lambda stages: take_constant(stages[0], "action_logits"), "stage 'head' gives 'action_logits', which is a constant"),
-])
-def test_stages_that_do_not_meet_are_one_line(make_bundle: Callable[..., Bundle], change: Callable[[list[Any]], None],
-                                              said: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda stages: stages[0].update(per="clip"), "stages.0.per: .*not 'clip'"),
+        (
+            lambda stages: stages[1]["inputs"][0]["shape"].__setitem__(2, 7),
+            "stage 'head' takes .*7.*, and stage 'encoder' gives",
+        ),
+        (
+            lambda stages: stages[1]["inputs"][0].update(dtype="float16"),
+            "stage 'head' takes .*float16.*, and stage 'encoder' gives",
+        ),
+        (
+            lambda stages: stages[1]["inputs"][0].update(name="other"),
+            "stage 'head' takes 'other', which no earlier stage gives",
+        ),
+        (lambda stages: stages[0].update(per="window"), "stage 'encoder' takes .*, and the contract gives"),
+        (lambda stages: stages.pop(), "last stage 'encoder' gives"),
+        (lambda stages: stages.clear(), "a model without stages"),
+        (lambda stages: stages[0].update(constants=["frames"]), "constant TensorSpec"),
+        (lambda stages: stages[0].update(name="../x"), "stages.0.name"),
+        (
+            lambda stages: take_constant(stages[1], "frames"),
+            "stage 'head' has a constant 'frames', which the pixels are",
+        ),
+        (
+            lambda stages: take_constant(stages[0], "action_logits"),
+            "stage 'head' gives 'action_logits', which is a constant",
+        ),
+    ],
+)
+def test_stages_that_do_not_meet_are_one_line(
+    make_bundle: Callable[..., Bundle], change: Callable[[list[Any]], None], said: str
+) -> None:
     with pytest.raises(BundleError, match=said) as caught:
         Bundle.open(rewrite_manifest(make_bundle(), lambda described: change(described["stages"])))
     assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.fixture
-def with_constants(graphs: dict[str, Stage], contract: Contract, onnx_files: dict[str, Path],
-                   tmp_path: Path) -> Callable[..., Bundle]:
+def with_constants(
+    graphs: dict[str, Stage], contract: Contract, onnx_files: dict[str, Path], tmp_path: Path
+) -> Callable[..., Bundle]:
     """A bundle whose head takes the constant ``bias``, float32[3], from a file that holds what is given."""
 
     def make(arrays: dict[str, Any] | None) -> Bundle:
         head = graphs["head"]
-        stages = (graphs["encoder"], head.model_copy(update={
-            "inputs": (*head.inputs, TensorSpec("bias", "float32", (3,))), "constants": ("bias",)}))
+        stages = (
+            graphs["encoder"],
+            head.model_copy(
+                update={"inputs": (*head.inputs, TensorSpec("bias", "float32", (3,))), "constants": ("bias",)}
+            ),
+        )
         check_stages(stages, contract)
         files = {"encoder.onnx": onnx_files["encoder"], "head.onnx": onnx_files["head"]}
         if arrays is not None:
             write_constants(tmp_path / CONSTANTS, arrays)
             files[CONSTANTS] = tmp_path / CONSTANTS
-        variant = Variant(files={"encoder": "encoder.onnx", "head": "head.onnx"}, precision={"encoder": "fp32", "head": "fp32"},
-                          passed=True)
-        return write_bundle(tmp_path / "b", Manifest(contract=contract, stages=stages, variants={"fp32": variant}, files={},
-                                                     constants=CONSTANTS if arrays is not None else None), files)
+        variant = Variant(
+            files={"encoder": "encoder.onnx", "head": "head.onnx"},
+            precision={"encoder": "fp32", "head": "fp32"},
+            passed=True,
+        )
+        return write_bundle(
+            tmp_path / "b",
+            Manifest(
+                contract=contract,
+                stages=stages,
+                variants={"fp32": variant},
+                files={},
+                constants=CONSTANTS if arrays is not None else None,
+            ),
+            files,
+        )
 
     return make
 
@@ -193,15 +252,22 @@ def test_constants_are_read_by_the_name_of_the_input(with_constants: Callable[..
     np.testing.assert_array_equal(constants["bias"], bias)
 
 
-@pytest.mark.parametrize(("arrays", "said"), [
-    (None, "its stages take constants, and no sealed file holds any"),
-    ({}, "lacks 'bias', which stage 'head' takes; allowed: float32"),
-    ({"other": np.zeros(3, np.float32)}, "lacks 'bias'"),
-    ({"bias": np.zeros(4, np.float32)}, r"'bias' in constants.safetensors is float32\[4\], and stage 'head' takes float32\[3\]"),
-    ({"bias": np.zeros(3, np.float16)}, r"is float16\[3\], and stage 'head' takes float32\[3\]"),
-])
-def test_constants_that_do_not_fit_are_one_line(with_constants: Callable[..., Bundle], arrays: Any, said: str,
-                                                tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        (None, "its stages take constants, and no sealed file holds any"),
+        ({}, "lacks 'bias', which stage 'head' takes; allowed: float32"),
+        ({"other": np.zeros(3, np.float32)}, "lacks 'bias'"),
+        (
+            {"bias": np.zeros(4, np.float32)},
+            r"'bias' in constants.safetensors is float32\[4\], and stage 'head' takes float32\[3\]",
+        ),
+        ({"bias": np.zeros(3, np.float16)}, r"is float16\[3\], and stage 'head' takes float32\[3\]"),
+    ],
+)
+def test_constants_that_do_not_fit_are_one_line(
+    with_constants: Callable[..., Bundle], arrays: Any, said: str, tmp_path: Path
+) -> None:
     with pytest.raises(BundleError, match=said) as caught:
         with_constants(arrays)
     assert len(str(caught.value).splitlines()) == 1

@@ -30,7 +30,9 @@ def graph_with(*nodes: onnx.NodeProto, **parts: list[object]) -> onnx.GraphProto
 
 def model_of(graph: onnx.GraphProto, **parts: list[object]) -> bytes:
     opset = helper.make_opsetid("", 20)
-    return onnx.ModelProto(ir_version=10, producer_name="a", opset_import=[opset], graph=graph, **parts).SerializeToString()
+    return onnx.ModelProto(
+        ir_version=10, producer_name="a", opset_import=[opset], graph=graph, **parts
+    ).SerializeToString()
 
 
 def constant(tensor: TensorProto) -> onnx.NodeProto:
@@ -43,14 +45,17 @@ HIDING_PLACES: dict[str, Callable[[TensorProto], bytes]] = {
     "indices": lambda t: model_of(graph_with(sparse_initializer=[onnx.SparseTensorProto(indices=t)])),
     "constant": lambda t: model_of(graph_with(constant(t))),
     "branch": lambda t: model_of(graph_with(helper.make_node("If", ["x"], ["y"], then_branch=graph_with(constant(t))))),
-    "branches": lambda t: model_of(graph_with(onnx.NodeProto(attribute=[
-        onnx.AttributeProto(name="a", graphs=[graph_with(initializer=[t])])]))),
+    "branches": lambda t: model_of(
+        graph_with(onnx.NodeProto(attribute=[onnx.AttributeProto(name="a", graphs=[graph_with(initializer=[t])])]))
+    ),
     "tensors": lambda t: model_of(graph_with(onnx.NodeProto(attribute=[onnx.AttributeProto(name="a", tensors=[t])]))),
     "function": lambda t: model_of(graph_with(), functions=[onnx.FunctionProto(name="f", node=[constant(t)])]),
-    "default": lambda t: model_of(graph_with(), functions=[
-        onnx.FunctionProto(name="f", attribute_proto=[onnx.AttributeProto(name="a", t=t)])]),
-    "training": lambda t: model_of(graph_with(), training_info=[
-        onnx.TrainingInfoProto(initialization=graph_with(initializer=[t]))]),
+    "default": lambda t: model_of(
+        graph_with(), functions=[onnx.FunctionProto(name="f", attribute_proto=[onnx.AttributeProto(name="a", t=t)])]
+    ),
+    "training": lambda t: model_of(
+        graph_with(), training_info=[onnx.TrainingInfoProto(initialization=graph_with(initializer=[t]))]
+    ),
 }
 
 
@@ -110,18 +115,21 @@ def test_a_file_that_onnx_still_reads_hides_nothing(tmp_path: Path, data: st.Dat
 IR = b"""<?xml version="1.0"?><net name="a" version="11"><layers></layers><edges></edges></net>"""
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (b"", "it is empty"),
-    (IR, "a group ends that has not begun"),
-    (b"\n" + IR, "field 1 is not what a model has there"),
-    (b" \r\n" + IR, "field 4 is not"),
-    (b"\t\t\t\t\t\t\t\t\t" + IR, "field 1 is not"),
-    (b"\xef\xbb\xbf" + IR, "no protobuf"),
-    (IR.decode().encode("utf-16"), "no protobuf"),
-    (b"PK\x03\x04 an archive of torch", "no protobuf|is not|cut off|ends"),
-    (onnx.ModelProto(ir_version=10, producer_name="a").SerializeToString(), "holds no graph"),
-    (onnx.ModelProto(ir_version=10, graph=graph_with()).SerializeToString()[:-1], "ends outside|cut off"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (IR, "a group ends that has not begun"),
+        (b"\n" + IR, "field 1 is not what a model has there"),
+        (b" \r\n" + IR, "field 4 is not"),
+        (b"\t\t\t\t\t\t\t\t\t" + IR, "field 1 is not"),
+        (b"\xef\xbb\xbf" + IR, "no protobuf"),
+        (IR.decode().encode("utf-16"), "no protobuf"),
+        (b"PK\x03\x04 an archive of torch", "no protobuf|is not|cut off|ends"),
+        (onnx.ModelProto(ir_version=10, producer_name="a").SerializeToString(), "holds no graph"),
+        (onnx.ModelProto(ir_version=10, graph=graph_with()).SerializeToString()[:-1], "ends outside|cut off"),
+    ],
+)
 def test_what_is_no_onnx_file_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "a.onnx").write_bytes(content)
     with pytest.raises(NotOnnxError, match=said):

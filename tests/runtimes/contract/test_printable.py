@@ -11,19 +11,22 @@ from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.runtimes.contract.printable import JOINERS, printable
 
 
-@pytest.mark.parametrize(("text", "shown"), [
-    ("crack 1.jpg", "crack 1.jpg"),
-    ("裂缝\u3000№ 7 – ünï 👨\u200d👩\u200d👧 نامه\u200cای", "裂缝\u3000№ 7 – ünï 👨\u200d👩\u200d👧 نامه\u200cای"),
-    ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-    ("\x9b31m", "\\x9b31m"),
-    ("\u202egnp.exe", "\\u202egnp.exe"),
-    ("a\u2066b\u2069\u200f", "a\\u2066b\\u2069\\u200f"),
-    ("a\r\n\tb\u2028c\u0085", "a\\r\\n\\tb\\u2028c\\x85"),
-    (os.fsdecode(b"odd \xff") if sys.getfilesystemencoding() == "utf-8" else "odd \udcff", "odd \\xff"),
-    ("\ud800", "\\ud800"),
-    ("\U000e0041", "\\U000e0041"),
-    ("\x00\x7f", "\\x00\\x7f"),
-])
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("crack 1.jpg", "crack 1.jpg"),
+        ("裂缝\u3000№ 7 – ünï 👨\u200d👩\u200d👧 نامه\u200cای", "裂缝\u3000№ 7 – ünï 👨\u200d👩\u200d👧 نامه\u200cای"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\u2066b\u2069\u200f", "a\\u2066b\\u2069\\u200f"),
+        ("a\r\n\tb\u2028c\u0085", "a\\r\\n\\tb\\u2028c\\x85"),
+        (os.fsdecode(b"odd \xff") if sys.getfilesystemencoding() == "utf-8" else "odd \udcff", "odd \\xff"),
+        ("\ud800", "\\ud800"),
+        ("\U000e0041", "\\U000e0041"),
+        ("\x00\x7f", "\\x00\\x7f"),
+    ],
+)
 def test_escapes_what_a_terminal_would_obey(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown

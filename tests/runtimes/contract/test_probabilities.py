@@ -12,7 +12,9 @@ from scipy.special import softmax
 
 from vidrisk.runtimes.contract.probabilities import expected_calibration_error, probabilities_from_logits
 
-LOGITS = arrays.arrays(np.float32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-1e4, 1e4, width=32))
+LOGITS = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 6), st.integers(1, 5)), elements=st.floats(-1e4, 1e4, width=32)
+)
 
 
 @given(LOGITS, st.floats(0.05, 20))
@@ -41,8 +43,8 @@ def test_ece_by_hand() -> None:
     assert expected_calibration_error(confidence, correct, bins=1) == pytest.approx(0.2875)
 
 
-@pytest.mark.parametrize(("confidence", "correct", "ece"), [
-    (0.0, False, 0), (1.0, True, 0), (1.0, False, 1), (1 / 15, False, 1 / 15),
-])
+@pytest.mark.parametrize(
+    ("confidence", "correct", "ece"), [(0.0, False, 0), (1.0, True, 0), (1.0, False, 1), (1 / 15, False, 1 / 15)]
+)
 def test_the_ends_of_the_bins(confidence: float, correct: bool, ece: float) -> None:
     assert expected_calibration_error(np.array([confidence]), np.array([correct])) == pytest.approx(ece)

@@ -137,7 +137,9 @@ def test_tensor_spec_refuses_an_axis_that_contradicts_itself() -> None:
 
 
 def test_tensor_spec_repr_shows_the_shape() -> None:
-    assert repr(TensorSpec("frames", "uint8", ("batch", 224, 224, 3))) == "TensorSpec(frames: uint8[batch, 224, 224, 3])"
+    assert (
+        repr(TensorSpec("frames", "uint8", ("batch", 224, 224, 3))) == "TensorSpec(frames: uint8[batch, 224, 224, 3])"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """A GPU that is none, because running an engine takes one: memory is numpy's, and an execution runs the ONNX file behind the
 engine with ONNX Runtime. What is marked ``gpu`` tests the real thing.
 
-``FakeCuda`` is as late as CUDA may be: work that a stream was given waits until somebody waits for it, so whoever forgets
-to wait finds what was there before. Memory that was freed, or never given, ends the test.
+``FakeCuda`` is as late as CUDA may be: work that a stream was given waits until somebody waits for it, so whoever
+forgets to wait finds what was there before. Memory that was freed, or never given, ends the test.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ class FakeCuda:
     def at(self, address: int, size: int) -> int:
         """The address, of memory that is held."""
         assert any(start <= address and address + size <= start + held for start, (held, _) in self._memory.items()), (
-            f"{size} bytes at {address} are nobody's")  # fmt: skip
+            f"{size} bytes at {address} are nobody's"
+        )
         return address
 
     def _copy(self, to: int, source: int, size: int, stream: int) -> None:
@@ -229,7 +230,9 @@ class FakeEngine:
 
     def __init__(self, trt: FakeTensorRt, onnx: bytes) -> None:
         self.trt, self.batches = trt, trt.batches
-        self.session = ort.InferenceSession(onnx, providers=["CPUExecutionProvider"], disabled_optimizers=UNSAFE_OPTIMIZERS)
+        self.session = ort.InferenceSession(
+            onnx, providers=["CPUExecutionProvider"], disabled_optimizers=UNSAFE_OPTIMIZERS
+        )
         self.inputs = {tensor.name: tensor for tensor in self.session.get_inputs()}
         self.outputs = {tensor.name: tensor for tensor in self.session.get_outputs()}
         self._tensors = {**self.inputs, **self.outputs}
@@ -348,13 +351,17 @@ class FakeContext:
 
     def _execute(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
         feed = {}
-        fixed = {name: tuple(shape) for name in self.engine.inputs if -1 not in (shape := self.engine.get_tensor_shape(name))}
+        fixed = {
+            name: tuple(shape) for name in self.engine.inputs if -1 not in (shape := self.engine.get_tensor_shape(name))
+        }
         for name, shape in {**fixed, **shapes}.items():
             feed[name] = np.empty(shape, self.engine.get_tensor_dtype(name))
             ctypes.memmove(feed[name].ctypes.data, self._at(addresses[name], feed[name].nbytes), feed[name].nbytes)
         names = list(self.engine.outputs)
         for name, result in zip(names, self.engine.session.run(names, feed), strict=True):
-            ctypes.memmove(self._at(addresses[name], result.nbytes), np.ascontiguousarray(result).ctypes.data, result.nbytes)
+            ctypes.memmove(
+                self._at(addresses[name], result.nbytes), np.ascontiguousarray(result).ctypes.data, result.nbytes
+            )
 
     def _at(self, address: int, size: int) -> int:
         return self.engine.trt.cuda.at(address, size)
@@ -366,4 +373,3 @@ class FakeContext:
     def _said(self, error: str) -> bool:
         self.engine.trt.api.errors.append(error)
         return False
-

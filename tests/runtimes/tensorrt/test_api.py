@@ -27,10 +27,14 @@ from vidrisk.runtimes.tensorrt.api import Api, installed_kinds, open_api
 
 ROOT = Path(__file__).parents[3]
 REQUIRED = os.environ.get("VIDRISK_REQUIRE_TRT") == "1"  # then a test fails rather than be skipped
-needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_kinds() and not REQUIRED,
-                               reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'")
-needs_stubs = pytest.mark.skipif(not REQUIRED and importlib.util.find_spec("tensorrt_stubs") is None,
-                                 reason="the stubs of TensorRT are not installed: pip install tensorrt-stubs")
+needs_rtx = pytest.mark.skipif(
+    "tensorrt-rtx" not in installed_kinds() and not REQUIRED,
+    reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'",
+)
+needs_stubs = pytest.mark.skipif(
+    not REQUIRED and importlib.util.find_spec("tensorrt_stubs") is None,
+    reason="the stubs of TensorRT are not installed: pip install tensorrt-stubs",
+)
 WHO_TALKS_TO_TENSORRT = "runtimes/tensorrt"
 
 
@@ -65,11 +69,17 @@ def install(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 @pytest.mark.usefixtures("alone")
 def test_nothing_is_installed() -> None:
     assert installed_kinds() == ()
-    with pytest.raises(RuntimeFailure, match=r"neither TensorRT nor TensorRT for RTX is installed; fix: .*system-site-packages"):
+    with pytest.raises(
+        RuntimeFailure, match=r"neither TensorRT nor TensorRT for RTX is installed; fix: .*system-site-packages"
+    ):
         open_api()
-    with pytest.raises(RuntimeFailure, match=r"TensorRT is not installed, or not for this Python; fix: .*--system-site-packages"):
+    with pytest.raises(
+        RuntimeFailure, match=r"TensorRT is not installed, or not for this Python; fix: .*--system-site-packages"
+    ):
         open_api("tensorrt")
-    with pytest.raises(MissingExtra, match=r"tensorrt_rtx is not installed; fix: pip install 'vidrisk\[tensorrt-rtx\]'"):
+    with pytest.raises(
+        MissingExtra, match=r"tensorrt_rtx is not installed; fix: pip install 'vidrisk\[tensorrt-rtx\]'"
+    ):
         open_api("tensorrt-rtx")
 
 
@@ -79,14 +89,20 @@ def test_type_stubs_are_no_tensorrt(install: Callable[..., None]) -> None:
     assert installed_kinds() == ()
 
 
-@pytest.mark.parametrize(("code", "says"), [
-    ("__version__ = '8.6.1'\nBuilder = object", "TensorRT 8.6.1 is too old; allowed: 10.3 or later; fix: JetPack 6.1"),
-    ("__version__ = '10.2.0'\nBuilder = object", "TensorRT 10.2.0 is too old"),
-    ("__version__ = '10.3.0'", "is no whole TensorRT"),
-    ("Builder = object", "is no whole TensorRT"),
-    ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "does not load: libnvinfer.so.10"),
-    ("import ctypes\nctypes.CDLL('libnvinfer.so.99')", "does not load: libnvinfer.so.99"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (
+            "__version__ = '8.6.1'\nBuilder = object",
+            "TensorRT 8.6.1 is too old; allowed: 10.3 or later; fix: JetPack 6.1",
+        ),
+        ("__version__ = '10.2.0'\nBuilder = object", "TensorRT 10.2.0 is too old"),
+        ("__version__ = '10.3.0'", "is no whole TensorRT"),
+        ("Builder = object", "is no whole TensorRT"),
+        ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "does not load: libnvinfer.so.10"),
+        ("import ctypes\nctypes.CDLL('libnvinfer.so.99')", "does not load: libnvinfer.so.99"),
+    ],
+)
 def test_a_tensorrt_that_cannot_be_used(install: Callable[..., None], code: str, says: str) -> None:
     install(code)
     assert installed_kinds() == ("tensorrt",)
@@ -99,7 +115,7 @@ def test_a_tensorrt_that_cannot_be_used(install: Callable[..., None], code: str,
 @pytest.mark.parametrize("version", ["10.3.0", "10.13.3.9", "11.0.0"])
 def test_a_tensorrt_that_can(install: Callable[..., None], version: str) -> None:
     install(f"""
-__version__ = {version + '.post1'!r}
+__version__ = {version + ".post1"!r}
 class Builder: pass
 class ILogger:
     class Severity:
@@ -107,7 +123,9 @@ class ILogger:
 """)
     api = open_api()
     assert (api.kind, api.version, api.compute_capabilities, api.keeps_timings) == ("tensorrt", version, (), True)
-    with pytest.raises(SettingsError, match=r"tensorrt builds for the GPU that it runs on, not for 8\.6; fix: .*tensorrt-rtx"):
+    with pytest.raises(
+        SettingsError, match=r"tensorrt builds for the GPU that it runs on, not for 8\.6; fix: .*tensorrt-rtx"
+    ):
         api.check_compute_capabilities(("8.6",))
 
 
@@ -126,7 +144,11 @@ def test_portable_engines_bring_code_that_is_allowed_for_them_alone() -> None:
         runtimes.append(SimpleNamespace(deserialize_cuda_engine=lambda blob: "engine", engine_host_code_allowed=False))
         return runtimes[-1]
 
-    for kind, portable, allowed in (("tensorrt", True, True), ("tensorrt", False, False), ("tensorrt-rtx", True, False)):
+    for kind, portable, allowed in (
+        ("tensorrt", True, True),
+        ("tensorrt", False, False),
+        ("tensorrt-rtx", True, False),
+    ):
         engine: Any = fake_api(kind, Runtime=make).load_engine(b"", portable=portable)
         assert (engine, runtimes[-1].engine_host_code_allowed) == ("engine", allowed)
 
@@ -185,7 +207,9 @@ def names_asked_for() -> set[tuple[str, ...]]:
             while isinstance(node, ast.Attribute):
                 words.insert(0, node.attr)
                 node = node.value
-            words = words[1:] if words[:1] == ["trt"] else words if isinstance(node, ast.Name) and node.id == "trt" else []
+            words = (
+                words[1:] if words[:1] == ["trt"] else words if isinstance(node, ast.Name) and node.id == "trt" else []
+            )
             if words and words[0][:1].isupper():
                 found.add(tuple(words[:2]))
     return found
@@ -225,8 +249,12 @@ def test_tensorrt_10_has_every_name(tmp_path: Path) -> None:
     (stub,) = mended_stubs(tmp_path).glob("tensorrt_bindings/tensorrt.pyi")
     tree = ast.parse(stub.read_text(encoding="utf-8"))
     classes = {node.name: ast.unparse(node) for node in tree.body if isinstance(node, ast.ClassDef)}
-    missing = [words for words in names_asked_for() if words[0] not in ONLY_RTX
-               and not (words[0] in classes and all(re.search(rf"\b{word}\b", classes[words[0]]) for word in words[1:]))]
+    missing = [
+        words
+        for words in names_asked_for()
+        if words[0] not in ONLY_RTX
+        and not (words[0] in classes and all(re.search(rf"\b{word}\b", classes[words[0]]) for word in words[1:]))
+    ]
     assert missing == []
 
 
@@ -235,7 +263,8 @@ def test_tensorrt_10_has_every_name(tmp_path: Path) -> None:
 def test_the_types_are_those_of_tensorrt_10(tmp_path: Path) -> None:
     """mypy --strict over the code that talks to TensorRT, with its stubs."""
     mended_stubs(tmp_path / "stubs")
-    (tmp_path / "mypy.ini").write_text(textwrap.dedent("""
+    (tmp_path / "mypy.ini").write_text(
+        textwrap.dedent("""
         [mypy]
         strict = True
         plugins = pydantic.mypy
@@ -243,9 +272,24 @@ def test_the_types_are_those_of_tensorrt_10(tmp_path: Path) -> None:
         [mypy-tensorrt.*,tensorrt_bindings.*,tensorrt_libs.*,cuda.*]
         ignore_errors = True
         ignore_missing_imports = True
-    """))
-    command = [sys.executable, "-m", "mypy", "--config-file", str(tmp_path / "mypy.ini"), "--cache-dir", str(tmp_path / "cache"),
-               "-pvidrisk.runtimes.tensorrt"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT,
-                           env={**os.environ, "MYPYPATH": str(tmp_path / "stubs")})
+    """)
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--config-file",
+        str(tmp_path / "mypy.ini"),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "-pvidrisk.runtimes.tensorrt",
+    ]
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+        env={**os.environ, "MYPYPATH": str(tmp_path / "stubs")},
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -149,7 +149,10 @@ def test_the_reason_why_none_fits(store: EngineStore) -> None:
     agx, nx = replace(ORIN, multiprocessors=16), replace(ORIN, multiprocessors=8)
     assert isinstance(found_here(store, agx), Engine)
     assert reason(found_here(store, nx)) == "built for Orin, 16 SMs (8.7), here is Orin, 8 SMs (8.7)"
-    assert reason(found_here(store, replace(agx, driver="13.0"))) == "built with a driver for CUDA 12, here is one for CUDA 13"
+    assert (
+        reason(found_here(store, replace(agx, driver="13.0")))
+        == "built with a driver for CUDA 12, here is one for CUDA 13"
+    )
     assert isinstance(found_here(store, replace(ORIN, driver="12.9", free_bytes=0)), Engine)
     assert reason(store.find("tensorrt-rtx", "1.7.1", ADA, GRAPH)) == "built with tensorrt, here is tensorrt-rtx"
     assert reason(store.find("tensorrt", "10.3.0", ORIN, "cd" * 32)) == "none has been built yet"
@@ -163,16 +166,19 @@ def test_engines_built_ahead_of_time_ask_for_the_capability_alone(store: EngineS
     assert said == "built for GPUs of compute capability (8.6, 8.9), here is NVIDIA GeForce RTX 4090 (12.0)"
 
 
-@pytest.mark.parametrize(("kind", "built_on", "version", "capability", "fits"), [
-    ("tensorrt", ("8.7",), "10.7.0", "8.9", True),
-    ("tensorrt", ("8.7",), "11.0.0", "12.0", True),
-    ("tensorrt", ("8.7",), "10.2.9", "8.9", False),  # an earlier library
-    ("tensorrt", ("8.7",), "10.7.0", "7.5", False),
-    ("tensorrt", ("7.5",), "10.7.0", "8.9", False),
-    ("tensorrt-rtx", (), "10.3.0", "12.0", True),
-    ("tensorrt-rtx", (), "10.3.0", "7.5", False),
-    ("tensorrt-rtx", (), "10.7.0", "8.9", False),  # for one version always
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "built_on", "version", "capability", "fits"),
+    [
+        ("tensorrt", ("8.7",), "10.7.0", "8.9", True),
+        ("tensorrt", ("8.7",), "11.0.0", "12.0", True),
+        ("tensorrt", ("8.7",), "10.2.9", "8.9", False),  # an earlier library
+        ("tensorrt", ("8.7",), "10.7.0", "7.5", False),
+        ("tensorrt", ("7.5",), "10.7.0", "8.9", False),
+        ("tensorrt-rtx", (), "10.3.0", "12.0", True),
+        ("tensorrt-rtx", (), "10.3.0", "7.5", False),
+        ("tensorrt-rtx", (), "10.7.0", "8.9", False),  # for one version always
+    ],
+)
 def test_portable_engines(kind: str, built_on: tuple[str, ...], version: str, capability: str, fits: bool) -> None:
     key = EngineKey(kind, "10.3.0", "", built_on, "", GRAPH, Batches(), portable=True)  # type: ignore[arg-type]
     device = replace(ADA, compute_capability=capability)
@@ -247,7 +253,10 @@ DISTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
     "file for the group": (lambda file: file.chmod(0o660), r"may be written by others \(mode 0660\)"),
     "file for all": (lambda file: file.chmod(0o606), "may be written by others"),
     "link": (as_link, "is a link"),
-    "folder of somebody else": (lambda file: os.chown(file.parent, SOMEBODY, SOMEBODY), f"engines belongs to user {SOMEBODY}"),
+    "folder of somebody else": (
+        lambda file: os.chown(file.parent, SOMEBODY, SOMEBODY),
+        f"engines belongs to user {SOMEBODY}",
+    ),
     "folder for all": (lambda file: file.parent.chmod(0o777), "engines may be written by others"),
     "folder for the group": (lambda file: file.parent.chmod(0o770), "engines may be written by others"),
     "folder is a link": (lambda file: as_link(file.parent), "engines is a link"),
@@ -256,8 +265,9 @@ DISTRUSTED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("case", DISTRUSTED)
-def test_an_engine_that_somebody_else_may_have_put_there_is_not_loaded(case: str, tmp_path: Path,
-                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_somebody_else_may_have_put_there_is_not_loaded(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     change, said = DISTRUSTED[case]
     if "somebody" in case and os.geteuid():
         pytest.skip("only root can give files away")
@@ -270,11 +280,15 @@ def test_an_engine_that_somebody_else_may_have_put_there_is_not_loaded(case: str
         assert re.search(said, reason(found)), found
     assert path.exists(), "it is ignored, not removed"
     if "folder" in case or "cache" in case:
-        with pytest.raises(RuntimeFailure, match=f"cannot be kept in .*{said}.*fix: .*that you, and nobody else, can write"):
+        with pytest.raises(
+            RuntimeFailure, match=f"cannot be kept in .*{said}.*fix: .*that you, and nobody else, can write"
+        ):
             keep(store)
 
 
-def test_an_engine_of_root_and_a_cache_behind_ones_own_link_are_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_of_root_and_a_cache_behind_ones_own_link_are_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "large disk").mkdir(0o700)
     (tmp_path / "cache").symlink_to("large disk")
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
@@ -307,7 +321,8 @@ def test_what_was_used_least_recently_makes_room(tmp_path: Path) -> None:
     kept = [number for number, key in enumerate(keys) if isinstance(store.get(key), Engine)]
     assert kept == [0, 3]
     assert {path.name.partition(".")[0] for path in tmp_path.iterdir()} == {
-        replace(HERE, version=version).stem for version in ("10.0", "10.3", "10.9")}
+        replace(HERE, version=version).stem for version in ("10.0", "10.3", "10.9")
+    }
 
 
 @settings(max_examples=20, deadline=None)
@@ -345,7 +360,9 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = EngineStore(tmp_path / "file" / "engines")
     assert reason(found_here(store)) == "none has been built yet"
-    with pytest.raises(RuntimeFailure, match=r"cannot be kept in .*Not a directory; fix: .*that you, and nobody else, can write"):
+    with pytest.raises(
+        RuntimeFailure, match=r"cannot be kept in .*Not a directory; fix: .*that you, and nobody else, can write"
+    ):
         keep(store)
 
 
@@ -370,14 +387,20 @@ def python(store: EngineStore) -> Callable[..., subprocess.Popen[str]]:
     """
 
     def run(code: str, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code), *arguments], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code), *arguments],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        )
 
     return run
 
 
-def test_a_full_disk_leaves_nothing_half_written(store: EngineStore, python: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_full_disk_leaves_nothing_half_written(
+    store: EngineStore, python: Callable[..., subprocess.Popen[str]]
+) -> None:
     keep(store, replace(HERE, version="10.4"))
     process = python("""
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

@@ -23,7 +23,9 @@ class Result(Enum):
     CUDA_ERROR_ILLEGAL_ADDRESS = 700
 
 
-DRIVER = SimpleNamespace(CUresult=Result, cuGetErrorString=lambda status: (0, b"in words" if status.value == 700 else None))
+DRIVER = SimpleNamespace(
+    CUresult=Result, cuGetErrorString=lambda status: (0, b"in words" if status.value == 700 else None)
+)
 
 
 def cuSomething(status: Result, *answers: int) -> tuple[object, ...]:

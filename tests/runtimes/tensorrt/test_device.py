@@ -27,8 +27,9 @@ class FakeDriver:
         CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT="multiprocessors",
     )
 
-    def __init__(self, name: bytes = b"Orin", *, count: int = 1, integrated: bool = False, driver: int = 12060,
-                 memory: Any = OK) -> None:
+    def __init__(
+        self, name: bytes = b"Orin", *, count: int = 1, integrated: bool = False, driver: int = 12060, memory: Any = OK
+    ) -> None:
         self.name, self.count, self.driver, self.memory = name, count, driver, memory
         self.attributes = {"major": 8, "minor": 7, "integrated": int(integrated), "multiprocessors": 16}
         self.contexts: list[str] = []
@@ -104,7 +105,9 @@ def test_the_memory_of_this_machine() -> None:
 
 def test_no_gpu_is_visible(use: Any) -> None:
     use(FakeDriver(count=0))
-    with pytest.raises(RuntimeFailure, match="no NVIDIA GPU is visible to this process; fix: unset CUDA_VISIBLE_DEVICES"):
+    with pytest.raises(
+        RuntimeFailure, match="no NVIDIA GPU is visible to this process; fix: unset CUDA_VISIBLE_DEVICES"
+    ):
         current_device()
 
 
@@ -132,7 +135,9 @@ def test_no_driver_here(use: Any) -> None:
 
     driver.cuInit = absent  # type: ignore[method-assign]
     use(driver)
-    with pytest.raises(RuntimeFailure, match=r"no NVIDIA GPU here: .*libcuda\.so\.1 does not load; fix: .*vidrisk doctor"):
+    with pytest.raises(
+        RuntimeFailure, match=r"no NVIDIA GPU here: .*libcuda\.so\.1 does not load; fix: .*vidrisk doctor"
+    ):
         current_device()
 
 

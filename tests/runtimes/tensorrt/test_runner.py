@@ -42,8 +42,15 @@ class Gpu:
     def build(self, *names: str) -> None:
         """Put engines of these graphs into the cache: the files themselves."""
         for name in names:
-            key = EngineKey(self.trt.kind, VERSION, DEVICE.name, (DEVICE.compute_capability,), DEVICE.driver_major,
-                            graph_sha256(self.files[name]), self.trt.batches)  # fmt: skip
+            key = EngineKey(
+                self.trt.kind,
+                VERSION,
+                DEVICE.name,
+                (DEVICE.compute_capability,),
+                DEVICE.driver_major,
+                graph_sha256(self.files[name]),
+                self.trt.batches,
+            )
             engine_store().add(key, self.files[name].read_bytes(), "{}")
 
     def open(self, name: str = "encoder", kind: Kind = "tensorrt", *, cuda_graphs: bool = True) -> TensorRtRunner:
@@ -104,9 +111,15 @@ def batches() -> st.SearchStrategy[Batches]:
     refuses_recording=st.booleans(),
 )
 def test_whatever_comes_is_computed(
-    make_gpu: Gpus, expected: Expected, sizes: list[int], sizes_of_engine: Batches, uncut_rows: int, room_rows: int,
-    cuda_graphs: bool, refuses_recording: bool,
-) -> None:  # fmt: skip
+    make_gpu: Gpus,
+    expected: Expected,
+    sizes: list[int],
+    sizes_of_engine: Batches,
+    uncut_rows: int,
+    room_rows: int,
+    cuda_graphs: bool,
+    refuses_recording: bool,
+) -> None:
     """Any batches, any engine, any chunks, hardly any memory, with or without CUDA graphs; nothing stays behind."""
     gpu = make_gpu(batches=sizes_of_engine, refuses_recording=refuses_recording)
     row_bytes = gpu.trt.row_bytes + 2 * (FRAME_BYTES + 6 * 4)
@@ -126,7 +139,9 @@ def test_whatever_comes_is_computed(
 def test_a_batch_is_cut_into_equal_chunks_and_padded(gpu: Gpu, make_gpu: Gpus, expected: Expected) -> None:
     with gpu.open(cuda_graphs=False) as opened:
         for count in (8, 9, 20, 1):
-            np.testing.assert_allclose(opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4)
+            np.testing.assert_allclose(
+                opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4
+            )
     assert gpu.trt.runs == [8, 5, 4, 7, 7, 6, 1]
     large = make_gpu(batches=Batches(4, 4, 8))
     with large.open(cuda_graphs=False) as opened:
@@ -168,7 +183,9 @@ def test_recordings_are_few(make_gpu: Gpus, expected: Expected) -> None:
         opened.infer({"frames": frames(32)})
         for count in range(1, 21):
             for _ in range(3):
-                np.testing.assert_allclose(opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4)
+                np.testing.assert_allclose(
+                    opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4
+                )
         assert list(gpu.cuda.held.values()).count("recording") == belt.RECORDINGS
 
 
@@ -179,17 +196,23 @@ def test_engines_that_cannot_be_recorded_run_all_the_same(
     setattr(gpu.trt if setting == "refuses_recording" else gpu.cuda, setting, True)
     with gpu.open() as opened:
         for count in (3, 3, 3, 5, 5, 5):
-            np.testing.assert_allclose(opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4)
+            np.testing.assert_allclose(
+                opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4
+            )
     assert "launch" not in gpu.cuda.log and gpu.cuda.held == {}
     (said,) = [record.getMessage() for record in caplog.records if record.name == LOGGER]
     assert said.startswith("engines run without CUDA graphs") and "captur" in said
 
 
-def test_without_room_chunks_are_halved_and_it_is_said(gpu: Gpu, expected: Expected, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_room_chunks_are_halved_and_it_is_said(
+    gpu: Gpu, expected: Expected, caplog: pytest.LogCaptureFixture
+) -> None:
     gpu.cuda.memory_bytes = 3 * (gpu.trt.row_bytes + 2 * (FRAME_BYTES + 6 * 4))
     with gpu.open(cuda_graphs=False) as opened:
         for count in (8, 8):
-            np.testing.assert_allclose(opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4)
+            np.testing.assert_allclose(
+                opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4
+            )
     assert gpu.trt.runs == [2] * 8
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "the GPU has no memory for 8 rows at once; from now on at most 4",
@@ -200,7 +223,9 @@ def test_without_room_chunks_are_halved_and_it_is_said(gpu: Gpu, expected: Expec
 def test_an_engine_without_room_halves_too(gpu: Gpu, expected: Expected, caplog: pytest.LogCaptureFixture) -> None:
     with gpu.open() as opened:
         gpu.trt.fails = "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)"
-        with pytest.raises(RuntimeFailure, match=r"no memory for a batch of 1: .*\(out of memory\); fix: end what else uses"):
+        with pytest.raises(
+            RuntimeFailure, match=r"no memory for a batch of 1: .*\(out of memory\); fix: end what else uses"
+        ):
             opened.infer({"frames": frames(8)})
         assert gpu.trt.runs == [8, 4, 2, 1] and "at most 1" in caplog.text
         gpu.trt.fails = ""
@@ -229,7 +254,9 @@ def test_engines_fail_in_their_own_words_and_go_on(gpu: Gpu, expected: Expected)
         np.testing.assert_allclose(opened.infer({"frames": frames(24)})["features"], expected(frames(24)), atol=1e-4)
 
 
-def test_what_broke_off_is_no_part_of_the_next_batch(gpu: Gpu, expected: Expected, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_broke_off_is_no_part_of_the_next_batch(
+    gpu: Gpu, expected: Expected, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(event: int) -> None:
         raise KeyboardInterrupt
 
@@ -238,7 +265,9 @@ def test_what_broke_off_is_no_part_of_the_next_batch(gpu: Gpu, expected: Expecte
             patch.setattr(gpu.cuda, "synchronise_event", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 opened.infer({"frames": frames(24)})
-        np.testing.assert_allclose(opened.infer({"frames": frames(20, 1)})["features"], expected(frames(20, 1)), atol=1e-4)
+        np.testing.assert_allclose(
+            opened.infer({"frames": frames(20, 1)})["features"], expected(frames(20, 1)), atol=1e-4
+        )
 
 
 def test_arrays_of_any_layout_and_outputs_that_stay(gpu: Gpu, expected: Expected) -> None:
@@ -275,7 +304,9 @@ def test_without_an_engine_it_says_why_and_what_to_do(gpu: Gpu, monkeypatch: pyt
 def test_an_engine_of_other_tensors_is_refused(gpu: Gpu) -> None:
     graph = gpu.graphs["encoder"]
     half = (TensorSpec("features", "float16", ("batch", 6)),)
-    with pytest.raises(RuntimeFailure, match=r"has the tensors features: float32\[batch, 6\], .*; allowed: features: float16"):
+    with pytest.raises(
+        RuntimeFailure, match=r"has the tensors features: float32\[batch, 6\], .*; allowed: features: float16"
+    ):
         TensorRtRunner(gpu.files["encoder"], graph.inputs, half)
     free = (TensorSpec("frames", "uint8", ("batch", "height", 8, 3)),)
     with pytest.raises(RuntimeFailure, match=r"allowed: .*frames: uint8\[batch, height, 8, 3\]"):
@@ -308,7 +339,10 @@ def test_a_chain_respects_the_smallest_batch_of_each_engine(make_gpu: Gpus) -> N
         gpu.build("head")
         with gpu.open("head") as head, chained(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
             for count in (1, 5):
-                assert both.infer({"frames": np.zeros((count, 4, 8, 8, 3), np.uint8)})["action_logits"].shape == (count, 3)
+                assert both.infer({"frames": np.zeros((count, 4, 8, 8, 3), np.uint8)})["action_logits"].shape == (
+                    count,
+                    3,
+                )
     assert gpu.trt.runs == [8, 2, 12, 3, 8, 2]  # two clips are the fewest
 
 
@@ -335,8 +369,10 @@ def test_three_stages_and_a_constant_in_one_go(make_gpu: Gpus, tmp_path: Path) -
     clips = np.random.default_rng(0).integers(0, 256, (7, 4, 16, 16, 3), np.uint8)
     expected = np.stack([logits_of(clip) for clip in clips])
     with ExitStack() as stack:
-        runners = [stack.enter_context(open_runner(bundle, stage.name, runtime="tensorrt", variant="fp32"))
-                   for stage in bundle.stages]
+        runners = [
+            stack.enter_context(open_runner(bundle, stage.name, runtime="tensorrt", variant="fp32"))
+            for stage in bundle.stages
+        ]
         pairs = runners[1].infer({"tokens": np.zeros((3, 2, 2, 3), np.float32)})["pair"]
         np.testing.assert_allclose(pairs, np.maximum(PROMPT, 0)[None].repeat(3, axis=0))
         both = stack.enter_context(chained(bundle.stages, runners, 4))
@@ -344,7 +380,9 @@ def test_three_stages_and_a_constant_in_one_go(make_gpu: Gpus, tmp_path: Path) -
         gpu.trt.runs.clear()
         gpu.cuda.log.clear()
         for count in (5, 7, 7, 1, 3):
-            np.testing.assert_allclose(both.infer({"frames": clips[:count]})["action_logits"], expected[:count], atol=2e-5)
+            np.testing.assert_allclose(
+                both.infer({"frames": clips[:count]})["action_logits"], expected[:count], atol=2e-5
+            )
         assert gpu.trt.runs[:3] == [8, 4, 2]
         first = gpu.cuda.log[: gpu.cuda.log.index("activate", 1)]
         assert [first.count(what) for what in ("upload", "download")] == [4, 3]  # three chunks, and the prompt once
@@ -355,7 +393,9 @@ def test_tensorrt_for_rtx_records_by_itself_and_keeps_its_kernels(make_gpu: Gpus
     gpu = make_gpu(kind="tensorrt-rtx")
     with gpu.open(kind="tensorrt-rtx") as opened:
         for count in (3, 3, 3, 5):
-            np.testing.assert_allclose(opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4)
+            np.testing.assert_allclose(
+                opened.infer({"frames": frames(count)})["features"], expected(frames(count)), atol=1e-4
+            )
     assert opened.runtime == "tensorrt-rtx" and "launch" not in gpu.cuda.log
     assert gpu.trt.contexts[0].config.cuda_graph_strategy == "yes"
     (kernels,) = engine_store().folder.glob("*.kernels")
@@ -374,7 +414,9 @@ def test_tensorrt_for_rtx_records_by_itself_and_keeps_its_kernels(make_gpu: Gpus
 
 
 def test_a_portable_engine_may_bring_code(gpu: Gpu) -> None:
-    key = EngineKey("tensorrt", VERSION, "", ("8.7",), "", graph_sha256(gpu.files["encoder"]), gpu.trt.batches, portable=True)
+    key = EngineKey(
+        "tensorrt", VERSION, "", ("8.7",), "", graph_sha256(gpu.files["encoder"]), gpu.trt.batches, portable=True
+    )
     gpu.open()
     assert not hasattr(gpu.trt.runtimes[0], "engine_host_code_allowed")
     engine_store().add(key, gpu.files["encoder"].read_bytes(), "{}")
@@ -386,8 +428,12 @@ def test_the_fake_has_nothing_that_tensorrt_has_not() -> None:
     pytest.importorskip("onnxruntime_ep_nv_tensorrt_rtx")
     trt = open_api("tensorrt-rtx").trt
 
-    names = {"FakeEngine": "ICudaEngine", "FakeContext": "IExecutionContext", "FakeConfig": "IRuntimeConfig",
-             "FakeKernels": "IRuntimeCache"}  # fmt: skip
+    names = {
+        "FakeEngine": "ICudaEngine",
+        "FakeContext": "IExecutionContext",
+        "FakeConfig": "IRuntimeConfig",
+        "FakeKernels": "IRuntimeCache",
+    }
     for fake, real in names.items():
         public = [name for name in vars(getattr(fake_cuda, fake)) if not name.startswith("_")]
         assert public and [name for name in public if not hasattr(getattr(trt, real), name)] == []

@@ -36,8 +36,11 @@ def make_session(text_folder: Path) -> Iterator[Callable[..., TextSession]]:
 
     def make(*, sequences: int = 4, tokens: int = 192, runtime: TextRuntime = "onnxruntime") -> TextSession:
         graph = text_folder / ("text.onnx" if runtime == "onnxruntime" else "plain.onnx")
-        opened.append(TextSession(graph, text_folder / "embeddings.npy", sequences=sequences, tokens=tokens, threads=1,
-                                  runtime=runtime))
+        opened.append(
+            TextSession(
+                graph, text_folder / "embeddings.npy", sequences=sequences, tokens=tokens, threads=1, runtime=runtime
+            )
+        )
         return opened[-1]
 
     yield make

@@ -14,7 +14,7 @@ from vidrisk.runtimes.text.requests import Comparison
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 WORDS = ("low", "lower", "high")
-MERGES = [("l", "o"), ("lo", "w"), ("h", "i"), ("\"", ","), ("\",", "\"")]
+MERGES = [("l", "o"), ("lo", "w"), ("h", "i"), ('"', ","), ('",', '"')]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,9 @@ def bytewise(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
-    return Vocabulary(write_tokenizer(tmp_path_factory.mktemp("merged") / "tokenizer.json", MERGES), [END + len(MERGES)])
+    return Vocabulary(
+        write_tokenizer(tmp_path_factory.mktemp("merged") / "tokenizer.json", MERGES), [END + len(MERGES)]
+    )
 
 
 def chosen(vocabulary: Vocabulary, text: str, comparison: Comparison) -> str:
@@ -33,10 +35,13 @@ def chosen(vocabulary: Vocabulary, text: str, comparison: Comparison) -> str:
 
 
 @pytest.mark.parametrize(("word", "from_bytes", "from_merged"), [("high", "high", "high"), ("lower", "er", "er")])
-def test_from_the_first_token_that_differs_to_what_follows_all(bytewise: Vocabulary, merged: Vocabulary, word: str,
-                                                              from_bytes: str, from_merged: str) -> None:
-    text, two = f'{{"level":"{word}","text":"low"}}', Comparison.of_field("level", ("high", "low") if word == "high" else WORDS[:2],
-                                                                         is_last=False)
+def test_from_the_first_token_that_differs_to_what_follows_all(
+    bytewise: Vocabulary, merged: Vocabulary, word: str, from_bytes: str, from_merged: str
+) -> None:
+    text, two = (
+        f'{{"level":"{word}","text":"low"}}',
+        Comparison.of_field("level", ("high", "low") if word == "high" else WORDS[:2], is_last=False),
+    )
     assert chosen(bytewise, text, two) == from_bytes
     assert chosen(merged, text, two) == from_merged
 
@@ -50,19 +55,31 @@ def test_a_word_with_escapes_is_found_in_json(bytewise: Vocabulary, word: str) -
 
 def test_where_no_alternative_stands_nothing_chooses(bytewise: Vocabulary) -> None:
     level = Comparison.of_field("level", WORDS, is_last=False)
-    for text in ("", "low", '{"level":""}', '{"level":"lowest","text":"x"}', '{"other":"low","text":"x"}', '{"level":"low"}'):
+    for text in (
+        "",
+        "low",
+        '{"level":""}',
+        '{"level":"lowest","text":"x"}',
+        '{"other":"low","text":"x"}',
+        '{"level":"low"}',
+    ):
         assert not choosing_tokens(bytewise, level, text)
 
 
-@given(st.lists(st.text("ab\",\u4e2d", min_size=1, max_size=4), min_size=2, max_size=5, unique=True), st.text(max_size=5),
-       st.data())
+@given(
+    st.lists(st.text('ab",\u4e2d', min_size=1, max_size=4), min_size=2, max_size=5, unique=True),
+    st.text(max_size=5),
+    st.data(),
+)
 @settings(deadline=None)
-def test_another_word_there_gives_other_tokens(merged: Vocabulary, words: list[str], behind: str, data: st.DataObject) -> None:
+def test_another_word_there_gives_other_tokens(
+    merged: Vocabulary, words: list[str], behind: str, data: st.DataObject
+) -> None:
     comparison = Comparison("<", tuple(words), until=">")
     word = data.draw(st.sampled_from(words))
     text = f"<{word}>{behind}"
     places = choosing_tokens(merged, comparison, text)
     ids = merged.encode(text)
     assert places and places.stop <= len(ids)
-    before = merged.encode(f"<{word}>")[:places.start]
-    assert all(merged.encode(f"<{other}>")[:places.start].tolist() == before.tolist() for other in words)
+    before = merged.encode(f"<{word}>")[: places.start]
+    assert all(merged.encode(f"<{other}>")[: places.start].tolist() == before.tolist() for other in words)

@@ -43,7 +43,11 @@ def test_a_header_is_read_as_it_was_written(whole: Path) -> None:
     header = read_gguf(whole)
     assert (header.tokens, header.ends, header.digest, header.tensors) == (TOKENS, {1, 2}, "abc", ("one", "two"))
     assert {key: header.metadata[key] for key in ("d", "i", "b", "tokenizer.ggml.token_type")} == {
-        "d": 0.5, "i": -3, "b": True, "tokenizer.ggml.token_type": [1, 1, 3]}
+        "d": 0.5,
+        "i": -3,
+        "b": True,
+        "tokenizer.ggml.token_type": [1, 1, 3],
+    }
 
 
 def test_a_file_that_ends_too_early_is_refused(whole: Path, tmp_path: Path) -> None:
@@ -56,9 +60,11 @@ def test_a_file_that_ends_too_early_is_refused(whole: Path, tmp_path: Path) -> N
 
 
 @given(place=st.integers(0, 420), put=st.binary(min_size=1, max_size=9))
-def test_damage_is_refused_or_harmless(whole: Path, tmp_path_factory: pytest.TempPathFactory, place: int, put: bytes) -> None:
+def test_damage_is_refused_or_harmless(
+    whole: Path, tmp_path_factory: pytest.TempPathFactory, place: int, put: bytes
+) -> None:
     content = bytearray(whole.read_bytes())
-    content[place:place + len(put)] = put
+    content[place : place + len(put)] = put
     path = tmp_path_factory.getbasetemp() / "damaged.gguf"
     path.write_bytes(content)
     try:
@@ -67,7 +73,9 @@ def test_damage_is_refused_or_harmless(whole: Path, tmp_path_factory: pytest.Tem
         assert "\n" not in str(error)
 
 
-def header(*, magic: bytes = b"GGUF", version: int = 3, tensors: int = 0, entries: bytes = b"", count: int = 0) -> bytes:
+def header(
+    *, magic: bytes = b"GGUF", version: int = 3, tensors: int = 0, entries: bytes = b"", count: int = 0
+) -> bytes:
     return magic + struct.pack("<IQQ", version, tensors, count) + entries
 
 
@@ -75,13 +83,20 @@ def entry(kind: int, value: bytes) -> dict[str, Any]:
     return {"entries": struct.pack("<Q", 1) + b"k" + struct.pack("<I", kind) + value, "count": 1}
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (header(magic=b"GGML"), "b'GGML'"), (header(version=1), "version 1"), (header(tensors=2**40), "tensors"),
-    (header(count=2**40), "entries"), (header(**entry(99, b"")), "type 99"),
-    (header(**entry(8, struct.pack("<Q", 2**60))), "a text of"),
-    (header(**entry(9, struct.pack("<IQ", 0, 2**50))), "items"), (header(**entry(9, struct.pack("<IQ", 9, 1))), "type 9"),
-    (header(**entry(8, struct.pack("<Q", 1) + b"\xff")), "utf-8"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (header(magic=b"GGML"), "b'GGML'"),
+        (header(version=1), "version 1"),
+        (header(tensors=2**40), "tensors"),
+        (header(count=2**40), "entries"),
+        (header(**entry(99, b"")), "type 99"),
+        (header(**entry(8, struct.pack("<Q", 2**60))), "a text of"),
+        (header(**entry(9, struct.pack("<IQ", 0, 2**50))), "items"),
+        (header(**entry(9, struct.pack("<IQ", 9, 1))), "type 9"),
+        (header(**entry(8, struct.pack("<Q", 1) + b"\xff")), "utf-8"),
+    ],
+)
 def test_what_makes_no_sense_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "odd.gguf").write_bytes(content)
     with pytest.raises(BundleError, match=said):

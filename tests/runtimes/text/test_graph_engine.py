@@ -21,8 +21,12 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 MakeEngine = Callable[..., GraphEngine]
 LEVELS = ("low", "medium", "high")
-SCHEMA = {"type": "object", "properties": {"level": {"enum": list(LEVELS)}, "advice": {"type": "string", "maxLength": 10}},
-          "required": ["level", "advice"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"level": {"enum": list(LEVELS)}, "advice": {"type": "string", "maxLength": 10}},
+    "required": ["level", "advice"],
+    "additionalProperties": False,
+}
 QUESTIONS = [f"{number} cracks, 裂缝 {'x' * (7 * number % 31)}" for number in range(11)]
 
 
@@ -35,10 +39,16 @@ def asked(vocabulary: Vocabulary, question: str, *, context: str = "You judge ri
 def mixed(vocabulary: Vocabulary) -> list[Request]:
     """Requests of all kinds, whose answers end at different times."""
     kinds: list[dict[str, Any]] = [
-        {}, {"temperature": 1.5, "top_p": 0.95, "limit": 40}, {"schema": SCHEMA, "temperature": 1.0, "limit": 80},
-        {"temperature": 1.0, "top_k": 20, "stop": ("a", "e"), "limit": 50}, {"limit": 1},
+        {},
+        {"temperature": 1.5, "top_p": 0.95, "limit": 40},
+        {"schema": SCHEMA, "temperature": 1.0, "limit": 80},
+        {"temperature": 1.0, "top_k": 20, "stop": ("a", "e"), "limit": 50},
+        {"limit": 1},
     ]
-    return [asked(vocabulary, question, seed=number, **kinds[number % len(kinds)]) for number, question in enumerate(QUESTIONS)]
+    return [
+        asked(vocabulary, question, seed=number, **kinds[number % len(kinds)])
+        for number, question in enumerate(QUESTIONS)
+    ]
 
 
 def test_answers_are_those_of_one_by_one_in_their_order(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
@@ -68,12 +78,15 @@ def test_requests_are_read_only_as_they_are_needed(make_engine: MakeEngine, voca
     assert len(list(answers)) == 99 and read == 100
 
 
-def test_a_shared_beginning_is_computed_once(make_session: Callable[..., TextSession], vocabulary: Vocabulary,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_beginning_is_computed_once(
+    make_session: Callable[..., TextSession], vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session, prefixes = make_session(), Prefixes()
     read: list[int] = []
     extend = session.extend
-    monkeypatch.setattr(session, "extend", lambda slot, new, rows=1: (read.append(len(new)), extend(slot, new, rows))[1])
+    monkeypatch.setattr(
+        session, "extend", lambda slot, new, rows=1: (read.append(len(new)), extend(slot, new, rows))[1]
+    )
     requests = [asked(vocabulary, question, context="constant " * 5, limit=4) for question in QUESTIONS]
     answers = list(GraphEngine(session, vocabulary, prefixes).answers(requests))
     assert len(prefixes) == 1 and sum(read) == 45 + sum(a.prompt_tokens - 45 for a in answers)
@@ -100,7 +113,8 @@ def test_old_beginnings_make_room_for_new_ones() -> None:
 
 
 def test_an_answer_by_schema_is_json_and_its_forced_tokens_are_read_at_once(
-        make_session: Callable[..., TextSession], vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_session: Callable[..., TextSession], vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = make_session()
     steps = 0
     step = session.step
@@ -111,7 +125,9 @@ def test_an_answer_by_schema_is_json_and_its_forced_tokens_are_read_at_once(
         return step(new)
 
     monkeypatch.setattr(session, "step", counted)
-    answer = GraphEngine(session, vocabulary).answer(asked(vocabulary, "crack", schema=SCHEMA, temperature=1.0, limit=80))
+    answer = GraphEngine(session, vocabulary).answer(
+        asked(vocabulary, "crack", schema=SCHEMA, temperature=1.0, limit=80)
+    )
     fields = json.loads(answer.text)
     assert answer.finish == "schema" and answer.is_whole and fields["level"] in LEVELS and len(fields["advice"]) <= 10
     chosen = [logprob for logprob in answer.logprobs if logprob is not None]
@@ -121,7 +137,10 @@ def test_an_answer_by_schema_is_json_and_its_forced_tokens_are_read_at_once(
 
 def test_an_answer_that_is_cut_off_says_so(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     for limit in range(1, 40, 6):
-        for request in (asked(vocabulary, "crack", limit=limit), asked(vocabulary, "crack", schema=SCHEMA, limit=limit)):
+        for request in (
+            asked(vocabulary, "crack", limit=limit),
+            asked(vocabulary, "crack", schema=SCHEMA, limit=limit),
+        ):
             answer = make_engine(sequences=1).answer(request)
             if answer.finish == "length":
                 assert len(answer.tokens) == limit and not answer.is_whole
@@ -146,17 +165,23 @@ def test_banned_tokens_are_never_written(make_engine: MakeEngine, vocabulary: Vo
 def test_an_answer_that_cannot_be_written_fails_alone(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     brace = int(vocabulary.encode("{")[0])
     levels = tuple(vocabulary.encode("lmh").tolist())
-    requests = [asked(vocabulary, "crack", schema=SCHEMA, banned=(brace,)), asked(vocabulary, "crack"),
-                asked(vocabulary, "crack", schema=SCHEMA, banned=levels)]
+    requests = [
+        asked(vocabulary, "crack", schema=SCHEMA, banned=(brace,)),
+        asked(vocabulary, "crack"),
+        asked(vocabulary, "crack", schema=SCHEMA, banned=levels),
+    ]
     first, second, third = make_engine().answers(requests)
     assert (first.finish, second.finish, third.finish) == ("failed", "length", "failed")
     assert "banned" in first.error and "banned" in third.error and not second.error
 
 
-def test_logits_that_are_not_finite_fail_the_answer(make_engine: MakeEngine, vocabulary: Vocabulary,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_that_are_not_finite_fail_the_answer(
+    make_engine: MakeEngine, vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = make_engine()
-    monkeypatch.setattr(engine.session, "extend", lambda slot, new, rows=1: np.full((rows, VOCABULARY), np.nan, np.float32))
+    monkeypatch.setattr(
+        engine.session, "extend", lambda slot, new, rows=1: np.full((rows, VOCABULARY), np.nan, np.float32)
+    )
     answer = engine.answer(Request(Prompt((vocabulary.encode("a"),)), limit=9))
     assert answer.finish == "failed" and "not finite" in answer.error
 
@@ -164,21 +189,34 @@ def test_logits_that_are_not_finite_fail_the_answer(make_engine: MakeEngine, voc
 def test_alternatives_are_as_probable_as_the_model_says(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     engine = make_engine()
     comparison = Comparison('"level":"', LEVELS)
-    requests = [asked(vocabulary, question, schema=SCHEMA, limit=80, comparison=comparison) for question in QUESTIONS[:6]]
+    requests = [
+        asked(vocabulary, question, schema=SCHEMA, limit=80, comparison=comparison) for question in QUESTIONS[:6]
+    ]
     for request, answer in zip(requests, list(engine.answers(requests)), strict=True):
         assert answer.compared is not None
         for word in LEVELS:
-            assert answer.compared[word] == pytest.approx(log_probability_of(engine, request, '{"level":"', f'{word}"'), abs=1e-3)
+            assert answer.compared[word] == pytest.approx(
+                log_probability_of(engine, request, '{"level":"', f'{word}"'), abs=1e-3
+            )
     assert engine.answer(asked(vocabulary, "crack", comparison=comparison)).compared is None  # there is no such place
 
 
 def test_alternatives_with_escapes_keep_their_plain_names(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     engine = make_engine()
     words = ('1"', "a\\b")
-    schema = {"type": "object", "properties": {"level": {"enum": words}}, "required": ["level"], "additionalProperties": False}
-    request = asked(vocabulary, "crack", schema=schema, limit=80, comparison=Comparison.of_field("level", words, is_last=True))
+    schema = {
+        "type": "object",
+        "properties": {"level": {"enum": words}},
+        "required": ["level"],
+        "additionalProperties": False,
+    }
+    request = asked(
+        vocabulary, "crack", schema=schema, limit=80, comparison=Comparison.of_field("level", words, is_last=True)
+    )
     answer = engine.answer(request)
-    assert json.loads(answer.text)["level"] in words and answer.compared is not None and set(answer.compared) == set(words)
+    assert (
+        json.loads(answer.text)["level"] in words and answer.compared is not None and set(answer.compared) == set(words)
+    )
     for word in words:
         expected = log_probability_of(engine, request, '{"level":"', json.dumps(word)[1:] + "}")
         assert answer.compared[word] == pytest.approx(expected, abs=1e-3)
@@ -191,19 +229,20 @@ def log_probability_of(engine: GraphEngine, request: Request, before: str, word:
     session.truncate(0, 0)
     logits = session.extend(0, every, rows=len(ids) + 1)[:-1].astype(np.float64)
     logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    return float(logprobs[np.arange(len(ids)), ids][-len(word):].sum())
+    return float(logprobs[np.arange(len(ids)), ids][-len(word) :].sum())
 
 
 def test_requests_that_cannot_be_served_are_refused(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
     engine = make_engine(tokens=64)
     ids = vocabulary.encode("crack")
     for prompt, settings, said in (
-            (Prompt((ids,)), {"limit": 60}, "64 together"),
-            (Prompt((np.array([VOCABULARY]),)), {}, f"token {VOCABULARY}"),
-            (Prompt((np.array([-1]),)), {}, "token -1"),
-            (Prompt((np.zeros((2, WIDTH + 1), np.float32),)), {}, f"width {WIDTH}"),
-            (Prompt((np.full((2, WIDTH), np.nan, np.float32),)), {}, "finite"),
-            (Prompt((ids,)), {"banned": (VOCABULARY,)}, "is banned")):
+        (Prompt((ids,)), {"limit": 60}, "64 together"),
+        (Prompt((np.array([VOCABULARY]),)), {}, f"token {VOCABULARY}"),
+        (Prompt((np.array([-1]),)), {}, "token -1"),
+        (Prompt((np.zeros((2, WIDTH + 1), np.float32),)), {}, f"width {WIDTH}"),
+        (Prompt((np.full((2, WIDTH), np.nan, np.float32),)), {}, "finite"),
+        (Prompt((ids,)), {"banned": (VOCABULARY,)}, "is banned"),
+    ):
         with pytest.raises(SettingsError, match=said):
             engine.check(Request(prompt, **{"limit": 8, **settings}))
 
@@ -222,8 +261,9 @@ def test_one_caller_at_a_time(make_engine: MakeEngine, vocabulary: Vocabulary) -
         engine.answer(request)
 
 
-def test_a_tokenizer_of_another_model_is_refused(make_session: Callable[..., TextSession], text_folder: Path,
-                                                 tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(
+    make_session: Callable[..., TextSession], text_folder: Path, tmp_path: Path
+) -> None:
     content = json.loads((text_folder / "tokenizer.json").read_text(encoding="utf-8"))
     content["added_tokens"].append({**content["added_tokens"][-1], "id": VOCABULARY, "content": "<more>"})
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
@@ -232,7 +272,8 @@ def test_a_tokenizer_of_another_model_is_refused(make_session: Callable[..., Tex
 
 
 def test_the_end_token_ends_an_answer_and_is_no_part_of_it(make_engine: MakeEngine, vocabulary: Vocabulary) -> None:
-    requests = [asked(vocabulary, question, temperature=3.0, limit=90, seed=seed)
-                for seed, question in enumerate(QUESTIONS * 4)]
+    requests = [
+        asked(vocabulary, question, temperature=3.0, limit=90, seed=seed) for seed, question in enumerate(QUESTIONS * 4)
+    ]
     stopped = [answer for answer in make_engine().answers(requests) if answer.finish == "stop"]
     assert stopped and all(END not in answer.tokens and len(answer.tokens) < 90 for answer in stopped)

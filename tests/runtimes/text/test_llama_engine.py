@@ -26,8 +26,12 @@ MERGES = (("t", "h"), ("Ġ", "c"))
 LAST = END + len(MERGES)
 ABOVE_ASCII = tuple(range(94, LAST))
 LEVELS = ("low", "medium", "high")
-SCHEMA = {"type": "object", "properties": {"level": {"enum": list(LEVELS)}, "advice": {"type": "string", "maxLength": 10}},
-          "required": ["level", "advice"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"level": {"enum": list(LEVELS)}, "advice": {"type": "string", "maxLength": 10}},
+    "required": ["level", "advice"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +54,26 @@ def engine(gguf: Path, vocabulary: Vocabulary) -> Iterator[LlamaEngine]:
 
 
 def asked(vocabulary: Vocabulary, text: str, **settings: Any) -> Request:
-    return Request(Prompt((vocabulary.encode("You judge risks. "), vocabulary.encode(text)), constant=1),
-                   **{"limit": 24, "banned": ABOVE_ASCII, **settings})
+    return Request(
+        Prompt((vocabulary.encode("You judge risks. "), vocabulary.encode(text)), constant=1),
+        **{"limit": 24, "banned": ABOVE_ASCII, **settings},
+    )
 
 
 def test_answers_are_those_of_one_by_one_in_their_order(engine: LlamaEngine, vocabulary: Vocabulary) -> None:
-    requests = [asked(vocabulary, f"{number} cracks {'x' * (7 * number % 31)}", limit=1 + 13 * number % 40) for number in range(11)]
+    requests = [
+        asked(vocabulary, f"{number} cracks {'x' * (7 * number % 31)}", limit=1 + 13 * number % 40)
+        for number in range(11)
+    ]
     together = list(engine.answers(requests))
     for request, answer in zip(requests, together, strict=True):
         alone = engine.answer(request)
-        assert (alone.text, alone.tokens, alone.finish, alone.prompt_tokens) == (answer.text, answer.tokens, answer.finish,
-                                                                                 request.prompt.tokens)  # type: ignore[union-attr]
+        assert (alone.text, alone.tokens, alone.finish, alone.prompt_tokens) == (
+            answer.text,
+            answer.tokens,
+            answer.finish,
+            request.prompt.tokens,
+        )  # type: ignore[union-attr]
         np.testing.assert_allclose(np.array(alone.logprobs, float), np.array(answer.logprobs, float), atol=0.01)
         assert vocabulary.decode(answer.tokens) == answer.text and len(answer.tokens) <= request.limit
     assert len({answer.text for answer in together}) > 5
@@ -94,17 +107,23 @@ def test_text_ends_before_a_stop_string_and_comes_in_pieces(engine: LlamaEngine,
     assert whole.finish == "length"
     pieces: dict[int, list[str]] = {}
     stop = whole.text[5:8]
-    first, second = engine.answers([asked(vocabulary, "crack", stop=(stop,)), asked(vocabulary, "crack")],
-                                   lambda number, text: pieces.setdefault(number, []).append(text))
-    assert (first.finish, first.text) == ("stop", whole.text[:whole.text.find(stop)])
+    first, second = engine.answers(
+        [asked(vocabulary, "crack", stop=(stop,)), asked(vocabulary, "crack")],
+        lambda number, text: pieces.setdefault(number, []).append(text),
+    )
+    assert (first.finish, first.text) == ("stop", whole.text[: whole.text.find(stop)])
     assert ["".join(pieces[number]) for number in (0, 1)] == [first.text, second.text] and len(pieces[1]) > 5
 
 
 def test_the_end_token_ends_an_answer_and_is_no_part_of_it(engine: LlamaEngine, vocabulary: Vocabulary) -> None:
     everything = tuple(token for token in range(LAST) if token != 40)
-    answers = list(engine.answers(asked(vocabulary, "crack", temperature=5.0, banned=everything, seed=seed) for seed in range(9)))
+    answers = list(
+        engine.answers(asked(vocabulary, "crack", temperature=5.0, banned=everything, seed=seed) for seed in range(9))
+    )
     stopped = [answer for answer in answers if answer.finish == "stop"]
-    assert stopped and all(LAST not in answer.tokens and len(answer.tokens) == len(answer.logprobs) < 24 for answer in stopped)
+    assert stopped and all(
+        LAST not in answer.tokens and len(answer.tokens) == len(answer.logprobs) < 24 for answer in stopped
+    )
     assert all(set(answer.tokens) <= {40, LAST + 1} for answer in answers)
 
 
@@ -129,18 +148,35 @@ def test_an_answer_without_json_fails_alone(gguf: Path, vocabulary: Vocabulary) 
             server.handle_completions({key: value for key, value in body.items() if key != "grammar"}, take)
 
         engine._server = SimpleNamespace(handle_completions=unbound)
-        ends_at_once = asked(vocabulary, "crack", schema=SCHEMA, temperature=5.0, banned=tuple(range(1, LAST)), limit=100)
+        ends_at_once = asked(
+            vocabulary, "crack", schema=SCHEMA, temperature=5.0, banned=tuple(range(1, LAST)), limit=100
+        )
         first, second = engine.answers([ends_at_once, asked(vocabulary, "crack", limit=2)])
     assert first.finish == "failed" and "which is no JSON" in first.error
     assert second.finish == "length" and not second.error
 
 
-@pytest.mark.parametrize(("chunk", "said"), [
-    ({"error": {"message": "no room"}}, "refuses a request: no room"), ({"choices": []}, "another form"), ("text", "another form"),
-    (None, "another form"), ({"choices": [{"text": "a", "logprobs": None, "finish_reason": None}]}, "without saying why"),
-    ({"choices": [{"text": "a", "logprobs": {"content": [{"id": 1, "logprob": np.nan}]}, "finish_reason": "stop"}]}, "not finite"),
-])
-def test_what_llama_cpp_should_not_say_fails_the_answer(gguf: Path, vocabulary: Vocabulary, chunk: Any, said: str) -> None:
+@pytest.mark.parametrize(
+    ("chunk", "said"),
+    [
+        ({"error": {"message": "no room"}}, "refuses a request: no room"),
+        ({"choices": []}, "another form"),
+        ("text", "another form"),
+        (None, "another form"),
+        ({"choices": [{"text": "a", "logprobs": None, "finish_reason": None}]}, "without saying why"),
+        (
+            {
+                "choices": [
+                    {"text": "a", "logprobs": {"content": [{"id": 1, "logprob": np.nan}]}, "finish_reason": "stop"}
+                ]
+            },
+            "not finite",
+        ),
+    ],
+)
+def test_what_llama_cpp_should_not_say_fails_the_answer(
+    gguf: Path, vocabulary: Vocabulary, chunk: Any, said: str
+) -> None:
     with LlamaEngine(gguf, vocabulary, sequences=1, tokens=128, threads=1) as engine:
         engine._server = SimpleNamespace(handle_completions=lambda body, take: take(chunk))
         answer = engine.answer(asked(vocabulary, "crack"))
@@ -156,13 +192,19 @@ def test_what_llama_cpp_should_not_say_fails_the_answer(gguf: Path, vocabulary: 
 
 def test_alternatives_do_not_depend_on_which_is_written(engine: LlamaEngine, vocabulary: Vocabulary) -> None:
     comparison = Comparison('"level":"', LEVELS, until='","')
-    found = [engine.answer(asked(vocabulary, "crack", schema=SCHEMA, limit=80, comparison=comparison, temperature=1.0, seed=seed))
-             for seed in range(4)]
+    found = [
+        engine.answer(
+            asked(vocabulary, "crack", schema=SCHEMA, limit=80, comparison=comparison, temperature=1.0, seed=seed)
+        )
+        for seed in range(4)
+    ]
     assert len({json.loads(answer.text)["level"] for answer in found}) > 1
     for answer in found:
         assert answer.compared is not None and set(answer.compared) == set(LEVELS)
-    shared = [{word: value - answer.compared["low"] for word, value in answer.compared.items()}   # type: ignore[index]
-              for answer in found]
+    shared = [
+        {word: value - answer.compared["low"] for word, value in answer.compared.items()}  # type: ignore[index]
+        for answer in found
+    ]
     for other in shared[1:]:
         assert other == pytest.approx(shared[0], abs=0.05)
     assert engine.answer(asked(vocabulary, "crack", comparison=comparison)).compared is None
@@ -171,11 +213,13 @@ def test_alternatives_do_not_depend_on_which_is_written(engine: LlamaEngine, voc
 def test_requests_that_cannot_be_served_are_refused(engine: LlamaEngine, vocabulary: Vocabulary) -> None:
     ids = vocabulary.encode("crack")
     for prompt, settings, said in (
-            (Prompt((ids, np.zeros((2, 64), np.float32))), {}, "visual tokens, which llama.cpp does not take"),
-            (Prompt((ids,)), {"limit": 255}, "256 together"), (Prompt((np.array([-1]),)), {}, "token -1"),
-            (Prompt((np.array([LAST + 2]),)), {}, f"token {LAST + 2} in a prompt"),
-            (Prompt((ids,)), {"banned": (LAST + 2,)}, "is banned"),
-            (Chat(({"role": "user", "content": "a"},)), {}, "got a Chat")):
+        (Prompt((ids, np.zeros((2, 64), np.float32))), {}, "visual tokens, which llama.cpp does not take"),
+        (Prompt((ids,)), {"limit": 255}, "256 together"),
+        (Prompt((np.array([-1]),)), {}, "token -1"),
+        (Prompt((np.array([LAST + 2]),)), {}, f"token {LAST + 2} in a prompt"),
+        (Prompt((ids,)), {"banned": (LAST + 2,)}, "is banned"),
+        (Chat(({"role": "user", "content": "a"},)), {}, "got a Chat"),
+    ):
         with pytest.raises(SettingsError, match=said):
             engine.check(Request(prompt, **{"limit": 8, **settings}))
 
@@ -194,8 +238,10 @@ def test_what_cannot_be_opened_is_refused(gguf: Path, vocabulary: Vocabulary, tm
         with pytest.raises(SettingsError, match="2 tokens or more"):
             LlamaEngine(gguf, vocabulary, **sizes)
     content = gguf.read_bytes()
-    for damaged, error, said in ((content[:-64], RuntimeFailure, r"llama\.cpp cannot load"),
-                                 (content[:999], BundleError, "no whole GGUF")):
+    for damaged, error, said in (
+        (content[:-64], RuntimeFailure, r"llama\.cpp cannot load"),
+        (content[:999], BundleError, "no whole GGUF"),
+    ):
         (tmp_path / "damaged.gguf").write_bytes(damaged)
         with pytest.raises(error, match=said):
             LlamaEngine(tmp_path / "damaged.gguf", vocabulary)
@@ -216,8 +262,9 @@ def test_its_own_server_is_one_for_the_server_engine(gguf: Path, monkeypatch: py
     schema = {**SCHEMA, "properties": {**SCHEMA["properties"], "advice": {"enum": ["wait", "mend"]}}}  # type: ignore[dict-item]
     with ServerEngine(f"{server.listening_address}/v1", "tiny", parallel=2, timeout_s=30) as engine:
         chat, too_long = (Chat(({"role": "user", "content": "A crack. " * times},)) for times in (1, 50))
-        answers: list[Answer] = list(engine.answers([Request(chat, limit=5), Request(chat, limit=80, schema=schema),
-                                                     Request(too_long, limit=9)]))
+        answers: list[Answer] = list(
+            engine.answers([Request(chat, limit=5), Request(chat, limit=80, schema=schema), Request(too_long, limit=9)])
+        )
     assert [answer.finish for answer in answers] == ["length", "schema", "failed"], answers
     assert "exceeds the available context" in answers[2].error
     assert json.loads(answers[1].text)["level"] in LEVELS and answers[0].prompt_tokens > 10

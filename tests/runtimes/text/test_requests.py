@@ -16,27 +16,45 @@ PROMPT = Prompt((IDS,))
 ENUM = {"enum": ["a"]}
 
 
-@pytest.mark.parametrize(("settings", "said"), [
-    ({"limit": 0}, "limit 0"), ({"temperature": -1.0}, "temperature"), ({"temperature": float("nan")}, "temperature"),
-    ({"top_k": -1}, "top_k"), ({"top_p": 0.0}, "top_p"), ({"seed": -1}, "seed"), ({"stop": ("",)}, "stop"),
-    ({"stop": tuple(map(str, range(17)))}, "16 strings"), ({"banned": (-2,)}, "banned -2"),
-    ({"schema": {"type": "string"}}, "maxLength"), ({"schema": ENUM, "stop": ("a",)}, "beside a schema"),
-])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"limit": 0}, "limit 0"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"seed": -1}, "seed"),
+        ({"stop": ("",)}, "stop"),
+        ({"stop": tuple(map(str, range(17)))}, "16 strings"),
+        ({"banned": (-2,)}, "banned -2"),
+        ({"schema": {"type": "string"}}, "maxLength"),
+        ({"schema": ENUM, "stop": ("a",)}, "beside a schema"),
+    ],
+)
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Request(PROMPT, **settings)
 
 
-@pytest.mark.parametrize(("parts", "constant", "said"), [
-    ((), 0, "0 tokens"), ((np.zeros(3, np.float32),), 0, r"float32\[3\]"), ((np.zeros(3, np.int32),), 0, "int32"),
-    ((IDS,), 2, "2 constant parts of 1"), ((np.zeros((2**17 + 1, 1), np.float32),), 0, "131073 tokens"),
-])
+@pytest.mark.parametrize(
+    ("parts", "constant", "said"),
+    [
+        ((), 0, "0 tokens"),
+        ((np.zeros(3, np.float32),), 0, r"float32\[3\]"),
+        ((np.zeros(3, np.int32),), 0, "int32"),
+        ((IDS,), 2, "2 constant parts of 1"),
+        ((np.zeros((2**17 + 1, 1), np.float32),), 0, "131073 tokens"),
+    ],
+)
 def test_prompts_that_make_no_sense_are_refused(parts: tuple[np.ndarray, ...], constant: int, said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         Prompt(parts, constant)
 
 
-@pytest.mark.parametrize("arguments", [("", ("a", "b")), ("x", ("a",)), ("x", ("a", "a")), ("x", ("a", "")), ("x", ("a", "b"), "")])
+@pytest.mark.parametrize(
+    "arguments", [("", ("a", "b")), ("x", ("a",)), ("x", ("a", "a")), ("x", ("a", "")), ("x", ("a", "b"), "")]
+)
 def test_comparisons_that_make_no_sense_are_refused(arguments: tuple[Any, ...]) -> None:
     with pytest.raises(SettingsError, match="allowed"):
         Comparison(*arguments)
@@ -50,7 +68,9 @@ def test_a_chat_has_messages_with_roles() -> None:
 def test_the_fake_engine_answers_in_order_and_streams() -> None:
     pieces: list[tuple[int, str]] = []
     with FakeTextEngine(lambda request: Answer(f"{request.limit}", "stop")) as engine:
-        answers = list(engine.answers([Request(PROMPT, limit=limit) for limit in (3, 1, 2)], lambda *piece: pieces.append(piece)))
+        answers = list(
+            engine.answers([Request(PROMPT, limit=limit) for limit in (3, 1, 2)], lambda *piece: pieces.append(piece))
+        )
     assert [answer.text for answer in answers] == ["3", "1", "2"]
     assert pieces == [(0, "3"), (1, "1"), (2, "2")]
 

@@ -18,8 +18,9 @@ temperatures, shares = st.floats(0.05, 5), st.floats(0.01, 1)
 
 
 @given(logits_of, temperatures, st.integers(0, 50), shares, st.integers(0, 2**32))
-def test_what_is_drawn_is_among_the_most_probable(logits: np.ndarray, temperature: float, top_k: int, top_p: float,
-                                                  seed: int) -> None:
+def test_what_is_drawn_is_among_the_most_probable(
+    logits: np.ndarray, temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
     token = choose_token(logits, temperature, top_k, top_p, np.random.default_rng(seed))
     more_probable = logits > logits[token]
     if top_k:
@@ -30,7 +31,9 @@ def test_what_is_drawn_is_among_the_most_probable(logits: np.ndarray, temperatur
 
 
 @given(logits_of, temperatures, st.integers(0, 50), shares)
-def test_the_fewest_tokens_are_kept_that_reach_the_share(logits: np.ndarray, temperature: float, top_k: int, top_p: float) -> None:
+def test_the_fewest_tokens_are_kept_that_reach_the_share(
+    logits: np.ndarray, temperature: float, top_k: int, top_p: float
+) -> None:
     tokens, kept = kept_tokens(logits, temperature, top_k, top_p)
     assert len(set(tokens.tolist())) == len(tokens) >= 1
     assert (np.diff(kept) <= 1e-12).all()

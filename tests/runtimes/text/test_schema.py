@@ -21,29 +21,40 @@ def report(**properties: Any) -> dict[str, Any]:
 
 
 LEVEL = {"enum": ["轻微", "medium", "high"]}
-REPORT = report(level=LEVEL, advice={"type": "string", "maxLength": 12}, score={"type": "integer", "minimum": 0, "maximum": 100},
-                parts={"type": "array", "items": {"type": "boolean"}, "maxItems": 3}, note={"anyOf": [{"type": "null"}, LEVEL]})
+REPORT = report(
+    level=LEVEL,
+    advice={"type": "string", "maxLength": 12},
+    score={"type": "integer", "minimum": 0, "maximum": 100},
+    parts={"type": "array", "items": {"type": "boolean"}, "maxItems": 3},
+    note={"anyOf": [{"type": "null"}, LEVEL]},
+)
 
 
-@pytest.mark.parametrize(("schema", "place"), [
-    (report(advice={"type": "string"}), "schema.advice has no maxLength"),
-    (report(advice={"type": "string", "maxLength": 10**6}), "maxLength 1000000"),
-    (report(advice={"type": "string", "maxLength": True}), "maxLength True"),
-    (report(advice={"type": "string", "maxLength": 5, "pattern": "a*"}), "has pattern"),
-    (report(parts={"type": "array", "items": LEVEL}), "schema.parts has no maxItems"),
-    (report(parts={"type": "array", "items": {"type": "string"}, "maxItems": 2}), "schema.parts.items has no maxLength"),
-    (report(score={"type": "integer", "minimum": 0}), "schema.score is from 0 to None"),
-    (report(score={"type": "integer", "minimum": 3, "maximum": 2}), "from 3 to 2"),
-    (report(score={"type": "number"}), "of type 'number'"),
-    ({"type": "object", "properties": {"a": LEVEL}}, "allows further properties"),
-    ({"type": "object", "additionalProperties": False}, "no properties"),
-    ({**REPORT, "required": ["risk"]}, "requires"),
-    ({**REPORT, "required": [[1]]}, "requires"),
-    (report(note={"anyOf": []}), "anyOf"),
-    (report(note={"enum": []}), "enum"),
-    (report(note={"$ref": "#"}), "of type None"),
-    ([], "no schema"),
-])
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (report(advice={"type": "string"}), "schema.advice has no maxLength"),
+        (report(advice={"type": "string", "maxLength": 10**6}), "maxLength 1000000"),
+        (report(advice={"type": "string", "maxLength": True}), "maxLength True"),
+        (report(advice={"type": "string", "maxLength": 5, "pattern": "a*"}), "has pattern"),
+        (report(parts={"type": "array", "items": LEVEL}), "schema.parts has no maxItems"),
+        (
+            report(parts={"type": "array", "items": {"type": "string"}, "maxItems": 2}),
+            "schema.parts.items has no maxLength",
+        ),
+        (report(score={"type": "integer", "minimum": 0}), "schema.score is from 0 to None"),
+        (report(score={"type": "integer", "minimum": 3, "maximum": 2}), "from 3 to 2"),
+        (report(score={"type": "number"}), "of type 'number'"),
+        ({"type": "object", "properties": {"a": LEVEL}}, "allows further properties"),
+        ({"type": "object", "additionalProperties": False}, "no properties"),
+        ({**REPORT, "required": ["risk"]}, "requires"),
+        ({**REPORT, "required": [[1]]}, "requires"),
+        (report(note={"anyOf": []}), "anyOf"),
+        (report(note={"enum": []}), "enum"),
+        (report(note={"$ref": "#"}), "of type None"),
+        ([], "no schema"),
+    ],
+)
 def test_a_schema_that_leaves_the_length_open_is_refused(schema: Any, place: str) -> None:
     with pytest.raises(SettingsError, match=place):
         check_schema(schema)
@@ -91,9 +102,13 @@ def test_a_level_that_is_given_leaves_the_model_no_other(vocabulary_of_tests: Vo
     assert vocabulary_of_tests.decode(constraint.forced()).startswith('{"level":"high","advice":"')
     assert schema_with_value(schema, "level", "high") == schema and REPORT["properties"]["level"] == LEVEL
     assert list(schema["properties"]) == list(REPORT["properties"])
-    assert schema_with_value(report(level={"const": "high"}), "level", "high")["properties"]["level"] == {"enum": ["high"]}
-    for name, value, said in (("risk", "high", "the schema has no risk; allowed: advice"),
-                              ("level", "low", "level is 'low'; allowed: 轻微")):
+    assert schema_with_value(report(level={"const": "high"}), "level", "high")["properties"]["level"] == {
+        "enum": ["high"]
+    }
+    for name, value, said in (
+        ("risk", "high", "the schema has no risk; allowed: advice"),
+        ("level", "low", "level is 'low'; allowed: 轻微"),
+    ):
         with pytest.raises(SettingsError, match=said):
             schema_with_value(REPORT, name, value)
     with pytest.raises(SettingsError, match="allowed: high"):

@@ -22,14 +22,19 @@ from vidrisk.runtimes.text.http_json import JsonServer
 from vidrisk.runtimes.text.requests import Chat, Request
 from vidrisk.runtimes.text.server_engine import KEY_VARIABLE, ServerEngine
 
-SCHEMA = {"type": "object", "properties": {"level": {"enum": ["low"]}}, "required": ["level"], "additionalProperties": False}
+SCHEMA = {
+    "type": "object",
+    "properties": {"level": {"enum": ["low"]}},
+    "required": ["level"],
+    "additionalProperties": False,
+}
 Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], tuple[int, Any]]
 
 
 class Server(ThreadingHTTPServer):
     """Attributes:
-        reply: status and content for a body.
-        asked: bodies that came, with the time and the headers.
+    reply: status and content for a body.
+    asked: bodies that came, with the time and the headers.
     """
 
     daemon_threads = True
@@ -69,7 +74,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def completion(text: Any, reason: str = "stop", model: str = "tiny") -> dict[str, Any]:
-    return {"model": model, "choices": [{"message": {"content": text}, "finish_reason": reason}], "usage": {"prompt_tokens": 7}}
+    return {
+        "model": model,
+        "choices": [{"message": {"content": text}, "finish_reason": reason}],
+        "usage": {"prompt_tokens": 7},
+    }
 
 
 @pytest.fixture
@@ -84,7 +93,9 @@ def server() -> Iterator[Server]:
 
 
 def engine_of(server: Server, *, attempts: int = 3, timeout_s: float = 5.0) -> ServerEngine:
-    return ServerEngine("", "tiny", parallel=4, server=JsonServer(server.url, None, timeout_s, attempts, first_wait_s=0.01))
+    return ServerEngine(
+        "", "tiny", parallel=4, server=JsonServer(server.url, None, timeout_s, attempts, first_wait_s=0.01)
+    )
 
 
 def asked(text: str, **settings: Any) -> Request:
@@ -102,7 +113,9 @@ def test_answers_come_in_order_and_several_at_a_time(server: Server) -> None:
 
     server.reply = reply
     pieces: list[tuple[int, str]] = []
-    answers = list(engine_of(server).answers((asked(str(number)) for number in range(8)), lambda *piece: pieces.append(piece)))
+    answers = list(
+        engine_of(server).answers((asked(str(number)) for number in range(8)), lambda *piece: pieces.append(piece))
+    )
     assert [answer.text for answer in answers] == [text for _, text in pieces] == list("01234567")
     assert {answer.finish for answer in answers} == {"stop"} and answers[0].prompt_tokens == 7
 
@@ -140,7 +153,13 @@ def test_a_request_says_all_that_was_asked(server: Server, monkeypatch: pytest.M
     assert engine.answer(request).finish == "schema"
     engine.answer(asked("b", stop=("x",)))
     (_, first, headers), (_, second, _) = server.asked
-    assert (first["max_tokens"], first["temperature"], first["top_k"], first["top_p"], first["seed"]) == (9, 0.5, 3, 0.9, 5)
+    assert (first["max_tokens"], first["temperature"], first["top_k"], first["top_p"], first["seed"]) == (
+        9,
+        0.5,
+        3,
+        0.9,
+        5,
+    )
     assert first["response_format"]["json_schema"]["schema"] == SCHEMA and first["logit_bias"] == {"8": -100}
     assert second["stop"] == ["x"] and "response_format" not in second
     assert headers["Authorization"] == "Bearer s3cret" and "s3cret" not in repr(engine._server)
@@ -157,21 +176,25 @@ def test_a_busy_server_is_asked_again_when_it_says(server: Server) -> None:
     assert len(times) == 3 and times[1] - times[0] >= 0.95 and times[2] - times[1] < 0.9
 
 
-@pytest.mark.parametrize(("reply", "said", "tries"), [
-    ((503, {"error": "overloaded"}), "gave no answer in 3 tries: HTTP 503: overloaded", 3),
-    ((400, {"error": {"message": "no such template"}}), "refuses: HTTP 400: no such template", 1),
-    ((401, b"<html>"), "refuses: HTTP 401: <html>", 1),
-    ((302, b""), "HTTP 302", 1),
-    ((200, b"<html>hello</html>"), "which is no JSON", 1),
-    ((200, b"[" * 100_000), "which is no JSON", 1),
-    ((200, {"choices": []}), "lacks something", 1),
-    ((200, completion(None)), "lacks something", 1),
-    ((200, completion("a", model="large")), "model 'large' has answered; allowed: tiny", 1),
-    ((200, completion("a", reason="tool_calls")), "ended an answer for 'tool_calls'", 1),
-    ((200, b" " * 3000), "more than 2000 bytes", 1),
-])
-def test_an_answer_that_is_none_fails_in_one_line(server: Server, monkeypatch: pytest.MonkeyPatch, reply: tuple[int, Any],
-                                                  said: str, tries: int) -> None:
+@pytest.mark.parametrize(
+    ("reply", "said", "tries"),
+    [
+        ((503, {"error": "overloaded"}), "gave no answer in 3 tries: HTTP 503: overloaded", 3),
+        ((400, {"error": {"message": "no such template"}}), "refuses: HTTP 400: no such template", 1),
+        ((401, b"<html>"), "refuses: HTTP 401: <html>", 1),
+        ((302, b""), "HTTP 302", 1),
+        ((200, b"<html>hello</html>"), "which is no JSON", 1),
+        ((200, b"[" * 100_000), "which is no JSON", 1),
+        ((200, {"choices": []}), "lacks something", 1),
+        ((200, completion(None)), "lacks something", 1),
+        ((200, completion("a", model="large")), "model 'large' has answered; allowed: tiny", 1),
+        ((200, completion("a", reason="tool_calls")), "ended an answer for 'tool_calls'", 1),
+        ((200, b" " * 3000), "more than 2000 bytes", 1),
+    ],
+)
+def test_an_answer_that_is_none_fails_in_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, reply: tuple[int, Any], said: str, tries: int
+) -> None:
     monkeypatch.setattr(http_json, "MOST_BYTES", 2000 if said.startswith("more") else 2**24)
     server.reply = lambda *_: reply
     answer = engine_of(server).answer(asked("a"))
@@ -214,8 +237,21 @@ def test_a_server_without_the_model_or_without_a_server_is_refused(server: Serve
         ServerEngine("", "tiny", server=JsonServer(server_url, attempts=2, first_wait_s=0.01))
 
 
-@pytest.mark.parametrize("url", ["", "ftp://a", "http://", "http://a:b/", "http://me:word@host/v1", "file:///etc/passwd", "http://a/?b",
-                                 "http://[::1/v1", "http://a..b/v1", f"http://{'a' * 64}.de/v1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "ftp://a",
+        "http://",
+        "http://a:b/",
+        "http://me:word@host/v1",
+        "file:///etc/passwd",
+        "http://a/?b",
+        "http://[::1/v1",
+        "http://a..b/v1",
+        f"http://{'a' * 64}.de/v1",
+    ],
+)
 def test_urls_that_are_none_are_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="allowed: http://host:port/v1") as caught:
         JsonServer(url)

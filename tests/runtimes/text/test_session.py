@@ -34,7 +34,9 @@ def test_sequences_of_any_length_share_a_step(make_session: Make, runtime: str) 
         session.truncate(slot, 0)
         session.extend(slot, session.embed(IDS[slot, :length]))
     for step in range(5):
-        logits = session.step(session.embed(np.array([ids[length + step] for ids, length in zip(IDS, lengths, strict=True)])))
+        logits = session.step(
+            session.embed(np.array([ids[length + step] for ids, length in zip(IDS, lengths, strict=True)]))
+        )
         for slot, length in enumerate(lengths):
             np.testing.assert_allclose(logits[slot], wanted[slot][length + step], atol=1e-4)
 

@@ -22,7 +22,7 @@ def test_pieces_are_the_text_and_hold_whole_characters(text: str, broken: bytes)
     data = text.encode() + broken
     stream = TokenStream(bytes_to_text)  # type: ignore[arg-type]
     pieces = [stream.push(byte) for byte in data]
-    assert all("\ufffd" not in piece for piece in pieces[:len(text.encode())]) or "\ufffd" in text
+    assert all("\ufffd" not in piece for piece in pieces[: len(text.encode())]) or "\ufffd" in text
     assert "".join([*pieces, stream.finish()]) == bytes_to_text(list(data))
 
 
@@ -43,7 +43,9 @@ def first_stop(text: str, stops: list[str]) -> int | None:
 
 
 @given(words, stops_of, st.data())
-def test_text_ends_in_front_of_the_first_stop_string_however_it_is_cut(text: str, stops: list[str], data: st.DataObject) -> None:
+def test_text_ends_in_front_of_the_first_stop_string_however_it_is_cut(
+    text: str, stops: list[str], data: st.DataObject
+) -> None:
     watch, left, pieces = StopStrings(stops), text, []
     while left and not watch.is_found:
         size = data.draw(st.integers(1, len(left)))

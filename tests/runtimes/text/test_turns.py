@@ -7,8 +7,15 @@ import numpy as np
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.text.turns import Exchange, Parts, Photo, parts_from_exchanges
 
-PIECES = ChatPieces(begin="<s>S:", begin_bare="<s>U:", to_question="</s>U:", photo_open="[", photo_close="]", to_answer="</s>A:",
-                    to_next="</s>U:")
+PIECES = ChatPieces(
+    begin="<s>S:",
+    begin_bare="<s>U:",
+    to_question="</s>U:",
+    photo_open="[",
+    photo_close="]",
+    to_answer="</s>A:",
+    to_next="</s>U:",
+)
 END = 1
 
 
@@ -25,7 +32,11 @@ def shown(parts: Parts) -> list[str]:
     """Parts as text: photos as their numbers, answers in braces."""
     found = []
     for part, is_answer in zip(parts.parts, parts.answers, strict=True):
-        text = str(part.number) if isinstance(part, Photo) else "".join(map(chr, part)).replace("\0", "<s>").replace("\1", "</s>")
+        text = (
+            str(part.number)
+            if isinstance(part, Photo)
+            else "".join(map(chr, part)).replace("\0", "<s>").replace("\1", "</s>")
+        )
         found.append(f"{{{text}}}" if is_answer else text)
     return found
 

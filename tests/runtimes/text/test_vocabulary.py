@@ -24,7 +24,11 @@ def test_special_tokens_are_read_only_from_templates(vocabulary: Vocabulary) -> 
 def test_other_files_and_ends_are_refused(text_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{}", encoding="utf-8")
     good = text_folder / "tokenizer.json"
-    for path, ends, said in ((tmp_path / "absent.json", [1], "no tokenizer"), (tmp_path / "broken.json", [1], "no tokenizer"),
-                             (good, [999], "no token 999"), (good, [], "ends a text")):
+    for path, ends, said in (
+        (tmp_path / "absent.json", [1], "no tokenizer"),
+        (tmp_path / "broken.json", [1], "no tokenizer"),
+        (good, [999], "no token 999"),
+        (good, [], "ends a text"),
+    ):
         with pytest.raises(BundleError, match=said):
             Vocabulary(path, ends)

@@ -15,9 +15,16 @@ LAYERS, HEADS, KV_HEADS, HEAD_SIZE, WIDTH, POSITIONS = 2, 4, 2, 16, 64, 256
 END, VOCABULARY = 256, 258  # bytes, the end of a text, one more
 CONFIG = {"max_position_embeddings": POSITIONS, "hidden_size": WIDTH, "num_attention_heads": HEADS}
 SIZES: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 96, "num_hidden_layers": LAYERS,
-    "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "max_position_embeddings": POSITIONS, "bos_token_id": 0,
-    "eos_token_id": END, "pad_token_id": 257,
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 96,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "max_position_embeddings": POSITIONS,
+    "bos_token_id": 0,
+    "eos_token_id": END,
+    "pad_token_id": 257,
 }
 
 
@@ -49,7 +56,9 @@ def save_causal(folder: Path, family: str, merges: Sequence[tuple[str, str]] = (
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     write_tokenizer(folder / "tokenizer.json", merges)
-    transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), eos_token="<end>").save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"), eos_token="<end>"
+    ).save_pretrained(folder)
     return model
 
 
@@ -72,24 +81,45 @@ def builders_graph(seed: int = 0, sharpness: float = 3.0) -> onnx.ModelProto:
 
     def product(name: str, source: str, depth: int, width: int) -> str:
         out = "logits" if name == "lm_head" else f"/{name}/out"
-        nodes.append(helper.make_node("MatMul", [source, weight(f"{name}.weight", depth, width)], [out], name=f"/{name}/MatMul"))
+        nodes.append(
+            helper.make_node("MatMul", [source, weight(f"{name}.weight", depth, width)], [out], name=f"/{name}/MatMul")
+        )
         return out
 
     def norm(name: str, source: str) -> str:
         weights[f"{name}.scale"] = rng.uniform(0.5, 1.5, WIDTH).astype(np.float32)
-        nodes.append(helper.make_node("SimplifiedLayerNormalization", [source, f"{name}.scale"], [f"/{name}/out"],
-                                      name=f"/{name}/LayerNorm", axis=-1, epsilon=1e-5, stash_type=1))
+        nodes.append(
+            helper.make_node(
+                "SimplifiedLayerNormalization",
+                [source, f"{name}.scale"],
+                [f"/{name}/out"],
+                name=f"/{name}/LayerNorm",
+                axis=-1,
+                epsilon=1e-5,
+                stash_type=1,
+            )
+        )
         return f"/{name}/out"
 
     states, inputs, outputs = "inputs_embeds", [], []
     for layer in range(LAYERS):
         root = f"model/layers.{layer}"
-        qkv = product(f"{root}/attn/qkv_proj", norm(f"{root}/input_layernorm", states), WIDTH, (HEADS + 2 * KV_HEADS) * HEAD_SIZE)
+        qkv = product(
+            f"{root}/attn/qkv_proj", norm(f"{root}/input_layernorm", states), WIDTH, (HEADS + 2 * KV_HEADS) * HEAD_SIZE
+        )
         pairs = [(f"past_key_values.{layer}.{half}", f"present.{layer}.{half}") for half in ("key", "value")]
-        nodes.append(helper.make_node(
-            "GroupQueryAttention", [qkv, "", "", pairs[0][0], pairs[1][0], "lasts", "totals", "cos_cache", "sin_cache"],
-            [f"{root}/attended", pairs[0][1], pairs[1][1]], name=f"/{root}/attn/GroupQueryAttention", domain="com.microsoft",
-            num_heads=HEADS, kv_num_heads=KV_HEADS, do_rotary=1))
+        nodes.append(
+            helper.make_node(
+                "GroupQueryAttention",
+                [qkv, "", "", pairs[0][0], pairs[1][0], "lasts", "totals", "cos_cache", "sin_cache"],
+                [f"{root}/attended", pairs[0][1], pairs[1][1]],
+                name=f"/{root}/attn/GroupQueryAttention",
+                domain="com.microsoft",
+                num_heads=HEADS,
+                kv_num_heads=KV_HEADS,
+                do_rotary=1,
+            )
+        )
         for values, place, axis in ((inputs, 0, "past_sequence_length"), (outputs, 1, "total_sequence_length")):
             shape = ["batch_size", KV_HEADS, axis, "kv_cache_dim"]
             values += [helper.make_tensor_value_info(pair[place], TensorProto.FLOAT, shape) for pair in pairs]
@@ -99,11 +129,23 @@ def builders_graph(seed: int = 0, sharpness: float = 3.0) -> onnx.ModelProto:
     product("lm_head", norm("model/norm", states), WIDTH, VOCABULARY)
     weights["lm_head.weight"] *= sharpness
     angles = np.arange(POSITIONS)[:, None] * 10000.0 ** (-np.arange(HEAD_SIZE // 2) / (HEAD_SIZE // 2))
-    weights |= {"cos_cache": np.cos(angles).astype(np.float32), "sin_cache": np.sin(angles).astype(np.float32),
-                "one": np.array([1], np.int64), "first": np.array(1, np.int64)}
-    inputs = [helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch_size", "total_sequence_length"]),
-              helper.make_tensor_value_info("inputs_embeds", TensorProto.FLOAT, ["batch_size", "sequence_length", WIDTH]), *inputs]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", "sequence_length", VOCABULARY]), *outputs]
-    graph = helper.make_graph(nodes, "text", inputs, outputs, [numpy_helper.from_array(w, name) for name, w in weights.items()])
+    weights |= {
+        "cos_cache": np.cos(angles).astype(np.float32),
+        "sin_cache": np.sin(angles).astype(np.float32),
+        "one": np.array([1], np.int64),
+        "first": np.array(1, np.int64),
+    }
+    inputs = [
+        helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch_size", "total_sequence_length"]),
+        helper.make_tensor_value_info("inputs_embeds", TensorProto.FLOAT, ["batch_size", "sequence_length", WIDTH]),
+        *inputs,
+    ]
+    outputs = [
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch_size", "sequence_length", VOCABULARY]),
+        *outputs,
+    ]
+    graph = helper.make_graph(
+        nodes, "text", inputs, outputs, [numpy_helper.from_array(w, name) for name, w in weights.items()]
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)

@@ -42,9 +42,20 @@ def bench(tiny_bundle: Path, clip_folder: Path) -> Bench:
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
-        found = run_bench(tiny_bundle, clip_folder, threads=1, limit=9, on_progress=lambda what, done, total: told.append(what))
-    assert {"reading the files", "matrix products", "memory of each alone", "latency of a frame", "latency of a clip",
-            "batches that pay", "throughput", "end to end, round 1", "accuracy"} <= set(told)  # fmt: skip
+        found = run_bench(
+            tiny_bundle, clip_folder, threads=1, limit=9, on_progress=lambda what, done, total: told.append(what)
+        )
+    assert {
+        "reading the files",
+        "matrix products",
+        "memory of each alone",
+        "latency of a frame",
+        "latency of a clip",
+        "batches that pay",
+        "throughput",
+        "end to end, round 1",
+        "accuracy",
+    } <= set(told)
     return found
 
 
@@ -52,7 +63,8 @@ def test_the_manifest_says_how_much_is_computed(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     for stage in bundle.stages:
         assert stage.macs and {stage.macs} == {
-            macs_from_onnx(onnx.load(str(bundle.path(stage.name, v)))) for v in ("fp32", "int8")}
+            macs_from_onnx(onnx.load(str(bundle.path(stage.name, v)))) for v in ("fp32", "int8")
+        }
 
 
 def test_every_runtime_and_variant_is_measured(bench: Bench) -> None:
@@ -96,7 +108,11 @@ def test_json_and_plot_are_written(bench: Bench, tmp_path: Path) -> None:
     write_bench(bench, path)
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content == json.loads(bench.to_json())
-    assert content["machine"]["cores"] and content["rows"][0]["throughput"]["frames_per_s"]["1"] > 0 and content["threads"] == 1
+    assert (
+        content["machine"]["cores"]
+        and content["rows"][0]["throughput"]["frames_per_s"]["1"] > 0
+        and content["threads"] == 1
+    )
     with Image.open(path.with_suffix(".png")) as image:
         assert image.format == "PNG" and len(set(image.convert("L").tobytes())) > 8
 
@@ -120,14 +136,22 @@ def test_what_does_not_run_is_listed_and_older_bundles_have_no_count(
     found = run_bench(old, runtime="onnxruntime")
     good, bad = found.rows
     assert (good.variant, good.problem) == ("fp32", "") and good.throughput and found.data is None
-    assert bad.variant == "int8" and bad.problem.startswith("ONNX Runtime cannot load encoder.int8.onnx") and bad.frame is None
+    assert (
+        bad.variant == "int8"
+        and bad.problem.startswith("ONNX Runtime cannot load encoder.int8.onnx")
+        and bad.frame is None
+    )
     assert found.macs_per_frame is good.gmac_per_s is good.of_peak is None
-    with pytest.raises(RuntimeFailure, match=r"nothing can run old\.bundle here: onnxruntime int8: ONNX Runtime cannot load"):
+    with pytest.raises(
+        RuntimeFailure, match=r"nothing can run old\.bundle here: onnxruntime int8: ONNX Runtime cannot load"
+    ):
         run_bench(old, runtime="onnxruntime", variant="int8")
 
 
 def test_what_is_asked_for_must_exist(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="'tensorflow' cannot run a bundle; allowed: onnxruntime, openvino, tensorrt, "):
+    with pytest.raises(
+        SettingsError, match="'tensorflow' cannot run a bundle; allowed: onnxruntime, openvino, tensorrt, "
+    ):
         run_bench(tiny_bundle, runtime="tensorflow")
     with pytest.raises(BundleError, match="no variant 'mixed'; allowed: fp32, int8"):
         run_bench(tiny_bundle, variant="mixed")
@@ -137,8 +161,7 @@ def test_what_is_asked_for_must_exist(tiny_bundle: Path, tmp_path: Path) -> None
         run_bench(tiny_bundle, tmp_path / "none")
 
 
-def test_on_a_machine_with_a_gpu_its_runtimes_are_candidates(
-        any_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_machine_with_a_gpu_its_runtimes_are_candidates(any_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(bundle: Path, candidate: Candidate, threads: int | None) -> None:
         raise RuntimeFailure(f"{candidate.runtime} fails")
 

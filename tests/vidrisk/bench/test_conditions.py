@@ -58,4 +58,6 @@ def test_peaks_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeFailure("its process was ended by SIGILL")
 
     monkeypatch.setattr(machine, "answer_of_process", fails)
-    assert measured_peaks(1) == dict.fromkeys(("fp32", "int8"), Peak(None, "not measured: its process was ended by SIGILL"))
+    assert measured_peaks(1) == dict.fromkeys(
+        ("fp32", "int8"), Peak(None, "not measured: its process was ended by SIGILL")
+    )

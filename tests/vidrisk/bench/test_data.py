@@ -90,5 +90,14 @@ def test_the_whole_way_is_held_against_its_stages(clips: Path, monkeypatch: pyte
         assert way.of_slower_stage == pytest.approx(way.clips_per_s / min(decode.clips_per_s, encode), rel=0.01)
         assert way.of_both_stages == pytest.approx(way.clips_per_s * (1 / decode.clips_per_s + 1 / encode), rel=0.01)
     assert found[B].clips_per_s < 6 / 0.5
-    assert scores == {A: {"action": {"n": 6, "top1": 1.0, "macro_f1": 1.0, "mean_average_precision": 1.0,
-                                    "ece": scores[A]["action"]["ece"]}}}
+    assert scores == {
+        A: {
+            "action": {
+                "n": 6,
+                "top1": 1.0,
+                "macro_f1": 1.0,
+                "mean_average_precision": 1.0,
+                "ece": scores[A]["action"]["ece"],
+            }
+        }
+    }

@@ -33,14 +33,18 @@ def classifier_of(encode_s: Callable[[int], float], most: int = 1000) -> Classif
         return {"action_logits": np.zeros((len(feed["features"]), 3), np.float32)}
 
     stages = frame_encoder_stages(ACTION, 3)
-    runners = [FakeRunner(stage.inputs, stage.outputs, function) for stage, function in zip(stages, (encode, judge), strict=True)]
+    runners = [
+        FakeRunner(stage.inputs, stage.outputs, function)
+        for stage, function in zip(stages, (encode, judge), strict=True)
+    ]
     return Classifier(stages, runners, ACTION, variant="fp32", provenance={"digest": ""})
 
 
 def throughputs_of(classifiers: dict[Candidate, Classifier], **footprints: Footprint) -> dict[Candidate, Throughput]:
     told: list[tuple[str, int, int]] = []
-    found = throughputs(classifiers, {c: footprints.get(c.runtime, SMALL) for c in classifiers},
-                        lambda *progress: told.append(progress))  # fmt: skip
+    found = throughputs(
+        classifiers, {c: footprints.get(c.runtime, SMALL) for c in classifiers}, lambda *progress: told.append(progress)
+    )
     assert [what for what, _, _ in told] == ["batches that pay"] * len(classifiers) + ["throughput"]
     return found
 

@@ -172,7 +172,9 @@ def test_an_out_that_exists(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_fo
     assert_one_line(cli("infer", tiny_bundle, clip_folder, "-o", out), EXIT_USAGE, "not empty")
     assert_one_line(cli("data", "preview", clip_folder, "-o", out / "mine.txt"), EXIT_USAGE, "mine.txt")
     assert_one_line(cli("demo", "-o", out), EXIT_USAGE, "exists and is not empty")
-    assert_one_line(cli("train", clip_folder, "-o", out / "mine.txt"), EXIT_USAGE, "mine.txt is a file; allowed: a new folder")
+    assert_one_line(
+        cli("train", clip_folder, "-o", out / "mine.txt"), EXIT_USAGE, "mine.txt is a file; allowed: a new folder"
+    )
     assert [path.name for path in out.iterdir()] == ["mine.txt"] and (out / "mine.txt").read_text(
         encoding="utf-8"
     ) == "mine"

@@ -39,7 +39,9 @@ def test_options_offer_every_runtime_and_variant() -> None:
 def test_tables_and_files(
     cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vidrisk.bench.benchmark.measured_peaks", lambda threads: {"int8": Peak(100.0 * threads, "said so")})
+    monkeypatch.setattr(
+        "vidrisk.bench.benchmark.measured_peaks", lambda threads: {"int8": Peak(100.0 * threads, "said so")}
+    )
     monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
     end = cli("bench", tiny_bundle, clip_folder, "-o", tmp_path / "b.json", "--limit", "6", *ONE)
     assert (end.code, end.stderr) == (EXIT_OK, "")
@@ -74,7 +76,18 @@ def test_a_device_with_one_engine_says_what_it_could_not_measure(
     data.mkdir()
     (data / "good.mp4").write_bytes(next(iter(sorted((clip_folder / "red").iterdir()))).read_bytes())
     (data / "zero.mp4").touch()
-    command = [sys.executable, "-m", "vidrisk", "bench", os.fspath(tiny_bundle), os.fspath(data), "-o", "b.json", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "vidrisk",
+        "bench",
+        os.fspath(tiny_bundle),
+        os.fspath(data),
+        "-o",
+        "b.json",
+        "--threads",
+        "1",
+    ]
     end = subprocess.run(command, env=device, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
     assert (end.returncode, end.stderr) == (EXIT_SOME_FAILED, "")
     for line in (
@@ -85,7 +98,9 @@ def test_a_device_with_one_engine_says_what_it_could_not_measure(
     ):
         assert line in end.stdout, end.stdout
     rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["rows"]
-    assert [(row["runtime"], bool(row["problem"])) for row in rows] == [("onnxruntime", False)] * 2 + [("openvino", True)] * 2
+    assert [(row["runtime"], bool(row["problem"])) for row in rows] == [("onnxruntime", False)] * 2 + [
+        ("openvino", True)
+    ] * 2
     assert rows[0]["of_peak"] > 0 and rows[1]["of_peak"] is None and rows[1]["gmac_per_s"] > 0
     assert not (tmp_path / "b.png").exists()
 
@@ -101,16 +116,26 @@ def test_a_device_with_one_engine_says_what_it_could_not_measure(
     ],
 )
 def test_bad_input_is_one_line(
-    cli: Cli, tiny_bundle: Path, tiny_run: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str,
+    cli: Cli,
+    tiny_bundle: Path,
+    tiny_run: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     places = {"BUNDLE": tiny_bundle, "RUN": tiny_run}
     end = cli("bench", *(places.get(argument, argument) for argument in arguments))
-    assert (end.code, end.stdout) == (code, "") and end.stderr.startswith("error: ") and end.stderr.count("\n") == 1, end
+    assert (end.code, end.stdout) == (code, "") and end.stderr.startswith("error: ") and end.stderr.count("\n") == 1, (
+        end
+    )
     assert said in end.stderr and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", [("--runtime", "torch"), ("--threads", "0"), ("--limit", "0"), ("--variant", "int4")])
+@pytest.mark.parametrize(
+    "option", [("--runtime", "torch"), ("--threads", "0"), ("--limit", "0"), ("--variant", "int4")]
+)
 def test_wrong_usage(cli: Cli, tiny_bundle: Path, option: tuple[str, str]) -> None:
     assert cli("bench", tiny_bundle, *option).code == EXIT_USAGE

@@ -25,8 +25,10 @@ from vidrisk.runtimes.tensorrt.cache import Batches
 from vidrisk.runtimes.tensorrt.engine_file import read_engine
 
 ROOT = Path(__file__).parents[3]
-needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
-                               reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'")
+needs_rtx = pytest.mark.skipif(
+    "tensorrt-rtx" not in installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'",
+)
 pytestmark = needs_rtx
 AHEAD = ("--engine", "tensorrt-rtx", "--compute-capability", "8.6,8.9")
 
@@ -62,11 +64,14 @@ def test_a_table_of_engines_in_the_cache(cli: Callable[..., Any], bundle: Path, 
 
 
 def test_json_into_a_folder_of_ones_own(cli: Callable[..., Any], bundle: Path, cache: Path, tmp_path: Path) -> None:
-    end = cli("build", bundle, *AHEAD, "-o", tmp_path / "for the device", "--variant", "fp32", "--batch", "1, 2,4", "--json")
+    end = cli(
+        "build", bundle, *AHEAD, "-o", tmp_path / "for the device", "--variant", "fp32", "--batch", "1, 2,4", "--json"
+    )
     assert end.code == 0, end
     reports = json.loads(end.stdout)
     assert [(one["stage"], one["variants"], one["batches"]) for one in reports] == [
-        (graph, ["fp32"], {"min": 1, "opt": 2, "max": 4}) for graph in ("encoder", "head")]
+        (graph, ["fp32"], {"min": 1, "opt": 2, "max": 4}) for graph in ("encoder", "head")
+    ]
     for one in reports:
         path = Path(one["path"])
         engine = read_engine(path)
@@ -76,19 +81,29 @@ def test_json_into_a_folder_of_ones_own(cli: Callable[..., Any], bundle: Path, c
     assert not cache.exists()
 
 
-@pytest.mark.parametrize(("arguments", "code", "says"), [
-    (("--compute-capability", "8.7"), EXIT_USAGE, r"cannot build for compute capability 8\.7; allowed: .*8\.6"),
-    (("--compute-capability", "8.6", "--portable"), EXIT_USAGE, r"a portable engine and compute capabilities 8\.6 together"),
-    (("--compute-capability", "8.6", "--dla"), EXIT_USAGE, "this machine has no DLA"),
-    (("--compute-capability", "8.6", "--variant", "int8"), EXIT_ERROR, "has no variant 'int8'; allowed: fp32"),
-    (("--batch", "8,1,64"), EXIT_USAGE, "batches 8,1,64; allowed: 1 ≤ MIN ≤ OPT ≤ MAX"),
-    (("--batch", "8"), EXIT_USAGE, "--batch 8; allowed: MIN,OPT,MAX"),
-    (("--compute-capability", ","), EXIT_USAGE, r"--compute-capability ,; allowed: numbers such as 8\.6,8\.9"),
-])  # fmt: skip
-def test_what_cannot_be_is_one_line(cli: Callable[..., Any], bundle: Path, cache: Path, arguments: tuple[str, ...], code: int,
-                                    says: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--compute-capability", "8.7"), EXIT_USAGE, r"cannot build for compute capability 8\.7; allowed: .*8\.6"),
+        (
+            ("--compute-capability", "8.6", "--portable"),
+            EXIT_USAGE,
+            r"a portable engine and compute capabilities 8\.6 together",
+        ),
+        (("--compute-capability", "8.6", "--dla"), EXIT_USAGE, "this machine has no DLA"),
+        (("--compute-capability", "8.6", "--variant", "int8"), EXIT_ERROR, "has no variant 'int8'; allowed: fp32"),
+        (("--batch", "8,1,64"), EXIT_USAGE, "batches 8,1,64; allowed: 1 ≤ MIN ≤ OPT ≤ MAX"),
+        (("--batch", "8"), EXIT_USAGE, "--batch 8; allowed: MIN,OPT,MAX"),
+        (("--compute-capability", ","), EXIT_USAGE, r"--compute-capability ,; allowed: numbers such as 8\.6,8\.9"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    cli: Callable[..., Any], bundle: Path, cache: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
     end = cli("build", bundle, "--engine", "tensorrt-rtx", *arguments)
-    assert (end.code, end.stdout, end.stderr.count("\n")) == (code, "", 1) and re.search(f"^error: .*{says}", end.stderr), end
+    assert (end.code, end.stdout, end.stderr.count("\n")) == (code, "", 1) and re.search(
+        f"^error: .*{says}", end.stderr
+    ), end
     assert not list(cache.glob("*"))
 
 
@@ -98,19 +113,25 @@ def quantised(tmp_path: Path, bundle: Path) -> Path:
     opened = Bundle.open(bundle)
     variants = {**opened.manifest.variants, "int8": opened.manifest.variants["fp32"]}
     files = {name: bundle / name for name in opened.manifest.files}
-    return write_bundle(tmp_path / "quantised.bundle", opened.manifest.model_copy(update={"variants": variants}), files).root
+    return write_bundle(
+        tmp_path / "quantised.bundle", opened.manifest.model_copy(update={"variants": variants}), files
+    ).root
 
 
 def test_known_trouble_is_told_before_the_build(cli: Callable[..., Any], quantised: Path, cache: Path) -> None:
     end = cli("build", quantised, *AHEAD, "--variant", "int8", "--batch", "1,4,8", "--json")
     assert end.code == 0 and json.loads(end.stdout), end
     (line,) = [line for line in end.stderr.splitlines() if line.startswith("known trouble: ")]
-    assert line.startswith("known trouble: tensorrt-rtx 1.") and line.endswith("vidrisk bench BUNDLE  # measures both here")
+    assert line.startswith("known trouble: tensorrt-rtx 1.") and line.endswith(
+        "vidrisk bench BUNDLE  # measures both here"
+    )
     for quiet in (("--variant", "int8", "--batch", "1,16,32"), ("--variant", "fp32", "--batch", "1,4,8")):
         assert "known trouble" not in cli("build", quantised, *AHEAD, *quiet).stderr
 
 
-def test_known_trouble_is_that_of_the_gpus_that_are_built_for(cli: Callable[..., Any], quantised: Path, cache: Path) -> None:
+def test_known_trouble_is_that_of_the_gpus_that_are_built_for(
+    cli: Callable[..., Any], quantised: Path, cache: Path
+) -> None:
     turing = ("--engine", "tensorrt-rtx", "--compute-capability", "7.5", "--variant", "int8", "--batch", "1,16,32")
     assert "does not support INT8 on Turing" in cli("build", quantised, *turing).stderr
 
@@ -157,9 +178,14 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
         builder.new_monitor = new_monitor
         main()
     """
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), "build", str(bundle), *AHEAD], text=True, cwd=ROOT,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env={**os.environ, "VIDRISK_CACHE": str(cache.parent)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), "build", str(bundle), *AHEAD],
+        text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "VIDRISK_CACHE": str(cache.parent)},
+    )
     assert process.stdout is not None and process.stdout.readline() == "second\n"
     for _ in range(presses):  # TensorRT cannot be left in the middle: the second one ends the process
         process.send_signal(signal.SIGINT)
@@ -167,8 +193,11 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
     _, error = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED
     assert "stopping: tensorrt-rtx ends at its next step" in error and "Traceback" not in error
-    said = r"stopped by Ctrl-C while building (encoder|head)\.fp32\.onnx for tensorrt-rtx" if presses == 1 else (
-        "stopped at once by a second Ctrl-C")
+    said = (
+        r"stopped by Ctrl-C while building (encoder|head)\.fp32\.onnx for tensorrt-rtx"
+        if presses == 1
+        else ("stopped at once by a second Ctrl-C")
+    )
     assert re.search(rf"^error: {said}$", error, re.MULTILINE)
     kept = sorted(path.suffix for path in cache.iterdir() if path.suffix != ".lock")  # a lock ends with its process
     assert kept == [".engine", ".json"]

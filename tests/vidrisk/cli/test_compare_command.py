@@ -27,12 +27,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     photos = write_photos(folder / "photos", tuple(LEVELS))
     classes = write_classifier_run(folder / "classes", photos)
-    write_run(folder / "out", photos, {name: report({"level": "中等", "advice": "安排维修"}) for name in LEVELS}, classes=classes)
+    write_run(
+        folder / "out",
+        photos,
+        {name: report({"level": "中等", "advice": "安排维修"}) for name in LEVELS},
+        classes=classes,
+    )
     rows = [{"image_path": f"photos/{name}", "level": level, "advice": "安排维修"} for name, level in LEVELS.items()]
     write_truth(folder / "truth.csv", rows)
     labelled = write_photos(folder / "labelled", ("a.png", "b.png", "c.png"))
-    write_truth(labelled / "cases.csv", [{"image_path": f"{name}.png", "level": "严重", "advice": f"停工 {name}"}
-                                         for name in "abc"])
+    write_truth(
+        labelled / "cases.csv",
+        [{"image_path": f"{name}.png", "level": "严重", "advice": f"停工 {name}"} for name in "abc"],
+    )
     write_classifier_run(folder / "labelled-run", labelled)
     return folder
 
@@ -52,19 +59,31 @@ def test_the_commands_of_the_page(site: Path, cli: Cli, tmp_path: Path, monkeypa
     assert {path.name for path in out.glob("comparison.*")} == {"comparison.json", "comparison.jsonl", PAGE}
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), [
-    (["compare", "out"], 2, "a comparison with nothing; allowed: TRUTH, --classifier, or both"),
-    (["compare", "out", "truth.csv", "--cases", "cases.npz"], 2, "--cases without --classifier"),
-    (["compare", "classes", "truth.csv"], 1, "classes/predictions.jsonl, line 1 holds no report"),
-    (["compare", "nothing", "truth.csv"], 1, "nothing has no summary.json"),
-    (["compare", "out", "truth.csv", "--scheme", "three-levels-en"], 1, "(--scheme)"),
-    (["compare", "out", "labelled/cases.csv"], 1, "no report of out has a case in labelled"),
-    (["compare", "out", "truth.csv", "--split", "test"], 1, "3 reports, 0 cases"),
-    (["compare", "out", "truth.csv", "--classifier", "classes", "--cases", "truth.csv"], 1, "truth.csv is no index of cases"),
-    (["data", "index", "classes", "labelled/cases.csv", "-o", "x.npz"], 1, "none of 3 photos of classes is of a case"),
-])
-def test_errors_are_one_line(site: Path, cli: Cli, arguments: list[str], code: int, said: str,
-                             monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["compare", "out"], 2, "a comparison with nothing; allowed: TRUTH, --classifier, or both"),
+        (["compare", "out", "truth.csv", "--cases", "cases.npz"], 2, "--cases without --classifier"),
+        (["compare", "classes", "truth.csv"], 1, "classes/predictions.jsonl, line 1 holds no report"),
+        (["compare", "nothing", "truth.csv"], 1, "nothing has no summary.json"),
+        (["compare", "out", "truth.csv", "--scheme", "three-levels-en"], 1, "(--scheme)"),
+        (["compare", "out", "labelled/cases.csv"], 1, "no report of out has a case in labelled"),
+        (["compare", "out", "truth.csv", "--split", "test"], 1, "3 reports, 0 cases"),
+        (
+            ["compare", "out", "truth.csv", "--classifier", "classes", "--cases", "truth.csv"],
+            1,
+            "truth.csv is no index of cases",
+        ),
+        (
+            ["data", "index", "classes", "labelled/cases.csv", "-o", "x.npz"],
+            1,
+            "none of 3 photos of classes is of a case",
+        ),
+    ],
+)
+def test_errors_are_one_line(
+    site: Path, cli: Cli, arguments: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(site)
     end = cli(*arguments)
     assert end.code == code and said in end.stderr and len(end.stderr.splitlines()) == 1, end.stderr

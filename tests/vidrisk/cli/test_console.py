@@ -78,14 +78,16 @@ def test_logs_and_their_tracebacks() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "latin-1", "ascii", "gbk", "cp1252", "big5"])
 def test_json_says_the_same_on_every_console(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
-    value = {"裂缝 😀 é": [HOSTILE, "\udcff", "\\ \" /", 1.5]}
+    value = {"裂缝 😀 é": [HOSTILE, "\udcff", '\\ " /', 1.5]}
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding))  # strict: what it lacks would raise
     say_json(json.dumps(value, ensure_ascii=False, indent=2))
     sys.stdout.flush()
     text = raw.getvalue().decode(encoding)
     assert json.loads(text) == value
-    assert not set("\x1b\x07\x9b\u202e") & set(text) and ("裂缝" in text) == (encoding.lower().replace("-", "") == "utf8")
+    assert not set("\x1b\x07\x9b\u202e") & set(text) and ("裂缝" in text) == (
+        encoding.lower().replace("-", "") == "utf8"
+    )
 
 
 def test_nothing_else_in_the_command_line_prints() -> None:

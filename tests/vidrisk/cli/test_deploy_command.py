@@ -44,7 +44,11 @@ def test_a_folder_is_written_and_what_comes_next_is_said(bundle: Path, tmp_path:
 def test_json(bundle: Path, tmp_path: Path) -> None:
     code, stdout = run(bundle, "--target", "cpu", "-o", tmp_path / "out", "--json")
     made = json.loads(stdout)
-    assert code == EXIT_OK and (made["folder"], made["bundle"], made["wheels"]) == (str(tmp_path / "out"), "colours.bundle", 0)
+    assert code == EXIT_OK and (made["folder"], made["bundle"], made["wheels"]) == (
+        str(tmp_path / "out"),
+        "colours.bundle",
+        0,
+    )
     assert (tmp_path / "out" / made["wheel"]).is_file()
 
 

@@ -13,10 +13,23 @@ from vidrisk.doctor import Check
 
 LONG = "pip install --force-reinstall " + " ".join(f"a-package-with-a-long-name-{number}" for number in range(4))
 CHECKS = [
-    Check("machine", "processor", "ok", "AMD EPYC, 2 cores; avx2, avx512f, avx512_vnni, avx512_bf16, amx_int8, and some more"),
+    Check(
+        "machine",
+        "processor",
+        "ok",
+        "AMD EPYC, 2 cores; avx2, avx512f, avx512_vnni, avx512_bf16, amx_int8, and some more",
+    ),
     Check("machine", "throttling", "ok", "none; 52 °C at the hottest"),
-    Check("runtimes", "tensorrt", "broken", "does not load: ImportError: libcudnn.so.9: cannot open shared object file", LONG),
-    Check("libraries", "onnxruntime and onnxruntime-gpu", "broken", "are both installed", "pip uninstall -y onnxruntime"),
+    Check(
+        "runtimes",
+        "tensorrt",
+        "broken",
+        "does not load: ImportError: libcudnn.so.9: cannot open shared object file",
+        LONG,
+    ),
+    Check(
+        "libraries", "onnxruntime and onnxruntime-gpu", "broken", "are both installed", "pip uninstall -y onnxruntime"
+    ),
     Check("extras", "torch", "optional", "not installed (training)", "pip install 'vidrisk[train]'"),
 ]
 
@@ -42,7 +55,12 @@ def test_eighty_columns(printed: Callable[..., str]) -> None:
     lines = printed(CHECKS).splitlines()
     assert all(len(line) <= 80 for line in lines if "fix:" not in line)
     assert [line for line in lines if not line.startswith((" ", "✓", "✗", "–", "!"))] == [
-        "machine", "runtimes", "libraries", "extras", "2 to mend"]
+        "machine",
+        "runtimes",
+        "libraries",
+        "extras",
+        "2 to mend",
+    ]
     assert any(line.strip() == f"fix: {LONG}" for line in lines)  # in one piece, to be copied
     assert "– torch               not installed (training): pip install 'vidrisk[train]'" in lines
     assert "✓ throttling          none; 52 °C at the hottest" in lines and "✗ onnxruntime and onnxruntime-gpu" in lines

@@ -34,10 +34,13 @@ def test_trt_for_a_processor_makes_no_sense(cli: Cli, tiny_run: Path, tmp_path: 
     end = cli("export", tiny_run, "-o", tmp_path / "b", "--trt", "--target", "cpu")
     assert end.code == EXIT_USAGE
     assert end.stderr.strip().splitlines() == [
-        "error: --trt with --target cpu; allowed: gpu, jetson, any; fix: leave one of the two out"]
+        "error: --trt with --target cpu; allowed: gpu, jetson, any; fix: leave one of the two out"
+    ]
     end = cli("export", tiny_run, "-o", tmp_path / "b", "--only", "fp16")
     assert (end.code, end.stderr.strip().splitlines()) == (
-        EXIT_USAGE, ["error: only 'fp16' is to be shipped; allowed: fp32; fix: make it, too: fp16"])
+        EXIT_USAGE,
+        ["error: only 'fp16' is to be shipped; allowed: fp32; fix: make it, too: fp16"],
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -45,5 +48,7 @@ def test_trt_for_a_processor_makes_no_sense(cli: Cli, tiny_run: Path, tmp_path: 
 def test_a_coverage_out_of_range_is_one_line(cli: Cli, tiny_run: Path, tmp_path: Path, coverage: str) -> None:
     end = cli("export", tiny_run, "-o", tmp_path / "b", "--coverage", coverage)
     assert (end.code, end.stderr.strip().splitlines()) == (
-        EXIT_USAGE, [f"error: a coverage of {float(coverage)}; allowed: above 0 and under 1, such as 0.9"])
+        EXIT_USAGE,
+        [f"error: a coverage of {float(coverage)}; allowed: above 0 and under 1, such as 0.9"],
+    )
     assert not list(tmp_path.iterdir())

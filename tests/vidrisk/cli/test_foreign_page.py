@@ -19,8 +19,12 @@ from vidrisk.runtimes import Bundle
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "foreign.md").read_text(encoding="utf-8")
 Run = Callable[..., Any]
-CONSOLE = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-           for line in block.splitlines() if line.startswith("$ ")]
+CONSOLE = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +88,30 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "reason"),
     [
-        ("model.onnx --val val -o b", 2, "no labels for model.onnx; allowed: one label per line, in the order of the "
-         "model's outputs; fix: --labels labels.txt"),
-        ("model.onnx --labels labels.txt -o b", 2, "no labelled data to judge model.onnx by; fix: give some with --val"),
+        (
+            "model.onnx --val val -o b",
+            2,
+            "no labels for model.onnx; allowed: one label per line, in the order of the "
+            "model's outputs; fix: --labels labels.txt",
+        ),
+        (
+            "model.onnx --labels labels.txt -o b",
+            2,
+            "no labelled data to judge model.onnx by; fix: give some with --val",
+        ),
         ("model.onnx --labels labels.txt --val val --int8 -o b", 1, "no calibration samples"),
         ("model.onnx --labels labels.txt --val val --check crack.png -o b", 2, "allowed: IMAGE=LABEL"),
         ("model.onnx --labels labels.txt --val val --check crack.png=dent -o b", 2, "crack.png is said to be 'dent'"),
-        ("model.onnx --labels labels.txt --val val --check crack.png=rust -o b", 1, "'rust', and the model says 'crack'"),
-        ("model.onnx --labels two.txt --val val -o b", 1, "defect has 2 labels, and no output of model.onnx has as many columns"),
+        (
+            "model.onnx --labels labels.txt --val val --check crack.png=rust -o b",
+            1,
+            "'rust', and the model says 'crack'",
+        ),
+        (
+            "model.onnx --labels two.txt --val val -o b",
+            1,
+            "defect has 2 labels, and no output of model.onnx has as many columns",
+        ),
         ("model.onnx --labels swapped.txt --val val -o b", 1, "bring the labels into the order of the model's outputs"),
         ("model.onnx --labels labels.txt --pixel wrong.yaml --val val -o b", 1, "the given pixels look wrong"),
         ("model.onnx --labels labels.txt --val val --int8 --only int8 --vendor v -o b", 2, "--vendor with --only int8"),
@@ -99,9 +119,16 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         ("hub --from-hf --labels labels.txt --val val -o b", 2, "labels with a Hugging Face folder"),
         ("model.onnx --from-hf --val val -o b", 2, "model.onnx is no folder"),
         ("modle.onnx --labels labels.txt --val val -o b", 1, "modle.onnx is no file; fix: give an ONNX file"),
-        ("model.onnx --labels labels.txt --val val --calib calib --int8 --qat-steps 9 -o b", 2,
-         "a quantisation-aware finish with a model"),
-        ("val --labels labels.txt --val val -o b", 2, "labels with a run; allowed: with an ONNX file or a Hugging Face folder"),
+        (
+            "model.onnx --labels labels.txt --val val --calib calib --int8 --qat-steps 9 -o b",
+            2,
+            "a quantisation-aware finish with a model",
+        ),
+        (
+            "val --labels labels.txt --val val -o b",
+            2,
+            "labels with a run; allowed: with an ONNX file or a Hugging Face folder",
+        ),
         ("hub --from-hf --check crack.png=rust --val val -o b", 1, "'rust', and the model says 'crack'"),
         ("val --from-hf --val val -o b", 1, "is no Hugging Face model"),
         ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is no ONNX file"),

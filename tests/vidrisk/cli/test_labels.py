@@ -37,12 +37,33 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_suspects_names_the_labels_that_were_turned(cli: Cli, photos: Path, tmp_path: Path) -> None:
-    end = cli("data", "suspects", photos / "m.csv", "-o", tmp_path / "s.csv", "--gallery", tmp_path / "s.png", "--most", "10",
-              "--group-by", "series", *SMALL, "--json")
+    end = cli(
+        "data",
+        "suspects",
+        photos / "m.csv",
+        "-o",
+        tmp_path / "s.csv",
+        "--gallery",
+        tmp_path / "s.png",
+        "--most",
+        "10",
+        "--group-by",
+        "series",
+        *SMALL,
+        "--json",
+    )
     assert end.code == 0, end
     with (tmp_path / "s.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == PHOTOS and list(rows[0]) == ["path", "interval", "target", "given", "likely", "margin", "suspected"]
+    assert len(rows) == PHOTOS and list(rows[0]) == [
+        "path",
+        "interval",
+        "target",
+        "given",
+        "likely",
+        "margin",
+        "suspected",
+    ]
     assert {row["path"] for row in rows[:TURNED]} == {f"{number}.png" for number in range(TURNED)}
     assert all(row["likely"] == list(COLOURS)[int(row["path"].removesuffix(".png")) % 3] for row in rows[:TURNED])
     told = json.loads(end.stdout)
@@ -59,7 +80,9 @@ def test_curve_tells_what_twice_as_much_would_bring(cli: Cli, photos: Path, tmp_
     assert end.code == 0, end
     curve = json.loads((tmp_path / "c.json").read_text())["action"]
     sizes = sorted(map(int, curve["scores"]))
-    assert len(sizes) >= 3 and sizes[-1] in range(66, 74) and all(len(scores) == 3 for scores in curve["scores"].values())
+    assert (
+        len(sizes) >= 3 and sizes[-1] in range(66, 74) and all(len(scores) == 3 for scores in curve["scores"].values())
+    )
     low, high = curve["forecast"]["interval"]
     assert curve["forecast"]["samples"] == 2 * sizes[-1] and low <= curve["forecast"]["score"] <= high
     assert curve["is_saturated"] and "more of the same will bring little" in end.stdout
@@ -78,8 +101,21 @@ def runs(cli: Cli, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     """A model that has learnt, and one that has not."""
     root = tmp_path_factory.mktemp("runs")
     for name, start in (("good", "probe"), ("bad", "zero")):
-        end = cli("train", photos / "true.csv", "-o", root / name, *SMALL, "--set", "lora.last_blocks=0", "--set", "optim.epochs=1",
-                  "--set", f"head.start={start}", "--set", "optim.head_lr=0")
+        end = cli(
+            "train",
+            photos / "true.csv",
+            "-o",
+            root / name,
+            *SMALL,
+            "--set",
+            "lora.last_blocks=0",
+            "--set",
+            "optim.epochs=1",
+            "--set",
+            f"head.start={start}",
+            "--set",
+            "optim.head_lr=0",
+        )
         assert end.code == 0, end
     return root / "bad", root / "good"
 
@@ -98,10 +134,24 @@ def test_compare_says_which_model_is_better(cli: Cli, photos: Path, runs: tuple[
     assert json.loads(grouped.stdout)["figures"]["action"][0]["test"] == "bootstrap"
 
 
-def test_models_of_different_questions_are_refused(cli: Cli, photos: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
+def test_models_of_different_questions_are_refused(
+    cli: Cli, photos: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
     (photos / "two.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(30)))
-    assert cli("train", photos / "two.csv", "-o", tmp_path / "r", *SMALL, "--set", "lora.last_blocks=0", "--set",
-               "optim.epochs=1").code == 0
+    assert (
+        cli(
+            "train",
+            photos / "two.csv",
+            "-o",
+            tmp_path / "r",
+            *SMALL,
+            "--set",
+            "lora.last_blocks=0",
+            "--set",
+            "optim.epochs=1",
+        ).code
+        == 0
+    )
     end = cli("compare", runs[0], tmp_path / "r", photos / "true.csv")
     assert end.code == 1 and "the models answer different questions (action: 3 labels; action: 2 labels)" in end.stderr
 

@@ -20,8 +20,14 @@ from vidrisk.jobs.ledger import read_ledger
 from vidrisk.runtimes.contract.errors import EXIT_OK, EXIT_SOME_FAILED
 
 # Characters in the encoding of a system; ``odd`` is text in none.
-NAMES = {"utf8": "裂缝 №1".encode(), "gbk": "裂缝".encode("gbk"), "latin1": "fissure à 3 m".encode("latin-1"),
-         "odd": b"a\x80\xff\xfe b", "controls": b"x\x1b]0;t\x07\n\xe2\x80\xaey", "plain": b"plain"}
+NAMES = {
+    "utf8": "裂缝 №1".encode(),
+    "gbk": "裂缝".encode("gbk"),
+    "latin1": "fissure à 3 m".encode("latin-1"),
+    "odd": b"a\x80\xff\xfe b",
+    "controls": b"x\x1b]0;t\x07\n\xe2\x80\xaey",
+    "plain": b"plain",
+}
 LOCALES = {"zh_CN.GBK": ("zh_CN", "GBK"), "en_US.ISO-8859-1": ("en_US", "ISO-8859-1")}
 Vidrisk = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
@@ -32,7 +38,9 @@ def locale_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("localedef is not installed (Debian: locales)")
     folder = tmp_path_factory.mktemp("locales")
     for name, (source, charmap) in LOCALES.items():
-        end = subprocess.run(["localedef", "-i", source, "-f", charmap, str(folder / name)], capture_output=True, check=False)
+        end = subprocess.run(
+            ["localedef", "-i", source, "-f", charmap, str(folder / name)], capture_output=True, check=False
+        )
         if not (folder / name).is_dir():
             pytest.skip(f"localedef cannot make {name}: {end.stderr.decode(errors='replace')[:200]} (Debian: locales)")
     return folder
@@ -43,10 +51,20 @@ def vidrisk(locale_folder: Path, tmp_path: Path) -> Vidrisk:
     def run(locale: str, *arguments: str | bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
         theirs = ("LC_", "LANG", "PYTHONUTF8", "PYTHONIO")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
-        ours = {"LOCPATH": str(locale_folder), "LC_ALL": locale, "VIDRISK_CACHE": str(tmp_path / "cache"),
-                "PYTHONPATH": os.pathsep.join(sys.path)}
-        return subprocess.run([sys.executable, "-m", "vidrisk", *arguments], cwd=tmp_path, capture_output=True, timeout=120,
-                              check=False, env={**kept, **ours, **environment})
+        ours = {
+            "LOCPATH": str(locale_folder),
+            "LC_ALL": locale,
+            "VIDRISK_CACHE": str(tmp_path / "cache"),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+        }
+        return subprocess.run(
+            [sys.executable, "-m", "vidrisk", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=120,
+            check=False,
+            env={**kept, **ours, **environment},
+        )
 
     write_colour_bundle(tmp_path / "colours.bundle")
     return run
@@ -75,17 +93,21 @@ EVERY = sorted(name + b".png" for name in NAMES.values())
 OFF = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-@pytest.mark.parametrize(("locale", "environment"), [
-    ("zh_CN.GBK", {}), ("en_US.ISO-8859-1", OFF), ("C", OFF), ("POSIX", {})])
-def test_every_name_is_read_and_stored_as_its_bytes(vidrisk: Vidrisk, photos: Path, tmp_path: Path, locale: str,
-                                                    environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("locale", "environment"), [("zh_CN.GBK", {}), ("en_US.ISO-8859-1", OFF), ("C", OFF), ("POSIX", {})]
+)
+def test_every_name_is_read_and_stored_as_its_bytes(
+    vidrisk: Vidrisk, photos: Path, tmp_path: Path, locale: str, environment: dict[str, str]
+) -> None:
     end = vidrisk(locale, *infer(), **environment)
     assert (end.returncode, end.stderr) == (EXIT_OK, b"") and b"6 inputs: 6 ok" in end.stdout
     assert names_in(tmp_path / "out") == EVERY
     assert sorted(os.fsencode(Path(row.path).name) for row in read_ledger(tmp_path / "out")) == EVERY
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert all(shown in page for shown in ("裂缝 №1.png", "fissure \\xe0 3 m.png", "a\\x80\\xff\\xfe b.png",
-                                           "x\\x1b]0;t\\x07\\n\\u202ey"))
+    assert all(
+        shown in page
+        for shown in ("裂缝 №1.png", "fissure \\xe0 3 m.png", "a\\x80\\xff\\xfe b.png", "x\\x1b]0;t\\x07\\n\\u202ey")
+    )
 
 
 def test_a_run_is_continued_in_another_locale(vidrisk: Vidrisk, photos: Path, tmp_path: Path) -> None:
@@ -104,8 +126,17 @@ def test_arguments_are_taken_as_bytes(vidrisk: Vidrisk, photos: Path, tmp_path: 
     names = [b"\x80.png", b"\xa1\xa4\xa8\x44.png", "裂缝 №1.png".encode()]
     for name in names[:2]:
         write_photo(os.fsdecode(os.fsencode(photos) + b"/" + name), "green")
-    end = vidrisk("zh_CN.GBK", "infer", "colours.bundle", *(b"photos/" + name for name in names), "-o", "out", "--no-report",
-                  "--runtime", "onnxruntime")
+    end = vidrisk(
+        "zh_CN.GBK",
+        "infer",
+        "colours.bundle",
+        *(b"photos/" + name for name in names),
+        "-o",
+        "out",
+        "--no-report",
+        "--runtime",
+        "onnxruntime",
+    )
     assert (end.returncode, end.stderr) == (EXIT_OK, b"")
     assert names_in(tmp_path / "out") == sorted(names)
 
@@ -114,13 +145,15 @@ def test_a_ledger_of_before_stays_readable(vidrisk: Vidrisk, photos: Path, tmp_p
     """Names that are UTF-8 are text in it, others are blobs, whichever locale wrote it."""
     assert vidrisk("C.UTF-8", *infer("--no-report")).returncode == EXIT_OK
     with closing(sqlite3.connect(tmp_path / "out" / "ledger.sqlite")) as database:
-        kinds = [kind for kind, in database.execute("SELECT typeof(path) FROM inputs")]
+        kinds = [kind for (kind,) in database.execute("SELECT typeof(path) FROM inputs")]
     assert sorted(kinds) == ["blob"] * 3 + ["text"] * 3
     end = vidrisk("en_US.ISO-8859-1", *infer("--resume", "--no-report"))
     assert end.returncode == EXIT_OK and b"6 inputs: 6 ok" in end.stdout and names_in(tmp_path / "out") == EVERY
 
 
-def test_a_failed_input_is_named_on_a_console_that_lacks_its_characters(vidrisk: Vidrisk, photos: Path, tmp_path: Path) -> None:
+def test_a_failed_input_is_named_on_a_console_that_lacks_its_characters(
+    vidrisk: Vidrisk, photos: Path, tmp_path: Path
+) -> None:
     (photos / "坏了.png").write_bytes(b"")
     end = vidrisk("en_US.ISO-8859-1", "-v", *infer())
     assert end.returncode == EXIT_SOME_FAILED and b"1 corrupt" in end.stdout and b"Traceback" not in end.stderr
@@ -128,12 +161,20 @@ def test_a_failed_input_is_named_on_a_console_that_lacks_its_characters(vidrisk:
     assert "坏了.png" in page
 
 
-@pytest.mark.parametrize(("locale", "environment", "arrow"), [
-    ("en_US.ISO-8859-1", {}, b"? out"), ("C", OFF, b"? out"), ("C.UTF-8", {"PYTHONIOENCODING": "ascii"}, b"? out"),
-    ("zh_CN.GBK", {"PYTHONIOENCODING": "latin-1"}, b"? out"), ("zh_CN.GBK", {}, "→ out".encode("gbk")),
-    ("POSIX", {}, "→ out".encode())])
-def test_the_console_shows_what_it_has(vidrisk: Vidrisk, tmp_path: Path, locale: str, environment: dict[str, str],
-                                       arrow: bytes) -> None:
+@pytest.mark.parametrize(
+    ("locale", "environment", "arrow"),
+    [
+        ("en_US.ISO-8859-1", {}, b"? out"),
+        ("C", OFF, b"? out"),
+        ("C.UTF-8", {"PYTHONIOENCODING": "ascii"}, b"? out"),
+        ("zh_CN.GBK", {"PYTHONIOENCODING": "latin-1"}, b"? out"),
+        ("zh_CN.GBK", {}, "→ out".encode("gbk")),
+        ("POSIX", {}, "→ out".encode()),
+    ],
+)
+def test_the_console_shows_what_it_has(
+    vidrisk: Vidrisk, tmp_path: Path, locale: str, environment: dict[str, str], arrow: bytes
+) -> None:
     (tmp_path / "photos").mkdir()
     write_photo(tmp_path / "photos" / "a.png")
     end = vidrisk(locale, *infer("--no-report"), **environment)
@@ -159,7 +200,9 @@ def test_json_is_json_on_any_console(vidrisk: Vidrisk, tmp_path: Path, locale: s
 def test_a_manifest_in_utf8_names_files_in_utf8_or_in_the_locale(vidrisk: Vidrisk, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     lines = ["path,action"]
-    for number, (characters, encoding) in enumerate([("裂缝", "utf-8"), ("损坏", "gbk"), ("正常", "utf-8"), ("划痕", "gbk")]):
+    for number, (characters, encoding) in enumerate(
+        [("裂缝", "utf-8"), ("损坏", "gbk"), ("正常", "utf-8"), ("划痕", "gbk")]
+    ):
         path = os.fsdecode(os.fsencode(tmp_path / "data") + b"/" + characters.encode(encoding) + b".png")
         write_photo(path, "red", size=(40 + number, 36))
         lines.append(f"{characters}.png,{'ab'[number % 2]}")
@@ -173,9 +216,19 @@ def test_the_library_in_such_a_locale(locale_folder: Path, photos: Path, tmp_pat
     script = Path(__file__).parents[1] / "jobs" / "colour.py"
     for locale in LOCALES:
         out = tmp_path / f"out-{locale}"
-        end = subprocess.run([sys.executable, str(script), str(out), str(photos)], capture_output=True, timeout=120, check=False,
-                             env={**os.environ, "LOCPATH": str(locale_folder), "LC_ALL": locale, "PYTHONUTF8": "0",
-                                  "PYTHONPATH": os.pathsep.join(sys.path)})
+        end = subprocess.run(
+            [sys.executable, str(script), str(out), str(photos)],
+            capture_output=True,
+            timeout=120,
+            check=False,
+            env={
+                **os.environ,
+                "LOCPATH": str(locale_folder),
+                "LC_ALL": locale,
+                "PYTHONUTF8": "0",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )
         assert end.returncode == EXIT_OK, end.stderr
         assert names_in(out) == EVERY
         assert {row.state for row in read_ledger(out)} == {"ok"}

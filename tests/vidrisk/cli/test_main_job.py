@@ -40,7 +40,9 @@ def test_train_leaves_the_whole_run(tiny_run: Path) -> None:
 
 def test_train_learns_and_prints_its_metrics(tiny_run: Path) -> None:
     metrics = json.loads((tiny_run / "metrics.json").read_text(encoding="utf-8"))
-    losses = [epoch["val_loss"] for epoch in metrics["epochs"]]  # those of training samples are of other views in every epoch
+    losses = [
+        epoch["val_loss"] for epoch in metrics["epochs"]
+    ]  # those of training samples are of other views in every epoch
     assert losses[-1] < losses[0] and metrics["val"]["action"]["top1"] > 0.5
     assert sum(metrics["samples"].values()) == 24 and metrics["unreadable"] == []
 
@@ -73,7 +75,9 @@ def test_eval(cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tm
     assert told == json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))
     assert told["metrics"]["action"]["n"] == 24 and told["metrics"]["action"]["top1"] > 0.8
     assert told["runtime"] == ("torch" if kind == "run" else told["runtime"])
-    assert all((tmp_path / f"eval-{plot}-action.png").read_bytes().startswith(b"\x89PNG") for plot in ("confusion", "risk"))
+    assert all(
+        (tmp_path / f"eval-{plot}-action.png").read_bytes().startswith(b"\x89PNG") for plot in ("confusion", "risk")
+    )
     certainty = told["certainty"]["action"]
     assert certainty["kept"] is None and certainty["reason"] and certainty["curve"]["kept"][-1] == 1
 
@@ -108,9 +112,13 @@ def test_infer_writes_predictions_and_the_report(
     assert "蓝色 🎥" in page and "green, dark" in page
 
 
-@pytest.mark.parametrize(("kind", "reason"), [
-    ("bundle", "validation samples, and a coverage of 90 % needs 10 at least"),
-    ("run", "a run holds no threshold; its export fits them")])
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("bundle", "validation samples, and a coverage of 90 % needs 10 at least"),
+        ("run", "a run holds no threshold; its export fits them"),
+    ],
+)
 def test_a_model_that_cannot_tell_what_is_uncertain_says_so(
     cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, kind: str, reason: str
 ) -> None:
@@ -121,7 +129,9 @@ def test_a_model_that_cannot_tell_what_is_uncertain_says_so(
     assert summary["uncertain"] is None and summary["no_threshold"]["action"].endswith(reason)
     line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert line["uncertain"] is None and line["candidates"] == {}
-    assert f"not known: {summary['no_threshold']['action']}" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"not known: {summary['no_threshold']['action']}" in (tmp_path / "out" / "report.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_infer_takes_a_run(cli: Cli, tiny_run: Path, clip_folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Nothing phones home: every command runs where a look at the network is refused and written down.
 
-Python's own sockets are guarded by a ``sitecustomize``, which child processes inherit; what libraries do without Python is seen by
-strace, where it is installed and may trace.
+Python's own sockets are guarded by a ``sitecustomize``, which child processes inherit; what libraries do without Python
+is seen by strace, where it is installed and may trace.
 """
 
 from __future__ import annotations
@@ -77,27 +77,42 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
     home.mkdir()
     numbers = home / "intel", home / ".cache" / "Microsoft"
     (folder / "sitecustomize.py").write_text(GUARD.format(log=str(log)), encoding="utf-8")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_", "XDG_"))
-                   and name not in (*OPT_OUT_VARIABLES, *CI_VARIABLES)}
-    environment |= {"PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}", "HOME": str(home), "VIDRISK_CACHE": str(folder / "cache")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "TRANSFORMERS_", "XDG_")) and name not in (*OPT_OUT_VARIABLES, *CI_VARIABLES)
+    }
+    environment |= {
+        "PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}",
+        "HOME": str(home),
+        "VIDRISK_CACHE": str(folder / "cache"),
+    }
     strace = strace_to(calls)
 
-    def run(*program: str | Path, end: int = 0, limit_s: float = 600, may_try: bool = False,
-            traced: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        *program: str | Path, end: int = 0, limit_s: float = 600, may_try: bool = False, traced: bool = True
+    ) -> subprocess.CompletedProcess[str]:
         for path in (log, calls):
             path.unlink(missing_ok=True)
         for path in numbers:
             shutil.rmtree(path, ignore_errors=True)
         command = [*(strace if traced else []), sys.executable, *map(os.fspath, program)]
-        result = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=limit_s, check=False)
+        result = subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=limit_s, check=False
+        )
         tried = log.read_text(encoding="utf-8") if log.exists() else ""
-        reached = [line for line in (calls.read_text(errors="replace").splitlines() if calls.exists() else [])
-                   if "sa_family=AF_INET" in line and not any(own in line for own in ('"127.', '"::1"', '"0.0.0.0"'))]
+        reached = [
+            line
+            for line in (calls.read_text(errors="replace").splitlines() if calls.exists() else [])
+            if "sa_family=AF_INET" in line and not any(own in line for own in ('"127.', '"::1"', '"0.0.0.0"'))
+        ]
         if may_try:
             return subprocess.CompletedProcess(command, result.returncode, tried, result.stderr)
         assert result.returncode == end, result.stderr
         assert not tried and not reached, (tried, reached)
-        assert not any(path.exists() for path in numbers), "this user was given a number, to be reported with at another time"
+        assert not any(path.exists() for path in numbers), (
+            "this user was given a number, to be reported with at another time"
+        )
         return result
 
     return run
@@ -123,21 +138,47 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "data split": ("data", "split", "CLIPS", "-o", "CLIPS/network.csv"),
     "watch": ("watch", "CLIPS", "-o", "NEW", "--bundle", "BUNDLE", "--once", "--settle", "0"),
     "deploy": ("deploy", "BUNDLE", "--target", "cpu", "-o", "NEW"),
-    "build": ("build", "BUNDLE", "--engine", "tensorrt-rtx", "--compute-capability", "8.9", "--variant", "fp32", "-o", "NEW"),
+    "build": (
+        "build",
+        "BUNDLE",
+        "--engine",
+        "tensorrt-rtx",
+        "--compute-capability",
+        "8.9",
+        "--variant",
+        "fp32",
+        "-o",
+        "NEW",
+    ),
 }
 
 
 @pytest.mark.slow(minutes=3)
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_command_looks_at_the_network(name: str, guarded: Guarded, tiny_run: Path, tiny_bundle: Path, clip_folder: Path,
-                                         settings: list[str], tmp_path: Path) -> None:
+def test_no_command_looks_at_the_network(
+    name: str,
+    guarded: Guarded,
+    tiny_run: Path,
+    tiny_bundle: Path,
+    clip_folder: Path,
+    settings: list[str],
+    tmp_path: Path,
+) -> None:
     if name == "build" and "tensorrt-rtx" not in installed_kinds():
         pytest.skip("TensorRT for RTX is not installed")
     new = {f"NEW{suffix}": [tmp_path / f"new{suffix}"] for suffix in ("", ".png", ".json")}
-    places = {"RUN": [tiny_run], "BUNDLE": [tiny_bundle], "CLIPS": [clip_folder], "SETTINGS": settings,
-              "CLIPS/network.csv": [clip_folder / "network.csv"], **new}
+    places = {
+        "RUN": [tiny_run],
+        "BUNDLE": [tiny_bundle],
+        "CLIPS": [clip_folder],
+        "SETTINGS": settings,
+        "CLIPS/network.csv": [clip_folder / "network.csv"],
+        **new,
+    }
     words = [place for word in COMMANDS[name] for place in places.get(word, [word])]
     try:
-        guarded("-m", "vidrisk", *words, traced=name not in ("train", "export"))  # what takes minutes takes many more under strace
+        guarded(
+            "-m", "vidrisk", *words, traced=name not in ("train", "export")
+        )  # what takes minutes takes many more under strace
     finally:
         (clip_folder / "network.csv").unlink(missing_ok=True)  # the folder is every test's

@@ -40,8 +40,10 @@ def site(tmp_path: Path) -> Path:
 
 
 def rows_of(site: Path) -> list[tuple[str, str, str]]:
-    return [(path.name, list(COLOURS)[number % 3], "train" if number < 15 else "val" if number < 21 else "test")
-            for number, path in enumerate(sorted(site.glob("??.png")))]
+    return [
+        (path.name, list(COLOURS)[number % 3], "train" if number < 15 else "val" if number < 21 else "test")
+        for number, path in enumerate(sorted(site.glob("??.png")))
+    ]
 
 
 @pytest.fixture
@@ -56,8 +58,9 @@ def assert_refused(end: Any, *said: str) -> None:
 
 
 @pytest.mark.slow(minutes=0.3)
-def test_five_hundred_classes_of_one_sample_each(cli: Cli, quick: tuple[str, ...], tmp_path: Path,
-                                                 caplog: pytest.LogCaptureFixture) -> None:
+def test_five_hundred_classes_of_one_sample_each(
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rng = np.random.default_rng(0)
     for number in range(500):
         write_photo(tmp_path / "site" / f"class{number:03}" / "1.png", tuple(rng.integers(30, 220, 3).tolist()), number)
@@ -70,50 +73,73 @@ def test_five_hundred_classes_of_one_sample_each(cli: Cli, quick: tuple[str, ...
 
 
 @pytest.mark.parametrize(("place", "split"), [(20, "val"), (23, "test")])
-def test_a_class_that_no_training_sample_has(cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path, place: int,
-                                             split: str, caplog: pytest.LogCaptureFixture) -> None:
-    rows = [(name, "purple" if number == place else label, of) for number, (name, label, of) in enumerate(rows_of(site))]
+def test_a_class_that_no_training_sample_has(
+    cli: Cli,
+    site: Path,
+    quick: tuple[str, ...],
+    tmp_path: Path,
+    place: int,
+    split: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [
+        (name, "purple" if number == place else label, of) for number, (name, label, of) in enumerate(rows_of(site))
+    ]
     table = csv_of(site / "table.csv", rows, "path", "label", "split")
-    assert_refused(cli("train", table, "-o", tmp_path / "run", *quick), "that no sample of the train split has (1): purple",
-                   f"{place}.png in {split}", "vidrisk data split --force")
+    assert_refused(
+        cli("train", table, "-o", tmp_path / "run", *quick),
+        "that no sample of the train split has (1): purple",
+        f"{place}.png in {split}",
+        "vidrisk data split --force",
+    )
     assert not (tmp_path / "run").exists()
     assert cli("data", "split", table, "-o", site / "split.csv", "--force").code == EXIT_OK
     again = cli("train", site / "split.csv", "-o", tmp_path / "run", *quick)
     assert again.code == EXIT_OK and "'purple' has 1" in caplog.text  # every class has a sample in train now
 
 
-def test_one_content_with_two_labels(cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path,
-                                     caplog: pytest.LogCaptureFixture) -> None:
+def test_one_content_with_two_labels(
+    cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copy(site / "00.png", site / "copy.png")
     table = csv_of(site / "table.csv", [*(row[:2] for row in rows_of(site)), ("copy.png", "green")])
     end = cli("train", table, "-o", tmp_path / "run", *quick)
     assert end.code == EXIT_OK and "contents that have two labels (1): 00.png (red) = copy.png (green)" in caplog.text
-    assert_refused(cli("train", table, "-o", tmp_path / "strict", "--strict", *quick), "two labels (1)", "remove the copies")
+    assert_refused(
+        cli("train", table, "-o", tmp_path / "strict", "--strict", *quick), "two labels (1)", "remove the copies"
+    )
 
 
-def test_one_path_twice(cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path,
-                        caplog: pytest.LogCaptureFixture) -> None:
+def test_one_path_twice(
+    cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [row[:2] for row in rows_of(site)]
     with_two_labels = csv_of(site / "two.csv", [*rows, ("00.png", "green")])
-    assert_refused(cli("train", with_two_labels, "-o", tmp_path / "run", *quick), "00.png twice", "line 2 and line 26", "keep one")
+    assert_refused(
+        cli("train", with_two_labels, "-o", tmp_path / "run", *quick), "00.png twice", "line 2 and line 26", "keep one"
+    )
     same_again = csv_of(site / "same.csv", [*rows, ("00.png", "red")])
     end = cli("data", "split", same_again, "-o", site / "split.csv", "--json")
     assert json.loads(end.stdout)["samples"] == 24 and "repeated rows left out: 1" in caplog.text
 
 
 @pytest.mark.parametrize(("one", "other"), [("red", "Red"), ("red wall", "red  wall"), ("red wall", "redwall")])
-def test_labels_that_differ_in_case_or_spaces_alone(cli: Cli, site: Path, one: str, other: str,
-                                                    caplog: pytest.LogCaptureFixture) -> None:
-    rows = [(name, (one if number % 2 else other) if label == "red" else label)
-            for number, (name, label, _) in enumerate(rows_of(site))]
+def test_labels_that_differ_in_case_or_spaces_alone(
+    cli: Cli, site: Path, one: str, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [
+        (name, (one if number % 2 else other) if label == "red" else label)
+        for number, (name, label, _) in enumerate(rows_of(site))
+    ]
     end = cli("data", "split", csv_of(site / "table.csv", rows), "-o", site / "split.csv")
     assert end.code == EXIT_OK and f"{one!r} (4)" in caplog.text and f"{other!r} (4)" in caplog.text
     assert "write each class in one way" in caplog.text
-    assert_refused(cli("data", "split", site / "table.csv", "-o", site / "strict.csv", "--strict"), "differ in case or spaces")
+    assert_refused(
+        cli("data", "split", site / "table.csv", "-o", site / "strict.csv", "--strict"), "differ in case or spaces"
+    )
 
 
-def test_spaces_around_a_label_are_no_part_of_it(cli: Cli, site: Path,
-                                                 caplog: pytest.LogCaptureFixture) -> None:
+def test_spaces_around_a_label_are_no_part_of_it(cli: Cli, site: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(name, f" {label} " if number % 2 else label) for number, (name, label, _) in enumerate(rows_of(site))]
     end = cli("data", "split", csv_of(site / "table.csv", rows), "-o", site / "split.csv", "--json")
     assert (end.code, caplog.text) == (EXIT_OK, "") and set(json.loads(end.stdout)["counts"]["action"]) == set(COLOURS)
@@ -121,17 +147,24 @@ def test_spaces_around_a_label_are_no_part_of_it(cli: Cli, site: Path,
 
 def test_one_class(cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path) -> None:
     table = csv_of(site / "one.csv", [(name, "red") for name, _, _ in rows_of(site)])
-    for command in (("train", table, "-o", tmp_path / "run", *quick), ("data", "split", table, "-o", site / "split.csv")):
+    for command in (
+        ("train", table, "-o", tmp_path / "run", *quick),
+        ("data", "split", table, "-o", site / "split.csv"),
+    ):
         assert_refused(cli(*command), "has one action label only (red)", "add examples of another class")
     rows = [(name, "red" if split == "train" else label, split) for name, label, split in rows_of(site)]
     table = csv_of(site / "train.csv", rows, "path", "label", "split")
-    assert_refused(cli("train", table, "-o", tmp_path / "run", *quick), "the train split has one action label only (red)",
-                   "correct the split column")
+    assert_refused(
+        cli("train", table, "-o", tmp_path / "run", *quick),
+        "the train split has one action label only (red)",
+        "correct the split column",
+    )
 
 
 @pytest.mark.slow(minutes=1.3)
-def test_one_sample_beside_five_thousand(cli: Cli, quick: tuple[str, ...], tmp_path: Path,
-                                         caplog: pytest.LogCaptureFixture) -> None:
+def test_one_sample_beside_five_thousand(
+    cli: Cli, quick: tuple[str, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(5000):
         write_photo(tmp_path / "site" / "sound" / f"{number:04}.png", (110, 110, 110), number, side=8)
     write_photo(tmp_path / "site" / "rusty" / "1.png", (170, 90, 40), 0, side=8)

@@ -18,8 +18,22 @@ from vidrisk import __version__
 from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-COMMANDS = ("train", "eval", "export", "infer", "ask", "compare", "bench", "build", "deploy", "watch", "data", "doctor", "demo",
-            "verify")
+COMMANDS = (
+    "train",
+    "eval",
+    "export",
+    "infer",
+    "ask",
+    "compare",
+    "bench",
+    "build",
+    "deploy",
+    "watch",
+    "data",
+    "doctor",
+    "demo",
+    "verify",
+)
 # What a device does not have: everything but the base dependencies and the extra cpu.
 WORKSTATION = (
     "torch",

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
-BLOCKS = [[line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-          for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)]
+BLOCKS = [
+    [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+]
 QUICK = {"export": ("--search-s", "5")}  # an export takes minutes else, and all but the choice of blocks is the same
 # Of clips; photos are trained and exported at the size of the README.
 QUICK_CLIPS = {**QUICK, "train": ("--set", "pixel.height=96", "--set", "pixel.width=96")}
@@ -59,8 +61,12 @@ def run_block(number: int, folder: Path, run_line: RunLine, quick: dict[str, tup
 
 def test_every_block_is_run_by_a_test() -> None:
     verbs = [[line.split()[1] for line in block] for block in BLOCKS]
-    assert verbs == [["data", "data", "train", "export", "verify", "eval", "infer", "doctor"], ["infer", "infer", "bench"],
-                     ["export", "build", "deploy", "watch"], ["data", "train", "export", "infer"]]
+    assert verbs == [
+        ["data", "data", "train", "export", "verify", "eval", "infer", "doctor"],
+        ["infer", "infer", "bench"],
+        ["export", "build", "deploy", "watch"],
+        ["data", "train", "export", "infer"],
+    ]
     assert all(line.startswith("vidrisk ") for block in BLOCKS for line in block)
 
 
@@ -92,7 +98,10 @@ def test_photos_become_risks_and_a_report(project: Path, run_line: RunLine) -> N
     end = run_block(3, project, run_line, QUICK)
     assert_inferred(project / "walls-out", 30, "features")
     summary = json.loads(end.stdout)
-    assert (summary["states"], summary["runtime"]) == ({"ok": 30}, "onnxruntime") and summary["variant"] in ("int8", "mixed")
+    assert (summary["states"], summary["runtime"]) == ({"ok": 30}, "onnxruntime") and summary["variant"] in (
+        "int8",
+        "mixed",
+    )
     assert 0 <= summary["mean_severity"] <= 100
     assert "立即停工" in (project / "walls-out" / "report.html").read_text(encoding="utf-8")
 

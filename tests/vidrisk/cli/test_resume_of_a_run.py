@@ -24,8 +24,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("begun", [(), ("--runtime", "torch")])
-def test_a_run_is_resumed_with_and_without_its_runtime(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path,
-                                                       begun: tuple[str, ...]) -> None:
+def test_a_run_is_resumed_with_and_without_its_runtime(
+    cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path, begun: tuple[str, ...]
+) -> None:
     arguments = ("infer", tiny_run, photos, "-o", tmp_path / "out", "--no-report", "--json")
     assert cli(*arguments, *begun).code == EXIT_OK
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
@@ -40,7 +41,9 @@ def test_a_run_is_resumed_with_and_without_its_runtime(cli: Cli, tiny_run: Path,
 
 
 @pytest.mark.parametrize("option", [("--variant", "int8"), ("--runtime", "onnxruntime")])
-def test_what_a_run_has_not_is_refused(cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path, option: tuple[str, str]) -> None:
+def test_what_a_run_has_not_is_refused(
+    cli: Cli, tiny_run: Path, photos: Path, tmp_path: Path, option: tuple[str, str]
+) -> None:
     end = cli("infer", tiny_run, photos, "-o", tmp_path / "out", *option)
     assert end.code == EXIT_USAGE and end.stderr.count("\n") == 1 and "torch alone can read" in end.stderr
     assert not (tmp_path / "out").exists()

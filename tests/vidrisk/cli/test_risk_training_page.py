@@ -14,11 +14,17 @@ from vlms import save_language_model
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "risk-training.md").read_text(encoding="utf-8")
-BLOCKS = [[line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-          for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)]
+BLOCKS = [
+    [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+]
 # A small language model in the place of SmolLM2, small photos, a short scheme.
-SMALL = {"train": " --set pixel.height=64 --set pixel.width=64 --set optim.epochs=1 --set precision=fp32 --set lora.rank=2",
-         "export": " --max-drop 100 --allow-drop", "convert": " --scheme scheme.yaml", "ask": " --answer-tokens 4"}
+SMALL = {
+    "train": " --set pixel.height=64 --set pixel.width=64 --set optim.epochs=1 --set precision=fp32 --set lora.rank=2",
+    "export": " --max-drop 100 --allow-drop",
+    "convert": " --scheme scheme.yaml",
+    "ask": " --answer-tokens 4",
+}
 
 
 def small(command: str, language: Path) -> str:
@@ -36,7 +42,9 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize("block", [0, 1], ids=["parquet", "jsonl"])
-def test_from_a_table_to_a_comparison(block: int, tmp_path: Path, language: Path, run_line: Callable[..., object]) -> None:
+def test_from_a_table_to_a_comparison(
+    block: int, tmp_path: Path, language: Path, run_line: Callable[..., object]
+) -> None:
     write_cases(tmp_path / "photos", 24)
     (tmp_path / "photos" / "cases.csv").rename(tmp_path / "photos" / "risks.csv")
     write_photo_of(tmp_path / "photos" / "wall.png", "severe", 7)
@@ -54,12 +62,31 @@ def test_from_a_table_to_a_comparison(block: int, tmp_path: Path, language: Path
 def test_from_captions_to_answers(tmp_path: Path, language: Path, run_line: Callable[..., object]) -> None:
     for number in range(1, 13):
         write_photo_of(tmp_path / "pictures" / f"{number}.png", "minor" if number % 2 else "severe", number)
-    (tmp_path / "captions.json").write_text(json.dumps({
-        "images": [{"id": n, "file_name": f"pictures/{n}.png"} for n in range(1, 13)],
-        "annotations": [{"id": n, "image_id": n, "caption": "a blue wall" if n % 2 else "a red wall"} for n in range(1, 13)]}))
-    (tmp_path / "llava.json").write_text(json.dumps([{"id": str(n), "image": f"pictures/{n}.png", "conversations": [
-        {"from": "human", "value": "<image>\nWhich colour?"}, {"from": "gpt", "value": "blue" if n % 2 else "red"}]}
-        for n in range(1, 13)]))
+    (tmp_path / "captions.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": n, "file_name": f"pictures/{n}.png"} for n in range(1, 13)],
+                "annotations": [
+                    {"id": n, "image_id": n, "caption": "a blue wall" if n % 2 else "a red wall"} for n in range(1, 13)
+                ],
+            }
+        )
+    )
+    (tmp_path / "llava.json").write_text(
+        json.dumps(
+            [
+                {
+                    "id": str(n),
+                    "image": f"pictures/{n}.png",
+                    "conversations": [
+                        {"from": "human", "value": "<image>\nWhich colour?"},
+                        {"from": "gpt", "value": "blue" if n % 2 else "red"},
+                    ],
+                }
+                for n in range(1, 13)
+            ]
+        )
+    )
     for command in BLOCKS[2]:
         run_line(small(command, language), tmp_path)
     assert (tmp_path / "merged" / "config.json").is_file()

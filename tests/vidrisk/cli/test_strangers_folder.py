@@ -56,8 +56,16 @@ def test_every_file_is_accounted_for(cli: Callable[..., Any], site: Path, tmp_pa
     assert "left out: " in end.stderr and "notes.txt" in end.stderr and "@eaDir" in end.stderr
     rows = {os.fsencode(os.path.relpath(row.path, site)): row for row in read_ledger(out)}
     assert {name: row.state for name, row in rows.items()} == {
-        b"red.png": "ok", b"green.png": "ok", b"no end.jpg": "ok", b"IMG_0001": "ok", "裂缝.png".encode("gbk"): "ok",
-        b"AVCHD/00001.MTS": "ok", b"phone.mp4": "ok", b"black.png": "corrupt", b"itself.png": "skipped"}
+        b"red.png": "ok",
+        b"green.png": "ok",
+        b"no end.jpg": "ok",
+        b"IMG_0001": "ok",
+        "裂缝.png".encode("gbk"): "ok",
+        b"AVCHD/00001.MTS": "ok",
+        b"phone.mp4": "ok",
+        b"black.png": "corrupt",
+        b"itself.png": "skipped",
+    }
     assert "no finite answer" in rows[b"black.png"].reason
     assert "symbolic links" in rows[b"itself.png"].reason
     labels = {Path(prediction.path).stem: prediction.label for prediction in read_predictions(out)}
@@ -74,9 +82,13 @@ def test_every_file_is_accounted_for(cli: Callable[..., Any], site: Path, tmp_pa
 
 def test_the_avchd_clip_has_its_own_time(cli: Callable[..., Any], site: Path, tmp_path: Path) -> None:
     write_colour_bundle(tmp_path / "colours.bundle")
-    end = cli("infer", tmp_path / "colours.bundle", site / "AVCHD", "-o", tmp_path / "out", "--window", "0.4", "--no-report")
+    end = cli(
+        "infer", tmp_path / "colours.bundle", site / "AVCHD", "-o", tmp_path / "out", "--window", "0.4", "--no-report"
+    )
     assert end.code == EXIT_OK
-    frames = Fraction(max(prediction.end_s for prediction in read_predictions(tmp_path / "out"))).limit_denominator(100) * 25
+    frames = (
+        Fraction(max(prediction.end_s for prediction in read_predictions(tmp_path / "out"))).limit_denominator(100) * 25
+    )
     assert frames == 60
 
 
@@ -98,6 +110,11 @@ def test_a_fourth_encoding_is_refused_until_it_is_named(cli: Callable[..., Any],
     rows = "".join(f"{name}.png,{label}\n" for name, label in (("red", "裂縫"), ("green", "正常"), ("black", "裂縫")))
     (site / "labels.csv").write_text("path,defect_class\n" + rows, encoding="big5")
     end = cli("data", "split", site / "labels.csv", "-o", site / "split.csv", "--task", "risk")
-    assert end.code == EXIT_ERROR and "line 2" in end.stderr and "--encoding" in end.stderr and "Traceback" not in end.stderr
+    assert (
+        end.code == EXIT_ERROR
+        and "line 2" in end.stderr
+        and "--encoding" in end.stderr
+        and "Traceback" not in end.stderr
+    )
     end = cli("data", "split", site / "labels.csv", "-o", site / "split.csv", "--task", "risk", "--encoding", "big5")
     assert end.code == EXIT_OK and "裂縫" in end.stdout

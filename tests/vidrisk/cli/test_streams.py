@@ -30,12 +30,27 @@ def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     """``vidrisk`` in the command stands for the command line; the exit code is the first of the pipe's."""
     line = re.sub(r"\bvidrisk\b", f"{sys.executable} -m vidrisk", command, count=1)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VIDRISK_CACHE": str(folder / "cache")}
-    return subprocess.run(["bash", "-c", f"{line}\nexit ${{PIPESTATUS[0]}}"], cwd=folder, capture_output=True, text=True,
-                          errors="replace", timeout=120, check=False, env=environment)
+    return subprocess.run(
+        ["bash", "-c", f"{line}\nexit ${{PIPESTATUS[0]}}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=120,
+        check=False,
+        env=environment,
+    )
 
 
-@pytest.mark.parametrize(("end", "wanted"), [
-    ("| true", EXIT_OK), (">&- 2>&- <&-", EXIT_OK), ("2>&1 | head -c 5", EXIT_SOME_FAILED), ("--json | true", EXIT_SOME_FAILED)])
+@pytest.mark.parametrize(
+    ("end", "wanted"),
+    [
+        ("| true", EXIT_OK),
+        (">&- 2>&- <&-", EXIT_OK),
+        ("2>&1 | head -c 5", EXIT_SOME_FAILED),
+        ("--json | true", EXIT_SOME_FAILED),
+    ],
+)
 def test_nobody_reads(work: Path, end: str, wanted: int) -> None:
     if wanted == EXIT_SOME_FAILED:
         (work / "photos" / "b.png").touch()
@@ -49,7 +64,10 @@ def test_nobody_reads(work: Path, end: str, wanted: int) -> None:
 @pytest.mark.parametrize("command", ["--help", INFER, f"{INFER} --json"])
 def test_a_full_disk_behind_standard_output_is_one_line(work: Path, command: str) -> None:
     told = shell(work, f"vidrisk {command} >/dev/full")
-    assert (told.returncode, told.stderr) == (EXIT_ERROR, "error: cannot write to standard output: No space left on device\n")
+    assert (told.returncode, told.stderr) == (
+        EXIT_ERROR,
+        "error: cannot write to standard output: No space left on device\n",
+    )
 
 
 def test_an_error_that_nobody_can_read_has_its_exit_code(work: Path) -> None:

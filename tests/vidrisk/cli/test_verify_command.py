@@ -17,7 +17,16 @@ Cli = Callable[..., Any]
 def test_a_bundle_that_answers_as_exported(cli: Cli, tiny_bundle: Path) -> None:
     end = cli("verify", tiny_bundle)
     assert end.code == 0 and "error" not in end.stderr
-    for said in ("onnxruntime", "openvino", "fp32", "int8", "100%", "float32", "same", "3 golden samples; expected is what"):
+    for said in (
+        "onnxruntime",
+        "openvino",
+        "fp32",
+        "int8",
+        "100%",
+        "float32",
+        "same",
+        "3 golden samples; expected is what",
+    ):
         assert said in end.stdout
     assert "colours.bundle" in (told := cli("doctor", "--json").stdout) and "answered as at export" in told
 
@@ -39,17 +48,34 @@ def test_answers_that_differ_are_exit_code_3(cli: Cli, tiny_bundle: Path, tmp_pa
     stale = changed_bundle(tiny_bundle, tmp_path / "heated", manifest=heat)
     end = cli("verify", stale)
     assert end.code == 3
-    assert end.stderr.splitlines()[-1] == "error: heated does not answer here as it did where it was exported: stale temperature"
+    assert (
+        end.stderr.splitlines()[-1]
+        == "error: heated does not answer here as it did where it was exported: stale temperature"
+    )
     assert "stale temperature: int8 has the temperature 50 for action" in end.stdout and "differs" in end.stdout
     told = json.loads(cli("verify", stale, "--json").stdout)
     assert not told["is_same"] and [fault["name"] for fault in told["faults"]] == ["stale temperature"]
     inbox = tmp_path / "inbox"
     inbox.mkdir()
-    end = cli("watch", inbox, "-o", tmp_path / "out", "--bundle", stale, "--once", "--runtime", "onnxruntime", "--variant", "int8")
+    end = cli(
+        "watch",
+        inbox,
+        "-o",
+        tmp_path / "out",
+        "--bundle",
+        stale,
+        "--once",
+        "--runtime",
+        "onnxruntime",
+        "--variant",
+        "int8",
+    )
     assert end.code == 3 and "int8 has the temperature 50 for action" in end.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()
     (check,) = (check for check in json.loads(cli("doctor", "--json").stdout) if check["name"] == "heated")
-    assert (check["state"], check["fix"]) == ("broken", f"vidrisk verify {stale}") and "the temperature 50" in check["found"]
+    assert (check["state"], check["fix"]) == ("broken", f"vidrisk verify {stale}") and "the temperature 50" in check[
+        "found"
+    ]
     shutil.rmtree(stale)  # what is not there any more is nothing to mend
     assert "heated" not in {check["name"] for check in json.loads(cli("doctor", "--json").stdout)}
 
@@ -61,10 +87,17 @@ def test_a_bundle_without_golden_samples_is_exit_code_4(cli: Cli, tiny_bundle: P
     assert json.loads(cli("verify", plain, "--json").stdout)["without"]
 
 
-@pytest.mark.parametrize(("arguments", "code", "said"), [
-    (("--runtime", "torch"), 2, "torch"), (("--variant", "fp16"), 1, "has no variant 'fp16'; allowed: fp32, int8"),
-    (("--runtime", "tensorrt"), 1, "nothing runs colours.bundle here")])
-def test_what_cannot_be_asked_is_one_line(cli: Cli, tiny_bundle: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--runtime", "torch"), 2, "torch"),
+        (("--variant", "fp16"), 1, "has no variant 'fp16'; allowed: fp32, int8"),
+        (("--runtime", "tensorrt"), 1, "nothing runs colours.bundle here"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    cli: Cli, tiny_bundle: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
     end = cli("verify", tiny_bundle, *arguments)
     assert end.code == code and said in end.stderr
 

@@ -14,16 +14,27 @@ from vidrisk.inference.predictions import read_predictions
 from vidrisk.runtimes import Bundle
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SMALL = ("pixel.height=56", "pixel.width=84", "frames=4", "optim.epochs=1", "optim.batch_size=6", "optim.accumulate=1",
-         "head.hidden=32", "head.layers=1", "workers=0", "precision=fp32")
+SMALL = (
+    "pixel.height=56",
+    "pixel.width=84",
+    "frames=4",
+    "optim.epochs=1",
+    "optim.batch_size=6",
+    "optim.accumulate=1",
+    "head.hidden=32",
+    "head.layers=1",
+    "workers=0",
+    "precision=fp32",
+)
 
 Run = Callable[..., Any]
 
 
 @pytest.mark.slow(minutes=4)
 @pytest.mark.parametrize("name", ["ucf101", "ssv2"])
-def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_path: Path, run_line: Run,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_and_its_configuration_from_train_to_infer(
+    name: str, tmp_path: Path, run_line: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As ``docs/ucf101.md`` and ``docs/something-something-v2.md`` have it, but for the size of the model and of frames."""
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     write, labels = (write_ucf101, UCF_CLASSES) if name == "ucf101" else (write_ssv2, SSV2_TEMPLATES)
@@ -31,9 +42,17 @@ def test_a_data_set_and_its_configuration_from_train_to_infer(name: str, tmp_pat
     encoded((200, 40, 40), 1000)(tmp_path / "cam7" / "1.mp4")
     backbone = save_qwen(tmp_path / "qwen", "qwen2_5_vl")
     small = [word for setting in SMALL for word in ("--set", setting)]
-    run_line(f"vidrisk train {name}/ -o run --config examples/qwen2_5vl_{name}.yaml", tmp_path, "--backbone", str(backbone), *small)
+    run_line(
+        f"vidrisk train {name}/ -o run --config examples/qwen2_5vl_{name}.yaml",
+        tmp_path,
+        "--backbone",
+        str(backbone),
+        *small,
+    )
     assert {"adapter", "head.safetensors", "prompt.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
-    run_line("vidrisk export run -o b --int8 --max-drop 60 --max-confidence-drop 60 --allow-drop --search-s 5", tmp_path)
+    run_line(
+        "vidrisk export run -o b --int8 --max-drop 60 --max-confidence-drop 60 --allow-drop --search-s 5", tmp_path
+    )
     bundle = Bundle.open(tmp_path / "b")
     assert [stage.name for stage in bundle.stages] == ["vision", "text", "head"]
     assert len(bundle.contract.targets[0].labels) == len(labels)
@@ -57,7 +76,9 @@ def test_bad_input_is_one_line(tmp_path: Path, run_line: Run) -> None:
     small = [word for setting in SMALL for word in ("--set", setting)]
 
     def refused(*more: str) -> str:
-        said = run_line("vidrisk train ucf101 -o run", tmp_path, "--backbone", str(backbone), *small, *more, code=2).stderr
+        said = run_line(
+            "vidrisk train ucf101 -o run", tmp_path, "--backbone", str(backbone), *small, *more, code=2
+        ).stderr
         assert not (tmp_path / "run" / "head.safetensors").exists()
         lines = [line for line in said.splitlines() if line.startswith("error")]
         assert len(lines) == 1, said

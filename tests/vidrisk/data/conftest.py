@@ -27,6 +27,7 @@ def photo() -> Callable[[Path], Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (12, 8), colour).save(path)
         return path
+
     return make
 
 
@@ -42,4 +43,5 @@ def clip() -> Callable[[Path], Path]:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
             container.mux(stream.encode(None))
         return path
+
     return make

@@ -14,8 +14,19 @@ from PIL import Image
 
 LEVELS = ("轻微", "中等", "严重")
 ADVICE = {"轻微": "定期检查", "中等": "安排维修, 30 天内完成", "严重": "立即停工"}
-COLUMNS = ("data_序号", "image_id", "image_path", "data_缺陷描述", "data_风险", "data_风险等级", "data_纠正和预防建议",
-           "data_原", "data_现", "source_csv", "original_filename")
+COLUMNS = (
+    "data_序号",
+    "image_id",
+    "image_path",
+    "data_缺陷描述",
+    "data_风险",
+    "data_风险等级",
+    "data_纠正和预防建议",
+    "data_原",
+    "data_现",
+    "source_csv",
+    "original_filename",
+)
 
 
 def draw(path: Path, seed: int = 0, size: tuple[int, int] = (48, 32), **options: Any) -> Path:
@@ -41,9 +52,27 @@ def seed_rows(count: int = 12) -> list[dict[str, str]]:
     rows = []
     for number in range(1, count + 1):
         level = LEVELS[number % 3]
-        rows.append(dict(zip(COLUMNS, (
-            str(number), f"IMG_{number:03d}", f"图/{number} 墙.png", f"{number} 号楼墙体裂缝, banana nan width", "坍塌",
-            level, ADVICE[level], "nan" if number == 1 else "D", "A", "a.csv", f"old {number}.png"), strict=True)))
+        rows.append(
+            dict(
+                zip(
+                    COLUMNS,
+                    (
+                        str(number),
+                        f"IMG_{number:03d}",
+                        f"图/{number} 墙.png",
+                        f"{number} 号楼墙体裂缝, banana nan width",
+                        "坍塌",
+                        level,
+                        ADVICE[level],
+                        "nan" if number == 1 else "D",
+                        "A",
+                        "a.csv",
+                        f"old {number}.png",
+                    ),
+                    strict=True,
+                )
+            )
+        )
     return rows
 
 

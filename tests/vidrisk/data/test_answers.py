@@ -21,8 +21,22 @@ SCHEMES = {name: load_scheme(name) for name in BUILT_IN}
 ZH, RISKVA = SCHEMES["three-levels"], SCHEMES["riskva"]
 FIELDS = {"level": "严重", "defect": "墙体裂缝", "risk": "坍塌", "advice": "立即停工"}
 BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-tricky = st.sampled_from([
-    "【风险】：", "**风险**: ", "风险等级：严重", '{"level":"轻微"}', "```", "\\", '"', "nan", "1. ", "- ", "[x]: ", ":"])
+tricky = st.sampled_from(
+    [
+        "【风险】：",
+        "**风险**: ",
+        "风险等级：严重",
+        '{"level":"轻微"}',
+        "```",
+        "\\",
+        '"',
+        "nan",
+        "1. ",
+        "- ",
+        "[x]: ",
+        ":",
+    ]
+)
 texts = st.lists(st.text(max_size=12) | tricky, max_size=6).map("".join)
 
 
@@ -46,7 +60,11 @@ def test_json_is_read_back(case: tuple[Scheme, dict[str, str]]) -> None:
     answer = answer_from_fields(scheme, fields)
     parsed = fields_from_answer(scheme, answer)
     assert (parsed.fields, parsed.parse_ok, parsed.problems) == (fields, True, ())
-    assert list(json.loads(answer)) == [field.name for field in scheme.answer_fields] == list(scheme.json_schema()["properties"])
+    assert (
+        list(json.loads(answer))
+        == [field.name for field in scheme.answer_fields]
+        == list(scheme.json_schema()["properties"])
+    )
 
 
 @given(filled(lines=True), st.sampled_from(["brackets", "bold"]))
@@ -56,10 +74,16 @@ def test_labelled_lines_are_read_back(case: tuple[Scheme, dict[str, str]], style
     assert (parsed.fields, parsed.parse_ok, parsed.problems) == (fields, True, ())
 
 
-@given(filled(lines=True), st.sampled_from(["【{}】", "**{}**", "{}"]), st.sampled_from(["：", ":", " : "]),
-       st.sampled_from(["", "- ", "1. ", "> "]), st.randoms())
-def test_order_colons_and_bullets_do_not_matter(case: tuple[Scheme, dict[str, str]], form: str, colon: str, bullet: str,
-                                                 rng: object) -> None:
+@given(
+    filled(lines=True),
+    st.sampled_from(["【{}】", "**{}**", "{}"]),
+    st.sampled_from(["：", ":", " : "]),
+    st.sampled_from(["", "- ", "1. ", "> "]),
+    st.randoms(),
+)
+def test_order_colons_and_bullets_do_not_matter(
+    case: tuple[Scheme, dict[str, str]], form: str, colon: str, bullet: str, rng: object
+) -> None:
     scheme, fields = case
     lines = [f"{bullet}{form.format(field.label)}{colon}{fields[field.name]}" for field in scheme.fields]
     rng.shuffle(lines)  # type: ignore[attr-defined]
@@ -83,22 +107,42 @@ def test_a_beginning_of_an_answer_is_never_taken_for_a_whole_one() -> None:
         assert all(value in ("", FIELDS[name]) for name, value in parsed.fields.items())
 
 
-@pytest.mark.parametrize(("text", "fields", "problems"), [
-    ('```json\n{"level": "severe", "risk": "坍塌", "advice": "a", "defect": "b"}\n```',
-     {"level": "严重", "risk": "坍塌", "advice": "a", "defect": "b"}, ()),
-    ('好的。{"风险等级":"中等","风险":"坍塌","缺陷描述":"","纠正和预防建议":null} 以上。', {"level": "中等", "risk": "坍塌"},
-     ("text around",)),
-    ('{"report": {"level": "轻微", "risk": ["a", "b"]}}', {"level": "轻微", "risk": "a；b"}, ("defect is missing",)),
-    ("【风险】坍塌【风险等级】：轻微。【位置】：屋顶", {"level": "轻微", "risk": "坍塌"}, ("unknown field '位置'",)),
-    ("1. **风险描述：** 坍塌\n2. **风险等级**：严重（重度）", {"risk": "坍塌"}, ("level is '严重（重度）'",)),
-    ("风险等级：中等\n（请复核）\n风险: a: b\nc", {"level": "中等", "risk": "a: b\nc"}, ("advice is missing",)),
-    ("【风险等级】：轻微\n【风险等级】：严重", {"level": "轻微"}, ("with different values",)),
-    ("【风险等级】：轻微\n【风险等级】：轻微", {"level": "轻微"}, ("level is there twice",)),
-    ('{"level":"特急"}', {"level": ""}, ("level is '特急'",)),
-    ('{"level":{"a":1}}', {"level": ""}, ("level is no text",)),
-    ('{"level":"严重","risk":"坍', {"level": "严重", "risk": ""}, ("cut off",)),
-    ("无法判断", {"level": ""}, ("no field of the scheme",)), ("", {"level": ""}, ("no field",)),
-    ("[" * 5000, {"level": ""}, ("no field",)), ('{"a":' * 5000, {"level": ""}, ("no field",))])
+@pytest.mark.parametrize(
+    ("text", "fields", "problems"),
+    [
+        (
+            '```json\n{"level": "severe", "risk": "坍塌", "advice": "a", "defect": "b"}\n```',
+            {"level": "严重", "risk": "坍塌", "advice": "a", "defect": "b"},
+            (),
+        ),
+        (
+            '好的。{"风险等级":"中等","风险":"坍塌","缺陷描述":"","纠正和预防建议":null} 以上。',
+            {"level": "中等", "risk": "坍塌"},
+            ("text around",),
+        ),
+        (
+            '{"report": {"level": "轻微", "risk": ["a", "b"]}}',
+            {"level": "轻微", "risk": "a；b"},
+            ("defect is missing",),
+        ),
+        (
+            "【风险】坍塌【风险等级】：轻微。【位置】：屋顶",
+            {"level": "轻微", "risk": "坍塌"},
+            ("unknown field '位置'",),
+        ),
+        ("1. **风险描述：** 坍塌\n2. **风险等级**：严重（重度）", {"risk": "坍塌"}, ("level is '严重（重度）'",)),
+        ("风险等级：中等\n（请复核）\n风险: a: b\nc", {"level": "中等", "risk": "a: b\nc"}, ("advice is missing",)),
+        ("【风险等级】：轻微\n【风险等级】：严重", {"level": "轻微"}, ("with different values",)),
+        ("【风险等级】：轻微\n【风险等级】：轻微", {"level": "轻微"}, ("level is there twice",)),
+        ('{"level":"特急"}', {"level": ""}, ("level is '特急'",)),
+        ('{"level":{"a":1}}', {"level": ""}, ("level is no text",)),
+        ('{"level":"严重","risk":"坍', {"level": "严重", "risk": ""}, ("cut off",)),
+        ("无法判断", {"level": ""}, ("no field of the scheme",)),
+        ("", {"level": ""}, ("no field",)),
+        ("[" * 5000, {"level": ""}, ("no field",)),
+        ('{"a":' * 5000, {"level": ""}, ("no field",)),
+    ],
+)
 def test_what_models_write(text: str, fields: Mapping[str, str], problems: tuple[str, ...]) -> None:
     parsed = fields_from_answer(ZH, text)
     assert {name: parsed.fields[name] for name in fields} == fields
@@ -116,11 +160,25 @@ def test_only_allowed_values_are_written() -> None:
     with pytest.raises(DataError, match="level is '特急'; allowed: 轻微, 中等, 严重"):
         answer_from_fields(ZH, FIELDS | {"level": "特急"})
     assert answer_from_fields(RISKVA, {"level_before": "d", "risk": "a"}) == (
-        '{"level_before":"D","level_now":"","defect":"","risk":"a","advice":""}')
+        '{"level_before":"D","level_now":"","defect":"","risk":"a","advice":""}'
+    )
 
 
-@pytest.mark.parametrize("text", [" " * 200_000, "\n" * 200_000, "【" * 200_000, "**a" * 60_000, '"a":"' * 40_000,
-                                  "{" + '"a": ' * 40_000, "`" * 200_000, "风险：" * 60_000, " " * 100_000 + "```", "- " * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 200_000,
+        "\n" * 200_000,
+        "【" * 200_000,
+        "**a" * 60_000,
+        '"a":"' * 40_000,
+        "{" + '"a": ' * 40_000,
+        "`" * 200_000,
+        "风险：" * 60_000,
+        " " * 100_000 + "```",
+        "- " * 100_000,
+    ],
+)
 def test_long_nonsense_is_read_in_little_time(text: str) -> None:
     begun = time.process_time()
     fields_from_answer(ZH, text)

@@ -31,8 +31,11 @@ def test_cases_come_in_order_with_the_frames_of_their_photos(tmp_path: Path) -> 
     with DecodePool(2) as pool:
         found = list(read_case_frames(cases.cases, pool, PIXEL))
         path = cases.cases[0].photos[0].path  # type: ignore[union-attr]
-        (expected,) = [read.item.pixels.copy() for read in pool.read([Input(0, str(path))], ReadSettings(PIXEL, None))
-                       if isinstance(read.item, Frame)]
+        (expected,) = [
+            read.item.pixels.copy()
+            for read in pool.read([Input(0, str(path))], ReadSettings(PIXEL, None))
+            if isinstance(read.item, Frame)
+        ]
     assert [case for case, _ in found] == list(cases.cases)
     assert all([frame.source for frame in frames] == list(case.photos) for case, frames in found)
     assert found[2][1] == () and len(found[5][1]) == 2
@@ -51,5 +54,7 @@ def test_rows_of_parquet_give_frames_without_a_file(tmp_path: Path) -> None:
     with DecodePool(1) as pool:
         found = list(read_case_frames(cases.cases, pool, PIXEL))
     assert [case.id for case, _ in found] == [case.id for case in cases.cases]
-    assert all(frame.frame is not None and frame.frame.shape == (16, 16, 3) and frame.bytes is not None
-               for _, (frame,) in found)
+    assert all(
+        frame.frame is not None and frame.frame.shape == (16, 16, 3) and frame.bytes is not None
+        for _, (frame,) in found
+    )

@@ -29,8 +29,15 @@ def table(*cases: Case) -> Cases:
     return Cases(Path("/data"), SCHEME, cases)
 
 
-drawn = st.lists(st.tuples(st.sampled_from([None, "a", "b", "c", "d"]), st.sets(st.integers(0, 20), max_size=3),
-                           st.sampled_from(SCHEME.level_names)), min_size=8, max_size=40)
+drawn = st.lists(
+    st.tuples(
+        st.sampled_from([None, "a", "b", "c", "d"]),
+        st.sets(st.integers(0, 20), max_size=3),
+        st.sampled_from(SCHEME.level_names),
+    ),
+    min_size=8,
+    max_size=40,
+)
 
 
 @given(drawn, st.randoms())
@@ -50,7 +57,9 @@ def test_groups_and_shared_photos_stay_together(rows: list[tuple[str | None, set
     assert all(len(splits) == 1 for thing, splits in by_thing.items() if thing)
     assert [found.group for found in done.cases] == [found.group for found in cases]
     rng.shuffle(cases)  # type: ignore[attr-defined]
-    assert {found.id: found.split for found in split_cases(table(*cases)).cases} == {found.id: found.split for found in done.cases}
+    assert {found.id: found.split for found in split_cases(table(*cases)).cases} == {
+        found.id: found.split for found in done.cases
+    }
 
 
 def test_the_ratios_are_kept_and_every_level_is_in_train() -> None:
@@ -86,17 +95,23 @@ def test_a_split_is_kept_unless_another_is_forced() -> None:
 
 
 @pytest.mark.parametrize("shared", ["case_id", "photo", "group"])
-def test_what_belongs_together_and_is_in_two_splits_of_the_data_is_said(shared: str, tmp_path: Path,
-                                                                        caplog: pytest.LogCaptureFixture) -> None:
+def test_what_belongs_together_and_is_in_two_splits_of_the_data_is_said(
+    shared: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for split in SPLITS:
-        rows = [{"case_id": name, "photo": f"{name}.jpg", "group": name, "level": "minor"} for name in (f"{split}-0", f"{split}-1")]
+        rows = [
+            {"case_id": name, "photo": f"{name}.jpg", "group": name, "level": "minor"}
+            for name in (f"{split}-0", f"{split}-1")
+        ]
         rows[0][shared] = "one.jpg"
         for row in rows:
             draw(tmp_path / row["photo"])
         write_jsonl(tmp_path / f"{split}.jsonl", rows)
     (note,) = load_report_data(tmp_path).notes
     one = "one.jpg" if shared == "case_id" else "test-0"
-    assert note in caplog.text and note.startswith(f"cases of one id, photo or group that are in two splits: 1 ({one} (test) = ")
+    assert note in caplog.text and note.startswith(
+        f"cases of one id, photo or group that are in two splits: 1 ({one} (test) = "
+    )
     with pytest.raises(DataError, match=r"in two splits: 1 .*; allowed: every id, photo and group in one split"):
         load_report_data(tmp_path, strict=True)
     caplog.clear()

@@ -64,7 +64,9 @@ def test_every_sample_comes_once(rows: list[tuple[str, int]], seed: int) -> None
 
 
 @given(rows=ROWS, seed=st.integers(0, 100), data=st.data())
-def test_the_order_depends_on_the_seed_and_not_on_the_table(rows: list[tuple[str, int]], seed: int, data: st.DataObject) -> None:
+def test_the_order_depends_on_the_seed_and_not_on_the_table(
+    rows: list[tuple[str, int]], seed: int, data: st.DataObject
+) -> None:
     table = table_of(rows)
     shuffled = table.with_samples(data.draw(st.permutations(table.samples)))
     assert balanced_order(shuffled, seed) == balanced_order(table, seed)
@@ -84,9 +86,15 @@ def test_no_class_is_always_first() -> None:
 
 def test_a_class_is_the_combination_of_all_labels() -> None:
     pairs = [("crack", "1")] * 10 + [("crack", "3")] * 2 + [("ok", "1")] * 10
-    samples = tuple(Sample(Path(f"/d/{i}.png"), f"{i}.png", {"defect": d, "level": level}) for i, (d, level) in enumerate(pairs))
+    samples = tuple(
+        Sample(Path(f"/d/{i}.png"), f"{i}.png", {"defect": d, "level": level}) for i, (d, level) in enumerate(pairs)
+    )
     first = balanced_order(Table(Path("/d"), "risk", samples), 0)[:6]
-    assert Counter(tuple(sample.labels.values()) for sample in first) == {("crack", "1"): 2, ("crack", "3"): 2, ("ok", "1"): 2}
+    assert Counter(tuple(sample.labels.values()) for sample in first) == {
+        ("crack", "1"): 2,
+        ("crack", "3"): 2,
+        ("ok", "1"): 2,
+    }
 
 
 def test_an_empty_table() -> None:

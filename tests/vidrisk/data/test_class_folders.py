@@ -27,7 +27,11 @@ def write(tmp_path: Path, photo: Photo) -> Callable[..., Path]:
 
 
 def counts(table: Table) -> dict[str, dict[str, int]]:
-    return {split: table.of_split(split).label_counts("action") for split in ("train", "val", "test") if len(table.of_split(split))}
+    return {
+        split: table.of_split(split).label_counts("action")
+        for split in ("train", "val", "test")
+        if len(table.of_split(split))
+    }
 
 
 def test_splits_above_classes_and_classes_above_splits_are_the_same(write: Callable[..., Path]) -> None:
@@ -41,24 +45,43 @@ def test_some_of_the_splits_are_enough(write: Callable[..., Path]) -> None:
     assert counts(load_table(write("train/a/1.jpg", "train/b/1.jpg"), "action")) == {"train": {"a": 1, "b": 1}}
 
 
-@pytest.mark.parametrize(("names", "said"), [
-    (["train/a/1.jpg", "val/a/1.jpg", "raw/1.jpg"], r"has split folders \(train, val\) and others beside them: raw;"),
-    (["train/a/1.jpg", "train/b/1.jpg", "extra/1.jpg"], r"has split folders \(train\) and others beside them: extra;"),
-    (["train/1.jpg", "test/1.jpg", "bus/1.jpg"], r"others beside them: bus;"),
-    (["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg"], r"val holds files, and no class folders"),
-    (["train/1.jpg", "val/1.jpg"], r"train holds files, and no class folders"),
-    (["a/train/1.jpg", "a/val/1.jpg", "b/1.jpg"], r"class folders with split folders in them \(a\) and others .* \(b\)"),
-    (["a/train/1.jpg", "a/2.jpg", "b/train/1.jpg"], r"\(a, b\) and others without, or with files beside them \(a\)"),
-    (["a/train/1.jpg", "a/val/1.jpg", "a/raw/1.jpg", "b/train/1.jpg"], r"files beside them \(a\)"),
-    (["set1/train/a/1.jpg", "set2/train/b/1.jpg"], r"train is a split folder in set1, and holds folders \(a\)"),
-    (["train/a/val/1.jpg", "train/b/1.jpg"], r"a lies in a split folder and holds split folders"),
-])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["train/a/1.jpg", "val/a/1.jpg", "raw/1.jpg"],
+            r"has split folders \(train, val\) and others beside them: raw;",
+        ),
+        (
+            ["train/a/1.jpg", "train/b/1.jpg", "extra/1.jpg"],
+            r"has split folders \(train\) and others beside them: extra;",
+        ),
+        (["train/1.jpg", "test/1.jpg", "bus/1.jpg"], r"others beside them: bus;"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg"], r"val holds files, and no class folders"),
+        (["train/1.jpg", "val/1.jpg"], r"train holds files, and no class folders"),
+        (
+            ["a/train/1.jpg", "a/val/1.jpg", "b/1.jpg"],
+            r"class folders with split folders in them \(a\) and others .* \(b\)",
+        ),
+        (
+            ["a/train/1.jpg", "a/2.jpg", "b/train/1.jpg"],
+            r"\(a, b\) and others without, or with files beside them \(a\)",
+        ),
+        (["a/train/1.jpg", "a/val/1.jpg", "a/raw/1.jpg", "b/train/1.jpg"], r"files beside them \(a\)"),
+        (["set1/train/a/1.jpg", "set2/train/b/1.jpg"], r"train is a split folder in set1, and holds folders \(a\)"),
+        (["train/a/val/1.jpg", "train/b/1.jpg"], r"a lies in a split folder and holds split folders"),
+    ],
+)
 def test_every_other_layout_is_refused_with_the_names_that_do_not_fit(
     write: Callable[..., Path], names: list[str], said: str
 ) -> None:
     with pytest.raises(DataError, match=said) as caught:
         load_table(write(*names), "action")
-    assert "allowed: class folders; train" in str(caught.value) and "fix: " in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        "allowed: class folders; train" in str(caught.value)
+        and "fix: " in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 def test_a_train_is_also_something_that_a_clip_shows(write: Callable[..., Path]) -> None:
@@ -73,7 +96,10 @@ def test_what_a_nas_makes_is_neither_a_class_nor_a_split_nor_a_sample(
     root = write("a/1.jpg", "b/1.jpg", "a/@eaDir/1.jpg/SYNOFILE_THUMB_M.jpg", "#recycle/b.jpg", "lost+found/c.jpg")
     table = load_table(root, "action")
     assert [sample.name for sample in table.samples] == ["a/1.jpg", "b/1.jpg"]
-    assert "6 made by a NAS, a desktop system or a camera (#recycle, $RECYCLE.BIN, System Volume Information, …)" in caplog.text
+    assert (
+        "6 made by a NAS, a desktop system or a camera (#recycle, $RECYCLE.BIN, System Volume Information, …)"
+        in caplog.text
+    )
     splits = load_table(write("s/train/a/1.jpg", "s/train/b/1.jpg", "s/@eaDir/x/1.jpg") / "s", "action")
     assert counts(splits) == {"train": {"a": 1, "b": 1}}
 
@@ -103,7 +129,10 @@ def test_ten_thousand_levels_and_loops_cost_one_entry(
     (root / "a" / "self").symlink_to("self")
     os.mkfifo(root / "a" / "pipe")
     assert len(load_table(root, "action")) == 2
-    assert all(said in caplog.text for said in ("1 File name too long (d)", "1 Too many levels of symbolic links (self)", "(pipe)"))
+    assert all(
+        said in caplog.text
+        for said in ("1 File name too long (d)", "1 Too many levels of symbolic links (self)", "(pipe)")
+    )
 
 
 def test_links_lead_to_more_samples_but_not_into_another_class(
@@ -126,13 +155,23 @@ def test_a_folder_that_may_not_be_entered_is_no_gap(folder_of_nobody: Path, phot
         load_table(folder_of_nobody, "action")
 
 
-@pytest.mark.parametrize(("train", "test"), [
-    ("train_set", "test_set"), ("TrainingSet", "TestData"), ("0_train", "1_test"), ("train2017", "test2017"),
-    ("train", "test images"),
-    ("训练图片", "测试图片"), ("train 70%", "test 30%")])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train_set", "test_set"),
+        ("TrainingSet", "TestData"),
+        ("0_train", "1_test"),
+        ("train2017", "test2017"),
+        ("train", "test images"),
+        ("训练图片", "测试图片"),
+        ("train 70%", "test 30%"),
+    ],
+)
 def test_splits_by_longer_names_do_not_become_classes(write: Callable[..., Path], train: str, test: str) -> None:
-    root = write(*(f"above/{split}/{label}/1.jpg" for split in (train, test) for label in "ab"),
-                 *(f"below/{label}/{split}/1.jpg" for split in (train, test) for label in "ab"))
+    root = write(
+        *(f"above/{split}/{label}/1.jpg" for split in (train, test) for label in "ab"),
+        *(f"below/{label}/{split}/1.jpg" for split in (train, test) for label in "ab"),
+    )
     expected = {split: {"a": 1, "b": 1} for split in ("train", "test")}
     assert counts(load_table(root / "above", "action")) == counts(load_table(root / "below", "action")) == expected
     with pytest.raises(DataError, match="and others beside them: c;"):

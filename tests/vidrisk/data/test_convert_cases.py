@@ -73,8 +73,15 @@ def test_columns_are_those_that_riskva_documents(tmp_path: Path) -> None:
         rows |= {row["id"]: row for row in file.read().to_pylist()}
     first = rows["risk_detection_IMG_001"]
     assert (first["original_image_path"], first["more_images_base64"]) == ("图/1 墙.png", [])
-    expected = {"序号": "1", "风险": "坍塌", "风险等级": "中等", "来源文件": "a.csv", "原始文件名": "old 1.png",
-                "原状态": "", "现状态": "A"}
+    expected = {
+        "序号": "1",
+        "风险": "坍塌",
+        "风险等级": "中等",
+        "来源文件": "a.csv",
+        "原始文件名": "old 1.png",
+        "原状态": "",
+        "现状态": "A",
+    }
     assert expected.items() <= first["metadata"].items()
     with Image.open(io.BytesIO(base64.b64decode(first["image_base64"]))) as image:
         assert image.format == "JPEG" and image.size == (400, 100)
@@ -127,10 +134,19 @@ def corrupt_parquet(folder: Path) -> Path:
     def encoded(data: bytes) -> str:
         return base64.b64encode(data).decode()
 
-    photos = [encoded(jpeg(1)), encoded(jpeg(2, (400, 300))[:-20_000]), encoded(b"junk" * 50), "no base64!",
-              *(encoded(jpeg(n)) for n in range(3, 7))]
-    table = {"id": list("abcdefgh"), "level": ["minor"] * 8, "image_base64": photos,
-             "more_images_base64": [[], [], [], [], [encoded(b"junk")], [], [], []]}
+    photos = [
+        encoded(jpeg(1)),
+        encoded(jpeg(2, (400, 300))[:-20_000]),
+        encoded(b"junk" * 50),
+        "no base64!",
+        *(encoded(jpeg(n)) for n in range(3, 7)),
+    ]
+    table = {
+        "id": list("abcdefgh"),
+        "level": ["minor"] * 8,
+        "image_base64": photos,
+        "more_images_base64": [[], [], [], [], [encoded(b"junk")], [], [], []],
+    }
     pyarrow.parquet.write_table(pyarrow.table(table), folder / "r.parquet", row_group_size=3)
     return folder / "r.parquet"
 
@@ -170,7 +186,9 @@ def test_what_is_there_is_never_written_over(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="exists already"):
             convert_cases(cases, taken, "risk-jsonl")
     with pytest.raises(DataError, match="cases without a split: 1 of 9"):
-        convert_cases(cases.with_cases([*cases.cases[:8], replace(cases.cases[8], split=None)]), tmp_path / "x", "risk-jsonl")
+        convert_cases(
+            cases.with_cases([*cases.cases[:8], replace(cases.cases[8], split=None)]), tmp_path / "x", "risk-jsonl"
+        )
     with pytest.raises(SettingsError, match="allowed: risk-parquet, risk-jsonl"):
         convert_cases(cases, tmp_path / "x", "risk-csv")  # type: ignore[arg-type]
     for settings in ((0, 10), (10, 99_999)):
@@ -184,16 +202,34 @@ def test_the_command_converts_and_previews(tmp_path: Path) -> None:
     write_seed(tmp_path, 12)
     (tmp_path / seed_rows()[0]["image_path"]).write_bytes(b"no photo")
     out = tmp_path / "data"
-    args = ["convert", str(tmp_path / "risks.csv"), "-o", str(out), "--to", "risk-parquet", "--image-quality", "85",
-            "--max-image-size", "64", "48"]
+    args = [
+        "convert",
+        str(tmp_path / "risks.csv"),
+        "-o",
+        str(out),
+        "--to",
+        "risk-parquet",
+        "--image-quality",
+        "85",
+        "--max-image-size",
+        "64",
+        "48",
+    ]
     result = CliRunner().invoke(app, [*args, "--json"], catch_exceptions=False)
     stats = json.loads(result.stdout)
     assert stats["image_processing"] == {"quality": 85, "max_size": [64, 48], "compression": "snappy"}
     assert (stats["total_samples"], stats["unreadable_images"]) == (11, 1)
-    shown = CliRunner().invoke(app, ["preview", str(out / "train.parquet"), "--json", "--rows", "2", "-o", str(tmp_path / "s.png")],
-                               catch_exceptions=False)
+    shown = CliRunner().invoke(
+        app,
+        ["preview", str(out / "train.parquet"), "--json", "--rows", "2", "-o", str(tmp_path / "s.png")],
+        catch_exceptions=False,
+    )
     preview = json.loads(shown.stdout)
-    assert len(preview["rows"]) == 2 and preview["samples"] == stats["train_samples"] and preview["rows"][0]["风险"] == "坍塌"
+    assert (
+        len(preview["rows"]) == 2
+        and preview["samples"] == stats["train_samples"]
+        and preview["rows"][0]["风险"] == "坍塌"
+    )
     with Image.open(tmp_path / "s.png") as sheet:
         assert sheet.height == 3 * 100
     assert "IMG_0" in CliRunner().invoke(app, ["preview", str(out / "test.parquet")], catch_exceptions=False).stdout
@@ -203,9 +239,15 @@ def test_the_command_converts_and_previews(tmp_path: Path) -> None:
 
 
 def test_a_sheet_crosses_out_what_cannot_be_read(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["preview", str(corrupt_parquet(tmp_path)), "-o", str(tmp_path / "s.png"), "--json"],
-                                catch_exceptions=False)
-    assert [line.partition(":")[0] for line in json.loads(result.stdout)["unreadable"]] == ["r.parquet, row 3", "r.parquet, row 4"]
+    result = CliRunner().invoke(
+        app,
+        ["preview", str(corrupt_parquet(tmp_path)), "-o", str(tmp_path / "s.png"), "--json"],
+        catch_exceptions=False,
+    )
+    assert [line.partition(":")[0] for line in json.loads(result.stdout)["unreadable"]] == [
+        "r.parquet, row 3",
+        "r.parquet, row 4",
+    ]
 
 
 def test_only_allowed_answers_are_written(tmp_path: Path) -> None:
@@ -241,8 +283,13 @@ def test_memory_does_not_grow_with_the_photos(tmp_path: Path) -> None:
             (folder / row["image"]).write_bytes(photo)
         path = write_jsonl(folder / "r.jsonl", rows)
         command = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / f"out{count}")]
-        end = subprocess.run(command, capture_output=True, text=True, check=True,
-                             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+        end = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         peaks.append(int(end.stdout))
     written = sum(path.stat().st_size for path in (tmp_path / "out160").iterdir()) >> 20
     assert written > 30 and peaks[1] - peaks[0] < written // 2, peaks

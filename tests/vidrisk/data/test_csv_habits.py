@@ -33,21 +33,28 @@ def labels(table: Table) -> dict[str, str]:
 BOTH = {"a.jpg": "x", "b.jpg": "y"}
 
 
-@pytest.mark.parametrize("text", [
-    "path,label,,\na.jpg,x,,\nb.jpg,y,,\n",                              # columns that were emptied
-    "path,label,,\na.jpg,x\nb.jpg,y,\n",
-    "path,,label\na.jpg,,x\nb.jpg,,y\n",
-    "path,label,advice\na.jpg,x\nb.jpg,y,do\n",                          # empty cells at the end left out
-    "path,label\na.jpg,x,\nb.jpg,y,,,\n",
-    "sep=;\npath;label\na.jpg;x\nb.jpg;y\n",
-    '"sep=;"\r\npath;label\r\na.jpg;x\r\nb.jpg;y\r\n', "SEP=|\npath|label\na.jpg|x\nb.jpg|y\n",
-    "sep=\t\npath\tlabel\na.jpg\tx\nb.jpg\ty\n", "sep=,\r\npath,label\r\na.jpg,x\r\nb.jpg,y",
-    "path|label\na.jpg|x\nb.jpg|y\n",
-    "List of defects, 2026\n\n;;\npath;label\na.jpg;x\nb.jpg;y\n",       # a title above, with another separator in it
-    '"path","label"\n"a.jpg","x"\n"b.jpg","y"\n', " path , label \na.jpg,x\nb.jpg,y\n",
-    "path,label\ra.jpg,x\rb.jpg,y\r", "\n\npath,label\n\na.jpg,x\n,\nb.jpg,y\n\n",
-    "path,label\na.jpg,\u3000x\u00a0\nb.jpg,y\u200b\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,,\na.jpg,x,,\nb.jpg,y,,\n",  # columns that were emptied
+        "path,label,,\na.jpg,x\nb.jpg,y,\n",
+        "path,,label\na.jpg,,x\nb.jpg,,y\n",
+        "path,label,advice\na.jpg,x\nb.jpg,y,do\n",  # empty cells at the end left out
+        "path,label\na.jpg,x,\nb.jpg,y,,,\n",
+        "sep=;\npath;label\na.jpg;x\nb.jpg;y\n",
+        '"sep=;"\r\npath;label\r\na.jpg;x\r\nb.jpg;y\r\n',
+        "SEP=|\npath|label\na.jpg|x\nb.jpg|y\n",
+        "sep=\t\npath\tlabel\na.jpg\tx\nb.jpg\ty\n",
+        "sep=,\r\npath,label\r\na.jpg,x\r\nb.jpg,y",
+        "path|label\na.jpg|x\nb.jpg|y\n",
+        "List of defects, 2026\n\n;;\npath;label\na.jpg;x\nb.jpg;y\n",  # a title above, with another separator in it
+        '"path","label"\n"a.jpg","x"\n"b.jpg","y"\n',
+        " path , label \na.jpg,x\nb.jpg,y\n",
+        "path,label\ra.jpg,x\rb.jpg,y\r",
+        "\n\npath,label\n\na.jpg,x\n,\nb.jpg,y\n\n",
+        "path,label\na.jpg,\u3000x\u00a0\nb.jpg,y\u200b\n",
+    ],
+)
 def test_habits(root: Path, text: str) -> None:
     table = table_of(root, text)
     assert labels(table) == BOTH
@@ -55,7 +62,10 @@ def test_habits(root: Path, text: str) -> None:
 
 
 def test_unicode_text_of_excel(root: Path) -> None:
-    assert labels(table_of(root, "path\tlabel\r\na.jpg\t裂缝\r\nb.jpg\t正常\r\n", "utf-16")) == {"a.jpg": "裂缝", "b.jpg": "正常"}
+    assert labels(table_of(root, "path\tlabel\r\na.jpg\t裂缝\r\nb.jpg\t正常\r\n", "utf-16")) == {
+        "a.jpg": "裂缝",
+        "b.jpg": "正常",
+    }
 
 
 def test_the_index_of_pandas(root: Path) -> None:
@@ -65,16 +75,21 @@ def test_the_index_of_pandas(root: Path) -> None:
     assert load_table(root / "again.csv", "risk") == table
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("path,label\na.jpg,x\nb.jpg,y, deep\n",
-     "line 3 has 3 cells, the header 2; fix: write cells that contain ',' between double quotes"),
-    ("path,label,,\na.jpg,x,,\nb.jpg,y, deep,\n", "line 3 has 4 cells, the header 2"),
-    ("sep=;\npath;label\na.jpg;x;z\n", "line 3 has 3 cells, the header 2; fix: write cells that contain ';'"),
-    ("path,,label\na.jpg,what,x\n", "line 2 has 'what' in a column without a name"),
-    ("title\npath,label,label\na.jpg,x,y\n", "line 2 has the column 'label' twice"),
-    ('sep=;\npath;label\na.jpg;"x\n', "line 3 is no CSV"),
-    ("path,label\na.jpg,x\nnone.jpg,y\n", "none.jpg (line 3)"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "path,label\na.jpg,x\nb.jpg,y, deep\n",
+            "line 3 has 3 cells, the header 2; fix: write cells that contain ',' between double quotes",
+        ),
+        ("path,label,,\na.jpg,x,,\nb.jpg,y, deep,\n", "line 3 has 4 cells, the header 2"),
+        ("sep=;\npath;label\na.jpg;x;z\n", "line 3 has 3 cells, the header 2; fix: write cells that contain ';'"),
+        ("path,,label\na.jpg,what,x\n", "line 2 has 'what' in a column without a name"),
+        ("title\npath,label,label\na.jpg,x,y\n", "line 2 has the column 'label' twice"),
+        ('sep=;\npath;label\na.jpg;"x\n', "line 3 is no CSV"),
+        ("path,label\na.jpg,x\nnone.jpg,y\n", "none.jpg (line 3)"),
+    ],
+)
 def test_errors_name_the_line(root: Path, text: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         table_of(root, text)
@@ -82,7 +97,9 @@ def test_errors_name_the_line(root: Path, text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"])
-def test_a_path_is_no_formula_and_everything_is_read_as_it_was(root: Path, photo: Callable[..., Path], start: str) -> None:
+def test_a_path_is_no_formula_and_everything_is_read_as_it_was(
+    root: Path, photo: Callable[..., Path], start: str
+) -> None:
     name = f"{start}cmd|' C calc'!A0/1.png"
     photo(root / name)
     sample = Sample(root / name, name, {"defect": f"{start.strip() or '='}1+1"}, advice="=do", extra={"Site": "@x"})
@@ -109,7 +126,9 @@ def test_a_path_that_ends_in_spaces_only_where_the_file_does(root: Path) -> None
         table_of(root, "path,label\n  ,x\nb.jpg,y\n")
 
 
-@pytest.mark.parametrize("text", ['path, "label"\na.jpg, "x, deep"\nb.jpg, "y"\n', 'path;label\n "a.jpg"; "x, deep"\nb.jpg; "y"\n'])
+@pytest.mark.parametrize(
+    "text", ['path, "label"\na.jpg, "x, deep"\nb.jpg, "y"\n', 'path;label\n "a.jpg"; "x, deep"\nb.jpg; "y"\n']
+)
 def test_quotes_behind_a_space_are_no_part_of_a_label(root: Path, text: str) -> None:
     assert labels(table_of(root, text)) == {"a.jpg": "x, deep", "b.jpg": "y"}
 

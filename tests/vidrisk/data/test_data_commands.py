@@ -33,8 +33,9 @@ def test_split_writes_a_manifest_and_counts(photos: Path, tmp_path: Path) -> Non
 
 
 def test_preview_draws_and_prints_a_table(photos: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["preview", str(photos), "-o", str(tmp_path / "s.png"), "--per-class", "2"],
-                                catch_exceptions=False)
+    result = CliRunner().invoke(
+        app, ["preview", str(photos), "-o", str(tmp_path / "s.png"), "--per-class", "2"], catch_exceptions=False
+    )
     assert result.exit_code == 0 and (tmp_path / "s.png").is_file()
     assert "crack" in result.stdout and "[red]sound" in result.stdout and "unsplit" in result.stdout
 

@@ -17,51 +17,163 @@ from vidrisk.data.encoding import text_from_bytes
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 KOREAN = [
-    "정상", "균열", "긁힘", "오염", "부식", "파손", "누수", "결함", "양호", "심각", "경미", "위험", "낮음", "높음",
-    "보통", "넘어짐", "걷기", "달리기", "싸움", "흡연", "불량", "합격", "불합격", "찌그러짐",
+    "정상",
+    "균열",
+    "긁힘",
+    "오염",
+    "부식",
+    "파손",
+    "누수",
+    "결함",
+    "양호",
+    "심각",
+    "경미",
+    "위험",
+    "낮음",
+    "높음",
+    "보통",
+    "넘어짐",
+    "걷기",
+    "달리기",
+    "싸움",
+    "흡연",
+    "불량",
+    "합격",
+    "불합격",
+    "찌그러짐",
 ]
 RUSSIAN = [
-    "норма", "трещина", "скол", "дефект", "коррозия", "вмятина", "царапина", "грязь", "хорошо", "плохо", "высокий",
-    "низкий", "риск", "драка", "бег", "падение", "пожар", "стена",
+    "норма",
+    "трещина",
+    "скол",
+    "дефект",
+    "коррозия",
+    "вмятина",
+    "царапина",
+    "грязь",
+    "хорошо",
+    "плохо",
+    "высокий",
+    "низкий",
+    "риск",
+    "драка",
+    "бег",
+    "падение",
+    "пожар",
+    "стена",
 ]
-GREEK = [
-    "κανονικό", "ρωγμή", "φθορά", "διάβρωση", "ζημιά", "σκουριά",
-]
-HEBREW = [
-    "תקין", "סדק", "שריטה", "חלודה", "נזק",
-]
-ARABIC = [
-    "طبيعي", "شق", "خدش", "صدأ", "تلف",
-]
-THAI = [
-    "ปกติ", "รอยแตก", "รอยขีดข่วน", "สนิม",
-]
-TURKISH = [
-    "çatlak", "çizik", "paslı", "kırık", "iyi", "kötü", "yüksek", "düşük",
-]
+GREEK = ["κανονικό", "ρωγμή", "φθορά", "διάβρωση", "ζημιά", "σκουριά"]
+HEBREW = ["תקין", "סדק", "שריטה", "חלודה", "נזק"]
+ARABIC = ["طبيعي", "شق", "خدش", "صدأ", "تلف"]
+THAI = ["ปกติ", "รอยแตก", "รอยขีดข่วน", "สนิม"]
+TURKISH = ["çatlak", "çizik", "paslı", "kırık", "iyi", "kötü", "yüksek", "düşük"]
 WESTERN = [
-    "größe", "Öl", "Riß", "fissuré", "défaut", "cassé", "schön", "Übel", "weiß", "año", "daño", "niño", "corrosión",
-    "ação", "avaria", "møbel", "ærlig", "åben",
+    "größe",
+    "Öl",
+    "Riß",
+    "fissuré",
+    "défaut",
+    "cassé",
+    "schön",
+    "Übel",
+    "weiß",
+    "año",
+    "daño",
+    "niño",
+    "corrosión",
+    "ação",
+    "avaria",
+    "møbel",
+    "ærlig",
+    "åben",
 ]
 CENTRAL = [
-    "škrábanec", "dobrý", "zlý", "poškození", "řez", "žádná", "čistý", "pęknięcie", "błąd", "średni", "łuszczenie",
+    "škrábanec",
+    "dobrý",
+    "zlý",
+    "poškození",
+    "řez",
+    "žádná",
+    "čistý",
+    "pęknięcie",
+    "błąd",
+    "średni",
+    "łuszczenie",
     "żółty",
 ]
 JAPANESE = [
-    "正常", "ひび割れ", "傷", "キズ", "汚れ", "変形", "錆", "漏水", "剥離", "重度", "軽度", "安全", "危険", "歩く",
-    "走る", "転倒", "喫煙",
+    "正常",
+    "ひび割れ",
+    "傷",
+    "キズ",
+    "汚れ",
+    "変形",
+    "錆",
+    "漏水",
+    "剥離",
+    "重度",
+    "軽度",
+    "安全",
+    "危険",
+    "歩く",
+    "走る",
+    "転倒",
+    "喫煙",
 ]
 TRADITIONAL = [
-    "正常", "裂縫", "裂紋", "刮傷", "髒污", "破損", "變形", "嚴重", "輕微", "中等", "生鏽", "腐蝕", "漏水", "剝落",
-    "安全", "危險", "走路", "跑步", "跌倒", "吸菸",
+    "正常",
+    "裂縫",
+    "裂紋",
+    "刮傷",
+    "髒污",
+    "破損",
+    "變形",
+    "嚴重",
+    "輕微",
+    "中等",
+    "生鏽",
+    "腐蝕",
+    "漏水",
+    "剝落",
+    "安全",
+    "危險",
+    "走路",
+    "跑步",
+    "跌倒",
+    "吸菸",
 ]
 CODE_PAGES = {
-    "euc_kr": KOREAN, "cp949": KOREAN, "johab": KOREAN, "koi8_r": RUSSIAN, "koi8_u": RUSSIAN, "cp1251": RUSSIAN, "cp866": RUSSIAN,
-    "iso8859_5": RUSSIAN, "mac_cyrillic": RUSSIAN, "cp1253": GREEK, "cp1255": HEBREW, "cp1256": ARABIC, "cp874": THAI,
-    "cp1254": TURKISH, "cp1252": WESTERN, "latin_1": WESTERN, "mac_roman": WESTERN,
-    "cp1250": CENTRAL, "iso8859_2": CENTRAL, "cp852": CENTRAL,
-    "shift_jis": JAPANESE, "cp932": JAPANESE, "euc_jp": JAPANESE, "iso2022_jp": JAPANESE, "big5": TRADITIONAL, "cp950": TRADITIONAL,
-    "big5hkscs": TRADITIONAL, "iso2022_kr": KOREAN, "hz": ["正常", "裂纹"], "utf_16_le": KOREAN, "utf_16_be": WESTERN,
+    "euc_kr": KOREAN,
+    "cp949": KOREAN,
+    "johab": KOREAN,
+    "koi8_r": RUSSIAN,
+    "koi8_u": RUSSIAN,
+    "cp1251": RUSSIAN,
+    "cp866": RUSSIAN,
+    "iso8859_5": RUSSIAN,
+    "mac_cyrillic": RUSSIAN,
+    "cp1253": GREEK,
+    "cp1255": HEBREW,
+    "cp1256": ARABIC,
+    "cp874": THAI,
+    "cp1254": TURKISH,
+    "cp1252": WESTERN,
+    "latin_1": WESTERN,
+    "mac_roman": WESTERN,
+    "cp1250": CENTRAL,
+    "iso8859_2": CENTRAL,
+    "cp852": CENTRAL,
+    "shift_jis": JAPANESE,
+    "cp932": JAPANESE,
+    "euc_jp": JAPANESE,
+    "iso2022_jp": JAPANESE,
+    "big5": TRADITIONAL,
+    "cp950": TRADITIONAL,
+    "big5hkscs": TRADITIONAL,
+    "iso2022_kr": KOREAN,
+    "hz": ["正常", "裂纹"],
+    "utf_16_le": KOREAN,
+    "utf_16_be": WESTERN,
 }
 
 
@@ -88,16 +200,19 @@ def test_words_in_a_legacy_code_page_are_read_right_or_refused(encoding: str, da
     assert text_from_bytes(raw, "m.csv", encoding).text == raw.decode(encoding)
 
 
-@pytest.mark.parametrize(("encoding", "alphabet"), [
-    ("euc_kr", [chr(code) for code in range(0xAC00, 0xD7A4)]),
-    ("euc_jp", [chr(code) for code in range(0x4E00, 0x9FA0)]),
-    ("big5", [chr(code) for code in range(0x4E00, 0x9FA0)]),
-    ("shift_jis", [chr(code) for code in range(0x4E00, 0x9FA0)]),
-    ("koi8_r", [chr(code) for code in range(0x410, 0x450)]),
-    ("cp1251", [chr(code) for code in range(0x410, 0x450)]),
-    ("iso8859_7", [chr(code) for code in range(0x391, 0x3CA) if code != 0x3A2]),
-    ("cp1252", [chr(code) for code in range(0xC0, 0x100)]),
-])
+@pytest.mark.parametrize(
+    ("encoding", "alphabet"),
+    [
+        ("euc_kr", [chr(code) for code in range(0xAC00, 0xD7A4)]),
+        ("euc_jp", [chr(code) for code in range(0x4E00, 0x9FA0)]),
+        ("big5", [chr(code) for code in range(0x4E00, 0x9FA0)]),
+        ("shift_jis", [chr(code) for code in range(0x4E00, 0x9FA0)]),
+        ("koi8_r", [chr(code) for code in range(0x410, 0x450)]),
+        ("cp1251", [chr(code) for code in range(0x410, 0x450)]),
+        ("iso8859_7", [chr(code) for code in range(0x391, 0x3CA) if code != 0x3A2]),
+        ("cp1252", [chr(code) for code in range(0xC0, 0x100)]),
+    ],
+)
 def test_characters_drawn_by_lot_are_never_chinese(encoding: str, alphabet: list[str]) -> None:
     rng = random.Random(encoding)
     letters = [letter for letter in alphabet if len(letter.encode(encoding, "ignore"))]
@@ -110,10 +225,26 @@ def test_characters_drawn_by_lot_are_never_chinese(encoding: str, alphabet: list
         assert chinese_bits(as_gb) < ENOUGH_BITS, (labels, as_gb)
 
 
-@pytest.mark.parametrize("labels", [
-    ["裂缝", "正常"], ["ok", "破损"], ["严重", "轻微"], ["高", "中", "低"],
-    ["护栏缺失且无警示", "墙体开裂"], ["打架", "走路"], ["红色", "蓝色"], ["绝缘子自爆", "鸟巢"], ["篮球", "足球", "羽毛球"],
-    ["结构胶开裂", "铝扣板"], ["鼠标", "键盘"], ["盗窃", "抢劫"], ["节疤", "虫眼"], ["抛物", "坠物"], ["崩边", "缺角", "ok"]])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["裂缝", "正常"],
+        ["ok", "破损"],
+        ["严重", "轻微"],
+        ["高", "中", "低"],
+        ["护栏缺失且无警示", "墙体开裂"],
+        ["打架", "走路"],
+        ["红色", "蓝色"],
+        ["绝缘子自爆", "鸟巢"],
+        ["篮球", "足球", "羽毛球"],
+        ["结构胶开裂", "铝扣板"],
+        ["鼠标", "键盘"],
+        ["盗窃", "抢劫"],
+        ["节疤", "虫眼"],
+        ["抛物", "坠物"],
+        ["崩边", "缺角", "ok"],
+    ],
+)
 def test_chinese_words_are_recognised_and_said(labels: list[str], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
         decoded = text_from_bytes(csv_of(labels, "gbk"), "m.csv")
@@ -162,13 +293,20 @@ def test_what_needs_no_evidence(encoding: str, caplog: pytest.LogCaptureFixture)
     assert decoded.text == csv_of(["größe", "裂缝"], "utf-8").decode() and not decoded.note and not caplog.text
 
 
-@pytest.mark.parametrize(("raw", "encoding", "message"), [
-    (b"path,label\na,\xff\n", "utf-8", "m.csv, line 2 is no utf-8-sig text"),
-    (b"path\nok\na,\x81\xff\n", "euc-kr", "m.csv, line 3 is no euc-kr text"),
-    (b"\xff\xfea", None, "is no utf-16 text"),
-    ("path,label".encode("utf-16-le"), None, "has zero bytes, as UTF-16 without a mark has; fix: .* such as utf-16-le"),
-    (b"path,label\na,\x1b$B@5>o\x1b(B\n", None, "line 2 has the escape sequences of ISO-2022 or HZ"),
-])
+@pytest.mark.parametrize(
+    ("raw", "encoding", "message"),
+    [
+        (b"path,label\na,\xff\n", "utf-8", "m.csv, line 2 is no utf-8-sig text"),
+        (b"path\nok\na,\x81\xff\n", "euc-kr", "m.csv, line 3 is no euc-kr text"),
+        (b"\xff\xfea", None, "is no utf-16 text"),
+        (
+            "path,label".encode("utf-16-le"),
+            None,
+            "has zero bytes, as UTF-16 without a mark has; fix: .* such as utf-16-le",
+        ),
+        (b"path,label\na,\x1b$B@5>o\x1b(B\n", None, "line 2 has the escape sequences of ISO-2022 or HZ"),
+    ],
+)
 def test_what_is_not_what_it_is_said_to_be(raw: bytes, encoding: str | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         text_from_bytes(raw, "m.csv", encoding)

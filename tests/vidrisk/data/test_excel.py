@@ -31,7 +31,9 @@ def root(tmp_path: Path, photo: Callable[..., Path], clip: Callable[..., Path]) 
     return tmp_path
 
 
-def save(path: Path, sheets: dict[str, Rows], *, hidden: Sequence[str] = (), merged: dict[str, list[str]] | None = None) -> Path:
+def save(
+    path: Path, sheets: dict[str, Rows], *, hidden: Sequence[str] = (), merged: dict[str, list[str]] | None = None
+) -> Path:
     workbook = openpyxl.Workbook()
     workbook.remove(workbook.worksheets[0])
     for title, rows in sheets.items():
@@ -70,13 +72,17 @@ def with_shared_strings(path: Path) -> Path:
         texts.append(match[2])
         return b'<c r="%s" t="s"><v>%d</v></c>' % (match[1], len(texts) - 1)
 
-    patched(path, {r"sheet1\.xml": lambda data: re.sub(
-        rb'<c r="(\w+)" t="inlineStr"><is><t>([^<]*)</t></is></c>', shared, data)})
+    patched(
+        path,
+        {r"sheet1\.xml": lambda data: re.sub(rb'<c r="(\w+)" t="inlineStr"><is><t>([^<]*)</t></is></c>', shared, data)},
+    )
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     strings = f'<sst xmlns="{main}">'.encode() + b"".join(b"<si><t>%s</t></si>" % text for text in texts) + b"</sst>"
     kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
     override = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/></Types>'.encode()
-    return patched(path, {"Content_Types": lambda data: data.replace(b"</Types>", override)}, {"xl/sharedStrings.xml": strings})
+    return patched(
+        path, {"Content_Types": lambda data: data.replace(b"</Types>", override)}, {"xl/sharedStrings.xml": strings}
+    )
 
 
 def test_texts_where_excel_keeps_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,26 +99,53 @@ def test_a_plain_sheet(root: Path, suffix: str) -> None:
 
 
 def test_a_title_empty_rows_and_a_legend_beside_other_sheets(root: Path) -> None:
-    table = [["2026年 缺陷清单"], [], [None, "检查人", "王"], ["图片路径", "类别", "风险等级", None], [],
-             ["a.jpg", "裂纹", 1.0], [], ["b.jpg", "正常", 2.0, None]]
+    table = [
+        ["2026年 缺陷清单"],
+        [],
+        [None, "检查人", "王"],
+        ["图片路径", "类别", "风险等级", None],
+        [],
+        ["a.jpg", "裂纹", 1.0],
+        [],
+        ["b.jpg", "正常", 2.0, None],
+    ]
     path = save(root / "m.xlsx", {"说明": [["读我"]], "缺陷": table, "empty": []}, merged={"缺陷": ["A1:D1"]})
     found = load_table(path, "risk")
-    assert labels(found) == {"a.jpg": "裂纹", "b.jpg": "正常"} and labels(found, "level") == {"a.jpg": "1", "b.jpg": "2"}
+    assert labels(found) == {"a.jpg": "裂纹", "b.jpg": "正常"} and labels(found, "level") == {
+        "a.jpg": "1",
+        "b.jpg": "2",
+    }
 
 
 def test_values_are_those_that_a_spreadsheet_shows(root: Path) -> None:
     day, moment = datetime.date(2026, 3, 1), datetime.datetime(2026, 3, 1, 10, 5)
-    rows = [["path", "label", "whole", "part", "day", "moment", "yes", "text", "gone"],
-            ["a.jpg", 1.0, 3.0, 2.5, day, moment, True, "007", "#N/A"], ["b.jpg", 2]]
+    rows = [
+        ["path", "label", "whole", "part", "day", "moment", "yes", "text", "gone"],
+        ["a.jpg", 1.0, 3.0, 2.5, day, moment, True, "007", "#N/A"],
+        ["b.jpg", 2],
+    ]
     first = load_table(save(root / "m.xlsx", {"s": rows}), "risk").samples[0]
     assert first.labels == {"defect": "1"}
-    assert dict(first.extra) == {"whole": "3", "part": "2.5", "day": "2026-03-01", "moment": "2026-03-01 10:05:00", "yes": "TRUE",
-                                 "text": "007", "gone": ""}
+    assert dict(first.extra) == {
+        "whole": "3",
+        "part": "2.5",
+        "day": "2026-03-01",
+        "moment": "2026-03-01 10:05:00",
+        "yes": "TRUE",
+        "text": "007",
+        "gone": "",
+    }
 
 
 def test_merged_cells_have_their_text_in_each(root: Path) -> None:
-    rows = [["path", "label", "advice"], ["a.jpg", "x", "do"], ["b.jpg", None, None], ["c.jpg", None, "wait"],
-            ["d.jpg", "y", None], ["e.jpg", None, None]]
+    rows = [
+        ["path", "label", "advice"],
+        ["a.jpg", "x", "do"],
+        ["b.jpg", None, None],
+        ["c.jpg", None, "wait"],
+        ["d.jpg", "y", None],
+        ["e.jpg", None, None],
+    ]
     path = save(root / "m.xlsx", {"s": rows}, merged={"s": ["B2:B4", "B5:B6", "C2:C3"]})
     table = load_table(path, "risk")
     assert labels(table) == {"a.jpg": "x", "b.jpg": "x", "c.jpg": "x", "d.jpg": "y", "e.jpg": "y"}
@@ -135,31 +168,53 @@ def test_the_sheet_is_found_or_named(root: Path) -> None:
 
 def test_a_hidden_sheet_is_not_taken(root: Path) -> None:
     path = save(root / "m.xlsx", {"a": [["x"]], "b": [["y"]], "data": PLAIN}, hidden=["data"])
-    with pytest.raises(DataError, match=r"has no visible sheet with a column for the path .*; sheets: a, b; hidden: data"):
+    with pytest.raises(
+        DataError, match=r"has no visible sheet with a column for the path .*; sheets: a, b; hidden: data"
+    ):
         load_table(path, "risk")
 
 
 def test_the_row_of_the_header_may_be_named(root: Path) -> None:
-    rows = [["path", "label"], ["an example", "of it"], ["path", "label", "advice"], ["a.jpg", "x", "do"], ["b.jpg", "y"]]
+    rows = [
+        ["path", "label"],
+        ["an example", "of it"],
+        ["path", "label", "advice"],
+        ["a.jpg", "x", "do"],
+        ["b.jpg", "y"],
+    ]
     path = save(root / "m.xlsx", {"s": rows})
     for sheet in ("s!3", "s!A3"):
         table = load_table(path, "risk", sheet=sheet)
         assert labels(table) == BOTH and table.samples[0].advice == "do"
 
 
-@pytest.mark.parametrize(("rows", "message"), [
-    ([["file", "mood"], ["a.jpg", "x"]], "m.xlsx has no column for a defect class or a risk level; found: file, mood"),
-    ([["path", "label"], ["a.jpg", "x"], ["none.jpg", "y"]], "none.jpg (sheet 's', row 3)"),
-    ([["title"], [], ["path", "label"], ["a.jpg", "x"], [], ["b.jpg", "['x', 'y']"]], "as defect label (1): sheet 's', row 6"),
-    ([["path", "label"], ["a.jpg", "x", "see me"]], "sheet 's', row 2 has 3 cells, the header 2"),
-    ([["path", "label", "label"], ["a.jpg", "x", "y"]], "row 1 has the column 'label' twice"),
-    ([["path", "label"], ["a.jpg", "#NAME?"], ["b.jpg", "y"]], "row 2: '#NAME?'"),
-    ([["path", "label"], ["a.jpg", "=B3"], ["b.jpg", "y"]],
-     "row 2, column 2 has a formula without its value; fix: open it in Excel, save it"),
-    ([["path", "label"], ["a.jpg", "x,y"], ["b.jpg", "y"], ["c.jpg", "x"]],
-     "several labels in the defect label (1): sheet 's', row 2"),
-    ([], "has no rows"), ([["path", "label"]], "has no rows"),
-])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [["file", "mood"], ["a.jpg", "x"]],
+            "m.xlsx has no column for a defect class or a risk level; found: file, mood",
+        ),
+        ([["path", "label"], ["a.jpg", "x"], ["none.jpg", "y"]], "none.jpg (sheet 's', row 3)"),
+        (
+            [["title"], [], ["path", "label"], ["a.jpg", "x"], [], ["b.jpg", "['x', 'y']"]],
+            "as defect label (1): sheet 's', row 6",
+        ),
+        ([["path", "label"], ["a.jpg", "x", "see me"]], "sheet 's', row 2 has 3 cells, the header 2"),
+        ([["path", "label", "label"], ["a.jpg", "x", "y"]], "row 1 has the column 'label' twice"),
+        ([["path", "label"], ["a.jpg", "#NAME?"], ["b.jpg", "y"]], "row 2: '#NAME?'"),
+        (
+            [["path", "label"], ["a.jpg", "=B3"], ["b.jpg", "y"]],
+            "row 2, column 2 has a formula without its value; fix: open it in Excel, save it",
+        ),
+        (
+            [["path", "label"], ["a.jpg", "x,y"], ["b.jpg", "y"], ["c.jpg", "x"]],
+            "several labels in the defect label (1): sheet 's', row 2",
+        ),
+        ([], "has no rows"),
+        ([["path", "label"]], "has no rows"),
+    ],
+)
 def test_errors_name_the_row(root: Path, rows: Rows, message: str) -> None:
     with pytest.raises(DataError) as caught:
         load_table(save(root / "m.xlsx", {"s": rows}), "risk")
@@ -168,14 +223,25 @@ def test_errors_name_the_row(root: Path, rows: Rows, message: str) -> None:
 
 def test_a_formula_with_its_value_is_read(root: Path) -> None:
     path = save(root / "m.xlsx", {"s": [["path", "label"], ["a.jpg", "=B3"], ["b.jpg", "y"], ["c.jpg", "x"]]})
-    patched(path, {r"sheet1\.xml": lambda data: data.replace(b"<f>B3</f><v></v>", b"<f>B3</f><v>x</v>").replace(
-        b"<f>B3</f><v />", b"<f>B3</f><v>x</v>").replace(b'<c r="B2"><f>', b'<c r="B2" t="str"><f>')})
+    patched(
+        path,
+        {
+            r"sheet1\.xml": lambda data: (
+                data.replace(b"<f>B3</f><v></v>", b"<f>B3</f><v>x</v>")
+                .replace(b"<f>B3</f><v />", b"<f>B3</f><v>x</v>")
+                .replace(b'<c r="B2"><f>', b'<c r="B2" t="str"><f>')
+            )
+        },
+    )
     assert labels(load_table(path, "risk")) == {"a.jpg": "x", "b.jpg": "y", "c.jpg": "x"}
 
 
 def test_times_are_intervals(root: Path) -> None:
-    rows = [["path", "start", "end", "label"], ["v.mp4", 0.0, datetime.time(0, 0, 1), "x"],
-            ["v.mp4", 1.0, datetime.timedelta(seconds=1.5), "y"]]
+    rows = [
+        ["path", "start", "end", "label"],
+        ["v.mp4", 0.0, datetime.time(0, 0, 1), "x"],
+        ["v.mp4", 1.0, datetime.timedelta(seconds=1.5), "y"],
+    ]
     table = load_table(save(root / "m.xlsx", {"s": rows}), "action")
     assert [sample.interval for sample in table.samples] == [Interval(0, 1), Interval(1, 1.5)]
 
@@ -213,8 +279,13 @@ def test_entities_are_refused(root: Path, part: str) -> None:
         load_table(path, "risk")
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    (b'<dimension ref="A1:B3"', b'<dimension ref="A1:XFD1048576"'), (b'<dimension ref="A1:B3"', b'<dimension ref="A1"')])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'<dimension ref="A1:B3"', b'<dimension ref="A1:XFD1048576"'),
+        (b'<dimension ref="A1:B3"', b'<dimension ref="A1"'),
+    ],
+)
 def test_what_a_sheet_says_of_its_size_is_not_asked(root: Path, old: bytes, new: bytes) -> None:
     path = save(root / "m.xlsx", {"s": PLAIN})
     patched(path, {r"sheet1\.xml": lambda data: data.replace(old, new)})
@@ -244,7 +315,7 @@ def test_any_damage_ends_in_one_line(root: Path) -> None:
         with pytest.raises(DataError, match="is no readable workbook"):
             load_table(root / "cut.xlsx", "risk")
     for at in range(60, len(whole), 97):
-        (root / "bit.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1:])
+        (root / "bit.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
             load_table(root / "bit.xlsx", "risk")
         except DataError as error:

@@ -28,13 +28,23 @@ def tables(draw: st.DrawFn) -> tuple[Task, list[dict[str, Any]]]:
     task: Task = draw(st.sampled_from(["action", "risk"]))
     targets = ["action"] if task == "action" else draw(st.sampled_from([["defect"], ["level"], ["defect", "level"]]))
     extra = draw(st.lists(st.sampled_from(["Site", "备注", "image_path", "data_path"]), unique=True))
-    rows: list[dict[str, Any]] = draw(st.lists(st.fixed_dictionaries({
-        "labels": st.fixed_dictionaries(dict.fromkeys(targets, present)),
-        "risk": text, "advice": text, "description": text,
-        "split": st.sampled_from(["train", "val", "test", None]),
-        "group": st.one_of(st.none(), present),
-        "extra": st.fixed_dictionaries(dict.fromkeys(extra, text)),
-    }), min_size=2, max_size=5))
+    rows: list[dict[str, Any]] = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "labels": st.fixed_dictionaries(dict.fromkeys(targets, present)),
+                    "risk": text,
+                    "advice": text,
+                    "description": text,
+                    "split": st.sampled_from(["train", "val", "test", None]),
+                    "group": st.one_of(st.none(), present),
+                    "extra": st.fixed_dictionaries(dict.fromkeys(extra, text)),
+                }
+            ),
+            min_size=2,
+            max_size=5,
+        )
+    )
     for target in targets:  # two classes at least
         rows[0]["labels"][target], rows[1]["labels"][target] = "class one", "class two"
     return task, rows

@@ -21,34 +21,75 @@ def check(labels: Sequence[str], *, multi: bool = False) -> list[Label | None]:
     return labels_from_cells(cells, "defect label", "label", "m.csv", multi=multi)
 
 
-@pytest.mark.parametrize("labels", [
-    ["a", "b", "a,b"], ["a", "b", "a, b"], ["a", "b", "a;b"], ["a", "b", "a|b"], ["a", "b", "a；b"],
-    ["裂纹", "脏污", "裂纹、脏污"], ["a", "b", "a\nb"],
-    ["a", "b", "c", "c,a,b"], ["a,b", "b,a"], ["a,b", "a,b,c"], ["a;b", "b;c"], ["x|y", "x|z"], ["a", "b", "a,b,"],
-    ['["a"]', "b"], ['["a", "b"]', "b"], ["['a', 'b']", "b"], ["[]", "b"], ['{"a": 1}', "b"], ["('a', 'b')", "b"],
-    ["[1, 0, 1]", "b"], ["[a, b]", "c"], ["{裂纹、脏污}", "c"], ["{a: 1}", "b"],
-])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["a", "b", "a,b"],
+        ["a", "b", "a, b"],
+        ["a", "b", "a;b"],
+        ["a", "b", "a|b"],
+        ["a", "b", "a；b"],
+        ["裂纹", "脏污", "裂纹、脏污"],
+        ["a", "b", "a\nb"],
+        ["a", "b", "c", "c,a,b"],
+        ["a,b", "b,a"],
+        ["a,b", "a,b,c"],
+        ["a;b", "b;c"],
+        ["x|y", "x|z"],
+        ["a", "b", "a,b,"],
+        ['["a"]', "b"],
+        ['["a", "b"]', "b"],
+        ["['a', 'b']", "b"],
+        ["[]", "b"],
+        ['{"a": 1}', "b"],
+        ["('a', 'b')", "b"],
+        ["[1, 0, 1]", "b"],
+        ["[a, b]", "c"],
+        ["{裂纹、脏污}", "c"],
+        ["{a: 1}", "b"],
+    ],
+)
 def test_several_labels_are_refused(labels: list[str]) -> None:
-    with pytest.raises(DataError, match=r"line \d.*allowed: one label per sample; fix: keep the main one.*multi-label") as caught:
+    with pytest.raises(
+        DataError, match=r"line \d.*allowed: one label per sample; fix: keep the main one.*multi-label"
+    ) as caught:
         check(labels)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("labels", [
-    ["green, dark", "green, light", "red, dark"], ["kick, hard", "hug"], ["crack", "crack, deep"], ["裂纹,深", "正常"],
-    ["a;b", "c"], ["[red]sound", "crack"],
-    ["(old) crack", "crack"], ["a,b", "c,d"], ["holding potato, then cup", "holding cup"], ["a/b", "a", "b"],
-    ["1", "2"], ["12", "1"], ["{x", "y"],
-])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["green, dark", "green, light", "red, dark"],
+        ["kick, hard", "hug"],
+        ["crack", "crack, deep"],
+        ["裂纹,深", "正常"],
+        ["a;b", "c"],
+        ["[red]sound", "crack"],
+        ["(old) crack", "crack"],
+        ["a,b", "c,d"],
+        ["holding potato, then cup", "holding cup"],
+        ["a/b", "a", "b"],
+        ["1", "2"],
+        ["12", "1"],
+        ["{x", "y"],
+    ],
+)
 def test_names_are_not(labels: list[str]) -> None:
     assert check(labels) == labels
 
 
-@pytest.mark.parametrize(("cells", "found"), [
-    (["a;b", "c", "a，b；c"], [("a", "b"), ("c",), ("a，b", "c")]),
-    (["a, b", "c"], [("a", "b"), ("c",)]), (["a|b", "c, d"], [("a", "b"), ("c, d",)]), (["a\nb", "c; d"], [("a", "b"), ("c; d",)]),
-    (['["a", "b"]', "c;d", "[]"], [("a", "b"), ("c", "d"), ()]), (["['a', 'b']", "", "c"], [("a", "b"), None, ("c",)]),
-])
+@pytest.mark.parametrize(
+    ("cells", "found"),
+    [
+        (["a;b", "c", "a，b；c"], [("a", "b"), ("c",), ("a，b", "c")]),
+        (["a, b", "c"], [("a", "b"), ("c",)]),
+        (["a|b", "c, d"], [("a", "b"), ("c, d",)]),
+        (["a\nb", "c; d"], [("a", "b"), ("c; d",)]),
+        (['["a", "b"]', "c;d", "[]"], [("a", "b"), ("c", "d"), ()]),
+        (["['a', 'b']", "", "c"], [("a", "b"), None, ("c",)]),
+    ],
+)
 def test_multi_label_cells_hold_lists_or_labels_between_separators(cells: list[str], found: list[Label | None]) -> None:
     assert check([cell.replace("\\n", "\n") for cell in cells], multi=True) == found
 
@@ -77,7 +118,10 @@ def test_lists_of_jsonl_and_parquet(tmp_path: Path, photo: Callable[..., Path]) 
     pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "label": [["x", "y"], ["x"]]}), tmp_path / "m.parquet")
     with pytest.raises(DataError, match=r"with a list as action label .*line 1"):
         load_table(tmp_path / "m.jsonl", "action")
-    assert [sample.labels["action"] for sample in load_table(tmp_path / "m.parquet", "action").samples] == [("x", "y"), ("x",)]
+    assert [sample.labels["action"] for sample in load_table(tmp_path / "m.parquet", "action").samples] == [
+        ("x", "y"),
+        ("x",),
+    ]
 
 
 def test_white_space_around_labels_does_not_count() -> None:

@@ -28,16 +28,27 @@ def table_of(root: Path, rows: Iterable[Row], groups: dict[str, str] | None = No
 
 
 def test_copies_in_two_splits_are_counted_and_named(tmp_path: Path) -> None:
-    rows: list[Row] = [(f"{split}/{number}.jpg", f"content {number}".encode(), "a", split)
-                       for number in range(5) for split in ("train", "test")]
+    rows: list[Row] = [
+        (f"{split}/{number}.jpg", f"content {number}".encode(), "a", split)
+        for number in range(5)
+        for split in ("train", "test")
+    ]
     (line,) = leaks_from_table(table_of(tmp_path, rows))
-    assert line == ("contents that are in two splits (5): train/0.jpg (train) = test/0.jpg (test), train/1.jpg (train) = "
-                    "test/1.jpg (test), train/2.jpg (train) = test/2.jpg (test) and 2 more")
+    assert line == (
+        "contents that are in two splits (5): train/0.jpg (train) = test/0.jpg (test), train/1.jpg (train) = "
+        "test/1.jpg (test), train/2.jpg (train) = test/2.jpg (test) and 2 more"
+    )
 
 
 def test_one_content_with_two_labels(tmp_path: Path) -> None:
-    rows: list[Row] = [("a.jpg", b"same", "crack", None), ("b.jpg", b"same", "ok", None), ("c.jpg", b"same", "ok", None)]
-    assert leaks_from_table(table_of(tmp_path, rows)) == ["contents that have two labels (1): a.jpg (crack) = b.jpg (ok)"]
+    rows: list[Row] = [
+        ("a.jpg", b"same", "crack", None),
+        ("b.jpg", b"same", "ok", None),
+        ("c.jpg", b"same", "ok", None),
+    ]
+    assert leaks_from_table(table_of(tmp_path, rows)) == [
+        "contents that have two labels (1): a.jpg (crack) = b.jpg (ok)"
+    ]
 
 
 def test_groups_in_two_splits(tmp_path: Path) -> None:
@@ -57,10 +68,14 @@ def test_samples_of_one_file_in_two_splits_and_links_to_it(tmp_path: Path) -> No
 def test_what_is_no_leak(tmp_path: Path) -> None:
     middle = bytes(10 * PIECE_BYTES)
     rows: list[Row] = [
-        ("a.jpg", b"same", "a", "train"), ("b.jpg", b"same", "a", "train"),  # a copy in its own split
-        ("c.jpg", b"1", "a", "train"), ("d.jpg", b"2", "a", "test"),  # of one size
-        ("e.bmp", middle, "a", "train"), ("f.bmp", middle[:PIECE_BYTES] + b"x" + middle[PIECE_BYTES + 1:], "a", "test"),
-        ("g.jpg", b"", "a", "train"), ("h.jpg", b"", "a", "test"),  # nothing in them
+        ("a.jpg", b"same", "a", "train"),
+        ("b.jpg", b"same", "a", "train"),  # a copy in its own split
+        ("c.jpg", b"1", "a", "train"),
+        ("d.jpg", b"2", "a", "test"),  # of one size
+        ("e.bmp", middle, "a", "train"),
+        ("f.bmp", middle[:PIECE_BYTES] + b"x" + middle[PIECE_BYTES + 1 :], "a", "test"),
+        ("g.jpg", b"", "a", "train"),
+        ("h.jpg", b"", "a", "test"),  # nothing in them
     ]
     table = table_of(tmp_path, rows)
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -68,7 +83,9 @@ def test_what_is_no_leak(tmp_path: Path) -> None:
     assert leaks_from_table(table.with_samples([*table.samples, *others])) == []
 
 
-contents = st.sampled_from([b"", b"one", b"two", bytes(20_000), bytes(19_999) + b"1", bytes(7_000) + b"1" + bytes(12_999)])
+contents = st.sampled_from(
+    [b"", b"one", b"two", bytes(20_000), bytes(19_999) + b"1", bytes(7_000) + b"1" + bytes(12_999)]
+)
 rows_of = st.lists(st.tuples(contents, st.sampled_from("ab"), st.sampled_from([None, *SPLITS])), max_size=8)
 
 
@@ -84,8 +101,14 @@ def test_the_quick_way_finds_what_comparing_everything_finds(
             by_content.setdefault(sha256_of(sample.path), []).append(sample)
     crossing = sum(len({sample.split for sample in same if sample.split}) > 1 for same in by_content.values())
     contradictory = sum(len({sample.labels["action"] for sample in same}) > 1 for same in by_content.values())
-    expected = [f"{what} ({count})" for what, count in (
-        ("contents that are in two splits", crossing), ("contents that have two labels", contradictory)) if count]
+    expected = [
+        f"{what} ({count})"
+        for what, count in (
+            ("contents that are in two splits", crossing),
+            ("contents that have two labels", contradictory),
+        )
+        if count
+    ]
     assert [line.partition(":")[0] for line in leaks_from_table(table)] == expected
 
 
@@ -94,6 +117,8 @@ def test_a_warning_or_with_strict_an_error(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
         check_leaks(table)
     assert "in two splits (1)" in caplog.text and "have two labels (1)" in caplog.text
-    with pytest.raises(DataError, match=r"in two splits \(1\).*have two labels \(1\).*allowed: every content.*fix: remove"):
+    with pytest.raises(
+        DataError, match=r"in two splits \(1\).*have two labels \(1\).*allowed: every content.*fix: remove"
+    ):
         check_leaks(table, strict=True)
     check_leaks(table.with_samples(table.samples[:1]), strict=True)

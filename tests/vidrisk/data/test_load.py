@@ -45,6 +45,7 @@ def one_line(caught: pytest.ExceptionInfo[DataError]) -> str:
 
 # Folders
 
+
 def test_class_folder_reads_nested_and_odd_names(tmp_path: Path, photo: Photo) -> None:
     names = ["hug/a b.jpg", "hug/sub/it's.JPG", "kick, hard/踢🦵.png", "kick, hard/.hidden.jpg", ".git/x.jpg"]
     for name in names:
@@ -63,7 +64,9 @@ def test_folder_warns_about_what_it_leaves_out(tmp_path: Path, photo: Photo, cap
     (tmp_path / "a" / "notes.txt").write_text("x")
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
         assert len(load_table(tmp_path, "action")) == 2
-    assert "1 file that is neither a clip nor a photo (notes.txt); 1 outside the class folders (loose.jpg)" in caplog.text
+    assert (
+        "1 file that is neither a clip nor a photo (notes.txt); 1 outside the class folders (loose.jpg)" in caplog.text
+    )
 
 
 def test_split_folders_above_classes(tmp_path: Path, photo: Photo) -> None:
@@ -100,6 +103,7 @@ def test_folder_errors(tmp_path: Path, photo: Photo) -> None:
 
 # Manifests
 
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_csv_encodings_and_delimiters(root: Path, encoding: str, delimiter: str) -> None:
@@ -119,21 +123,27 @@ def test_risk_csv_of_the_field(root: Path) -> None:
 
 
 def test_english_risk_csv_and_extra_columns(root: Path) -> None:
-    text = ("image_path,risk,risk_level,advice,defect,Site\n"
-            "a.jpg,fall,severe,stop,the guard rail is missing on the left,A\nb.jpg,none,minor,,a scratch, B\n")
+    text = (
+        "image_path,risk,risk_level,advice,defect,Site\n"
+        "a.jpg,fall,severe,stop,the guard rail is missing on the left,A\nb.jpg,none,minor,,a scratch, B\n"
+    )
     table = load_table(written(root, text), "risk")
     assert table.target_names == ("level",)
     assert table.samples[0].description == "the guard rail is missing on the left"
     assert dict(table.samples[0].extra) == {"Site": "A"}
 
 
-@pytest.mark.parametrize(("values", "is_class"), [
-    (["crack", "free"] * 2, True),
-    (["crack", "free", "blow", "fray"], False),           # one row per value
-    (["crack", "x" * 41] * 2, False),                     # longer than a name
-])
-def test_defect_is_a_class_or_a_text(root: Path, caplog: pytest.LogCaptureFixture, values: Sequence[str],
-                                     is_class: bool) -> None:
+@pytest.mark.parametrize(
+    ("values", "is_class"),
+    [
+        (["crack", "free"] * 2, True),
+        (["crack", "free", "blow", "fray"], False),  # one row per value
+        (["crack", "x" * 41] * 2, False),  # longer than a name
+    ],
+)
+def test_defect_is_a_class_or_a_text(
+    root: Path, caplog: pytest.LogCaptureFixture, values: Sequence[str], is_class: bool
+) -> None:
     levels = ["minor", "minor", "severe", "severe"]
     rows = "".join(f"{n}.jpg,{v},{lv}\n" for n, v, lv in zip("abcd", values, levels, strict=True))
     with caplog.at_level(logging.INFO, logger="vidrisk"):
@@ -150,8 +160,10 @@ def test_defect_beside_a_class_is_the_description(root: Path) -> None:
 
 
 def test_jsonl(root: Path) -> None:
-    rows = [{"video_path": "a.jpg", "label": 1, "split": "validation", "group": "g", "boxes": [1, 2]},
-            {"video_path": "./b.jpg", "label": "crack, deep", "note": None}]
+    rows = [
+        {"video_path": "a.jpg", "label": 1, "split": "validation", "group": "g", "boxes": [1, 2]},
+        {"video_path": "./b.jpg", "label": "crack, deep", "note": None},
+    ]
     table = load_table(written(root, "\n".join(json.dumps(r) for r in rows), "m.jsonl"), "action")
     assert labels(table, "action") == ["1", "crack, deep"]
     assert (table.samples[0].split, table.samples[0].group) == ("val", "g")
@@ -173,29 +185,34 @@ def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: p
     assert "repeated rows left out: 1" in caplog.text
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("file_name_,label\na.jpg,x\n", "no column for the path; found: file_name_, label; allowed: path, image_path"),
-    ("path,mood\na.jpg,x\n", "no column for the action; found: path, mood; allowed: action"),
-    ("path,risk_level\na.jpg,minor\n", "use the task risk, as the column risk_level suggests"),
-    ("path,label\na.jpg,x\n../b.jpg,y\n", "line 3: the path '../b.jpg' leaves the manifest's folder"),
-    ("path,label\n/etc/passwd,x\n", "line 2: the path '/etc/passwd' leaves"),
-    ("path,label\n,x\n", "line 2: the path is empty"),
-    ("path,label\na.jpg,\nb.jpg,NaN\n", "m.csv has no action label: the column 'label' is empty"),
-    ("path,label\n1.jpg,x\n2.jpg,x\n3.jpg,y\n4.jpg,y\na.jpg,x\n",
-     "names files that do not exist (4): 1.jpg (line 2), 2.jpg (line 3), 3.jpg (line 4) and 1 more"),
-    ("path,label\na.jpg,x\n./a.jpg,y\n", "a.jpg twice with different labels or splits: line 2 and line 3"),
-    ("path,label,split\na.jpg,x,train\na.jpg,x,test\n", "twice with different labels or splits"),
-    ("path,label\na.jpg,x\nb.jpg,x\n", r"one action label only (x)"),
-    ("path,label\n", "has no rows"),
-    ("", "has no rows"),
-    ("path,label\na.jpg,x,y\n", "line 2 has 3 cells, the header 2"),
-    ("path,label,label\na.jpg,x,y\n", "column 'label' twice"),
-    ('path,label\na.jpg,"x\n', "is no CSV"),
-    ("path,label,split\na.jpg,x,later\n", "split 'later'; allowed: train, val, test"),
-    ("path,label\nm.csv,x\n", "files that are neither clips nor photos (1): m.csv (line 2)"),
-    ("path,label\n" + "n" * 300 + ".jpg,x\n", "names files that do not exist (1): nnn"),
-    ("path,label\na\0.jpg,x\n", ""),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file_name_,label\na.jpg,x\n", "no column for the path; found: file_name_, label; allowed: path, image_path"),
+        ("path,mood\na.jpg,x\n", "no column for the action; found: path, mood; allowed: action"),
+        ("path,risk_level\na.jpg,minor\n", "use the task risk, as the column risk_level suggests"),
+        ("path,label\na.jpg,x\n../b.jpg,y\n", "line 3: the path '../b.jpg' leaves the manifest's folder"),
+        ("path,label\n/etc/passwd,x\n", "line 2: the path '/etc/passwd' leaves"),
+        ("path,label\n,x\n", "line 2: the path is empty"),
+        ("path,label\na.jpg,\nb.jpg,NaN\n", "m.csv has no action label: the column 'label' is empty"),
+        (
+            "path,label\n1.jpg,x\n2.jpg,x\n3.jpg,y\n4.jpg,y\na.jpg,x\n",
+            "names files that do not exist (4): 1.jpg (line 2), 2.jpg (line 3), 3.jpg (line 4) and 1 more",
+        ),
+        ("path,label\na.jpg,x\n./a.jpg,y\n", "a.jpg twice with different labels or splits: line 2 and line 3"),
+        ("path,label,split\na.jpg,x,train\na.jpg,x,test\n", "twice with different labels or splits"),
+        ("path,label\na.jpg,x\nb.jpg,x\n", r"one action label only (x)"),
+        ("path,label\n", "has no rows"),
+        ("", "has no rows"),
+        ("path,label\na.jpg,x,y\n", "line 2 has 3 cells, the header 2"),
+        ("path,label,label\na.jpg,x,y\n", "column 'label' twice"),
+        ('path,label\na.jpg,"x\n', "is no CSV"),
+        ("path,label,split\na.jpg,x,later\n", "split 'later'; allowed: train, val, test"),
+        ("path,label\nm.csv,x\n", "files that are neither clips nor photos (1): m.csv (line 2)"),
+        ("path,label\n" + "n" * 300 + ".jpg,x\n", "names files that do not exist (1): nnn"),
+        ("path,label\na\0.jpg,x\n", ""),
+    ],
+)
 def test_bad_csv(root: Path, text: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         load_table(written(root, text), "action")
@@ -207,13 +224,16 @@ def test_free_text_defect_alone_is_no_label(root: Path) -> None:
         load_table(written(root, "path,defect\na.jpg,x\nb.jpg,y\n"), "risk")
 
 
-@pytest.mark.parametrize(("name", "data", "message"), [
-    ("m.doc", b"PK", "unknown suffix '.doc'; allowed: .csv"),
-    ("m.csv", b"path,label\n\xff\xfe\xff,x\n", "is not UTF-8, and nothing shows what it is; line 2 reads in"),
-    ("m.jsonl", b'{"path": "a.jpg"\n', "line 1 is no JSON"),
-    ("m.jsonl", b'["a.jpg"]\n', "line 1 is no JSON object"),
-    ("m.parquet", b"path,label\n", "no readable Parquet"),
-])
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("m.doc", b"PK", "unknown suffix '.doc'; allowed: .csv"),
+        ("m.csv", b"path,label\n\xff\xfe\xff,x\n", "is not UTF-8, and nothing shows what it is; line 2 reads in"),
+        ("m.jsonl", b'{"path": "a.jpg"\n', "line 1 is no JSON"),
+        ("m.jsonl", b'["a.jpg"]\n', "line 1 is no JSON object"),
+        ("m.parquet", b"path,label\n", "no readable Parquet"),
+    ],
+)
 def test_broken_files(root: Path, name: str, data: bytes, message: str) -> None:
     (root / name).write_bytes(data)
     with pytest.raises(DataError, match=message) as caught:
@@ -226,14 +246,23 @@ fields = st.one_of(st.text(max_size=8), st.sampled_from(NAMES))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.lists(fields, max_size=3), max_size=5), st.sampled_from([",", ";", "\t"]),
-       st.sampled_from(["utf-8", "gb18030", "utf-16"]))
+@given(
+    st.lists(st.lists(fields, max_size=3), max_size=5),
+    st.sampled_from([",", ";", "\t"]),
+    st.sampled_from(["utf-8", "gb18030", "utf-16"]),
+)
 def test_any_csv_is_a_table_or_one_line(lines: list[list[str]], delimiter: str, encoding: str) -> None:
     check_any("m.csv", "\n".join(delimiter.join(line) for line in lines).encode(encoding))
 
 
-values = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.lists(st.text(max_size=2), max_size=2),
-                   st.sampled_from(["a.jpg", "b.jpg", "x", "\ud800"]))
+values = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.lists(st.text(max_size=2), max_size=2),
+    st.sampled_from(["a.jpg", "b.jpg", "x", "\ud800"]),
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -272,6 +301,7 @@ def test_repr_is_short(root: Path) -> None:
 
 # Real data
 
+
 def test_real_clips_and_photos(shared_data: Path) -> None:
     clips = load_table(shared_data / "ut_interaction_set1", "action")
     assert len(clips) == 60 and set(clips.label_counts("action").values()) == {10}
@@ -285,7 +315,11 @@ def test_rows_that_nobody_has_labelled_are_left_out_and_said(tmp_path: Path, pho
         photo(tmp_path / f"{name}.jpg")
     (tmp_path / "m.csv").write_text("path,defect_class,risk_level\na.jpg,x,1\nb.jpg,,\nc.jpg,y,\nd.jpg,,2\n")
     table = load_table(tmp_path / "m.csv", "risk")
-    assert [dict(sample.labels) for sample in table.samples] == [{"defect": "x", "level": "1"}, {"defect": "y"}, {"level": "2"}]
+    assert [dict(sample.labels) for sample in table.samples] == [
+        {"defect": "x", "level": "1"},
+        {"defect": "y"},
+        {"level": "2"},
+    ]
     assert not table.is_labelled_for_all() and table.target_names == ("defect", "level")
     assert table.notes == ("m.csv: rows without a label: 1 (line 3); they are left out",)
     with pytest.raises(DataError, match=r"rows without a label: 1 \(line 3\)"):
@@ -303,7 +337,8 @@ def test_multi_label_tables_are_written_and_read(tmp_path: Path, photo: Callable
     assert [sample.labels["action"] for sample in table.samples] == [("x", "y"), ("y",), ()]
     assert table.multi_targets == {"action"} and table.label_counts("action") == {"x": 1, "y": 2}
     ordered = replace(table, label_order={"action": ("y", "x")}).with_samples(
-        replace(sample, extra={}) for sample in table.samples)
+        replace(sample, extra={}) for sample in table.samples
+    )
     write_table(ordered, tmp_path / f"again.{suffix}")
     again = load_table(tmp_path / f"again.{suffix}", "action")
     assert again.samples == ordered.samples and again.label_order == ordered.label_order

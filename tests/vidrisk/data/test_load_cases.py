@@ -30,8 +30,12 @@ def test_columns_of_the_seed_are_read(tmp_path: Path, encoding: str) -> None:
     cases = load_cases(write_seed(tmp_path, encoding=encoding))
     first = cases.cases[0]
     assert (first.id, names(first), first.level) == ("IMG_001", ["图/1 墙.png"], "中等")
-    assert first.fields == {"level": "中等", "defect": "1 号楼墙体裂缝, banana nan width", "risk": "坍塌",
-                            "advice": "安排维修, 30 天内完成"}
+    assert first.fields == {
+        "level": "中等",
+        "defect": "1 号楼墙体裂缝, banana nan width",
+        "risk": "坍塌",
+        "advice": "安排维修, 30 天内完成",
+    }
     assert first.extra == {"data_序号": "1", "data_现": "A", "source_csv": "a.csv", "original_filename": "old 1.png"}
     assert cases.level_counts() == dict.fromkeys(LEVELS, 4) and len(cases) == 12 and cases.missing == ()
 
@@ -63,8 +67,15 @@ def test_the_order_of_columns_does_not_matter(order: list[str], kind: str) -> No
 
 def test_english_columns_and_words_are_read(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
-    rows = [{"Photo": "a.jpg", "Risk Level": "Severe", "Risk": "may fall", "Recommendation": "close the road",
-             "Description": "a  crack"}]
+    rows = [
+        {
+            "Photo": "a.jpg",
+            "Risk Level": "Severe",
+            "Risk": "may fall",
+            "Recommendation": "close the road",
+            "Description": "a  crack",
+        }
+    ]
     case = load_cases(write_csv(tmp_path / "r.csv", rows), "three-levels-en").cases[0]
     assert case.fields == {"level": "severe", "defect": "a  crack", "risk": "may fall", "advice": "close the road"}
     assert load_cases(tmp_path / "r.csv").cases[0].level == "严重"
@@ -73,7 +84,9 @@ def test_english_columns_and_words_are_read(tmp_path: Path) -> None:
 def test_both_levels_of_riskva_are_read(tmp_path: Path) -> None:
     cases = load_cases(write_seed(tmp_path), "riskva", labelled=False)
     assert [(case.fields["level_before"], case.fields["level_now"], case.level) for case in cases.cases[:2]] == [
-        ("", "A", "A"), ("D", "A", "D")]
+        ("", "A", "A"),
+        ("D", "A", "D"),
+    ]
     with pytest.raises(DataError, match=r"line 2: level_before is empty; allowed: A, B, C, D, E, R, O; fix: fill them"):
         load_cases(tmp_path / "risks.csv", "riskva")
 
@@ -82,34 +95,66 @@ def test_a_defect_has_several_photos_in_several_rows_or_in_a_list(tmp_path: Path
     for name in "abcde":
         draw(tmp_path / f"{name}.jpg", ord(name))
     rows = [
-        {"file_id": "B1", "defect_index": "1", "image_path": "a.jpg", "all_image_paths": "", "risk_level": "minor", "risk": "x"},
-        {"file_id": "B1", "defect_index": "1", "image_path": "b.jpg", "all_image_paths": "", "risk_level": "", "risk": ""},
-        {"file_id": "B1", "defect_index": "2", "image_path": "c.jpg", "all_image_paths": '["d.jpg", "c.jpg", "gone.jpg"]',
-         "risk_level": "severe", "risk": "y"}]
+        {
+            "file_id": "B1",
+            "defect_index": "1",
+            "image_path": "a.jpg",
+            "all_image_paths": "",
+            "risk_level": "minor",
+            "risk": "x",
+        },
+        {
+            "file_id": "B1",
+            "defect_index": "1",
+            "image_path": "b.jpg",
+            "all_image_paths": "",
+            "risk_level": "",
+            "risk": "",
+        },
+        {
+            "file_id": "B1",
+            "defect_index": "2",
+            "image_path": "c.jpg",
+            "all_image_paths": '["d.jpg", "c.jpg", "gone.jpg"]',
+            "risk_level": "severe",
+            "risk": "y",
+        },
+    ]
     cases = load_cases(write_csv(tmp_path / "r.csv", rows))
     assert [(case.id, case.group, names(case), case.level) for case in cases.cases] == [
-        ("B1-1", "B1", ["a.jpg", "b.jpg"], "轻微"), ("B1-2", "B1", ["d.jpg", "c.jpg"], "严重")]
+        ("B1-1", "B1", ["a.jpg", "b.jpg"], "轻微"),
+        ("B1-2", "B1", ["d.jpg", "c.jpg"], "严重"),
+    ]
     assert cases.missing == ("gone.jpg (line 4)",)
-    assert load_cases(write_csv(tmp_path / "r.csv", [rows[0], rows[1] | {"risk_level": "轻微"}, rows[2]])).cases == cases.cases
+    assert (
+        load_cases(write_csv(tmp_path / "r.csv", [rows[0], rows[1] | {"risk_level": "轻微"}, rows[2]])).cases
+        == cases.cases
+    )
     rows[1]["risk_level"] = "severe"
     with pytest.raises(DataError, match="two rows of the case 'B1-1' that contradict each other: line 2 and line 3"):
         load_cases(write_csv(tmp_path / "r.csv", rows))
 
 
 @pytest.mark.parametrize("column", ["defect_id", "id"])
-def test_a_case_of_more_photos_than_any_may_have_is_refused_however_many_rows_name_them(tmp_path: Path, column: str) -> None:
+def test_a_case_of_more_photos_than_any_may_have_is_refused_however_many_rows_name_them(
+    tmp_path: Path, column: str
+) -> None:
     for number in range(65):
         (tmp_path / f"{number}.jpg").touch()
     rows = [{column: "7", "path": f"{number}.jpg", "level": "minor"} for number in range(65)]
     assert len(load_cases(write_csv(tmp_path / "r.csv", [*rows[:64], rows[0]])).cases[0].photos) == 64
-    with pytest.raises(DataError, match=r"r\.csv, line 2: the case '7' has 65 photos or more; allowed: up to 64; fix: keep those"):
+    with pytest.raises(
+        DataError, match=r"r\.csv, line 2: the case '7' has 65 photos or more; allowed: up to 64; fix: keep those"
+    ):
         load_cases(write_csv(tmp_path / "r.csv", rows))
 
 
 def test_two_defects_in_one_photo_stay_two_and_in_one_group(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
-    rows = [{"image_id": "7", "path": "a.jpg", "level": "minor", "risk": "x"}, {"image_id": "7", "path": "a.jpg", "level": "severe",
-                                                                                   "risk": "y"}]
+    rows = [
+        {"image_id": "7", "path": "a.jpg", "level": "minor", "risk": "x"},
+        {"image_id": "7", "path": "a.jpg", "level": "severe", "risk": "y"},
+    ]
     cases = load_cases(write_csv(tmp_path / "r.csv", rows)).cases
     assert [(case.id, case.level) for case in cases] == [("7", "轻微"), ("7#2", "严重")]
     assert cases[0].group == cases[1].group is not None
@@ -117,8 +162,11 @@ def test_two_defects_in_one_photo_stay_two_and_in_one_group(tmp_path: Path) -> N
 
 def test_rows_without_a_photo_are_told_in_words(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
-    rows = [{"path": "", "level": "minor", "description": "裂缝"}, {"path": "", "level": "minor", "description": " NaN "},
-            {"path": "a.jpg", "level": "severe", "description": ""}]
+    rows = [
+        {"path": "", "level": "minor", "description": "裂缝"},
+        {"path": "", "level": "minor", "description": " NaN "},
+        {"path": "a.jpg", "level": "severe", "description": ""},
+    ]
     cases = load_cases(write_csv(tmp_path / "r.csv", rows))
     assert [(case.photos != (), case.fields["defect"]) for case in cases.cases] == [(False, "裂缝"), (True, "")]
     assert cases.left_out == ("line 3: neither a photo nor a text",)
@@ -126,16 +174,29 @@ def test_rows_without_a_photo_are_told_in_words(tmp_path: Path) -> None:
     assert only_text.cases[0].photos == () and only_text.cases[0].id == "1"
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"data_风险等级": "特急"}, r"risks\.csv has rows whose level is not of the scheme three-levels \(1\): line 2: "
-                              r"level is '特急'; allowed: 轻微, 中等, 严重; fix: correct these rows"),
-    ({"data_风险等级": "nan"}, r"\(1\): line 2: level is empty; allowed: 轻微, 中等, 严重; fix: fill them"),
-    ({"data_风险": "塌" * 400}, r"line 2: risk has 400 characters; allowed: up to 300 characters; "
-                              r"fix: shorten them, or raise max_chars"),
-    ({"image_path": "../a.jpg"}, r"risks\.csv, line 2: the path '\.\./a\.jpg' leaves the folder"),
-    ({"split": "holdout"}, r"line 2: split 'holdout'; allowed: train, val, test, or empty"),
-    ({"all_image_paths": "[1, 2]"}, r"line 2 has '\[1, 2\]' as list of photos"),
-    ({"all_image_paths": json.dumps([f"{n}.jpg" for n in range(99)])}, r"line 2 names 100 photos; allowed: up to 64")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"data_风险等级": "特急"},
+            r"risks\.csv has rows whose level is not of the scheme three-levels \(1\): line 2: "
+            r"level is '特急'; allowed: 轻微, 中等, 严重; fix: correct these rows",
+        ),
+        ({"data_风险等级": "nan"}, r"\(1\): line 2: level is empty; allowed: 轻微, 中等, 严重; fix: fill them"),
+        (
+            {"data_风险": "塌" * 400},
+            r"line 2: risk has 400 characters; allowed: up to 300 characters; "
+            r"fix: shorten them, or raise max_chars",
+        ),
+        ({"image_path": "../a.jpg"}, r"risks\.csv, line 2: the path '\.\./a\.jpg' leaves the folder"),
+        ({"split": "holdout"}, r"line 2: split 'holdout'; allowed: train, val, test, or empty"),
+        ({"all_image_paths": "[1, 2]"}, r"line 2 has '\[1, 2\]' as list of photos"),
+        (
+            {"all_image_paths": json.dumps([f"{n}.jpg" for n in range(99)])},
+            r"line 2 names 100 photos; allowed: up to 64",
+        ),
+    ],
+)
 def test_a_bad_row_is_named_with_its_value(tmp_path: Path, change: dict[str, str], said: str) -> None:
     write_seed(tmp_path)
     rows = seed_rows()
@@ -145,12 +206,19 @@ def test_a_bad_row_is_named_with_its_value(tmp_path: Path, change: dict[str, str
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("name", "text", "said"), [
-    ("r.csv", "", "has no rows"), ("r.csv", "path,level\n", "has no rows"),
-    ("r.csv", "path,text\na.jpg,x\n", "no column for level"),
-    ("r.csv", "name,level\na,minor\n", "no column for photos"), ("r.jsonl", "[1]\n", "no JSON object"),
-    ("r.csv", "path,level\ngone.jpg,minor\n", "has no case"), ("r.parquet", "PAR1", "no readable Parquet"),
-    ("r.doc", "x", "suffix")])
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("r.csv", "", "has no rows"),
+        ("r.csv", "path,level\n", "has no rows"),
+        ("r.csv", "path,text\na.jpg,x\n", "no column for level"),
+        ("r.csv", "name,level\na,minor\n", "no column for photos"),
+        ("r.jsonl", "[1]\n", "no JSON object"),
+        ("r.csv", "path,level\ngone.jpg,minor\n", "has no case"),
+        ("r.parquet", "PAR1", "no readable Parquet"),
+        ("r.doc", "x", "suffix"),
+    ],
+)
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=said):
@@ -188,14 +256,19 @@ def test_excel_is_read(tmp_path: Path) -> None:
         workbook.active.append([None if row[name] == "nan" else row[name] for name in COLUMNS])
     workbook.save(tmp_path / "r.xlsx")
     assert [(case.id, case.level) for case in load_cases(tmp_path / "r.xlsx").cases] == [
-        ("IMG_001", "中等"), ("IMG_002", "严重"), ("IMG_003", "轻微")]
+        ("IMG_001", "中等"),
+        ("IMG_002", "严重"),
+        ("IMG_003", "轻微"),
+    ]
 
 
 def test_splits_come_from_a_column_or_from_the_name_of_a_file(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
     for split in ("train", "val", "test"):
-        write_jsonl(tmp_path / f"{split}.jsonl", [{"id": f"risk_detection_{split}", "images": ["a.jpg"],
-                                                   "metadata": {"风险等级": "严重", "序号": 3}}])
+        write_jsonl(
+            tmp_path / f"{split}.jsonl",
+            [{"id": f"risk_detection_{split}", "images": ["a.jpg"], "metadata": {"风险等级": "严重", "序号": 3}}],
+        )
     cases = load_cases(tmp_path)
     assert {case.id: case.split for case in cases.cases} == {"train": "train", "val": "val", "test": "test"}
     assert cases.cases[0].level == "严重" and cases.cases[0].extra == {"序号": "3"}
@@ -204,7 +277,10 @@ def test_splits_come_from_a_column_or_from_the_name_of_a_file(tmp_path: Path) ->
 
 def test_answers_stand_for_columns_that_are_not_there(tmp_path: Path) -> None:
     draw(tmp_path / "a.jpg")
-    turns = [{"from": "user", "value": "<image>\n?"}, {"from": "assistant", "value": "**风险**：坍塌\n**风险等级**：严重"}]
+    turns = [
+        {"from": "user", "value": "<image>\n?"},
+        {"from": "assistant", "value": "**风险**：坍塌\n**风险等级**：严重"},
+    ]
     cases = load_cases(write_jsonl(tmp_path / "r.jsonl", [{"id": "1", "image": "a.jpg", "conversations": turns}]))
     assert (cases.cases[0].level, cases.cases[0].fields["risk"]) == ("严重", "坍塌")
 
@@ -223,12 +299,18 @@ def test_photos_in_rows_are_read_in_any_order(tmp_path: Path, form: str, rows_pe
     import base64
 
     photos = [jpeg(n) for n in range(20)]
-    column = {"base64": ("image_base64", [base64.b64encode(photo).decode() for photo in photos]),
-              "uri": ("image_base64", [f"data:image/jpeg;base64,{base64.encodebytes(photo).decode()}" for photo in photos]),
-              "bytes": ("image", photos), "struct": ("image", [{"bytes": photo, "path": "a.jpg"} for photo in photos]),
-              "list": ("images", [[{"bytes": photo, "path": None}, {"bytes": photo[:-1], "path": "b"}] for photo in photos])}[form]
-    path = write_parquet(tmp_path / "r.parquet", {"id": [str(n) for n in range(20)], column[0]: column[1], "level": ["minor"] * 20},
-                         row_group_size=rows_per_group)
+    column = {
+        "base64": ("image_base64", [base64.b64encode(photo).decode() for photo in photos]),
+        "uri": ("image_base64", [f"data:image/jpeg;base64,{base64.encodebytes(photo).decode()}" for photo in photos]),
+        "bytes": ("image", photos),
+        "struct": ("image", [{"bytes": photo, "path": "a.jpg"} for photo in photos]),
+        "list": ("images", [[{"bytes": photo, "path": None}, {"bytes": photo[:-1], "path": "b"}] for photo in photos]),
+    }[form]
+    path = write_parquet(
+        tmp_path / "r.parquet",
+        {"id": [str(n) for n in range(20)], column[0]: column[1], "level": ["minor"] * 20},
+        row_group_size=rows_per_group,
+    )
     cases = load_cases(path).cases
     assert [len(case.photos) for case in cases] == [2 if form == "list" else 1] * 20
     with RowPhotos() as reader:
@@ -242,20 +324,36 @@ def test_rows_without_a_photo_in_parquet_are_told_in_words(tmp_path: Path) -> No
     columns = {"image": [jpeg(), None, b""], "level": ["minor"] * 3, "description": ["", "裂缝", ""]}
     path = write_parquet(tmp_path / "r.parquet", columns)
     cases = load_cases(path)
-    assert [len(case.photos) for case in cases.cases] == [1, 0] and cases.left_out == ("row 3: neither a photo nor a text",)
+    assert [len(case.photos) for case in cases.cases] == [1, 0] and cases.left_out == (
+        "row 3: neither a photo nor a text",
+    )
 
 
-@pytest.mark.parametrize(("value", "said"), [
-    ("no base64!", "is no base64"), ("A", "is no base64"), (None, "holds no photo"), ("", "holds no photo"),
-    ({"path": "x"}, "holds no photo"), ([], "holds no photo"), (b"", "holds no photo")])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("no base64!", "is no base64"),
+        ("A", "is no base64"),
+        (None, "holds no photo"),
+        ("", "holds no photo"),
+        ({"path": "x"}, "holds no photo"),
+        ([], "holds no photo"),
+        (b"", "holds no photo"),
+    ],
+)
 def test_a_cell_that_is_no_photo_is_named(value: object, said: str) -> None:
     with pytest.raises(UnreadableError, match=f"test.parquet, row 3 {said}"):
         bytes_from_value(value, "test.parquet, row 3")
 
 
 def test_a_row_of_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = write_parquet(tmp_path / "r.parquet", {"image": [bytes(3000 + n) for n in range(40)], "level": ["minor"] * 40},
-                         row_group_size=10, compression="NONE", use_dictionary=False)
+    path = write_parquet(
+        tmp_path / "r.parquet",
+        {"image": [bytes(3000 + n) for n in range(40)], "level": ["minor"] * 40},
+        row_group_size=10,
+        compression="NONE",
+        use_dictionary=False,
+    )
     cases = load_cases(path).cases
     raw = bytearray(path.read_bytes())
     raw[40_000:40_400] = b"\xff" * 400
@@ -271,18 +369,24 @@ def test_a_row_of_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert states[0] == 3000 and states[-1] == 3039
 
 
-paths = st.text(st.characters(exclude_characters=";；|\n\0", categories=("L", "N", "P", "S")), min_size=1, max_size=8).map(
-    lambda text: f"a/{text}.jpg")
+paths = st.text(
+    st.characters(exclude_characters=";；|\n\0", categories=("L", "N", "P", "S")), min_size=1, max_size=8
+).map(lambda text: f"a/{text}.jpg")
 
 
-@given(st.lists(paths, max_size=5, unique=True), st.sampled_from([json.dumps, repr, ";".join, "；".join, "\n".join, " | ".join]))
+@given(
+    st.lists(paths, max_size=5, unique=True),
+    st.sampled_from([json.dumps, repr, ";".join, "；".join, "\n".join, " | ".join]),
+)
 def test_lists_of_paths_are_read_back(listed: list[str], write: Callable[[list[str]], str]) -> None:
     assert paths_from_cells("", write(listed), "row 1") == tuple(listed)
     assert set(paths_from_cells("x.jpg", write(listed), "row 1")) == {"x.jpg", *listed}
 
 
-@given(st.text(max_size=60)
-       | st.recursive(st.text(max_size=4) | st.integers(), lambda inner: st.lists(inner, max_size=3)).map(repr))
+@given(
+    st.text(max_size=60)
+    | st.recursive(st.text(max_size=4) | st.integers(), lambda inner: st.lists(inner, max_size=3)).map(repr)
+)
 def test_any_cell_is_a_list_of_paths_or_an_error_of_one_line(text: str) -> None:
     try:
         assert all(isinstance(path, str) for path in paths_from_cells("", text, "row 1"))
@@ -290,10 +394,28 @@ def test_any_cell_is_a_list_of_paths_or_an_error_of_one_line(text: str) -> None:
         assert str(error).startswith("row 1")
 
 
-cells = st.none() | st.text(max_size=10) | st.sampled_from([*LEVELS, "nan", "a.jpg", "minor", "train"]) | st.lists(
-    st.text(max_size=4), max_size=2) | st.floats() | st.booleans()
-COLUMN_NAMES = ["path", "images", "level", "risk", "description", "id", "case_id", "split", "group", "metadata",
-                "conversations", "x"]
+cells = (
+    st.none()
+    | st.text(max_size=10)
+    | st.sampled_from([*LEVELS, "nan", "a.jpg", "minor", "train"])
+    | st.lists(st.text(max_size=4), max_size=2)
+    | st.floats()
+    | st.booleans()
+)
+COLUMN_NAMES = [
+    "path",
+    "images",
+    "level",
+    "risk",
+    "description",
+    "id",
+    "case_id",
+    "split",
+    "group",
+    "metadata",
+    "conversations",
+    "x",
+]
 
 
 @given(st.lists(st.dictionaries(st.sampled_from(COLUMN_NAMES), cells, max_size=8), max_size=6), st.booleans())
@@ -329,7 +451,10 @@ def test_a_scheme_beside_the_data_is_one_of_jsonl_alone_and_is_read_with_care(tm
     row = {"path": "a.jpg", "level": "minor"}
     write_jsonl(tmp_path / "r.jsonl", [row])
     write_csv(tmp_path / "r.csv", [row])
-    for content, said in ((b"\xff\xfe\xff", r"scheme\.json is no UTF-8 text"), (b" " * (1 << 20) + b"{}", "larger than 1 MB")):
+    for content, said in (
+        (b"\xff\xfe\xff", r"scheme\.json is no UTF-8 text"),
+        (b" " * (1 << 20) + b"{}", "larger than 1 MB"),
+    ):
         (tmp_path / "scheme.json").write_bytes(content)
         with pytest.raises(DataError, match=said):
             load_cases(tmp_path / "r.jsonl")

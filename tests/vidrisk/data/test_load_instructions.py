@@ -29,20 +29,48 @@ LLAVA = [
     {"id": "1", "image": "a.jpg", "conversations": asked("<image>\nWhat?", "A wall.", "Colour?", "Grey.")},
     {"id": "1", "image": "a.jpg", "conversations": asked("Cracks?\n<image>", "Two.")},
     {"id": "2", "image": "b.jpg", "conversations": asked("<image>\nWhat?", "A beam.")},
-    {"id": 3, "conversations": asked("Hello", "Hi.")}]
-SHAREGPT = [{"conversations": asked("<image>one<image>two", "Yes."), "images": ["a.jpg", "b.jpg"], "system": "Be brief."}]
+    {"id": 3, "conversations": asked("Hello", "Hi.")},
+]
+SHAREGPT = [
+    {"conversations": asked("<image>one<image>two", "Yes."), "images": ["a.jpg", "b.jpg"], "system": "Be brief."}
+]
 SWIFT: list[dict[str, Any]] = [
-    {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "What?"}, {"role": "assistant", "content": "x"}],
-     "images": ["a.jpg"]},
-    {"messages": [{"role": "user", "content": [{"type": "image", "image": "b.jpg"}, {"type": "text", "text": "What?"}]},
-                  {"role": "assistant", "content": [{"type": "text", "text": "y"}]}]}]
-CHALLENGER = [{"url": "u", "image_id": "a.jpg", "caption": ["一面墙", "灰色的墙"]}, {"image_id": "b.jpg", "caption": ["梁"]}]
-COCO = {"info": {"year": 2017}, "images": [{"id": 9, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}], "licenses": [],
-        "annotations": [{"id": 5, "image_id": 9, "caption": "A wall.\n"}, {"id": 6, "image_id": 9, "caption": "Grey."},
-                        {"id": 7, "image_id": 8, "caption": "A beam."}]}
+    {
+        "messages": [
+            {"role": "system", "content": "s"},
+            {"role": "user", "content": "What?"},
+            {"role": "assistant", "content": "x"},
+        ],
+        "images": ["a.jpg"],
+    },
+    {
+        "messages": [
+            {"role": "user", "content": [{"type": "image", "image": "b.jpg"}, {"type": "text", "text": "What?"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "y"}]},
+        ]
+    },
+]
+CHALLENGER = [
+    {"url": "u", "image_id": "a.jpg", "caption": ["一面墙", "灰色的墙"]},
+    {"image_id": "b.jpg", "caption": ["梁"]},
+]
+COCO = {
+    "info": {"year": 2017},
+    "images": [{"id": 9, "file_name": "a.jpg"}, {"id": 8, "file_name": "b.jpg"}],
+    "licenses": [],
+    "annotations": [
+        {"id": 5, "image_id": 9, "caption": "A wall.\n"},
+        {"id": 6, "image_id": 9, "caption": "Grey."},
+        {"id": 7, "image_id": 8, "caption": "A beam."},
+    ],
+}
 EXAMPLES: dict[str, tuple[str, Any]] = {
-    "llava": ("llava.json", LLAVA), "sharegpt": ("sharegpt.json", SHAREGPT), "ms-swift": ("swift.jsonl", SWIFT),
-    "ai-challenger": ("caption_train_annotations.json", CHALLENGER), "coco-captions": ("captions_val2017.json", COCO)}
+    "llava": ("llava.json", LLAVA),
+    "sharegpt": ("sharegpt.json", SHAREGPT),
+    "ms-swift": ("swift.jsonl", SWIFT),
+    "ai-challenger": ("caption_train_annotations.json", CHALLENGER),
+    "coco-captions": ("captions_val2017.json", COCO),
+}
 
 
 @pytest.fixture
@@ -76,9 +104,17 @@ def test_every_format_is_recognised_by_itself_alone(root: Path, name: str) -> No
 def test_llava_keeps_all_turns_and_all_questions_about_an_image(root: Path) -> None:
     items = load_instructions(write(root, *EXAMPLES["llava"])).items
     assert [(item.id, images(item), item.group) for item in items] == [
-        ("1", ["a.jpg"], "a.jpg"), ("1#2", ["a.jpg"], "a.jpg"), ("2", ["b.jpg"], "b.jpg"), ("3", [], None)]
-    assert items[0].turns == (Turn("user", "<image>\nWhat?"), Turn("assistant", "A wall."), Turn("user", "Colour?"),
-                              Turn("assistant", "Grey."))
+        ("1", ["a.jpg"], "a.jpg"),
+        ("1#2", ["a.jpg"], "a.jpg"),
+        ("2", ["b.jpg"], "b.jpg"),
+        ("3", [], None),
+    ]
+    assert items[0].turns == (
+        Turn("user", "<image>\nWhat?"),
+        Turn("assistant", "A wall."),
+        Turn("user", "Colour?"),
+        Turn("assistant", "Grey."),
+    )
     assert items[1].turns[0].text == "Cracks?\n<image>"
 
 
@@ -89,8 +125,14 @@ def test_sharegpt_has_several_images_and_a_system_text(root: Path) -> None:
 
 def test_names_of_dataset_info_are_used(root: Path) -> None:
     record = [{"chat": [{"who": "me", "says": "What?"}, {"who": "it", "says": "A wall."}], "pictures": ["a.jpg"]}]
-    info = {"mine": {"file_name": "x.json", "formatting": "sharegpt", "columns": {"messages": "chat", "images": "pictures"},
-                     "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "me", "assistant_tag": "it"}}}
+    info = {
+        "mine": {
+            "file_name": "x.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "chat", "images": "pictures"},
+            "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "me", "assistant_tag": "it"},
+        }
+    }
     write(root, "dataset_info.json", info)
     (item,) = load_instructions(write(root, "x.json", record), name="sharegpt").items
     assert item.turns == (Turn("user", f"{PHOTO}\nWhat?"), Turn("assistant", "A wall."))
@@ -102,8 +144,13 @@ def test_ms_swift_marks_images_that_have_no_marker(root: Path) -> None:
     assert images(two) == ["b.jpg"] and (one.id, two.id) == ("1", "2")
 
 
-@pytest.mark.parametrize(("name", "captions", "split"), [
-    ("ai-challenger", ["一面墙", "灰色的墙", "梁"], "train"), ("coco-captions", ["A wall.", "Grey.", "A beam."], "val")])
+@pytest.mark.parametrize(
+    ("name", "captions", "split"),
+    [
+        ("ai-challenger", ["一面墙", "灰色的墙", "梁"], "train"),
+        ("coco-captions", ["A wall.", "Grey.", "A beam."], "val"),
+    ],
+)
 def test_every_caption_is_a_conversation(root: Path, name: str, captions: list[str], split: str) -> None:
     path = write(root, *EXAMPLES[name])
     items = load_instructions(path).items
@@ -112,13 +159,22 @@ def test_every_caption_is_a_conversation(root: Path, name: str, captions: list[s
     assert all(item.turns[0].text.count(PHOTO) == 1 for item in items) and load_instructions(path).items == items
 
 
-@pytest.mark.parametrize(("turns", "said"), [
-    ([], "no turn of a user"), ([{"from": "gpt", "value": "x"}], "turn 1 is of the assistant"),
-    ([{"from": "human", "value": "a"}, {"from": "human", "value": "b"}], "turn 2 is of the user"),
-    ([{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}], "2 markers <image> for 1 images"),
-    ([{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}], "with nothing in it"),
-    ([{"from": "human", "value": "a"}, {"from": "gpt", "value": "<image>"}], "with an image in it"),
-    ([{"from": "human", "value": None}], "a turn without a text"), ([{"from": "tool", "value": "a"}], "a turn of 'tool'")])
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ([], "no turn of a user"),
+        ([{"from": "gpt", "value": "x"}], "turn 1 is of the assistant"),
+        ([{"from": "human", "value": "a"}, {"from": "human", "value": "b"}], "turn 2 is of the user"),
+        (
+            [{"from": "human", "value": "<image><image>"}, {"from": "gpt", "value": "x"}],
+            "2 markers <image> for 1 images",
+        ),
+        ([{"from": "human", "value": "a"}, {"from": "gpt", "value": " "}], "with nothing in it"),
+        ([{"from": "human", "value": "a"}, {"from": "gpt", "value": "<image>"}], "with an image in it"),
+        ([{"from": "human", "value": None}], "a turn without a text"),
+        ([{"from": "tool", "value": "a"}], "a turn of 'tool'"),
+    ],
+)
 def test_a_conversation_that_cannot_be_used_is_left_out_and_named(root: Path, turns: list[Any], said: str) -> None:
     path = write(root, "x.json", [*LLAVA, {"id": "4", "image": "a.jpg", "conversations": turns}])
     found = load_instructions(path)
@@ -144,17 +200,32 @@ def test_videos_and_paths_that_leave_the_folder(root: Path) -> None:
         load_instructions(write(root, "y.json", [LLAVA[0] | {"image": "../a.jpg"}]))
 
 
-@pytest.mark.parametrize(("name", "text", "said"), [
-    ("x.json", "", "no JSON object"), ("x.json", "[", "x.json"), ("x.json", "[1]", "no JSON object"),
-    ("x.json", "{}", "no known format"),
-    ("x.json", "[{}]", "no known format"), ("x.json", '{"annotations": [1]}', "no JSON object"), ("x.txt", "a", "no known format"),
-    ("x.json", '{"annotations": [{"image_id": 1, "caption": "a"}]}', "which is not listed"),
-    ("x.json", '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]}', "no id or no file_name"),
-    ("x.json", '{"annotations": [{"image_id": 1, "caption": "a"}', "cut off"),
-    ("x.json", '[{"image_id": "a.jpg", "caption": 3}]', "no caption"), ("x.jsonl", "{}", "no known format"),
-    ("x.json", '[{"conversations": 3}]', "no list of messages"), ("x.jsonl", '{"messages": [1]}', "no list of messages"),
-    ("x.jsonl", '{"messages": []}\nnull', "line 2"), ("x.jsonl", '{"messages": []}', "no record that can be used"),
-    ("x.json", '[{"image_id": "a.jpg", "caption": [""]}]', "no record that can be used")])
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("x.json", "", "no JSON object"),
+        ("x.json", "[", "x.json"),
+        ("x.json", "[1]", "no JSON object"),
+        ("x.json", "{}", "no known format"),
+        ("x.json", "[{}]", "no known format"),
+        ("x.json", '{"annotations": [1]}', "no JSON object"),
+        ("x.txt", "a", "no known format"),
+        ("x.json", '{"annotations": [{"image_id": 1, "caption": "a"}]}', "which is not listed"),
+        (
+            "x.json",
+            '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]}',
+            "no id or no file_name",
+        ),
+        ("x.json", '{"annotations": [{"image_id": 1, "caption": "a"}', "cut off"),
+        ("x.json", '[{"image_id": "a.jpg", "caption": 3}]', "no caption"),
+        ("x.jsonl", "{}", "no known format"),
+        ("x.json", '[{"conversations": 3}]', "no list of messages"),
+        ("x.jsonl", '{"messages": [1]}', "no list of messages"),
+        ("x.jsonl", '{"messages": []}\nnull', "line 2"),
+        ("x.jsonl", '{"messages": []}', "no record that can be used"),
+        ("x.json", '[{"image_id": "a.jpg", "caption": [""]}]', "no record that can be used"),
+    ],
+)
 def test_a_file_that_is_damaged_is_refused_in_one_line(root: Path, name: str, text: str, said: str) -> None:
     (root / name).write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=said) as refused:
@@ -164,7 +235,9 @@ def test_a_file_that_is_damaged_is_refused_in_one_line(root: Path, name: str, te
 
 def test_wrong_settings(root: Path) -> None:
     path = write(root, *EXAMPLES["llava"])
-    with pytest.raises(SettingsError, match="format 'x'; allowed: ai-challenger, coco-captions, llava, ms-swift, sharegpt"):
+    with pytest.raises(
+        SettingsError, match="format 'x'; allowed: ai-challenger, coco-captions, llava, ms-swift, sharegpt"
+    ):
         load_instructions(path, name="x")
     with pytest.raises(SettingsError, match="images in"):
         load_instructions(path, images=root / "none")
@@ -182,12 +255,27 @@ def test_cases_become_instructions_through_the_prompt_builder(tmp_path: Path) ->
         assert instruction_from_case(cases.scheme, case, with_answer=False).turns == item.turns[:2]
 
 
-values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8)
-                      | st.sampled_from(["a.jpg", "gone.jpg", "human", "gpt", "user", "assistant", "<image>"]),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-                          ["from", "value", "role", "content", "type", "image", "text"]), inner, max_size=3), max_leaves=8)
-records = st.dictionaries(st.sampled_from(["id", "image", "images", "conversations", "messages", "caption", "image_id", "file_name",
-                                           "system", "video"]), values, max_size=5)
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=8)
+    | st.sampled_from(["a.jpg", "gone.jpg", "human", "gpt", "user", "assistant", "<image>"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["from", "value", "role", "content", "type", "image", "text"]), inner, max_size=3
+        )
+    ),
+    max_leaves=8,
+)
+records = st.dictionaries(
+    st.sampled_from(
+        ["id", "image", "images", "conversations", "messages", "caption", "image_id", "file_name", "system", "video"]
+    ),
+    values,
+    max_size=5,
+)
 
 
 @given(st.sampled_from(list(FORMATS)), st.lists(records, min_size=1, max_size=4))
@@ -210,24 +298,46 @@ def test_any_record_is_read_left_out_or_refused_in_one_line(name: str, found: li
 
 def test_conversations_that_share_any_image_are_one_group(root: Path) -> None:
     draw(root / "c.jpg")
-    records = [{"images": names, "conversations": asked("What?", "A wall.")}
-               for names in (["a.jpg"], ["b.jpg", "a.jpg"], ["c.jpg"])]
+    records = [
+        {"images": names, "conversations": asked("What?", "A wall.")}
+        for names in (["a.jpg"], ["b.jpg", "a.jpg"], ["c.jpg"])
+    ]
     one, two, three = load_instructions(write(root, "x.json", records)).items
     assert one.group == two.group != three.group
 
 
 def test_a_file_of_sharegpt_whose_first_record_has_no_image(root: Path) -> None:
     """Nothing of the others is lost: neither images, with or without markers, nor system texts."""
-    records = [{"conversations": asked("Hello", "Hi.")}, {"conversations": asked("<image>What?", "A wall."), "images": ["a.jpg"]},
-               {"conversations": asked("What?", "A beam."), "images": ["b.jpg"], "system": "Be brief."}]
+    records = [
+        {"conversations": asked("Hello", "Hi.")},
+        {"conversations": asked("<image>What?", "A wall."), "images": ["a.jpg"]},
+        {"conversations": asked("What?", "A beam."), "images": ["b.jpg"], "system": "Be brief."},
+    ]
     items = load_instructions(write(root, "x.json", records), strict=True).items
-    assert [images(item) for item in items] == [[], ["a.jpg"], ["b.jpg"]] and items[2].turns[0] == Turn("system", "Be brief.")
+    assert [images(item) for item in items] == [[], ["a.jpg"], ["b.jpg"]] and items[2].turns[0] == Turn(
+        "system", "Be brief."
+    )
 
 
 @pytest.mark.parametrize("formatting", [{"formatting": "sharegpt"}, {}])
 def test_dataset_info_says_which_format_a_file_is_of(root: Path, formatting: dict[str, str]) -> None:
-    records = [{"conversations": [{"who": "me", "says": "Hello"}, {"who": "it", "says": "Hi."}]},
-               {"conversations": [{"who": "me", "says": "What?"}, {"who": "it", "says": "A wall."}], "pictures": ["a.jpg"]}]
-    write(root, "dataset_info.json", {"mine": {"file_name": "x.json", **formatting, "columns": {"images": "pictures"}, "tags": {
-        "role_tag": "who", "content_tag": "says", "user_tag": "me", "assistant_tag": "it"}}})
-    assert [images(item) for item in load_instructions(write(root, "x.json", records), strict=True).items] == [[], ["a.jpg"]]
+    records = [
+        {"conversations": [{"who": "me", "says": "Hello"}, {"who": "it", "says": "Hi."}]},
+        {"conversations": [{"who": "me", "says": "What?"}, {"who": "it", "says": "A wall."}], "pictures": ["a.jpg"]},
+    ]
+    write(
+        root,
+        "dataset_info.json",
+        {
+            "mine": {
+                "file_name": "x.json",
+                **formatting,
+                "columns": {"images": "pictures"},
+                "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "me", "assistant_tag": "it"},
+            }
+        },
+    )
+    assert [images(item) for item in load_instructions(write(root, "x.json", records), strict=True).items] == [
+        [],
+        ["a.jpg"],
+    ]

@@ -16,8 +16,10 @@ ASKED = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "�
 
 @pytest.mark.parametrize("encoding", [None, "gb18030"])
 def test_cases_in_a_jsonl_of_gb18030_are_cases(tmp_path: Path, encoding: str | None) -> None:
-    rows = [{"id": f"{n}", "风险等级": "严重", "缺陷描述": f"{n} 号楼的墙面开裂、渗水，存在安全隐患", "建议": "立即维修"}
-            for n in range(10)]
+    rows = [
+        {"id": f"{n}", "风险等级": "严重", "缺陷描述": f"{n} 号楼的墙面开裂、渗水，存在安全隐患", "建议": "立即维修"}
+        for n in range(10)
+    ]
     write_jsonl(tmp_path / "utf8.jsonl", rows)
     (tmp_path / "r.jsonl").write_bytes((tmp_path / "utf8.jsonl").read_text(encoding="utf-8").encode("gb18030"))
     data = load_report_data(tmp_path / "r.jsonl", encoding=encoding)
@@ -40,7 +42,10 @@ def test_data_are_read_without_a_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="to split"):
         load_report_data(tmp_path / "r.csv")
     assert [item.split for item in load_report_data(tmp_path / "r.csv", split=False).items] == [None, None]
-    captions = {"images": [{"id": 9, "file_name": "a.jpg"}], "annotations": [{"id": 5, "image_id": 9, "caption": "A wall."}]}
+    captions = {
+        "images": [{"id": 9, "file_name": "a.jpg"}],
+        "annotations": [{"id": 5, "image_id": 9, "caption": "A wall."}],
+    }
     (tmp_path / "captions_val2017.json").write_text(json.dumps(captions))
     with pytest.raises(DataError, match="name the file of the training data"):
         load_report_data(tmp_path / "captions_val2017.json")
@@ -54,10 +59,15 @@ def test_what_is_left_out_is_in_the_notes(tmp_path: Path) -> None:
     assert load_report_data(tmp_path / "r.csv", split=False).notes == (
         "r.csv: photos that are not there: 1 (gone.jpg (line 2)); they are left out",
         "r.csv: rows that are no case: 2 (line 2: all its photos are missing, line 6: neither a photo nor a text); "
-        "they are left out")
-    records = [{"image": "a.jpg", "conversations": ASKED}, {"image": "gone.jpg", "conversations": ASKED},
-               {"image": "a.jpg", "conversations": []}]
+        "they are left out",
+    )
+    records = [
+        {"image": "a.jpg", "conversations": ASKED},
+        {"image": "gone.jpg", "conversations": ASKED},
+        {"image": "a.jpg", "conversations": []},
+    ]
     (tmp_path / "x.json").write_text(json.dumps(records))
     assert load_report_data(tmp_path / "x.json", split=False).notes == (
         "x.json: images that are not there: 1 (gone.jpg (x.json, record 2)); they are left out",
-        "x.json: records that cannot be used: 1 (x.json, record 3: it has no turn of a user); they are left out")
+        "x.json: records that cannot be used: 1 (x.json, record 3: it has no turn of a user); they are left out",
+    )

@@ -21,7 +21,9 @@ SCHEME = load_scheme("three-levels")
 
 
 def case(photos: int, text: str = "") -> Case:
-    return Case("1", tuple(PhotoFile(Path(f"/{n}.jpg"), f"{n}.jpg") for n in range(photos)), {"defect": text}, where="row 1")
+    return Case(
+        "1", tuple(PhotoFile(Path(f"/{n}.jpg"), f"{n}.jpg") for n in range(photos)), {"defect": text}, where="row 1"
+    )
 
 
 @pytest.mark.parametrize("photos", [1, 3])
@@ -59,14 +61,22 @@ def test_the_form_that_is_asked_for_is_the_form_that_is_read(style: str) -> None
     assert not any("missing" in problem for problem in shown.problems)
     answer = answer_from_fields(SCHEME, {"level": "严重"}, style)  # type: ignore[arg-type]
     assert [line.partition("<")[0] for line in system_text(SCHEME, style).splitlines()[-4:]] == [  # type: ignore[arg-type]
-        line.replace("严重", "") for line in answer.splitlines()]
+        line.replace("严重", "") for line in answer.splitlines()
+    ]
 
 
-@given(st.lists(st.sampled_from(["<image>", "<video>", "<|im_end|>", "<|image_pad|>", "<", "|", "{text}", "{count}"])
-                | st.text(max_size=5)).map("".join))
+@given(
+    st.lists(
+        st.sampled_from(["<image>", "<video>", "<|im_end|>", "<|image_pad|>", "<", "|", "{text}", "{count}"])
+        | st.text(max_size=5)
+    ).map("".join)
+)
 def test_texts_cannot_forge_markers(text: str) -> None:
     plain = without_markers(text)
-    assert not any(marker in plain for marker in ("<image>", "<video>", "<audio>", "<|")) and without_markers(plain) == plain
+    assert (
+        not any(marker in plain for marker in ("<image>", "<video>", "<audio>", "<|"))
+        and without_markers(plain) == plain
+    )
     assert plain.replace(" ", "") == text.replace(" ", "")
     user = prompt_from_case(SCHEME, case(0, f"x{text}")).user
     assert f"x{plain}" in user and PHOTO not in user
@@ -76,18 +86,27 @@ def test_prompts_may_be_replaced() -> None:
     scheme = scheme_from_text(
         "name: x\nlanguage: en\nlevels: [{name: low}, {name: high}]\nfields: [{name: level, label: l, kind: level}, "
         "{name: note, label: n}]\ntext_field: note\nprompts: {system: 'Levels {levels}. {fields}', photos: '{count} seen', "
-        "text: 'Told: {text}'}", "s")
+        "text: 'Told: {text}'}",
+        "s",
+    )
     assert isinstance(scheme, Scheme)
     assert prompt_from_case(scheme, case(2)).question == "2 seen"
     told = prompt_from_case(scheme, Case("1", (), {"note": "{levels} {text}"}))
-    assert told.question == "Told: {levels} {text}" and told.system.startswith("Levels low, high. Answer with one JSON object")
+    assert told.question == "Told: {levels} {text}" and told.system.startswith(
+        "Levels low, high. Answer with one JSON object"
+    )
 
 
 def test_a_block_of_yaml_is_asked_as_it_is_trained() -> None:
     """Training takes markers of photos, and the new lines around them, out of a turn."""
     scheme = scheme_from_text(
         "name: x\nlanguage: en\nlevels: [{name: low}, {name: high}]\nfields: [{name: level, label: l, kind: level}]\n"
-        "prompts:\n  photos: |\n\n    {count} photos.\n\n    What is it?\n", "s")
+        "prompts:\n  photos: |\n\n    {count} photos.\n\n    What is it?\n",
+        "s",
+    )
     told = Case("1", case(2).photos, {"level": "low"})
     _, (trained,) = exchanges_from_instruction(instruction_from_case(scheme, told))
-    assert trained.question == prompt_from_case(scheme, told).question == "2 photos.\n\nWhat is it?" and trained.photos == 2
+    assert (
+        trained.question == prompt_from_case(scheme, told).question == "2 photos.\n\nWhat is it?"
+        and trained.photos == 2
+    )

@@ -21,8 +21,12 @@ from vidrisk.data.scheme_file import BUILT_IN, load_scheme, scheme_from_text
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "risk-data.md").read_text(encoding="utf-8")
-COMMANDS = [line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-            for line in block.splitlines() if line.startswith("$ ")]
+COMMANDS = [
+    line.removeprefix("$ ")
+    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
 
 
 @pytest.mark.slow(minutes=2)
@@ -37,7 +41,12 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, run_line: C
     for command in COMMANDS:
         run_line(command, tmp_path)
     assert (tmp_path / "sheet.png").is_file()
-    for name, scheme in (("risk-data", "three-levels"), ("risk-jsonl", None), ("grades", "riskva"), ("small", "three-levels")):
+    for name, scheme in (
+        ("risk-data", "three-levels"),
+        ("risk-jsonl", None),
+        ("grades", "riskva"),
+        ("small", "three-levels"),
+    ):
         cases = load_cases(tmp_path / name)
         assert len(cases) == 30 and (scheme is None or cases.scheme == load_scheme(scheme))
         stats = json.loads((tmp_path / name / "dataset_stats.json").read_text(encoding="utf-8"))
@@ -45,7 +54,9 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, run_line: C
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "risk-data").rename(tmp_path / "by-command")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    end = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    end = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert end.returncode == 0 and len(load_cases(tmp_path / "risk-data")) == 30, end.stderr
 
 
@@ -69,8 +80,13 @@ def test_what_the_page_names_exists() -> None:
     riskva = load_scheme("riskva")
     levels = {riskva.field_named(column.removeprefix("data_")) for column in named["level before and now"][:2]}
     assert levels == set(riskva.level_fields)
-    for what, attribute in (("photo", "path"), ("several photos", "paths"), ("kept together", "group"), ("split", "split")):
-        for column in named[what][:1 if what == "split" else 2]:
+    for what, attribute in (
+        ("photo", "path"),
+        ("several photos", "paths"),
+        ("kept together", "group"),
+        ("split", "split"),
+    ):
+        for column in named[what][: 1 if what == "split" else 2]:
             columns = columns_of_cases(["description", column], scheme, "page", labelled=False, has_photos=True)
             assert getattr(columns, attribute) == column
     assert column_named(named["one defect"], ("case_id",))

@@ -43,10 +43,22 @@ def test_columns_of_the_field_are_known() -> None:
         assert {scheme.field_named(column).name for column in TEXTS[texts]} == {field}
 
 
-@pytest.mark.parametrize(("scheme", "text", "level"), [
-    ("three-levels", "严重", "严重"), ("three-levels", " Severe ", "严重"), ("three-levels", "**中等**。", "中等"),
-    ("three-levels", "中 等", "中等"), ("three-levels-en", "严重", "severe"), ("riskva", "ｄ", "D"), ("riskva", "E级", "E"),
-    ("riskva", "O", "O"), ("three-levels", "D", None), ("three-levels", "", None), ("three-levels", "不严重", None)])
+@pytest.mark.parametrize(
+    ("scheme", "text", "level"),
+    [
+        ("three-levels", "严重", "严重"),
+        ("three-levels", " Severe ", "严重"),
+        ("three-levels", "**中等**。", "中等"),
+        ("three-levels", "中 等", "中等"),
+        ("three-levels-en", "严重", "severe"),
+        ("riskva", "ｄ", "D"),
+        ("riskva", "E级", "E"),
+        ("riskva", "O", "O"),
+        ("three-levels", "D", None),
+        ("three-levels", "", None),
+        ("three-levels", "不严重", None),
+    ],
+)
 def test_levels_have_several_spellings(scheme: str, text: str, level: str | None) -> None:
     found = load_scheme(scheme).level_from_text(text)
     assert (found and found.name) == level
@@ -61,39 +73,64 @@ def test_a_level_outside_of_the_scheme_is_named_with_its_row() -> None:
         load_scheme("three-levels").checked_fields({"level": "特急", "risk": "坍塌"}, "risks.csv, line 3")
 
 
-@pytest.mark.parametrize(("values", "said"), [
-    ({"risk": "a"}, "level is empty"), ({"level": "low", "risk": "  "}, "risk is empty"),
-    ({"level": "low", "risk": "a" * 6}, "risk has 6 characters"),
-    ({"level": "low", "risk": "a", "part": "roof"}, "part is 'roof'")])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"risk": "a"}, "level is empty"),
+        ({"level": "low", "risk": "  "}, "risk is empty"),
+        ({"level": "low", "risk": "a" * 6}, "risk has 6 characters"),
+        ({"level": "low", "risk": "a", "part": "roof"}, "part is 'roof'"),
+    ],
+)
 def test_fields_are_checked(values: dict[str, str], said: str) -> None:
-    scheme = scheme_from_text(TWO + f"fields: [{LEVEL_FIELD[:-1]}, required: true}}, "
-                              "{name: risk, label: r, required: true, max_chars: 5}, "
-                              "{name: part, label: p, kind: choice, choices: [wall, beam]}]", "s.yaml")
+    scheme = scheme_from_text(
+        TWO + f"fields: [{LEVEL_FIELD[:-1]}, required: true}}, "
+        "{name: risk, label: r, required: true, max_chars: 5}, "
+        "{name: part, label: p, kind: choice, choices: [wall, beam]}]",
+        "s.yaml",
+    )
     assert scheme.checked_fields({"level": "LOW", "risk": " a b ", "part": "Wall"}, "x") == {
-        "level": "low", "risk": "a b", "part": "wall"}
+        "level": "low",
+        "risk": "a b",
+        "part": "wall",
+    }
     with pytest.raises(DataError, match=said):
         scheme.checked_fields(values, "row 1")
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("a: [", "line"), ("- 1", "is no scheme"), ("", "is no scheme"), ("\x00", "YAML"), ("name: x", "levels"),
-    (TWO, "fields"), (TWO + "fields: []", "fields"), (TWO + "fields: [{name: a, label: a}]", "no field is of the kind level"),
-    (TWO + f"fields: [{LEVEL_FIELD}]\nmore: 1", "more"), (TWO + f"fields: [{LEVEL_FIELD}, {LEVEL_FIELD}]", "twice"),
-    (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: LEVEL}}]", "means both"),
-    (TWO + f"fields: [{LEVEL_FIELD}, {{name: B, label: b}}]", r"fields\[1\]\.name"),
-    (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: '【b】'}}]", r"fields\[1\]\.label"),
-    (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: b, kind: choice}}]", "choices"),
-    (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: b, max_chars: 0}}]", "max_chars"),
-    (TWO + f"fields: [{LEVEL_FIELD}]\ntext_field: b", "text_field"),
-    (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{text: look}}", "lacks {text}"),
-    (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{photos: '{{what}}'}}", "holds {what}"),
-    (f"name: x\nlevels: [{{name: on}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "between quotes"),
-    (f"name: x\nlevels: [{{name: a}}]\nfields: [{LEVEL_FIELD}]", "levels"),
-    (f"name: x\nlevels: [{{name: a, severity: .nan}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "severity"),
-    (f"name: x\nlevels: [{{name: a, severity: 5}}, {{name: b, severity: 2}}]\nfields: [{LEVEL_FIELD}]", "least severe first"),
-    (f"name: x\nlevels: [{{name: a, aliases: [b]}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "means both"),
-    (f"name: x\nlevels: [{{name: a}}, {{name: b, colour: red}}]\nfields: [{LEVEL_FIELD}]", "colour"),
-    ("!!python/object/apply:os.system ['true']", "YAML")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "line"),
+        ("- 1", "is no scheme"),
+        ("", "is no scheme"),
+        ("\x00", "YAML"),
+        ("name: x", "levels"),
+        (TWO, "fields"),
+        (TWO + "fields: []", "fields"),
+        (TWO + "fields: [{name: a, label: a}]", "no field is of the kind level"),
+        (TWO + f"fields: [{LEVEL_FIELD}]\nmore: 1", "more"),
+        (TWO + f"fields: [{LEVEL_FIELD}, {LEVEL_FIELD}]", "twice"),
+        (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: LEVEL}}]", "means both"),
+        (TWO + f"fields: [{LEVEL_FIELD}, {{name: B, label: b}}]", r"fields\[1\]\.name"),
+        (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: '【b】'}}]", r"fields\[1\]\.label"),
+        (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: b, kind: choice}}]", "choices"),
+        (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: b, max_chars: 0}}]", "max_chars"),
+        (TWO + f"fields: [{LEVEL_FIELD}]\ntext_field: b", "text_field"),
+        (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{text: look}}", "lacks {text}"),
+        (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{photos: '{{what}}'}}", "holds {what}"),
+        (f"name: x\nlevels: [{{name: on}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "between quotes"),
+        (f"name: x\nlevels: [{{name: a}}]\nfields: [{LEVEL_FIELD}]", "levels"),
+        (f"name: x\nlevels: [{{name: a, severity: .nan}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "severity"),
+        (
+            f"name: x\nlevels: [{{name: a, severity: 5}}, {{name: b, severity: 2}}]\nfields: [{LEVEL_FIELD}]",
+            "least severe first",
+        ),
+        (f"name: x\nlevels: [{{name: a, aliases: [b]}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "means both"),
+        (f"name: x\nlevels: [{{name: a}}, {{name: b, colour: red}}]\nfields: [{LEVEL_FIELD}]", "colour"),
+        ("!!python/object/apply:os.system ['true']", "YAML"),
+    ],
+)
 def test_a_file_that_is_no_scheme_is_refused_in_one_line(text: str, said: str) -> None:
     with pytest.raises(DataError, match=said) as refused:
         scheme_from_text(text, "s.yaml")
@@ -110,9 +147,16 @@ def test_a_scheme_that_is_not_there(tmp_path: Path) -> None:
         load_scheme(tmp_path / "gbk.yaml")
 
 
-@given(st.text(max_size=200) | st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(
-    inner, max_size=3) | st.dictionaries(st.sampled_from(["name", "levels", "fields", "prompts", "x"]), inner, max_size=5)).map(
-        json.dumps))
+@given(
+    st.text(max_size=200)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["name", "levels", "fields", "prompts", "x"]), inner, max_size=5)
+        ),
+    ).map(json.dumps)
+)
 def test_any_text_is_a_scheme_or_an_error_of_one_line(text: str) -> None:
     try:
         assert isinstance(scheme_from_text(text, "s.yaml"), Scheme)

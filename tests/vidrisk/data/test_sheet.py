@@ -36,8 +36,10 @@ def test_photos_in_rows(tmp_path: Path, photo: Callable[..., Path]) -> None:
 
 
 def test_photos_of_phones_are_shown(tmp_path: Path) -> None:
-    for name, content in (("a/1.HEIC", heic(Image.new("RGB", (96, 96), (200, 30, 30)))),
-                          ("b/1.DNG", dng(jpeg(Image.new("RGB", (96, 96), (30, 30, 200)))))):
+    for name, content in (
+        ("a/1.HEIC", heic(Image.new("RGB", (96, 96), (200, 30, 30)))),
+        ("b/1.DNG", dng(jpeg(Image.new("RGB", (96, 96), (30, 30, 200))))),
+    ):
         (tmp_path / "d" / name).parent.mkdir(parents=True)
         (tmp_path / "d" / name).write_bytes(content)
     contact_sheet(load_table(tmp_path / "d", "risk"), tmp_path / "s.png", per_class=1)

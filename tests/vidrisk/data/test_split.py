@@ -17,8 +17,10 @@ ROOT = Path("/data")
 
 
 def make(labels: list[dict[str, str]], groups: list[str] | None = None) -> Table:
-    samples = (Sample(ROOT / f"{i}.jpg", f"{i}.jpg", label, extra={"site": groups[i]} if groups else {})
-               for i, label in enumerate(labels))
+    samples = (
+        Sample(ROOT / f"{i}.jpg", f"{i}.jpg", label, extra={"site": groups[i]} if groups else {})
+        for i, label in enumerate(labels)
+    )
     return Table(ROOT, "risk", tuple(samples))
 
 
@@ -26,14 +28,18 @@ def splits(table: Table) -> dict[str, str | None]:
     return {sample.name: sample.split for sample in table.samples}
 
 
-many = st.lists(st.fixed_dictionaries({"defect": st.sampled_from("abcd"), "level": st.sampled_from("123")}),
-                min_size=3, max_size=120)
+many = st.lists(
+    st.fixed_dictionaries({"defect": st.sampled_from("abcd"), "level": st.sampled_from("123")}),
+    min_size=3,
+    max_size=120,
+)
 
 
 @settings(max_examples=100, deadline=None)
 @given(many, st.integers(0, 5), st.sampled_from([(8.0, 1.0, 1.0), (6.0, 2.0, 2.0), (7.0, 3.0, 0.0)]), st.randoms())
-def test_single_samples(labels: list[dict[str, str]], seed: int, ratios: tuple[float, float, float],
-                        rng: random.Random) -> None:
+def test_single_samples(
+    labels: list[dict[str, str]], seed: int, ratios: tuple[float, float, float], rng: random.Random
+) -> None:
     table = make(labels)
     done = split_table(table, ratios=ratios, seed=seed)
     shuffled = rng.sample(table.samples, len(table))
@@ -61,8 +67,11 @@ def test_round_numbers_are_exact() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), min_size=3, max_size=80), st.integers(0, 3),
-       st.sampled_from([(8.0, 1.0, 1.0), (1.0, 1.0, 8.0)]))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), min_size=3, max_size=80),
+    st.integers(0, 3),
+    st.sampled_from([(8.0, 1.0, 1.0), (1.0, 1.0, 8.0)]),
+)
 def test_groups_never_straddle(rows: list[tuple[str, int]], seed: int, ratios: tuple[float, float, float]) -> None:
     groups = [f"g{group}" for _, group in rows]
     table = make([{"defect": label} for label, _ in rows], groups)
@@ -101,14 +110,17 @@ def test_an_existing_split_and_group_are_kept() -> None:
         split_table(half)
 
 
-@pytest.mark.parametrize(("group_by", "message"), [
-    ("camera", "'camera' is no column; allowed: group, site, defect"),
-    ("(", "is no regular expression"),
-    ("()()", "has 2 groups; allowed: one"),
-    (r"\(x\)", "has 0 groups"),
-    (r"seq(\d+)", r"gives 9 of 9 samples no group: 0.jpg, 1.jpg, 2.jpg and 6 more"),
-    (r"^([0-7])", r"gives 1 of 9 samples no group: 8.jpg"),
-])
+@pytest.mark.parametrize(
+    ("group_by", "message"),
+    [
+        ("camera", "'camera' is no column; allowed: group, site, defect"),
+        ("(", "is no regular expression"),
+        ("()()", "has 2 groups; allowed: one"),
+        (r"\(x\)", "has 0 groups"),
+        (r"seq(\d+)", r"gives 9 of 9 samples no group: 0.jpg, 1.jpg, 2.jpg and 6 more"),
+        (r"^([0-7])", r"gives 1 of 9 samples no group: 8.jpg"),
+    ],
+)
 def test_bad_group_by(group_by: str, message: str) -> None:
     table = make([{"defect": "ab"[i % 2]} for i in range(9)], ["s"] * 9)
     with pytest.raises((DataError, SettingsError), match=message):
@@ -129,21 +141,37 @@ def test_ratios() -> None:
             ratios_from_text(text)
 
 
-rows_with_splits = st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.none(), st.sampled_from("uvwxyz")),
-                                      st.sampled_from(["train", "test", "train"])), min_size=1, max_size=60)
+rows_with_splits = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.one_of(st.none(), st.sampled_from("uvwxyz")),
+        st.sampled_from(["train", "test", "train"]),
+    ),
+    min_size=1,
+    max_size=60,
+)
 
 
 def with_splits(rows: list[tuple[str, str | None, str]]) -> Table:
-    return Table(ROOT, "risk", tuple(Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {"defect": label}, group=group, split=split)  # type: ignore[arg-type]
-                                     for i, (label, group, split) in enumerate(rows)))
+    return Table(
+        ROOT,
+        "risk",
+        tuple(
+            Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {"defect": label}, group=group, split=split)  # type: ignore[arg-type]
+            for i, (label, group, split) in enumerate(rows)
+        ),
+    )
 
 
 @given(rows_with_splits, st.sampled_from([0.1, 0.3]), st.integers(0, 3), st.randoms(use_true_random=False))
-def test_what_is_held_out_of_train_is_whole_groups(rows: list[tuple[str, str | None, str]], share: float, seed: int,
-                                                   rng: random.Random) -> None:
+def test_what_is_held_out_of_train_is_whole_groups(
+    rows: list[tuple[str, str | None, str]], share: float, seed: int, rng: random.Random
+) -> None:
     table = with_splits(rows)
     done = hold_out(table, share, seed=seed)
-    assert [replace(sample, split=None) for sample in done.samples] == [replace(sample, split=None) for sample in table.samples]
+    assert [replace(sample, split=None) for sample in done.samples] == [
+        replace(sample, split=None) for sample in table.samples
+    ]
     for before, after in zip(table.samples, done.samples, strict=True):
         assert after.split in {"train": ("train", "val"), "test": ("test",)}[str(before.split)]
     train, val = done.of_split("train"), done.of_split("val")
@@ -163,11 +191,17 @@ def test_a_tenth_of_every_class_is_held_out() -> None:
 GROUPS = ["g1", "g2", "g3", "g4", "g5", None]
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(GROUPS)), min_size=12, max_size=60), st.integers(2, 5),
-       st.integers(0, 3))
-def test_folds_keep_groups_whole_and_are_of_equal_size_without_them(rows: list[tuple[str, str | None]], folds: int,
-                                                                    seed: int) -> None:
-    samples = tuple(Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {"action": label}, group=group) for i, (label, group) in enumerate(rows))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(GROUPS)), min_size=12, max_size=60),
+    st.integers(2, 5),
+    st.integers(0, 3),
+)
+def test_folds_keep_groups_whole_and_are_of_equal_size_without_them(
+    rows: list[tuple[str, str | None]], folds: int, seed: int
+) -> None:
+    samples = tuple(
+        Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {"action": label}, group=group) for i, (label, group) in enumerate(rows)
+    )
     table = Table(ROOT, "action", samples)
     if len({sample.group or sample.name for sample in samples}) < folds:
         with pytest.raises(DataError, match="to deal into"):

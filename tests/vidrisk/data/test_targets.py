@@ -17,9 +17,20 @@ ROOT = Path("/data")
 
 
 def risk_table(*rows: dict[str, str]) -> Table:
-    return Table(ROOT, "risk", tuple(
-        Sample(ROOT / f"{i}.jpg", f"{i}.jpg", {name: row[name] for name in ("defect", "level") if name in row},
-               risk=row.get("risk", ""), advice=row.get("advice", "")) for i, row in enumerate(rows)))
+    return Table(
+        ROOT,
+        "risk",
+        tuple(
+            Sample(
+                ROOT / f"{i}.jpg",
+                f"{i}.jpg",
+                {name: row[name] for name in ("defect", "level") if name in row},
+                risk=row.get("risk", ""),
+                advice=row.get("advice", ""),
+            )
+            for i, row in enumerate(rows)
+        ),
+    )
 
 
 @given(st.sampled_from(SCALES), st.randoms(use_true_random=False))
@@ -29,22 +40,28 @@ def test_known_scales_are_ordered(scale: Sequence[Sequence[str]], rng: random.Ra
     assert list(ordered_levels(levels)) == right
 
 
-@pytest.mark.parametrize(("levels", "right"), [
-    (["中等", "严重", "轻微"], ["轻微", "中等", "严重"]),
-    (["Severe", "minor", "Moderate"], ["minor", "Moderate", "Severe"]),
-    (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"]),
-    (["high", "none", "critical", "low", "medium"], ["none", "low", "medium", "high", "critical"]),
-])
+@pytest.mark.parametrize(
+    ("levels", "right"),
+    [
+        (["中等", "严重", "轻微"], ["轻微", "中等", "严重"]),
+        (["Severe", "minor", "Moderate"], ["minor", "Moderate", "Severe"]),
+        (["10", "9", "-1", "0.5"], ["-1", "0.5", "9", "10"]),
+        (["high", "none", "critical", "low", "medium"], ["none", "low", "medium", "high", "critical"]),
+    ],
+)
 def test_orders(levels: list[str], right: list[str]) -> None:
     assert list(ordered_levels(levels)) == right
 
 
-@pytest.mark.parametrize(("levels", "message"), [
-    (["bad", "worse"], "order of the levels bad, worse is unknown; allowed: numbers, or 无 < 轻微 < 中等"),
-    (["轻微", "轻度"], "mean the same"),
-    (["1", "1.0"], "levels 1, 1.0 mean the same"),
-    (["轻微", "severe"], "is unknown"),
-])
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        (["bad", "worse"], "order of the levels bad, worse is unknown; allowed: numbers, or 无 < 轻微 < 中等"),
+        (["轻微", "轻度"], "mean the same"),
+        (["1", "1.0"], "levels 1, 1.0 mean the same"),
+        (["轻微", "severe"], "is unknown"),
+    ],
+)
 def test_orders_that_are_not_known(levels: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
         ordered_levels(levels)
@@ -58,13 +75,19 @@ def test_targets() -> None:
 
 
 def test_an_order_of_the_table_is_the_order_of_the_labels_and_may_name_more() -> None:
-    table = replace(risk_table({"defect": "b"}, {"defect": "a"}, {"defect": "b"}), label_order={"defect": (" d", "b", "c", "a")})
+    table = replace(
+        risk_table({"defect": "b"}, {"defect": "a"}, {"defect": "b"}), label_order={"defect": (" d", "b", "c", "a")}
+    )
     (target,) = targets_from_table(table)
     assert target.labels == table.labels_of("defect") == ("d", "b", "c", "a")
     assert list(table.label_counts("defect").items()) == [("b", 2), ("a", 1)]
     assert truth_from_table(table, [target])["defect"].tolist() == [1, 3, 1]
     assert table.with_samples(table.samples[:1]).labels_of("defect") == ("d", "b", "c", "a")
-    for wrong, said in ((("b",), "lacks a"), (("a", "b", "a"), "has a label twice"), (("a", "b", "a "), "has a label twice")):
+    for wrong, said in (
+        (("b",), "lacks a"),
+        (("a", "b", "a"), "has a label twice"),
+        (("a", "b", "a "), "has a label twice"),
+    ):
         with pytest.raises(DataError, match=said):
             replace(table, label_order={"defect": wrong})
 

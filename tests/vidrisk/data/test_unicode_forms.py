@@ -56,7 +56,10 @@ def test_two_files_that_differ_only_in_form_are_not_mixed_up(tmp_path: Path, pho
     photo(tmp_path / f"{NFC}.jpg")
     photo(tmp_path / f"{NFD}.jpg")
     (tmp_path / "m.csv").write_text(f"path,label\n{NFC}.jpg,x\n{NFD}.jpg,y\n", encoding="utf-8")
-    assert [sample.path.name for sample in load_table(tmp_path / "m.csv", "risk").samples] == [f"{NFC}.jpg", f"{NFD}.jpg"]
+    assert [sample.path.name for sample in load_table(tmp_path / "m.csv", "risk").samples] == [
+        f"{NFC}.jpg",
+        f"{NFD}.jpg",
+    ]
 
 
 def test_a_folder_of_another_form_that_leads_outside_is_refused(tmp_path: Path, photo: Callable[..., Path]) -> None:
@@ -78,6 +81,8 @@ def test_models_of_earlier_versions_know_their_labels(folder: Path) -> None:
 def test_an_order_of_levels_may_be_given_in_either_form(tmp_path: Path) -> None:
     from vidrisk.data import Sample
 
-    samples = tuple(Sample(tmp_path / f"{i}.jpg", f"{i}.jpg", {"level": level}) for i, level in enumerate(["léger", "grave"]))
+    samples = tuple(
+        Sample(tmp_path / f"{i}.jpg", f"{i}.jpg", {"level": level}) for i, level in enumerate(["léger", "grave"])
+    )
     (target,) = targets_from_table(Table(tmp_path, "risk", samples), [unicodedata.normalize("NFD", "léger"), "grave"])
     assert target.labels == ("léger", "grave")

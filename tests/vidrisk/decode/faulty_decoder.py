@@ -1,7 +1,7 @@
 """Makes decode workers crash, hang and starve, by the names of the files they are given.
 
-``install`` puts a ``sitecustomize`` on the workers' path, which every Python process runs at its start: the workers are the
-real ones, in processes of their own, and so are the ways in which they end.
+``install`` puts a ``sitecustomize`` on the workers' path, which every Python process runs at its start: the workers are
+the real ones, in processes of their own, and so are the ways in which they end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SITECUSTOMIZE = '''
+SITECUSTOMIZE = """
 import contextlib, ctypes, fcntl, json, os, pathlib, socket, sys, time
 
 if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
@@ -73,7 +73,7 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
                 os.abort()
 
     worker.read_frames = faulty
-'''
+"""
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from vidrisk.decode.reading import Reading, item_from_message
 from vidrisk.decode.session import Limits
 
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
-FAULTY = '''
+FAULTY = """
 import ctypes, os, pathlib, sys, time
 
 if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
@@ -44,7 +44,7 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
                 time.sleep(1000)
 
     worker.cuts_from_photo = faulty
-'''
+"""
 
 
 def photo(path: Path, side: tuple[int, int] = (90, 60), **options: Any) -> npt.NDArray[np.uint8]:
@@ -80,7 +80,9 @@ def test_a_photo_that_lies_on_its_side_is_turned_first(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     pixels = photo(tmp_path / "a.png", exif=exif)
-    parts = [item for item in cuts_from_photo(tmp_path / "a.png", [(0.0, 0.0, 60.0, 5.0)], 4096) if isinstance(item, Cut)]
+    parts = [
+        item for item in cuts_from_photo(tmp_path / "a.png", [(0.0, 0.0, 60.0, 5.0)], 4096) if isinstance(item, Cut)
+    ]
     assert np.array_equal(pixels_of(parts[0]), np.rot90(pixels, -1)[:5])
 
 
@@ -91,17 +93,34 @@ def test_what_is_no_photo_has_no_parts_and_large_parts_are_scaled_down(tmp_path:
     box = ((0.0, 0.0, 400.0, 20.0),)
     paths = [str(tmp_path / "wide.png"), str(tmp_path / "junk.png"), str(tmp_path / "gone.png"), video]
     with DecodePool(1) as opened:
-        found = list(opened.cuts([CutInput(number, path, box) for number, path in enumerate(paths)], CutSettings(max_side=100)))
+        found = list(
+            opened.cuts([CutInput(number, path, box) for number, path in enumerate(paths)], CutSettings(max_side=100))
+        )
     (part,) = parts_of(found)
     assert (part.width, part.height) == (100, 5)
     assert {read.id: read.item.state for read in found if isinstance(read.item, InputEnd)} == {
-        0: "ok", 1: "corrupt", 2: "skipped", 3: "skipped"}
+        0: "ok",
+        1: "corrupt",
+        2: "skipped",
+        3: "skipped",
+    }
 
 
-@pytest.mark.parametrize(("box", "edges"), [
-    ((0.5, 0.5, 1.0, 1.0), (0, 0, 2, 2)), ((30.0000001, 0, 9.9999999, 1), (30, 0, 40, 1)), ((29.9999999, 0, 10, 1), (30, 0, 40, 1)),
-    ((90, 0, 5, 5), None), ((0, 0, 0, 5), None), ((5, 5, -3, 3), None), ((float("nan"), 0, 1, 1), None),
-    ((0, 0, float("inf"), 1), None), ((1e308, 0, 1e308, 1), None), ((-1e300, 0, 1e301, 1), (0, 0, 90, 1))])
+@pytest.mark.parametrize(
+    ("box", "edges"),
+    [
+        ((0.5, 0.5, 1.0, 1.0), (0, 0, 2, 2)),
+        ((30.0000001, 0, 9.9999999, 1), (30, 0, 40, 1)),
+        ((29.9999999, 0, 10, 1), (30, 0, 40, 1)),
+        ((90, 0, 5, 5), None),
+        ((0, 0, 0, 5), None),
+        ((5, 5, -3, 3), None),
+        ((float("nan"), 0, 1, 1), None),
+        ((0, 0, float("inf"), 1), None),
+        ((1e308, 0, 1e308, 1), None),
+        ((-1e300, 0, 1e301, 1), (0, 0, 90, 1)),
+    ],
+)
 def test_every_pixel_that_a_box_touches_is_in_its_part(box: Any, edges: Any) -> None:
     assert edges_from_box(box, 90, 60) == edges
 
@@ -117,7 +136,11 @@ def test_a_worker_that_a_photo_breaks_takes_that_photo_with_it(tmp_path: Path, m
     requests = [CutInput(number, str(tmp_path / name), boxes) for number, name in enumerate(names)]
     with DecodePool(1) as opened:
         found = list(opened.cuts(requests, CutSettings()))
-    assert {read.id: read.item.state for read in found if isinstance(read.item, InputEnd)} == {0: "crashed", 1: "ok", 2: "crashed"}
+    assert {read.id: read.item.state for read in found if isinstance(read.item, InputEnd)} == {
+        0: "crashed",
+        1: "ok",
+        2: "crashed",
+    }
 
 
 def test_settings_are_told_from_others() -> None:
@@ -135,8 +158,11 @@ def png(width: int, height: int) -> bytes:
 
 def said(*messages: dict[str, Any]) -> list[Any]:
     reading = Reading(None, None)
-    return [item_from_message(REQUEST, CutSettings(max_side=16), None, reading, kind, value)
-            for message in messages for kind, value in json.loads(json.dumps(message)).items()]
+    return [
+        item_from_message(REQUEST, CutSettings(max_side=16), None, reading, kind, value)
+        for message in messages
+        for kind, value in json.loads(json.dumps(message)).items()
+    ]
 
 
 def piece(data: bytes) -> dict[str, Any]:
@@ -153,13 +179,25 @@ def test_what_a_worker_says_is_let_through() -> None:
     assert said(piece(second), {"cut": [1, 2, 2]})[1][0].data == second  # the first has no area
 
 
-@pytest.mark.parametrize("messages", [
-    [*FIRST, *FIRST], [*FIRST, piece(png(2, 2)), {"cut": [2, 2, 2]}], [FIRST[0], {"cut": [0, 9, 8]}],
-    [FIRST[0], {"cut": [-1, 9, 9]}],
-    [piece(png(17, 2)), {"cut": [0, 17, 2]}], [piece(png(9, 9)[:-1]), {"cut": [0, 9, 9]}], [{"cut": [0, 9, 9]}],
-    [piece(png(9, 9)[:12]), {"cut": [0, 9, 9]}], [piece(b"\xff\xd8\xff\xd9"), {"jpeg": [1, 1]}], [{"cut": [True, 9, 9]}],
-    [piece(b"a" * 400_000)], [piece(png(9, 9)[:40] + b"a" * 66_000 + png(9, 9)[-8:]), {"cut": [0, 9, 9]}],
-    [{"thumbnail": ["", 1, 1, None]}]], ids=lambda messages: repr(messages)[-60:])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [*FIRST, *FIRST],
+        [*FIRST, piece(png(2, 2)), {"cut": [2, 2, 2]}],
+        [FIRST[0], {"cut": [0, 9, 8]}],
+        [FIRST[0], {"cut": [-1, 9, 9]}],
+        [piece(png(17, 2)), {"cut": [0, 17, 2]}],
+        [piece(png(9, 9)[:-1]), {"cut": [0, 9, 9]}],
+        [{"cut": [0, 9, 9]}],
+        [piece(png(9, 9)[:12]), {"cut": [0, 9, 9]}],
+        [piece(b"\xff\xd8\xff\xd9"), {"jpeg": [1, 1]}],
+        [{"cut": [True, 9, 9]}],
+        [piece(b"a" * 400_000)],
+        [piece(png(9, 9)[:40] + b"a" * 66_000 + png(9, 9)[-8:]), {"cut": [0, 9, 9]}],
+        [{"thumbnail": ["", 1, 1, None]}],
+    ],
+    ids=lambda messages: repr(messages)[-60:],
+)
 def test_what_no_worker_of_ours_says_is_refused(messages: list[dict[str, Any]]) -> None:
     said(*messages[:-1])
     with pytest.raises(UNREADABLE):
@@ -175,12 +213,19 @@ def test_a_worker_does_not_begin_anew_what_has_come() -> None:
         reading.again(1, 1)
 
 
-anything = st.recursive(st.none() | st.booleans() | st.integers(-2, 20) | st.floats() | st.text(max_size=4),
-                        lambda inner: st.lists(inner, max_size=4), max_leaves=6)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 20) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4),
+    max_leaves=6,
+)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["piece", "cut", "end"]), anything | st.just(FIRST[0]["piece"]) | st.just([0, 9, 9])),
-                max_size=6))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["piece", "cut", "end"]), anything | st.just(FIRST[0]["piece"]) | st.just([0, 9, 9])),
+        max_size=6,
+    )
+)
 def test_anything_else_is_refused_and_nothing_breaks(messages: list[tuple[str, Any]]) -> None:
     reading = Reading(None, None)
     for kind, value in messages:

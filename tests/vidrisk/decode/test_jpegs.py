@@ -27,7 +27,7 @@ PHOTO = PhotoInput(0, "a.jpg")
 SMALL = PhotoSettings(64, 48)
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError)
 # What every Python process runs at its start: the workers are the real ones, and so are the ways in which they end.
-FAULTY = '''
+FAULTY = """
 import ctypes, os, pathlib, sys, time
 
 if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
@@ -49,7 +49,7 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
         return jpeg_from_photo(path, *arguments)
 
     worker.jpeg_from_photo = faulty
-'''
+"""
 
 
 def noise(side: tuple[int, int] = (90, 60)) -> bytes:
@@ -63,8 +63,14 @@ def test_files_and_bytes_give_the_same_in_the_order_of_the_requests(tmp_path: Pa
     content = noise()
     (tmp_path / "a.png").write_bytes(content)
     video = write_video(tmp_path / "c.mp4", ("red",))
-    requests = [PhotoInput(7, str(tmp_path / "a.png")), PhotoInput(7, "", b"junk"), PhotoInput(7, "name", content),
-                PhotoInput(7, str(tmp_path / "gone.png")), PhotoInput(7, video), PhotoInput(7, "", b"")]
+    requests = [
+        PhotoInput(7, str(tmp_path / "a.png")),
+        PhotoInput(7, "", b"junk"),
+        PhotoInput(7, "name", content),
+        PhotoInput(7, str(tmp_path / "gone.png")),
+        PhotoInput(7, video),
+        PhotoInput(7, "", b""),
+    ]
     with DecodePool(2) as opened:
         found = opened.jpegs([*requests, *(PhotoInput(0, "", noise((20 + n, 20))) for n in range(40))], SMALL)
     expected, _, _ = jpeg_from_photo(tmp_path / "a.png", 64, 48, 85)
@@ -74,9 +80,12 @@ def test_files_and_bytes_give_the_same_in_the_order_of_the_requests(tmp_path: Pa
     assert len(reasons) == 4 and all(any(word in reason for word in ("photo", "exist", "video")) for reason in reasons)
 
 
-@pytest.mark.parametrize(("side", "shown"), [
-    ((640, 480), (64, 48)), ((10, 10), (10, 10)), ((200, 20), (64, 6)), ((3000, 1), (64, 1))])
-def test_photos_fit_into_the_box_and_are_not_enlarged(tmp_path: Path, side: tuple[int, int], shown: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("side", "shown"), [((640, 480), (64, 48)), ((10, 10), (10, 10)), ((200, 20), (64, 6)), ((3000, 1), (64, 1))]
+)
+def test_photos_fit_into_the_box_and_are_not_enlarged(
+    tmp_path: Path, side: tuple[int, int], shown: tuple[int, int]
+) -> None:
     (tmp_path / "a.png").write_bytes(noise(side))
     jpeg, note, is_damaged = jpeg_from_photo(tmp_path / "a.png", 64, 48, 85)
     with Image.open(io.BytesIO(jpeg.data)) as image:
@@ -116,39 +125,71 @@ def test_a_worker_that_a_photo_breaks_takes_that_photo_with_it(tmp_path: Path, m
 
 def said(*messages: dict[str, Any], settings: PhotoSettings = SMALL) -> list[Any]:
     reading = Reading(None, None)
-    return [item_from_message(PHOTO, settings, None, reading, kind, value)
-            for message in messages for kind, value in message.items()]
+    return [
+        item_from_message(PHOTO, settings, None, reading, kind, value)
+        for message in messages
+        for kind, value in message.items()
+    ]
 
 
 PIECE = {"piece": base64.b64encode(b"\xff\xd8\xffabc\xff\xd9").decode()}
 
 
 def test_pieces_become_a_picture() -> None:
-    assert said(PIECE, {"jpeg": [64, 48]}, {"end": ["ok", "", 0.0, "", ""]})[1] == (Jpeg(b"\xff\xd8\xffabc\xff\xd9", 64, 48), None)
+    assert said(PIECE, {"jpeg": [64, 48]}, {"end": ["ok", "", 0.0, "", ""]})[1] == (
+        Jpeg(b"\xff\xd8\xffabc\xff\xd9", 64, 48),
+        None,
+    )
 
 
-@pytest.mark.parametrize("messages", [
-    [{"jpeg": [64, 48]}], [PIECE, {"jpeg": [65, 48]}], [PIECE, {"jpeg": [0, 48]}], [PIECE, {"jpeg": [True, 48]}],
-    [PIECE, {"jpeg": "64"}],
-    [{"piece": base64.b64encode(b"GIF89a").decode()}, {"jpeg": [1, 1]}], [{"piece": "!"}], [{"piece": ""}], [{"piece": None}],
-    [{"piece": base64.b64encode(bytes(PIECE_BYTES + 1)).decode()}], [PIECE, {"jpeg": [1, 1]}, PIECE], [{"frame": [0, 0.0]}],
-    [{"thumbnail": ["", 1, 1, None]}], [{"alive": True}],
-    [{"piece": base64.b64encode(bytes(most_bytes(64, 48) // 2 + 1)).decode()}] * 2])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"jpeg": [64, 48]}],
+        [PIECE, {"jpeg": [65, 48]}],
+        [PIECE, {"jpeg": [0, 48]}],
+        [PIECE, {"jpeg": [True, 48]}],
+        [PIECE, {"jpeg": "64"}],
+        [{"piece": base64.b64encode(b"GIF89a").decode()}, {"jpeg": [1, 1]}],
+        [{"piece": "!"}],
+        [{"piece": ""}],
+        [{"piece": None}],
+        [{"piece": base64.b64encode(bytes(PIECE_BYTES + 1)).decode()}],
+        [PIECE, {"jpeg": [1, 1]}, PIECE],
+        [{"frame": [0, 0.0]}],
+        [{"thumbnail": ["", 1, 1, None]}],
+        [{"alive": True}],
+        [{"piece": base64.b64encode(bytes(most_bytes(64, 48) // 2 + 1)).decode()}] * 2,
+    ],
+)
 def test_what_no_worker_of_ours_says_is_refused(messages: list[dict[str, Any]]) -> None:
     with pytest.raises(UNREADABLE):
         said(*messages)
 
 
-anything = st.recursive(st.none() | st.booleans() | st.integers(-1, 70) | st.text(max_size=4),
-                        lambda inner: st.lists(inner, max_size=3))
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 70) | st.text(max_size=4), lambda inner: st.lists(inner, max_size=3)
+)
 
 
-@given(st.lists(st.builds(lambda kind, value: {kind: value}, st.sampled_from(["piece", "jpeg", "end", "alive", "frame"]),
-                          anything | st.just(PIECE["piece"]) | st.tuples(st.integers(0, 70), st.integers(0, 70))), max_size=5))
+@given(
+    st.lists(
+        st.builds(
+            lambda kind, value: {kind: value},
+            st.sampled_from(["piece", "jpeg", "end", "alive", "frame"]),
+            anything | st.just(PIECE["piece"]) | st.tuples(st.integers(0, 70), st.integers(0, 70)),
+        ),
+        max_size=5,
+    )
+)
 def test_whatever_it_says_is_refused_or_sound(messages: list[dict[str, Any]]) -> None:
     try:
         items = said(*messages)
     except (*UNREADABLE, Starved):
         return
     for item in items:
-        assert item is None or isinstance(item[0], InputEnd) or (item[0].width <= 64 and item[0].data.startswith(b"\xff\xd8\xff"))
+        assert (
+            item is None
+            or isinstance(item[0], InputEnd)
+            or (item[0].width <= 64 and item[0].data.startswith(b"\xff\xd8\xff"))
+        )

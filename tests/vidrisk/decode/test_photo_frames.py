@@ -28,7 +28,9 @@ def some_photos(folder: Path) -> list[Path]:
     exif = Image.Exif()
     exif[0x0112] = 6
     paths = []
-    for number, (suffix, size) in enumerate([("png", (40, 60)), ("jpg", (700, 500)), ("webp", (24, 32)), ("tif", (9, 90))]):
+    for number, (suffix, size) in enumerate(
+        [("png", (40, 60)), ("jpg", (700, 500)), ("webp", (24, 32)), ("tif", (9, 90))]
+    ):
         paths.append(folder / f"{number}.{suffix}")
         Image.fromarray(random.integers(0, 255, (*size, 3), np.uint8)).save(paths[-1], exif=exif)
     return paths
@@ -37,8 +39,11 @@ def some_photos(folder: Path) -> list[Path]:
 def test_frames_equal_those_of_a_run_to_the_bit(tmp_path: Path) -> None:
     paths = some_photos(tmp_path) * 3
     with DecodePool(2) as pool:
-        expected = {read.id: read.item.pixels.copy() for read in pool.read(
-            (Input(number, str(path)) for number, path in enumerate(paths)), SETTINGS) if isinstance(read.item, Frame)}
+        expected = {
+            read.id: read.item.pixels.copy()
+            for read in pool.read((Input(number, str(path)) for number, path in enumerate(paths)), SETTINGS)
+            if isinstance(read.item, Frame)
+        }
         by_path = pool.photos([PhotoInput(7, str(path)) for path in paths], SETTINGS)
         by_content = pool.photos([PhotoInput(7, "", path.read_bytes()) for path in paths], SETTINGS)
     for found in (by_path, by_content):
@@ -52,10 +57,18 @@ def test_what_is_no_photo_costs_itself_alone(tmp_path: Path) -> None:
     whole = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)).save(whole, quality=90)
     data = whole.read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(data[:len(data) * 3 // 4])
-    requests = [PhotoInput(0, str(whole)), PhotoInput(0, str(tmp_path / "gone.png")), PhotoInput(0, "", b"junk"),
-                PhotoInput(0, "", b""), PhotoInput(0, write_video(tmp_path / "c.mp4", ("red",))), PhotoInput(0, str(tmp_path)),
-                PhotoInput(0, "a\0b"), PhotoInput(0, str(tmp_path / "cut.jpg")), PhotoInput(0, "", data)]
+    (tmp_path / "cut.jpg").write_bytes(data[: len(data) * 3 // 4])
+    requests = [
+        PhotoInput(0, str(whole)),
+        PhotoInput(0, str(tmp_path / "gone.png")),
+        PhotoInput(0, "", b"junk"),
+        PhotoInput(0, "", b""),
+        PhotoInput(0, write_video(tmp_path / "c.mp4", ("red",))),
+        PhotoInput(0, str(tmp_path)),
+        PhotoInput(0, "a\0b"),
+        PhotoInput(0, str(tmp_path / "cut.jpg")),
+        PhotoInput(0, "", data),
+    ]
     with DecodePool(2) as pool:
         found = pool.photos(requests, SETTINGS)
         assert pool.photos([], SETTINGS) == []

@@ -24,16 +24,20 @@ from vidrisk.runtimes.contract.specs import TimeSpec
 SETTINGS = ReadSettings(ACTION.pixel, ACTION.time, slots=8)
 
 
-def read_all(paths: list[str], settings: ReadSettings = SETTINGS, workers: int = 2,
-             file_timeout_s: float = 20.0) -> Generator[Read, None, None]:
+def read_all(
+    paths: list[str], settings: ReadSettings = SETTINGS, workers: int = 2, file_timeout_s: float = 20.0
+) -> Generator[Read, None, None]:
     """What a pool of this call's own reads."""
     with DecodePool(workers) as pool:
         yield from read_with(pool, paths, settings, file_timeout_s)
 
 
-def read_with(pool: DecodePool, paths: list[str], settings: ReadSettings = SETTINGS,
-              file_timeout_s: float = 20.0) -> Generator[Read, None, None]:
-    yield from pool.read((Input(number, path) for number, path in enumerate(paths)), settings, limits=Limits(file_timeout_s))
+def read_with(
+    pool: DecodePool, paths: list[str], settings: ReadSettings = SETTINGS, file_timeout_s: float = 20.0
+) -> Generator[Read, None, None]:
+    yield from pool.read(
+        (Input(number, path) for number, path in enumerate(paths)), settings, limits=Limits(file_timeout_s)
+    )
 
 
 def ends(reads: Iterable[Read]) -> dict[str, InputEnd]:
@@ -45,7 +49,10 @@ def ends(reads: Iterable[Read]) -> dict[str, InputEnd]:
 @pytest.fixture
 def photos(tmp_path: Path) -> list[str]:
     (tmp_path / "photos").mkdir()
-    return [write_photo(tmp_path / "photos" / f"{n:02}.png", colour) for n, colour in enumerate(["red", "green", "blue"] * 8)]
+    return [
+        write_photo(tmp_path / "photos" / f"{n:02}.png", colour)
+        for n, colour in enumerate(["red", "green", "blue"] * 8)
+    ]
 
 
 def test_pixels_cross_and_inputs_stay_apart(photos: list[str], tmp_path: Path) -> None:
@@ -120,18 +127,22 @@ def test_closing_ends_the_processes(photos: list[str]) -> None:
     assert not children() & started
 
 
-@pytest.mark.parametrize(("name", "state", "reason"), [
-    ("segfault.png", "crashed", "its decoder crashed (SIGSEGV)"),
-    ("exit.png", "crashed", "its decoder crashed (exit code 7)"),
-    ("hang.png", "timeout", "decoder timed out after 1 s without progress"),
-    ("astray.png", "crashed", "its decoder sent malformed messages"),
-    ("hungry.png", "too_large", "it needs more than 2048 MB to be decoded"),
-    ("shrinks.png", "skipped", "Operation not permitted"),
-    ("typeerror.png", "crashed", "TypeError: unsupported thing"),
-    ("once.png", "ok", ""),
-])
-def test_a_faulty_decoder_takes_one_file_with_it(name: str, state: str, reason: str, photos: list[str], tmp_path: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "state", "reason"),
+    [
+        ("segfault.png", "crashed", "its decoder crashed (SIGSEGV)"),
+        ("exit.png", "crashed", "its decoder crashed (exit code 7)"),
+        ("hang.png", "timeout", "decoder timed out after 1 s without progress"),
+        ("astray.png", "crashed", "its decoder sent malformed messages"),
+        ("hungry.png", "too_large", "it needs more than 2048 MB to be decoded"),
+        ("shrinks.png", "skipped", "Operation not permitted"),
+        ("typeerror.png", "crashed", "TypeError: unsupported thing"),
+        ("once.png", "ok", ""),
+    ],
+)
+def test_a_faulty_decoder_takes_one_file_with_it(
+    name: str, state: str, reason: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faulty_decoder.install(tmp_path, monkeypatch)
     bad = write_photo(tmp_path / "photos" / name)
     reads = list(read_all([*photos[:10], bad, *photos[10:]], file_timeout_s=1.0))
@@ -144,17 +155,43 @@ def test_a_faulty_decoder_takes_one_file_with_it(name: str, state: str, reason: 
     assert [read.id for read in reads if isinstance(read.item, Again)] == [10] * is_tried_again
 
 
-@pytest.mark.parametrize("said", [
-    "[1, 2]", "{}", '{"frame": [-1, 0.0]}', '{"frame": [0, NaN]}', '{"frame": [true, 0.0]}', '{"frame": [1e3, 0.0]}',
-    '{"frame": 7}', '{"frame": [0, 1' + 400 * "0" + "]}", '{"frame": [99999999, 0.0]}', '{"begin": [1, 2]}\n' * 9,
-    '{"features": [0, 0.0, 3]}', '{"window": [0.0, 1.0, [0, 0, 0, 0]]}', '{"window": [NaN, 1.0, []]}', '{"window": null}',
-    '{"frame": [0, 0.0]}\n{"window": [null, null, [0, 0, 0, 0]]}\n{"window": [null, null, [0, 0, 0, 0]]}',
-    '{"frame": [0, 0.0]}\n{"window": [0.0, 1e300, [0, 0, 0, 0]]}', '{"frame": [0, 0.0]}\n{"begin": [1, 2]}', '{"given back": 0}',
-    '{"end": ["ok", "", 0.0, "", [' + ", ".join(['"a"'] * 64) + "]]}", '{"end": ["ok", "", 0.0, "../key", ""]}',
-    '{"end": ["pending", "", 0.0, ""]}', '{"end": ["fine", "", 0.0, ""]}', '{"end": ["ok"]}', '{"given back": 9}',
-    '{"begin": [[1], 2]}', '{"begin": [1, 99999999999999999999]}', '{"unheard of": 1}', "x" * 2_000_000, "[" * 100_000,
-])
-def test_what_no_worker_of_ours_would_say(said: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[1, 2]",
+        "{}",
+        '{"frame": [-1, 0.0]}',
+        '{"frame": [0, NaN]}',
+        '{"frame": [true, 0.0]}',
+        '{"frame": [1e3, 0.0]}',
+        '{"frame": 7}',
+        '{"frame": [0, 1' + 400 * "0" + "]}",
+        '{"frame": [99999999, 0.0]}',
+        '{"begin": [1, 2]}\n' * 9,
+        '{"features": [0, 0.0, 3]}',
+        '{"window": [0.0, 1.0, [0, 0, 0, 0]]}',
+        '{"window": [NaN, 1.0, []]}',
+        '{"window": null}',
+        '{"frame": [0, 0.0]}\n{"window": [null, null, [0, 0, 0, 0]]}\n{"window": [null, null, [0, 0, 0, 0]]}',
+        '{"frame": [0, 0.0]}\n{"window": [0.0, 1e300, [0, 0, 0, 0]]}',
+        '{"frame": [0, 0.0]}\n{"begin": [1, 2]}',
+        '{"given back": 0}',
+        '{"end": ["ok", "", 0.0, "", [' + ", ".join(['"a"'] * 64) + "]]}",
+        '{"end": ["ok", "", 0.0, "../key", ""]}',
+        '{"end": ["pending", "", 0.0, ""]}',
+        '{"end": ["fine", "", 0.0, ""]}',
+        '{"end": ["ok"]}',
+        '{"given back": 9}',
+        '{"begin": [[1], 2]}',
+        '{"begin": [1, 99999999999999999999]}',
+        '{"unheard of": 1}',
+        "x" * 2_000_000,
+        "[" * 100_000,
+    ],
+)
+def test_what_no_worker_of_ours_would_say(
+    said: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file that has taken over its decoder has that decoder's reach, and no more."""
     faulty_decoder.install(tmp_path, monkeypatch)
     bad = tmp_path / "photos" / "astray.png"
@@ -166,8 +203,9 @@ def test_what_no_worker_of_ours_would_say(said: str, photos: list[str], tmp_path
     assert sum(row.state == "ok" for row in rows.values()) == 8
 
 
-def test_memory_that_one_file_took_is_there_for_the_next(photos: list[str], tmp_path: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_one_file_took_is_there_for_the_next(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker that has run out of memory is replaced, whoever leaked it."""
     faulty_decoder.install(tmp_path, monkeypatch)
     leaks = [write_photo(tmp_path / "photos" / f"leak{n:02}.png") for n in range(8)]
@@ -187,37 +225,49 @@ def test_what_was_read_before_a_crash_counts(tmp_path: Path, monkeypatch: pytest
     reads = list(read_all([path], ReadSettings(ACTION.pixel, TimeSpec(4, 1.0), slots=8)))
     end = reads[-1].item
     assert isinstance(end, InputEnd) and (end.state, end.reason) == (
-        "partial", "its decoder crashed (SIGABRT); read up to 1.00 s")
+        "partial",
+        "its decoder crashed (SIGABRT); read up to 1.00 s",
+    )
     again = next(i for i, read in enumerate(reads) if isinstance(read.item, Again))
     assert sum(isinstance(read.item, FrameWindow) for read in reads[again:]) == 1  # those before do not count
 
 
-def test_many_faulty_files_among_few_good_ones(photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_faulty_files_among_few_good_ones(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faulty_decoder.install(tmp_path, monkeypatch)
     bad = [write_photo(tmp_path / "photos" / f"exit{n}.png") for n in range(6)]
     rows = ends(read_all([p for pair in zip(bad, photos, strict=False) for p in pair], workers=3))
     assert {name: row.state for name, row in rows.items()} == {
-        **{f"exit{n}.png": "crashed" for n in range(6)}, **{f"{n:02}.png": "ok" for n in range(6)}}
+        **{f"exit{n}.png": "crashed" for n in range(6)},
+        **{f"{n:02}.png": "ok" for n in range(6)},
+    }
 
 
-def test_a_worker_that_cannot_start_ends_the_run(photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_ends_the_run(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "sitecustomize.py").write_text("raise SystemExit('no decoder on this machine')")
     monkeypatch.setenv("PYTHONPATH", os.fspath(tmp_path))
     with pytest.raises(RuntimeFailure, match=r"do not start.*no decoder on this machine"):
         list(read_all(photos))
 
 
-def test_a_worker_that_is_killed_at_its_start_is_replaced(photos: list[str], tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_killed_at_its_start_is_replaced(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the kernel does it when memory is short."""
     started = tmp_path / "started"
     (tmp_path / "sitecustomize.py").write_text(
-        f"import os, pathlib\nif not os.path.exists({str(started)!r}):\n    open({str(started)!r}, 'w').close()\n    os.abort()\n")
+        f"import os, pathlib\nif not os.path.exists({str(started)!r}):\n    open({str(started)!r}, 'w').close()\n    os.abort()\n"
+    )
     monkeypatch.setenv("PYTHONPATH", os.fspath(tmp_path))
     assert len(ends(read_all(photos))) == 24
 
 
-def test_a_module_in_the_working_directory_is_not_run(photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_in_the_working_directory_is_not_run(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A folder of clips may hold anything, a ``json.py`` too."""
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.chdir(tmp_path)
@@ -227,5 +277,9 @@ def test_a_module_in_the_working_directory_is_not_run(photos: list[str], tmp_pat
 
 def test_memory_of_a_decoder_is_limited(tmp_path: Path) -> None:
     path = write_photo(tmp_path / "large.png", size=(9000, 9000))
-    rows = ends(read_all([path, write_photo(tmp_path / "small.png")], ReadSettings(ACTION.pixel, ACTION.time, max_memory_mb=200)))
+    rows = ends(
+        read_all(
+            [path, write_photo(tmp_path / "small.png")], ReadSettings(ACTION.pixel, ACTION.time, max_memory_mb=200)
+        )
+    )
     assert (rows["large.png"].state, rows["small.png"].state) == ("too_large", "ok")

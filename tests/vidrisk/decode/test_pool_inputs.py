@@ -30,8 +30,11 @@ SETTINGS = ReadSettings(ACTION.pixel, ACTION.time, slots=8)
 
 def ends(pool: DecodePool, paths: list[str]) -> list[tuple[str, str]]:
     """State and reason of each, in the order of the paths."""
-    found = {read.id: (read.item.state, read.item.reason)
-             for read in pool.read([Input(*item) for item in enumerate(paths)], SETTINGS) if isinstance(read.item, InputEnd)}
+    found = {
+        read.id: (read.item.state, read.item.reason)
+        for read in pool.read([Input(*item) for item in enumerate(paths)], SETTINGS)
+        if isinstance(read.item, InputEnd)
+    }
     return [found[number] for number in range(len(paths))]
 
 
@@ -55,7 +58,10 @@ def test_a_path_that_no_file_can_have_harms_nobody(name: str, tmp_path: Path) ->
         assert state == "skipped" and "path" in reason and others == [("ok", "")] * 2
         requests = [ThumbnailInput(0, path, (0.0,), 5000) for path in (str(tmp_path / name), odd)]
         assert [len(found) for found in pool.thumbnails(requests, ThumbnailSettings())] == [0, 1]
-    with Model(colour_classifier(ACTION), workers=1) as model, pytest.raises(UnreadableError, match=r"\(skipped\): its path"):
+    with (
+        Model(colour_classifier(ACTION), workers=1) as model,
+        pytest.raises(UnreadableError, match=r"\(skipped\): its path"),
+    ):
         model.predict(str(tmp_path / name))
 
 
@@ -80,7 +86,11 @@ def test_inputs_are_read_as_they_are_given(tmp_path: Path) -> None:
 
     with DecodePool(2) as pool:
         list(pool.read([Input(0, photo)], SETTINGS))
-        order = [(len(asked), type(read.item)) for read in pool.read(slow(), SETTINGS) if isinstance(read.item, InputEnd | Pause)]
+        order = [
+            (len(asked), type(read.item))
+            for read in pool.read(slow(), SETTINGS)
+            if isinstance(read.item, InputEnd | Pause)
+        ]
     assert order[0] in ((1, InputEnd), (2, InputEnd)) and Pause in {kind for _, kind in order}
     assert sum(kind is InputEnd for _, kind in order) == 6
 

@@ -53,7 +53,10 @@ def pool() -> Iterator[DecodePool]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Input]:
-    return [Input(number, write_photo(tmp_path / f"{number}.png", colour)) for number, colour in enumerate(["red", "blue"] * 3)]
+    return [
+        Input(number, write_photo(tmp_path / f"{number}.png", colour))
+        for number, colour in enumerate(["red", "blue"] * 3)
+    ]
 
 
 @pytest.fixture
@@ -81,13 +84,19 @@ def test_workers_that_a_thread_was_the_first_to_want_stay(photos: list[Input]) -
 
 def test_calls_have_settings_of_their_own(pool: DecodePool, photos: list[Input]) -> None:
     """Threads read the same files for models of different sizes, and thumbnails, at once."""
+
     def pixels(side: int) -> list[tuple[tuple[int, ...], list[int]]]:
         settings = ReadSettings(PixelSpec(side, side), None, slots=2)
-        return [(read.item.pixels.shape, read.item.pixels[side // 2, side // 2].tolist())
-                for read in sorted_by_input(pool.read(photos, settings)) if isinstance(read.item, Frame)]
+        return [
+            (read.item.pixels.shape, read.item.pixels[side // 2, side // 2].tolist())
+            for read in sorted_by_input(pool.read(photos, settings))
+            if isinstance(read.item, Frame)
+        ]
 
     def sorted_by_input(reads: Iterator[Read]) -> list[Read]:
-        copied = [Read(read.input, Frame(0, 0.0, read.item.pixels.copy())) for read in reads if isinstance(read.item, Frame)]
+        copied = [
+            Read(read.input, Frame(0, 0.0, read.item.pixels.copy())) for read in reads if isinstance(read.item, Frame)
+        ]
         return sorted(copied, key=lambda read: read.id)
 
     requests = [ThumbnailInput(0, photo.path, (0.0,), 5000) for photo in photos]
@@ -108,8 +117,9 @@ def test_a_call_that_is_given_up_leaves_the_pool_as_it_was(pool: DecodePool, pho
     assert len(children()) >= 1
 
 
-def test_ctrl_c_leaves_the_pool_as_it_was(pool: DecodePool, photos: list[Input], tmp_path: Path,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_the_pool_as_it_was(
+    pool: DecodePool, photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Even where a decoder hangs: its worker is ended."""
     faulty_decoder.install(tmp_path, monkeypatch)
     monkeypatch.setattr(owner, "DROP_S", 0.3)
@@ -152,8 +162,9 @@ def test_a_busy_worker_does_not_keep_others_waiting(photos: list[Input], long: I
     assert done == ["photo", "long"]
 
 
-def test_a_file_that_costs_its_worker_costs_no_other_call(pool: DecodePool, photos: list[Input], tmp_path: Path,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_costs_its_worker_costs_no_other_call(
+    pool: DecodePool, photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faulty_decoder.install(tmp_path, monkeypatch)
     bad = [Input(7, write_photo(tmp_path / "exit.png")), Input(8, write_photo(tmp_path / "segfault.png"))]
     with ThreadPoolExecutor(2) as threads:
@@ -169,14 +180,21 @@ def test_a_worker_that_is_killed_while_nobody_reads_is_replaced(pool: DecodePool
     assert states(pool.read(photos, SETTINGS)) == ["ok"] * 6
 
 
-def test_a_worker_that_reads_nothing_costs_one_file(photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_reads_nothing_costs_one_file(
+    photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sends frames as they are taken, so that its caller tells it of free slots until they fill its socket."""
     faulty_decoder.install(tmp_path, monkeypatch)
     deaf = Input(7, write_photo(tmp_path / "deaf.png"))
     settings = ReadSettings(ACTION.pixel, TimeSpec(4, 1.0), slots=4)
     with DecodePool(1) as pool, ThreadPoolExecutor(1) as thread:
-        faulty = thread.submit(lambda: [read.item for read in pool.read([deaf], settings, limits=Limits(20.0, retries=False))
-                                        if isinstance(read.item, InputEnd)])
+        faulty = thread.submit(
+            lambda: [
+                read.item
+                for read in pool.read([deaf], settings, limits=Limits(20.0, retries=False))
+                if isinstance(read.item, InputEnd)
+            ]
+        )
         (end,) = faulty.result(30.0)
         assert end.state == "partial" and end.reason.startswith("its decoder reads no messages; read up to")
         assert thread.submit(lambda: states(pool.read(photos, SETTINGS))).result(30.0) == ["ok"] * 6
@@ -206,7 +224,9 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[CacheFolder | None]:
     return started
 
 
-def test_repeated_calls_for_many_inputs_start_no_other_worker(photos: list[Input], starts: list[CacheFolder | None]) -> None:
+def test_repeated_calls_for_many_inputs_start_no_other_worker(
+    photos: list[Input], starts: list[CacheFolder | None]
+) -> None:
     many = [Input(number, photos[number % 6].path) for number in range(20)]
     with DecodePool(1) as pool:
         for _ in range(5):
@@ -215,8 +235,9 @@ def test_repeated_calls_for_many_inputs_start_no_other_worker(photos: list[Input
         assert len(starts) == 1
 
 
-def test_calls_with_a_feature_cache_and_without_share_workers(photos: list[Input], tmp_path: Path, starts: list[CacheFolder | None],
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_with_a_feature_cache_and_without_share_workers(
+    photos: list[Input], tmp_path: Path, starts: list[CacheFolder | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIDRISK_CACHE", os.fspath(tmp_path / "cache"))
     with DecodePool(1) as pool:
         for _ in range(3):
@@ -225,7 +246,9 @@ def test_calls_with_a_feature_cache_and_without_share_workers(photos: list[Input
     assert len(starts) <= 2 and starts[-1] is not None
 
 
-def test_workers_that_have_had_nothing_to_do_for_long_end_but_for_one(photos: list[Input], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_have_had_nothing_to_do_for_long_end_but_for_one(
+    photos: list[Input], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(owner, "IDLE_S", 0.3)
     before = children()
     with DecodePool(2) as pool:
@@ -240,7 +263,10 @@ def test_workers_that_have_had_nothing_to_do_for_long_end_but_for_one(photos: li
 def test_idle_workers_cost_nothing(pool: DecodePool, photos: list[Input]) -> None:
     def processor_s() -> float:
         fields = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split() for pid in children()]
-        return sum(sum(map(int, of_worker[11:13])) for of_worker in fields) / os.sysconf("SC_CLK_TCK") + time.process_time()
+        return (
+            sum(sum(map(int, of_worker[11:13])) for of_worker in fields) / os.sysconf("SC_CLK_TCK")
+            + time.process_time()
+        )
 
     assert states(pool.read(photos, SETTINGS)) == ["ok"] * 6
     time.sleep(0.5)
@@ -251,7 +277,9 @@ def test_idle_workers_cost_nothing(pool: DecodePool, photos: list[Input]) -> Non
 
 def test_a_closed_pool_says_so(photos: list[Input]) -> None:
     pool = DecodePool(1)
-    reads = pool.read(photos, ReadSettings(ACTION.pixel, ACTION.time, slots=2))  # fewer than photos: it cannot be done before
+    reads = pool.read(
+        photos, ReadSettings(ACTION.pixel, ACTION.time, slots=2)
+    )  # fewer than photos: it cannot be done before
     next(reads)
     pool.close()
     pool.close()
@@ -303,5 +331,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 pool = DecodePool(1)
 next(pool.read([Input(0, {photos[0].path!r})], ReadSettings(PixelSpec(8, 8), None)))
 """
-    end = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    end = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (end.returncode, end.stderr) == (0, "")

@@ -27,7 +27,7 @@ from vidrisk.report import build_report
 from vidrisk.runtimes.contract.errors import RuntimeFailure
 
 # What every Python process runs at its start: the workers are the real ones, and so are the ways in which they end.
-FAULTY = '''
+FAULTY = """
 import ctypes, os, pathlib, sys, time
 
 if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
@@ -61,7 +61,7 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
         return thumbnails_at(path, *arguments, **options)
 
     worker.thumbnails_at = faulty
-'''
+"""
 BUDGET = 5_000
 
 
@@ -86,14 +86,21 @@ def media(tmp_path: Path) -> Path:
     return folder
 
 
-def read(paths: list[str], moments_s: tuple[float, ...] = (0.0,), *, max_memory_mb: int = 2048) -> list[tuple[Thumbnail, ...]]:
+def read(
+    paths: list[str], moments_s: tuple[float, ...] = (0.0,), *, max_memory_mb: int = 2048
+) -> list[tuple[Thumbnail, ...]]:
     with DecodePool(2) as opened:
-        return opened.thumbnails([ThumbnailInput(0, path, moments_s, BUDGET) for path in paths], ThumbnailSettings(max_memory_mb))
+        return opened.thumbnails(
+            [ThumbnailInput(0, path, moments_s, BUDGET) for path in paths], ThumbnailSettings(max_memory_mb)
+        )
 
 
 def cards(page: str) -> dict[str, str]:
     """Every card's HTML by its name, in order."""
-    return {card[1]: card[0] for card in re.finditer(r'<li class="card"[^>]* data-name="([^"]*)".*?\n    </li>', page, re.DOTALL)}
+    return {
+        card[1]: card[0]
+        for card in re.finditer(r'<li class="card"[^>]* data-name="([^"]*)".*?\n    </li>', page, re.DOTALL)
+    }
 
 
 def test_they_are_those_of_the_reader_in_the_order_of_the_wishes(media: Path, faulty: None) -> None:
@@ -104,9 +111,15 @@ def test_they_are_those_of_the_reader_in_the_order_of_the_wishes(media: Path, fa
     assert [len(thumbnails) for thumbnails in found] == [2, 2, 0, 2, 2, 2]
 
 
-def test_faulty_decoders_leave_the_rest_of_the_page_as_it_is(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bad = [write_video(media / "b_segfault.mp4"), write_photo(media / "d_hang.png"), write_photo(media / "e_exit.png"),
-           write_photo(media / "g_says.png")]
+def test_faulty_decoders_leave_the_rest_of_the_page_as_it_is(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = [
+        write_video(media / "b_segfault.mp4"),
+        write_photo(media / "d_hang.png"),
+        write_photo(media / "e_exit.png"),
+        write_photo(media / "g_says.png"),
+    ]
     Path(bad[3]).with_suffix(".txt").write_text("<script>\n")
     run_folder(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out")
     before = children()
@@ -137,14 +150,19 @@ def test_what_a_large_photo_takes_is_limited(tmp_path: Path) -> None:
     assert [len(thumbnails) for thumbnails in read([large, small, small, small], max_memory_mb=200)] == [0, 1, 1, 1]
 
 
-def test_reading_on_is_a_sign_of_life_and_babble_is_none(media: Path, faulty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_on_is_a_sign_of_life_and_babble_is_none(
+    media: Path, faulty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pool, "THUMBNAIL_LIMITS", Limits(1.0, 3.0, retries=False))
     paths = [write_photo(media / "large.png"), write_photo(media / "babbles.png"), str(media / "a.png")]
     assert [len(thumbnails) for thumbnails in read(paths)] == [1, 0, 1]
 
 
-@pytest.mark.parametrize("lie", [b"<script>", b"\xff", b"[" * 100_000, b" " * (3 << 20), b'{"end": ["ok", "", 0.0, "", ""]}\n{}'],
-                         ids=["no JSON", "no text", "deep", "no end", "more than was asked for"])
+@pytest.mark.parametrize(
+    "lie",
+    [b"<script>", b"\xff", b"[" * 100_000, b" " * (3 << 20), b'{"end": ["ok", "", 0.0, "", ""]}\n{}'],
+    ids=["no JSON", "no text", "deep", "no end", "more than was asked for"],
+)
 def test_nonsense_is_not_listened_to(lie: bytes, media: Path, faulty: None) -> None:
     path = write_photo(media / "says.png")
     Path(path).with_suffix(".txt").write_bytes(lie + b"\n")
@@ -167,8 +185,9 @@ def test_ctrl_c_ends_the_processes(media: Path, faulty: None) -> None:
     assert len(seen) == 2 and children() == before
 
 
-def test_processes_that_cannot_start_are_an_error_and_leave_none(media: Path, tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_cannot_start_are_an_error_and_leave_none(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start_with("raise SystemExit('no decoder on this machine')", tmp_path, monkeypatch)
     before = children()
     with pytest.raises(RuntimeFailure, match=r"do not start \(exit code 1\): .*no decoder on this machine"):

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 from small_media import write_video
 
 from vidrisk.decode.messages import FINAL_STATES, Input, InputEnd, Item, ReadSettings, ThumbnailInput, ThumbnailSettings
-from vidrisk.decode.reading import LATEST_S, MAX_BEGINS, Memory, Reading, Starved, item_from_message, most_awaited, most_windows
+from vidrisk.decode.reading import (
+    LATEST_S,
+    MAX_BEGINS,
+    Memory,
+    Reading,
+    Starved,
+    item_from_message,
+    most_awaited,
+    most_windows,
+)
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES
 from vidrisk.decode.wire import Slots, shared_memory
 from vidrisk.frames import Frame, FrameWindow, read_frames
@@ -33,7 +42,9 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Arith
 def said(lines: list[dict[str, Any]], settings: ReadSettings = WHOLE) -> list[Item]:
     """The items of messages, with a caller that takes everything at once."""
     descriptor = shared_memory(settings.slots, settings.pixel.frame_shape)
-    memory = Memory(0, Slots(descriptor, settings.slots, settings.pixel.frame_shape), settings.slots, 2, lambda message: None)
+    memory = Memory(
+        0, Slots(descriptor, settings.slots, settings.pixel.frame_shape), settings.slots, 2, lambda message: None
+    )
     reading, items = Reading(None, None), []
     for line in lines:
         ((kind, value),) = json.loads(json.dumps(line)).items()
@@ -49,29 +60,62 @@ def test_what_a_reader_says_is_let_through(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", ("red", "blue", "green"))
     for time in (None, TimeSpec(1), TimeSpec(8), TimeSpec(2, 1.0), TimeSpec(8, 1.0, 0.1), TimeSpec(3, 0.7, 0.2)):
         items = list(read_frames(path, ACTION.pixel, time))
-        lines = [{"frame": [item.index, item.time_s]} if isinstance(item, Frame) else
-                 {"window": [item.start_s, item.end_s, item.indices]} for item in items]
+        lines = [
+            {"frame": [item.index, item.time_s]}
+            if isinstance(item, Frame)
+            else {"window": [item.start_s, item.end_s, item.indices]}
+            for item in items
+        ]
         found = said(lines, ReadSettings(ACTION.pixel, time, slots=8))
         assert [type(item) for item in found] == [type(item) for item in items]
         assert [item.indices for item in found if isinstance(item, FrameWindow)] == [
-            item.indices for item in items if isinstance(item, FrameWindow)]
+            item.indices for item in items if isinstance(item, FrameWindow)
+        ]
 
 
 FRAME = {"frame": [0, 0.0]}
 NO_INTERVAL = {"window": [None, None, [0, 0]]}
 
 
-@pytest.mark.parametrize("lines", [
-    [{"frame": [MAX_FRAMES_PER_VIDEO + 1, 0.0]}], [{"frame": [0, 10**400]}], [{"frame": [number, 0.0]} for number in range(3)],
-    [FRAME, NO_INTERVAL, NO_INTERVAL], [FRAME, NO_INTERVAL, {"window": [0.0, 1.0, [0, 0]]}],
-    *([FRAME, {"window": [*interval, [0, 0]]}] for interval in (
-        (0.0, None), (None, 1.0), (1.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (0.0, 1e300), (0.0, 10**400), ("0", "1"))),
-    [FRAME, {"window": [0.0, 1.0, [0, 0], ""]}],
-    *([{"end": end}] for end in (
-        ["ok", "", 0.0, "", ["a"] * 64], ["ok", "", 0.0, ["a"] * 64, ""], ["ok", "", 0.0, "../a", ""], ["ok", "", 0.0, None, ""],
-        ["ok", "", -1.0, "", ""], ["ok", "", 1e300, "", ""], ["ok", "", 10**400, "", ""])),
-    [{"alive": True}], [{"thumbnail": PICTURE}] * (MAX_KEPT_FRAMES + 1),
-], ids=lambda lines: repr(lines)[:60])
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [{"frame": [MAX_FRAMES_PER_VIDEO + 1, 0.0]}],
+        [{"frame": [0, 10**400]}],
+        [{"frame": [number, 0.0]} for number in range(3)],
+        [FRAME, NO_INTERVAL, NO_INTERVAL],
+        [FRAME, NO_INTERVAL, {"window": [0.0, 1.0, [0, 0]]}],
+        *(
+            [FRAME, {"window": [*interval, [0, 0]]}]
+            for interval in (
+                (0.0, None),
+                (None, 1.0),
+                (1.0, 1.0),
+                (2.0, 1.0),
+                (-1.0, 1.0),
+                (0.0, 1e300),
+                (0.0, 10**400),
+                ("0", "1"),
+            )
+        ),
+        [FRAME, {"window": [0.0, 1.0, [0, 0], ""]}],
+        *(
+            [{"end": end}]
+            for end in (
+                ["ok", "", 0.0, "", ["a"] * 64],
+                ["ok", "", 0.0, ["a"] * 64, ""],
+                ["ok", "", 0.0, "../a", ""],
+                ["ok", "", 0.0, None, ""],
+                ["ok", "", -1.0, "", ""],
+                ["ok", "", 1e300, "", ""],
+                ["ok", "", 10**400, "", ""],
+            )
+        ),
+        [{"alive": True}],
+        [{"thumbnail": PICTURE}] * (MAX_KEPT_FRAMES + 1),
+    ],
+    ids=lambda lines: repr(lines)[:60],
+)
 def test_one_line_too_much(lines: list[dict[str, Any]]) -> None:
     said(lines[:-1])
     with pytest.raises(UNREADABLE):
@@ -111,13 +155,26 @@ def test_signs_of_life_and_second_beginnings_are_counted() -> None:
         replaced.again(3, 4)
 
 
-anything = st.recursive(st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats() | st.text(max_size=4)
-                        | st.sampled_from(FINAL_STATES), lambda inner: st.lists(inner, max_size=5), max_leaves=8)
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**400)
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(FINAL_STATES),
+    lambda inner: st.lists(inner, max_size=5),
+    max_leaves=8,
+)
 moments = st.none() | st.floats(-1, 1e6) | anything
-lines = st.builds(lambda kind, value: {kind: value}, st.sampled_from(["frame", "features", "window", "end", "thumbnail", "alive"]),
-                  anything | st.tuples(moments, moments, st.lists(st.integers(0, 3), max_size=3))
-                  | st.tuples(st.integers(-1, 9), moments)
-                  | st.tuples(st.sampled_from(FINAL_STATES), anything, moments, anything, anything))
+lines = st.builds(
+    lambda kind, value: {kind: value},
+    st.sampled_from(["frame", "features", "window", "end", "thumbnail", "alive"]),
+    anything
+    | st.tuples(moments, moments, st.lists(st.integers(0, 3), max_size=3))
+    | st.tuples(st.integers(-1, 9), moments)
+    | st.tuples(st.sampled_from(FINAL_STATES), anything, moments, anything, anything),
+)
 
 
 @given(st.lists(lines, max_size=8))
@@ -128,6 +185,10 @@ def test_whatever_it_says_is_refused_or_sound(messages: list[dict[str, Any]]) ->
         except (*UNREADABLE, Starved):
             return
         if isinstance(item, InputEnd):
-            assert type(item.content) is type(item.key) is str and np.isfinite(item.decode_s) and item.state in FINAL_STATES
+            assert (
+                type(item.content) is type(item.key) is str
+                and np.isfinite(item.decode_s)
+                and item.state in FINAL_STATES
+            )
         elif isinstance(item, FrameWindow) and item.start_s is not None:
             assert item.end_s is not None and 0 <= item.start_s < item.end_s <= LATEST_S

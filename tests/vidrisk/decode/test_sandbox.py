@@ -84,10 +84,29 @@ lean("process")
 print(json.dumps({"landlock": sandbox.landlock, "seccomp": sandbox.seccomp, "found": found}), flush=True)
 os._exit(0)
 """
-CHANGES = {"write what is given", "write another file", "make a file", "make a folder", "remove a file", "rename a file",
-           "make a link", "execute", "end another process", "look into a process"}
-BY_SECCOMP = {"change a mode", "cut a file", "change an owner", "connect", "connect within the machine", "look a name up",
-              "start a process", "fork", "execute"}
+CHANGES = {
+    "write what is given",
+    "write another file",
+    "make a file",
+    "make a folder",
+    "remove a file",
+    "rename a file",
+    "make a link",
+    "execute",
+    "end another process",
+    "look into a process",
+}
+BY_SECCOMP = {
+    "change a mode",
+    "cut a file",
+    "change an owner",
+    "connect",
+    "connect within the machine",
+    "look a name up",
+    "start a process",
+    "fork",
+    "execute",
+}
 READS = {"read another file", "read /etc/passwd", "list a folder"}
 ALLOWED = {"read what is given", "write the cache", "start a thread", "import"}
 
@@ -99,8 +118,13 @@ def leaned(tmp_path: Path, prelude: str = "") -> dict[str, Any]:
         (tmp_path / name / "file").write_text(name)
     with socket.create_server(("127.0.0.1", 0)) as server:
         places = [str(tmp_path / place) for place in ("given/file", "other/file", "cache")]
-        end = subprocess.run([sys.executable, "-c", prelude + PROGRAM, *places, str(server.getsockname()[1])],
-                             capture_output=True, text=True, timeout=60, check=False)
+        end = subprocess.run(
+            [sys.executable, "-c", prelude + PROGRAM, *places, str(server.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert end.returncode == 0, end.stderr
     told: dict[str, Any] = json.loads(end.stdout)
     return told
@@ -112,9 +136,18 @@ def test_a_confined_reader_reads_its_file_and_changes_nothing(tmp_path: Path) ->
     told = leaned(tmp_path)
     found = told["found"]
     signals = {} if told["landlock"] >= sandbox.SCOPES_VERSION else {"end another process"}
-    wrong = {name: said for name, said in found.items() if said != (
-        "done" if (what := name.partition(": ")[2]) in ALLOWED or what in signals
-        or (name.startswith("process") and what in READS) else "refused")}
+    wrong = {
+        name: said
+        for name, said in found.items()
+        if said
+        != (
+            "done"
+            if (what := name.partition(": ")[2]) in ALLOWED
+            or what in signals
+            or (name.startswith("process") and what in READS)
+            else "refused"
+        )
+    }
     assert not wrong and {name.partition(": ")[2] for name in found} == CHANGES | BY_SECCOMP | READS | ALLOWED
     assert (tmp_path / "given" / "file").read_text() == "given" and (tmp_path / "other" / "file").read_text() == "other"
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["file"]
@@ -127,7 +160,8 @@ def test_a_kernel_without_landlock_still_refuses_calls(tmp_path: Path) -> None:
     found = told["found"]
     assert told["landlock"] == 0 and told["seccomp"]
     assert {name for name, said in found.items() if said == "refused"} == {
-        f"{scope}: {what}" for scope in ("file", "process") for what in BY_SECCOMP}
+        f"{scope}: {what}" for scope in ("file", "process") for what in BY_SECCOMP
+    }
 
 
 @has_landlock
@@ -146,13 +180,22 @@ def test_the_filter_allows_what_it_does_not_name() -> None:
         refused = {numbers[place] for numbers in seccomp.REFUSED.values()} - {None}
         for number in range(600):
             answer = answer_of(seccomp.filter_of(machine), seccomp.AUDIT_ARCH[machine], number, 0)
-            expected = (seccomp.ABSENT if number == seccomp.CLONE3 else
-                        seccomp.REFUSE if number in refused or number == seccomp.CLONE[machine] else seccomp.ALLOW)
+            expected = (
+                seccomp.ABSENT
+                if number == seccomp.CLONE3
+                else seccomp.REFUSE
+                if number in refused or number == seccomp.CLONE[machine]
+                else seccomp.ALLOW
+            )
             assert answer == expected, (machine, number)
-        thread = answer_of(seccomp.filter_of(machine), seccomp.AUDIT_ARCH[machine], seccomp.CLONE[machine], seccomp.CLONE_THREAD)
+        thread = answer_of(
+            seccomp.filter_of(machine), seccomp.AUDIT_ARCH[machine], seccomp.CLONE[machine], seccomp.CLONE_THREAD
+        )
         assert thread == seccomp.ALLOW
         assert answer_of(seccomp.filter_of(machine), 0x40000003, 1, 0) == seccomp.KILL
-    assert answer_of(seccomp.filter_of("x86_64"), seccomp.AUDIT_ARCH["x86_64"], seccomp.X32_BIT | 1, 0) == seccomp.REFUSE
+    assert (
+        answer_of(seccomp.filter_of("x86_64"), seccomp.AUDIT_ARCH["x86_64"], seccomp.X32_BIT | 1, 0) == seccomp.REFUSE
+    )
 
 
 def answer_of(program: list[bytes], architecture: int, number: int, argument: int) -> int:
@@ -166,8 +209,11 @@ def answer_of(program: list[bytes], architecture: int, number: int, argument: in
         elif code == seccomp.RETURN:
             return value
         else:
-            holds = {seccomp.IF_EQUAL: loaded == value, seccomp.IF_AT_LEAST: loaded >= value,
-                     seccomp.IF_ANY_BIT: bool(loaded & value)}[code]
+            holds = {
+                seccomp.IF_EQUAL: loaded == value,
+                seccomp.IF_AT_LEAST: loaded >= value,
+                seccomp.IF_ANY_BIT: bool(loaded & value),
+            }[code]
             at += if_true if holds else if_false
 
 
@@ -210,7 +256,7 @@ def test_libraries_beside_python_may_be_read(tmp_path: Path, monkeypatch: pytest
     assert os.path.realpath(tmp_path / "lib") in sandbox.code_folders()
 
 
-NOSY = '''
+NOSY = """
 import os, pathlib, sys
 
 if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
@@ -232,7 +278,7 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
         os._exit(78)
 
     PIL.Image.open = nosy
-'''
+"""
 
 
 @has_landlock
@@ -247,4 +293,10 @@ def test_the_workers_of_a_run_and_of_its_report_are_confined(tmp_path: Path, mon
     run_folder(colour_classifier(ACTION), find_inputs([tmp_path / "media"]), tmp_path / "out")
     assert [row.state for row in read_ledger(tmp_path / "out")] == ["ok"] * 3
     assert build_report(tmp_path / "out").read_text(encoding="utf-8").count('<img src="data:image/webp') >= 3
-    assert sorted(path.suffix for path in (tmp_path / "media").iterdir()) == [".mp4", ".png", ".png", ".secret", ".secret"]
+    assert sorted(path.suffix for path in (tmp_path / "media").iterdir()) == [
+        ".mp4",
+        ".png",
+        ".png",
+        ".secret",
+        ".secret",
+    ]

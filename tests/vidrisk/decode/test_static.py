@@ -62,5 +62,7 @@ def test_cells_are_means_of_luma(shape: tuple[int, int]) -> None:
     rows = np.linspace(0, shape[0], cells.shape[0], endpoint=False).astype(int)
     columns = np.linspace(0, shape[1], cells.shape[1], endpoint=False).astype(int)
     bottom, right = [*rows[1:], shape[0]][-1], [*columns[1:], shape[1]][-1]
-    assert cells[-1, -1] == pytest.approx(luma[rows[-1]:bottom, columns[-1]:right].mean(), rel=1e-4)
-    assert cells[0, 0] == pytest.approx(luma[:[*rows[1:], shape[0]][0], :[*columns[1:], shape[1]][0]].mean(), rel=1e-4)
+    assert cells[-1, -1] == pytest.approx(luma[rows[-1] : bottom, columns[-1] : right].mean(), rel=1e-4)
+    assert cells[0, 0] == pytest.approx(
+        luma[: [*rows[1:], shape[0]][0], : [*columns[1:], shape[1]][0]].mean(), rel=1e-4
+    )

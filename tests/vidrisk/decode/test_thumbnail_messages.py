@@ -25,8 +25,9 @@ MOMENTS = (replace(PICTURE, time_s=0.0), replace(PICTURE, time_s=1.48))
 
 texts = st.sampled_from([WEBP, "", '"><script>', base64.b64encode(b"<svg>").decode()]) | st.text(max_size=5)
 values = st.none() | st.booleans() | st.integers() | st.floats() | texts
-anything = st.recursive(values, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=2),
-                        max_leaves=12)
+anything = st.recursive(
+    values, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=2), max_leaves=12
+)
 pictures = st.tuples(texts, values, values, values).map(list)
 
 
@@ -35,12 +36,27 @@ def test_thumbnails(thumbnail: Thumbnail) -> None:
     assert thumbnail_from_values(astuple(thumbnail), MAX_BYTES) == thumbnail
 
 
-@pytest.mark.parametrize("change", [
-    {"webp": '"><script>'}, {"webp": 7}, {"webp": ""}, {"webp": base64.b64encode(b"<svg>").decode()},
-    {"webp": base64.b64encode(b"RIFF____WEBP" * 50).decode()}, {"width": 0}, {"height": 9.5}, {"width": 10**9},
-    {"height": '9"><script>'}, {"height": True}, {"time_s": "1"}, {"time_s": float("nan")}, {"time_s": 1e300}, {"time_s": -1.0},
-    {"time_s": [1]},
-], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"webp": '"><script>'},
+        {"webp": 7},
+        {"webp": ""},
+        {"webp": base64.b64encode(b"<svg>").decode()},
+        {"webp": base64.b64encode(b"RIFF____WEBP" * 50).decode()},
+        {"width": 0},
+        {"height": 9.5},
+        {"width": 10**9},
+        {"height": '9"><script>'},
+        {"height": True},
+        {"time_s": "1"},
+        {"time_s": float("nan")},
+        {"time_s": 1e300},
+        {"time_s": -1.0},
+        {"time_s": [1]},
+    ],
+    ids=str,
+)
 def test_one_wrong_thing_is_enough(change: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
         thumbnail_from_values(astuple(replace(PICTURE, **change)), MAX_BYTES)

@@ -40,7 +40,7 @@ def test_what_lies_before_a_late_moment_is_not_decoded(tmp_path: Path, monkeypat
         return decode(source, packet)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PyAVSource, "_frames_from", counted)
-    thumbnail, = thumbnails_at(str(clip), [9.0], 10_000)
+    (thumbnail,) = thumbnails_at(str(clip), [9.0], 10_000)
     assert thumbnail.time_s == pytest.approx(9.0) and 0 < decoded <= 30
 
 
@@ -54,7 +54,7 @@ def test_all_pictures_stay_in_the_budget(moments: int, tmp_path: Path) -> None:
 
 
 def test_photos_have_no_time_and_keep_their_aspect(tmp_path: Path) -> None:
-    thumbnail, = thumbnails_at(write_photo(tmp_path / "wide.png", size=(120, 40)), [0.0], 10_000)
+    (thumbnail,) = thumbnails_at(write_photo(tmp_path / "wide.png", size=(120, 40)), [0.0], 10_000)
     assert thumbnail.time_s is None and thumbnail.width == 3 * thumbnail.height
 
 
@@ -63,7 +63,7 @@ def test_photos_of_phones_and_cut_ones_have_one(name: str, tmp_path: Path) -> No
     image = smooth(120, 80)
     content = {"a.heic": heic(image), "a.dng": dng(jpeg(image)), "cut.jpg": jpeg(image)[:-300]}[name]
     (tmp_path / name).write_bytes(content)
-    thumbnail, = thumbnails_at(str(tmp_path / name), [0.0], 60_000)
+    (thumbnail,) = thumbnails_at(str(tmp_path / name), [0.0], 60_000)
     shown = np.asarray(image.resize((thumbnail.width, thumbnail.height))).astype(int)
     top = thumbnail.height // 2
     assert np.abs(picture(thumbnail).astype(int) - shown)[:top].mean() < 12

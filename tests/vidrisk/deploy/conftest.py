@@ -19,7 +19,7 @@ from vidrisk.deploy.devices import GLIBC, HERE, TARGETS
 from vidrisk.deploy.wheel import wheel_from_installed, write_wheel
 from vidrisk.deploy.wheels import Platform, requirements_of
 
-ODD_INBOX = "/mnt/nas 1/100% \"in\" $HOME'\\/入"
+ODD_INBOX = '/mnt/nas 1/100% "in" $HOME\'\\/入'
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +86,14 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def start(script: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [os.fspath(argument) for argument in (script, *arguments)]
-        return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=300,
-                              stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+        )
 
     return start

@@ -18,22 +18,103 @@ from vidrisk.deploy.deployment import write_deployment
 
 SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = (
-    "bash", "cat", "chmod", "chown", "cp", "df", "dirname", "env", "find", "getent", "head", "id", "install", "ln", "ls",
-    "mkdir", "mktemp", "mv", "nologin", "readlink", "realpath", "rm", "rmdir", "runuser", "sed", "sh", "sha256sum", "sort",
-    "stat", "systemctl", "tail", "test", "touch", "tr", "uname", "uniq", "useradd", "userdel", "usermod")
+    "bash",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "df",
+    "dirname",
+    "env",
+    "find",
+    "getent",
+    "head",
+    "id",
+    "install",
+    "ln",
+    "ls",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "nologin",
+    "readlink",
+    "realpath",
+    "rm",
+    "rmdir",
+    "runuser",
+    "sed",
+    "sh",
+    "sha256sum",
+    "sort",
+    "stat",
+    "systemctl",
+    "tail",
+    "test",
+    "touch",
+    "tr",
+    "uname",
+    "uniq",
+    "useradd",
+    "userdel",
+    "usermod",
+)
 # What every wheel for Linux may take for granted, beside the C library, and what finds users and sessions.
-LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6", "libm.so.6", "libmvec.so.1", "libdl.so.2", "librt.so.1", "libpthread.so.0",
-             "libz.so.1", "libnss_files.so.2", "security/pam_permit.so")
-FOLDERS = ("dev", "etc/default", "etc/pam.d", "etc/systemd/system", "opt", "proc", "root", "run/systemd/system", "tmp", "usr/bin",
-           "usr/lib", "usr/lib64", "usr/local/bin", "usr/sbin", "usr/share", "var/lib", "var/mail")
+LIBRARIES = (
+    "libgcc_s.so.1",
+    "libstdc++.so.6",
+    "libm.so.6",
+    "libmvec.so.1",
+    "libdl.so.2",
+    "librt.so.1",
+    "libpthread.so.0",
+    "libz.so.1",
+    "libnss_files.so.2",
+    "security/pam_permit.so",
+)
+FOLDERS = (
+    "dev",
+    "etc/default",
+    "etc/pam.d",
+    "etc/systemd/system",
+    "opt",
+    "proc",
+    "root",
+    "run/systemd/system",
+    "tmp",
+    "usr/bin",
+    "usr/lib",
+    "usr/lib64",
+    "usr/local/bin",
+    "usr/sbin",
+    "usr/share",
+    "var/lib",
+    "var/mail",
+)
 CONFIGURATION = {
-    "passwd": "root:x:0:0:root:/root:/bin/bash\n", "group": "root:x:0:\nvideo:x:44:\n", "shadow": "root:*:19000:0:99999:7:::\n",
-    "gshadow": "root:*::\nvideo:!::\n", "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\n", "default/useradd": "",
+    "passwd": "root:x:0:0:root:/root:/bin/bash\n",
+    "group": "root:x:0:\nvideo:x:44:\n",
+    "shadow": "root:*:19000:0:99999:7:::\n",
+    "gshadow": "root:*::\nvideo:!::\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\n",
+    "default/useradd": "",
     "login.defs": "SYS_UID_MIN 100\nSYS_UID_MAX 999\nSYS_GID_MIN 100\nSYS_GID_MAX 999\nUMASK 022\n",
     "os-release": 'PRETTY_NAME="a root of its own"\n',
-    **{f"pam.d/{name}": "".join(f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "password", "session"))
-       for name in ("other", "runuser")}}
-LEFT_BY_USERADD = {"etc/.pwd.lock", "etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"}
+    **{
+        f"pam.d/{name}": "".join(
+            f"{kind} sufficient pam_permit.so\n" for kind in ("auth", "account", "password", "session")
+        )
+        for name in ("other", "runuser")
+    },
+}
+LEFT_BY_USERADD = {
+    "etc/.pwd.lock",
+    "etc/passwd-",
+    "etc/group-",
+    "etc/shadow-",
+    "etc/gshadow-",
+    "etc/subuid-",
+    "etc/subgid-",
+}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +154,10 @@ def copy_python(root: Path) -> None:
     (root / "usr/bin/python3").unlink(missing_ok=True)
     (root / "usr/bin/python3").symlink_to(interpreter)
     without = shutil.ignore_patterns("*-packages", "test", "tests", "__pycache__", "idlelib", "tkinter", "config-*")
-    for folder in (Path(sysconfig.get_path("stdlib")), Path("/usr/share/python-wheels")):  # Debian's pip is in the latter
+    for folder in (
+        Path(sysconfig.get_path("stdlib")),
+        Path("/usr/share/python-wheels"),
+    ):  # Debian's pip is in the latter
         if folder.is_dir():
             shutil.copytree(folder, below(root, folder), symlinks=True, ignore=without)
     for extension in Path(sysconfig.get_path("stdlib")).glob("lib-dynload/*.so"):
@@ -102,10 +186,32 @@ def below(root: Path, path: Path) -> Path:
 
 def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the new root, with nothing of this environment; what is left of its processes ends with it."""
-    alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root / 'proc'}", "chroot", str(root)]
-    environment = ["/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin", "HOME=/root", "PIP_NO_COMPILE=1", "SYSTEMD_OFFLINE=1"]
-    return subprocess.run([*alone, *environment, *command], capture_output=True, text=True, check=False, timeout=300,
-                          stdin=subprocess.DEVNULL)
+    alone = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        f"--mount-proc={root / 'proc'}",
+        "chroot",
+        str(root),
+    ]
+    environment = [
+        "/usr/bin/env",
+        "-i",
+        "PATH=/usr/sbin:/usr/bin",
+        "HOME=/root",
+        "PIP_NO_COMPILE=1",
+        "SYSTEMD_OFFLINE=1",
+    ]
+    return subprocess.run(
+        [*alone, *environment, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def tree(root: Path) -> set[str]:
@@ -122,7 +228,9 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
     for said in ("a root of its own", "1 inputs: 1 ok", "running. Clips and photos go into"):
         assert said in end.stdout
 
-    (user,) = (line.split(":") for line in (new_root / "etc/passwd").read_text().splitlines() if line.startswith("vidrisk:"))
+    (user,) = (
+        line.split(":") for line in (new_root / "etc/passwd").read_text().splitlines() if line.startswith("vidrisk:")
+    )
     state = new_root / "var/lib/vidrisk"
     assert user[5:] == ["/var/lib/vidrisk", "/usr/sbin/nologin"]
     assert {path.name for path in state.iterdir()} == {"cache", "inbox", "out"}
@@ -131,14 +239,24 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
     assert [(state / name).stat().st_mode & 0o777 for name in ("out", "cache")] == [0o750, 0o700]
     assert (state.stat().st_uid, state.stat().st_mode & 0o7777) == (0, 0o755)  # nobody else exchanges what lies in it
     units = new_root / "etc/systemd/system"
-    assert (units / "multi-user.target.wants/vidrisk-watch.service").readlink() == Path("/etc/systemd/system/vidrisk-watch.service")
+    assert (units / "multi-user.target.wants/vidrisk-watch.service").readlink() == Path(
+        "/etc/systemd/system/vidrisk-watch.service"
+    )
     assert inside(new_root, "/usr/local/bin/vidrisk", "--version").stdout.startswith("vidrisk ")
 
     shutil.copy(deployed / "smoke.mp4", state / "inbox" / "a.mp4")
     unit = dict(re.findall(r"^(\w+)=(.*)", (units / "vidrisk-watch.service").read_text(encoding="utf-8"), re.MULTILINE))
     command = [word.strip('"') for word in re.findall(r'"[^"]*"|\S+', unit["ExecStart"])]
     assert command[-1] == f"/opt/vidrisk/current/bundle/{bundle.name}"
-    as_service = ["runuser", "-u", unit["User"], "--", "env", "TMPDIR=/var/lib/vidrisk/cache", *unit["Environment"].split()]
+    as_service = [
+        "runuser",
+        "-u",
+        unit["User"],
+        "--",
+        "env",
+        "TMPDIR=/var/lib/vidrisk/cache",
+        *unit["Environment"].split(),
+    ]
     end = inside(new_root, *as_service, *command, "--once")
     assert end.returncode == 0 and ": 1 files (1 ok)" in end.stdout, end.stdout + end.stderr
 
@@ -163,17 +281,23 @@ def test_root_follows_no_link_that_the_service_has_planted(new_root: Path, deplo
         os.chown(state, 12345, 12345)
         (state / name).symlink_to("/etc/precious")
         end = inside(new_root, "/root/cpu/install.sh")
-        assert end.returncode == 1 and f"error: /var/lib/vidrisk/{name} is a link" in end.stderr, end.stdout + end.stderr
+        assert end.returncode == 1 and f"error: /var/lib/vidrisk/{name} is a link" in end.stderr, (
+            end.stdout + end.stderr
+        )
         assert (precious.stat().st_uid, precious.stat().st_mode & 0o777) == (0, 0o700)
         assert state.stat().st_uid == 0
         shutil.copy(folder / "uninstall.sh", new_root / "opt/vidrisk/uninstall.sh")
         end = inside(new_root, "/opt/vidrisk/uninstall.sh", "--purge")
-        assert end.returncode == 1 and f"error: /var/lib/vidrisk/{name} is a link" in end.stderr, end.stdout + end.stderr
+        assert end.returncode == 1 and f"error: /var/lib/vidrisk/{name} is a link" in end.stderr, (
+            end.stdout + end.stderr
+        )
         assert (precious / "key").read_text() == "secret"
     shutil.rmtree(state)
     (new_root / "usr/local/bin/vidrisk").symlink_to("/somewhere/else")
     end = inside(new_root, "/root/cpu/install.sh")
-    assert end.returncode == 0 and "/usr/local/bin/vidrisk is somebody else's and stays" in end.stdout, end.stdout + end.stderr
+    assert end.returncode == 0 and "/usr/local/bin/vidrisk is somebody else's and stays" in end.stdout, (
+        end.stdout + end.stderr
+    )
     assert (new_root / "usr/local/bin/vidrisk").readlink() == Path("/somewhere/else")
     end = inside(new_root, "/opt/vidrisk/uninstall.sh", "--purge")
     assert end.returncode == 0 and not state.exists(), end.stdout + end.stderr
@@ -200,7 +324,9 @@ def test_a_state_folder_on_another_disk_lies_where_only_root_changes_it(new_root
     shutil.rmtree(state, ignore_errors=True)  # of an installation that was refused before
     state.symlink_to("/srv/theirs/vidrisk")
     end = inside(new_root, "/root/disk/install.sh")
-    assert end.returncode == 1 and "error: others than root may change /srv/theirs" in end.stderr, end.stdout + end.stderr
+    assert end.returncode == 1 and "error: others than root may change /srv/theirs" in end.stderr, (
+        end.stdout + end.stderr
+    )
     assert list((new_root / "srv/theirs/vidrisk").iterdir()) == []
     os.chown(new_root / "srv/theirs", 0, 0)
     os.chown(state, 12345, 12345, follow_symlinks=False)

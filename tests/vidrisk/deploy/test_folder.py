@@ -22,16 +22,37 @@ from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.contract.bundle import sha256_of
 from vidrisk.runtimes.contract.errors import EXIT_GATE, BundleError, SettingsError, VidriskError
 
-WRITTEN = {"Dockerfile", "LICENSES.txt", "README.md", "SHA256SUMS", "bundle", "deploy.conf", "install.sh", "requirements.txt",
-           "smoke.mp4", "uninstall.sh", "vidrisk-watch.service"}
+WRITTEN = {
+    "Dockerfile",
+    "LICENSES.txt",
+    "README.md",
+    "SHA256SUMS",
+    "bundle",
+    "deploy.conf",
+    "install.sh",
+    "requirements.txt",
+    "smoke.mp4",
+    "uninstall.sh",
+    "vidrisk-watch.service",
+}
 # Of 10, by systemd's own count, per engine; a service that takes no care has 9.6.
 MOST_EXPOSED = {"": 1.0, "tensorrt": 2.5, "tensorrt-rtx": 2.5}
 
 
 def settings_of(out: Path) -> dict[str, str]:
     """What a shell reads in deploy.conf."""
-    end = subprocess.run(["bash", "-c", '. "$1"; for name in ${!VIDRISK_@}; do printf "%s=%s\\0" "$name" "${!name}"; done', "-",
-                          str(out / "deploy.conf")], capture_output=True, text=True, check=True)
+    end = subprocess.run(
+        [
+            "bash",
+            "-c",
+            '. "$1"; for name in ${!VIDRISK_@}; do printf "%s=%s\\0" "$name" "${!name}"; done',
+            "-",
+            str(out / "deploy.conf"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return dict(entry.split("=", 1) for entry in end.stdout.split("\0") if entry)
 
 
@@ -40,11 +61,16 @@ def test_targets_are_those_that_the_type_names() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_everything_is_there_and_sealed(folders: dict[str, Path], bundle: Path, odd_inbox: str, name: TargetName) -> None:
+def test_everything_is_there_and_sealed(
+    folders: dict[str, Path], bundle: Path, odd_inbox: str, name: TargetName
+) -> None:
     out = folders[name]
     settings = settings_of(out)
     assert {path.name for path in out.iterdir()} == WRITTEN | {settings["VIDRISK_WHEEL"]}
-    assert subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=False).returncode == 0
+    assert (
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=out, check=False).returncode
+        == 0
+    )
     listed = {line.split("  ", 1)[1] for line in (out / "SHA256SUMS").read_text(encoding="utf-8").splitlines()}
     assert listed == {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - {"SHA256SUMS"}
     assert Bundle.open(out / "bundle" / bundle.name).digest == Bundle.open(bundle).digest
@@ -62,7 +88,9 @@ def test_jetsons_know_their_releases(folders: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_dockerfile_names_its_base_and_what_it_runs(folders: dict[str, Path], bundle: Path, name: TargetName) -> None:
+def test_the_dockerfile_names_its_base_and_what_it_runs(
+    folders: dict[str, Path], bundle: Path, name: TargetName
+) -> None:
     text = (folders[name] / "Dockerfile").read_text(encoding="utf-8")
     assert f"ARG BASE_IMAGE={TARGETS[name].base_image}\nFROM ${{BASE_IMAGE}}\n" in text
     command = json.loads(next(line for line in text.splitlines() if line.startswith("CMD ")).removeprefix("CMD "))
@@ -105,8 +133,9 @@ def analyze(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_systemd_takes_the_unit(folders: dict[str, Path], name: TargetName,
-                                analyze: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_systemd_takes_the_unit(
+    folders: dict[str, Path], name: TargetName, analyze: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     unit = (folders[name] / "vidrisk-watch.service").read_text(encoding="utf-8")
     end = analyze("verify", unit, "--man=no", "--recursive-errors=no")
     assert (end.returncode, end.stdout, end.stderr) == (0, "", "")
@@ -162,14 +191,23 @@ def test_without_wheels_it_says_that_versions_are_not_pinned(folders: dict[str, 
     assert "NVIDIA" in (out / "LICENSES.txt").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"inbox": "in"}, "absolute path"), ({"inbox": "/"}, "absolute path"), ({"inbox": "/a/../b"}, "absolute path"),
-    ({"inbox": "/a\nExecStart=/bin/sh"}, "printable"), ({"inbox": "/tmp/in"}, "a /tmp of its own.*/data/inbox"),
-    ({"inbox": "/var/tmp/a/in"}, "/var/tmp of its own"), ({"inbox": "/dev/shm/in"}, "/dev of its own"),
-    ({"inbox": "//tmp/in"}, "absolute path"),
-    ({"inbox": "/var/lib/vidrisk/out/in"}, "what the service itself keeps"), ({"inbox": "/var/lib/vidrisk"}, "itself keeps"),
-    ({"python": "3.12"}, "python without wheels; fix: ask for wheels"),
-    ({"python": "3.9", "wheels": True}, r"python=3\.9; allowed: 3\.10, 3\.12")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inbox": "in"}, "absolute path"),
+        ({"inbox": "/"}, "absolute path"),
+        ({"inbox": "/a/../b"}, "absolute path"),
+        ({"inbox": "/a\nExecStart=/bin/sh"}, "printable"),
+        ({"inbox": "/tmp/in"}, "a /tmp of its own.*/data/inbox"),
+        ({"inbox": "/var/tmp/a/in"}, "/var/tmp of its own"),
+        ({"inbox": "/dev/shm/in"}, "/dev of its own"),
+        ({"inbox": "//tmp/in"}, "absolute path"),
+        ({"inbox": "/var/lib/vidrisk/out/in"}, "what the service itself keeps"),
+        ({"inbox": "/var/lib/vidrisk"}, "itself keeps"),
+        ({"python": "3.12"}, "python without wheels; fix: ask for wheels"),
+        ({"python": "3.9", "wheels": True}, r"python=3\.9; allowed: 3\.10, 3\.12"),
+    ],
+)
 def test_wrong_values_are_one_line(bundle: Path, tmp_path: Path, options: dict[str, object], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         write_deployment(bundle, "jetson-orin", tmp_path / "out", **options)  # type: ignore[arg-type]
@@ -202,7 +240,9 @@ def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Pat
         shutil.copy(bundle / file, quantised / file)
     (quantised / "gate.json").write_bytes(gate)
     (quantised / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(BundleError, match=r"has int8 for processors, which TensorRT refuses.*for TensorRT and the target jetson"):
+    with pytest.raises(
+        BundleError, match=r"has int8 for processors, which TensorRT refuses.*for TensorRT and the target jetson"
+    ):
         write_deployment(quantised, "jetson-thor", tmp_path / "out")
     assert write_deployment(quantised, "cpu", tmp_path / "out").folder.is_dir()
     if target == "any":
@@ -219,7 +259,9 @@ def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Pat
         assert write_deployment(quantised, "jetson-thor", tmp_path / "thor").folder.is_dir()
 
 
-def test_nothing_is_overwritten_and_nothing_half_is_left(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_overwritten_and_nothing_half_is_left(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(SettingsError, match="exists already"):
         write_deployment(bundle, "cpu", tmp_path / "out")
@@ -236,4 +278,6 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(bundle: Path, tmp_path:
 def test_a_deployment_can_be_made_from_the_bundle_of_another(folders: dict[str, Path], tmp_path: Path) -> None:
     inner = next((folders["cpu"] / "bundle").iterdir())
     again = write_deployment(inner, "cpu", tmp_path / "再" / "out")
-    assert again.bundle == inner.name and shlex.quote(inner.name) in (again.folder / "deploy.conf").read_text(encoding="utf-8")
+    assert again.bundle == inner.name and shlex.quote(inner.name) in (again.folder / "deploy.conf").read_text(
+        encoding="utf-8"
+    )

@@ -17,7 +17,9 @@ def write_package(site: Path, content: bytes) -> Path:
     (site / "small.py").write_bytes(content)
     digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: small\nVersion: 1.0\n")
-    (info / "RECORD").write_text(f"small.py,sha256={digest},{len(content)}\nsmall.pyc,,\nsmall-1.0.dist-info/RECORD,,\n")
+    (info / "RECORD").write_text(
+        f"small.py,sha256={digest},{len(content)}\nsmall.pyc,,\nsmall-1.0.dist-info/RECORD,,\n"
+    )
     return site / "small.py"
 
 

@@ -26,8 +26,20 @@ def contents(wheel: Path, *, but: str = "RECORD") -> dict[str, bytes]:
 
 def installed(wheel: Path, folder: Path) -> metadata.Distribution:
     """What pip makes of a wheel, without a network."""
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile",
-               "--disable-pip-version-check", "--target", str(folder), str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+        "--disable-pip-version-check",
+        "--target",
+        str(folder),
+        str(wheel),
+    ]
     subprocess.run(command, check=True, timeout=120)
     (distribution,) = metadata.distributions(path=[str(folder)])
     return distribution
@@ -36,12 +48,22 @@ def installed(wheel: Path, folder: Path) -> metadata.Distribution:
 def test_a_checkout_gives_the_whole_package(own_wheel: Path, tmp_path: Path) -> None:
     assert own_wheel.name == f"vidrisk-{vidrisk.__version__}-py3-none-any.whl"
     names = set(contents(own_wheel))
-    modules = {path.relative_to(CHECKOUT) for path in (CHECKOUT / "vidrisk").rglob("*.py") if "__pycache__" not in path.parts}
+    modules = {
+        path.relative_to(CHECKOUT) for path in (CHECKOUT / "vidrisk").rglob("*.py") if "__pycache__" not in path.parts
+    }
     assert {str(path) for path in modules} <= names
-    assert {"vidrisk/runtimes/contract/bundle.py", "vidrisk/export/gate/gate.html.j2", "vidrisk/deploy/files/install.sh",
-            "vidrisk/deploy/files/deploy.conf.j2", "vidrisk/doctor/known_trouble.json", "vidrisk/watch/service.py"} <= names
-    code = (f"import sys; sys.path[:] = [{str(own_wheel)!r}, *sys.path]; import vidrisk.watch.inbox as m; print(m.__file__);"
-            "from vidrisk.doctor.support import read_table; print(len(read_table()))")
+    assert {
+        "vidrisk/runtimes/contract/bundle.py",
+        "vidrisk/export/gate/gate.html.j2",
+        "vidrisk/deploy/files/install.sh",
+        "vidrisk/deploy/files/deploy.conf.j2",
+        "vidrisk/doctor/known_trouble.json",
+        "vidrisk/watch/service.py",
+    } <= names
+    code = (
+        f"import sys; sys.path[:] = [{str(own_wheel)!r}, *sys.path]; import vidrisk.watch.inbox as m; print(m.__file__);"
+        "from vidrisk.doctor.support import read_table; print(len(read_table()))"
+    )
     end = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert end.stdout.startswith(str(own_wheel))
 
@@ -77,12 +99,19 @@ def test_what_is_installed_becomes_the_wheel_that_it_was(own_wheel: Path, tmp_pa
     distribution = installed(own_wheel, tmp_path / "site")
     again = wheel_from_installed(distribution, tmp_path)
     assert again.name == own_wheel.name and contents(again) == contents(own_wheel)
-    assert {file.name for file in installed(again, tmp_path / "site again").files or ()} >= {"entry_points.txt", "app.py"}
+    assert {file.name for file in installed(again, tmp_path / "site again").files or ()} >= {
+        "entry_points.txt",
+        "app.py",
+    }
 
 
 def test_compiled_files_and_the_marks_of_pip_are_left_out(tmp_path: Path) -> None:
     again = wheel_from_installed(metadata.distribution(SMALL), tmp_path)
-    assert not [name for name in contents(again, but="!") if name.endswith((".pyc", "INSTALLER", "direct_url.json", "REQUESTED"))]
+    assert not [
+        name
+        for name in contents(again, but="!")
+        if name.endswith((".pyc", "INSTALLER", "direct_url.json", "REQUESTED"))
+    ]
 
 
 def test_an_installation_that_was_changed_is_refused(own_wheel: Path, tmp_path: Path) -> None:
@@ -104,10 +133,16 @@ def test_what_was_not_installed_from_a_wheel_is_refused(tmp_path: Path) -> None:
         wheel_from_installed(distribution, tmp_path)
 
 
-@pytest.mark.parametrize(("tags", "compressed"), [
-    (["py3-none-any"], "py3-none-any"),
-    (["py2-none-any", "py3-none-any"], "py2.py3-none-any"),
-    (["cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-manylinux2014_x86_64"],
-     "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64")])
+@pytest.mark.parametrize(
+    ("tags", "compressed"),
+    [
+        (["py3-none-any"], "py3-none-any"),
+        (["py2-none-any", "py3-none-any"], "py2.py3-none-any"),
+        (
+            ["cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-manylinux2014_x86_64"],
+            "cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64",
+        ),
+    ],
+)
 def test_compressed_tags(tags: list[str], compressed: str) -> None:
     assert compressed_tag(tags) == compressed

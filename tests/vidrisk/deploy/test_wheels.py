@@ -17,12 +17,19 @@ THOR = Platform("aarch64", "3.12", (2, 39))
 PC = Platform("x86_64", "3.12", (2, 39))
 
 
-def write(folder: Path, name: str, version: str = "1.0", *requires: str, tag: str = "py3-none-any", python: str = ">=3.8") -> Path:
+def write(
+    folder: Path, name: str, version: str = "1.0", *requires: str, tag: str = "py3-none-any", python: str = ">=3.8"
+) -> Path:
     """A wheel with nothing but metadata in it."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", f"Requires-Python: {python}",
-             *(f"Requires-Dist: {requirement}" for requirement in requires)]
+    lines = [
+        "Metadata-Version: 2.1",
+        f"Name: {name}",
+        f"Version: {version}",
+        f"Requires-Python: {python}",
+        *(f"Requires-Dist: {requirement}" for requirement in requires),
+    ]
     with zipfile.ZipFile(folder / f"{name}-{version}-{tag}.whl", "w") as archive:
         archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n\nRequires-Dist: not-a-header\n")
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
@@ -52,7 +59,15 @@ def got(tmp_path: Path, platform: Platform, *requirements: str) -> list[str]:
 
 def test_markers_are_those_of_the_machine_that_is_meant(index: Path, tmp_path: Path) -> None:
     here = f"python_version == '{sys.version_info.major}.{sys.version_info.minor}' and platform_machine == 'x86_64'"
-    write(index, "a", "1.0", "b; python_version < '3.11'", "c; platform_machine == 'aarch64'", f"d; {here}", "e; extra == 'x'")
+    write(
+        index,
+        "a",
+        "1.0",
+        "b; python_version < '3.11'",
+        "c; platform_machine == 'aarch64'",
+        f"d; {here}",
+        "e; extra == 'x'",
+    )
     for name in "bcde":
         write(index, name)
     assert got(tmp_path, ORIN, "a") == ["a-1.0", "b-1.0", "c-1.0"]
@@ -74,7 +89,11 @@ def test_an_extra_that_is_asked_for_later_is_followed_too(index: Path, tmp_path:
 
 
 def test_wheels_are_those_of_the_platform(index: Path, tmp_path: Path) -> None:
-    for tag in ("cp310-cp310-manylinux_2_28_x86_64", "cp310-cp310-manylinux_2_28_aarch64", "cp311-cp311-manylinux_2_28_aarch64"):
+    for tag in (
+        "cp310-cp310-manylinux_2_28_x86_64",
+        "cp310-cp310-manylinux_2_28_aarch64",
+        "cp311-cp311-manylinux_2_28_aarch64",
+    ):
         write(index, "native", "1.0", tag=tag)
     write(index, "native", "2.0", tag="cp310-cp310-manylinux_2_39_aarch64")  # for a newer C library
     write(index, "native", "3.0", tag="cp312-cp312-manylinux_2_17_aarch64")
@@ -83,8 +102,10 @@ def test_wheels_are_those_of_the_platform(index: Path, tmp_path: Path) -> None:
     write(index, "later", "2.0", python=">=3.11")
     wanted = [Requirement(name) for name in ("native", "stable", "later")]
     assert [path.name for path in download_wheels(wanted, ORIN, tmp_path)] == [
-        "later-1.0-py3-none-any.whl", "native-1.0-cp310-cp310-manylinux_2_28_aarch64.whl",
-        "stable-1.0-cp39-abi3-manylinux2014_aarch64.whl"]
+        "later-1.0-py3-none-any.whl",
+        "native-1.0-cp310-cp310-manylinux_2_28_aarch64.whl",
+        "stable-1.0-cp39-abi3-manylinux2014_aarch64.whl",
+    ]
 
 
 def test_a_wheel_that_turns_out_too_new_is_replaced(index: Path, tmp_path: Path) -> None:
@@ -128,7 +149,8 @@ def test_jetsons_get_the_cuda_that_their_driver_runs(own_wheel: Path) -> None:
         asked = {r.name: r for r in requirements_from_lines(target.requirements, platform)}
         assert asked.keys() == {"cuda-python"}
         assert [asked["cuda-python"].specifier.contains(f"{number}.9") for number in ("11", "12", "13", "14")] == [
-            number == major for number in ("11", "12", "13", "14")]
+            number == major for number in ("11", "12", "13", "14")
+        ]
         of_vidrisk = {r.name for r in requirements_of(own_wheel, target.extras, platform)}
         assert "onnxruntime" in of_vidrisk and not of_vidrisk & {"torch", "transformers", "onnx", "openvino"}
     assert "openvino" in {r.name for r in requirements_of(own_wheel, ["cpu"], PC)}

@@ -1,8 +1,8 @@
 """Jetsons as folders of the files that they have, with contents as boards have shown them in public.
 
-AGX Thor: github.com/rbonghi/jetson_stats, issue 711. The others: what users of the boards show in public repositories, of
-``cat /etc/nv_tegra_release``, ``/etc/nvpmodel.conf``, ``dpkg -s nvidia-jetpack`` and files under ``/sys``, whose meaning is in
-the Jetson Linux Developer Guide (r36.4, Platform Power and Performance).
+AGX Thor: github.com/rbonghi/jetson_stats, issue 711. The others: what users of the boards show in public repositories,
+of ``cat /etc/nv_tegra_release``, ``/etc/nvpmodel.conf``, ``dpkg -s nvidia-jetpack`` and files under ``/sys``, whose
+meaning is in the Jetson Linux Developer Guide (r36.4, Platform Power and Performance).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-RELEASE = ("# R{major} (release), REVISION: {revision}, GCID: {gcid}, BOARD: generic, EABI: aarch64, DATE: {date}\n"
-           "# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n"
-           "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n")
+RELEASE = (
+    "# R{major} (release), REVISION: {revision}, GCID: {gcid}, BOARD: generic, EABI: aarch64, DATE: {date}\n"
+    "# KERNEL_VARIANT: oot\nTARGET_USERSPACE_LIB_DIR=nvidia\n"
+    "TARGET_USERSPACE_LIB_DIR_PATH=usr/lib/aarch64-linux-gnu/nvidia\n"
+)
 SUPER_MODES = """< PM_CONFIG DEFAULT=1 >
 < POWER_MODEL ID=0 NAME=15W >
 CPU_ONLINE CORE_0 1
@@ -45,7 +47,9 @@ Version: 1:1.2.11
 """
 
 ORIN_NANO_SUPER = {
-    "etc/nv_tegra_release": RELEASE.format(major=36, revision="4.7", gcid=42132812, date="Thu Sep 18 22:54:44 UTC 2025"),
+    "etc/nv_tegra_release": RELEASE.format(
+        major=36, revision="4.7", gcid=42132812, date="Thu Sep 18 22:54:44 UTC 2025"
+    ),
     "proc/device-tree/model": "NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super\0",
     "etc/nvpmodel.conf": SUPER_MODES,
     "var/lib/nvpmodel/status": "pmode:0001",
@@ -68,7 +72,9 @@ ORIN_NANO_SUPER = {
     "sys/devices/platform/soctherm-oc-event/hwmon/hwmon3/oc3_event_cnt": "0\n",
 }
 AGX_THOR = {
-    "etc/nv_tegra_release": RELEASE.format(major=38, revision="2.0", gcid=41844464, date="Fri Aug 22 00:55:42 UTC 2025"),
+    "etc/nv_tegra_release": RELEASE.format(
+        major=38, revision="2.0", gcid=41844464, date="Fri Aug 22 00:55:42 UTC 2025"
+    ),
     "proc/device-tree/model": "NVIDIA Jetson AGX Thor Developer Kit\0",
     "sys/class/devfreq/gpu-gpc-0/min_freq": "1575000000\n",
     "sys/class/devfreq/gpu-gpc-0/max_freq": "1575000000\n",
@@ -80,16 +86,23 @@ AGX_THOR = {
     "proc/driver/nvidia/version": "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  580.00  Release Build\n",
 }
 AGX_ORIN_JETPACK_7 = {
-    "etc/nv_tegra_release": RELEASE.format(major=39, revision="2.0", gcid=45755727, date="Mon Jun  1 09:28:48 PM UTC 2026"),
+    "etc/nv_tegra_release": RELEASE.format(
+        major=39, revision="2.0", gcid=45755727, date="Mon Jun  1 09:28:48 PM UTC 2026"
+    ),
     "proc/device-tree/model": "NVIDIA Jetson AGX Orin Developer Kit\0",
     "var/lib/dpkg/status": JETPACK.format(status="deinstall ok config-files", version="7.2-b187"),
 }
 NANO = {  # of 2019
     "etc/nv_tegra_release": "# R32 (release), REVISION: 5.1, GCID: 26202423, BOARD: t210ref, EABI: aarch64, "
-                            "DATE: Fri Feb 19 16:45:52 UTC 2021\n",
+    "DATE: Fri Feb 19 16:45:52 UTC 2021\n",
     "proc/device-tree/model": "NVIDIA Jetson Nano Developer Kit\0",
 }
-BOARDS = {"orin nano super": ORIN_NANO_SUPER, "agx thor": AGX_THOR, "agx orin, jetpack 7": AGX_ORIN_JETPACK_7, "nano": NANO}
+BOARDS = {
+    "orin nano super": ORIN_NANO_SUPER,
+    "agx thor": AGX_THOR,
+    "agx orin, jetpack 7": AGX_ORIN_JETPACK_7,
+    "nano": NANO,
+}
 
 Files = dict[str, str]
 

@@ -23,20 +23,29 @@ def test_a_command_that_ends_well() -> None:
     assert (answer.stdout, answer.stderr, answer.problem) == ("out\n", "err\n", "")
 
 
-@pytest.mark.parametrize(("code", "problem"), [
-    ("import sys; print('first', file=sys.stderr); sys.exit('last')", "last"),
-    ("print('NVML: Driver/library version mismatch'); raise SystemExit(18)", "NVML: Driver/library version mismatch"),
-    ("raise SystemExit(3)", "exit code 3"),
-    (f"import os; os.kill(os.getpid(), {signal.SIGSEGV})", "crashes (Segmentation fault)"),
-    ("import sys; sys.stdout.buffer.write(bytes(range(128, 255))); sys.exit(9)", "�"),
-])
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("import sys; print('first', file=sys.stderr); sys.exit('last')", "last"),
+        (
+            "print('NVML: Driver/library version mismatch'); raise SystemExit(18)",
+            "NVML: Driver/library version mismatch",
+        ),
+        ("raise SystemExit(3)", "exit code 3"),
+        (f"import os; os.kill(os.getpid(), {signal.SIGSEGV})", "crashes (Segmentation fault)"),
+        ("import sys; sys.stdout.buffer.write(bytes(range(128, 255))); sys.exit(9)", "�"),
+    ],
+)
 def test_a_command_that_fails_says_why_in_a_line(code: str, problem: str) -> None:
     found = answer_of(python(code)).problem
     assert found.startswith(problem) and "\n" not in found
 
 
 def test_a_command_that_is_not_there() -> None:
-    assert answer_of(["/nonexistent/nvidia-smi"]).problem == "/nonexistent/nvidia-smi does not start: No such file or directory"
+    assert (
+        answer_of(["/nonexistent/nvidia-smi"]).problem
+        == "/nonexistent/nvidia-smi does not start: No such file or directory"
+    )
 
 
 def test_a_command_that_hangs_and_its_children_are_ended(tmp_path: Path) -> None:
@@ -67,16 +76,17 @@ def test_a_probe_tells_json(name: str) -> None:
     assert list(found) == [name] and not found[name].problem and found[name].told
 
 
-@pytest.mark.parametrize(("code", "problem"), [
-    ("raise ImportError('libfoo.so.1: cannot open')", "ImportError: libfoo.so.1: cannot open"),
-    ("import os; os.abort()", "crashes (Aborted)"),
-    ("import os; print('a driver says hello'); os._exit(0)", "its process told nothing"),
-    ("import os; os._exit(0)", "its process told nothing"),
-    ("import time; time.sleep(1000)", "no answer within 1 s"),
-])
-def test_a_library_that_is_broken(
-    code: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("raise ImportError('libfoo.so.1: cannot open')", "ImportError: libfoo.so.1: cannot open"),
+        ("import os; os.abort()", "crashes (Aborted)"),
+        ("import os; print('a driver says hello'); os._exit(0)", "its process told nothing"),
+        ("import os; os._exit(0)", "its process told nothing"),
+        ("import time; time.sleep(1000)", "no answer within 1 s"),
+    ],
+)
+def test_a_library_that_is_broken(code: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "decord.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(asking, "PROBE_LIMIT_S", 1.0 if "sleep" in code else 60.0)

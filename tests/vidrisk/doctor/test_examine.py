@@ -16,7 +16,9 @@ def test_this_machine_is_looked_at_once() -> None:
     checks = examine()
     names = [check.name for check in checks]
     assert len(set(names)) == len(names)
-    assert {"vidrisk", "processor", "memory", "disk", "cache", "shared memory", "GPU", "onnxruntime", "PyAV"} <= set(names)
+    assert {"vidrisk", "processor", "memory", "disk", "cache", "shared memory", "GPU", "onnxruntime", "PyAV"} <= set(
+        names
+    )
     assert all(check.found for check in checks)
     assert all(check.fix for check in checks if check.is_red or check.state == "warning")
     assert not any("stopped" in check.found for check in checks)
@@ -27,8 +29,12 @@ def test_a_machine_without_any_file_and_library(tmp_path: Path) -> None:
     gone = Probe(problem="ModuleNotFoundError: No module named 'numpy'")
     bare = replace(facts, probes={name: facts.probes[name] for name in ("workers", "cache", "GPU")} | {"numpy": gone})
     red = {check.name: check.fix for check in checks_from_facts(bare) if check.is_red}
-    assert red == {"inference runtime": "pip install 'vidrisk[cpu]'", "numpy": "pip install numpy", "Pillow": "pip install pillow",
-                   "PyAV": "pip install av"}
+    assert red == {
+        "inference runtime": "pip install 'vidrisk[cpu]'",
+        "numpy": "pip install numpy",
+        "Pillow": "pip install pillow",
+        "PyAV": "pip install av",
+    }
 
 
 def test_a_section_that_fails_costs_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,9 @@ def test_overcurrents_are_counted(board: Callable[..., Path]) -> None:
     assert jetson is not None and jetson.overcurrents == {"oc3": 813}
 
 
-@pytest.mark.parametrize(("l4t", "is_too_old"), [("32.5.1", True), ("36.3.0", True), ("36.4.0", False), ("39.2.1", False)])
+@pytest.mark.parametrize(
+    ("l4t", "is_too_old"), [("32.5.1", True), ("36.3.0", True), ("36.4.0", False), ("39.2.1", False)]
+)
 def test_jetpack_6_1_is_the_oldest_for_engines(board: Callable[..., Path], l4t: str, is_too_old: bool) -> None:
     major, _, revision = l4t.partition(".")
     release = f"# R{major} (release), REVISION: {revision}, GCID: 1, BOARD: generic\n"
@@ -63,9 +65,22 @@ def test_other_machines_are_no_jetson(write_tree: Callable[..., Path]) -> None:
     assert jetson_from_files(Path("/nonexistent")) is None
 
 
-@pytest.mark.parametrize(("l4t", "jetpack"), [
-    ("36.4.3", "6.2"), ("36.4.4", "6.2.1"), ("36.4.0", "6.1"), ("36.5.0", "6.2.2"), ("36.3.0", "6.0"), ("38.4.0", "7.1"),
-    ("39.2.0", "7.2"), ("39.2.1", "7.2.1"), ("35.6.1", "5"), ("99.1", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("l4t", "jetpack"),
+    [
+        ("36.4.3", "6.2"),
+        ("36.4.4", "6.2.1"),
+        ("36.4.0", "6.1"),
+        ("36.5.0", "6.2.2"),
+        ("36.3.0", "6.0"),
+        ("38.4.0", "7.1"),
+        ("39.2.0", "7.2"),
+        ("39.2.1", "7.2.1"),
+        ("35.6.1", "5"),
+        ("99.1", ""),
+        ("", ""),
+    ],
+)
 def test_jetpack_by_release(l4t: str, jetpack: str) -> None:
     assert jetpack_from_l4t(l4t) == jetpack
 

@@ -30,7 +30,10 @@ def test_an_orin_with_jetpack_6(board: Callable[..., Path]) -> None:
     assert set(checks) == {"tensorrt-10.3-jetson", "jetson-linux-nvmap"}
     check = checks["tensorrt-10.3-jetson"]
     assert check.state == "warning" and check.fix.startswith("vidrisk verify BUNDLE --runtime tensorrt")
-    assert check.found.startswith("tensorrt 10.3.0: ViT, DINOv3") and "ros2-depth-anything-v3-trt#16 and 4 more)" in check.found
+    assert (
+        check.found.startswith("tensorrt 10.3.0: ViT, DINOv3")
+        and "ros2-depth-anything-v3-trt#16 and 4 more)" in check.found
+    )
 
 
 def test_an_orin_in_a_container_whose_tensorrt_does_not_know_it() -> None:
@@ -50,7 +53,9 @@ def test_what_a_probe_tells_counts_before_the_package(board: Callable[..., Path]
 
 def test_what_depends_on_the_engine_is_left_to_its_build() -> None:
     for version in ("10.10.0", "11.2.0"):
-        assert set(checks_of(Facts(probes={"tensorrt": Probe({"version": version})}, gpu=Gpu("L4", "8.9")))) == {"known trouble"}
+        assert set(checks_of(Facts(probes={"tensorrt": Probe({"version": version})}, gpu=Gpu("L4", "8.9")))) == {
+            "known trouble"
+        }
 
 
 @pytest.mark.parametrize("version", ["", "unknown", "dev", "10.3.0.dev1+local.5", "1!10.3"])
@@ -59,7 +64,9 @@ def test_versions_that_nobody_expects(version: str) -> None:
 
 
 def test_the_doctor_reads_the_table_with_the_standard_library_alone() -> None:
-    code = ("import sys; sys.modules.update(dict.fromkeys(['numpy', 'pydantic', 'packaging', 'yaml']));"
-            "from vidrisk.doctor.support import read_table; print(len(read_table()))")
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(['numpy', 'pydantic', 'packaging', 'yaml']));"
+        "from vidrisk.doctor.support import read_table; print(len(read_table()))"
+    )
     end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(end.stdout) > 10

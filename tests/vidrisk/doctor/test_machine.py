@@ -27,9 +27,14 @@ def examined(tmp_path: Path) -> Callable[..., dict[str, Check]]:
 
     def examine(root: Path, *, cache: Probe | None = None, workers: Probe | None = None) -> dict[str, Check]:
         engines = tmp_path / "cache" / "engines"
-        probes = {"numpy": Probe(), "cache": cache or Probe({"engines": str(engines), "limit_bytes": 8 << 30}),
-                  "workers": workers or Probe({"bytes": 4_816_896})}
-        return {check.name: check for check in machine_checks(Facts(root, probes=probes, jetson=jetson_from_files(root)))}
+        probes = {
+            "numpy": Probe(),
+            "cache": cache or Probe({"engines": str(engines), "limit_bytes": 8 << 30}),
+            "workers": workers or Probe({"bytes": 4_816_896}),
+        }
+        return {
+            check.name: check for check in machine_checks(Facts(root, probes=probes, jetson=jetson_from_files(root)))
+        }
 
     return examine
 
@@ -41,7 +46,9 @@ def test_an_old_processor(examined: Callable[..., dict[str, Check]], write_tree:
     assert check.state == "ok" and check.found.endswith("cores; asimddp")
 
 
-def test_memory(examined: Callable[..., dict[str, Check]], write_tree: Callable[..., Path], board: Callable[..., Path]) -> None:
+def test_memory(
+    examined: Callable[..., dict[str, Check]], write_tree: Callable[..., Path], board: Callable[..., Path]
+) -> None:
     root = write_tree({"proc/meminfo": MEMORY.format(available=6_000_000)})
     assert examined(root)["memory"] == Check("machine", "memory", "ok", "6.1 of 8.0 GB available")
     root = write_tree({"proc/meminfo": MEMORY.format(available=300_000)})
@@ -60,11 +67,15 @@ def test_memory_of_a_container(examined: Callable[..., dict[str, Check]], write_
 
 
 @pytest.mark.parametrize("text", ["", "MemAvailable: many kB\nMemTotal: 1 kB\n", "MemTotal:\nMemAvailable:\n"])
-def test_memory_that_is_not_told(examined: Callable[..., dict[str, Check]], write_tree: Callable[..., Path], text: str) -> None:
+def test_memory_that_is_not_told(
+    examined: Callable[..., dict[str, Check]], write_tree: Callable[..., Path], text: str
+) -> None:
     assert "memory" not in examined(write_tree({"proc/meminfo": text}))
 
 
-def test_sealed_memory_that_is_forbidden(examined: Callable[..., dict[str, Check]], write_tree: Callable[..., Path]) -> None:
+def test_sealed_memory_that_is_forbidden(
+    examined: Callable[..., dict[str, Check]], write_tree: Callable[..., Path]
+) -> None:
     refused = Probe(problem="PermissionError: [Errno 13] Permission denied")
     check = examined(write_tree({"proc/sys/vm/memfd_noexec": "2\n"}), workers=refused)["shared memory"]
     assert (check.state, check.fix) == ("missing", "sudo sysctl vm.memfd_noexec=0") and check.is_red
@@ -73,11 +84,17 @@ def test_sealed_memory_that_is_forbidden(examined: Callable[..., dict[str, Check
 
 
 def test_without_numpy_nothing_is_said_that_needs_it(tmp_path: Path) -> None:
-    probes = {"numpy": Probe(problem="crashes (Segmentation fault)"), "cache": Probe(problem="x"), "workers": Probe(problem="x")}
+    probes = {
+        "numpy": Probe(problem="crashes (Segmentation fault)"),
+        "cache": Probe(problem="x"),
+        "workers": Probe(problem="x"),
+    }
     assert [check.name for check in machine_checks(Facts(tmp_path, probes=probes))] == ["vidrisk", "processor", "disk"]
 
 
-def test_a_full_disk(examined: Callable[..., dict[str, Check]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(
+    examined: Callable[..., dict[str, Check]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vidrisk.doctor.machine.shutil.disk_usage", lambda path: Disk(1, 1, 1000))
     checks = examined(tmp_path)
     assert checks["disk"].state == "missing" and checks["disk"].fix
@@ -96,9 +113,17 @@ def test_engines_that_are_kept(examined: Callable[..., dict[str, Check]], tmp_pa
 
 def test_a_cache_that_cannot_be_written(examined: Callable[..., dict[str, Check]], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    check = examined(tmp_path, cache=Probe({"engines": str(tmp_path / "file" / "a b" / "engines"), "limit_bytes": 1}))["cache"]
-    assert check.state == "warning" and "Not a directory" in check.found and check.fix == 'export VIDRISK_CACHE="$PWD/cache"'
-    check = examined(tmp_path, cache=Probe(problem="VIDRISK_ENGINE_CACHE_GB=x", fix="unset VIDRISK_ENGINE_CACHE_GB"))["cache"]
+    check = examined(tmp_path, cache=Probe({"engines": str(tmp_path / "file" / "a b" / "engines"), "limit_bytes": 1}))[
+        "cache"
+    ]
+    assert (
+        check.state == "warning"
+        and "Not a directory" in check.found
+        and check.fix == 'export VIDRISK_CACHE="$PWD/cache"'
+    )
+    check = examined(tmp_path, cache=Probe(problem="VIDRISK_ENGINE_CACHE_GB=x", fix="unset VIDRISK_ENGINE_CACHE_GB"))[
+        "cache"
+    ]
     assert (check.state, check.fix) == ("warning", "unset VIDRISK_ENGINE_CACHE_GB")
     check = examined(tmp_path, cache=Probe(problem="RuntimeError: Could not determine home directory."))["cache"]
     assert "VIDRISK_CACHE" in check.fix

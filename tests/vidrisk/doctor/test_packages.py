@@ -10,8 +10,11 @@ from vidrisk.doctor.check import Check
 from vidrisk.doctor.facts import Facts, Gpu, installed_packages
 from vidrisk.doctor.packages import EXTRAS, package_checks
 
-READERS = {"numpy": Probe({"version": "2.4.6"}), "Pillow": Probe({"version": "13.0.0", "lacking": []}),
-           "PyAV": Probe({"version": "18.1.0", "lacking": []})}
+READERS = {
+    "numpy": Probe({"version": "2.4.6"}),
+    "Pillow": Probe({"version": "13.0.0", "lacking": []}),
+    "PyAV": Probe({"version": "18.1.0", "lacking": []}),
+}
 
 
 def checks_of(facts: Facts) -> dict[str, Check]:
@@ -52,9 +55,16 @@ def test_what_infer_cannot_do_without(name: str, package: str) -> None:
 
 
 def test_a_decoder_that_lacks_codecs() -> None:
-    check = checks_of(Facts(probes={**READERS, "PyAV": Probe({"version": "18.1.0", "lacking": ["hevc", "av1"]})}))["PyAV"]
-    assert check == Check("libraries", "PyAV", "warning", "18.1.0, without hevc, av1",
-                          "pip install --force-reinstall --only-binary :all: av")
+    check = checks_of(Facts(probes={**READERS, "PyAV": Probe({"version": "18.1.0", "lacking": ["hevc", "av1"]})}))[
+        "PyAV"
+    ]
+    assert check == Check(
+        "libraries",
+        "PyAV",
+        "warning",
+        "18.1.0, without hevc, av1",
+        "pip install --force-reinstall --only-binary :all: av",
+    )
 
 
 def test_a_decord_that_crashes() -> None:

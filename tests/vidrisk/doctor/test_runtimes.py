@@ -37,7 +37,11 @@ def test_the_probe_is_a_model() -> None:
 def test_a_processor_and_onnx_runtime() -> None:
     checks = checks_of(Facts(probes={"onnxruntime": CPU}))
     assert {name: check.state for name, check in checks.items()} == {
-        "onnxruntime": "ok", "openvino": "optional", "tensorrt": "optional", "tensorrt-rtx": "optional"}
+        "onnxruntime": "ok",
+        "openvino": "optional",
+        "tensorrt": "optional",
+        "tensorrt-rtx": "optional",
+    }
     assert checks["onnxruntime"].found == "1.31.1: CPU"
     assert checks["openvino"].fix == "pip install 'vidrisk[cpu]'"
     assert checks["tensorrt-rtx"].fix == "pip install 'vidrisk[tensorrt-rtx]'"
@@ -48,24 +52,35 @@ def test_a_processor_and_onnx_runtime() -> None:
 def test_without_any_runtime() -> None:
     checks = checks_of(Facts(probes={"openvino": Probe(problem="crashes (Illegal instruction)")}))
     assert (checks["openvino"].state, checks["openvino"].fix) == ("broken", "pip install --force-reinstall openvino")
-    assert (checks["inference runtime"].state, checks["inference runtime"].fix) == ("missing", "pip install 'vidrisk[cpu]'")
+    assert (checks["inference runtime"].state, checks["inference runtime"].fix) == (
+        "missing",
+        "pip install 'vidrisk[cpu]'",
+    )
 
 
 def test_openvino_without_a_device() -> None:
-    assert checks_of(Facts(probes={"openvino": Probe({"version": "2026.4.1", "devices": ["CPU", "GPU"]})}))["openvino"].found == (
-        "2026.4.1: CPU, GPU")
-    assert checks_of(Facts(probes={"openvino": Probe({"version": "2026.4.1", "devices": []})}))["openvino"].state == "broken"
+    assert checks_of(Facts(probes={"openvino": Probe({"version": "2026.4.1", "devices": ["CPU", "GPU"]})}))[
+        "openvino"
+    ].found == ("2026.4.1: CPU, GPU")
+    assert (
+        checks_of(Facts(probes={"openvino": Probe({"version": "2026.4.1", "devices": []})}))["openvino"].state
+        == "broken"
+    )
 
 
 def test_a_provider_that_falls_back() -> None:
-    probe = Probe({"version": "1.22.0", "providers": ["CPU"], "fallen_back": ["TensorRT", "CUDA"]},
-                  stderr="Failed to load library libonnxruntime_providers_cuda.so with error: "
-                         "libcudnn.so.9: cannot open shared object file: No such file or directory")
+    probe = Probe(
+        {"version": "1.22.0", "providers": ["CPU"], "fallen_back": ["TensorRT", "CUDA"]},
+        stderr="Failed to load library libonnxruntime_providers_cuda.so with error: "
+        "libcudnn.so.9: cannot open shared object file: No such file or directory",
+    )
     packages = {"onnxruntime-gpu": "1.22.0"}
     check = checks_of(Facts(packages=packages, probes={"onnxruntime": probe}, gpu=T4))["onnxruntime"]
     assert check.state == "warning" and check.fix == "pip install 'onnxruntime-gpu[cuda,cudnn]'"
     assert check.found == "1.22.0: CPU; TensorRT, CUDA falls back to the processor: libcudnn.so.9 not found"
-    assert checks_of(Facts(packages=packages, probes={"onnxruntime": probe}))["onnxruntime"].state == "ok"  # no GPU to miss
+    assert (
+        checks_of(Facts(packages=packages, probes={"onnxruntime": probe}))["onnxruntime"].state == "ok"
+    )  # no GPU to miss
 
 
 def test_stubs_are_not_tensorrt() -> None:
@@ -79,7 +94,10 @@ def test_stubs_are_not_tensorrt() -> None:
 def test_tensorrt() -> None:
     probes = {"tensorrt": Probe({"version": "10.13.3"}), "tensorrt-rtx": Probe({"version": "1.7.1"})}
     checks = checks_of(Facts(probes=probes, gpu=T4))
-    assert (checks["tensorrt"].found, checks["tensorrt-rtx"].found) == ("10.13.3", "1.7.1") and "inference runtime" not in checks
+    assert (checks["tensorrt"].found, checks["tensorrt-rtx"].found) == (
+        "10.13.3",
+        "1.7.1",
+    ) and "inference runtime" not in checks
     assert checks_of(Facts(probes=probes))["tensorrt-rtx"].found == "1.7.1, to build ahead of time"
 
 
@@ -106,7 +124,9 @@ def test_jetpack_s_tensorrt_in_a_closed_environment(board: Callable[..., Path]) 
     gpu = Gpu("Orin", "8.7", cuda="12.6", works=True)
     closed = Facts(root, False, Environment("3.10", Path("/opt/my env"), True), gpu=gpu, jetson=jetson)
     check = checks_of(closed)["tensorrt"]
-    assert check.is_red and check.fix == "sed -i '/^include-system-site-packages/s/false/true/' '/opt/my env/pyvenv.cfg'"
+    assert (
+        check.is_red and check.fix == "sed -i '/^include-system-site-packages/s/false/true/' '/opt/my env/pyvenv.cfg'"
+    )
     newer = Facts(root, False, Environment("3.12", Path("/opt/env"), False), gpu=gpu, jetson=jetson)
     check = checks_of(newer)["tensorrt"]
     assert check.is_red and check.found == "the system has it for Python 3.10, this is 3.12"
@@ -134,9 +154,16 @@ def test_a_jetson_without_tensorrt(board: Callable[..., Path]) -> None:
     assert (check.state, check.fix) == ("warning", "sudo apt update && sudo apt install nvidia-jetpack")
 
 
-@pytest.mark.parametrize(("version", "sees", "state", "fix"), [
-    ("2.13.0+cu126", True, "ok", ""), ("2.13.0+cpu", False, "warning", "pip uninstall -y torch && pip install torch"),
-    ("2.13.0+cu126", False, "warning", "pip install --force-reinstall torch")])
+@pytest.mark.parametrize(
+    ("version", "sees", "state", "fix"),
+    [
+        ("2.13.0+cu126", True, "ok", ""),
+        ("2.13.0+cpu", False, "warning", "pip uninstall -y torch && pip install torch"),
+        ("2.13.0+cu126", False, "warning", "pip install --force-reinstall torch"),
+    ],
+)
 def test_torch_beside_a_gpu(version: str, sees: bool, state: str, fix: str) -> None:
-    check = checks_of(Facts(probes={"torch": Probe({"version": version, "sees_gpu": sees})}, gpu=T4))["torch on the GPU"]
+    check = checks_of(Facts(probes={"torch": Probe({"version": version, "sees_gpu": sees})}, gpu=T4))[
+        "torch on the GPU"
+    ]
     assert (check.state, check.fix) == (state, fix)

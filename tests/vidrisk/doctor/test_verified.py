@@ -9,10 +9,26 @@ from vidrisk.doctor.facts import Facts
 from vidrisk.doctor.verified import MOST_BUNDLES, verified_checks
 
 
-def result(digest: str = "a" * 64, runtime: str = "openvino", variant: str = "int8", state: str = "same", said: str = "",
-           changed: dict[str, Any] | None = None, folder: str = "/data/walls.bundle") -> dict[str, Any]:
-    return {"folder": folder, "digest": digest, "runtime": runtime, "variant": variant, "state": state, "said": said,
-            "when": "2026-11-21T08:00:00+00:00", "found_with": {}, "changed": changed or {}}
+def result(
+    digest: str = "a" * 64,
+    runtime: str = "openvino",
+    variant: str = "int8",
+    state: str = "same",
+    said: str = "",
+    changed: dict[str, Any] | None = None,
+    folder: str = "/data/walls.bundle",
+) -> dict[str, Any]:
+    return {
+        "folder": folder,
+        "digest": digest,
+        "runtime": runtime,
+        "variant": variant,
+        "state": state,
+        "said": said,
+        "when": "2026-11-21T08:00:00+00:00",
+        "found_with": {},
+        "changed": changed or {},
+    }
 
 
 def checks_of(*results: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -21,8 +37,9 @@ def checks_of(*results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def test_a_bundle_is_one_line() -> None:
-    assert checks_of(result(), result(variant="fp32")) == [(
-        "walls.bundle", "ok", "openvino fp32, openvino int8 answered as at export, on 2026-11-21T08:00:00+00:00")]
+    assert checks_of(result(), result(variant="fp32")) == [
+        ("walls.bundle", "ok", "openvino fp32, openvino int8 answered as at export, on 2026-11-21T08:00:00+00:00")
+    ]
     assert checks_of() == []
 
 
@@ -38,7 +55,9 @@ def test_what_has_changed_since_is_a_warning() -> None:
 
 
 def test_what_differed_before_something_changed_is_to_be_asked_again() -> None:
-    ((_, state, found),) = checks_of(result(), result(runtime="tensorrt", state="differs", changed={"tensorrt": ["10.3", "10.16"]}))
+    ((_, state, found),) = checks_of(
+        result(), result(runtime="tensorrt", state="differs", changed={"tensorrt": ["10.3", "10.16"]})
+    )
     assert state == "warning" and found.startswith("tensorrt int8 answered otherwise than at export, on 2026")
     assert found.endswith("; changed since: tensorrt 10.3 → 10.16")
 
@@ -51,11 +70,17 @@ def test_the_fix_can_be_copied() -> None:
 
 def test_few_bundles_are_shown_and_no_two_under_one_name() -> None:
     checks = checks_of(*(result(digest=str(number) * 64) for number in range(MOST_BUNDLES + 2)))
-    assert len({name for name, _, _ in checks}) == len(checks) == MOST_BUNDLES and checks[1][0] == "walls.bundle 11111111"
+    assert (
+        len({name for name, _, _ in checks}) == len(checks) == MOST_BUNDLES and checks[1][0] == "walls.bundle 11111111"
+    )
 
 
 def test_where_nothing_is_told_nothing_is_said() -> None:
-    assert list(verified_checks(Facts())) == list(verified_checks(Facts(probes={"verified": Probe(problem="no numpy")}))) == []
+    assert (
+        list(verified_checks(Facts()))
+        == list(verified_checks(Facts(probes={"verified": Probe(problem="no numpy")})))
+        == []
+    )
 
 
 def test_the_probe_reads_the_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

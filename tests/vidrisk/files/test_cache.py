@@ -24,9 +24,12 @@ from vidrisk.runtimes.contract.errors import SettingsError, SpecError
 ROOT = Path(__file__).parents[2]
 ARRAYS = st.dictionaries(
     st.text(max_size=8),
-    hnp.arrays(st.sampled_from(["?", "u1", "i8", "f2", "f4", ">f8", "c8"]),
-               hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)),
-    max_size=3)
+    hnp.arrays(
+        st.sampled_from(["?", "u1", "i8", "f2", "f4", ">f8", "c8"]),
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+    ),
+    max_size=3,
+)
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -49,6 +52,7 @@ def bytes_of(cache: ArrayCache) -> int:
 
 def same(left: dict[str, npt.NDArray[Any]] | None, right: dict[str, npt.NDArray[Any]]) -> bool:
     """Equal to the bit, so that NaN equals NaN."""
+
     def bits(arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[Any, ...]]:
         return [(name, array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()]
 
@@ -73,8 +77,19 @@ def test_a_key_that_was_never_put(cache: ArrayCache) -> None:
     assert cache.get(key_of("a")) == {} and cache.get(key_of("b")) is None
 
 
-@pytest.mark.parametrize("entry", [["a", "|O", [1], 0], ["a", "<f4", [10**12], 0], ["a", ",", [1], 0], ["a", "(1,2", [1], 0],
-                                   ["a", "<f4", ["x"], 0], ["a", "<f4", [-1], 0], ["a"], 5])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        ["a", "|O", [1], 0],
+        ["a", "<f4", [10**12], 0],
+        ["a", ",", [1], 0],
+        ["a", "(1,2", [1], 0],
+        ["a", "<f4", ["x"], 0],
+        ["a", "<f4", [-1], 0],
+        ["a"],
+        5,
+    ],
+)
 def test_an_index_that_is_none_of_ours_is_no_entry(entry: object, tmp_path: Path) -> None:
     cache, index = ArrayCache(tmp_path, 1 << 30), json.dumps([entry]).encode()
     cache.put("ab12", {"a": np.ones(3, np.float32)})
@@ -91,7 +106,9 @@ def test_only_numbers_are_kept(cache: ArrayCache, array: npt.NDArray[Any]) -> No
 
 @QUICK
 @given(arrays=ARRAYS, data=st.data())
-def test_damage_is_never_another_value(cache: ArrayCache, arrays: dict[str, npt.NDArray[Any]], data: st.DataObject) -> None:
+def test_damage_is_never_another_value(
+    cache: ArrayCache, arrays: dict[str, npt.NDArray[Any]], data: st.DataObject
+) -> None:
     cache.put(key_of("a"), arrays)
     (path,) = files_of(cache)
     whole = path.read_bytes()
@@ -107,7 +124,10 @@ def test_damage_is_never_another_value(cache: ArrayCache, arrays: dict[str, npt.
     assert same(cache.get(key_of("a")), arrays)
 
 
-@given(st.lists(st.text(st.characters(), max_size=3), max_size=4), st.lists(st.text(st.characters(), max_size=3), max_size=4))
+@given(
+    st.lists(st.text(st.characters(), max_size=3), max_size=4),
+    st.lists(st.text(st.characters(), max_size=3), max_size=4),
+)
 def test_different_parts_make_different_keys(left: list[str], right: list[str]) -> None:
     assert (key_of(*left) == key_of(*right)) == (left == right)
     assert len(key_of(*left)) == 64
@@ -203,16 +223,21 @@ def python(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
     """
 
     def run(code: str) -> subprocess.Popen[str]:
-        return subprocess.Popen([sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code)], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
+        return subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(code)],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        )
 
     return run
 
 
 def test_two_processes_at_once(tmp_path: Path, python: Callable[[str], subprocess.Popen[str]]) -> None:
     """Both write the same keys and evict for one another: who reads gets what was put, or nothing."""
-    writers = [python("""
+    writers = [
+        python("""
         got = 0
         for number in range(400):
             cache.put(key_of(str(number % 90)), arrays(number % 90))
@@ -221,7 +246,9 @@ def test_two_processes_at_once(tmp_path: Path, python: Callable[[str], subproces
                 assert np.array_equal(back["values"], arrays(number * 7 % 90)["values"])
                 got += 1
         print(got)
-    """) for _ in range(2)]
+    """)
+        for _ in range(2)
+    ]
     ends = [writer.communicate(timeout=60) for writer in writers]
     assert [(writer.returncode, error) for writer, (_, error) in zip(writers, ends, strict=True)] == [(0, "")] * 2
     assert all(int(out) > 50 for out, _ in ends)
@@ -275,5 +302,7 @@ def test_the_users_cache_and_its_size(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert array_cache().max_bytes == 2**29
     for wrong in ("much", "-1", "nan", "inf", "2GB"):
         monkeypatch.setenv("VIDRISK_CACHE_GB", wrong)
-        with pytest.raises(SettingsError, match=f"VIDRISK_CACHE_GB={wrong}; allowed: a number of gigabytes from 0; fix: unset"):
+        with pytest.raises(
+            SettingsError, match=f"VIDRISK_CACHE_GB={wrong}; allowed: a number of gigabytes from 0; fix: unset"
+        ):
             array_cache()

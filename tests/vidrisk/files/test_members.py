@@ -10,8 +10,15 @@ from vidrisk.files.members import members_of_package
 
 
 def test_members_of_files_and_folders_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {"__init__": "", "first": "THING = 1", "helper": "OTHER = 2", "inner/__init__": "", "inner/second": "THING = 3",
-             "inner/deep/__init__": "", "inner/deep/third": "THING = 4"}
+    files = {
+        "__init__": "",
+        "first": "THING = 1",
+        "helper": "OTHER = 2",
+        "inner/__init__": "",
+        "inner/second": "THING = 3",
+        "inner/deep/__init__": "",
+        "inner/deep/third": "THING = 4",
+    }
     for name, text in files.items():
         path = tmp_path / "things_of_a_test" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,9 @@ def test_every_form_keeps_every_byte(name: bytes) -> None:
 def test_a_locale_that_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     """What Python makes of names there, without such a locale on this machine."""
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("gbk", "surrogateescape"))
-    monkeypatch.setattr(os, "fsdecode", lambda name: name if isinstance(name, str) else name.decode("gbk", "surrogateescape"))
+    monkeypatch.setattr(
+        os, "fsdecode", lambda name: name if isinstance(name, str) else name.decode("gbk", "surrogateescape")
+    )
     for name in ("裂缝".encode(), "裂缝".encode("gbk"), b"\xff\xfe\x80", b"plain", "é".encode("latin-1")):
         path = name.decode("gbk", "surrogateescape")
         assert stored_from_path(path).encode("utf-8", "surrogateescape") == name
@@ -40,9 +42,13 @@ def test_a_locale_that_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(sql_from_path(path), str) == (name in ("裂缝".encode(), b"plain"))
 
 
-def test_a_written_name_is_found_in_the_encoding_that_the_disk_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_written_name_is_found_in_the_encoding_that_the_disk_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("vidrisk.files.paths.locale_encoding", lambda: "GBK")
-    old, new = (Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in ("旧的".encode("gbk"), "新的".encode()))
+    old, new = (
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)) for name in ("旧的".encode("gbk"), "新的".encode())
+    )
     old.touch()
     new.touch()
     assert path_from_written(tmp_path, "旧的") == old and path_from_written(tmp_path, "新的") == new

@@ -25,9 +25,11 @@ def omitted(root: Path) -> dict[str, str]:
 # A tree of files (None) and folders, in names of any bytes but those that no file system takes.
 any_bytes = st.binary(min_size=1, max_size=6).filter(lambda name: not {0, 47} & set(name) and name not in (b".", b".."))
 names = any_bytes | st.sampled_from(
-    [b"a", b"B", b".hidden", b"@eaDir", b"#Recycle", b"Thumbs.db", b"lost+found", "裂缝".encode()])
+    [b"a", b"B", b".hidden", b"@eaDir", b"#Recycle", b"Thumbs.db", b"lost+found", "裂缝".encode()]
+)
 trees = st.recursive(st.none(), lambda inner: st.dictionaries(names, inner, max_size=4), max_leaves=12).filter(
-    lambda tree: tree is not None)
+    lambda tree: tree is not None
+)
 
 
 def write(tree: dict[bytes, object], folder: Path) -> None:
@@ -68,7 +70,11 @@ def test_ten_thousand_levels_cost_one_entry(tmp_path: Path, deep_folder: Path) -
     (tmp_path / "deep").symlink_to(deep_folder)
     *found, last = sorted(walk(tmp_path), key=lambda item: len(item.path))
     assert [Path(item.path).name for item in found] == ["a.png", "b.png"]
-    assert isinstance(last, Omitted) and last.reason == "File name too long" and last.path.count("/d") > sys.getrecursionlimit()
+    assert (
+        isinstance(last, Omitted)
+        and last.reason == "File name too long"
+        and last.path.count("/d") > sys.getrecursionlimit()
+    )
 
 
 def test_a_link_to_itself_costs_one_entry(tmp_path: Path) -> None:
@@ -124,7 +130,8 @@ def test_everything_that_is_not_taken_has_a_reason(tmp_path: Path) -> None:
     for name in (".a.png", "._a.png", "Thumbs.db", "a.png"):
         (tmp_path / name).touch()
     assert omitted(tmp_path) == dict.fromkeys([".git", ".a.png", "._a.png"], HIDDEN) | dict.fromkeys(
-        ["#recycle", "System Volume Information", "Thumbs.db"], SYSTEM)
+        ["#recycle", "System Volume Information", "Thumbs.db"], SYSTEM
+    )
     assert [entry.name for entry in list_folder(tmp_path).files] == ["a.png"] and not list_folder(tmp_path).folders
 
 

@@ -30,7 +30,8 @@ class Reference:
     Attributes:
         times_s: float64 (N,), from the first frame on.
         levels: float64 (N,), mean of the RGB values of each frame.
-        stated: how many of the times are ffprobe's; those between were interpolated, for it states none, or one out of order.
+        stated: how many of the times are ffprobe's; those between were interpolated, for it states none, or one out of
+            order.
         interval_s: from a frame to the next, usually.
     """
 
@@ -62,11 +63,39 @@ class Difference:
 
 
 def reference(path: Path) -> Reference:
-    stamps = output_of("ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time",
-                     "-of", "csv=p=0", str(path)).decode().split()
+    stamps = (
+        output_of(
+            "ffprobe",
+            "-v",
+            "error",
+            "-select_streams",
+            "v:0",
+            "-show_entries",
+            "frame=best_effort_timestamp_time",
+            "-of",
+            "csv=p=0",
+            str(path),
+        )
+        .decode()
+        .split()
+    )
     times_s = np.array([float("nan" if stamp.startswith("N") else stamp.rstrip(",")) for stamp in stamps])
-    raw = output_of("ffmpeg", "-v", "error", "-i", str(path), "-map", "0:v:0", "-fps_mode", "passthrough", "-vf",
-                  "scale=2:2:flags=area,format=rgb24", "-f", "rawvideo", "-")
+    raw = output_of(
+        "ffmpeg",
+        "-v",
+        "error",
+        "-i",
+        str(path),
+        "-map",
+        "0:v:0",
+        "-fps_mode",
+        "passthrough",
+        "-vf",
+        "scale=2:2:flags=area,format=rgb24",
+        "-f",
+        "rawvideo",
+        "-",
+    )
     levels = np.frombuffer(raw, np.uint8).reshape(-1, 12).mean(axis=1)
     assert len(levels) == len(times_s), f"ffprobe has {len(times_s)} frames of {path.name}, ffmpeg {len(levels)}"
     return _in_order(times_s, levels)
@@ -81,7 +110,7 @@ def _in_order(times_s: Floats, levels: Floats) -> Reference:
     kept = np.flatnonzero(known & (times_s >= highest) & (times_s <= lowest))
     last = np.flatnonzero(times_s[kept] == times_s[kept[-1]])
     if len(last) > MAX_SHARED:  # a clock that stands still says nothing
-        kept = kept[:last[0] + 1]
+        kept = kept[: last[0] + 1]
     steps = np.diff(times_s[kept]) / np.diff(kept)
     interval_s = float(np.median(steps[steps > 0]))
     whole = np.interp(numbers, kept, times_s[kept])
@@ -102,7 +131,9 @@ def difference(path: Path, rate: float | None = None, may_lack: int = 0) -> Diff
         expected = replace(expected, times_s=np.arange(count) / rate, interval_s=1 / rate, stated=0)
     with PyAVSource(path) as source:
         times_s, duration_s, note = source.timeline.times_s, source.timeline.readable_s, source.note
-        levels = np.array([frame.rgb.mean() if not frame.lost else np.inf for frame in source.frames_at(range(len(times_s)))])
+        levels = np.array(
+            [frame.rgb.mean() if not frame.lost else np.inf for frame in source.frames_at(range(len(times_s)))]
+        )
     count = min(len(times_s), len(expected.times_s))
     seeks = np.linspace(count - 1, 0, min(count, SEEKS)).astype(int).tolist()
     by_seek = [_level_at(path, number) - expected.levels[number] for number in seeks]
@@ -115,10 +146,16 @@ def difference(path: Path, rate: float | None = None, may_lack: int = 0) -> Diff
     is_near = np.abs(expected.times_s[:, None] - moments_s).min(axis=0) < ROUNDING * expected.interval_s
     by_moment = np.where(is_near, np.minimum(by_moment, np.abs(of_moments[:, None] - beside).min(axis=1)), by_moment)
     return Difference(
-        len(times_s), len(expected.times_s), expected.stated,
+        len(times_s),
+        len(expected.times_s),
+        expected.stated,
         float(np.abs(times_s[:count] - expected.times_s[:count]).max() / expected.interval_s),
-        float(np.abs(levels[:count] - expected.levels[:count]).max()), float(np.abs(by_seek).max()),
-        float(by_moment.max()), note, may_lack)
+        float(np.abs(levels[:count] - expected.levels[:count]).max()),
+        float(np.abs(by_seek).max()),
+        float(by_moment.max()),
+        note,
+        may_lack,
+    )
 
 
 def _level_at(path: Path, number: int) -> float:

@@ -1,7 +1,7 @@
 """A matrix of videos that differ in container, codec, coding and damage, for what they say of time.
 
-Frame n has the grey ``level_of(n)``, so that a frame can be told from those near it. ffmpeg writes most of them; what it does not
-write (fields, packets that share a stamp or have none) is muxed by ``numbered_greys``.
+Frame n has the grey ``level_of(n)``, so that a frame can be told from those near it. ffmpeg writes most of them; what
+it does not write (fields, packets that share a stamp or have none) is muxed by ``numbered_greys``.
 """
 
 from __future__ import annotations
@@ -35,19 +35,44 @@ Writer = Callable[[Path], None]
 
 
 def x264(*parameters: str, bframes: int = 3) -> tuple[str, ...]:
-    return ("-c:v", "libx264", "-preset", "veryfast", "-x264-params",
-            ":".join((f"keyint=24:min-keyint=24:scenecut=0:bframes={bframes}:b-adapt=0", *parameters)))
+    return (
+        "-c:v",
+        "libx264",
+        "-preset",
+        "veryfast",
+        "-x264-params",
+        ":".join((f"keyint=24:min-keyint=24:scenecut=0:bframes={bframes}:b-adapt=0", *parameters)),
+    )
 
 
 def x265(*parameters: str) -> tuple[str, ...]:
-    return "-c:v", "libx265", "-preset", "ultrafast", "-x265-params", ":".join(
-        ("log-level=none:keyint=24:min-keyint=24:scenecut=0:bframes=3:b-adapt=0", *parameters))
+    return (
+        "-c:v",
+        "libx265",
+        "-preset",
+        "ultrafast",
+        "-x265-params",
+        ":".join(("log-level=none:keyint=24:min-keyint=24:scenecut=0:bframes=3:b-adapt=0", *parameters)),
+    )
 
 
 MPEG2 = ("-c:v", "mpeg2video", "-g", "12", "-bf", "2", "-b:v", "2M", "-sc_threshold", "1000000000")
 MPEG1 = ("-c:v", "mpeg1video", *MPEG2[2:])
 MPEG4 = ("-c:v", "mpeg4", "-g", "24", "-bf", "2", "-q:v", "2", "-sc_threshold", "1000000000")
-VPX = ("-g", "24", "-deadline", "realtime", "-cpu-used", "8", "-auto-alt-ref", "1", "-lag-in-frames", "12", "-b:v", "1M")
+VPX = (
+    "-g",
+    "24",
+    "-deadline",
+    "realtime",
+    "-cpu-used",
+    "8",
+    "-auto-alt-ref",
+    "1",
+    "-lag-in-frames",
+    "12",
+    "-b:v",
+    "1M",
+)
 SVT = ("-c:v", "libsvtav1", "-preset", "10", "-g", "24")
 INTERLACED = ("-flags", "+ildct+ilme")
 UNEVEN = ("-fps_mode", "passthrough", "-enc_time_base", "1:1000")
@@ -63,24 +88,29 @@ def written(*options: str, filters: str = "null") -> Writer:
 
 def copied(*encoding: str, by: Sequence[str] = (), before: Sequence[str] = (), suffix: str = ".mp4") -> Writer:
     """Encode to one container and copy with options into another."""
+
     def write(path: Path) -> None:
         source = path.with_name(f"{path.stem}-source{suffix}")
         encode(source, *encoding)
         copy(source, path, *by, before=before)
         source.unlink()
+
     return write
 
 
 def changed(write: Writer, change: Callable[[bytes], bytes]) -> Writer:
     """Write a file and change its bytes."""
+
     def write_changed(path: Path) -> None:
         write(path)
         path.write_bytes(change(path.read_bytes()))
+
     return write_changed
 
 
 def fields(rate_step: int, *, pairs_in_packet: bool, pairs_in_unit: bool = False) -> Writer:
     """Field-coded H.264. ``pairs_in_packet``: both fields in one PES or sample; otherwise each has one, with a time of its own."""
+
     def write(path: Path) -> None:
         units: list[Unit] = list(fields_from_levels([level_of(number) for number in range(FRAMES)]))
         if path.suffix in (".mpg", ".vob"):
@@ -89,16 +119,26 @@ def fields(rate_step: int, *, pairs_in_packet: bool, pairs_in_unit: bool = False
                 stamps[1::2] = [None] * FRAMES
             path.write_bytes(program_stream([unit for unit, _ in units], stamps))
             return
-        base = Fraction(1, TICKS_PER_S) if path.suffix in (".ts", ".mts", ".m2ts", ".mp4", ".mov") else Fraction(1, 1000)
+        base = (
+            Fraction(1, TICKS_PER_S) if path.suffix in (".ts", ".mts", ".m2ts", ".mp4", ".mov") else Fraction(1, 1000)
+        )
         step = rate_step if base.denominator == TICKS_PER_S else rate_step * 1000 // TICKS_PER_S
         mux(path, units, even(len(units), step // 2), base, together=[2] * FRAMES if pairs_in_packet else [])
+
     return write
 
 
 def bursts(size: int) -> Writer:
     """Frames that come in groups of one stamp."""
+
     def write(path: Path) -> None:
-        mux(path, units_of(path, *x264(bframes=0)), [(size * 40 * (n // size),) * 2 for n in range(FRAMES)], Fraction(1, 1000))
+        mux(
+            path,
+            units_of(path, *x264(bframes=0)),
+            [(size * 40 * (n // size),) * 2 for n in range(FRAMES)],
+            Fraction(1, 1000),
+        )
+
     return write
 
 
@@ -108,30 +148,43 @@ def one_shared(path: Path) -> None:
 
 def grouped(together: Sequence[int], *options: str, step: int = FRAME_TICKS, pause: int = 0) -> Writer:
     """A transport stream in which a PES holds several frames, so that only the first of them has a stamp."""
+
     def write(path: Path) -> None:
         units = units_of(path, *options)
         order = places_shown(path, options)
-        stamps = [(step * (shown + 2) + pause * (shown >= 30), step * stored + pause * (stored >= 30))
-                  for stored, shown in enumerate(order)]
+        stamps = [
+            (step * (shown + 2) + pause * (shown >= 30), step * stored + pause * (stored >= 30))
+            for stored, shown in enumerate(order)
+        ]
         mux(path, units, stamps, Fraction(1, TICKS_PER_S), raw_suffix(options), together)
+
     return write
 
 
 def program(step: int, *, pause: int = 0, every: int = 1, bframes: int = 0, rate: str = "") -> Writer:
     """H.264 in a program stream as network recorders write it: a PES of every frame, every ``every``-th with a stamp."""
+
     def write(path: Path) -> None:
         options = x264(bframes=bframes)
         units = units_of(path, *options, *(("-bsf:v", f"h264_metadata=tick_rate={rate}") if rate else ()))
-        stamps = [(TICKS_PER_S + step * (shown + 2) + pause * (shown >= 30), TICKS_PER_S + step * stored + pause * (stored >= 30))
-                  if stored % every == 0 else None for stored, shown in enumerate(places_shown(path, options))]
+        stamps = [
+            (
+                TICKS_PER_S + step * (shown + 2) + pause * (shown >= 30),
+                TICKS_PER_S + step * stored + pause * (stored >= 30),
+            )
+            if stored % every == 0
+            else None
+            for stored, shown in enumerate(places_shown(path, options))
+        ]
         path.write_bytes(program_stream([unit for unit, _ in units], stamps))
+
     return write
 
 
 def without_last_durations(content: bytes) -> bytes:
     """An MP4 whose second run of frames lasts no time (8.6.1.2 of ISO/IEC 14496-12)."""
     place = content.index(b"stts") + 4 + 8 + 8 + 4
-    return content[:place] + bytes(4) + content[place + 4:]
+    return content[:place] + bytes(4) + content[place + 4 :]
 
 
 def once(number: int, off: int) -> Callable[[bytes], bytes]:
@@ -141,7 +194,7 @@ def once(number: int, off: int) -> Callable[[bytes], bytes]:
 
 def part(first: float, last: float, unit: int = 1) -> Callable[[bytes], bytes]:
     """A piece of a file, of whole units."""
-    return lambda content: content[int(len(content) * first) // unit * unit:int(len(content) * last) // unit * unit]
+    return lambda content: content[int(len(content) * first) // unit * unit : int(len(content) * last) // unit * unit]
 
 
 def _wrong_rate(tick_rate: int) -> tuple[str, ...]:
@@ -152,8 +205,8 @@ def _one_time_off(ticks: int, before: float) -> int:
     return ticks - 9000 * (0.5 < before < 0.52)
 
 
-# Files of RATE whose stamps FFmpeg's parser gives to the wrong pictures, where a start code lies across two packets: ffprobe's
-# own times go back, and those that were written count.
+# Files of RATE whose stamps FFmpeg's parser gives to the wrong pictures, where a start code lies across two packets:
+# ffprobe's own times go back, and those that were written count.
 MISREAD = ("mpeg1.mpg", "mpeg2-interlaced-vob.mpg")
 FILES: dict[str, Writer] = {
     # codec and coding

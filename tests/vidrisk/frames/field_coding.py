@@ -1,7 +1,7 @@
 """H.264 whose pictures are fields, written bit by bit: no free encoder makes such streams.
 
-Every macroblock is I_PCM, so that nothing has to be predicted or transformed (ITU-T H.264, 7.3.5). A frame of one grey level is two
-fields of 64x32; only the slice headers tell fields that others may refer to from those that none may.
+Every macroblock is I_PCM, so that nothing has to be predicted or transformed (ITU-T H.264, 7.3.5). A frame of one grey
+level is two fields of 64x32; only the slice headers tell fields that others may refer to from those that none may.
 """
 
 from __future__ import annotations

@@ -27,14 +27,27 @@ def number_in_picture(picture: npt.NDArray[np.uint8]) -> int:
     """The number that ``numbered_picture`` drew, after any encoder and any resize that keeps the bars' order."""
     height, width = picture.shape[:2]
     bar = -(-width // BITS)
-    bits = [picture[height // 4:-(height // 4), bit * bar + bar // 4:(bit + 1) * bar - bar // 4].mean() > 127
-            for bit in range(BITS)]
+    bits = [
+        picture[height // 4 : -(height // 4), bit * bar + bar // 4 : (bit + 1) * bar - bar // 4].mean() > 127
+        for bit in range(BITS)
+    ]
     return sum(int(bit) << place for place, bit in enumerate(bits))
 
 
-def write_clip(path: Path, frames: int = 30, *, codec: str = "libx264", width: int = 64, height: int = 48,
-               rate: int = 25, pts_ms: Sequence[int] | None = None, options: dict[str, str] | None = None,
-               container_options: dict[str, str] | None = None, rotation: int = 0, pix_fmt: str = "yuv420p") -> Path:
+def write_clip(
+    path: Path,
+    frames: int = 30,
+    *,
+    codec: str = "libx264",
+    width: int = 64,
+    height: int = 48,
+    rate: int = 25,
+    pts_ms: Sequence[int] | None = None,
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    rotation: int = 0,
+    pix_fmt: str = "yuv420p",
+) -> Path:
     """Encode ``frames`` numbered pictures. ``pts_ms`` gives each its time; without it they come at ``rate``."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=options or {}))

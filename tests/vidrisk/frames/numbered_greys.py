@@ -27,8 +27,28 @@ def level_of(number: int) -> int:
 def encode(path: Path, *options: str, filters: str = "null", frames: int = FRAMES) -> None:
     """Encode the numbered frames with ffmpeg."""
     raw = b"".join(bytes([level_of(number)]) * (WIDTH * HEIGHT) for number in range(frames))
-    command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(RATE),
-               "-i", "pipe:", "-vf", filters, "-pix_fmt", "yuv420p", *options, str(path)]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-y",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "gray",
+        "-s",
+        f"{WIDTH}x{HEIGHT}",
+        "-r",
+        str(RATE),
+        "-i",
+        "pipe:",
+        "-vf",
+        filters,
+        "-pix_fmt",
+        "yuv420p",
+        *options,
+        str(path),
+    ]
     subprocess.run(command, input=raw, check=True, capture_output=True)
 
 
@@ -52,8 +72,14 @@ def raw_suffix(options: Sequence[str]) -> str:
     return ".raw.m2v" if "mpeg2video" in options else ".raw.h264"
 
 
-def mux(path: Path, units: Sequence[Unit], stamps: Sequence[tuple[int, int]], base: Fraction, suffix: str = ".raw.h264",
-        together: Sequence[int] = ()) -> None:
+def mux(
+    path: Path,
+    units: Sequence[Unit],
+    stamps: Sequence[tuple[int, int]],
+    base: Fraction,
+    suffix: str = ".raw.h264",
+    together: Sequence[int] = (),
+) -> None:
     """Mux access units with (pts, dts); ``together``: how many of them a packet holds, one where it is not said."""
     raw = path.with_suffix(suffix)
     raw.write_bytes(b"".join(data for data, _ in units))
@@ -62,7 +88,7 @@ def mux(path: Path, units: Sequence[Unit], stamps: Sequence[tuple[int, int]], ba
         place = number = 0
         while place < len(units):
             count = together[number] if number < len(together) else 1
-            packet = av.Packet(b"".join(data for data, _ in units[place:place + count]))
+            packet = av.Packet(b"".join(data for data, _ in units[place : place + count]))
             packet.stream, packet.time_base = stream, base
             packet.pts, packet.dts = stamps[place]
             if path.suffix in (".mp4", ".mov"):  # else the last one lasts no time, and is not shown
@@ -99,7 +125,7 @@ def program_stream(units: Sequence[bytes], stamps: Sequence[tuple[int, int] | No
             stream_map = bytes([0xE0, 0xFF]) + struct.pack(">HHBBH", 0, 4, 0x1B, 0xE0, 0) + bytes(4)
             out += b"\0\0\1\xbc" + struct.pack(">H", len(stream_map)) + stream_map
         for place in range(0, len(unit), MAX_PES_BYTES):
-            part = unit[place:place + MAX_PES_BYTES]
+            part = unit[place : place + MAX_PES_BYTES]
             times = _stamp(3, stamp[0]) + _stamp(1, stamp[1]) if stamp and place == 0 else b""
             header = bytes([0x80, 0xC0 if times else 0, len(times)]) + times
             out += b"\0\0\1\xe0" + struct.pack(">H", len(header) + len(part)) + header + part

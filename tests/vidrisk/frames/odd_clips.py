@@ -25,7 +25,7 @@ def overwritten(content: bytes, after: bytes, offset: int, field: bytes) -> byte
     changed, place = bytearray(content), -1
     while (place := content.find(after, place + 1)) >= 0:
         start = place + len(after) + offset
-        changed[start:start + len(field)] = field
+        changed[start : start + len(field)] = field
     assert changed != content or field in content, f"no {after!r} that says anything else"
     return bytes(changed)
 
@@ -63,14 +63,14 @@ def mkv_with_times(content: bytes, changed: Callable[[int, int], int]) -> bytes:
     out = bytearray(content)
     for number, block in enumerate(_SIMPLE_BLOCK.finditer(content)):
         (time_ms,) = struct.unpack(">h", block[1])
-        out[block.start(1):block.end(1)] = struct.pack(">h", changed(number, time_ms))
+        out[block.start(1) : block.end(1)] = struct.pack(">h", changed(number, time_ms))
     return bytes(out)
 
 
 def mp4_with_delay(content: bytes, entry: int, ticks: int) -> bytes:
     """An MP4 in which one run of frames is shown ``ticks`` after it is decoded."""
     place = content.index(b"ctts") + 12 + 8 * entry + 4
-    return content[:place] + struct.pack(">I", ticks) + content[place + 4:]
+    return content[:place] + struct.pack(">I", ticks) + content[place + 4 :]
 
 
 def ts_with_times(content: bytes, changed: Callable[[int, float], int]) -> bytes:
@@ -78,13 +78,20 @@ def ts_with_times(content: bytes, changed: Callable[[int, float], int]) -> bytes
     out = bytearray(content)
     for packet in range(0, len(out), TS_PACKET_BYTES):
         payload = packet + 4 + (1 + out[packet + 4] if out[packet + 3] & 0x20 else 0)
-        is_picture = out[packet + 1] & 0x40 and out[payload:payload + 3] == b"\0\0\1" and out[payload + 3] == 0xE0
+        is_picture = out[packet + 1] & 0x40 and out[payload : payload + 3] == b"\0\0\1" and out[payload + 3] == 0xE0
         for place in range(payload + 9, payload + 9 + (5 * (out[payload + 7] >> 6) - 5 if is_picture else 0), 5):
-            a, b, c, d, e = out[place:place + 5]
+            a, b, c, d, e = out[place : place + 5]
             ticks = (a >> 1 & 7) << 30 | b << 22 | c >> 1 << 15 | d << 7 | e >> 1
             ticks = changed(ticks, packet / len(out)) % 2**33
-            out[place:place + 5] = bytes([a & 0xF1 | ticks >> 30 << 1, ticks >> 22 & 255, ticks >> 14 & 254 | 1, ticks >> 7 & 255,
-                                          ticks << 1 & 254 | 1])
+            out[place : place + 5] = bytes(
+                [
+                    a & 0xF1 | ticks >> 30 << 1,
+                    ticks >> 22 & 255,
+                    ticks >> 14 & 254 | 1,
+                    ticks >> 7 & 255,
+                    ticks << 1 & 254 | 1,
+                ]
+            )
     return bytes(out)
 
 
@@ -92,10 +99,15 @@ def write_sizes(path: Path, *sizes: tuple[int, int], frames: int = 24) -> Path:
     """H.264 whose frames state one size after the other; only those of 64x48 are really coded so."""
     raw = write_clip(path.with_suffix(".h264"), frames, options=_PLAIN_H264).read_bytes()
     units = re.split(b"\0\0\0\1|\0\0\1", raw)[1:]
-    stream = b"".join(b"\0\0\0\1" + (_sequence_header(*size) if unit[0] & 31 == 7 else unit) for size in sizes for unit in units)
+    stream = b"".join(
+        b"\0\0\0\1" + (_sequence_header(*size) if unit[0] & 31 == 7 else unit) for size in sizes for unit in units
+    )
     path.with_suffix(".h264").write_bytes(stream)
     small_only = {"max_pixels": "1000000"}  # nor need they be decoded here
-    with av.open(str(path.with_suffix(".h264")), format="h264", options=small_only) as source, av.open(str(path), "w") as target:
+    with (
+        av.open(str(path.with_suffix(".h264")), format="h264", options=small_only) as source,
+        av.open(str(path), "w") as target,
+    ):
         copied = target.add_stream_from_template(source.streams.video[0])
         for number, packet in enumerate(packet for packet in source.demux() if packet.size):
             packet.stream, packet.time_base, packet.duration = copied, Fraction(1, 25), 1
@@ -110,7 +122,7 @@ def _sequence_header(width: int, height: int) -> bytes:
     fields: list[int | str] = [0, 0, 2, 1, "0", width // 16 - 1, height // 16 - 1, "1000", "1"]
     bits = "".join(field if isinstance(field, str) else _exp_golomb(field) for field in fields)
     bits += "0" * (-len(bits) % 8)
-    data = bytes([0x67, 66, 0xC0, 62, *(int(bits[place:place + 8], 2) for place in range(0, len(bits), 8))])
+    data = bytes([0x67, 66, 0xC0, 62, *(int(bits[place : place + 8], 2) for place in range(0, len(bits), 8))])
     return re.sub(rb"\x00\x00(?=[\x00-\x03])", b"\0\0\3", data)
 
 

@@ -33,7 +33,7 @@ def jpeg(*, progressive: bool = False) -> bytes:
 def jpeg_of_size(content: bytes, width: int, height: int) -> bytes:
     """A JPEG that states another size."""
     start = max(content.find(b"\xff\xc0\0"), content.find(b"\xff\xc2\0")) + 5
-    return content[:start] + struct.pack(">HH", height, width) + content[start + 4:]
+    return content[:start] + struct.pack(">HH", height, width) + content[start + 4 :]
 
 
 def jpeg_with_scans(scans: int) -> bytes:
@@ -46,7 +46,9 @@ def jpeg_with_scans(scans: int) -> bytes:
 def gif_with_frames(frames: int) -> bytes:
     """A red GIF whose further frames are blue."""
     file = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(file, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")])
+    Image.new("RGB", (64, 48), "red").save(
+        file, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")]
+    )
     content = file.getvalue()
     second = content.rindex(b"!\xf9\x04")  # the graphic control extension in front of a frame
     return content[:second] + content[second:-1] * (frames - 1) + content[-1:]
@@ -55,8 +57,9 @@ def gif_with_frames(frames: int) -> bytes:
 def webp_with_frames(frames: int) -> bytes:
     """A red WebP whose further frames are blue."""
     file = io.BytesIO()
-    Image.new("RGB", (64, 48), "red").save(file, "WEBP", save_all=True, lossless=True,
-                                           append_images=[Image.new("RGB", (64, 48), "blue")])
+    Image.new("RGB", (64, 48), "red").save(
+        file, "WEBP", save_all=True, lossless=True, append_images=[Image.new("RGB", (64, 48), "blue")]
+    )
     content = file.getvalue()
     second = content.rindex(b"ANMF")
     body = content[8:second] + content[second:] * (frames - 1)

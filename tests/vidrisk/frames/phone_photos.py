@@ -18,7 +18,8 @@ SAMPLE_FORMATS = {"u": 1, "i": 2, "f": 3}
 EXIF_ORIENTATION = 0x0112
 
 Page = dict[int, Any]
-# Tag → number, (format of struct, numbers), or bytes (a blob). STRIPS and JPEG_AT take the content, SUB_DIRECTORIES pages.
+# Tag → number, (format of struct, numbers), or bytes (a blob). STRIPS and JPEG_AT take the content, SUB_DIRECTORIES
+# pages.
 
 
 def smooth(width: int, height: int, seed: int = 1) -> Image.Image:
@@ -31,15 +32,25 @@ def corners(width: int = 96, height: int = 64) -> Image.Image:
     """Red, green, blue and white quarters: no two orientations look the same."""
     pixels = np.full((height, width, 3), 255, np.uint8)
     half = height // 2, width // 2
-    pixels[:half[0], :half[1]], pixels[:half[0], half[1]:], pixels[half[0]:, :half[1]] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    pixels[: half[0], : half[1]], pixels[: half[0], half[1] :], pixels[half[0] :, : half[1]] = (
+        (255, 0, 0),
+        (0, 255, 0),
+        (0, 0, 255),
+    )
     return Image.fromarray(pixels)
 
 
 def stored_as(image: Image.Image, orientation: int) -> Image.Image:
     """What a camera stores that states an orientation, so that the image is seen."""
-    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_270}
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
     return image.transpose(undo[orientation]) if orientation in undo else image
 
 
@@ -65,8 +76,12 @@ def heic(*images: Image.Image, primary: int = 0, orientation: int = 1, **options
     parts = [pillow_heif.from_pillow(image) for image in images]
     for part in parts:
         part[0].info["exif"] = exif_of(orientation)
-    parts[0].save(file, append_images=[part[0] for part in parts[1:]], primary_index=primary,
-                  **{"quality": 90, "chroma": 444, **options})
+    parts[0].save(
+        file,
+        append_images=[part[0] for part in parts[1:]],
+        primary_index=primary,
+        **{"quality": 90, "chroma": 444, **options},
+    )
     return file.getvalue()
 
 
@@ -100,7 +115,10 @@ def _append_page(made: bytearray, page: Page, following: int, order: str) -> int
         if isinstance(page.get(at), bytes):
             page[at] = [page[at]]
         if isinstance(page.get(at), list):
-            page[at], page[size] = ("I", [_append(made, part) for part in page[at]]), ("I", [len(part) for part in page[at]])
+            page[at], page[size] = (
+                ("I", [_append(made, part) for part in page[at]]),
+                ("I", [len(part) for part in page[at]]),
+            )
     if SUB_DIRECTORIES in page:
         page[SUB_DIRECTORIES] = ("I", [_append_page(made, below, 0, order) for below in page[SUB_DIRECTORIES]])
     entries = b""
@@ -115,14 +133,25 @@ def _append_page(made: bytearray, page: Page, following: int, order: str) -> int
     return _append(made, struct.pack(order + "H", len(page)) + entries + struct.pack(order + "I", following))
 
 
-def page_of(values: npt.NDArray[Any], photometric: int = 1, *, order: str = "<", planar: bool = False, **tags: Any) -> Page:
+def page_of(
+    values: npt.NDArray[Any], photometric: int = 1, *, order: str = "<", planar: bool = False, **tags: Any
+) -> Page:
     """A page with the samples of an array (height, width[, samples]). Further tags as ``t281=("H", [4095])``."""
     height, width, samples = values.shape if values.ndim == 3 else (*values.shape, 1)
     stored = values.astype(values.dtype.newbyteorder(order))
     strips = [stored[..., sample].tobytes() for sample in range(samples)] if planar else stored.tobytes()
-    page: Page = {256: width, 257: height, 258: ("H", [values.dtype.itemsize * 8] * samples), 259: ("H", [1]),
-                  262: ("H", [photometric]), 277: ("H", [samples]), 278: height, 284: ("H", [2 if planar else 1]),
-                  339: ("H", [SAMPLE_FORMATS[values.dtype.kind]] * samples), STRIPS: strips}
+    page: Page = {
+        256: width,
+        257: height,
+        258: ("H", [values.dtype.itemsize * 8] * samples),
+        259: ("H", [1]),
+        262: ("H", [photometric]),
+        277: ("H", [samples]),
+        278: height,
+        284: ("H", [2 if planar else 1]),
+        339: ("H", [SAMPLE_FORMATS[values.dtype.kind]] * samples),
+        STRIPS: strips,
+    }
     return page | {int(name[1:]): value for name, value in tags.items()}
 
 
@@ -137,14 +166,28 @@ def dng(preview: bytes | None, *, orientation: int = 1, raw: tuple[int, int] = (
     first |= {254: 1, 274: ("H", [orientation]), 50706: ("B", [1, 4, 0, 0])}
     below = [raw_data(*raw)]
     if preview is not None:
-        below.append({254: 1, 256: 1, 257: 1, 258: ("H", [8, 8, 8]), 259: ("H", [7]), 262: ("H", [6]), 277: ("H", [3]),
-                      STRIPS: preview})
+        below.append(
+            {
+                254: 1,
+                256: 1,
+                257: 1,
+                258: ("H", [8, 8, 8]),
+                259: ("H", [7]),
+                262: ("H", [6]),
+                277: ("H", [3]),
+                STRIPS: preview,
+            }
+        )
     return make_tiff(first | {SUB_DIRECTORIES: below})
 
 
 def nef(preview: bytes, small: bytes, *, orientation: int = 1) -> bytes:
     """As Nikon and Sony: JPEGs by offset and length, the larger one below the first directory."""
-    first = page_of(np.full((12, 16, 3), (255, 0, 255), np.uint8), 2) | {254: 1, 274: ("H", [orientation]), JPEG_AT: small}
+    first = page_of(np.full((12, 16, 3), (255, 0, 255), np.uint8), 2) | {
+        254: 1,
+        274: ("H", [orientation]),
+        JPEG_AT: small,
+    }
     return make_tiff(first | {SUB_DIRECTORIES: [{254: 1, JPEG_AT: preview}, raw_data(320, 240)]}, order=">")
 
 
@@ -156,4 +199,10 @@ def cr2(preview: bytes, small: bytes, *, orientation: int = 1) -> bytes:
 
 def raf(preview: bytes) -> bytes:
     """As Fujifilm: a header that says where the JPEG is."""
-    return b"FUJIFILMCCD-RAW 0201".ljust(84, b"\0") + struct.pack(">II", 148, len(preview)) + bytes(148 - 92) + preview + bytes(64)
+    return (
+        b"FUJIFILMCCD-RAW 0201".ljust(84, b"\0")
+        + struct.pack(">II", 148, len(preview))
+        + bytes(148 - 92)
+        + preview
+        + bytes(64)
+    )

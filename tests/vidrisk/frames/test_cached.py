@@ -19,8 +19,9 @@ from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import UnreadableError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
-ACTION = Contract(task="action", pixel=PixelSpec(48, 64), time=TimeSpec(frames=8),
-                  targets=(Target(name="action", labels=("a", "b")),))
+ACTION = Contract(
+    task="action", pixel=PixelSpec(48, 64), time=TimeSpec(frames=8), targets=(Target(name="action", labels=("a", "b")),)
+)
 
 
 @pytest.fixture
@@ -46,7 +47,9 @@ def clips_of(tmp_path: Path, contract: Contract = ACTION) -> CachedClips:
 
 
 @pytest.mark.parametrize("count", [1, 4, 8, 9])
-def test_frames_are_those_of_the_reader_decoded_once(tmp_path: Path, clip: Path, decoded: list[Path], count: int) -> None:
+def test_frames_are_those_of_the_reader_decoded_once(
+    tmp_path: Path, clip: Path, decoded: list[Path], count: int
+) -> None:
     whole = next(read_clips(clip, ACTION.pixel, ACTION.time)).frames
     for _ in range(3):
         frames = clips_of(tmp_path).frames(clip, count)
@@ -55,16 +58,24 @@ def test_frames_are_those_of_the_reader_decoded_once(tmp_path: Path, clip: Path,
     assert decoded == [clip]
 
 
-def test_the_same_content_elsewhere_is_known_and_another_spec_is_not(tmp_path: Path, clip: Path, decoded: list[Path]) -> None:
+def test_the_same_content_elsewhere_is_known_and_another_spec_is_not(
+    tmp_path: Path, clip: Path, decoded: list[Path]
+) -> None:
     clips_of(tmp_path).frames(clip, 8)
     copy = Path(shutil.copy(clip, tmp_path / "copy.mp4"))
     clips_of(tmp_path).frames(copy, 8)
     assert decoded == [clip]
-    for change in ({"pixel": PixelSpec(48, 64, resize="pad")}, {"time": TimeSpec(frames=8, window_s=1.0)}, {"time": None}):
+    for change in (
+        {"pixel": PixelSpec(48, 64, resize="pad")},
+        {"time": TimeSpec(frames=8, window_s=1.0)},
+        {"time": None},
+    ):
         decoded.clear()
         contract = ACTION.model_copy(update=change)
         frames = clips_of(tmp_path, contract).frames(clip, 8)
-        assert decoded == [clip] and np.array_equal(frames, next(read_clips(clip, contract.pixel, contract.time)).frames)
+        assert decoded == [clip] and np.array_equal(
+            frames, next(read_clips(clip, contract.pixel, contract.time)).frames
+        )
     picture = Path(shutil.copy(clip, tmp_path / "clip.gif"))  # its content decides on the decoder
     decoded.clear()
     assert len(clips_of(tmp_path).frames(picture, 8)) == 8 and decoded == []

@@ -9,9 +9,27 @@ from clock_check import difference
 from clock_files import FILES
 from ffmpeg_program import needs_ffmpeg
 
-SHORT = ("x264-open.ts", "x264.avi", "mpeg2.mpg", "fields-each-in-pes.ts", "fields-each-in-sample.mp4", "fields-pair-in-pes.mpg",
-         "uneven.mkv", "pause.mpg", "second-half.mp4", "wraps.ts", "pairs.flv", "one-shared-b.mkv", "no-durations.mp4",
-         "back-once-b.ts", "ahead-once.mkv", "five-in-pes-pause.ts", "every-third-b.mpg", "rate-100.mpg", "cut-start-b.ts")
+SHORT = (
+    "x264-open.ts",
+    "x264.avi",
+    "mpeg2.mpg",
+    "fields-each-in-pes.ts",
+    "fields-each-in-sample.mp4",
+    "fields-pair-in-pes.mpg",
+    "uneven.mkv",
+    "pause.mpg",
+    "second-half.mp4",
+    "wraps.ts",
+    "pairs.flv",
+    "one-shared-b.mkv",
+    "no-durations.mp4",
+    "back-once-b.ts",
+    "ahead-once.mkv",
+    "five-in-pes-pause.ts",
+    "every-third-b.mpg",
+    "rate-100.mpg",
+    "cut-start-b.ts",
+)
 
 
 @needs_ffmpeg

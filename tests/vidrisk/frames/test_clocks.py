@@ -15,14 +15,16 @@ MILLI = Fraction(1, 1000)
 
 
 def ticks_of(stamps: list[int | None], rate_step: float = 40) -> Ticks:
-    return ticks_from_stamps(np.array([NO_STAMP if stamp is None else stamp for stamp in stamps], np.int64), rate_step, MILLI)
+    return ticks_from_stamps(
+        np.array([NO_STAMP if stamp is None else stamp for stamp in stamps], np.int64), rate_step, MILLI
+    )
 
 
 def times_of(stamps: list[int | None]) -> list[float]:
     return ticks_of(stamps).ticks.tolist()
 
 
-@given(steps=st.lists(st.integers(0, 90_000), min_size=1, max_size=50), first=st.integers(-10**9, 10**9))
+@given(steps=st.lists(st.integers(0, 90_000), min_size=1, max_size=50), first=st.integers(-(10**9), 10**9))
 def test_stamps_in_order_are_kept(steps: list[int], first: int) -> None:
     stamps = np.cumsum([first, *steps, 50]).tolist()
     if stamps[-1] != stamps[-2]:
@@ -89,7 +91,7 @@ def test_a_clock_that_stands_still_at_the_end_goes_on() -> None:
     assert times_of([0, 0, 200, 200, 400, 400, 400]) == [0, 0, 200, 200, 400, 400, 600]
 
 
-@given(st.lists(st.one_of(st.none(), st.integers(-2**62, 2**62)), min_size=1, max_size=60))
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**62), 2**62)), min_size=1, max_size=60))
 def test_any_stamps_give_times_in_order(stamps: list[int | None]) -> None:
     times = ticks_of(stamps).ticks
     assert len(times) == len(stamps) and times[0] == 0 and (np.diff(times) >= 0).all() and np.isfinite(times).all()

@@ -58,7 +58,9 @@ def test_a_lost_field_moves_no_other_frame(tmp_path: Path, dropped: tuple[int, .
     path = write_fields(tmp_path / "lost.ts", together=False, dropped=dropped)
     with PyAVSource(path) as source:
         times_s = source.timeline.times_s
-        shown = {round(float(times_s[frame.shown]), 3): frame.rgb.mean() for frame in source.frames_at(range(len(times_s)))}
+        shown = {
+            round(float(times_s[frame.shown]), 3): frame.rgb.mean() for frame in source.frames_at(range(len(times_s)))
+        }
     for number in (*range(14), *range(24, FRAMES)):
         assert shown[round(number / 25, 3)] == pytest.approx(SHOWN[number], abs=3)
 
@@ -96,14 +98,22 @@ def test_headers_that_end_early_are_no_error(cut: int) -> None:
                 assert role_of(packet_of(damaged, is_key))[1] <= is_key
 
 
-@pytest.mark.parametrize(("name", "content", "is_shown"), [
-    ("vp8", b"\x10", True), ("vp8", b"\x00", False), ("vp8", b"\x11", True), ("vp8", b"\x01", False),
-    # frame marker, profile, shown already, kind, shown
-    ("vp9", bytes([0b10_00_0_0_1_0, 0]), True), ("vp9", bytes([0b10_00_0_1_0_0, 0]), False),
-    ("vp9", bytes([0b10_00_1_000, 0]), True),
-    ("vp9", bytes([0b10_11_0_0_1_0, 0]), False), ("vp9", bytes([0b10_11_0_0_0_1, 0]), True),
-    ("vp9", bytes([0b10_00_0_1_0_0, 0b11000000]), True),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "is_shown"),
+    [
+        ("vp8", b"\x10", True),
+        ("vp8", b"\x00", False),
+        ("vp8", b"\x11", True),
+        ("vp8", b"\x01", False),
+        # frame marker, profile, shown already, kind, shown
+        ("vp9", bytes([0b10_00_0_0_1_0, 0]), True),
+        ("vp9", bytes([0b10_00_0_1_0_0, 0]), False),
+        ("vp9", bytes([0b10_00_1_000, 0]), True),
+        ("vp9", bytes([0b10_11_0_0_1_0, 0]), False),
+        ("vp9", bytes([0b10_11_0_0_0_1, 0]), True),
+        ("vp9", bytes([0b10_00_0_1_0_0, 0b11000000]), True),
+    ],
+)
 def test_hidden_frames(name: str, content: bytes, is_shown: bool) -> None:
     role_of = roles_from_codec(cast("av.VideoCodecContext", SimpleNamespace(name=name, extradata=None)))
     assert role_of is not None and role_of(packet_of(content, False)) == (is_shown, False)
@@ -141,4 +151,6 @@ def test_frames_that_no_other_refers_to_are_decoded_when_they_are_wanted(tmp_pat
     for moments in (4, 9, 60):
         (clip,) = read_clips(path, PixelSpec(64, 64), TimeSpec(moments))
         assert clip.damage is None
-        assert [number_in_picture(frame) for frame in clip.frames] == [int((i + 0.5) * 60 / moments + 1e-9) for i in range(moments)]
+        assert [number_in_picture(frame) for frame in clip.frames] == [
+            int((i + 0.5) * 60 / moments + 1e-9) for i in range(moments)
+        ]

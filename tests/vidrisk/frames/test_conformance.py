@@ -25,7 +25,8 @@ from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 DATA = Path(os.environ.get("VIDRISK_TEST_DATA", Path(__file__).parents[4] / "shared" / "data"))
 TIME_TOLERANCE_S = 1e-3
-# Mean absolute difference on the 0-255 scale; measured 0.53 to 0.92: decord converts to RGB the quick way, which rounds otherwise.
+# Mean absolute difference on the 0-255 scale; measured 0.53 to 0.92: decord converts to RGB the quick way, which rounds
+# otherwise.
 PIXEL_TOLERANCE = 1.0
 SPEC, TIME = PixelSpec(224, 224), TimeSpec(8)
 
@@ -78,6 +79,8 @@ def test_seeking_and_skipping_change_no_pixel(path: Path) -> None:
         container.streams.video[0].codec_context.options = SAME_TRANSFORM
         every = [frame for frame, _ in zip(container.decode(video=0), range(101), strict=False)]
     for shown, rgb in chosen.items():
-        differences = [np.abs(rgb[::4, ::4].astype(int) - rgb_from_frame(frame)[0][::4, ::4]).mean()
-                       for frame in every[max(0, shown - 2):shown + 1]]
+        differences = [
+            np.abs(rgb[::4, ::4].astype(int) - rgb_from_frame(frame)[0][::4, ::4]).mean()
+            for frame in every[max(0, shown - 2) : shown + 1]
+        ]
         assert min(differences) == 0.0  # up to two packets at a clip's start hold no picture

@@ -22,10 +22,21 @@ from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 PIXEL = PixelSpec(height=24, width=32)
 PHOTO_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # Muxer, codec and the name that such a file comes under from a camera, a disc or a browser.
-VIDEO_FORMATS = (("mp4", "mpeg4", "a.insv"), ("mov", "mpeg4", "a.360"), ("avi", "mpeg4", "a.dvx"), ("matroska", "mpeg4", "a.clip"),
-                 ("webm", "libvpx", "a"), ("mpegts", "mpeg2video", "a.trp"), ("vob", "mpeg2video", "a.mod"),
-                 ("mpeg", "mpeg1video", "a.mp1"), ("asf", "mpeg4", "a.dvr-ms"), ("flv", "flv1", "a.fla"),
-                 ("ogg", "libvpx", "a.ogx"), ("mxf", "mpeg2video", "a.op1a"), ("dv", "dvvideo", "a.dif"))
+VIDEO_FORMATS = (
+    ("mp4", "mpeg4", "a.insv"),
+    ("mov", "mpeg4", "a.360"),
+    ("avi", "mpeg4", "a.dvx"),
+    ("matroska", "mpeg4", "a.clip"),
+    ("webm", "libvpx", "a"),
+    ("mpegts", "mpeg2video", "a.trp"),
+    ("vob", "mpeg2video", "a.mod"),
+    ("mpeg", "mpeg1video", "a.mp1"),
+    ("asf", "mpeg4", "a.dvr-ms"),
+    ("flv", "flv1", "a.fla"),
+    ("ogg", "libvpx", "a.ogx"),
+    ("mxf", "mpeg2video", "a.op1a"),
+    ("dv", "dvvideo", "a.dif"),
+)
 
 
 def write_photo(path: Path, kind: str) -> Path:
@@ -60,7 +71,9 @@ def test_videos_are_known_by_their_content(tmp_path: Path, muxer: str, codec: st
     assert kind_from_suffix(path) is None and kind_of(path) == "video" and is_media(path)
     # A program stream states few times, and FFmpeg, whose times ours are, puts one of those between a frame late.
     within_s = 0.041 if muxer == "vob" else 1e-3
-    np.testing.assert_allclose(next(read_clips(path, PIXEL, TimeSpec(frames=25))).time_s, np.arange(25) / 25, atol=within_s)
+    np.testing.assert_allclose(
+        next(read_clips(path, PIXEL, TimeSpec(frames=25))).time_s, np.arange(25) / 25, atol=within_s
+    )
     path = path.rename(tmp_path / "a.gif")
     assert kind_of(path) == "video" and probe(path).frames == 25
 
@@ -69,13 +82,28 @@ def test_transport_streams_of_every_packet_size(tmp_path: Path) -> None:
     m2ts = write_video(tmp_path / "cam", "mpegts", "mpeg2video", {"mpegts_m2ts_mode": "1"})
     assert m2ts.read_bytes()[4] == 0x47 and kind_of(m2ts) == "video"
     content = write_video(tmp_path / "a.ts", "mpegts", "mpeg2video").read_bytes()
-    packets = [content[at:at + 188] for at in range(0, len(content), 188)]
+    packets = [content[at : at + 188] for at in range(0, len(content), 188)]
     assert kind_from_content(b"".join(packet + bytes(16) for packet in packets)[:HEAD_BYTES], 1 << 20) == "video"
-    assert kind_from_content(content[100:100 + HEAD_BYTES], 1 << 20) == "video"  # recording began within a packet
+    assert kind_from_content(content[100 : 100 + HEAD_BYTES], 1 << 20) == "video"  # recording began within a packet
 
 
-@pytest.mark.parametrize("name", ["disc.vob", "cam.m2ts", "cam.m2t", "a.mpe", "a.3g2", "a.f4v", "a.qt", "a.ogv", "a.mxf",
-                                  "a.dv", "win.jfif", "a.jpe"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "disc.vob",
+        "cam.m2ts",
+        "cam.m2t",
+        "a.mpe",
+        "a.3g2",
+        "a.f4v",
+        "a.qt",
+        "a.ogv",
+        "a.mxf",
+        "a.dv",
+        "win.jfif",
+        "a.jpe",
+    ],
+)
 def test_more_names_of_formats_that_are_read(name: str) -> None:
     assert is_media(f"/nowhere/{name}") and is_media(f"/nowhere/{name.upper()}")
 
@@ -86,7 +114,9 @@ def test_files_of_known_names_are_not_opened_and_pipes_never(tmp_path: Path, mon
     (tmp_path / "terminal").symlink_to("/dev/tty")
     opened = []
     real = os.open
-    monkeypatch.setattr(os, "open", lambda path, *args, **options: opened.append(os.fspath(path)) or real(path, *args, **options))
+    monkeypatch.setattr(
+        os, "open", lambda path, *args, **options: opened.append(os.fspath(path)) or real(path, *args, **options)
+    )
     assert all(is_media(tmp_path / f"a{suffix}") for suffix in MEDIA_SUFFIXES) and not is_media(tmp_path / "a.txt")
     assert not is_media(tmp_path / "pipe") and not is_media(tmp_path / "terminal")
     assert is_media(tmp_path / "a.odd") and opened == [str(tmp_path / "a.odd")]
@@ -96,13 +126,34 @@ def box(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", 8 + len(content)) + kind + content
 
 
-@pytest.mark.parametrize("head", [
-    b"", b"BM", b"BMW 320d, silver, " + b"x" * 40, b"G" * HEAD_BYTES, b"MM and II are initials", b"RIFF\x24\0\0\0WAVEfmt ",
-    b"\x1aE\xdf\xa3 and so on", b"\0\0\x01\xb3", b"%PDF-1.7", b"<svg>", b"#EXTM3U\nhttp://x/a.ts", b"ffconcat version 1.0",
-    b"OggS\0", b"ID3\x04", b"I am free to skip and to wide", b"\0\0\0\x01\x67\x42", b"{}", b"PK\x03\x04", b"%!PS-Adobe-3.0 EPSF",
-    box(b"ftyp", b"M4A \0\0\0\0"), box(b"ftyp", b"crx \0\0\0\1"),
-    b"".join(f"{'G':<3}{number:<184}\n".encode() for number in range(30)),
-], ids=lambda head: repr(head[:12]))
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"BM",
+        b"BMW 320d, silver, " + b"x" * 40,
+        b"G" * HEAD_BYTES,
+        b"MM and II are initials",
+        b"RIFF\x24\0\0\0WAVEfmt ",
+        b"\x1aE\xdf\xa3 and so on",
+        b"\0\0\x01\xb3",
+        b"%PDF-1.7",
+        b"<svg>",
+        b"#EXTM3U\nhttp://x/a.ts",
+        b"ffconcat version 1.0",
+        b"OggS\0",
+        b"ID3\x04",
+        b"I am free to skip and to wide",
+        b"\0\0\0\x01\x67\x42",
+        b"{}",
+        b"PK\x03\x04",
+        b"%!PS-Adobe-3.0 EPSF",
+        box(b"ftyp", b"M4A \0\0\0\0"),
+        box(b"ftyp", b"crx \0\0\0\1"),
+        b"".join(f"{'G':<3}{number:<184}\n".encode() for number in range(30)),
+    ],
+    ids=lambda head: repr(head[:12]),
+)
 def test_nothing_else_is_taken_for_a_clip_or_a_photo(head: bytes) -> None:
     assert kind_from_content(head, len(head)) is None
 
@@ -117,19 +168,35 @@ def test_any_bytes_have_an_answer(head: bytes, size: int) -> None:
     assert kind_from_content(head, size) in (None, "image", "video")
 
 
-@pytest.mark.parametrize(("brand", "kind"), [(b"isom", "video"), (b"qt  ", "video"), (b"XAVC", "video"), (b"heic", "image"),
-                                             (b"mif1", "image"), (b"avif", "image")])
+@pytest.mark.parametrize(
+    ("brand", "kind"),
+    [
+        (b"isom", "video"),
+        (b"qt  ", "video"),
+        (b"XAVC", "video"),
+        (b"heic", "image"),
+        (b"mif1", "image"),
+        (b"avif", "image"),
+    ],
+)
 def test_brands_of_media_files(brand: bytes, kind: str) -> None:
     assert kind_from_content(box(b"ftyp", brand + bytes(8)), 1000) == kind
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("a.m4a", box(b"ftyp", b"isom" + bytes(8)), "a sound file, and neither a photo nor a video"),
-    ("a.h264", b"\0\0\0\x01\x67" + bytes(100), "without a container, and neither a photo nor a video; fix: put it into"),
-    ("a.mjpeg", b"\xff\xd8\xff\xe0" + bytes(100), "a stream of pictures without a container"),
-    ("a.dav", b"DHAV" + bytes(100), "in a recorder's own format"),
-    ("notes", b"words", "neither a photo nor a video; fix: use one of"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.m4a", box(b"ftyp", b"isom" + bytes(8)), "a sound file, and neither a photo nor a video"),
+        (
+            "a.h264",
+            b"\0\0\0\x01\x67" + bytes(100),
+            "without a container, and neither a photo nor a video; fix: put it into",
+        ),
+        ("a.mjpeg", b"\xff\xd8\xff\xe0" + bytes(100), "a stream of pictures without a container"),
+        ("a.dav", b"DHAV" + bytes(100), "in a recorder's own format"),
+        ("notes", b"words", "neither a photo nor a video; fix: use one of"),
+    ],
+)
 def test_what_is_not_read_has_a_reason(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)

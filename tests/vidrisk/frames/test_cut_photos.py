@@ -28,15 +28,25 @@ NOISE = Image.fromarray(np.random.default_rng(3).integers(0, 256, (96, 128, 3), 
 
 # Kinds that are decoded piece by piece, and those that are whole or nothing.
 PIECES: dict[str, tuple[str, dict[str, Any]]] = {
-    "baseline.jpg": ("JPEG", {}), "optimised.jpg": ("JPEG", {"optimize": True}),
-    "restarts.jpg": ("JPEG", {"restart_marker_rows": 1}), "restarts-often.jpg": ("JPEG", {"restart_marker_blocks": 1}),
-    "subsampled.jpg": ("JPEG", {"subsampling": 2, "quality": 90}), "turned.jpg": ("JPEG", {"exif": exif_of(3)}),
-    "plain.png": ("PNG", {}), "plain.bmp": ("BMP", {}), "plain.gif": ("GIF", {}), "interlaced.gif": ("GIF", {"interlace": 1}),
-    "plain.tif": ("TIFF", {}), "turned.tif": ("TIFF", {"exif": exif_of(6)}),
+    "baseline.jpg": ("JPEG", {}),
+    "optimised.jpg": ("JPEG", {"optimize": True}),
+    "restarts.jpg": ("JPEG", {"restart_marker_rows": 1}),
+    "restarts-often.jpg": ("JPEG", {"restart_marker_blocks": 1}),
+    "subsampled.jpg": ("JPEG", {"subsampling": 2, "quality": 90}),
+    "turned.jpg": ("JPEG", {"exif": exif_of(3)}),
+    "plain.png": ("PNG", {}),
+    "plain.bmp": ("BMP", {}),
+    "plain.gif": ("GIF", {}),
+    "interlaced.gif": ("GIF", {"interlace": 1}),
+    "plain.tif": ("TIFF", {}),
+    "turned.tif": ("TIFF", {"exif": exif_of(6)}),
 }
 WHOLE: dict[str, tuple[str, dict[str, Any]]] = {
-    "lossy.webp": ("WEBP", {}), "lossless.webp": ("WEBP", {"lossless": True}), "a.avif": ("AVIF", {}),
-    "lzw.tif": ("TIFF", {"compression": "tiff_lzw"})}
+    "lossy.webp": ("WEBP", {}),
+    "lossless.webp": ("WEBP", {"lossless": True}),
+    "a.avif": ("AVIF", {}),
+    "lzw.tif": ("TIFF", {"compression": "tiff_lzw"}),
+}
 ORIGINALS = {name: encoded(IMAGE, kind, **options) for name, (kind, options) in (PIECES | WHOLE).items()}
 
 
@@ -56,7 +66,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Photo]:
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}, {"optimize": True}], ids=str)
 def test_a_jpeg_without_its_end_marker_is_whole(options: dict[str, Any], end: int, tmp_path: Path) -> None:
     for image in (IMAGE, IMAGE.convert("L"), IMAGE.convert("CMYK"), Image.new("RGB", (16, 16), (128, 128, 128)), NOISE):
-        content = jpeg(image, **{key: value for key, value in options.items() if image.mode != "L" or key != "subsampling"})
+        content = jpeg(
+            image, **{key: value for key, value in options.items() if image.mode != "L" or key != "subsampling"}
+        )
         full, cut = (read(tmp_path, "a.jpg", part) for part in (content, content[:-end]))
         assert cut.damage is None and cut.note == "" and (cut.pixels == full.pixels).all()
 
@@ -94,7 +106,7 @@ def test_every_state_occurs_and_less_is_never_more(name: str, tmp_path: Path) ->
     shares = []
     for tenths in range(1, 100, 3):
         try:
-            photo = read(tmp_path, name, content[:len(content) * tenths // 100])
+            photo = read(tmp_path, name, content[: len(content) * tenths // 100])
             states["partial" if photo.damage else "ok"] += 1
             shares.append(photo.damage.missing if photo.damage else 0.0)
         except UnreadableError as error:
@@ -142,7 +154,7 @@ def test_what_a_card_leaves_in_place_of_the_rest_is_no_picture(fill: bytes, tmp_
 
 
 def test_the_window_and_the_clip_tell(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(ORIGINALS["baseline.jpg"][:-len(ORIGINALS["baseline.jpg"]) // 3])
+    (tmp_path / "a.jpg").write_bytes(ORIGINALS["baseline.jpg"][: -len(ORIGINALS["baseline.jpg"]) // 3])
     _, window = read_frames(tmp_path / "a.jpg", SPEC, TimeSpec(3))
     assert isinstance(window, FrameWindow) and window.damage is not None and window.indices == (0, 0, 0)
     (clip,) = read_clips(tmp_path / "a.jpg", SPEC, None)
@@ -156,7 +168,9 @@ def test_words_for_what_is_missing() -> None:
 
 
 def test_large_photos_are_compared_band_by_band(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    contents = {name: ORIGINALS[name][:len(ORIGINALS[name]) * 2 // 3] for name in ("baseline.jpg", "plain.png", "plain.tif")}
+    contents = {
+        name: ORIGINALS[name][: len(ORIGINALS[name]) * 2 // 3] for name in ("baseline.jpg", "plain.png", "plain.tif")
+    }
     at_once = {name: read(tmp_path, name, content) for name, content in contents.items()}
     monkeypatch.setattr("vidrisk.frames.levels.BAND_PX", 100)
     for name, content in contents.items():
@@ -166,7 +180,7 @@ def test_large_photos_are_compared_band_by_band(tmp_path: Path, monkeypatch: pyt
 
 def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Training reads photos in its own process: a switch for all of them would change what others see."""
-    (tmp_path / "cut.jpg").write_bytes(ORIGINALS["baseline.jpg"][:-len(ORIGINALS["baseline.jpg"]) // 3])
+    (tmp_path / "cut.jpg").write_bytes(ORIGINALS["baseline.jpg"][: -len(ORIGINALS["baseline.jpg"]) // 3])
     (tmp_path / "short.webp").write_bytes(ORIGINALS["lossy.webp"][:-100])
     expected = read_photo(tmp_path / "cut.jpg", SPEC)
     wrong: list[str] = []
@@ -190,7 +204,7 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 def test_no_descriptor_stays_open(tmp_path: Path) -> None:
     for name, content in ORIGINALS.items():
-        (tmp_path / name).write_bytes(content[:len(content) * 2 // 3])
+        (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
     before = len(list(Path("/proc/self/fd").iterdir()))
     for name in ORIGINALS:
         with suppress(UnreadableError):

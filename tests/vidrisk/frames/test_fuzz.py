@@ -48,7 +48,9 @@ def test_mutants_give_frames_or_one_error(media: dict[str, Path], tmp_path: Path
     states: Counter[str] = Counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about what it reads
-        for number, (name, content) in enumerate(mutants([path.read_bytes() for path in media.values()], COUNT, seed=20)):
+        for number, (name, content) in enumerate(
+            mutants([path.read_bytes() for path in media.values()], COUNT, seed=20)
+        ):
             path = tmp_path / f"{name}-{names[number % len(names)]}"
             path.write_bytes(content)
             states[state_of(path, TIMES[number % len(TIMES)], decoder)] += 1

@@ -12,9 +12,14 @@ from PIL import Image
 from vidrisk.frames.geometry import PAD_GREY, pixels_from_array, pixels_from_image
 from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec, ResizeRule
 
-specs = st.builds(PixelSpec, height=st.integers(1, 96), width=st.integers(1, 96),
-                  resize=st.sampled_from(("squash", "crop", "pad")), crop_fraction=st.floats(0.1, 1.0),
-                  interpolation=st.sampled_from(("bilinear", "bicubic")))
+specs = st.builds(
+    PixelSpec,
+    height=st.integers(1, 96),
+    width=st.integers(1, 96),
+    resize=st.sampled_from(("squash", "crop", "pad")),
+    crop_fraction=st.floats(0.1, 1.0),
+    interpolation=st.sampled_from(("bilinear", "bicubic")),
+)
 
 
 def image_of(pixels: npt.NDArray[np.uint8]) -> Image.Image:
@@ -34,7 +39,7 @@ def test_any_image_becomes_the_shape_of_the_spec(width: int, height: int, spec: 
 @given(st.integers(40, 300), st.integers(40, 300), st.sampled_from(("squash", "crop", "pad")))
 def test_a_centred_marker_stays_centred(width: int, height: int, resize: ResizeRule) -> None:
     picture = np.zeros((height, width, 3), np.uint8)
-    picture[height * 3 // 8:height - height * 3 // 8, width * 3 // 8:width - width * 3 // 8] = 255
+    picture[height * 3 // 8 : height - height * 3 // 8, width * 3 // 8 : width - width * 3 // 8] = 255
     pixels = pixels_from_image(image_of(picture), PixelSpec(64, 48, resize)).astype(float)
     bright = np.where(pixels[..., 0] > PAD_GREY, pixels[..., 0], 0)
     rows, columns = np.indices(bright.shape)
@@ -45,8 +50,8 @@ def test_a_centred_marker_stays_centred(width: int, height: int, resize: ResizeR
 def halves(width: int, height: int) -> Image.Image:
     """Red on the left, blue on the right, with a green frame of an eighth of the width left and right."""
     picture = np.zeros((height, width, 3), np.uint8)
-    picture[:, :width // 2, 0], picture[:, width // 2:, 2] = 255, 255
-    picture[:, :width // 8] = picture[:, -(width // 8):] = (0, 255, 0)
+    picture[:, : width // 2, 0], picture[:, width // 2 :, 2] = 255, 255
+    picture[:, : width // 8] = picture[:, -(width // 8) :] = (0, 255, 0)
     return image_of(picture)
 
 
@@ -86,8 +91,16 @@ def test_shrinking_is_antialiased() -> None:
     assert np.abs(pixels[2:-2, 2:-2].astype(int) - 128).max() <= 2
 
 
-@pytest.mark.parametrize("spec", [PixelSpec(20, 30), PixelSpec(20, 30, resize="pad"), PixelSpec(20, 30, resize="crop"),
-                                  PixelSpec(20, 30, resize="crop", crop_fraction=0.5)], ids=str)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PixelSpec(20, 30),
+        PixelSpec(20, 30, resize="pad"),
+        PixelSpec(20, 30, resize="crop"),
+        PixelSpec(20, 30, resize="crop", crop_fraction=0.5),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("size", [(20, 30), (33, 31)])
 def test_an_array_is_resized_as_its_image_is(spec: PixelSpec, size: tuple[int, int]) -> None:
     array = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)

@@ -105,7 +105,7 @@ def test_a_cut_grid_shows_the_tiles_that_are_there(orientation: int, tmp_path: P
     content = heic(stored_as(image, orientation), orientation=orientation, tile_size=TILE_PX)
     whole = read_photo(written(tmp_path / "whole.heic", content), SPEC)
     assert whole.damage is None
-    cut = read_photo(written(tmp_path / "cut.heic", content[:-len(content) // 3]), SPEC)
+    cut = read_photo(written(tmp_path / "cut.heic", content[: -len(content) // 3]), SPEC)
     assert cut.damage is not None and 0.3 < cut.damage.missing < 0.7
     assert str(cut.damage) == f"the file is cut: {cut.damage.missing:.0%} of the picture is missing, and grey"
     is_grey = (cut.pixels == PAD_GREY).all(axis=-1)
@@ -133,7 +133,7 @@ def test_cut_anywhere(tile_px: int | None, tmp_path: Path) -> None:
 def test_a_stated_size_is_checked_before_anything_is_decoded(tmp_path: Path) -> None:
     content = bytearray(heic(Image.new("RGB", (64, 64))))
     at = content.index(b"ispe") + 8
-    content[at:at + 8] = (20_000).to_bytes(4, "big") * 2
+    content[at : at + 8] = (20_000).to_bytes(4, "big") * 2
     with pytest.raises(UnreadableError, match=r"is 20000x20000 pixels, the limit is 100 million|cannot be decoded"):
         read_photo(written(tmp_path / "a.heic", bytes(content)), SPEC)
 
@@ -147,11 +147,16 @@ def test_types_of_items_that_are_no_text_do_not_end_the_process(tmp_path: Path) 
             assert error.state == "corrupt" and str(error).isprintable()
 
 
-def test_without_the_extra_it_is_skipped_and_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_is_skipped_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(heif, "MODULES", ("no_such_module",))
     for name in ("a.heic", "sent.jpg"):
-        with pytest.raises(UnreadableError, match=r"is a HEIF photo: no_such_module is not installed; "
-                                                  r"fix: pip install 'vidrisk\[heif\]'") as caught:
+        with pytest.raises(
+            UnreadableError,
+            match=r"is a HEIF photo: no_such_module is not installed; "
+            r"fix: pip install 'vidrisk\[heif\]'",
+        ) as caught:
             read_photo(written(tmp_path / name, heic(smooth(*SIZE))), SPEC)
         assert caught.value.state == "skipped"
 
@@ -162,7 +167,9 @@ def test_jpeg_xl_where_a_plugin_is_installed(container: bool, orientation: int, 
     pytest.importorskip("pillow_jxl")
     for width, height in ((192, 128), (200, 120), (640, 360)):
         image = smooth(width, height)
-        path = written(tmp_path / "a.jxl", encoded(image, "JXL", quality=95, use_container=container, exif=exif_of(orientation)))
+        path = written(
+            tmp_path / "a.jxl", encoded(image, "JXL", quality=95, use_container=container, exif=exif_of(orientation))
+        )
         assert photo_size(path) == (width, height) and difference(path, image) < 4
 
 
@@ -174,10 +181,16 @@ def test_jpeg_xl_made_of_a_jpeg_is_turned_as_that_jpeg(tmp_path: Path) -> None:
     assert photo_size(path) == SIZE and difference(path, image) < 4
 
 
-@pytest.mark.parametrize("head", [
-    b"\xff\x0a" + ((20_000 - 1) << 3 | 2 << 1 | 1 << 21).to_bytes(4, "little"),  # 18 bits of height, square
-    jxl.CONTAINER + b"\0\0\0\x14ftypjxl \0\0\0\0jxl " + b"\0\0\0\0jxlc\xff\x0a"
-    + ((20_000 - 1) << 3 | 2 << 1 | 1 << 21).to_bytes(4, "little")])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xff\x0a" + ((20_000 - 1) << 3 | 2 << 1 | 1 << 21).to_bytes(4, "little"),  # 18 bits of height, square
+        jxl.CONTAINER
+        + b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+        + b"\0\0\0\0jxlc\xff\x0a"
+        + ((20_000 - 1) << 3 | 2 << 1 | 1 << 21).to_bytes(4, "little"),
+    ],
+)
 def test_a_large_jpeg_xl_is_refused_before_the_plugin_decodes_it(head: bytes, tmp_path: Path) -> None:
     pytest.importorskip("pillow_jxl")
     with pytest.raises(UnreadableError, match="is 20000x20000 pixels, the limit is 100 million") as caught:

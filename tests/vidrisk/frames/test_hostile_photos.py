@@ -48,14 +48,21 @@ def originals() -> dict[str, bytes]:
     page = page_of(grey, 0, t281=("H", [4095]))
     deep = np.asarray(IMAGE).astype(np.uint16) * 257
     return {
-        "one.heic": heic(IMAGE), "grid.heic": heic(IMAGE, tile_size=32), "turned.heic": heic(IMAGE, orientation=6, tile_size=32),
-        "several.heic": heic(IMAGE, Image.new("RGB", (32, 32)), primary=1), "deep.heic": deep_heic(deep),
-        "alpha.heic": heic(IMAGE.convert("RGBA")), "a.avif": encoded(IMAGE, "AVIF"),
+        "one.heic": heic(IMAGE),
+        "grid.heic": heic(IMAGE, tile_size=32),
+        "turned.heic": heic(IMAGE, orientation=6, tile_size=32),
+        "several.heic": heic(IMAGE, Image.new("RGB", (32, 32)), primary=1),
+        "deep.heic": deep_heic(deep),
+        "alpha.heic": heic(IMAGE.convert("RGBA")),
+        "a.avif": encoded(IMAGE, "AVIF"),
         "alpha.avif": encoded(IMAGE.convert("RGBA"), "AVIF"),
-        "twelve.tif": make_tiff(page), "planes.tif": make_tiff(page_of(np.asarray(IMAGE), 2, planar=True), order=">"),
+        "twelve.tif": make_tiff(page),
+        "planes.tif": make_tiff(page_of(np.asarray(IMAGE), 2, planar=True), order=">"),
         "deflate.tif": make_tiff(page | {259: ("H", [8]), STRIPS: zlib.compress(page[STRIPS])}, page),
-        "a.dng": dng(jpeg(IMAGE)), "a.nef": nef(jpeg(IMAGE), jpeg(Image.new("RGB", (16, 16)))),
-        "a.cr2": cr2(jpeg(IMAGE, progressive=True), jpeg(IMAGE)), "a.raf": raf(jpeg(IMAGE)),
+        "a.dng": dng(jpeg(IMAGE)),
+        "a.nef": nef(jpeg(IMAGE), jpeg(Image.new("RGB", (16, 16)))),
+        "a.cr2": cr2(jpeg(IMAGE, progressive=True), jpeg(IMAGE)),
+        "a.raf": raf(jpeg(IMAGE)),
     }
 
 

@@ -25,7 +25,9 @@ DECODERS: tuple[Decoder, ...] = ("pyav", "decord") if is_installed("decord") els
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """100 frames, 25 a second, each with its number in it; keyframes at 0, 24, 48, …"""
-    return write_clip(tmp_path_factory.mktemp("clips") / "c.mp4", 100, options={"bf": "3", "g": "24", "sc_threshold": "0"})
+    return write_clip(
+        tmp_path_factory.mktemp("clips") / "c.mp4", 100, options={"bf": "3", "g": "24", "sc_threshold": "0"}
+    )
 
 
 def numbers(clips: list[Clip]) -> list[list[int]]:
@@ -66,19 +68,24 @@ def test_without_keyframes_inside_every_frame_is_decoded(clip: Path) -> None:
     assert [item.indices for item in items if isinstance(item, FrameWindow)] == [(52, 57)]
 
 
-@pytest.mark.parametrize(("interval", "note"), [
-    (Interval(3.0, 4.03), ""),                                        # rounded to a frame
-    (Interval(3.0, 4.5), "[3, 4.5) s is cut to the file's end"),
-    (Interval(90, 105, "frame"), "frames [90, 105) is cut to the file's end"),
-])
+@pytest.mark.parametrize(
+    ("interval", "note"),
+    [
+        (Interval(3.0, 4.03), ""),  # rounded to a frame
+        (Interval(3.0, 4.5), "[3, 4.5) s is cut to the file's end"),
+        (Interval(90, 105, "frame"), "frames [90, 105) is cut to the file's end"),
+    ],
+)
 def test_an_end_behind_the_file_is_cut_and_said(clip: Path, interval: Interval, note: str) -> None:
     (read,) = read_clips(clip, SPEC, TimeSpec(2), interval)
     assert read.note == note and read.end_s == pytest.approx(4.0) and read.damage is None
     assert max(numbers([read])[0]) >= 93
 
 
-@pytest.mark.parametrize("interval", [
-    Interval(4.0, 5.0), Interval(3.9, 9.0), Interval(100, 110, "frame"), Interval(0, 250), Interval(99, 110, "frame")])
+@pytest.mark.parametrize(
+    "interval",
+    [Interval(4.0, 5.0), Interval(3.9, 9.0), Interval(100, 110, "frame"), Interval(0, 250), Interval(99, 110, "frame")],
+)
 def test_what_lies_mostly_outside_is_refused(clip: Path, interval: Interval) -> None:
     with pytest.raises(UnreadableError, match=r"lies outside the file, which has (4\.00 s|100 frames)") as caught:
         next(read_clips(clip, SPEC, TimeSpec(2), interval))
@@ -99,10 +106,18 @@ def test_a_photo_has_no_interval(tmp_path: Path) -> None:
         next(read_clips(tmp_path / "p.png", SPEC, None, Interval(0, 1)))
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ((-1, 1), "starts before the file"), ((2, 2), "is empty"), ((3, 2), "is reversed"), ((math.nan, 1), "finite"),
-    ((0, math.inf), "finite"), ((0.5, 2, "frame"), "whole frames"), ((0, 1, "min"), "allowed: s, frame"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((-1, 1), "starts before the file"),
+        ((2, 2), "is empty"),
+        ((3, 2), "is reversed"),
+        ((math.nan, 1), "finite"),
+        ((0, math.inf), "finite"),
+        ((0.5, 2, "frame"), "whole frames"),
+        ((0, 1, "min"), "allowed: s, frame"),
+    ],
+)
 def test_what_is_no_interval(values: tuple[float, float], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         Interval(*values)
@@ -110,12 +125,16 @@ def test_what_is_no_interval(values: tuple[float, float], message: str) -> None:
 
 def test_overlaps_and_json() -> None:
     one = Interval(1, 2)
-    assert one.overlaps(Interval(1.5, 9)) and not one.overlaps(Interval(2, 3)) and one.overlaps(Interval(50, 60, "frame"))
+    assert (
+        one.overlaps(Interval(1.5, 9)) and not one.overlaps(Interval(2, 3)) and one.overlaps(Interval(50, 60, "frame"))
+    )
     assert interval_from_json(one.to_json()) == one and interval_from_json(None) is None
 
 
 def test_intervals_have_entries_of_their_own_in_the_cache(clip: Path, tmp_path: Path) -> None:
-    contract = Contract(task="action", pixel=SPEC, time=TimeSpec(4), targets=(Target(name="action", labels=("a", "b")),))
+    contract = Contract(
+        task="action", pixel=SPEC, time=TimeSpec(4), targets=(Target(name="action", labels=("a", "b")),)
+    )
     cached = CachedClips(contract, ArrayCache(tmp_path / "arrays", 2**24))
     for _ in range(2):
         for interval in (None, Interval(0, 1), Interval(2, 3), Interval(0, 25, "frame")):

@@ -7,11 +7,16 @@ from vidrisk.frames.left_out import LeftOut, shortened
 
 
 def test_counts_and_names_by_reason() -> None:
-    omitted = [Omitted("/in/@eaDir", SYSTEM), Omitted("/in/cam/@eaDir", SYSTEM), Omitted("/in/twin", ENTERED),
-               Omitted("/in/.git", HIDDEN)]
+    omitted = [
+        Omitted("/in/@eaDir", SYSTEM),
+        Omitted("/in/cam/@eaDir", SYSTEM),
+        Omitted("/in/twin", ENTERED),
+        Omitted("/in/.git", HIDDEN),
+    ]
     assert str(LeftOut(["/in/a.txt"], omitted)) == (
         "1 file that is neither a clip nor a photo (a.txt); 2 made by a NAS, a desktop system or a camera (@eaDir); "
-        "1 entered under another name (twin)")
+        "1 entered under another name (twin)"
+    )
 
 
 def test_many_names_are_cut_short_and_any_bytes_can_be_printed() -> None:

@@ -64,7 +64,9 @@ def numbers_in(clip: Clip) -> list[int]:
 
 @pytest.mark.parametrize("stated", [(30_000, 30_000), (4, 4), (0, 0)])
 @pytest.mark.parametrize(("codec", "pix_fmt"), [("mjpeg", "yuvj420p"), ("mpeg4", "yuv420p")])
-def test_frames_count_not_the_size_that_a_header_states(tmp_path: Path, codec: str, pix_fmt: str, stated: tuple[int, int]) -> None:
+def test_frames_count_not_the_size_that_a_header_states(
+    tmp_path: Path, codec: str, pix_fmt: str, stated: tuple[int, int]
+) -> None:
     path = write_clip(tmp_path / "a.avi", 20, codec=codec, pix_fmt=pix_fmt)
     path.write_bytes(avi_of_size(path.read_bytes(), *stated))
     assert numbers_in(read_one(path, 20)) == list(range(20))
@@ -108,8 +110,12 @@ def test_jpeg_frames_of_a_false_size_are_corrupt(tmp_path: Path, size: tuple[int
 def test_nothing_large_is_allocated_before_a_refusal(tmp_path: Path) -> None:
     small = write_clip(tmp_path / "small.mp4", 20)
     huge = [write_sizes(tmp_path / f"huge.{suffix}", (16_000, 16_000), frames=4) for suffix in ("ts", "mkv")]
-    photos = {"real.png": grey_png(16_000, 16_000), "stated.png": grey_png(16_000, 16_000, whole=False),
-              "stated.jpg": jpeg_of_size(jpeg(), 16_000, 16_000), "tiles.tif": tiff({322: 30_000, 323: 30_000})}
+    photos = {
+        "real.png": grey_png(16_000, 16_000),
+        "stated.png": grey_png(16_000, 16_000, whole=False),
+        "stated.jpg": jpeg_of_size(jpeg(), 16_000, 16_000),
+        "tiles.tif": tiff({322: 30_000, 323: 30_000}),
+    }
     for name, content in photos.items():
         (tmp_path / name).write_bytes(content)
     states, peak_mb = states_and_peak_mb(small, [*huge, *(tmp_path / name for name in photos)])

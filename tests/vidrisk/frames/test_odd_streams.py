@@ -56,7 +56,9 @@ def fragments(path: Path, frames: int) -> Path:
 
 @pytest.mark.parametrize("written", [mp4_of_one_size, fragments])
 @pytest.mark.parametrize("frames", [MAX_FRAMES_PER_VIDEO + 1, 80_000_000, 2**32 - 1])
-def test_tables_that_state_too_many_frames_are_not_read(tmp_path: Path, frames: int, written: Callable[[Path, int], Path]) -> None:
+def test_tables_that_state_too_many_frames_are_not_read(
+    tmp_path: Path, frames: int, written: Callable[[Path, int], Path]
+) -> None:
     path = written(tmp_path / "a.mp4", frames)
     with pytest.raises(UnreadableError, match="has, or states, more than 10368000 frames") as caught:
         read_one(path, 4)
@@ -78,7 +80,10 @@ def test_boxes_in_boxes_without_end(tmp_path: Path) -> None:
 
 def test_pcm_has_a_frame_for_every_sample(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mov"), "w") as container:
-        video, sound = container.add_stream("mpeg4", rate=25), container.add_stream("pcm_s16le", rate=48000, layout="mono")
+        video, sound = (
+            container.add_stream("mpeg4", rate=25),
+            container.add_stream("pcm_s16le", rate=48000, layout="mono"),
+        )
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         container.mux(video.encode(av.VideoFrame.from_ndarray(numbered_picture(3, 64, 48), "rgb24")))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), "s16", "mono")
@@ -98,7 +103,9 @@ def test_an_avi_that_states_another_number_of_frames(tmp_path: Path, frames: int
         assert str(clip.damage).startswith("the file ends at 2.00 of 10.00 s")
 
 
-@pytest.mark.parametrize(("stated_s", "is_cut"), [(0.1, False), (20.0, True), (1e9, False), (float("nan"), False), (-5.0, False)])
+@pytest.mark.parametrize(
+    ("stated_s", "is_cut"), [(0.1, False), (20.0, True), (1e9, False), (float("nan"), False), (-5.0, False)]
+)
 def test_an_mkv_that_states_another_duration(tmp_path: Path, stated_s: float, is_cut: bool) -> None:
     path = write_clip(tmp_path / "a.mkv", 50, options=B_FRAMES)
     path.write_bytes(mkv_stating(path.read_bytes(), stated_s))
@@ -118,12 +125,18 @@ def test_a_part_of_an_mp4_is_whole(tmp_path: Path) -> None:
 def test_one_frame(tmp_path: Path, suffix: str) -> None:
     codec = {"webm": "libvpx", "avi": "mpeg4"}.get(suffix, "libx264")
     clip = read_one(write_clip(tmp_path / f"one.{suffix}", 1, codec=codec), 3)
-    assert clip.damage is None and clip.time_s.tolist() == [0, 0, 0] and clip.end_s is not None and 0 < clip.end_s <= 0.1
+    assert (
+        clip.damage is None and clip.time_s.tolist() == [0, 0, 0] and clip.end_s is not None and 0 < clip.end_s <= 0.1
+    )
 
 
 def test_a_recording_that_starts_between_keyframes(tmp_path: Path) -> None:
-    content = write_clip(tmp_path / "a.ts", 100, options={"bf": "0", "g": "24", "x264-params": "scenecut=0"}).read_bytes()
-    (tmp_path / "late.ts").write_bytes(content[:2 * 188] + content[len(content) // 188 // 8 * 188:])  # with the tables of the start
+    content = write_clip(
+        tmp_path / "a.ts", 100, options={"bf": "0", "g": "24", "x264-params": "scenecut=0"}
+    ).read_bytes()
+    (tmp_path / "late.ts").write_bytes(
+        content[: 2 * 188] + content[len(content) // 188 // 8 * 188 :]
+    )  # with the tables of the start
     clip = read_one(tmp_path / "late.ts", 76)
     assert numbers_in(clip) == list(range(24, 100)) and clip.time_s[0] == 0 and clip.damage is None
 
@@ -137,7 +150,9 @@ def write_two(path: Path, marked: int) -> Path:
         streams[marked].disposition = av.stream.Disposition.default
         for number in range(20):
             for stream, first in zip(streams, (0, 100), strict=True):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered_picture(first + number, 64, 48), "rgb24")))
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(numbered_picture(first + number, 64, 48), "rgb24"))
+                )
         for stream in streams:
             container.mux(stream.encode())
     return path
@@ -147,15 +162,20 @@ def write_two(path: Path, marked: int) -> Path:
 @pytest.mark.parametrize("marked", [0, 1])
 def test_of_two_streams_the_one_that_a_player_shows(tmp_path: Path, suffix: str, marked: int) -> None:
     path = write_two(tmp_path / f"two.{suffix}", marked)
-    for source_type in (PyAVSource, DecordSource)[:2 if is_installed("decord") else 1]:
+    for source_type in (PyAVSource, DecordSource)[: 2 if is_installed("decord") else 1]:
         with source_type(path) as source:
-            assert [number_in_picture(frame.rgb) for frame in source.frames_at([3, 17])] == [100 * marked + 3, 100 * marked + 17]
+            assert [number_in_picture(frame.rgb) for frame in source.frames_at([3, 17])] == [
+                100 * marked + 3,
+                100 * marked + 17,
+            ]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("thumbnail_first", [True, False])
 @pytest.mark.parametrize("size", [(64, 48), (1280, 720)])
-def test_a_stream_of_one_frame_is_not_the_clip(tmp_path: Path, suffix: str, thumbnail_first: bool, size: tuple[int, int]) -> None:
+def test_a_stream_of_one_frame_is_not_the_clip(
+    tmp_path: Path, suffix: str, thumbnail_first: bool, size: tuple[int, int]
+) -> None:
     path = tmp_path / f"two.{suffix}"
     with av.open(str(path), "w") as container:
         kinds = ["mjpeg", "libx264"] if thumbnail_first else ["libx264", "mjpeg"]
@@ -165,11 +185,13 @@ def test_a_stream_of_one_frame_is_not_the_clip(tmp_path: Path, suffix: str, thum
             stream.pix_fmt = "yuvj420p" if kind == "mjpeg" else "yuv420p"
         container.mux(streams["mjpeg"].encode(av.VideoFrame.from_ndarray(numbered_picture(200, *size), "rgb24")))
         for number in range(30):
-            container.mux(streams["libx264"].encode(av.VideoFrame.from_ndarray(numbered_picture(number, 64, 48), "rgb24")))
+            container.mux(
+                streams["libx264"].encode(av.VideoFrame.from_ndarray(numbered_picture(number, 64, 48), "rgb24"))
+            )
         for stream in streams.values():
             container.mux(stream.encode())
     assert numbers_in(read_one(path, 30)) == list(range(30))
-    for source_type in (PyAVSource, DecordSource)[:2 if is_installed("decord") else 1]:
+    for source_type in (PyAVSource, DecordSource)[: 2 if is_installed("decord") else 1]:
         with source_type(path) as source:
             assert [number_in_picture(frame.rgb) for frame in source.frames_at([3, 17])] == [3, 17]
 

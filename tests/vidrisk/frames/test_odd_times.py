@@ -70,7 +70,9 @@ def _outlier(ticks: int, part: float) -> int:
 CLOCKS: dict[str, Callable[[int, float], int]] = {
     "set back by 3 s": lambda ticks, part: ticks + (60 - 3 * (part > 0.5)) * TS_TICKS_PER_S,
     "set back by an hour": lambda ticks, part: ticks + (2 - (part > 0.5)) * HOUR_S * TS_TICKS_PER_S,
-    "set back by an hour and again ahead": lambda ticks, part: ticks + (2 - (0.3 < part < 0.7)) * HOUR_S * TS_TICKS_PER_S,
+    "set back by an hour and again ahead": lambda ticks, part: (
+        ticks + (2 - (0.3 < part < 0.7)) * HOUR_S * TS_TICKS_PER_S
+    ),
     "set back by 0.1 s": lambda ticks, part: ticks - TS_TICKS_PER_S // 10 * (part > 0.5),
     "one time is wrong": _outlier,
     "ahead by 9 hours and back": lambda ticks, part: ticks + 9 * HOUR_S * TS_TICKS_PER_S * (0.3 < part < 0.7),
@@ -99,15 +101,28 @@ def test_times_that_are_not_even_survive_a_jump(tmp_path: Path) -> None:
     assert off.sum() <= 1  # at the jump nobody knows how long the pause was
 
 
-@pytest.mark.parametrize("changed", [
-    lambda number, time_ms: time_ms - 800 * (number >= 25), lambda number, time_ms: time_ms - 40 * (number == 25),
-    lambda number, time_ms: time_ms + 20_000 * (number == 25), lambda number, time_ms: 0], ids=["back", "again", "ahead", "still"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda number, time_ms: time_ms - 800 * (number >= 25),
+        lambda number, time_ms: time_ms - 40 * (number == 25),
+        lambda number, time_ms: time_ms + 20_000 * (number == 25),
+        lambda number, time_ms: 0,
+    ],
+    ids=["back", "again", "ahead", "still"],
+)
 def test_matroska_times_that_go_back(tmp_path: Path, changed: Callable[[int, int], int]) -> None:
     path = write_clip(tmp_path / "a.mkv", 50, options={"bf": "0", "g": "10"})
     path.write_bytes(mkv_with_times(path.read_bytes(), changed))
     numbers, times_s = numbers_and_times(path)
-    is_shared = np.isin(np.arange(50), [25 if changed(25, 1000) == 960 else -1])  # two frames of one stored time keep it
-    assert numbers == list(range(50)) and ((np.diff(times_s, prepend=-1) > 0) ^ is_shared).all() and 1.9 < times_s[-1] < 2.1
+    is_shared = np.isin(
+        np.arange(50), [25 if changed(25, 1000) == 960 else -1]
+    )  # two frames of one stored time keep it
+    assert (
+        numbers == list(range(50))
+        and ((np.diff(times_s, prepend=-1) > 0) ^ is_shared).all()
+        and 1.9 < times_s[-1] < 2.1
+    )
     for decoder in DECODERS:
         (clip,) = read_clips(path, PixelSpec(48, 64), TimeSpec(2), decoder=decoder)
         assert clip.damage is None and [number_in_picture(frame) for frame in clip.frames] in ([12, 37], [12, 38])
@@ -146,7 +161,9 @@ def test_an_mp4_that_shows_a_frame_too_late(tmp_path: Path, ticks: int) -> None:
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_an_hour_between_two_frames(tmp_path: Path, suffix: str) -> None:
     times_s = [0.04 * i + HOUR_S * (i >= 25) for i in range(50)]
-    path = write_clip(tmp_path / f"gap.{suffix}", 50, options=B_FRAMES, pts_ms=[round(1000 * time_s) for time_s in times_s])
+    path = write_clip(
+        tmp_path / f"gap.{suffix}", 50, options=B_FRAMES, pts_ms=[round(1000 * time_s) for time_s in times_s]
+    )
     numbers, read_s = numbers_and_times(path)
     assert numbers == list(range(50)) and np.allclose(read_s, times_s, atol=1e-3)
     assert [number_in_picture(frame) for frame in read_one(path, 4).frames] == [24, 24, 24, 24]

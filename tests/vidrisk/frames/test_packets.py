@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 from numbered_clips import number_in_picture, write_clip
 
 from vidrisk.frames.clocks import NO_STAMP
-from vidrisk.frames.index import MAX_REORDERED, PacketIndex, PacketTable, index_from_packets, order_from_packets, with_failed
+from vidrisk.frames.index import (
+    MAX_REORDERED,
+    PacketIndex,
+    PacketTable,
+    index_from_packets,
+    order_from_packets,
+    with_failed,
+)
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
 from vidrisk.runtimes.contract.errors import is_installed
@@ -67,15 +74,22 @@ def tables(draw: st.DrawFn) -> PacketTable:
     stamps = np.cumsum(steps) + draw(st.integers(-10, 10))
     pts: list[int] = []
     for size in sizes:
-        group = stamps[len(pts):len(pts) + size].tolist()
+        group = stamps[len(pts) : len(pts) + size].tolist()
         pts += [group[0], *draw(st.permutations(group[1:]))]
     is_key = np.isin(np.arange(len(pts)), np.cumsum([0, *sizes[:-1]]))
     if draw(st.booleans()):  # a recording that starts between keyframes
         is_key[0] = False
     dts = np.sort(pts) - 8
     offsets = 1000 * np.flatnonzero(is_key)
-    return PacketTable(np.array(pts), dts, np.ones(len(pts), np.int64), is_key, np.ones(len(pts), bool), offsets,
-                       np.full(len(offsets), 10))
+    return PacketTable(
+        np.array(pts),
+        dts,
+        np.ones(len(pts), np.int64),
+        is_key,
+        np.ones(len(pts), bool),
+        offsets,
+        np.full(len(offsets), 10),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +107,11 @@ def test_searches_equal_plain_loops(packets: PacketTable, container: str, stream
     of_packets = packets.pts.tolist()
     keys = np.flatnonzero(packets.is_key).tolist()
     if is_sorted:
-        shown = [place for place, stamp in enumerate(of_packets) if not keys or (place >= keys[0] and stamp >= of_packets[keys[0]])]
+        shown = [
+            place
+            for place, stamp in enumerate(of_packets)
+            if not keys or (place >= keys[0] and stamp >= of_packets[keys[0]])
+        ]
         shown.sort(key=of_packets.__getitem__)
     else:
         shown = list(range(len(of_packets)))
@@ -120,34 +138,54 @@ def index_of(pts: list[int], dts: list[int], stream: VideoStream) -> PacketIndex
     marks, keys = np.ones(len(pts), bool), np.arange(len(pts))
     table = PacketTable(np.array(pts), np.array(dts), np.zeros(len(pts), np.int64), marks, marks, keys, keys)
     order = order_from_packets(table, "mpegts", 0)
-    index = index_from_packets(table, "mpegts", stream, order, np.arange(len(pts), dtype=np.int32) if order == "decoded" else None)
+    index = index_from_packets(
+        table, "mpegts", stream, order, np.arange(len(pts), dtype=np.int32) if order == "decoded" else None
+    )
     assert index is not None
     return index
 
 
-@given(pts=st.lists(st.integers(NO_STAMP, 2**63 - 1), min_size=1, max_size=40),
-       dts=st.lists(st.integers(NO_STAMP, 2**63 - 1), min_size=40, max_size=40))
+@given(
+    pts=st.lists(st.integers(NO_STAMP, 2**63 - 1), min_size=1, max_size=40),
+    dts=st.lists(st.integers(NO_STAMP, 2**63 - 1), min_size=40, max_size=40),
+)
 def test_any_stamps_give_a_rising_timeline(pts: list[int], dts: list[int], stream: VideoStream) -> None:
-    timeline = index_of(pts, dts[:len(pts)], stream).timeline
+    timeline = index_of(pts, dts[: len(pts)], stream).timeline
     assert timeline.duration_s > 0
     if timeline.duration_s < 24 * 3600:  # else it is refused
-        assert timeline.times_s[0] == 0 and (np.diff(timeline.times_s) >= 0).all() and timeline.times_s[-1] < timeline.duration_s
+        assert (
+            timeline.times_s[0] == 0
+            and (np.diff(timeline.times_s) >= 0).all()
+            and timeline.times_s[-1] < timeline.duration_s
+        )
 
 
 def table_of(pts: list[int | None], dts: list[int | None] | None = None) -> PacketTable:
     stamps, decoding = ([NO_STAMP if stamp is None else stamp for stamp in each] for each in (pts, dts or pts))
     first, one = np.arange(len(pts)) == 0, np.zeros(1, np.int64)
-    return PacketTable(np.array(stamps), np.array(decoding), np.zeros(len(pts), np.int64), first, np.ones(len(pts), bool), one, one)
+    return PacketTable(
+        np.array(stamps), np.array(decoding), np.zeros(len(pts), np.int64), first, np.ones(len(pts), bool), one, one
+    )
 
 
-@pytest.mark.parametrize(("pts", "dts", "container", "depth", "order"), [
-    ([0, 40, 80], None, "mpegts", 0, "sorted"), ([0, 120, 40, 80], [-40, 0, 40, 80], "mpegts", 1, "sorted"),
-    ([0, None, 80, None], None, "mpegts", 0, "stored"), ([0, 0, 80, 80], None, "flv", 0, "stored"),
-    ([0, None, 80, None], None, "mpegts", 2, "decoded"), ([0, None, 120, None], [-40, None, 80, None], "mpeg", 0, "decoded"),
-    ([0, 40, 20, 60], None, "matroska,webm", 0, "decoded"), ([0, 40, 80], None, "avi", 0, "slots"),
-    ([None, None, None], [0, 1, 2], "asf", 1, "slots"), ([None, None, None], None, "mpeg", 0, "stored"),
-])
-def test_what_gives_the_order(pts: list[int | None], dts: list[int | None] | None, container: str, depth: int, order: str) -> None:
+@pytest.mark.parametrize(
+    ("pts", "dts", "container", "depth", "order"),
+    [
+        ([0, 40, 80], None, "mpegts", 0, "sorted"),
+        ([0, 120, 40, 80], [-40, 0, 40, 80], "mpegts", 1, "sorted"),
+        ([0, None, 80, None], None, "mpegts", 0, "stored"),
+        ([0, 0, 80, 80], None, "flv", 0, "stored"),
+        ([0, None, 80, None], None, "mpegts", 2, "decoded"),
+        ([0, None, 120, None], [-40, None, 80, None], "mpeg", 0, "decoded"),
+        ([0, 40, 20, 60], None, "matroska,webm", 0, "decoded"),
+        ([0, 40, 80], None, "avi", 0, "slots"),
+        ([None, None, None], [0, 1, 2], "asf", 1, "slots"),
+        ([None, None, None], None, "mpeg", 0, "stored"),
+    ],
+)
+def test_what_gives_the_order(
+    pts: list[int | None], dts: list[int | None] | None, container: str, depth: int, order: str
+) -> None:
     assert order_from_packets(table_of(pts, dts), container, depth) == order
 
 
@@ -169,10 +207,14 @@ def test_packets_that_failed_stay_on_the_timeline() -> None:
     assert with_failed(decoded, packets).tolist() == [0, 1, 3, 4, 5, 2]
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("ts", "libx264"), ("avi", "mpeg4"), ("mpg", "mpeg2video")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("ts", "libx264"), ("avi", "mpeg4"), ("mpg", "mpeg2video")]
+)
 def test_keyframes(tmp_path: Path, suffix: str, codec: str) -> None:
-    path = write_clip(tmp_path / f"a.{suffix}", 60, codec=codec, options={"g": "12", "bf": "0", "x264-params": "scenecut=0"})
-    for source_type in (PyAVSource, DecordSource)[:2 if is_installed("decord") else 1]:
+    path = write_clip(
+        tmp_path / f"a.{suffix}", 60, codec=codec, options={"g": "12", "bf": "0", "x264-params": "scenecut=0"}
+    )
+    for source_type in (PyAVSource, DecordSource)[: 2 if is_installed("decord") else 1]:
         with source_type(path) as source:
             keyframes = source.keyframes().tolist()
             shown = [number_in_picture(frame.rgb) for frame in source.frames_at(keyframes)]

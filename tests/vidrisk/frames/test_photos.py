@@ -31,10 +31,26 @@ def gradient(top: float, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
     return np.tile(np.linspace(0, top, 96), (64, 1)).astype(dtype)
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [
-    ("1", "png"), ("L", "png"), ("P", "png"), ("RGB", "png"), ("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"),
-    ("CMYK", "tif"), ("RGB", "bmp"), ("P", "gif"), ("RGB", "webp"), ("YCbCr", "jpg"),
-    ("RGBA", "png"), ("LA", "png"), ("RGBA", "webp")])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("1", "png"),
+        ("L", "png"),
+        ("P", "png"),
+        ("RGB", "png"),
+        ("RGB", "jpg"),
+        ("L", "jpg"),
+        ("CMYK", "jpg"),
+        ("CMYK", "tif"),
+        ("RGB", "bmp"),
+        ("P", "gif"),
+        ("RGB", "webp"),
+        ("YCbCr", "jpg"),
+        ("RGBA", "png"),
+        ("LA", "png"),
+        ("RGBA", "webp"),
+    ],
+)
 def test_every_mode_of_a_plain_photo(tmp_path: Path, mode: str, suffix: str) -> None:
     path = tmp_path / f"photo.{suffix}"
     grey = 255 if mode == "1" else 204  # both are in Pillow's palette
@@ -42,9 +58,19 @@ def test_every_mode_of_a_plain_photo(tmp_path: Path, mode: str, suffix: str) -> 
     assert np.abs(pixels_of(path).astype(int) - grey).max() <= 3
 
 
-@pytest.mark.parametrize(("top", "dtype", "suffix"), [
-    (65535, np.uint16, "png"), (65535, np.uint16, "tif"), (65535, np.int32, "tif"), (1.0, np.float32, "tif"),
-    (255.0, np.float32, "tif"), (65535.0, np.float32, "tif"), (1e6, np.int32, "tif"), (1e6, np.float32, "tif")])
+@pytest.mark.parametrize(
+    ("top", "dtype", "suffix"),
+    [
+        (65535, np.uint16, "png"),
+        (65535, np.uint16, "tif"),
+        (65535, np.int32, "tif"),
+        (1.0, np.float32, "tif"),
+        (255.0, np.float32, "tif"),
+        (65535.0, np.float32, "tif"),
+        (1e6, np.int32, "tif"),
+        (1e6, np.float32, "tif"),
+    ],
+)
 def test_wide_greys_keep_their_range(tmp_path: Path, top: float, dtype: type[np.generic], suffix: str) -> None:
     path = tmp_path / f"wide.{suffix}"
     Image.fromarray(gradient(top, dtype)).save(path)
@@ -78,10 +104,16 @@ def test_transparency_lies_on_white(tmp_path: Path, mode: str) -> None:
 def test_exif_orientation(tmp_path: Path, orientation: int) -> None:
     upright = np.zeros((64, 96, 3), np.uint8)
     upright[:32, :48], upright[:32, 48:], upright[32:, :48] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-    undo = {1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
-            4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90,
-            7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_270}[orientation]
+    undo = {
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
     image = Image.fromarray(upright)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -123,8 +155,12 @@ def test_a_photo_is_repeated_for_a_clip_model(tmp_path: Path) -> None:
 
 def test_a_panorama_is_read_and_a_bomb_is_not(tmp_path: Path) -> None:
     """Pixels count, and not the longer side."""
-    for name, size in (("wide.png", (30_000, 400)), ("high.jpg", (90, 60_000)), ("thin.png", (1_200_000, 1)),
-                       ("wide.webp", (16_383, 60))):
+    for name, size in (
+        ("wide.png", (30_000, 400)),
+        ("high.jpg", (90, 60_000)),
+        ("thin.png", (1_200_000, 1)),
+        ("wide.webp", (16_383, 60)),
+    ):
         Image.new("RGB", size, (10, 200, 30)).save(tmp_path / name, quality=95)
         assert np.abs(pixels_of(tmp_path / name).astype(int) - (10, 200, 30)).max() <= 3
         assert (probe(tmp_path / name).width, probe(tmp_path / name).height) == size

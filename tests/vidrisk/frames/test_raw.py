@@ -37,10 +37,14 @@ NOTE = "shown is the embedded JPEG preview of 192x128 pixels"
 
 def content_of(suffix: str, image: Image.Image, orientation: int = 1) -> bytes:
     large = jpeg(image)
-    return {"dng": lambda: dng(large, orientation=orientation), "nef": lambda: nef(large, SMALL, orientation=orientation),
-            "arw": lambda: nef(SMALL, large, orientation=orientation), "cr2": lambda: cr2(large, SMALL, orientation=orientation),
-            "rw2": lambda: make_tiff(raw_data(320, 240) | {274: ("H", [orientation]), 0x2E: large}, magic=85),
-            "raf": lambda: raf(jpeg(image, exif=exif_of(orientation)))}[suffix]()
+    return {
+        "dng": lambda: dng(large, orientation=orientation),
+        "nef": lambda: nef(large, SMALL, orientation=orientation),
+        "arw": lambda: nef(SMALL, large, orientation=orientation),
+        "cr2": lambda: cr2(large, SMALL, orientation=orientation),
+        "rw2": lambda: make_tiff(raw_data(320, 240) | {274: ("H", [orientation]), 0x2E: large}, magic=85),
+        "raf": lambda: raf(jpeg(image, exif=exif_of(orientation))),
+    }[suffix]()
 
 
 @pytest.mark.parametrize("suffix", ["dng", "nef", "arw", "cr2", "rw2", "raf"])
@@ -52,7 +56,9 @@ def test_the_largest_preview_is_shown_upright_and_said(suffix: str, orientation:
     photo = read_photo(path, SPEC)
     assert np.abs(photo.pixels.astype(int) - np.asarray(image)).mean() < 4 and photo_size(path) == SIZE
     width, height = SIZE if orientation < 5 else SIZE[::-1]
-    assert photo.note.startswith(f"shown is the embedded JPEG preview of {width}x{height} pixels") and photo.damage is None
+    assert (
+        photo.note.startswith(f"shown is the embedded JPEG preview of {width}x{height} pixels") and photo.damage is None
+    )
 
 
 def test_the_note_goes_with_the_window_and_names_what_is_not_shown(tmp_path: Path) -> None:
@@ -75,12 +81,23 @@ def test_a_raw_photo_named_tif_does_not_pass_for_its_thumbnail(tmp_path: Path) -
         assert np.abs(photo.pixels.astype(int) - np.asarray(IMAGE)).mean() < 3 and photo.note.startswith(NOTE)
 
 
-@pytest.mark.parametrize(("name", "content", "reason"), [
-    ("a.dng", dng(None), "is a raw photo without a JPEG preview"),
-    ("b.dng", dng(b"\xff\xd8\xff\xc3" + b"\0\x0b\x08\0\x80\0\xc0\1\1\x11\0" + bytes(50)), "is a raw photo without a JPEG preview"),
-    ("a.orf", make_tiff(page_of(np.zeros((4, 4), np.uint16)), magic=0x4F52), "is a raw photo without a JPEG preview"),
-    ("a.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(64), "is a raw photo of a kind that is not read"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.dng", dng(None), "is a raw photo without a JPEG preview"),
+        (
+            "b.dng",
+            dng(b"\xff\xd8\xff\xc3" + b"\0\x0b\x08\0\x80\0\xc0\1\1\x11\0" + bytes(50)),
+            "is a raw photo without a JPEG preview",
+        ),
+        (
+            "a.orf",
+            make_tiff(page_of(np.zeros((4, 4), np.uint16)), magic=0x4F52),
+            "is a raw photo without a JPEG preview",
+        ),
+        ("a.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(64), "is a raw photo of a kind that is not read"),
+    ],
+)
 def test_what_has_no_preview_is_skipped_with_the_reason(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableError, match=reason) as caught:
@@ -91,7 +108,7 @@ def test_what_has_no_preview_is_skipped_with_the_reason(name: str, content: byte
 def test_directories_that_point_at_each_other_come_to_an_end(tmp_path: Path) -> None:
     content = bytearray(make_tiff({254: 1, 50706: ("B", [1, 4, 0, 0]), 330: [raw_data(8, 8), {JPEG_AT: jpeg(IMAGE)}]}))
     first = int.from_bytes(content[4:8], "little")
-    content[first + 2 + 3 * 12:first + 6 + 3 * 12] = first.to_bytes(4, "little")  # behind the last entry: itself
+    content[first + 2 + 3 * 12 : first + 6 + 3 * 12] = first.to_bytes(4, "little")  # behind the last entry: itself
     (tmp_path / "a.dng").write_bytes(bytes(content))
     assert photo_size(tmp_path / "a.dng") == SIZE
 
@@ -100,7 +117,7 @@ def test_a_cut_preview_is_partial(tmp_path: Path) -> None:
     content = dng(jpeg(IMAGE))
     start = content.index(b"\xff\xd8")
     whole = bytearray(content)
-    whole[start + len(jpeg(IMAGE)) // 2:start + len(jpeg(IMAGE))] = bytes(len(jpeg(IMAGE)) - len(jpeg(IMAGE)) // 2)
+    whole[start + len(jpeg(IMAGE)) // 2 : start + len(jpeg(IMAGE))] = bytes(len(jpeg(IMAGE)) - len(jpeg(IMAGE)) // 2)
     (tmp_path / "a.dng").write_bytes(bytes(whole))
     photo = read_photo(tmp_path / "a.dng", SPEC)
     assert photo.damage is not None and 0.2 < photo.damage.missing < 0.8 and photo.note.startswith(NOTE)

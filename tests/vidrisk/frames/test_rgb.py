@@ -69,7 +69,9 @@ def test_every_orientation(tmp_path: Path, matrix: tuple[int, int, int, int], de
 def test_orientations_equal_those_of_ffmpeg(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
     path = write_pattern(tmp_path / "a.mp4")
     path.write_bytes(mp4_with_matrix(path.read_bytes(), matrix))
-    raw = output_of("ffmpeg", "-v", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    raw = output_of(
+        "ffmpeg", "-v", "error", "-i", str(path), "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"
+    )
     height, width = (64, 48) if matrix[0] == 0 else (48, 64)
     (clip,) = read_clips(path, PixelSpec(height, width), TimeSpec(1))
     assert np.abs(np.frombuffer(raw, np.uint8).reshape(height, width, 3).astype(int) - clip.frames[0]).max() < 6
@@ -80,7 +82,7 @@ def test_a_turn_that_is_no_quarter_is_the_nearest_one(tmp_path: Path) -> None:
     content = path.read_bytes()
     place = content.index(b"tkhd") + 4 + 40
     slanted = struct.pack(">5i", 11_000, 64_000, 0, -64_000, 11_000)  # 80 degrees
-    path.write_bytes(content[:place] + slanted + content[place + 20:])
+    path.write_bytes(content[:place] + slanted + content[place + 20 :])
     (clip,) = read_clips(path, PixelSpec(64, 48), TimeSpec(1))
     assert np.abs(clip.frames[0].astype(int) - shown_by((0, 1, -1, 0), patterned())).max() < 12
 
@@ -114,7 +116,11 @@ def test_several_tags_at_once(tmp_path: Path) -> None:
 def test_the_ledger_says_which_tag_was_ignored(tmp_path: Path, decoder: Decoder) -> None:
     path = write_clip(tmp_path / "ycgco.mp4", 10, options={"x264-params": "colormatrix=YCgCo"})
     plain = write_clip(tmp_path / "plain.mp4", 10)
-    window = [item for item in read_frames(path, PixelSpec(48, 64), TimeSpec(4), decoder=decoder) if isinstance(item, FrameWindow)]
+    window = [
+        item
+        for item in read_frames(path, PixelSpec(48, 64), TimeSpec(4), decoder=decoder)
+        if isinstance(item, FrameWindow)
+    ]
     assert window[0].note == "colour tags that are not known were ignored: matrix 8" and window[0].damage is None
     (clip,), (other,) = (read_clips(each, PixelSpec(48, 64), TimeSpec(4)) for each in (path, plain))
     assert np.abs(clip.frames.astype(int) - other.frames).max() <= 2

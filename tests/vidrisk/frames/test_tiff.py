@@ -53,7 +53,9 @@ def test_a_stated_range_is_kept_and_said(dtype: str, low: float, high: float, tm
     kind = {"u2": "H", "i2": "i", "f4": "f"}[dtype]
     values = (low + SHARE / 2 * (high - low)).astype(dtype)
     pixels, note = grey_of(make_tiff(page_of(values, t340=(kind, [low]), t341=(kind, [high]))), tmp_path)
-    assert np.abs(pixels - RAMP / 2).max() <= 1 and note == f"black is {low:g} and white is {high:g}, as the file states"
+    assert (
+        np.abs(pixels - RAMP / 2).max() <= 1 and note == f"black is {low:g} and white is {high:g}, as the file states"
+    )
 
 
 def test_a_false_range_is_ignored_and_said(tmp_path: Path) -> None:
@@ -63,12 +65,14 @@ def test_a_false_range_is_ignored_and_said(tmp_path: Path) -> None:
     assert note == "the file states values from 0 to 1 and holds 0 to 60000: its statement is ignored"
 
 
-@pytest.mark.parametrize(("dtype", "low", "high"), [("i2", -300, 4000), ("i4", -10**6, 10**6),
-                                                    ("u4", 0, 2**32 - 1), ("f4", -1, 1)])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [("i2", -300, 4000), ("i4", -(10**6), 10**6), ("u4", 0, 2**32 - 1), ("f4", -1, 1)]
+)
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_what_has_no_usual_range_is_stretched_and_said(dtype: str, low: float, high: float, order: str, photometric: int,
-                                                       tmp_path: Path) -> None:
+def test_what_has_no_usual_range_is_stretched_and_said(
+    dtype: str, low: float, high: float, order: str, photometric: int, tmp_path: Path
+) -> None:
     share = 1 - SHARE if photometric == 0 else SHARE
     values = (low + share * (high - low)).astype(dtype)
     pixels, note = grey_of(make_tiff(page_of(values, photometric, order=order), order=order), tmp_path)
@@ -81,7 +85,9 @@ def test_bytes_with_a_sign(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("dtype", "top"), [("u1", 255), ("u2", 65535), ("i2", 32767), ("i4", 65535), ("u4", 2**32 - 1), ("f4", 1)])
+@pytest.mark.parametrize(
+    ("dtype", "top"), [("u1", 255), ("u2", 65535), ("i2", 32767), ("i4", 65535), ("u4", 2**32 - 1), ("f4", 1)]
+)
 def test_compressed_samples_have_the_order_of_the_machine(dtype: str, top: float, order: str, tmp_path: Path) -> None:
     page = page_of((SHARE * top).astype(dtype), order=order)
     pixels, _ = grey_of(make_tiff(page | {259: ("H", [8]), STRIPS: zlib.compress(page[STRIPS])}, order=order), tmp_path)
@@ -107,13 +113,19 @@ def test_colours_of_16_bits(tmp_path: Path) -> None:
     assert np.abs(read_photo(tmp_path / "a.tif", SPEC).pixels.astype(int) - values // 257).max() <= 1
 
 
-@pytest.mark.parametrize(("page", "reason"), [
-    (page_of(np.zeros((HEIGHT, WIDTH, 3), "u2"), 2, planar=True), "has 16-bit colours in separate planes"),
-    (page_of(np.zeros((HEIGHT, WIDTH, 3), "u2"), 2, t281=("H", [4095] * 3)), "uses 16-bit colours only up to 4095"),
-    (page_of(np.zeros((HEIGHT, WIDTH, 3), "f4"), 2), "is a TIFF with 3 float samples of 32 bits a pixel"),
-    (page_of(np.zeros((HEIGHT, WIDTH, 6), "u1"), 1), "is a TIFF with 6 unsigned samples of 8 bits a pixel"),
-    (page_of(np.zeros((HEIGHT, WIDTH), "u2"), 1) | {258: ("H", [14])}, "is a TIFF with 1 unsigned sample of 14 bits a pixel"),
-])
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        (page_of(np.zeros((HEIGHT, WIDTH, 3), "u2"), 2, planar=True), "has 16-bit colours in separate planes"),
+        (page_of(np.zeros((HEIGHT, WIDTH, 3), "u2"), 2, t281=("H", [4095] * 3)), "uses 16-bit colours only up to 4095"),
+        (page_of(np.zeros((HEIGHT, WIDTH, 3), "f4"), 2), "is a TIFF with 3 float samples of 32 bits a pixel"),
+        (page_of(np.zeros((HEIGHT, WIDTH, 6), "u1"), 1), "is a TIFF with 6 unsigned samples of 8 bits a pixel"),
+        (
+            page_of(np.zeros((HEIGHT, WIDTH), "u2"), 1) | {258: ("H", [14])},
+            "is a TIFF with 1 unsigned sample of 14 bits a pixel",
+        ),
+    ],
+)
 def test_what_is_not_read_rightly_is_refused(page: dict[int, Any], reason: str, tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(make_tiff(page))
     with pytest.raises(UnreadableError, match=reason) as caught:
@@ -134,7 +146,10 @@ def test_the_first_page_that_is_no_preview(tmp_path: Path) -> None:
     sizes_and_levels = ((8, 12), 1), ((HEIGHT, WIDTH), 90), ((64, 64), 3)
     small, whole, other = (page_of(np.full(size, level, "u1")) for size, level in sizes_and_levels)
     (tmp_path / "a.tif").write_bytes(make_tiff(small | {254: 1}, whole, other))
-    assert (read_photo(tmp_path / "a.tif", SPEC).pixels == 90).all() and photo_size(tmp_path / "a.tif") == (WIDTH, HEIGHT)
+    assert (read_photo(tmp_path / "a.tif", SPEC).pixels == 90).all() and photo_size(tmp_path / "a.tif") == (
+        WIDTH,
+        HEIGHT,
+    )
     (tmp_path / "b.tif").write_bytes(make_tiff(whole, other))
     assert (read_photo(tmp_path / "b.tif", SPEC).pixels == 90).all()
     (tmp_path / "c.tif").write_bytes(make_tiff(small | {254: 1}))
@@ -152,7 +167,7 @@ def test_a_later_page_that_is_too_large_is_not_decoded(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
 def test_a_tiff_whose_directory_is_cut_off_is_called_one(tmp_path: Path) -> None:
     content = make_tiff(page_of(RAMP.astype("u1")))
-    (tmp_path / "a.tif").write_bytes(content[:len(content) // 2])
+    (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
     with pytest.raises(UnreadableError, match="it is a TIFF without a readable directory, cut or damaged") as caught:
         read_photo(tmp_path / "a.tif", SPEC)
     assert caught.value.state == "corrupt"

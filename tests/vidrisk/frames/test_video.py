@@ -59,7 +59,7 @@ def numbers_in(clip: Clip) -> list[int]:
 def test_every_frame_is_found_by_its_place(tmp_path: Path, kind: str) -> None:
     suffix, arguments = KINDS[kind]
     path = write_clip(tmp_path / f"clip.{suffix}", 100, **arguments)  # type: ignore[arg-type]
-    for source_type in (PyAVSource, DecordSource)[:len(DECODERS)]:
+    for source_type in (PyAVSource, DecordSource)[: len(DECODERS)]:
         for picks in PICKS:
             with source_type(path) as source:
                 assert len(source.timeline.times_s) == 100
@@ -85,7 +85,14 @@ def test_windows_share_frames_and_keep_their_rate(tmp_path: Path, decoder: Decod
     path = write_clip(tmp_path / "windows.mp4", 95, options=B_FRAMES, rate=25)  # 3.8 s
     clips = list(read_clips(path, SPEC, TimeSpec(4, 1.0, 0.5), decoder=decoder))
     assert [(clip.start_s, clip.end_s) for clip in clips] == [
-        (0, 1), (0.5, 1.5), (1, 2), (1.5, 2.5), (2, 3), (2.5, 3.5), (3.0, pytest.approx(3.8))]
+        (0, 1),
+        (0.5, 1.5),
+        (1, 2),
+        (1.5, 2.5),
+        (2, 3),
+        (2.5, 3.5),
+        (3.0, pytest.approx(3.8)),
+    ]
     for clip in clips:
         assert clip.start_s is not None
         moments_s = clip.start_s + np.array([0.125, 0.375, 0.625, 0.875])
@@ -151,8 +158,9 @@ def test_odd_sizes(tmp_path: Path, decoder: Decoder) -> None:
 
 def test_frames_may_change_size_in_mid_stream(tmp_path: Path) -> None:
     small = write_clip(tmp_path / "small.ts", 25, width=64, height=48).read_bytes()
-    large = write_clip(tmp_path / "large.ts", 25, width=128, height=96,
-                       pts_ms=[1000 + 40 * i for i in range(25)]).read_bytes()
+    large = write_clip(
+        tmp_path / "large.ts", 25, width=128, height=96, pts_ms=[1000 + 40 * i for i in range(25)]
+    ).read_bytes()
     (tmp_path / "both.ts").write_bytes(small + large)
     clip = read_one(tmp_path / "both.ts", TimeSpec(50))
     assert set(numbers_in(clip)) == set(range(25)) and clip.frames.shape == (50, 48, 64, 3)
@@ -163,15 +171,18 @@ def test_full_range_video_keeps_its_range(tmp_path: Path) -> None:
     assert clip.frames[7, 10:40, 3:20].min() > 250 and clip.frames[7, 10:40, 30:60].max() < 5
 
 
-@pytest.mark.parametrize(("name", "arguments"), [
-    ("cut.mp4", {"options": B_FRAMES, "container_options": FASTSTART}),
-    ("cut.avi", {"codec": "mpeg4", "options": {"g": "12"}}),
-    ("cut.mkv", {"options": B_FRAMES}),
-])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("cut.mp4", {"options": B_FRAMES, "container_options": FASTSTART}),
+        ("cut.avi", {"codec": "mpeg4", "options": {"g": "12"}}),
+        ("cut.mkv", {"options": B_FRAMES}),
+    ],
+)
 def test_a_cut_file_says_what_was_lost(tmp_path: Path, name: str, arguments: dict[str, object]) -> None:
     path = write_clip(tmp_path / name, 100, **arguments)  # type: ignore[arg-type]
     content = path.read_bytes()
-    path.write_bytes(content[:len(content) * 8 // 10])
+    path.write_bytes(content[: len(content) * 8 // 10])
     clip = read_one(path, TimeSpec(8))
     assert clip.end_s is not None and 2.0 < clip.end_s < 3.9 and clip.damage is not None
     said = str(clip.damage)
@@ -199,13 +210,16 @@ def test_garbage_in_the_middle_costs_only_its_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize(("content", "message", "state"), [
-    (b"", "is empty", "corrupt"),
-    (b"these are words, not pictures\n" * 200, "cannot be opened as a video", "corrupt"),
-    (b"ffconcat version 1.0\nfile good.mp4\n", "cannot be opened as a video", "corrupt"),
-    (b"#EXTM3U\n#EXTINF:10,\ngood.mp4\n#EXT-X-ENDLIST\n", "cannot be opened as a video", "corrupt"),
-    (os.urandom(4096), "cannot be opened as a video", "corrupt"),
-])
+@pytest.mark.parametrize(
+    ("content", "message", "state"),
+    [
+        (b"", "is empty", "corrupt"),
+        (b"these are words, not pictures\n" * 200, "cannot be opened as a video", "corrupt"),
+        (b"ffconcat version 1.0\nfile good.mp4\n", "cannot be opened as a video", "corrupt"),
+        (b"#EXTM3U\n#EXTINF:10,\ngood.mp4\n#EXT-X-ENDLIST\n", "cannot be opened as a video", "corrupt"),
+        (os.urandom(4096), "cannot be opened as a video", "corrupt"),
+    ],
+)
 def test_what_is_no_video(tmp_path: Path, content: bytes, message: str, state: str, decoder: Decoder) -> None:
     write_clip(tmp_path / "good.mp4", 5)
     (tmp_path / "bad.mp4").write_bytes(content)
@@ -218,7 +232,7 @@ def test_what_is_no_video(tmp_path: Path, content: bytes, message: str, state: s
 
 def test_an_mp4_without_its_index_is_corrupt(tmp_path: Path) -> None:
     content = write_clip(tmp_path / "a.mp4", 50).read_bytes()
-    (tmp_path / "a.mp4").write_bytes(content[:content.index(b"moov") - 4])
+    (tmp_path / "a.mp4").write_bytes(content[: content.index(b"moov") - 4])
     with pytest.raises(UnreadableError) as caught:
         read_one(tmp_path / "a.mp4", TimeSpec(8))
     assert caught.value.state == "corrupt"
@@ -244,8 +258,12 @@ def test_what_cannot_be_opened_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "notes.txt").write_text("words")
-    for name, message in (("missing.mp4", "does not exist"), ("folder.mp4", "is not a file"),
-                          ("pipe.mp4", "is not a file"), ("notes.txt", "neither a photo nor a video")):
+    for name, message in (
+        ("missing.mp4", "does not exist"),
+        ("folder.mp4", "is not a file"),
+        ("pipe.mp4", "is not a file"),
+        ("notes.txt", "neither a photo nor a video"),
+    ):
         with pytest.raises(UnreadableError, match=message) as caught:
             read_one(tmp_path / name, TimeSpec(8))
         assert caught.value.state == "skipped"
@@ -269,8 +287,19 @@ def test_a_file_that_may_not_be_read_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
-@pytest.mark.parametrize("name", ["with space.mp4", "it's \"quoted\".mp4", "裂缝 严重.mp4", "🎥🔥.mp4", "http:x.mp4",
-                                  "a%03d.mp4", "-i.mp4", "UPPER.MP4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with space.mp4",
+        'it\'s "quoted".mp4',
+        "裂缝 严重.mp4",
+        "🎥🔥.mp4",
+        "http:x.mp4",
+        "a%03d.mp4",
+        "-i.mp4",
+        "UPPER.MP4",
+    ],
+)
 def test_odd_names(tmp_path: Path, name: str, decoder: Decoder) -> None:
     write_clip(tmp_path / "plain.mp4", 3).rename(tmp_path / name)
     assert numbers_in(read_one(tmp_path / name, TimeSpec(3), decoder)) == [0, 1, 2]

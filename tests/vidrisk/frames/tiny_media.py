@@ -28,8 +28,14 @@ _CLIPS: dict[str, dict[str, Any]] = {
     "wmv2.wmv": {"codec": "wmv2", "options": {"g": "8"}},
 }
 _PHOTOS: dict[str, dict[str, Any]] = {
-    "baseline.jpg": {}, "progressive.jpg": {"progressive": True}, "plain.png": {}, "plain.bmp": {}, "plain.gif": {},
-    "lossy.webp": {}, "lossless.webp": {"lossless": True}, "lzw.tif": {"compression": "tiff_lzw"},
+    "baseline.jpg": {},
+    "progressive.jpg": {"progressive": True},
+    "plain.png": {},
+    "plain.bmp": {},
+    "plain.gif": {},
+    "lossy.webp": {},
+    "lossless.webp": {"lossless": True},
+    "lzw.tif": {"compression": "tiff_lzw"},
     "deflate.tif": {"compression": "tiff_adobe_deflate"},
 }
 _ANIMATIONS = ("moving.gif", "moving.webp", "moving.png")

@@ -52,7 +52,9 @@ class Sink:
         raise AssertionError("only whoever has the answers may end an input")
 
 
-def run(reads: list[Read], batch_frames: int, sizes: list[int] | None = None, sink: Sink | None = None) -> list[Encoded]:
+def run(
+    reads: list[Read], batch_frames: int, sizes: list[int] | None = None, sink: Sink | None = None
+) -> list[Encoded]:
     def overwritten() -> Iterator[Read]:  # as the slots of a worker are
         for one in reads:
             if isinstance(one.item, Frame):
@@ -68,10 +70,16 @@ def run(reads: list[Read], batch_frames: int, sizes: list[int] | None = None, si
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), batch_frames=st.integers(1, 13), inputs=st.lists(
-    st.tuples(st.integers(0, 12), st.integers(1, 4), st.sampled_from([None, 0, 3, 7])), min_size=1, max_size=5))
-def test_windows_hold_their_own_frames_whatever_comes_between(data: st.DataObject, batch_frames: int,
-                                                               inputs: list[tuple[int, int, int | None]]) -> None:
+@given(
+    data=st.data(),
+    batch_frames=st.integers(1, 13),
+    inputs=st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 4), st.sampled_from([None, 0, 3, 7])), min_size=1, max_size=5
+    ),
+)
+def test_windows_hold_their_own_frames_whatever_comes_between(
+    data: st.DataObject, batch_frames: int, inputs: list[tuple[int, int, int | None]]
+) -> None:
     """Each input: so many frames, a window every so many, and perhaps a first attempt that broke off after so many reads."""
     queues: list[list[Read]] = []
     for row, (frames, step, broke_at) in enumerate(inputs):
@@ -90,7 +98,7 @@ def test_windows_hold_their_own_frames_whatever_comes_between(data: st.DataObjec
         own = [item for item in encoded if (item.input.id if isinstance(item, EncodedEnd) else item.input_id) == row]
         assert isinstance(own[-1], EncodedEnd) and sum(isinstance(item, EncodedEnd) for item in own) == 1
         again = max((i for i, item in enumerate(own) if isinstance(item, EncodedAgain)), default=-1)
-        windows = [item for item in own[again + 1:-1] if isinstance(item, EncodedWindow)]
+        windows = [item for item in own[again + 1 : -1] if isinstance(item, EncodedWindow)]
         starts = list(range(0, max(frames - T + 1, 0), step))
         assert [window.interval_s[0] for window in windows] == starts
         for window, start in zip(windows, starts, strict=True):
@@ -100,8 +108,10 @@ def test_windows_hold_their_own_frames_whatever_comes_between(data: st.DataObjec
         times_s = [time for _, times in kept for time in times.tolist()]
         assert times_s == [index / 10 for index in range(frames)]
         if frames:
-            np.testing.assert_allclose(np.concatenate([features for features, _ in kept])[:, 0],
-                                       [pixels_of(row, index, 0).mean() for index in range(frames)])
+            np.testing.assert_allclose(
+                np.concatenate([features for features, _ in kept])[:, 0],
+                [pixels_of(row, index, 0).mean() for index in range(frames)],
+            )
 
 
 def test_an_input_without_frames_does_not_wait_for_a_batch() -> None:

@@ -38,7 +38,7 @@ def media(tmp_path: Path) -> Path:
     (tmp_path / "media" / "bad.mp4").write_bytes(b"no video")
     cut = tmp_path / "media" / "cut.avi"
     write_video(cut, ("red", "blue", "green"))
-    cut.write_bytes(cut.read_bytes()[:cut.stat().st_size * 88 // 100])
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 88 // 100])
     return tmp_path / "media"
 
 
@@ -59,8 +59,9 @@ def test_a_second_run_encodes_nothing_that_is_whole(media: Path, tmp_path: Path)
     assert 0 < again < encoded / 2  # the cut file is read again: what cannot be read today may be there tomorrow
     rows = {Path(p).name: n for n, p in enumerate(find_inputs([media]).paths, start=1)}
     for name in ("long.mp4", "0.png"):
-        for one, other in zip(read_features(tmp_path / "first", rows[name]), read_features(tmp_path / "second", rows[name]),
-                              strict=True):
+        for one, other in zip(
+            read_features(tmp_path / "first", rows[name]), read_features(tmp_path / "second", rows[name]), strict=True
+        ):
             assert (one == other).all() and len(one) == (1 if name == "0.png" else len(other))
 
 
@@ -71,8 +72,16 @@ def test_a_copy_under_another_name_is_known(media: Path, tmp_path: Path) -> None
     assert run(tmp_path / "copies", tmp_path / "second")[0] == 0
 
 
-@pytest.mark.parametrize("change", [{"digest": "1" * 64}, {"stride_s": 1.0}, {"static_levels": 2.0}, {"frames": "keyframes"},
-                                    {"feature_cache": False}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "1" * 64},
+        {"stride_s": 1.0},
+        {"static_levels": 2.0},
+        {"frames": "keyframes"},
+        {"feature_cache": False},
+    ],
+)
 def test_another_encoder_or_spec_is_another_entry(change: dict[str, object], media: Path, tmp_path: Path) -> None:
     run(media, tmp_path / "first")
     encoded, lines, _ = run(media, tmp_path / "second", **change)  # type: ignore[arg-type]
@@ -96,7 +105,9 @@ def test_windows_come_behind_their_frames(media: Path, tmp_path: Path, cache: Ar
     run(media, tmp_path / "first", stride_s=0.25)
     read = [item if isinstance(item, FrameWindow) else item.index for item in read_frames(path, ACTION.pixel, settings)]
     reading = InferSettings(window_s=1.0, stride_s=0.25, feature_cache=True).for_reading(colour_classifier(ACTION))
-    replayed = [item.index if isinstance(item, KnownFrame) else item for item in through_cache(cache, path, reading, ())]
+    replayed = [
+        item.index if isinstance(item, KnownFrame) else item for item in through_cache(cache, path, reading, ())
+    ]
     assert replayed == read
     kept: list[str] = []
     assert reading.time is not None

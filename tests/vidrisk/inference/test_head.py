@@ -28,7 +28,9 @@ def test_a_file_whose_worker_was_lost_is_not_opened_here(tmp_path: Path) -> None
     (tmp_path / "a.mp4").write_bytes(b"content")
     os.mkfifo(tmp_path / "b.mp4")
     for name in ("a.mp4", "b.mp4"):
-        (found,) = predictions_of(tmp_path / name, InputEnd("partial", "decoder timed out after 60 s; read up to 1.00 s"))
+        (found,) = predictions_of(
+            tmp_path / name, InputEnd("partial", "decoder timed out after 60 s; read up to 1.00 s")
+        )
         assert (found.state, found.id) == ("partial", "")
     (found,) = predictions_of(tmp_path / "a.mp4", InputEnd("ok", content="0" * 64))
     assert len(found.id) == 32

@@ -29,9 +29,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Table:
     root = tmp_path_factory.mktemp("clips")
     path = Path(write_video(root / "a.mp4", ("red", "green", "green", "blue", "red")))
     other = Path(write_video(root / "b.mp4", ("blue", "blue", "red")))
-    return Table(root, "action", (Sample(path, "a.mp4", {"action": "green"}, interval=Interval(0.0, 2.3)),
-                                  Sample(path, "a.mp4", {"action": "blue"}, interval=Interval(2.5, 4.5)),
-                                  Sample(other, "b.mp4", {"action": "blue"})))
+    return Table(
+        root,
+        "action",
+        (
+            Sample(path, "a.mp4", {"action": "green"}, interval=Interval(0.0, 2.3)),
+            Sample(path, "a.mp4", {"action": "blue"}, interval=Interval(2.5, 4.5)),
+            Sample(other, "b.mp4", {"action": "blue"}),
+        ),
+    )
 
 
 def evaluated(table: Table, views: Views) -> Evaluation:
@@ -80,8 +86,18 @@ def test_kept_features_are_those_of_the_views(clips: Table, tmp_path: Path, monk
 
 
 def test_photos_have_one_moment_and_a_mirror(tmp_path: Path) -> None:
-    photos = Table(tmp_path, "risk", tuple(Sample(Path(write_photo(tmp_path / f"{colour}.png", colour)), f"{colour}.png",
-                                                  {"defect": colour, "level": "严重"}) for colour in COLOURS))
+    photos = Table(
+        tmp_path,
+        "risk",
+        tuple(
+            Sample(
+                Path(write_photo(tmp_path / f"{colour}.png", colour)),
+                f"{colour}.png",
+                {"defect": colour, "level": "严重"},
+            )
+            for colour in COLOURS
+        ),
+    )
     with pytest.raises(SettingsError, match="2 views of photos"):
         evaluated(photos, Views(2))
     assert evaluated(photos, Views(1, True)).metrics["defect"].to_dict()["top1"] == 1.0

@@ -98,8 +98,9 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
 
 def test_engines_are_built_before_they_are_opened(any_bundle: Path, tensorrt: Callable[..., list[Any]]) -> None:
     built, told = tensorrt(), []
-    with open_classifier(any_bundle, runtime="tensorrt", variant="int8", threads=1,
-                         on_progress=lambda *progress: told.append(progress)) as classifier:  # fmt: skip
+    with open_classifier(
+        any_bundle, runtime="tensorrt", variant="int8", threads=1, on_progress=lambda *progress: told.append(progress)
+    ) as classifier:
         assert classifier.classify(np.zeros((1, 2, 64, 64, 3), np.uint8))["action"].shape == (1, 3)
     assert built == [("int8", "encoder"), ("int8", "head")] and told == [("building tensorrt", 1, 1)]
     with open_classifier(any_bundle, runtime="tensorrt", variant="int8", threads=1):
@@ -125,9 +126,13 @@ def test_an_engine_that_cannot_be_built_is_an_error_where_it_was_asked_for(
 
 
 def test_what_cannot_be_read_by_what(tiny_bundle: Path, tiny_run: Path) -> None:
-    with pytest.raises(SettingsError, match="is a bundle, which torch cannot read; allowed: auto, onnxruntime, openvino"):
+    with pytest.raises(
+        SettingsError, match="is a bundle, which torch cannot read; allowed: auto, onnxruntime, openvino"
+    ):
         open_classifier(tiny_bundle, runtime="torch")
-    with pytest.raises(SettingsError, match="is a run, which torch alone can read; allowed: runtime torch, variant fp32"):
+    with pytest.raises(
+        SettingsError, match="is a run, which torch alone can read; allowed: runtime torch, variant fp32"
+    ):
         open_classifier(tiny_run, runtime="tensorrt")
 
 

@@ -22,7 +22,9 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 
 
 def photo(case: str, name: str = "") -> LabelledPhoto:
-    return LabelledPhoto(case, name or f"{case}.jpg", f"/photos/{name or case}.jpg", {"level": "严重", "advice": f"修 {case}"})
+    return LabelledPhoto(
+        case, name or f"{case}.jpg", f"/photos/{name or case}.jpg", {"level": "严重", "advice": f"修 {case}"}
+    )
 
 
 PLANE = np.array([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0], [-1.0, 0.0]])
@@ -36,7 +38,9 @@ def index() -> CaseIndex:
 def test_the_nearest_by_hand(index: CaseIndex) -> None:
     (found,) = index.nearest(np.array([[2.0, 1.0]]), "digest", 3)
     assert [each.case for each in found] == ["b", "a", "c"]
-    assert [each.similarity for each in found] == pytest.approx([3 / np.sqrt(10), 2 / np.sqrt(5), 1 / np.sqrt(5)], abs=1e-6)
+    assert [each.similarity for each in found] == pytest.approx(
+        [3 / np.sqrt(10), 2 / np.sqrt(5), 1 / np.sqrt(5)], abs=1e-6
+    )
     assert found[0].fields["advice"] == "修 b" and found[0].to_dict()["path"] == "/photos/b.jpg"
     assert [each.photo for each in index.nearest(np.array([[-1.0, 0.1]]), "digest", 1)[0]] == ["a2"]
 
@@ -72,7 +76,9 @@ def test_neighbours_are_those_of_a_loop(photos: int, queries: int, count: int, s
     found = index.nearest(asked, "d", count)
     assert len(found) == queries
     for place in (0, queries - 1):
-        cosines = [float(vector @ asked[place] / np.linalg.norm(vector) / np.linalg.norm(asked[place])) for vector in vectors]
+        cosines = [
+            float(vector @ asked[place] / np.linalg.norm(vector) / np.linalg.norm(asked[place])) for vector in vectors
+        ]
         similarities = [each.similarity for each in found[place]]
         assert similarities == pytest.approx(sorted(cosines, reverse=True)[:count], abs=1e-5)
         assert similarities == pytest.approx([cosines[int(each.case)] for each in found[place]], abs=1e-5)
@@ -106,13 +112,24 @@ def as_text(value: object) -> np.ndarray:
     return np.frombuffer(json.dumps(value).encode(), np.uint8)
 
 
-@pytest.mark.parametrize("changes", [
-    {"vectors": None}, {"text": None}, {"vectors": np.ones((2, 2), np.float32)}, {"vectors": np.ones((1, 2), np.float32)},
-    {"vectors": np.array([[1.0, 0.0]])}, {"vectors": np.array([[np.nan, 0.0]], np.float32)},
-    {"vectors": np.array([[{}]], object)}, {"text": as_text([])}, {"text": as_text({"encoder": "d"})},
-    {"text": as_text({"encoder": "d", "photos": [{}]})}, {"text": as_text({"encoder": "d", "photos": 3})},
-    {"text": as_text({"encoder": "d", "photos": [], "version": "2.0"})}, {"text": np.array([255], np.uint8)},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"vectors": None},
+        {"text": None},
+        {"vectors": np.ones((2, 2), np.float32)},
+        {"vectors": np.ones((1, 2), np.float32)},
+        {"vectors": np.array([[1.0, 0.0]])},
+        {"vectors": np.array([[np.nan, 0.0]], np.float32)},
+        {"vectors": np.array([[{}]], object)},
+        {"text": as_text([])},
+        {"text": as_text({"encoder": "d"})},
+        {"text": as_text({"encoder": "d", "photos": [{}]})},
+        {"text": as_text({"encoder": "d", "photos": 3})},
+        {"text": as_text({"encoder": "d", "photos": [], "version": "2.0"})},
+        {"text": np.array([255], np.uint8)},
+    ],
+)
 def test_a_damaged_index_is_refused_in_one_line(changes: dict[str, object], tmp_path: Path) -> None:
     read_index(damaged(tmp_path / "good.npz"))
     with pytest.raises(DataError) as error:
@@ -122,7 +139,10 @@ def test_a_damaged_index_is_refused_in_one_line(changes: dict[str, object], tmp_
 
 def test_what_is_no_index_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cases.npz").write_bytes(b"PK\x03\x04 no archive")
-    for path, message in ((tmp_path / "cases.npz", "is no index of cases"), (tmp_path / "none.npz", "does not exist"),
-                          (tmp_path, "is no index of cases")):
+    for path, message in (
+        (tmp_path / "cases.npz", "is no index of cases"),
+        (tmp_path / "none.npz", "does not exist"),
+        (tmp_path, "is no index of cases"),
+    ):
         with pytest.raises(DataError, match=message):
             read_index(path)

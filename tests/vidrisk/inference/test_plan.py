@@ -26,13 +26,24 @@ def classifier_of(stages: Sequence[Stage]) -> Classifier:
     def refuse(feed: Mapping[str, Array]) -> Arrays:
         raise AssertionError("nothing is asked")
 
-    return Classifier(stages, [FakeRunner(stage.inputs, stage.outputs, refuse) for stage in stages], ACTION, variant="fp32",
-                      provenance={"model": "m.bundle", "digest": "3" * 64})
+    return Classifier(
+        stages,
+        [FakeRunner(stage.inputs, stage.outputs, refuse) for stage in stages],
+        ACTION,
+        variant="fp32",
+        provenance={"model": "m.bundle", "digest": "3" * 64},
+    )
 
 
-@pytest.mark.parametrize(("stages", "fix"), [(PAIRS, "train with rgb_diff=false, or leave save_features out"),
-                                             (WITH_TEXT, "leave save_features out"), (WINDOWS, "leave save_features out")],
-                         ids=["pairs", "text", "windows"])
+@pytest.mark.parametrize(
+    ("stages", "fix"),
+    [
+        (PAIRS, "train with rgb_diff=false, or leave save_features out"),
+        (WITH_TEXT, "leave save_features out"),
+        (WINDOWS, "leave save_features out"),
+    ],
+    ids=["pairs", "text", "windows"],
+)
 def test_models_without_a_feature_per_frame_are_told_what_helps(stages: Sequence[Stage], fix: str) -> None:
     with classifier_of(stages) as classifier:
         with pytest.raises(SettingsError) as refused:
@@ -48,10 +59,12 @@ def test_a_feature_per_frame_can_be_kept() -> None:
         assert classifier.require_feature().name == "features"
 
 
-@pytest.mark.parametrize(("stages", "warns"), [(PAIRS, True), (WITH_TEXT, False), (WINDOWS, False)],
-                         ids=["pairs", "text", "windows"])
-def test_keyframes_are_warned_of_where_frames_are_compared(stages: Sequence[Stage], warns: bool,
-                                                           caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("stages", "warns"), [(PAIRS, True), (WITH_TEXT, False), (WINDOWS, False)], ids=["pairs", "text", "windows"]
+)
+def test_keyframes_are_warned_of_where_frames_are_compared(
+    stages: Sequence[Stage], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING)
     with classifier_of(stages) as classifier:
         InferSettings(frames="keyframes").for_reading(classifier)

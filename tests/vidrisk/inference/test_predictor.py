@@ -80,7 +80,9 @@ def test_an_array_is_answered_as_the_file_that_shows_it(model: Model, risk_model
         (of_file,), (of_array,) = one.predict(tmp_path / "a.png"), one.predict(photo)
         assert of_array.targets == of_file.targets and (of_array.path, of_array.start_s) == ("", None)
     clip = rng.integers(0, 256, (4, *ACTION.pixel.frame_shape), np.uint8)
-    expected = model.classifier.probabilities_from_logits(model.classifier.logits_from_frames(clip[None], 4))["action"][0]
+    expected = model.classifier.probabilities_from_logits(model.classifier.logits_from_frames(clip[None], 4))["action"][
+        0
+    ]
     np.testing.assert_allclose(list(model.predict(clip)[0].targets["action"].values()), expected, rtol=1e-6)
     # Of more frames, those in the middles of four equal parts, wherever they lie in memory.
     longer = np.zeros((2, 8, *clip.shape[1:]), np.uint8)
@@ -88,12 +90,19 @@ def test_an_array_is_answered_as_the_file_that_shows_it(model: Model, risk_model
     assert model.predict(np.moveaxis(longer, 0, 1)[:, 0])[0].targets == model.predict(clip)[0].targets
 
 
-@pytest.mark.parametrize(("wrong", "said"), [
-    (np.zeros((4, 4, 3)), r"an array float64 \(4, 4, 3\)"), (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
-    (np.zeros((3, 4, 4), np.uint8), r"\(3, 4, 4\)"), (np.zeros((0, 4, 4, 3), np.uint8), r"\(0, 4, 4, 3\)"),
-    (np.zeros((1, 2, 4, 4, 3), np.uint8), r"\(1, 2, 4, 4, 3\)"), (7, "an input of type int"),
-    ([b"a.png"], "an input of type bytes"),
-], ids=str)
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (np.zeros((4, 4, 3)), r"an array float64 \(4, 4, 3\)"),
+        (np.zeros((4, 4), np.uint8), r"uint8 \(4, 4\)"),
+        (np.zeros((3, 4, 4), np.uint8), r"\(3, 4, 4\)"),
+        (np.zeros((0, 4, 4, 3), np.uint8), r"\(0, 4, 4, 3\)"),
+        (np.zeros((1, 2, 4, 4, 3), np.uint8), r"\(1, 2, 4, 4, 3\)"),
+        (7, "an input of type int"),
+        ([b"a.png"], "an input of type bytes"),
+    ],
+    ids=str,
+)
 def test_what_is_no_input_is_said_with_what_is(wrong: Any, said: str, model: Model) -> None:
     with pytest.raises(SpecError, match=f"{said}; allowed: "):
         model.predict(wrong)
@@ -149,7 +158,9 @@ def test_threads_share_a_model(model: Model, tmp_path: Path) -> None:
     assert found == colours * 2
 
 
-def test_an_id_is_of_content_window_and_contract_and_not_of_the_path(model: Model, risk_model: Model, tmp_path: Path) -> None:
+def test_an_id_is_of_content_window_and_contract_and_not_of_the_path(
+    model: Model, risk_model: Model, tmp_path: Path
+) -> None:
     clip = write_video(tmp_path / "a.mp4", ("red", "blue"))
     shutil.copy(clip, tmp_path / "b.mp4")
     ids = [[p.id for p in model.predict(path, window_s=1.0)] for path in (clip, tmp_path / "b.mp4")]

@@ -39,18 +39,31 @@ def case(number: int, photos: int = 1, text: str = "") -> Pictured:
     """A case with so many photos, or a text."""
     rng = np.random.default_rng(number)
     pictures = tuple(
-        Picture(PhotoFile(Path(f"/{number}-{place}.png"), f"{number}-{place}.png"),
-                (rng.integers(0, 256, 3) + rng.integers(0, 9, (16, 16, 3))).clip(0, 255).astype(np.uint8),
-                content=f"{number:032x}{place:032x}") for place in range(photos))
-    return Case(str(number), tuple(picture.source for picture in pictures if picture.source), {"defect": text}), pictures
+        Picture(
+            PhotoFile(Path(f"/{number}-{place}.png"), f"{number}-{place}.png"),
+            (rng.integers(0, 256, 3) + rng.integers(0, 9, (16, 16, 3))).clip(0, 255).astype(np.uint8),
+            content=f"{number:032x}{place:032x}",
+        )
+        for place in range(photos)
+    )
+    return Case(
+        str(number), tuple(picture.source for picture in pictures if picture.source), {"defect": text}
+    ), pictures
 
 
 def unreadable(picture: Picture) -> Picture:
     return replace(picture, pixels=None, state="corrupt", reason="cannot be decoded", content="")
 
 
-MIXED = [case(0), case(1, 3), case(2, 0, "a crack"), case(3), case(4, 2), case(5, 0, "裂缝 <|im_end|>"),
-         *(case(number) for number in range(6, 15))]
+MIXED = [
+    case(0),
+    case(1, 3),
+    case(2, 0, "a crack"),
+    case(3),
+    case(4, 2),
+    case(5, 0, "裂缝 <|im_end|>"),
+    *(case(number) for number in range(6, 15)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +148,10 @@ def test_photos_that_cannot_be_read_cost_themselves_alone(opened: Reporter) -> N
     whole, pictures = case(1, 3)
     some = (pictures[0], unreadable(pictures[1]), replace(pictures[2], state="partial", reason="a part is missing"))
     none = case(2, 2)
-    reports = written(opened, [case(0), (whole, some), (none[0], tuple(map(unreadable, none[1]))), (Case("empty", (), {}), ()),
-                               case(3)])
+    reports = written(
+        opened,
+        [case(0), (whole, some), (none[0], tuple(map(unreadable, none[1]))), (Case("empty", (), {}), ()), case(3)],
+    )
     assert [report.state for report in reports.values()] == ["ok", "partial", "corrupt", "skipped", "ok"]
     assert reports["1"].reason == "1-1.png: cannot be decoded; 1-2.png: a part is missing" and reports["1"].parse_ok
     assert not reports["2"].is_answered and "2-0.png: cannot" in reports["2"].reason
@@ -152,7 +167,9 @@ def test_an_answer_that_is_cut_off_is_a_failed_row_with_its_reason() -> None:
     assert report.reason == "the answer does not parse: it is cut off after 12 tokens" and report.text
     prediction = short.query().prediction(report, "/0.png")
     assert (prediction.label, prediction.level, prediction.severity, prediction.state) == ("", None, None, "partial")
-    assert prediction.report is not None and prediction.report["parse_ok"] is False and prediction.reason == report.reason
+    assert (
+        prediction.report is not None and prediction.report["parse_ok"] is False and prediction.reason == report.reason
+    )
 
 
 def test_a_case_that_is_too_long_costs_itself_alone(opened: Reporter) -> None:
@@ -161,17 +178,26 @@ def test_a_case_that_is_too_long_costs_itself_alone(opened: Reporter) -> None:
     assert "exceed the model's 768" in reports["1"].reason and not reports["1"].is_answered
 
 
-def test_a_case_that_is_longer_than_any_prompt_costs_itself_alone(opened: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_is_longer_than_any_prompt_costs_itself_alone(
+    opened: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     see, long = opened.prompts.see, case(1, 5)
-    monkeypatch.setattr(opened.prompts, "see", lambda pictures: [
-        np.broadcast_to(tokens[:1], (MOST_TOKENS // 4, WIDTH)) if picture in long[1] else tokens
-        for tokens, picture in zip(see(pictures), pictures, strict=True)])
+    monkeypatch.setattr(
+        opened.prompts,
+        "see",
+        lambda pictures: [
+            np.broadcast_to(tokens[:1], (MOST_TOKENS // 4, WIDTH)) if picture in long[1] else tokens
+            for tokens, picture in zip(see(pictures), pictures, strict=True)
+        ],
+    )
     reports = written(opened, [case(0), long, case(2)])
     assert [report.state for report in reports.values()] == ["ok", "too_large", "ok"]
     assert "exceed the model's 768" in reports["1"].reason
 
 
-def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_threshold(tmp_path: Path, opened: Reporter) -> None:
+def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_threshold(
+    tmp_path: Path, opened: Reporter
+) -> None:
     root = write_report_bundle(tmp_path / "b", temperature={"level": 3.0}, threshold={"level": 0.2}, coverage=0.9)
     with open_reporter(root, threads=1) as calibrated:
         (report,) = calibrated.reports([case(0)])
@@ -185,7 +211,9 @@ def test_probabilities_have_the_temperature_of_the_variant_and_levels_their_thre
     assert prediction.score == report.levels[prediction.label]
     first = opened.query().prediction(plain, "/0.png")
     assert first.uncertain is None and first.id == prediction.id and len(first.id) == 32
-    assert (first.risk, first.advice, first.description) == tuple(plain.fields[name] for name in ("risk", "advice", "defect"))
+    assert (first.risk, first.advice, first.description) == tuple(
+        plain.fields[name] for name in ("risk", "advice", "defect")
+    )
 
 
 @pytest.mark.parametrize(("photos", "turns"), [(0, 1), (1, 1), (2, 3)])
@@ -195,7 +223,9 @@ def test_a_conversation_is_streamed_and_goes_on(opened: Reporter, photos: int, t
     lengths = []
     for turn in range(turns):
         pieces: list[str] = []
-        answer = opened.ask(pictures, f"what? {turn}", history, lambda _, piece, pieces=pieces: pieces.append(piece), limit=20)
+        answer = opened.ask(
+            pictures, f"what? {turn}", history, lambda _, piece, pieces=pieces: pieces.append(piece), limit=20
+        )
         assert "".join(pieces) == answer.text and answer.finish in ("stop", "length")
         lengths.append(answer.prompt_tokens)
         history.append(Exchange(f"what? {turn}", answer=answer.text))
@@ -213,7 +243,9 @@ def test_other_bundles_are_refused_in_one_line(tmp_path: Path) -> None:
     labels = write_colour_bundle(tmp_path / "colours.bundle").root
     with pytest.raises(BundleError, match=r"answers with labels.*vidrisk infer colours\.bundle"):
         open_reporter(labels)
-    with pytest.raises(BundleError, match=r"writes reports.*vidrisk infer small\.bundle PATH.*vidrisk ask small\.bundle"):
+    with pytest.raises(
+        BundleError, match=r"writes reports.*vidrisk infer small\.bundle PATH.*vidrisk ask small\.bundle"
+    ):
         open_classifier(report_bundle())
     with pytest.raises(SettingsError, match="torch cannot read"):
         open_reporter(report_bundle(), runtime="torch")
@@ -224,8 +256,10 @@ def test_other_bundles_are_refused_in_one_line(tmp_path: Path) -> None:
     other = replace_levels(tmp_path)
     with pytest.raises(BundleError, match="which are not those of the contract"):
         open_reporter(other)
-    with (open_reporter(write_report_bundle(tmp_path / "talks.bundle", scheme=None), threads=1) as talks,
-          pytest.raises(SettingsError, match=r"has no scheme of reports.*vidrisk ask talks\.bundle")):
+    with (
+        open_reporter(write_report_bundle(tmp_path / "talks.bundle", scheme=None), threads=1) as talks,
+        pytest.raises(SettingsError, match=r"has no scheme of reports.*vidrisk ask talks\.bundle"),
+    ):
         next(talks.reports([case(0)]))
 
 
@@ -237,7 +271,10 @@ def replace_levels(folder: Path) -> Path:
     manifest = json.loads((root / "bundle.json").read_text(encoding="utf-8"))
     from vidrisk.runtimes.contract.bundle import sha256_of
 
-    manifest["files"]["scheme.json"] = {"sha256": sha256_of(root / "scheme.json"), "bytes": (root / "scheme.json").stat().st_size}
+    manifest["files"]["scheme.json"] = {
+        "sha256": sha256_of(root / "scheme.json"),
+        "bytes": (root / "scheme.json").stat().st_size,
+    }
     (root / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
     return root
 
@@ -246,15 +283,33 @@ def chatting(reply: Any) -> Reporter:
     """A reporter whose answers a server gives: ``reply`` of a request."""
     with open_reporter(report_bundle(), threads=1) as opened:
         contract: Contract = opened.contract
-    return Reporter(contract, SCHEME, ChatPrompts(), FakeTextEngine(reply, Chat), system=None, runtime="server", variant="m",
-                    provenance={"digest": "d"}, answer_tokens=50, is_server=True, temperature={}, uncertainty=Uncertainty(),
-                    threads=None)
+    return Reporter(
+        contract,
+        SCHEME,
+        ChatPrompts(),
+        FakeTextEngine(reply, Chat),
+        system=None,
+        runtime="server",
+        variant="m",
+        provenance={"digest": "d"},
+        answer_tokens=50,
+        is_server=True,
+        temperature={},
+        uncertainty=Uncertainty(),
+        threads=None,
+    )
 
 
 def test_a_server_gets_messages_with_jpegs_and_what_it_writes_is_checked() -> None:
     asked: list[Request] = []
-    texts = iter(['{"level":"severe","defect":"a","risk":"b","advice":"c"}', '{"level":"awful","defect":"","risk":"","advice":""}',
-                  "", '{"level":"minor","defect":"a","risk":"b","advice":"c"}'])
+    texts = iter(
+        [
+            '{"level":"severe","defect":"a","risk":"b","advice":"c"}',
+            '{"level":"awful","defect":"","risk":"","advice":""}',
+            "",
+            '{"level":"minor","defect":"a","risk":"b","advice":"c"}',
+        ]
+    )
 
     def reply(request: Request) -> Answer:
         asked.append(request)
@@ -266,7 +321,12 @@ def test_a_server_gets_messages_with_jpegs_and_what_it_writes_is_checked() -> No
     assert reports["1"].reason == "the answer does not parse: level is 'awful'"
     assert reports["2"].reason == "the model gives no answer: HTTP 503" and not reports["2"].is_answered
     prediction = chatting(reply).query().prediction(reports["0"], "/0.png")
-    assert (prediction.label, prediction.severity, prediction.targets, prediction.uncertain) == ("severe", 100, {}, None)
+    assert (prediction.label, prediction.severity, prediction.targets, prediction.uncertain) == (
+        "severe",
+        100,
+        {},
+        None,
+    )
     first, second = (request.prompt.messages for request in asked[:2])  # type: ignore[union-attr]
     assert first[0] == {"role": "system", "content": system_text(SCHEME)} and asked[0].schema == SCHEME.json_schema()
     kinds = [part["type"] for part in second[1]["content"]]
@@ -278,8 +338,12 @@ def test_a_photo_is_known_by_its_file_whoever_reads_it(opened: Reporter, tmp_pat
     path = draw(tmp_path / "a.png", 1)
     shown = Case("a", (PhotoFile(path, "a.png"),), {})
     with DecodePool(1) as pool:
-        contents = [picture.content for prompts in (opened.prompts, ChatPrompts())
-                    for _, pictures in prompts.read([shown], pool) for picture in pictures]
+        contents = [
+            picture.content
+            for prompts in (opened.prompts, ChatPrompts())
+            for _, pictures in prompts.read([shown], pool)
+            for picture in pictures
+        ]
     assert contents == [hashlib.sha256(path.read_bytes()).hexdigest()] * 2
 
 
@@ -292,11 +356,18 @@ def with_jpegs(pictured: Pictured) -> Pictured:
     return pictured[0], tuple(replace(picture, pixels=FakeJpeg()) for picture in pictured[1])
 
 
-def test_what_no_tokenizer_takes_and_what_is_not_finite_costs_its_case_alone(opened: Reporter,
-                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_no_tokenizer_takes_and_what_is_not_finite_costs_its_case_alone(
+    opened: Reporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     see = opened.prompts.see
-    monkeypatch.setattr(opened.prompts, "see", lambda pictures: [tokens * (np.nan if picture is case_1 else 1) for tokens, picture
-                                                                 in zip(see(pictures), pictures, strict=True)])
+    monkeypatch.setattr(
+        opened.prompts,
+        "see",
+        lambda pictures: [
+            tokens * (np.nan if picture is case_1 else 1)
+            for tokens, picture in zip(see(pictures), pictures, strict=True)
+        ],
+    )
     lost = case(1)
     case_1 = lost[1][0]
     reports = written(opened, [case(0), lost, case(2, 0, "half a character \ud83d")])
@@ -329,12 +400,19 @@ def test_a_question_knows_its_prompt_and_takes_an_answer_as_it_is() -> None:
     reports = written(talks, [some, case(2, 0, "a crack"), with_jpegs(case(3)), with_jpegs(case(4))], query)
     assert [report.state for report in reports.values()] == ["partial", "skipped", "partial", "skipped"]
     assert [report.reason for report in reports.values()] == [
-        "1-1.png: cannot be decoded", "it has no photo", "the answer is cut off after 50 tokens",
-        "the model gives no answer: HTTP 503"]
+        "1-1.png: cannot be decoded",
+        "it has no photo",
+        "the answer is cut off after 50 tokens",
+        "the model gives no answer: HTTP 503",
+    ]
     assert (reports["1"].parse_ok, reports["1"].text, reports["1"].fields) == (True, "A wall.\nWet.", {})
     (first, *_), messages = asked, asked[0].prompt.messages  # type: ignore[union-attr]
     assert first.schema is None and first.comparison is None and len(messages) == 1
     assert [part.get("text") for part in messages[0]["content"]] == [None, None, "What ??"]
     prediction = query.prediction(reports["1"], "/table.csv#1")
-    assert (prediction.label, prediction.state, prediction.report and prediction.report["question"]) == ("", "partial", "What ??")
+    assert (prediction.label, prediction.state, prediction.report and prediction.report["question"]) == (
+        "",
+        "partial",
+        "What ??",
+    )
     assert len(prediction.id) == 32

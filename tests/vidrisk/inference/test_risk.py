@@ -35,13 +35,25 @@ def test_severity_stays_on_its_scale(weights: list[float]) -> None:
     assert severity is not None and 0.0 <= severity <= 100.0
 
 
-GUIDANCE = (Guidance(defect="crack", level="severe", advice="both"), Guidance(level="severe", advice="level"),
-            Guidance(defect="crack", advice="defect"), Guidance(advice="nothing in particular"))
+GUIDANCE = (
+    Guidance(defect="crack", level="severe", advice="both"),
+    Guidance(level="severe", advice="level"),
+    Guidance(defect="crack", advice="defect"),
+    Guidance(advice="nothing in particular"),
+)
 
 
-@pytest.mark.parametrize(("defect", "level", "advice"), [
-    ("crack", "severe", "both"), ("leak", "severe", "level"), ("crack", "minor", "defect"), ("leak", "minor", ""),
-    (None, "severe", "level"), (None, None, "")])
+@pytest.mark.parametrize(
+    ("defect", "level", "advice"),
+    [
+        ("crack", "severe", "both"),
+        ("leak", "severe", "level"),
+        ("crack", "minor", "defect"),
+        ("leak", "minor", ""),
+        (None, "severe", "level"),
+        (None, None, ""),
+    ],
+)
 def test_the_most_specific_guidance_wins(defect: str | None, level: str | None, advice: str) -> None:
     assert guidance_for(GUIDANCE, defect=defect, level=level).advice == advice
 

@@ -81,9 +81,14 @@ def windows_of(path: Path, time: TimeSpec | None = CONTRACT.time) -> list[tuple[
     return found
 
 
-def expected_of(videos: Path, time: TimeSpec | None = CONTRACT.time) -> dict[tuple[str, float | None], npt.NDArray[np.float32]]:
-    return {(path.name, start): probabilities_from_logits(logits_of(clip)[None].astype(np.float32))[0]
-            for path in sorted(videos.iterdir()) for start, _, clip in windows_of(path, time)}
+def expected_of(
+    videos: Path, time: TimeSpec | None = CONTRACT.time
+) -> dict[tuple[str, float | None], npt.NDArray[np.float32]]:
+    return {
+        (path.name, start): probabilities_from_logits(logits_of(clip)[None].astype(np.float32))[0]
+        for path in sorted(videos.iterdir())
+        for start, _, clip in windows_of(path, time)
+    }
 
 
 def predicted(out: Path) -> dict[tuple[str, float | None], dict[str, float]]:
@@ -91,19 +96,26 @@ def predicted(out: Path) -> dict[tuple[str, float | None], dict[str, float]]:
     return {(Path(row["path"]).name, row["start_s"]): row["targets"]["action"] for row in rows}
 
 
-def check_predictions(out: Path, expected: Mapping[tuple[str, float | None], npt.NDArray[np.float32]], tolerance: float) -> None:
+def check_predictions(
+    out: Path, expected: Mapping[tuple[str, float | None], npt.NDArray[np.float32]], tolerance: float
+) -> None:
     found = predicted(out)
     assert found.keys() == expected.keys() and len(found) >= 10
     for key, probabilities in expected.items():
-        np.testing.assert_allclose([found[key][label] for label in CONTRACT.targets[0].labels], probabilities, atol=tolerance)
+        np.testing.assert_allclose(
+            [found[key][label] for label in CONTRACT.targets[0].labels], probabilities, atol=tolerance
+        )
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_overlapping_windows_of_real_videos_are_what_numpy_says(bundle: Bundle, videos: Path, tmp_path: Path, runtime: str,
-                                                               variant: Any) -> None:
+def test_overlapping_windows_of_real_videos_are_what_numpy_says(
+    bundle: Bundle, videos: Path, tmp_path: Path, runtime: str, variant: Any
+) -> None:
     with open_classifier(bundle.root, runtime=runtime, variant=variant, threads=1) as classifier:
-        summary = run_folder(classifier, find_inputs([videos]), tmp_path / "out", InferSettings(workers=2, batch_frames=5))
+        summary = run_folder(
+            classifier, find_inputs([videos]), tmp_path / "out", InferSettings(workers=2, batch_frames=5)
+        )
     assert summary.states["ok"] == 4
     check_predictions(tmp_path / "out", expected_of(videos), TOLERANCE[variant])
 
@@ -112,6 +124,7 @@ def counting(classifier: Classifier) -> list[tuple[str, int]]:
     """(stage, rows) of every call, from now on."""
     calls: list[tuple[str, int]] = []
     for stage, runner in zip(classifier.stages, classifier.runners, strict=True):
+
         def infer(feed: Mapping[str, Array], name: str = stage.name, own: Any = runner.infer) -> Arrays:
             calls.append((name, len(next(iter(feed.values())))))
             result: Arrays = own(feed)
@@ -126,7 +139,7 @@ def test_frames_and_groups_that_windows_share_are_computed_once(bundle: Bundle, 
         calls = counting(classifier)
         run_folder(classifier, find_inputs([videos]), tmp_path / "out", InferSettings(workers=1, batch_frames=6))
     windows = {path: [indices for _, indices, _ in windows_of(path)] for path in videos.iterdir()}
-    groups = {path: [w[i:i + 2] for w in of for i in (0, 2)] for path, of in windows.items()}
+    groups = {path: [w[i : i + 2] for w in of for i in (0, 2)] for path, of in windows.items()}
     rows = {stage.name: sum(count for name, count in calls if name == stage.name) for stage in STAGES}
     assert rows["vision"] == sum(len({i for w in of for i in w}) for of in windows.values())
     assert rows["pairs"] == sum(len(set(of)) for of in groups.values()) < sum(map(len, groups.values()))
@@ -134,8 +147,9 @@ def test_frames_and_groups_that_windows_share_are_computed_once(bundle: Bundle, 
     assert max(count for name, count in calls if name == "pairs") == 3  # 6 frames at once are 3 groups
 
 
-def test_features_of_frames_are_kept_and_found_again(bundle: Bundle, videos: Path, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_of_frames_are_kept_and_found_again(
+    bundle: Bundle, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     keeping = InferSettings(workers=1, feature_cache=True, save_features=True)
     for name in ("first", "second"):
@@ -181,7 +195,8 @@ def test_a_window_with_what_is_not_finite_has_no_answer(bundle: Bundle) -> None:
 def test_it_is_verified_and_benched(bundle: Bundle) -> None:
     found = verify_bundle(bundle.root)
     assert [(row.runtime, row.variant, row.wrong) for row in found.rows] == [
-        (runtime, variant, 0) for runtime in RUNTIMES for variant in ("fp32", "int8")]
+        (runtime, variant, 0) for runtime in RUNTIMES for variant in ("fp32", "int8")
+    ]
     assert not found.faults
     assert {row.variant: row.tolerance for row in found.rows} == {"fp32": 0.005, "int8": 0.15}
     bench = run_bench(bundle.root, runtime="onnxruntime", threads=1)
@@ -200,8 +215,9 @@ def test_bundles_of_schema_1_infer_and_verify(name: str, videos: Path, tmp_path:
     assert summary.states["ok"] == 4 and summary.predictions == (len(expected_of(videos)) if name == "clips" else 4)
 
 
-def test_the_whole_chain_is_timed_where_no_stage_weighs_nearly_all(bundle: Bundle, tmp_path: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_chain_is_timed_where_no_stage_weighs_nearly_all(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path))
     opened: list[str] = []
 
@@ -221,10 +237,19 @@ def test_the_whole_chain_is_timed_where_no_stage_weighs_nearly_all(bundle: Bundl
 
 
 def test_tensorrt_builds_an_engine_per_stage(bundle: Bundle, tmp_path: Path) -> None:
-    reports = build_engines(bundle, BuildOptions(compute_capabilities=("8.6",)), kind="tensorrt-rtx",
-                            store=EngineStore(tmp_path / "engines"))
+    reports = build_engines(
+        bundle,
+        BuildOptions(compute_capabilities=("8.6",)),
+        kind="tensorrt-rtx",
+        store=EngineStore(tmp_path / "engines"),
+    )
     assert [(report.stage, report.variants) for report in reports] == [
-        ("vision", ("fp32", "int8")), ("pairs", ("fp32",)), ("answer", ("fp32",)), ("pairs", ("int8",)), ("answer", ("int8",))]
+        ("vision", ("fp32", "int8")),
+        ("pairs", ("fp32",)),
+        ("answer", ("fp32",)),
+        ("pairs", ("int8",)),
+        ("answer", ("int8",)),
+    ]
     assert [report.int8_layers for report in reports] == [0, 0, 0, 1, 0]
     assert all(report.bytes > 0 and report.path.is_file() for report in reports)
 
@@ -232,16 +257,21 @@ def test_tensorrt_builds_an_engine_per_stage(bundle: Bundle, tmp_path: Path) -> 
 def of_engines(bundle: Bundle, engines: Mapping[str, str]) -> Bundle:
     """The bundle with its INT8 under several names, made for these kinds of engines."""
     known = bundle.manifest.variants
-    variants = {"fp32": known["fp32"], **{name: known["int8"].model_copy(update={"engines": kind})
-                                          for name, kind in engines.items()}}
+    variants = {
+        "fp32": known["fp32"],
+        **{name: known["int8"].model_copy(update={"engines": kind}) for name, kind in engines.items()},
+    }
     return Bundle(bundle.root, bundle.manifest.model_copy(update={"variants": variants}), bundle.digest)
 
 
-def test_a_variant_is_nothing_to_an_engine_that_it_is_not_made_for(bundle: Bundle, tmp_path: Path,
-                                                                  caplog: pytest.LogCaptureFixture) -> None:
+def test_a_variant_is_nothing_to_an_engine_that_it_is_not_made_for(
+    bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     both = of_engines(bundle, {"int8": "processor", "int8-tensorrt": "tensorrt"})
     assert {choose(both, runtime=runtime, variant="int8").variant for runtime in RUNTIMES} == {"int8"}
-    with pytest.raises(BundleError, match="has int8-tensorrt, and nothing of it is made for onnxruntime; allowed: fp32 for any"):
+    with pytest.raises(
+        BundleError, match="has int8-tensorrt, and nothing of it is made for onnxruntime; allowed: fp32 for any"
+    ):
         choose(both, runtime="onnxruntime", variant="int8-tensorrt")
     options, store = BuildOptions(compute_capabilities=("8.6",)), EngineStore(tmp_path / "engines")
     reports = build_engines(both, options, kind="tensorrt-rtx", store=store)
@@ -267,19 +297,28 @@ def window_classifier(calls: list[int]) -> Classifier:
     def answer(feed: Mapping[str, Array]) -> Arrays:
         return {"action_logits": feed["features"][:, :3] / 32}
 
-    runners = [FakeRunner(stage.inputs, stage.outputs, function) for stage, function in zip(stages, (encode, answer), strict=True)]
-    return Classifier(stages, runners, CONTRACT, variant="fp32", provenance={"model": "windows.bundle", "digest": "2" * 64})
+    runners = [
+        FakeRunner(stage.inputs, stage.outputs, function)
+        for stage, function in zip(stages, (encode, answer), strict=True)
+    ]
+    return Classifier(
+        stages, runners, CONTRACT, variant="fp32", provenance={"model": "windows.bundle", "digest": "2" * 64}
+    )
 
 
-def test_a_model_per_window_gets_pixels_in_batches_and_says_what_overlap_costs(videos: Path, tmp_path: Path,
-                                                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_per_window_gets_pixels_in_batches_and_says_what_overlap_costs(
+    videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[int] = []
     with window_classifier(calls) as classifier:
         run_folder(classifier, find_inputs([videos]), tmp_path / "out", InferSettings(workers=2, batch_frames=12))
         assert classifier.width is None and classifier.plan.shares_nothing
         assert run_alone(classifier).peak_bytes > 0
-    expected = {(path.name, start): probabilities_from_logits((clip[0].mean(axis=(0, 1)) / 32)[None].astype(np.float32))[0]
-                for path in sorted(videos.iterdir()) for start, _, clip in windows_of(path)}
+    expected = {
+        (path.name, start): probabilities_from_logits((clip[0].mean(axis=(0, 1)) / 32)[None].astype(np.float32))[0]
+        for path in sorted(videos.iterdir())
+        for start, _, clip in windows_of(path)
+    }
     check_predictions(tmp_path / "out", expected, 1e-5)
     assert set(calls[:-3]) >= {3} and max(calls[:4]) == 3  # windows of 4 frames, 12 frames at once
     assert "begin every 0.5 s, and this model computes each of them anew: 2 × the work" in caplog.text
@@ -302,7 +341,9 @@ def reads_of(number: int, frames: int, step: int, attempt: int = 0) -> list[Read
     rng = np.random.default_rng((number, attempt))
     reads: list[Read] = []
     for index in range(frames):
-        reads.append(Read(Input(number, f"/{number}"), Frame(index, index / 10, rng.integers(0, 256, (16, 16, 3), np.uint8))))
+        reads.append(
+            Read(Input(number, f"/{number}"), Frame(index, index / 10, rng.integers(0, 256, (16, 16, 3), np.uint8)))
+        )
         if index >= T - 1 and (index - T + 1) % step == 0:
             shown = tuple(range(index - T + 1, index + 1))
             reads.append(Read(Input(number, f"/{number}"), FrameWindow(float(shown[0]), float(index + 1), shown)))
@@ -310,18 +351,29 @@ def reads_of(number: int, frames: int, step: int, attempt: int = 0) -> list[Read
 
 
 @settings(max_examples=60, deadline=None)
-@given(data=st.data(), batch_frames=st.integers(1, 13), inputs=st.lists(
-    st.tuples(st.integers(0, 12), st.integers(1, 4), st.sampled_from([None, 0, 3, 7])), min_size=1, max_size=4))
-def test_groups_and_windows_of_any_inputs_in_any_order(bundle: Bundle, data: st.DataObject, batch_frames: int,
-                                                       inputs: list[tuple[int, int, int | None]]) -> None:
+@given(
+    data=st.data(),
+    batch_frames=st.integers(1, 13),
+    inputs=st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 4), st.sampled_from([None, 0, 3, 7])), min_size=1, max_size=4
+    ),
+)
+def test_groups_and_windows_of_any_inputs_in_any_order(
+    bundle: Bundle, data: st.DataObject, batch_frames: int, inputs: list[tuple[int, int, int | None]]
+) -> None:
     """Each input: so many frames, a window every so many, and perhaps a first attempt that broke off after so many reads."""
     queues: list[list[Read]] = []
     for number, (frames, step, broke_at) in enumerate(inputs):
         source = Input(number, f"/{number}")
-        first = [] if broke_at is None else [*reads_of(number, frames, step, attempt=1)[:broke_at], Read(source, Again())]
+        first = (
+            [] if broke_at is None else [*reads_of(number, frames, step, attempt=1)[:broke_at], Read(source, Again())]
+        )
         queues.append([*first, *reads_of(number, frames, step), Read(source, InputEnd("ok"))])
-    own_pixels = {number: np.stack([read.item.pixels for read in queue if isinstance(read.item, Frame)][-frames:])
-                  for number, ((frames, _, _), queue) in enumerate(zip(inputs, queues, strict=True)) if frames}
+    own_pixels = {
+        number: np.stack([read.item.pixels for read in queue if isinstance(read.item, Frame)][-frames:])
+        for number, ((frames, _, _), queue) in enumerate(zip(inputs, queues, strict=True))
+        if frames
+    }
     reads: list[Read] = []
     while any(queues):
         reads.append(data.draw(st.sampled_from([queue for queue in queues if queue])).pop(0))
@@ -333,12 +385,12 @@ def test_groups_and_windows_of_any_inputs_in_any_order(bundle: Bundle, data: st.
             own = [item for item in encoded if item.input_id == number]
             assert isinstance(own[-1], EncodedEnd) and sum(isinstance(item, EncodedEnd) for item in own) == 1
             again = max((i for i, item in enumerate(own) if isinstance(item, EncodedAgain)), default=-1)
-            windows = [item for item in own[again + 1:] if isinstance(item, EncodedWindow)]
+            windows = [item for item in own[again + 1 :] if isinstance(item, EncodedWindow)]
             assert [window.interval_s[0] for window in windows] == list(range(0, max(frames - T + 1, 0), step))
             for window in windows:
                 logits = classifier.answer(stack_parts([window], classifier.plan.window_takes), 1)["action"][0]
                 start = window.indices[0]
-                np.testing.assert_allclose(logits, logits_of(own_pixels[number][start:start + T]), atol=2e-5)
+                np.testing.assert_allclose(logits, logits_of(own_pixels[number][start : start + T]), atol=2e-5)
 
 
 def test_at_a_pause_nothing_waits_for_a_full_batch(bundle: Bundle) -> None:
@@ -361,41 +413,77 @@ def stage(name: str, per: Any, inputs: Sequence[TensorSpec], output: TensorSpec,
 
 def test_pixels_may_pass_a_stage_by() -> None:
     """Groups of pixels beside features of frames, and two sizes of groups."""
-    pixels, features = TensorSpec(PIXELS, "uint8", ("batch", 16, 16, 3)), TensorSpec("features", "float32", ("batch", 7))
+    pixels, features = (
+        TensorSpec(PIXELS, "uint8", ("batch", 16, 16, 3)),
+        TensorSpec("features", "float32", ("batch", 7)),
+    )
     pairs = TensorSpec(PIXELS, "uint8", ("batch", 2, 16, 16, 3))
     stages = (
         stage("a", "frame", [pixels], features),
         stage("b", "group", [pairs], TensorSpec("flow", "float32", ("batch", 3)), 2),
-        stage("c", "group", [TensorSpec("features", "float32", ("batch", 4, 7))], TensorSpec("four", "float32", ("batch", 2)), 4),
-        stage("d", "window", [TensorSpec("flow", "float32", ("batch", 2, 3)), TensorSpec("four", "float32", ("batch", 1, 2))],
-              CONTRACT.answers()[0]))
+        stage(
+            "c",
+            "group",
+            [TensorSpec("features", "float32", ("batch", 4, 7))],
+            TensorSpec("four", "float32", ("batch", 2)),
+            4,
+        ),
+        stage(
+            "d",
+            "window",
+            [TensorSpec("flow", "float32", ("batch", 2, 3)), TensorSpec("four", "float32", ("batch", 1, 2))],
+            CONTRACT.answers()[0],
+        ),
+    )
     check_stages(stages, CONTRACT)
     plan = plan_from_stages(stages)
     assert plan.frame_gives == (PIXELS, "features") and plan.feature is None
     assert [(level.size, level.takes, level.gives) for level in plan.groups] == [
-        (2, (PIXELS,), ("flow",)), (4, ("features",), ("four",))]
+        (2, (PIXELS,), ("flow",)),
+        (4, ("features",), ("four",)),
+    ]
     assert plan.window_takes == ("flow", "four")
 
     def mean(names: Mapping[str, int], output: str, width: int) -> Any:
         def run(feed: Mapping[str, Array]) -> Arrays:
-            flat = np.concatenate([feed[name].reshape(len(feed[name]), -1).astype(np.float32) for name in names], axis=1)
+            flat = np.concatenate(
+                [feed[name].reshape(len(feed[name]), -1).astype(np.float32) for name in names], axis=1
+            )
             return {output: np.stack([flat[:, i::width].mean(axis=1) for i in range(width)], axis=1).astype(np.float32)}
 
         return run
 
-    runners = [FakeRunner(s.inputs, s.outputs, mean(dict.fromkeys((i.name for i in s.inputs), 0), s.outputs[0].name,
-                                                    int(s.outputs[0].shape[1]))) for s in stages]
+    runners = [
+        FakeRunner(
+            s.inputs,
+            s.outputs,
+            mean(dict.fromkeys((i.name for i in s.inputs), 0), s.outputs[0].name, int(s.outputs[0].shape[1])),
+        )
+        for s in stages
+    ]
     clips = np.random.default_rng(0).integers(0, 256, (5, T, 16, 16, 3), np.uint8)
     with Classifier(stages, runners, CONTRACT, variant="fp32", provenance={"digest": ""}) as classifier:
         whole = classifier.classify(clips)["action"]
         for batch in (1, 3, 8, 64):
             np.testing.assert_allclose(
-                classifier.probabilities_from_logits(classifier.logits_from_frames(clips, batch))["action"], whole, atol=1e-6)
+                classifier.probabilities_from_logits(classifier.logits_from_frames(clips, batch))["action"],
+                whole,
+                atol=1e-6,
+            )
 
 
-@pytest.mark.parametrize(("time", "said"), [
-    (None, ""), (TimeSpec(4), ""), (TimeSpec(4, 2.0), ""), (TimeSpec(4, 2.0, 2.0), ""), (TimeSpec(4, 3.0, 1.0), "3 × the work")])
+@pytest.mark.parametrize(
+    ("time", "said"),
+    [
+        (None, ""),
+        (TimeSpec(4), ""),
+        (TimeSpec(4, 2.0), ""),
+        (TimeSpec(4, 2.0, 2.0), ""),
+        (TimeSpec(4, 3.0, 1.0), "3 × the work"),
+    ],
+)
 def test_overlap_costs_only_where_windows_overlap_and_share_nothing(time: TimeSpec | None, said: str) -> None:
     assert (said in overlap_cost(plan_from_stages(window_encoder_stages(CONTRACT, 6)), time)) and (
-        bool(said) == bool(overlap_cost(plan_from_stages(window_encoder_stages(CONTRACT, 6)), time)))
+        bool(said) == bool(overlap_cost(plan_from_stages(window_encoder_stages(CONTRACT, 6)), time))
+    )
     assert overlap_cost(plan_from_stages(STAGES), time) == ""

@@ -16,7 +16,8 @@ from PIL import Image
 
 FRAMES, FPS = 48, 12
 
-# What is no file is skipped, what holds nothing is corrupt, and of what is damaged in part so much counts as can be shown.
+# What is no file is skipped, what holds nothing is corrupt, and of what is damaged in part so much counts as can be
+# shown.
 ACCEPTABLE_STATES: dict[str, frozenset[str]] = {
     "empty.mp4": frozenset({"corrupt"}),
     "random.mp4": frozenset({"corrupt"}),

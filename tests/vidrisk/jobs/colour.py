@@ -30,15 +30,27 @@ COLOURS = ("red", "green", "blue")
 PIXEL = PixelSpec(height=32, width=32)
 ACTION = Contract(task="action", pixel=PIXEL, time=TimeSpec(frames=4), targets=(Target(name="action", labels=COLOURS),))
 RISK = Contract(
-    task="risk", pixel=PIXEL,
-    targets=(Target(name="defect", labels=COLOURS),
-             Target(name="level", labels=("轻微", "中等", "严重"), ordered=True, severity=(0, 50, 100))),
-    guidance=(Guidance(defect="red", level="严重", risk="坍塌", advice="立即停工。", description="墙体有贯穿裂缝。"),
-              Guidance(level="轻微", advice="定期检查。")))
+    task="risk",
+    pixel=PIXEL,
+    targets=(
+        Target(name="defect", labels=COLOURS),
+        Target(name="level", labels=("轻微", "中等", "严重"), ordered=True, severity=(0, 50, 100)),
+    ),
+    guidance=(
+        Guidance(defect="red", level="严重", risk="坍塌", advice="立即停工。", description="墙体有贯穿裂缝。"),
+        Guidance(level="轻微", advice="定期检查。"),
+    ),
+)
 
 
-def colour_classifier(contract: Contract, *, digest: str = "0" * 64, threshold: float | None = 0.4,
-                      seconds_per_batch: float = 0.0, batch_sizes: list[int] | None = None) -> Classifier:
+def colour_classifier(
+    contract: Contract,
+    *,
+    digest: str = "0" * 64,
+    threshold: float | None = 0.4,
+    seconds_per_batch: float = 0.0,
+    batch_sizes: list[int] | None = None,
+) -> Classifier:
     """Label: the dominant colour. Level: red is severe, blue is minor. Every row is computed alone, so that a result
     does not depend on its batch.
 
@@ -49,6 +61,7 @@ def colour_classifier(contract: Contract, *, digest: str = "0" * 64, threshold: 
         seconds_per_batch: how slow the encoder is.
         batch_sizes: gets the length of every batch of frames.
     """
+
     def encode(feed: Mapping[str, Array]) -> Arrays:
         time.sleep(seconds_per_batch)
         if batch_sizes is not None:
@@ -62,12 +75,22 @@ def colour_classifier(contract: Contract, *, digest: str = "0" * 64, threshold: 
 
     first, *others = contract.targets
     stages = frame_encoder_stages(contract, 3)
-    runners = [FakeRunner(stage.inputs, stage.outputs, function) for stage, function in zip(stages, (encode, judge), strict=True)]
-    return Classifier(stages, runners, contract, variant="fp32",
-                      provenance={"model": "colours.bundle", "digest": digest, "made with numpy": np.__version__},
-                      uncertainty=None if threshold is None else Uncertainty(
-                          0.9, {first.name: (threshold,) * len(first.labels)},
-                          {target.name: "no samples" for target in others}))
+    runners = [
+        FakeRunner(stage.inputs, stage.outputs, function)
+        for stage, function in zip(stages, (encode, judge), strict=True)
+    ]
+    return Classifier(
+        stages,
+        runners,
+        contract,
+        variant="fp32",
+        provenance={"model": "colours.bundle", "digest": digest, "made with numpy": np.__version__},
+        uncertainty=None
+        if threshold is None
+        else Uncertainty(
+            0.9, {first.name: (threshold,) * len(first.labels)}, {target.name: "no samples" for target in others}
+        ),
+    )
 
 
 def main() -> int:
@@ -84,8 +107,13 @@ def main() -> int:
     settings = InferSettings(workers=2, batch_frames=8, file_timeout_s=options.file_timeout, resume=options.resume)
     try:
         with colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier:
-            run_folder(classifier, find_inputs(options.paths), options.out, settings,
-                          on_progress=lambda progress: print(progress.files, flush=True))
+            run_folder(
+                classifier,
+                find_inputs(options.paths),
+                options.out,
+                settings,
+                on_progress=lambda progress: print(progress.files, flush=True),
+            )
     except VidriskError as error:
         print(error, file=sys.stderr)
         return error.exit_code

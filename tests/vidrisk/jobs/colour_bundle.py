@@ -23,25 +23,47 @@ def write_colour_bundle(root: Path, *, normalises: bool = False) -> Bundle:
     """Label: the dominant colour of a 32x32 clip or photo, as ``colour.colour_classifier`` says it.
 
     Args:
-        normalises: divide the features by their sum, as heads of CLIP do by their norm: for a black picture that is 0 / 0.
+        normalises: divide the features by their sum, as heads of CLIP do by their norm: for a black picture that is 0 /
+            0.
     """
     encoder, head = frame_encoder_stages(ACTION, 3)
     root.parent.mkdir(parents=True, exist_ok=True)
     files = {
-        "encoder.fp32.onnx": _saved(root.with_name(f"{root.name}.encoder.onnx"), encoder, [
-            helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMean", ["float", "axes"], ["features"], keepdims=0)], {"axes": np.array([1, 2])}),
-        "head.fp32.onnx": _saved(root.with_name(f"{root.name}.head.onnx"), head, [
-            helper.make_node("ReduceMean", ["features", "axes"], ["mean"], keepdims=0),
-            *([helper.make_node("ReduceSum", ["mean", "axes"], ["sum"], keepdims=1),
-               helper.make_node("Div", ["mean", "sum"], ["action_logits"])] if normalises else
-              [helper.make_node("Div", ["mean", "scale"], ["action_logits"])])],
-            {"axes": np.array([1]), **({} if normalises else {"scale": np.array(32, np.float32)})}),
+        "encoder.fp32.onnx": _saved(
+            root.with_name(f"{root.name}.encoder.onnx"),
+            encoder,
+            [
+                helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
+                helper.make_node("ReduceMean", ["float", "axes"], ["features"], keepdims=0),
+            ],
+            {"axes": np.array([1, 2])},
+        ),
+        "head.fp32.onnx": _saved(
+            root.with_name(f"{root.name}.head.onnx"),
+            head,
+            [
+                helper.make_node("ReduceMean", ["features", "axes"], ["mean"], keepdims=0),
+                *(
+                    [
+                        helper.make_node("ReduceSum", ["mean", "axes"], ["sum"], keepdims=1),
+                        helper.make_node("Div", ["mean", "sum"], ["action_logits"]),
+                    ]
+                    if normalises
+                    else [helper.make_node("Div", ["mean", "scale"], ["action_logits"])]
+                ),
+            ],
+            {"axes": np.array([1]), **({} if normalises else {"scale": np.array(32, np.float32)})},
+        ),
     }
-    variant = Variant(files={"encoder": "encoder.fp32.onnx", "head": "head.fp32.onnx"},
-                      precision={"encoder": "fp32", "head": "fp32"}, passed=True, threshold={"action": 0.4})
-    manifest = Manifest(contract=ACTION, stages=(encoder, head), variants={"fp32": variant}, files={},
-                        made_with={"vidrisk": "0"})
+    variant = Variant(
+        files={"encoder": "encoder.fp32.onnx", "head": "head.fp32.onnx"},
+        precision={"encoder": "fp32", "head": "fp32"},
+        passed=True,
+        threshold={"action": 0.4},
+    )
+    manifest = Manifest(
+        contract=ACTION, stages=(encoder, head), variants={"fp32": variant}, files={}, made_with={"vidrisk": "0"}
+    )
     bundle = write_bundle(root, manifest, files)
     for path in files.values():
         path.unlink()
@@ -64,9 +86,15 @@ def seal_golden(bundle: Bundle, *, turned: bool = False) -> Bundle:
         if turned:
             logits = {target: np.roll(scores, 1, axis=0) for target, scores in logits.items()}
     graphs = {name: bundle.manifest.files[name].sha256 for name in bundle.manifest.variants["fp32"].files.values()}
-    expected = Expected(files=graphs, temperature={}, logits={name: scores.tolist() for name, scores in logits.items()},
-                        probabilities={name: probabilities_from_logits(scores).tolist() for name, scores in logits.items()})
-    told = Description(contract=contract.digest, runtime="onnxruntime", engine="", samples=3, variants={"fp32": expected})
+    expected = Expected(
+        files=graphs,
+        temperature={},
+        logits={name: scores.tolist() for name, scores in logits.items()},
+        probabilities={name: probabilities_from_logits(scores).tolist() for name, scores in logits.items()},
+    )
+    told = Description(
+        contract=contract.digest, runtime="onnxruntime", engine="", samples=3, variants={"fp32": expected}
+    )
     write_golden(bundle.root / GOLDEN, told, [[webp_from_frame(frame) for frame in clip] for clip in frames])
     sealed = SealedFile(sha256=sha256_of(bundle.root / GOLDEN), bytes=(bundle.root / GOLDEN).stat().st_size)
     manifest = bundle.manifest.model_copy(update={"files": {**bundle.manifest.files, GOLDEN: sealed}, "golden": True})
@@ -76,13 +104,19 @@ def seal_golden(bundle: Bundle, *, turned: bool = False) -> Bundle:
 
 def _saved(path: Path, graph: Stage, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray]) -> Path:
     def described(specs: tuple[TensorSpec, ...]) -> list[onnx.ValueInfoProto]:
-        return [helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape) for s in specs]
+        return [
+            helper.make_tensor_value_info(s.name, helper.np_dtype_to_tensor_dtype(np.dtype(s.dtype)), s.shape)
+            for s in specs
+        ]
 
-    made = helper.make_graph(nodes, "colours", described(graph.inputs), described(graph.outputs),
-                             initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()])
+    made = helper.make_graph(
+        nodes,
+        "colours",
+        described(graph.inputs),
+        described(graph.outputs),
+        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
     onnx.save_model(model, str(path))
     return path
-
-

@@ -86,13 +86,17 @@ def run_over(folder: Path, out: Path) -> Watch:
     def watched(reads: Iterable[Read], *rest: Any) -> Any:
         return encode_frames(watch.over(reads), *rest)
 
-    settings = InferSettings(window_s=1.0, stride_s=0.5, workers=1, file_timeout_s=FILE_TIMEOUT_S, max_memory_mb=MAX_MEMORY_MB)
+    settings = InferSettings(
+        window_s=1.0, stride_s=0.5, workers=1, file_timeout_s=FILE_TIMEOUT_S, max_memory_mb=MAX_MEMORY_MB
+    )
     with colour_classifier(ACTION) as classifier, mock.patch.object(stream, "encode_frames", watched):
         run_folder(classifier, find_inputs([folder]), out, settings)
     rows = read_ledger(out)
     assert Counter(row.path for row in rows) == Counter(str(path) for path in folder.glob("*/*"))
     assert all(row.state == "ok" or row.reason for row in rows)
-    assert Counter(p.path for p in read_predictions(out)) == {row.path: row.predictions for row in rows if row.predictions}
+    assert Counter(p.path for p in read_predictions(out)) == {
+        row.path: row.predictions for row in rows if row.predictions
+    }
     for row in rows:
         watch.states[Path(row.path).parent.name][row.state] += 1
     return watch

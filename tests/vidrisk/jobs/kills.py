@@ -1,7 +1,7 @@
 """A run that is killed again and again, in itself or in its decode workers, and must lose nothing.
 
-A tenth of the folder's files is broken: nine ways in which media break, and three in which a decoder does (it crashes, hangs
-or leaves). One undisturbed run says what is right. ``tests/vidrisk/jobs/test_kills.py`` does a few kills,
+A tenth of the folder's files is broken: nine ways in which media break, and three in which a decoder does (it crashes,
+hangs or leaves). One undisturbed run says what is right. ``tests/vidrisk/jobs/test_kills.py`` does a few kills,
 ``benchmarks/kill_resume.py`` does many.
 """
 
@@ -57,8 +57,11 @@ def write_media(folder: Path, files: int) -> dict[str, frozenset[str]]:
                 made[name].unlink()
     good = [str(clip)]
     for number in range(files - len(broken) - 1):
-        good.append(str(_write_photo(folder / f"{number:04}.png", seed=number)) if number % 8 else
-                    write_video(folder / f"{number:04}.mp4", tuple(random.Random(number).choices(COLOURS, k=2))))
+        good.append(
+            str(_write_photo(folder / f"{number:04}.png", seed=number))
+            if number % 8
+            else write_video(folder / f"{number:04}.mp4", tuple(random.Random(number).choices(COLOURS, k=2)))
+        )
     return broken | dict.fromkeys(good, frozenset({"ok"}))
 
 
@@ -87,13 +90,28 @@ class Victim:
     def start(self, out: Path) -> subprocess.Popen[bytes]:
         command = [colour.__file__, str(out), str(self.media), "--slow"]
         if self.bundle:
-            command = ["-m", "vidrisk", "infer", str(self.bundle), str(self.media), "-o", str(out), "--no-report", "--json",
-                       *self.options]
+            command = [
+                "-m",
+                "vidrisk",
+                "infer",
+                str(self.bundle),
+                str(self.media),
+                "-o",
+                str(out),
+                "--no-report",
+                "--json",
+                *self.options,
+            ]
         (self.scratch / "sitecustomize.py").write_text(SITECUSTOMIZE)
-        environment = {"PYTHONPATH": os.pathsep.join([str(self.scratch), str(ROOT), *sys.path]),
-                       "VIDRISK_CACHE": str(self.scratch / "cache")}
-        return subprocess.Popen([sys.executable, *command, "--resume", "--file-timeout", str(FILE_TIMEOUT_S)],
-                                stdout=subprocess.DEVNULL, env={**os.environ, **environment})
+        environment = {
+            "PYTHONPATH": os.pathsep.join([str(self.scratch), str(ROOT), *sys.path]),
+            "VIDRISK_CACHE": str(self.scratch / "cache"),
+        }
+        return subprocess.Popen(
+            [sys.executable, *command, "--resume", "--file-timeout", str(FILE_TIMEOUT_S)],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, **environment},
+        )
 
     def finish(self, out: Path) -> None:
         assert self.start(out).wait(timeout=600) in (EXIT_OK, EXIT_SOME_FAILED)
@@ -129,8 +147,8 @@ class Difference:
     Attributes:
         lost: inputs without a row, and predictions that only the undisturbed run has.
         twice: rows and predictions that are there once too often.
-        wrong: rows in a state in which they may not end or of another number of predictions than there are, and predictions of
-            another label or state than those of the undisturbed run.
+        wrong: rows in a state in which they may not end or of another number of predictions than there are, and
+            predictions of another label or state than those of the undisturbed run.
         probability: by which one is off, at most.
     """
 
@@ -146,13 +164,29 @@ def difference(out: Path, expected: Mapping[str, frozenset[str]], undisturbed: P
     wanted = Counter[object]([*expected, *right])
     there = Counter[object]([*(row.path for row in rows), *map(_key, found)])
     of_path = Counter(prediction.path for prediction in found)
-    wrong = [f"{row.path}: {row.state} with {of_path[row.path]} of {row.predictions} predictions: {row.reason}" for row in rows
-             if row.state not in expected.get(row.path, ()) or row.predictions != of_path[row.path]]
+    wrong = [
+        f"{row.path}: {row.state} with {of_path[row.path]} of {row.predictions} predictions: {row.reason}"
+        for row in rows
+        if row.state not in expected.get(row.path, ()) or row.predictions != of_path[row.path]
+    ]
     pairs = [(prediction, right[_key(prediction)]) for prediction in found if _key(prediction) in right]
-    wrong += [f"{one} instead of {other}" for one, other in pairs if (one.label, one.state) != (other.label, other.state)]
-    return Difference((wanted - there).total(), (there - wanted).total(), tuple(wrong),
-                      max((abs(probability - other.targets[target][label]) for one, other in pairs
-                           for target, scores in one.targets.items() for label, probability in scores.items()), default=0.0))
+    wrong += [
+        f"{one} instead of {other}" for one, other in pairs if (one.label, one.state) != (other.label, other.state)
+    ]
+    return Difference(
+        (wanted - there).total(),
+        (there - wanted).total(),
+        tuple(wrong),
+        max(
+            (
+                abs(probability - other.targets[target][label])
+                for one, other in pairs
+                for target, scores in one.targets.items()
+                for label, probability in scores.items()
+            ),
+            default=0.0,
+        ),
+    )
 
 
 def wait_for_no_orphans(media: Path, limit_s: float = 10.0) -> None:

@@ -1,7 +1,7 @@
 """Damaged copies of real media for fuzzing the reader and whole runs: random, the same for the same seed.
 
-Disks and networks flip bits, lose blocks and cut files; what kills decoders is mostly a length field, so those are sought
-out by the names of the boxes, chunks and markers that they stand beside.
+Disks and networks flip bits, lose blocks and cut files; what kills decoders is mostly a length field, so those are
+sought out by the names of the boxes, chunks and markers that they stand beside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ STRUCTURE = re.compile(
     rb"|pitm|iloc|iinf|iref|ipco|ipma|ispe|irot|hvcC|av1C|JXL |jxlc"
     rb"|RIFF|LIST|hdrl|strh|strf|avih|movi|idx1|00dc|VP8[ LX]|ANMF"
     rb"|\x1aE\xdf\xa3|\x18S\x80g|\x16T\xaek|\x1fC\xb6u|\x1cS\xbbk|\xa3|\xae|\xe0"
-    rb"|\xff[\xc0\xc2\xc4\xda\xdb\xdd\xe0\xe1]|IHDR|IDAT|PLTE|tRNS|acTL|fcTL|II\*\x00|MM\x00\*|GIF8|BM|\x47[\x40\x41]", re.DOTALL)
+    rb"|\xff[\xc0\xc2\xc4\xda\xdb\xdd\xe0\xe1]|IHDR|IDAT|PLTE|tRNS|acTL|fcTL|II\*\x00|MM\x00\*|GIF8|BM|\x47[\x40\x41]",
+    re.DOTALL,
+)
 LENGTHS = (0, 1, 7, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 MAX_COPY_BYTES = 4096
 
@@ -66,13 +68,13 @@ def swap(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
     """Exchange two blocks of the same size."""
     size = chance.randint(1, max(1, len(content) // 4))
     one, two = (chance.randint(0, len(content) - size) for _ in range(2))
-    content[one:one + size], content[two:two + size] = content[two:two + size], content[one:one + size]
+    content[one : one + size], content[two : two + size] = content[two : two + size], content[one : one + size]
     return content
 
 
 def cut(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
     """End the file early."""
-    return content[:chance.randrange(len(content))]
+    return content[: chance.randrange(len(content))]
 
 
 def lost(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
@@ -84,7 +86,7 @@ def lost(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
 def twice(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
     """Repeat a block."""
     part = _part(content, chance)
-    content[part.start:part.start] = content[part]
+    content[part.start : part.start] = content[part]
     return content
 
 
@@ -101,13 +103,13 @@ def length(content: bytearray, other: bytes, chance: random.Random) -> bytearray
 
 def splice(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
     """Go on with another file from some point on."""
-    return content[:chance.randrange(len(content))] + other[chance.randrange(len(other)):]
+    return content[: chance.randrange(len(content))] + other[chance.randrange(len(other)) :]
 
 
 def graft(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
     """Put a piece of another file into the middle."""
     start = chance.randrange(len(other))
-    piece = other[start:start + chance.randint(1, MAX_COPY_BYTES)]
+    piece = other[start : start + chance.randint(1, MAX_COPY_BYTES)]
     return _overwritten(content, chance.randrange(len(content)), piece)
 
 
@@ -117,7 +119,21 @@ def header(content: bytearray, other: bytes, chance: random.Random) -> bytearray
     return bytearray(other[:size]) + content[size:]
 
 
-MUTATIONS: tuple[Mutation, ...] = (bits, head, zeros, swap, cut, lost, twice, length, length, length, splice, graft, header)
+MUTATIONS: tuple[Mutation, ...] = (
+    bits,
+    head,
+    zeros,
+    swap,
+    cut,
+    lost,
+    twice,
+    length,
+    length,
+    length,
+    splice,
+    graft,
+    header,
+)
 
 
 def _part(content: bytearray, chance: random.Random) -> slice:
@@ -126,5 +142,5 @@ def _part(content: bytearray, chance: random.Random) -> slice:
 
 
 def _overwritten(content: bytearray, place: int, piece: bytes) -> bytearray:
-    content[place:place + len(piece)] = piece
+    content[place : place + len(piece)] = piece
     return content

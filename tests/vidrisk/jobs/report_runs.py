@@ -30,14 +30,39 @@ def write_photos(folder: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def report(fields: Mapping[str, str], *, case: str = "", parse_ok: bool = True, problems: Sequence[str] = (), text: str = "",
-           finish: str = "stop", **more: Any) -> dict[str, Any]:
-    return {"fields": dict(fields), "parse_ok": parse_ok, "problems": list(problems), "text": text, "finish": finish,
-            "prompt_tokens": 120, "answer_tokens": 30, "case": case, **more}
+def report(
+    fields: Mapping[str, str],
+    *,
+    case: str = "",
+    parse_ok: bool = True,
+    problems: Sequence[str] = (),
+    text: str = "",
+    finish: str = "stop",
+    **more: Any,
+) -> dict[str, Any]:
+    return {
+        "fields": dict(fields),
+        "parse_ok": parse_ok,
+        "problems": list(problems),
+        "text": text,
+        "finish": finish,
+        "prompt_tokens": 120,
+        "answer_tokens": 30,
+        "case": case,
+        **more,
+    }
 
 
-def write_run(out: Path, photos: Path, reports: Mapping[str, Mapping[str, Any]], *, classes: Path, scheme: Scheme = SCHEME,
-              confidence: float = 0.8, uncertain: bool | None = None) -> Path:
+def write_run(
+    out: Path,
+    photos: Path,
+    reports: Mapping[str, Mapping[str, Any]],
+    *,
+    classes: Path,
+    scheme: Scheme = SCHEME,
+    confidence: float = 0.8,
+    uncertain: bool | None = None,
+) -> Path:
     """A run over a folder of photos, out of a classifier's; ``reports`` by the name of the photo, which may lack some."""
     shutil.copytree(classes, out)
     path = out / "predictions.jsonl"
@@ -50,15 +75,30 @@ def write_run(out: Path, photos: Path, reports: Mapping[str, Mapping[str, Any]],
         level = reports[name]["fields"].get(scheme.level_fields[0].name, "")
         rest = (1 - confidence) / (len(scheme.levels) - 1)
         scores = {each: confidence if each == level else rest for each in scheme.level_names}
-        lines.append(json.dumps({**record, "label": level, "score": confidence, "level": level, "targets": {"level": scores},
-                                 "candidates": {}, "uncertain": uncertain, "report": dict(reports[name])}, ensure_ascii=False))
+        lines.append(
+            json.dumps(
+                {
+                    **record,
+                    "label": level,
+                    "score": confidence,
+                    "level": level,
+                    "targets": {"level": scores},
+                    "candidates": {},
+                    "uncertain": uncertain,
+                    "report": dict(reports[name]),
+                },
+                ensure_ascii=False,
+            )
+        )
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return out
 
 
 def write_classifier_run(out: Path, photos: Path) -> Path:
     """A run of the colour classifier, with features: red is severe, green is medium, blue is minor."""
-    run_folder(colour_classifier(RISK), find_inputs([photos]), out, InferSettings(workers=1, save_features=True), cards=3)
+    run_folder(
+        colour_classifier(RISK), find_inputs([photos]), out, InferSettings(workers=1, save_features=True), cards=3
+    )
     return out
 
 

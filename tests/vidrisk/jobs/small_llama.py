@@ -42,8 +42,17 @@ class Text(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = LlamaModel(LlamaConfig(hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=LAYERS, vocab_size=8,
-                                            num_attention_heads=4, num_key_value_heads=2, use_cache=False))
+        self.model = LlamaModel(
+            LlamaConfig(
+                hidden_size=WIDTH,
+                intermediate_size=2 * WIDTH,
+                num_hidden_layers=LAYERS,
+                vocab_size=8,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                use_cache=False,
+            )
+        )
 
     def forward(self, tokens: Tensor, before: Tensor, after: Tensor) -> Tensor:
         batch = tokens.shape[0]
@@ -94,8 +103,10 @@ class SmallLlama(TrainableModel):
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
         below = [*self.vision.parameters(), *self.text.parameters()]
-        return [{"name": "all", "params": below, "lr": 1e-3},
-                {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr}]
+        return [
+            {"name": "all", "params": below, "lr": 1e-3},
+            {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr},
+        ]
 
     def checkpoint_gradients(self) -> None:
         raise AssertionError("not asked for")
@@ -109,9 +120,16 @@ class SmallLlama(TrainableModel):
         inputs = floats("tokens", BATCH, contract.frames, WIDTH), floats("before", 3, WIDTH), floats("after", 2, WIDTH)
         state = floats("state", BATCH, WIDTH)
         return (
-            ModelStage(Stage(name="vision", per="frame", inputs=(frames,), outputs=(floats("tokens", BATCH, WIDTH),)), self.vision),
-            ModelStage(Stage(name="text", per="window", inputs=inputs, outputs=(state,), constants=("before", "after")), self.text,
-                       prompt, quantization="weights"),
+            ModelStage(
+                Stage(name="vision", per="frame", inputs=(frames,), outputs=(floats("tokens", BATCH, WIDTH),)),
+                self.vision,
+            ),
+            ModelStage(
+                Stage(name="text", per="window", inputs=inputs, outputs=(state,), constants=("before", "after")),
+                self.text,
+                prompt,
+                quantization="weights",
+            ),
             ModelStage(Stage(name="head", per="window", inputs=(state,), outputs=contract.answers()), self.head),
         )
 
@@ -133,5 +151,12 @@ def load_nothing(*_: object) -> nn.Module:
     raise AssertionError("a family with a build of its own is not loaded as an encoder")
 
 
-FAMILY = Family("small-llama", "avg", ("auto", "avg"), pixel=lambda source: PixelSpec(SIDE_PX, SIDE_PX), load=load_nothing,
-                is_embedded=True, build=build_small_llama)
+FAMILY = Family(
+    "small-llama",
+    "avg",
+    ("auto", "avg"),
+    pixel=lambda source: PixelSpec(SIDE_PX, SIDE_PX),
+    load=load_nothing,
+    is_embedded=True,
+    build=build_small_llama,
+)

@@ -9,8 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
-RGB = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "grey": (90, 90, 90),
-       "black": (0, 0, 0)}
+RGB = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220), "grey": (90, 90, 90), "black": (0, 0, 0)}
 
 
 def write_photo(path: str | Path, colour: str = "red", *, size: tuple[int, int] = (48, 36)) -> str:
@@ -36,7 +35,7 @@ def write_cut_video(path: str | Path) -> str:
     """Four seconds in an AVI that breaks off in the middle of its frames."""
     write_video(path, ("red", "green", "blue", "red"))
     content = Path(path).read_bytes()
-    Path(path).write_bytes(content[:(content.index(b"movi") + content.rindex(b"idx1")) // 2])
+    Path(path).write_bytes(content[: (content.index(b"movi") + content.rindex(b"idx1")) // 2])
     return os.fspath(path)
 
 

@@ -1,7 +1,8 @@
 """A bundle that writes reports, small and real: visual tokens of mean colours, a tiny text graph, weights packed or not.
 
-Nobody has trained it: its answers are noise, in the form that the scheme's JSON Schema leaves it. They depend on the photo and on
-the text of a case, and on nothing else. ``write_report_bundle`` takes a second; ``report_bundle`` keeps one per process.
+Nobody has trained it: its answers are noise, in the form that the scheme's JSON Schema leaves it. They depend on the
+photo and on the text of a case, and on nothing else. ``write_report_bundle`` takes a second; ``report_bundle`` keeps
+one per process.
 """
 
 from __future__ import annotations
@@ -31,20 +32,46 @@ SIDE_PX, TOKENS, POSITIONS, ANSWER_TOKENS = 16, 4, 768, 224
 PIXEL = PixelSpec(SIDE_PX, SIDE_PX, mean=(0, 0, 0), std=(1, 1, 1))
 FRAMES = TensorSpec(PIXELS, "uint8", (BATCH, *PIXEL.frame_shape))
 VISUAL = TensorSpec("visual", "float32", (BATCH, TOKENS, tiny_text.WIDTH))
-SCHEME = Scheme.model_validate({
-    "name": "small", "language": "en",
-    "levels": [{"name": "minor", "severity": 0}, {"name": "medium", "severity": 50}, {"name": "severe", "severity": 100}],
-    "fields": [{"name": "level", "label": "risk level", "kind": "level", "required": True},
-               {"name": "defect", "label": "defect", "max_chars": 12, "columns": ["description"]},
-               {"name": "risk", "label": "risk", "max_chars": 8}, {"name": "advice", "label": "advice", "max_chars": 8}],
-    "text_field": "defect", "prompts": {"system": "{fields}", "photos": "{count} photos.", "text": "Told: {text}"}})
-PIECES = ChatPieces(begin="system\n", begin_bare="", to_question="<end>user\n", photo_open="[", photo_close="]",
-                    to_answer="<end>answer\n", to_next="<end>user\n")
+SCHEME = Scheme.model_validate(
+    {
+        "name": "small",
+        "language": "en",
+        "levels": [
+            {"name": "minor", "severity": 0},
+            {"name": "medium", "severity": 50},
+            {"name": "severe", "severity": 100},
+        ],
+        "fields": [
+            {"name": "level", "label": "risk level", "kind": "level", "required": True},
+            {"name": "defect", "label": "defect", "max_chars": 12, "columns": ["description"]},
+            {"name": "risk", "label": "risk", "max_chars": 8},
+            {"name": "advice", "label": "advice", "max_chars": 8},
+        ],
+        "text_field": "defect",
+        "prompts": {"system": "{fields}", "photos": "{count} photos.", "text": "Told: {text}"},
+    }
+)
+PIECES = ChatPieces(
+    begin="system\n",
+    begin_bare="",
+    to_question="<end>user\n",
+    photo_open="[",
+    photo_close="]",
+    to_answer="<end>answer\n",
+    to_next="<end>user\n",
+)
 
 
-def write_report_bundle(root: Path, *, scheme: Scheme | None = SCHEME, positions: int = POSITIONS,
-                        answer_tokens: int = ANSWER_TOKENS, ends: tuple[int, ...] = (tiny_text.END,), seed: int = 0,
-                        **variant: Any) -> Path:
+def write_report_bundle(
+    root: Path,
+    *,
+    scheme: Scheme | None = SCHEME,
+    positions: int = POSITIONS,
+    answer_tokens: int = ANSWER_TOKENS,
+    ends: tuple[int, ...] = (tiny_text.END,),
+    seed: int = 0,
+    **variant: Any,
+) -> Path:
     """Write a bundle with the variants ``fp32`` and ``int8``, whose text graph has weights of 8 bits.
 
     Args:
@@ -52,24 +79,51 @@ def write_report_bundle(root: Path, *, scheme: Scheme | None = SCHEME, positions
         ends: ids of tokens that end an answer.
         variant: further fields of both variants: ``temperature``, ``threshold``.
     """
-    targets = () if scheme is None else (Target(
-        name=scheme.level_fields[0].name, labels=scheme.level_names, ordered=True,
-        severity=tuple(level.severity or 0.0 for level in scheme.levels)),)
+    targets = (
+        ()
+        if scheme is None
+        else (
+            Target(
+                name=scheme.level_fields[0].name,
+                labels=scheme.level_names,
+                ordered=True,
+                severity=tuple(level.severity or 0.0 for level in scheme.levels),
+            ),
+        )
+    )
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         files = _model_files(work, positions, seed)
         if scheme is not None:
             files["scheme.json"] = work / "scheme.json"
             files["scheme.json"].write_text(scheme.to_json(), encoding="utf-8")
-        part = ReportPart(scheme="scheme.json" if scheme else None, system=None if scheme else "Answer.", pieces=PIECES,
-                          tokenizer="tokenizer.json", embeddings="embeddings.npy", ends=ends, positions=positions,
-                          answer_tokens=answer_tokens)
-        variants = {name: Variant(files={"vision": "vision.fp32.onnx", TEXT: f"text.{name}.onnx"},
-                                  precision={"vision": "fp32", TEXT: precision}, passed=True, **variant)
-                    for name, precision in (("fp32", "fp32"), ("int8", "int8-weight-only"))}
+        part = ReportPart(
+            scheme="scheme.json" if scheme else None,
+            system=None if scheme else "Answer.",
+            pieces=PIECES,
+            tokenizer="tokenizer.json",
+            embeddings="embeddings.npy",
+            ends=ends,
+            positions=positions,
+            answer_tokens=answer_tokens,
+        )
+        variants = {
+            name: Variant(
+                files={"vision": "vision.fp32.onnx", TEXT: f"text.{name}.onnx"},
+                precision={"vision": "fp32", TEXT: precision},
+                passed=True,
+                **variant,
+            )
+            for name, precision in (("fp32", "fp32"), ("int8", "int8-weight-only"))
+        }
         stage = Stage(name="vision", per="frame", inputs=(FRAMES,), outputs=(VISUAL,))
-        manifest = Manifest(contract=Contract(task="report", pixel=PIXEL, targets=targets), stages=(stage,), variants=variants,
-                            files={}, report=part)
+        manifest = Manifest(
+            contract=Contract(task="report", pixel=PIXEL, targets=targets),
+            stages=(stage,),
+            variants=variants,
+            files={},
+            report=part,
+        )
         write_bundle(root, manifest, files)
     return root
 
@@ -101,17 +155,26 @@ def _lengthen(graph: onnx.ModelProto, positions: int) -> None:
 
 def _vision(rng: np.random.Generator) -> onnx.ModelProto:
     """Mean colour of a frame → ``TOKENS`` tokens."""
-    weights = {"axes": np.array([1, 2]), "scale": np.array(1 / 64, np.float32), "shape": np.array([-1, TOKENS, tiny_text.WIDTH]),
-               "weight": rng.normal(0, 1, (3, TOKENS * tiny_text.WIDTH)).astype(np.float32)}
-    nodes = [helper.make_node("Cast", [PIXELS], ["float"], to=TensorProto.FLOAT),
-             helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-             helper.make_node("Mul", ["mean", "scale"], ["colour"]),
-             helper.make_node("MatMul", ["colour", "weight"], ["flat"]),
-             helper.make_node("Reshape", ["flat", "shape"], [VISUAL.name])]
+    weights = {
+        "axes": np.array([1, 2]),
+        "scale": np.array(1 / 64, np.float32),
+        "shape": np.array([-1, TOKENS, tiny_text.WIDTH]),
+        "weight": rng.normal(0, 1, (3, TOKENS * tiny_text.WIDTH)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", [PIXELS], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["colour"]),
+        helper.make_node("MatMul", ["colour", "weight"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "shape"], [VISUAL.name]),
+    ]
     graph = helper.make_graph(
-        nodes, "vision", [helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, FRAMES.shape)],
+        nodes,
+        "vision",
+        [helper.make_tensor_value_info(PIXELS, TensorProto.UINT8, FRAMES.shape)],
         [helper.make_tensor_value_info(VISUAL.name, TensorProto.FLOAT, VISUAL.shape)],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()])
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 

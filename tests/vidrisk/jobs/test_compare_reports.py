@@ -49,18 +49,26 @@ def classes(site: Path) -> Path:
 def truth(photos: Path) -> Path:
     """In another order than the photos, with a case that the run has no report of."""
     levels = {"a/1.png": "轻微", "a/2.png": "严重", "b/1.png": "中等", "b/2 墙.png": "严重"}
-    rows = [{"image_path": name, "level": levels[name], "defect": "墙体有竖向裂缝", "advice": "安排维修"} for name in NAMES]
+    rows = [
+        {"image_path": name, "level": levels[name], "defect": "墙体有竖向裂缝", "advice": "安排维修"} for name in NAMES
+    ]
     random.Random(1).shuffle(rows)
     return write_truth(photos / "truth.csv", rows)
 
 
 @pytest.fixture
 def run(photos: Path, classes: Path, tmp_path: Path) -> Path:
-    return write_run(tmp_path / "out", photos, {
-        "a/1.png": report(fields("轻微")),
-        "a/2.png": report(fields("轻微", advice=""), finish="length"),
-        "b/1.png": report(fields("中等", defect=""), parse_ok=False, problems=["it is cut off"], text='{"level":'),
-    }, classes=classes, uncertain=False)
+    return write_run(
+        tmp_path / "out",
+        photos,
+        {
+            "a/1.png": report(fields("轻微")),
+            "a/2.png": report(fields("轻微", advice=""), finish="length"),
+            "b/1.png": report(fields("中等", defect=""), parse_ok=False, problems=["it is cut off"], text='{"level":'),
+        },
+        classes=classes,
+        uncertain=False,
+    )
 
 
 def test_scores_by_hand(run: Path, truth: Path) -> None:
@@ -101,37 +109,72 @@ def test_reports_find_their_cases_by_id_where_photos_are_elsewhere(run: Path, ph
     for number, line in enumerate(lines):
         line["report"]["case"] = f"D-{2 - number}"
     (run / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    table = write_truth(tmp_path / "texts.csv", [
-        {"id": f"D-{number}", "level": level, "defect": "裂缝"} for number, level in enumerate(("严重", "轻微", "中等"))])
+    table = write_truth(
+        tmp_path / "texts.csv",
+        [
+            {"id": f"D-{number}", "level": level, "defect": "裂缝"}
+            for number, level in enumerate(("严重", "轻微", "中等"))
+        ],
+    )
     comparison = compare_run(run, table)
     assert [(each.case, each.is_wrong) for each in read_compared(run)] == [("D-2", True), ("D-1", False), ("D-0", True)]
     assert comparison.unpaired_cases.total == 0
 
 
 def test_english_reports(photos: Path, classes: Path, tmp_path: Path) -> None:
-    out = write_run(tmp_path / "out", photos, {
-        name: report({"level": "severe", "defect": "A crack in the wall.", "risk": "", "advice": "Call a specialist"})
-        for name in NAMES}, classes=classes, scheme=ENGLISH)
-    table = write_truth(photos / "truth.csv", [{"image_path": name, "level": "Severe", "defect": "A long crack in the wall"}
-                                               for name in NAMES])
+    out = write_run(
+        tmp_path / "out",
+        photos,
+        {
+            name: report(
+                {"level": "severe", "defect": "A crack in the wall.", "risk": "", "advice": "Call a specialist"}
+            )
+            for name in NAMES
+        },
+        classes=classes,
+        scheme=ENGLISH,
+    )
+    table = write_truth(
+        photos / "truth.csv",
+        [{"image_path": name, "level": "Severe", "defect": "A long crack in the wall"} for name in NAMES],
+    )
     scores = compare_run(out, table, "three-levels-en").scores
     assert scores.levels["level"].accuracy == 1 and scores.levels["level"].quadratic_kappa is None
     assert scores.texts["defect"].rouge_l == pytest.approx(2 * 5 / (5 + 6)) and set(scores.texts) == {"defect"}
 
 
 def test_fields_of_choices_and_levels_off_the_scale(photos: Path, classes: Path, tmp_path: Path) -> None:
-    scheme = Scheme.model_validate({
-        "name": "site", "language": "en", "levels": [{"name": "A", "severity": 0}, {"name": "B", "severity": 100}, {"name": "O"}],
-        "fields": [{"name": "before", "label": "before", "kind": "level", "required": True},
-                   {"name": "now", "label": "now", "kind": "level"},
-                   {"name": "part", "label": "part", "kind": "choice", "choices": ["wall", "beam"]}]})
-    out = write_run(tmp_path / "out", photos, {
-        "a/1.png": report({"before": "B", "now": "A", "part": "wall"}), "a/2.png": report({"before": "O", "now": "", "part": ""}),
-        "b/1.png": report({"before": "B", "now": "O", "part": "beam"})}, classes=classes, scheme=scheme)
-    table = write_truth(photos / "truth.csv", [
-        {"image_path": "a/1.png", "before": "B", "now": "B", "part": "beam"},
-        {"image_path": "a/2.png", "before": "O", "now": "", "part": "wall"},
-        {"image_path": "b/1.png", "before": "O", "now": "O", "part": "beam"}])
+    scheme = Scheme.model_validate(
+        {
+            "name": "site",
+            "language": "en",
+            "levels": [{"name": "A", "severity": 0}, {"name": "B", "severity": 100}, {"name": "O"}],
+            "fields": [
+                {"name": "before", "label": "before", "kind": "level", "required": True},
+                {"name": "now", "label": "now", "kind": "level"},
+                {"name": "part", "label": "part", "kind": "choice", "choices": ["wall", "beam"]},
+            ],
+        }
+    )
+    out = write_run(
+        tmp_path / "out",
+        photos,
+        {
+            "a/1.png": report({"before": "B", "now": "A", "part": "wall"}),
+            "a/2.png": report({"before": "O", "now": "", "part": ""}),
+            "b/1.png": report({"before": "B", "now": "O", "part": "beam"}),
+        },
+        classes=classes,
+        scheme=scheme,
+    )
+    table = write_truth(
+        photos / "truth.csv",
+        [
+            {"image_path": "a/1.png", "before": "B", "now": "B", "part": "beam"},
+            {"image_path": "a/2.png", "before": "O", "now": "", "part": "wall"},
+            {"image_path": "b/1.png", "before": "O", "now": "O", "part": "beam"},
+        ],
+    )
     scores = compare_run(out, load_cases(table, scheme), scheme).scores
     assert (scores.levels["before"].correct, scores.levels["before"].on_scale) == (2, 1)
     assert (scores.levels["now"].n, scores.levels["now"].correct) == (2, 1)
@@ -150,7 +193,11 @@ def test_the_classifier_leads_and_a_disagreement_is_said(run: Path, classes: Pat
     assert [each.disagrees for each in told] == [True, True, None]
     assert told[0].lead is not None and told[0].lead.advice == "立即停工。" and told[0].lead.defect == "red"
     scores = comparison.scores
-    assert scores.agreement is not None and (scores.agreement.count, scores.agreement.of) == (0, 2) and comparison.unseen == 0
+    assert (
+        scores.agreement is not None
+        and (scores.agreement.count, scores.agreement.of) == (0, 2)
+        and comparison.unseen == 0
+    )
     assert scores.lead is not None and (scores.lead.n, scores.lead.correct) == (3, 0)
     alone = compare_run(run, None, SCHEME, leads=leads)
     assert alone.truth == "" and alone.scores.levels == {} and alone.scores.reports == 3
@@ -159,14 +206,24 @@ def test_the_classifier_leads_and_a_disagreement_is_said(run: Path, classes: Pat
 
 def test_a_classifier_that_has_not_seen_the_photos_is_said(run: Path, truth: Path, tmp_path: Path) -> None:
     other = write_photos(tmp_path / "others", ("a/1.png", "x.png"))
-    comparison = compare_run(run, truth, SCHEME, leads=read_leads(write_classifier_run(tmp_path / "classes", other), SCHEME))
+    comparison = compare_run(
+        run, truth, SCHEME, leads=read_leads(write_classifier_run(tmp_path / "classes", other), SCHEME)
+    )
     assert comparison.unseen == 3 and comparison.scores.agreement is None
 
 
 def test_a_classifier_of_other_levels_is_refused(classes: Path) -> None:
     with pytest.raises(DataError, match="gives no level of the scheme riskva-like"):
-        read_leads(classes, Scheme.model_validate({"name": "riskva-like", "levels": [{"name": "X"}, {"name": "Y"}],
-                                                   "fields": [{"name": "level", "label": "l", "kind": "level"}]}))
+        read_leads(
+            classes,
+            Scheme.model_validate(
+                {
+                    "name": "riskva-like",
+                    "levels": [{"name": "X"}, {"name": "Y"}],
+                    "fields": [{"name": "level", "label": "l", "kind": "level"}],
+                }
+            ),
+        )
     with pytest.raises(DataError, match="gives no level"):
         leads_from_predictions([], SCHEME, "nothing")
     assert read_leads(classes, ENGLISH).by_path  # 严重 is another word for severe
@@ -188,7 +245,10 @@ def test_a_truth_of_another_scheme_is_refused(run: Path, truth: Path, photos: Pa
     with pytest.raises(DataError, match="has level '轻微', which the scheme three-levels-en has not"):
         compare_run(run, truth, ENGLISH)
     with pytest.raises(DataError, match="have the field 'level', which the scheme riskva has not"):
-        compare_run(run, load_cases(write_truth(photos / "riskva.csv", [{"image_path": "a/1.png", "level_before": "A"}]), "riskva"))
+        compare_run(
+            run,
+            load_cases(write_truth(photos / "riskva.csv", [{"image_path": "a/1.png", "level_before": "A"}]), "riskva"),
+        )
     assert not (run / "comparison.json").exists() and not (run / "comparison.jsonl").exists()
 
 
@@ -204,24 +264,46 @@ def test_no_case_in_common_is_refused(run: Path, tmp_path: Path) -> None:
 def test_a_report_without_a_case_is_named_and_in_no_score(run: Path, photos: Path) -> None:
     table = write_truth(photos / "one.csv", [{"image_path": "a/1.png", "level": "轻微"}])
     comparison = compare_run(run, table, SCHEME)
-    assert (comparison.scores.reports, comparison.scores.levels["level"].n, comparison.unpaired_reports.total) == (1, 1, 2)
+    assert (comparison.scores.reports, comparison.scores.levels["level"].n, comparison.unpaired_reports.total) == (
+        1,
+        1,
+        2,
+    )
     assert [Path(name).name for name, _ in comparison.unpaired_reports.named] == ["2.png", "1.png"]
 
 
-@pytest.mark.parametrize(("damage", "message"), [
-    (b"{", "line 2 is not JSON"),
-    (b"[1]", "line 2: predictions.jsonl holds a list"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null, "version": "9.0"}', "line 2: predictions.jsonl has version 9.0"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null}', "line 2 holds no report"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null, "report": {}}', "line 2 holds no report"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null, "report": []}', "line 2 holds no report"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null, "report": [1]}', "line 2 holds a damaged report"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null, "report": {"fields": {"level": 3}, "parse_ok": true}}', "'3' is no text"),
-    (b'{"path": "/a", "targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": 1}}', "neither true nor false"),
-    (b'{"path": "/a", "targets": [], "uncertain": null, "report": {"fields": {}, "parse_ok": true}}', "damaged report"),
-    (b'{"path": 1, "targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": true}}', "damaged report"),
-    (b'{"targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": true}}', "lacks 'path'"),
-])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (b"{", "line 2 is not JSON"),
+        (b"[1]", "line 2: predictions.jsonl holds a list"),
+        (
+            b'{"path": "/a", "targets": {}, "uncertain": null, "version": "9.0"}',
+            "line 2: predictions.jsonl has version 9.0",
+        ),
+        (b'{"path": "/a", "targets": {}, "uncertain": null}', "line 2 holds no report"),
+        (b'{"path": "/a", "targets": {}, "uncertain": null, "report": {}}', "line 2 holds no report"),
+        (b'{"path": "/a", "targets": {}, "uncertain": null, "report": []}', "line 2 holds no report"),
+        (b'{"path": "/a", "targets": {}, "uncertain": null, "report": [1]}', "line 2 holds a damaged report"),
+        (
+            b'{"path": "/a", "targets": {}, "uncertain": null, "report": {"fields": {"level": 3}, "parse_ok": true}}',
+            "'3' is no text",
+        ),
+        (
+            b'{"path": "/a", "targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": 1}}',
+            "neither true nor false",
+        ),
+        (
+            b'{"path": "/a", "targets": [], "uncertain": null, "report": {"fields": {}, "parse_ok": true}}',
+            "damaged report",
+        ),
+        (
+            b'{"path": 1, "targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": true}}',
+            "damaged report",
+        ),
+        (b'{"targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": true}}', "lacks 'path'"),
+    ],
+)
 def test_a_damaged_line_is_named(run: Path, truth: Path, damage: bytes, message: str) -> None:
     path = run / "predictions.jsonl"
     first, *rest = path.read_bytes().splitlines()
@@ -245,7 +327,14 @@ def test_lines_of_a_comparison_are_read_back() -> None:
     told = compare_report(SCHEME, row, None, Lead("严重", 0.9, True), (neighbour,))
     assert told.distance == -2 and told.disagrees and told.is_wrong is None and told.confidence == 0.5
     assert compared_from_json(told.to_json()) == told
-    for line in ("", "{", "[]", "{}", told.to_json().replace('"case"', '"cage"'), told.to_json().replace('"E"', '"E", "x": 1')):
+    for line in (
+        "",
+        "{",
+        "[]",
+        "{}",
+        told.to_json().replace('"case"', '"cage"'),
+        told.to_json().replace('"E"', '"E", "x": 1'),
+    ):
         with pytest.raises(DataError, match=r"comparison\.jsonl"):
             compared_from_json(line)
     assert isinstance(told, Compared)
@@ -253,7 +342,12 @@ def test_lines_of_a_comparison_are_read_back() -> None:
 
 def test_neighbours_come_with_rows() -> None:
     def row(neighbours: Any) -> ReportRow:
-        line = {"path": "/a", "targets": {}, "uncertain": None, "report": report({"level": "轻微"}, neighbours=neighbours)}
+        line = {
+            "path": "/a",
+            "targets": {},
+            "uncertain": None,
+            "report": report({"level": "轻微"}, neighbours=neighbours),
+        }
         return report_row_from_line(json.dumps(line).encode(), "line 1")
 
     told = {"case": "E", "photo": "e.jpg", "path": "", "fields": {"advice": "修"}, "similarity": 0.25}

@@ -29,8 +29,19 @@ from vidrisk.train.train import train_run
 Cli = Callable[..., Any]
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "vlm.md").read_text(encoding="utf-8")
 SECTION = PAGE.partition("## The vision tower elsewhere")[2].partition("\n## ")[0]
-SETTINGS = ["pixel.height=56", "pixel.width=84", "lora.parts=[language, vision]", "lora.rank=2", "optim.lora_lr=0.02",
-            "optim.epochs=1", "optim.batch_size=4", "workers=0", "precision=fp32", "head.hidden=16", "views=1"]
+SETTINGS = [
+    "pixel.height=56",
+    "pixel.width=84",
+    "lora.parts=[language, vision]",
+    "lora.rank=2",
+    "optim.lora_lr=0.02",
+    "optim.epochs=1",
+    "optim.batch_size=4",
+    "workers=0",
+    "precision=fp32",
+    "head.hidden=16",
+    "views=1",
+]
 BLOCKED = "import sys\nfor name in ('torch', 'transformers', 'vidrisk', 'onnx'):\n    sys.modules[name] = None\n"
 
 
@@ -56,12 +67,20 @@ def test_the_page_does_what_it_says(project: Path, cli: Cli, monkeypatch: pytest
     end = cli(*shlex.split(command))
     assert end.code == EXIT_OK, end
     assert Bundle.open("qwen.bundle").passed == ("fp32",)
-    assert {path.name for path in Path("tower").iterdir()} == {"vision.onnx", "vision_grid.py", "vision.json", "README.md"}
+    assert {path.name for path in Path("tower").iterdir()} == {
+        "vision.onnx",
+        "vision_grid.py",
+        "vision.json",
+        "README.md",
+    }
     assert {path.name for path in Path().iterdir()} == {"photos", "backbone", "runs", "qwen.bundle", "tower"}
     (script,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
-    ran = subprocess.run([sys.executable, "-c", BLOCKED + script], cwd="tower", capture_output=True, text=True, timeout=120,
-                         check=False)
-    assert (ran.returncode, ran.stdout.strip()) == (0, "{'tokens': (48, 64)}"), ran.stderr  # 4 x 6 and four moments of 2 x 3
+    ran = subprocess.run(
+        [sys.executable, "-c", BLOCKED + script], cwd="tower", capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ran.returncode, ran.stdout.strip()) == (0, "{'tokens': (48, 64)}"), (
+        ran.stderr
+    )  # 4 x 6 and four moments of 2 x 3
     assert_is_the_trained_tower(project / "runs" / "qwen", project / "tower" / "vision.onnx")
 
 
@@ -80,37 +99,63 @@ def assert_is_the_trained_tower(run: Path, file: Path) -> None:
 
 
 @pytest.mark.slow(minutes=1)
-def test_a_wrong_order_of_windows_is_refused_and_nothing_is_written(project: Path, cli: Cli, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_order_of_windows_is_refused_and_nothing_is_written(
+    project: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(*grid: Any, **settings: int) -> Any:
         found = vision_inputs_from_grid(*grid, **settings)
         return {**found, "window_index": found["window_index"][::-1].copy()}
 
     monkeypatch.setattr(vision_grid, "vision_inputs_from_grid", wrong)
-    end = cli("export", project / "runs" / "qwen", "-o", tmp_path / "b", "--dynamic-vision", tmp_path / "tower", "--json")
+    end = cli(
+        "export", project / "runs" / "qwen", "-o", tmp_path / "b", "--dynamic-vision", tmp_path / "tower", "--json"
+    )
     assert (end.code, end.stdout) == (EXIT_GATE, "")
     (line,) = end.stderr.strip().splitlines()
-    assert line.startswith("error: the gate refused vision.onnx, nothing was written: of two images and a video of several sizes, "
-                           "onnxruntime computes tokens that is ")
+    assert line.startswith(
+        "error: the gate refused vision.onnx, nothing was written: of two images and a video of several sizes, "
+        "onnxruntime computes tokens that is "
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_of_one_size_of_frames_is_one_line(cli: Cli, tiny_run: Path, tmp_path: Path) -> None:
     end = cli("export", tiny_run, "-o", tmp_path / "b", "--dynamic-vision", tmp_path / "tower")
-    assert (end.code, end.stderr.strip().splitlines()) == (EXIT_USAGE, [
-        "error: the vision tower of 'efficientnet-lite0' takes frames of one size; allowed: a run of Qwen2.5-VL or Qwen3-VL; "
-        "fix: leave --dynamic-vision out"])
+    assert (end.code, end.stderr.strip().splitlines()) == (
+        EXIT_USAGE,
+        [
+            "error: the vision tower of 'efficientnet-lite0' takes frames of one size; allowed: a run of Qwen2.5-VL or Qwen3-VL; "
+            "fix: leave --dynamic-vision out"
+        ],
+    )
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("given", "code", "said"), [
-    (["-o", "b", "--dynamic-vision", "b"], EXIT_USAGE, "--dynamic-vision names a folder that -o or --vendor takes; fix: "),
-    (["-o", "b", "--dynamic-vision", "b/tower"], EXIT_USAGE, "--dynamic-vision names a folder that -o or --vendor takes"),
-    (["-o", "b", "--vendor", "t/v", "--dynamic-vision", "t"], EXIT_USAGE, "--dynamic-vision names a folder that"),
-    (["-o", "b", "--dynamic-vision", "full"], EXIT_ERROR, "full exists already; fix: choose another folder, or delete it first"),
-    (["-o", "full", "--dynamic-vision", "t"], EXIT_ERROR, "full exists already")])
-def test_folders_that_are_taken_are_one_line(cli: Cli, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                             given: list[str], code: int, said: str) -> None:
+@pytest.mark.parametrize(
+    ("given", "code", "said"),
+    [
+        (
+            ["-o", "b", "--dynamic-vision", "b"],
+            EXIT_USAGE,
+            "--dynamic-vision names a folder that -o or --vendor takes; fix: ",
+        ),
+        (
+            ["-o", "b", "--dynamic-vision", "b/tower"],
+            EXIT_USAGE,
+            "--dynamic-vision names a folder that -o or --vendor takes",
+        ),
+        (["-o", "b", "--vendor", "t/v", "--dynamic-vision", "t"], EXIT_USAGE, "--dynamic-vision names a folder that"),
+        (
+            ["-o", "b", "--dynamic-vision", "full"],
+            EXIT_ERROR,
+            "full exists already; fix: choose another folder, or delete it first",
+        ),
+        (["-o", "full", "--dynamic-vision", "t"], EXIT_ERROR, "full exists already"),
+    ],
+)
+def test_folders_that_are_taken_are_one_line(
+    cli: Cli, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], code: int, said: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     end = cli("export", tiny_run, *given)
@@ -121,10 +166,23 @@ def test_folders_that_are_taken_are_one_line(cli: Cli, tiny_run: Path, tmp_path:
 def test_a_model_of_somebody_else_has_no_tower_to_write(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"x")
     (tmp_path / "labels.txt").write_text("a\nb\n")
-    end = cli("export", tmp_path / "model.onnx", "--labels", tmp_path / "labels.txt", "--val", tmp_path, "-o", tmp_path / "b",
-              "--dynamic-vision", tmp_path / "tower")
+    end = cli(
+        "export",
+        tmp_path / "model.onnx",
+        "--labels",
+        tmp_path / "labels.txt",
+        "--val",
+        tmp_path,
+        "-o",
+        tmp_path / "b",
+        "--dynamic-vision",
+        tmp_path / "tower",
+    )
     assert end.code == EXIT_USAGE
-    assert "error: --dynamic-vision without a run; allowed: a run of Qwen2.5-VL or Qwen3-VL; fix: leave it out" in end.stderr
+    assert (
+        "error: --dynamic-vision without a run; allowed: a run of Qwen2.5-VL or Qwen3-VL; fix: leave it out"
+        in end.stderr
+    )
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:

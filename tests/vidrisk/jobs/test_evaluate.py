@@ -96,7 +96,10 @@ def test_data_of_one_class_give_its_recall(tmp_path: Path, capsys: pytest.Captur
     assert metrics.mean_average_precision is None and red.ap is None
     assert metrics.macro_f1 == pytest.approx((2 * 3 / 7 + 0) / 2) and 0 <= metrics.ece <= 1
     write_evaluation(result, tmp_path / "eval.json")
-    assert json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["metrics"]["action"]["mean_average_precision"] is None
+    assert (
+        json.loads((tmp_path / "eval.json").read_text(encoding="utf-8"))["metrics"]["action"]["mean_average_precision"]
+        is None
+    )
     assert (tmp_path / "eval-confusion-action.png").is_file()
     print_evaluation(result, as_json=False)
     assert "0.750" in capsys.readouterr().out and "mAP=n/a" in repr(metrics)
@@ -139,7 +142,9 @@ def test_json_and_plots_are_written(tmp_path: Path) -> None:
 
 def test_certain_answers_are_compared_with_the_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Grey reaches no threshold: an error of one in four answers goes with the doubtful one."""
-    table = photo_table(tmp_path, ("red", "red"), ("red", "grey"), ("green", "green"), ("blue", "blue"), ("blue", "grey"))
+    table = photo_table(
+        tmp_path, ("red", "red"), ("red", "grey"), ("green", "green"), ("blue", "blue"), ("blue", "grey")
+    )
     with colour_classifier(RISK) as classifier:
         result = evaluate(classifier, table, ONE)
     found = result.certainty["defect"]
@@ -165,8 +170,9 @@ def test_a_model_without_thresholds_has_the_curve_all_the_same(tmp_path: Path) -
     assert found.reason == "a run holds no threshold; its export fits them" and found.curve.error[-1] == 0.5
 
 
-def test_a_page_that_cannot_be_built_leaves_the_figures(cli: Callable[..., Any], tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_cannot_be_built_leaves_the_figures(
+    cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = write_colour_bundle(tmp_path / "colours.bundle").root
     for label, shown in (("red", "blue"), ("green", "green"), ("blue", "blue")):
         (tmp_path / "data" / label).mkdir(parents=True)

@@ -170,7 +170,11 @@ def test_calibration_frames_are_not_held(
 
 
 def test_what_judges_the_model_never_calibrates_it(
-    tiny_run: Path, table: Table, tmp_path: Path, calibration_of: Calibration, caplog: pytest.LogCaptureFixture,
+    tiny_run: Path,
+    table: Table,
+    tmp_path: Path,
+    calibration_of: Calibration,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     splits = Run.open(tiny_run).read_split()
@@ -180,11 +184,17 @@ def test_what_judges_the_model_never_calibrates_it(
     both = splits.with_samples([*train.samples, *val.samples])
     assert calibration_of(tiny_run, calib=both, calib_samples=99).count == 2 * len(train)
     assert f"{len(val)} of {len(both)} samples are what the gate judges by" in caplog.text
-    with pytest.raises(DataError, match=rf"all {len(val)} samples are what the gate judges by; allowed: others than those of val"):
+    with pytest.raises(
+        DataError, match=rf"all {len(val)} samples are what the gate judges by; allowed: others than those of val"
+    ):
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=val)
     with pytest.raises(DataError, match="validation samples are in the run's training split; fix: leave val out"):
-        export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), val=splits.with_samples(
-            [replace(sample, split=None) for sample in train.samples]))
+        export_run(
+            tiny_run,
+            tmp_path / "other",
+            ExportOptions(int8=True),
+            val=splits.with_samples([replace(sample, split=None) for sample in train.samples]),
+        )
     with pytest.raises(DataError, match="5 calibration samples; allowed: at least 16"):
         monkeypatch.setattr("vidrisk.jobs.export.MIN_CALIBRATION", 16)
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib_samples=5)
@@ -212,9 +222,7 @@ def test_an_unreadable_calibration_sample_is_replaced_and_said(
         export_run(tiny_run, tmp_path / "out", ExportOptions(int8=True), calib=load_table(tmp_path / "calib", "action"))
 
 
-def test_labels_that_were_swapped_after_training_are_caught(
-    tiny_run: Path, table: Table, tmp_path: Path
-) -> None:
+def test_labels_that_were_swapped_after_training_are_caught(tiny_run: Path, table: Table, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
     run = Run.open(copy)
     everything = [replace(sample, split="val") for sample in table.samples]  # two samples would prove nothing
@@ -245,9 +253,14 @@ def test_a_quantisation_aware_finish_skips_what_training_could_not_read(tiny_run
     assert "finished → onnx" in {hop.name for hop in report.hops}
 
 
-def test_a_waived_variant_is_said_when_it_is_opened(tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_waived_variant_is_said_when_it_is_opened(
+    tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     waived = Bundle.open(tiny_bundle).manifest.variants["int8"].waived
-    with caplog.at_level("WARNING", "vidrisk"), open_classifier(tiny_bundle, runtime="onnxruntime", variant="int8") as model:
+    with (
+        caplog.at_level("WARNING", "vidrisk"),
+        open_classifier(tiny_bundle, runtime="onnxruntime", variant="int8") as model,
+    ):
         assert model.provenance.get("waived", "") == waived
         assert ("its gate would have refused it" in caplog.text) == bool(waived)
 

@@ -39,22 +39,33 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path: Path, error: BaseExcept
 
 
 def test_what_the_disk_says_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(VidriskError, match=r"cannot write to .*: No space left on device; fix: make room"), \
-            replacing(tmp_path / "page.html") as new:
+    with (
+        pytest.raises(VidriskError, match=r"cannot write to .*: No space left on device; fix: make room"),
+        replacing(tmp_path / "page.html") as new,
+    ):
         new.touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not names(tmp_path)
-    with pytest.raises(VidriskError, match=r"cannot write to .*nowhere: No such"), replacing(tmp_path / "nowhere" / "p") as new:
+    with (
+        pytest.raises(VidriskError, match=r"cannot write to .*nowhere: No such"),
+        replacing(tmp_path / "nowhere" / "p") as new,
+    ):
         new.touch()
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
-    code = ("import os, signal; from pathlib import Path; from vidrisk.jobs.folder import replacing\n"
-            f"with replacing(Path({str(tmp_path)!r}) / 'page.html') as new:\n"
-            "    new.write_text('half of it')\n"
-            "    os.kill(os.getpid(), signal.SIGKILL)\n")
-    end = subprocess.run([sys.executable, "-c", code], timeout=60, check=False,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
+    code = (
+        "import os, signal; from pathlib import Path; from vidrisk.jobs.folder import replacing\n"
+        f"with replacing(Path({str(tmp_path)!r}) / 'page.html') as new:\n"
+        "    new.write_text('half of it')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    end = subprocess.run(
+        [sys.executable, "-c", code],
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
     assert end.returncode == -signal.SIGKILL and names(tmp_path) != ["page.html"]
     with replacing(tmp_path / "page.html") as new:
         new.write_text("all")

@@ -73,7 +73,9 @@ def split_of(table: Table) -> tuple[Table, Table]:
 
 def frames_of(table: Table) -> Frames:
     pixel = PixelSpec(PHOTO_SIDE, PHOTO_SIDE)
-    return np.concatenate([next(read_clips(sample.path, pixel, None, sample.interval)).frames for sample in table.samples])
+    return np.concatenate(
+        [next(read_clips(sample.path, pixel, None, sample.interval)).frames for sample in table.samples]
+    )
 
 
 def normalized(frames: Frames) -> torch.Tensor:
@@ -107,7 +109,10 @@ def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_
     (tmp_path / "labels.txt").write_text("\n".join(labels) + "\n")
     foreign = ForeignModel(path, labels=tmp_path / "labels.txt")
     bundle, _ = export_foreign(foreign, tmp_path / "b", ExportOptions(), val=val)
-    assert bundle.manifest.source["pixels"].startswith("imagenet RGB") and bundle.manifest.source["batch"] == "1, made free"
+    assert (
+        bundle.manifest.source["pixels"].startswith("imagenet RGB")
+        and bundle.manifest.source["batch"] == "1, made free"
+    )
     own = onnxruntime.InferenceSession(str(path))
     frames = frames_of(val)
     expected = np.concatenate([own.run(None, {"image": one[None].numpy()})[0] for one in normalized(frames)])
@@ -120,18 +125,34 @@ def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_
     ("model", "settings", "reason"),
     [
         ("m.onnx", {"val": "val"}, "no labels for m.onnx; allowed: one label per line, .*; fix: give a labels file"),
-        ("m.onnx", {"labels": "labels.txt"}, "no labelled data to judge m.onnx by; fix: give some as val, and as calib"),
-        ("m.onnx", {"labels": "l", "val": "v", "options": ExportOptions(int8=True, qat_steps=9)},
-         "a quantisation-aware finish with a model"),
-        ("run", {"labels": "labels.txt"},
-         "labels with a run; allowed: with an ONNX file or a Hugging Face folder; fix: leave it out"),
-        ("run", {"checks": {"a.png": "crack"}}, "known answers with a run"), ("run", {"task": "risk"}, "a task with a run"),
+        (
+            "m.onnx",
+            {"labels": "labels.txt"},
+            "no labelled data to judge m.onnx by; fix: give some as val, and as calib",
+        ),
+        (
+            "m.onnx",
+            {"labels": "l", "val": "v", "options": ExportOptions(int8=True, qat_steps=9)},
+            "a quantisation-aware finish with a model",
+        ),
+        (
+            "run",
+            {"labels": "labels.txt"},
+            "labels with a run; allowed: with an ONNX file or a Hugging Face folder; fix: leave it out",
+        ),
+        ("run", {"checks": {"a.png": "crack"}}, "known answers with a run"),
+        ("run", {"task": "risk"}, "a task with a run"),
         ("run", {"from_hf": True, "pixel": "p.yaml"}, "pixels with a Hugging Face folder; allowed: what the folder"),
-        ("m.onnx", {"from_hf": True, "val": "val"}, "m.onnx is no folder; allowed: one that save_pretrained has written"),
+        (
+            "m.onnx",
+            {"from_hf": True, "val": "val"},
+            "m.onnx is no folder; allowed: one that save_pretrained has written",
+        ),
     ],
 )
-def test_arguments_that_do_not_belong_to_the_model_are_refused(model: str, settings: dict[str, Any], reason: str,
-                                                               tmp_path: Path) -> None:
+def test_arguments_that_do_not_belong_to_the_model_are_refused(
+    model: str, settings: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
     with pytest.raises(SettingsError, match=reason) as caught:
         vidrisk.export(tmp_path / model, tmp_path / "b", **settings)
     assert "--" not in str(caught.value)
@@ -139,5 +160,7 @@ def test_arguments_that_do_not_belong_to_the_model_are_refused(model: str, setti
 
 def test_only_levels_have_an_order() -> None:
     labels = ForeignLabels({"defect": ("crack", "ok")}, orders={"defect": ("ok", "crack")})
-    with pytest.raises(DataError, match=r"^an order of defect, whose labels are no levels; allowed: of level, .*; fix: leave it"):
+    with pytest.raises(
+        DataError, match=r"^an order of defect, whose labels are no levels; allowed: of level, .*; fix: leave it"
+    ):
         foreign._targets(labels, "risk")

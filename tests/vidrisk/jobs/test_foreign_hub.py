@@ -52,11 +52,16 @@ def test_a_checkpoint_that_answers_rightly_is_exported(tmp_path: Path, photos: P
     [
         ({"trained": False}, r"no better than chance on 96 samples.*preprocessor_config\.json"),
         ({"id2label": {0: "rust", 1: "crack", 2: "sound"}}, r"column 0 of defect is called 'rust' and answers 'crack'"),
-        ({"do_rescale": False}, r"the given pixels look wrong.* and -1\.\.1 RGB.*fix: correct preprocessor_config\.json"),
+        (
+            {"do_rescale": False},
+            r"the given pixels look wrong.* and -1\.\.1 RGB.*fix: correct preprocessor_config\.json",
+        ),
         ({"image_std": [0.002] * 3}, r"the given pixels look wrong|no better than chance"),
     ],
 )
-def test_a_checkpoint_that_answers_wrongly_is_refused(tmp_path: Path, photos: Path, options: dict[str, Any], reason: str) -> None:
+def test_a_checkpoint_that_answers_wrongly_is_refused(
+    tmp_path: Path, photos: Path, options: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(DataError, match=reason):
         exported(tmp_path, photos, **options)
     assert not (tmp_path / "bundle").exists()
@@ -92,8 +97,17 @@ def test_known_answers_are_asked(tmp_path: Path, photos: Path) -> None:
 
 def test_pixels_that_the_model_does_not_take_are_one_line(tmp_path: Path, photos: Path) -> None:
     folder = save_hub(tmp_path / "hub")
-    config = transformers.ViTConfig(image_size=16, patch_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
-                                    intermediate_size=8, id2label=dict(enumerate(LABELS)))
+    config = transformers.ViTConfig(
+        image_size=16,
+        patch_size=8,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        id2label=dict(enumerate(LABELS)),
+    )
     transformers.ViTForImageClassification(config).save_pretrained(folder)
-    with pytest.raises(DataError, match=r"ViTForImageClassification does not take windows of 1x32x32: .* fix: correct size"):
+    with pytest.raises(
+        DataError, match=r"ViTForImageClassification does not take windows of 1x32x32: .* fix: correct size"
+    ):
         export_foreign(ForeignModel(folder), tmp_path / "bundle", ExportOptions(), val=load_table(photos, "risk"))

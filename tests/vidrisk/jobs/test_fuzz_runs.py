@@ -23,7 +23,9 @@ def test_damaged_media_end_in_the_ledger(tmp_path: Path) -> None:
     found = fuzz_runs.run_over(tmp_path / "bad", tmp_path / "out")
     states = found.states["tiny"]
     assert found.states.keys() == {"tiny"} and states.total() == 240 and "pending" not in states
-    assert min(states["ok"], states["corrupt"], states["partial"]) >= 5, states  # else the mutants are too mild, or too wild
+    assert min(states["ok"], states["corrupt"], states["partial"]) >= 5, (
+        states
+    )  # else the mutants are too mild, or too wild
     assert 0 < found.silence_s < fuzz_runs.MAX_SILENCE_S
 
 
@@ -37,8 +39,9 @@ def test_originals_are_a_few_of_every_kind(tmp_path: Path) -> None:
         (tmp_path / folder / "large.mp4").write_bytes(bytes(fuzz_runs.MAX_ORIGINAL_BYTES))
     found = fuzz_runs.real_media(tmp_path, seed=1)
     kinds = [(path.relative_to(tmp_path).parts[0], path.suffix) for path in found]
-    assert sorted(kinds) == sorted([("one", ".png"), ("two", ".png")] * fuzz_runs.ORIGINALS_PER_KIND
-                                   + [("one", ".mp4"), ("two", ".mp4")])
+    assert sorted(kinds) == sorted(
+        [("one", ".png"), ("two", ".png")] * fuzz_runs.ORIGINALS_PER_KIND + [("one", ".mp4"), ("two", ".mp4")]
+    )
     assert len(set(found)) == len(found) and not [path for path in found if path.stem == "large"]
     assert found == fuzz_runs.real_media(tmp_path, seed=1) != fuzz_runs.real_media(tmp_path, seed=2)
 

@@ -37,7 +37,9 @@ def media(tmp_path: Path) -> Path:
 
 def states(out: Path) -> dict[str, int]:
     rows = read_ledger(out)
-    assert Counter(p.path for p in read_predictions(out)) == {row.path: row.predictions for row in rows if row.predictions}
+    assert Counter(p.path for p in read_predictions(out)) == {
+        row.path: row.predictions for row in rows if row.predictions
+    }
     return dict(Counter(row.state for row in rows))
 
 
@@ -63,7 +65,7 @@ def test_files_that_vanish_before_they_are_read(media: Path, tmp_path: Path) -> 
 def test_a_file_that_is_still_being_written_is_done_again_later(media: Path, tmp_path: Path) -> None:
     whole = Path(write_video(tmp_path / "whole.avi", ("red", "blue", "green"))).read_bytes()
     growing = media / "camera.avi"
-    growing.write_bytes(whole[:len(whole) * 88 // 100])
+    growing.write_bytes(whole[: len(whole) * 88 // 100])
     run_folder(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", SETTINGS)
     assert states(tmp_path / "out") == {"ok": 15, "partial": 1}
     growing.write_bytes(whole)
@@ -97,7 +99,9 @@ def test_a_clock_that_jumps(media: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert states(tmp_path / "out") == {"ok": 15} and summary.timings_s["wall"] >= 0
 
 
-@pytest.mark.parametrize("changed", [{"frames": "keyframes"}, {"static_levels": 3.0}, {"save_features": True}, {"window_s": 1.0}])
+@pytest.mark.parametrize(
+    "changed", [{"frames": "keyframes"}, {"static_levels": 3.0}, {"save_features": True}, {"window_s": 1.0}]
+)
 def test_a_run_is_not_continued_with_other_settings(changed: dict[str, object], media: Path, tmp_path: Path) -> None:
     run_folder(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", SETTINGS)
     settings = InferSettings(workers=2, resume=True, **changed)  # type: ignore[arg-type]

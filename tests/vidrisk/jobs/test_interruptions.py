@@ -43,8 +43,13 @@ def undisturbed(media: Path, tmp_path_factory: pytest.TempPathFactory) -> list[b
 
 def start(out: Path, media: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, colour.__file__, os.fspath(out), os.fspath(media), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join([os.fspath(ROOT), *sys.path])})
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.fspath(ROOT), *sys.path])},
+    )
 
 
 def finish(out: Path, media: Path, *options: str) -> subprocess.CompletedProcess[str]:

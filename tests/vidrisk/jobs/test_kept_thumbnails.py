@@ -68,8 +68,10 @@ def decoded(out: Path) -> list[str]:
 
 def pictures(out: Path) -> dict[str, int]:
     page = (out / "report.html").read_text(encoding="utf-8")
-    return {card[1]: card[0].count('<img src="data:image/webp')
-            for card in re.finditer(r'<li class="card"[^>]* data-name="([^"]*)".*?\n    </li>', page, re.DOTALL)}
+    return {
+        card[1]: card[0].count('<img src="data:image/webp')
+        for card in re.finditer(r'<li class="card"[^>]* data-name="([^"]*)".*?\n    </li>', page, re.DOTALL)
+    }
 
 
 @pytest.mark.parametrize("contract", [ACTION, RISK])
@@ -97,7 +99,9 @@ def test_windows_have_those_of_the_worst_and_of_the_peaks(media: Path, tmp_path:
 
 def test_predictions_are_the_same_without(media: Path, tmp_path: Path) -> None:
     with_, without = run(media, tmp_path / "with"), run(media, tmp_path / "without", cards=0)
-    assert sorted((with_ / PREDICTIONS).read_bytes().splitlines()) == sorted((without / PREDICTIONS).read_bytes().splitlines())
+    assert sorted((with_ / PREDICTIONS).read_bytes().splitlines()) == sorted(
+        (without / PREDICTIONS).read_bytes().splitlines()
+    )
     assert not (without / THUMBNAILS).exists() and sorted(decoded(without)) == ["a.png", "b.mp4", "c.mp4"]
 
 
@@ -109,8 +113,9 @@ def test_a_file_that_has_changed_is_not_shown_as_it_was(media: Path, tmp_path: P
     assert kept(out)["a.png"] != before and decoded(out) == []
 
 
-def test_of_a_long_video_and_of_very_many_inputs_none_are_kept(media: Path, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_long_video_and_of_very_many_inputs_none_are_kept(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_video(media / "long.mp4", ("red", "blue") * 5, fps=30)
     out = run(media, tmp_path / "out", window_s=0.5)
     assert kept(out).keys() == {"a.png", "b.mp4", "c.mp4"} and decoded(out) == ["long.mp4"]
@@ -119,13 +124,20 @@ def test_of_a_long_video_and_of_very_many_inputs_none_are_kept(media: Path, tmp_
     assert kept(run(media, tmp_path / "many")) == {}
 
 
-def test_a_folder_has_so_many_however_many_runs_continue_it(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_has_so_many_however_many_runs_continue_it(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A watch continues the folder of a day with every batch."""
     monkeypatch.setattr(kept_thumbnails, "MAX_KEPT_INPUTS", 5)
     counts, asked = [], []
     real = DecodePool.read
-    monkeypatch.setattr(DecodePool, "read", lambda pool, inputs, reading, **rest: (
-        asked.append(bool(reading.thumbnail_bytes)) or real(pool, inputs, reading, **rest)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        DecodePool,
+        "read",
+        lambda pool, inputs, reading, **rest: (
+            asked.append(bool(reading.thumbnail_bytes)) or real(pool, inputs, reading, **rest)
+        ),
+    )  # type: ignore[func-returns-value]
     for batch in range(4):
         write_photo(media / f"{batch}.png")
         write_photo(media / f"{batch} again.png")
@@ -163,7 +175,11 @@ def test_a_page_has_room_for_them() -> None:
     for cards in (1, 45, 300, MAX_CARDS, 3000):
         for has_timelines in (False, True):
             budget = budget_from_cards(cards, has_timelines=has_timelines)
-            assert budget.max_bytes * min(cards, MAX_CARDS) <= 2_700_000 and budget.max_bytes >= 3000 and budget.frames >= 3
+            assert (
+                budget.max_bytes * min(cards, MAX_CARDS) <= 2_700_000
+                and budget.max_bytes >= 3000
+                and budget.frames >= 3
+            )
 
 
 def test_moments_get_the_frame_that_was_shown() -> None:

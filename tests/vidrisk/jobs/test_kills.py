@@ -28,8 +28,9 @@ def test_whatever_is_killed_when_nothing_is_lost(tmp_path: Path) -> None:
     chance = random.Random(4)
     # Every run takes longer than that: a decoder that hangs is waited for twice.
     longest_s = 0.7 * kills.FILE_TIMEOUT_S
-    hits = Counter(hit for number in range(KILLS)
-                   for hit in victim.kill(out, chance, longest_s, worker_first=number % 2 == 1))
+    hits = Counter(
+        hit for number in range(KILLS) for hit in victim.kill(out, chance, longest_s, worker_first=number % 2 == 1)
+    )
     victim.finish(out)
     assert kills.difference(out, expected, undisturbed) == NOTHING
     assert hits["worker"] == KILLS / 2 and hits["run"] >= KILLS / 2
@@ -41,7 +42,9 @@ def write_run(out: Path, rows: dict[str, tuple[str, list[Prediction]]]) -> Path:
         ledger.add(rows)
         for row in ledger.rows():
             state, predictions = rows[row.path]
-            ledger.finish(replace(row, state=state, predictions=len(predictions)), b"".join(p.to_json() for p in predictions))
+            ledger.finish(
+                replace(row, state=state, predictions=len(predictions)), b"".join(p.to_json() for p in predictions)
+            )
     return out
 
 
@@ -53,13 +56,19 @@ def test_what_is_lost_or_twice_or_wrong_is_counted(tmp_path: Path) -> None:
     right = {"/a": ("ok", [first, second]), "/b": ("ok", [other]), "/c": ("corrupt", list[Prediction]())}
     undisturbed = write_run(tmp_path / "undisturbed", right)
     for name, change, lost, twice, wrong, probability in (
-            ("same", {}, 0, 0, 0, 0.0), ("crashed", {"/c": ("crashed", [])}, 0, 0, 0, 0.0),
-            ("lost", {"/a": ("ok", [first])}, 1, 0, 0, 0.0), ("twice", {"/b": ("ok", [other, other])}, 0, 1, 0, 0.0),
-            ("stranger", {"/d": ("ok", [replace(first, path="/d")])}, 0, 2, 1, 0.0),
-            ("state", {"/c": ("ok", [])}, 0, 0, 1, 0.0), ("close", {"/a": ("ok", [first, close])}, 0, 0, 0, 0.025),
-            ("label", {"/a": ("ok", [first, flipped])}, 0, 0, 1, 0.0)):
+        ("same", {}, 0, 0, 0, 0.0),
+        ("crashed", {"/c": ("crashed", [])}, 0, 0, 0, 0.0),
+        ("lost", {"/a": ("ok", [first])}, 1, 0, 0, 0.0),
+        ("twice", {"/b": ("ok", [other, other])}, 0, 1, 0, 0.0),
+        ("stranger", {"/d": ("ok", [replace(first, path="/d")])}, 0, 2, 1, 0.0),
+        ("state", {"/c": ("ok", [])}, 0, 0, 1, 0.0),
+        ("close", {"/a": ("ok", [first, close])}, 0, 0, 0, 0.025),
+        ("label", {"/a": ("ok", [first, flipped])}, 0, 0, 1, 0.0),
+    ):
         found = kills.difference(write_run(tmp_path / name, right | change), expected, undisturbed)
         assert (found.lost, found.twice, len(found.wrong)) == (lost, twice, wrong), (name, found)
         assert found.probability == pytest.approx(probability)
     fewer = write_run(tmp_path / "fewer", {path: right[path] for path in ("/a", "/c")})
-    assert kills.difference(fewer, expected, undisturbed) == kills.Difference(lost=2, twice=0, wrong=(), probability=0.0)
+    assert kills.difference(fewer, expected, undisturbed) == kills.Difference(
+        lost=2, twice=0, wrong=(), probability=0.0
+    )

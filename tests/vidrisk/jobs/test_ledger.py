@@ -23,8 +23,9 @@ def line(path: str, label: str = "red") -> bytes:
 
 def finish(ledger: Ledger, row: Row, *lines: bytes) -> None:
     info = Path(row.path).stat()
-    ledger.finish(replace(row, state="ok", bytes=info.st_size, mtime_ns=info.st_mtime_ns, predictions=len(lines)),
-                  b"".join(lines))
+    ledger.finish(
+        replace(row, state="ok", bytes=info.st_size, mtime_ns=info.st_mtime_ns, predictions=len(lines)), b"".join(lines)
+    )
 
 
 def labels(out: Path) -> list[tuple[str, str]]:
@@ -51,7 +52,10 @@ def out(tmp_path: Path, files: list[str]) -> Path:
 
 def test_rows_and_lines_are_there_after_the_block(out: Path) -> None:
     assert [(row.id, row.state, row.predictions) for row in read_ledger(out)] == [
-        (1, "ok", 1), (2, "ok", 1), (3, "pending", 0)]
+        (1, "ok", 1),
+        (2, "ok", 1),
+        (3, "pending", 0),
+    ]
     assert labels(out) == [("a", "red"), ("b", "red")]
     assert not list(out.glob(f"{LEDGER}-*"))
 
@@ -73,7 +77,9 @@ def test_a_file_that_changed_is_pending_again_and_its_lines_go(out: Path, files:
     assert labels(out) == [("b", "red"), ("a", "green")]
 
 
-def test_a_kill_while_lines_are_dropped_repeats_the_copy(out: Path, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_while_lines_are_dropped_repeats_the_copy(
+    out: Path, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path(files[0]).write_text("another content", encoding="utf-8")
 
     def killed(self: Path, target: Path) -> Path:
@@ -196,10 +202,25 @@ def test_reading_a_folder_without_a_ledger(tmp_path: Path) -> None:
         read_ledger(tmp_path)
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    ("length", None), ("length", "abc"), ("length", "-1"), ("length", "1e3"), ("length", ""), ("length", "9" * 5000),
-    ("rewriting", None), ("rewriting", "yes"), ("started_at", None), ("limit timeout", "soon"), ("limit timeout", "nan"),
-    ("schema_version", None), ("schema_version", "1.0"), ("schema_version", "True")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("length", None),
+        ("length", "abc"),
+        ("length", "-1"),
+        ("length", "1e3"),
+        ("length", ""),
+        ("length", "9" * 5000),
+        ("rewriting", None),
+        ("rewriting", "yes"),
+        ("started_at", None),
+        ("limit timeout", "soon"),
+        ("limit timeout", "nan"),
+        ("schema_version", None),
+        ("schema_version", "1.0"),
+        ("schema_version", "True"),
+    ],
+)
 def test_a_ledger_that_was_tampered_with_is_one_line(out: Path, key: str, value: str | None) -> None:
     with sqlite3.connect(out / LEDGER) as database:
         if value is None:

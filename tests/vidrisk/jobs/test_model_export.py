@@ -16,7 +16,9 @@ COMPOSED = TrainConfig(backbone="compose:efficientnet-lite0+smollm2-135m")
 
 
 def test_a_vision_language_model_has_nothing_for_vendors(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^vendor of a vision-language model; allowed: encoders, .*; fix: leave it out$"):
+    with pytest.raises(
+        SettingsError, match=r"^vendor of a vision-language model; allowed: encoders, .*; fix: leave it out$"
+    ):
         check_folders(COMPOSED, tmp_path / "b", ExportOptions(), vendor=tmp_path / "v", dynamic_vision=None)
     check_folders(ENCODER, tmp_path / "b", ExportOptions(), vendor=tmp_path / "v", dynamic_vision=None)
 
@@ -27,8 +29,14 @@ def test_a_tower_of_one_size_of_frames_is_refused_by_its_name(config: TrainConfi
         check_folders(config, tmp_path / "b", ExportOptions(), vendor=None, dynamic_vision=tmp_path / "tower")
 
 
-@pytest.mark.parametrize(("vendor", "said"), [("b", "a folder that the bundle takes"), ("b/v", "a folder that the bundle takes"),
-                                             (".", "a folder that the bundle takes")])
+@pytest.mark.parametrize(
+    ("vendor", "said"),
+    [
+        ("b", "a folder that the bundle takes"),
+        ("b/v", "a folder that the bundle takes"),
+        (".", "a folder that the bundle takes"),
+    ],
+)
 def test_folders_in_one_another_are_refused(vendor: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=said):
         check_folders(ENCODER, tmp_path / "b", ExportOptions(), vendor=tmp_path / vendor, dynamic_vision=None)

@@ -39,6 +39,7 @@ REASON = "the model gives no finite answer"
 
 def fragile_classifier(contract: Contract = ACTION, *, breaks: str = "head", value: float = np.nan) -> Classifier:
     """Knows colours, but for black: there the encoder or the head gives ``value`` in one place."""
+
     def encode(feed: Mapping[str, Array]) -> Arrays:
         means = np.stack([frame.mean((0, 1), dtype=np.float64) for frame in feed["frames"]]).astype(np.float32)
         if breaks == "encoder":
@@ -46,16 +47,22 @@ def fragile_classifier(contract: Contract = ACTION, *, breaks: str = "head", val
         return {"features": means}
 
     def judge(feed: Mapping[str, Array]) -> Arrays:
-        features = np.where(np.isfinite(feed["features"]), feed["features"], 0)  # what breaks in the encoder does not show here
+        features = np.where(
+            np.isfinite(feed["features"]), feed["features"], 0
+        )  # what breaks in the encoder does not show here
         logits = features.mean(1).astype(np.float32) / 32
         if breaks == "head":
             logits[features.max(axis=2).min(axis=1) < 5, 2] = value
         return {f"{target.name}_logits": logits for target in contract.targets}
 
     stages = frame_encoder_stages(contract, 3)
-    runners = [FakeRunner(stage.inputs, stage.outputs, function) for stage, function in zip(stages, (encode, judge), strict=True)]
-    return Classifier(stages, runners, contract, variant="fp32",
-                      provenance={"model": "fragile.bundle", "digest": "1" * 64})
+    runners = [
+        FakeRunner(stage.inputs, stage.outputs, function)
+        for stage, function in zip(stages, (encode, judge), strict=True)
+    ]
+    return Classifier(
+        stages, runners, contract, variant="fp32", provenance={"model": "fragile.bundle", "digest": "1" * 64}
+    )
 
 
 def states(out: Path) -> dict[str, str]:
@@ -74,7 +81,9 @@ def photos(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("contract", [ACTION, RISK], ids=["action", "risk"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("breaks", ["encoder", "head"])
-def test_one_photo_fails_and_the_others_do_not(photos: Path, tmp_path: Path, breaks: str, value: float, contract: Contract) -> None:
+def test_one_photo_fails_and_the_others_do_not(
+    photos: Path, tmp_path: Path, breaks: str, value: float, contract: Contract
+) -> None:
     out = tmp_path / "out"
     settings = InferSettings(workers=2, save_features=True)
     with fragile_classifier(contract, breaks=breaks, value=value) as classifier:
@@ -98,7 +107,10 @@ def test_of_a_video_the_other_windows_count(tmp_path: Path) -> None:
     (row,) = read_ledger(out)
     assert (row.state, row.predictions, summary.failed) == ("partial", 2, 1)
     assert row.reason == f"{REASON} in 1 of 3 windows"
-    assert [(p.start_s, p.label, p.state) for p in read_predictions(out)] == [(0.0, "red", "partial"), (2.0, "blue", "partial")]
+    assert [(p.start_s, p.label, p.state) for p in read_predictions(out)] == [
+        (0.0, "red", "partial"),
+        (2.0, "blue", "partial"),
+    ]
     ((_, features, _),) = features_of(out)
     assert np.isnan(features[4:8, 1]).all() and np.isfinite(np.delete(features, range(4, 8), axis=0)).all()
 
@@ -119,7 +131,9 @@ def test_features_are_not_cached(photos: Path, tmp_path: Path, monkeypatch: pyte
 def test_resume_takes_it_as_final(photos: Path, tmp_path: Path) -> None:
     def run(*, resume: bool) -> Summary:
         with fragile_classifier() as classifier:
-            return run_folder(classifier, find_inputs([photos]), tmp_path / "out", InferSettings(workers=1, resume=resume))
+            return run_folder(
+                classifier, find_inputs([photos]), tmp_path / "out", InferSettings(workers=1, resume=resume)
+            )
 
     first = run(resume=False)
     before = (tmp_path / "out" / "predictions.jsonl").read_bytes()
@@ -150,14 +164,33 @@ def test_a_bundle_on_a_real_engine(photos: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VIDRISK_CACHE": str(tmp_path / "cache")}
 
     def vidrisk(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
-                              check=False)
+        return subprocess.run(
+            [*command, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     infer = ("infer", "nan.bundle", "photos", "-o", "out", "--runtime", "onnxruntime")
     for more in ((), ("--resume",)):
         end = vidrisk(*infer, *more)
         assert (end.returncode, end.stderr) == (EXIT_SOME_FAILED, "") and "3 ok, 1 corrupt" in end.stdout
-    watch = ("watch", "photos", "-o", "days", "--bundle", "nan.bundle", "--settle", "0", "--once", "--runtime", "onnxruntime")
+    watch = (
+        "watch",
+        "photos",
+        "-o",
+        "days",
+        "--bundle",
+        "nan.bundle",
+        "--settle",
+        "0",
+        "--once",
+        "--runtime",
+        "onnxruntime",
+    )
     end = vidrisk(*watch)
     assert end.returncode == EXIT_SOME_FAILED and "4 files (" in end.stdout and "1 corrupt" in end.stdout
     end = vidrisk(*watch)
@@ -173,8 +206,15 @@ def test_a_bench_says_which_candidate_computes_nothing(tmp_path: Path) -> None:
 
     stages = frame_encoder_stages(ACTION, 3)
     with fragile_classifier() as whole, pytest.raises(RuntimeFailure, match="computes what is not finite"):
-        run_alone(Classifier(stages, [FakeRunner(stages[0].inputs, stages[0].outputs, nothing), whole.runners[1]], ACTION,
-                             variant="fp32", provenance={"digest": ""}))
+        run_alone(
+            Classifier(
+                stages,
+                [FakeRunner(stages[0].inputs, stages[0].outputs, nothing), whole.runners[1]],
+                ACTION,
+                variant="fp32",
+                provenance={"digest": ""},
+            )
+        )
 
 
 def test_rows_are_judged_alone() -> None:
@@ -189,9 +229,12 @@ def test_rows_are_judged_alone() -> None:
 def test_a_sample_that_lacks_a_view_is_unreadable(tmp_path: Path) -> None:
     some = Path(write_video(tmp_path / "some.avi", ("red", "red", "black", "red", "red", "red")))
     none = Path(write_video(tmp_path / "none.avi", ("red", "blue", "blue")))
-    table = Table(tmp_path, "action", (Sample(some, "some.avi", {"action": "red"}), Sample(none, "none.avi", {"action": "blue"})))
+    table = Table(
+        tmp_path, "action", (Sample(some, "some.avi", {"action": "red"}), Sample(none, "none.avi", {"action": "blue"}))
+    )
     with fragile_classifier() as classifier:
         result = evaluate(classifier, table, InferSettings(workers=1), views=Views(3))
     assert result.rows == (1,) and result.metrics["action"].n == result.one_view["action"].n == 1
     assert [(row["path"], row["state"], row["reason"]) for row in result.unreadable] == [
-        ("some.avi", "partial", f"{REASON} in 2 of 3 windows")]
+        ("some.avi", "partial", f"{REASON} in 2 of 3 windows")
+    ]

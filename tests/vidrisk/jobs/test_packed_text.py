@@ -23,8 +23,14 @@ from vidrisk.runtimes.registry import file_runtimes
 from vidrisk.train.train import train_run
 from vidrisk.verify.replay import verify_bundle
 
-SETTINGS = {"frames": 4, "lora.last_blocks": 0, "optim.epochs": 12, "optim.batch_size": 6, "optim.head_lr": 0.01,
-            "precision": "fp32"}
+SETTINGS = {
+    "frames": 4,
+    "lora.last_blocks": 0,
+    "optim.epochs": 12,
+    "optim.batch_size": 6,
+    "optim.head_lr": 0.01,
+    "precision": "fp32",
+}
 PRODUCTS = 7 * LAYERS
 
 
@@ -34,24 +40,43 @@ def test_from_train_to_infer(clip_folder: Path, tmp_path: Path, monkeypatch: pyt
     table = load_table(clip_folder, "action")
     run = train_run(table, config_from_options(backbone="small-llama", settings=SETTINGS), tmp_path / "run")
     # Its stages are so small that they are no faster than in floating point: allow_drop.
-    options = ExportOptions(int8=True, max_drop=10, max_confidence_drop=20, search_s=5, allow_drop=True, also=("openvino",),
-                            quantize=frozenset(("vision", "text")))
+    options = ExportOptions(
+        int8=True,
+        max_drop=10,
+        max_confidence_drop=20,
+        search_s=5,
+        allow_drop=True,
+        also=("openvino",),
+        quantize=frozenset(("vision", "text")),
+    )
     bundle, report = export_run(run.root, tmp_path / "b", options)
     assert [(stage.name, stage.constants) for stage in bundle.stages] == [
-        ("vision", ()), ("text", ("before", "after")), ("head", ())]
+        ("vision", ()),
+        ("text", ("before", "after")),
+        ("head", ()),
+    ]
     name = bundle.passed[-1]
     precision = bundle.manifest.variants[name].precision
     assert precision["vision"] in ("int8", "mixed") and precision["head"] == "fp32"
     assert precision["text"] in ("int4", "int8-weight-only")
     floats = any(row["precision"] == "float" for row in report.search)
-    assert name == ("mixed" if floats or not set(precision.values()) <= {"int8", "int8-weight-only", "fp32"} else "int8")
+    assert name == (
+        "mixed" if floats or not set(precision.values()) <= {"int8", "int8-weight-only", "fp32"} else "int8"
+    )
     assert bundle.manifest.variants[name].engines == "processor"
 
     graph = onnx.load(str(bundle.path("text", name))).graph
     kinds = [node.op_type for node in graph.node]
     packed = kinds.count("MatMulNBits")
-    assert packed + sum(kind == "MatMul" and node.input[1] in {t.name for t in graph.initializer}
-                        for kind, node in zip(kinds, graph.node, strict=True)) == PRODUCTS and packed > PRODUCTS // 2
+    assert (
+        packed
+        + sum(
+            kind == "MatMul" and node.input[1] in {t.name for t in graph.initializer}
+            for kind, node in zip(kinds, graph.node, strict=True)
+        )
+        == PRODUCTS
+        and packed > PRODUCTS // 2
+    )
     assert bundle.path("text", name).stat().st_size < 0.6 * bundle.path("text", "fp32").stat().st_size
     recipe = report.calibration["text: recipe"]
     assert recipe.startswith(precision["text"].removesuffix("-weight-only")) and "weights in groups of" in recipe
@@ -69,12 +94,17 @@ def test_from_train_to_infer(clip_folder: Path, tmp_path: Path, monkeypatch: pyt
         for variant, tolerance in (("fp32", 1e-4), (name, 0.1)):
             with open_classifier(bundle.root, runtime=runtime, variant=variant, threads=1) as classifier:
                 found = evaluate(classifier, table, InferSettings(workers=1)).probabilities["action"]
-                np.testing.assert_allclose(found, expected.probabilities["action"], atol=tolerance, err_msg=f"{runtime} {variant}")
+                np.testing.assert_allclose(
+                    found, expected.probabilities["action"], atol=tolerance, err_msg=f"{runtime} {variant}"
+                )
                 logits = classifier.logits_from_frames(golden.frames, 32)["action"]
                 judged = golden.logits(variant)["action"]  # by the gate, on the reference
-                np.testing.assert_allclose(logits, judged, atol=(1e-4 if runtime == "onnxruntime" or variant == "fp32" else 0.2))
+                np.testing.assert_allclose(
+                    logits, judged, atol=(1e-4 if runtime == "onnxruntime" or variant == "fp32" else 0.2)
+                )
     verified = verify_bundle(bundle.root)
     assert not verified.faults and {(row.runtime, row.variant) for row in verified.rows} == {
-        (runtime, variant) for runtime in file_runtimes() for variant in bundle.passed}
+        (runtime, variant) for runtime in file_runtimes() for variant in bundle.passed
+    }
     (row,) = run_bench(bundle.root, runtime="onnxruntime", variant=name, threads=1).rows
     assert not row.problem and row.throughput is not None and row.memory_mb

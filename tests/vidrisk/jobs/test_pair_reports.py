@@ -28,7 +28,9 @@ def test_ids_come_before_names_and_order_means_nothing() -> None:
 
 def test_names_are_compared_folder_by_folder() -> None:
     cases = [case("a", "house 1/1.jpg"), case("b", "house 2/1.jpg"), case("c", "墙.jpg")]
-    found = pair_reports([("/x/house 2/1.jpg", ""), ("/x/house 3/1.jpg", ""), ("/y/墙.jpg", "墙.jpg"), ("/x/1.jpg", "")], cases)
+    found = pair_reports(
+        [("/x/house 2/1.jpg", ""), ("/x/house 3/1.jpg", ""), ("/y/墙.jpg", "墙.jpg"), ("/x/1.jpg", "")], cases
+    )
     assert found.cases == (1, None, 2, None)
     assert found.reasons == {1: NOT_THERE, 3: NOT_THERE} and found.left == (0,)
 
@@ -42,7 +44,11 @@ def test_one_name_for_several_photos_of_a_run_is_no_match_unless_one_has_the_ver
 
 def test_one_photo_of_two_cases_is_ambiguous() -> None:
     cases = [case("a", "1.jpg"), case("b", "1.jpg")]
-    assert pair_reports([("/truth/1.jpg", "")], cases).reasons == pair_reports([("/x/1.jpg", "")], cases).reasons == {0: AMBIGUOUS}
+    assert (
+        pair_reports([("/truth/1.jpg", "")], cases).reasons
+        == pair_reports([("/x/1.jpg", "")], cases).reasons
+        == {0: AMBIGUOUS}
+    )
     assert pair_reports([("/truth/1.jpg", "b")], cases).cases == (1,)
 
 
@@ -53,12 +59,20 @@ def test_several_photos_of_one_case_belong_to_it() -> None:
 
 def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
     """``load_cases`` numbers cases without an id: another table's number 1 is another case."""
-    in_rows = Case("case-1", (PhotoInRow(Path("/d/t.parquet"), 0, "image", None, "a.jpg"),), {}, where="t.parquet, row 1")
+    in_rows = Case(
+        "case-1", (PhotoInRow(Path("/d/t.parquet"), 0, "image", None, "a.jpg"),), {}, where="t.parquet, row 1"
+    )
     told = Case("case-2", (), {}, where="t.parquet, row 2")
     tables = tables_of_cases(Cases(Path("/d"), load_scheme("three-levels"), (in_rows, told)))
     assert tables == {Path("/d/t.parquet")}
-    for path, expected in (("/d/t.parquet#case-1", 0), ("/d/../d/t.parquet#case-1", 0), ("/d/val.parquet#case-1", None),
-                           ("/e/t.parquet#case-1", None), ("/x/a.jpg", 0), ("/d/t.parquet", None)):
+    for path, expected in (
+        ("/d/t.parquet#case-1", 0),
+        ("/d/../d/t.parquet#case-1", 0),
+        ("/d/val.parquet#case-1", None),
+        ("/e/t.parquet#case-1", None),
+        ("/x/a.jpg", 0),
+        ("/d/t.parquet", None),
+    ):
         assert pair_reports([(path, "case-1")], [in_rows, told], tables).cases == (expected,), path
     for path, expected in (("/d/t.parquet#case-2", 1), ("/d/b.jsonl#case-2", None), ("/d/t.parquet", None)):
         assert pair_reports([(path, "case-2")], [in_rows, told], tables).cases == (expected,), path
@@ -66,9 +80,12 @@ def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
 
 def test_numbers_through_several_tables_are_no_ids_of_their_rows() -> None:
     """A folder of train and test is numbered through: its number 3 is the first row of test, and not the third."""
+
     def numbered(*numbers: int) -> list[Case]:
-        return [Case(f"case-{number}", (), {}, where=f"{'train' if place < 2 else 'test'}.jsonl, line 1")
-                for place, number in enumerate(numbers)]
+        return [
+            Case(f"case-{number}", (), {}, where=f"{'train' if place < 2 else 'test'}.jsonl, line 1")
+            for place, number in enumerate(numbers)
+        ]
 
     tables = {Path("/d/train.jsonl"), Path("/d/test.jsonl")}
     report = ("/d/test.jsonl#case-3", "case-3")
@@ -86,11 +103,22 @@ def test_an_id_that_is_the_name_of_the_photo_says_no_more_than_the_name() -> Non
     assert pair_reports([("/d/risks.csv#2.jpg", "2.jpg")], cases).cases == (1,)
 
 
-@pytest.mark.parametrize(("path", "name", "fits"), [
-    ("/a/b/c.jpg", "c.jpg", True), ("/a/b/c.jpg", "b/c.jpg", True), ("/a/b/c.jpg", "./b/c.jpg", True),
-    ("c.jpg", "/a/b/c.jpg", True), ("/a/b.jpg", "a\\b.jpg", True),
-    ("/a/b/c.jpg", "x/c.jpg", False), ("/a/bc.jpg", "c.jpg", False), ("/a/e\u0301.jpg", "é.jpg", True),
-    ("", "", False), ("/a/b/c.jpg", "", False), ("/a/C.jpg", "c.jpg", False)])
+@pytest.mark.parametrize(
+    ("path", "name", "fits"),
+    [
+        ("/a/b/c.jpg", "c.jpg", True),
+        ("/a/b/c.jpg", "b/c.jpg", True),
+        ("/a/b/c.jpg", "./b/c.jpg", True),
+        ("c.jpg", "/a/b/c.jpg", True),
+        ("/a/b.jpg", "a\\b.jpg", True),
+        ("/a/b/c.jpg", "x/c.jpg", False),
+        ("/a/bc.jpg", "c.jpg", False),
+        ("/a/e\u0301.jpg", "é.jpg", True),
+        ("", "", False),
+        ("/a/b/c.jpg", "", False),
+        ("/a/C.jpg", "c.jpg", False),
+    ],
+)
 def test_names_that_fit(path: str, name: str, fits: bool) -> None:
     assert PhotoNames([("", name, 0)]).named(path) == ((0,) if fits else ())
 

@@ -28,19 +28,47 @@ LABELS = {"defect": ["red", "a/b", "缺陷 🧱"], "level": ["轻微", "严重"]
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 seconds = st.none() | st.floats(0, 1e6)
 part = st.floats(0, 1)
-targets = st.tuples(*(st.tuples(*(st.tuples(st.just(label), part) for label in labels)) for labels in LABELS.values())).map(
-    lambda scores: dict(zip(LABELS, map(dict, scores), strict=True)))
-predictions = st.lists(st.builds(
-    Prediction, path=text | st.binary(min_size=1, max_size=8).map(os.fsdecode), start_s=seconds, end_s=seconds, label=text,
-    score=part, uncertain=st.none() | st.booleans(), severity=st.none() | st.floats(0, 100), level=st.none() | text,
-    defect=st.none() | text, targets=targets, risk=text, advice=text, description=text,
-    state=st.sampled_from(["ok", "partial"]), candidates=st.fixed_dictionaries(
-        {}, optional={target: st.lists(st.sampled_from(labels)) for target, labels in LABELS.items()})), max_size=7)
+targets = st.tuples(
+    *(st.tuples(*(st.tuples(st.just(label), part) for label in labels)) for labels in LABELS.values())
+).map(lambda scores: dict(zip(LABELS, map(dict, scores), strict=True)))
+predictions = st.lists(
+    st.builds(
+        Prediction,
+        path=text | st.binary(min_size=1, max_size=8).map(os.fsdecode),
+        start_s=seconds,
+        end_s=seconds,
+        label=text,
+        score=part,
+        uncertain=st.none() | st.booleans(),
+        severity=st.none() | st.floats(0, 100),
+        level=st.none() | text,
+        defect=st.none() | text,
+        targets=targets,
+        risk=text,
+        advice=text,
+        description=text,
+        state=st.sampled_from(["ok", "partial"]),
+        candidates=st.fixed_dictionaries(
+            {}, optional={target: st.lists(st.sampled_from(labels)) for target, labels in LABELS.items()}
+        ),
+    ),
+    max_size=7,
+)
 
 
 def prediction(number: int = 0, labels: tuple[str, ...] = ("a", "b")) -> Prediction:
-    return Prediction(f"/clips/{number}.mp4", number / 2, number / 2 + 2, "a", 0.75, False, None, None, None,
-                      {"action": {label: 1 / len(labels) for label in labels}})
+    return Prediction(
+        f"/clips/{number}.mp4",
+        number / 2,
+        number / 2 + 2,
+        "a",
+        0.75,
+        False,
+        None,
+        None,
+        None,
+        {"action": {label: 1 / len(labels) for label in labels}},
+    )
 
 
 def write_lines(out: Path, lines: list[Prediction]) -> Path:
@@ -77,9 +105,13 @@ def test_columns_and_their_types(tmp_path: Path) -> None:
     assert schema.names == [*FIXED, "candidates/action", "probability/action/a", "probability/action/b"]
     kinds = {name: str(schema.field(name).type) for name in schema.names}
     assert {kinds[name] for name in ("start_s", "end_s")} == {"double"} and kinds["uncertain"] == "bool"
-    assert {kinds[name] for name in schema.names if name in ("score", "severity") or "probability/" in name} == {"float"}
+    assert {kinds[name] for name in schema.names if name in ("score", "severity") or "probability/" in name} == {
+        "float"
+    }
     assert kinds["candidates/action"] in ("list<element: string>", "list<item: string>")
-    assert {kinds[name] for name in FIXED[3:] if name not in ("score", "severity", "uncertain")} | {kinds["path"]} == {"string"}
+    assert {kinds[name] for name in FIXED[3:] if name not in ("score", "severity", "uncertain")} | {kinds["path"]} == {
+        "string"
+    }
 
 
 def test_no_predictions_are_an_empty_table(tmp_path: Path) -> None:
@@ -126,14 +158,26 @@ def test_memory_is_that_of_a_row_group(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     write_lines(tmp_path, [prediction(number, tuple(map(str, range(99)))) for number in range(300)])
-    code = ("import resource, sys, pyarrow.parquet; from pathlib import Path; from vidrisk.jobs.parquet import write_parquet\n"
-            "from vidrisk.runtimes.contract.errors import VidriskError\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
-            f"try: write_parquet(Path({str(tmp_path)!r}))\n"
-            "except VidriskError as error: print(error)\n")
-    end = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
-    assert end.stderr == "" and end.stdout.count("\n") == 1 and "cannot write to" in end.stdout and "File too large" in end.stdout
+    code = (
+        "import resource, sys, pyarrow.parquet; from pathlib import Path; from vidrisk.jobs.parquet import write_parquet\n"
+        "from vidrisk.runtimes.contract.errors import VidriskError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))\n"
+        f"try: write_parquet(Path({str(tmp_path)!r}))\n"
+        "except VidriskError as error: print(error)\n"
+    )
+    end = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
+    assert (
+        end.stderr == ""
+        and end.stdout.count("\n") == 1
+        and "cannot write to" in end.stdout
+        and "File too large" in end.stdout
+    )
     assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS]
 
 

@@ -41,8 +41,14 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "DCIM"
     folder.mkdir()
     red, green, blue = (Image.new("RGB", (96, 64), RGB[colour]) for colour in ("red", "green", "blue"))
-    contents = {"IMG_1.HEIC": heic(red), "IMG_2.HEIC": heic(blue), "sent.jpg": heic(green), "DJI_1.DNG": dng(jpeg(red)),
-                "cut.jfif": jpeg(smooth(96, 64))[:-600], "open.jpe": jpeg(red)[:-2]}
+    contents = {
+        "IMG_1.HEIC": heic(red),
+        "IMG_2.HEIC": heic(blue),
+        "sent.jpg": heic(green),
+        "DJI_1.DNG": dng(jpeg(red)),
+        "cut.jfif": jpeg(smooth(96, 64))[:-600],
+        "open.jpe": jpeg(red)[:-2],
+    }
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     return folder
@@ -60,19 +66,24 @@ def infer(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
-def test_a_folder_of_phone_photos(bundle: Path, photos: Path, infer: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_a_folder_of_phone_photos(
+    bundle: Path, photos: Path, infer: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     ended = infer(bundle, photos, "-o", photos.parent / "out")
     rows = {Path(row.path).name: row for row in read_ledger(photos.parent / "out")}
     states = {name: row.state for name, row in rows.items()}
     assert states.pop("cut.jfif") == "partial" and set(states.values()) == {"ok"} and len(rows) == 6
     assert "of the picture is missing, and grey" in rows["cut.jfif"].reason
     assert rows["DJI_1.DNG"].reason.startswith("shown is the embedded JPEG preview of 96x64 pixels")
-    assert rows["IMG_1.HEIC"].reason == rows["open.jpe"].reason == "" and "pip install" not in ended.stdout + ended.stderr
+    assert (
+        rows["IMG_1.HEIC"].reason == rows["open.jpe"].reason == "" and "pip install" not in ended.stdout + ended.stderr
+    )
     assert ended.returncode in (EXIT_OK, EXIT_SOME_FAILED)
 
 
 def test_without_the_extra_every_photo_has_its_row_and_the_terminal_says_it_once(
-        bundle: Path, photos: Path, infer: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    bundle: Path, photos: Path, infer: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
     ended = infer(bundle, photos, "-o", photos.parent / "out", hidden=True)
     assert ended.returncode == EXIT_SOME_FAILED
     rows = {Path(row.path).name: row for row in read_ledger(photos.parent / "out")}

@@ -47,28 +47,38 @@ def test_a_bundle_holds_what_a_device_needs(bundle: Bundle, run: Run) -> None:
     assert manifest.variants["int8"].precision[TEXT] in ("int4", "int8-weight-only")
     assert manifest.report.pieces == run.load_reporter().chat.pieces and manifest.report.positions >= 512
     assert (bundle.root / "gate.html").is_file() and manifest.source["digest"] == run.digest
-    small, large = (sum(manifest.files[name].bytes for name in manifest.variants[variant].files.values())
-                    for variant in ("int8", "fp32"))
+    small, large = (
+        sum(manifest.files[name].bytes for name in manifest.variants[variant].files.values())
+        for variant in ("int8", "fp32")
+    )
     assert small < 0.6 * large
 
 
 def test_floating_point_alone(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("gguf", reason="the extra gguf is not installed")
-    made, report = export_reports(run.root, tmp_path / "plain.bundle", ExportOptions(max_drop=100), gguf=tmp_path / "text.gguf")
+    made, report = export_reports(
+        run.root, tmp_path / "plain.bundle", ExportOptions(max_drop=100), gguf=tmp_path / "text.gguf"
+    )
     assert (tmp_path / "text.gguf").read_bytes()[:4] == b"GGUF"
     assert list(made.manifest.variants) == ["fp32"] and report.shipped == ("fp32",)
 
 
-@pytest.mark.parametrize(("options", "reason"), [
-    (ExportOptions(target="gpu", fp16=True), "a target"), (ExportOptions(int8=True, qat_steps=2), "steps of QAT"),
-    (ExportOptions(also=("openvino",)), "files of OpenVINO"),
-])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (ExportOptions(target="gpu", fp16=True), "a target"),
+        (ExportOptions(int8=True, qat_steps=2), "steps of QAT"),
+        (ExportOptions(also=("openvino",)), "files of OpenVINO"),
+    ],
+)
 def test_options_that_make_no_sense(run: Run, tmp_path: Path, options: ExportOptions, reason: str) -> None:
     with pytest.raises(SettingsError, match=f"{reason}.* of a model that writes"):
         export_reports(run.root, tmp_path / "b.bundle", options)
 
 
-def test_a_wrong_adapter_is_refused_and_leaves_a_page(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_adapter_is_refused_and_leaves_a_page(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vidrisk.jobs import report_export
 
     merge = report_export.merged_from_trained
@@ -82,7 +92,10 @@ def test_a_wrong_adapter_is_refused_and_leaves_a_page(run: Run, tmp_path: Path, 
     monkeypatch.setattr(report_export, "merged_from_trained", twice)
     with pytest.raises(GateRefused, match=r"adapter → merged.*\(see b.bundle.refused.html\)"):
         export_reports(run.root, tmp_path / "b.bundle", ExportOptions())
-    assert "adapter" in (tmp_path / "b.bundle.refused.html").read_text(encoding="utf-8") and not (tmp_path / "b.bundle").exists()
+    assert (
+        "adapter" in (tmp_path / "b.bundle.refused.html").read_text(encoding="utf-8")
+        and not (tmp_path / "b.bundle").exists()
+    )
 
 
 def test_data_that_are_gone_or_others(run: Run, tmp_path: Path) -> None:

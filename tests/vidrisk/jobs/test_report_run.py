@@ -104,16 +104,28 @@ def result(out: Path) -> tuple[dict[str, Row], dict[str, Prediction]]:
 
 def table(folder: Path, **first: str) -> Path:
     """Four cases: two photos and one that is absent, one bad photo, a text, nothing but an absent photo."""
-    return write_csv(folder / "risks.csv", [
-        {"id": "a", "image_paths": "photos/1.png;photos/2.png;photos/gone.png", "level": "minor", "defect": "", **first},
-        {"id": "b 楼#1", "image_paths": "photos/bad.jpg", "level": "", "defect": "words"},
-        {"id": "c", "image_paths": "", "level": "", "defect": "a crack"},
-        {"id": "d", "image_paths": "photos/never.png", "level": "", "defect": "words"}])
+    return write_csv(
+        folder / "risks.csv",
+        [
+            {
+                "id": "a",
+                "image_paths": "photos/1.png;photos/2.png;photos/gone.png",
+                "level": "minor",
+                "defect": "",
+                **first,
+            },
+            {"id": "b 楼#1", "image_paths": "photos/bad.jpg", "level": "", "defect": "words"},
+            {"id": "c", "image_paths": "", "level": "", "defect": "a crack"},
+            {"id": "d", "image_paths": "photos/never.png", "level": "", "defect": "words"},
+        ],
+    )
 
 
 def test_every_kind_of_input_ends_in_the_ledger(run: Run, photos: Path, tmp_path: Path) -> None:
     cases = table(tmp_path)
-    (tmp_path / "list.txt").write_text(f"\ufeffphotos/3.png\n\n  {photos / '4.png'}\r\nphotos/gone.png\n", encoding="utf-8")
+    (tmp_path / "list.txt").write_text(
+        f"\ufeffphotos/3.png\n\n  {photos / '4.png'}\r\nphotos/gone.png\n", encoding="utf-8"
+    )
     inputs = inputs_of(cases, tmp_path / "list.txt", photos)
     summary = run(inputs, tmp_path / "out")
     rows, found = result(tmp_path / "out")
@@ -122,11 +134,23 @@ def test_every_kind_of_input_ends_in_the_ledger(run: Run, photos: Path, tmp_path
     others = [str(photos / name) for name in ("0.png", "1.png", "2.png", "5.png", "6.png", "7.png", "8.png", "bad.jpg")]
     assert list(rows) == keys + listed + others == list(inputs.cases)
     states = {path: row.state for path, row in rows.items() if row.state != "ok"}
-    assert states == {keys[0]: "partial", keys[1]: "corrupt", keys[3]: "skipped", listed[2]: "skipped", others[-1]: "corrupt"}
-    assert rows[keys[0]].reason.startswith("not there: photos/gone.png") and rows[keys[3]].reason == "none of its photos is there"
+    assert states == {
+        keys[0]: "partial",
+        keys[1]: "corrupt",
+        keys[3]: "skipped",
+        listed[2]: "skipped",
+        others[-1]: "corrupt",
+    }
+    assert (
+        rows[keys[0]].reason.startswith("not there: photos/gone.png")
+        and rows[keys[3]].reason == "none of its photos is there"
+    )
     assert rows[keys[1]].reason == rows[others[-1]].reason and "does not exist" in rows[listed[2]].reason
-    assert (summary.task, summary.inputs, summary.predictions, summary.failed) == ("report", 15, 11, 5) == (
-        "report", len(rows), len(found), len(states))
+    assert (
+        (summary.task, summary.inputs, summary.predictions, summary.failed)
+        == ("report", 15, 11, 5)
+        == ("report", len(rows), len(found), len(states))
+    )
     assert replace(read_summary(tmp_path / "out"), targets=summary.targets) == summary
     assert sum(summary.labels["level"].values()) == 11
     for path, prediction in found.items():
@@ -145,12 +169,18 @@ def report_page_shows(out: Path, found: dict[str, Prediction]) -> bool:
     reports = [prediction.report for prediction in found.values() if prediction.report]
     has_headings = all(heading in page for heading in ("<dt>Defect</dt>", "<dt>Advice</dt>"))
     photos = sum(len(report["photos"]) for report in reports)
-    return (has_headings and len(reports) == page.count('<li class="card"') and photos == page.count("<img") > len(reports) - 1
-            and page.count("told in words") == 1 and "no longer there" not in page)
+    return (
+        has_headings
+        and len(reports) == page.count('<li class="card"')
+        and photos == page.count("<img") > len(reports) - 1
+        and page.count("told in words") == 1
+        and "no longer there" not in page
+    )
 
 
-def test_a_finished_run_is_not_done_again_and_a_changed_photo_is(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_run_is_not_done_again_and_a_changed_photo_is(
+    run: Run, reporter: Reporter, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, inputs = tmp_path / "out", inputs_of(photos)
     run(inputs, out)
     before = (out / PREDICTIONS).read_bytes()
@@ -178,8 +208,9 @@ def count_cases(reporter: Reporter, monkeypatch: pytest.MonkeyPatch) -> list[str
     return asked
 
 
-def test_a_table_that_changed_is_noticed(run: Run, reporter: Reporter, photos: Path, tmp_path: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_changed_is_noticed(
+    run: Run, reporter: Reporter, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, cases = tmp_path / "out", table(tmp_path)
     run(inputs_of(cases), out)
     asked = count_cases(reporter, monkeypatch)
@@ -224,23 +255,37 @@ def test_two_tables_with_equal_ids_and_jsonl(run: Run, photos: Path, tmp_path: P
     tables = [write_jsonl(tmp_path / f"{name}.jsonl", [row]) for name in ("one", "two")]
     run(inputs_of(*tables), tmp_path / "out")
     _, found = result(tmp_path / "out")
-    assert list(found) == [f"{path}#same" for path in tables] and len({prediction.id for prediction in found.values()}) == 1
-    assert list(inputs_of(tables[0], photos / ".." / "one.jsonl").cases) == [f"{tables[0]}#same"]  # one table, in two spellings
+    assert (
+        list(found) == [f"{path}#same" for path in tables]
+        and len({prediction.id for prediction in found.values()}) == 1
+    )
+    assert list(inputs_of(tables[0], photos / ".." / "one.jsonl").cases) == [
+        f"{tables[0]}#same"
+    ]  # one table, in two spellings
 
 
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("list.txt", "\n \n", "list.txt lists no photo"), ("list.txt", "gone.png\n", "no clip or photo found"),
-    ("risks.csv", "id,level\n1,minor\n", "risks.csv has no"), ("risks.csv", "", "risks.csv"),
-    ("risks.parquet", "PAR1", "risks.parquet")])
-def test_what_holds_no_case_is_said_before_anything_is_written(tmp_path: Path, name: str, content: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("list.txt", "\n \n", "list.txt lists no photo"),
+        ("list.txt", "gone.png\n", "no clip or photo found"),
+        ("risks.csv", "id,level\n1,minor\n", "risks.csv has no"),
+        ("risks.csv", "", "risks.csv"),
+        ("risks.parquet", "PAR1", "risks.parquet"),
+    ],
+)
+def test_what_holds_no_case_is_said_before_anything_is_written(
+    tmp_path: Path, name: str, content: str, said: str
+) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=said):
         inputs_of(tmp_path / name)
 
 
 @pytest.mark.parametrize("settings", [ONE, ASKED], ids=["reports", "question"])
-def test_ctrl_c_leaves_what_is_finished_and_resume_goes_on(run: Run, photos: Path, tmp_path: Path, settings: ReportSettings,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_leaves_what_is_finished_and_resume_goes_on(
+    run: Run, photos: Path, tmp_path: Path, settings: ReportSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     run(inputs_of(photos), whole, settings)
     line = report_run._line
@@ -270,27 +315,49 @@ def test_runs_of_other_bundles_and_limits_are_refused(run: Run, photos: Path, tm
         run(inputs_of(photos), tmp_path / "short", replace(ONE, parquet=True), other)
     rows, found = result(tmp_path / "short")
     assert {row.state for path, row in rows.items() if path in found} == {"partial"} and len(found) == 9
-    assert all(prediction.label == "" and "cut off after 30 tokens" in prediction.reason for prediction in found.values())
+    assert all(
+        prediction.label == "" and "cut off after 30 tokens" in prediction.reason for prediction in found.values()
+    )
     assert "cut off after 30 tokens" in build_report(tmp_path / "short").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("asks", [False, True], ids=["reports", "question"])
-def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run, reporter: Reporter, talks: Path, talker: Reporter,
-                                  asks: bool) -> None:
+def test_killed_runs_lose_nothing(
+    photos: Path, tmp_path: Path, run: Run, reporter: Reporter, talks: Path, talker: Reporter, asks: bool
+) -> None:
     for number in range(9, 70):
         draw(photos / f"{number}.png", number)
     cases = table(tmp_path)
     run(inputs_of(photos, cases), tmp_path / "whole", ASKED if asks else ONE, talker if asks else reporter)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VIDRISK_CACHE": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "vidrisk", "infer", str(talks if asks else report_bundle()), str(photos), str(cases),
-               "-o", str(tmp_path / "out"), "--resume", "--no-report", "--runtime", "onnxruntime", "--threads", "1",
-               "--workers", "1", *(["--question", QUESTION] if asks else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "vidrisk",
+        "infer",
+        str(talks if asks else report_bundle()),
+        str(photos),
+        str(cases),
+        "-o",
+        str(tmp_path / "out"),
+        "--resume",
+        "--no-report",
+        "--runtime",
+        "onnxruntime",
+        "--threads",
+        "1",
+        "--workers",
+        "1",
+        *(["--question", QUESTION] if asks else []),
+    ]
     lines = tmp_path / "out" / PREDICTIONS
     sizes = []
     for _ in range(2):
         before = lines.stat().st_size if lines.exists() else 0
-        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as running:
             deadline = time.monotonic() + 60
             while running.poll() is None and (lines.stat().st_size if lines.exists() else 0) == before:
                 assert time.monotonic() < deadline
@@ -300,19 +367,28 @@ def test_killed_runs_lose_nothing(photos: Path, tmp_path: Path, run: Run, report
         sizes.append(lines.stat().st_size)
         assert all(not Path(f"/proc/{worker}").exists() or time.sleep(1) is None for worker in workers)
     assert sizes[0] < (tmp_path / "whole" / PREDICTIONS).stat().st_size
-    assert subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
-                          check=False).returncode == 4
+    assert (
+        subprocess.run(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=False
+        ).returncode
+        == 4
+    )
     assert lines.read_bytes() == (tmp_path / "whole" / PREDICTIONS).read_bytes()
     assert {path: row.state for path, row in result(tmp_path / "out")[0].items()} == {
-        path: row.state for path, row in result(tmp_path / "whole")[0].items()}
+        path: row.state for path, row in result(tmp_path / "whole")[0].items()
+    }
 
 
-def test_texts_are_written_under_the_levels_of_a_classifier(reporter: Reporter, photos: Path, pool: DecodePool,
-                                                            tmp_path: Path) -> None:
+def test_texts_are_written_under_the_levels_of_a_classifier(
+    reporter: Reporter, photos: Path, pool: DecodePool, tmp_path: Path
+) -> None:
     """Its level leads, what the model itself finds likely is kept, and the page says where both disagree."""
     free, led = tmp_path / "free", tmp_path / "led"
     run_reports(reporter, inputs_of(photos), free, ONE, pool=pool)
-    own = {path: max(each.targets["level"], key=each.targets["level"].__getitem__) for path, each in result(free)[1].items()}
+    own = {
+        path: max(each.targets["level"], key=each.targets["level"].__getitem__)
+        for path, each in result(free)[1].items()
+    }
     given = {path: next(name for name in SCHEME.level_names if name != level) for path, level in own.items()}
     unseen = str(photos / "8.png")
     leads = leads_of({path: level for path, level in given.items() if path != unseen})
@@ -325,21 +401,32 @@ def test_texts_are_written_under_the_levels_of_a_classifier(reporter: Reporter, 
         if path == unseen:
             assert "given_level" not in report and prediction.label == result(free)[1][path].label
             continue
-        assert prediction.label == prediction.level == report["given_level"] == given[path] and report["own_level"] == own[path]
+        assert (
+            prediction.label == prediction.level == report["given_level"] == given[path]
+            and report["own_level"] == own[path]
+        )
         assert prediction.targets == result(free)[1][path].targets
     assert build_report(led).read_text(encoding="utf-8").count("<dt>Disagreement</dt>") == len(found) - 1
     assert all(row.own_level == own[row.path] for row in read_report_rows(led) if row.path != unseen)
     with pytest.raises(SettingsError, match="leads"):
         run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool)
     run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool, leads=replace(leads))
-    with pytest.raises(SettingsError, match="has leads"):  # the same photos, with a classifier that has learnt something
+    with pytest.raises(
+        SettingsError, match="has leads"
+    ):  # the same photos, with a classifier that has learnt something
         run_reports(reporter, inputs_of(photos), led, AGAIN, pool=pool, leads=leads_of(given))
 
 
 def leads_of(levels: Mapping[str, str]) -> Leads:
     """What a classifier says that gives these levels, by path."""
-    return leads_from_predictions([Prediction(path, None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
-                                   for path, level in levels.items()], SCHEME, "classes")
+    return leads_from_predictions(
+        [
+            Prediction(path, None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
+            for path, level in levels.items()
+        ],
+        SCHEME,
+        "classes",
+    )
 
 
 def test_cases_of_tables_are_compared_by_their_photos(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -362,13 +449,15 @@ def test_pictures_of_a_page_are_as_small_as_it_wants_them(photos: Path, pool: De
         assert all(picture.bytes <= max_bytes for picture in pictures if picture)
 
 
-def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(reporter: Reporter, photos: Path, pool: DecodePool,
-                                                                        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(
+    reporter: Reporter, photos: Path, pool: DecodePool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     levels = {str(photos / f"{number}.png"): "minor" if number else "of another scheme" for number in range(9)}
     leads = leads_of(levels)
     assert [record.getMessage() for record in caplog.records] == [
         f"the classifier's run in classes gives 1 of 9 inputs a level that the scheme {SCHEME.name} has not, such as "
-        "'of another scheme': it leads none of them"]
+        "'of another scheme': it leads none of them"
+    ]
     run_reports(reporter, inputs_of(photos), tmp_path / "out", ONE, pool=pool, leads=leads)
     reports = {path: prediction.report or {} for path, prediction in result(tmp_path / "out")[1].items()}
     assert len(reports) == 9
@@ -382,26 +471,51 @@ def test_a_question_is_asked_about_every_input(run: Run, talker: Reporter, photo
     inputs = find_cases([cases, tmp_path / "list.txt", photos], talker.query(QUESTION).scheme)
     summary = run(inputs, out, ASKED, talker)
     rows, found = result(out)
-    keys, gone, bad = [f"{cases}#{name}" for name in ("a", "b 楼#1", "c", "d")], str(photos / "gone.png"), str(photos / "bad.jpg")
+    keys, gone, bad = (
+        [f"{cases}#{name}" for name in ("a", "b 楼#1", "c", "d")],
+        str(photos / "gone.png"),
+        str(photos / "bad.jpg"),
+    )
     assert list(rows) == list(inputs.cases) and len(rows) == 15
     assert {path: row.state for path, row in rows.items() if row.state != "ok"} == {
-        keys[0]: "partial", keys[1]: "corrupt", keys[2]: "skipped", keys[3]: "skipped", gone: "skipped", bad: "corrupt"}
+        keys[0]: "partial",
+        keys[1]: "corrupt",
+        keys[2]: "skipped",
+        keys[3]: "skipped",
+        gone: "skipped",
+        bad: "corrupt",
+    }
     assert (rows[keys[2]].reason, rows[keys[3]].reason) == ("it has no photo", "none of its photos is there")
     assert summary.question == QUESTION == read_summary(out).question and summary.settings["question"] == QUESTION
     assert (summary.predictions, summary.labels, summary.targets, summary.uncertain) == (10, {}, (), None)
-    for path, names in {str(photos / "3.png"): ["3.png"], str(photos / "5.png"): ["5.png"], keys[0]: ["1.png", "2.png"]}.items():
+    for path, names in {
+        str(photos / "3.png"): ["3.png"],
+        str(photos / "5.png"): ["5.png"],
+        keys[0]: ["1.png", "2.png"],
+    }.items():
         answer = talker.ask(read_pictures(talker, [str(photos / name) for name in names]), QUESTION)
         assert found[path].report == {
-            "case": path.rpartition("#")[2] if "#" in path else names[0], "question": QUESTION, "fields": {}, "parse_ok": True,
-            "problems": [], "text": answer.text, "finish": "stop", "prompt_tokens": answer.prompt_tokens,
-            "answer_tokens": len(answer.tokens), "photos": [{"path": str(photos / name)} for name in names]}
+            "case": path.rpartition("#")[2] if "#" in path else names[0],
+            "question": QUESTION,
+            "fields": {},
+            "parse_ok": True,
+            "problems": [],
+            "text": answer.text,
+            "finish": "stop",
+            "prompt_tokens": answer.prompt_tokens,
+            "answer_tokens": len(answer.tokens),
+            "photos": [{"path": str(photos / name)} for name in names],
+        }
     texts = [prediction.report["text"] for prediction in found.values() if prediction.report]
     assert len(set(texts)) > 3 and len({prediction.id for prediction in found.values()}) == len(found)
     assert {(each.label, each.level, each.score, each.uncertain, len(each.targets)) for each in found.values()} == {
-        ("", None, 0.0, None, 0)}
+        ("", None, 0.0, None, 0)
+    }
 
 
-def test_the_page_of_a_question_shows_photos_and_answers(run: Run, talker: Reporter, photos: Path, tmp_path: Path) -> None:
+def test_the_page_of_a_question_shows_photos_and_answers(
+    run: Run, talker: Reporter, photos: Path, tmp_path: Path
+) -> None:
     run(inputs_of(photos), tmp_path / "out", replace(ASKED, question="Is it <b>?\n\u202eWhere"), talker)
     texts = [prediction.report["text"] for prediction in result(tmp_path / "out")[1].values() if prediction.report]
     page = build_report(tmp_path / "out").read_text(encoding="utf-8")
@@ -411,8 +525,9 @@ def test_the_page_of_a_question_shows_photos_and_answers(run: Run, talker: Repor
     assert "Not readable" not in page and "Distribution" not in page and "not known" not in page
 
 
-def test_a_run_of_another_question_is_another_run(run: Run, talker: Reporter, reporter: Reporter, photos: Path, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_another_question_is_another_run(
+    run: Run, talker: Reporter, reporter: Reporter, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, inputs, again = tmp_path / "out", inputs_of(photos), replace(ASKED, resume=True)
     run(inputs, out, ASKED, talker)
     before, ids = (out / PREDICTIONS).read_bytes(), {each.id for each in result(out)[1].values()}
@@ -429,8 +544,12 @@ def test_a_run_of_another_question_is_another_run(run: Run, talker: Reporter, re
         run(inputs_of(photos / "1.png"), tmp_path / "reports", again, reporter)
     with pytest.raises(SettingsError, match="has task question, this one report"):
         run(inputs_of(photos / "1.png"), tmp_path / "answers", AGAIN, reporter)
-    with pytest.raises(DataError, match=r"predictions\.jsonl, line 1 holds the answer to a question, and no report; fix: compare"):
-        compare_run(out, write_csv(tmp_path / "truth.csv", [{"id": "1", "image": "photos/1.png", "level": "minor"}]), SCHEME)
+    with pytest.raises(
+        DataError, match=r"predictions\.jsonl, line 1 holds the answer to a question, and no report; fix: compare"
+    ):
+        compare_run(
+            out, write_csv(tmp_path / "truth.csv", [{"id": "1", "image": "photos/1.png", "level": "minor"}]), SCHEME
+        )
 
 
 def test_answers_to_a_question_that_are_cut_off_are_partial(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -447,8 +566,9 @@ def test_answers_to_a_question_that_are_cut_off_are_partial(run: Run, photos: Pa
     assert page.count('<span class="badge " lang="en">cut off</span>') == 9 and "does not parse" not in page
 
 
-def test_what_no_run_can_ask_is_refused_before_anything_is_written(run: Run, talker: Reporter, photos: Path,
-                                                                   tmp_path: Path) -> None:
+def test_what_no_run_can_ask_is_refused_before_anything_is_written(
+    run: Run, talker: Reporter, photos: Path, tmp_path: Path
+) -> None:
     inputs, out = inputs_of(photos), tmp_path / "out"
     with pytest.raises(SettingsError, match="a question without words; allowed: a question"):
         replace(ONE, question=" \n")
@@ -456,7 +576,9 @@ def test_what_no_run_can_ask_is_refused_before_anything_is_written(run: Run, tal
         ReportSettings(question=3)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="the question is too long: its prompt of"):
         run(inputs, out, replace(ONE, question="why? " * 200), talker)
-    with pytest.raises(SettingsError, match=r"talks\.bundle has no scheme of reports.*fix: give infer a question, which"):
+    with pytest.raises(
+        SettingsError, match=r"talks\.bundle has no scheme of reports.*fix: give infer a question, which"
+    ):
         run(inputs, out, ONE, talker)
     leads = leads_of({"/1.png": "minor"})
     with pytest.raises(SettingsError, match="a question beside a classifier's levels"):

@@ -31,7 +31,9 @@ def held_out(folder: Path, *splits: str) -> Path:
     folder.mkdir()
     with (folder / "held-out.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerows([["case_id", "photo", "level", "split"], *([n, f"{n}-0.png", "minor", s] for n, s in enumerate(splits))])
+        writer.writerows(
+            [["case_id", "photo", "level", "split"], *([n, f"{n}-0.png", "minor", s] for n, s in enumerate(splits))]
+        )
     return folder / "held-out.csv"
 
 

@@ -23,15 +23,31 @@ from vidrisk.jobs.report_variants import NarrowVision, choose_variant
 from vidrisk.runtimes.contract.errors import GateRefused
 
 ANSWERS = 100
-EXACT = ReportVariant("fp32", {"vision": Path("vision.fp32.onnx")}, Path("text.fp32.onnx"), {"vision": "fp32", "text": "fp32"})
+EXACT = ReportVariant(
+    "fp32", {"vision": Path("vision.fp32.onnx")}, Path("text.fp32.onnx"), {"vision": "fp32", "text": "fp32"}
+)
 VISIONS = (NarrowVision(Path("v0"), [np.zeros(1)]), NarrowVision(Path("v2"), [np.ones(1)], ("a", "b")))  # type: ignore[list-item]
 Said = float | str | None
 
 
 def fields_of(agreement: float) -> FieldFigures:
-    return FieldFigures(samples=ANSWERS, complete_before=1.0, complete_after=1.0, agreement={"level": 1.0, "defect": agreement},
-                        level="level", length_drift={}, accuracy_before=0.8, accuracy_after=0.8, drop_points=0.0,
-                        interval_points=(0.0, 0.0), p_value=1.0, judged=ANSWERS, changed=0, examples=(), tokens_per_s=90.0)
+    return FieldFigures(
+        samples=ANSWERS,
+        complete_before=1.0,
+        complete_after=1.0,
+        agreement={"level": 1.0, "defect": agreement},
+        level="level",
+        length_drift={},
+        accuracy_before=0.8,
+        accuracy_after=0.8,
+        drop_points=0.0,
+        interval_points=(0.0, 0.0),
+        p_value=1.0,
+        judged=ANSWERS,
+        changed=0,
+        examples=(),
+        tokens_per_s=90.0,
+    )
 
 
 @dataclass
@@ -57,8 +73,18 @@ class Scripted:
         said = self.says.get(self.asked[-1], self.other)
         refused = isinstance(said, str)
         fields = fields_of(said) if isinstance(said, float) else None
-        report.text_hops.append(TextHop(said if refused else "onnx fp32 → int8", "int8", "rounded", not refused,  # type: ignore[arg-type]
-                                        "too far" if refused else "", False, ANSWERS, fields=fields))
+        report.text_hops.append(
+            TextHop(
+                said if refused else "onnx fp32 → int8",
+                "int8",
+                "rounded",
+                not refused,  # type: ignore[arg-type]
+                "too far" if refused else "",
+                False,
+                ANSWERS,
+                fields=fields,
+            )
+        )
         if refused:
             raise GateRefused("no", report=report)
         return report
@@ -74,7 +100,9 @@ def choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Choose:
 
     def made(says: dict[tuple[str, str], Said], other: Said = 0.5, **options: Any) -> Any:
         gate = Scripted(says, other)
-        report, variants = choose_variant(gate, EXACT, choice, iter(VISIONS), tmp_path, ExportOptions(int8=True, **options))  # type: ignore[arg-type]
+        report, variants = choose_variant(
+            gate, EXACT, choice, iter(VISIONS), tmp_path, ExportOptions(int8=True, **options)
+        )  # type: ignore[arg-type]
         return gate.asked, report, variants
 
     return made
@@ -88,15 +116,18 @@ def test_the_first_that_writes_the_same_fields_is_taken(choose: Choose) -> None:
     assert asked == [("int4", "v0"), ("int4", "v2")]
     assert variant.precision == {"vision": "mixed", "text": "int4"} and variant.stages == {"vision": Path("v2")}
     assert [(each.float_blocks, each.agreement, each.chosen) for each in report.text_variants] == [
-        ((), 0.95, False), (("a", "b"), 0.99, True)]
+        ((), 0.95, False),
+        (("a", "b"), 0.99, True),
+    ]
     assert "2 blocks of it in float32" in report.text_variants[1].what
     page = text_gate_page(report, "walls.bundle")
     assert "Variants offered" in page and "a, b" in page and "a little too good" in page
 
 
 def test_else_the_one_that_agrees_in_most_and_one_answer_is_no_difference(choose: Choose) -> None:
-    asked, _, (variant,) = choose({("int4", "v2"): 0.96, ("int4", "fp32"): 0.97, (INT8_TEXT, "v2"): 0.98,
-                                   (INT8_TEXT, "fp32"): 0.975})
+    asked, _, (variant,) = choose(
+        {("int4", "v2"): 0.96, ("int4", "fp32"): 0.97, (INT8_TEXT, "v2"): 0.98, (INT8_TEXT, "fp32"): 0.975}
+    )
     assert len(asked) == 6 and ("fp32", "v0") not in asked  # something packed was admitted
     assert variant.precision == {"vision": "mixed", "text": INT8_TEXT}
 
@@ -118,12 +149,16 @@ def test_without_fields_the_first_is_taken(choose: Choose) -> None:
 
 
 def test_a_refused_half_is_not_offered_again(choose: Choose) -> None:
-    asked, _, (variant,) = choose({("int4", "v0"): "vision → int8", ("int4", "v2"): "text → int8", (INT8_TEXT, "v2"): 1.0})
+    asked, _, (variant,) = choose(
+        {("int4", "v0"): "vision → int8", ("int4", "v2"): "text → int8", (INT8_TEXT, "v2"): 1.0}
+    )
     assert asked == [("int4", "v0"), ("int4", "v2"), (INT8_TEXT, "v2")] and variant.precision["text"] == INT8_TEXT
 
 
 def test_vision_alone_where_no_packed_text_is_admitted(choose: Choose) -> None:
-    refused = dict.fromkeys([(text, vision) for text in ("int4", INT8_TEXT) for vision in ("v0", "v2", "fp32")], "onnx fp32 → int8")
+    refused = dict.fromkeys(
+        [(text, vision) for text in ("int4", INT8_TEXT) for vision in ("v0", "v2", "fp32")], "onnx fp32 → int8"
+    )
     asked, report, (variant,) = choose({**refused, ("text.fp32", "v0"): 1.0, ("fp32", "v0"): 1.0})
     assert len(asked) == 7 and variant.precision == {"vision": "int8", "text": "fp32"}
     assert [each.reason for each in report.text_variants] == ["too far"] * 6 + [""]
@@ -131,7 +166,12 @@ def test_vision_alone_where_no_packed_text_is_admitted(choose: Choose) -> None:
 
 def test_where_nothing_is_admitted(choose: Choose) -> None:
     asked, report, variants = choose({}, other="onnx fp32 → int8")
-    assert variants == [] and len(asked) == 8 and not report.verdicts[-1].shipped and "too far" in report.verdicts[-1].reason
+    assert (
+        variants == []
+        and len(asked) == 8
+        and not report.verdicts[-1].shipped
+        and "too far" in report.verdicts[-1].reason
+    )
     with pytest.raises(GateRefused, match="refused every variant with fewer bits"):
         choose({}, other="onnx fp32 → int8", only="int8")
 

@@ -67,14 +67,26 @@ def test_every_input_is_predicted_once(media: Path, tmp_path: Path) -> None:
 
 def test_without_a_threshold_what_is_uncertain_is_not_known(media: Path, tmp_path: Path) -> None:
     heard: list[Progress] = []
-    summary = run_folder(colour_classifier(RISK, threshold=None), find_inputs([media]), tmp_path / "out", SETTINGS,
-                            on_progress=heard.append)
+    summary = run_folder(
+        colour_classifier(RISK, threshold=None),
+        find_inputs([media]),
+        tmp_path / "out",
+        SETTINGS,
+        on_progress=heard.append,
+    )
     assert {p.uncertain for p in read_predictions(tmp_path / "out")} == {None} and heard[-1].uncertain == 0
     assert replace(read_summary(tmp_path / "out"), targets=summary.targets) == summary  # a list, then
     assert (summary.uncertain, summary.coverage) == (None, None)
     assert summary.why_unknown == "a run holds no threshold; its export fits them"
-    summary = run_folder(colour_classifier(RISK), find_inputs([media]), tmp_path / "other", SETTINGS, on_progress=heard.append)
-    assert summary.uncertain == heard[-1].uncertain == sum(bool(p.uncertain) for p in read_predictions(tmp_path / "other")) > 0
+    summary = run_folder(
+        colour_classifier(RISK), find_inputs([media]), tmp_path / "other", SETTINGS, on_progress=heard.append
+    )
+    assert (
+        summary.uncertain
+        == heard[-1].uncertain
+        == sum(bool(p.uncertain) for p in read_predictions(tmp_path / "other"))
+        > 0
+    )
     assert summary.why_unknown == "level: no samples"
 
 
@@ -99,7 +111,9 @@ def test_batches_are_filled_across_files_and_do_not_matter(media: Path, tmp_path
         classifier = colour_classifier(ACTION, batch_sizes=sizes)
         out = tmp_path / str(batch_frames)
         run_folder(classifier, find_inputs([media]), out, InferSettings(workers=3, batch_frames=batch_frames))
-        assert sum(sizes) == 12 + 2 * 4 and set(sizes[:-1]) <= {batch_frames} and sizes[-1] <= batch_frames  # a photo is one frame
+        assert (
+            sum(sizes) == 12 + 2 * 4 and set(sizes[:-1]) <= {batch_frames} and sizes[-1] <= batch_frames
+        )  # a photo is one frame
         lines.append(sorted_lines(out))
     assert lines == [lines[0]] * 4
 
@@ -108,36 +122,50 @@ def test_windows(media: Path, tmp_path: Path) -> None:
     settings = InferSettings(window_s=1.0, stride_s=0.5)
     run_folder(colour_classifier(ACTION), find_inputs([media / "20.mp4"]), tmp_path / "out", settings)
     predictions = list(read_predictions(tmp_path / "out"))
-    assert [p.start_s for p in predictions] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5][:len(predictions)]
+    assert [p.start_s for p in predictions] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5][: len(predictions)]
     assert len(predictions) >= 5
     assert (predictions[0].label, predictions[4].label) == ("red", "blue")
     assert rows_by_name(tmp_path / "out")["20.mp4"].predictions == len(predictions)
     assert read_summary(tmp_path / "out").time == {"frames": 4, "window_s": 1.0, "stride_s": 0.5}
 
 
-@pytest.mark.parametrize(("window_s", "stride_s"), [(None, 1.0), (1.0, 2.0), (0.0, None), (float("nan"), None), (-1.0, None)])
+@pytest.mark.parametrize(
+    ("window_s", "stride_s"), [(None, 1.0), (1.0, 2.0), (0.0, None), (float("nan"), None), (-1.0, None)]
+)
 def test_windows_that_make_no_sense(window_s: float | None, stride_s: float | None) -> None:
     with pytest.raises(SettingsError, match="change the window or the stride"):
         InferSettings(window_s=window_s, stride_s=stride_s).for_reading(colour_classifier(ACTION))
 
 
-@pytest.mark.parametrize("settings", [{"workers": 0}, {"batch_frames": 0}, {"workers": 1000}, {"workers": 2.0}, {"workers": True}])
+@pytest.mark.parametrize(
+    "settings", [{"workers": 0}, {"batch_frames": 0}, {"workers": 1000}, {"workers": 2.0}, {"workers": True}]
+)
 def test_settings_out_of_range(settings: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match=r"(workers|batch_frames) is .*; allowed: 1 to \d+, whole numbers"):
         InferSettings(**settings)
 
 
-@pytest.mark.parametrize(("kind", "name"), [
-    (kind, field.name) for kind in (InferSettings, Hysteresis, WatchSettings) for field in fields(kind)], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, field.name) for kind in (InferSettings, Hysteresis, WatchSettings) for field in fields(kind)],
+    ids=str,
+)
 @pytest.mark.parametrize("wrong", ["typo", [1], b"all", float("nan")], ids=repr)
 def test_every_setting_is_checked_before_anything_is_read(kind: type[InferSettings], name: str, wrong: object) -> None:
     with pytest.raises(SettingsError, match=f"{name}.* {re.escape(repr(wrong))}.*allowed: [^;]+"):
         kind(**{name: wrong}).for_reading(colour_classifier(ACTION))
 
 
-@pytest.mark.parametrize(("name", "wrong", "allowed"), [
-    ("decoder", "opencv", "auto, pyav, decord"), ("frames", "keyframe", "all, keyframes"), ("frames", "ALL", "all, keyframes"),
-    ("resume", 1, "True, False"), ("hysteresis", (0.5, 0.35), "a Hysteresis")])
+@pytest.mark.parametrize(
+    ("name", "wrong", "allowed"),
+    [
+        ("decoder", "opencv", "auto, pyav, decord"),
+        ("frames", "keyframe", "all, keyframes"),
+        ("frames", "ALL", "all, keyframes"),
+        ("resume", 1, "True, False"),
+        ("hysteresis", (0.5, 0.35), "a Hysteresis"),
+    ],
+)
 def test_a_slip_in_a_setting_is_told_what_is_allowed(name: str, wrong: object, allowed: str) -> None:
     with pytest.raises(SettingsError, match=f"^{name} is {re.escape(repr(wrong))}; allowed: {allowed}$"):
         InferSettings(**{name: wrong})  # type: ignore[arg-type]
@@ -160,10 +188,20 @@ def test_bad_files_of_every_kind_end_in_the_ledger(media: Path, tmp_path: Path) 
     rows = rows_by_name(tmp_path / "out")
     assert len(rows) == len(inputs.paths) == summary.inputs == 25
     bad = {name: row.state for name, row in rows.items() if row.state != "ok"}
-    assert {name for name, state in bad.items() if state == "skipped"} >= {"notes.txt", "missing.mp4", "pipe.mp4",
-                                                                           "dangling.mp4"}
-    assert {name for name, state in bad.items() if state == "corrupt"} >= {"empty.mp4", "empty.jpg", "text.mp4",
-                                                                           "text.png", "truncated.mp4", "truncated.png"}
+    assert {name for name, state in bad.items() if state == "skipped"} >= {
+        "notes.txt",
+        "missing.mp4",
+        "pipe.mp4",
+        "dangling.mp4",
+    }
+    assert {name for name, state in bad.items() if state == "corrupt"} >= {
+        "empty.mp4",
+        "empty.jpg",
+        "text.mp4",
+        "text.png",
+        "truncated.mp4",
+        "truncated.png",
+    }
     assert bad["sound.mp4"] in ("corrupt", "skipped")
     assert all(rows[name].reason and "\n" not in rows[name].reason and rows[name].predictions == 0 for name in bad)
     assert len(bad) == summary.failed == 11
@@ -171,7 +209,7 @@ def test_bad_files_of_every_kind_end_in_the_ledger(media: Path, tmp_path: Path) 
 
 
 def test_names_with_odd_bytes_go_through(tmp_path: Path) -> None:
-    folder = tmp_path / "相机 7 \"north\""
+    folder = tmp_path / '相机 7 "north"'
     folder.mkdir()
     names = ["with space.png", "quote'\".png", "裂缝.png", "🔥.png", "new\nline.png", os.fsdecode(b"\xff\xfe.png")]
     for name in names:
@@ -210,11 +248,16 @@ def test_a_changed_file_is_done_again(media: Path, tmp_path: Path) -> None:
 def test_another_bundle_is_refused(media: Path, tmp_path: Path) -> None:
     run_folder(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", SETTINGS)
     with pytest.raises(SettingsError, match="has bundle 000000000000…, this one 111111111111…"):
-        run_folder(colour_classifier(ACTION, digest="1" * 64), find_inputs([media]), tmp_path / "out",
-                      InferSettings(resume=True))
+        run_folder(
+            colour_classifier(ACTION, digest="1" * 64),
+            find_inputs([media]),
+            tmp_path / "out",
+            InferSettings(resume=True),
+        )
     with pytest.raises(SettingsError, match=r"has window_s None, this one 1\.0"):
-        run_folder(colour_classifier(ACTION), find_inputs([media]), tmp_path / "out",
-                      InferSettings(resume=True, window_s=1.0))
+        run_folder(
+            colour_classifier(ACTION), find_inputs([media]), tmp_path / "out", InferSettings(resume=True, window_s=1.0)
+        )
 
 
 def fails_at(classifier: Classifier, call: int, error: BaseException) -> Classifier:
@@ -232,16 +275,20 @@ def fails_at(classifier: Classifier, call: int, error: BaseException) -> Classif
     return classifier
 
 
-@pytest.mark.parametrize(("error", "raised"), [(RuntimeFailure("engine failed"), RuntimeFailure),
-                                               (KeyboardInterrupt(), Interrupted)])
-def test_an_engine_that_fails_and_ctrl_c_leave_a_run_to_resume(media: Path, tmp_path: Path, error: BaseException,
-                                                              raised: type[Exception]) -> None:
+@pytest.mark.parametrize(
+    ("error", "raised"), [(RuntimeFailure("engine failed"), RuntimeFailure), (KeyboardInterrupt(), Interrupted)]
+)
+def test_an_engine_that_fails_and_ctrl_c_leave_a_run_to_resume(
+    media: Path, tmp_path: Path, error: BaseException, raised: type[Exception]
+) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     run_folder(colour_classifier(ACTION), find_inputs([media]), whole, SETTINGS)
     with pytest.raises(raised):
         run_folder(fails_at(colour_classifier(ACTION), 3, error), find_inputs([media]), out, SETTINGS)
     states = [row.state for row in read_ledger(out)]
-    assert sorted(set(states)) == ["ok", "pending"] and 7 <= states.count("ok") < 14  # what two batches of 8 frames hold
+    assert (
+        sorted(set(states)) == ["ok", "pending"] and 7 <= states.count("ok") < 14
+    )  # what two batches of 8 frames hold
     with pytest.raises(DataError, match="did not end"):
         read_summary(out)
     run_folder(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
@@ -252,11 +299,17 @@ def test_a_run_that_was_continued_and_cut_short_has_not_ended(media: Path, tmp_p
     out = tmp_path / "out"
     run_folder(colour_classifier(ACTION), find_inputs([media / "00.png"]), out, SETTINGS)
     build_report(out)
-    run_folder(colour_classifier(ACTION), find_inputs([media / "00.png"]), out, InferSettings(resume=True))  # nothing to do
+    run_folder(
+        colour_classifier(ACTION), find_inputs([media / "00.png"]), out, InferSettings(resume=True)
+    )  # nothing to do
     assert read_summary(out).inputs == 1
     with pytest.raises(RuntimeFailure):
-        run_folder(fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")), find_inputs([media]), out,
-                   InferSettings(resume=True))
+        run_folder(
+            fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")),
+            find_inputs([media]),
+            out,
+            InferSettings(resume=True),
+        )
     with pytest.raises(DataError, match="did not end"):
         build_report(out)
     run_folder(colour_classifier(ACTION), find_inputs([media]), out, InferSettings(resume=True))
@@ -267,8 +320,13 @@ def test_a_batch_leaves_alone_what_came_before(media: Path, tmp_path: Path) -> N
     out, classifier = tmp_path / "out", colour_classifier(ACTION)
     run_folder(classifier, find_inputs([media / "00.png"]), out, SETTINGS)
     with pytest.raises(RuntimeFailure):
-        run_folder(fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")), find_inputs([media / "01.png"]), out,
-                   InferSettings(resume=True), is_batch=True)
+        run_folder(
+            fails_at(colour_classifier(ACTION), 1, RuntimeFailure("engine failed")),
+            find_inputs([media / "01.png"]),
+            out,
+            InferSettings(resume=True),
+            is_batch=True,
+        )
     assert read_summary(out).inputs == 1  # of the batches before
     write_photo(media / "00.png", "blue", size=(60, 40))
     run_folder(classifier, find_inputs([media / "02.png"]), out, InferSettings(resume=True), is_batch=True)

@@ -39,8 +39,10 @@ def save(path: Path, *parts: tuple[npt.NDArray[np.float32], npt.NDArray[np.float
 
 
 @settings(max_examples=50, deadline=None)
-@given(features=hnp.arrays(np.float32, st.tuples(st.integers(0, 9), st.integers(1, 7)), elements=st.floats(width=32)),
-       data=st.data())
+@given(
+    features=hnp.arrays(np.float32, st.tuples(st.integers(0, 9), st.integers(1, 7)), elements=st.floats(width=32)),
+    data=st.data(),
+)
 def test_what_is_appended_is_read(features: npt.NDArray[np.float32], data: st.DataObject) -> None:
     count, width = features.shape
     time_s = data.draw(hnp.arrays(np.float64, count, elements=st.floats(0, 1e6)))
@@ -82,13 +84,19 @@ def test_nothing_is_visible_until_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_killed_leaves_nothing_that_counts(tmp_path: Path) -> None:
-    code = ("import os, signal, sys, numpy as np; from pathlib import Path\n"
-            "from vidrisk.jobs.saved_features import FeatureFile, features_path\n"
-            f"file = FeatureFile(features_path(Path({str(tmp_path)!r}), 1), 5)\n"
-            "for _ in range(100): file.append(np.ones((100, 5), np.float32), np.zeros(100))\n"
-            "os.kill(os.getpid(), signal.SIGKILL)\n")
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=False,
-                   env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
+    code = (
+        "import os, signal, sys, numpy as np; from pathlib import Path\n"
+        "from vidrisk.jobs.saved_features import FeatureFile, features_path\n"
+        f"file = FeatureFile(features_path(Path({str(tmp_path)!r}), 1), 5)\n"
+        "for _ in range(100): file.append(np.ones((100, 5), np.float32), np.zeros(100))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code],
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
     (left,) = (tmp_path / "features").iterdir()
     assert left.stat().st_size > 10_000
     with pytest.raises(DataError, match="no features of row 1"):
@@ -114,18 +122,25 @@ def test_memory_does_not_grow_with_the_frames(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("frames_at_once", "times"), [(1, 190), (100, 5)], ids=["met at the end", "met on the way"])
 def test_a_full_disk_is_one_line_and_can_be_discarded(tmp_path: Path, frames_at_once: int, times: int) -> None:
-    code = ("import resource, numpy as np; from pathlib import Path\n"
-            "from vidrisk.jobs.saved_features import FeatureFile, features_path\n"
-            "from vidrisk.runtimes.contract.errors import VidriskError\n"
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
-            f"file = FeatureFile(features_path(Path({str(tmp_path)!r}), 1), 50)\n"
-            "try:\n"
-            f"    for _ in range({times}): file.append(np.ones(({frames_at_once}, 50), np.float32), np.zeros({frames_at_once}))\n"
-            "    file.finish()\n"
-            "except VidriskError as error: print(error)\n"
-            "file.discard()\n")
-    end = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60,
-                         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])})
+    code = (
+        "import resource, numpy as np; from pathlib import Path\n"
+        "from vidrisk.jobs.saved_features import FeatureFile, features_path\n"
+        "from vidrisk.runtimes.contract.errors import VidriskError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"file = FeatureFile(features_path(Path({str(tmp_path)!r}), 1), 50)\n"
+        "try:\n"
+        f"    for _ in range({times}): file.append(np.ones(({frames_at_once}, 50), np.float32), np.zeros({frames_at_once}))\n"
+        "    file.finish()\n"
+        "except VidriskError as error: print(error)\n"
+        "file.discard()\n"
+    )
+    end = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+    )
     assert end.stderr == "" and end.stdout.count("\n") == 1 and "File too large; fix: make room" in end.stdout
     assert list((tmp_path / "features").iterdir()) == []
 
@@ -138,7 +153,9 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, features: tuple[int, ...],
     file.discard()
 
 
-@pytest.mark.parametrize("damage", [b"", b"nothing", "cut", np.zeros(3)], ids=["empty", "foreign", "cut", "plain array"])
+@pytest.mark.parametrize(
+    "damage", [b"", b"nothing", "cut", np.zeros(3)], ids=["empty", "foreign", "cut", "plain array"]
+)
 def test_a_damaged_file_is_said(tmp_path: Path, damage: bytes | str | npt.NDArray[np.float64]) -> None:
     path = features_path(tmp_path, 1)
     save(path, frames(30))

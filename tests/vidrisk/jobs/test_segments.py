@@ -28,12 +28,23 @@ LABELS = ("a", "b", "c")
 DEFAULT = Hysteresis()
 
 
-def window(start_s: float | None, end_s: float | None, *scores: float, path: str = "/v.mp4",
-           severity: float | None = None) -> Prediction:
+def window(
+    start_s: float | None, end_s: float | None, *scores: float, path: str = "/v.mp4", severity: float | None = None
+) -> Prediction:
     """A prediction of the labels a, b, c with these probabilities."""
     best = max(range(len(scores)), key=scores.__getitem__)
-    return Prediction(path, start_s, end_s, LABELS[best], scores[best], False, severity, None, None,
-                      {"action": dict(zip(LABELS, scores, strict=False)), "other": {"x": 1.0}})
+    return Prediction(
+        path,
+        start_s,
+        end_s,
+        LABELS[best],
+        scores[best],
+        False,
+        severity,
+        None,
+        None,
+        {"action": dict(zip(LABELS, scores, strict=False)), "other": {"x": 1.0}},
+    )
 
 
 def seconds(*scores: tuple[float, ...], length_s: float = 1.0) -> list[Prediction]:
@@ -54,7 +65,8 @@ def label_at(segments: list[Segment], time_s: float) -> str | None:
 
 
 probabilities = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
-    lambda weights: tuple(round(weight / sum(weights), DIGITS) for weight in weights))
+    lambda weights: tuple(round(weight / sum(weights), DIGITS) for weight in weights)
+)
 
 
 @st.composite
@@ -63,8 +75,10 @@ def videos(draw: st.DrawFn) -> list[Prediction]:
     window_s = draw(st.floats(0.2, 4))
     stride_s = window_s * draw(st.floats(0.1, 1))
     spec = TimeSpec(4, window_s, min(stride_s, window_s))
-    intervals = [(round(w.start_s, DIGITS), round(w.end_s, DIGITS))
-                 for w in windows_from_duration(draw(st.floats(0.5, 30)), spec)][:12]
+    intervals = [
+        (round(w.start_s, DIGITS), round(w.end_s, DIGITS))
+        for w in windows_from_duration(draw(st.floats(0.5, 30)), spec)
+    ][:12]
     return [window(*interval, *draw(probabilities)) for interval in intervals]
 
 
@@ -97,7 +111,7 @@ def test_nobody_knows_what_lies_between_windows_that_do_not_touch() -> None:
 
 
 def test_scores_and_peaks() -> None:
-    segment, = merged(seconds((0.6, 0.4), (0.9, 0.1), (0.9, 0.1), (0.4, 0.6), length_s=2.0), Hysteresis(0.6, 0.1))[:1]
+    (segment,) = merged(seconds((0.6, 0.4), (0.9, 0.1), (0.9, 0.1), (0.4, 0.6), length_s=2.0), Hysteresis(0.6, 0.1))[:1]
     assert (segment.label, segment.windows, segment.score) == ("a", 3, pytest.approx(0.8))
     assert (segment.peak_start_s, segment.peak_end_s, segment.peak_score) == (1.0, 3.0, 0.9)
 
@@ -115,7 +129,9 @@ def test_one_window_or_a_photo_has_none() -> None:
 
 
 @given(videos(), thresholds())
-def test_segments_are_in_order_disjoint_and_inside_the_video(predictions: list[Prediction], hysteresis: Hysteresis) -> None:
+def test_segments_are_in_order_disjoint_and_inside_the_video(
+    predictions: list[Prediction], hysteresis: Hysteresis
+) -> None:
     segments = merged(predictions, hysteresis)
     ends_s = [0.0, *(segment.end_s for segment in segments)]
     for before_s, segment in zip(ends_s, segments, strict=False):
@@ -128,13 +144,17 @@ def test_segments_are_in_order_disjoint_and_inside_the_video(predictions: list[P
 
 
 @given(videos(), thresholds())
-def test_a_window_that_enters_lies_in_a_segment_of_its_label(predictions: list[Prediction], hysteresis: Hysteresis) -> None:
+def test_a_window_that_enters_lies_in_a_segment_of_its_label(
+    predictions: list[Prediction], hysteresis: Hysteresis
+) -> None:
     segments = merged(predictions, hysteresis)
     for prediction in predictions if len(predictions) > 1 else []:
         if prediction.score >= hysteresis.enter:
             middle_s = ((prediction.start_s or 0) + (prediction.end_s or 0)) / 2
-            assert any(segment.label == prediction.label and segment.start_s <= middle_s <= segment.end_s
-                       for segment in segments)
+            assert any(
+                segment.label == prediction.label and segment.start_s <= middle_s <= segment.end_s
+                for segment in segments
+            )
 
 
 @given(videos(), thresholds(), st.floats(0, 1))
@@ -146,7 +166,9 @@ def test_a_lower_leave_loses_no_time(predictions: list[Prediction], high: Hyster
 
 # Only there: under a half, a label that no longer enters can leave the time to another one that stays longer.
 @given(videos(), st.floats(0.51, 0.9), st.floats(0, 1))
-def test_with_leave_over_a_half_a_higher_enter_adds_no_time(predictions: list[Prediction], leave: float, part: float) -> None:
+def test_with_leave_over_a_half_a_higher_enter_adds_no_time(
+    predictions: list[Prediction], leave: float, part: float
+) -> None:
     enter = leave + part * (0.99 - leave)
     low = merged(predictions, Hysteresis(leave, leave))
     for segment in merged(predictions, Hysteresis(enter, leave)):
@@ -158,7 +180,8 @@ def test_equal_windows_are_one_segment(predictions: list[Prediction], hysteresis
     equal = [replace(p, label="a", score=0.99, targets={"action": {"a": 0.99, "b": 0.01}}) for p in predictions]
     segments = merged(equal, hysteresis)
     assert [(s.start_s, s.end_s, s.windows) for s in segments] == (
-        [(0.0, equal[-1].end_s, len(equal))] if len(equal) > 1 else [])
+        [(0.0, equal[-1].end_s, len(equal))] if len(equal) > 1 else []
+    )
 
 
 def test_thousands_of_windows_are_read_one_by_one() -> None:
@@ -184,9 +207,21 @@ paths = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from(["\ud
 times = st.floats(0, 1e5).map(lambda value: round(value, DIGITS))
 
 
-@given(st.builds(Segment, path=paths, start_s=times, end_s=times, label=st.text(st.characters(exclude_categories=["Cs"])),
-                 score=times, severity=st.none() | times, windows=st.integers(1, 10**6), peak_start_s=times, peak_end_s=times,
-                 peak_score=times))
+@given(
+    st.builds(
+        Segment,
+        path=paths,
+        start_s=times,
+        end_s=times,
+        label=st.text(st.characters(exclude_categories=["Cs"])),
+        score=times,
+        severity=st.none() | times,
+        windows=st.integers(1, 10**6),
+        peak_start_s=times,
+        peak_end_s=times,
+        peak_score=times,
+    )
+)
 def test_a_line_comes_back_as_it_was(segment: Segment) -> None:
     line = segment.to_json()
     assert line.endswith(b"\n") and line.count(b"\n") == 1
@@ -205,11 +240,19 @@ def write_predictions(out: Path, *predictions: Prediction) -> None:
 
 def test_a_folder_of_several_inputs(tmp_path: Path) -> None:
     first, second = seconds((0.9, 0.1), (0.1, 0.9)), seconds((0.9, 0.1), (0.9, 0.1))
-    write_predictions(tmp_path, *first, window(None, None, 0.9, path="/photo.png"), window(0, 9, 0.9, path="/short.mp4"),
-                      *(replace(p, path="/w.mp4") for p in second))
+    write_predictions(
+        tmp_path,
+        *first,
+        window(None, None, 0.9, path="/photo.png"),
+        window(0, 9, 0.9, path="/short.mp4"),
+        *(replace(p, path="/w.mp4") for p in second),
+    )
     assert write_segments(tmp_path, DEFAULT) == 3
     assert [(s.path, s.label, s.start_s, s.end_s) for s in read_segments(tmp_path)] == [
-        ("/v.mp4", "a", 0, 1), ("/v.mp4", "b", 1, 2), ("/w.mp4", "a", 0, 2)]
+        ("/v.mp4", "a", 0, 1),
+        ("/v.mp4", "b", 1, 2),
+        ("/w.mp4", "a", 0, 2),
+    ]
     assert write_segments(tmp_path, Hysteresis(0.95, 0.9)) == 0 == (tmp_path / SEGMENTS).stat().st_size
     assert sorted(p.name for p in tmp_path.iterdir()) == ["predictions.jsonl", SEGMENTS]
 
@@ -235,8 +278,10 @@ def test_a_folder_without_predictions(tmp_path: Path, name: str) -> None:
 
 def several(*scores: tuple[float, ...], least: float = 0.5, length_s: float = 1.0) -> list[Prediction]:
     """Windows that start every second, of a model whose every label holds from ``least`` on."""
-    return [replace(w, labels={"action": [label for label, score in w.targets["action"].items() if score >= least]})
-            for w in seconds(*scores, length_s=length_s)]
+    return [
+        replace(w, labels={"action": [label for label, score in w.targets["action"].items() if score >= least]})
+        for w in seconds(*scores, length_s=length_s)
+    ]
 
 
 def test_labels_that_hold_together_have_segments_of_their_own() -> None:
@@ -255,28 +300,37 @@ def test_a_label_begins_where_it_holds_and_goes_on_while_it_has_enough() -> None
     """Where any number may hold, the model has a threshold for each; ``enter`` is for those of which one holds."""
     scores = [(0.3, 0.0), (0.6, 0.0), (0.4, 0.0), (0.36, 0.0), (0.34, 0.0), (0.4, 0.0)]
     assert told(several(*scores), Hysteresis(0.95, 0.35)) == [("a", 1, 4)]
-    assert told(several(*scores, least=0.2), Hysteresis(0.95, 0.35)) == [("a", 0, 6)]  # it holds under what it would leave at
+    assert told(several(*scores, least=0.2), Hysteresis(0.95, 0.35)) == [
+        ("a", 0, 6)
+    ]  # it holds under what it would leave at
 
 
 def test_no_label_at_all_has_no_segment_and_a_gap_ends_all() -> None:
     assert told(several((0.1, 0.2), (0.3, 0.2))) == []
-    early, late = several((0.9, 0.9), (0.9, 0.9)), [
-        replace(w, start_s=(w.start_s or 0) + 5, end_s=(w.end_s or 0) + 5) for w in several((0.9, 0.1), (0.9, 0.1))]
+    early, late = (
+        several((0.9, 0.9), (0.9, 0.9)),
+        [replace(w, start_s=(w.start_s or 0) + 5, end_s=(w.end_s or 0) + 5) for w in several((0.9, 0.1), (0.9, 0.1))],
+    )
     assert told([*early, *late]) == [("a", 0, 2), ("b", 0, 2), ("a", 5, 7)]
 
 
 def test_the_first_target_has_the_segments_whatever_kind_the_others_are() -> None:
     """One action, and any number of defects: a window without a defect has an action all the same."""
-    windows = [replace(w, targets={**w.targets, "defect": {"x": 0.1}}, labels={"defect": []})
-               for w in seconds((0.9, 0.1), (0.9, 0.1))]
+    windows = [
+        replace(w, targets={**w.targets, "defect": {"x": 0.1}}, labels={"defect": []})
+        for w in seconds((0.9, 0.1), (0.9, 0.1))
+    ]
     assert told(windows) == [("a", 0, 2)]
 
 
 @given(videos(), st.floats(0.1, 0.9), thresholds())
-def test_segments_of_each_label_are_disjoint_and_hold_every_window_that_has_it(predictions: list[Prediction], least: float,
-                                                                               hysteresis: Hysteresis) -> None:
-    windows = [replace(p, labels={"action": [label for label, score in p.targets["action"].items() if score >= least]})
-               for p in predictions]
+def test_segments_of_each_label_are_disjoint_and_hold_every_window_that_has_it(
+    predictions: list[Prediction], least: float, hysteresis: Hysteresis
+) -> None:
+    windows = [
+        replace(p, labels={"action": [label for label, score in p.targets["action"].items() if score >= least]})
+        for p in predictions
+    ]
     segments = merged(windows, hysteresis)
     assert [s.end_s for s in segments] == sorted(s.end_s for s in segments)
     for label in LABELS:

@@ -23,9 +23,13 @@ LABELLED = ("r.png", "g.png", "b.png", "r2.png")  # red, green, blue, red
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     photos = write_photos(folder / "labelled", LABELLED)
-    write_truth(photos / "cases.csv", [
-        {"id": f"D-{name[:-4]}", "image_path": name, "level": level, "advice": advice}
-        for name, level, advice in zip(LABELLED, ("严重", "中等", "轻微", "严重"), "停修看停", strict=True)])
+    write_truth(
+        photos / "cases.csv",
+        [
+            {"id": f"D-{name[:-4]}", "image_path": name, "level": level, "advice": advice}
+            for name, level, advice in zip(LABELLED, ("严重", "中等", "轻微", "严重"), "停修看停", strict=True)
+        ],
+    )
     write_classifier_run(folder / "labelled-run", photos)
     write_classifier_run(folder / "new-run", write_photos(folder / "new", ("x.png", "y.png")))
     return folder
@@ -50,9 +54,15 @@ def test_a_labelled_photo_is_not_similar_to_itself(site: Path) -> None:
 
 def test_reports_have_their_neighbours_beside_them(site: Path, tmp_path: Path) -> None:
     index = index_from_run(site / "labelled-run", load_cases(site / "labelled" / "cases.csv", SCHEME))
-    out = write_run(tmp_path / "out", site / "new", {name: report({"level": "严重"}) for name in ("x.png", "y.png")},
-                    classes=site / "new-run")
-    compare_run(out, None, SCHEME, leads=read_leads(site / "new-run", SCHEME), similar=SimilarCases(index, site / "new-run", 1))
+    out = write_run(
+        tmp_path / "out",
+        site / "new",
+        {name: report({"level": "严重"}) for name in ("x.png", "y.png")},
+        classes=site / "new-run",
+    )
+    compare_run(
+        out, None, SCHEME, leads=read_leads(site / "new-run", SCHEME), similar=SimilarCases(index, site / "new-run", 1)
+    )
     assert [[each.fields["advice"] for each in told.neighbours] for told in read_compared(out)] == [["停"], ["修"]]
 
 

@@ -33,7 +33,11 @@ def test_a_folder_is_read_in_order_without_hidden_names(tree: Path) -> None:
 
 def test_every_input_comes_once_and_arguments_keep_their_order(tree: Path) -> None:
     assert names(tree, tree / "b.png", tree / "cam1" / ".." / "b.png", tree) == [
-        "b.png", "a.png", "cam1/x.png", "cam2/deep/y.png"]
+        "b.png",
+        "a.png",
+        "cam1/x.png",
+        "cam2/deep/y.png",
+    ]
 
 
 def test_globs(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +49,11 @@ def test_globs(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_glob_that_matches_nothing_is_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert names(tree, tree / "b.png", f"{tree}/cam9/*.png", f"{tree}/*.png", f"{tree}/cam*") == [
-        "b.png", "a.png", "cam1/x.png", "cam2/deep/y.png"]
+        "b.png",
+        "a.png",
+        "cam1/x.png",
+        "cam2/deep/y.png",
+    ]
     assert [record.getMessage() for record in caplog.records] == [f"{tree}/cam9/*.png matches nothing"]
 
 
@@ -55,7 +63,11 @@ def test_a_name_that_looks_like_a_glob_is_taken_literally(tree: Path) -> None:
 
 
 def test_named_files_become_inputs_whatever_they_are(tree: Path) -> None:
-    assert names(tree, tree / "notes.txt", tree / "missing.mp4", tree / "a.png") == ["notes.txt", "missing.mp4", "a.png"]
+    assert names(tree, tree / "notes.txt", tree / "missing.mp4", tree / "a.png") == [
+        "notes.txt",
+        "missing.mp4",
+        "a.png",
+    ]
     assert find_inputs([tree, tree / "notes.txt"]).other_files == 0
 
 
@@ -101,8 +113,11 @@ def test_what_cannot_be_entered_is_an_input_with_its_reason(folder_of_nobody: Pa
     (folder_of_nobody / "far").chmod(0)
     found = find_inputs([folder_of_nobody]).paths
     assert [os.path.relpath(path, folder_of_nobody) for path in found] == ["cam1", "cam2/a.png", "cam2/link", "far"]
-    assert reasons(*found) == {"cam1": "Permission denied", "far": "Permission denied",
-                               "link": "may not be read; fix: grant read permission"}
+    assert reasons(*found) == {
+        "cam1": "Permission denied",
+        "far": "Permission denied",
+        "link": "may not be read; fix: grant read permission",
+    }
 
 
 def test_a_link_to_itself_costs_one_entry(tree: Path) -> None:
@@ -127,19 +142,31 @@ def test_pipes_and_devices_are_inputs_only_under_a_media_suffix(tree: Path) -> N
 
 
 def test_what_a_nas_makes_is_left_out_but_for_what_is_named(tree: Path) -> None:
-    for name in ("@eaDir/a.png/SYNOFILE_THUMB_M.png", "cam1/#Recycle/old.png", "$RECYCLE.BIN/S-1/x.png", "cam1/._x.png"):
+    for name in (
+        "@eaDir/a.png/SYNOFILE_THUMB_M.png",
+        "cam1/#Recycle/old.png",
+        "$RECYCLE.BIN/S-1/x.png",
+        "cam1/._x.png",
+    ):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         write_photo(tree / name)
     expected = ["a.png", "b.png", "cam1/x.png", "cam2/deep/y.png"]
     assert names(tree, tree) == names(tree, f"{tree}/*") == expected
     assert sorted(names(tree, f"{tree}/**/*.png")) == expected
-    assert "3 made by a NAS, a desktop system or a camera ($RECYCLE.BIN, @eaDir, #Recycle)" in str(find_inputs([tree]).left_out)
+    assert "3 made by a NAS, a desktop system or a camera ($RECYCLE.BIN, @eaDir, #Recycle)" in str(
+        find_inputs([tree]).left_out
+    )
     assert names(tree, tree / "cam1" / "#Recycle") == ["cam1/#Recycle/old.png"]
     assert names(tree, tree / "cam1" / "#Recycle" / "*.png") == ["cam1/#Recycle/old.png"]
 
 
 def test_files_of_unknown_suffixes_are_inputs_where_their_content_is_known(tree: Path) -> None:
-    for name, made in {"photo.jfif": write_photo, "IMG_1": write_photo, "clip.m2ts": write_video, "GX01.360": write_video}.items():
+    for name, made in {
+        "photo.jfif": write_photo,
+        "IMG_1": write_photo,
+        "clip.m2ts": write_video,
+        "GX01.360": write_video,
+    }.items():
         made(tree / "made.mp4")
         (tree / "made.mp4").rename(tree / name)
     (tree / "plan.pdf").write_bytes(b"%PDF-1.7")

@@ -105,8 +105,10 @@ class Toy(TrainableModel):
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
         adapted = [*self.merger.parameters(), *self.text.parameters()]
-        return [{"name": "all", "params": adapted, "lr": 0.01},
-                {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr}]
+        return [
+            {"name": "all", "params": adapted, "lr": 0.01},
+            {"name": "head", "params": list(self.head.parameters()), "lr": optim.head_lr},
+        ]
 
     def checkpoint_gradients(self) -> None:
         raise AssertionError("not asked for")
@@ -119,14 +121,35 @@ class Toy(TrainableModel):
         prompt = floats("prompt", TOKENS, WIDTH)
         assert isinstance(self.prompt, Tensor)
         return (
-            ModelStage(Stage(name="vision", per="frame", inputs=(frames,), outputs=(floats("colours", BATCH, 12),)), self.vision),
-            ModelStage(Stage(name="merger", per="group", group=2, inputs=(floats("colours", BATCH, 2, 12),),
-                             outputs=(floats("tokens", BATCH, WIDTH),)), self.merger),
-            ModelStage(Stage(name="text", per="window", inputs=(floats("tokens", BATCH, contract.frames // 2, WIDTH), prompt),
-                             outputs=(floats("state", BATCH, WIDTH),), constants=("prompt",)), self.text,
-                       {"prompt": self.prompt.numpy()}),
-            ModelStage(Stage(name="head", per="window", inputs=(floats("state", BATCH, WIDTH),), outputs=contract.answers()),
-                       self.head),
+            ModelStage(
+                Stage(name="vision", per="frame", inputs=(frames,), outputs=(floats("colours", BATCH, 12),)),
+                self.vision,
+            ),
+            ModelStage(
+                Stage(
+                    name="merger",
+                    per="group",
+                    group=2,
+                    inputs=(floats("colours", BATCH, 2, 12),),
+                    outputs=(floats("tokens", BATCH, WIDTH),),
+                ),
+                self.merger,
+            ),
+            ModelStage(
+                Stage(
+                    name="text",
+                    per="window",
+                    inputs=(floats("tokens", BATCH, contract.frames // 2, WIDTH), prompt),
+                    outputs=(floats("state", BATCH, WIDTH),),
+                    constants=("prompt",),
+                ),
+                self.text,
+                {"prompt": self.prompt.numpy()},
+            ),
+            ModelStage(
+                Stage(name="head", per="window", inputs=(floats("state", BATCH, WIDTH),), outputs=contract.answers()),
+                self.head,
+            ),
         )
 
     def save(self, folder: Path) -> None:
@@ -148,22 +171,40 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     def load(*_: object) -> nn.Module:
         raise AssertionError("a family with a build of its own is not loaded as an encoder")
 
-    family = Family("toy", "avg", ("auto", "avg"), pixel=lambda source: PixelSpec(SIDE_PX, SIDE_PX), load=load, is_embedded=True,
-                    build=build_toy)
+    family = Family(
+        "toy",
+        "avg",
+        ("auto", "avg"),
+        pixel=lambda source: PixelSpec(SIDE_PX, SIDE_PX),
+        load=load,
+        is_embedded=True,
+        build=build_toy,
+    )
     monkeypatch.setitem(FAMILIES, "toy", family)
     yield "toy"
 
 
 def test_from_train_to_infer(toy: str, clip_folder: Path, tmp_path: Path) -> None:
     table = load_table(clip_folder, "action")
-    settings = {"frames": FRAMES, "lora.last_blocks": 0,
-                "optim.epochs": 12, "optim.batch_size": 6, "optim.head_lr": 0.05, "precision": "fp32"}
+    settings = {
+        "frames": FRAMES,
+        "lora.last_blocks": 0,
+        "optim.epochs": 12,
+        "optim.batch_size": 6,
+        "optim.head_lr": 0.05,
+        "precision": "fp32",
+    }
     run = train_run(table, config_from_options(backbone=toy, settings=settings), tmp_path / "run")
-    options = ExportOptions(int8=True, quantize=frozenset({"text"}), max_drop=50, max_confidence_drop=100, search_s=0,
-                            allow_drop=True)
+    options = ExportOptions(
+        int8=True, quantize=frozenset({"text"}), max_drop=50, max_confidence_drop=100, search_s=0, allow_drop=True
+    )
     bundle, report = export_run(run.root, tmp_path / "b", options)
     assert [(stage.name, stage.per, stage.group) for stage in bundle.stages] == [
-        ("vision", "frame", 1), ("merger", "group", 2), ("text", "window", 1), ("head", "window", 1)]
+        ("vision", "frame", 1),
+        ("merger", "group", 2),
+        ("text", "window", 1),
+        ("head", "window", 1),
+    ]
     assert bundle.constants()["prompt"].shape == (TOKENS, WIDTH)
     quantized = next(name for name in bundle.passed if name != "fp32")
     assert bundle.manifest.variants[quantized].precision["text"] in ("int8", "mixed")
@@ -175,4 +216,6 @@ def test_from_train_to_infer(toy: str, clip_folder: Path, tmp_path: Path) -> Non
         for variant, tolerance in (("fp32", 1e-4), (quantized, 0.2)):
             with open_classifier(bundle.root, runtime=runtime, variant=variant, threads=1) as classifier:
                 found = evaluate(classifier, table, InferSettings(workers=1)).probabilities["action"]
-            np.testing.assert_allclose(found, expected.probabilities["action"], atol=tolerance, err_msg=f"{runtime} {variant}")
+            np.testing.assert_allclose(
+                found, expected.probabilities["action"], atol=tolerance, err_msg=f"{runtime} {variant}"
+            )

@@ -64,22 +64,43 @@ def test_a_run_of_0_1_0_is_continued(out: Path) -> None:
 
 def test_a_run_of_another_model_is_not_continued(out: Path) -> None:
     set_meta(out, contract="0" * 64)
-    with open_classifier(OLD / "colours.bundle", runtime="onnxruntime") as classifier, pytest.raises(
-            SettingsError, match=r"has contract 000000000000…, this one .*fix: resume with what it was started with"):
+    with (
+        open_classifier(OLD / "colours.bundle", runtime="onnxruntime") as classifier,
+        pytest.raises(
+            SettingsError, match=r"has contract 000000000000…, this one .*fix: resume with what it was started with"
+        ),
+    ):
         run_folder(classifier, Inputs(tuple(STATES)), out, InferSettings(resume=True))
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
-    PREDICTIONS: lambda out: list(read_predictions(out)), SUMMARY: read_summary,
-    SEGMENTS: lambda out: list(read_segments(out))}
+    PREDICTIONS: lambda out: list(read_predictions(out)),
+    SUMMARY: read_summary,
+    SEGMENTS: lambda out: list(read_segments(out)),
+}
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_newer_minor_version_is_read_and_a_newer_major_one_refused(name: str, out: Path) -> None:
     if name == SEGMENTS:
-        (out / SEGMENTS).write_text(json.dumps({
-            "path": "/a.mp4", "start_s": 0.0, "end_s": 1.0, "label": "red", "score": 0.5, "severity": None, "windows": 2,
-            "peak_start_s": 0.0, "peak_end_s": 0.5, "peak_score": 0.9}) + "\n", encoding="utf-8")
+        (out / SEGMENTS).write_text(
+            json.dumps(
+                {
+                    "path": "/a.mp4",
+                    "start_s": 0.0,
+                    "end_s": 1.0,
+                    "label": "red",
+                    "score": 0.5,
+                    "severity": None,
+                    "windows": 2,
+                    "peak_start_s": 0.0,
+                    "peak_end_s": 0.5,
+                    "peak_score": 0.9,
+                }
+            )
+            + "\n",
+            encoding="utf-8",
+        )
     before = READERS[name](out)
     change_json(out / name, lambda record: {"new": [1], **record, "version": "1.99"})
     assert READERS[name](out) == before
@@ -95,9 +116,15 @@ def test_a_report_is_made_of_a_newer_minor_version_with_more_keys_at_any_depth(o
     time_spec = {"frames": 4, "window_s": 1.0, "stride_s": 1.0}
 
     def change(record: dict[str, Any]) -> dict[str, Any]:
-        return {**record, "version": "1.99", "time": {**time_spec, "new": 0},
-                "targets": [{**target, "new": 0} for target in record["targets"]], "settings": {**record["settings"], "new": 0},
-                "provenance": {**record["provenance"], "new": "0"}, "timings_s": {**record["timings_s"], "new": 0.0}}
+        return {
+            **record,
+            "version": "1.99",
+            "time": {**time_spec, "new": 0},
+            "targets": [{**target, "new": 0} for target in record["targets"]],
+            "settings": {**record["settings"], "new": 0},
+            "provenance": {**record["provenance"], "new": "0"},
+            "timings_s": {**record["timings_s"], "new": 0.0},
+        }
 
     change_json(out / SUMMARY, change)
     assert read_summary(out).time == time_spec

@@ -27,14 +27,26 @@ from vidrisk.runtimes.tensorrt.build.engines import build_engines
 from vidrisk.runtimes.tensorrt.cache import EngineStore
 from vidrisk.train.train import train_run
 
-SMALL = (f"frames={WINDOW}", "lora.rank=4", "lora.last_blocks=2", "optim.epochs=2", "optim.batch_size=6", "optim.head_lr=0.01",
-         "precision=fp32", "views=2")
+SMALL = (
+    f"frames={WINDOW}",
+    "lora.rank=4",
+    "lora.last_blocks=2",
+    "optim.epochs=2",
+    "optim.batch_size=6",
+    "optim.head_lr=0.01",
+    "precision=fp32",
+    "views=2",
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
 def test_from_train_to_infer(
-    backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path, family: str, caplog: pytest.LogCaptureFixture
+    backbone_folder: Callable[[str], Path],
+    clip_folder: Path,
+    tmp_path: Path,
+    family: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.ERROR, "torch")
     table = load_table(clip_folder, "action")
@@ -49,19 +61,27 @@ def test_from_train_to_infer(
     encoder, head = bundle.stages
     assert (encoder.per, head.per) == ("window", "window")
     assert encoder.inputs[0].shape == ("batch", WINDOW, 64, 64, 3)
-    assert all(hop.passed and hop.largest_logit_difference < 1e-3 for hop in report.hops if hop.variant in ("merged", "fp32"))
+    assert all(
+        hop.passed and hop.largest_logit_difference < 1e-3 for hop in report.hops if hop.variant in ("merged", "fp32")
+    )
     name = bundle.passed[-1]
     assert bundle.manifest.variants[name].precision == {"encoder": name, "head": "fp32"} and name in ("int8", "mixed")
     assert any(library.startswith("tensorrt-rtx") for library in report.parsed_by)
     with open_classifier(run.root) as classifier:
         expected = evaluate(classifier, table, InferSettings(workers=1)).probabilities["action"]
-    assert min(hop.worst_cosine for hop in report.hops if hop.variant == name) > 0.98  # of the features, on every runtime
-    judged = {hop.runtime for hop in report.hops if hop.variant == name}  # OpenVINO refuses FP16-typed INT8 without VNNI
+    assert (
+        min(hop.worst_cosine for hop in report.hops if hop.variant == name) > 0.98
+    )  # of the features, on every runtime
+    judged = {
+        hop.runtime for hop in report.hops if hop.variant == name
+    }  # OpenVINO refuses FP16-typed INT8 without VNNI
     for runtime in file_runtimes():
         for variant, tolerance in (("fp32", 1e-4), *[(name, 0.05)] * (runtime in judged)):
             with open_classifier(bundle.root, runtime=runtime, variant=variant, threads=1) as classifier:
                 found = evaluate(classifier, table, InferSettings(workers=1))
-            np.testing.assert_allclose(found.probabilities["action"], expected, atol=tolerance, err_msg=f"{runtime} {variant}")
+            np.testing.assert_allclose(
+                found.probabilities["action"], expected, atol=tolerance, err_msg=f"{runtime} {variant}"
+            )
     ahead = BuildOptions(compute_capabilities=("8.6",))
     built = build_engines(bundle, ahead, kind="tensorrt-rtx", variants=[name], store=EngineStore(tmp_path / "engines"))
     assert len(built) == 2
@@ -69,8 +89,9 @@ def test_from_train_to_infer(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
-def test_a_head_learns_on_a_frozen_encoder(backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path,
-                                           family: str) -> None:
+def test_a_head_learns_on_a_frozen_encoder(
+    backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path, family: str
+) -> None:
     table = load_table(clip_folder, "action")
     config = config_from_options(None, (*SMALL, "lora.last_blocks=0"), backbone=str(backbone_folder(family)))
     run = train_run(table, config, tmp_path / "run")
@@ -97,9 +118,13 @@ def test_timesformer_takes_a_photo_for_a_window_of_one_frame(
         assert evaluate(classifier, table, InferSettings(workers=1)).metrics["defect"].top1 == 1
 
 
-@pytest.mark.parametrize(("assignment", "said"), [
-    ("head.kind=segments", "head 'segments' behind an encoder that sees whole windows; allowed: auto, linear, mlp"),
-    ("frames=3", "windows of 3 frames for backbone .* allowed: clips, multiples of 2")])
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("head.kind=segments", "head 'segments' behind an encoder that sees whole windows; allowed: auto, linear, mlp"),
+        ("frames=3", "windows of 3 frames for backbone .* allowed: clips, multiples of 2"),
+    ],
+)
 def test_what_a_window_encoder_cannot_do(
     backbone_folder: Callable[[str], Path], clip_folder: Path, tmp_path: Path, assignment: str, said: str
 ) -> None:

@@ -57,17 +57,27 @@ def test_certain_answers_by_hand() -> None:
     truth = np.array([0, 1, 0, 2, 2])
     found = certainty_report(truth, probabilities, TARGET, Uncertainty(0.9, {"t": (0.45, 0.45, 0.45)}))
     # kept: the first, fourth and last; the second is undecided, the third less sure than usual
-    assert (found.samples, found.kept_samples, found.kept, found.accuracy_of_kept, found.accuracy) == (5, 3, 0.6, 2 / 3, 0.6)
+    assert (found.samples, found.kept_samples, found.kept, found.accuracy_of_kept, found.accuracy) == (
+        5,
+        3,
+        0.6,
+        2 / 3,
+        0.6,
+    )
     assert (found.asked, found.coverage) == (0.9, 0.6)
     assert (found.coverage_interval, found.accuracy_of_kept_interval) == (share_interval(3, 5), share_interval(2, 3))
 
 
 def test_nothing_kept_has_no_accuracy() -> None:
-    found = certainty_report(np.array([0, 1]), np.array([[0.4, 0.3, 0.3]] * 2), TARGET, Uncertainty(0.9, {"t": (0.9,) * 3}))
+    found = certainty_report(
+        np.array([0, 1]), np.array([[0.4, 0.3, 0.3]] * 2), TARGET, Uncertainty(0.9, {"t": (0.9,) * 3})
+    )
     assert (found.kept, found.accuracy_of_kept, found.accuracy_of_kept_interval, found.coverage) == (0, None, None, 0)
 
 
 def test_without_thresholds_there_is_a_reason_and_the_curve() -> None:
-    found = certainty_report(np.array([0, 1]), np.array([[0.9, 0.1, 0], [0.6, 0.4, 0]]), TARGET, Uncertainty(reasons={"t": "few"}))
+    found = certainty_report(
+        np.array([0, 1]), np.array([[0.9, 0.1, 0], [0.6, 0.4, 0]]), TARGET, Uncertainty(reasons={"t": "few"})
+    )
     assert (found.coverage, found.kept, found.reason, found.accuracy) == (None, None, "few", 0.5)
     assert found.curve.area == pytest.approx(0.25)

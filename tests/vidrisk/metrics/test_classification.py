@@ -46,12 +46,16 @@ def test_equal_to_scikit_learn(case: Case) -> None:
     assert report.top1 == pytest.approx(sk.accuracy_score(truth, predicted))
     assert report.macro_f1 == pytest.approx(sk.f1_score(truth, predicted, average="macro", zero_division=0))
     if len(set(truth.tolist())) > 1:
-        assert report.mean_average_precision == pytest.approx(np.mean([c.ap for c in report.per_class if c.ap is not None]))
+        assert report.mean_average_precision == pytest.approx(
+            np.mean([c.ap for c in report.per_class if c.ap is not None])
+        )
     else:  # no rest that the class could be told from
         assert report.mean_average_precision is None and all(c.ap is None for c in report.per_class)
     assert report.mean_absolute_level_error == pytest.approx(sk.mean_absolute_error(truth, predicted))
     if len({*truth.tolist(), *predicted.tolist()}) > 1:
-        assert report.quadratic_kappa == pytest.approx(sk.cohen_kappa_score(truth, predicted, labels=every, weights="quadratic"))
+        assert report.quadratic_kappa == pytest.approx(
+            sk.cohen_kappa_score(truth, predicted, labels=every, weights="quadratic")
+        )
     else:  # no disagreement is possible by chance
         assert report.quadratic_kappa is None
     np.testing.assert_array_equal(report.confusion, sk.confusion_matrix(truth, predicted, labels=every))
@@ -106,14 +110,17 @@ def test_agreement() -> None:
         agreement(a[:0], a[:0])
 
 
-@pytest.mark.parametrize(("truth", "probabilities", "message"), [
-    ([], np.zeros((0, 2)), "N of at least 1"),
-    ([0], np.full((1, 3), 1 / 3), "allowed: .N,. and .N, C."),
-    ([2], np.full((1, 2), 0.5), "no class"),
-    ([-1], np.full((1, 2), 0.5), "no class"),
-    ([0], np.array([[3.0, -2.0]]), "softmax"),
-    ([0], np.array([[np.nan, 1.0]]), "no probabilities"),
-])
+@pytest.mark.parametrize(
+    ("truth", "probabilities", "message"),
+    [
+        ([], np.zeros((0, 2)), "N of at least 1"),
+        ([0], np.full((1, 3), 1 / 3), "allowed: .N,. and .N, C."),
+        ([2], np.full((1, 2), 0.5), "no class"),
+        ([-1], np.full((1, 2), 0.5), "no class"),
+        ([0], np.array([[3.0, -2.0]]), "softmax"),
+        ([0], np.array([[np.nan, 1.0]]), "no probabilities"),
+    ],
+)
 def test_refusals(truth: list[int], probabilities: npt.NDArray[np.float64], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         classification_report(np.array(truth, np.int64), probabilities, ["a", "b"])

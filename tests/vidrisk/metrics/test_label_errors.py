@@ -11,7 +11,9 @@ from vidrisk.metrics.label_errors import find_label_errors
 from vidrisk.runtimes.contract.errors import SpecError
 
 
-def noisy(samples: int, classes: int, wrong: float, seed: int, sharpness: float = 4.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def noisy(
+    samples: int, classes: int, wrong: float, seed: int, sharpness: float = 4.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Given labels, probabilities of a good model, and which labels were turned."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, classes, samples)

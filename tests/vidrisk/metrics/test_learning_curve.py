@@ -14,17 +14,21 @@ SIZES = (50, 70, 100, 140, 200, 280, 400)
 MANY = 10**7  # samples that scores are measured on: so many that it does not matter which
 
 
-def measured(floor: float, scale: float, rate: float, noise: float, seed: int, sizes: tuple[int, ...] = SIZES,
-             repeats: int = 3) -> dict[int, list[float]]:
+def measured(
+    floor: float, scale: float, rate: float, noise: float, seed: int, sizes: tuple[int, ...] = SIZES, repeats: int = 3
+) -> dict[int, list[float]]:
     rng = np.random.default_rng(seed)
-    return {size: np.clip(1 - floor - scale * size ** -rate + noise * rng.normal(size=repeats), 0, 1).tolist() for size in sizes}
+    return {
+        size: np.clip(1 - floor - scale * size**-rate + noise * rng.normal(size=repeats), 0, 1).tolist()
+        for size in sizes
+    }
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.floats(0, 0.2), st.floats(0.5, 2), st.floats(0.3, 0.8))
 def test_a_law_without_noise_is_found_again(floor: float, scale: float, rate: float) -> None:
     found = fit_learning_curve(measured(floor, scale, rate, 0.0, 0), MANY)
-    expected = np.clip(1 - floor - scale * 800 ** -rate, 0, 1)
+    expected = np.clip(1 - floor - scale * 800**-rate, 0, 1)
     assert found.forecast.samples == 800 and found.forecast.score == pytest.approx(expected, abs=0.01)
 
 
@@ -41,10 +45,12 @@ def test_nine_of_ten_forecasts_hold_what_is_measured_at_twice_the_data() -> None
 def test_forecasts_allow_for_samples_that_are_easier_than_others() -> None:
     inside: dict[int, list[bool]] = {100: [], MANY: []}
     for seed in range(60):
-        hard = np.random.default_rng(seed).uniform(size=200)  # a sample is answered rightly where the law's error is less than that
+        hard = np.random.default_rng(seed).uniform(
+            size=200
+        )  # a sample is answered rightly where the law's error is less than that
 
         def score(size: int, samples: np.ndarray) -> float:
-            return float((samples > 0.05 + 1.2 * size ** -0.4).mean())
+            return float((samples > 0.05 + 1.2 * size**-0.4).mean())
 
         known = {size: [score(size, hard[:100])] * 3 for size in SIZES}
         for units in inside:

@@ -30,15 +30,21 @@ def test_equal_to_scikit_learn(samples: int, seed: int, thresholds: list[float])
     truth, probabilities = drawn(samples, seed)
     found = probabilities >= np.array(thresholds)
     report = multi_label_report(truth, probabilities, LABELS, thresholds)
-    precision, recall, f1, support = precision_recall_fscore_support(truth, found, average=None, zero_division=0, labels=range(3))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, found, average=None, zero_division=0, labels=range(3)
+    )
     assert [(each.precision, each.recall, each.f1, each.support) for each in report.per_class] == [
-        pytest.approx(each) for each in zip(precision, recall, f1, support, strict=True)]
+        pytest.approx(each) for each in zip(precision, recall, f1, support, strict=True)
+    ]
     assert report.micro_f1 == pytest.approx(f1_score(truth, found, average="micro", zero_division=0))
-    occurs = (truth.any(axis=0) | found.any(axis=0))
+    occurs = truth.any(axis=0) | found.any(axis=0)
     assert report.macro_f1 == pytest.approx(f1[occurs].mean() if occurs.any() else 0)
     assert report.exact_match == pytest.approx((truth == found).all(axis=1).mean())
-    known = [average_precision_score(truth[:, label], probabilities[:, label])
-             for label in range(3) if 0 < truth[:, label].sum() < samples]
+    known = [
+        average_precision_score(truth[:, label], probabilities[:, label])
+        for label in range(3)
+        if 0 < truth[:, label].sum() < samples
+    ]
     assert report.mean_average_precision == (pytest.approx(np.mean(known)) if known else None)
     assert report.n == samples and report.thresholds == tuple(thresholds)
 
@@ -55,20 +61,36 @@ def test_confidence_that_is_right_on_average_has_no_calibration_error() -> None:
     assert multi_label_report(truth, np.ones((100, 2)), ("a", "b"), (0.5, 0.5)).ece == pytest.approx(1 - truth.mean())
 
 
-@pytest.mark.parametrize(("truth", "probabilities", "thresholds"), [
-    (np.zeros((0, 3)), np.zeros((0, 3)), (0.5,) * 3), (np.zeros((2, 2)), np.zeros((2, 3)), (0.5,) * 3),
-    (np.zeros((2, 3)), np.zeros((2, 3)), (0.5,) * 2), (np.full((2, 3), -1), np.zeros((2, 3)), (0.5,) * 3),
-    (np.zeros((2, 3)), np.full((2, 3), np.nan), (0.5,) * 3), (np.zeros((2, 3)), np.full((2, 3), 1.1), (0.5,) * 3),
-])
-def test_what_does_not_fit_is_refused(truth: np.ndarray, probabilities: np.ndarray, thresholds: tuple[float, ...]) -> None:
+@pytest.mark.parametrize(
+    ("truth", "probabilities", "thresholds"),
+    [
+        (np.zeros((0, 3)), np.zeros((0, 3)), (0.5,) * 3),
+        (np.zeros((2, 2)), np.zeros((2, 3)), (0.5,) * 3),
+        (np.zeros((2, 3)), np.zeros((2, 3)), (0.5,) * 2),
+        (np.full((2, 3), -1), np.zeros((2, 3)), (0.5,) * 3),
+        (np.zeros((2, 3)), np.full((2, 3), np.nan), (0.5,) * 3),
+        (np.zeros((2, 3)), np.full((2, 3), 1.1), (0.5,) * 3),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    truth: np.ndarray, probabilities: np.ndarray, thresholds: tuple[float, ...]
+) -> None:
     with pytest.raises(SpecError, match="allowed: "):
         multi_label_report(truth.astype(np.int64), probabilities, LABELS, thresholds)
 
 
 def test_a_report_is_plain_json_and_its_repr_shows_figures_alone() -> None:
     report = multi_label_report(*drawn(9, 0), LABELS, (0.5,) * 3)
-    assert set(report.to_dict()) == {"n", "mean_average_precision", "micro_f1", "macro_f1", "exact_match", "ece", "thresholds",
-                                     "per_class"}
+    assert set(report.to_dict()) == {
+        "n",
+        "mean_average_precision",
+        "micro_f1",
+        "macro_f1",
+        "exact_match",
+        "ece",
+        "thresholds",
+        "per_class",
+    }
     assert repr(report).startswith("MultiLabelMetrics(n=9, labels=3, mAP=0.")
     alike = multi_label_report(np.ones((2, 3), np.int64), np.ones((2, 3)), LABELS, (0.5,) * 3)
     assert alike.mean_average_precision is None and "mAP=n/a" in repr(alike)

@@ -29,7 +29,13 @@ def test_names_off_the_scale_have_no_distance() -> None:
     scores = name_scores([0, 1, 2, 0], [0, 1, 1, 2], labels, ordered)
     assert (scores.on_scale, scores.mean_distance, scores.quadratic_kappa) == (2, 0, 1)
     off = name_scores([2], [2], labels, ordered)
-    assert (off.accuracy, off.on_scale, off.quadratic_kappa, off.mean_distance, off.f1) == (1, 0, None, None, (None, None, 1.0))
+    assert (off.accuracy, off.on_scale, off.quadratic_kappa, off.mean_distance, off.f1) == (
+        1,
+        0,
+        None,
+        None,
+        (None, None, 1.0),
+    )
     unordered = name_scores([0, 1], [1, 0], labels)
     assert (unordered.quadratic_kappa, unordered.mean_distance, unordered.too_low) == (None, None, 0)
 
@@ -47,12 +53,23 @@ def test_without_missing_names_scores_are_those_of_a_classifier(pairs: list[tupl
     assert scores.mean_distance == pytest.approx(report.mean_absolute_level_error)
     assert scores.macro_f1 == pytest.approx(f1_score(truth, found, average="macro", zero_division=0))
     if scores.quadratic_kappa is not None:
-        assert scores.quadratic_kappa == pytest.approx(cohen_kappa_score(truth, found, weights="quadratic", labels=[0, 1, 2]))
+        assert scores.quadratic_kappa == pytest.approx(
+            cohen_kappa_score(truth, found, weights="quadratic", labels=[0, 1, 2])
+        )
 
 
-@pytest.mark.parametrize(("truth", "found", "ordered"), [
-    ([], [], None),
-    ([0], [0, 1], None), ([3], [0], None), ([0], [3], None), ([-1], [0], None), ([0], [-1], None), ([0], [0], (True,))])
+@pytest.mark.parametrize(
+    ("truth", "found", "ordered"),
+    [
+        ([], [], None),
+        ([0], [0, 1], None),
+        ([3], [0], None),
+        ([0], [3], None),
+        ([-1], [0], None),
+        ([0], [-1], None),
+        ([0], [0], (True,)),
+    ],
+)
 def test_rejects_what_is_no_name(truth: list[int], found: list[int | None], ordered: tuple[bool, ...] | None) -> None:
     with pytest.raises(SpecError):
         name_scores(truth, found, LEVELS, ordered)

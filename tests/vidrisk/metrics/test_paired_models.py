@@ -31,7 +31,9 @@ def test_a_clear_gain_is_better_and_a_small_one_says_how_many_samples_would_deci
     second = first.copy()
     second[[0, 70, 71]] = False, True, True
     small = compare_answers(first, second)
-    assert small.verdict == "undecided" and small.samples_to_decide is not None and 1500 < small.samples_to_decide < 4000
+    assert (
+        small.verdict == "undecided" and small.samples_to_decide is not None and 1500 < small.samples_to_decide < 4000
+    )
     assert compare_answers(first, first).samples_to_decide is None
 
 

@@ -44,7 +44,9 @@ def test_any_label_can_be_drawn(labels: tuple[str, ...], tmp_path: Path) -> None
     assert is_drawn(tmp_path / "confusion.png")
 
 
-@pytest.mark.parametrize("knows", [Uncertainty(0.9, {"t": (0.6, 0.6)}), Uncertainty(0.9, {"t": (1.0, 1.0)}), Uncertainty()])
+@pytest.mark.parametrize(
+    "knows", [Uncertainty(0.9, {"t": (0.6, 0.6)}), Uncertainty(0.9, {"t": (1.0, 1.0)}), Uncertainty()]
+)
 def test_the_error_is_drawn_by_the_share_kept(knows: Uncertainty, tmp_path: Path) -> None:
     """With thresholds, with such as keep nothing, and without any."""
     truth = np.arange(40) % 2

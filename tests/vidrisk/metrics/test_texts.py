@@ -34,29 +34,35 @@ def test_subsequences_are_those_of_the_table_of_lengths(a: list[int], b: list[in
     assert all(one[0] < two[0] and one[1] < two[1] for one, two in pairwise(pairs))
 
 
-@pytest.mark.parametrize(("text", "tokens"), [
-    ("Cracks, in the WALL (2 mm)", ["cracks", "in", "the", "wall", "2", "mm"]),
-    ("墙体有裂缝。", ["墙", "体", "有", "裂", "缝"]),
-    ("3号楼wall裂缝", ["3", "号", "楼", "wall", "裂", "缝"]),
-    ("ＷＡＬＬ１", ["wall1"]),
-    ("naïve nai\u0308ve", ["naïve", "naïve"]),
-    ("Tôi đi", ["tôi", "đi"]),
-    ("。，!", []),
-])
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("Cracks, in the WALL (2 mm)", ["cracks", "in", "the", "wall", "2", "mm"]),
+        ("墙体有裂缝。", ["墙", "体", "有", "裂", "缝"]),
+        ("3号楼wall裂缝", ["3", "号", "楼", "wall", "裂", "缝"]),
+        ("ＷＡＬＬ１", ["wall1"]),
+        ("naïve nai\u0308ve", ["naïve", "naïve"]),
+        ("Tôi đi", ["tôi", "đi"]),
+        ("。，!", []),
+    ],
+)
 def test_words_of_latin_and_characters_of_chinese_are_tokens(text: str, tokens: list[str]) -> None:
     assert tokens_from_text(text) == tokens
 
 
-@pytest.mark.parametrize(("reference", "candidate", "expected"), [
-    ("police killed the gunman", "police kill the gunman", 3 / 4),  # Lin 2004, section 3.1: S2
-    ("police killed the gunman", "the gunman kill police", 2 / 4),  # S3
-    ("police killed the gunman", "the gunman police killed", 2 / 4),  # S4
-    ("墙体有竖向裂缝", "墙体有裂缝", 2 * 5 / (7 + 5)),
-    ("安排维修", "安排维修", 1.0),
-    ("安排维修", "repair it", 0.0),
-    ("安排维修", "", 0.0),
-    ("!", "。", 1.0),
-])
+@pytest.mark.parametrize(
+    ("reference", "candidate", "expected"),
+    [
+        ("police killed the gunman", "police kill the gunman", 3 / 4),  # Lin 2004, section 3.1: S2
+        ("police killed the gunman", "the gunman kill police", 2 / 4),  # S3
+        ("police killed the gunman", "the gunman police killed", 2 / 4),  # S4
+        ("墙体有竖向裂缝", "墙体有裂缝", 2 * 5 / (7 + 5)),
+        ("安排维修", "安排维修", 1.0),
+        ("安排维修", "repair it", 0.0),
+        ("安排维修", "", 0.0),
+        ("!", "。", 1.0),
+    ],
+)
 def test_rouge_l_by_hand(reference: str, candidate: str, expected: float) -> None:
     assert rouge_l(reference, candidate) == pytest.approx(expected, abs=1e-12)
 
@@ -66,7 +72,8 @@ def test_chrf_by_hand() -> None:
     assert chrf("abcd", "ab ce") == pytest.approx(float((Fraction(3, 4) + Fraction(2, 3) + Fraction(1, 2)) / 4))
     # "裂缝宽" beside "裂缝": P = (1 + 1) / 2, R = (2/3 + 1/2) / 2 = 7/12; F = 5 P R / (4 P + R) = (35/12) / (55/12).
     assert chrf("裂缝宽", "裂缝") == pytest.approx(35 / 55)
-    # "aab" beside "aaab": every n-gram counts as often as it is there: 3/4, 2/3 of aa aa ab, 1/2 of aaa aab; R = 1, 1, 1.
+    # "aab" beside "aaab": every n-gram counts as often as it is there: 3/4, 2/3 of aa aa ab, 1/2 of aaa aab; R = 1, 1,
+    # 1.
     precision = (Fraction(3, 4) + Fraction(2, 3) + Fraction(1, 2)) / 3
     assert chrf("aab", "aaab") == pytest.approx(float(5 * precision / (4 * precision + 1)))
     assert chrf("Wall", "wall") < 1 == chrf("a wall", "aw all") == chrf("", " ")

@@ -38,7 +38,12 @@ def test_frames_of_one_clip_stay_together(adapted_encoder: Callable[..., Any], c
 def test_lora_and_head_are_what_is_trained(adapted_encoder: Callable[..., Any], clips: Callable[..., Any]) -> None:
     encoder = adapted_encoder("vit")
     head = Head(
-        "linear", width=encoder.width, frames=2, targets=(Target(name="action", labels=("a", "b")),), hidden=8, dropout=0.0
+        "linear",
+        width=encoder.width,
+        frames=2,
+        targets=(Target(name="action", labels=("a", "b")),),
+        hidden=8,
+        dropout=0.0,
     )
     torch.nn.init.normal_(head.classifiers[0].weight)
     model = ClipClassifier(encoder, head).train()

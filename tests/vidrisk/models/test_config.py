@@ -38,21 +38,31 @@ def test_values_are_yaml() -> None:
 
 
 def test_settings_are_values_and_not_text() -> None:
-    settings = {"lora.last_blocks": None, "augment": ("flip",), "level_order": ("低", "高"), "group_by": "a: b", "optim.epochs": 3}
+    settings = {
+        "lora.last_blocks": None,
+        "augment": ("flip",),
+        "level_order": ("低", "高"),
+        "group_by": "a: b",
+        "optim.epochs": 3,
+    }
     config = config_from_options(None, ["optim.epochs=4"], settings)
     assert (config.lora.last_blocks, config.augment, config.level_order) == (None, ("flip",), ("低", "高"))
     assert (config.group_by, config.optim.epochs) == ("a: b", 4)
 
 
 def test_a_file_is_read_without_some_of_its_settings(tmp_path: Path) -> None:
-    (tmp_path / "c.yaml").write_text("group_by: block\nreport: {scheme: riskva, choice_weight: 2.0}\n", encoding="utf-8")
+    (tmp_path / "c.yaml").write_text(
+        "group_by: block\nreport: {scheme: riskva, choice_weight: 2.0}\n", encoding="utf-8"
+    )
     without = ("group_by", "report.scheme", "lora.rank")
     config = config_from_options(tmp_path / "c.yaml", without=without)
     assert (config.group_by, config.report.scheme, config.report.choice_weight) == (None, None, 2.0)
     assert config_from_options(tmp_path / "c.yaml", without=without, group_by="street").group_by == "street"
 
 
-@pytest.mark.parametrize(("given", "longest", "limit"), [(None, None, 256), (None, 100, 158), (None, 6000, 8192), (50, 100, 50)])
+@pytest.mark.parametrize(
+    ("given", "longest", "limit"), [(None, None, 256), (None, 100, 158), (None, 6000, 8192), (50, 100, 50)]
+)
 def test_the_limit_of_an_answer(given: int | None, longest: int | None, limit: int) -> None:
     assert ReportSettings(answer_tokens=given, longest_answer=longest).answer_limit == limit
 
@@ -61,7 +71,10 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     config = config_from_options(None, ["level_order=[低, 高]", "pixel.height=64", "optim.patience=2", "seed=5"])
     write_config(config, tmp_path / "c.yaml")
     assert config_from_options(tmp_path / "c.yaml") == config
-    assert set(yaml.safe_load((tmp_path / "c.yaml").read_text(encoding="utf-8"))) == {*TrainConfig.model_fields, "version"}
+    assert set(yaml.safe_load((tmp_path / "c.yaml").read_text(encoding="utf-8"))) == {
+        *TrainConfig.model_fields,
+        "version",
+    }
 
 
 @pytest.mark.parametrize(
@@ -102,10 +115,21 @@ def test_an_unknown_key_is_answered_with_the_known_ones_beside_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"- a\n- b\n", b"{", b"\xff\xfe\xff", b"optim: 3", b"1: 2", b"!!python/object:os.system {}",
-                b"on: 3", b"optim: {on: 3}", b"optim:\n  <<: {epochs: x}\n", b"optim: &d {weird: 1}\nlora: {<<: *d}\n",
-                b"vlm: &a {prompts: [*a]}\n",
-                b"seed: " + b"[" * 5000],
+    "content",
+    [
+        b"- a\n- b\n",
+        b"{",
+        b"\xff\xfe\xff",
+        b"optim: 3",
+        b"1: 2",
+        b"!!python/object:os.system {}",
+        b"on: 3",
+        b"optim: {on: 3}",
+        b"optim:\n  <<: {epochs: x}\n",
+        b"optim: &d {weird: 1}\nlora: {<<: *d}\n",
+        b"vlm: &a {prompts: [*a]}\n",
+        b"seed: " + b"[" * 5000,
+    ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
@@ -114,8 +138,13 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["optim: {epochs: 99}\nseed: 1\noptim: {batch_size: 2}\n",
-                                     "seed: 1\nvlm:\n  prompts: [{question: a, question: b, reply: c}]\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "optim: {epochs: 99}\nseed: 1\noptim: {batch_size: 2}\n",
+        "seed: 1\nvlm:\n  prompts: [{question: a, question: b, reply: c}]\n",
+    ],
+)
 def test_a_key_that_stands_twice_is_refused_with_its_lines(tmp_path: Path, content: str) -> None:
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(SettingsError, match=r"stands twice \(.*c\.yaml lines \d and \d\); allowed: once"):
@@ -145,7 +174,9 @@ def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
     path.write_text("# a comment\nseed: 1\noptim:\n  epochs: 3\n  lora_rate: 0.1\n", encoding="utf-8")
     with pytest.raises(SettingsError, match=r"setting optim\.lora_rate: .*c\.yaml line 5\); allowed: epochs, "):
         config_from_options(path)
-    path.write_text("vlm:\n  prompts:\n    - {question: a, reply: b}\n    - {question: '', reply: b}\n", encoding="utf-8")
+    path.write_text(
+        "vlm:\n  prompts:\n    - {question: a, reply: b}\n    - {question: '', reply: b}\n", encoding="utf-8"
+    )
     with pytest.raises(SettingsError, match=r"prompts.*c\.yaml line 4\)"):
         config_from_options(path)
     path.write_text("optim: {epochs: 3}\n", encoding="utf-8")

@@ -47,10 +47,14 @@ def test_features_are_the_familys_own_on_normalised_pixels(backbone_folder: Make
 
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
-def test_default_pixel_is_what_the_folder_says(backbone_folder: Make, family: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_default_pixel_is_what_the_folder_says(
+    backbone_folder: Make, family: str, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = backbone_folder(family)
     backbone = BACKBONES[family]
-    assert default_pixel(str(folder)) == PixelSpec(64, 64, interpolation="bicubic", mean=backbone.mean, std=backbone.std)
+    assert default_pixel(str(folder)) == PixelSpec(
+        64, 64, interpolation="bicubic", mean=backbone.mean, std=backbone.std
+    )
     assert not [r for r in caplog.records if r.name.startswith("vidrisk")]
 
 
@@ -67,7 +71,9 @@ def pixels_of(windows: torch.Tensor, family: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("family", WINDOW_TRANSFORMERS)
-def test_features_of_a_window_are_what_its_own_classifier_reads(backbone_folder: Make, clips: Make, family: str) -> None:
+def test_features_of_a_window_are_what_its_own_classifier_reads(
+    backbone_folder: Make, clips: Make, family: str
+) -> None:
     folder, windows = backbone_folder(family), torch.from_numpy(clips(3, WINDOW))
     encoder = build_encoder(str(folder), frames=WINDOW)
     own = getattr(transformers, BACKBONES[family].model_class).from_pretrained(folder).eval()
@@ -83,12 +89,21 @@ def test_features_of_a_window_are_what_its_own_classifier_reads(backbone_folder:
     assert (backwards - features).abs().max() > 1e-3  # it sees the order of the frames
 
 
-@pytest.mark.parametrize("processing", [
-    {}, {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]},
-    {"offset": False, "rescale_factor": 1 / 255}])
-@pytest.mark.parametrize(("family", "processor"), [
-    ("timesformer", "videomae.image_processing_pil_videomae.VideoMAEImageProcessorPil"),
-    ("vivit", "vivit.image_processing_vivit.VivitImageProcessor")])
+@pytest.mark.parametrize(
+    "processing",
+    [
+        {},
+        {"do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]},
+        {"offset": False, "rescale_factor": 1 / 255},
+    ],
+)
+@pytest.mark.parametrize(
+    ("family", "processor"),
+    [
+        ("timesformer", "videomae.image_processing_pil_videomae.VideoMAEImageProcessorPil"),
+        ("vivit", "vivit.image_processing_vivit.VivitImageProcessor"),
+    ],
+)
 def test_a_tower_sees_the_pixels_that_its_own_processor_makes(
     backbone_folder: Make, clips: Make, tmp_path: Path, family: str, processor: str, processing: dict[str, Any]
 ) -> None:
@@ -113,7 +128,9 @@ def test_a_tower_sees_the_pixels_that_its_own_processor_makes(
 @pytest.mark.parametrize("family", [family for family in WINDOW_TRANSFORMERS if KNOWN[family].tubelet == 2])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_windows_are_whole_tubelets(backbone_folder: Make, family: str, frames: int) -> None:
-    with pytest.raises(SettingsError, match=f"windows of {frames} frames .* allowed: clips, multiples of 2; fix: set frames"):
+    with pytest.raises(
+        SettingsError, match=f"windows of {frames} frames .* allowed: clips, multiples of 2; fix: set frames"
+    ):
         build_encoder(str(backbone_folder(family)), frames=frames)
 
 
@@ -144,7 +161,13 @@ def test_of_two_towers_the_vision_tower_is_taken(
     backbone_folder: Make, clips: Make, tmp_path: Path, whole: str, vision: str
 ) -> None:
     tower = build_encoder(str(backbone_folder(vision)))
-    text = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+    text = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 50,
+    }
     config = getattr(transformers, f"{whole}Config")(text_config=text, vision_config=tower.backbone.config.to_dict())
     both = getattr(transformers, f"{whole}Model")(config)
     both.vision_model.load_state_dict(
@@ -162,7 +185,9 @@ def test_of_two_towers_the_vision_tower_is_taken(
 
 def test_pools_of_a_transformer(backbone_folder: Make, clips: Make) -> None:
     frames = torch.from_numpy(clips(2)[:, 0])
-    results = {pool: build_encoder(str(backbone_folder("dinov2")), pool=pool)(frames) for pool in ("cls", "mean", "pooler")}
+    results = {
+        pool: build_encoder(str(backbone_folder("dinov2")), pool=pool)(frames) for pool in ("cls", "mean", "pooler")
+    }
     torch.testing.assert_close(results["cls"], results["pooler"])
     assert (results["cls"] - results["mean"]).abs().max() > 1e-3
     with pytest.raises(SettingsError, match="does not encode 64x64 images with pool 'pooler'"):
@@ -221,7 +246,9 @@ def test_damaged_and_foreign_weights(backbone_folder: Make, tmp_path: Path) -> N
     refused(folder, "cannot be loaded")
     path.write_bytes(whole)
     weights = safetensors.torch.load_file(path)
-    some = {name: value for name, value in weights.items() if "layernorm_after" not in name}  # these would be left random
+    some = {
+        name: value for name, value in weights.items() if "layernorm_after" not in name
+    }  # these would be left random
     safetensors.torch.save_file(some, path, metadata={"format": "pt"})
     refused(folder, "lacks 6 weights, such as .*layernorm_after")
     path.write_bytes(whole)
@@ -241,9 +268,12 @@ def test_a_text_model_is_no_image_encoder(tmp_path: Path) -> None:
 def test_a_model_that_answers_in_text_is_not_taken_for_its_vision_tower(tmp_path: Path) -> None:
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     vision, text = transformers.CLIPVisionConfig(**sizes), transformers.LlamaConfig(**sizes)
-    transformers.LlavaNextConfig(vision_config=vision, text_config=text,
-                                 architectures=["LlavaNextForConditionalGeneration"]).save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match=r"is a llava_next model, .*; allowed: .*Qwen2\.5-VL, .*; fix: save its vision tower"):
+    transformers.LlavaNextConfig(
+        vision_config=vision, text_config=text, architectures=["LlavaNextForConditionalGeneration"]
+    ).save_pretrained(tmp_path)
+    with pytest.raises(
+        SettingsError, match=r"is a llava_next model, .*; allowed: .*Qwen2\.5-VL, .*; fix: save its vision tower"
+    ):
         build_encoder(str(tmp_path))
 
 
@@ -287,15 +317,19 @@ class EvilConfig(PreTrainedConfig):
 """
 
 
-def test_code_beside_the_weights_is_neither_run_nor_asked_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_beside_the_weights_is_neither_run_nor_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))
     folder, here = tmp_path / "evil", tmp_path / "was here"
     folder.mkdir()
     (folder / "conf.py").write_text(CODE.format(here=str(here)))
-    (folder / "config.json").write_text(json.dumps({
-        "model_type": "evil", "auto_map": {"AutoConfig": "conf.EvilConfig", "AutoModel": "conf.EvilModel"}}))
-    (folder / "preprocessor_config.json").write_text(json.dumps({
-        "image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "conf.Evil"}}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "conf.EvilConfig", "AutoModel": "conf.EvilModel"}})
+    )
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "conf.Evil"}})
+    )
     for ask in (build_encoder, default_pixel, lambda name: build_encoder(name, local_only=True)):
         with pytest.raises(SettingsError) as caught:
             ask(str(folder))

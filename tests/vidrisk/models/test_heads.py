@@ -53,7 +53,9 @@ def test_a_reversed_clip(kind: str, sees_order: bool) -> None:
     assert difference > 1e-2 if sees_order else difference < 1e-5
 
 
-@pytest.mark.parametrize(("kind", "is_blind"), [("motion", True), ("transformer", True), ("segments", False), ("linear", False)])
+@pytest.mark.parametrize(
+    ("kind", "is_blind"), [("motion", True), ("transformer", True), ("segments", False), ("linear", False)]
+)
 def test_what_stays_all_through_a_clip_is_unknown_to_heads_of_motion(kind: str, is_blind: bool) -> None:
     head, features, scene = make(kind), torch.randn(4, 6, 12), torch.randn(4, 1, 12)
     difference = max((a - b).abs().max().item() for a, b in zip(head(features), head(features + scene), strict=True))

@@ -24,10 +24,21 @@ from vidrisk.runtimes.ort import OnnxRuntimeRunner
 
 LABELS = {0: "run", 1: "sit", 2: "fall"}
 NAMED = {"id2label": LABELS, "label2id": {label: index for index, label in LABELS.items()}}
-PROCESSOR = {"size": {"height": 32, "width": 32}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.25, 0.3],
-             "image_processor_type": "ViTImageProcessor"}
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 32,
-         "patch_size": 16, **NAMED}
+PROCESSOR = {
+    "size": {"height": 32, "width": 32},
+    "image_mean": [0.4, 0.5, 0.6],
+    "image_std": [0.2, 0.25, 0.3],
+    "image_processor_type": "ViTImageProcessor",
+}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 16,
+    **NAMED,
+}
 STAGED = {"hidden_sizes": [8, 16], "depths": [1, 1], **NAMED}
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vit": ("ViTForImageClassification", "ViTConfig", SMALL),
@@ -62,7 +73,11 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), dtype=np.u
 def test_an_image_classifier_averages_over_the_frames_of_a_clip(tmp_path: Path) -> None:
     model = saved(tmp_path)
     found = load_hub_classifier(tmp_path, is_video=True)
-    assert (found.labels, found.frames, found.architecture) == (("run", "sit", "fall"), None, "ViTForImageClassification")
+    assert (found.labels, found.frames, found.architecture) == (
+        ("run", "sit", "fall"),
+        None,
+        "ViTForImageClassification",
+    )
     with torch.inference_mode():
         expected = model(normalised(FRAMES).flatten(0, 1)).logits.reshape(2, 4, 3).mean(dim=1)[:, [2, 0, 1]]
         logits = found.module(4, [2, 0, 1]).eval()(torch.from_numpy(FRAMES))
@@ -86,11 +101,14 @@ def test_a_video_classifier_sees_the_window(tmp_path: Path) -> None:
 def test_the_stage_of_a_bundle_computes_what_transformers_does(kind: str, tmp_path: Path) -> None:
     model = saved(tmp_path, kind)
     found = load_hub_classifier(tmp_path, is_video=True)
-    contract = Contract(task="action", pixel=found.pixel, time=TimeSpec(4),
-                        targets=(Target(name="action", labels=found.labels),))
+    contract = Contract(
+        task="action", pixel=found.pixel, time=TimeSpec(4), targets=(Target(name="action", labels=found.labels),)
+    )
     stage = classifier_stage(contract)
     trained = TrainedStage(stage, found.module(4, [0, 1, 2]))
-    export_onnx(merged_from_trained(trained.source), trained.inputs(2), stage.inputs, stage.outputs, tmp_path / "stage.onnx")
+    export_onnx(
+        merged_from_trained(trained.source), trained.inputs(2), stage.inputs, stage.outputs, tmp_path / "stage.onnx"
+    )
     with torch.inference_mode():
         pixels = normalised(FRAMES)
         expected = (model(pixels) if found.frames else model(pixels.flatten(0, 1))).logits.reshape(2, -1, 3).mean(dim=1)
@@ -109,11 +127,19 @@ def test_weights_of_half_precision_are_computed_in_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["image", "backbone"])
-def test_an_adapter_beside_the_weights_never_reaches_peft(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peft.PeftConfig.from_pretrained", lambda *args, **kwargs: pytest.fail("PEFT reads a stranger's file"))
+def test_an_adapter_beside_the_weights_never_reaches_peft(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "peft.PeftConfig.from_pretrained", lambda *args, **kwargs: pytest.fail("PEFT reads a stranger's file")
+    )
     saved(tmp_path)
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "auto_mapping": {"parent_library": "antigravity"}}')
-    with pytest.raises(SettingsError, match=r"has an adapter_config\.json; allowed: weights that are whole; fix: merge"):
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "auto_mapping": {"parent_library": "antigravity"}}'
+    )
+    with pytest.raises(
+        SettingsError, match=r"has an adapter_config\.json; allowed: weights that are whole; fix: merge"
+    ):
         load_hub_classifier(tmp_path, is_video=False) if task == "image" else build_encoder(str(tmp_path))
 
 
@@ -124,16 +150,30 @@ def test_an_adapter_beside_the_weights_never_reaches_peft(task: str, tmp_path: P
         ({"auto_map": {"AutoConfig": "evil.py"}}, SettingsError, "brings code of its own"),
         ({"problem_type": "multi_label_classification"}, SettingsError, "a probability of its own"),
         ({"id2label": {"0": "run", "2": "sit", "1": "run"}}, DataError, "correct id2label"),
-        ({"id2label": ["run", "sit"]}, DataError, r'config.json has id2label \["run", "sit"\]; allowed: an object of labels'),
+        (
+            {"id2label": ["run", "sit"]},
+            DataError,
+            r'config.json has id2label \["run", "sit"\]; allowed: an object of labels',
+        ),
         ({"id2label": {"run": 0, "sit": 1}}, DataError, r'has id2label \{"run": 0.*; allowed: an object of labels'),
         ({"architectures": [1]}, DataError, r"config.json has architectures \[1\]; allowed: a list of one class name"),
         ({"architectures": "ViTForImageClassification"}, DataError, "has architectures .*; allowed: a list"),
-        ({"architectures": ["VideoMAEForVideoClassification"], "num_frames": "x"}, DataError, 'has num_frames "x"; allowed: 1 to'),
-        ({"architectures": ["VideoMAEForVideoClassification"], "num_frames": 0}, DataError, "has num_frames 0; allowed: 1 to"),
+        (
+            {"architectures": ["VideoMAEForVideoClassification"], "num_frames": "x"},
+            DataError,
+            'has num_frames "x"; allowed: 1 to',
+        ),
+        (
+            {"architectures": ["VideoMAEForVideoClassification"], "num_frames": 0},
+            DataError,
+            "has num_frames 0; allowed: 1 to",
+        ),
         ({"architectures": ["WhatForImageClassification"], "model_type": "what"}, SettingsError, "cannot be loaded"),
     ],
 )
-def test_refuses_what_is_no_classifier(changes: dict[str, Any], error: type[VidriskError], reason: str, tmp_path: Path) -> None:
+def test_refuses_what_is_no_classifier(
+    changes: dict[str, Any], error: type[VidriskError], reason: str, tmp_path: Path
+) -> None:
     saved(tmp_path, **changes)
     with pytest.raises(error, match=reason):
         load_hub_classifier(tmp_path, is_video=True)

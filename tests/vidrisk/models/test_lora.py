@@ -22,7 +22,8 @@ from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 
 Make = Callable[..., Any]
 SIDE = {"height": 64, "width": 64}
-# Attention and MLP of one layer, by the last part of their names; the SigLIP tower also ends in a pooling head with an MLP.
+# Attention and MLP of one layer, by the last part of their names; the SigLIP tower also ends in a pooling head with an
+# MLP.
 PER_LAYER = {
     "clip_vision_model": {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
     "siglip_vision_model": {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
@@ -43,7 +44,9 @@ def in_layers(names: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("family", list(PER_LAYER))
 def test_projections_are_attention_and_mlp(backbone_folder: Make, family: str) -> None:
-    backbone = build_encoder(str(backbone_folder(family)), frames=WINDOW if BACKBONES[family].sees_windows else 1).backbone
+    backbone = build_encoder(
+        str(backbone_folder(family)), frames=WINDOW if BACKBONES[family].sees_windows else 1
+    ).backbone
     names, in_layer = projection_names(backbone), BACKBONES[family].lora
     layers = in_layers(names)
     assert {name.rpartition(".")[2] for name in layers} == PER_LAYER[family]
@@ -58,7 +61,9 @@ def test_projections_are_attention_and_mlp(backbone_folder: Make, family: str) -
 
 
 def test_nothing_left_to_adapt(backbone_folder: Make) -> None:
-    with pytest.raises(SettingsError, match="LoRA finds no projection to adapt in ViTModel; allowed: a CNN, or a transformer"):
+    with pytest.raises(
+        SettingsError, match="LoRA finds no projection to adapt in ViTModel; allowed: a CNN, or a transformer"
+    ):
         projection_names(build_encoder(str(backbone_folder("vit"))).backbone, last_blocks=0)
     with pytest.raises(SettingsError, match="no projection"):
         projection_names(nn.Conv2d(3, 3, 3))
@@ -86,7 +91,11 @@ def test_an_adapter_comes_back_as_it_was(
     adapted = adapted_encoder(family)
     save_adapter(adapted.backbone, tmp_path / "adapter")
     assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
-    fresh = build_encoder(family, pixel=SIDE) if family == "efficientnet-lite0" else build_encoder(str(backbone_folder(family)))
+    fresh = (
+        build_encoder(family, pixel=SIDE)
+        if family == "efficientnet-lite0"
+        else build_encoder(str(backbone_folder(family)))
+    )
     frames = torch.from_numpy(clips(3)[:, 0])
     with torch.inference_mode():
         plain = fresh(frames)
@@ -131,13 +140,17 @@ def test_adapters_that_do_not_fit(adapted_encoder: Make, backbone_folder: Make, 
 
         def make() -> Any:
             encoder = build_encoder(str(backbone_folder("vit")))
-            encoder.backbone = transformers.ViTModel(transformers.ViTConfig(**{**encoder.backbone.config.to_dict(), **changed}))
+            encoder.backbone = transformers.ViTModel(
+                transformers.ViTConfig(**{**encoder.backbone.config.to_dict(), **changed})
+            )
             return encoder
 
         return make
 
     refused(
-        lambda: build_encoder("efficientnet-lite0", pixel=SIDE), tmp_path, "does not fit the backbone.*fix: use the backbone"
+        lambda: build_encoder("efficientnet-lite0", pixel=SIDE),
+        tmp_path,
+        "does not fit the backbone.*fix: use the backbone",
     )
     refused(lambda: build_encoder(str(backbone_folder("clip_vision_model"))), tmp_path, "does not fit")
     refused(vit(hidden_size=32), tmp_path, "does not fit")
@@ -172,7 +185,11 @@ HOSTILE = {
     "a core to import": {"megatron_core": "evil_module"},
     "a class to import": {"auto_mapping": {"base_model_class": "Evil", "parent_library": "evil_module"}},
     "a class of vidrisks": {"auto_mapping": {"base_model_class": "Evil", "parent_library": "vidrisk_evil"}},
-    "prompt tuning": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 4, "tokenizer_name_or_path": "evil/tokenizer"},
+    "prompt tuning": {
+        "peft_type": "PROMPT_TUNING",
+        "num_virtual_tokens": 4,
+        "tokenizer_name_or_path": "evil/tokenizer",
+    },
     "xlora": {"peft_type": "XLORA", "adapters": {"a": "evil/adapter"}},
     "adaption prompt": {"peft_type": "ADAPTION_PROMPT", "adapter_layers": 1, "adapter_len": 2},
     "no type": {"peft_type": None},
@@ -193,25 +210,33 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_a_strangers_adapter_chooses_no_code(case: str, adapted_encoder: Make, backbone_folder: Make, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_strangers_adapter_chooses_no_code(
+    case: str, adapted_encoder: Make, backbone_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'was here')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     save_adapter(adapted_encoder("vit").backbone, tmp_path / "adapter")
     config, change = tmp_path / "adapter" / "adapter_config.json", HOSTILE[case]
     config.write_text(json.dumps([] if change is None else json.loads(config.read_text()) | change))
-    refused(lambda: build_encoder(str(backbone_folder("vit"))), tmp_path / "adapter",
-            r"adapter_config\.json is damaged or foreign: .*; allowed: a LoRA adapter as `vidrisk train` writes it; fix: ")
+    refused(
+        lambda: build_encoder(str(backbone_folder("vit"))),
+        tmp_path / "adapter",
+        r"adapter_config\.json is damaged or foreign: .*; allowed: a LoRA adapter as `vidrisk train` writes it; fix: ",
+    )
     assert not (tmp_path / "was here").exists()
 
 
-def test_an_adapter_of_an_older_or_later_peft_is_read(adapted_encoder: Make, backbone_folder: Make, tmp_path: Path) -> None:
+def test_an_adapter_of_an_older_or_later_peft_is_read(
+    adapted_encoder: Make, backbone_folder: Make, tmp_path: Path
+) -> None:
     """Other versions write fewer or more keys; those that change nothing are no reason to refuse it."""
     save_adapter(adapted_encoder("vit").backbone, tmp_path)
     config = tmp_path / "adapter_config.json"
     described = json.loads(config.read_text())
-    for content in ({"peft_type": "LORA", **{key: described[key] for key in ("r", "lora_alpha", "lora_dropout", "target_modules")}},
-                    described | {"of_a_later_peft": None, "and_another": False, "peft_version": "99.0"}):
+    for content in (
+        {"peft_type": "LORA", **{key: described[key] for key in ("r", "lora_alpha", "lora_dropout", "target_modules")}},
+        described | {"of_a_later_peft": None, "and_another": False, "peft_version": "99.0"},
+    ):
         config.write_text(json.dumps(content))
         load_adapter(build_encoder(str(backbone_folder("vit"))).backbone, tmp_path)
 
@@ -228,6 +253,7 @@ def test_a_module_is_adapted_by_its_path_and_not_by_the_end_of_it() -> None:
             self.vision = Part()
 
     adapted = attach_lora(Whole(), LoraConfig(r=2), ["layers.0", "layers.1"])
-    assert {name.removeprefix("base_model.model.") for name, part in adapted.named_modules() if hasattr(part, "lora_A")} == {
-        "layers.0", "layers.1"}
+    assert {
+        name.removeprefix("base_model.model.") for name, part in adapted.named_modules() if hasattr(part, "lora_A")
+    } == {"layers.0", "layers.1"}
     assert adapted.peft_config["default"].target_modules == {"layers.0", "layers.1"}

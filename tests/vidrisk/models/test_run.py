@@ -160,9 +160,12 @@ def test_the_split_keeps_names_of_any_bytes(copy: Path, tmp_path: Path, odd: boo
     run = Run.open(copy)
     run.write_split(Table(tmp_path, "action", samples))
     assert [(s.path, s.name, s.labels, s.split) for s in run.read_split().samples] == [
-        (s.path, s.name, dict(s.labels), s.split) for s in samples]
+        (s.path, s.name, dict(s.labels), s.split) for s in samples
+    ]
     run.write_metrics({"unreadable": [{"path": name} for name in names]})
-    assert [sample["path"] for sample in json.loads((copy / METRICS).read_text(encoding="utf-8"))["unreadable"]] == names
+    assert [
+        sample["path"] for sample in json.loads((copy / METRICS).read_text(encoding="utf-8"))["unreadable"]
+    ] == names
 
 
 def test_a_class_folder_whose_name_is_no_utf8_is_one_line(tmp_path: Path) -> None:

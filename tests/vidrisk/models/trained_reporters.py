@@ -26,8 +26,17 @@ prompts: {system: "Say how bad it is.", photos: "What is it? {count}", text: "{t
 """
 COLOURS = {"minor": (60, 60, 190), "severe": (200, 50, 50)}
 SPLITS = ("train", "train", "train", "val", "train", "test")
-COMMON = ("pixel.height=64", "pixel.width=64", "lora.rank=4", "lora.last_blocks=null", "optim.epochs=3", "optim.batch_size=6",
-          "optim.lora_lr=0.01", "precision=fp32", "trackers=[]")
+COMMON = (
+    "pixel.height=64",
+    "pixel.width=64",
+    "lora.rank=4",
+    "lora.last_blocks=null",
+    "optim.epochs=3",
+    "optim.batch_size=6",
+    "optim.lora_lr=0.01",
+    "precision=fp32",
+    "trackers=[]",
+)
 SIZE = {"qwen2_5_vl": ("pixel.height=84", "pixel.width=56")}
 
 
@@ -42,12 +51,22 @@ def write_cases(folder: Path, count: int = 24) -> tuple[Path, Path]:
     rows = []
     for number in range(count):
         level = tuple(COLOURS)[number % 2]
-        names = [f"photos/{number}-{place}.png" for place in range(0 if number % 8 == 7 else 2 if number % 5 == 4 else 1)]
+        names = [
+            f"photos/{number}-{place}.png" for place in range(0 if number % 8 == 7 else 2 if number % 5 == 4 else 1)
+        ]
         for place, name in enumerate(names):
             write_photo_of(folder / name, level, 2 * number + place)
         advice = f"{level} one: {'wait' if level == 'minor' else 'mend it'}"
-        rows.append({"case_id": f"c{number}", "photos": ";".join(names), "level": level, "advice": advice,
-                     "defect": "crack" if number % 2 else "rust", "split": SPLITS[number // 2 % len(SPLITS)]})
+        rows.append(
+            {
+                "case_id": f"c{number}",
+                "photos": ";".join(names),
+                "level": level,
+                "advice": advice,
+                "defect": "crack" if number % 2 else "rust",
+                "split": SPLITS[number // 2 % len(SPLITS)],
+            }
+        )
     with (folder / "cases.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -58,4 +77,6 @@ def write_cases(folder: Path, count: int = 24) -> tuple[Path, Path]:
 
 def report_config(backbone: str, kind: str, *assignments: str, **report: Any) -> TrainConfig:
     settings = {f"report.{name}": str(value) for name, value in report.items()}
-    return config_from_options(None, [*COMMON, *SIZE.get(kind, ()), *assignments], settings, task="report", backbone=backbone)
+    return config_from_options(
+        None, [*COMMON, *SIZE.get(kind, ()), *assignments], settings, task="report", backbone=backbone
+    )

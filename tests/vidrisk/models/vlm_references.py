@@ -30,11 +30,22 @@ class VideoPatches(SimpleNamespace):
 
     def __call__(self, videos: Frames, *, video_metadata: VideoMetadata, **_: Any) -> dict[str, Any]:
         images = self.images
-        pixels = [images.normalize(images.rescale(frame.transpose(2, 0, 1), 1 / 255), images.image_mean, images.image_std)
-                  for frame in videos]
-        patches, *grid = _patchify(self, torch.from_numpy(np.stack(pixels))[None].float(), images.patch_size, images.merge_size,
-                                   images.temporal_patch_size)
-        return {"pixel_values_videos": patches[0], "video_grid_thw": torch.tensor([grid]), "video_metadata": [video_metadata]}
+        pixels = [
+            images.normalize(images.rescale(frame.transpose(2, 0, 1), 1 / 255), images.image_mean, images.image_std)
+            for frame in videos
+        ]
+        patches, *grid = _patchify(
+            self,
+            torch.from_numpy(np.stack(pixels))[None].float(),
+            images.patch_size,
+            images.merge_size,
+            images.temporal_patch_size,
+        )
+        return {
+            "pixel_values_videos": patches[0],
+            "video_grid_thw": torch.tensor([grid]),
+            "video_metadata": [video_metadata],
+        }
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,9 @@ class Reference:
         images = Qwen2VLImageProcessorPil.from_pretrained(folder)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         tokenizer.add_tokens([TOKEN], special_tokens=True)
-        patches = VideoPatches(images=images, merge_size=images.merge_size, temporal_patch_size=images.temporal_patch_size)
+        patches = VideoPatches(
+            images=images, merge_size=images.merge_size, temporal_patch_size=images.temporal_patch_size
+        )
         processor = unchecked(images, tokenizer, patches, chat_template=tokenizer.chat_template)
         model = getattr(transformers, f"{name}ForConditionalGeneration").from_pretrained(folder, dtype=dtype).eval()
         if row is not None:
@@ -73,9 +86,12 @@ class Reference:
         """
         is_clip = shown.ndim == 4
         seen = {"type": "video" if is_clip else "image"}
-        turns = [{"role": "user", "content": [seen, {"type": "text", "text": pair.question}]},
-                 {"role": "assistant", "content": [{"type": "text", "text": pair.reply.replace("{token}", TOKEN)}]}]
-        # No marks around all moments of Qwen3-VL, as when the model came out: transformers 5.24 leaves them in (``QwenVl.layout``).
+        turns = [
+            {"role": "user", "content": [seen, {"type": "text", "text": pair.question}]},
+            {"role": "assistant", "content": [{"type": "text", "text": pair.reply.replace("{token}", TOKEN)}]},
+        ]
+        # No marks around all moments of Qwen3-VL, as when the model came out: transformers 5.24 leaves them in
+        # (``QwenVl.layout``).
         text = self.processor.apply_chat_template(turns, tokenize=False)
         if is_clip and hasattr(self.processor, "_calculate_timestamps"):
             text = text.replace("<|vision_start|><|video_pad|><|vision_end|>", "<|video_pad|>")

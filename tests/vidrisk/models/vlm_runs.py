@@ -16,8 +16,20 @@ from vidrisk.models.pretrained import build_classifier
 from vidrisk.models.run import Run
 from vidrisk.models.vlm.act_classifier import VlmClassifier
 
-COMMON = ("frames=2", "lora.rank=2", "lora.last_blocks=2", "head.hidden=16", "head.heads=4", "optim.epochs=2", "optim.batch_size=8",
-          "optim.head_lr=0.01", "optim.lora_lr=0.005", "optim.token_lr=0.01", "precision=fp32", "views=1")
+COMMON = (
+    "frames=2",
+    "lora.rank=2",
+    "lora.last_blocks=2",
+    "head.hidden=16",
+    "head.heads=4",
+    "optim.epochs=2",
+    "optim.batch_size=8",
+    "optim.head_lr=0.01",
+    "optim.lora_lr=0.005",
+    "optim.token_lr=0.01",
+    "precision=fp32",
+    "views=1",
+)
 SIZE = {"qwen2_5_vl": (84, 56), "qwen3_vl": (96, 64), "compose": (64, 64)}  # the first has windows of unequal size
 CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {  # kind, how its backbone is saved, settings
     "qwen2_5_vl": ("qwen2_5_vl", {}, ("frames=4",)),
@@ -27,10 +39,13 @@ CASES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {  # kind, how i
     "composed, untied, no spare row": ("compose", {"spare": False, "tie_word_embeddings": False}, ()),
     "composed, no spare row": ("compose", {"spare": False}, ()),
     "DoRA, rank-stabilised": ("compose", {}, ("lora.dora=true", "lora.rslora=true", "head.kind=transformer_no_vision")),
-    "vision adapted, merger trained": ("qwen2_5_vl", {}, ("lora.parts=[language,vision]", "optim.projector_lr=0.001",
-                                                     "precision=bf16", "gradient_checkpointing=true")),
+    "vision adapted, merger trained": (
+        "qwen2_5_vl",
+        {},
+        ("lora.parts=[language,vision]", "optim.projector_lr=0.001", "precision=bf16", "gradient_checkpointing=true"),
+    ),
     "vision adapted, composed": ("compose", {}, ("lora.parts=[vision]", "optim.projector_lr=0")),
-}  # fmt: skip
+}
 PHOTOS = {"photos of qwen2_5_vl": ("qwen2_5_vl", {}, ()), "photos of qwen3_vl": ("qwen3_vl", {}, ())}
 RGB = {"crack": (170, 40, 40), "rust": (40, 170, 40), "sound": (40, 40, 170)}
 

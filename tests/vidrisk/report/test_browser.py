@@ -65,6 +65,8 @@ TIMELINE_PROBE = """
     found.broken = [...document.images].filter((image) => image.complete && !image.naturalWidth).length;
     parent.postMessage(JSON.stringify(found), "*");
   });"""
+
+
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
     folder = tmp_path / "a rather long name of a folder of photos 站点"
@@ -137,7 +139,10 @@ def test_a_timeline_in_chromium(width: int, dark: bool, tmp_path: Path) -> None:
     assert left > 0 and bar_width > 250 and height > 10
     assert found["under"] == ["path", "svg", "path", "path"]
     texts = [" ".join(line.split()) for line in found["text"].splitlines()]
-    places = [next(i for i, text in enumerate(texts) if what in text) for what in ("0.00–1.00 s", "2.00–3.00 s", "3.00–4.00 s")]
+    places = [
+        next(i for i, text in enumerate(texts) if what in text)
+        for what in ("0.00–1.00 s", "2.00–3.00 s", "3.00–4.00 s")
+    ]
     assert places == sorted(places) and sum(LONG_LABEL in text for text in texts) == 2 and "blue" in found["text"]
     assert found["swatches"] == [found["colours"][kind] for kind in ("label-0", "label-2", "label-0")]
     assert len(set(found["colours"].values())) == 2
@@ -167,8 +172,13 @@ def test_what_slips_through_the_escaping_runs_nothing(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     page.write_text(text.replace("<main>", f"<main>{INJECTED}"), encoding="utf-8")
     found, log = open_page(page, tmp_path / "profile", INJECTED_PROBE, width=1280, dark=False)
-    assert found == {"evil": None, "title": "colours.bundle: 1 inputs", "text": found["text"], "filters": True,
-                     "name": "a\\u202egnp.exe\\x07.png"}
+    assert found == {
+        "evil": None,
+        "title": "colours.bundle: 1 inputs",
+        "text": found["text"],
+        "filters": True,
+        "name": "a\\u202egnp.exe\\x07.png",
+    }
     assert found["text"] != "rgb(1, 2, 3)" and log.count("Content Security Policy") >= 4
 
 

@@ -87,7 +87,10 @@ def tile(page: str, name: str) -> list[str]:
     """Number and note of a tile."""
     found = re.search(rf'<div class="tile[^>]*><dt>{name}</dt>(.*?)</div>', page, re.DOTALL)
     assert found
-    return [" ".join(re.sub(r"<[^>]+>", "", text).split()) for text in re.findall(r"<dd[^>]*>(.*?)</dd>", found[1], re.DOTALL)]
+    return [
+        " ".join(re.sub(r"<[^>]+>", "", text).split())
+        for text in re.findall(r"<dd[^>]*>(.*?)</dd>", found[1], re.DOTALL)
+    ]
 
 
 def test_uncertain_answers_are_counted_and_say_what_they_could_be(photos: Path, tmp_path: Path) -> None:
@@ -100,13 +103,19 @@ def test_uncertain_answers_are_counted_and_say_what_they_could_be(photos: Path, 
     assert 'class="doubt"' not in card(page, "bad.png") and 'name="uncertain"' in page
     assert "the true label is not excluded in 90 % of inputs" in page
     page = build_doubtful(ACTION, photos, tmp_path / "two", threshold=0.3)
-    assert ('<p class="doubt">could be <b lang="en">red</b> or <b lang="en">green</b> or <b lang="en">blue</b></p>'
-            in card(page, "doubtful.png"))
+    assert (
+        '<p class="doubt">could be <b lang="en">red</b> or <b lang="en">green</b> or <b lang="en">blue</b></p>'
+        in card(page, "doubtful.png")
+    )
 
 
 def test_every_doubt_of_several_targets_is_named() -> None:
-    doubtful = replace(WINDOW, uncertain=True, targets={"defect": {"a": 0.5, "b": 0.4, "c": 0.1}, "level": {"低": 0.6, "高": 0.4}},
-                       candidates={"defect": ["a", "b"], "level": ["低"]})
+    doubtful = replace(
+        WINDOW,
+        uncertain=True,
+        targets={"defect": {"a": 0.5, "b": 0.4, "c": 0.1}, "level": {"低": 0.6, "高": 0.4}},
+        candidates={"defect": ["a", "b"], "level": ["低"]},
+    )
     assert _doubts(doubtful) == [("defect", ["a", "b"])]
     assert _doubts(replace(doubtful, candidates={"defect": ["b"], "level": []})) == [("defect", ["b"]), ("level", [])]
 
@@ -122,7 +131,9 @@ def test_without_thresholds_nothing_is_said_to_be_certain(photos: Path, tmp_path
     assert tile(page, "Uncertain") == ["–", "not known: a run holds no threshold; its export fits them"]
     assert 'name="uncertain"' not in page and 'data-uncertain="1"' not in page and ">uncertain<" not in page
     rows = re.findall(r'<tr><th scope="row" lang="en">(\w+)</th>(.*?)</tr>', page, re.DOTALL)
-    assert {name: re.findall(r">([^<>]*)</td>", cells)[-1] for name, cells in rows} == dict.fromkeys(("red", "green", "blue"), "–")
+    assert {name: re.findall(r">([^<>]*)</td>", cells)[-1] for name, cells in rows} == dict.fromkeys(
+        ("red", "green", "blue"), "–"
+    )
 
 
 def build_doubtful(contract: Contract, folder: Path, out: Path, threshold: float | None) -> str:
@@ -151,9 +162,17 @@ def test_a_video_has_a_timeline_with_what_happens_when(photos: Path, tmp_path: P
     page = merged(ACTION, photos, tmp_path / "out", window_s=1.0)
     assert page.count('class="timeline"') == 1
     long = card(page, "long.mp4")
-    assert listed(long) == [("red", "0.00–1.00 s"), ("green", "1.00–2.00 s"), ("red", "2.00–3.00 s"), ("blue", "3.00–4.00 s")]
+    assert listed(long) == [
+        ("red", "0.00–1.00 s"),
+        ("green", "1.00–2.00 s"),
+        ("red", "2.00–3.00 s"),
+        ("blue", "3.00–4.00 s"),
+    ]
     assert re.findall(r'<path class="([^"]*)" d="([^"]*)"', long) == [
-        ("label-0", "M0 0h250M500 0h250"), ("label-1", "M250 0h250"), ("label-2", "M750 0h250")]
+        ("label-0", "M0 0h250M500 0h250"),
+        ("label-1", "M250 0h250"),
+        ("label-2", "M750 0h250"),
+    ]
     assert re.findall(r'alt="(\w+) at \d\.\d\d s"', long) == ["red", "green", "red", "blue"]
     assert "4 segments in 4.00 s" in long and "no clear label" not in long and "left-out" not in long
 
@@ -179,7 +198,9 @@ def test_hostile_labels_stay_text(photos: Path, tmp_path: Path) -> None:
     target = Target(name="action", labels=("<b>red</b>", "\"onload='x'", "蓝"))
     write_video(photos / "long.mp4", ("red", "green", "blue"))
     page = merged(ACTION.model_copy(update={"targets": (target,)}), photos, tmp_path / "out", window_s=1.0)
-    assert "<b>red" not in page and [unescape(label) for label, _ in listed(card(page, "long.mp4"))] == list(target.labels)
+    assert "<b>red" not in page and [unescape(label) for label, _ in listed(card(page, "long.mp4"))] == list(
+        target.labels
+    )
     assert '<b class="what" lang="zh">蓝</b>' in page
 
 
@@ -249,7 +270,9 @@ def test_names_hold_nothing_that_html_forbids_or_that_turns_text_round(photos: P
     (photos / "c\u202egnp.exe\u2066\u200f\ufdd0.png").write_bytes(b"no photo")
     page = run(RISK, photos, tmp_path / "out")
     assert not (BIDI_CONTROLS | {"\ufdd0"}) & set(page)
-    assert not {character for character in page if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"}
+    assert not {
+        character for character in page if unicodedata.category(character) in ("Cc", "Cs") and character not in "\t\n"
+    }
     assert r"c\u202egnp.exe\u2066\u200f\ufdd0.png" in page and r"a\x01\x02" in page
     assert "蓝" in visible_text("蓝 🎥 👨‍👩‍👧 שלום") and visible_text("👨‍👩‍👧\nשלום") == "👨‍👩‍👧\nשלום"
 
@@ -310,7 +333,8 @@ def test_500_inputs_stay_under_5_mb_and_more_are_counted(tmp_path: Path) -> None
 
 
 def test_bounded_galleries_of_actions_keep_sure_examples_of_every_class(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from vidrisk.report import results
 
     monkeypatch.setattr(results, "MAX_CARDS", 8)

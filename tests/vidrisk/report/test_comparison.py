@@ -35,12 +35,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with six reports: right, too high, too low, not parsed, right with a stranger's HTML, without a truth."""
     folder = tmp_path_factory.mktemp("site")
     photos = write_photos(folder / "photos", NAMES)
-    write_truth(photos / "truth.csv", [
-        {"id": f"D-{number}", "image_path": name, "level": level, "defect": "墙体有竖向裂缝，宽度 2 mm",
-         "advice": "A long crack in the wall: repair it"}
-        for number, (name, level) in enumerate(zip(NAMES[:5], LEVELS, strict=False))])
+    write_truth(
+        photos / "truth.csv",
+        [
+            {
+                "id": f"D-{number}",
+                "image_path": name,
+                "level": level,
+                "defect": "墙体有竖向裂缝，宽度 2 mm",
+                "advice": "A long crack in the wall: repair it",
+            }
+            for number, (name, level) in enumerate(zip(NAMES[:5], LEVELS, strict=False))
+        ],
+    )
     classes = write_classifier_run(folder / "classes", photos)
-    told = {name: report(fields(level), parse_ok=bool(level), uncertain=None) for name, level in zip(NAMES, FOUND, strict=True)}
+    told = {
+        name: report(fields(level), parse_ok=bool(level), uncertain=None)
+        for name, level in zip(NAMES, FOUND, strict=True)
+    }
     told[NAMES[3]] = report(fields(""), parse_ok=False, problems=["it is cut off"], text='{"level":"严' + EVIL)
     told[NAMES[4]] = report(fields("中等", EVIL))
     write_run(folder / "out", photos, told, classes=classes, uncertain=False)
@@ -77,7 +89,7 @@ def test_the_page_shows_the_worst_first_and_marks_differences(site: Path, tmp_pa
 
 def test_a_stranger_s_html_is_text(site: Path, tmp_path: Path) -> None:
     page = built(site, tmp_path, both_ways=True).read_text(encoding="utf-8")
-    assert "<script" not in page and "onerror=\"" not in page and page.count("<style>") == 2 and "\u202e" not in page
+    assert "<script" not in page and 'onerror="' not in page and page.count("<style>") == 2 and "\u202e" not in page
     assert "&lt;script&gt;" in page and "\\u202e" in page
     policy = re.findall(r'Content-Security-Policy" content="([^"]*)"', page)[0]
     assert "unsafe" not in policy and "default-src 'none'" in policy and "script-src" not in policy
@@ -90,7 +102,9 @@ def test_both_ways_and_similar_cases_are_named_as_such(site: Path, tmp_path: Pat
     assert page.count("From similar cases, written by people about other photos") == 6
     assert "similarity 1.00" in page and "Levels of the classifier" in page and "From the labelled data" in page
     first = cards(page)[0]
-    assert first.index("classifier") < first.index('<span class="role">report') < first.index('<span class="role">truth')
+    assert (
+        first.index("classifier") < first.index('<span class="role">report') < first.index('<span class="role">truth')
+    )
     own = next(card for card in cards(page) if "<bdi>D-0</bdi></span>" in card)
     assert '<bdi class="muted">D-0</bdi>' not in own
 
@@ -162,8 +176,15 @@ def test_photos_of_tables_are_shown(site: Path, tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     content = (site / "photos" / NAMES[0]).read_bytes()
-    pq.write_table(pa.table({"image": [{"bytes": content, "path": "a.png"}, {"bytes": b"no photo", "path": "b.png"}],
-                             "level": ["轻微", "严重"]}), tmp_path / "test.parquet")
+    pq.write_table(
+        pa.table(
+            {
+                "image": [{"bytes": content, "path": "a.png"}, {"bytes": b"no photo", "path": "b.png"}],
+                "level": ["轻微", "严重"],
+            }
+        ),
+        tmp_path / "test.parquet",
+    )
     out = shutil.copytree(site / "out", tmp_path / "out")
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     keys = [f"{tmp_path}/test.parquet#case-1", f"{tmp_path}/test.parquet#case-2", f"{site}/photos/truth.csv#D-1"]

@@ -15,14 +15,22 @@ def marked(pieces: tuple[tuple[str, bool], ...]) -> str:
     return "".join(f"[{text}]" if is_marked else text for text, is_marked in pieces)
 
 
-@pytest.mark.parametrize(("truth", "found", "left", "right"), [
-    ("墙体有竖向裂缝", "墙体有裂缝", "墙体有[竖向]裂缝", "墙体有裂缝"),
-    ("A long crack in the wall", "A crack in the south wall.", "A [long] crack in the wall", "A crack in the [south] wall[.]"),
-    ("repair it now please", "repair it later maybe", "repair it [now please]", "repair it [later maybe]"),
-    ("same", "same", "same", "same"),
-    ("no word in common", "完全不同", "[no word in common]", "[完全不同]"),
-    ("", "new", "", "[new]"),
-])
+@pytest.mark.parametrize(
+    ("truth", "found", "left", "right"),
+    [
+        ("墙体有竖向裂缝", "墙体有裂缝", "墙体有[竖向]裂缝", "墙体有裂缝"),
+        (
+            "A long crack in the wall",
+            "A crack in the south wall.",
+            "A [long] crack in the wall",
+            "A crack in the [south] wall[.]",
+        ),
+        ("repair it now please", "repair it later maybe", "repair it [now please]", "repair it [later maybe]"),
+        ("same", "same", "same", "same"),
+        ("no word in common", "完全不同", "[no word in common]", "[完全不同]"),
+        ("", "new", "", "[new]"),
+    ],
+)
 def test_differences_are_marked(truth: str, found: str, left: str, right: str) -> None:
     sides = mark_differences(truth, found)
     assert (marked(sides.truth), marked(sides.found)) == (left, right)

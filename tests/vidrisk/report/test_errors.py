@@ -28,13 +28,20 @@ def page_of(table: Table, contract: Contract, path: Path) -> str:
 
 
 def cards_of(page: str) -> list[str]:
-    return [unescape(re.sub(r"<[^>]+>", " ", card)) for card in re.findall(r'<li class="error">(.*?)</li>', page, re.DOTALL)]
+    return [
+        unescape(re.sub(r"<[^>]+>", " ", card)) for card in re.findall(r'<li class="error">(.*?)</li>', page, re.DOTALL)
+    ]
 
 
 def test_photos_are_shown_with_truth_and_answer(tmp_path: Path) -> None:
-    samples = [Sample(Path(write_photo(tmp_path / f"{i}{EVIL.replace('/', '')}.png", shown)), f"{i}{EVIL}.png",
-                      {"defect": true, "level": "严重"}) for i, (true, shown) in enumerate((
-                          ("red", "red"), ("green", "blue"), ("red", "blue")))]
+    samples = [
+        Sample(
+            Path(write_photo(tmp_path / f"{i}{EVIL.replace('/', '')}.png", shown)),
+            f"{i}{EVIL}.png",
+            {"defect": true, "level": "严重"},
+        )
+        for i, (true, shown) in enumerate((("red", "red"), ("green", "blue"), ("red", "blue")))
+    ]
     page = page_of(Table(tmp_path, "risk", tuple(samples)), RISK, tmp_path / "errors.html")
     defects, levels = page.split('id="target-2"')
     assert len(cards_of(defects)) == 2 and defects.count("data:image/webp;base64,") == 2
@@ -47,8 +54,10 @@ def test_photos_are_shown_with_truth_and_answer(tmp_path: Path) -> None:
 
 def test_clips_and_parts_are_shown_by_frames_of_what_was_answered(tmp_path: Path) -> None:
     clip = Path(write_video(tmp_path / "a.mp4", ("red", "blue", "green", "green")))
-    samples = (Sample(clip, "a.mp4", {"action": "red"}, interval=Interval(2.0, 4.0)),
-               Sample(clip, "a.mp4", {"action": "red"}, interval=Interval(0.0, 1.0)))
+    samples = (
+        Sample(clip, "a.mp4", {"action": "red"}, interval=Interval(2.0, 4.0)),
+        Sample(clip, "a.mp4", {"action": "red"}, interval=Interval(0.0, 1.0)),
+    )
     page = page_of(Table(tmp_path, "action", samples), ACTION, tmp_path / "errors.html")
     (card,) = re.findall(r'<li class="error">(.*?)</li>', page, re.DOTALL)
     times = [float(time) for time in re.findall(r"at ([\d.]+) s", card)]
@@ -56,8 +65,9 @@ def test_clips_and_parts_are_shown_by_frames_of_what_was_answered(tmp_path: Path
 
 
 def test_errors_of_several_labels_are_of_one_label_each(tmp_path: Path) -> None:
-    contract = RISK.model_copy(update={"targets": (Target(name="defect", labels=("red", "green", "blue"), multi_label=True),),
-                                       "guidance": ()})
+    contract = RISK.model_copy(
+        update={"targets": (Target(name="defect", labels=("red", "green", "blue"), multi_label=True),), "guidance": ()}
+    )
     sample = Sample(Path(write_photo(tmp_path / "a.png", "blue")), "a.png", {"defect": ("red",)})
     text = " ".join(cards_of(page_of(Table(tmp_path, "risk", (sample,)), contract, tmp_path / "errors.html")))
     assert re.search(r"truth\s+blue: does not hold\s+answer\s+blue: holds", text)
@@ -76,7 +86,9 @@ def test_a_file_that_has_gone_and_a_model_without_errors(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("count", [60])
 def test_the_page_has_fifty_errors_at_most(tmp_path: Path, count: int) -> None:
-    samples = tuple(Sample(Path(write_photo(tmp_path / f"{i}.png", "blue")), f"{i}.png", {"defect": "red", "level": "轻微"})
-                    for i in range(count))
+    samples = tuple(
+        Sample(Path(write_photo(tmp_path / f"{i}.png", "blue")), f"{i}.png", {"defect": "red", "level": "轻微"})
+        for i in range(count)
+    )
     page = page_of(Table(tmp_path, "risk", samples), RISK, tmp_path / "errors.html")
     assert len(cards_of(page)) == 50 and len(page) < 50 * errors.MAX_CARD_BYTES

@@ -34,28 +34,39 @@ def segment(start_s: float, end_s: float, label: str = "a", severity: float | No
 
 def runs(timeline: Timeline) -> list[tuple[int, int, str]]:
     """Start, end and kind of what the bar shows, in order."""
-    return sorted((int(start), int(start) + int(length), kind) for kind, path in timeline.bars
-                  for start, length in re.findall(r"M(\d+) 0h(\d+)", path))
+    return sorted(
+        (int(start), int(start) + int(length), kind)
+        for kind, path in timeline.bars
+        for start, length in re.findall(r"M(\d+) 0h(\d+)", path)
+    )
 
 
 @st.composite
 def segments_of_a_video(draw: st.DrawFn) -> tuple[list[Segment], float]:
     edges = sorted(draw(st.lists(st.floats(0, 1), min_size=2, max_size=30, unique=True)))
     rated = draw(st.booleans())
-    parts = [segment(start, end, draw(st.sampled_from("abcd")), draw(st.floats(0, 100)) if rated else None)
-             for start, end in pairwise(edges) if end - start > 1e-6 and draw(st.booleans())]
+    parts = [
+        segment(start, end, draw(st.sampled_from("abcd")), draw(st.floats(0, 100)) if rated else None)
+        for start, end in pairwise(edges)
+        if end - start > 1e-6 and draw(st.booleans())
+    ]
     return parts, 1.0
 
 
 def test_the_bar_shows_every_segment_where_it_is_and_leaves_the_gaps() -> None:
     timeline = timeline_from_segments([segment(1, 2.5), segment(2.5, 4, "b"), segment(9, 10)], 10.0, KINDS, MANY)
     assert runs(timeline) == [(100, 250, "label-0"), (250, 400, "label-1"), (900, 1000, "label-0")]
-    assert [(entry.name, entry.kind, entry.total_s) for entry in timeline.legend] == [("a", "label-0", 2.5), ("b", "label-1", 1.5)]
+    assert [(entry.name, entry.kind, entry.total_s) for entry in timeline.legend] == [
+        ("a", "label-0", 2.5),
+        ("b", "label-1", 1.5),
+    ]
     assert (timeline.empty_s, timeline.step_s, timeline.total) == (6.0, None, 3)
 
 
 def test_severities_decide_the_colour() -> None:
-    timeline = timeline_from_segments([segment(0, 1, "a", 10), segment(1, 2, "b", 80), segment(2, 4, "a", 90)], 4.0, KINDS, MANY)
+    timeline = timeline_from_segments(
+        [segment(0, 1, "a", 10), segment(1, 2, "b", 80), segment(2, 4, "a", 90)], 4.0, KINDS, MANY
+    )
     assert runs(timeline) == [(0, 250, "low"), (250, 1000, "severe")]
     assert [(entry.name, entry.total_s) for entry in timeline.legend] == [("severe", 3), ("low", 1)]
 
@@ -117,15 +128,31 @@ def test_more_cards_show_less_each() -> None:
 # Dichromats' view of linear RGB: Machado, Oliveira and Fernandes (2009), severity 1.
 VIEWS = {
     "normal": np.eye(3),
-    "protanopia": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
-    "deuteranopia": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]),
-    "tritanopia": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]]
+    ),
 }
 # Linear RGB to Oklab, whose distances are those that are seen: Ottosson (2020).
-LMS = np.array([[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
-                [0.0883024619, 0.2817188376, 0.6299787005]])
-OKLAB = np.array([[0.2104542553, 0.793617785, -0.0040720468], [1.9779984951, -2.428592205, 0.4505937099],
-                  [0.0259040371, 0.7827717662, -0.808675766]])
+LMS = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+OKLAB = np.array(
+    [
+        [0.2104542553, 0.793617785, -0.0040720468],
+        [1.9779984951, -2.428592205, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.808675766],
+    ]
+)
 MIN_DISTANCE, MIN_CONTRAST = 0.1, 3.0  # five times what is just noticeable; WCAG 2.1, 1.4.11
 
 
@@ -133,7 +160,9 @@ def colours_of(scheme: int) -> dict[str, np.ndarray]:
     """Linear RGB of the label colours in the first (light) or second (dark) ``:root`` of the style sheet."""
     css = (Path(vidrisk.report.__file__).parent / "report.css").read_text(encoding="utf-8")
     found = re.findall(r"--(label-\d|other|empty): #(\w{6})", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme])
-    encoded = {name: np.array([int(value[place:place + 2], 16) for place in (0, 2, 4)]) / 255 for name, value in found}
+    encoded = {
+        name: np.array([int(value[place : place + 2], 16) for place in (0, 2, 4)]) / 255 for name, value in found
+    }
     return {name: np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for name, c in encoded.items()}
 
 
@@ -146,7 +175,9 @@ def test_any_reader_can_tell_the_colours_apart(scheme: int) -> None:
         seen = {name: OKLAB @ np.cbrt(LMS @ np.clip(view @ colour, 0, 1)) for name, colour in colours.items()}
         for one in seen:
             assert all(np.linalg.norm(seen[one] - seen[other]) > MIN_DISTANCE for other in seen if other != one)
-    luminance = {name: float(np.dot(colour, [0.2126, 0.7152, 0.0722])) for name, colour in {**colours, "empty": empty}.items()}
+    luminance = {
+        name: float(np.dot(colour, [0.2126, 0.7152, 0.0722])) for name, colour in {**colours, "empty": empty}.items()
+    }
     for name in colours:
         lighter, darker = sorted((luminance[name], luminance["empty"]), reverse=True)
         assert (lighter + 0.05) / (darker + 0.05) >= MIN_CONTRAST, name

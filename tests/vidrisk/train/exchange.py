@@ -53,7 +53,9 @@ def check_photos(share: Share, folder: Path) -> list[object]:
     from vidrisk.train.conversations import Photos
 
     sources = [PhotoFile(path, path.name) for path in sorted(folder.iterdir())]
-    items = [Instruction(source.name, (source,), (Turn("user", "<image>?"), Turn("assistant", "grey"))) for source in sources]
+    items = [
+        Instruction(source.name, (source,), (Turn("user", "<image>?"), Turn("assistant", "grey"))) for source in sources
+    ]
     with DecodePool(1) as pool:
         photos = Photos(items, PixelSpec(32, 32), pool, 1)
         unreadable = photos.check(lambda *_: None, share)

@@ -2,7 +2,8 @@
 
     python kill_training.py ROOT TRAIN-ARGUMENTS…
 
-Writes ``ROOT/undisturbed`` and ``ROOT/MOMENT`` for every moment; prints, as JSON, how each killed command and its resumption ended.
+Writes ``ROOT/undisturbed`` and ``ROOT/MOMENT`` for every moment; prints, as JSON, how each killed command and its
+resumption ended.
 """
 
 from __future__ import annotations
@@ -19,8 +20,19 @@ from typing import Any
 from vidrisk.cli.app import main
 
 # Imported before the forks.
-IMPORTED = ("accelerate", "matplotlib.pyplot", "peft", "pyarrow.parquet", "rich.progress", "transformers", "vidrisk.data",
-            "vidrisk.metrics.plots", "vidrisk.models.families", "vidrisk.train.train", "vidrisk.train.train_data")
+IMPORTED = (
+    "accelerate",
+    "matplotlib.pyplot",
+    "peft",
+    "pyarrow.parquet",
+    "rich.progress",
+    "transformers",
+    "vidrisk.data",
+    "vidrisk.metrics.plots",
+    "vidrisk.models.families",
+    "vidrisk.train.train",
+    "vidrisk.train.train_data",
+)
 
 # Moment → what is called there, and at which call the process dies: before it does anything.
 MOMENTS = {

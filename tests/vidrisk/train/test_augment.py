@@ -86,8 +86,10 @@ def test_mirrored_clips_are_told() -> None:
     for clip, other, is_mirrored in zip(frames, result, mirrored, strict=True):
         assert torch.equal(other, clip.flip(2) if is_mirrored else clip)
     twice, mirrored = augment_clips(frames, ["flip", "flip"], torch.Generator().manual_seed(0))
-    assert all(torch.equal(other, clip.flip(2) if is_mirrored else clip)
-               for clip, other, is_mirrored in zip(frames, twice, mirrored, strict=True))
+    assert all(
+        torch.equal(other, clip.flip(2) if is_mirrored else clip)
+        for clip, other, is_mirrored in zip(frames, twice, mirrored, strict=True)
+    )
     assert not augment_clips(frames, ["updown", "zoom", "light", "still"], torch.Generator().manual_seed(0))[1].any()
 
 

@@ -20,11 +20,11 @@ def test_a_sheet_shows_samples_and_what_becomes_of_them(cli: Cli, clip_folder: P
     row = 100  # pixels
     assert none.shape == light.shape and none.shape[0] == 6 * 5 * row
     for sample in range(6):
-        first = none[5 * sample * row:(5 * sample + 1) * row, 200:]
+        first = none[5 * sample * row : (5 * sample + 1) * row, 200:]
         for draw in range(1, 5):
             begin = (5 * sample + draw) * row
-            assert np.array_equal(first, none[begin:begin + row, 200:])
-            assert np.abs(first - light[begin:begin + row, 200:]).mean() > 1
+            assert np.array_equal(first, none[begin : begin + row, 200:])
+            assert np.abs(first - light[begin : begin + row, 200:]).mean() > 1
 
 
 def test_an_unknown_kind_is_one_line(cli: Cli, clip_folder: Path, tmp_path: Path) -> None:

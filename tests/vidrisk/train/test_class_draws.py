@@ -93,8 +93,15 @@ def test_the_frequencies_of_labels_are_what_one_knows_without_looking() -> None:
 
 
 def table_with(counts: dict[str, int]) -> Table:
-    return Table(Path(), "action", tuple(Sample(Path(f"{label}{i}.png"), f"{label}{i}.png", {"action": label})
-                                         for label, count in counts.items() for i in range(count)))
+    return Table(
+        Path(),
+        "action",
+        tuple(
+            Sample(Path(f"{label}{i}.png"), f"{label}{i}.png", {"action": label})
+            for label, count in counts.items()
+            for i in range(count)
+        ),
+    )
 
 
 @pytest.mark.parametrize(("counts", "rule"), [({"a": 50, "b": 5}, "none"), ({"a": 55, "b": 5}, "drawn")])
@@ -109,7 +116,9 @@ def test_a_rule_that_somebody_named_stays(rule: str) -> None:
 
 
 def test_labels_that_are_counted_one_by_one_are_left_as_they_are() -> None:
-    samples = [Sample(Path(f"{i}.png"), f"{i}.png", {"defect": ("crack", "leak") if i < 2 else ("crack",)}) for i in range(90)]
+    samples = [
+        Sample(Path(f"{i}.png"), f"{i}.png", {"defect": ("crack", "leak") if i < 2 else ("crack",)}) for i in range(90)
+    ]
     assert settle_class_weights(TrainConfig(), Table(Path(), "risk", tuple(samples))).optim.class_weights == "none"
 
 
@@ -133,15 +142,23 @@ def rusty_photos(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 
 @pytest.mark.slow(minutes=0.1)
-def test_rare_photos_are_found_by_default(rusty_photos: Table, config_of: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    run = train_run(rusty_photos, config_of("optim.epochs=1", "optim.batch_size=16", "lora.last_blocks=0"), tmp_path / "run")
+def test_rare_photos_are_found_by_default(
+    rusty_photos: Table, config_of: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    run = train_run(
+        rusty_photos, config_of("optim.epochs=1", "optim.batch_size=16", "lora.last_blocks=0"), tmp_path / "run"
+    )
     assert Run.open(run.root).config.optim.class_weights == "drawn"  # a run says what was decided, to be repeated
-    of_class = {each["label"]: each for each in json.loads((run.root / "metrics.json").read_text())["test"]["action"]["per_class"]}
+    of_class = {
+        each["label"]: each
+        for each in json.loads((run.root / "metrics.json").read_text())["test"]["action"]["per_class"]
+    }
     assert of_class["rusty"]["recall"] >= 0.5 and of_class["sound"]["recall"] == 1.0
 
 
-def test_other_heads_begin_at_the_frequencies_of_the_classes(rusty_photos: Table, config_of: Callable[..., TrainConfig],
-                                                            tmp_path: Path) -> None:
+def test_other_heads_begin_at_the_frequencies_of_the_classes(
+    rusty_photos: Table, config_of: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
     settings = ("optim.epochs=1", "optim.lora_lr=0", "optim.head_lr=0", "head.kind=mlp")
     bare = rusty_photos.with_samples(sample for sample in rusty_photos.samples if sample.split != "val")
     run = train_run(bare, config_of(*settings), tmp_path / "run")

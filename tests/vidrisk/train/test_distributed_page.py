@@ -20,7 +20,15 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "distributed-training.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ accelerate launch (.*)$", PAGE, re.MULTILINE)
 COLOURS = {"sit": (200, 40, 40), "stand": (40, 40, 200)}
-SMALL = ("pixel.height=64", "pixel.width=64", "frames=2", "views=1", "optim.epochs=1", "optim.batch_size=6", "precision=fp32")
+SMALL = (
+    "pixel.height=64",
+    "pixel.width=64",
+    "frames=2",
+    "views=1",
+    "optim.epochs=1",
+    "optim.batch_size=6",
+    "precision=fp32",
+)
 
 
 @pytest.mark.slow(minutes=2)
@@ -33,15 +41,26 @@ def test_every_command_of_the_page_trains(command: str, tmp_path: Path) -> None:
     for number in range(20):
         label = tuple(COLOURS)[number % 2]
         encoded(COLOURS[label], 500 + 40 * number)(tmp_path / "clips" / label / f"{number}.mp4")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
-                   "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     small = [word for setting in SMALL for word in ("--set", setting)]
-    end = subprocess.run([sys.executable, "-m", "accelerate.commands.launch", *shlex.split(command), *small], cwd=tmp_path,
-                         env=environment, capture_output=True, text=True, timeout=600, check=False)
+    end = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", *shlex.split(command), *small],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert end.returncode == 0, f"{command}\n{end.stdout}\n{end.stderr}"
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name in command and {"adapter", "head.safetensors", "metrics.json", "tensorboard"} <= {
-        path.name for path in run.iterdir()}
+        path.name for path in run.iterdir()
+    }
 
 
 def test_every_configuration_has_a_command_and_a_row() -> None:

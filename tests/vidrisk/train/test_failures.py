@@ -28,12 +28,14 @@ def test_a_process_without_a_share_names_nothing() -> None:
 
 def test_samples_are_named_before_the_rest_of_their_batch() -> None:
     assert said([[], ["d"]], [["a", "c"], ["b", "d"]]) == (
-        f"the gradient of batch 7 in epoch 3 is not finite, 1 of its 4 samples: d; {KEPT}")
+        f"the gradient of batch 7 in epoch 3 is not finite, 1 of its 4 samples: d; {KEPT}"
+    )
 
 
 def test_where_all_logits_are_numbers_the_whole_batch_is_named() -> None:
     assert said([[], []], [["a", "c"], ["b"]]) == (
-        f"the gradient of batch 7 in epoch 3 is not finite, 3 of its 3 samples: a, c, b; {KEPT}")
+        f"the gradient of batch 7 in epoch 3 is not finite, 3 of its 3 samples: a, c, b; {KEPT}"
+    )
 
 
 @pytest.mark.parametrize("more", [0, 1, 40])
@@ -46,7 +48,10 @@ def test_a_large_batch_stays_one_line(more: int) -> None:
 
 def test_the_remedy_is_a_lower_rate() -> None:
     error = make_batch_error("loss", epoch=1, batch=1, bad=[["a\nb"]], names=[["a\nb"]], kept=KEPT)
-    assert error.fix == "lower the learning rates (optim.lora_lr, head_lr, token_lr, projector_lr), or leave these samples out"
+    assert (
+        error.fix
+        == "lower the learning rates (optim.lora_lr, head_lr, token_lr, projector_lr), or leave these samples out"
+    )
     assert "\n" not in str(error)
 
 
@@ -57,8 +62,14 @@ def test_memory_that_a_processor_does_not_have_is_one_line_with_what_saves_it() 
     assert "\n" not in str(caught.value) and "gradient_checkpointing=true" in str(caught.value.fix)
 
 
-@pytest.mark.parametrize(("error", "reason"), [(MemoryError(), "no more memory"), (MemoryError("8 GB\nof frames"), "8 GB"),
-                                               (torch.OutOfMemoryError("CUDA out of memory.\nTried to"), "CUDA out of memory.")])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "no more memory"),
+        (MemoryError("8 GB\nof frames"), "8 GB"),
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to"), "CUDA out of memory."),
+    ],
+)
 def test_every_kind_of_want_of_memory_is_told(error: Exception, reason: str) -> None:
     with pytest.raises(VidriskError) as caught, name_memory_knobs():
         raise error

@@ -35,7 +35,9 @@ def features_of(kind: str, samples: int = 80) -> tuple[torch.Tensor, torch.Tenso
 @pytest.mark.parametrize(("what", "kind"), [("scene", "segments"), ("order", "motion")])
 def test_the_scene_counts_where_it_tells_the_label(what: str, kind: str) -> None:
     features, truth = features_of(what)
-    found, why = head_from_features(features, truth, [Target(name="action", labels=("a", "b"))], [n % 5 for n in range(len(truth))])
+    found, why = head_from_features(
+        features, truth, [Target(name="action", labels=("a", "b"))], [n % 5 for n in range(len(truth))]
+    )
     assert found == kind and "loss of probes out of fold: motion " in why
 
 

@@ -8,8 +8,10 @@ from vidrisk.train.history import Epoch, best_epoch, is_stale
 
 
 def history_of(*metrics: float | None, first: int = 1, losses: tuple[float, ...] = ()) -> list[Epoch]:
-    return [Epoch(number, 1.0 if number else None, losses[place] if losses else None, metric)
-            for place, (number, metric) in enumerate(zip(range(first, first + len(metrics)), metrics, strict=True))]
+    return [
+        Epoch(number, 1.0 if number else None, losses[place] if losses else None, metric)
+        for place, (number, metric) in enumerate(zip(range(first, first + len(metrics)), metrics, strict=True))
+    ]
 
 
 def test_best_epoch() -> None:
@@ -37,6 +39,7 @@ def test_where_training_begins_is_best_unless_an_epoch_beats_it() -> None:
     ],
 )
 @pytest.mark.parametrize("first", [0, 1])
-def test_patience_counts_epochs_without_a_better_metric(metrics: tuple[float | None, ...], patience: int | None, stale: bool,
-                                                        first: int) -> None:
+def test_patience_counts_epochs_without_a_better_metric(
+    metrics: tuple[float | None, ...], patience: int | None, stale: bool, first: int
+) -> None:
     assert is_stale(history_of(*metrics, first=first), patience) is stale

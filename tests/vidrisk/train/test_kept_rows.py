@@ -25,8 +25,9 @@ KINDS = [torch.uint8, torch.float16, torch.float32]
 
 
 @given(st.lists(st.integers(0, 30), max_size=60), st.integers(0, 8), st.integers(0, 8), st.sampled_from(KINDS))
-def test_what_is_kept_comes_back_and_the_first_come_are_kept(numbers: list[int], memory: int, disk: int,
-                                                             dtype: torch.dtype) -> None:
+def test_what_is_kept_comes_back_and_the_first_come_are_kept(
+    numbers: list[int], memory: int, disk: int, dtype: torch.dtype
+) -> None:
     rows = KeptRows(memory * ROW, disk * ROW + 1)
     kept: list[int] = []
     for number in numbers:

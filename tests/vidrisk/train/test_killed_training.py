@@ -18,8 +18,20 @@ from vidrisk.data import Table, write_table
 from vidrisk.models.run import Run
 
 PROGRAM = Path(__file__).with_name("kill_training.py")
-SETTINGS = ("pixel.height=64", "pixel.width=64", "optim.epochs=3", "optim.batch_size=4", "optim.lora_lr=0.002", "lora.rank=4",
-            "lora.last_blocks=1", "views=2", "augment=[flip]", "precision=fp32", "trackers=[]", "optim.class_weights=drawn")
+SETTINGS = (
+    "pixel.height=64",
+    "pixel.width=64",
+    "optim.epochs=3",
+    "optim.batch_size=4",
+    "optim.lora_lr=0.002",
+    "lora.rank=4",
+    "lora.last_blocks=1",
+    "views=2",
+    "augment=[flip]",
+    "precision=fp32",
+    "trackers=[]",
+    "optim.class_weights=drawn",
+)
 
 
 def weights_of(run: Path) -> dict[str, Tensor]:
@@ -27,8 +39,14 @@ def weights_of(run: Path) -> dict[str, Tensor]:
 
 
 def train(root: Path, *arguments: str) -> dict[str, list[int]]:
-    process = subprocess.run([sys.executable, PROGRAM, root, *arguments], capture_output=True, text=True, timeout=600, check=False,
-                             env={**os.environ, "OMP_NUM_THREADS": "1"})
+    process = subprocess.run(
+        [sys.executable, PROGRAM, root, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert process.returncode == 0, process.stderr
     found: dict[str, list[int]] = json.loads(process.stdout.splitlines()[-1])
     return found
@@ -47,7 +65,9 @@ def test_whenever_training_is_killed_it_ends_with_the_same_weights(photos: Table
     expected, epochs = weights_of(root / "undisturbed"), epochs_of(root / "undisturbed")
     for moment in ends:
         found = weights_of(root / moment)
-        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found), moment
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found), (
+            moment
+        )
         assert epochs_of(root / moment) == epochs, moment
         assert Run.open(root / moment).load_classifier() is not None
 

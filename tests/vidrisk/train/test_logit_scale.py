@@ -67,11 +67,21 @@ def test_a_probe_finds_what_it_has_seen_a_few_times(rare: int) -> None:
     table = Table("", "action", tuple(Sample(f"{i}", f"{i}", {"action": str(label)}) for i, label in enumerate(truth)))  # type: ignore[arg-type]
     figures = {}
     for rule in ("none", "drawn"):
-        weights, bias = fit_start(features, truth, truth, np.arange(len(truth)), np.zeros(len(truth), np.int64), target, table,
-                                  config_from_options(None, [f"optim.class_weights={rule}"]))
+        weights, bias = fit_start(
+            features,
+            truth,
+            truth,
+            np.arange(len(truth)),
+            np.zeros(len(truth), np.int64),
+            target,
+            table,
+            config_from_options(None, [f"optim.class_weights={rule}"]),
+        )
         logits = torch.from_numpy(judged) @ weights.T + bias
-        figures[rule] = float((logits[answers == 1].argmax(1) == 1).float().mean()), float(F.cross_entropy(
-            logits, torch.from_numpy(answers)))
+        figures[rule] = (
+            float((logits[answers == 1].argmax(1) == 1).float().mean()),
+            float(F.cross_entropy(logits, torch.from_numpy(answers))),
+        )
     evidence = judged[:, :8].sum(1) * 6 / np.sqrt(8) - 18 + np.log(rare / 4000)
     best = float((evidence[answers == 1] > 0).mean())
     recall, loss = figures["drawn"]

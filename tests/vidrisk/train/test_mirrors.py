@@ -14,16 +14,27 @@ from vidrisk.train.mirrors import Mirrors, settle_mirroring
 LABELS = ("jump", "turn left", "turn right")
 
 
-@pytest.mark.parametrize(("label", "labels", "mirrored"), [
-    ("turn left", LABELS, "turn right"), ("jump", LABELS, "jump"), ("Turn Left", ("Turn Left", "Turn Right"), "Turn Right"),
-    ("pull from left to right", ("pull from left to right", "pull from right to left"), "pull from right to left"),
-    ("左转", ("左转", "右转"), "右转"), ("顺时针", ("顺时针", "逆时针"), "逆时针"),
-    ("clockwise", ("clockwise", "anticlockwise"), "anticlockwise"), ("anticlockwise", ("clockwise", "anticlockwise"), "clockwise"),
-    ("clockwise", ("clockwise", "counter-clockwise"), "counter-clockwise"), ("left", ("left", "up"), None),
-    ("leftover", ("leftover", "copyright"), "leftover"), ("copyright", ("leftover", "copyright"), "copyright"),
-    ("lift-left", ("lift-left",), "lift-left"),
-])
-def test_what_a_label_is_called_in_a_mirrored_picture(label: str, labels: tuple[str, ...], mirrored: str | None) -> None:
+@pytest.mark.parametrize(
+    ("label", "labels", "mirrored"),
+    [
+        ("turn left", LABELS, "turn right"),
+        ("jump", LABELS, "jump"),
+        ("Turn Left", ("Turn Left", "Turn Right"), "Turn Right"),
+        ("pull from left to right", ("pull from left to right", "pull from right to left"), "pull from right to left"),
+        ("左转", ("左转", "右转"), "右转"),
+        ("顺时针", ("顺时针", "逆时针"), "逆时针"),
+        ("clockwise", ("clockwise", "anticlockwise"), "anticlockwise"),
+        ("anticlockwise", ("clockwise", "anticlockwise"), "clockwise"),
+        ("clockwise", ("clockwise", "counter-clockwise"), "counter-clockwise"),
+        ("left", ("left", "up"), None),
+        ("leftover", ("leftover", "copyright"), "leftover"),
+        ("copyright", ("leftover", "copyright"), "copyright"),
+        ("lift-left", ("lift-left",), "lift-left"),
+    ],
+)
+def test_what_a_label_is_called_in_a_mirrored_picture(
+    label: str, labels: tuple[str, ...], mirrored: str | None
+) -> None:
     assert mirrored_label(label, labels) == mirrored
 
 
@@ -44,6 +55,10 @@ def test_mirroring_is_left_out_or_refused_where_a_label_has_no_counterpart(caplo
     lonely, paired = (Target(name="action", labels=labels) for labels in (("left", "up"), LABELS))
     config = TrainConfig(augment=("flip", "light"))
     assert settle_mirroring(config, None, (paired,)) is config
-    assert settle_mirroring(config, None, (lonely,)).augment == ("light",) and "a mirrored 'left' is none" in caplog.text
-    with pytest.raises(SettingsError, match=r"augment flip: a mirrored 'left' is none of the labels; allowed: labels in pairs"):
+    assert (
+        settle_mirroring(config, None, (lonely,)).augment == ("light",) and "a mirrored 'left' is none" in caplog.text
+    )
+    with pytest.raises(
+        SettingsError, match=r"augment flip: a mirrored 'left' is none of the labels; allowed: labels in pairs"
+    ):
         settle_mirroring(config, ("flip", "light"), (lonely,))

@@ -20,7 +20,11 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def frames(count: int = 5) -> torch.Tensor:
     """Clips of one value each."""
-    return (40 * torch.arange(1, count + 1, dtype=torch.uint8))[:, None, None, None, None].expand(count, 2, 16, 16, 3).contiguous()
+    return (
+        (40 * torch.arange(1, count + 1, dtype=torch.uint8))[:, None, None, None, None]
+        .expand(count, 2, 16, 16, 3)
+        .contiguous()
+    )
 
 
 TRUTH = torch.arange(5)[:, None]
@@ -54,7 +58,7 @@ def test_cutmix_cuts_the_same_rectangle_out_of_every_moment(seed: int) -> None:
 
 def test_nothing_is_mixed_unless_it_is_asked_for_and_there_are_two() -> None:
     for inputs, optim in ((frames(), OptimSettings()), (frames(1), OptimSettings(mixup=1.0))):
-        mixed = mix_batch(inputs, TRUTH[:len(inputs)], optim, generator())
+        mixed = mix_batch(inputs, TRUTH[: len(inputs)], optim, generator())
         assert mixed.inputs is inputs and mixed.share == 1
 
 
@@ -62,11 +66,20 @@ def test_nothing_is_mixed_unless_it_is_asked_for_and_there_are_two() -> None:
 def test_shares_are_those_of_a_beta_distribution(alpha: float) -> None:
     source = generator()
     drawn = np.array([_beta(alpha, source) for _ in range(4000)])
-    assert drawn.mean() == pytest.approx(0.5, abs=0.02) and drawn.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.1)
+    assert drawn.mean() == pytest.approx(0.5, abs=0.02) and drawn.var() == pytest.approx(
+        1 / (4 * (2 * alpha + 1)), rel=0.1
+    )
 
 
 def test_a_run_learns_from_mixed_batches(clip_folder: Path, tmp_path: Path) -> None:
-    settings = ["pixel.height=64", "pixel.width=64", "frames=2", "lora.last_blocks=2", "optim.epochs=2", "optim.mixup=0.4",
-                "optim.cutmix=1.0"]
+    settings = [
+        "pixel.height=64",
+        "pixel.width=64",
+        "frames=2",
+        "lora.last_blocks=2",
+        "optim.epochs=2",
+        "optim.mixup=0.4",
+        "optim.cutmix=1.0",
+    ]
     run = train_run(load_table(clip_folder, "action"), config_from_options(None, settings), tmp_path / "run")
     assert run.config.optim.cutmix == 1.0

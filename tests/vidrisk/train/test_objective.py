@@ -15,8 +15,19 @@ ACTION, LEVEL = Target(name="action", labels=("a", "b", "c")), Target(name="leve
 DEFECT = Target(name="defect", labels=("crack", "leak"), multi_label=True)
 TARGETS = (ACTION, LEVEL, DEFECT)
 # 9 samples of three targets; nobody shows action "b", and "c" is rare. Some are not labelled for a target.
-TRUTH = torch.tensor([[0, 0, 0, 1], [0, 1, 1, 1], [2, 0, -1, -1], [0, 0, 0, 0], [0, 1, 0, 1], [0, 0, 0, 1], [0, -1, 0, 0],
-                      [-1, 0, 1, 0], [2, 1, 0, 1]])
+TRUTH = torch.tensor(
+    [
+        [0, 0, 0, 1],
+        [0, 1, 1, 1],
+        [2, 0, -1, -1],
+        [0, 0, 0, 0],
+        [0, 1, 0, 1],
+        [0, 0, 0, 1],
+        [0, -1, 0, 0],
+        [-1, 0, 1, 0],
+        [2, 1, 0, 1],
+    ]
+)
 
 
 @pytest.mark.parametrize(("rule", "power"), [("balanced", -1), ("sqrt", -0.5)])
@@ -36,7 +47,9 @@ def test_without_a_rule_all_classes_weigh_the_same() -> None:
 
 
 def objective_of(share: Share, rule: str, smoothing: float) -> Objective:
-    return Objective.of(TRUTH, TARGETS, OptimSettings.model_validate({"class_weights": rule, "label_smoothing": smoothing}), share)
+    return Objective.of(
+        TRUTH, TARGETS, OptimSettings.model_validate({"class_weights": rule, "label_smoothing": smoothing}), share
+    )
 
 
 def loss_and_gradient(objective: Objective, batch: list[int], *, adds: bool) -> tuple[float, Tensor]:
@@ -51,14 +64,21 @@ def loss_and_gradient(objective: Objective, batch: list[int], *, adds: bool) -> 
     return float(loss.detach()), torch.autograd.grad(loss, weights)[0]
 
 
-@given(batch=st.lists(st.sampled_from(range(len(TRUTH))), min_size=1, unique=True), world=st.integers(2, 5),
-       rule=st.sampled_from(["none", "balanced", "sqrt"]), smoothing=st.sampled_from([0.0, 0.1]), adds=st.booleans())
-def test_the_mean_over_processes_is_the_loss_of_the_whole_batch(batch: list[int], world: int, rule: str, smoothing: float,
-                                                                adds: bool) -> None:
+@given(
+    batch=st.lists(st.sampled_from(range(len(TRUTH))), min_size=1, unique=True),
+    world=st.integers(2, 5),
+    rule=st.sampled_from(["none", "balanced", "sqrt"]),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    adds=st.booleans(),
+)
+def test_the_mean_over_processes_is_the_loss_of_the_whole_batch(
+    batch: list[int], world: int, rule: str, smoothing: float, adds: bool
+) -> None:
     """However uneven the shares are, and where some process has none."""
     whole, gradient = loss_and_gradient(objective_of(ALONE, rule, smoothing), batch, adds=adds)
-    parts = [loss_and_gradient(objective_of(Share(rank, world), rule, smoothing), batch, adds=adds)
-             for rank in range(world)]
+    parts = [
+        loss_and_gradient(objective_of(Share(rank, world), rule, smoothing), batch, adds=adds) for rank in range(world)
+    ]
     assert sum(loss for loss, _ in parts) / world == pytest.approx(whole, rel=1e-5)
     torch.testing.assert_close(sum(each for _, each in parts) / world, gradient, rtol=1e-4, atol=1e-6)
 
@@ -71,13 +91,22 @@ def test_an_empty_share_counts_for_nothing() -> None:
 def test_a_sample_counts_once_for_every_target_that_it_is_labelled_for() -> None:
     """The loss of certain and right answers is nothing, and of guesses the mean of the targets' entropies."""
     objective = objective_of(ALONE, "none", 0.0)
-    logits = (*(50 * torch.nn.functional.one_hot(TRUTH[:, i].clamp_min(0), classes).float() for i, classes in enumerate((3, 2))),
-              100 * (TRUTH[:, 2:].float() - 0.5))
+    logits = (
+        *(
+            50 * torch.nn.functional.one_hot(TRUTH[:, i].clamp_min(0), classes).float()
+            for i, classes in enumerate((3, 2))
+        ),
+        100 * (TRUTH[:, 2:].float() - 0.5),
+    )
     assert float(objective.loss(logits, None, TRUTH, range(9))) == pytest.approx(0, abs=1e-6)
     guesses = torch.zeros(9, 3), torch.zeros(9, 2), torch.zeros(9, 2)
-    assert float(objective.loss(guesses, None, TRUTH, range(9))) == pytest.approx(torch.tensor([3.0, 2.0, 2.0]).log().mean().item())
+    assert float(objective.loss(guesses, None, TRUTH, range(9))) == pytest.approx(
+        torch.tensor([3.0, 2.0, 2.0]).log().mean().item()
+    )
 
 
 def test_a_batch_that_nobody_has_labelled_for_a_target_has_no_loss_there() -> None:
-    loss = objective_of(ALONE, "none", 0.0).loss((torch.zeros(1, 3), torch.ones(1, 2), torch.zeros(1, 2)), None, TRUTH[2:3], [2])
+    loss = objective_of(ALONE, "none", 0.0).loss(
+        (torch.zeros(1, 3), torch.ones(1, 2), torch.zeros(1, 2)), None, TRUTH[2:3], [2]
+    )
     assert float(loss) == pytest.approx((torch.tensor([3.0, 2.0]).log().sum() / 3).item())

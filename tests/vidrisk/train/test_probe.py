@@ -50,13 +50,21 @@ def standardised(fitted: Probe, features: np.ndarray) -> np.ndarray:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(12, 60), st.sampled_from([3, 8, 90]), st.integers(2, 4), st.sampled_from([1.0, 0.1, 0.01]), st.integers(0, 99))
+@given(
+    st.integers(12, 60),
+    st.sampled_from([3, 8, 90]),
+    st.integers(2, 4),
+    st.sampled_from([1.0, 0.1, 0.01]),
+    st.integers(0, 99),
+)
 def test_equal_to_scikit_learn(samples: int, width: int, classes: int, decay: float, seed: int) -> None:
     features, truth = drawn(samples, width, classes, seed)
     fitted = fit_probe(features, truth, one_of(classes), decay)
     inputs = standardised(fitted, features)
     # With two classes it has one vector of weights, and we have one for each, opposite and half as long.
-    theirs = LogisticRegression(C=(2 if classes == 2 else 1) / (samples * decay), tol=1e-8, max_iter=5000).fit(inputs, truth)
+    theirs = LogisticRegression(C=(2 if classes == 2 else 1) / (samples * decay), tol=1e-8, max_iter=5000).fit(
+        inputs, truth
+    )
     assert fitted.probabilities(features) == pytest.approx(theirs.predict_proba(inputs), abs=3e-3)
 
 
@@ -72,9 +80,12 @@ def test_several_labels_are_regressions_of_their_own(width: int) -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(5, 40), st.integers(50, 200), st.integers(2, 4), st.sampled_from([1.0, 0.1, 0.01]), st.integers(0, 99))
-def test_a_rotation_into_the_space_of_the_samples_has_the_same_optimum(samples: int, width: int, classes: int, decay: float,
-                                                                        seed: int) -> None:
+@given(
+    st.integers(5, 40), st.integers(50, 200), st.integers(2, 4), st.sampled_from([1.0, 0.1, 0.01]), st.integers(0, 99)
+)
+def test_a_rotation_into_the_space_of_the_samples_has_the_same_optimum(
+    samples: int, width: int, classes: int, decay: float, seed: int
+) -> None:
     features, truth = drawn(samples, width, classes, seed)
     rotated = fit_probe(features, truth, one_of(classes), decay)
     with pytest.MonkeyPatch.context() as patch:
@@ -87,18 +98,25 @@ def test_a_rotation_into_the_space_of_the_samples_has_the_same_optimum(samples: 
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(12, 60), st.sampled_from([3, 90]), st.booleans(), st.integers(1, 7), st.integers(0, 99))
-def test_many_samples_are_read_piece_by_piece_and_nothing_else_changes(samples: int, width: int, multi_label: bool, rows: int,
-                                                                       seed: int) -> None:
+def test_many_samples_are_read_piece_by_piece_and_nothing_else_changes(
+    samples: int, width: int, multi_label: bool, rows: int, seed: int
+) -> None:
     features, truth = drawn(samples, width, 3, seed)
     target = ANY if multi_label else one_of(3)
     truth = np.eye(3, dtype=np.int64)[truth] if multi_label else truth
     folds = np.arange(samples) % 3
-    few = fit_probe(features, truth, target, 0.1), probabilities_out_of_fold(features, truth, target, folds.tolist(), [0.1])[0]
+    few = (
+        fit_probe(features, truth, target, 0.1),
+        probabilities_out_of_fold(features, truth, target, folds.tolist(), [0.1])[0],
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "MOST_ROTATED", 0)
         patch.setattr(probe, "PIECE_BYTES", 4 * rows * width)
         assert len([*probe_inputs(features).pieces(np.arange(samples))]) == -(-samples // rows)
-        many = fit_probe(features, truth, target, 0.1), probabilities_out_of_fold(features, truth, target, folds.tolist(), [0.1])[0]
+        many = (
+            fit_probe(features, truth, target, 0.1),
+            probabilities_out_of_fold(features, truth, target, folds.tolist(), [0.1])[0],
+        )
     assert many[0].probabilities(features) == pytest.approx(few[0].probabilities(features), abs=5e-3)
     assert many[1] == pytest.approx(few[1], abs=5e-3)
 
@@ -136,8 +154,12 @@ def test_each_fold_is_asked_the_probe_of_the_others_and_the_best_decay_is_taken(
     inputs = probe_inputs(features).rows.astype(np.float64)
     theirs = LogisticRegression(C=1 / (40 * decay), tol=1e-8, max_iter=5000).fit(inputs[folds != 1], truth[folds != 1])
     assert told[folds == 1] == pytest.approx(theirs.predict_proba(inputs[folds == 1]), abs=3e-3)
-    losses = {each: log_loss(probabilities_out_of_fold(features, truth, one_of(3), folds.tolist(), [each])[0], truth, one_of(3))
-              for each in DECAYS}
+    losses = {
+        each: log_loss(
+            probabilities_out_of_fold(features, truth, one_of(3), folds.tolist(), [each])[0], truth, one_of(3)
+        )
+        for each in DECAYS
+    }
     assert losses[decay] == min(losses.values())
 
 
@@ -147,7 +169,9 @@ def test_the_loss_is_that_of_scikit_learn_over_what_is_labelled() -> None:
     truth = rng.integers(0, 3, 20)
     truth[:3] = range(3)
     unlabelled = np.concatenate([truth, [-1, -1]])
-    assert log_loss(np.concatenate([sure, sure[:2]]), unlabelled, one_of(3)) == pytest.approx(their_log_loss(truth, sure), rel=1e-5)
+    assert log_loss(np.concatenate([sure, sure[:2]]), unlabelled, one_of(3)) == pytest.approx(
+        their_log_loss(truth, sure), rel=1e-5
+    )
     several, each = rng.integers(0, 2, (20, 3)), rng.random((20, 3)).astype(np.float32)
     expected = np.mean([their_log_loss(several[:, label], each[:, label], labels=[0, 1]) for label in range(3)])
     assert log_loss(each, several, ANY) == pytest.approx(expected, rel=1e-5)

@@ -54,20 +54,30 @@ def test_without_a_step_the_head_is_the_probe(clip_folder: Path, tmp_path: Path)
     truth = data.truth[:, 0].numpy()
     deviation = summaries.std(axis=0) + 0.1 * summaries.std(axis=0).mean()
     standardised = (summaries - summaries.mean(axis=0)) / deviation
-    gaps = [np.abs(LogisticRegression(C=1 / (decay * len(truth)), max_iter=2000).fit(standardised, truth).predict_proba(
-        standardised) - ours).max() for decay in DECAYS]
+    gaps = [
+        np.abs(
+            LogisticRegression(C=1 / (decay * len(truth)), max_iter=2000)
+            .fit(standardised, truth)
+            .predict_proba(standardised)
+            - ours
+        ).max()
+        for decay in DECAYS
+    ]
     assert min(gaps) < 2e-2  # it is the regression with one of the decays
 
 
 @pytest.mark.parametrize("disk", ["has room", "is full"])
 def test_many_summaries_are_mapped_from_a_file_and_the_probe_is_the_same(
-        clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, disk: str) -> None:
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, disk: str
+) -> None:
     settings = "lora.last_blocks=0", "optim.head_lr=0"
     known = trained(clip_folder, tmp_path / "known", *settings).load_classifier().state_dict()
     monkeypatch.setattr(probe_start, "MOST_IN_MEMORY", 0)
     mapped: list[np.ndarray] = []
     fit_start = probe_start.fit_start
-    monkeypatch.setattr(probe_start, "fit_start", lambda features, *rest: (mapped.append(features), fit_start(features, *rest))[1])
+    monkeypatch.setattr(
+        probe_start, "fit_start", lambda features, *rest: (mapped.append(features), fit_start(features, *rest))[1]
+    )
     if disk == "is full":
         monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: FullFile())
     found = trained(clip_folder, tmp_path / "run", *settings).load_classifier().state_dict()
@@ -117,14 +127,18 @@ def test_the_probe_is_kept_where_every_epoch_is_worse(photos: Table, config_of: 
     assert metrics["start"]["metric"] == metrics["val"]["action"]["top1"] > max(e["metric"] for e in metrics["epochs"])
     for name, tensor in load_file(run.root / "head.safetensors").items():
         torch.testing.assert_close(tensor, load_file(still.root / "head.safetensors")[name])
-    assert not any(t.any() for n, t in load_file(run.root / "adapter" / "adapter_model.safetensors").items() if "lora_B" in n)
+    assert not any(
+        t.any() for n, t in load_file(run.root / "adapter" / "adapter_model.safetensors").items() if "lora_B" in n
+    )
     events = EventAccumulator(str(run.root / "tensorboard")).Reload()
     assert [each.step for each in events.Scalars("val/top1")] == [0, 1, 2, 3]
     assert [each.step for each in events.Scalars("loss/train")] == [1, 2, 3]
     assert (run.root / "plots" / "metric.png").stat().st_size > 0
 
 
-def test_a_resumed_run_still_knows_the_probe_that_it_began_at(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
+def test_a_resumed_run_still_knows_the_probe_that_it_began_at(
+    photos: Table, config_of: ConfigOf, tmp_path: Path
+) -> None:
     class StoppedError(Exception):
         pass
 
@@ -138,7 +152,11 @@ def test_a_resumed_run_still_knows_the_probe_that_it_began_at(photos: Table, con
         train_run(photos, config, tmp_path / "run", on_progress=stop)
     resumed = train_run(photos, config, tmp_path / "run", resume=True)
     before, after = (json.loads((run.root / "metrics.json").read_text()) for run in (whole, resumed))
-    assert after["best_epoch"] == before["best_epoch"] == 0 and after["start"] == before["start"] and len(after["epochs"]) == 3
+    assert (
+        after["best_epoch"] == before["best_epoch"] == 0
+        and after["start"] == before["start"]
+        and len(after["epochs"]) == 3
+    )
     first, second = (load_file(run.root / "head.safetensors") for run in (whole, resumed))
     assert all(torch.equal(first[name], second[name]) for name in first)
 

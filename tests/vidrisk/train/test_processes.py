@@ -34,8 +34,17 @@ LAUNCHES = Path(__file__).resolve().parents[3] / "examples" / "accelerate"
 PROGRAM = Path(__file__).with_name("train_together.py")
 RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
 # 21 samples to train in batches of 5: of the last one, the second process has none.
-SMALL = ("pixel.height=64", "pixel.width=64", "optim.batch_size=5", "optim.epochs=2", "lora.rank=4", "precision=fp32", "augment=[]",
-         "head.dropout=0", "optim.lora_lr=0.001")
+SMALL = (
+    "pixel.height=64",
+    "pixel.width=64",
+    "optim.batch_size=5",
+    "optim.epochs=2",
+    "lora.rank=4",
+    "precision=fp32",
+    "augment=[]",
+    "head.dropout=0",
+    "optim.lora_lr=0.001",
+)
 RESUMES = {"ddp.yaml": 0, "fsdp2.yaml": 1}  # and the process that was lost in the run that is resumed with it
 REPORT = "report"
 Jobs = dict[str, list[str]]
@@ -49,7 +58,9 @@ def photo_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label = tuple(RGB)[number % 3]
         noise = np.random.default_rng(number).integers(-30, 30, (64, 64, 3))
         (root / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.clip(np.array(RGB[label]) + noise, 0, 255).astype(np.uint8)).save(root / label / f"{number:02}.png")
+        Image.fromarray(np.clip(np.array(RGB[label]) + noise, 0, 255).astype(np.uint8)).save(
+            root / label / f"{number:02}.png"
+        )
     (root / "red" / "empty.png").touch()
     return root
 
@@ -65,13 +76,32 @@ def jobs(tmp_path_factory: pytest.TempPathFactory, cases: Path) -> Jobs:
     """Settings by name: kept features and all that weighs samples; frames, prompts and a language-model loss; reports."""
     llama = save_language_model(tmp_path_factory.mktemp("llama"))
     return {
-        "encoder": [*SMALL, "lora.last_blocks=2", "views=2", "optim.class_weights=balanced", "optim.label_smoothing=0.1",
-                    "optim.accumulate=2"],
-        "vlm": [*SMALL, f"backbone=compose:efficientnet-lite0+{llama}", "lora.last_blocks=null", "vlm.grid=2", "views=0",
-                "optim.projector_lr=0.0001", "gradient_checkpointing=true"],
-        REPORT: [*(setting for setting in SMALL if not setting.startswith(("head.", "augment"))), "task=report",
-                 f"report.scheme={cases.with_name('scheme.yaml')}", f"backbone=compose:efficientnet-lite0+{llama}",
-                 "lora.last_blocks=null", "vlm.grid=2", "optim.projector_lr=0.0001"],
+        "encoder": [
+            *SMALL,
+            "lora.last_blocks=2",
+            "views=2",
+            "optim.class_weights=balanced",
+            "optim.label_smoothing=0.1",
+            "optim.accumulate=2",
+        ],
+        "vlm": [
+            *SMALL,
+            f"backbone=compose:efficientnet-lite0+{llama}",
+            "lora.last_blocks=null",
+            "vlm.grid=2",
+            "views=0",
+            "optim.projector_lr=0.0001",
+            "gradient_checkpointing=true",
+        ],
+        REPORT: [
+            *(setting for setting in SMALL if not setting.startswith(("head.", "augment"))),
+            "task=report",
+            f"report.scheme={cases.with_name('scheme.yaml')}",
+            f"backbone=compose:efficientnet-lite0+{llama}",
+            "lora.last_blocks=null",
+            "vlm.grid=2",
+            "optim.projector_lr=0.0001",
+        ],
     }
 
 
@@ -104,10 +134,19 @@ def launched(photo_classes: Path, cases: Path, tmp_path_factory: pytest.TempPath
 
     def launch(config: str, runs: Jobs, *, resumed: tuple[Path, list[str]] | None = None, **more: Any) -> Launch:
         root = tmp_path_factory.mktemp("launch")
-        described: list[dict[str, Any]] = [{"out": str(root / name), "data": str(cases if name == REPORT else photo_classes),
-                                            "settings": settings, **more} for name, settings in runs.items()]
+        described: list[dict[str, Any]] = [
+            {
+                "out": str(root / name),
+                "data": str(cases if name == REPORT else photo_classes),
+                "settings": settings,
+                **more,
+            }
+            for name, settings in runs.items()
+        ]
         if resumed:
-            described.append({"out": str(resumed[0]), "data": str(photo_classes), "settings": resumed[1], "resume": True})
+            described.append(
+                {"out": str(resumed[0]), "data": str(photo_classes), "settings": resumed[1], "resume": True}
+            )
         (root / "jobs.json").write_text(json.dumps(described), encoding="utf-8")
         return Launch(accelerate(config, str(PROGRAM), str(root / "jobs.json")), root)
 
@@ -145,18 +184,25 @@ def together(launched: Launched, lost: Callable[[int], Launch], jobs: Jobs) -> C
 
 def accelerate(config: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCHES / config), *arguments]
-    return subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600)
+    return subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
+    )
 
 
 def assert_same_run(first: Path, second: Path, tolerance: float, of_loss: float = 1e-4) -> None:
-    files = sorted(path.relative_to(first) for path in first.glob("**/*.safetensors") if path.parent.name != "checkpoints")
+    files = sorted(
+        path.relative_to(first) for path in first.glob("**/*.safetensors") if path.parent.name != "checkpoints"
+    )
     assert files and files == sorted(
-        path.relative_to(second) for path in second.glob("**/*.safetensors") if path.parent.name != "checkpoints")
+        path.relative_to(second) for path in second.glob("**/*.safetensors") if path.parent.name != "checkpoints"
+    )
     for path in files:
         a, b = load_file(first / path), load_file(second / path)
         assert a.keys() == b.keys()
         for name in a:
-            torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}")
+            torch.testing.assert_close(
+                a[name], b[name], rtol=0, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
+            )
     before, after = (json.loads((run / "metrics.json").read_text(encoding="utf-8")) for run in (first, second))
     for one, other in zip(before["epochs"], after["epochs"], strict=True):
         assert one.pop("lr") == pytest.approx(other.pop("lr"))
@@ -172,7 +218,9 @@ def assert_same_run(first: Path, second: Path, tolerance: float, of_loss: float 
 
 
 @pytest.mark.parametrize("config", ["ddp.yaml", "fsdp2.yaml", "zero2.yaml", "zero3.yaml"])
-def test_two_processes_train_what_one_does(config: str, together: Callable[[str], Launch], jobs: Jobs, alone: Path) -> None:
+def test_two_processes_train_what_one_does(
+    config: str, together: Callable[[str], Launch], jobs: Jobs, alone: Path
+) -> None:
     done = together(config)
     for name in jobs:
         assert_same_run(alone / name, done.root / name, 1e-5)
@@ -182,7 +230,9 @@ def test_two_processes_train_what_one_does(config: str, together: Callable[[str]
         assert any(rows[name].abs().max() > 1e-4 for name in rows if part in name or "trainable_tokens" in name)
 
 
-def test_four_bit_weights_train_in_two_processes(launched: Launched, jobs: Jobs, photo_classes: Path, tmp_path: Path) -> None:
+def test_four_bit_weights_train_in_two_processes(
+    launched: Launched, jobs: Jobs, photo_classes: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("bitsandbytes", reason="the extra 4bit is not installed")
     settings = [*jobs["vlm"], "optim.epochs=1", "vlm.weights=4bit"]
     train_run(load_table(photo_classes, "action"), config_from_options(None, settings), tmp_path / "alone")
@@ -200,7 +250,10 @@ def test_a_process_that_dies_ends_the_others_and_the_run_is_resumed(
     left = lost(RESUMES[config])
     assert left.end.returncode != 0 and f"exitcode  : -{signal.SIGKILL.value}" in left.end.stderr
     assert sorted(path.name for path in (left.root / "encoder" / "checkpoints").iterdir()) == [
-        "best.safetensors", "epoch-1.safetensors", "state.json"]
+        "best.safetensors",
+        "epoch-1.safetensors",
+        "state.json",
+    ]
     assert not (left.root / "encoder" / "metrics.json").exists()
     together(config)
     files = ("head.safetensors", "adapter/adapter_model.safetensors")

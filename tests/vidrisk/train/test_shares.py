@@ -49,11 +49,26 @@ def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-              "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    common = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
     program = [sys.executable, str(PROGRAM), str(photos), str(some)]
-    both = [subprocess.Popen(program, env={**common, "RANK": rank, "LOCAL_RANK": rank},
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for rank in "01"]
+    both = [
+        subprocess.Popen(
+            program,
+            env={**common, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
     try:
         ends = [process.communicate(timeout=120) for process in both]
     finally:
@@ -83,7 +98,10 @@ def test_all_processes_get_the_mean_and_what_each_one_says(exchanged: list[dict[
 def test_photos_are_decoded_by_one_process_and_judged_alike_by_all(exchanged: list[dict[str, Any]]) -> None:
     unreadable = ["02.png", "17.png"]
     # The first 16 fall to the first process and the others to the second one; numbers leave out what cannot be read.
-    assert [each["photos"] for each in exchanged] == [[unreadable, [list(range(15))], 15], [unreadable, [[15, 16, 17]], 3]]
+    assert [each["photos"] for each in exchanged] == [
+        [unreadable, [list(range(15))], 15],
+        [unreadable, [[15, 16, 17]], 3],
+    ]
 
 
 def test_the_tensors_of_the_main_process_are_copied(exchanged: list[dict[str, Any]]) -> None:
@@ -94,7 +112,9 @@ def test_the_tensors_of_the_main_process_are_copied(exchanged: list[dict[str, An
 
 def test_a_sample_that_is_no_number_in_one_process_is_named_by_all(exchanged: list[dict[str, Any]]) -> None:
     first, second = (each["told"] for each in exchanged)
-    assert first == second and "the loss of batch 2 in epoch 1 is not finite, 1 of its 3 samples: b.png; nothing" in first
+    assert (
+        first == second and "the loss of batch 2 in epoch 1 is not finite, 1 of its 3 samples: b.png; nothing" in first
+    )
 
 
 def test_training_whose_other_process_is_gone_says_so_in_one_line(exchanged: list[dict[str, Any]]) -> None:
@@ -141,18 +161,21 @@ def test_deepspeed_that_is_not_installed_is_named_with_its_extra(launched: pytes
         open_share()
 
 
-@pytest.mark.parametrize(("said", "is_so"), [(None, False), ("false", False), ("0", False), ("true", True), ("1", True),
-                                             ("Yes", True)])
-def test_what_the_launcher_was_told_is_read_as_accelerate_writes_it(said: str | None, is_so: bool,
-                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("said", "is_so"), [(None, False), ("false", False), ("0", False), ("true", True), ("1", True), ("Yes", True)]
+)
+def test_what_the_launcher_was_told_is_read_as_accelerate_writes_it(
+    said: str | None, is_so: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
     if said is not None:
         monkeypatch.setenv("ACCELERATE_USE_FSDP", said)
     assert is_asked("FSDP") == is_so
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape '[2]' is invalid"), dist.DistError("Connection closed by peer"),
-                                   ValueError("gloo")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape '[2]' is invalid"), dist.DistError("Connection closed by peer"), ValueError("gloo")]
+)
 def test_errors_of_one_process_alone_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, name_lost_processes():
         raise error

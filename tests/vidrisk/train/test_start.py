@@ -19,8 +19,13 @@ ConfigOf = Callable[..., TrainConfig]
 
 
 def features_of(run: Run) -> torch.Tensor:
-    frames = torch.randint(0, 256, (2, run.contract.frames, *run.contract.pixel.frame_shape), dtype=torch.uint8,
-                           generator=torch.Generator().manual_seed(0))
+    frames = torch.randint(
+        0,
+        256,
+        (2, run.contract.frames, *run.contract.pixel.frame_shape),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
+    )
     with torch.inference_mode():
         return run.load_classifier().features(frames)
 

@@ -48,14 +48,21 @@ def write(trackers: list[Tracker], *epochs: Epoch) -> None:
 def curves_of(folder: Path) -> dict[str, Any]:
     """Curve → steps and values, as TensorBoard itself reads them."""
     events = EventAccumulator(str(folder)).Reload()
-    return {tag: [(each.step, pytest.approx(each.value)) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(each.step, pytest.approx(each.value)) for each in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def test_tensorboard_reads_the_figures_of_every_epoch(tmp_path: Path) -> None:
     write(open_trackers(config_from_options(), tmp_path), FIRST, LAST)
     assert curves_of(tmp_path / "tensorboard") == {
-        "loss/train": [(1, 0.9), (2, 0.25)], "lr/lora": [(1, 2e-4), (2, 1e-4)], "lr/head": [(1, 1e-3), (2, 5e-4)],
-        "loss/val": [(1, 0.8)], "val/macro_f1": [(1, 0.5)]}  # of an epoch without validation there is no point
+        "loss/train": [(1, 0.9), (2, 0.25)],
+        "lr/lora": [(1, 2e-4), (2, 1e-4)],
+        "lr/head": [(1, 1e-3), (2, 5e-4)],
+        "loss/val": [(1, 0.8)],
+        "val/macro_f1": [(1, 0.5)],
+    }  # of an epoch without validation there is no point
 
 
 def test_a_resumed_run_goes_on_in_the_same_curves(tmp_path: Path) -> None:
@@ -83,11 +90,17 @@ def test_weights_and_biases_that_is_not_installed_is_named_with_its_extra() -> N
 
 
 @without_wandb
-def test_a_run_without_its_tracker_ends_before_anything_is_read_or_written(photos: Table, config_of: Callable[..., TrainConfig],
-                                                                           tmp_path: Path) -> None:
+def test_a_run_without_its_tracker_ends_before_anything_is_read_or_written(
+    photos: Table, config_of: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
     seen: list[str] = []
     with pytest.raises(MissingExtra, match="wandb is not installed"):
-        train_run(photos, config_of("trackers=[wandb]"), tmp_path / "run", on_progress=lambda what, done, total: seen.append(what))
+        train_run(
+            photos,
+            config_of("trackers=[wandb]"),
+            tmp_path / "run",
+            on_progress=lambda what, done, total: seen.append(what),
+        )
     assert not seen and not (tmp_path / "run").exists()
 
 
@@ -96,9 +109,19 @@ def track_by_wandb(run: Path, mode: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     run.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")} | {
-        "HOME": str(run.parent / "home"), "WANDB_MODE": mode, "WANDB_BASE_URL": "http://127.0.0.1:9"}
-    return subprocess.run([sys.executable, "-c", BY_WANDB, str(run)], env=environment, stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, timeout=120, check=False)
+        "HOME": str(run.parent / "home"),
+        "WANDB_MODE": mode,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", BY_WANDB, str(run)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_weights_and_biases_keeps_a_run_in_its_folder_offline(tmp_path: Path) -> None:

@@ -59,9 +59,15 @@ def trained(train: Callable[..., Run]) -> Run:
 def losses_of(model: Reporter, run: Run, data: ReportData) -> list[float]:
     """The loss of text-only rows and of rows of grey photos: the same whatever files there are."""
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
-    sequences = [sequence_from_parts(parts_from_instruction(item, encoder, model.chat.pieces, model.chat.ends[0], system=None),
-                                     model.grid) for item in data.items[:8]]
-    frames = torch.full((sum(each.photos for each in sequences), *run.contract.pixel.frame_shape), 90, dtype=torch.uint8)
+    sequences = [
+        sequence_from_parts(
+            parts_from_instruction(item, encoder, model.chat.pieces, model.chat.ends[0], system=None), model.grid
+        )
+        for item in data.items[:8]
+    ]
+    frames = torch.full(
+        (sum(each.photos for each in sequences), *run.contract.pixel.frame_shape), 90, dtype=torch.uint8
+    )
     with torch.inference_mode():
         return model.eval().losses(batch_from_sequences(sequences, frames, model.positions))[0].tolist()
 
@@ -78,8 +84,9 @@ def test_a_run_learns_to_answer(trained: Run) -> None:
     assert trained.config.report.answer_tokens is None and trained.config.report.answer_limit > 20
 
 
-def test_a_run_comes_back_to_the_bit_and_merges(trained: Run, cases: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch,
-                                                train: Callable[..., Run]) -> None:
+def test_a_run_comes_back_to_the_bit_and_merges(
+    trained: Run, cases: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, train: Callable[..., Run]
+) -> None:
     saved: list[Reporter] = []
     save = Run.save
     monkeypatch.setattr(Run, "save", lambda self, model: (saved.append(model), save(self, model)))
@@ -91,8 +98,9 @@ def test_a_run_comes_back_to_the_bit_and_merges(trained: Run, cases: tuple[Path,
     assert losses_of(trained.load_reporter(), trained, data) != own
 
 
-def test_resumed_is_as_never_stopped(trained: Run, train: Callable[..., Run], tmp_path: Path,
-                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_is_as_never_stopped(
+    trained: Run, train: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = json.loads((train("optim.epochs=4").root / "metrics.json").read_text())["epochs"]
     run, calls = loop._Lap.run, []
 
@@ -110,8 +118,10 @@ def test_resumed_is_as_never_stopped(trained: Run, train: Callable[..., Run], tm
 
 
 def test_kept_features_and_a_tower_in_every_step_do_the_same(train: Callable[..., Run]) -> None:
-    kept, anew = (json.loads((train("optim.epochs=2", setting).root / "metrics.json").read_text())["epochs"]
-                  for setting in ("cache_mb=64", "cache_mb=0"))
+    kept, anew = (
+        json.loads((train("optim.epochs=2", setting).root / "metrics.json").read_text())["epochs"]
+        for setting in ("cache_mb=64", "cache_mb=0")
+    )
     assert [epoch["train_loss"] for epoch in kept] == pytest.approx([epoch["train_loss"] for epoch in anew], rel=2e-3)
 
 
@@ -120,11 +130,15 @@ def works(monkeypatch: pytest.MonkeyPatch) -> list[Reporting]:
     """What runs work with, as soon as it is prepared."""
     prepared: list[Reporting] = []
     prepare = Reporting.prepare
-    monkeypatch.setattr(Reporting, "prepare", lambda self, on_progress: (prepared.append(self), prepare(self, on_progress))[1])
+    monkeypatch.setattr(
+        Reporting, "prepare", lambda self, on_progress: (prepared.append(self), prepare(self, on_progress))[1]
+    )
     return prepared
 
 
-def test_views_of_augmented_photos_are_kept_and_drawn_in_training_alone(train: Callable[..., Run], works: list[Reporting]) -> None:
+def test_views_of_augmented_photos_are_kept_and_drawn_in_training_alone(
+    train: Callable[..., Run], works: list[Reporting]
+) -> None:
     run = train("optim.epochs=2", "augment=[flip,light]", "views=3")
     train("optim.epochs=1")
     work, plain = works
@@ -134,8 +148,13 @@ def test_views_of_augmented_photos_are_kept_and_drawn_in_training_alone(train: C
     learnt = sorted({number for numbers in work.train.photos for number in numbers})
     assert views.shape[:2] == (len(learnt), 2) and len(learnt) < len(kept)
     assert all(not torch.equal(views[row, view], kept[number]) for row, number in enumerate(learnt) for view in (0, 1))
-    (number, (photo,)) = next((number, photos) for number, photos in enumerate(work.train.photos) if len(photos) == 1 and photos[0])
-    drawn = {work._batch(work.train, [number], torch.Generator().manual_seed(seed)).photos.numpy().tobytes() for seed in range(20)}
+    (number, (photo,)) = next(
+        (number, photos) for number, photos in enumerate(work.train.photos) if len(photos) == 1 and photos[0]
+    )
+    drawn = {
+        work._batch(work.train, [number], torch.Generator().manual_seed(seed)).photos.numpy().tobytes()
+        for seed in range(20)
+    }
     row = learnt.index(photo)
     assert drawn == {each.float().numpy().tobytes() for each in (kept[photo], views[row, 0], views[row, 1])}
     assert torch.equal(work._batch(work.train, [number]).photos, kept[[photo]].float())
@@ -169,7 +188,9 @@ def test_every_conversation_is_in_one_batch_of_about_its_length(trained: Run) ->
     work.train = Train(range(100))  # type: ignore[assignment]
     first, second = (work.batches(8, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert sorted(number for batch in first for number in batch) == list(range(100)) and len(first) == len(second) == 13
-    spread = max(max(Train.sequences[n].length for n in batch) - min(Train.sequences[n].length for n in batch) for batch in first)
+    spread = max(
+        max(Train.sequences[n].length for n in batch) - min(Train.sequences[n].length for n in batch) for batch in first
+    )
     assert spread <= 20 and first != second
 
 
@@ -180,16 +201,24 @@ def test_the_second_stage_starts_from_the_first(train: Callable[..., Run], cases
     assert not (first.root / "adapter").exists() and set(epoch["lr"]) == {"projector"}
     second = train("optim.epochs=1", start=first)
     data = load_report_data(cases[0], scheme=cases[1])
-    assert second.bases and losses_of(second.load_reporter(), second, data) != losses_of(first.load_reporter(), first, data)
+    assert second.bases and losses_of(second.load_reporter(), second, data) != losses_of(
+        first.load_reporter(), first, data
+    )
 
 
 def test_the_limit_of_answers_follows_from_the_longest_one_of_the_training_data(language: Path, tmp_path: Path) -> None:
     """All turns of a conversation together, and answers of the val split, are longer."""
     write_photo_of(tmp_path / "a.png", "minor", 0)
     photo = PhotoFile(tmp_path / "a.png", "a.png")
-    items = [Instruction(str(number), (photo,), (Turn("user", "<image>?"), Turn("assistant", said), Turn("user", "?"),
-                                                 Turn("assistant", said)), split)
-             for number, (said, split) in enumerate([("grey", "train"), ("rusty", "train"), ("grey and rusty " * 9, "val")])]
+    items = [
+        Instruction(
+            str(number),
+            (photo,),
+            (Turn("user", "<image>?"), Turn("assistant", said), Turn("user", "?"), Turn("assistant", said)),
+            split,
+        )
+        for number, (said, split) in enumerate([("grey", "train"), ("rusty", "train"), ("grey and rusty " * 9, "val")])
+    ]
     config = report_config(f"compose:{EMBEDDED}+{language}", "compose", "optim.epochs=1")
     run = train_reports(ReportData(None, tuple(items), {}), config, tmp_path / "run", source={})
     encoder = vocabulary_of(run.root)
@@ -202,11 +231,22 @@ def test_conversations_about_images(train: Callable[..., Run], tmp_path: Path) -
     for number in range(6):
         write_photo_of(tmp_path / f"{number}.png", "minor" if number % 2 else "severe", number)
     (tmp_path / "5.png").write_bytes(b"no photo")
-    records = [{"id": str(number), "image": f"{number % 6}.png", "conversations": [
-        {"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "A wall."},
-        {"from": "human", "value": "And the colour?"}, {"from": "gpt", "value": "blue" if number % 2 else "red"}]}
-        for number in range(18)]
-    records.append({"id": "text", "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hello!"}]})
+    records = [
+        {
+            "id": str(number),
+            "image": f"{number % 6}.png",
+            "conversations": [
+                {"from": "human", "value": "<image>\nWhat is it?"},
+                {"from": "gpt", "value": "A wall."},
+                {"from": "human", "value": "And the colour?"},
+                {"from": "gpt", "value": "blue" if number % 2 else "red"},
+            ],
+        }
+        for number in range(18)
+    ]
+    records.append(
+        {"id": "text", "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hello!"}]}
+    )
     (tmp_path / "llava.json").write_text(json.dumps(records))
     run = train("optim.epochs=1", data=tmp_path / "llava.json")
     metrics = json.loads((run.root / "metrics.json").read_text())
@@ -220,25 +260,38 @@ def test_what_is_too_long_is_left_out_and_said(train: Callable[..., Run], caplog
         train("vlm.max_tokens=40")
 
 
-@pytest.mark.parametrize(("assignments", "reason"), [
-    (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' of a model that writes reports"),
-    *(((f"{name}={value}",), rf"{name} .* of a model that writes reports") for name, value in (
-        ("frames", 4), ("jitter", 3), ("decoder", "pyav"), ("vlm.prompts", "[{question: a, reply: b <ACT>}]"))),
-    (("report.scheme=nothing",), "nothing"),
-    (("report.answer_tokens=0",), "report.answer_tokens"),
-])
+@pytest.mark.parametrize(
+    ("assignments", "reason"),
+    [
+        (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' of a model that writes reports"),
+        *(
+            ((f"{name}={value}",), rf"{name} .* of a model that writes reports")
+            for name, value in (
+                ("frames", 4),
+                ("jitter", 3),
+                ("decoder", "pyav"),
+                ("vlm.prompts", "[{question: a, reply: b <ACT>}]"),
+            )
+        ),
+        (("report.scheme=nothing",), "nothing"),
+        (("report.answer_tokens=0",), "report.answer_tokens"),
+    ],
+)
 def test_settings_that_are_refused(train: Callable[..., Run], assignments: tuple[str, ...], reason: str) -> None:
     with pytest.raises((SettingsError, DataError), match=reason):
         train(*assignments)
 
 
-@pytest.mark.parametrize(("damage", "reason"), [
-    (lambda root: (root / "tokenizer.json").write_text("{}"), "not the tokenizer that the run was trained with"),
-    (lambda root: (root / "chat.json").write_text("[]"), "chat.json is damaged"),
-    (lambda root: (root / "projector.safetensors").unlink(), "projector.safetensors cannot be read"),
-    (lambda root: shutil.rmtree(root / "adapter"), "lacks its adapter folder"),
-    (lambda root: (root / "chat.json").unlink(), "lacks head.safetensors"),
-])
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda root: (root / "tokenizer.json").write_text("{}"), "not the tokenizer that the run was trained with"),
+        (lambda root: (root / "chat.json").write_text("[]"), "chat.json is damaged"),
+        (lambda root: (root / "projector.safetensors").unlink(), "projector.safetensors cannot be read"),
+        (lambda root: shutil.rmtree(root / "adapter"), "lacks its adapter folder"),
+        (lambda root: (root / "chat.json").unlink(), "lacks head.safetensors"),
+    ],
+)
 def test_a_damaged_run(trained: Run, tmp_path: Path, damage: Callable[[Path], Any], reason: str) -> None:
     shutil.copytree(trained.root, tmp_path / "run")
     damage(tmp_path / "run")

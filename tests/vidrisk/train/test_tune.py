@@ -47,8 +47,14 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Table:
         pixels[..., number % 3] += 40
         path = root / f"{number:02}.png"
         Image.fromarray(pixels.astype(np.uint8)).save(path)
-        samples.append(Sample(path, path.name, {"action": "abc"[number % 3]}, split="train" if number < 9 else "val" if number < 12
-                              else "test"))
+        samples.append(
+            Sample(
+                path,
+                path.name,
+                {"action": "abc"[number % 3]},
+                split="train" if number < 9 else "val" if number < 12 else "test",
+            )
+        )
     return Table(root, "action", tuple(samples))
 
 
@@ -69,7 +75,8 @@ def result_of(run: Path) -> dict[str, Any]:
     """What was chosen and measured, without times and without what tells searches on other data apart."""
     found: dict[str, Any] = json.loads((run / "tune" / "tune.json").read_text(encoding="utf-8"))
     return {key: value for key, value in found.items() if key not in ("search", "seconds", "trials")} | {
-        "trials": [{key: value for key, value in trial.items() if key != "seconds"} for trial in found["trials"]]}
+        "trials": [{key: value for key, value in trial.items() if key != "seconds"} for trial in found["trials"]]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +91,10 @@ def test_the_better_half_goes_on_and_the_default_goes_all_the_way(searched: Run)
     assert (result["folds"], result["compared_on"], result["samples"], result["asked"]) == (3, 3, 9, 4)
     folds = {trial["trial"]: trial["folds"] for trial in result["trials"]}
     assert folds[0] == 3 and sorted(folds.values())[:1] == [1] and sum(fold == 3 for fold in folds.values()) in (2, 3)
-    assert all(trial["loss"] > 0 and 0 <= trial["metric"] <= 1 and not FIXED & set(trial["settings"]) for trial in result["trials"])
+    assert all(
+        trial["loss"] > 0 and 0 <= trial["metric"] <= 1 and not FIXED & set(trial["settings"])
+        for trial in result["trials"]
+    )
     head, *lines = lines_of(searched.root)
     assert head["folds"] == 3 and len(lines) == sum(folds.values()) and all(len(line["losses"]) == 3 for line in lines)
     first = {line["trial"]: np.mean(line["losses"]) for line in lines if line["fold"] == 0}
@@ -104,10 +114,13 @@ def test_the_run_is_trained_by_what_was_chosen(searched: Run) -> None:
 
 
 @pytest.mark.slow(minutes=0.3)
-def test_val_and_test_are_never_seen_by_the_search(few: Table, searched: Run, config_of: ConfigOf, tmp_path: Path) -> None:
+def test_val_and_test_are_never_seen_by_the_search(
+    few: Table, searched: Run, config_of: ConfigOf, tmp_path: Path
+) -> None:
     """With other labels in val and test, and fewer samples there, every line is the same."""
-    other = few.with_samples(sample if sample.split == "train" else replace(sample, labels={"action": "a"})
-                             for sample in few.samples[:-1])
+    other = few.with_samples(
+        sample if sample.split == "train" else replace(sample, labels={"action": "a"}) for sample in few.samples[:-1]
+    )
     run = train_run(other, config_of(*QUICK), tmp_path / "run", tune=Tuning(4, fixed=FIXED))
     losses = [[line["losses"] for line in lines_of(root)[1:]] for root in (searched.root, run.root)]
     assert losses[0] == losses[1] and result_of(run.root) == result_of(searched.root)
@@ -131,15 +144,20 @@ train_run(load_table(Path(table), "action"), config_from_options(Path(config)), 
 
 @pytest.mark.slow(minutes=0.6)
 @pytest.mark.parametrize(("fold", "what"), [(1, "trial 2/3"), (3, "epoch 1/1")])
-def test_a_search_that_was_killed_comes_to_the_same_choice(few: Table, searched: Run, config_of: ConfigOf, tmp_path: Path,
-                                                           fold: int, what: str) -> None:
+def test_a_search_that_was_killed_comes_to_the_same_choice(
+    few: Table, searched: Run, config_of: ConfigOf, tmp_path: Path, fold: int, what: str
+) -> None:
     rows = [f"{sample.name},{sample.labels['action']},{sample.split}" for sample in few.samples]
     manifest = few.root / "m.csv"
     manifest.write_text("path,label,split\n" + "\n".join(rows) + "\n")
     write_config(config_of(*QUICK), tmp_path / "c.yaml")
     run = tmp_path / "run"
-    end = subprocess.run([sys.executable, "-c", KILLED, manifest, tmp_path / "c.yaml", run, str(fold), what],
-                         capture_output=True, timeout=300, check=False)
+    end = subprocess.run(
+        [sys.executable, "-c", KILLED, manifest, tmp_path / "c.yaml", run, str(fold), what],
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert end.returncode == -signal.SIGKILL, end.stderr.decode()
     before = (run / "tune" / "tune.jsonl").read_bytes()
     assert 1 < before.count(b"\n") < len(lines_of(searched.root)) and not (run / "tune" / "tune.json").exists()
@@ -156,8 +174,9 @@ def test_a_search_that_was_killed_comes_to_the_same_choice(few: Table, searched:
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
-def test_a_run_whose_search_has_ended_does_not_search_again(few: Table, config_of: ConfigOf, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_search_has_ended_does_not_search_again(
+    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, tune = config_of(*QUICK), Tuning(2, 0.0, FIXED)
     with pytest.raises(StoppedError):
         train_run(few, config, tmp_path / "run", tune=tune, on_progress=stop_at_epoch_1)
@@ -170,9 +189,11 @@ def test_a_run_whose_search_has_ended_does_not_search_again(few: Table, config_o
         train_run(few, config, tmp_path / "run", tune=tune, resume=True)
 
 
-def test_the_choice_of_another_search_is_not_taken_over(few: Table, config_of: ConfigOf, tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_choice_of_another_search_is_not_taken_over(
+    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped between the end of the search and that of epoch 1, when no checkpoint says yet whose run it is."""
+
     def stop_after_search(*_: Any) -> None:
         if (tmp_path / "run" / "tune" / "tune.json").exists():
             raise StoppedError
@@ -181,11 +202,17 @@ def test_the_choice_of_another_search_is_not_taken_over(few: Table, config_of: C
     with pytest.raises(StoppedError):
         train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(3, fixed=FIXED), on_progress=stop_after_search)
     assert not (tmp_path / "run" / "checkpoints").exists()
-    other = few.with_samples([replace(few.samples[0], labels={"action": "c"}), *few.samples[1:9], few.samples[0], *few.samples[9:]])
-    for table, settings, tune in ((few, ["head.dropout=0.3"], Tuning(3, fixed=FIXED | {"head.dropout"})),
-                                  (few, [], Tuning(4, fixed=FIXED)),
-                                  (other, [], Tuning(3, fixed=FIXED))):
-        with pytest.raises(BundleError, match=r"tune\.json was left by a search with other settings or data; fix: resume"):
+    other = few.with_samples(
+        [replace(few.samples[0], labels={"action": "c"}), *few.samples[1:9], few.samples[0], *few.samples[9:]]
+    )
+    for table, settings, tune in (
+        (few, ["head.dropout=0.3"], Tuning(3, fixed=FIXED | {"head.dropout"})),
+        (few, [], Tuning(4, fixed=FIXED)),
+        (other, [], Tuning(3, fixed=FIXED)),
+    ):
+        with pytest.raises(
+            BundleError, match=r"tune\.json was left by a search with other settings or data; fix: resume"
+        ):
             train_run(table, config_of(*QUICK, *settings), tmp_path / "run", tune=tune, resume=True)
 
 
@@ -201,17 +228,24 @@ def moving(write_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.slow(minutes=0.2)
-def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(moving: Table, config_of: ConfigOf, tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch,
-                                                                 caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(
+    moving: Table,
+    config_of: ConfigOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Pairs suit one head, single frames another: the trial without pairs was judged with the head of the default, so it is kept.
 
     What is decided by the data is said once, not once per trial.
     """
     caplog.set_level("INFO", "vidrisk")
     kinds, judge = [], FoldJudge.judge
-    monkeypatch.setattr(head_choice, "head_from_features", lambda features, *_: (
-        "motion" if features.shape[1] == 2 else "segments", "of this test"))
+    monkeypatch.setattr(
+        head_choice,
+        "head_from_features",
+        lambda features, *_: ("motion" if features.shape[1] == 2 else "segments", "of this test"),
+    )
 
     def favour(each: FoldJudge, config: TrainConfig, fold: int, tell: OnProgress) -> tuple[tuple[float, ...], float]:
         losses, metric = judge(each, config, fold, tell)
@@ -219,8 +253,16 @@ def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(moving: Table, 
         return tuple(loss + 100 * config.rgb_diff for loss in losses), metric
 
     monkeypatch.setattr(FoldJudge, "judge", favour)
-    config = config_of("optim.epochs=1", "optim.batch_size=8", "compare=false", "trackers=[]", "frames=4", "rgb_diff=true",
-                       "lora.last_blocks=0", "views=0")
+    config = config_of(
+        "optim.epochs=1",
+        "optim.batch_size=8",
+        "compare=false",
+        "trackers=[]",
+        "frames=4",
+        "rgb_diff=true",
+        "lora.last_blocks=0",
+        "views=0",
+    )
     tune = Tuning(2, fixed=frozenset([*VALUES, "head.kind", "augment"]))
     with pytest.raises(StoppedError):
         train_run(moving, config, tmp_path / "run", tune=tune, on_progress=stop_at_epoch_1)
@@ -239,20 +281,29 @@ def judged(monkeypatch: pytest.MonkeyPatch, loss: Callable[[TrainConfig, int], f
     """Let every fold take 10 s by the clock of the search, and have a loss of our own."""
     clock = iter(range(0, 100_000, 10))
     monkeypatch.setattr(tune_halving, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(FoldJudge, "judge", lambda judge, config, fold, tell: (
-        tuple(loss(config, fold) for _ in judge.units_of(fold)), 0.5))
+    monkeypatch.setattr(
+        FoldJudge,
+        "judge",
+        lambda judge, config, fold, tell: (tuple(loss(config, fold) for _ in judge.units_of(fold)), 0.5),
+    )
 
 
-def test_within_no_time_the_default_alone_is_judged(few: Table, config_of: ConfigOf, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_within_no_time_the_default_alone_is_judged(
+    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     judged(monkeypatch, lambda config, fold: 1.0)
     run = train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(6, 0.0, FIXED))
     result = result_of(run.root)
-    assert result["time_was_up"] and result["chosen"] == 0 and [trial["folds"] for trial in result["trials"]] == [3] + [0] * 5
+    assert (
+        result["time_was_up"]
+        and result["chosen"] == 0
+        and [trial["folds"] for trial in result["trials"]] == [3] + [0] * 5
+    )
 
 
-def test_no_fold_begins_that_would_not_end_in_time(few: Table, config_of: ConfigOf, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fold_begins_that_would_not_end_in_time(
+    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Six trials on the first fold, two more folds of the default, and one of another take 90 s."""
     judged(monkeypatch, lambda config, fold: 1.0 - config.head.dropout)
     run = train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(6, 1.5, FIXED))
@@ -262,8 +313,9 @@ def test_no_fold_begins_that_would_not_end_in_time(few: Table, config_of: Config
     assert result["time_was_up"] and result["compared_on"] == 1 and result["samples"] == 3
 
 
-def test_a_trial_that_fails_is_out_and_a_default_that_fails_ends_the_search(few: Table, config_of: ConfigOf, tmp_path: Path,
-                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_fails_is_out_and_a_default_that_fails_ends_the_search(
+    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def loss(config: TrainConfig, fold: int) -> float:
         if config.optim.mixup:
             raise SettingsError("the loss of batch 1 is not finite")
@@ -281,8 +333,9 @@ def test_a_trial_that_fails_is_out_and_a_default_that_fails_ends_the_search(few:
 
 
 @pytest.mark.slow(minutes=0.2)
-def test_frames_are_decoded_once_and_views_are_shared_between_trials(few: Table, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_decoded_once_and_views_are_shared_between_trials(
+    few: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     decoded, carried = [0], [0]
     read, lower = dataset.read_clips, Encoder.lower
 
@@ -296,20 +349,34 @@ def test_frames_are_decoded_once_and_views_are_shared_between_trials(few: Table,
 
     monkeypatch.setattr(dataset, "read_clips", count_read)
     monkeypatch.setattr(Encoder, "lower", count_lower)
-    config = config_from_options(None, ["pixel.height=64", "pixel.width=64", *QUICK, "lora.last_blocks=0", "precision=fp32"])
-    train_run(few.with_samples(few.of_split("train").samples), config, tmp_path / "run",
-              tune=Tuning(3, fixed=FIXED | {"lora.last_blocks"}))
-    assert decoded[0] == 9 and carried[0] == 2 * (1 + 9)  # views of the search, and of the run; one more tells their size
+    config = config_from_options(
+        None, ["pixel.height=64", "pixel.width=64", *QUICK, "lora.last_blocks=0", "precision=fp32"]
+    )
+    train_run(
+        few.with_samples(few.of_split("train").samples),
+        config,
+        tmp_path / "run",
+        tune=Tuning(3, fixed=FIXED | {"lora.last_blocks"}),
+    )
+    assert decoded[0] == 9 and carried[0] == 2 * (
+        1 + 9
+    )  # views of the search, and of the run; one more tells their size
 
 
 def test_a_fold_holds_whole_groups(few: Table, config_of: ConfigOf, tmp_path: Path) -> None:
-    grouped = few.with_samples(replace(sample, group=f"{number % 3}{number // 6}")
-                               for number, sample in enumerate(few.of_split("train").samples))
-    with pytest.raises(DataError, match=r"action '.' has 2 groups or files in the train split, too few to tune on; allowed: 3"):
+    grouped = few.with_samples(
+        replace(sample, group=f"{number % 3}{number // 6}")
+        for number, sample in enumerate(few.of_split("train").samples)
+    )
+    with pytest.raises(
+        DataError, match=r"action '.' has 2 groups or files in the train split, too few to tune on; allowed: 3"
+    ):
         count_folds(grouped)
     assert count_folds(few.of_split("train")) == 3
     with pytest.raises(DataError, match="too few to tune on"):
-        train_run(few.with_samples([*few.samples[:6], *few.samples[9:]]), config_of(*QUICK), tmp_path / "run", tune=Tuning(4))
+        train_run(
+            few.with_samples([*few.samples[:6], *few.samples[9:]]), config_of(*QUICK), tmp_path / "run", tune=Tuning(4)
+        )
     assert not (tmp_path / "run").exists()
 
 

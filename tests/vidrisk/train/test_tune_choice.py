@@ -33,7 +33,10 @@ def test_a_simpler_trial_is_taken_within_a_standard_error() -> None:
 def test_the_default_wins_ties() -> None:
     near = {0: losses(0.51, 0.1), 1: losses(0.5), 2: losses(0.505, 0.1, seed=1)}
     chosen = choose_trial(near, UNITS, dict.fromkeys(near, (1,)))
-    assert (chosen.trial, chosen.best) == (0, 1) and "trial 1 has the least loss, 0.5000; trial 0 is as simple" in chosen.why
+    assert (chosen.trial, chosen.best) == (
+        0,
+        1,
+    ) and "trial 1 has the least loss, 0.5000; trial 0 is as simple" in chosen.why
     assert choose_trial(near, UNITS, {0: (2,), 1: (1,), 2: (1,)}).trial == 1
 
 

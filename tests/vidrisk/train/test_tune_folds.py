@@ -22,15 +22,29 @@ from vidrisk.train.tune_folds import FoldJudge, count_folds
 ROOT = Path("/data")
 TARGETS = (Target(name="action", labels=("a", "b")),)
 Row = tuple[str, int, str | None]
-ROWS = st.lists(st.tuples(st.sampled_from("ab-"), st.integers(0, 20), st.sampled_from(["g1", "g2", "g3", "g4", "g5", None])),
-                min_size=12, max_size=40)
+ROWS = st.lists(
+    st.tuples(st.sampled_from("ab-"), st.integers(0, 20), st.sampled_from(["g1", "g2", "g3", "g4", "g5", None])),
+    min_size=12,
+    max_size=40,
+)
 
 
 def table_of(rows: list[Row]) -> Table:
     """Parts of files by label, - for none, number of the file, and group."""
-    return Table(ROOT, "action", tuple(
-        Sample(ROOT / f"{file}.mp4", f"{file}.mp4", {} if label == "-" else {"action": label}, group=group,
-               interval=Interval(number, number + 1.0)) for number, (label, file, group) in enumerate(rows)))
+    return Table(
+        ROOT,
+        "action",
+        tuple(
+            Sample(
+                ROOT / f"{file}.mp4",
+                f"{file}.mp4",
+                {} if label == "-" else {"action": label},
+                group=group,
+                interval=Interval(number, number + 1.0),
+            )
+            for number, (label, file, group) in enumerate(rows)
+        ),
+    )
 
 
 def judge_of(table: Table, folds: int) -> FoldJudge:

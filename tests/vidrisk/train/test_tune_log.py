@@ -50,8 +50,10 @@ def test_another_search_is_refused(tmp_path: Path) -> None:
             TuneLog(tmp_path, fingerprint, folds)
 
 
-@pytest.mark.parametrize("line", [b"[]", b"{", b'{"trial": 1, "fold": 0, "more": 2, "version": "1.0"}',
-                                  b'{"trial": 1, "version": "2.0"}', b"\xff"])
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"{", b'{"trial": 1, "fold": 0, "more": 2, "version": "1.0"}', b'{"trial": 1, "version": "2.0"}', b"\xff"],
+)
 def test_a_damaged_line_in_the_middle_is_refused(tmp_path: Path, line: bytes) -> None:
     path = written(tmp_path)
     head, _, second = path.read_bytes().splitlines(keepends=True)
@@ -62,6 +64,8 @@ def test_a_damaged_line_in_the_middle_is_refused(tmp_path: Path, line: bytes) ->
 
 def test_keys_of_a_newer_minor_version_are_ignored(tmp_path: Path) -> None:
     path = written(tmp_path)
-    lines = [{**json.loads(line), "version": "1.99", "more": 1} for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [
+        {**json.loads(line), "version": "1.99", "more": 1} for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert list(TuneLog(tmp_path, "f", 3)) == [FIRST, SECOND]

@@ -89,29 +89,48 @@ def test_a_learning_rate_of_lora_is_not_searched_without_lora(fixed: str) -> Non
 
 
 def test_trained_blocks_count_first_then_the_head_then_epochs() -> None:
-    order = [{BLOCKS: 0, KIND: "transformer"}, {BLOCKS: 2, KIND: "linear", "optim.epochs": 20}, {BLOCKS: 2, KIND: "motion"},
-             {BLOCKS: 2, KIND: "segments", "optim.epochs": 5}, {BLOCKS: 2, KIND: "segments"}, {BLOCKS: 5, KIND: "auto"},
-             {BLOCKS: None, KIND: "linear"}]
+    order = [
+        {BLOCKS: 0, KIND: "transformer"},
+        {BLOCKS: 2, KIND: "linear", "optim.epochs": 20},
+        {BLOCKS: 2, KIND: "motion"},
+        {BLOCKS: 2, KIND: "segments", "optim.epochs": 5},
+        {BLOCKS: 2, KIND: "segments"},
+        {BLOCKS: 5, KIND: "auto"},
+        {BLOCKS: None, KIND: "linear"},
+    ]
     found = [simplicity_of(config_with(CLIPS, settings)) for settings in order]
     assert found == sorted(found) and len(set(found)) == len(found)
 
 
 def test_names_of_settings_come_from_files_and_assignments(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("optim: {epochs: 3, patience: null}\naugment: [flip]\n", encoding="utf-8")
-    assert names_given(tmp_path / "c.yaml", ["head.kind = mlp"], ["seed"]) == {"optim.epochs", "optim.patience", "augment",
-                                                                              "head.kind", "seed"}
+    assert names_given(tmp_path / "c.yaml", ["head.kind = mlp"], ["seed"]) == {
+        "optim.epochs",
+        "optim.patience",
+        "augment",
+        "head.kind",
+        "seed",
+    }
     assert names_given(None, ["optim={epochs: 3}"]) == {"optim"}
     config = config_from_options(None, ["optim={epochs: 3}"])
     assert "optim.epochs" not in space_of(config_with(config, {"augment": ()}), TARGETS, {"optim"}, sees_order=False)
 
 
-@pytest.mark.parametrize(("trials", "minutes", "words"), [
-    (1, None, "tune=1; allowed: 2 to 200 trials"), (201, None, "tune=201"),
-    (5, -1.0, "tune_minutes=-1.0; allowed: a number from 0"),
-    ("5", None, "tune='5'; allowed: 2 to 200 trials"), (5.5, None, "tune=5.5; allowed: 2 to 200 trials"), (True, None, "tune=True"),
-    (5, "60", "tune_minutes='60'; allowed: a number from 0"), (5, True, "tune_minutes=True"),
-    (5, float("nan"), "tune_minutes=nan"), (None, 3.0, "tune_minutes without tune; fix: add tune"),
-])
+@pytest.mark.parametrize(
+    ("trials", "minutes", "words"),
+    [
+        (1, None, "tune=1; allowed: 2 to 200 trials"),
+        (201, None, "tune=201"),
+        (5, -1.0, "tune_minutes=-1.0; allowed: a number from 0"),
+        ("5", None, "tune='5'; allowed: 2 to 200 trials"),
+        (5.5, None, "tune=5.5; allowed: 2 to 200 trials"),
+        (True, None, "tune=True"),
+        (5, "60", "tune_minutes='60'; allowed: a number from 0"),
+        (5, True, "tune_minutes=True"),
+        (5, float("nan"), "tune_minutes=nan"),
+        (None, 3.0, "tune_minutes without tune; fix: add tune"),
+    ],
+)
 def test_trials_and_minutes_that_are_no_numbers_in_range_are_refused(trials: Any, minutes: Any, words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         tuning_from_options(trials, minutes, ())

@@ -40,13 +40,24 @@ def test_a_run_of_0_1_0_is_read(run: Path) -> None:
     assert opened.labels.targets[0].labels == ("run", "sit")
     table = opened.read_split()
     assert [(sample.name, sample.split, sample.labels["action"]) for sample in table.samples] == [
-        ("a.mp4", "train", "run"), ("b.mp4", "train", "sit"), ("c.mp4", "val", "run")]
+        ("a.mp4", "train", "run"),
+        ("b.mp4", "train", "sit"),
+        ("c.mp4", "val", "run"),
+    ]
     assert _recorded(opened) == ({"action": 0.75}, 4, set())
 
 
-@pytest.mark.parametrize(("name", "key"), [
-    ("config.yaml", None), ("config.yaml", "lora"), ("config.yaml", "optim"), ("labels.json", None), ("labels.json", "targets"),
-    ("metrics.json", None)])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("config.yaml", None),
+        ("config.yaml", "lora"),
+        ("config.yaml", "optim"),
+        ("labels.json", None),
+        ("labels.json", "targets"),
+        ("metrics.json", None),
+    ],
+)
 def test_other_versions_of_a_run(name: str, key: str | None, run: Path) -> None:
     """Unknown keys of a newer minor version are ignored at any depth; a newer major one is refused in one line."""
 
@@ -126,8 +137,11 @@ def trained(*, turned: bool = False) -> tuple[Trained, Any, Any]:
 
 
 def moments(model: nn.Module, optimizer: Any) -> dict[str, torch.Tensor]:
-    return {name: optimizer.state[parameter]["exp_avg"].clone() for name, parameter in model.named_parameters()
-            if parameter in optimizer.state}
+    return {
+        name: optimizer.state[parameter]["exp_avg"].clone()
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+    }
 
 
 def test_a_checkpoint_of_0_1_0_is_continued() -> None:

@@ -52,7 +52,12 @@ def main() -> None:
             die_in_second_epoch(job["dies"])
         if "spoilt" in job:
             spoil(job["spoilt"])
-        train_data(Path(job["data"]), config_from_options(None, job["settings"]), Path(job["out"]), resume=job.get("resume", False))
+        train_data(
+            Path(job["data"]),
+            config_from_options(None, job["settings"]),
+            Path(job["out"]),
+            resume=job.get("resume", False),
+        )
     close_share()
 
 

@@ -23,7 +23,10 @@ from vidrisk.runtimes import Bundle, Contract, PixelSpec, Target
 from vidrisk.runtimes.contract.stages import frame_encoder_stages
 
 SIDE = 32
-TARGETS = (Target(name="defect", labels=("crack", "hole", "sound")), Target(name="level", labels=("1", "2"), ordered=True))
+TARGETS = (
+    Target(name="defect", labels=("crack", "hole", "sound")),
+    Target(name="level", labels=("1", "2"), ordered=True),
+)
 CONTRACT = Contract(task="risk", pixel=PixelSpec(SIDE, SIDE), targets=TARGETS)
 
 
@@ -62,7 +65,7 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 200, (count, 1, 1, 1, 3)) + rng.integers(0, 30, (count, 1, SIDE, SIDE, 3))
     for sample in range(count):
-        values[sample, :, :, rng.integers(SIDE - 4):][:, :, :4] += 60
+        values[sample, :, :, rng.integers(SIDE - 4) :][:, :, :4] += 60
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
@@ -77,8 +80,10 @@ def export_small(out: Path, seed: int = 3, samples: int = 60, **options: Any) ->
         nn.init.normal_(classifier.weight)
         nn.init.zeros_(classifier.bias)
     with torch.inference_mode():
-        truth = {target.name: np.asarray(logits.numpy().argmax(1), np.int64)
-                 for target, logits in zip(TARGETS, head.eval()(features.unflatten(0, (samples, 1))), strict=True)}
+        truth = {
+            target.name: np.asarray(logits.numpy().argmax(1), np.int64)
+            for target, logits in zip(TARGETS, head.eval()(features.unflatten(0, (samples, 1))), strict=True)
+        }
     stages = zip(frame_encoder_stages(CONTRACT, 12), (encoder, head), strict=True)
     trained = Trained(tuple(TrainedStage(stage, module) for stage, module in stages), CONTRACT)
     asked = {"int8": True, "max_drop": 100, "allow_drop": True, **options}
@@ -86,8 +91,14 @@ def export_small(out: Path, seed: int = 3, samples: int = 60, **options: Any) ->
     return export_bundle(trained, out, validation, Frames(pictures(32, seed + 100)[:, 0]), ExportOptions(**asked))[0]
 
 
-def changed_bundle(bundle: Path, out: Path, *, golden: Callable[[dict[str, Any], dict[str, bytes]], None] | None = None,
-                   manifest: Callable[[dict[str, Any]], None] | None = None, files: dict[str, bytes] | None = None) -> Path:
+def changed_bundle(
+    bundle: Path,
+    out: Path,
+    *,
+    golden: Callable[[dict[str, Any], dict[str, bytes]], None] | None = None,
+    manifest: Callable[[dict[str, Any]], None] | None = None,
+    files: dict[str, bytes] | None = None,
+) -> Path:
     """A copy in which something is another, sealed again as whoever wants to deceive would.
 
     Args:

@@ -17,23 +17,50 @@ from vidrisk.verify.judge import ASKED, MOST, TOLERANCES, Answers, Compared, com
 VARIANTS = ("fp32", "fp16", "int8", "mixed")
 
 
-def expected_from(logits: np.ndarray, temperature: float = 1.0, *, multi_label: bool = False, **spread: Spread) -> Expected:
+def expected_from(
+    logits: np.ndarray, temperature: float = 1.0, *, multi_label: bool = False, **spread: Spread
+) -> Expected:
     def rows(array: np.ndarray) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(map(float, row)) for row in array)
 
-    return Expected(files={}, temperature={"a": temperature}, logits={"a": rows(logits)}, spread=spread,
-                    probabilities={"a": rows(probabilities_from_logits(logits, temperature, multi_label=multi_label))})
+    return Expected(
+        files={},
+        temperature={"a": temperature},
+        logits={"a": rows(logits)},
+        spread=spread,
+        probabilities={"a": rows(probabilities_from_logits(logits, temperature, multi_label=multi_label))},
+    )
 
 
-def judge(wanted: np.ndarray, found: np.ndarray, variant: str = "fp32", temperature: float = 1.0, stale: float = 1.0, *,
-          multi_label: bool = False) -> Compared:
-    told = Description(contract="0" * 64, runtime="x", engine="1", samples=len(wanted),
-                       variants={variant: expected_from(wanted, temperature, multi_label=multi_label)})
+def judge(
+    wanted: np.ndarray,
+    found: np.ndarray,
+    variant: str = "fp32",
+    temperature: float = 1.0,
+    stale: float = 1.0,
+    *,
+    multi_label: bool = False,
+) -> Compared:
+    told = Description(
+        contract="0" * 64,
+        runtime="x",
+        engine="1",
+        samples=len(wanted),
+        variants={variant: expected_from(wanted, temperature, multi_label=multi_label)},
+    )
     golden = Golden(np.zeros((len(wanted), 1, 1, 1, 3), np.uint8), told)
-    return compare_answers(Answers({"a": found.astype(np.float32)}, Layers()), golden, variant,  # type: ignore[arg-type]
-                    Variant(files={}, precision={"head": variant.partition("-")[0]}, passed=True,  # type: ignore[dict-item]
-                            temperature={"a": temperature * stale}),
-                    [Target(name="a", labels=tuple(map(str, range(wanted.shape[1]))), multi_label=multi_label)])
+    return compare_answers(
+        Answers({"a": found.astype(np.float32)}, Layers()),
+        golden,
+        variant,  # type: ignore[arg-type]
+        Variant(
+            files={},
+            precision={"head": variant.partition("-")[0]},
+            passed=True,  # type: ignore[dict-item]
+            temperature={"a": temperature * stale},
+        ),
+        [Target(name="a", labels=tuple(map(str, range(wanted.shape[1]))), multi_label=multi_label)],
+    )
 
 
 def logits(low: float = -20, high: float = 20) -> st.SearchStrategy[np.ndarray]:
@@ -42,21 +69,26 @@ def logits(low: float = -20, high: float = 20) -> st.SearchStrategy[np.ndarray]:
 
 
 @given(logits(), st.floats(-100, 100), st.sampled_from(VARIANTS), st.floats(0.2, 5))
-def test_the_same_answers_are_right_whatever_all_logits_of_a_row_share(wanted: np.ndarray, shared: float, variant: str,
-                                                                         temperature: float) -> None:
+def test_the_same_answers_are_right_whatever_all_logits_of_a_row_share(
+    wanted: np.ndarray, shared: float, variant: str, temperature: float
+) -> None:
     wanted[0] = range(wanted.shape[1])  # rows that are all equal have no length to compare with
     found = judge(wanted, wanted + np.float32(shared), variant, temperature)
     assert not found.wrong.any() and found.shift.max() < 1e-3
 
 
 @given(logits(), st.sampled_from(VARIANTS), st.integers(0, 11), st.sampled_from([np.nan, np.inf, -np.inf]))
-def test_an_answer_that_is_not_finite_is_wrong_and_counted(wanted: np.ndarray, variant: str, sample: int, value: float) -> None:
+def test_an_answer_that_is_not_finite_is_wrong_and_counted(
+    wanted: np.ndarray, variant: str, sample: int, value: float
+) -> None:
     wanted[0] = range(wanted.shape[1])
     found = wanted.copy()
     found[sample % len(found), 0] = value
     judged = judge(wanted, found, variant)
     assert judged.unanswered.sum() == judged.wrong.sum() == 1 and judged.unanswered[sample % len(found)]
-    assert judged.agreement <= 1 - 1 / len(found) and judged.shift[sample % len(found)] == 1 and np.isfinite(judged.mean)
+    assert (
+        judged.agreement <= 1 - 1 / len(found) and judged.shift[sample % len(found)] == 1 and np.isfinite(judged.mean)
+    )
 
 
 @given(logits(-3, 3), st.floats(0, 2))
@@ -93,13 +125,19 @@ def test_tolerances_follow_the_spread_of_the_export_up_to_a_limit(variant: str) 
 
     base = TOLERANCES[variant]
     assert tolerance(0, 0) == (base.largest, base.logits)
-    assert tolerance(base.largest, base.logits) == (min(2 * base.largest, MOST.largest), min(2 * base.logits, MOST.logits))
+    assert tolerance(base.largest, base.logits) == (
+        min(2 * base.largest, MOST.largest),
+        min(2 * base.logits, MOST.logits),
+    )
     assert tolerance(1, 9) == (MOST.largest, MOST.logits)
 
 
 def test_precisions_with_fewer_bits_may_differ_more() -> None:
     fp32, fp16, int8, mixed = (TOLERANCES[variant] for variant in VARIANTS)
-    assert set(TOLERANCES) == set(ASKED) == set(PRECISIONS) and TOLERANCES["int4"] == TOLERANCES["int8-weight-only"] == int8
+    assert (
+        set(TOLERANCES) == set(ASKED) == set(PRECISIONS)
+        and TOLERANCES["int4"] == TOLERANCES["int8-weight-only"] == int8
+    )
     assert fp32.largest < fp16.largest < int8.largest == mixed.largest and fp32.logits < fp16.logits < int8.logits
 
 
@@ -107,8 +145,12 @@ def test_precisions_with_fewer_bits_may_differ_more() -> None:
 def test_logit_errors_do_not_depend_on_the_scale(wanted: np.ndarray, scale: float) -> None:
     wanted[0] = range(wanted.shape[1])
     found = wanted[::-1].copy()
-    np.testing.assert_allclose(logit_errors(found * np.float32(scale), wanted * np.float32(scale)), logit_errors(found, wanted),
-                               rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        logit_errors(found * np.float32(scale), wanted * np.float32(scale)),
+        logit_errors(found, wanted),
+        rtol=1e-3,
+        atol=1e-4,
+    )
 
 
 SEVERAL = np.array([[3, -3, 4], [-3, -3, -4], [3, 3, 4], [-4, 3, -3]], np.float32)
@@ -116,7 +158,12 @@ SEVERAL = np.array([[3, -3, 4], [-3, -3, -4], [3, 3, 4], [-4, 3, -3]], np.float3
 
 def test_the_same_answers_of_several_labels_are_right() -> None:
     judged = judge(SEVERAL, SEVERAL, temperature=0.7, multi_label=True)
-    assert not judged.wrong.any() and judged.agreement == 1 and judged.shift.max() < 1e-6 and judged.logit_errors.max() == 0
+    assert (
+        not judged.wrong.any()
+        and judged.agreement == 1
+        and judged.shift.max() < 1e-6
+        and judged.logit_errors.max() == 0
+    )
 
 
 def test_what_all_labels_share_is_a_fault_where_each_is_decided_alone() -> None:
@@ -156,4 +203,7 @@ def test_an_answer_of_several_labels_that_is_not_finite_is_wrong() -> None:
     found = SEVERAL.copy()
     found[2, 0] = np.nan
     judged = judge(SEVERAL, found, multi_label=True)
-    assert np.flatnonzero(judged.wrong).tolist() == np.flatnonzero(judged.unanswered).tolist() == [2] and judged.shift[2] == 1
+    assert (
+        np.flatnonzero(judged.wrong).tolist() == np.flatnonzero(judged.unanswered).tolist() == [2]
+        and judged.shift[2] == 1
+    )

@@ -60,7 +60,12 @@ def test_a_result_with_a_fault_is_never_good(small: Path, tmp_path: Path) -> Non
     keep(verify_bundle(changed_bundle(small, tmp_path / "b", manifest=heat)))
     by_variant = {one.variant: one for one in last_results()}
     stale = by_variant.pop("fp32")
-    assert stale.state == "differs" and not stale.is_good and not stale.changed and "the temperature 9 for level" in stale.said
+    assert (
+        stale.state == "differs"
+        and not stale.is_good
+        and not stale.changed
+        and "the temperature 9 for level" in stale.said
+    )
     assert all(one.is_good for one in by_variant.values())
 
 
@@ -99,12 +104,16 @@ def watched(bundle: Path, variant: str = "fp32") -> None:
         ensure_same_answers(bundle, classifier)
 
 
-def test_a_watch_asks_once_and_again_when_the_engine_changed(small: Path, monkeypatch: pytest.MonkeyPatch,
-                                                             caplog: pytest.LogCaptureFixture) -> None:
+def test_a_watch_asks_once_and_again_when_the_engine_changed(
+    small: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     asked: list[str] = []
     real = run.row_of
-    monkeypatch.setattr(run, "row_of", lambda bundle, golden, classifier, variant: asked.append(variant) or real(
-        bundle, golden, classifier, variant))
+    monkeypatch.setattr(
+        run,
+        "row_of",
+        lambda bundle, golden, classifier, variant: asked.append(variant) or real(bundle, golden, classifier, variant),
+    )
     caplog.set_level(logging.INFO, logger="vidrisk.verify.start")
     watched(small)
     watched(small)
@@ -117,13 +126,17 @@ def test_a_watch_asks_once_and_again_when_the_engine_changed(small: Path, monkey
     assert asked == ["fp32", "fp32"]
 
 
-def test_a_watch_does_not_begin_where_answers_differ(small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_watch_does_not_begin_where_answers_differ(
+    small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     stale = changed_bundle(small, tmp_path / "b", manifest=heat)
     for _ in range(2):  # a bad result is no reason not to ask again
         with pytest.raises(AnswersDiffer, match=r"b does not answer here as .* exported: fp32 has the temperature 9"):
             watched(stale)
     real = OpenVinoRunner._infer
-    monkeypatch.setattr(OpenVinoRunner, "_infer", lambda self, feed: {name: -array for name, array in real(self, feed).items()})
+    monkeypatch.setattr(
+        OpenVinoRunner, "_infer", lambda self, feed: {name: -array for name, array in real(self, feed).items()}
+    )
     with pytest.raises(AnswersDiffer, match="openvino fp32 does not run this graph"):
         watched(small)
 
@@ -153,8 +166,13 @@ def test_a_watch_begins_where_an_engine_cannot_tell_its_layers(small: Path, monk
 def test_a_watch_asks_again_when_an_engine_was_built_anew(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     real = run.row_of
-    monkeypatch.setattr(run, "row_of", lambda bundle, golden, classifier, variant: asked.append(classifier.engine_files) or real(
-        bundle, golden, classifier, variant))
+    monkeypatch.setattr(
+        run,
+        "row_of",
+        lambda bundle, golden, classifier, variant: (
+            asked.append(classifier.engine_files) or real(bundle, golden, classifier, variant)
+        ),
+    )
     for sha256 in ("a", "a", "b", "b"):
         monkeypatch.setattr(OpenVinoRunner, "engine_file", sha256)
         watched(small)
@@ -172,8 +190,9 @@ def test_a_bundle_that_was_moved_or_replaced_is_not_there(small: Path, other: Pa
     assert not known.is_there
 
 
-def test_a_bundle_without_golden_samples_is_watched_with_a_word(small: Path, tmp_path: Path,
-                                                                caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bundle_without_golden_samples_is_watched_with_a_word(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     watched(changed_bundle(small, tmp_path / "b", manifest=lambda manifest: manifest["files"].pop("golden.zip")))
     (said,) = (record.getMessage() for record in caplog.records if record.name == start.__name__)
     assert said == "b is not verified: it has no golden samples: taken out after the export"

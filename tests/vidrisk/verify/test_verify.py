@@ -49,7 +49,9 @@ def quantised(small: Path) -> str:
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let a real runtime compute something else: what its outputs are changed by, or another file that it opens."""
 
-    def spoil(runtime: str, change: Callable[[Array], Array] = lambda array: array, *, file: Callable[[Path], Path] = Path) -> None:
+    def spoil(
+        runtime: str, change: Callable[[Array], Array] = lambda array: array, *, file: Callable[[Path], Path] = Path
+    ) -> None:
         kind: Any = {"onnxruntime": OnnxRuntimeRunner, "openvino": OpenVinoRunner}[runtime]
 
         class Spoilt(kind):  # type: ignore[misc, valid-type]
@@ -66,11 +68,15 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 def test_every_runtime_and_variant_answers_as_at_export(small: Path, quantised: str) -> None:
     found = verify_bundle(small)
-    assert found.samples == 32 and found.reference.startswith("onnxruntime 1.") and found.faults == () and found.is_whole
+    assert (
+        found.samples == 32 and found.reference.startswith("onnxruntime 1.") and found.faults == () and found.is_whole
+    )
     assert set(states_of(found).items()) == {((r, v), "same") for r in PROCESSOR for v in ("fp32", quantised)}
     for row in found.rows:
         assert row.largest <= row.tolerance and row.wrong == row.unanswered == 0 and not row.unproved and row.engine
-        assert (row.layers.get("int8", 0) > 0) == (row.variant != "fp32")  # three of the four convolutions and two heads at least
+        assert (row.layers.get("int8", 0) > 0) == (
+            row.variant != "fp32"
+        )  # three of the four convolutions and two heads at least
         assert sum(row.layers.values()) == 6
     assert all(row.agreement == 1 and row.largest < 1e-5 for row in found.rows if row.variant == "fp32")
     only = verify_bundle(small, runtime="openvino", variant="fp32")
@@ -87,8 +93,12 @@ def test_what_is_asked_for_and_not_there(small: Path) -> None:
 
 
 def test_a_bundle_without_golden_samples_says_so(small: Path, tmp_path: Path) -> None:
-    for golden, why in ((False, "left out when it was exported"), (None, "exported before there were any"),
-                        (True, "taken out after the export")):
+    for golden, why in (
+        (False, "left out when it was exported"),
+        (None, "exported before there were any"),
+        (True, "taken out after the export"),
+    ):
+
         def leave_out(manifest: dict[str, Any], golden: bool | None = golden) -> None:
             del manifest["files"]["golden.zip"]
             manifest["golden"] = golden
@@ -114,15 +124,24 @@ def test_a_stale_temperature_is_named_with_both(small: Path, tmp_path: Path, qua
 
     found = verify_bundle(changed_bundle(small, tmp_path / "b", manifest=heat))
     assert faults_of(found) == {("stale temperature", "", "fp32")}
-    assert f"the temperature {before * 3:.4g} for level, and its answers were sealed with {before:.4g}" in found.faults[0].said
-    assert states_of(found) == {(r, v): "differs" if v == "fp32" else "same" for r in PROCESSOR for v in ("fp32", quantised)}
+    assert (
+        f"the temperature {before * 3:.4g} for level, and its answers were sealed with {before:.4g}"
+        in found.faults[0].said
+    )
+    assert states_of(found) == {
+        (r, v): "differs" if v == "fp32" else "same" for r in PROCESSOR for v in ("fp32", quantised)
+    }
     fp32 = [row for row in found.rows if row.variant == "fp32"]
-    assert all(row.wrong == 0 and row.largest > row.tolerance for row in fp32)  # the engine is right, what is told is not
+    assert all(
+        row.wrong == 0 and row.largest > row.tolerance for row in fp32
+    )  # the engine is right, what is told is not
 
 
 def test_golden_samples_of_another_model_are_named(tmp_path: Path) -> None:
     one, other = (export_small(tmp_path / str(seed), seed=seed, int8=False).root for seed in (3, 5))
-    found = verify_bundle(changed_bundle(one, tmp_path / "b", files={"golden.zip": (other / "golden.zip").read_bytes()}))
+    found = verify_bundle(
+        changed_bundle(one, tmp_path / "b", files={"golden.zip": (other / "golden.zip").read_bytes()})
+    )
     assert {fault.name for fault in found.faults} == {"another model"}
     assert "sha256 of encoder.fp32.onnx is" in found.faults[0].said
     assert states_of(found) == {(runtime, "fp32"): "differs" for runtime in PROCESSOR}  # asked all the same
@@ -164,8 +183,12 @@ def test_a_runtime_that_answers_nothing_finite(small: Path, spoilt: Callable[...
     assert json.loads(found.to_json())["rows"][-1]["unanswered"] == 32  # JSON, with no NaN in it
 
 
-def test_confidence_that_collapses_is_caught_where_labels_hold(small: Path, spoilt: Callable[..., None], quantised: str) -> None:
-    spoilt("onnxruntime", lambda array: array * np.float32(0.4) if array.shape[1] < 12 else array)  # logits, and no features
+def test_confidence_that_collapses_is_caught_where_labels_hold(
+    small: Path, spoilt: Callable[..., None], quantised: str
+) -> None:
+    spoilt(
+        "onnxruntime", lambda array: array * np.float32(0.4) if array.shape[1] < 12 else array
+    )  # logits, and no features
     found = verify_bundle(small)
     wrong = [row for row in found.rows if row.runtime == "onnxruntime"]
     assert all(row.agreement == 1 and found.state_of(row) == "differs" for row in wrong)
@@ -182,10 +205,15 @@ def test_one_sample_that_differs_is_one_fault(small: Path, spoilt: Callable[...,
     spoilt("openvino", change)
     found = verify_bundle(small, variant="fp32")
     assert faults_of(found) == {("answers differ", "openvino", "fp32")}
-    assert "openvino fp32 answers otherwise to 1 of 32 golden samples: probabilities differ by up to " in found.faults[0].said
+    assert (
+        "openvino fp32 answers otherwise to 1 of 32 golden samples: probabilities differ by up to "
+        in found.faults[0].said
+    )
 
 
-def test_a_runtime_that_does_not_load_hides_no_other(small: Path, monkeypatch: pytest.MonkeyPatch, quantised: str) -> None:
+def test_a_runtime_that_does_not_load_hides_no_other(
+    small: Path, monkeypatch: pytest.MonkeyPatch, quantised: str
+) -> None:
     def broken(*specs: Any, **options: Any) -> Any:
         raise RuntimeFailure("libopenvino.so: cannot open shared object file")
 
@@ -206,7 +234,9 @@ def test_ctrl_c_while_an_engine_is_built_ends_it_all(small: Path, monkeypatch: p
         verify_bundle(small)
 
 
-def test_a_precision_that_cannot_be_proved_is_said_and_not_assumed(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_that_cannot_be_proved_is_said_and_not_assumed(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def mute(self: OnnxRuntimeRunner, profile: str = "") -> Any:
         if profile:
             raise RuntimeFailure("no space left on device")
@@ -219,8 +249,10 @@ def test_a_precision_that_cannot_be_proved_is_said_and_not_assumed(small: Path, 
 
 
 def test_nothing_heavy_is_imported(small: Path) -> None:
-    code = ("import sys, pathlib; from vidrisk.verify import verify_bundle; verify_bundle(pathlib.Path(sys.argv[1]));"
-            "print(*sorted({name.partition('.')[0] for name in sys.modules}))")
+    code = (
+        "import sys, pathlib; from vidrisk.verify import verify_bundle; verify_bundle(pathlib.Path(sys.argv[1]));"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
     end = subprocess.run([sys.executable, "-c", code, str(small)], capture_output=True, text=True, check=True)
     assert not {"torch", "onnx", "transformers", "av", "jinja2"} & set(end.stdout.split())
 
@@ -242,14 +274,23 @@ def trt(own_cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt
 def keep_engines(trt: FakeTensorRt, bundle: Path, engines_of: Path) -> None:
     """Put engines for the fp32 graphs of a bundle into the cache, made of the files of another one."""
     for name in ("encoder.fp32.onnx", "head.fp32.onnx"):
-        key = EngineKey(trt.kind, VERSION, DEVICE.name, (DEVICE.compute_capability,), DEVICE.driver_major,
-                        graph_sha256(bundle / name), trt.batches)
+        key = EngineKey(
+            trt.kind,
+            VERSION,
+            DEVICE.name,
+            (DEVICE.compute_capability,),
+            DEVICE.driver_major,
+            graph_sha256(bundle / name),
+            trt.batches,
+        )
         engine_store().add(key, (engines_of / name).read_bytes(), "{}")
 
 
 def inspected(text: str) -> str:
-    layers = [{"Name": "a", "LayerType": "CaskConvolution", "Inputs": [{"Name": "frames", "Format/Datatype": text}]},
-              {"Name": "b", "LayerType": "Reformat", "Inputs": [{"Name": "x", "Format/Datatype": "Int8"}]}]
+    layers = [
+        {"Name": "a", "LayerType": "CaskConvolution", "Inputs": [{"Name": "frames", "Format/Datatype": text}]},
+        {"Name": "b", "LayerType": "Reformat", "Inputs": [{"Name": "x", "Format/Datatype": "Int8"}]},
+    ]
     return json.dumps({"Layers": layers})
 
 
@@ -281,9 +322,17 @@ def test_an_engine_that_is_not_what_it_is_called_fails(small: Path, trt: FakeTen
     assert "made for float32, and no layer runs in it here" in found.faults[0].said
 
 
-@pytest.mark.parametrize(("runtime", "variant", "fails"), [
-    ("tensorrt", "int8", True), ("tensorrt-rtx", "fp16", True), ("onnxruntime-cuda", "fp16", True),
-    ("onnxruntime-cuda", "int8", False), ("openvino", "fp16", False), ("onnxruntime", "int8", False)])
+@pytest.mark.parametrize(
+    ("runtime", "variant", "fails"),
+    [
+        ("tensorrt", "int8", True),
+        ("tensorrt-rtx", "fp16", True),
+        ("onnxruntime-cuda", "fp16", True),
+        ("onnxruntime-cuda", "int8", False),
+        ("openvino", "fp16", False),
+        ("onnxruntime", "int8", False),
+    ],
+)
 def test_only_a_gpu_has_to_run_what_was_asked_for(small: Path, runtime: str, variant: str, fails: bool) -> None:
     bundle = Bundle.open(small)
     golden = read_golden(bundle)

@@ -142,8 +142,9 @@ def test_a_link_in_place_of_a_day_is_not_written_through(inbox: Path, out: Path,
     assert ended(out) == {"b.png": 1}  # the result of a.png is where somebody moved it to
 
 
-def test_what_lies_in_place_of_an_old_day_does_not_stop_the_tidying(inbox: Path, out: Path, tmp_path: Path,
-                                                                   caplog: pytest.LogCaptureFixture) -> None:
+def test_what_lies_in_place_of_an_old_day_does_not_stop_the_tidying(
+    inbox: Path, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     keeping = WatchSettings(settle_s=0.0, report_every_s=None, once=True, keep_dates=1)
     for number in range(3):
         write_photo(inbox / f"{number}.png", COLOURS[number])
@@ -194,8 +195,13 @@ def test_lines_that_are_none_are_found_where_every_line_is_read(inbox: Path, out
 def test_damage_at_random(inbox: Path, out: Path, seed: int) -> None:
     """Whatever is damaged between passes: every file of the inbox ends once in a day that counts."""
     chance = random.Random(seed)
-    memory: list[Harm] = [lambda out: overwrite(out / TAKEN, 0, b"garbage " * 20), lambda out: cut(out / TAKEN, 0.5),
-                          lambda out: zero_pages(out / TAKEN), lambda out: (out / TAKEN).unlink(), lambda out: cut(out / TAKEN, 0)]
+    memory: list[Harm] = [
+        lambda out: overwrite(out / TAKEN, 0, b"garbage " * 20),
+        lambda out: cut(out / TAKEN, 0.5),
+        lambda out: zero_pages(out / TAKEN),
+        lambda out: (out / TAKEN).unlink(),
+        lambda out: cut(out / TAKEN, 0),
+    ]
     dates, written = list(DAYS), 0
     for number in range(14):
         for _ in range(chance.randrange(1, 4)):
@@ -231,7 +237,9 @@ class Colourblind:
         return found
 
 
-def test_a_file_that_nobody_can_predict_holds_no_other(inbox: Path, out: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_nobody_can_predict_holds_no_other(
+    inbox: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(7):
         write_photo(inbox / f"{number}.png", COLOURS[0] if number != 3 else "green")
     passes = 0
@@ -264,13 +272,17 @@ def ended_or_none(folder: Path) -> set[str]:
 def test_one_pass_says_it_too_and_does_the_rest_before(inbox: Path, out: Path) -> None:
     for number in range(3):
         write_photo(inbox / f"{number}.png", COLOURS[number])
-    with colour_classifier(ACTION) as classifier, pytest.raises(VidriskError, match="cannot be predicted: ZeroDivisionError"):
+    with (
+        colour_classifier(ACTION) as classifier,
+        pytest.raises(VidriskError, match="cannot be predicted: ZeroDivisionError"),
+    ):
         watch_inbox(Colourblind(classifier), inbox, out, ONCE, INFER, today=lambda: DAYS[0])  # type: ignore[arg-type]
     assert len(ended_or_none(out / DAYS[0])) == 2
 
 
 def test_one_file_that_cannot_be_moved_holds_neither_the_others_nor_the_tidying(
-        inbox: Path, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    inbox: Path, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     moving = WatchSettings(settle_s=0.0, report_every_s=None, once=True, keep_dates=1, move_done=tmp_path / "done")
     os.mkfifo(inbox / "a.png")
     (tmp_path / "arch").mkdir()
@@ -287,13 +299,19 @@ def test_one_file_that_cannot_be_moved_holds_neither_the_others_nor_the_tidying(
     assert {path.name for path in (tmp_path / "done" / DAYS[0]).iterdir()} == {"c.png", "d.png"}
     assert (tmp_path / "arch" / "b.png").exists() and (inbox / "b.png").is_symlink() and (inbox / "sub").is_symlink()
     assert {path.name for path in out.iterdir()} == {TAKEN, DAYS[2]}
-    for said in ("a.png is not a file", "'b.png' stays in the inbox: it is a link", "'sub/b.png' stays in the inbox: it lies"):
+    for said in (
+        "a.png is not a file",
+        "'b.png' stays in the inbox: it is a link",
+        "'sub/b.png' stays in the inbox: it lies",
+    ):
         assert any(said in message for message in caplog.messages)
 
 
 def test_a_target_that_cannot_be_written_does_not_stop_the_tidying(inbox: Path, out: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    moving = WatchSettings(settle_s=0.0, report_every_s=None, once=True, keep_dates=1, move_done=tmp_path / "file" / "done")
+    moving = WatchSettings(
+        settle_s=0.0, report_every_s=None, once=True, keep_dates=1, move_done=tmp_path / "file" / "done"
+    )
     write_photo(inbox / "a.png", "red")
     once(inbox, out, DAYS[0], moving)
     write_photo(inbox / "b.png", "red")
@@ -303,7 +321,8 @@ def test_a_target_that_cannot_be_written_does_not_stop_the_tidying(inbox: Path, 
 
 
 def test_a_memory_that_is_damaged_under_a_watch_is_mended_and_the_watch_goes_on(
-        inbox: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    inbox: Path, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     opened: list[sqlite3.Connection] = []
 
     def open_and_keep(out: Path) -> sqlite3.Connection:
@@ -331,7 +350,8 @@ def test_a_memory_that_is_damaged_under_a_watch_is_mended_and_the_watch_goes_on(
     with colour_classifier(ACTION) as classifier, pytest.raises(KeyboardInterrupt):
         watch_inbox(classifier, inbox, out, settings, INFER, today=today)
     assert [line for line in caplog.messages if "damaged" in line] == [
-        f"{out / TAKEN} is damaged: it is kept as {TAKEN}.damaged-1, and made again from the ledgers"]
+        f"{out / TAKEN} is damaged: it is kept as {TAKEN}.damaged-1, and made again from the ledgers"
+    ]
     assert ended(out) == {"0.png": 1, "1.png": 1, "2.png": 1, "later.png": 1}
 
 

@@ -24,8 +24,16 @@ from vidrisk.watch.taken import Taken
 DAYS = "2026-11-21", "2026-11-22", "2026-11-23"
 ONCE = WatchSettings(settle_s=0.0, report_every_s=None, once=True)
 INFER = InferSettings(workers=1, batch_frames=4)
-POINTS = ((Taken, "take"), (Taken, "finish"), (Taken, "hand_over"), (Ledger, "_drop_pending"), (Ledger, "_rewrite"),
-          (Ledger, "add"), (Ledger, "finish"), (Ledger, "_write_at"))
+POINTS = (
+    (Taken, "take"),
+    (Taken, "finish"),
+    (Taken, "hand_over"),
+    (Ledger, "_drop_pending"),
+    (Ledger, "_rewrite"),
+    (Ledger, "add"),
+    (Ledger, "finish"),
+    (Ledger, "_write_at"),
+)
 
 
 class Killed(BaseException):
@@ -47,6 +55,7 @@ def watch(root: Path, date: str, *, digest: str = "0" * 64, kill: random.Random 
             if calls == 0:
                 raise Killed
             return result
+
         return call
 
     def leave(ledger: Ledger, kind: type[BaseException] | None, *error: object) -> None:
@@ -66,15 +75,23 @@ def watch(root: Path, date: str, *, digest: str = "0" * 64, kill: random.Random 
 
 def leave_undone(root: Path, date: str, paths: Iterable[str]) -> None:
     """What a watch leaves that was killed before the first result of a batch: files are taken, and pending in their day."""
-    with (mock.patch.object(Ledger, "rows", side_effect=Killed), mock.patch.object(Ledger, "_reopen"),
-          mock.patch.object(Ledger, "_drop_pending"), colour_classifier(ACTION) as classifier, suppress(Killed)):
+    with (
+        mock.patch.object(Ledger, "rows", side_effect=Killed),
+        mock.patch.object(Ledger, "_reopen"),
+        mock.patch.object(Ledger, "_drop_pending"),
+        colour_classifier(ACTION) as classifier,
+        suppress(Killed),
+    ):
         watch_inbox(classifier, root / "in", root / "out", ONCE, INFER, today=lambda: date)
     assert {row.path for row in read_ledger(root / "out" / date) if row.state == "pending"} == set(paths)
 
 
 def labels(root: Path) -> dict[str, dict[str, str]]:
-    return {folder.name: {Path(p.path).name: p.label for p in read_predictions(folder)}
-            for folder in sorted((root / "out").iterdir()) if folder.is_dir()}
+    return {
+        folder.name: {Path(p.path).name: p.label for p in read_predictions(folder)}
+        for folder in sorted((root / "out").iterdir())
+        if folder.is_dir()
+    }
 
 
 @pytest.fixture
@@ -98,17 +115,26 @@ def test_a_day_that_goes_on_does_not_do_again_what_changed_or_came_back_since(ro
     changed = write_photo(root / "in" / "changed.png", "green")
     (root / "in" / "missing.png").symlink_to(root / "later.png")
     write_photo(root / "later.png", "red")
-    with colour_classifier(ACTION) as classifier, mock.patch("vidrisk.watch.service.is_still", lambda path, stamp: (
-            (root / "later.png").unlink(missing_ok=True), True)[1]):
+    with (
+        colour_classifier(ACTION) as classifier,
+        mock.patch(
+            "vidrisk.watch.service.is_still",
+            lambda path, stamp: ((root / "later.png").unlink(missing_ok=True), True)[1],
+        ),
+    ):
         watch_inbox(classifier, root / "in", root / "out", ONCE, INFER, today=lambda: DAYS[0])
     assert {Path(row.path).name: row.state for row in read_ledger(root / "out" / DAYS[0])} == {
-        "changed.png": "ok", "missing.png": "skipped"}
+        "changed.png": "ok",
+        "missing.png": "skipped",
+    }
     leave_undone(root, DAYS[0], [write_photo(root / "in" / "undone.png", "red")])
     write_photo(changed, "blue", size=(64, 48))
     write_photo(root / "later.png", "blue")
     watch(root, DAYS[1])
-    assert labels(root) == {DAYS[0]: {"changed.png": "green", "undone.png": "red"},
-                            DAYS[1]: {"changed.png": "blue", "missing.png": "blue"}}
+    assert labels(root) == {
+        DAYS[0]: {"changed.png": "green", "undone.png": "red"},
+        DAYS[1]: {"changed.png": "blue", "missing.png": "blue"},
+    }
 
 
 def test_a_bundle_that_comes_back_does_not_do_what_another_one_took_over(root: Path) -> None:
@@ -138,10 +164,16 @@ def test_every_version_of_a_file_is_predicted_once_over_days(seed: int, root: Pa
             write(path)
         watch(root, date, kill=chance)
     watch(root, DAYS[-1])
-    found = Counter(prediction.id for folder in (root / "out").iterdir() if folder.is_dir()
-                    for prediction in read_predictions(folder))
+    found = Counter(
+        prediction.id
+        for folder in (root / "out").iterdir()
+        if folder.is_dir()
+        for prediction in read_predictions(folder)
+    )
     assert set(found.values()) == {1}
-    last: dict[str, Row] = {row.path: row for folder in sorted((root / "out").iterdir()) if folder.is_dir()
-                            for row in read_ledger(folder)}
+    last: dict[str, Row] = {
+        row.path: row for folder in sorted((root / "out").iterdir()) if folder.is_dir() for row in read_ledger(folder)
+    }
     assert {path: (row.state, row.mtime_ns) for path, row in last.items()} == {
-        str(path): ("ok", path.stat().st_mtime_ns) for path in paths if path.exists()}
+        str(path): ("ok", path.stat().st_mtime_ns) for path in paths if path.exists()
+    }

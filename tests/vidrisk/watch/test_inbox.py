@@ -47,7 +47,9 @@ def test_links_lead_to_folders_once_and_broken_ones_nowhere(tmp_path: Path) -> N
     assert names(inbox) == ["cam/a.png"]
 
 
-def test_what_is_no_file_is_left_and_said_once(tmp_path: Path, deep_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_no_file_is_left_and_said_once(
+    tmp_path: Path, deep_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     inbox, left = tmp_path / "inbox", LeftInInbox()
     inbox.mkdir()
     for name, target in {"null.png": "/dev/null", "self": "self", "nowhere.png": "gone", "deep": deep_folder}.items():
@@ -58,8 +60,11 @@ def test_what_is_no_file_is_left_and_said_once(tmp_path: Path, deep_folder: Path
         assert [Path(path).name for path in files_in(inbox, left)] == ["a.png"]
     said = [record.getMessage().removeprefix(f"left in the inbox: {inbox}/") for record in caplog.records]
     assert [line for line in said if not line.startswith("deep")] == [
-        "nowhere.png leads nowhere: No such file or directory", "null.png is not a file", "pipe.mp4 is not a file",
-        "self cannot be looked at: Too many levels of symbolic links"]
+        "nowhere.png leads nowhere: No such file or directory",
+        "null.png is not a file",
+        "pipe.mp4 is not a file",
+        "self cannot be looked at: Too many levels of symbolic links",
+    ]
     (deep,) = (line for line in said if "File name too long" in line)
     assert "…" in deep and len(deep) < 320
 
@@ -90,12 +95,15 @@ def test_files_of_unknown_suffixes_are_opened_once(
     for name in ("cam.odd", "cam2.odd"):
         (tmp_path / name).write_text("settings")
     left, opened, real = LeftInInbox(), [], os.open
-    monkeypatch.setattr(os, "open", lambda path, *args, **options: opened.append(Path(path).name) or real(path, *args, **options))
+    monkeypatch.setattr(
+        os, "open", lambda path, *args, **options: opened.append(Path(path).name) or real(path, *args, **options)
+    )
     for _ in range(3):
         assert [Path(path).name for path in files_in(tmp_path, left)] == ["IMG_1"]
     assert opened == ["IMG_1", "cam.odd", "cam2.odd"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"left in the inbox: {tmp_path}/cam.odd is neither a clip nor a photo (others in .odd are not named)"]
+        f"left in the inbox: {tmp_path}/cam.odd is neither a clip nor a photo (others in .odd are not named)"
+    ]
     write_photo(tmp_path / "cam.odd")  # now it is one
     assert [Path(path).name for path in files_in(tmp_path, left)] == ["IMG_1", "cam.odd"]
 
@@ -111,7 +119,10 @@ def test_an_inbox_that_is_not_there(tmp_path: Path) -> None:
         files_in(tmp_path / "nowhere")
 
 
-@given(st.text(min_size=1) | st.sampled_from(["a.mp4.PART", "a.tmp", "a.mp4.filepart", "a.mp4.crdownload", ".part", "a.part.mp4"]))
+@given(
+    st.text(min_size=1)
+    | st.sampled_from(["a.mp4.PART", "a.tmp", "a.mp4.filepart", "a.mp4.crdownload", ".part", "a.part.mp4"])
+)
 def test_what_is_ignored(name: str) -> None:
     assert is_ignored(name) == (name[0] == "." or Path(name.lower()).suffix in UNFINISHED_SUFFIXES)
 

@@ -31,8 +31,13 @@ FILES = 60
 
 def start(inbox: Path, out: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
     path = os.pathsep.join([str(ROOT), str(Path(colour.__file__).parent), *sys.path])
-    return subprocess.Popen([sys.executable, str(WATCHER), str(inbox), str(out), *options], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path, **environment})
+    return subprocess.Popen(
+        [sys.executable, str(WATCHER), str(inbox), str(out), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+    )
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], limit_s: float = 60.0) -> None:
@@ -92,9 +97,13 @@ def test_kills_at_any_moment_while_files_come_in_over_midnight(tmp_path: Path) -
     assert {Path(row.path).name[0] for row in read_ledger(out / DAY)} <= set("012")
 
 
-@pytest.mark.parametrize(("number", "code", "words"), [
-    (signal.SIGTERM, EXIT_OK, ""),
-    (signal.SIGINT, EXIT_INTERRUPTED, "stopped by Ctrl-C; fix: the same command goes on where this one stopped\n")])
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (signal.SIGTERM, EXIT_OK, ""),
+        (signal.SIGINT, EXIT_INTERRUPTED, "stopped by Ctrl-C; fix: the same command goes on where this one stopped\n"),
+    ],
+)
 def test_a_signal_is_a_good_end(tmp_path: Path, number: signal.Signals, code: int, words: str) -> None:
     inbox, out = tmp_path / "in", tmp_path / "out"
     inbox.mkdir()
@@ -133,7 +142,10 @@ def test_a_second_watch_into_the_same_folder_is_refused(tmp_path: Path) -> None:
     first = start(inbox, out)
     wait_for(lambda: (out / "inbox.sqlite").exists() and (out / "inbox.sqlite").stat().st_size > 0, first)
     second = start(inbox, out)
-    assert second.communicate(timeout=30)[1].startswith(f"another run is writing to {out}") and second.returncode == EXIT_USAGE
+    assert (
+        second.communicate(timeout=30)[1].startswith(f"another run is writing to {out}")
+        and second.returncode == EXIT_USAGE
+    )
     assert end(first) == (EXIT_OK, "")
 
 

@@ -40,9 +40,14 @@ def test_only_regular_files_leave(inbox: Path, tmp_path: Path, kind: str) -> Non
     precious = Path(write_photo(tmp_path / "arch" / "a.png", "red"))
     path, line = inbox / "a.png", socket.socket(socket.AF_UNIX)
     with line:
-        {"link to a file": lambda: path.symlink_to(precious), "link to a device": lambda: path.symlink_to("/dev/zero"),
-         "link to a folder": lambda: (inbox / "sub").symlink_to(tmp_path / "arch"), "pipe": lambda: os.mkfifo(path),
-         "socket": lambda: line.bind(str(path)), "folder": path.mkdir}[kind]()
+        {
+            "link to a file": lambda: path.symlink_to(precious),
+            "link to a device": lambda: path.symlink_to("/dev/zero"),
+            "link to a folder": lambda: (inbox / "sub").symlink_to(tmp_path / "arch"),
+            "pipe": lambda: os.mkfifo(path),
+            "socket": lambda: line.bind(str(path)),
+            "folder": path.mkdir,
+        }[kind]()
         inside = "sub/a.png" if kind == "link to a folder" else "a.png"
         with pytest.raises(Stays, match=kind.split()[0]):
             move(inbox, inside, tmp_path / "done")
@@ -60,8 +65,9 @@ def test_a_file_goes_to_another_file_system_whole_and_with_its_date(inbox: Path,
     assert (after.st_mtime_ns, after.st_mode) == (before.st_mtime_ns, before.st_mode)
 
 
-def test_a_folder_that_is_exchanged_for_a_link_on_the_way_changes_nothing_elsewhere(inbox: Path, tmp_path: Path,
-                                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_exchanged_for_a_link_on_the_way_changes_nothing_elsewhere(
+    inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "arch").mkdir()
     write_photo(tmp_path / "arch" / "a.png", "red")
     write_photo(inbox / "cam 1" / "a.png", "blue")
@@ -91,7 +97,9 @@ def test_nothing_half_is_left_where_there_is_no_room(inbox: Path, far: Path, mon
     assert (inbox / "a.png").exists() and list(far.iterdir()) == []
 
 
-def test_a_file_that_cannot_leave_is_not_copied_again_and_again(inbox: Path, far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_cannot_leave_is_not_copied_again_and_again(
+    inbox: Path, far: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unlink = os.unlink
 
     def refused(name: str, *, dir_fd: int | None = None) -> None:

@@ -28,16 +28,25 @@ INFER = InferSettings(workers=1, batch_frames=8)
 ALL = {"predictions.jsonl", "ledger.sqlite", "summary.json"}
 
 
-def once(inbox: Path, out: Path, date: str = DAY, settings: WatchSettings = ONCE, digest: str = "0" * 64) -> list[Batch]:
+def once(
+    inbox: Path, out: Path, date: str = DAY, settings: WatchSettings = ONCE, digest: str = "0" * 64
+) -> list[Batch]:
     batches: list[Batch] = []
     with colour_classifier(ACTION, digest=digest) as classifier:
         watch_inbox(classifier, inbox, out, settings, INFER, on_batch=batches.append, today=lambda: date)
     return batches
 
 
-def until(condition: Callable[[], bool], inbox: Path, out: Path, settings: WatchSettings = ON,
-          dates: Callable[[], str] = lambda: DAY, classifier: Classifier | None = None) -> None:
+def until(
+    condition: Callable[[], bool],
+    inbox: Path,
+    out: Path,
+    settings: WatchSettings = ON,
+    dates: Callable[[], str] = lambda: DAY,
+    classifier: Classifier | None = None,
+) -> None:
     """Watch until ``condition`` holds at the beginning of a pass."""
+
     def today() -> str:
         if condition():
             raise KeyboardInterrupt
@@ -125,7 +134,7 @@ def test_a_half_written_file_waits_until_it_is_whole(inbox: Path, out: Path, tmp
             half.write(b"")
             os.utime(inbox / "a.mp4")  # a byte more, as the file system sees it
         elif passes == 10:
-            half.write(whole[len(whole) // 2:])
+            half.write(whole[len(whole) // 2 :])
             half.close()
         assert passes > 10 or not (out / DAY).exists()
         return passes > 10 and (out / DAY / "summary.json").exists()
@@ -152,9 +161,16 @@ def test_midnight(inbox: Path, out: Path) -> None:
             date = NEXT
         return date == NEXT and (out / NEXT / "summary.json").exists()
 
-    until(comes_to_midnight, inbox, out, WatchSettings(settle_s=0.0, poll_s=0.02, report_every_s=1e6),
-          dates=lambda: DAY if date == "23:59" else date)
-    assert labels(out / DAY) == {"before.png": "red", "late.png": "green"} and labels(out / NEXT) == {"after.png": "blue"}
+    until(
+        comes_to_midnight,
+        inbox,
+        out,
+        WatchSettings(settle_s=0.0, poll_s=0.02, report_every_s=1e6),
+        dates=lambda: DAY if date == "23:59" else date,
+    )
+    assert labels(out / DAY) == {"before.png": "red", "late.png": "green"} and labels(out / NEXT) == {
+        "after.png": "blue"
+    }
     assert "late.png" in (out / DAY / "report.html").read_text(encoding="utf-8")
 
 
@@ -170,7 +186,8 @@ def test_a_clock_that_jumps_loses_nothing(inbox: Path, out: Path) -> None:
         write_photo(inbox / f"{number}.png", COLOURS[number % 3])
         once(inbox, out, date)
     assert Counter(name for date in (DAY, "1970-01-01", "2099-12-31") for name in labels(out / date)) == {
-        f"{number}.png": 1 for number in range(5)}
+        f"{number}.png": 1 for number in range(5)
+    }
 
 
 def test_another_bundle_gets_another_folder_and_ends_what_the_first_one_did_not(inbox: Path, out: Path) -> None:
@@ -187,7 +204,9 @@ def test_another_bundle_gets_another_folder_and_ends_what_the_first_one_did_not(
     assert once(inbox, out, digest="1" * 64) == once(inbox, out) == []
 
 
-def test_an_inbox_that_goes_and_comes_back(inbox: Path, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_inbox_that_goes_and_comes_back(
+    inbox: Path, out: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_photo(inbox / "a.png", "red")
     once(inbox, out)
     inbox.rename(tmp_path / "unmounted")
@@ -206,8 +225,10 @@ def test_an_inbox_that_goes_and_comes_back(inbox: Path, out: Path, tmp_path: Pat
         until(lambda: "it works again" in caplog.text, inbox, out)
     finally:
         logging.getLogger("vidrisk.watch").removeHandler(handler)
-    assert caplog.messages == [f"the inbox {inbox} cannot be looked into: No such file or directory; trying again",
-                               "it works again"]
+    assert caplog.messages == [
+        f"the inbox {inbox} cannot be looked into: No such file or directory; trying again",
+        "it works again",
+    ]
     assert labels(out / DAY) == {"a.png": "red", "b.png": "blue"}
 
 
@@ -279,7 +300,9 @@ def test_done_files_move_when_their_day_is_over(inbox: Path, out: Path, tmp_path
     write_photo(inbox / "cam 1" / "b.png", "blue")
     once(inbox, out, NEXT, moving)
     assert {os.path.relpath(path, tmp_path / "done") for path in (tmp_path / "done").rglob("*.png")} == {
-        f"{DAY}/cam 1/a.png", f"{DAY}/bad.png"}
+        f"{DAY}/cam 1/a.png",
+        f"{DAY}/bad.png",
+    }
     assert [path.name for path in inbox.rglob("*.png")] == ["b.png"]
     write_photo(inbox / "cam 1" / "a.png", "red", size=(60, 36))  # again the same name
     once(inbox, out, DAY, moving)

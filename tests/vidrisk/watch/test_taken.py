@@ -106,7 +106,9 @@ def test_done_files_of_other_days(tmp_path: Path) -> None:
             taken.finish([row(path)])
             if date != "2026-11-20":
                 taken.set_reported(day)
-        assert [(path, day.folder) for path, _, day in taken.done_before("2026-11-22", [A, B, C, "/in/new"])] == [(B, "2026-11-21")]
+        assert [(path, day.folder) for path, _, day in taken.done_before("2026-11-22", [A, B, C, "/in/new"])] == [
+            (B, "2026-11-21")
+        ]
 
 
 def test_a_memory_that_was_lost_is_made_from_the_ledgers(tmp_path: Path) -> None:
@@ -144,12 +146,19 @@ def test_what_was_added_later_does_no_harm(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("damage", [
-    lambda whole: whole[:100] + b"\xa5" * (len(whole) - 100), lambda whole: bytes(4096) + whole[4096:],
-    lambda whole: b"garbage" * 9, lambda whole: whole[: len(whole) // 2],
-    lambda whole: whole[:4096] + b"\x00" * 8192 + whole[12288:]])
-def test_a_damaged_memory_is_kept_and_made_again(tmp_path: Path, damage: Callable[[bytes], bytes],
-                                                 caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:100] + b"\xa5" * (len(whole) - 100),
+        lambda whole: bytes(4096) + whole[4096:],
+        lambda whole: b"garbage" * 9,
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:4096] + b"\x00" * 8192 + whole[12288:],
+    ],
+)
+def test_a_damaged_memory_is_kept_and_made_again(
+    tmp_path: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
     with Ledger(tmp_path / "2026-11-20", {"bundle": "x"}, resume=True) as ledger:
         ledger.add([A])
         ledger.finish(Row(ledger.rows()[0].id, A, "ok", bytes=1, mtime_ns=10), b"")
@@ -202,7 +211,10 @@ def test_a_day_that_is_set_aside_gets_no_more_files(tmp_path: Path) -> None:
             assert taken.undone(after) == [B] and taken.has(A, (1, 10)) != forgets_done
             taken.finish([row(B)])
             taken.day("2026-11-22", "x")
-            assert [day.folder for day in taken.outlived(1)] == ["2026-11-21", "2026-11-21.2"]  # it is deleted in its time, too
+            assert [day.folder for day in taken.outlived(1)] == [
+                "2026-11-21",
+                "2026-11-21.2",
+            ]  # it is deleted in its time, too
 
 
 def test_a_memory_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
@@ -260,7 +272,7 @@ def test_a_version_in_a_damaged_memory_says_nothing(tmp_path: Path, place: int) 
         taken.take({f"/in/{n}.png": (n, n) for n in range(2000)}, taken.day("2026-11-21", "x"))
     whole = bytearray((tmp_path / TAKEN).read_bytes())
     whole[60:64] = b"\xa5" * 4
-    whole[place:place + 4] = b"\xa5" * 4
+    whole[place : place + 4] = b"\xa5" * 4
     if place == 60:
         whole[-8192:] = b"\xa5" * 8192
     (tmp_path / TAKEN).write_bytes(whole)

@@ -34,9 +34,19 @@ def main() -> int:
     infer = InferSettings(workers=2, batch_frames=8)
     today = (lambda: str(options.date)) if options.date else local_date
     try:
-        with ending_on_sigterm(), colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier:
-            watch_inbox(classifier, options.inbox, options.out, settings, infer, today=today,
-                        on_batch=lambda batch: print(sum(batch.states.values()), flush=True))
+        with (
+            ending_on_sigterm(),
+            colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier,
+        ):
+            watch_inbox(
+                classifier,
+                options.inbox,
+                options.out,
+                settings,
+                infer,
+                today=today,
+                on_batch=lambda batch: print(sum(batch.states.values()), flush=True),
+            )
     except VidriskError as error:
         print(error, file=sys.stderr)
         return error.exit_code

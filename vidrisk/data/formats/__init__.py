@@ -12,7 +12,9 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 __all__ = ["FORMATS", "Format", "format_named", "format_of"]
 
 
-FORMATS: dict[str, Format] = {found.name: found for found in members_of_package(__name__, __path__, "FORMAT")}  # by name
+FORMATS: dict[str, Format] = {
+    found.name: found for found in members_of_package(__name__, __path__, "FORMAT")
+}  # by name
 
 
 def format_of(source: Path) -> Format | None:
@@ -23,8 +25,10 @@ def format_of(source: Path) -> Format | None:
     """
     found = [known for known in FORMATS.values() if known.owns(source)]
     if len(found) > 1:
-        raise DataError(f"{name_of(source.name)} may be {' or '.join(known.title for known in found)}",
-                        fix=f"vidrisk data import --format {found[0].name}")
+        raise DataError(
+            f"{name_of(source.name)} may be {' or '.join(known.title for known in found)}",
+            fix=f"vidrisk data import --format {found[0].name}",
+        )
     return found[0] if found else None
 
 

@@ -1,12 +1,12 @@
 """ActivityNet (Caba Heilbron et al. 2015, http://activity-net.org): parts of untrimmed videos, in one JSON file.
 
-    activity_net.v1-3.min.json    {"database": {"ABBQqwPOxw4": {"duration": 6.99, "subset": "validation", "annotations": [
-                                    {"segment": [1.65, 6.94], "label": "Tennis serve with ball bouncing"}]}, …}, …}
-    anet_anno_train.json          {"v_ABBQqwPOxw4": {"duration_second": 6.99, "annotations": […]}, …}, as MMAction2 has it
-    v_ABBQqwPOxw4.mp4
+    activity_net.v1-3.min.json    {"database": {"ABBQqwPOxw4": {"duration": 6.99, "subset": "validation", "annotations":
+                                    [ {"segment": [1.65, 6.94], "label": "Tennis serve with ball bouncing"}]}, …}, …}
+    anet_anno_train.json          {"v_ABBQqwPOxw4": {"duration_second": 6.99, "annotations": […]}, …}, as MMAction2 has
+    it v_ABBQqwPOxw4.mp4
 
-Every part of a video is a sample; parts may overlap, and one part may have several labels. In a file that is written, ``path`` says
-where a video lies that has another name, and an annotation without a segment is about all of it.
+Every part of a video is a sample; parts may overlap, and one part may have several labels. In a file that is written,
+``path`` says where a video lies that has another name, and an annotation without a segment is about all of it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,27 @@ from vidrisk.frames import Interval
 from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.errors import DataError
 
-VIDEO_FOLDERS = ("", "videos", "v1-3/train_val", "v1-3/test", "v1-2/train", "v1-2/val", "v1-2/test", "train_val", "train", "val",
-                 "validation", "test", "testing")
+VIDEO_FOLDERS = (
+    "",
+    "videos",
+    "v1-3/train_val",
+    "v1-3/test",
+    "v1-2/train",
+    "v1-2/val",
+    "v1-2/test",
+    "train_val",
+    "train",
+    "val",
+    "validation",
+    "test",
+    "testing",
+)
 SUBSETS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "testing"}
-CUT, BEHIND, EMPTY = ("segments cut to the duration of their video", "segments behind the end of their video left out",
-                      "segments without a length left out")
+CUT, BEHIND, EMPTY = (
+    "segments cut to the duration of their video",
+    "segments behind the end of their video left out",
+    "segments without a length left out",
+)
 UNLABELLED = "videos without annotations left out"
 _LIST = re.compile(r"(activity_?net|anet|thumos)[\w.-]*\.json", re.IGNORECASE)
 MAX_S = 10**9
@@ -57,8 +73,11 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     whole = [path for path in paths if _is_whole(path)]
     if not paths or (len(paths) > 1 and whole):
         names = f"several lists ({first_three([path.name for path in paths])})" if paths else "no list of ActivityNet"
-        raise DataError(f"{name_of(source.name)} has {names}", allowed="one, such as activity_net.v1-3.min.json",
-                        fix="name the file that is meant")
+        raise DataError(
+            f"{name_of(source.name)} has {names}",
+            allowed="one, such as activity_net.v1-3.min.json",
+            fix="name the file that is meant",
+        )
     counts: Counter[str] = Counter()
     homes = Homes.of(home_of(source), reading.media)
     files = homes.files(VIDEO_FOLDERS)
@@ -67,15 +86,20 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     samples, unsplit = settle_splits(found.samples)
     notes = counted(counts)
     if len(paths) < len(named):
-        notes.append(f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}")
-    return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes, *unsplit))
+        notes.append(
+            f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}"
+        )
+    return Listed(
+        homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS[:2]), {}, (*notes, *found.notes, *unsplit)
+    )
 
 
 def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[str]) -> Iterator[Row]:
     """Read the videos of a file; counts segments that are cut, overlap or are left out.
 
     Raises:
-        DataError: a file without videos, a video without a list of annotations, a segment or label that is none, another subset.
+        DataError: a file without videos, a video without a list of annotations, a segment or label that is none,
+            another subset.
     """
     of_name = split_from_name(path.stem)
     where = ""
@@ -84,8 +108,10 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
         written = record.get("path", video) if isinstance(record, dict) else None
         name = safe_name(written) if isinstance(written, str) else None
         if not isinstance(annotations, list) or name is None:
-            raise DataError(f"{where} is no video with annotations",
-                            allowed=f'{{"annotations": [{_ALLOWED}], "subset": "training"}}')
+            raise DataError(
+                f"{where} is no video with annotations",
+                allowed=f'{{"annotations": [{_ALLOWED}], "subset": "training"}}',
+            )
         split = split_from_word(where, record.get("subset")) or of_name
         duration_s = _duration_s(where, record.get("duration", record.get("duration_second")))
         file = str(name) if "path" in record else _find(str(name), files)
@@ -110,8 +136,11 @@ def write_activitynet(table: Table, destination: Path, writing: Writing) -> None
         key = sample.name, sample.split
         if key not in names:
             video = Path(sample.name).stem.removeprefix("v_")
-            names[key] = next(name for name in chain((video, sample.name), (f"{sample.name} {n}" for n in count(2)))
-                              if name not in database)
+            names[key] = next(
+                name
+                for name in chain((video, sample.name), (f"{sample.name} {n}" for n in count(2)))
+                if name not in database
+            )
             entry = database[names[key]] = {"subset": SUBSETS[sample.split]} if sample.split else {}
             if _find(names[key], files) != sample.name:
                 entry["path"] = sample.name
@@ -120,7 +149,9 @@ def write_activitynet(table: Table, destination: Path, writing: Writing) -> None
         segment = {"segment": [sample.interval.start, sample.interval.end]} if sample.interval else {}
         is_scored = writing.model and _SCORE.fullmatch(sample.extra.get(SCORE, ""))
         score = {"score": float(sample.extra[SCORE])} if is_scored else {}
-        database[names[key]]["annotations"] += [segment | {"label": label} | score for label in sample.labels_of(target)]
+        database[names[key]]["annotations"] += [
+            segment | {"label": label} | score for label in sample.labels_of(target)
+        ]
     content = {"version": "VERSION 1.3", "taxonomy": [], "database": database}
     write_new_file(destination, json.dumps(content, ensure_ascii=False, indent=1).encode())
 
@@ -167,14 +198,23 @@ def _is_time(value: object) -> TypeGuard[float]:
 
 
 def _is_list(path: Path) -> bool:
-    return path.suffix.lower() == ".json" and any(head_has(path, words) for words in (
-        ("database", "annotations"), ("duration_second", "annotations", "segment")))
+    return path.suffix.lower() == ".json" and any(
+        head_has(path, words) for words in (("database", "annotations"), ("duration_second", "annotations", "segment"))
+    )
 
 
 def _is_whole(path: Path) -> bool:
     return head_has(path, ("database",))
 
 
-FORMAT = Format("activitynet", "ActivityNet", ("action", "risk"), "activity_net.v1-3.min.json; JSON with a database of videos",
-                is_activitynet, read_activitynet, write=write_activitynet,
-                carries=frozenset({"clips", "intervals", "multi-label", "splits"}), suffix=".json")
+FORMAT = Format(
+    "activitynet",
+    "ActivityNet",
+    ("action", "risk"),
+    "activity_net.v1-3.min.json; JSON with a database of videos",
+    is_activitynet,
+    read_activitynet,
+    write=write_activitynet,
+    carries=frozenset({"clips", "intervals", "multi-label", "splits"}),
+    suffix=".json",
+)

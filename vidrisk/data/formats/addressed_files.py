@@ -99,13 +99,18 @@ def names_from_address(written: str, root: Path) -> list[str]:
 
     A relative path has one alone: two photos of one name in two folders are not the same.
     """
-    names = dict.fromkeys(name for path, is_relative in _paths(written.strip()) for name in _tails(path, root, is_relative))
+    names = dict.fromkeys(
+        name for path, is_relative in _paths(written.strip()) for name in _tails(path, root, is_relative)
+    )
     return sorted(names, key=lambda name: -name.count("/"))
 
 
 def file_name_of(written: str) -> str:
     """Return the name of the file behind an address; '' where there is none."""
-    return next((path.replace("\\", "/").rstrip("/").rpartition("/")[2] for path, _ in reversed(list(_paths(written.strip())))), "")
+    return next(
+        (path.replace("\\", "/").rstrip("/").rpartition("/")[2] for path, _ in reversed(list(_paths(written.strip())))),
+        "",
+    )
 
 
 def _paths(written: str) -> Iterator[tuple[str, bool]]:
@@ -116,7 +121,7 @@ def _paths(written: str) -> Iterator[tuple[str, bool]]:
         return
     scheme = _SCHEME.match(written)
     if scheme:
-        path = re.split(r"[?#]", written[scheme.end():], maxsplit=1)[0]
+        path = re.split(r"[?#]", written[scheme.end() :], maxsplit=1)[0]
         yield unquote(path.partition("/")[2]), False
         return
     is_relative = not written.startswith(("/", "\\")) and not DRIVE.match(written)
@@ -135,7 +140,7 @@ def _tails(path: str, root: Path, is_relative: bool) -> Iterator[str]:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     starts = [0] if is_relative and ".." not in parts else list(range(len(parts)))
     if len(starts) > MAX_TAILS:
-        starts = starts[:MAX_TAILS // 2] + starts[-MAX_TAILS // 2:]
+        starts = starts[: MAX_TAILS // 2] + starts[-MAX_TAILS // 2 :]
     for start in starts:
         name = safe_name("/".join(parts[start:]))
         if name:

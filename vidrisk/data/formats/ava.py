@@ -5,9 +5,9 @@
     ava_train_excluded_timestamps_v2.2.csv      1j20qq1JyX4,0903
     trainval/1j20qq1JyX4.mkv
 
-A row is the box of a person and one of its actions: a task of detection. It is read as a task of classification: the 3 s around
-a timestamp are a clip whose labels are the actions of all persons in it. Timestamps count from the beginning of the film; in
-``videos_15min``, the pieces that MMAction2 cuts, from 900 s before that of the file.
+A row is the box of a person and one of its actions: a task of detection. It is read as a task of classification: the 3
+s around a timestamp are a clip whose labels are the actions of all persons in it. Timestamps count from the beginning
+of the film; in ``videos_15min``, the pieces that MMAction2 cuts, from 900 s before that of the file.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ CUT_FOLDER, CUT_FROM_S = "videos_15min", 900.0
 VIDEO_FOLDERS = ("", "trainval", "videos", "train", "val", "test", CUT_FOLDER)
 MAX_S = 10**6
 EXCLUDED, UNLABELLED, UNKNOWN, BEFORE = (
-    "rows of excluded timestamps left out", "rows without an action left out", "rows of actions outside the action list left out",
-    f"rows before {CUT_FROM_S:.0f} s, which are not in {CUT_FOLDER}, left out")
+    "rows of excluded timestamps left out",
+    "rows without an action left out",
+    "rows of actions outside the action list left out",
+    f"rows before {CUT_FROM_S:.0f} s, which are not in {CUT_FOLDER}, left out",
+)
 _LIST = re.compile(r"ava_(train|val|test)_v[\d.]+\.csv", re.IGNORECASE)
 _EXCLUDED = re.compile(r"ava_(train|val|test)_excluded_timestamps.*\.csv", re.IGNORECASE)
 _ACTIONS = re.compile(r"ava_action_list.*\.pbtxt", re.IGNORECASE)
@@ -65,8 +68,11 @@ def read_ava(source: Path, reading: Reading) -> Listed:
     """Read one list, or those of a folder, with the names of the actions."""
     paths = lists_in(source, _LIST)
     if not paths:
-        raise DataError(f"{name_of(source.name)} has no list of AVA", allowed=f"ava_train_v2.2.csv, with {_ALLOWED}",
-                        fix="name the list, or unpack the annotations there")
+        raise DataError(
+            f"{name_of(source.name)} has no list of AVA",
+            allowed=f"ava_train_v2.2.csv, with {_ALLOWED}",
+            fix="name the list, or unpack the annotations there",
+        )
     folder = paths[0].parent
     excluded = {key for path in lists_in(folder, _EXCLUDED, [""]) for key in _timestamps(path)}
     actions, notes = _actions(folder, reading.labels)
@@ -78,14 +84,14 @@ def read_ava(source: Path, reading: Reading) -> Listed:
     samples, unsplit = settle_splits(found.samples)
     seen = {label for sample in samples for label in sample.labels_of("action")}
     order = tuple(actions.values()) if actions else tuple(sorted(seen, key=int))
-    notes += ["boxes of persons are not kept: the actions of all of them are the labels of a clip",
-              *counted(counts)]
+    notes += ["boxes of persons are not kept: the actions of all of them are the labels of a clip", *counted(counts)]
     notes += [*found.notes, *unsplit]
     return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, tuple(notes))
 
 
-def rows_from_list(path: Path, files: MediaFiles, actions: Mapping[str, str], excluded: set[tuple[str, float]],
-                   counts: Counter[str]) -> Iterator[Row]:
+def rows_from_list(
+    path: Path, files: MediaFiles, actions: Mapping[str, str], excluded: set[tuple[str, float]], counts: Counter[str]
+) -> Iterator[Row]:
     """Read a list: a row for every timestamp whose boxes follow one another.
 
     Raises:
@@ -111,7 +117,9 @@ def rows_from_list(path: Path, files: MediaFiles, actions: Mapping[str, str], ex
             yield Row(of_time[0].where, found or f"{video}.mp4", {"action": labels}, split, interval=part)
     if not used and (not boxes or counts[UNKNOWN]):
         what = "has no action of the action list" if boxes else "has no rows"
-        raise DataError(f"{path.name} {what}", allowed=_ALLOWED, fix="take the lists and the action list from one download")
+        raise DataError(
+            f"{path.name} {what}", allowed=_ALLOWED, fix="take the lists and the action list from one download"
+        )
 
 
 def _boxes_of(path: Path) -> Iterator[_Box]:
@@ -119,7 +127,9 @@ def _boxes_of(path: Path) -> Iterator[_Box]:
         texts = [trimmed(cell) for cell in cells]
         name = safe_name(texts[0])
         if not _ROW.fullmatch(",".join(texts)) or name is None or float(texts[1]) >= MAX_S:
-            raise DataError(f"{where} is {','.join(texts)[:80]!r}", allowed=_ALLOWED, fix="get the list again: it may be damaged")
+            raise DataError(
+                f"{where} is {','.join(texts)[:80]!r}", allowed=_ALLOWED, fix="get the list again: it may be damaged"
+            )
         yield _Box(where, str(name), float(texts[1]), str(int(texts[6])) if texts[6] else "")
 
 
@@ -134,8 +144,9 @@ def _actions(folder: Path, named: Path | None) -> tuple[dict[str, str], list[str
     """Read the names of actions by number, in the order of numbers; none, and a note, where there is no list of them."""
     lists = [named] if named else lists_in(folder, _ACTIONS, [""])
     if len(lists) > 1:
-        raise DataError(f"{name_of(folder.name)} has {len(lists)} action lists", allowed="one",
-                        fix="give a labels file")
+        raise DataError(
+            f"{name_of(folder.name)} has {len(lists)} action lists", allowed="one", fix="give a labels file"
+        )
     if not lists:
         return {}, ["no action list: labels are the numbers of the actions"]
     return {str(number): name for number, name in sorted(read_class_names(lists[0]).by_number.items())}, []
@@ -146,5 +157,12 @@ def _is_list(path: Path) -> bool:
     return bool(lines) and all(_ROW.fullmatch("".join(line.split())) and line.count(",") >= 6 for line in lines)
 
 
-FORMAT = Format("ava", "AVA", ("action",), "ava_train_v2.2.csv; a CSV of boxes without a header", is_ava, read_ava,
-                options=frozenset({"labels"}))
+FORMAT = Format(
+    "ava",
+    "AVA",
+    ("action",),
+    "ava_train_v2.2.csv; a CSV of boxes without a header",
+    is_ava,
+    read_ava,
+    options=frozenset({"labels"}),
+)

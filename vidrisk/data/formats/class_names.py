@@ -1,8 +1,8 @@
 """Names of numbered classes, in the files that data sets keep them in, and the order that they give to the labels.
 
-    label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …, or label { label_id: 1 name: "crack" } … as AVA has it
-    labels.txt          0:crack, 0 crack, or a name per line, counted from 0
-    labels.json         ["crack", …], {"0": "crack"}, {"crack": 0} or {"id2label": {"0": "crack"}}
+label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …, or label { label_id: 1 name: "crack" } … as
+AVA has it labels.txt          0:crack, 0 crack, or a name per line, counted from 0
+labels.json         ["crack", …], {"0": "crack"}, {"crack": 0} or {"id2label": {"0": "crack"}}
 """
 
 from __future__ import annotations
@@ -44,8 +44,11 @@ class ClassNames:
         """
         if number not in self.by_number:
             numbers = f"{min(self.by_number)} to {max(self.by_number)}"
-            raise DataError(f"{where}: the class {number} is not in {self.source}", allowed=f"its numbers, {numbers}",
-                            fix="take the names and the data from one source")
+            raise DataError(
+                f"{where}: the class {number} is not in {self.source}",
+                allowed=f"its numbers, {numbers}",
+                fix="take the names and the data from one source",
+            )
         return self.by_number[number]
 
     @property
@@ -75,7 +78,9 @@ def read_class_names(path: Path) -> ClassNames:
     return ClassNames(path.name, dict(zip(numbers, names, strict=True)), aliases)
 
 
-def orders_that_say_something(orders: Mapping[str, Sequence[str]], samples: Iterable[Sample]) -> dict[str, tuple[str, ...]]:
+def orders_that_say_something(
+    orders: Mapping[str, Sequence[str]], samples: Iterable[Sample]
+) -> dict[str, tuple[str, ...]]:
     """Return orders of labels by target, without those that say nothing.
 
     By name is the order that every table has of the labels which are there; levels have an order of their own.
@@ -84,14 +89,19 @@ def orders_that_say_something(orders: Mapping[str, Sequence[str]], samples: Iter
     for sample in samples:
         for target in sample.labels:
             used.setdefault(target, set()).update(sample.labels_of(target))
-    return {target: tuple(order) for target, order in orders.items()
-            if target != "level" and target in used and tuple(order) != tuple(sorted(used[target]))}
+    return {
+        target: tuple(order)
+        for target, order in orders.items()
+        if target != "level" and target in used and tuple(order) != tuple(sorted(used[target]))
+    }
 
 
 def label_map_text(order: Sequence[str]) -> str:
     """Write a label map; numbers begin at 1, since 0 is the background."""
-    return "".join(f"item {{\n  id: {number}\n  name: {json.dumps(name, ensure_ascii=False)}\n}}\n"
-                   for number, name in enumerate(order, start=1))
+    return "".join(
+        f"item {{\n  id: {number}\n  name: {json.dumps(name, ensure_ascii=False)}\n}}\n"
+        for number, name in enumerate(order, start=1)
+    )
 
 
 def _from_label_map(text: str, source: str) -> tuple[list[tuple[int, str]], dict[str, str]]:
@@ -103,7 +113,9 @@ def _from_label_map(text: str, source: str) -> tuple[list[tuple[int, str]], dict
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise DataError(f"{source}, character {at}: {text[at:at + 20]!r}", allowed="item { id: 1 name: 'crack' } …")
+            raise DataError(
+                f"{source}, character {at}: {text[at : at + 20]!r}", allowed="item { id: 1 name: 'crack' } …"
+            )
         at = match.end()
         word, number, string, brace = match.groups()
         if brace:
@@ -161,7 +173,9 @@ def _from_json(path: Path) -> list[tuple[int, str]]:
     for key, value in content.items():
         number, name = (value, key) if isinstance(value, int) and not isinstance(value, bool) else (key, value)
         if not re.fullmatch(r"\d{1,9}", str(number)) or not isinstance(name, str):
-            raise DataError(f"{path.name} has {key[:40]!r}: {str(value)[:40]!r}", allowed='{"0": "crack"} or {"crack": 0}')
+            raise DataError(
+                f"{path.name} has {key[:40]!r}: {str(value)[:40]!r}", allowed='{"0": "crack"} or {"crack": 0}'
+            )
         found.append((int(number), name))
     return found
 

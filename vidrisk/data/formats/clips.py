@@ -71,7 +71,9 @@ def split_from_word(where: str, word: object) -> SplitName | None:
     """
     text = str(word or "").strip().lower()
     if text and text not in SPLIT_WORDS:
-        raise DataError(f"{where}: the split {text[:80]!r}", allowed=", ".join(word for word in SPLIT_WORDS if word.isascii()))
+        raise DataError(
+            f"{where}: the split {text[:80]!r}", allowed=", ".join(word for word in SPLIT_WORDS if word.isascii())
+        )
     return SPLIT_WORDS[text] if text else None
 
 
@@ -81,7 +83,8 @@ def settle_splits(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[
     if not 0 < without < len(samples):
         return tuple(samples), ()
     return tuple(replace(sample, split=sample.split or "train") for sample in samples), (
-        f"samples of no split, taken as train: {without} of {len(samples)}",)
+        f"samples of no split, taken as train: {without} of {len(samples)}",
+    )
 
 
 def folded(name: str) -> str:

@@ -31,8 +31,10 @@ def new_folder(destination: Path) -> Iterator[Path]:
         staging.rename(destination)
     except OSError as error:
         of_file = f" ({error.filename})" if error.filename else ""
-        raise DataError(f"{destination} cannot be written: {error.strerror or error}{of_file}",
-                        fix="check free space and permissions") from error
+        raise DataError(
+            f"{destination} cannot be written: {error.strerror or error}{of_file}",
+            fix="check free space and permissions",
+        ) from error
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -68,10 +70,15 @@ def empty_folder(made: Path) -> Iterator[Path]:
     try:
         made.mkdir(parents=True, exist_ok=True)
         if any(made.iterdir()):
-            raise DataError(f"{made} has files in it", allowed="an empty folder for the photos of the data set",
-                            fix="choose another name, or delete it first")
+            raise DataError(
+                f"{made} has files in it",
+                allowed="an empty folder for the photos of the data set",
+                fix="choose another name, or delete it first",
+            )
     except OSError as error:
-        raise DataError(f"{made} cannot be written: {error.strerror}", fix="check free space and permissions") from error
+        raise DataError(
+            f"{made} cannot be written: {error.strerror}", fix="check free space and permissions"
+        ) from error
     try:
         yield made
     except BaseException:

@@ -39,8 +39,8 @@ class Crop:
 def cut_crops(crops: Iterable[Crop], made: Path) -> list[Path | None]:
     """Cut boxes out of photos and write each as a PNG of every pixel that it touches.
 
-    Photos are decoded in processes of their own, once where their crops follow each other. Parts with a side of more than 4096
-    pixels (``CutSettings.max_side``) are scaled down. Where this fails, nothing that it wrote is left.
+    Photos are decoded in processes of their own, once where their crops follow each other. Parts with a side of more
+    than 4096 pixels (``CutSettings.max_side``) are scaled down. Where this fails, nothing that it wrote is left.
 
     Args:
         made: folder to write to, made where it is not there.
@@ -66,8 +66,9 @@ def cut_crops(crops: Iterable[Crop], made: Path) -> list[Path | None]:
     return cutting.written
 
 
-def samples_from_boxes(boxes: Iterable[tuple[Row, Box]], files: MediaFiles, made: Path | None, *,
-                       multi_label: bool | None) -> Found:
+def samples_from_boxes(
+    boxes: Iterable[tuple[Row, Box]], files: MediaFiles, made: Path | None, *, multi_label: bool | None
+) -> Found:
     """Cut the boxes of rows out of their photos; every one is a sample. Those of one photo stay in one split.
 
     Args:
@@ -122,7 +123,9 @@ class _Cutting:
 
     made: Path
     written: list[Path | None] = field(default_factory=list)
-    _targets: dict[int, list[tuple[int, Path]]] = field(default_factory=dict)  # of a request: places in ``written``, and files
+    _targets: dict[int, list[tuple[int, Path]]] = field(
+        default_factory=dict
+    )  # of a request: places in ``written``, and files
     _named: set[Path] = field(default_factory=set)
     _files: set[Path] = field(default_factory=set)  # that were made here
 
@@ -141,7 +144,9 @@ class _Cutting:
         targets = [self._target(crop.name) for crop in crops]
         self._targets[number] = list(enumerate(targets, len(self.written)))
         self.written += [None] * len(crops)
-        return CutInput(number, str(crops[0].path), tuple((crop.left, crop.top, crop.width, crop.height) for crop in crops))
+        return CutInput(
+            number, str(crops[0].path), tuple((crop.left, crop.top, crop.width, crop.height) for crop in crops)
+        )
 
     def _target(self, name: str) -> Path:
         safe = safe_name(name)
@@ -176,16 +181,21 @@ class _Cutting:
                 self._files.add(path)
                 file.write(data)
         except FileExistsError as error:
-            raise DataError(f"{shortened(str(path))} exists already", fix="delete the folder of an earlier import first") from error
+            raise DataError(
+                f"{shortened(str(path))} exists already", fix="delete the folder of an earlier import first"
+            ) from error
         except OSError as error:
-            raise DataError(f"{shortened(str(path))} cannot be written: {error.strerror}",
-                            fix="check free space and permissions") from error
+            raise DataError(
+                f"{shortened(str(path))} cannot be written: {error.strerror}", fix="check free space and permissions"
+            ) from error
 
     def remove_all(self) -> None:
         """Remove what was made here; folders only where nothing else is in them."""
         for path in self._files:
             path.unlink(missing_ok=True)
-        for folder in sorted({parent for path in self._files for parent in path.parents}, key=lambda path: -len(path.parts)):
+        for folder in sorted(
+            {parent for path in self._files for parent in path.parents}, key=lambda path: -len(path.parts)
+        ):
             if folder.is_relative_to(self.made):
                 with suppress(OSError):
                     folder.rmdir()

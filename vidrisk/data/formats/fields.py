@@ -1,7 +1,7 @@
 """What names of columns, attributes, controls and features mean, in whichever format they stand: one table of names.
 
-``split``, ``group``, ``risk``, ``advice`` and ``description`` are what they say; ``action``, ``defect_class`` and ``risk_level``
-are targets. ``columns`` has their aliases, Chinese ones too. All other names are further columns.
+``split``, ``group``, ``risk``, ``advice`` and ``description`` are what they say; ``action``, ``defect_class`` and
+``risk_level`` are targets. ``columns`` has their aliases, Chinese ones too. All other names are further columns.
 """
 
 from __future__ import annotations
@@ -22,11 +22,19 @@ from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_CHARS = 100_000  # of a column; longer texts are cut off, which no manifest could hold
-_TARGETS = {**dict.fromkeys(ACTION_ALONE, "action"), **dict.fromkeys((*DEFECT_ALONE, *DEFECT_OR_TEXT), "defect"),
-            **dict.fromkeys(LEVEL, "level")}
-_FIELDS = {**{name: text for text, names in TEXTS.items() for name in names}, **dict.fromkeys(SPLIT, "split"),
-           **dict.fromkeys(GROUP, "group")}
-_RESERVED = frozenset({*PATH, *CLASS, *_TARGETS, *_FIELDS, *ID_COLUMNS.values(), START_S, END_S, START_FRAME, END_FRAME})
+_TARGETS = {
+    **dict.fromkeys(ACTION_ALONE, "action"),
+    **dict.fromkeys((*DEFECT_ALONE, *DEFECT_OR_TEXT), "defect"),
+    **dict.fromkeys(LEVEL, "level"),
+}
+_FIELDS = {
+    **{name: text for text, names in TEXTS.items() for name in names},
+    **dict.fromkeys(SPLIT, "split"),
+    **dict.fromkeys(GROUP, "group"),
+}
+_RESERVED = frozenset(
+    {*PATH, *CLASS, *_TARGETS, *_FIELDS, *ID_COLUMNS.values(), START_S, END_S, START_FRAME, END_FRAME}
+)
 
 
 class Fields(TypedDict, total=False):
@@ -75,7 +83,9 @@ def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
     return "risk" if has_risk else "action"
 
 
-def fields_of_sample(sample: Sample, *, without: Collection[str] = (), reserved: Collection[str] = ()) -> dict[str, str]:
+def fields_of_sample(
+    sample: Sample, *, without: Collection[str] = (), reserved: Collection[str] = ()
+) -> dict[str, str]:
     """Name what is known of a sample beside its labels, so that ``fields_from_values`` reads it back.
 
     Empty texts are left out.
@@ -87,7 +97,11 @@ def fields_of_sample(sample: Sample, *, without: Collection[str] = (), reserved:
     Raises:
         DataError: a further column has the name of something else.
     """
-    fields = {"split": sample.split or "", "group": sample.group or "", **{name: getattr(sample, name) for name in TEXTS}}
+    fields = {
+        "split": sample.split or "",
+        "group": sample.group or "",
+        **{name: getattr(sample, name) for name in TEXTS},
+    }
     for name, text in sample.extra.items():
         if name in without:
             continue
@@ -126,7 +140,8 @@ def with_splits(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
     if not 0 < without < len(rows):
         return list(rows), Counter()
     return [row if row.split else replace(row, split="train") for row in rows], Counter(
-        {"files of no split, taken as train": without})
+        {"files of no split, taken as train": without}
+    )
 
 
 def _plain(name: str) -> str:

@@ -14,7 +14,8 @@ from vidrisk.frames import kind_of
 def fit_table(table: Table, format: Format, *, model: str | None = None) -> tuple[Table, dict[str, int]]:
     """Take out of a table what a format cannot carry.
 
-    Samples whose files, parts or number of labels it has no place for are left out whole; what else has no place is taken off them.
+    Samples whose files, parts or number of labels it has no place for are left out whole; what else has no place is
+    taken off them.
 
     Args:
         model: see ``Writing``; scores of its predictions are left to the format.
@@ -25,12 +26,20 @@ def fit_table(table: Table, format: Format, *, model: str | None = None) -> tupl
     lost: Counter[str] = Counter()
     fitted = [_fit(sample, table, format, lost, is_predicted=model is not None) for sample in table.samples]
     kept = [sample for sample in fitted if sample is not None]
-    used = {target: {label for sample in kept for label in sample.labels_of(target)}
-            for target in dict.fromkeys(target for sample in kept for target in sample.labels)}
+    used = {
+        target: {label for sample in kept for label in sample.labels_of(target)}
+        for target in dict.fromkeys(target for sample in kept for target in sample.labels)
+    }
     order = {target: labels for target, labels in table.label_order.items() if target in used}
     if order and "label order" not in format.carries:
-        whole, order = order, {target: tuple(label for label in labels if label in used[target]) for target, labels in order.items()
-                               if used[target] and "order of used labels" in format.carries}
+        whole, order = (
+            order,
+            {
+                target: tuple(label for label in labels if label in used[target])
+                for target, labels in order.items()
+                if used[target] and "order of used labels" in format.carries
+            },
+        )
         if not order:
             lost["the order of labels"] = len(table)
         elif order != whole:
@@ -75,6 +84,9 @@ def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str], *, is
 
 
 _FIELDS: Mapping[str, Mapping[str, object]] = {
-    "splits": {"split": None}, "groups": {"group": None}, "texts": {"risk": "", "advice": "", "description": ""},
-    "extra": {"extra": {}}}
+    "splits": {"split": None},
+    "groups": {"group": None},
+    "texts": {"risk": "", "advice": "", "description": ""},
+    "extra": {"extra": {}},
+}
 _LOST = {"splits": "splits", "groups": "groups", "texts": "risk, advice and description", "extra": "further columns"}

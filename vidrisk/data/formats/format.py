@@ -13,8 +13,21 @@ from vidrisk.runtimes.contract.choices import LabelTask
 # What a table may hold beside files with one label each. A format says which of it survives writing and reading.
 # "label order": all labels of a target, those that no sample has, too; "order of used labels": without those.
 # "no label": samples of a multi-label target for which none holds, which differ from those that nobody has labelled.
-Part = Literal["clips", "photos", "intervals", "frame intervals", "multi-label", "no label", "several targets",
-               "splits", "groups", "label order", "order of used labels", "texts", "extra"]
+Part = Literal[
+    "clips",
+    "photos",
+    "intervals",
+    "frame intervals",
+    "multi-label",
+    "no label",
+    "several targets",
+    "splits",
+    "groups",
+    "label order",
+    "order of used labels",
+    "texts",
+    "extra",
+]
 PARTS: tuple[Part, ...] = get_args(Part)
 Option = Literal["split", "rate", "labels", "crops"]
 
@@ -31,8 +44,8 @@ class Reading:
         labels: a file with the names of the classes, where the data set holds their numbers alone.
         multi_label: whether any number of labels may hold for a sample; None lets the data tell.
         crops: whether every box is a sample of its own, cut out of its photo.
-        made: empty folder for photos that the data set holds inside its own files, or that are cut out; None where none may be
-            written.
+        made: empty folder for photos that the data set holds inside its own files, or that are cut out; None where none
+            may be written.
     """
 
     task: LabelTask
@@ -58,8 +71,8 @@ class Writing:
     """How to write a data set.
 
     Attributes:
-        model: the model whose predictions the labels are, to be corrected by people; None for labels of people. With it, the column
-            ``SCORE`` of a sample is how sure it is, 0 to 1.
+        model: the model whose predictions the labels are, to be corrected by people; None for labels of people. With
+            it, the column ``SCORE`` of a sample is how sure it is, 0 to 1.
     """
 
     model: str | None = None
@@ -107,8 +120,9 @@ class Format:
         read: reads a folder or file, absolute.
         splits: numbers of the official splits, the default first; empty where there is one split alone.
         options: of ``Reading`` that mean something to it; others are refused before it is asked.
-        write: writes a table that holds nothing but what the format carries (and scores of predictions) to a file or folder that
-            does not exist; None where the format is only read. Files are named relative to the table's root.
+        write: writes a table that holds nothing but what the format carries (and scores of predictions) to a file or
+            folder that does not exist; None where the format is only read. Files are named relative to the table's
+            root.
         carries: what is the same after ``write`` and ``read``.
         copies: whether ``write`` puts copies of the files into a folder of its own; else it names them where they are.
         suffix: of the file that ``write`` makes; '' where it makes a folder.

@@ -1,11 +1,12 @@
 """HMDB51 (Kuehne et al. 2011, https://doi.org/10.1109/ICCV.2011.6126543): a list for every class and every official split.
 
-    testTrainMulti_7030_splits/brush_hair_test_split1.txt … wave_test_split3.txt      April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1
-    hmdb51_org/brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi
+    testTrainMulti_7030_splits/brush_hair_test_split1.txt … wave_test_split3.txt
+    April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1 hmdb51_org/brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi
 
-The number says what a clip is for in this split: 1 train, 2 test, 0 nothing. The class is in the name of the list. Classes have no
-numbers: outputs are in the order of their names, as other tools have them. Clips of one class that are cut from one film begin with
-its name, which is their group: val is drawn by whole groups.
+The number says what a clip is for in this split: 1 train, 2 test, 0 nothing. The class is in the name of the list.
+Classes have no
+numbers: outputs are in the order of their names, as other tools have them. Clips of one class that are cut from one
+film begin with its name, which is their group: val is drawn by whole groups.
 """
 
 from __future__ import annotations
@@ -48,8 +49,14 @@ def read_hmdb51(root: Path, reading: Reading) -> Listed:
     notes = [f"HMDB51, official split {reading.split}: {len(paths)} classes"]
     if unused:
         notes.append(f"clips that this split does not use: {len(unused)}")
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": tuple(paths)},
-                  (*notes, *found.notes))
+    return Listed(
+        homes.root,
+        found.samples,
+        found.absent,
+        homes.places(VIDEO_FOLDERS),
+        {"action": tuple(paths)},
+        (*notes, *found.notes),
+    )
 
 
 def rows_from_list(path: Path, label: str, unused: list[str]) -> Iterator[Row]:
@@ -65,10 +72,14 @@ def rows_from_list(path: Path, label: str, unused: list[str]) -> Iterator[Row]:
         written, _, use = line.replace("\t", " ").rpartition(" ")
         name = safe_name(written.strip())
         if name is None or len(name.parts) != 1:
-            raise DataError(f"{where} is {line[:80]!r}",
-                            allowed="the name of a clip and a number, such as a_wave_u_cm_np1_fr_med_0.avi 1")
+            raise DataError(
+                f"{where} is {line[:80]!r}",
+                allowed="the name of a clip and a number, such as a_wave_u_cm_np1_fr_med_0.avi 1",
+            )
         if use not in USES:
-            raise DataError(f"{where}: the number {use[:80]!r}", allowed="1 for train, 2 for test, 0 for a clip that is not used")
+            raise DataError(
+                f"{where}: the number {use[:80]!r}", allowed="1 for train, 2 for test, 0 for a clip that is not used"
+            )
         split = USES[use]
         if split is None:
             unused.append(str(name))
@@ -76,7 +87,9 @@ def rows_from_list(path: Path, label: str, unused: list[str]) -> Iterator[Row]:
         film = clip.fullmatch(name.stem)
         yield Row(where, f"{folder}/{name}", {"action": label}, split, f"{label} {film['film']}" if film else None)
     if not where:
-        raise DataError(f"{path.name} lists no video", allowed="one clip.avi and a number per line", fix="get the file again")
+        raise DataError(
+            f"{path.name} lists no video", allowed="one clip.avi and a number per line", fix="get the file again"
+        )
 
 
 def _lists_of_split(root: Path, split: int) -> dict[str, Path]:
@@ -89,11 +102,23 @@ def _lists_of_split(root: Path, split: int) -> dict[str, Path]:
     of_split = {label_from_text(match["name"]): path for match, path in lists if match["split"] == str(split)}
     lacking = sorted({label_from_text(match["name"]) for match, _ in lists} - set(of_split))
     if not root.is_dir() or not lists or lacking:
-        what = f"no list of split {split} for {first_three(lacking)}" if lacking else f"no <class>_test_split{split}.txt"
-        raise DataError(f"{name_of(root.name)} has {what}; looked in {places_text(root, LIST_FOLDERS)}",
-                        fix="unpack test_train_splits.rar there: it has the lists of three splits for every class")
+        what = (
+            f"no list of split {split} for {first_three(lacking)}" if lacking else f"no <class>_test_split{split}.txt"
+        )
+        raise DataError(
+            f"{name_of(root.name)} has {what}; looked in {places_text(root, LIST_FOLDERS)}",
+            fix="unpack test_train_splits.rar there: it has the lists of three splits for every class",
+        )
     return dict(sorted(of_split.items()))
 
 
-FORMAT = Format("hmdb51", "HMDB51", ("action",), "brush_hair_test_split1.txt", is_hmdb51, read_hmdb51, SPLITS,
-                options=frozenset({"split"}))
+FORMAT = Format(
+    "hmdb51",
+    "HMDB51",
+    ("action",),
+    "brush_hair_test_split1.txt",
+    is_hmdb51,
+    read_hmdb51,
+    SPLITS,
+    options=frozenset({"split"}),
+)

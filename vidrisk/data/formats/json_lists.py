@@ -35,8 +35,10 @@ def records_of(path: Path, most_chars: int | None = None) -> Iterator[tuple[str,
                 break
             if number > 1:
                 if following != ",":
-                    raise DataError(f"{where}: no comma before it, or the list has no end",
-                                    fix="get the file again: it may be cut off")
+                    raise DataError(
+                        f"{where}: no comma before it, or the list has no end",
+                        fix="get the file again: it may be cut off",
+                    )
                 pieces.skip()
             record = pieces.value(where)
             if not isinstance(record, dict):
@@ -138,6 +140,7 @@ def object_of(path: Path, most_bytes: int | None = None, allowed: str = "a short
     Raises:
         DataError: a file that cannot be read, larger than it may be, no JSON object, or with a key twice.
     """
+
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in pairs:

@@ -43,8 +43,10 @@ class JsonPieces:
             DataError: another one does.
         """
         if self.next_character() != character:
-            raise DataError(f"{self._name}: no {character!r} where one belongs, or the file has no end",
-                            fix="get the file again: it may be cut off")
+            raise DataError(
+                f"{self._name}: no {character!r} where one belongs, or the file has no end",
+                fix="get the file again: it may be cut off",
+            )
         self.skip()
 
     def value(self, where: str) -> Any:
@@ -55,21 +57,32 @@ class JsonPieces:
                 value, end = _DECODER.raw_decode(self._held, self._at)
             except json.JSONDecodeError as error:
                 if len(self._held) - self._at > self._most_chars:
-                    raise DataError(f"{where} is no JSON, or longer than {self._most_chars} characters: {error.msg}",
-                                    fix="get the file again: it may be cut off") from error
+                    raise DataError(
+                        f"{where} is no JSON, or longer than {self._most_chars} characters: {error.msg}",
+                        fix="get the file again: it may be cut off",
+                    ) from error
                 if not self._read_on():
-                    raise DataError(f"{where} is no JSON: {error.msg}", fix="get the file again: it may be cut off") from error
+                    raise DataError(
+                        f"{where} is no JSON: {error.msg}", fix="get the file again: it may be cut off"
+                    ) from error
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{where} is no JSON that can be read: {error}", fix="get the file again") from error
             else:
                 behind = len(self._held) - end
-                if behind > 2 or not isinstance(value, (int, float)) or self._held[end:].strip("+-.eE") or not self._read_on():
+                if (
+                    behind > 2
+                    or not isinstance(value, (int, float))
+                    or self._held[end:].strip("+-.eE")
+                    or not self._read_on()
+                ):
                     self._at = len(self._held) - behind
                     return value  # else the number may go on in the next piece
 
     def _read_on(self) -> bool:
-        piece = self._text.read(max(PIECE_CHARS, len(self._held) - self._at))  # as much again: a long value is tried few times
-        self._held, self._at = self._held[self._at:] + piece, 0
+        piece = self._text.read(
+            max(PIECE_CHARS, len(self._held) - self._at)
+        )  # as much again: a long value is tried few times
+        self._held, self._at = self._held[self._at :] + piece, 0
         return bool(piece)
 
 

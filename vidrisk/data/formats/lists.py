@@ -28,7 +28,9 @@ def find_list(root: Path, names: Sequence[str], folders: Sequence[str], *, fix: 
     """
     found = list_in(root, names, folders)
     if found is None:
-        raise DataError(f"{name_of(root.name)} has no {' or '.join(names)}; looked in {places_text(root, folders)}", fix=fix)
+        raise DataError(
+            f"{name_of(root.name)} has no {' or '.join(names)}; looked in {places_text(root, folders)}", fix=fix
+        )
     return found
 
 
@@ -81,7 +83,8 @@ def cells_of(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield every row of a CSV file that is not blank: where it ends, for errors, and its cells.
 
     Raises:
-        DataError: a file that cannot be read, no text, a quote without end, or a line of more than a hundred thousand characters.
+        DataError: a file that cannot be read, no text, a quote without end, or a line of more than a hundred thousand
+            characters.
     """
     where = path.name
 
@@ -96,8 +99,9 @@ def cells_of(path: Path) -> Iterator[tuple[str, list[str]]]:
             if any(map(trimmed, cells)):
                 yield where, cells
     except csv.Error as error:
-        raise DataError(f"{where} is no CSV: {error}",
-                        fix='close every quote, and write a quote inside of quotes twice: ""') from error
+        raise DataError(
+            f"{where} is no CSV: {error}", fix='close every quote, and write a quote inside of quotes twice: ""'
+        ) from error
 
 
 def long_lines_of(path: Path, allowed: str) -> Iterator[tuple[str, str]]:
@@ -142,6 +146,8 @@ def opened_text(path: Path, named: str | None = None) -> Iterator[TextIO]:
         with path.open(encoding=encoding, newline="") as text:
             yield text
     except UnicodeError as error:
-        raise DataError(f"{path.name} is no {encoding} text: {getattr(error, 'reason', error)}", fix="save it as UTF-8") from error
+        raise DataError(
+            f"{path.name} is no {encoding} text: {getattr(error, 'reason', error)}", fix="save it as UTF-8"
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error

@@ -22,16 +22,18 @@ DRIVE = re.compile(r"[A-Za-z]:")
 def safe_name(written: str) -> PurePosixPath | None:
     """Read a path of a list as one that stays below its folder; None where it does not."""
     name = PurePosixPath(written.replace("\\", "/"))
-    outside = not name.parts or name.is_absolute() or ".." in name.parts or "\0" in written or DRIVE.fullmatch(name.parts[0])
+    outside = (
+        not name.parts or name.is_absolute() or ".." in name.parts or "\0" in written or DRIVE.fullmatch(name.parts[0])
+    )
     return None if outside else name
 
 
 class MediaFiles:
     """Finds listed clips and photos in the folders where a data set may keep them.
 
-    Names are compared in composed form (NFC). A video that is not there as it is listed is taken in another container: data
-    sets are often converted to MP4. A photo, and what is listed without the suffix of a video, is found under that very name alone.
-    Links are followed.
+    Names are compared in composed form (NFC). A video that is not there as it is listed is taken in another container:
+    data sets are often converted to MP4. A photo, and what is listed without the suffix of a video, is found under that
+    very name alone. Links are followed.
     """
 
     def __init__(self, root: Path, folders: Sequence[str] = ("",)) -> None:
@@ -67,11 +69,15 @@ class MediaFiles:
             listing = list_folder(folder)
             for item in listing.omitted:
                 if item.error and item.path == folder and item.error.errno not in (ENOENT, ENOTDIR):
-                    raise DataError(f"{shortened(item.path)} cannot be listed: {item.reason}", fix="grant the permission")
+                    raise DataError(
+                        f"{shortened(item.path)} cannot be listed: {item.reason}", fix="grant the permission"
+                    )
             names = [entry.name for entry in listing.files if entry.is_file()]
             videos = [name for name in names if kind_from_suffix(name) == "video"]
-            self._listings[inner] = ({nfc(name): name for name in names},
-                                     {nfc(posixpath.splitext(name)[0]): name for name in reversed(videos)})
+            self._listings[inner] = (
+                {nfc(name): name for name in names},
+                {nfc(posixpath.splitext(name)[0]): name for name in reversed(videos)},
+            )
         return self._listings[inner]
 
 
@@ -97,11 +103,16 @@ class Homes:
         """
         root = home if media is None else Path(os.path.commonpath([home, media]))
         homes = [home] if media is None else [media, home]
-        return cls(root, tuple(dict.fromkeys("" if folder == root else folder.relative_to(root).as_posix() for folder in homes)))
+        return cls(
+            root,
+            tuple(dict.fromkeys("" if folder == root else folder.relative_to(root).as_posix() for folder in homes)),
+        )
 
     def places(self, folders: Sequence[str]) -> tuple[str, ...]:
         """Return folders below each home, relative to the root."""
-        return tuple(dict.fromkeys(posixpath.join(home, folder).rstrip("/") for home in self.folders for folder in folders))
+        return tuple(
+            dict.fromkeys(posixpath.join(home, folder).rstrip("/") for home in self.folders for folder in folders)
+        )
 
     def files(self, folders: Sequence[str]) -> MediaFiles:
         """Find clips in folders below each home."""

@@ -4,8 +4,9 @@
     train.csv (SlowFast)                  some/path/000.mp4 1        or                    some/path/000.mp4,1
     label_map.txt                         abseiling                  the name of class 0, and so on: one per line
 
-Names come from ``label_map.txt`` beside the lists, or from a file that is named for them; without one, the numbers are the labels.
-Lists of folders of frames (``some/folder 163 1``) are refused: vidrisk reads videos. Written is a folder with a list per split.
+Names come from ``label_map.txt`` beside the lists, or from a file that is named for them; without one, the numbers are
+the labels. Lists of folders of frames (``some/folder 163 1``) are refused: vidrisk reads videos. Written is a folder
+with a list per split.
 """
 
 from __future__ import annotations
@@ -32,13 +33,20 @@ from vidrisk.runtimes.contract.errors import DataError
 
 NAMES, UNSPLIT = "label_map.txt", "list_videos.txt"
 VIDEO_FOLDERS: dict[SplitName | None, tuple[str, ...]] = {
-    None: ("", "videos"), "train": ("", "videos", "videos_train", "train"), "val": ("", "videos", "videos_val", "val"),
-    "test": ("", "videos", "videos_test", "test", "videos_val", "val")}
+    None: ("", "videos"),
+    "train": ("", "videos", "videos_train", "train"),
+    "val": ("", "videos", "videos_val", "val"),
+    "test": ("", "videos", "videos_test", "test", "videos_val", "val"),
+}
 MAX_CLASSES = 100_000
 UNLABELLED = "rows without a label left out"
-_LIST = re.compile(r"(?:(?:.+_)?(?:train|val|valid|validation|test)(?:_list|_split_\d+)?(?:_videos)?|list_videos)\.(?:txt|csv)",
-                   re.IGNORECASE)
-_OF_OTHERS = re.compile(r"(?:train|test)list\d\d\.txt|.+_test_split\d\.txt")  # UCF101 and HMDB51: their numbers mean other things
+_LIST = re.compile(
+    r"(?:(?:.+_)?(?:train|val|valid|validation|test)(?:_list|_split_\d+)?(?:_videos)?|list_videos)\.(?:txt|csv)",
+    re.IGNORECASE,
+)
+_OF_OTHERS = re.compile(
+    r"(?:train|test)list\d\d\.txt|.+_test_split\d\.txt"
+)  # UCF101 and HMDB51: their numbers mean other things
 _NUMBERS_BACKWARDS = re.compile(r"(?:[0-9]{1,9}[ \t,]+)+(?=[^ \t,])")
 _NUMBERED = re.compile(r"[0-9]{1,9}\s*[\s:,]\s*.+")
 _ALLOWED = "some/path/000.mp4 1"
@@ -68,12 +76,22 @@ def read_mmaction(source: Path, reading: Reading) -> Listed:
     rows = rows_from_lines(lines, homes, names, reading, counts)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     samples, unsplit = settle_splits(found.samples)
-    order = names.order if names else tuple(map(str, range(1 + max((n for line in lines for n in line.numbers), default=0))))
+    order = (
+        names.order
+        if names
+        else tuple(map(str, range(1 + max((n for line in lines for n in line.numbers), default=0))))
+    )
     notes = [*counted(counts), *found.notes, *unsplit]
     if not names:
         notes.append(f"no {NAMES}: labels are the numbers of the classes")
-    return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS[lines[0].split]),
-                  orders_that_say_something({reading.target: order}, samples), tuple(notes))
+    return Listed(
+        homes.root,
+        samples,
+        found.absent,
+        homes.places(VIDEO_FOLDERS[lines[0].split]),
+        orders_that_say_something({reading.target: order}, samples),
+        tuple(notes),
+    )
 
 
 def lines_from_list(path: Path) -> Iterator[Line]:
@@ -100,11 +118,12 @@ def path_and_numbers(text: str) -> tuple[str, tuple[int, ...]]:
     if not match:
         return trimmed(text), ()
     numbers = re.split(r"[ \t,]+", match[0][::-1].strip(" \t,"))
-    return trimmed(text[:len(text) - match.end()]), tuple(map(int, numbers))
+    return trimmed(text[: len(text) - match.end()]), tuple(map(int, numbers))
 
 
-def rows_from_lines(lines: Iterable[Line], homes: Homes, names: ClassNames | None, reading: Reading,
-                    counts: Counter[str]) -> Iterator[Row]:
+def rows_from_lines(
+    lines: Iterable[Line], homes: Homes, names: ClassNames | None, reading: Reading, counts: Counter[str]
+) -> Iterator[Row]:
     """Find the videos of lines, and name their classes; counts those without a class.
 
     Raises:
@@ -126,7 +145,9 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
     """Write a list per split, and the names of the classes in the order of their numbers."""
     (target,) = table.target_names
     order = table.labels_of(target)
-    odd = next((text for text in chain(order, (sample.name for sample in table.samples)) if set("\r\n") & set(text)), None)
+    odd = next(
+        (text for text in chain(order, (sample.name for sample in table.samples)) if set("\r\n") & set(text)), None
+    )
     if odd:
         raise DataError(f"{odd[:80]!r} has a line break, which lists cannot hold", fix="rename it")
     numbers = {label: number for number, label in enumerate(order)}
@@ -136,7 +157,11 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
         classes = " ".join(str(numbers[label]) for label in sample.labels_of(target))
         lists.setdefault(f"{sample.split}_list_videos.txt" if sample.split else UNSPLIT, []).append(f"{path} {classes}")
     # Names that all begin with numbers would be read as numbered.
-    lists[NAMES] = [f"{number} {name}" for name, number in numbers.items()] if all(map(_NUMBERED.fullmatch, order)) else list(order)
+    lists[NAMES] = (
+        [f"{number} {name}" for name, number in numbers.items()]
+        if all(map(_NUMBERED.fullmatch, order))
+        else list(order)
+    )
     with new_folder(destination) as folder:
         for name, lines in lists.items():
             (folder / name).write_bytes("".join(f"{line}\n" for line in lines).encode())
@@ -146,11 +171,17 @@ def _lists_of(source: Path) -> list[Path]:
     paths = [path for path in lists_in(source, _LIST) if path == source or not is_manifest(path)]
     splits = Counter(split_from_name(path.stem) for path in paths)
     if not paths:
-        raise DataError(f"{name_of(source.name)} has no list of MMAction2", allowed=f"train_list_videos.txt, with {_ALLOWED}",
-                        fix="name the list")
+        raise DataError(
+            f"{name_of(source.name)} has no list of MMAction2",
+            allowed=f"train_list_videos.txt, with {_ALLOWED}",
+            fix="name the list",
+        )
     if max(splits.values()) > 1:
-        raise DataError(f"{name_of(source.name)} has several lists of one split: {first_three([path.name for path in paths])}",
-                        allowed="one list for each split", fix="name the list that is meant, or move the others elsewhere")
+        raise DataError(
+            f"{name_of(source.name)} has several lists of one split: {first_three([path.name for path in paths])}",
+            allowed="one list for each split",
+            fix="name the list that is meant, or move the others elsewhere",
+        )
     return paths
 
 
@@ -173,18 +204,25 @@ def _homes_of(source: Path, reading: Reading, lines: list[Line]) -> Homes:
 def _name_below(line: Line, homes: Homes) -> str:
     name = path_below(line.path, [homes.root / folder for folder in homes.folders])
     if name is None:
-        raise DataError(f"{line.where}: the path {line.path[:200]!r} leads out of the folder with the clips",
-                        allowed=f"paths below {name_of(homes.root / homes.folders[0])}",
-                        fix="correct it, or give the folder with the clips as media")
+        raise DataError(
+            f"{line.where}: the path {line.path[:200]!r} leads out of the folder with the clips",
+            allowed=f"paths below {name_of(homes.root / homes.folders[0])}",
+            fix="correct it, or give the folder with the clips as media",
+        )
     return str(name)
 
 
 def _refuse_frames(line: Line, name: str, homes: Homes) -> None:
-    if len(line.numbers) > 1 or any((homes.root / place / name).is_dir() for place in homes.places(VIDEO_FOLDERS[line.split])):
+    if len(line.numbers) > 1 or any(
+        (homes.root / place / name).is_dir() for place in homes.places(VIDEO_FOLDERS[line.split])
+    ):
         folder = shlex.quote(name if len(name) < 200 else "FOLDER")
-        raise DataError(f"{line.where}: {name[:200]!r} is a folder of frames", allowed="lists of videos",
-                        fix=f"make a video of each: ffmpeg -framerate 25 -i {folder}/img_%05d.jpg -pix_fmt yuv420p {folder}.mp4; "
-                            f"then list it as {_ALLOWED}")
+        raise DataError(
+            f"{line.where}: {name[:200]!r} is a folder of frames",
+            allowed="lists of videos",
+            fix=f"make a video of each: ffmpeg -framerate 25 -i {folder}/img_%05d.jpg -pix_fmt yuv420p {folder}.mp4; "
+            f"then list it as {_ALLOWED}",
+        )
 
 
 def _is_list(path: Path) -> bool:
@@ -194,6 +232,14 @@ def _is_list(path: Path) -> bool:
     return any(numbers for _, numbers in lines) and all(kind_from_suffix(name) == "video" for name, _ in lines)
 
 
-FORMAT = Format("mmaction", "MMAction2 and SlowFast", ("action", "risk"), f"train_list_videos.txt, train.csv, with {_ALLOWED}",
-                is_mmaction, read_mmaction, options=frozenset({"labels"}), write=write_mmaction,
-                carries=frozenset({"clips", "multi-label", "splits", "label order"}))
+FORMAT = Format(
+    "mmaction",
+    "MMAction2 and SlowFast",
+    ("action", "risk"),
+    f"train_list_videos.txt, train.csv, with {_ALLOWED}",
+    is_mmaction,
+    read_mmaction,
+    options=frozenset({"labels"}),
+    write=write_mmaction,
+    carries=frozenset({"clips", "multi-label", "splits", "label order"}),
+)

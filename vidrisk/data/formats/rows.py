@@ -56,20 +56,21 @@ class Found(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence[Kind] = ("video",),
-                      multi_label: bool | None = False) -> Found:
+def samples_from_rows(
+    rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence[Kind] = ("video",), multi_label: bool | None = False
+) -> Found:
     """Turn rows into samples.
 
     Rows repeat where they are of one file, by name or as it is found, and of one part of it.
 
     Args:
         kinds: of files that rows may name.
-        multi_label: whether any number of labels may hold; None where the rows tell: they do where a row has not exactly one
-            label of a target, or where rows of one file and part differ. With False, such rows are errors.
+        multi_label: whether any number of labels may hold; None where the rows tell: they do where a row has not
+            exactly one label of a target, or where rows of one file and part differ. With False, such rows are errors.
 
     Raises:
-        DataError: a name that is no file of these kinds by its suffix, a photo with an interval of time, one file in two splits;
-            with several labels, where that is not allowed.
+        DataError: a name that is no file of these kinds by its suffix, a photo with an interval of time, one file in
+            two splits; with several labels, where that is not allowed.
     """
     kept: dict[tuple[str | None, str, Interval | None], tuple[Row, dict[str, list[str]]]] = {}
     repeated = 0
@@ -87,8 +88,9 @@ def samples_from_rows(rows: Iterable[Row], files: MediaFiles, *, kinds: Sequence
     multi, notes = _multi_targets([labels for _, labels in of_files.values()], multi_label)
     samples = []
     for (name, interval), (row, labels) in of_files.items():
-        final: dict[str, Label] = {target: tuple(of_target) if target in multi else of_target[0]
-                                   for target, of_target in labels.items()}
+        final: dict[str, Label] = {
+            target: tuple(of_target) if target in multi else of_target[0] for target, of_target in labels.items()
+        }
         texts = row.risk, row.advice, row.description
         samples.append(Sample(files.root / name, name, final, *texts, row.split, row.group, row.extra, interval))
     absent = dict.fromkeys(name for found, name, _ in kept if found is None)
@@ -114,12 +116,16 @@ def _check_row(row: Row, kinds: Sequence[Kind]) -> None:
     kind = kind_from_suffix(row.name)
     if kind not in kinds:
         meant = " or ".join(KIND_NAMES[kind] for kind in kinds)
-        raise DataError(f"{row.where}: {shortened(row.name)!r} is no {meant} by its suffix",
-                        allowed=", ".join(suffix for kind in kinds for suffix in SUFFIXES[kind]),
-                        fix="correct the row, or remove it")
+        raise DataError(
+            f"{row.where}: {shortened(row.name)!r} is no {meant} by its suffix",
+            allowed=", ".join(suffix for kind in kinds for suffix in SUFFIXES[kind]),
+            fix="correct the row, or remove it",
+        )
     if kind == "image" and row.interval is not None:
-        raise DataError(f"{row.where}: the photo {shortened(row.name)!r} has an interval of time",
-                        fix="correct the row, or remove it")
+        raise DataError(
+            f"{row.where}: the photo {shortened(row.name)!r} has an interval of time",
+            fix="correct the row, or remove it",
+        )
 
 
 def _check_repeated(earlier: Row, row: Row, found: str | None, *, is_single: bool) -> None:
@@ -127,12 +133,16 @@ def _check_repeated(earlier: Row, row: Row, found: str | None, *, is_single: boo
     differs = "splits" if earlier.split != row.split else "labels" if is_single and earlier.labels != row.labels else ""
     if differs:
         written = row.name if earlier.name == row.name else f"{found} (as {earlier.name} and as {row.name})"
-        raise DataError(f"{written} is listed twice with different {differs}: {earlier.where} and {row.where}",
-                        allowed="every file in one list, with one label", fix="get the lists again, or remove one of the rows")
+        raise DataError(
+            f"{written} is listed twice with different {differs}: {earlier.where} and {row.where}",
+            allowed="every file in one list, with one label",
+            fix="get the lists again, or remove one of the rows",
+        )
 
 
-def _multi_targets(labels: Sequence[Mapping[str, Sequence[str]]],
-                   multi_label: bool | None) -> tuple[frozenset[str], tuple[str, ...]]:
+def _multi_targets(
+    labels: Sequence[Mapping[str, Sequence[str]]], multi_label: bool | None
+) -> tuple[frozenset[str], tuple[str, ...]]:
     """Find the targets of which any number of labels may hold, and say of which that was found out."""
     targets = {target for of_sample in labels for target in of_sample}
     if multi_label:
@@ -144,11 +154,17 @@ def _multi_targets(labels: Sequence[Mapping[str, Sequence[str]]],
                 several[target] = several.get(target, 0) + 1
     if "level" in several or (several and multi_label is False):
         target = "level" if "level" in several else next(iter(several))
-        raise DataError(f"samples with several labels of {target}, or none: {several[target]} of {len(labels)}",
-                        allowed="one label per sample", fix="correct the labels, or read the data as multi-label"
-                        if target != "level" else "give each sample one level")
-    notes = tuple(f"{target} is multi-label: {count} of {len(labels)} samples have several labels, or none"
-                  for target, count in several.items())
+        raise DataError(
+            f"samples with several labels of {target}, or none: {several[target]} of {len(labels)}",
+            allowed="one label per sample",
+            fix="correct the labels, or read the data as multi-label"
+            if target != "level"
+            else "give each sample one level",
+        )
+    notes = tuple(
+        f"{target} is multi-label: {count} of {len(labels)} samples have several labels, or none"
+        for target, count in several.items()
+    )
     return frozenset(several), notes
 
 

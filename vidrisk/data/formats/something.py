@@ -5,9 +5,9 @@
     labels/test.json                    [{"id": "1420"}, …], without labels
     20bn-something-something-v2/78687.webm
 
-Older downloads name the lists ``something-something-v2-train.json`` and so on. Ids are those of labels.json, which are the model's
-outputs. Published accuracies are on validation.json, because test.json has no labels: it is the test split here, and val comes out
-of train.json.
+Older downloads name the lists ``something-something-v2-train.json`` and so on. Ids are those of labels.json, which are
+the model's outputs. Published accuracies are on validation.json, because test.json has no labels: it is the test split
+here, and val comes out of train.json.
 """
 
 from __future__ import annotations
@@ -72,13 +72,18 @@ def label_ids(path: Path) -> dict[str, int]:
             raise DataError(f"{path.name} has the label {written[:80]!r} twice, or empty", fix="keep one of them")
         text = value.strip() if isinstance(value, str) else str(value)
         if not isinstance(value, (str, int)) or isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,9}", text):
-            raise DataError(f"{path.name}: the id of {written[:80]!r} is {str(value)[:80]!r}", allowed="a whole number from 0")
+            raise DataError(
+                f"{path.name}: the id of {written[:80]!r} is {str(value)[:80]!r}", allowed="a whole number from 0"
+            )
         ids[label] = int(text)
     missing = min(set(range(len(ids))).difference(ids.values()), default=None)
     if missing is not None or not ids:
         numbers = f", with ids from {min(ids.values())} to {max(ids.values())}, without {missing}" if ids else ""
-        raise DataError(f"{path.name} has {len(ids)} labels{numbers}", allowed="ids from 0 on, each once",
-                        fix="get the file again: it may be cut off")
+        raise DataError(
+            f"{path.name} has {len(ids)} labels{numbers}",
+            allowed="ids from 0 on, each once",
+            fix="get the file again: it may be cut off",
+        )
     return ids
 
 
@@ -94,15 +99,22 @@ def rows_from_list(path: Path, ids: Mapping[str, int], split: SplitName) -> Iter
         template = record.get("template")
         video = _video_id(record, where)
         if not isinstance(template, str):
-            raise DataError(f"{where} (id {video}) has no template", allowed="train and validation lists, whose records have one",
-                            fix="take train.json and validation.json: rows of test.json have no labels")
+            raise DataError(
+                f"{where} (id {video}) has no template",
+                allowed="train and validation lists, whose records have one",
+                fix="take train.json and validation.json: rows of test.json have no labels",
+            )
         label = labels.get(label_from_template(template))
         if label is None:
-            raise DataError(f"{where} (id {video}): the template {template[:120]!r} is no label of labels.json",
-                            fix="take labels.json and the lists from one download")
+            raise DataError(
+                f"{where} (id {video}): the template {template[:120]!r} is no label of labels.json",
+                fix="take labels.json and the lists from one download",
+            )
         yield Row(where, f"{video}.webm", {"action": label}, split)
     if not where:
-        raise DataError(f"{path.name} lists no video", allowed='[{"id": "78687", "template": …}, …]', fix="get the file again")
+        raise DataError(
+            f"{path.name} lists no video", allowed='[{"id": "78687", "template": …}, …]', fix="get the file again"
+        )
 
 
 def label_from_template(template: str) -> str:
@@ -114,7 +126,9 @@ def _video_id(record: Mapping[str, Any], where: str) -> str:
     value = record.get("id")
     text = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
     if not _ID.fullmatch(text):
-        raise DataError(f"{where} has the id {str(value)[:80]!r}", allowed='the name of a video without .webm, such as "78687"')
+        raise DataError(
+            f"{where} has the id {str(value)[:80]!r}", allowed='the name of a video without .webm, such as "78687"'
+        )
     return text
 
 
@@ -127,5 +141,11 @@ def _has_templates(path: Path) -> bool:
     return b'"template"' in head and b'"id"' in head
 
 
-FORMAT = Format("something", "Something-Something V2", ("action",), "something-something-v2-train.json, labels/train.json",
-                is_something, read_something)
+FORMAT = Format(
+    "something",
+    "Something-Something V2",
+    ("action",),
+    "something-something-v2-train.json, labels/train.json",
+    is_something,
+    read_something,
+)

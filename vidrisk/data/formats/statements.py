@@ -55,7 +55,8 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     A control is the target of its name; one that alone is left is the target of the task.
 
     Args:
-        controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is taken.
+        controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is
+            taken.
         what: they are called.
 
     Raises:
@@ -64,18 +65,31 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     targets = {name: target for name in controls if (target := target_named(name, reading.task))}
     if reading.target in targets.values():
         return targets, []
-    others = {name: (not is_class_name(name), rank) for name, rank in controls.items()
-              if not target_named(name) and not field_named(name)}
+    others = {
+        name: (not is_class_name(name), rank)
+        for name, rank in controls.items()
+        if not target_named(name) and not field_named(name)
+    }
     lowest = min(others.values(), default=None)
     best = [name for name, rank in others.items() if rank == lowest]
     if len(best) > 1:
-        raise DataError(f"{what} {first_three(best)}: which of them is the {reading.target} cannot be told",
-                        allowed=f"one of them with the name {LABEL_COLUMNS[reading.target]}", fix="rename it where it is labelled")
-    return targets | dict.fromkeys(best, reading.target), [f"{name[:80]!r} is taken as the {reading.target}" for name in best]
+        raise DataError(
+            f"{what} {first_three(best)}: which of them is the {reading.target} cannot be told",
+            allowed=f"one of them with the name {LABEL_COLUMNS[reading.target]}",
+            fix="rename it where it is labelled",
+        )
+    return targets | dict.fromkeys(best, reading.target), [
+        f"{name[:80]!r} is taken as the {reading.target}" for name in best
+    ]
 
 
-def samples_from_statements(statements: Iterable[Statement], targets: Mapping[str, str], files: MediaFiles, reading: Reading,
-                            kinds: Sequence[Kind]) -> Found:
+def samples_from_statements(
+    statements: Iterable[Statement],
+    targets: Mapping[str, str],
+    files: MediaFiles,
+    reading: Reading,
+    kinds: Sequence[Kind],
+) -> Found:
     """Turn what a tool says into samples; what it says of one part of a file in one split becomes one of them.
 
     Args:
@@ -96,8 +110,9 @@ def samples_from_statements(statements: Iterable[Statement], targets: Mapping[st
     return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
 
 
-def crops_from_statements(boxes: Iterable[tuple[Statement, Box]], targets: Mapping[str, str], files: MediaFiles,
-                          reading: Reading) -> Found:
+def crops_from_statements(
+    boxes: Iterable[tuple[Statement, Box]], targets: Mapping[str, str], files: MediaFiles, reading: Reading
+) -> Found:
     """Turn what a tool says of boxes on photos into samples that are cut out of these.
 
     Args:
@@ -109,8 +124,9 @@ def crops_from_statements(boxes: Iterable[tuple[Statement, Box]], targets: Mappi
     pairs = [(_row(statement, targets), box) for statement, box in boxes]
     labelled = [(row, box) for row, box in pairs if row.labels]
     kept, taken = with_splits([row for row, _ in labelled])
-    found = samples_from_boxes(zip(kept, (box for _, box in labelled), strict=True), files, reading.made,
-                               multi_label=reading.multi_label)
+    found = samples_from_boxes(
+        zip(kept, (box for _, box in labelled), strict=True), files, reading.made, multi_label=reading.multi_label
+    )
     unlabelled = {"boxes of which nobody has chosen a label left out": len(pairs) - len(kept)}
     return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
 

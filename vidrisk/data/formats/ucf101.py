@@ -5,8 +5,8 @@
     testlist01.txt … testlist03.txt         ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi
     UCF-101/ApplyEyeMakeup/v_….avi
 
-Class numbers begin at 1; the model's outputs are those less one. The class of a video is its folder, which must be the class that
-its number means. Clips of one group (``g08``) are cut from one recording: the official lists
+Class numbers begin at 1; the model's outputs are those less one. The class of a video is its folder, which must be the
+class that its number means. Clips of one group (``g08``) are cut from one recording: the official lists
 keep them in one split, which is not checked of other lists; val is drawn by whole groups.
 """
 
@@ -51,7 +51,9 @@ def read_ucf101(root: Path, reading: Reading) -> Listed:
     found = samples_from_rows(rows, homes.files(VIDEO_FOLDERS))
     notes = [f"UCF101, official split {split}: test is {paths[2].name}"]
     order = tuple(classes[number] for number in sorted(classes))
-    return Listed(homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, (*notes, *found.notes))
+    return Listed(
+        homes.root, found.samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, (*notes, *found.notes)
+    )
 
 
 def class_numbers(path: Path) -> dict[int, str]:
@@ -66,15 +68,26 @@ def class_numbers(path: Path) -> dict[int, str]:
         number, _, name = line.replace("\t", " ").partition(" ")
         name = label_from_text(name)
         if not _is_number(number) or not name:
-            raise DataError(f"{where} is {line[:80]!r}", allowed="a number and the name of a class, such as 1 ApplyEyeMakeup")
+            raise DataError(
+                f"{where} is {line[:80]!r}", allowed="a number and the name of a class, such as 1 ApplyEyeMakeup"
+            )
         if int(number) in classes or name in names:
-            raise DataError(f"{where}: the class {line[:80]!r} has a number or a name that is taken", fix="keep one of the lines")
+            raise DataError(
+                f"{where}: the class {line[:80]!r} has a number or a name that is taken", fix="keep one of the lines"
+            )
         classes[int(number)] = name
         names.add(name)
     if not classes or max(classes) != len(classes) or min(classes) != 1:
-        numbers = f", with numbers from {min(classes)} to {max(classes)}, without {_first_missing(classes)}" if classes else ""
-        raise DataError(f"{path.name} has {len(classes)} classes{numbers}", allowed="numbers from 1 on, each once",
-                        fix="get the file again: it may be cut off")
+        numbers = (
+            f", with numbers from {min(classes)} to {max(classes)}, without {_first_missing(classes)}"
+            if classes
+            else ""
+        )
+        raise DataError(
+            f"{path.name} has {len(classes)} classes{numbers}",
+            allowed="numbers from 1 on, each once",
+            fix="get the file again: it may be cut off",
+        )
     return classes
 
 
@@ -82,7 +95,8 @@ def rows_from_list(path: Path, classes: Mapping[int, str], split: SplitName) -> 
     """Read one list. The number of the class is optional: test lists have none.
 
     Raises:
-        DataError: an empty list, a path that is not ``Class/video``, a folder that is no class, a number that is none or another's.
+        DataError: an empty list, a path that is not ``Class/video``, a folder that is no class, a number that is none
+            or another's.
     """
     row = None
     exact = {name: number for number, name in classes.items()}
@@ -95,8 +109,9 @@ def rows_from_list(path: Path, classes: Mapping[int, str], split: SplitName) -> 
         raise DataError(f"{path.name} lists no video", allowed="one Class/video.avi per line", fix="get the file again")
 
 
-def _row_from_line(where: str, line: str, classes: Mapping[int, str], number_of: Callable[[str], int | None],
-                   split: SplitName) -> Row:
+def _row_from_line(
+    where: str, line: str, classes: Mapping[int, str], number_of: Callable[[str], int | None], split: SplitName
+) -> Row:
     written, _, last = line.replace("\t", " ").rpartition(" ")
     given = int(last) if written and _is_number(last.removeprefix("-")) else None
     name = safe_name(written.strip() if given is not None else line)
@@ -104,18 +119,28 @@ def _row_from_line(where: str, line: str, classes: Mapping[int, str], number_of:
     if parts[:1] == VIDEO_FOLDERS[:1]:
         parts = parts[1:]
     if len(parts) != 2:
-        raise DataError(f"{where} is {line[:80]!r}", allowed="Class/video.avi, and the number of the class in train lists")
+        raise DataError(
+            f"{where} is {line[:80]!r}", allowed="Class/video.avi, and the number of the class in train lists"
+        )
     folder, file = parts
     number = number_of(label_from_text(folder))
     if given is not None and given not in classes:
-        raise DataError(f"{where}: the class {given} is outside {CLASSES}", allowed=f"1 to {len(classes)}",
-                        fix="take the lists and classInd.txt from one source")
+        raise DataError(
+            f"{where}: the class {given} is outside {CLASSES}",
+            allowed=f"1 to {len(classes)}",
+            fix="take the lists and classInd.txt from one source",
+        )
     if number is None:
-        raise DataError(f"{where}: the folder {folder!r} is no class of {CLASSES}", allowed="folders named as the classes are",
-                        fix="take the lists and classInd.txt from one source")
+        raise DataError(
+            f"{where}: the folder {folder!r} is no class of {CLASSES}",
+            allowed="folders named as the classes are",
+            fix="take the lists and classInd.txt from one source",
+        )
     if given not in (None, number):
-        raise DataError(f"{where}: class {given} is {classes[given]}, and the folder is that of class {number}, {classes[number]}",
-                        fix="take the lists and classInd.txt from one source")
+        raise DataError(
+            f"{where}: class {given} is {classes[given]}, and the folder is that of class {number}, {classes[number]}",
+            fix="take the lists and classInd.txt from one source",
+        )
     group = _GROUP.search(Path(file).stem)
     label = classes[number]
     return Row(where, f"{folder}/{file}", {"action": label}, split, f"{label} g{group[1]}" if group else None)
@@ -133,5 +158,13 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-FORMAT = Format("ucf101", "UCF101", ("action",), "trainlist01.txt, testlist01.txt", is_ucf101, read_ucf101, SPLITS,
-                options=frozenset({"split"}))
+FORMAT = Format(
+    "ucf101",
+    "UCF101",
+    ("action",),
+    "trainlist01.txt, testlist01.txt",
+    is_ucf101,
+    read_ucf101,
+    SPLITS,
+    options=frozenset({"split"}),
+)

@@ -2,8 +2,8 @@
 
     train/crack/a.jpg, val/crack/b.jpg, test/crack/c.jpg
 
-They are the class folders that every command reads, so nothing is recognised here: this writes them. CVAT puts a ``labels.json``
-beside them, which says nothing that the folders do not.
+They are the class folders that every command reads, so nothing is recognised here: this writes them. CVAT puts a
+``labels.json`` beside them, which says nothing that the folders do not.
 """
 
 from __future__ import annotations
@@ -32,10 +32,20 @@ def read_yolo_classify(source: Path, reading: Reading) -> Listed:
         DataError: another layout of folders, or a file.
     """
     if not source.is_dir():
-        raise DataError(f"{source.name} is no folder", allowed="a folder with train, val and test, or with class folders")
+        raise DataError(
+            f"{source.name} is no folder", allowed="a folder with train, val and test, or with class folders"
+        )
     table = table_from_folder(source, reading.task)
-    samples = tuple(Sample(sample.path, sample.name, {reading.target: (label,)}, split=sample.split) for sample in table.samples
-                    for label in sample.labels.values() if isinstance(label, str)) if reading.multi_label else table.samples
+    samples = (
+        tuple(
+            Sample(sample.path, sample.name, {reading.target: (label,)}, split=sample.split)
+            for sample in table.samples
+            for label in sample.labels.values()
+            if isinstance(label, str)
+        )
+        if reading.multi_label
+        else table.samples
+    )
     return Listed(source, samples, (), ("",), {}, table.notes)
 
 
@@ -48,12 +58,17 @@ def write_yolo_classify(table: Table, destination: Path, writing: Writing) -> No
     labels = sorted({label for sample in table.samples for label in sample.labels.values() if isinstance(label, str)})
     wrong = [label for label in labels if not _can_be_folder(label)]
     if wrong:
-        raise DataError(f"labels that cannot be names of class folders ({len(wrong)}): {first_three(wrong)}",
-                        allowed="names without / that are no split and are not hidden", fix="rename these classes")
+        raise DataError(
+            f"labels that cannot be names of class folders ({len(wrong)}): {first_three(wrong)}",
+            allowed="names without / that are no split and are not hidden",
+            fix="rename these classes",
+        )
     without = sum(sample.split is None for sample in table.samples)
     if 0 < without < len(table):
-        raise DataError(f"samples without a split, beside others that have one: {without} of {len(table)}",
-                        fix="split the data first, or leave them out")
+        raise DataError(
+            f"samples without a split, beside others that have one: {without} of {len(table)}",
+            fix="split the data first, or leave them out",
+        )
     with new_folder(destination) as folder:
         for sample in table.samples:
             (label,) = sample.labels.values()
@@ -65,6 +80,14 @@ def _can_be_folder(label: str) -> bool:
     return plain and label.casefold() not in SPLIT_WORDS and not is_hidden(label) and not is_system_folder(label)
 
 
-FORMAT = Format("yolo-classify", "YOLO classification folders", ("action", "risk"), "train/<class>/*.jpg, val/<class>/*.jpg",
-                is_yolo_classify, read_yolo_classify, write=write_yolo_classify, carries=frozenset({"photos", "splits"}),
-                copies=True)
+FORMAT = Format(
+    "yolo-classify",
+    "YOLO classification folders",
+    ("action", "risk"),
+    "train/<class>/*.jpg, val/<class>/*.jpg",
+    is_yolo_classify,
+    read_yolo_classify,
+    write=write_yolo_classify,
+    carries=frozenset({"photos", "splits"}),
+    copies=True,
+)

@@ -8,7 +8,9 @@ from vidrisk.files.members import members_of_package
 __all__ = ["FORMATS", "First", "InstructionFormat", "format_from_first"]
 
 
-FORMATS: dict[str, InstructionFormat] = {found.name: found for found in members_of_package(__name__, __path__, "FORMAT")}  # by name
+FORMATS: dict[str, InstructionFormat] = {
+    found.name: found for found in members_of_package(__name__, __path__, "FORMAT")
+}  # by name
 
 
 def format_from_first(first: First) -> InstructionFormat | None:

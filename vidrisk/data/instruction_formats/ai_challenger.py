@@ -1,6 +1,6 @@
 """AI Challenger's Chinese captions: a JSON list of images with several captions each.
 
-    [{"image_id": "a.jpg", "caption": ["…", "…"]}]
+[{"image_id": "a.jpg", "caption": ["…", "…"]}]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """COCO captions (https://cocodataset.org): one JSON object with the images, and the captions by the ids of their images.
 
-    {"images": [{"id": 9, "file_name": "000000000009.jpg"}], "annotations": [{"id": 1, "image_id": 9, "caption": "…"}]}
+{"images": [{"id": 9, "file_name": "000000000009.jpg"}], "annotations": [{"id": 1, "image_id": 9, "caption": "…"}]}
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ def read_coco_captions(path: Path) -> Iterator[ToldConversation]:
     for _, where, record in listed_in(path, ("annotations",)):
         image, caption = files.get(_key(record.get("image_id"))), record.get("caption")
         if image is None or not isinstance(caption, str):
-            raise DataError(f"{where} has no caption, or is of the image {_key(record.get('image_id'))!r}, which is not listed",
-                            fix="get the file again: it may be damaged")
+            raise DataError(
+                f"{where} has no caption, or is of the image {_key(record.get('image_id'))!r}, which is not listed",
+                fix="get the file again: it may be damaged",
+            )
         yield told_from_caption(where, f"{Path(image).stem}-{_key(record.get('id')) or 0}", image, caption, "en")
 
 

@@ -1,6 +1,7 @@
 """LLaVA (https://github.com/haotian-liu/LLaVA): a JSON list, or lines, of conversations about one image each.
 
-    [{"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat?"}, {"from": "gpt", "value": "…"}]}]
+[{"id": "1", "image": "a.jpg", "conversations": [{"from": "human", "value": "<image>\\nWhat?"}, {"from": "gpt", "value":
+"…"}]}]
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from vidrisk.data.instruction_formats.reader import (
 
 def is_llava(first: First) -> bool:
     """Tell LLaVA's records: ``conversations``, and no list ``images`` in the first one."""
-    return first.layout in ("list", "lines") and "conversations" in first.record and not {"images", "messages"} & set(first.record)
+    return (
+        first.layout in ("list", "lines")
+        and "conversations" in first.record
+        and not {"images", "messages"} & set(first.record)
+    )
 
 
 def read_llava(path: Path) -> Iterator[ToldConversation]:

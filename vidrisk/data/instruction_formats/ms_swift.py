@@ -1,6 +1,6 @@
 """ms-swift (https://github.com/modelscope/ms-swift): JSON lines of messages, with the images of all turns in one list.
 
-    {"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "…"}], "images": ["a.jpg"]}
+{"messages": [{"role": "user", "content": "<image>What?"}, {"role": "assistant", "content": "…"}], "images": ["a.jpg"]}
 """
 
 from __future__ import annotations

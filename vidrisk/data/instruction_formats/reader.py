@@ -12,8 +12,15 @@ from vidrisk.data.instructions import Role, Turn
 from vidrisk.runtimes.contract.errors import DataError
 
 Layout = Literal["list", "lines", "object"]
-ROLES: dict[str, Role] = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant",
-                          "bot": "assistant", "model": "assistant"}
+ROLES: dict[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
 
 
 class ToldConversation(NamedTuple):
@@ -67,10 +74,13 @@ class InstructionFormat:
     read: Callable[[Path], Iterator[ToldConversation]]
 
 
-def turns_from_messages(messages: Any, role_key: str, text_key: str, where: str) -> tuple[tuple[Turn, ...], tuple[str, ...], str]:
+def turns_from_messages(
+    messages: Any, role_key: str, text_key: str, where: str
+) -> tuple[tuple[Turn, ...], tuple[str, ...], str]:
     """Read the turns of a list of messages, the images that stand in them, and what is wrong.
 
-    A text may be a list of parts, as servers take them: ``[{"type": "text", "text": "…"}, {"type": "image", "image": "a.jpg"}]``.
+    A text may be a list of parts, as servers take them: ``[{"type": "text", "text": "…"}, {"type": "image", "image":
+    "a.jpg"}]``.
 
     Raises:
         DataError: no list of objects.

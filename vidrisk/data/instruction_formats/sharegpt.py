@@ -1,6 +1,7 @@
 """ShareGPT as LLaMA-Factory reads it (https://github.com/hiyouga/LLaMA-Factory): a JSON list, or lines, of conversations.
 
-    [{"conversations": [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "…"}], "images": ["a.jpg"]}]
+    [{"conversations": [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "…"}], "images":
+    ["a.jpg"]}]
 
 A ``dataset_info.json`` beside the file may give other names to columns and roles.
 """
@@ -31,7 +32,11 @@ def is_sharegpt(first: First) -> bool:
     """Tell its records: ``conversations`` with ``images``, or a list with ``messages``."""
     if first.layout == "list" and "messages" in first.record:
         return True
-    return first.layout in ("list", "lines") and "messages" not in first.record and {"conversations", "images"} <= set(first.record)
+    return (
+        first.layout in ("list", "lines")
+        and "messages" not in first.record
+        and {"conversations", "images"} <= set(first.record)
+    )
 
 
 def read_sharegpt(path: Path) -> Iterator[ToldConversation]:
@@ -63,8 +68,12 @@ def _with_plain_roles(messages: Any, role_key: str, tags: dict[str, str]) -> Any
     roles = {tags[tag]: role for tag, role in _ROLE_TAGS.items() if tag in tags}
     if not roles or not isinstance(messages, list):
         return messages
-    return [{**message, role_key: roles.get(str(message.get(role_key)), message.get(role_key))} if isinstance(message, dict)
-            else message for message in messages]
+    return [
+        {**message, role_key: roles.get(str(message.get(role_key)), message.get(role_key))}
+        if isinstance(message, dict)
+        else message
+        for message in messages
+    ]
 
 
 FORMAT = InstructionFormat("sharegpt", "ShareGPT", is_sharegpt, read_sharegpt)

@@ -11,7 +11,10 @@ __all__ = ["FAMILIES", "Family", "Source", "family_of"]
 
 
 FAMILIES: dict[str, Family] = {  # by name and alias
-    name: family for family in members_of_package(__name__, __path__, "FAMILY") for name in (family.name, *family.aliases)}
+    name: family
+    for family in members_of_package(__name__, __path__, "FAMILY")
+    for name in (family.name, *family.aliases)
+}
 
 
 def family_of(source: Source) -> Family:

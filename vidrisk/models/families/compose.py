@@ -20,7 +20,9 @@ def _pixel(source: Source) -> PixelSpec:
     return default_pixel(source.parts[0])
 
 
-def _backbone(config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token: bool, local_only: bool = False) -> Composed:
+def _backbone(
+    config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token: bool, local_only: bool = False
+) -> Composed:
     from vidrisk.models.vlm.composed import load_composed
 
     return load_composed(Source(config.backbone, local_only), pixel, config.vlm, with_token=with_token)
@@ -29,7 +31,9 @@ def _backbone(config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token:
 def _build(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> VlmClassifier:
     from vidrisk.models.vlm.act_classifier import VlmClassifier
 
-    backbone = _backbone(config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only)
+    backbone = _backbone(
+        config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only
+    )
     return VlmClassifier(backbone, config, contract)
 
 

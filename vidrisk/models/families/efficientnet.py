@@ -25,8 +25,8 @@ class EfficientNetLite(nn.Module):
     """The trunk alone: normalised ``(N, 3, H, W)`` → feature maps ``(N, 112, H/16, W/16)`` and ``(N, 1280, H/32, W/32)``.
 
     Rebuilt from plain layers, because PEFT cannot rebuild the package's own convolutions. Batch norms stay apart while
-    training (folded in, the expanding convolutions would be 5 × smaller and the projecting ones 3 × larger, and no learning
-    rate would fit both); the export folds them.
+    training (folded in, the expanding convolutions would be 5 × smaller and the projecting ones 3 × larger, and no
+    learning rate would fit both); the export folds them.
     """
 
     def __init__(self, trunk: Any) -> None:
@@ -48,7 +48,7 @@ class EfficientNetLite(nn.Module):
         for block in self.blocks[blocks:FINE_BLOCKS]:
             hidden = block(hidden)
         fine = hidden
-        for block in self.blocks[max(blocks, FINE_BLOCKS):]:
+        for block in self.blocks[max(blocks, FINE_BLOCKS) :]:
             hidden = block(hidden)
         return fine, self.activation(self.top(hidden))
 
@@ -78,9 +78,15 @@ def _normed(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
     """A plain ``nn.Conv2d`` and its batch norm, preceded by TensorFlow's one-sided padding where it is that."""
     left, right, top, bottom = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))
     symmetric = left == right and top == bottom
-    plain = nn.Conv2d(convolution.in_channels, convolution.out_channels, convolution.kernel_size,
-                      stride=tuple(convolution.stride), padding=(top, left) if symmetric else 0,
-                      groups=convolution.groups, bias=convolution.bias is not None)
+    plain = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        stride=tuple(convolution.stride),
+        padding=(top, left) if symmetric else 0,
+        groups=convolution.groups,
+        bias=convolution.bias is not None,
+    )
     plain.load_state_dict(convolution.state_dict())
     return nn.Sequential(*([] if symmetric else [nn.ZeroPad2d((left, right, top, bottom))]), plain, norm)
 
@@ -103,5 +109,12 @@ def _load(source: Source, pixel: PixelSpec, frames: int) -> EfficientNetLite:
     return load_efficientnet_lite(pixel)
 
 
-FAMILY = Family(NAME, "avg", ("auto", "avg", "avgmax", "stages"), pixel=lambda source: PIXEL, load=_load, divisible=FINE_BLOCKS,
-                is_embedded=True)
+FAMILY = Family(
+    NAME,
+    "avg",
+    ("auto", "avg", "avgmax", "stages"),
+    pixel=lambda source: PIXEL,
+    load=_load,
+    divisible=FINE_BLOCKS,
+    is_embedded=True,
+)

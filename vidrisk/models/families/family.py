@@ -51,7 +51,9 @@ class Source:
             return (self.backbone,)
         words = named.split("+")
         splits = [("+".join(words[:number]), "+".join(words[number:])) for number in range(1, len(words))]
-        return next((split for split in splits if all("+" not in part or Path(part).is_dir() for part in split)), tuple(words))
+        return next(
+            (split for split in splits if all("+" not in part or Path(part).is_dir() for part in split)), tuple(words)
+        )
 
     @property
     def resolved(self) -> str:
@@ -74,13 +76,14 @@ class Family:
         run: backbone and normalised pixels → feature maps, the finest first, or a Hugging Face output.
         lora_targets: backbone and how many of the last blocks (None: all) → paths of the modules that LoRA adapts.
         tubelet: frames that one token covers: a window is a whole number of them.
-        divisible: blocks at the bottom, at the most, that can be run apart from the others (``lower`` and ``upper``); 0: none.
+        divisible: blocks at the bottom, at the most, that can be run apart from the others (``lower`` and ``upper``);
+            0: none.
         aliases: further model_types that are read in the same way.
         is_embedded: its weights come with a package, and its name is a backbone's.
-        backbone: configuration, pixel spec, ``clips``, ``with_token`` and ``local_only`` → a vision-language model; None of an
-            architecture that is none.
-        build: configuration, contract and ``local_only`` → the whole model (``models.trainable``), of an architecture that is no
-            encoder with a head behind it. Such a one has no use for ``load``, ``run`` and pools.
+        backbone: configuration, pixel spec, ``clips``, ``with_token`` and ``local_only`` → a vision-language model;
+            None of an architecture that is none.
+        build: configuration, contract and ``local_only`` → the whole model (``models.trainable``), of an architecture
+            that is no encoder with a head behind it. Such a one has no use for ``load``, ``run`` and pools.
         has_dynamic_vision: its vision tower can be written as a graph for images of any size.
         ignored: settings that mean nothing to it, by their dotted names.
     """
@@ -113,8 +116,11 @@ class Family:
             section, field = name.split(".")
             given, default = (getattr(getattr(each, section), field) for each in (config, defaults))
             if given != default:
-                raise SettingsError(f"{name} {given!r:.60} of backbone {config.backbone!r}, to which it means nothing",
-                                    allowed="its default", fix=f"leave {name} out, or choose another backbone")
+                raise SettingsError(
+                    f"{name} {given!r:.60} of backbone {config.backbone!r}, to which it means nothing",
+                    allowed="its default",
+                    fix=f"leave {name} out, or choose another backbone",
+                )
 
     def check_pool(self, pool: Pool, backbone: str) -> Pool:
         """Return the pool to use: the family's own for ``auto``.
@@ -133,14 +139,19 @@ class Family:
             SettingsError: photos, or a number of frames that is no multiple of the tubelet.
         """
         if frames % self.tubelet:
-            raise SettingsError(f"windows of {frames} frames for backbone {backbone!r}",
-                                allowed=f"clips, multiples of {self.tubelet}",
-                                fix="set frames, or choose a backbone that sees one frame at a time")
+            raise SettingsError(
+                f"windows of {frames} frames for backbone {backbone!r}",
+                allowed=f"clips, multiples of {self.tubelet}",
+                fix="set frames, or choose a backbone that sees one frame at a time",
+            )
 
 
 def _no_encoder(source: Source) -> nn.Module:
     """Raises:
-        SettingsError: in any case.
+    SettingsError: in any case.
     """
-    raise SettingsError(f"backbone {source.backbone!r} answers with a language model, and is no encoder",
-                        allowed="image and video encoders", fix="train it with `vidrisk train`, or name an encoder")
+    raise SettingsError(
+        f"backbone {source.backbone!r} answers with a language model, and is no encoder",
+        allowed="image and video encoders",
+        fix="train it with `vidrisk train`, or name an encoder",
+    )

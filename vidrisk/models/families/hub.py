@@ -28,10 +28,22 @@ Options = Callable[[PixelSpec, int], Mapping[str, Any]]
 Fit = Callable[[Any, PixelSpec, int], None]
 
 
-def hub_family(name: str, model_class: str, pool: Pool, *, aliases: tuple[str, ...] = (), pools: tuple[Pool, ...] = POOLS,
-               size: str = "image_size", options: Options = lambda pixel, frames: {}, unused: tuple[str, ...] = (),
-               fit: Fit = lambda tower, pixel, frames: None, per: Literal["frame", "window"] = "frame", tubelet: int = 1,
-               run: Callable[[Any, Tensor], Any] = lambda backbone, pixels: backbone(pixels), is_known: bool = True) -> Family:
+def hub_family(
+    name: str,
+    model_class: str,
+    pool: Pool,
+    *,
+    aliases: tuple[str, ...] = (),
+    pools: tuple[Pool, ...] = POOLS,
+    size: str = "image_size",
+    options: Options = lambda pixel, frames: {},
+    unused: tuple[str, ...] = (),
+    fit: Fit = lambda tower, pixel, frames: None,
+    per: Literal["frame", "window"] = "frame",
+    tubelet: int = 1,
+    run: Callable[[Any, Tensor], Any] = lambda backbone, pixels: backbone(pixels),
+    is_known: bool = True,
+) -> Family:
     """Describe a family by what differs between towers of transformers.
 
     Args:
@@ -40,12 +52,21 @@ def hub_family(name: str, model_class: str, pool: Pool, *, aliases: tuple[str, .
         options: pixel and frames → further options of ``from_pretrained``.
         unused: children of the model that are dropped: their weights may be missing.
         fit: changes a loaded tower, in place, to the pixels and the frames of a window; may raise SettingsError.
-        is_known: weights that the checkpoint lacks are refused, or they would be random. A tower that we do not know may lack
-            layers that we do not use.
+        is_known: weights that the checkpoint lacks are refused, or they would be random. A tower that we do not know
+            may lack layers that we do not use.
     """
     load = partial(_load_tower, model_class=model_class, options=options, unused=unused, fit=fit, is_known=is_known)
-    return Family(name, pool, pools, pixel=partial(hub_pixel, size=size), per=per, tubelet=tubelet, run=run, load=load,
-                  aliases=aliases)
+    return Family(
+        name,
+        pool,
+        pools,
+        pixel=partial(hub_pixel, size=size),
+        per=per,
+        tubelet=tubelet,
+        run=run,
+        load=load,
+        aliases=aliases,
+    )
 
 
 def hub_config(source: Source) -> Any:
@@ -61,11 +82,15 @@ def hub_config(source: Source) -> Any:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         backbone = source.backbone
         if source.local_only and not source.is_here:
-            raise SettingsError(f"backbone {backbone!r} is not on this machine: {first_line(error)}",
-                                fix=f"download it once (`hf download {backbone}`): a run that is opened asks no network") from error
-        raise SettingsError(f"unknown backbone {backbone!r}: {first_line(error)}",
-                            allowed="efficientnet-lite0, a Hugging Face hub id, a local folder or compose:TOWER+LLM",
-                            fix="check the spelling and the network, or give a folder saved with save_pretrained") from error
+            raise SettingsError(
+                f"backbone {backbone!r} is not on this machine: {first_line(error)}",
+                fix=f"download it once (`hf download {backbone}`): a run that is opened asks no network",
+            ) from error
+        raise SettingsError(
+            f"unknown backbone {backbone!r}: {first_line(error)}",
+            allowed="efficientnet-lite0, a Hugging Face hub id, a local folder or compose:TOWER+LLM",
+            fix="check the spelling and the network, or give a folder saved with save_pretrained",
+        ) from error
     return config
 
 
@@ -78,9 +103,11 @@ def vision_config(config: Any, source: Source) -> Any:
     tower = getattr(config, "vision_config", None)
     generates = any(str(name).endswith(GENERATING) for name in getattr(config, "architectures", None) or ())
     if tower is not None and generates:
-        raise SettingsError(f"backbone {source.backbone!r} is a {config.model_type} model, which answers in text",
-                            allowed="image and video encoders, Qwen2.5-VL, Qwen3-VL, LLaVA, compose:TOWER+LLM",
-                            fix="save its vision tower alone and give that folder, or name it as the TOWER of a composed model")
+        raise SettingsError(
+            f"backbone {source.backbone!r} is a {config.model_type} model, which answers in text",
+            allowed="image and video encoders, Qwen2.5-VL, Qwen3-VL, LLaVA, compose:TOWER+LLM",
+            fix="save its vision tower alone and give that folder, or name it as the TOWER of a composed model",
+        )
     return config if tower is None else tower
 
 
@@ -96,7 +123,9 @@ def hub_pixel(source: Source, *, size: str = "image_size") -> PixelSpec:
     try:
         return processed_pixel(source, spec)
     except DataError as error:
-        log.warning("%s has no image processor, ImageNet mean and std are taken: %s", source.backbone, first_line(error))
+        log.warning(
+            "%s has no image processor, ImageNet mean and std are taken: %s", source.backbone, first_line(error)
+        )
         return spec
 
 
@@ -128,7 +157,8 @@ def _preprocessor(source: Source) -> dict[str, Any]:
         try:
             # Read, not built: some processors exist for torchvision alone.
             settings, _ = processing.ImageProcessingMixin.get_image_processor_dict(
-                source.backbone, image_processor_filename=name, **source.options)
+                source.backbone, image_processor_filename=name, **source.options
+            )
         except OSError as error:
             missing.append(error)
         else:
@@ -149,8 +179,11 @@ def refuse_adapter(source: Source, name: str) -> None:
     """
     utils: Any = require("transformers.utils", "train")
     if utils.find_adapter_config_file(source.backbone, local_files_only=source.local_only):
-        raise SettingsError(f"{name} has an adapter_config.json", allowed="weights that are whole",
-                            fix="merge the adapter into the weights, and save the model without it")
+        raise SettingsError(
+            f"{name} has an adapter_config.json",
+            allowed="weights that are whole",
+            fix="merge the adapter into the weights, and save the model without it",
+        )
 
 
 def check_attention(config: Any, source: Source) -> None:
@@ -162,21 +195,43 @@ def check_attention(config: Any, source: Source) -> None:
     for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
         asked = getattr(part, "_attn_implementation", None)
         if asked not in OWN_ATTENTION:
-            raise SettingsError(f"config.json of backbone {source.backbone!r} asks for attention {str(asked)[:80]!r}",
-                                allowed="eager or sdpa", fix="remove attn_implementation from it")
+            raise SettingsError(
+                f"config.json of backbone {source.backbone!r} asks for attention {str(asked)[:80]!r}",
+                allowed="eager or sdpa",
+                fix="remove attn_implementation from it",
+            )
 
 
-def _load_tower(source: Source, pixel: PixelSpec, frames: int, *, model_class: str, options: Options, unused: tuple[str, ...],
-                fit: Fit, is_known: bool) -> nn.Module:
-    tower: nn.Module = load_model(source, model_class, needed=NEEDED, unused=unused, is_known=is_known, **options(pixel, frames))
+def _load_tower(
+    source: Source,
+    pixel: PixelSpec,
+    frames: int,
+    *,
+    model_class: str,
+    options: Options,
+    unused: tuple[str, ...],
+    fit: Fit,
+    is_known: bool,
+) -> nn.Module:
+    tower: nn.Module = load_model(
+        source, model_class, needed=NEEDED, unused=unused, is_known=is_known, **options(pixel, frames)
+    )
     for child in unused:
         setattr(tower, child.removesuffix("."), nn.Identity())
     fit(tower, pixel, frames)
     return tower
 
 
-def load_model(source: Source, model_class: str, *, needed: str, unused: tuple[str, ...] = (), is_known: bool = True,
-                 config: Any = None, **options: Any) -> Any:
+def load_model(
+    source: Source,
+    model_class: str,
+    *,
+    needed: str,
+    unused: tuple[str, ...] = (),
+    is_known: bool = True,
+    config: Any = None,
+    **options: Any,
+) -> Any:
     """Load a model of transformers with all its weights, out of safetensors alone: a pickled checkpoint can run code.
 
     Args:
@@ -199,12 +254,17 @@ def load_model(source: Source, model_class: str, *, needed: str, unused: tuple[s
         refuse_adapter(source, f"backbone {source.backbone!r}")
         with quietly(transformers):
             model, loaded = getattr(transformers, model_class).from_pretrained(
-                source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options)
+                source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options
+            )
     except (OSError, ValueError, AttributeError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
-        raise SettingsError(f"backbone {source.backbone!r} cannot be loaded: {first_line(error)}", fix=needed) from error
+        raise SettingsError(
+            f"backbone {source.backbone!r} cannot be loaded: {first_line(error)}", fix=needed
+        ) from error
     missing = sorted(name for name in loaded["missing_keys"] if not name.startswith(unused)) if is_known else []
     if missing:
-        raise SettingsError(f"backbone {source.backbone!r} lacks {len(missing)} weights, such as {missing[0]}", fix=needed)
+        raise SettingsError(
+            f"backbone {source.backbone!r} lacks {len(missing)} weights, such as {missing[0]}", fix=needed
+        )
     return model
 
 

@@ -21,7 +21,9 @@ def _pixel(source: Source) -> PixelSpec:
     return read_llava_config(source).pixel
 
 
-def _backbone(config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token: bool, local_only: bool = False) -> Composed:
+def _backbone(
+    config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token: bool, local_only: bool = False
+) -> Composed:
     from vidrisk.models.vlm.llava_reader import load_llava
 
     return load_llava(Source(config.backbone, local_only), pixel, config.vlm, with_token=with_token)
@@ -30,9 +32,19 @@ def _backbone(config: TrainConfig, pixel: PixelSpec, *, clips: bool, with_token:
 def _build(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> VlmClassifier:
     from vidrisk.models.vlm.act_classifier import VlmClassifier
 
-    backbone = _backbone(config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only)
+    backbone = _backbone(
+        config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only
+    )
     return VlmClassifier(backbone, config, contract)
 
 
-FAMILY = Family("llava", "auto", ("auto",), pixel=_pixel, backbone=_backbone, build=_build,
-                aliases=(COMPOSED_FOLDER,), ignored=("vlm.fps", "vlm.grid"))
+FAMILY = Family(
+    "llava",
+    "auto",
+    ("auto",),
+    pixel=_pixel,
+    backbone=_backbone,
+    build=_build,
+    aliases=(COMPOSED_FOLDER,),
+    ignored=("vlm.fps", "vlm.grid"),
+)

@@ -29,15 +29,23 @@ def check_grid(name: str, pixel: PixelSpec, frames: int, step: tuple[int, ...]) 
     """
     deep, high, wide = step
     if frames % deep:
-        raise SettingsError(f"windows of {frames} frames for a {name} whose tokens cover {deep}", allowed=f"multiples of {deep}",
-                            fix="set frames")
+        raise SettingsError(
+            f"windows of {frames} frames for a {name} whose tokens cover {deep}",
+            allowed=f"multiples of {deep}",
+            fix="set frames",
+        )
     if pixel.height < high or pixel.width < wide:
-        raise SettingsError(f"{name} on {pixel.height}x{pixel.width} frames", allowed=f"at least {high}x{wide}",
-                            fix="set pixel.height and pixel.width")
+        raise SettingsError(
+            f"{name} on {pixel.height}x{pixel.width} frames",
+            allowed=f"at least {high}x{wide}",
+            fix="set pixel.height and pixel.width",
+        )
     return frames // deep, pixel.height // high, pixel.width // wide
 
 
-def resample_positions(positions: Tensor, grid: Sequence[int], wanted: Sequence[int], mode: str, class_tokens: int = 0) -> Tensor:
+def resample_positions(
+    positions: Tensor, grid: Sequence[int], wanted: Sequence[int], mode: str, class_tokens: int = 0
+) -> Tensor:
     """Learned positions ``(1, N, D)`` on one grid → on another.
 
     Args:

@@ -6,7 +6,10 @@ from torch import nn
 
 from vidrisk.runtimes.contract.errors import SettingsError
 
-LINEAR = ("Linear", "Linear4bit")  # the second is bitsandbytes'; other subclasses, as in torch's attention, are none to adapt
+LINEAR = (
+    "Linear",
+    "Linear4bit",
+)  # the second is bitsandbytes'; other subclasses, as in torch's attention, are none to adapt
 
 
 def projection_names(backbone: nn.Module, last_blocks: int | None = None) -> list[str]:
@@ -14,21 +17,27 @@ def projection_names(backbone: nn.Module, last_blocks: int | None = None) -> lis
 
     Args:
         backbone: any CNN or transformer.
-        last_blocks: adapt only this many of the last blocks and whatever comes after them; earlier layers stay frozen and
-            need no backward pass. None adapts all.
+        last_blocks: adapt only this many of the last blocks and whatever comes after them; earlier layers stay frozen
+            and need no backward pass. None adapts all.
 
     Raises:
         SettingsError: nothing is left to adapt.
     """
-    blocks = max((m for m in backbone.named_modules() if isinstance(m[1], nn.ModuleList)), key=lambda m: len(m[1]),
-                 default=("", nn.ModuleList()))
+    blocks = max(
+        (m for m in backbone.named_modules() if isinstance(m[1], nn.ModuleList)),
+        key=lambda m: len(m[1]),
+        default=("", nn.ModuleList()),
+    )
     frozen = 0 if last_blocks is None else max(0, len(blocks[1]) - last_blocks)
     skipped = tuple(f"{blocks[0]}.{index}." for index in range(frozen))
-    names = [name for name, module in backbone.named_modules()
-             if _is_projection(module) and not name.startswith(skipped)]
+    names = [
+        name for name, module in backbone.named_modules() if _is_projection(module) and not name.startswith(skipped)
+    ]
     if not names:
-        raise SettingsError(f"LoRA finds no projection to adapt in {type(backbone).__name__}",
-                            allowed="a CNN, or a transformer made of linear layers")
+        raise SettingsError(
+            f"LoRA finds no projection to adapt in {type(backbone).__name__}",
+            allowed="a CNN, or a transformer made of linear layers",
+        )
     return names
 
 

@@ -1,7 +1,8 @@
 """TimeSformer (Bertasius et al. 2021, https://arxiv.org/abs/2102.05095): a window at a time, over time and over space by turns.
 
-What its own classifier reads is the class token. A checkpoint has a position per frame and one per patch (8 frames of 224 pixels in
-facebook/timesformer-base-*); for other windows the nearest ones are taken, once, as transformers does in every pass.
+What its own classifier reads is the class token. A checkpoint has a position per frame and one per patch (8 frames of
+224 pixels in facebook/timesformer-base-*); for other windows the nearest ones are taken, once, as transformers does in
+every pass.
 """
 
 from __future__ import annotations
@@ -44,13 +45,18 @@ class _Attention(nn.Module):
 def _fit(tower: Any, pixel: PixelSpec, frames: int) -> None:
     config, embeddings = tower.config, tower.embeddings
     if config.attention_type == "space_only":
-        raise SettingsError("a TimeSformer of attention type 'space_only' sees frames one by one",
-                            allowed="divided_space_time, joint_space_time", fix="choose another checkpoint of it")
+        raise SettingsError(
+            "a TimeSformer of attention type 'space_only' sees frames one by one",
+            allowed="divided_space_time, joint_space_time",
+            fix="choose another checkpoint of it",
+        )
     (image_height, image_width), (height, width) = pair(config.image_size), pair(config.patch_size)
     wanted = check_grid("TimeSformer", pixel, frames, (1, height, width))
     positions, times = embeddings.position_embeddings.data, embeddings.time_embeddings.data
     grid = image_height // height, image_width // width
-    embeddings.position_embeddings = nn.Parameter(resample_positions(positions, grid, wanted[1:], "nearest", class_tokens=1))
+    embeddings.position_embeddings = nn.Parameter(
+        resample_positions(positions, grid, wanted[1:], "nearest", class_tokens=1)
+    )
     embeddings.time_embeddings = nn.Parameter(resample_positions(times, times.shape[1:2], wanted[:1], "nearest"))
     # Its layers divide the tokens by these three.
     config.num_frames, config.image_size, config.patch_size = frames, pixel.width, width

@@ -1,6 +1,7 @@
 """V-JEPA 2 (Assran et al. 2025, https://arxiv.org/abs/2506.09985): a window at a time, in tubelets of two frames.
 
-The encoder alone: the predictor is for pre-training. Positions are rotations, for any number of frames, on a square grid.
+The encoder alone: the predictor is for pre-training. Positions are rotations, for any number of frames, on a square
+grid.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 def _shape(pixel: PixelSpec, frames: int) -> dict[str, object]:
     if pixel.height != pixel.width:
-        raise SettingsError(f"V-JEPA 2 on {pixel.height}x{pixel.width} frames", allowed="square frames",
-                            fix="set pixel.height and pixel.width alike")
+        raise SettingsError(
+            f"V-JEPA 2 on {pixel.height}x{pixel.width} frames",
+            allowed="square frames",
+            fix="set pixel.height and pixel.width alike",
+        )
     return {"frames_per_clip": frames, "crop_size": pixel.height}
 
 
@@ -25,5 +29,15 @@ def _encode(backbone: Any, pixels: Tensor) -> Any:
     return backbone(pixel_values_videos=pixels, skip_predictor=True)
 
 
-FAMILY = hub_family("vjepa2", "VJEPA2Model", "mean", pools=("auto", "mean"), size="crop_size", per="window", tubelet=2,
-                    options=_shape, unused=("predictor.",), run=_encode)
+FAMILY = hub_family(
+    "vjepa2",
+    "VJEPA2Model",
+    "mean",
+    pools=("auto", "mean"),
+    size="crop_size",
+    per="window",
+    tubelet=2,
+    options=_shape,
+    unused=("predictor.",),
+    run=_encode,
+)

@@ -24,8 +24,16 @@ SIDE_PX = 224  # a multiple of 28 and of 32
 def vlm_family(name: str, model_class: str) -> Family:
     """Describe a family of Qwen-VL's kind, by the class in ``transformers`` of the whole model."""
     backbone = partial(_backbone, model_class=model_class)
-    return Family(name, "auto", ("auto",), pixel=_pixel, backbone=backbone, build=partial(_build, load=backbone),
-                  has_dynamic_vision=True, ignored=("vlm.grid",))
+    return Family(
+        name,
+        "auto",
+        ("auto",),
+        pixel=_pixel,
+        backbone=backbone,
+        build=partial(_build, load=backbone),
+        has_dynamic_vision=True,
+        ignored=("vlm.grid",),
+    )
 
 
 def _pixel(source: Source) -> PixelSpec:
@@ -37,20 +45,32 @@ def _pixel(source: Source) -> PixelSpec:
     try:
         spec = processed_pixel(source, PixelSpec(SIDE_PX, SIDE_PX))
     except DataError as error:
-        raise SettingsError(f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",
-                            allowed="image_mean and image_std", fix="copy preprocessor_config.json of that model") from error
+        raise SettingsError(
+            f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",
+            allowed="image_mean and image_std",
+            fix="copy preprocessor_config.json of that model",
+        ) from error
     return dataclasses.replace(spec, interpolation="bicubic")
 
 
-def _backbone(config: TrainConfig, pixel: PixelSpec, *, model_class: str, clips: bool, with_token: bool,
-              local_only: bool = False) -> QwenVl:
+def _backbone(
+    config: TrainConfig, pixel: PixelSpec, *, model_class: str, clips: bool, with_token: bool, local_only: bool = False
+) -> QwenVl:
     from vidrisk.models.vlm.qwen import load_qwen
 
-    return load_qwen(Source(config.backbone, local_only), pixel, model_class=model_class, clips=clips, settings=config.vlm,
-                     with_token=with_token)
+    return load_qwen(
+        Source(config.backbone, local_only),
+        pixel,
+        model_class=model_class,
+        clips=clips,
+        settings=config.vlm,
+        with_token=with_token,
+    )
 
 
-def _build(config: TrainConfig, contract: Contract, *, load: Callable[..., QwenVl], local_only: bool = False) -> VlmClassifier:
+def _build(
+    config: TrainConfig, contract: Contract, *, load: Callable[..., QwenVl], local_only: bool = False
+) -> VlmClassifier:
     from vidrisk.models.vlm.act_classifier import VlmClassifier
 
     backbone = load(config, contract.pixel, clips=contract.time is not None, with_token=True, local_only=local_only)

@@ -1,7 +1,7 @@
 """A vision-language model as a classifier: the state at a token of the reply, behind the final norm, and a head.
 
-The reply is teacher-forced: nothing is generated. Training draws one of the prompts for each step; validation, export and inference
-take one fixed prompt, and read no further than the token.
+The reply is teacher-forced: nothing is generated. Training draws one of the prompts for each step; validation, export
+and inference take one fixed prompt, and read no further than the token.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class SavedPrompt(Sealed):
 class VlmClassifier(TrainableModel):
     """A backbone and a head.
 
-    ``lower`` gives features of visual tokens ``(B, runs, n, W)`` where the vision tower is not trained; what ``features`` gives
-    where nothing below the head is.
+    ``lower`` gives features of visual tokens ``(B, runs, n, W)`` where the vision tower is not trained; what
+    ``features`` gives where nothing below the head is.
 
     Args:
         backbone: frozen but for a projector of its own.
@@ -82,11 +82,17 @@ class VlmClassifier(TrainableModel):
         super().__init__()
         settings = config.vlm
         if contract.frames % backbone.frames_per_run:
-            raise SettingsError(f"windows of {contract.frames} frames for backbone {config.backbone!r}",
-                                allowed=f"multiples of {backbone.frames_per_run}", fix="set frames")
+            raise SettingsError(
+                f"windows of {contract.frames} frames for backbone {config.backbone!r}",
+                allowed=f"multiples of {backbone.frames_per_run}",
+                fix="set frames",
+            )
         if not isinstance(settings.prompts, tuple):
-            raise SettingsError("vlm.prompts of a run names no pairs", allowed="the pairs that training has written",
-                                fix="copy config.yaml of the run again, or train it again")
+            raise SettingsError(
+                "vlm.prompts of a run names no pairs",
+                allowed="the pairs that training has written",
+                fix="copy config.yaml of the run again, or train it again",
+            )
         pairs = settings.prompts
         if settings.fixed_prompt >= len(pairs):
             raise SettingsError(f"vlm.fixed_prompt {settings.fixed_prompt}", allowed=f"0 to {len(pairs) - 1}")
@@ -97,8 +103,10 @@ class VlmClassifier(TrainableModel):
         check_reach(backbone.decoder, max(prompt.layout.length for prompt in self.prompts))
         self.fixed = self.prompts[settings.fixed_prompt].until_token()
         self.drawn = self.prompts[settings.fixed_prompt]
-        self._placed = {prompt: PlacedPrompt.of(prompt, backbone.positions(prompt.layout, settings.fps))
-                        for prompt in (*self.prompts, self.fixed)}
+        self._placed = {
+            prompt: PlacedPrompt.of(prompt, backbone.positions(prompt.layout, settings.fps))
+            for prompt in (*self.prompts, self.fixed)
+        }
         self.trains_language = config.lora.last_blocks != 0 and "language" in config.lora.parts
         self.trains_vision = config.lora.last_blocks != 0 and "vision" in config.lora.parts
         self.trains_projector = backbone.projector_lr(config.optim) > 0
@@ -143,7 +151,7 @@ class VlmClassifier(TrainableModel):
     def _loss_of_reply(self, states: Tensor, prompt: PromptLayout) -> Tensor:
         """Cross-entropy of each token of the reply after those before it; the prompt and visual tokens are not asked."""
         begin = prompt.layout.length - prompt.reply
-        scores = self.backbone.score_tokens(states[:, begin - 1:-1]).float()
+        scores = self.backbone.score_tokens(states[:, begin - 1 : -1]).float()
         wanted = torch.from_numpy(prompt.layout.ids[begin:]).to(scores.device).expand(len(scores), -1)
         return self.language_loss * F.cross_entropy(scores.flatten(0, 1), wanted.flatten())
 
@@ -157,7 +165,9 @@ class VlmClassifier(TrainableModel):
         visual = self.backbone.project(seen).flatten(1, 2)
         placed = self._placed[prompt]
         embedded = self.backbone.embed(placed.text.to(device))
-        return decode(self.backbone.decoder, placed.order.to(device), visual, embedded, placed.positions.to(device)), visual
+        return decode(
+            self.backbone.decoder, placed.order.to(device), visual, embedded, placed.positions.to(device)
+        ), visual
 
     def _features(self, seen: Tensor, prompt: PromptLayout) -> Tensor:
         states, visual = self._states(seen, prompt)
@@ -165,7 +175,7 @@ class VlmClassifier(TrainableModel):
 
     def _for_head(self, state: Tensor, visual: Tensor) -> Tensor:
         state = state.float()[:, None]
-        return torch.cat([state, visual[..., :self.backbone.width].float()], dim=1) if self.head.sees_visual else state
+        return torch.cat([state, visual[..., : self.backbone.width].float()], dim=1) if self.head.sees_visual else state
 
     def draw(self, generator: Generator) -> None:
         """Draw the prompt of the next training step."""
@@ -173,8 +183,12 @@ class VlmClassifier(TrainableModel):
 
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
         if self.backbone.has_own_projector and not self.is_probe:
-            seen = (self.backbone.encode_frames(inputs) if inputs.dtype == torch.uint8 else inputs for inputs in batches())
-            self.backbone.standardise(torch.cat([_thin(each.float().flatten(0, -2), len(each)).clone() for each in seen]))
+            seen = (
+                self.backbone.encode_frames(inputs) if inputs.dtype == torch.uint8 else inputs for inputs in batches()
+            )
+            self.backbone.standardise(
+                torch.cat([_thin(each.float().flatten(0, -2), len(each)).clone() for each in seen])
+            )
         if self.head.is_standardised:
             self.head.standardise_by(self.features(inputs)[:, 0] for inputs in batches())
 
@@ -197,16 +211,26 @@ class VlmClassifier(TrainableModel):
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
         """LoRA and the token's row without decay, the projector and the head with it, each with its own rate."""
-        rows = [p for name, p in self.backbone.model.named_parameters() if p.requires_grad and "trainable_tokens_delta" in name]
+        rows = [
+            p
+            for name, p in self.backbone.model.named_parameters()
+            if p.requires_grad and "trainable_tokens_delta" in name
+        ]
         projector = [p for p in self.backbone.projector.parameters() if p.requires_grad]
         known = {id(p) for p in (*rows, *projector)}
         lora = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in known]
         decay = optim.weight_decay
-        groups = [("lora", lora, optim.lora_lr, 0.0), ("token", rows, optim.token_lr, 0.0),
-                  ("projector", projector, self.backbone.projector_lr(optim), decay),
-                  ("head", list(self.head.parameters()), DEFAULT_HEAD_LR if optim.head_lr is None else optim.head_lr, decay)]
-        return [{"name": name, "params": params, "lr": rate, "weight_decay": decay}
-                for name, params, rate, decay in groups if params]
+        groups = [
+            ("lora", lora, optim.lora_lr, 0.0),
+            ("token", rows, optim.token_lr, 0.0),
+            ("projector", projector, self.backbone.projector_lr(optim), decay),
+            ("head", list(self.head.parameters()), DEFAULT_HEAD_LR if optim.head_lr is None else optim.head_lr, decay),
+        ]
+        return [
+            {"name": name, "params": params, "lr": rate, "weight_decay": decay}
+            for name, params, rate, decay in groups
+            if params
+        ]
 
     def checkpoint_gradients(self) -> None:
         self.backbone.checkpoint_gradients()
@@ -219,23 +243,54 @@ class VlmClassifier(TrainableModel):
         runs = contract.frames // backbone.frames_per_run
         shown = contract.pixel.frame_shape
         one_run = (BATCH, *shown) if backbone.frames_per_run == 1 else (BATCH, backbone.frames_per_run, *shown)
-        vision, text, head = backbone.vision_stage(), TextStage(backbone.decoder, layout), HeadStage(self.head, backbone.width)
+        vision, text, head = (
+            backbone.vision_stage(),
+            TextStage(backbone.decoder, layout),
+            HeadStage(self.head, backbone.width),
+        )
         with torch.inference_mode():
             constants = self._constants_of_text()
             width = int(vision.eval()(torch.zeros((1, *map(int, one_run[1:])), dtype=torch.uint8)).shape[-1])
         tokens = layout.visual // runs
         visual = TensorSpec("visual", "float32", (BATCH, runs, tokens, width))
         state = TensorSpec("state", "float32", (BATCH, backbone.width))
-        grouped: dict[str, Any] = {"per": "frame"} if backbone.frames_per_run == 1 else {
-            "per": "group", "group": backbone.frames_per_run}
+        grouped: dict[str, Any] = (
+            {"per": "frame"} if backbone.frames_per_run == 1 else {"per": "group", "group": backbone.frames_per_run}
+        )
         return (
-            ModelStage(Stage(name="vision", inputs=(TensorSpec(PIXELS, "uint8", one_run),), **grouped,
-                             outputs=(TensorSpec("visual", "float32", (BATCH, tokens, width)),)), vision),
-            ModelStage(Stage(name="text", per="window", outputs=(state,), constants=tuple(constants), inputs=(
-                visual, *(TensorSpec(name, values.dtype.name, values.shape) for name, values in constants.items()))), text,
-                constants, quantization="weights"),
-            ModelStage(Stage(name="head", per="window", inputs=(state, *([visual] if self.head.sees_visual else [])),
-                             outputs=contract.answers()), head),
+            ModelStage(
+                Stage(
+                    name="vision",
+                    inputs=(TensorSpec(PIXELS, "uint8", one_run),),
+                    **grouped,
+                    outputs=(TensorSpec("visual", "float32", (BATCH, tokens, width)),),
+                ),
+                vision,
+            ),
+            ModelStage(
+                Stage(
+                    name="text",
+                    per="window",
+                    outputs=(state,),
+                    constants=tuple(constants),
+                    inputs=(
+                        visual,
+                        *(TensorSpec(name, values.dtype.name, values.shape) for name, values in constants.items()),
+                    ),
+                ),
+                text,
+                constants,
+                quantization="weights",
+            ),
+            ModelStage(
+                Stage(
+                    name="head",
+                    per="window",
+                    inputs=(state, *([visual] if self.head.sees_visual else [])),
+                    outputs=contract.answers(),
+                ),
+                head,
+            ),
         )
 
     def _constants_of_text(self) -> Arrays:
@@ -245,7 +300,9 @@ class VlmClassifier(TrainableModel):
         behind = layout.leading
         constants = {"prompt": prompt[behind:].float().numpy(), "positions": positions[..., behind:].numpy()}
         if behind:
-            constants["past"] = past_from_prompt(self.backbone.decoder, prompt[:behind], positions[..., :behind]).numpy()
+            constants["past"] = past_from_prompt(
+                self.backbone.decoder, prompt[:behind], positions[..., :behind]
+            ).numpy()
         return constants
 
     def dynamic_vision(self) -> DynamicGraph | None:
@@ -262,7 +319,9 @@ class VlmClassifier(TrainableModel):
 
     def _saved_prompt(self) -> SavedPrompt:
         backbone = self.backbone
-        return SavedPrompt(token=backbone.settings.token, token_id=backbone.token, ids=tuple(self.fixed.layout.ids.tolist()))
+        return SavedPrompt(
+            token=backbone.settings.token, token_id=backbone.token, ids=tuple(self.fixed.layout.ids.tolist())
+        )
 
     def load_backbone(self, folder: Path) -> None:
         if (folder / ADAPTER).is_dir():
@@ -281,16 +340,20 @@ class VlmClassifier(TrainableModel):
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
-            raise BundleError(f"{path} is damaged: {reason}", allowed="token, token_id and ids", fix=COPY_WHOLE) from error
+            raise BundleError(
+                f"{path} is damaged: {reason}", allowed="token, token_id and ids", fix=COPY_WHOLE
+            ) from error
         if saved != self._saved_prompt():
-            raise BundleError(f"the tokenizer of the backbone gives another prompt than {path} holds",
-                              fix="use the backbone that the run was trained with, its tokenizer included")
+            raise BundleError(
+                f"the tokenizer of the backbone gives another prompt than {path} holds",
+                fix="use the backbone that the run was trained with, its tokenizer included",
+            )
         load_state(self.head, folder / HEAD)
 
 
 def _thin(rows: Tensor, samples: int) -> Tensor:
     """Evenly spread rows of a batch, at most ``ROWS_PER_SAMPLE`` for each of its samples."""
-    return rows[::max(1, len(rows) // (ROWS_PER_SAMPLE * samples))]
+    return rows[:: max(1, len(rows) // (ROWS_PER_SAMPLE * samples))]
 
 
 class HeadStage(nn.Module):
@@ -303,6 +366,6 @@ class HeadStage(nn.Module):
     def forward(self, state: Tensor, visual: Tensor | None = None) -> tuple[Tensor, ...]:
         features = state[:, None]
         if visual is not None:
-            features = torch.cat([features, visual.flatten(1, 2)[..., :self.width]], dim=1)
+            features = torch.cat([features, visual.flatten(1, 2)[..., : self.width]], dim=1)
         logits: tuple[Tensor, ...] = self.head(features)
         return logits

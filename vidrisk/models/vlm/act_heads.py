@@ -16,8 +16,8 @@ from vidrisk.runtimes.contract.errors import SettingsError
 class ActHead(nn.Module):
     """``(B, 1, D)``, or with visual tokens ``(B, 1 + N, D)``, → one logits tensor ``(B, C)`` per target.
 
-    ``linear`` and ``mlp`` are the heads of encoders. A transformer puts the state in front of the visual tokens and reads the first
-    place of its last block; without visual tokens it is a control, a sequence of one.
+    ``linear`` and ``mlp`` are the heads of encoders. A transformer puts the state in front of the visual tokens and
+    reads the first place of its last block; without visual tokens it is a control, a sequence of one.
 
     Args:
         width: D, of states and visual tokens.
@@ -35,15 +35,28 @@ class ActHead(nn.Module):
         self.sees_visual = kind == "transformer"
         self.blocks: nn.Module | None = None
         if kind in ("segments", "motion", "attention"):
-            raise SettingsError(f"head {kind!r} behind a vision-language model",
-                                allowed="auto, linear, mlp, transformer, transformer_no_vision", fix="set head.kind")
+            raise SettingsError(
+                f"head {kind!r} behind a vision-language model",
+                allowed="auto, linear, mlp, transformer, transformer_no_vision",
+                fix="set head.kind",
+            )
         if kind.startswith("transformer"):
             if width % settings.heads:
-                raise SettingsError(f"head.heads {settings.heads} behind states of {width}", allowed=f"divisors of {width}")
-            self.blocks = nn.Sequential(*(Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)))
+                raise SettingsError(
+                    f"head.heads {settings.heads} behind states of {width}", allowed=f"divisors of {width}"
+                )
+            self.blocks = nn.Sequential(
+                *(Block(width, settings.heads, settings.dropout) for _ in range(settings.layers))
+            )
             self.before, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.head = Head("linear" if kind == "linear" else "mlp", width=width, frames=None, targets=targets,
-                         hidden=settings.hidden, dropout=settings.dropout)
+        self.head = Head(
+            "linear" if kind == "linear" else "mlp",
+            width=width,
+            frames=None,
+            targets=targets,
+            hidden=settings.hidden,
+            dropout=settings.dropout,
+        )
 
     @property
     def is_standardised(self) -> bool:

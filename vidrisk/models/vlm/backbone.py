@@ -62,8 +62,11 @@ class VlmBackbone(nn.Module, ABC):
         Raises:
             SettingsError: it is a part of a larger model.
         """
-        raise SettingsError("no text graph can be built of a language model that numbers visual tokens in space and time",
-                            allowed="composed models", fix="write the merged model, and let a server answer: docs/risk-training.md")
+        raise SettingsError(
+            "no text graph can be built of a language model that numbers visual tokens in space and time",
+            allowed="composed models",
+            fix="write the merged model, and let a server answer: docs/risk-training.md",
+        )
 
     @property
     def photo_mark(self) -> str | None:
@@ -143,8 +146,13 @@ class VlmBackbone(nn.Module, ABC):
         found = []
         for part in lora.parts:
             prefix = names[id(chosen[part])]
-            found += [f"{prefix}.{path}" for path in projection_names(chosen[part], lora.last_blocks)
-                      if not any(f"{prefix}.{path}.".startswith(f"{projector}.") for projector in self._projector_names(names))]
+            found += [
+                f"{prefix}.{path}"
+                for path in projection_names(chosen[part], lora.last_blocks)
+                if not any(
+                    f"{prefix}.{path}.".startswith(f"{projector}.") for projector in self._projector_names(names)
+                )
+            ]
         return found
 
     def _projector_names(self, names: dict[int, str]) -> list[str]:

@@ -16,8 +16,8 @@ def pieces_from_tokenizer(tokenizer: Any, photo: str | None) -> ChatPieces:
     """Return the pieces of a tokenizer's chat template; plain lines where it has none.
 
     Args:
-        photo: the text that the template writes for an image of a message's content; None where messages are text alone, and a
-            photo is a line of its own.
+        photo: the text that the template writes for an image of a message's content; None where messages are text
+            alone, and a photo is a line of its own.
 
     Raises:
         SettingsError: the template changes what people say, or cannot be used for several turns.
@@ -25,13 +25,24 @@ def pieces_from_tokenizer(tokenizer: Any, photo: str | None) -> ChatPieces:
     if not getattr(tokenizer, "chat_template", None):
         has_begin = tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
         begin = tokenizer.bos_token if has_begin else ""
-        return ChatPieces(begin=begin, begin_bare=begin, to_question="\n", photo_close="\n", to_answer="\n",
-                          to_next=f"{tokenizer.eos_token or ''}\n")
+        return ChatPieces(
+            begin=begin,
+            begin_bare=begin,
+            to_question="\n",
+            photo_close="\n",
+            to_answer="\n",
+            to_next=f"{tokenizer.eos_token or ''}\n",
+        )
     before: list[dict[str, Any]] = [{"role": "system", "content": _content(SYSTEM, photo)}]
     asked: list[dict[str, Any]] = [{"role": "user", "content": _content(QUESTION, photo)}]
-    further = [*asked, {"role": "assistant", "content": _content(ANSWER, photo)},
-               {"role": "user", "content": _content(NEXT, photo)}]
-    shown = [{"role": "user", "content": [{"type": "image"}, *_content(QUESTION, photo)] if photo else f"{MARK}\n{QUESTION}"}]
+    further = [
+        *asked,
+        {"role": "assistant", "content": _content(ANSWER, photo)},
+        {"role": "user", "content": _content(NEXT, photo)},
+    ]
+    shown = [
+        {"role": "user", "content": [{"type": "image"}, *_content(QUESTION, photo)] if photo else f"{MARK}\n{QUESTION}"}
+    ]
     chats: list[tuple[Messages, bool]] = [(further, True), (shown, True)]
     whole, with_photo = render_chats(tokenizer, chats)
     begin_bare, to_answer, to_next, last = _between(whole, QUESTION, ANSWER, NEXT)
@@ -41,11 +52,25 @@ def pieces_from_tokenizer(tokenizer: Any, photo: str | None) -> ChatPieces:
     try:
         (with_system,) = render_chats(tokenizer, [([*before, *asked], True)])
     except SettingsError:  # no such role: the system text stands in front of the first question
-        return ChatPieces(begin=begin_bare, begin_bare=begin_bare, to_question="\n\n", photo_open=photo_open,
-                          photo_close=photo_close, to_answer=to_answer, to_next=to_next)
+        return ChatPieces(
+            begin=begin_bare,
+            begin_bare=begin_bare,
+            to_question="\n\n",
+            photo_open=photo_open,
+            photo_close=photo_close,
+            to_answer=to_answer,
+            to_next=to_next,
+        )
     begin, to_question, _ = _between(with_system, SYSTEM, QUESTION)
-    return ChatPieces(begin=begin, begin_bare=begin_bare, to_question=to_question, photo_open=photo_open, photo_close=photo_close,
-                      to_answer=to_answer, to_next=to_next)
+    return ChatPieces(
+        begin=begin,
+        begin_bare=begin_bare,
+        to_question=to_question,
+        photo_open=photo_open,
+        photo_close=photo_close,
+        to_answer=to_answer,
+        to_next=to_next,
+    )
 
 
 def _content(text: str, photo: str | None) -> Any:
@@ -61,7 +86,7 @@ def _between(text: str, *marks: str) -> list[str]:
     found = []
     for mark in marks:
         if text.count(mark) != 1:
-            raise _refusal(f"gives {mark.strip(chr(0xfffc))!r} {text.count(mark)} times")
+            raise _refusal(f"gives {mark.strip(chr(0xFFFC))!r} {text.count(mark)} times")
         before, _, text = text.partition(mark)
         found.append(before)
     return [*found, text]
@@ -71,9 +96,12 @@ def _around_photo(text: str, begin: str, photo: str) -> tuple[str, str]:
     before, close, _ = _between(text, photo, QUESTION)
     if not before.startswith(begin):
         raise _refusal("begins otherwise where there is a photo")
-    return before[len(begin):], close
+    return before[len(begin) :], close
 
 
 def _refusal(reason: str) -> SettingsError:
-    return SettingsError(f"the chat template of the backbone {reason}", allowed="one that gives all that is said once, in order",
-                         fix="copy the backbone with its own chat template")
+    return SettingsError(
+        f"the chat template of the backbone {reason}",
+        allowed="one that gives all that is said once, in order",
+        fix="copy the backbone with its own chat template",
+    )

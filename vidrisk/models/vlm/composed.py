@@ -76,8 +76,10 @@ class GridVision(nn.Module):
         average = None
         if grid is not None:
             if grid > min(height, width):
-                raise SettingsError(f"vlm.grid {grid} of a feature map of {height}x{width}",
-                                    allowed=f"1 to {min(height, width)}, or null")
+                raise SettingsError(
+                    f"vlm.grid {grid} of a feature map of {height}x{width}",
+                    allowed=f"1 to {min(height, width)}, or null",
+                )
             places = torch.eye(height * width).reshape(-1, height, width)
             average = nn.functional.adaptive_avg_pool2d(places, grid).flatten(1).T
         self.register_buffer("average", average, persistent=False)
@@ -90,9 +92,11 @@ class GridVision(nn.Module):
 
 
 def _no_map(tower: Encoder, reason: str) -> SettingsError:
-    return SettingsError(f"{tower.family.name} as the tower of a composed model: {reason}",
-                         allowed="towers with one place per patch, or a feature map",
-                         fix="choose CLIP, SigLIP, DINO, ViT or a CNN")
+    return SettingsError(
+        f"{tower.family.name} as the tower of a composed model: {reason}",
+        allowed="towers with one place per patch, or a feature map",
+        fix="choose CLIP, SigLIP, DINO, ViT or a CNN",
+    )
 
 
 class Projector(nn.Module):
@@ -168,8 +172,16 @@ class Composed(VlmBackbone):
     frames_per_run = 1
     vision: GridVision
 
-    def __init__(self, tower: Encoder, language_model: Any, tokenizer: Any, settings: VlmSettings, *,
-                 with_token: bool = True, pretrained: Pretrained | None = None) -> None:
+    def __init__(
+        self,
+        tower: Encoder,
+        language_model: Any,
+        tokenizer: Any,
+        settings: VlmSettings,
+        *,
+        with_token: bool = True,
+        pretrained: Pretrained | None = None,
+    ) -> None:
         super().__init__()
         check_decoder(language_model)
         self.tokenizer, self.settings = tokenizer, settings
@@ -245,13 +257,20 @@ class Composed(VlmBackbone):
         """Return the layout of a prompt with all frames in one place."""
         before = conversation.before if self.content is None else conversation.before.replace(self.image or "", MARK)
         if before.count(MARK) != 1:
-            raise SettingsError(f"the chat template of the language model gives the question {before.count(MARK)} times",
-                                allowed="once, as it is")
+            raise SettingsError(
+                f"the chat template of the language model gives the question {before.count(MARK)} times",
+                allowed="once, as it is",
+            )
         head, tail = before.split(MARK)
         grid = Grid(frames, self.vision.height, self.vision.width)
         parts: list[Part] = [ids_from_text(self.tokenizer, head), grid, ids_from_text(self.tokenizer, tail)]
-        return layout_from_parts(parts, ids_from_text(self.tokenizer, conversation.reply), self.token, most=most,
-                                 what=f"the prompt {conversation.question!r}")
+        return layout_from_parts(
+            parts,
+            ids_from_text(self.tokenizer, conversation.reply),
+            self.token,
+            most=most,
+            what=f"the prompt {conversation.question!r}",
+        )
 
     def positions(self, layout: Layout, fps: float) -> Tensor:
         """Return the places of tokens, from 0."""
@@ -265,11 +284,16 @@ def load_composed(source: Source, pixel: PixelSpec, settings: VlmSettings, *, wi
         SettingsError: not two, a tower that sees whole windows, or no causal language model.
     """
     if len(source.parts) != 2:
-        raise SettingsError(f"backbone {source.backbone!r}", allowed="compose:TOWER+LLM",
-                            fix="name an encoder and a causal language model, such as compose:efficientnet-lite0+smollm2-135m")
+        raise SettingsError(
+            f"backbone {source.backbone!r}",
+            allowed="compose:TOWER+LLM",
+            fix="name an encoder and a causal language model, such as compose:efficientnet-lite0+smollm2-135m",
+        )
     tower_name, language_name = source.parts
     if family_of(Source(tower_name, source.local_only)).per == "window":
-        raise SettingsError(f"{tower_name!r} as the tower of a composed model", allowed="encoders that see one frame at a time")
+        raise SettingsError(
+            f"{tower_name!r} as the tower of a composed model", allowed="encoders that see one frame at a time"
+        )
     tower = build_encoder(tower_name, pixel=pixel.__dict__, local_only=source.local_only)
     language = language_source(Source(language_name, source.local_only))
     model = load_language_model(language, "AutoModelForCausalLM", settings.weights)

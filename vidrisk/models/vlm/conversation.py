@@ -28,14 +28,15 @@ class Conversation:
     reply: str
 
 
-def conversations_from_pairs(tokenizer: Any, pairs: Sequence[PromptPair], settings: VlmSettings, *,
-                             visual: dict[str, str] | None) -> list[Conversation]:
+def conversations_from_pairs(
+    tokenizer: Any, pairs: Sequence[PromptPair], settings: VlmSettings, *, visual: dict[str, str] | None
+) -> list[Conversation]:
     """Return pairs as text, by the chat template of a tokenizer.
 
     Args:
         settings: the token that stands in the reply, and what the conversation begins with.
-        visual: the content item that a template turns into marks of its own, such as ``{"type": "video"}``; None puts ``MARK``
-            there. It stands in front of the question, or behind it as the settings say.
+        visual: the content item that a template turns into marks of its own, such as ``{"type": "video"}``; None puts
+            ``MARK`` there. It stands in front of the question, or behind it as the settings say.
 
     Raises:
         SettingsError: the template cannot be used with one question and one reply.
@@ -47,8 +48,10 @@ def conversations_from_pairs(tokenizer: Any, pairs: Sequence[PromptPair], settin
         begin = f"{settings.system}\n" if settings.system else ""
         if tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
             begin = tokenizer.bos_token + begin  # as it begins every text
-        return [Conversation(pair.question, f"{begin}{words}\n", reply)
-                for pair, words, reply in zip(pairs, in_words, replies, strict=True)]
+        return [
+            Conversation(pair.question, f"{begin}{words}\n", reply)
+            for pair, words, reply in zip(pairs, in_words, replies, strict=True)
+        ]
     system = [] if settings.system is None else [{"role": "system", "content": settings.system}]
     chats: list[tuple[Messages, bool]] = []
     for pair, words, reply in zip(pairs, in_words, replies, strict=True):
@@ -59,9 +62,11 @@ def conversations_from_pairs(tokenizer: Any, pairs: Sequence[PromptPair], settin
     found = []
     for pair, before, whole in zip(pairs, texts[::2], texts[1::2], strict=True):
         if not whole.startswith(before):
-            raise SettingsError("the chat template of the backbone changes the question when a reply follows",
-                                allowed="one whose conversation begins as its prompt does")
-        found.append(Conversation(pair.question, before, whole[len(before):]))
+            raise SettingsError(
+                "the chat template of the backbone changes the question when a reply follows",
+                allowed="one whose conversation begins as its prompt does",
+            )
+        found.append(Conversation(pair.question, before, whole[len(before) :]))
     return found
 
 

@@ -15,18 +15,26 @@ from vidrisk.runtimes.contract.errors import SettingsError, first_line
 HIDDEN = -3e4  # what a mask adds to scores; FP16 holds it, and its exponential is 0
 
 
-def decode(decoder: Any, order: Tensor, visual: Tensor, prompt: Tensor, positions: Tensor, mask: Tensor | None = None,
-           past: Tensor | None = None) -> Tensor:
+def decode(
+    decoder: Any,
+    order: Tensor,
+    visual: Tensor,
+    prompt: Tensor,
+    positions: Tensor,
+    mask: Tensor | None = None,
+    past: Tensor | None = None,
+) -> Tensor:
     """Return the last states, behind the final norm, ``(B, L, D)``.
 
     Args:
         decoder: of transformers, without its output embeddings.
         order: ``(L,)``, of ``layout``.
-        visual: ``(B, N, k · D)``: the N visual tokens, and beside them what is added at their places behind each of the first k - 1
-            layers (DeepStack, Meng et al. 2024).
+        visual: ``(B, N, k · D)``: the N visual tokens, and beside them what is added at their places behind each of the
+            first k - 1 layers (DeepStack, Meng et al. 2024).
         prompt: embeddings of the text ``(P, D)``.
         positions: ``(L,)``, or ``(3, L)`` in time, height and width.
-        mask: ``(L, L)``, added to attention scores, ``(L, S + L)`` behind a past; None leaves the causal mask to the decoder.
+        mask: ``(L, L)``, added to attention scores, ``(L, S + L)`` behind a past; None leaves the causal mask to the
+            decoder.
         past: keys and values of S tokens in front, as ``past_from_prompt`` gives them.
     """
     width = prompt.shape[-1]
@@ -40,12 +48,19 @@ def decode(decoder: Any, order: Tensor, visual: Tensor, prompt: Tensor, position
     further: dict[str, Any] = {}
     if visual.shape[-1] > width:
         zeros = torch.zeros_like(prompt)
-        further = {"deepstack_visual_embeds": [place(zeros, tokens) for tokens in torch.split(visual, width, dim=-1)[1:]]}
+        further = {
+            "deepstack_visual_embeds": [place(zeros, tokens) for tokens in torch.split(visual, width, dim=-1)[1:]]
+        }
     if past is not None:
         layers = past.to(dtype)[:, :, None].expand(-1, -1, batch, -1, -1, -1)
         further |= _cache_argument(decoder, transformers.DynamicCache([(keys, values) for keys, values in layers]))
-    output = decoder(inputs_embeds=place(prompt, visual[..., :width]), position_ids=_of_batch(positions, batch),
-                     use_cache=past is not None, attention_mask=None if mask is None else mask.to(dtype)[None, None], **further)
+    output = decoder(
+        inputs_embeds=place(prompt, visual[..., :width]),
+        position_ids=_of_batch(positions, batch),
+        use_cache=past is not None,
+        attention_mask=None if mask is None else mask.to(dtype)[None, None],
+        **further,
+    )
     states: Tensor = output.last_hidden_state
     return states
 
@@ -61,8 +76,13 @@ def past_from_prompt(decoder: Any, prompt: Tensor, positions: Tensor) -> Tensor:
         ``(layers, 2, heads, S, D of a head)``, float32.
     """
     cache = transformers.DynamicCache()
-    decoder(inputs_embeds=prompt[None], position_ids=_of_batch(positions, 1), use_cache=True,
-            attention_mask=causal_mask(len(prompt)).to(prompt)[None, None], **_cache_argument(decoder, cache))
+    decoder(
+        inputs_embeds=prompt[None],
+        position_ids=_of_batch(positions, 1),
+        use_cache=True,
+        attention_mask=causal_mask(len(prompt)).to(prompt)[None, None],
+        **_cache_argument(decoder, cache),
+    )
     layers: list[Any] = cache.layers
     return torch.stack([torch.cat((layer.keys, layer.values)) for layer in layers]).float()
 
@@ -84,8 +104,9 @@ def causal_mask(length: int) -> Tensor:
 class TextStage(nn.Module):
     """Visual tokens ``(B, runs, n, k · D)``, a prompt and its positions → the state at the token, ``(B, D)``.
 
-    The S tokens of text in front of the first visual one are the same for every window: ``past`` holds their keys and values, and
-    ``prompt`` and ``positions`` begin behind them. The mask is part of the graph: what is exported needs no test for its shape.
+    The S tokens of text in front of the first visual one are the same for every window: ``past`` holds their keys and
+    values, and ``prompt`` and ``positions`` begin behind them. The mask is part of the graph: what is exported needs no
+    test for its shape.
     """
 
     order: Tensor
@@ -109,8 +130,12 @@ def reach_of(decoder: Any) -> dict[str, int]:
     A sliding window counts: what is exported reaches everywhere.
     """
     config = decoder.config
-    bounds = {"max_position_embeddings": getattr(config, "max_position_embeddings", None),
-              "sliding_window": getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None}
+    bounds = {
+        "max_position_embeddings": getattr(config, "max_position_embeddings", None),
+        "sliding_window": getattr(config, "sliding_window", None)
+        if getattr(config, "use_sliding_window", True)
+        else None,
+    }
     return {f"the language model's {name}": bound for name, bound in bounds.items() if bound}
 
 
@@ -122,16 +147,19 @@ def check_reach(decoder: Any, length: int) -> None:
     """
     for name, most in reach_of(decoder).items():
         if length > most:
-            raise SettingsError(f"a prompt of {length} tokens, visual ones included, where {name} allows {most}",
-                                allowed=f"{most} tokens", fix="use fewer or smaller frames, or another language model")
+            raise SettingsError(
+                f"a prompt of {length} tokens, visual ones included, where {name} allows {most}",
+                allowed=f"{most} tokens",
+                fix="use fewer or smaller frames, or another language model",
+            )
 
 
 @torch.no_grad()
 def check_decoder(language_model: Any) -> None:
     """Refuse a language model that cannot classify.
 
-    It runs on embeddings, does not look ahead, and answers alike with its own mask and with a given one, without a cache and
-    with one.
+    It runs on embeddings, does not look ahead, and answers alike with its own mask and with a given one, without a
+    cache and with one.
 
     Args:
         language_model: of transformers, with at least 12 tokens.
@@ -139,9 +167,12 @@ def check_decoder(language_model: Any) -> None:
     Raises:
         SettingsError: as said.
     """
+
     def refusal(reason: str) -> SettingsError:
-        return SettingsError(f"{type(language_model).__name__} as the language model of a classifier: {reason}",
-                             allowed="causal ones that take embeddings, positions and a mask, such as Llama, Qwen or Gemma")
+        return SettingsError(
+            f"{type(language_model).__name__} as the language model of a classifier: {reason}",
+            allowed="causal ones that take embeddings, positions and a mask, such as Llama, Qwen or Gemma",
+        )
 
     try:
         decoder = language_model.get_decoder()

@@ -92,10 +92,18 @@ def readme(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], pixels: 
     """
     side = pixels["patch"] * pixels["merge"]
     has_windows = any(spec.name == "window_index" for spec in inputs)
-    return TEXT.format(inputs=_rows(inputs), outputs=_rows(outputs), side=side, height=4 * side, width=3 * side,
-                       patch=pixels["patch"], times=pixels["frames_per_patch"], unit=pixels["merge"]**2,
-                       bounds=f"{BOUNDS}, `window_bounds` one more than there are windows." if has_windows else f"{BOUNDS}.",
-                       memory=WINDOWS if has_windows else PAIRS.capitalize())
+    return TEXT.format(
+        inputs=_rows(inputs),
+        outputs=_rows(outputs),
+        side=side,
+        height=4 * side,
+        width=3 * side,
+        patch=pixels["patch"],
+        times=pixels["frames_per_patch"],
+        unit=pixels["merge"] ** 2,
+        bounds=f"{BOUNDS}, `window_bounds` one more than there are windows." if has_windows else f"{BOUNDS}.",
+        memory=WINDOWS if has_windows else PAIRS.capitalize(),
+    )
 
 
 def _rows(specs: Sequence[TensorSpec]) -> str:

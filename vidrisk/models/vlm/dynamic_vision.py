@@ -1,7 +1,7 @@
 """Vision towers of Qwen-VL with a dynamic grid: images and videos of any sizes behind one another, as their processor packs them.
 
-What follows from the grids (places, segments, windows, shares of position embeddings) are inputs: ``runtimes/vision_grid.py``
-computes them without torch. transformers' own forward computes what the graph must give.
+What follows from the grids (places, segments, windows, shares of position embeddings) are inputs:
+``runtimes/vision_grid.py`` computes them without torch. transformers' own forward computes what the graph must give.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Grids = Sequence[tuple[int, int, int]]
 class WindowedVision(nn.Module):
     """Packed patches → merged tokens, by a tower with windows of attention (Qwen2.5-VL).
 
-    Layers of full attention see segments by a block-diagonal mask. In the others each window is a row of its own, filled up to
-    the size of a whole one: what they compute grows with the number of patches, not with its square.
+    Layers of full attention see segments by a block-diagonal mask. In the others each window is a row of its own,
+    filled up to the size of a whole one: what they compute grows with the number of patches, not with its square.
     """
 
     def __init__(self, tower: Any) -> None:
@@ -40,17 +40,24 @@ class WindowedVision(nn.Module):
         self.tower = tower
         config = tower.config
         self.unit = config.spatial_merge_size**2
-        self.room = (config.window_size // config.patch_size)**2
+        self.room = (config.window_size // config.patch_size) ** 2
         self.full_layers = full_layers(tower)
 
-    def forward(self, pixel_values: Tensor, position_ids: Tensor, cu_seqlens: Tensor, window_index: Tensor,
-                cu_window_seqlens: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        position_ids: Tensor,
+        cu_seqlens: Tensor,
+        window_index: Tensor,
+        cu_window_seqlens: Tensor,
+    ) -> tuple[Tensor, ...]:
         order = (window_index[:, None] * self.unit + torch.arange(self.unit)).flatten()
         hidden = embed_patches(self.tower, pixel_values.index_select(0, order))
         cos, sin = self.tower.rotary_pos_emb(hidden, position_ids.index_select(0, order))
         full, windowed = _segments(cu_seqlens, order.shape[0]), _windows(cu_window_seqlens, order.shape[0], self.room)
-        found = tokens_from_patches(self.tower, hidden[None], cos, sin,
-                                    lambda number: full if number in self.full_layers else windowed)
+        found = tokens_from_patches(
+            self.tower, hidden[None], cos, sin, lambda number: full if number in self.full_layers else windowed
+        )
         places = torch.zeros_like(window_index).scatter(0, window_index, torch.arange(window_index.shape[0]))
         return tuple(tokens.index_select(0, places) for tokens in found)
 
@@ -62,8 +69,14 @@ class InterpolatedVision(nn.Module):
         super().__init__()
         self.tower = tower
 
-    def forward(self, pixel_values: Tensor, position_ids: Tensor, cu_seqlens: Tensor, interp_indices: Tensor,
-                interp_weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        pixel_values: Tensor,
+        position_ids: Tensor,
+        cu_seqlens: Tensor,
+        interp_indices: Tensor,
+        interp_weights: Tensor,
+    ) -> tuple[Tensor, ...]:
         hidden = embed_patches(self.tower, pixel_values)
         hidden = hidden + (self.tower.pos_embed(interp_indices) * interp_weights[:, :, None]).sum(1)
         cos, sin = self.tower.rotary_pos_emb(hidden, position_ids)
@@ -88,9 +101,11 @@ def _windows(ends: Tensor, length: int, room: int) -> Scope:
     taken = torch.where(is_there, patches, 0).flatten()
     number = _number(ends, length)
     back = number * room + torch.arange(length) - ends.index_select(0, number)
-    return Scope(split=lambda heads: heads[0].index_select(0, taken).reshape(-1, room, *heads.shape[2:]),
-                 join=lambda heads: heads.flatten(0, 1).index_select(0, back)[None],
-                 mask=torch.where(is_there, 0.0, HIDDEN)[:, None, None])
+    return Scope(
+        split=lambda heads: heads[0].index_select(0, taken).reshape(-1, room, *heads.shape[2:]),
+        join=lambda heads: heads.flatten(0, 1).index_select(0, back)[None],
+        mask=torch.where(is_there, 0.0, HIDDEN)[:, None, None],
+    )
 
 
 def dynamic_vision_from_tower(tower: Any, pixel: PixelSpec) -> DynamicGraph:
@@ -105,23 +120,46 @@ def dynamic_vision_from_tower(tower: Any, pixel: PixelSpec) -> DynamicGraph:
     config = tower.config
     merge, unit = config.spatial_merge_size, config.spatial_merge_size**2
     has_windows = hasattr(config, "fullatt_block_indexes")
-    grid = {"merge": merge, "window": config.window_size // merge // config.patch_size if has_windows else 0,
-            "table": 0 if has_windows else tower.num_grid_per_side}
+    grid = {
+        "merge": merge,
+        "window": config.window_size // merge // config.patch_size if has_windows else 0,
+        "table": 0 if has_windows else tower.num_grid_per_side,
+    }
     row = tower.patch_embed.proj.weight[0].numel()
     patches, tokens = f"{unit}*tokens", "tokens"
-    inputs = [TensorSpec("pixel_values", "float32", (patches, row)), TensorSpec("position_ids", "int64", (patches, 2)),
-              TensorSpec("cu_seqlens", "int64", ("bounds",))]
-    inputs += [TensorSpec("window_index", "int64", (tokens,)), TensorSpec("cu_window_seqlens", "int64", ("window_bounds",)),
-               ] if has_windows else [TensorSpec("interp_indices", "int64", (patches, 4)),
-                                      TensorSpec("interp_weights", "float32", (patches, 4))]
-    names = ["tokens", *(f"deepstack_{number}" for number in range(len(getattr(config, "deepstack_visual_indexes", ()))))]
+    inputs = [
+        TensorSpec("pixel_values", "float32", (patches, row)),
+        TensorSpec("position_ids", "int64", (patches, 2)),
+        TensorSpec("cu_seqlens", "int64", ("bounds",)),
+    ]
+    inputs += (
+        [TensorSpec("window_index", "int64", (tokens,)), TensorSpec("cu_window_seqlens", "int64", ("window_bounds",))]
+        if has_windows
+        else [
+            TensorSpec("interp_indices", "int64", (patches, 4)),
+            TensorSpec("interp_weights", "float32", (patches, 4)),
+        ]
+    )
+    names = [
+        "tokens",
+        *(f"deepstack_{number}" for number in range(len(getattr(config, "deepstack_visual_indexes", ())))),
+    ]
     outputs = tuple(TensorSpec(name, "float32", (tokens, config.out_hidden_size)) for name in names)
     pixels = {"patch": config.patch_size, "merge": merge, "frames_per_patch": config.temporal_patch_size}
     cases = {case: _case(tower, grids, grid, row, names) for case, grids in _shown(grid["window"] or 3, merge).items()}
     return DynamicGraph(
-        NAME, WindowedVision(tower) if has_windows else InterpolatedVision(tower), tuple(inputs), outputs, cases,
-        {SETTINGS: json.dumps({"grid": grid, "pixels": {**pixels, "mean": pixel.mean, "std": pixel.std}}, indent=1) + "\n",
-         "vision_grid.py": Path(vision_grid.__file__).read_text(encoding="utf-8"), "README.md": readme(inputs, outputs, pixels)})
+        NAME,
+        WindowedVision(tower) if has_windows else InterpolatedVision(tower),
+        tuple(inputs),
+        outputs,
+        cases,
+        {
+            SETTINGS: json.dumps({"grid": grid, "pixels": {**pixels, "mean": pixel.mean, "std": pixel.std}}, indent=1)
+            + "\n",
+            "vision_grid.py": Path(vision_grid.__file__).read_text(encoding="utf-8"),
+            "README.md": readme(inputs, outputs, pixels),
+        },
+    )
 
 
 def _shown(window: int, merge: int) -> dict[str, Grids]:

@@ -14,7 +14,9 @@ from vidrisk.runtimes.text.turns import Encoder, Exchange, Parts, parts_from_exc
 _MARKERS = re.compile(rf"\s*{PHOTO}\n?")
 
 
-def parts_from_instruction(item: Instruction, encoder: Encoder, pieces: ChatPieces, end: int, *, system: str | None) -> Parts:
+def parts_from_instruction(
+    item: Instruction, encoder: Encoder, pieces: ChatPieces, end: int, *, system: str | None
+) -> Parts:
     """Return a conversation as parts: photos stand in front of the turn that names them, wherever in it their markers are.
 
     Args:

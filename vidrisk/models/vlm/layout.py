@@ -88,13 +88,16 @@ class Layout:
     @property
     def ids(self) -> Ints:
         """Token ids ``(L,)``; -1 where a visual token is."""
-        return np.concatenate([np.full(part.tokens, -1) if isinstance(part, Grid) else part for part in self.parts], dtype=np.int64)
+        return np.concatenate(
+            [np.full(part.tokens, -1) if isinstance(part, Grid) else part for part in self.parts], dtype=np.int64
+        )
 
     def positions(self, interval: float = 1.0) -> Ints:
         """Positions in time, height and width, ``(3, L)``: equal ones for text, which goes on behind the longer side of a grid.
 
         Args:
-            interval: between two moments of one grid; multiplied in single precision and rounded down, as transformers does.
+            interval: between two moments of one grid; multiplied in single precision and rounded down, as transformers
+                does.
 
         Wang et al. 2024, https://arxiv.org/abs/2409.12191, section 2.1.
         """
@@ -102,7 +105,9 @@ class Layout:
         for part in self.parts:
             if isinstance(part, Grid):
                 moments = np.arange(part.frames, dtype=np.float32) * np.float32(interval)
-                axes = np.meshgrid(moments.astype(np.int64), np.arange(part.height), np.arange(part.width), indexing="ij")
+                axes = np.meshgrid(
+                    moments.astype(np.int64), np.arange(part.height), np.arange(part.width), indexing="ij"
+                )
                 found.append(begin + np.stack(axes).reshape(3, -1))
                 begin += max(part.height, part.width)
             else:
@@ -129,7 +134,7 @@ class PromptLayout:
         behind = self.layout.length - 1 - self.place
         *parts, last = self.layout.parts
         assert not isinstance(last, Grid)
-        return PromptLayout(Layout((*parts, last[:len(last) - behind])), self.reply - behind, self.place)
+        return PromptLayout(Layout((*parts, last[: len(last) - behind])), self.reply - behind, self.place)
 
 
 def layout_from_parts(parts: Sequence[Part], reply: Sequence[int], token: int, *, most: int, what: str) -> PromptLayout:
@@ -147,9 +152,15 @@ def layout_from_parts(parts: Sequence[Part], reply: Sequence[int], token: int, *
     layout = Layout.of((*parts, reply))
     places, in_reply = np.flatnonzero(layout.ids == token), list(reply).count(token)
     if len(places) != 1 or in_reply != 1:
-        raise SettingsError(f"{what} holds the model's token {len(places)} times, {in_reply} of them in its reply",
-                            allowed="once, in the reply", fix="correct the pair in vlm.prompts")
+        raise SettingsError(
+            f"{what} holds the model's token {len(places)} times, {in_reply} of them in its reply",
+            allowed="once, in the reply",
+            fix="correct the pair in vlm.prompts",
+        )
     if layout.length > most:
-        raise SettingsError(f"{what} takes {layout.length} tokens, {layout.visual} of them visual: the model's token would be cut "
-                            "off", allowed=f"{most} tokens", fix="use fewer or smaller frames, or a larger vlm.max_tokens")
+        raise SettingsError(
+            f"{what} takes {layout.length} tokens, {layout.visual} of them visual: the model's token would be cut off",
+            allowed=f"{most} tokens",
+            fix="use fewer or smaller frames, or a larger vlm.max_tokens",
+        )
     return PromptLayout(layout, len(reply), int(places[0]))

@@ -20,7 +20,10 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 CLASS = "LlavaForConditionalGeneration"  # of transformers
 IMAGE = "<image>"
 NOTES = "vidrisk"  # the key in config.json
-STRATEGIES = {"clip_vision_model": "default", "siglip_vision_model": "full"}  # what vision_feature_select_strategy keeps of them
+STRATEGIES = {
+    "clip_vision_model": "default",
+    "siglip_vision_model": "full",
+}  # what vision_feature_select_strategy keeps of them
 SAVE_AGAIN = "save the composed model again, or copy the folder whole"
 KEYS = ("text_config", "vision_config", "image_token_index", "image_seq_length", "tie_word_embeddings")
 
@@ -47,7 +50,8 @@ class LlavaSettings:
     """A configuration that was checked.
 
     Attributes:
-        config: of ``transformers.LlavaForConditionalGeneration``; with an embedded tower, it has the smallest one of that width.
+        config: of ``transformers.LlavaForConditionalGeneration``; with an embedded tower, it has the smallest one of
+            that width.
         notes: None where the model is not vidrisk's.
         pixel: default of the pixel contract.
         layers: of the tower, that are run.
@@ -88,11 +92,18 @@ def read_llava_config(source: Source) -> LlavaSettings:
     if not is_own:
         strategy = config.vision_feature_select_strategy
         if vision.model_type not in STRATEGIES:
-            raise _refusal(source, f"a tower {vision.model_type!r}", "clip_vision_model, siglip_vision_model",
-                           "compose the model of its tower and its language model: compose:TOWER+LLM")
+            raise _refusal(
+                source,
+                f"a tower {vision.model_type!r}",
+                "clip_vision_model, siglip_vision_model",
+                "compose the model of its tower and its language model: compose:TOWER+LLM",
+            )
         if strategy != STRATEGIES[vision.model_type]:
-            raise _refusal(source, f"vision_feature_select_strategy {strategy!r} with a tower {vision.model_type!r}",
-                           f"{STRATEGIES[vision.model_type]}: all patches and no class token")
+            raise _refusal(
+                source,
+                f"vision_feature_select_strategy {strategy!r} with a tower {vision.model_type!r}",
+                f"{STRATEGIES[vision.model_type]}: all patches and no class token",
+            )
         if not isinstance(layer, int) or not -depth <= layer <= depth or layer == 0:
             raise _refusal(source, f"vision_feature_layer {layer!r}", f"one of -{depth} to -1, or 1 to {depth}")
     layers = layer if layer > 0 else depth + 1 + layer
@@ -116,17 +127,29 @@ def _own_config(source: Source) -> tuple[Any, Any]:
     try:
         raw = json.loads(path.read_bytes())
         values = {key: raw[key] for key in KEYS}
-        if values["vision_config"]["model_type"] in FAMILIES and FAMILIES[values["vision_config"]["model_type"]].is_embedded:
+        if (
+            values["vision_config"]["model_type"] in FAMILIES
+            and FAMILIES[values["vision_config"]["model_type"]].is_embedded
+        ):
             values["vision_config"] = small_tower(int(values["vision_config"]["hidden_size"]))
         return transformers.LlavaConfig(**values, vision_feature_layer=-1), raw.get(NOTES)
     except Exception as error:  # transformers checks types by exceptions of its own
-        raise SettingsError(f"{path} cannot be read: {type(error).__name__}: {first_line(error)}", fix=SAVE_AGAIN) from error
+        raise SettingsError(
+            f"{path} cannot be read: {type(error).__name__}: {first_line(error)}", fix=SAVE_AGAIN
+        ) from error
 
 
 def small_tower(width: int) -> dict[str, Any]:
     """Return the configuration of a tower without layers: transformers wants one where there is none of its own."""
-    return {"model_type": "clip_vision_model", "hidden_size": width, "intermediate_size": 1, "num_hidden_layers": 0,
-            "num_attention_heads": 1, "image_size": 1, "patch_size": 1}
+    return {
+        "model_type": "clip_vision_model",
+        "hidden_size": width,
+        "intermediate_size": 1,
+        "num_hidden_layers": 0,
+        "num_attention_heads": 1,
+        "image_size": 1,
+        "patch_size": 1,
+    }
 
 
 def _notes(source: Source, record: Any) -> Notes | None:
@@ -139,11 +162,15 @@ def _notes(source: Source, record: Any) -> Notes | None:
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))} {first['msg']}".strip()
-        raise _refusal(source, f"a key {NOTES!r} that is damaged: {reason}", "what vidrisk has saved",
-                       SAVE_AGAIN) from error
+        raise _refusal(
+            source, f"a key {NOTES!r} that is damaged: {reason}", "what vidrisk has saved", SAVE_AGAIN
+        ) from error
     if notes.tower is not None and not (notes.tower in FAMILIES and FAMILIES[notes.tower].is_embedded):
-        raise _refusal(source, f"an embedded tower {notes.tower!r}", ", ".join(
-            name for name, family in FAMILIES.items() if family.is_embedded))
+        raise _refusal(
+            source,
+            f"an embedded tower {notes.tower!r}",
+            ", ".join(name for name, family in FAMILIES.items() if family.is_embedded),
+        )
     return notes
 
 
@@ -154,5 +181,8 @@ def _pixel(source: Source, vision: Any) -> PixelSpec:
     try:
         return processed_pixel(source, PixelSpec(height, width))
     except DataError as error:
-        raise SettingsError(f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",
-                            allowed="image_mean and image_std", fix="copy preprocessor_config.json of that model") from error
+        raise SettingsError(
+            f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",
+            allowed="image_mean and image_std",
+            fix="copy preprocessor_config.json of that model",
+        ) from error

@@ -1,7 +1,7 @@
 """Composed models as folders that ``transformers.LlavaForConditionalGeneration`` loads: a tower, an MLP and a language model.
 
-What LLaVA cannot say (a feature map that is averaged, a tower that is neither CLIP nor SigLIP) lies in the same layout under
-another model_type: vidrisk reads it, and transformers refuses it instead of computing something else.
+What LLaVA cannot say (a feature map that is averaged, a tower that is neither CLIP nor SigLIP) lies in the same layout
+under another model_type: vidrisk reads it, and transformers refuses it instead of computing something else.
 """
 
 from __future__ import annotations
@@ -49,8 +49,11 @@ def save_llava(composed: Composed, folder: Path) -> None:
         raise SettingsError("a composed model with adapters", allowed="merged weights", fix="call merge() first")
     language = composed.base.language_model
     if not all(parameter.is_floating_point() for parameter in language.parameters()):
-        raise SettingsError("a composed model whose language model is held in 4 bits", allowed="float32, bfloat16",
-                            fix="load it with vlm.weights float32")
+        raise SettingsError(
+            "a composed model whose language model is held in 4 bits",
+            allowed="float32, bfloat16",
+            fix="load it with vlm.weights float32",
+        )
     encoder, tokenizer = composed.vision.tower, copy.deepcopy(composed.tokenizer)
     image = _image_token(tokenizer, composed.image or IMAGE)
     reason = _why_not_plain(composed)
@@ -73,15 +76,28 @@ def save_llava(composed: Composed, folder: Path) -> None:
             preprocessor, left = preprocessor_from_pixel(encoder.pixel)
             if reason is None:
                 _write_json(staged / "preprocessor_config.json", preprocessor)
-                _write_json(staged / "processor_config.json", processor_settings(
-                    encoder.backbone.config.patch_size, STRATEGIES[encoder.backbone.config.model_type]))
+                _write_json(
+                    staged / "processor_config.json",
+                    processor_settings(
+                        encoder.backbone.config.patch_size, STRATEGIES[encoder.backbone.config.model_type]
+                    ),
+                )
             else:
                 _rename_architecture(staged / CONFIG, encoder.family.name if encoder.family.is_embedded else None)
-            text = readme_text(folder.name, tower=encoder.family.name, language=type(language).__name__, reason=reason,
-                               version=transformers.__version__, is_normed=_is_normed(encoder.backbone), left=left)
+            text = readme_text(
+                folder.name,
+                tower=encoder.family.name,
+                language=type(language).__name__,
+                reason=reason,
+                version=transformers.__version__,
+                is_normed=_is_normed(encoder.backbone),
+                left=left,
+            )
             (staged / "README.md").write_text(text, encoding="utf-8")
     except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise VidriskError(f"{folder} cannot be written: {first_line(error)}", fix="make room, or choose another folder") from error
+        raise VidriskError(
+            f"{folder} cannot be written: {first_line(error)}", fix="make room, or choose another folder"
+        ) from error
     if reason is not None:
         log.warning("transformers alone cannot run %s: %s; vidrisk can", folder, reason)
 
@@ -98,7 +114,8 @@ def _why_not_plain(composed: Composed) -> str | None:
 def _is_normed(tower: Any) -> bool:
     """Whether a layer norm stands behind the last hidden state: SigLIP's, unless it was taken out."""
     return getattr(getattr(tower, "config", None), "model_type", None) == "siglip_vision_model" and isinstance(
-        tower.post_layernorm, nn.LayerNorm)
+        tower.post_layernorm, nn.LayerNorm
+    )
 
 
 def _image_token(tokenizer: Any, image: str) -> int:
@@ -107,8 +124,11 @@ def _image_token(tokenizer: Any, image: str) -> int:
         tokenizer.add_tokens([image], special_tokens=True)
     number = int(tokenizer.convert_tokens_to_ids(image))
     if tokenizer(image, add_special_tokens=False)["input_ids"] != [number]:
-        raise SettingsError(f"the tokenizer cuts {image} into pieces", allowed="one that has it as one token, or not at all",
-                            fix="choose another language model")
+        raise SettingsError(
+            f"the tokenizer cuts {image} into pieces",
+            allowed="one that has it as one token, or not at all",
+            fix="choose another language model",
+        )
     return number
 
 
@@ -126,10 +146,15 @@ def _state(composed: Composed, language: Any, image: int) -> dict[str, Tensor]:
     state |= {f"model.vision_tower.{name}": value for name, value in tower.state_dict().items()}
     config = getattr(tower, "config", None)
     if getattr(config, "model_type", None) == "siglip_vision_model" and not _is_normed(tower):
-        for name, value in (("weight", torch.ones), ("bias", torch.zeros)):  # transformers wants one, and does not use it
+        for name, value in (
+            ("weight", torch.ones),
+            ("bias", torch.zeros),
+        ):  # transformers wants one, and does not use it
             state[f"model.vision_tower.post_layernorm.{name}"] = value(config.hidden_size)  # type: ignore[union-attr]
-    return state | {f"model.multi_modal_projector.{layer}.{name}": value
-                    for layer, name, value in fold_projector(composed.own_projector)}
+    return state | {
+        f"model.multi_modal_projector.{layer}.{name}": value
+        for layer, name, value in fold_projector(composed.own_projector)
+    }
 
 
 def _with_row(matrix: Tensor, row: int) -> Tensor:
@@ -155,14 +180,25 @@ def _config(transformers: Any, composed: Composed, language: Any, image: int, ro
             vision.vision_use_head = False  # it pools, and nothing reads that
             vision.tie_last_hidden_states = _is_normed(tower)
     has_token = composed.settings.token in composed.tokenizer.get_vocab()
-    notes = Notes(pixel=encoder.pixel, grid=composed.settings.grid,
-                  tower=encoder.family.name if encoder.family.is_embedded else None,
-                  token=composed.settings.token if has_token else None, token_id=composed.token if has_token else None)
+    notes = Notes(
+        pixel=encoder.pixel,
+        grid=composed.settings.grid,
+        tower=encoder.family.name if encoder.family.is_embedded else None,
+        token=composed.settings.token if has_token else None,
+        token_id=composed.token if has_token else None,
+    )
     height, width = encoder.token_grid
     return transformers.LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=image, image_seq_length=height * width, vision_feature_layer=-1,
-        vision_feature_select_strategy=STRATEGIES.get(getattr(vision, "model_type", ""), "full"), projector_hidden_act="gelu",
-        tie_word_embeddings=text.tie_word_embeddings, **{NOTES: versions.COMPOSED.stamp(notes.model_dump(mode="json"))})
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image,
+        image_seq_length=height * width,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy=STRATEGIES.get(getattr(vision, "model_type", ""), "full"),
+        projector_hidden_act="gelu",
+        tie_word_embeddings=text.tie_word_embeddings,
+        **{NOTES: versions.COMPOSED.stamp(notes.model_dump(mode="json"))},
+    )
 
 
 def _check_names(llava: Any, state: dict[str, Tensor], language: Any) -> None:
@@ -170,18 +206,27 @@ def _check_names(llava: Any, state: dict[str, Tensor], language: Any) -> None:
     wanted = {name: value.shape for name, value in llava.state_dict().items() if ".vision_tower." not in name}
     found = {name: value.shape for name, value in state.items() if ".vision_tower." not in name}
     if wanted != found:
-        raise _unfit(language, f"other weights behind LLaVA, such as {min(name for name, _ in wanted.items() ^ found.items())}")
+        raise _unfit(
+            language, f"other weights behind LLaVA, such as {min(name for name, _ in wanted.items() ^ found.items())}"
+        )
 
 
 def _unfit(language: Any, reason: str) -> SettingsError:
-    return SettingsError(f"{type(language).__name__} as the language model of LLaVA: it has {reason}",
-                         allowed="such as Llama, Qwen, Mistral or Gemma", fix="choose another language model")
+    return SettingsError(
+        f"{type(language).__name__} as the language model of LLaVA: it has {reason}",
+        allowed="such as Llama, Qwen, Mistral or Gemma",
+        fix="choose another language model",
+    )
 
 
 def _rename_architecture(path: Path, embedded: str | None) -> None:
     """Write what transformers refuses: a class that is asked for by name minds the strategy, others the model_type."""
     config = json.loads(path.read_bytes())
-    config |= {"model_type": COMPOSED_FOLDER, "architectures": ["Composed"], "vision_feature_select_strategy": COMPOSED_FOLDER}
+    config |= {
+        "model_type": COMPOSED_FOLDER,
+        "architectures": ["Composed"],
+        "vision_feature_select_strategy": COMPOSED_FOLDER,
+    }
     if embedded is not None:
         config["vision_config"] = {"model_type": embedded, "hidden_size": config["vision_config"]["hidden_size"]}
     _write_json(path, config)

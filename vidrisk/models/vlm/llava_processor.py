@@ -18,10 +18,13 @@ PARTS = (
     "{%- set ns.lines = ns.lines + ['<image>' if c['type'] == 'image' else c['text']] -%}{%- endfor -%}"
     "{%- set ns.chat = ns.chat + [{'role': m['role'], 'content': ns.lines | join('\\n')}] -%}"
     "{%- endif -%}{%- endfor -%}"
-    "{%- set messages = ns.chat -%}")
+    "{%- set messages = ns.chat -%}"
+)
 # What vidrisk does where a language model has no template: lines.
-LINES = ("{{- %s -}}{%%- for m in messages -%%}{{- m['content'] + (eos_token or '' if m['role'] == 'assistant' else '') + '\\n' -}}"
-         "{%%- endfor -%%}")
+LINES = (
+    "{{- %s -}}{%%- for m in messages -%%}{{- m['content'] + (eos_token or '' if m['role'] == 'assistant' else '') + '\\n' -}}"
+    "{%%- endfor -%%}"
+)
 
 
 def template_from_tokenizer(tokenizer: Any) -> str:
@@ -42,11 +45,20 @@ def preprocessor_from_pixel(pixel: PixelSpec) -> tuple[dict[str, Any], str | Non
     crops = pixel.resize == "crop" and height == width
     size: dict[str, int] = {"height": height, "width": width}
     settings = {
-        "image_processor_type": "CLIPImageProcessor", "processor_class": "LlavaProcessor", "do_convert_rgb": True,
-        "do_resize": True, "size": {"shortest_edge": round(height / pixel.crop_fraction)} if crops else size,
-        "resample": FILTERS[pixel.interpolation], "do_center_crop": crops, "crop_size": size,
-        "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-        "image_mean": list(pixel.mean), "image_std": list(pixel.std)}  # fmt: skip
+        "image_processor_type": "CLIPImageProcessor",
+        "processor_class": "LlavaProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": round(height / pixel.crop_fraction)} if crops else size,
+        "resample": FILTERS[pixel.interpolation],
+        "do_center_crop": crops,
+        "crop_size": size,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(pixel.mean),
+        "image_std": list(pixel.std),
+    }
     left = None if crops or pixel.resize == "squash" else f"images are stretched where the contract says {pixel.resize}"
     return settings, left
 
@@ -58,5 +70,10 @@ def processor_settings(patch: int, strategy: str) -> dict[str, Any]:
         patch: side in pixels.
         strategy: ``default`` drops the class token that the tower has, ``full`` keeps all of one without.
     """
-    return {"processor_class": "LlavaProcessor", "image_token": IMAGE, "patch_size": patch,
-            "vision_feature_select_strategy": strategy, "num_additional_image_tokens": int(strategy == "default")}
+    return {
+        "processor_class": "LlavaProcessor",
+        "image_token": IMAGE,
+        "patch_size": patch,
+        "vision_feature_select_strategy": strategy,
+        "num_additional_image_tokens": int(strategy == "default"),
+    }

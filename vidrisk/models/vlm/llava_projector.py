@@ -1,7 +1,7 @@
 """The projector as LLaVA has it, two linear layers and a GELU: standardisation folded into the first one.
 
-Folded weights round otherwise, so the layers before folding are kept beside them: a composed model that is saved and read again
-answers as before, to the bit.
+Folded weights round otherwise, so the layers before folding are kept beside them: a composed model that is saved and
+read again answers as before, to the bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from torch import Tensor
 from vidrisk.models.vlm.composed import Projector
 from vidrisk.models.weights import load_state, save_tensors
 
-OWN = Path("vidrisk") / "projector.safetensors"  # in a folder of its own: some engines read every *.safetensors beside config.json
+OWN = (
+    Path("vidrisk") / "projector.safetensors"
+)  # in a folder of its own: some engines read every *.safetensors beside config.json
 
 
 @torch.no_grad()
@@ -26,8 +28,12 @@ def fold_projector(projector: Projector) -> list[tuple[str, str, Tensor]]:
     first, second = projector.linear_1, projector.linear_2
     weight = first.weight.double() / projector.deviation.double()
     bias = first.bias.double() - weight @ projector.mean.double()
-    return [("linear_1", "weight", weight.float()), ("linear_1", "bias", bias.float()),
-            ("linear_2", "weight", second.weight.detach().float()), ("linear_2", "bias", second.bias.detach().float())]
+    return [
+        ("linear_1", "weight", weight.float()),
+        ("linear_1", "bias", bias.float()),
+        ("linear_2", "weight", second.weight.detach().float()),
+        ("linear_2", "bias", second.bias.detach().float()),
+    ]
 
 
 def save_own_projector(projector: Projector, folder: Path) -> None:

@@ -26,7 +26,9 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 log = logging.getLogger(__name__)
 
 TOWER, PROJECTOR = "vision_tower", "multi_modal_projector"
-UNREAD = tuple(f"model.{TOWER}.{child}." for child in ("head", "pooler", "post_layernorm"))  # weights that nothing reads, or seldom
+UNREAD = tuple(
+    f"model.{TOWER}.{child}." for child in ("head", "pooler", "post_layernorm")
+)  # weights that nothing reads, or seldom
 SINGLE = ("processor_config.json", "chat_template.json")
 
 
@@ -45,8 +47,14 @@ def load_llava(source: Source, pixel: PixelSpec, settings: VlmSettings, *, with_
         model = load_language_model(source, CLASS, settings.weights, config=found.config, unused=unread)
     tower = _encoder(source, _tower(source, model, found, pixel), pixel, found)
     projector = _projector(source, model.model.multi_modal_projector)
-    return Composed(tower, _language_model(source, model), tokenizer, settings.model_copy(update={"grid": found.grid}),
-                    with_token=with_token, pretrained=Pretrained(projector, image, token))
+    return Composed(
+        tower,
+        _language_model(source, model),
+        tokenizer,
+        settings.model_copy(update={"grid": found.grid}),
+        with_token=with_token,
+        pretrained=Pretrained(projector, image, token),
+    )
 
 
 @contextmanager
@@ -74,8 +82,12 @@ def _load_tokenizer(source: Source, config: Any) -> tuple[Any, str]:
     image = processor.get("image_token") or getattr(tokenizer, "image_token", None) or IMAGE
     number = tokenizer.get_vocab().get(image)
     if number != config.image_token_id:
-        raise SettingsError(f"{image} is token {number} to the tokenizer of {source.backbone!r}, and {config.image_token_id} to "
-                            "the model", allowed="the tokenizer of the same model", fix="copy the backbone whole")
+        raise SettingsError(
+            f"{image} is token {number} to the tokenizer of {source.backbone!r}, and {config.image_token_id} to "
+            "the model",
+            allowed="the tokenizer of the same model",
+            fix="copy the backbone whole",
+        )
     return tokenizer, image
 
 
@@ -86,8 +98,12 @@ def _known_token(source: Source, tokenizer: Any, found: LlavaSettings, settings:
         return None
     number = tokenizer.get_vocab().get(notes.token)
     if number is None or number != notes.token_id or number >= found.config.text_config.vocab_size:
-        raise SettingsError(f"{notes.token} is token {number} to the tokenizer of {source.backbone!r}, and {notes.token_id} to "
-                            "config.json", allowed="the tokenizer of the same model", fix=SAVE_AGAIN)
+        raise SettingsError(
+            f"{notes.token} is token {number} to the tokenizer of {source.backbone!r}, and {notes.token_id} to "
+            "config.json",
+            allowed="the tokenizer of the same model",
+            fix=SAVE_AGAIN,
+        )
     return int(number)
 
 
@@ -99,14 +115,15 @@ def _tower(source: Source, model: Any, found: LlavaSettings, pixel: PixelSpec) -
             tower.load_state_dict(_tower_weights(Path(source.backbone)))
         except (RuntimeError, OSError, safetensors.SafetensorError) as error:
             reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-            raise SettingsError(f"the weights of backbone {source.backbone!r} do not fit {found.embedded}: {reason}",
-                                fix=SAVE_AGAIN) from error
+            raise SettingsError(
+                f"the weights of backbone {source.backbone!r} do not fit {found.embedded}: {reason}", fix=SAVE_AGAIN
+            ) from error
         return tower.eval()
     tower = model.model.vision_tower
     if getattr(tower, "pooler", None) is not None and found.config.vision_config.model_type == "vit":
         tower.pooler = None
     if tower.config.model_type in STRATEGIES and found.layers < len(tower.encoder.layers):
-        tower.encoder.layers = tower.encoder.layers[:found.layers]
+        tower.encoder.layers = tower.encoder.layers[: found.layers]
         tower.config.num_hidden_layers = found.layers
     if tower.config.model_type == "siglip_vision_model" and not found.is_normed:
         tower.post_layernorm = nn.Identity()  # hidden states are taken in front of it
@@ -128,9 +145,12 @@ def _encoder(source: Source, tower: nn.Module, pixel: PixelSpec, found: LlavaSet
     try:
         return Encoder(tower, pixel, pool="avg" if found.embedded else "mean", family=_family(found))
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise SettingsError(f"the tower of backbone {source.backbone!r} does not take {pixel.height}x{pixel.width} images: "
-                            f"{first_line(error)}", allowed=f"{found.pixel.height}x{found.pixel.width}",
-                            fix="leave pixel.height and pixel.width out") from error
+        raise SettingsError(
+            f"the tower of backbone {source.backbone!r} does not take {pixel.height}x{pixel.width} images: "
+            f"{first_line(error)}",
+            allowed=f"{found.pixel.height}x{found.pixel.width}",
+            fix="leave pixel.height and pixel.width out",
+        ) from error
 
 
 def _family(found: LlavaSettings) -> Family:
@@ -150,8 +170,10 @@ def _projector(source: Source, trained: Any) -> Projector:
     own = read_own_projector(Path(source.backbone), features, width)
     if own is None:
         return plain
-    if all(torch.allclose(value, getattr(plain, layer).get_parameter(name), rtol=1e-4, atol=1e-5)
-           for layer, name, value in fold_projector(own)):
+    if all(
+        torch.allclose(value, getattr(plain, layer).get_parameter(name), rtol=1e-4, atol=1e-5)
+        for layer, name, value in fold_projector(own)
+    ):
         return own
     log.info("the projector of %s was trained on since vidrisk saved it: it is taken as it is", source.backbone)
     return plain
@@ -170,11 +192,17 @@ def _language_model(source: Source, model: Any) -> Any:
         setattr(causal, causal.base_model_prefix, model.model.language_model)
         causal.set_output_embeddings(model.lm_head)
     except (AttributeError, TypeError, ValueError, KeyError) as error:
-        raise SettingsError(f"the language model {config.model_type!r} of backbone {source.backbone!r} is no causal one: "
-                            f"{first_line(error)}", allowed="such as Llama, Qwen, Mistral or Gemma") from error
+        raise SettingsError(
+            f"the language model {config.model_type!r} of backbone {source.backbone!r} is no causal one: "
+            f"{first_line(error)}",
+            allowed="such as Llama, Qwen, Mistral or Gemma",
+        ) from error
     left = [name for name, parameter in causal.named_parameters() if parameter.is_meta]
     if left:
-        raise SettingsError(f"the language model {config.model_type!r} of backbone {source.backbone!r} has {left[0]}, which LLaVA "
-                            "does not have", allowed="such as Llama, Qwen, Mistral or Gemma")
+        raise SettingsError(
+            f"the language model {config.model_type!r} of backbone {source.backbone!r} has {left[0]}, which LLaVA "
+            "does not have",
+            allowed="such as Llama, Qwen, Mistral or Gemma",
+        )
     causal.generation_config = model.generation_config
     return causal.eval()

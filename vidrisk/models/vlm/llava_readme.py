@@ -34,12 +34,15 @@ transformers alone cannot run it: {reason}. It is a backbone of vidrisk: `vidris
 Names of weights are those of transformers' LLaVA.
 Weights keep the licences of the models that they come from.
 """
-NORMED = (" The tower ends in a layer norm, as `tie_last_hidden_states` of its configuration says; versions that do not know that"
-          " key leave it out without a word, and answer otherwise.")
+NORMED = (
+    " The tower ends in a layer norm, as `tie_last_hidden_states` of its configuration says; versions that do not know that"
+    " key leave it out without a word, and answer otherwise."
+)
 
 
-def readme_text(name: str, *, tower: str, language: str, reason: str | None, version: str, is_normed: bool,
-                left: str | None) -> str:
+def readme_text(
+    name: str, *, tower: str, language: str, reason: str | None, version: str, is_normed: bool, left: str | None
+) -> str:
     """Return the text.
 
     Args:

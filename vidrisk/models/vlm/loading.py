@@ -14,7 +14,8 @@ from vidrisk.runtimes.contract.errors import MissingExtra, SettingsError, first_
 
 SMOLLM2 = "smollm2-135m"  # the embedded language model's name
 Weights = Literal["float32", "bfloat16", "4bit"]
-# Ends and beginnings of layers that stay as they are: output embeddings, and a vision tower, whose features are kept and exported.
+# Ends and beginnings of layers that stay as they are: output embeddings, and a vision tower, whose features are kept
+# and exported.
 NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?(?:visual|vision_tower|multi_modal_projector)"]
 NEEDED = "it needs config.json, model.safetensors and the files of its tokenizer"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -26,8 +27,9 @@ def language_source(source: Source) -> Source:
     return Source(str(smollm2_folder()), local_only=True) if source.backbone == SMOLLM2 else source
 
 
-def load_language_model(source: Source, model_class: str, weights: Weights, *, config: Any = None,
-                        unused: tuple[str, ...] = ()) -> Any:
+def load_language_model(
+    source: Source, model_class: str, weights: Weights, *, config: Any = None, unused: tuple[str, ...] = ()
+) -> Any:
     """Load a model with a language model in it, ready to be adapted.
 
     Args:
@@ -53,12 +55,22 @@ def _options(weights: Weights) -> dict[str, Any]:
     try:
         import_bitsandbytes()
     except Exception as error:  # it loads a library of its own, and raises what that raises
-        raise SettingsError(f"bitsandbytes does not work here: {first_line(error)}", allowed="vlm.weights float32 or bfloat16",
-                            fix="set vlm.weights=bfloat16, with gradient_checkpointing") from error
+        raise SettingsError(
+            f"bitsandbytes does not work here: {first_line(error)}",
+            allowed="vlm.weights float32 or bfloat16",
+            fix="set vlm.weights=bfloat16, with gradient_checkpointing",
+        ) from error
     compute = torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-    return {"dtype": compute, "quantization_config": transformers.BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute,
-        llm_int8_skip_modules=NOT_QUANTIZED)}
+    return {
+        "dtype": compute,
+        "quantization_config": transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=compute,
+            llm_int8_skip_modules=NOT_QUANTIZED,
+        ),
+    }
 
 
 def load_tokenizer(source: Source) -> Any:
@@ -71,8 +83,12 @@ def load_tokenizer(source: Source) -> Any:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.backbone, **source.options)
     except Exception as error:  # tokenizers raises bare ones, and a package that is missing an ImportError
-        raise SettingsError(f"backbone {source.backbone!r} has no tokenizer: {first_line(error)}", fix=NEEDED) from error
-    if not tokenizer("a", add_special_tokens=False)["input_ids"]:  # transformers makes an empty one where files are missing
+        raise SettingsError(
+            f"backbone {source.backbone!r} has no tokenizer: {first_line(error)}", fix=NEEDED
+        ) from error
+    if not tokenizer("a", add_special_tokens=False)[
+        "input_ids"
+    ]:  # transformers makes an empty one where files are missing
         raise SettingsError(f"backbone {source.backbone!r} has a tokenizer without a vocabulary", fix=NEEDED)
     return tokenizer
 
@@ -85,8 +101,9 @@ def find_file(source: Source, name: str) -> Path | None:
     """
     utils: Any = require("transformers.utils", "train")
     try:
-        path = utils.cached_file(source.backbone, name, local_files_only=source.local_only,
-                                 _raise_exceptions_for_missing_entries=False)
+        path = utils.cached_file(
+            source.backbone, name, local_files_only=source.local_only, _raise_exceptions_for_missing_entries=False
+        )
     except OSError as error:
         raise _unreadable(source, name, error) from error
     return Path(path) if path else None
@@ -109,8 +126,9 @@ def read_json(source: Source, name: str) -> dict[str, Any]:
 
 
 def _unreadable(source: Source, name: str, error: Exception) -> SettingsError:
-    return SettingsError(f"{name} of backbone {source.backbone!r} cannot be read: {first_line(error)}",
-                         fix="copy the backbone whole")
+    return SettingsError(
+        f"{name} of backbone {source.backbone!r} cannot be read: {first_line(error)}", fix="copy the backbone whole"
+    )
 
 
 def find_processor(source: Source) -> list[Path]:
@@ -126,8 +144,11 @@ def find_processor(source: Source) -> list[Path]:
 
 
 def _no_processor(source: Source) -> SettingsError:
-    return SettingsError(f"backbone {source.backbone!r} has no image processor", allowed=" or ".join(PROCESSOR_FILES),
-                         fix="copy the backbone whole: mean, deviation and patch size are in it")
+    return SettingsError(
+        f"backbone {source.backbone!r} has no image processor",
+        allowed=" or ".join(PROCESSOR_FILES),
+        fix="copy the backbone whole: mean, deviation and patch size are in it",
+    )
 
 
 def check_processor(source: Source, config: Any) -> None:
@@ -147,8 +168,14 @@ def check_processor(source: Source, config: Any) -> None:
     if not found:
         raise _no_processor(source)
     vision = config.vision_config
-    for key, wanted in (("patch_size", vision.patch_size), ("merge_size", vision.spatial_merge_size),
-                        ("temporal_patch_size", vision.temporal_patch_size)):
+    for key, wanted in (
+        ("patch_size", vision.patch_size),
+        ("merge_size", vision.spatial_merge_size),
+        ("temporal_patch_size", vision.temporal_patch_size),
+    ):
         if found.get(key, wanted) != wanted:
-            raise SettingsError(f"the image processor of {source.backbone!r} has {key} {found[key]}, and the model {wanted}",
-                                allowed="the processor of the same model", fix="copy preprocessor_config.json of that model")
+            raise SettingsError(
+                f"the image processor of {source.backbone!r} has {key} {found[key]}, and the model {wanted}",
+                allowed="the processor of the same model",
+                fix="copy preprocessor_config.json of that model",
+            )

@@ -37,13 +37,18 @@ def write_merged(trained: Trainable | Path, out: Path) -> None:
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, Composed | QwenVl):
         what = trained if isinstance(trained, Path) else type(trained).__name__
-        raise SettingsError(f"{what} as a merged model: {type(backbone).__name__} is no vision-language model",
-                            allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM, or a LLaVA folder", fix="train with such a backbone")
+        raise SettingsError(
+            f"{what} as a merged model: {type(backbone).__name__} is no vision-language model",
+            allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM, or a LLaVA folder",
+            fix="train with such a backbone",
+        )
     if isinstance(backbone, Composed):
         model.merge()
         save_llava(backbone, out)
         return
-    processor = find_processor(Source(backbone.config.name_or_path, local_only=True))  # of the hub, its files lie in the cache
+    processor = find_processor(
+        Source(backbone.config.name_or_path, local_only=True)
+    )  # of the hub, its files lie in the cache
     model.merge()
     with whole_folder(out) as staged:
         backbone.base.save_pretrained(staged)

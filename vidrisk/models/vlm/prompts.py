@@ -37,8 +37,11 @@ def prompts_from_settings(prompts: Path | Sequence[PromptPair] | None, task: Lab
         raise SettingsError("vlm.prompts is empty", allowed=ALLOWED)
     for number, pair in enumerate(pairs):
         if pair.reply.count(PLACE) != 1 or PLACE in pair.question:
-            raise SettingsError(f"pair {number} of vlm.prompts holds {PLACE} {pair.reply.count(PLACE)} times in its reply and "
-                                f"{pair.question.count(PLACE)} times in its question", allowed=ALLOWED)
+            raise SettingsError(
+                f"pair {number} of vlm.prompts holds {PLACE} {pair.reply.count(PLACE)} times in its reply and "
+                f"{pair.question.count(PLACE)} times in its question",
+                allowed=ALLOWED,
+            )
     return pairs
 
 
@@ -47,7 +50,9 @@ def _pairs_from_file(path: Path) -> tuple[PromptPair, ...]:
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"vlm.prompts {path} cannot be read: {error}", allowed=f"a YAML list of {ALLOWED}") from error
+        raise SettingsError(
+            f"vlm.prompts {path} cannot be read: {error}", allowed=f"a YAML list of {ALLOWED}"
+        ) from error
     return _pairs_from_rows(rows, str(path))
 
 
@@ -61,5 +66,7 @@ def _pairs_from_rows(rows: object, source: str) -> tuple[PromptPair, ...]:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise SettingsError(f"pair {number} of {source}: {where} {first['msg']}".strip(), allowed=ALLOWED) from error
+            raise SettingsError(
+                f"pair {number} of {source}: {where} {first['msg']}".strip(), allowed=ALLOWED
+            ) from error
     return tuple(pairs)

@@ -37,8 +37,16 @@ class QwenVl(VlmBackbone):
 
     vision: FixedGridVision
 
-    def __init__(self, model: Any, tokenizer: Any, pixel: PixelSpec, *, clips: bool, settings: VlmSettings,
-                 with_token: bool = True) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        pixel: PixelSpec,
+        *,
+        clips: bool,
+        settings: VlmSettings,
+        with_token: bool = True,
+    ) -> None:
         super().__init__()
         self.tokenizer, self.settings = tokenizer, settings
         self.token = add_token(model, tokenizer, settings.token) if with_token else -1
@@ -105,26 +113,38 @@ class QwenVl(VlmBackbone):
         before = conversation.before
         mark = VIDEO if self.is_clip else IMAGE
         if before.count(mark) != 1:
-            raise SettingsError(f"the chat template of the backbone gives {mark} {before.count(mark)} times",
-                                allowed="once: the processor's own template", fix="copy the backbone with its chat template")
+            raise SettingsError(
+                f"the chat template of the backbone gives {mark} {before.count(mark)} times",
+                allowed="once: the processor's own template",
+                fix="copy the backbone with its chat template",
+            )
         parts: list[Part] = []
         head, tail = before.split(mark)
         moments = frames // self.frames_per_run
         grid = Grid(1, self.vision.height, self.vision.width)
         if self.is_clip and self.has_times:  # each moment has marks of its own, with its time in front
-            # Those of the template are left out, as the processor did that came with the model; transformers 5.24 leaves them in.
+            # Those of the template are left out, as the processor did that came with the model; transformers 5.24
+            # leaves them in.
             head, tail = head.removesuffix(START), tail.removeprefix(END)
             for moment in range(moments):
                 begin = moment * self.frames_per_run
                 shown = (begin / fps + (begin + self.frames_per_run - 1) / fps) / 2  # rounded as the processor does
-                parts += [ids_from_text(self.tokenizer, f"{head if not moment else ''}<{shown:.1f} seconds>{START}"), grid,
-                          ids_from_text(self.tokenizer, END)]
+                parts += [
+                    ids_from_text(self.tokenizer, f"{head if not moment else ''}<{shown:.1f} seconds>{START}"),
+                    grid,
+                    ids_from_text(self.tokenizer, END),
+                ]
             parts.append(ids_from_text(self.tokenizer, tail))
         else:
             grid = Grid(moments, grid.height, grid.width)
             parts = [ids_from_text(self.tokenizer, head), grid, ids_from_text(self.tokenizer, tail)]
-        return layout_from_parts(parts, ids_from_text(self.tokenizer, conversation.reply), self.token, most=most,
-                                 what=f"the prompt {conversation.question!r}")
+        return layout_from_parts(
+            parts,
+            ids_from_text(self.tokenizer, conversation.reply),
+            self.token,
+            most=most,
+            what=f"the prompt {conversation.question!r}",
+        )
 
     @property
     def has_times(self) -> bool:
@@ -144,8 +164,9 @@ def _add_everywhere(hidden: Tensor, places: Any, features: Tensor) -> Tensor:
     return hidden + features.to(hidden.dtype)
 
 
-def load_qwen(source: Source, pixel: PixelSpec, *, model_class: str, clips: bool, settings: VlmSettings,
-              with_token: bool = True) -> QwenVl:
+def load_qwen(
+    source: Source, pixel: PixelSpec, *, model_class: str, clips: bool, settings: VlmSettings, with_token: bool = True
+) -> QwenVl:
     """Load a backbone with its tokenizer.
 
     Raises:
@@ -154,10 +175,17 @@ def load_qwen(source: Source, pixel: PixelSpec, *, model_class: str, clips: bool
     model = load_language_model(source, model_class, settings.weights)
     check_processor(source, model.config)
     tokenizer = load_tokenizer(source)
-    for mark, wanted in ((IMAGE, model.config.image_token_id), (VIDEO, model.config.video_token_id),
-                         (START, model.config.vision_start_token_id), (END, model.config.vision_end_token_id)):
+    for mark, wanted in (
+        (IMAGE, model.config.image_token_id),
+        (VIDEO, model.config.video_token_id),
+        (START, model.config.vision_start_token_id),
+        (END, model.config.vision_end_token_id),
+    ):
         if tokenizer.convert_tokens_to_ids(mark) != wanted:
-            raise SettingsError(f"{mark} is token {tokenizer.convert_tokens_to_ids(mark)} to the tokenizer of {source.backbone!r}, "
-                                f"and {wanted} to the model", allowed="the tokenizer of the same model",
-                                fix="copy the backbone whole")
+            raise SettingsError(
+                f"{mark} is token {tokenizer.convert_tokens_to_ids(mark)} to the tokenizer of {source.backbone!r}, "
+                f"and {wanted} to the model",
+                allowed="the tokenizer of the same model",
+                fix="copy the backbone whole",
+            )
     return QwenVl(model, tokenizer, pixel, clips=clips, settings=settings, with_token=with_token)

@@ -1,7 +1,7 @@
 """Chat templates, rendered in a process with limits of its own: a stranger's may loop without end, or take all memory.
 
-What jinja's sandbox keeps from them, it keeps there, too. Memory is limited on Linux. Some templates state today's date: they are
-given one day for ever, so that a run has the prompt tomorrow that it was trained with.
+What jinja's sandbox keeps from them, it keeps there, too. Memory is limited on Linux. Some templates state today's
+date: they are given one day for ever, so that a run has the prompt tomorrow that it was trained with.
 """
 
 from __future__ import annotations
@@ -44,20 +44,30 @@ def render_chats(tokenizer: Any, chats: Sequence[tuple[Messages, bool]]) -> tupl
         raise _refusal(f"fails: {error}") from error
     if len(template) > MAX_CHARACTERS:
         raise _refusal(f"has {len(template)} characters")
-    return _render(json.dumps({"template": template, "names": tokenizer.special_tokens_map, "chats": chats, "cpu_s": CPU_S}))
+    return _render(
+        json.dumps({"template": template, "names": tokenizer.special_tokens_map, "chats": chats, "cpu_s": CPU_S})
+    )
 
 
 @lru_cache(maxsize=64)
 def _render(job: str) -> tuple[str, ...]:
     try:
-        end = subprocess.run([sys.executable, "-X", "utf8", "-c", START, *sys.path], input=job, capture_output=True,
-                             encoding="utf-8", timeout=WALL_S, check=False)
+        end = subprocess.run(
+            [sys.executable, "-X", "utf8", "-c", START, *sys.path],
+            input=job,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=WALL_S,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise _refusal(f"has not ended after {WALL_S} s") from error
     if end.returncode == -signal.SIGXCPU:
         raise _refusal(f"has not ended after {CPU_S} s")
     if end.returncode:
-        raise _refusal(f"cannot be run: {next(reversed(end.stderr.strip().splitlines()), f'exit code {end.returncode}')}")
+        raise _refusal(
+            f"cannot be run: {next(reversed(end.stderr.strip().splitlines()), f'exit code {end.returncode}')}"
+        )
     answer = json.loads(end.stdout)
     if "error" in answer:
         raise _refusal(f"fails: {answer['error']}")
@@ -65,8 +75,11 @@ def _render(job: str) -> tuple[str, ...]:
 
 
 def _refusal(reason: str) -> SettingsError:
-    return SettingsError(f"the chat template of the backbone {' '.join(reason.split())}",
-                         allowed="one that takes a question and a reply", fix="copy the backbone with its own chat template")
+    return SettingsError(
+        f"the chat template of the backbone {' '.join(reason.split())}",
+        allowed="one that takes a question and a reply",
+        fix="copy the backbone with its own chat template",
+    )
 
 
 class _Today(datetime):
@@ -93,9 +106,19 @@ def main() -> None:
         for messages, is_open in job["chats"]:
             texts += render([messages], chat_template=template, add_generation_prompt=is_open, **names)[0]
         total = sum(map(len, texts))
-        answer: dict[str, Any] = {"texts": texts} if total <= MAX_CHARACTERS else {"error": f"it gives {total} characters"}
-    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
-            MemoryError) as error:
+        answer: dict[str, Any] = (
+            {"texts": texts} if total <= MAX_CHARACTERS else {"error": f"it gives {total} characters"}
+        )
+    except (
+        TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         answer = {"error": first_line(error)[:500]}
     json.dump(answer, sys.stdout)
 

@@ -61,14 +61,19 @@ class Reporter(Trainable):
         self.backbone = backbone
         text = _tokenizer_text(backbone.tokenizer)
         pieces = pieces_from_tokenizer(backbone.tokenizer, backbone.photo_mark)
-        self.chat = Chat(pieces=pieces, ends=_ends(backbone, pieces), tokenizer=hashlib.sha256(text.encode()).hexdigest())
+        self.chat = Chat(
+            pieces=pieces, ends=_ends(backbone, pieces), tokenizer=hashlib.sha256(text.encode()).hexdigest()
+        )
         self.tokenizer_text = text
         self.trains_language = config.lora.last_blocks != 0 and "language" in config.lora.parts
         self.trains_vision = config.lora.last_blocks != 0 and "vision" in config.lora.parts
         self.trains_projector = backbone.projector_lr(config.optim) > 0
         if not (self.trains_language or self.trains_vision or self.trains_projector):
-            raise SettingsError("nothing is to be trained: lora.last_blocks is 0 and the projector has no learning rate",
-                                allowed="adapters, the projector, or both", fix="set lora.last_blocks=null, or optim.projector_lr")
+            raise SettingsError(
+                "nothing is to be trained: lora.last_blocks is 0 and the projector has no learning rate",
+                allowed="adapters, the projector, or both",
+                fix="set lora.last_blocks=null, or optim.projector_lr",
+            )
 
     @property
     def has_frozen_tower(self) -> bool:
@@ -114,8 +119,13 @@ class Reporter(Trainable):
         """Return the last states, behind the final norm, ``(B, L, D)``."""
         embedded, deeper = self.embedded(batch)
         further = {"deepstack_visual_embeds": deeper} if deeper else {}
-        output = self.backbone.decoder(inputs_embeds=embedded, position_ids=batch.positions, use_cache=False,
-                                       attention_mask=batch.is_token.long(), **further)
+        output = self.backbone.decoder(
+            inputs_embeds=embedded,
+            position_ids=batch.positions,
+            use_cache=False,
+            attention_mask=batch.is_token.long(),
+            **further,
+        )
         states: Tensor = output.last_hidden_state
         return states
 
@@ -141,7 +151,9 @@ class Reporter(Trainable):
     def adapt(self, config: TrainConfig) -> None:
         lora, backbone = config.lora, self.backbone
         if lora.last_blocks != 0:
-            backbone.model = attach_lora(backbone.model, peft_config_from_lora(lora), choose_paths(backbone.lora_paths(lora), lora))
+            backbone.model = attach_lora(
+                backbone.model, peft_config_from_lora(lora), choose_paths(backbone.lora_paths(lora), lora)
+            )
         if self.trains_projector:
             backbone.projector.float()  # updates that are smaller than bfloat16's spacing would vanish
         backbone.projector.requires_grad_(self.trains_projector)
@@ -155,10 +167,15 @@ class Reporter(Trainable):
         projector = [p for p in self.backbone.projector.parameters() if p.requires_grad]
         known = {id(p) for p in projector}
         lora = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in known]
-        groups = [("lora", lora, optim.lora_lr, 0.0),
-                  ("projector", projector, self.backbone.projector_lr(optim), optim.weight_decay)]
-        return [{"name": name, "params": params, "lr": rate, "weight_decay": decay}
-                for name, params, rate, decay in groups if params]
+        groups = [
+            ("lora", lora, optim.lora_lr, 0.0),
+            ("projector", projector, self.backbone.projector_lr(optim), optim.weight_decay),
+        ]
+        return [
+            {"name": name, "params": params, "lr": rate, "weight_decay": decay}
+            for name, params, rate, decay in groups
+            if params
+        ]
 
     def checkpoint_gradients(self) -> None:
         self.backbone.checkpoint_gradients()
@@ -188,8 +205,10 @@ class Reporter(Trainable):
         """
         check_projector(folder, is_trained=self.trains_projector)
         if chat_of(folder) != self.chat:
-            raise BundleError(f"the tokenizer of the backbone, or its chat template, is another one than {folder / CHAT} holds",
-                              fix="use the backbone that the run was trained with, its tokenizer included")
+            raise BundleError(
+                f"the tokenizer of the backbone, or its chat template, is another one than {folder / CHAT} holds",
+                fix="use the backbone that the run was trained with, its tokenizer included",
+            )
 
 
 def chat_of(folder: Path) -> Chat:
@@ -223,8 +242,11 @@ def _tokenizer_text(tokenizer: Any) -> str:
     """The tokenizer as ``tokenizer.json`` holds it."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
-        raise SettingsError(f"the tokenizer of the backbone is a {type(tokenizer).__name__}, which has no tokenizer.json",
-                            allowed="fast tokenizers", fix="convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)")
+        raise SettingsError(
+            f"the tokenizer of the backbone is a {type(tokenizer).__name__}, which has no tokenizer.json",
+            allowed="fast tokenizers",
+            fix="convert it: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+        )
     text: str = fast.to_str()
     return text
 
@@ -239,6 +261,9 @@ def _ends(backbone: VlmBackbone, pieces: ChatPieces) -> tuple[int, ...]:
     candidates = [*(token for token in behind if token in special), tokenizer.eos_token_id, *configured]
     found = tuple(dict.fromkeys(int(token) for token in candidates if token is not None))
     if not found:
-        raise SettingsError("the tokenizer of the backbone has no token that ends an answer", allowed="one with an eos_token",
-                            fix="copy the backbone with its own tokenizer")
+        raise SettingsError(
+            "the tokenizer of the backbone has no token that ends an answer",
+            allowed="one with an eos_token",
+            fix="copy the backbone with its own tokenizer",
+        )
     return found

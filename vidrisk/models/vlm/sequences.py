@@ -104,8 +104,9 @@ class SequenceBatch:
         return values.new_zeros(len(self.ids)).index_add(0, self.is_answer.nonzero()[:, 0], values)
 
 
-def batch_from_sequences(sequences: Sequence[TextSequence], photos: Tensor,
-                         positions_of: Callable[[Layout], Tensor]) -> SequenceBatch:
+def batch_from_sequences(
+    sequences: Sequence[TextSequence], photos: Tensor, positions_of: Callable[[Layout], Tensor]
+) -> SequenceBatch:
     """Put conversations side by side.
 
     Args:

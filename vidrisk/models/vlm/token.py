@@ -12,8 +12,8 @@ from vidrisk.runtimes.contract.errors import SettingsError
 def add_token(model: Any, tokenizer: Any, token: str) -> int:
     """Give a language model one more token, and return its id.
 
-    The row is a spare one where the embeddings have more rows than the tokenizer has tokens, else one more is added. It starts as
-    the mean of the tokens' rows: the same at every load.
+    The row is a spare one where the embeddings have more rows than the tokenizer has tokens, else one more is added. It
+    starts as the mean of the tokens' rows: the same at every load.
 
     Args:
         model: of transformers, with input embeddings; tied output embeddings stay tied.
@@ -22,8 +22,11 @@ def add_token(model: Any, tokenizer: Any, token: str) -> int:
         SettingsError: the tokenizer has it already, and uses it for something else.
     """
     if token in tokenizer.get_vocab():
-        raise SettingsError(f"vlm.token {token!r} is a token of the backbone already", allowed="a token that it does not have",
-                            fix="choose another one, such as <ACTION>")
+        raise SettingsError(
+            f"vlm.token {token!r} is a token of the backbone already",
+            allowed="a token that it does not have",
+            fix="choose another one, such as <ACTION>",
+        )
     known = len(tokenizer)
     tokenizer.add_tokens([token], special_tokens=True)
     number = int(tokenizer.convert_tokens_to_ids(token))

@@ -42,7 +42,9 @@ def embed_patches(tower: Any, patches: Tensor) -> Tensor:
     return nn.functional.linear(patches.to(weight.dtype), weight, projection.bias)
 
 
-def tokens_from_patches(tower: Any, hidden: Tensor, cos: Tensor, sin: Tensor, scope_of: Callable[[int], Scope]) -> list[Tensor]:
+def tokens_from_patches(
+    tower: Any, hidden: Tensor, cos: Tensor, sin: Tensor, scope_of: Callable[[int], Scope]
+) -> list[Tensor]:
     """Run all layers and mergers.
 
     Args:

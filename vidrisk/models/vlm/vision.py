@@ -1,7 +1,7 @@
 """Vision towers of Qwen-VL on one fixed grid of patches, any number of runs at once, from frames to tokens of the language model.
 
-The towers' own forward packs images of any size behind one another. Here a contract fixes the size: positions, windows and the
-interpolation of position embeddings are computed once, and windows of equal size are one batch of attention.
+The towers' own forward packs images of any size behind one another. Here a contract fixes the size: positions, windows
+and the interpolation of position embeddings are computed once, and windows of equal size are one batch of attention.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 class FixedGridVision(nn.Module):
     """``uint8 (N, 2, H, W, 3)``, or ``(N, H, W, 3)`` of photos, → merged tokens ``float32 (N, n, k · D)``.
 
-    Beside the tokens lie those of the k - 1 layers whose features are added in the language model (Qwen3-VL's DeepStack).
+    Beside the tokens lie those of the k - 1 layers whose features are added in the language model (Qwen3-VL's
+    DeepStack).
 
     Args:
         tower: ``visual`` of Qwen2.5-VL (Bai et al. 2025, https://arxiv.org/abs/2502.13923) or Qwen3-VL
@@ -51,8 +52,11 @@ class FixedGridVision(nn.Module):
         side = self.patch * self.merge
         if pixel.height % side or pixel.width % side:
             near = [max(side, round(length / side) * side) for length in (pixel.height, pixel.width)]
-            raise SettingsError(f"frames of {pixel.height}x{pixel.width} for {type(tower).__name__}",
-                                allowed=f"multiples of {side} pixels", fix=f"set pixel.height {near[0]} and pixel.width {near[1]}")
+            raise SettingsError(
+                f"frames of {pixel.height}x{pixel.width} for {type(tower).__name__}",
+                allowed=f"multiples of {side} pixels",
+                fix=f"set pixel.height {near[0]} and pixel.width {near[1]}",
+            )
         self.rows, self.columns = pixel.height // self.patch, pixel.width // self.patch
         self.height, self.width = self.rows // self.merge, self.columns // self.merge
         mean, std = torch.tensor(pixel.mean), torch.tensor(pixel.std)
@@ -89,14 +93,19 @@ class FixedGridVision(nn.Module):
         self.added: Any = None
         if hasattr(tower, "pos_embed"):
             self.added = vision_utils.get_vision_interpolation_indices_and_weights(
-                grid, num_grid_per_side=tower.num_grid_per_side, mode=tower.interpolation_mode,
-                align_corners=tower.interpolation_align_corners, spatial_merge_size=self.merge)
+                grid,
+                num_grid_per_side=tower.num_grid_per_side,
+                mode=tower.interpolation_mode,
+                align_corners=tower.interpolation_align_corners,
+                spatial_merge_size=self.merge,
+            )
 
     def forward(self, frames: Tensor) -> Tensor:
         hidden = self._embed(frames)
         full, windowed = Scope(), Scope(self._split, mask=self.window_mask)
-        found = tokens_from_patches(self.tower, hidden, self.cos, self.sin,
-                                    lambda number: full if number in self.full_layers else windowed)
+        found = tokens_from_patches(
+            self.tower, hidden, self.cos, self.sin, lambda number: full if number in self.full_layers else windowed
+        )
         tokens = torch.cat(found, dim=-1)
         tokens = tokens.reshape(-1, self.height * self.width, tokens.shape[-1])
         return _reorder(tokens, self.window_back).float()
@@ -114,7 +123,9 @@ class FixedGridVision(nn.Module):
         patch, merge = self.patch, self.merge
         blocks = pixels.reshape(-1, 3 * self.times, self.height, merge, patch, self.width, merge, patch)
         # (N, block row, block column, row in it, column in it, 3 · t, patch, patch)
-        patches = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(-1, self.rows * self.columns, 3 * self.times * patch * patch)
+        patches = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).reshape(
+            -1, self.rows * self.columns, 3 * self.times * patch * patch
+        )
         hidden = embed_patches(self.tower, _reorder(patches, self.window_order))
         if self.added is not None:
             places, weights = self.added

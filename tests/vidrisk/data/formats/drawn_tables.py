@@ -22,7 +22,7 @@ from vidrisk.frames import Interval
 LABELS = ("run", "fall down", "裂缝", "a, b", "x;y", "<b>&\"'", "1", "é")
 LEVELS = ("轻微", "中等", "严重")
 FOLDERS = ("", "a", "b/c d", "图")
-TEXTS = ("", "falls", "a \"b\"\nc", "风险")
+TEXTS = ("", "falls", 'a "b"\nc', "风险")
 KINDS = {"clips": "mp4", "photos": "png"}
 
 
@@ -44,9 +44,23 @@ def tables(draw: st.DrawFn, root: Path, known: Format) -> Table:
         split = draw(st.sampled_from(SPLITS)) if has_splits else None
         for part in parts:
             texts = draw(st.tuples(*[st.sampled_from(TEXTS)] * 3))
-            samples.append(Sample(path, name, labels, *texts, split, draw(st.sampled_from([None, "g1", "组"])),
-                                  draw(st.sampled_from([{}, {"note": "1"}])), part))
-    orders = {target: draw(st.permutations([*LABELS, "unused"])) for target in targets if target != "level" and draw(st.booleans())}
+            samples.append(
+                Sample(
+                    path,
+                    name,
+                    labels,
+                    *texts,
+                    split,
+                    draw(st.sampled_from([None, "g1", "组"])),
+                    draw(st.sampled_from([{}, {"note": "1"}])),
+                    part,
+                )
+            )
+    orders = {
+        target: draw(st.permutations([*LABELS, "unused"]))
+        for target in targets
+        if target != "level" and draw(st.booleans())
+    }
     return Table(root, task, tuple(samples), (), {target: tuple(order) for target, order in orders.items()})
 
 
@@ -60,7 +74,9 @@ def _labels(targets: Sequence[str], multi: frozenset[str]) -> st.SearchStrategy[
 
     every = st.fixed_dictionaries({target: of_target(target) for target in targets})
     some = st.sets(st.sampled_from(targets), min_size=1)
-    return st.tuples(every, some).map(lambda drawn: {target: drawn[0][target] for target in targets if target in drawn[1]})
+    return st.tuples(every, some).map(
+        lambda drawn: {target: drawn[0][target] for target in targets if target in drawn[1]}
+    )
 
 
 def file_of(root: Path, name: str, number: int) -> Path:
@@ -89,11 +105,14 @@ def _content(number: int, suffix: str) -> bytes:
 
 def content_of(table: Table, *, named: bool) -> Table:
     """Return a table as it compares: in an order of its own, without its root; where names are not kept, by the files' content."""
+
     def compared(sample: Sample) -> Sample:
         name = sample.name if named else sample.path.read_bytes()[-200:].hex()
         return replace(sample, path=Path(name), name=name)
 
-    samples = sorted(map(compared, table.samples), key=lambda sample: (sample.order, str(sample.labels), str(sample.interval)))
+    samples = sorted(
+        map(compared, table.samples), key=lambda sample: (sample.order, str(sample.labels), str(sample.interval))
+    )
     return replace(table, root=Path(), samples=tuple(samples), notes=())
 
 
@@ -103,9 +122,23 @@ def table_for(known: Format, root: Path) -> Table:
     suffix = "mp4" if "clips" in known.carries else "png"
     samples = []
     for number in range(8):
-        labels: dict[str, Label] = {target: LEVELS[number % 3] if target == "level" else LABELS[number % 4] for target in targets}
+        labels: dict[str, Label] = {
+            target: LEVELS[number % 3] if target == "level" else LABELS[number % 4] for target in targets
+        }
         name = f"{'ab'[number % 2]}/f{number}.{suffix}"
         part = Interval(0.5, 2.5) if "intervals" in known.carries and suffix == "mp4" else None
-        samples.append(Sample(file_of(root, name, number), name, labels, "falls", "mend it", "a crack", SPLITS[number % 3],
-                              f"g{number}", {"note": str(number)}, part))
+        samples.append(
+            Sample(
+                file_of(root, name, number),
+                name,
+                labels,
+                "falls",
+                "mend it",
+                "a crack",
+                SPLITS[number % 3],
+                f"g{number}",
+                {"note": str(number)},
+                part,
+            )
+        )
     return Table(root, task, tuple(samples))

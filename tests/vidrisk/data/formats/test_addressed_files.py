@@ -22,22 +22,48 @@ def media(tmp_path: Path) -> AddressedFiles:
     return AddressedFiles(tmp_path, None, ("", "in"))
 
 
-@pytest.mark.parametrize(("written", "found"), [
-    ("a.mp4", "a.mp4"), ("in/b c.mp4", "in/b c.mp4"), ("b c.mp4", "in/b c.mp4"), ("in/100%.mp4", "in/100%.mp4"),
-    ("in/b%20c.mp4", "in/b c.mp4"), ("/data/local-files/?d=in/b%20c.mp4", "in/b c.mp4"),
-    ("/data/local-files/?d=x/y/a.mp4", "a.mp4"),
-    ("http://host:8080/data/local-files/?x=1&d=in%2Fb%20c.mp4&y=2", "in/b c.mp4"),
-    ("https://host/x/a.mp4?token=b.mp4#t=1", "a.mp4"),
-    ("s3://bucket/deep/in/b%20c.mp4", "in/b c.mp4"), ("/data/upload/3/a.mp4", "a.mp4"), ("C:\\clips\\a.mp4", "a.mp4"),
-    ("/elsewhere/in/b c.mp4", "in/b c.mp4"), ("cam7.avi", "cam7.mkv"), ("other/a.mp4", None), ("../a.mp4", "a.mp4"), ("", None),
-    ("..", None), ("/", None), ("\0a.mp4", None), ("x" * 10_000 + ".mp4", None), ("/a" * 1000 + "/a.mp4", "a.mp4")])
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("a.mp4", "a.mp4"),
+        ("in/b c.mp4", "in/b c.mp4"),
+        ("b c.mp4", "in/b c.mp4"),
+        ("in/100%.mp4", "in/100%.mp4"),
+        ("in/b%20c.mp4", "in/b c.mp4"),
+        ("/data/local-files/?d=in/b%20c.mp4", "in/b c.mp4"),
+        ("/data/local-files/?d=x/y/a.mp4", "a.mp4"),
+        ("http://host:8080/data/local-files/?x=1&d=in%2Fb%20c.mp4&y=2", "in/b c.mp4"),
+        ("https://host/x/a.mp4?token=b.mp4#t=1", "a.mp4"),
+        ("s3://bucket/deep/in/b%20c.mp4", "in/b c.mp4"),
+        ("/data/upload/3/a.mp4", "a.mp4"),
+        ("C:\\clips\\a.mp4", "a.mp4"),
+        ("/elsewhere/in/b c.mp4", "in/b c.mp4"),
+        ("cam7.avi", "cam7.mkv"),
+        ("other/a.mp4", None),
+        ("../a.mp4", "a.mp4"),
+        ("", None),
+        ("..", None),
+        ("/", None),
+        ("\0a.mp4", None),
+        ("x" * 10_000 + ".mp4", None),
+        ("/a" * 1000 + "/a.mp4", "a.mp4"),
+    ],
+)
 def test_an_address_is_found(media: AddressedFiles, written: str, found: str | None) -> None:
     assert media.find(written) == found
 
 
-@pytest.mark.parametrize(("written", "found"), [
-    ("/data/upload/1/0a1b2c3d-a.mp4", "a.mp4"), ("/data/upload/1/0a1b2c3d-b_c.mp4", "in/b c.mp4"), ("abc123-b_c.mp4", "in/b c.mp4"),
-    ("upload/1/0a1b2c3d-我的_1.mp4", "in/我的 (1).mp4"), ("0a1b2c3d-gone.mp4", None), ("in/b_c.mp4", "in/b c.mp4")])
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("/data/upload/1/0a1b2c3d-a.mp4", "a.mp4"),
+        ("/data/upload/1/0a1b2c3d-b_c.mp4", "in/b c.mp4"),
+        ("abc123-b_c.mp4", "in/b c.mp4"),
+        ("upload/1/0a1b2c3d-我的_1.mp4", "in/我的 (1).mp4"),
+        ("0a1b2c3d-gone.mp4", None),
+        ("in/b_c.mp4", "in/b c.mp4"),
+    ],
+)
 def test_an_upload_that_was_renamed_is_found(media: AddressedFiles, written: str, found: str | None) -> None:
     assert media.find(written, is_renamed=True) == found
     assert media.find(written) is None

@@ -33,8 +33,10 @@ def test_all_boxes_of_a_second_are_one_clip_of_three_seconds(tmp_path: Path) -> 
     assert [known.name for known in FORMATS.values() if known.owns(root)] == ["ava"]
     table = load_table(root, "action")
     assert [(sample.labels["action"], sample.interval) for sample in table.of_split("train").samples] == [
-        (("stand", TALK), Interval(0.5, 3.5)), (("stand", TALK), Interval(1.5, 4.5)),
-        (("crouch/kneel", "stand", TALK), Interval(2.5, 5.5))]
+        (("stand", TALK), Interval(0.5, 3.5)),
+        (("stand", TALK), Interval(1.5, 4.5)),
+        (("crouch/kneel", "stand", TALK), Interval(2.5, 5.5)),
+    ]
     assert {sample.name for sample in table.of_split("val").samples} == {"trainval/film_B.mkv"}
     assert table.multi_targets == {"action"} and table.label_order == {"action": ("crouch/kneel", "stand", TALK)}
     assert any(note.startswith("boxes of persons are not kept") for note in table.notes)
@@ -52,14 +54,21 @@ def test_rows_of_one_second_may_lie_apart(tmp_path: Path) -> None:
 
 def test_without_an_action_list_labels_are_numbers_in_their_order(tmp_path: Path) -> None:
     table = import_data(rows(tmp_path, ROW, ROW.replace(",12,", ",7,"))).table
-    assert table.label_order == {"action": ("7", "12")} and "no action list: labels are the numbers of the actions" in table.notes
+    assert (
+        table.label_order == {"action": ("7", "12")}
+        and "no action list: labels are the numbers of the actions" in table.notes
+    )
 
 
 def test_the_action_list_may_lie_elsewhere_and_have_another_syntax(tmp_path: Path) -> None:
     root = rows(tmp_path / "ava", ROW)
-    (tmp_path / "names.pbtxt").write_text("# AVA\nitem{name:'stand \\'up\\'' id:12}\nitem { id: 3, name: \"x\" }", encoding="utf-8")
+    (tmp_path / "names.pbtxt").write_text(
+        "# AVA\nitem{name:'stand \\'up\\'' id:12}\nitem { id: 3, name: \"x\" }", encoding="utf-8"
+    )
     table = import_data(root, labels=tmp_path / "names.pbtxt").table
-    assert table.samples[0].labels == {"action": ("stand 'up'",)} and table.label_order == {"action": ("x", "stand 'up'")}
+    assert table.samples[0].labels == {"action": ("stand 'up'",)} and table.label_order == {
+        "action": ("x", "stand 'up'")
+    }
 
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
@@ -68,8 +77,11 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path) -> None:
         listed.write("film-A,0005,,,,,,\nfilm-A,0004,0.1,0.2,0.5,0.9,80,0\n")
     write_lines(root / "ava_train_excluded_timestamps_v2.2.csv", ["film-A,0002", "film_B,0009"])
     table = load_table(root, "action")
-    assert {"rows without an action left out: 1", "rows of actions outside the action list left out: 1",
-            "rows of excluded timestamps left out: 3"} <= set(table.notes)
+    assert {
+        "rows without an action left out: 1",
+        "rows of actions outside the action list left out: 1",
+        "rows of excluded timestamps left out: 3",
+    } <= set(table.notes)
     assert [sample.interval for sample in table.of_split("train").samples] == [Interval(1.5, 4.5), Interval(2.5, 5.5)]
 
 
@@ -99,15 +111,24 @@ def test_manifests_and_other_tables_are_not_claimed(tmp_path: Path) -> None:
     assert format_of(tmp_path) is None
 
 
-@pytest.mark.parametrize(("lines", "said"), [
-    ([], r"ava_train_v2\.2\.csv has no rows"),
-    (["video_id,timestamp,x1,y1,x2,y2,action_id,person_id"], r"line 1 is 'video_id,timestamp\S+'; allowed: video_id,timestamp"),
-    ([ROW, "film-A,0902"], r"line 2 is 'film-A,0902'"), ([ROW.replace("0902", "15:02")], "line 1 is "),
-    ([ROW.replace("0902", "-1")], "line 1 is "), ([ROW.replace("film-A", "../film")], "line 1 is "),
-    ([ROW.replace(",12,", ",twelve,")], "line 1 is "), ([ROW.replace("0902", "9" * 30)], "line 1 is "),
-    ([f'"{ROW}'], r"line 1 is no CSV"),
-    ([ROW.replace(",12,", ",5,")], r"has no action of the action list; .*; fix: take the lists"),
-])
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], r"ava_train_v2\.2\.csv has no rows"),
+        (
+            ["video_id,timestamp,x1,y1,x2,y2,action_id,person_id"],
+            r"line 1 is 'video_id,timestamp\S+'; allowed: video_id,timestamp",
+        ),
+        ([ROW, "film-A,0902"], r"line 2 is 'film-A,0902'"),
+        ([ROW.replace("0902", "15:02")], "line 1 is "),
+        ([ROW.replace("0902", "-1")], "line 1 is "),
+        ([ROW.replace("film-A", "../film")], "line 1 is "),
+        ([ROW.replace(",12,", ",twelve,")], "line 1 is "),
+        ([ROW.replace("0902", "9" * 30)], "line 1 is "),
+        ([f'"{ROW}'], r"line 1 is no CSV"),
+        ([ROW.replace(",12,", ",5,")], r"has no action of the action list; .*; fix: take the lists"),
+    ],
+)
 def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, lines: list[str], said: str) -> None:
     root = write_ava(tmp_path)
     write_lines(root / TRAIN, lines)
@@ -116,11 +137,18 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, lines: li
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "names no class"), ("label { name: 'a' }", "the item 'a' has no id"), ("label { label_id: 1 }", "names no class"),
-    ("label { name: 'a' label_id: 1 } label { name: 'a' label_id: 2 }", "has a number or a name twice"),
-    ("label { name: 'a' label_id: 1", "has no end"), ("}", "braces that do not pair"), ("label { name: 'a", "allowed: item"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "names no class"),
+        ("label { name: 'a' }", "the item 'a' has no id"),
+        ("label { label_id: 1 }", "names no class"),
+        ("label { name: 'a' label_id: 1 } label { name: 'a' label_id: 2 }", "has a number or a name twice"),
+        ("label { name: 'a' label_id: 1", "has no end"),
+        ("}", "braces that do not pair"),
+        ("label { name: 'a", "allowed: item"),
+    ],
+)
 def test_an_action_list_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     root = write_ava(tmp_path)
     (root / ACTIONS).write_text(text, encoding="utf-8")

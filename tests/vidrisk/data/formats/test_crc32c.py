@@ -9,10 +9,17 @@ import pytest
 from vidrisk.data.formats.tfrecord.crc32c import crc32c, masked_crc32c
 
 
-@pytest.mark.parametrize(("data", "crc"), [
-    (b"", 0), (b"123456789", 0xE3069283), (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E),
-    (bytes(range(31, -1, -1)), 0x113FDB5C),
-])
+@pytest.mark.parametrize(
+    ("data", "crc"),
+    [
+        (b"", 0),
+        (b"123456789", 0xE3069283),
+        (bytes(32), 0x8A9136AA),
+        (b"\xff" * 32, 0x62A8AB43),
+        (bytes(range(32)), 0x46DD794E),
+        (bytes(range(31, -1, -1)), 0x113FDB5C),
+    ],
+)
 def test_the_vectors_of_rfc_3720(data: bytes, crc: int) -> None:
     assert crc32c(data) == crc == crc32c(memoryview(data))
 

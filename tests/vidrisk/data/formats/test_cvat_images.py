@@ -25,8 +25,11 @@ def export(folder: Path, *images: str, meta: str = TASK.format("")) -> Path:
     """Write annotations.xml."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "annotations.xml"
-    path.write_text(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n{meta}\n{"".join(images)}'
-                    "</annotations>", encoding="utf-8")
+    path.write_text(
+        f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>\n{meta}\n{"".join(images)}'
+        "</annotations>",
+        encoding="utf-8",
+    )
     return path
 
 
@@ -53,8 +56,12 @@ def labels_of(listed: Listed) -> dict[str, object]:
 
 def test_a_tag_is_the_class_and_its_attributes_are_targets_texts_and_columns(tmp_path: Path) -> None:
     touch(tmp_path / "images" / "墙" / "a.jpg")
-    path = export(tmp_path, image("墙/a.jpg", tag("裂缝 &lt;&amp;&quot;", 风险等级="严重", advice="seal it", site="north",
-                                                  group="house 1")))
+    path = export(
+        tmp_path,
+        image(
+            "墙/a.jpg", tag("裂缝 &lt;&amp;&quot;", 风险等级="严重", advice="seal it", site="north", group="house 1")
+        ),
+    )
     (sample,) = read(path).samples
     assert sample.name == "images/墙/a.jpg" and sample.labels == {"defect": '裂缝 <&"', "level": "严重"}
     assert (sample.advice, sample.group, sample.extra, sample.split) == ("seal it", "house 1", {"site": "north"}, None)
@@ -80,9 +87,12 @@ def test_several_tags_make_the_target_multi_label_which_may_be_refused(tmp_path:
 def test_an_attribute_may_be_the_class_and_then_the_label_of_its_tag_is_none(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         touch(tmp_path / name)
-    path = export(tmp_path, image("a.jpg", tag("photo", defect_class="crack", level="low")),
-                  image("b.jpg", tag("photo", defect_class="__undefined__", level="high")),
-                  image("c.jpg", tag("photo", defect_class="__undefined__", level="")))
+    path = export(
+        tmp_path,
+        image("a.jpg", tag("photo", defect_class="crack", level="low")),
+        image("b.jpg", tag("photo", defect_class="__undefined__", level="high")),
+        image("c.jpg", tag("photo", defect_class="__undefined__", level="")),
+    )
     listed = read(path)
     assert labels_of(listed) == {"a.jpg": {"defect": "crack", "level": "low"}, "b.jpg": {"level": "high"}}
     assert "files, or parts of them, of which nobody has chosen a label, left out: 1" in listed.notes
@@ -92,27 +102,44 @@ def test_images_of_a_project_lie_in_their_subsets(tmp_path: Path) -> None:
     for name in ("Train/a.jpg", "Validation/a.jpg", "Test/a.jpg"):
         touch(tmp_path / "images" / name)
     meta = "<meta><project><tasks><task><id>1</id><subset>Train</subset></task></tasks></project></meta>"
-    path = export(tmp_path, *(image("a.jpg", tag("crack"), more=f' subset="{subset}" task_id="1"')
-                              for subset in ("Train", "Validation", "Test")), meta=meta)
+    path = export(
+        tmp_path,
+        *(
+            image("a.jpg", tag("crack"), more=f' subset="{subset}" task_id="1"')
+            for subset in ("Train", "Validation", "Test")
+        ),
+        meta=meta,
+    )
     assert [(sample.name, sample.split) for sample in read(path).samples] == [
-        ("images/Train/a.jpg", "train"), ("images/Validation/a.jpg", "val"), ("images/Test/a.jpg", "test")]
+        ("images/Train/a.jpg", "train"),
+        ("images/Validation/a.jpg", "val"),
+        ("images/Test/a.jpg", "test"),
+    ]
 
 
 def test_the_subset_of_a_task_holds_for_its_images_and_one_of_another_name_is_a_column(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         touch(tmp_path / name)
-    images = [image("a.jpg", tag("crack")), image("b.jpg", tag("crack"), more=' subset="batch 7"'),
-              image("c.jpg", tag("crack"), more=' subset="default"')]
+    images = [
+        image("a.jpg", tag("crack")),
+        image("b.jpg", tag("crack"), more=' subset="batch 7"'),
+        image("c.jpg", tag("crack"), more=' subset="default"'),
+    ]
     listed = read(export(tmp_path, *images, meta=TASK.format("<subset>val</subset>")))
     assert [(sample.split, sample.extra) for sample in listed.samples] == [
-        ("val", {}), ("train", {"subset (extra)": "batch 7"}), ("train", {})]
+        ("val", {}),
+        ("train", {"subset (extra)": "batch 7"}),
+        ("train", {}),
+    ]
     assert "files of no split, taken as train: 2" in listed.notes
 
 
 def test_frames_of_a_video_are_named_without_a_suffix(tmp_path: Path) -> None:
     touch(tmp_path / "images" / "frame_000001.PNG")
     listed = read(export(tmp_path, image("frame_000001", tag("crack")), image("frame_000002", tag("crack"))))
-    assert [sample.name for sample in listed.samples] == ["images/frame_000001.PNG"] and listed.absent == ("frame_000002.PNG",)
+    assert [sample.name for sample in listed.samples] == ["images/frame_000001.PNG"] and listed.absent == (
+        "frame_000002.PNG",
+    )
 
 
 def test_labels_of_shapes_count_where_there_is_no_tag(tmp_path: Path) -> None:
@@ -120,10 +147,20 @@ def test_labels_of_shapes_count_where_there_is_no_tag(tmp_path: Path) -> None:
         touch(tmp_path / name)
     polygon = '<polygon label="rust" points="1,2;3,4;6,5"><attribute name="level">low</attribute></polygon>'
     leaning = '<polygon label="rust" points="1,2;3,4;6,5"><attribute name="level">high</attribute></polygon>'
-    listed = read(export(tmp_path, image("a.jpg", box("crack", 0, 0, 5, 5), polygon), image("b.jpg", tag("sound"), polygon),
-                         image("c.jpg"), image("d.jpg", polygon, leaning)))
-    assert labels_of(listed) == {"a.jpg": {"defect": ("crack", "rust"), "level": "low"}, "b.jpg": {"defect": ("sound",)},
-                                 "d.jpg": {"defect": ("rust",)}}
+    listed = read(
+        export(
+            tmp_path,
+            image("a.jpg", box("crack", 0, 0, 5, 5), polygon),
+            image("b.jpg", tag("sound"), polygon),
+            image("c.jpg"),
+            image("d.jpg", polygon, leaning),
+        )
+    )
+    assert labels_of(listed) == {
+        "a.jpg": {"defect": ("crack", "rust"), "level": "low"},
+        "b.jpg": {"defect": ("sound",)},
+        "d.jpg": {"defect": ("rust",)},
+    }
     assert "images without a tag, whose labels are those of their boxes and other shapes: 2" in listed.notes
     assert "images without a label left out: 1" in listed.notes
     assert "images left without a level, because their shapes have several: 1" in listed.notes
@@ -133,11 +170,17 @@ def test_every_box_is_cut_out_and_those_of_a_photo_stay_together(tmp_path: Path)
     pixels = photo(tmp_path / "images" / "a.png")
     photo(tmp_path / "images" / "b.png", 1)
     turned = ' rotation="90"'
-    path = export(tmp_path, image("a.png", box("crack", 10, 20, 40.5, 30), box("rust", 20, 20, 40, 30, turned), tag("wall")),
-                  image("b.png", '<points label="x" points="1,2"/>'), image("gone.png", box("crack", 0, 0, 5, 5)), )
+    path = export(
+        tmp_path,
+        image("a.png", box("crack", 10, 20, 40.5, 30), box("rust", 20, 20, 40, 30, turned), tag("wall")),
+        image("b.png", '<points label="x" points="1,2"/>'),
+        image("gone.png", box("crack", 0, 0, 5, 5)),
+    )
     listed = read(path, crops=True, made=tmp_path / "made")
     assert [(sample.name, sample.labels, sample.group) for sample in listed.samples] == [
-        ("images/a.png.1.png", {"defect": "crack"}, "images/a.png"), ("images/a.png.2.png", {"defect": "rust"}, "images/a.png")]
+        ("images/a.png.1.png", {"defect": "crack"}, "images/a.png"),
+        ("images/a.png.2.png", {"defect": "rust"}, "images/a.png"),
+    ]
     for sample, expected in zip(listed.samples, (pixels[20:30, 10:41], pixels[15:35, 25:35]), strict=True):
         with Image.open(sample.path) as crop:
             assert np.array_equal(np.asarray(crop), expected)
@@ -153,10 +196,15 @@ def test_crops_need_a_folder(tmp_path: Path) -> None:
 
 def test_predictions_are_tags_that_a_machine_has_made(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    table = Table(tmp_path, "risk", (Sample(tmp_path / "a.png", "a.png", {"defect": "crack"}, extra={"score": "0.75"}),))
+    table = Table(
+        tmp_path, "risk", (Sample(tmp_path / "a.png", "a.png", {"defect": "crack"}, extra={"score": "0.75"}),)
+    )
     write_data_set(table, tmp_path / "out.xml", name="cvat-images", model="m1")
     text = (tmp_path / "out.xml").read_text(encoding="utf-8")
-    assert '<tag label="crack" source="auto"><attribute name="score">0.75</attribute><attribute name="model">m1</attribute>' in text
+    assert (
+        '<tag label="crack" source="auto"><attribute name="score">0.75</attribute><attribute name="model">m1</attribute>'
+        in text
+    )
     (sample,) = import_data(tmp_path / "out.xml").table.samples
     assert sample.labels == {"defect": "crack"} and sample.extra == {"score": "0.75", "model": "m1"}
 
@@ -172,17 +220,29 @@ def test_what_xml_cannot_hold_is_an_error(tmp_path: Path) -> None:
 BOMB = '<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;">]>'
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (BOMB + "<annotations><image name='a.jpg'><tag label='&c;'/></image></annotations>", "document type or entities"),
-    ("<annotations><meta><task/></meta><image name='a.jpg'>", "is no XML: no element found.*; fix: get the file again"),
-    ("<annotation><image name='a.jpg'/></annotation>", "begins with <annotation>; allowed: <annotations>"),
-    ("<annotations><image id='0'/></annotations>", "image 1: <image> has no name"),
-    ("<annotations><image name='a.jpg'><tag/></image></annotations>", "image 1: <tag> has no label"),
-    ("<annotations><image name='a.jpg'><tag label='a'><attribute>1</attribute></tag></image></annotations>", "has no name"),
-    ("<annotations>" + "<a>" * 40, "has elements in more than 32 others"),
-    ("<?xml version='1.0' encoding='nonsense'?><annotations/>", "is no XML"),
-    ("<annotations><image name='a.txt'><tag label='a'/></image></annotations>", "absent"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            BOMB + "<annotations><image name='a.jpg'><tag label='&c;'/></image></annotations>",
+            "document type or entities",
+        ),
+        (
+            "<annotations><meta><task/></meta><image name='a.jpg'>",
+            "is no XML: no element found.*; fix: get the file again",
+        ),
+        ("<annotation><image name='a.jpg'/></annotation>", "begins with <annotation>; allowed: <annotations>"),
+        ("<annotations><image id='0'/></annotations>", "image 1: <image> has no name"),
+        ("<annotations><image name='a.jpg'><tag/></image></annotations>", "image 1: <tag> has no label"),
+        (
+            "<annotations><image name='a.jpg'><tag label='a'><attribute>1</attribute></tag></image></annotations>",
+            "has no name",
+        ),
+        ("<annotations>" + "<a>" * 40, "has elements in more than 32 others"),
+        ("<?xml version='1.0' encoding='nonsense'?><annotations/>", "is no XML"),
+        ("<annotations><image name='a.txt'><tag label='a'/></image></annotations>", "absent"),
+    ],
+)
 def test_what_is_no_export_is_one_line(tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "annotations.xml"
     path.write_text(content, encoding="utf-8")
@@ -194,9 +254,14 @@ def test_what_is_no_export_is_one_line(tmp_path: Path, content: str, said: str) 
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize(("edges", "said"), [
-    (("nan", 0, 1, 1), "xtl of <box> is 'nan'; allowed: a number"), (("", 0, 1, 1), "<box> has no xtl"),
-    ((0, 0, "1e999", 1), "xbr of <box> is '1e999'")])
+@pytest.mark.parametrize(
+    ("edges", "said"),
+    [
+        (("nan", 0, 1, 1), "xtl of <box> is 'nan'; allowed: a number"),
+        (("", 0, 1, 1), "<box> has no xtl"),
+        ((0, 0, "1e999", 1), "xbr of <box> is '1e999'"),
+    ],
+)
 def test_a_box_without_edges_is_one_line(tmp_path: Path, edges: tuple[float, float, float, float], said: str) -> None:
     photo(tmp_path / "a.png")
     with pytest.raises(DataError, match=said):
@@ -216,11 +281,20 @@ def test_an_image_without_end_does_not_fill_memory(tmp_path: Path, monkeypatch: 
 def test_only_an_export_of_images_is_claimed(tmp_path: Path) -> None:
     path = export(tmp_path / "cvat", image("a.jpg", tag("crack")))
     assert format_of(path) is format_of(path.parent) is KNOWN
-    for content in ("<annotation><folder>VOC</folder></annotation>", "<annotations><thing/></annotations>", "", "\0" * 100,
-                    "<html><annotations></html>"):
+    for content in (
+        "<annotation><folder>VOC</folder></annotation>",
+        "<annotations><thing/></annotations>",
+        "",
+        "\0" * 100,
+        "<html><annotations></html>",
+    ):
         path.write_text(content, encoding="utf-8")
         assert not KNOWN.owns(path)
-    export(tmp_path / "cvat", image("a.jpg"), meta=TASK.format("<labels>" + "<label><name>x</name></label>" * 5000 + "</labels>"))
+    export(
+        tmp_path / "cvat",
+        image("a.jpg"),
+        meta=TASK.format("<labels>" + "<label><name>x</name></label>" * 5000 + "</labels>"),
+    )
     assert KNOWN.owns(path)
 
 

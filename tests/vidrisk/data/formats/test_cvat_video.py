@@ -23,7 +23,9 @@ def export(folder: Path, *tracks: str, source: str = "<source>t.mp4</source>", t
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "annotations.xml"
     meta = f"<meta><task><id>5</id><name>v1</name><mode>interpolation</mode>{task}</task>{source}</meta>"
-    path.write_text(f'<?xml version="1.0"?>\n<annotations><version>1.1</version>{meta}{"".join(tracks)}</annotations>', "utf-8")
+    path.write_text(
+        f'<?xml version="1.0"?>\n<annotations><version>1.1</version>{meta}{"".join(tracks)}</annotations>', "utf-8"
+    )
     return path
 
 
@@ -41,8 +43,10 @@ def read(path: Path, task: LabelTask = "action", **options: object) -> Listed:
 
 
 def parts_of(listed: Listed) -> list[tuple[object, object]]:
-    return [(sample.labels.get("action"), sample.interval and (sample.interval.start, sample.interval.end))
-            for sample in listed.samples]
+    return [
+        (sample.labels.get("action"), sample.interval and (sample.interval.start, sample.interval.end))
+        for sample in listed.samples
+    ]
 
 
 @pytest.fixture
@@ -52,7 +56,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_track_ends_before_the_frame_where_it_is_outside_and_may_come_back(folder: Path) -> None:
-    listed = read(export(folder, track("run", shape(10), shape(13, 1), shape(16, 1), shape(20), shape(21, kind="polygon"))))
+    listed = read(
+        export(folder, track("run", shape(10), shape(13, 1), shape(16, 1), shape(20), shape(21, kind="polygon")))
+    )
     assert parts_of(listed) == [("run", (10, 13)), ("run", (20, 22))]
     assert all(sample.interval and sample.interval.unit == "frame" for sample in listed.samples)
 
@@ -71,8 +77,9 @@ def test_frames_are_sorted_and_only_the_key_frames_need_be_there(folder: Path) -
 
 
 def test_joints_of_a_skeleton_are_no_tracks_of_their_own(folder: Path) -> None:
-    joints = (track("knee", shape(10, kind="points"), shape(12, 1, "points"))
-              + track("hip", shape(11, kind="points"), shape(14, 1, "points")))
+    joints = track("knee", shape(10, kind="points"), shape(12, 1, "points")) + track(
+        "hip", shape(11, kind="points"), shape(14, 1, "points")
+    )
     own = track("person", shape(10, kind="skeleton"), shape(20, 1, "skeleton"), joints)
     listed = read(export(folder, own, track("dog", joints)))
     assert parts_of(listed) == [("person", (10, 20)), ("dog", (10, 12))]
@@ -80,45 +87,80 @@ def test_joints_of_a_skeleton_are_no_tracks_of_their_own(folder: Path) -> None:
 
 
 def test_an_attribute_that_is_the_action_cuts_the_track_where_it_changes(folder: Path) -> None:
-    listed = read(export(folder, track("person", shape(0, action="walk", site="1"), shape(5, action="walk", site="2"),
-                                       shape(9, action="fall", site="2"), shape(12, 1, action="fall"))))
+    listed = read(
+        export(
+            folder,
+            track(
+                "person",
+                shape(0, action="walk", site="1"),
+                shape(5, action="walk", site="2"),
+                shape(9, action="fall", site="2"),
+                shape(12, 1, action="fall"),
+            ),
+        )
+    )
     assert parts_of(listed) == [("walk", (0, 9)), ("fall", (9, 12))]
     assert [sample.extra for sample in listed.samples] == [{"site": "1"}, {"site": "2"}]
     assert "attributes that change within a track, of which the first counts: 1" in listed.notes
 
 
 def test_two_tracks_of_the_same_frames_are_several_labels_of_one_part(folder: Path) -> None:
-    listed = read(export(folder, track("run", shape(0), shape(5, 1)), track("shout", shape(0), shape(5, 1)),
-                         track("run", shape(2), shape(5, 1))))
+    listed = read(
+        export(
+            folder,
+            track("run", shape(0), shape(5, 1)),
+            track("shout", shape(0), shape(5, 1)),
+            track("run", shape(2), shape(5, 1)),
+        )
+    )
     assert parts_of(listed) == [(("run", "shout"), (0, 5)), (("run",), (2, 5))]
 
 
 def test_what_is_never_seen_and_what_is_of_single_frames_is_counted(folder: Path) -> None:
-    listed = read(export(folder, track("run", shape(0, 1)), track("run"), track("run", shape(1)), '<tag label="x" frame="3"/>'))
+    listed = read(
+        export(folder, track("run", shape(0, 1)), track("run"), track("run", shape(1)), '<tag label="x" frame="3"/>')
+    )
     assert parts_of(listed) == [("run", (1, 2))]
-    assert {"tracks that are never seen left out: 2", "<tag> left out, which are of single frames: 1"} <= set(listed.notes)
+    assert {"tracks that are never seen left out: 2", "<tag> left out, which are of single frames: 1"} <= set(
+        listed.notes
+    )
 
 
 def test_the_tasks_of_a_project_are_told_apart_by_their_number(folder: Path) -> None:
     touch(folder / "u.mkv")
-    tasks = "".join(f"<task><id>{number}</id><name>{name}</name><subset>{subset}</subset><stop_frame>99</stop_frame></task>"
-                    for number, name, subset in ((1, "t.mp4", "Train"), (2, "u.mkv", "Test")))
-    path = export(folder, track("run", shape(0), more=' task_id="2" subset="Test"'), track("sit", shape(3), more=' task_id="1"'))
-    path.write_text(path.read_text("utf-8").replace("<task><id>5</id><name>v1</name><mode>interpolation</mode></task>",
-                                                    f"<project><tasks>{tasks}</tasks></project>")
-                    .replace("<source>t.mp4</source>", ""), "utf-8")
+    tasks = "".join(
+        f"<task><id>{number}</id><name>{name}</name><subset>{subset}</subset><stop_frame>99</stop_frame></task>"
+        for number, name, subset in ((1, "t.mp4", "Train"), (2, "u.mkv", "Test"))
+    )
+    path = export(
+        folder, track("run", shape(0), more=' task_id="2" subset="Test"'), track("sit", shape(3), more=' task_id="1"')
+    )
+    path.write_text(
+        path.read_text("utf-8")
+        .replace(
+            "<task><id>5</id><name>v1</name><mode>interpolation</mode></task>",
+            f"<project><tasks>{tasks}</tasks></project>",
+        )
+        .replace("<source>t.mp4</source>", ""),
+        "utf-8",
+    )
     assert [(sample.name, sample.labels["action"], sample.split) for sample in read(path).samples] == [
-        ("u.mkv", "run", "test"), ("t.mp4", "sit", "train")]
+        ("u.mkv", "run", "test"),
+        ("t.mp4", "sit", "train"),
+    ]
 
 
-@pytest.mark.parametrize(("tracks", "source", "said"), [
-    (track("run", shape("x")), "<source>t.mp4</source>", "track 1: frame is 'x'; allowed: a whole number from 0"),
-    (track("run", shape(-3)), "<source>t.mp4</source>", "track 1: frame is '-3'"),
-    (track("run", shape(10**12)), "<source>t.mp4</source>", "track 1: frame is '1000000000000'"),
-    (track("", shape(1)), "<source>t.mp4</source>", "track 1: <track> has no label"),
-    (track("run", shape(1)), "", "track 1 is of no video that annotations.xml names; .*fix: export each task"),
-    (track("run", shape(1)), "<source>t.txt</source>", r"'t.txt' is no video by its suffix"),
-])
+@pytest.mark.parametrize(
+    ("tracks", "source", "said"),
+    [
+        (track("run", shape("x")), "<source>t.mp4</source>", "track 1: frame is 'x'; allowed: a whole number from 0"),
+        (track("run", shape(-3)), "<source>t.mp4</source>", "track 1: frame is '-3'"),
+        (track("run", shape(10**12)), "<source>t.mp4</source>", "track 1: frame is '1000000000000'"),
+        (track("", shape(1)), "<source>t.mp4</source>", "track 1: <track> has no label"),
+        (track("run", shape(1)), "", "track 1 is of no video that annotations.xml names; .*fix: export each task"),
+        (track("run", shape(1)), "<source>t.txt</source>", r"'t.txt' is no video by its suffix"),
+    ],
+)
 def test_damaged_tracks_are_one_line(folder: Path, tracks: str, source: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read(export(folder, tracks, source=source))
@@ -129,7 +171,9 @@ def test_only_an_export_of_video_is_claimed(folder: Path) -> None:
     assert format_of(path) is format_of(path.parent) is KNOWN
     export(folder / "a")
     assert KNOWN.owns(path) and not FORMATS["cvat-images"].owns(path)
-    path.write_text(path.read_text("utf-8").replace("<mode>interpolation</mode>", '</task></meta><image name="a"/>'), "utf-8")
+    path.write_text(
+        path.read_text("utf-8").replace("<mode>interpolation</mode>", '</task></meta><image name="a"/>'), "utf-8"
+    )
     assert not KNOWN.owns(path)
     assert not KNOWN.owns(folder) and not KNOWN.owns(folder / "none.xml")
 
@@ -137,17 +181,26 @@ def test_only_an_export_of_video_is_claimed(folder: Path) -> None:
 def test_a_folder_has_a_task_for_each_video_which_lie_in_it_or_beside_it(tmp_path: Path) -> None:
     for name in ("a/x.mp4", "b/x.mp4", "c.mp4"):
         encoded((200, 40, 40), len(name))(tmp_path / name)
-    samples = [Sample(tmp_path / name, name, {"action": "run"}, split=split, interval=part) for name, split, part in (
-        ("a/x.mp4", "train", Interval(3, 9, "frame")), ("a/x.mp4", "train", None), ("b/x.mp4", "test", Interval(0, 2, "frame")),
-        ("c.mp4", "train", Interval(0.5, 2)))]
+    samples = [
+        Sample(tmp_path / name, name, {"action": "run"}, split=split, interval=part)
+        for name, split, part in (
+            ("a/x.mp4", "train", Interval(3, 9, "frame")),
+            ("a/x.mp4", "train", None),
+            ("b/x.mp4", "test", Interval(0, 2, "frame")),
+            ("c.mp4", "train", Interval(0.5, 2)),
+        )
+    ]
     table = Table(tmp_path, "action", tuple(samples))
     written = write_data_set(table, tmp_path / "cvat", name="cvat-video", model="m1")
     assert written.samples == 3 and written.lost == {"parts of clips in seconds": 1}
     assert sorted(path.name for path in (tmp_path / "cvat").iterdir()) == ["x.mp4.2.xml", "x.mp4.xml"]
     assert 'source="auto"' in (tmp_path / "cvat" / "x.mp4.xml").read_text("utf-8")
-    read_again = sorted(import_data(tmp_path / "cvat").table.samples, key=lambda sample: (sample.name, sample.interval is None))
+    read_again = sorted(
+        import_data(tmp_path / "cvat").table.samples, key=lambda sample: (sample.name, sample.interval is None)
+    )
     assert [(sample.name, sample.interval, sample.split, sample.extra) for sample in read_again] == [
-        (sample.name, sample.interval, sample.split, {"model": "m1"}) for sample in samples[:3]]
+        (sample.name, sample.interval, sample.split, {"model": "m1"}) for sample in samples[:3]
+    ]
     for name in ("a/x.mp4", "b/x.mp4"):
         (tmp_path / "cvat" / name).parent.mkdir()
         (tmp_path / name).rename(tmp_path / "cvat" / name)

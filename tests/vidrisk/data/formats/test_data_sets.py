@@ -50,11 +50,16 @@ def test_a_folder_is_recognised_and_no_other_format_claims_it(name: str, root: P
     assert import_data(root).format.name == name
 
 
-@pytest.mark.parametrize("names", [
-    ["crack/1.jpg", "sound/1.jpg"], ["crack/1.jpg", "sound/1.jpg", "classInd.txt"],
-    ["train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg"],
-    ["a/1.jpg", "b/1.jpg", "labels.json", "train.json"], ["videos/1.mp4", "annotations/2.mp4", "labels/3.mp4"],
-])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["crack/1.jpg", "sound/1.jpg"],
+        ["crack/1.jpg", "sound/1.jpg", "classInd.txt"],
+        ["train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg"],
+        ["a/1.jpg", "b/1.jpg", "labels.json", "train.json"],
+        ["videos/1.mp4", "annotations/2.mp4", "labels/3.mp4"],
+    ],
+)
 def test_class_folders_stay_class_folders(tmp_path: Path, names: list[str]) -> None:
     for file in names:
         touch(tmp_path / file)
@@ -75,7 +80,10 @@ def test_what_is_of_no_format_and_what_is_not_there_are_said(tmp_path: Path) -> 
 
 def test_levels_alone_are_no_labels_of_formats_with_one_target(tmp_path: Path) -> None:
     touch(tmp_path / "a.mp4")
-    samples = [Sample(tmp_path / "a.mp4", "a.mp4", labels) for labels in ({"level": "high"}, {"defect": "crack", "level": "high"})]
+    samples = [
+        Sample(tmp_path / "a.mp4", "a.mp4", labels)
+        for labels in ({"level": "high"}, {"defect": "crack", "level": "high"})
+    ]
     fitted, lost = fit_table(Table(tmp_path, "risk", tuple(samples)), FORMATS["mmaction"])
     assert [sample.labels for sample in fitted.samples] == [{"defect": "crack"}]
     assert lost == {"labels of level": 2, "samples without a label of defect": 1}
@@ -88,7 +96,9 @@ def test_labels_are_of_actions(root: Path) -> None:
         load_table(root, "action", encoding="utf-8")
 
 
-def test_absent_videos_are_counted_and_said_and_strict_names_three(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_absent_videos_are_counted_and_said_and_strict_names_three(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = import_data(root)
     absent = videos_of(root)[:5]
     for path in absent:
@@ -98,7 +108,9 @@ def test_absent_videos_are_counted_and_said_and_strict_names_three(root: Path, c
     assert len(found.table) == len(whole.table) - 5 and not whole.absent
     assert f"listed files that are not there: 5 of {whole.listed} (" in found.table.notes[-1]
     assert "and 2 more); they are left out" in caplog.text
-    with pytest.raises(DataError, match=rf"not there: 5 of {whole.listed} \((\S+, ){{2}}\S+ and 2 more\); allowed: all of them "):
+    with pytest.raises(
+        DataError, match=rf"not there: 5 of {whole.listed} \((\S+, ){{2}}\S+ and 2 more\); allowed: all of them "
+    ):
         load_table(root, "action", strict=True)
 
 
@@ -118,7 +130,9 @@ def test_a_broken_link_and_a_folder_of_the_name_are_absent_and_a_link_is_followe
 def test_no_video_at_all_is_an_error_that_says_where_it_looked(root: Path) -> None:
     for path in videos_of(root):
         path.unlink()
-    with pytest.raises(DataError, match=rf"allowed: files in {root.name}/.*, {root.name}/.*; fix: unpack the files there; if "):
+    with pytest.raises(
+        DataError, match=rf"allowed: files in {root.name}/.*, {root.name}/.*; fix: unpack the files there; if "
+    ):
         load_table(root, "action")
 
 
@@ -167,7 +181,9 @@ def test_a_manifest_has_the_same_samples_and_the_same_order_of_labels(root: Path
     assert again.label_order["action"] != tuple(sorted(again.label_order["action"]))
 
 
-def test_a_manifest_without_a_class_says_that_numbers_have_gaps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_manifest_without_a_class_says_that_numbers_have_gaps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     table = import_data(write_ucf101(tmp_path)).table
     some = table.with_samples(sample for sample in table.samples if sample.labels["action"] != "Hammering")
     write_table(some, tmp_path / "some.csv")
@@ -215,7 +231,12 @@ def test_import_writes_a_manifest_and_tells_what_is_missing(cli: Callable[..., A
     for path in videos_of(root):
         path.write_bytes(path.name.encode())  # no two alike
     said = told(cli("data", "import", root, "-o", root / "m.jsonl", "--json", "--seed", "2"))
-    assert (said["format"], said["absent"], said["listed"], said["samples"]) == (name, 1, said["samples"] + 1, said["samples"])
+    assert (said["format"], said["absent"], said["listed"], said["samples"]) == (
+        name,
+        1,
+        said["samples"] + 1,
+        said["samples"],
+    )
     assert any("not there: 1 of" in note for note in said["notes"])
     expected = UCF_CLASSES if name == "ucf101" else [t.replace("[", "").replace("]", "") for t in SSV2_TEMPLATES]
     assert list(said["counts"]["action"]) == list(expected)
@@ -231,8 +252,11 @@ def test_import_reads_the_split_that_is_asked_for(cli: Callable[..., Any], tmp_p
     root = write_ucf101(tmp_path)
     cli("data", "import", root, "--split", "3", "-o", root / "m.csv")
     assert load_table(root / "m.csv", "action") == import_data(root, split=3).table
-    for options, code, said in ((["--split", "9"], 2, "split 9 of UCF101; allowed: 1, 2, 3"), (["--format", "x"], 2, "format 'x'"),
-                                (["--per-class", "0"], 2, "--per-class")):
+    for options, code, said in (
+        (["--split", "9"], 2, "split 9 of UCF101; allowed: 1, 2, 3"),
+        (["--format", "x"], 2, "format 'x'"),
+        (["--per-class", "0"], 2, "--per-class"),
+    ):
         end = cli("data", "import", root, "-o", root / "n.csv", *options)
         assert (end.code, said in end.stderr) == (code, True), end
     end = cli("data", "import", root / "UCF-101", "-o", root / "n.csv")
@@ -242,8 +266,9 @@ def test_import_reads_the_split_that_is_asked_for(cli: Callable[..., Any], tmp_p
 
 
 @pytest.mark.slow
-def test_training_takes_the_folder_as_it_is(cli: Callable[..., Any], name: str, tmp_path: Path, settings: list[str],
-                                            caplog: pytest.LogCaptureFixture) -> None:
+def test_training_takes_the_folder_as_it_is(
+    cli: Callable[..., Any], name: str, tmp_path: Path, settings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     root = WRITERS[name](tmp_path / name, clips=True)
     videos_of(root)[-1].unlink()
     frozen = ["--set", "lora.last_blocks=0", "--set", "optim.epochs=1"]
@@ -251,9 +276,12 @@ def test_training_takes_the_folder_as_it_is(cli: Callable[..., Any], name: str, 
     assert end.code == 0 and "not there: 1 of" in caplog.text, end
     table = load_table(root, "action")
     run = Run.open(tmp_path / "run")
-    assert run.labels.targets == targets_from_table(table) and run.labels.targets[0].labels == table.label_order["action"]
+    assert (
+        run.labels.targets == targets_from_table(table) and run.labels.targets[0].labels == table.label_order["action"]
+    )
     assert {sample.name: sample.split for sample in run.read_split().samples} == {
-        sample.name: sample.split for sample in table.samples}
+        sample.name: sample.split for sample in table.samples
+    }
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["data_notes"] == list(table.notes) and metrics["unreadable"] == []
     assert cli("train", root, "-o", tmp_path / "other", *settings, "--strict").code == 1
@@ -277,11 +305,19 @@ def test_notes_are_logged_when_asked(root: Path, caplog: pytest.LogCaptureFixtur
     assert table.notes and all(note in caplog.text for note in table.notes)
 
 
-@pytest.mark.parametrize(("write", "place"), [
-    (trees.write_ucf101, {"videos": "../clips/UCF-101"}), (trees.write_ssv2, {"videos": "../clips"}),
-    (trees.write_hmdb51, {"videos": "../clips/hmdb51_org"}), (trees.write_ava, {"videos": "../clips"}),
-    (trees.write_kinetics, {"place": "../clips/{split}"})])
-def test_clips_may_lie_in_a_folder_of_their_own(tmp_path: Path, write: Callable[..., Path], place: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("write", "place"),
+    [
+        (trees.write_ucf101, {"videos": "../clips/UCF-101"}),
+        (trees.write_ssv2, {"videos": "../clips"}),
+        (trees.write_hmdb51, {"videos": "../clips/hmdb51_org"}),
+        (trees.write_ava, {"videos": "../clips"}),
+        (trees.write_kinetics, {"place": "../clips/{split}"}),
+    ],
+)
+def test_clips_may_lie_in_a_folder_of_their_own(
+    tmp_path: Path, write: Callable[..., Path], place: dict[str, str]
+) -> None:
     source = write(tmp_path / "lists", **place)
     with pytest.raises(DataError, match="not there"):
         import_data(source)
@@ -289,14 +325,18 @@ def test_clips_may_lie_in_a_folder_of_their_own(tmp_path: Path, write: Callable[
     assert found.absent == () and {sample.name.split("/")[0] for sample in found.table.samples} == {"clips"}
 
 
-@pytest.mark.parametrize(("name", "file"), [("activitynet", "some.json"), ("kinetics", "some.csv"), ("mmaction", "some")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("activitynet", "some.json"), ("kinetics", "some.csv"), ("mmaction", "some")]
+)
 def test_a_split_in_only_some_samples_survives_lists(tmp_path: Path, name: str, file: str) -> None:
     """What has none is written without, and is read as something to learn from."""
     splits = {"a.mp4": "train", "b.mp4": "test", "c.mp4": "val", "d.mp4": None}
     for video in splits:
         touch(tmp_path / video)
-    samples = [Sample(tmp_path / video, video, {"action": "run" if video < "c" else "sit"}, split=split)  # type: ignore[arg-type]
-               for video, split in splits.items()]
+    samples = [
+        Sample(tmp_path / video, video, {"action": "run" if video < "c" else "sit"}, split=split)  # type: ignore[arg-type]
+        for video, split in splits.items()
+    ]
     assert write_data_set(Table(tmp_path, "action", tuple(samples)), tmp_path / file, name=name).lost == {}
     found = import_data(tmp_path / file, name=name, media=tmp_path).table
     assert {sample.name: sample.split for sample in found.samples} == {**splits, "d.mp4": "train"}

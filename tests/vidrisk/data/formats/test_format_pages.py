@@ -22,13 +22,16 @@ TASKS = {"coco": "risk", "tfrecord": "risk", "yolo-classify": "risk", "hf-folder
 
 def table_of(root: Path, suffix: str, task: str) -> Table:
     target = "defect" if task == "risk" else "action"
-    samples = [Sample(file_of(root, f"{number}{suffix}", number), f"{number}{suffix}", {target: "xy"[number % 2]}, split=split)
-               for number, split in enumerate(SPLITS)]
+    samples = [
+        Sample(file_of(root, f"{number}{suffix}", number), f"{number}{suffix}", {target: "xy"[number % 2]}, split=split)
+        for number, split in enumerate(SPLITS)
+    ]
     return Table(root, task, tuple(samples))  # type: ignore[arg-type]
 
 
 def written(name: str, folder: str, suffix: str = ".png") -> Callable[[Path], None]:
     """Write a data set of the format itself into a folder of the page."""
+
     def write(root: Path) -> None:
         write_data_set(table_of(root / "media", suffix, TASKS.get(name, "action")), root / folder, name=name)
 
@@ -44,10 +47,16 @@ def coco(root: Path) -> None:
     for split, places in {"train": (0, 1), "val": (2, 3)}.items():
         for place in places:
             file_of(root / "coco" / f"{split}2017", f"{place}.png", place)
-        write_json(root / "coco" / "annotations" / f"instances_{split}2017.json", {
-            "images": [{"id": place, "file_name": f"{place}.png", "width": 16, "height": 12} for place in places],
-            "annotations": [{"id": place, "image_id": place, "category_id": place % 2, "bbox": [1, 2, 5, 6]} for place in places],
-            "categories": [{"id": 0, "name": "x"}, {"id": 1, "name": "y"}]})
+        write_json(
+            root / "coco" / "annotations" / f"instances_{split}2017.json",
+            {
+                "images": [{"id": place, "file_name": f"{place}.png", "width": 16, "height": 12} for place in places],
+                "annotations": [
+                    {"id": place, "image_id": place, "category_id": place % 2, "bbox": [1, 2, 5, 6]} for place in places
+                ],
+                "categories": [{"id": 0, "name": "x"}, {"id": 1, "name": "y"}],
+            },
+        )
 
 
 def fiftyone(root: Path) -> None:
@@ -58,9 +67,16 @@ def fiftyone(root: Path) -> None:
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "coco": coco, "tfrecord": written("tfrecord", "records"), "yolo-classify": written("yolo-classify", "walls"),
-    "hf-folder": written("hf-folder", "walls"), "fiftyone": fiftyone, "llava": clips, "llama-factory": clips, "ms-swift": clips,
-    "csv": clips}
+    "coco": coco,
+    "tfrecord": written("tfrecord", "records"),
+    "yolo-classify": written("yolo-classify", "walls"),
+    "hf-folder": written("hf-folder", "walls"),
+    "fiftyone": fiftyone,
+    "llava": clips,
+    "llama-factory": clips,
+    "ms-swift": clips,
+    "csv": clips,
+}
 
 
 def text_of(name: str) -> str:
@@ -72,7 +88,9 @@ def commands_of(name: str) -> Iterable[str]:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_command_of_the_page_does_what_it_says(name: str, tmp_path: Path, run_line: Callable[..., object]) -> None:
+def test_every_command_of_the_page_does_what_it_says(
+    name: str, tmp_path: Path, run_line: Callable[..., object]
+) -> None:
     WRITERS[name](tmp_path)
     commands = list(commands_of(name))
     assert len(commands) > 1

@@ -24,8 +24,29 @@ SAMPLES: dict[str, Callable[[Path], Path]] = {
     "hmdb51": lambda folder: trees.write_hmdb51(folder / "hmdb51"),
     "ava": lambda folder: trees.write_ava(folder / "ava"),
 }
-PIECES = (b"", b"\x00", b"\xff\xfe", b'"', b"<", b"]]>", b"{", b"}", b"[", b",", b"-1", b"NaN", b"1e999", b"null", b"../", b"\n",
-          b"\r", b"999999999999999999999", b"&a;", "é".encode(), b"\x80")
+PIECES = (
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b'"',
+    b"<",
+    b"]]>",
+    b"{",
+    b"}",
+    b"[",
+    b",",
+    b"-1",
+    b"NaN",
+    b"1e999",
+    b"null",
+    b"../",
+    b"\n",
+    b"\r",
+    b"999999999999999999999",
+    b"&a;",
+    "é".encode(),
+    b"\x80",
+)
 QUICK, MANY = 60, 2000
 
 
@@ -43,7 +64,11 @@ def test_two_thousand_damaged_files_are_read_or_are_one_line(known: Format, tmp_
 def read_damaged(known: Format, folder: Path, count: int) -> None:
     """Read a data set again and again, each time with one of its own files damaged in another way."""
     source = data_set_of(known, folder)
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file() and not is_media(path))
+    files = (
+        [source]
+        if source.is_file()
+        else sorted(path for path in source.rglob("*") if path.is_file() and not is_media(path))
+    )
     files = files or sorted(path for path in source.rglob("*") if path.is_file())
     draw = random.Random(0)
     refused = 0
@@ -53,8 +78,15 @@ def read_damaged(known: Format, folder: Path, count: int) -> None:
         path.write_bytes(damaged(whole, draw))
         try:
             format_of(source)
-            known.read(source, Reading(known.tasks[0], known.splits[0] if known.splits else 0, rate=24.0 if "rate" in known.options
-                                       else None, made=folder / f"made{number}"))
+            known.read(
+                source,
+                Reading(
+                    known.tasks[0],
+                    known.splits[0] if known.splits else 0,
+                    rate=24.0 if "rate" in known.options else None,
+                    made=folder / f"made{number}",
+                ),
+            )
         except VidriskError as error:
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 2000, str(error)
@@ -78,7 +110,7 @@ def data_set_of(known: Format, folder: Path) -> Path:
 def damaged(whole: bytes, draw: random.Random) -> bytes:
     """Cut a file off, or put pieces into it or over it, or take some of it out."""
     if draw.random() < 0.1:
-        return whole[:draw.randrange(len(whole) + 1)]
+        return whole[: draw.randrange(len(whole) + 1)]
     for _ in range(draw.randint(1, 4)):
         begin = draw.randrange(len(whole) + 1)
         end = min(len(whole), begin + draw.choice((0, 0, 1, 1, 5, 40)))

@@ -22,10 +22,16 @@ FIRST = "Film_1_wave_f_nm_np1_ba_goo_0.avi"
 @pytest.mark.parametrize("split", [1, 2, 3])
 def test_a_number_says_what_a_clip_is_for_in_a_split(tmp_path: Path, split: int) -> None:
     table = import_data(write_hmdb51(tmp_path), split=split).table
-    films = {name: {sample.path.name.split("_")[1] for sample in table.of_split(name).samples} for name in ("train", "val", "test")}
+    films = {
+        name: {sample.path.name.split("_")[1] for sample in table.of_split(name).samples}
+        for name in ("train", "val", "test")
+    }
     assert films["test"] == {str(split)}
     assert films["train"] | films["val"] == {"1", "2", "3", "4"} - films["test"] and films["val"]
-    assert f"HMDB51, official split {split}: 2 classes" in table.notes and "clips that this split does not use: 4" in table.notes
+    assert (
+        f"HMDB51, official split {split}: 2 classes" in table.notes
+        and "clips that this split does not use: 4" in table.notes
+    )
 
 
 def test_val_is_whole_films_of_the_train_clips(tmp_path: Path) -> None:
@@ -50,23 +56,35 @@ def test_every_layout_is_read_and_no_other_format_claims_it(tmp_path: Path, list
     assert len(load_table(root, "action")) == 16
 
 
-@pytest.mark.parametrize("name", [
-    "THE_WAVE_[DVD]!_(part 1)&2_wave_u_cm_np1_fr_med_0.avi", "#1 ;wave; 'x'_wave_f_cm_np2_le_bad_3.avi", "1 2 3.avi", "a*?.avi",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "THE_WAVE_[DVD]!_(part 1)&2_wave_u_cm_np1_fr_med_0.avi",
+        "#1 ;wave; 'x'_wave_f_cm_np2_le_bad_3.avi",
+        "1 2 3.avi",
+        "a*?.avi",
+    ],
+)
 def test_names_with_any_sign_are_found_as_they_are(tmp_path: Path, name: str) -> None:
     root = write_hmdb51(tmp_path)
     touch(root / "hmdb51_org" / "wave" / name)
     with (root / WAVE).open("a", encoding="utf-8") as listed:
         listed.write(f"{name} 2 \n")
     found = import_data(root)
-    assert not found.absent and f"hmdb51_org/wave/{name}" in {sample.name for sample in found.table.of_split("test").samples}
+    assert not found.absent and f"hmdb51_org/wave/{name}" in {
+        sample.name for sample in found.table.of_split("test").samples
+    }
 
 
 def test_a_clip_whose_name_says_no_film_stands_alone(tmp_path: Path) -> None:
     root = write_hmdb51(tmp_path)
     touch(root / "hmdb51_org" / "wave" / "other.avi")
     write_lines(root / WAVE, ["other.avi 2", f"{FIRST} 1"])
-    groups = {sample.path.name: sample.group for sample in load_table(root, "action").samples if sample.labels["action"] == "wave"}
+    groups = {
+        sample.path.name: sample.group
+        for sample in load_table(root, "action").samples
+        if sample.labels["action"] == "wave"
+    }
     assert groups == {"other.avi": None, FIRST: "wave Film_1"}
 
 
@@ -84,21 +102,30 @@ def edited(old: str, new: str) -> Callable[[Path], object]:
         text = (root / WAVE).read_text(encoding="utf-8")
         assert old in text
         (root / WAVE).write_text(text.replace(old, new), encoding="utf-8")
+
     return edit
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (lambda root: (root / WAVE).unlink(), r"hmdb has no list of split 1 for wave; looked in hmdb/testTrainMulti.*; fix: unpack"),
-    (lambda root: (root / WAVE).write_text(""), r"wave_test_split1\.txt lists no video"),
-    (edited(f"{FIRST} 2", FIRST), r"line 1 is 'Film_1\S+'; allowed: the name of a clip and a number"),
-    (edited(f"{FIRST} 2", f"{FIRST} 3"), r"line 1: the number '3'; allowed: 1 for train, 2 for test, 0 for a clip"),
-    (edited(f"{FIRST} 2", f"{FIRST},2"), r"line 1 is "),
-    (edited(f"{FIRST} 2", f"../{FIRST} 2"), r"line 1 is '\.\./Film"),
-    (edited(f"{FIRST} 2", "a.txt 2"), r"line 1: 'wave/a\.txt' is no video by its suffix"),
-    (edited(f"{FIRST} 2", f"{FIRST} 1\n{FIRST} 2"), r"is listed twice with different splits"),
-    (lambda root: (root / WAVE).write_bytes(b"\xff\xfe\x00"), r"wave_test_split1\.txt is no utf-16 text"),
-])
-def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, spoil: Callable[[Path], object], said: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda root: (root / WAVE).unlink(),
+            r"hmdb has no list of split 1 for wave; looked in hmdb/testTrainMulti.*; fix: unpack",
+        ),
+        (lambda root: (root / WAVE).write_text(""), r"wave_test_split1\.txt lists no video"),
+        (edited(f"{FIRST} 2", FIRST), r"line 1 is 'Film_1\S+'; allowed: the name of a clip and a number"),
+        (edited(f"{FIRST} 2", f"{FIRST} 3"), r"line 1: the number '3'; allowed: 1 for train, 2 for test, 0 for a clip"),
+        (edited(f"{FIRST} 2", f"{FIRST},2"), r"line 1 is "),
+        (edited(f"{FIRST} 2", f"../{FIRST} 2"), r"line 1 is '\.\./Film"),
+        (edited(f"{FIRST} 2", "a.txt 2"), r"line 1: 'wave/a\.txt' is no video by its suffix"),
+        (edited(f"{FIRST} 2", f"{FIRST} 1\n{FIRST} 2"), r"is listed twice with different splits"),
+        (lambda root: (root / WAVE).write_bytes(b"\xff\xfe\x00"), r"wave_test_split1\.txt is no utf-16 text"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused_in_one_line(
+    tmp_path: Path, spoil: Callable[[Path], object], said: str
+) -> None:
     root = write_hmdb51(tmp_path / "hmdb")
     spoil(root)
     with pytest.raises(DataError, match=said) as caught:

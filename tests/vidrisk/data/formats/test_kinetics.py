@@ -27,9 +27,9 @@ def listed(root: Path, *rows: str, header: str = HEADER, name: str = "train.csv"
     return root
 
 
-@pytest.mark.parametrize("place", [
-    "", "{split}", "{label}", "{split}/{label}", "videos_{split}/{label}", "videos/{label}", "videos/{split}",
-])
+@pytest.mark.parametrize(
+    "place", ["", "{split}", "{label}", "{split}/{label}", "videos_{split}/{label}", "videos/{label}", "videos/{split}"]
+)
 def test_clips_are_found_in_folders_per_split_and_per_class_or_without(tmp_path: Path, place: str) -> None:
     root = write_kinetics(tmp_path, place=place)
     assert [known.name for known in FORMATS.values() if known.owns(root)] == ["kinetics"]
@@ -76,11 +76,15 @@ def test_a_whole_video_is_labelled_in_the_part_of_the_row(tmp_path: Path) -> Non
     touch(tmp_path / "train" / "v1.webm")
     found = import_data(listed(tmp_path, "a,v1,3,13,train", "b,v1,20.5,30.5,train"))
     assert [(sample.name, sample.labels["action"], sample.interval) for sample in found.table.samples] == [
-        ("train/v1.webm", "a", Interval(3, 13)), ("train/v1.webm", "b", Interval(20.5, 30.5))]
+        ("train/v1.webm", "a", Interval(3, 13)),
+        ("train/v1.webm", "b", Interval(20.5, 30.5)),
+    ]
     assert "whole videos of which a part is labelled: 2" in found.table.notes
     touch(tmp_path / "train" / "v1_000003_000013.mp4")
     assert [(sample.path.suffix, sample.interval) for sample in import_data(tmp_path).table.samples] == [
-        (".mp4", None), (".webm", Interval(20.5, 30.5))]
+        (".mp4", None),
+        (".webm", Interval(20.5, 30.5)),
+    ]
 
 
 def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
@@ -93,8 +97,15 @@ def test_rows_without_a_label_are_counted(tmp_path: Path) -> None:
 def json_of(root: Path, name: str) -> dict[str, Any]:
     lines = (root / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.rsplit(",", 4) for line in lines]
-    return {video: {"annotations": {"label": label.strip('"'), "segment": [float(start), float(end)]}, "duration": 10.0,
-                    "subset": split, "url": f"https://www.youtube.com/watch?v={video}"} for label, video, start, end, split in rows}
+    return {
+        video: {
+            "annotations": {"label": label.strip('"'), "segment": [float(start), float(end)]},
+            "duration": 10.0,
+            "subset": split,
+            "url": f"https://www.youtube.com/watch?v={video}",
+        }
+        for label, video, start, end, split in rows
+    }
 
 
 def test_json_lists_say_the_same_as_csv_and_csv_wins(tmp_path: Path) -> None:
@@ -143,24 +154,39 @@ def test_a_manifest_stays_a_manifest(tmp_path: Path) -> None:
     assert load_table(root / "train.csv", "action") == table
 
 
-@pytest.mark.parametrize(("header", "rows", "said"), [
-    (HEADER, [], r"train\.csv lists no video"),
-    ("label,youtube_id,time_start", [ROW], r"train\.csv, line 1 has no column time_end"),
-    (f"{HEADER},split", [ROW], r"line 1 has a column twice"),
-    (HEADER, ["petting, not (cat),v,0,10,train"], r"line 2 has 6 cells, and the header 5; .*fix: put labels with a comma into "),
-    (HEADER, ['"a,v,0,10,train'], r"line 2 is no CSV: "),
-    (HEADER, ["a,../v,0,10,train"], r"line 2: the youtube_id '\.\./v'; allowed: the id of a video"),
-    (HEADER, ["a,/etc/v,0,10,train"], r"line 2: the youtube_id '/etc/v'"),
-    (HEADER, ["a,,0,10,train"], r"line 2: the youtube_id ''"),
-    (HEADER, ["a,v,ten,20,train"], r"line 2: the times 'ten' and '20'; allowed: seconds from 0 to 1000000, the end later"),
-    (HEADER, ["a,v,10,10,train"], r"line 2: the times '10' and '10'"),
-    (HEADER, ["a,v,-1,10,train"], r"line 2: the times '-1' and '10'"),
-    (HEADER, ["a,v,nan,10,train"], r"line 2: the times 'nan' and '10'"),
-    (HEADER, ["a,v,0,1e999,train"], r"line 2: the times '0' and '1e999'"),
-    (HEADER, ["a,v,0,,train"], r"line 2: the times '0' and ''"),
-    (HEADER, ["a,v,0,10,holdout"], r"line 2: the split 'holdout'; allowed: train, training, val"),
-    (HEADER, ["a,v,0,10,train", "b,v,0,10,train"], r"0010\.mp4 is listed twice with different labels: .*line 2 and .*line 3"),
-])
+@pytest.mark.parametrize(
+    ("header", "rows", "said"),
+    [
+        (HEADER, [], r"train\.csv lists no video"),
+        ("label,youtube_id,time_start", [ROW], r"train\.csv, line 1 has no column time_end"),
+        (f"{HEADER},split", [ROW], r"line 1 has a column twice"),
+        (
+            HEADER,
+            ["petting, not (cat),v,0,10,train"],
+            r"line 2 has 6 cells, and the header 5; .*fix: put labels with a comma into ",
+        ),
+        (HEADER, ['"a,v,0,10,train'], r"line 2 is no CSV: "),
+        (HEADER, ["a,../v,0,10,train"], r"line 2: the youtube_id '\.\./v'; allowed: the id of a video"),
+        (HEADER, ["a,/etc/v,0,10,train"], r"line 2: the youtube_id '/etc/v'"),
+        (HEADER, ["a,,0,10,train"], r"line 2: the youtube_id ''"),
+        (
+            HEADER,
+            ["a,v,ten,20,train"],
+            r"line 2: the times 'ten' and '20'; allowed: seconds from 0 to 1000000, the end later",
+        ),
+        (HEADER, ["a,v,10,10,train"], r"line 2: the times '10' and '10'"),
+        (HEADER, ["a,v,-1,10,train"], r"line 2: the times '-1' and '10'"),
+        (HEADER, ["a,v,nan,10,train"], r"line 2: the times 'nan' and '10'"),
+        (HEADER, ["a,v,0,1e999,train"], r"line 2: the times '0' and '1e999'"),
+        (HEADER, ["a,v,0,,train"], r"line 2: the times '0' and ''"),
+        (HEADER, ["a,v,0,10,holdout"], r"line 2: the split 'holdout'; allowed: train, training, val"),
+        (
+            HEADER,
+            ["a,v,0,10,train", "b,v,0,10,train"],
+            r"0010\.mp4 is listed twice with different labels: .*line 2 and .*line 3",
+        ),
+    ],
+)
 def test_rows_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, header: str, rows: list[str], said: str) -> None:
     touch(tmp_path / "v_000000_000010.mp4")
     with pytest.raises(DataError, match=said) as caught:
@@ -168,13 +194,18 @@ def test_rows_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, header: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    ([], r"train\.json is no JSON object"), ({}, r"train\.json lists no video"),
-    ({"v": 1}, r"train\.json, 'v' has no annotations of Kinetics; allowed: \{"), ({"v": {"annotations": []}}, "has no annotations"),
-    ({"v": {"annotations": {"label": 7}}}, "has no annotations"),
-    ({"v": {"annotations": {"label": "a", "segment": [1]}}}, r"'v' has the segment \[1\]; allowed: \[start, end\]"),
-    ({"v": {"annotations": {"label": "a", "segment": [1, None]}}}, r"the times '1' and 'None'"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], r"train\.json is no JSON object"),
+        ({}, r"train\.json lists no video"),
+        ({"v": 1}, r"train\.json, 'v' has no annotations of Kinetics; allowed: \{"),
+        ({"v": {"annotations": []}}, "has no annotations"),
+        ({"v": {"annotations": {"label": 7}}}, "has no annotations"),
+        ({"v": {"annotations": {"label": "a", "segment": [1]}}}, r"'v' has the segment \[1\]; allowed: \[start, end\]"),
+        ({"v": {"annotations": {"label": "a", "segment": [1, None]}}}, r"the times '1' and 'None'"),
+    ],
+)
 def test_json_that_does_not_fit_is_refused_in_one_line(tmp_path: Path, content: Any, said: str) -> None:
     write_json(tmp_path / "train.json", content)
     with pytest.raises(DataError, match=said) as caught:
@@ -224,8 +255,11 @@ def test_clips_of_kinetics_are_written_as_kinetics_writes_them(tmp_path: Path) -
     table = import_data(root).table
     write_data_set(table, root / "again.csv", name="kinetics")
     lines = (root / "again.csv").read_text(encoding="utf-8").splitlines()
-    expected = [line.replace('"air drumming"', "air drumming") for name in ("train", "val")
-                for line in (root / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]]
+    expected = [
+        line.replace('"air drumming"', "air drumming")
+        for name in ("train", "val")
+        for line in (root / f"{name}.csv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert lines == [HEADER, *expected]
     assert import_data(root / "again.csv").table == table
 
@@ -236,7 +270,11 @@ def test_other_files_are_written_with_their_path(tmp_path: Path) -> None:
         touch(tmp_path / name)
         samples.append(Sample(tmp_path / name, name, {"action": "a"}, interval=part))
     write_data_set(Table(tmp_path, "action", tuple(samples)), tmp_path / "set.csv", name="kinetics")
-    assert (tmp_path / "set.csv").read_text(encoding="utf-8").splitlines()[1:] == ["a,c/x.avi,,,", "a,c/x.mp4,1,2.5,", "a,y,1,3,"]
+    assert (tmp_path / "set.csv").read_text(encoding="utf-8").splitlines()[1:] == [
+        "a,c/x.avi,,,",
+        "a,c/x.mp4,1,2.5,",
+        "a,y,1,3,",
+    ]
     assert import_data(tmp_path / "set.csv").table.samples == tuple(samples)
 
 
@@ -248,12 +286,16 @@ def test_a_further_column_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> 
     assert not (tmp_path / "set.csv").exists()
 
 
-@pytest.mark.parametrize(("video", "part", "name"), [
-    ("--nQbRBEz2s", Interval(104, 114), "--nQbRBEz2s_000104_000114"),
-    ("a_000001_000002", Interval(0, 10), "a_000001_000002_000000_000010"),
-])
+@pytest.mark.parametrize(
+    ("video", "part", "name"),
+    [
+        ("--nQbRBEz2s", Interval(104, 114), "--nQbRBEz2s_000104_000114"),
+        ("a_000001_000002", Interval(0, 10), "a_000001_000002_000000_000010"),
+    ],
+)
 def test_names_of_clips_are_read_back(video: str, part: Interval, name: str) -> None:
     assert clip_name(video, part) == name and video_and_part(f"{name}.mp4") == (video, part)
-    assert clip_name(video, Interval(0.5, 2)) is None and video_and_part("a_000002_000001.mp4") == ("a_000002_000001", None)
-
-
+    assert clip_name(video, Interval(0.5, 2)) is None and video_and_part("a_000002_000001.mp4") == (
+        "a_000002_000001",
+        None,
+    )

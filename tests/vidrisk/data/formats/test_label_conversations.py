@@ -28,17 +28,31 @@ def lines(path: Path, *records: dict[str, Any]) -> Path:
 
 
 def asked(answer: str | None, question: str = "<image>What is it?", **more: Any) -> dict[str, Any]:
-    turns = [{"role": "user", "content": question}, *([] if answer is None else [{"role": "assistant", "content": answer}])]
+    turns = [
+        {"role": "user", "content": question},
+        *([] if answer is None else [{"role": "assistant", "content": answer}]),
+    ]
     return {"messages": turns, "images": ["a.png"]} | more
 
 
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     media = tmp_path / "media"
-    return Table(media, "risk", (
-        Sample(file_of(media, "a.png", 0), "a.png", {"defect": ("crack", "a, b"), "level": "high"}, split="train", group="g"),
-        Sample(file_of(media, "in/b.mp4", 1), "in/b.mp4", {"defect": ()}, split="val")),
-        label_order={"defect": ("spall", "crack", "a, b")})
+    return Table(
+        media,
+        "risk",
+        (
+            Sample(
+                file_of(media, "a.png", 0),
+                "a.png",
+                {"defect": ("crack", "a, b"), "level": "high"},
+                split="train",
+                group="g",
+            ),
+            Sample(file_of(media, "in/b.mp4", 1), "in/b.mp4", {"defect": ()}, split="val"),
+        ),
+        label_order={"defect": ("spall", "crack", "a, b")},
+    )
 
 
 def written(tmp_path: Path, table: Table, name: str) -> Path:
@@ -49,10 +63,22 @@ def written(tmp_path: Path, table: Table, name: str) -> Path:
 def test_llava_has_a_file_for_each_split_and_a_question_for_each_target(tmp_path: Path, table: Table) -> None:
     out = written(tmp_path, table, "llava")
     assert sorted(path.name for path in out.iterdir()) == ["labels.json", "train.json", "val.json"]
-    assert json.loads((out / "train.json").read_text()) == [{"id": "a.png", "image": "a.png", "conversations": [
-        {"from": "human", "value": "<image>\nWhich defects are shown? Write the name of each on a line of its own."},
-        {"from": "gpt", "value": "a, b\ncrack"}, {"from": "human", "value": "How high is the risk? Answer with the level alone."},
-        {"from": "gpt", "value": "high"}], "attributes": {"group": "g"}}]
+    assert json.loads((out / "train.json").read_text()) == [
+        {
+            "id": "a.png",
+            "image": "a.png",
+            "conversations": [
+                {
+                    "from": "human",
+                    "value": "<image>\nWhich defects are shown? Write the name of each on a line of its own.",
+                },
+                {"from": "gpt", "value": "a, b\ncrack"},
+                {"from": "human", "value": "How high is the risk? Answer with the level alone."},
+                {"from": "gpt", "value": "high"},
+            ],
+            "attributes": {"group": "g"},
+        }
+    ]
     (clip,) = json.loads((out / "val.json").read_text())
     assert clip["video"] == "in/b.mp4" and clip["conversations"][1]["value"] == "none of them"
 
@@ -61,7 +87,12 @@ def test_llama_factory_finds_columns_roles_and_as_many_markers_as_files(tmp_path
     out = written(tmp_path, table, "llama-factory")
     info = json.loads((out / "dataset_info.json").read_text())
     assert {name: entry["file_name"] for name, entry in info.items()} == {"train": "train.json", "val": "val.json"}
-    assert info["val"]["tags"] == {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    assert info["val"]["tags"] == {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+    }
     for entry in info.values():
         for record in json.loads((out / entry["file_name"]).read_text()):
             text = "".join(turn["content"] for turn in record["messages"])
@@ -72,12 +103,21 @@ def test_llama_factory_finds_columns_roles_and_as_many_markers_as_files(tmp_path
 def test_ms_swift_numbers_classes_in_files_of_their_own_without_the_answer(tmp_path: Path, table: Table) -> None:
     out = written(tmp_path, table, "ms-swift")
     assert sorted(path.name for path in out.iterdir()) == [
-        "labels.json", "train.jsonl", "train_seq_cls.jsonl", "val.jsonl", "val_seq_cls.jsonl"]
+        "labels.json",
+        "train.jsonl",
+        "train_seq_cls.jsonl",
+        "val.jsonl",
+        "val_seq_cls.jsonl",
+    ]
     assert json.loads((out / "labels.json").read_text()) == ["spall", "crack", "a, b"]
     (numbered,) = map(json.loads, (out / "train_seq_cls.jsonl").read_text().splitlines())
     assert numbered["label"] == [2, 1] and [turn["role"] for turn in numbered["messages"]] == ["user"]
     (told,) = map(json.loads, (out / "train.jsonl").read_text().splitlines())
-    assert "label" not in told and told["images"] == ["a.png"] and told["messages"][0]["content"].startswith("<image>Which defects")
+    assert (
+        "label" not in told
+        and told["images"] == ["a.png"]
+        and told["messages"][0]["content"].startswith("<image>Which defects")
+    )
     (clip,) = map(json.loads, (out / "val_seq_cls.jsonl").read_text().splitlines())
     assert clip["label"] == [] and clip["videos"] == ["in/b.mp4"]
 
@@ -94,7 +134,9 @@ def test_a_folder_elsewhere_is_read_with_the_folder_of_its_media(tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_nothing_is_recognised_and_the_files_stay_data_for_models_that_write(tmp_path: Path, table: Table, name: str) -> None:
+def test_nothing_is_recognised_and_the_files_stay_data_for_models_that_write(
+    tmp_path: Path, table: Table, name: str
+) -> None:
     out = written(tmp_path, table, name)
     train = next(path for path in out.iterdir() if path.stem == "train")
     assert format_of(out) is None and format_of(train) is None
@@ -119,22 +161,40 @@ def test_a_label_that_would_be_read_as_another_is_refused(tmp_path: Path, label:
 def test_short_answers_to_any_question_are_labels_and_others_are_counted(tmp_path: Path) -> None:
     for number, name in enumerate("abcde"):
         file_of(tmp_path, f"{name}.png", number)
-    path = lines(tmp_path / "train.jsonl", asked(" Crack \n"), asked("a long story " * 20, images=["b.png"]),
-                 asked("spall", images=["c.png"]), asked("two\nlines", images=["d.png"]), asked(None, images=["e.png"]),
-                 asked("x", images=["a.png", "b.png"]), asked("x", images=[]),
-                 {"messages": [{"role": "tool", "content": "x"}], "images": ["a.png"]})
+    path = lines(
+        tmp_path / "train.jsonl",
+        asked(" Crack \n"),
+        asked("a long story " * 20, images=["b.png"]),
+        asked("spall", images=["c.png"]),
+        asked("two\nlines", images=["d.png"]),
+        asked(None, images=["e.png"]),
+        asked("x", images=["a.png", "b.png"]),
+        asked("x", images=[]),
+        {"messages": [{"role": "tool", "content": "x"}], "images": ["a.png"]},
+    )
     table = import_data(path, name="ms-swift", multi_label=False).table
     assert {s.name: (s.labels["action"], s.split) for s in table.samples} == {
-        "a.png": ("Crack", "train"), "c.png": ("spall", "train")}
-    assert {"records whose answers are no labels left out: 2", "records without an answer or a label left out: 1",
-            "records without one clip or photo left out: 2", "records that cannot be used left out: 1"} <= set(table.notes)
-    assert {s.name: s.labels["action"] for s in import_data(path, name="ms-swift").table.samples}["d.png"] == ("lines", "two")
+        "a.png": ("Crack", "train"),
+        "c.png": ("spall", "train"),
+    }
+    assert {
+        "records whose answers are no labels left out: 2",
+        "records without an answer or a label left out: 1",
+        "records without one clip or photo left out: 2",
+        "records that cannot be used left out: 1",
+    } <= set(table.notes)
+    assert {s.name: s.labels["action"] for s in import_data(path, name="ms-swift").table.samples}["d.png"] == (
+        "lines",
+        "two",
+    )
 
 
 def test_several_questions_of_others_are_not_guessed(tmp_path: Path) -> None:
     file_of(tmp_path, "a.png", 0)
-    turns = [{"from": who, "value": text} for who, text in
-             (("human", "<image>\nWhat?"), ("gpt", "crack"), ("human", "Where?"), ("gpt", "left"))]
+    turns = [
+        {"from": who, "value": text}
+        for who, text in (("human", "<image>\nWhat?"), ("gpt", "crack"), ("human", "Where?"), ("gpt", "left"))
+    ]
     write_json(tmp_path / "x.json", [{"id": 1, "image": "a.png", "conversations": turns}])
     with pytest.raises(DataError, match="holds no labelled file"):
         import_data(tmp_path / "x.json", name="llava")
@@ -143,12 +203,19 @@ def test_several_questions_of_others_are_not_guessed(tmp_path: Path) -> None:
 def test_numbers_get_their_names_and_truth_values_are_no_numbers(tmp_path: Path) -> None:
     for number, name in enumerate("abcd"):
         file_of(tmp_path, f"{name}.png", number)
-    path = lines(tmp_path / "cls.jsonl", asked(None, label=1), asked(None, label=0, images=["b.png"]),
-                 asked(None, label=True, images=["c.png"]), asked(None, label=0.5, images=["d.png"]))
+    path = lines(
+        tmp_path / "cls.jsonl",
+        asked(None, label=1),
+        asked(None, label=0, images=["b.png"]),
+        asked(None, label=True, images=["c.png"]),
+        asked(None, label=0.5, images=["d.png"]),
+    )
     assert {s.labels["action"] for s in import_data(path, name="ms-swift").table.samples} == {"0", "1"}
     (tmp_path / "names.txt").write_text("zebra\nant\n")
     table = import_data(path, name="ms-swift", labels=tmp_path / "names.txt").table
-    assert [s.labels["action"] for s in table.samples] == ["ant", "zebra"] and table.label_order == {"action": ("zebra", "ant")}
+    assert [s.labels["action"] for s in table.samples] == ["ant", "zebra"] and table.label_order == {
+        "action": ("zebra", "ant")
+    }
     assert "records whose answers are no labels left out: 2" in table.notes
     write_json(tmp_path / "labels.json", ["zebra"])
     with pytest.raises(DataError, match=r"cls\.jsonl, line 1: the class 1 is not in labels\.json"):
@@ -169,9 +236,17 @@ def test_llama_factorys_own_names_of_columns_and_roles_are_read(tmp_path: Path) 
     file_of(tmp_path, "v/a.mp4", 0)
     talk = [{"who": "Q", "says": "<video>What?"}, {"who": "A", "says": "run"}]
     write_json(tmp_path / "demo.json", [{"talk": talk, "clips": ["v/a.mp4"]}])
-    write_json(tmp_path / "dataset_info.json", {"d": {
-        "file_name": "demo.json", "formatting": "sharegpt", "columns": {"messages": "talk", "videos": "clips"},
-        "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "Q", "assistant_tag": "A"}}})
+    write_json(
+        tmp_path / "dataset_info.json",
+        {
+            "d": {
+                "file_name": "demo.json",
+                "formatting": "sharegpt",
+                "columns": {"messages": "talk", "videos": "clips"},
+                "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "Q", "assistant_tag": "A"},
+            }
+        },
+    )
     assert import_data(tmp_path / "demo.json", name="llama-factory").table.samples[0].labels == {"action": "run"}
     assert import_data(tmp_path, name="llama-factory").table.samples[0].name == "v/a.mp4"
 

@@ -22,15 +22,25 @@ from vidrisk.data.text import trimmed
 from vidrisk.runtimes.contract.errors import DataError
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
-texts = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12).map(trimmed).filter(bool)
+texts = (
+    st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
+    .map(trimmed)
+    .filter(bool)
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=9),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=6)
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
 records = st.lists(st.dictionaries(st.text(max_size=6), values, max_size=4), max_size=8)
 
 
-@given(st.lists(texts, max_size=8), st.sampled_from(["\n", "\r\n", "\r", "\n\n", " \t\r\n"]), st.booleans(),
-       st.sampled_from(ENCODINGS))
+@given(
+    st.lists(texts, max_size=8),
+    st.sampled_from(["\n", "\r\n", "\r", "\n\n", " \t\r\n"]),
+    st.booleans(),
+    st.sampled_from(ENCODINGS),
+)
 def test_lines_are_those_that_were_written(lines: list[str], end: str, last: bool, encoding: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "list.txt"
@@ -47,8 +57,9 @@ def test_lines_are_numbered_with_those_that_are_blank(tmp_path: Path) -> None:
 
 @settings(max_examples=150)
 @given(records, st.sampled_from([None, 1, "\t"]), st.booleans(), st.integers(1, 40), st.sampled_from(ENCODINGS))
-def test_records_are_those_that_json_reads(content: list[dict[str, Any]], indent: int | str | None, ascii_only: bool, piece: int,
-                                           encoding: str) -> None:
+def test_records_are_those_that_json_reads(
+    content: list[dict[str, Any]], indent: int | str | None, ascii_only: bool, piece: int, encoding: str
+) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_pieces, "PIECE_CHARS", piece)
         path = Path(folder) / "list.json"
@@ -58,27 +69,39 @@ def test_records_are_those_that_json_reads(content: list[dict[str, Any]], indent
 
 
 @given(records.filter(bool), st.integers(1, 40), st.data())
-def test_a_list_that_is_cut_off_anywhere_is_refused_in_one_line(content: list[dict[str, Any]], piece: int,
-                                                                data: st.DataObject) -> None:
+def test_a_list_that_is_cut_off_anywhere_is_refused_in_one_line(
+    content: list[dict[str, Any]], piece: int, data: st.DataObject
+) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_pieces, "PIECE_CHARS", piece)
         text = json.dumps(content)
         path = Path(folder) / "list.json"
-        path.write_text(text[:data.draw(st.integers(0, len(text) - 1))], encoding="utf-8")
+        path.write_text(text[: data.draw(st.integers(0, len(text) - 1))], encoding="utf-8")
         with pytest.raises(DataError, match=r"^list\.json") as caught:
             list(records_of(path))
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "is no JSON list"), ("{}", "is no JSON list"), ('"a"', "is no JSON list"), ("null", "is no JSON list"),
-    ("[1]", "record 1 is no JSON object"), ('[{"a": 1}, null]', "record 2 is no JSON object"),
-    ("[[]]", "record 1 is no JSON object"),
-    ('[{"a": 1} {"a": 2}]', "record 2: no comma before it"), ('[{"a": 1},]', "record 2 is no JSON"), ("[,]", "record 1 is no JSON"),
-    ('[{"a": 1}', "record 2: no comma before it, or the list has no end"), ('[{"a": 1}] x', "goes on behind the end"),
-    ("[{'a': 1}]", "record 1 is no JSON"), (f'[{{"a": {"[" * 100_000}', "record 1 is no JSON"),
-    (f'[{{"a": {"9" * 5000}}}]', "record 1 is no JSON that can be read"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no JSON list"),
+        ("{}", "is no JSON list"),
+        ('"a"', "is no JSON list"),
+        ("null", "is no JSON list"),
+        ("[1]", "record 1 is no JSON object"),
+        ('[{"a": 1}, null]', "record 2 is no JSON object"),
+        ("[[]]", "record 1 is no JSON object"),
+        ('[{"a": 1} {"a": 2}]', "record 2: no comma before it"),
+        ('[{"a": 1},]', "record 2 is no JSON"),
+        ("[,]", "record 1 is no JSON"),
+        ('[{"a": 1}', "record 2: no comma before it, or the list has no end"),
+        ('[{"a": 1}] x', "goes on behind the end"),
+        ("[{'a': 1}]", "record 1 is no JSON"),
+        (f'[{{"a": {"[" * 100_000}', "record 1 is no JSON"),
+        (f'[{{"a": {"9" * 5000}}}]', "record 1 is no JSON that can be read"),
+    ],
+)
 def test_what_is_no_list_of_objects_is_said(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "list.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=said):
@@ -100,10 +123,15 @@ def test_a_list_takes_the_memory_of_a_record_and_not_of_the_list(tmp_path: Path)
 
 
 @settings(max_examples=150)
-@given(st.dictionaries(st.text(max_size=6), values | st.floats(allow_nan=False, allow_infinity=False), max_size=6),
-       st.sampled_from([None, 1]), st.integers(1, 40), st.booleans())
-def test_members_are_those_that_json_reads_wherever_a_piece_ends(content: dict[str, Any], indent: int | None, piece: int,
-                                                                 inside: bool) -> None:
+@given(
+    st.dictionaries(st.text(max_size=6), values | st.floats(allow_nan=False, allow_infinity=False), max_size=6),
+    st.sampled_from([None, 1]),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_members_are_those_that_json_reads_wherever_a_piece_ends(
+    content: dict[str, Any], indent: int | None, piece: int, inside: bool
+) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_pieces, "PIECE_CHARS", piece)
         path = Path(folder) / "members.json"
@@ -112,12 +140,21 @@ def test_members_are_those_that_json_reads_wherever_a_piece_ends(content: dict[s
         assert [(name, value) for _, name, value in members_of(path, "in" if inside else None)] == list(content.items())
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "is no JSON object"), ("[]", "is no JSON object"), ('{"a": 1', "no ',' where one belongs"), ('{"a" 1}', "no ':' where"),
-    ('{"a": 1, "b"', "no ':' where one belongs, or the file has no end"), ('{"a": }', "'a' is no JSON"),
-    ('{"a": 1 "b": 2}', "no ',' where"), ("{1: 2}", "has no name"), ('{"a": 1} x', "goes on behind the end of its object"),
-    ('{"in": [1]}', "in is no JSON object"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is no JSON object"),
+        ("[]", "is no JSON object"),
+        ('{"a": 1', "no ',' where one belongs"),
+        ('{"a" 1}', "no ':' where"),
+        ('{"a": 1, "b"', "no ':' where one belongs, or the file has no end"),
+        ('{"a": }', "'a' is no JSON"),
+        ('{"a": 1 "b": 2}', "no ',' where"),
+        ("{1: 2}", "has no name"),
+        ('{"a": 1} x', "goes on behind the end of its object"),
+        ('{"in": [1]}', "in is no JSON object"),
+    ],
+)
 def test_what_has_no_members_is_said(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=said) as caught:
@@ -135,8 +172,11 @@ def test_a_number_may_lie_in_two_pieces(tmp_path: Path, monkeypatch: pytest.Monk
 cells = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 
 
-@given(st.lists(st.lists(cells, min_size=2, max_size=4).filter(lambda row: any(map(trimmed, row))), max_size=6),
-       st.sampled_from(["\n", "\r\n"]), st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]))
+@given(
+    st.lists(st.lists(cells, min_size=2, max_size=4).filter(lambda row: any(map(trimmed, row))), max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
 def test_cells_of_csv_are_those_that_were_written(rows: list[list[str]], end: str, encoding: str) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
@@ -147,8 +187,11 @@ def test_cells_of_csv_are_those_that_were_written(rows: list[list[str]], end: st
 
 
 def test_a_quote_or_a_line_of_csv_without_end_is_refused(tmp_path: Path) -> None:
-    for text, said in (('a,b\n"c', "line 2 is no CSV"), ("x" * 3 * lists.MAX_ROW_CHARS, "line 1 is longer than"),
-                       ('"' + "x\n" * 10**5, "is no CSV: field larger than")):
+    for text, said in (
+        ('a,b\n"c', "line 2 is no CSV"),
+        ("x" * 3 * lists.MAX_ROW_CHARS, "line 1 is longer than"),
+        ('"' + "x\n" * 10**5, "is no CSV: field larger than"),
+    ):
         (tmp_path / "list.csv").write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=said):
             list(cells_of(tmp_path / "list.csv"))
@@ -163,10 +206,18 @@ def test_one_record_or_line_without_end_is_refused_before_it_is_all_read(tmp_pat
         list(lines_of(tmp_path / "list.txt"))
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (b"", "is no JSON"), (b"[]", "is no JSON object"), (b'{"a": "0", "a": "1"}', "has 'a' twice"), (b'{"a": ', "is no JSON"),
-    (b"\xff\xfeab", "is no JSON"), (b'{"\xe9": 1}', "is no utf-8 text"), (b'{"a": ' + b"[" * 100_000, "is no JSON"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is no JSON"),
+        (b"[]", "is no JSON object"),
+        (b'{"a": "0", "a": "1"}', "has 'a' twice"),
+        (b'{"a": ', "is no JSON"),
+        (b"\xff\xfeab", "is no JSON"),
+        (b'{"\xe9": 1}', "is no utf-8 text"),
+        (b'{"a": ' + b"[" * 100_000, "is no JSON"),
+    ],
+)
 def test_what_is_no_object_is_said(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "labels.json").write_bytes(content)
     with pytest.raises(DataError, match=said):
@@ -175,7 +226,9 @@ def test_what_is_no_object_is_said(tmp_path: Path, content: bytes, said: str) ->
 
 def test_a_key_that_is_repeated_is_found_in_one_pass(tmp_path: Path) -> None:
     keys = [f"label {number:06d}" for number in range(100_000)]
-    (tmp_path / "labels.json").write_text("{" + ", ".join(f'"{key}": 0' for key in [*keys, keys[-1]]) + "}", encoding="utf-8")
+    (tmp_path / "labels.json").write_text(
+        "{" + ", ".join(f'"{key}": 0' for key in [*keys, keys[-1]]) + "}", encoding="utf-8"
+    )
     begun = time.process_time()
     with pytest.raises(DataError, match="has 'label 099999' twice"):
         object_of(tmp_path / "labels.json")

@@ -19,10 +19,15 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
-    return Table(tmp_path, "action", (
-        Sample(file_of(tmp_path, "a.mp4", 0), "a.mp4", {"action": "run"}, interval=Interval(0.5, 2)),
-        Sample(file_of(tmp_path, "b.png", 1), "b.png", {"action": "fall"}, extra={"note": "1"})),
-        label_order={"action": ("run", "fall", "sit")})
+    return Table(
+        tmp_path,
+        "action",
+        (
+            Sample(file_of(tmp_path, "a.mp4", 0), "a.mp4", {"action": "run"}, interval=Interval(0.5, 2)),
+            Sample(file_of(tmp_path, "b.png", 1), "b.png", {"action": "fall"}, extra={"note": "1"}),
+        ),
+        label_order={"action": ("run", "fall", "sit")},
+    )
 
 
 @pytest.mark.parametrize("name", ["csv", "jsonl", "parquet"])
@@ -30,7 +35,10 @@ def test_a_manifest_is_one_that_load_table_reads_and_no_format_claims(tmp_path: 
     written = write_data_set(table, tmp_path / f"m.{name}", name=name)
     assert written.lost == {"labels that no sample has": 1} and format_of(tmp_path / f"m.{name}") is None
     again = load_table(tmp_path / f"m.{name}", "action")
-    assert again.label_order == {"action": ("run", "fall")} and [s.interval for s in again.samples] == [Interval(0.5, 2), None]
+    assert again.label_order == {"action": ("run", "fall")} and [s.interval for s in again.samples] == [
+        Interval(0.5, 2),
+        None,
+    ]
     assert import_data(tmp_path / f"m.{name}", name=name).table.samples == table.samples
 
 
@@ -48,6 +56,14 @@ def test_convert_writes_class_folders_as_a_manifest(cli: Callable[..., Any], tmp
         file_of(tmp_path, name, number)
     end = cli("data", "convert", tmp_path / "set", "-o", tmp_path / "m.csv", "--to", "csv", "--task", "risk", "--json")
     assert end.code == 0
-    assert json.loads(end.stdout) == {"output": str(tmp_path / "m.csv"), "format": "csv", "samples": 2, "lost": {}, "model": None}
+    assert json.loads(end.stdout) == {
+        "output": str(tmp_path / "m.csv"),
+        "format": "csv",
+        "samples": 2,
+        "lost": {},
+        "model": None,
+    }
     assert [(s.name, s.labels["defect"], s.split) for s in load_table(tmp_path / "m.csv", "risk").samples] == [
-        ("set/train/x/a.png", "x", "train"), ("set/val/y/b.png", "y", "val")]
+        ("set/train/x/a.png", "x", "train"),
+        ("set/val/y/b.png", "y", "val"),
+    ]

@@ -40,8 +40,10 @@ def test_lists_of_a_folder_are_splits_and_numbers_have_names(root: Path) -> None
     assert [known.name for known in FORMATS.values() if known.owns(root)] == ["mmaction"]
     table = load_table(root, "action")
     assert [(sample.name, sample.labels["action"], sample.split) for sample in table.samples] == [
-        ("videos_train/a/1.mp4", "fall down", "train"), ("videos_train/a/2.mp4", "run", "train"),
-        ("videos_val/b/3.mp4", "裂缝, a", "val")]
+        ("videos_train/a/1.mp4", "fall down", "train"),
+        ("videos_train/a/2.mp4", "run", "train"),
+        ("videos_val/b/3.mp4", "裂缝, a", "val"),
+    ]
     assert table.label_order == {"action": NAMES}
     assert load_table(root, "risk").samples[0].labels == {"defect": "fall down"}
 
@@ -54,9 +56,10 @@ def test_without_names_labels_are_numbers_in_their_order(root: Path) -> None:
     assert "no label_map.txt: labels are the numbers of the classes" in table.notes
 
 
-@pytest.mark.parametrize("content", [
-    "run\nfall down\n裂缝, a\n", "0 run\n1 fall down\n2 裂缝, a\n", '{"run": 0, "fall down": 1, "裂缝, a": 2}',
-])
+@pytest.mark.parametrize(
+    "content",
+    ["run\nfall down\n裂缝, a\n", "0 run\n1 fall down\n2 裂缝, a\n", '{"run": 0, "fall down": 1, "裂缝, a": 2}'],
+)
 def test_names_may_lie_in_a_file_of_their_own(root: Path, content: str) -> None:
     (root / "label_map.txt").unlink()
     names = root.parent / ("names.json" if content.startswith("{") else "names.txt")
@@ -64,9 +67,10 @@ def test_names_may_lie_in_a_file_of_their_own(root: Path, content: str) -> None:
     assert import_data(root, labels=names).table.label_order == {"action": NAMES}
 
 
-@pytest.mark.parametrize("line", [
-    "some dir/a b.mp4 1", "x.mp4\t1", "x.mp4,1", "x.mp4, 1", "x, 1.mp4 1", "1 2 3.mp4 1", "./x.mp4 01", "a\\x.mp4 1",
-])
+@pytest.mark.parametrize(
+    "line",
+    ["some dir/a b.mp4 1", "x.mp4\t1", "x.mp4,1", "x.mp4, 1", "x, 1.mp4 1", "1 2 3.mp4 1", "./x.mp4 01", "a\\x.mp4 1"],
+)
 def test_paths_may_have_spaces_and_commas(tmp_path: Path, line: str) -> None:
     path = path_and_numbers(line)[0].replace("\\", "/")
     touch(tmp_path / path)
@@ -74,12 +78,16 @@ def test_paths_may_have_spaces_and_commas(tmp_path: Path, line: str) -> None:
     write_lines(tmp_path / "label_map.txt", NAMES)
     found = import_data(tmp_path)
     assert found.format.name == "mmaction" and not found.absent
-    assert [(sample.name, sample.labels["action"]) for sample in found.table.samples] == [(path.removeprefix("./"), "fall down")]
+    assert [(sample.name, sample.labels["action"]) for sample in found.table.samples] == [
+        (path.removeprefix("./"), "fall down")
+    ]
 
 
-@given(st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=12).map(trimmed),
-       st.lists(st.integers(0, 99999)),
-       st.sampled_from([" ", "\t", ",", ", ", "  "]))
+@given(
+    st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=12).map(trimmed),
+    st.lists(st.integers(0, 99999)),
+    st.sampled_from([" ", "\t", ",", ", ", "  "]),
+)
 def test_a_line_is_cut_where_its_numbers_begin(stem: str, numbers: list[int], between: str) -> None:
     path = f"{stem}.mp4"
     assert path_and_numbers(between.join([path, *map(str, numbers)])) == (path, tuple(numbers))
@@ -102,13 +110,17 @@ def test_videos_without_a_class_are_counted(root: Path) -> None:
 def test_folders_of_frames_are_refused_with_the_command_that_makes_videos(root: Path, line: str) -> None:
     touch(root / "videos_train" / "a" / "frames" / "img_00001.jpg")
     write_lines(root / TRAIN, [line])
-    with pytest.raises(DataError, match=r"line 1: 'a/frames' is a folder of frames; .*ffmpeg -framerate 25 -i a/frames/img_%05d"):
+    with pytest.raises(
+        DataError, match=r"line 1: 'a/frames' is a folder of frames; .*ffmpeg -framerate 25 -i a/frames/img_%05d"
+    ):
         import_data(root, name="mmaction")
 
 
 def test_the_command_of_a_strange_path_is_quoted(root: Path) -> None:
     write_lines(root / TRAIN, ["a; rm -rf $HOME 163 1"])
-    with pytest.raises(DataError, match=r"-i 'a; rm -rf \$HOME'/img_%05d\.jpg -pix_fmt yuv420p 'a; rm -rf \$HOME'\.mp4"):
+    with pytest.raises(
+        DataError, match=r"-i 'a; rm -rf \$HOME'/img_%05d\.jpg -pix_fmt yuv420p 'a; rm -rf \$HOME'\.mp4"
+    ):
         import_data(root, name="mmaction")
 
 
@@ -117,21 +129,33 @@ def test_absolute_paths_count_below_the_folder_of_the_clips(root: Path, tmp_path
     assert import_data(root).table.samples[0].name == "videos_train/a/1.mp4"
     touch(tmp_path / "elsewhere" / "x.mp4")
     write_lines(root / TRAIN, [f"{tmp_path}/elsewhere/x.mp4 1", "a/2.mp4 0"])
-    with pytest.raises(DataError, match=r"line 1: the path '/\S+x\.mp4' leads out of .*; fix: correct it, or give the folder"):
+    with pytest.raises(
+        DataError, match=r"line 1: the path '/\S+x\.mp4' leads out of .*; fix: correct it, or give the folder"
+    ):
         import_data(root)
     found = import_data(root, media=tmp_path / "elsewhere")
     assert {sample.name for sample in found.table.samples} == {
-        "elsewhere/x.mp4", "k400/videos_train/a/2.mp4", "k400/videos_val/b/3.mp4"}
+        "elsewhere/x.mp4",
+        "k400/videos_train/a/2.mp4",
+        "k400/videos_val/b/3.mp4",
+    }
 
 
-@pytest.mark.parametrize(("lines", "said"), [
-    ([], "lists no video"), (["../a/1.mp4 1"], r"line 1: the path '\.\./a/1\.mp4' leads out of the folder with the clips"),
-    (["/etc/1.mp4 1"], "line 1: the path '/etc/1.mp4' leads out of"),
-    (["a/1.mp4 3"], "line 1: the class 3 is not in label_map.txt"),
-    (["a/1.mp4 999999999"], "line 1: the class 999999999; allowed: 0 to 99999"), (["a/1.jpg 1"], "is no video by its suffix"),
-    (["a/1.mp4 run"], r"'a/1\.mp4 run' is no video by its suffix"), (["a/1.mp4 1.5"], "is no video by its suffix"),
-    (["a/1.mp4 1", "a/x 1"], r"line 2: 'a/x' is no video by its suffix"), (["1 2 3"], "is no video|is a folder of frames"),
-])
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "lists no video"),
+        (["../a/1.mp4 1"], r"line 1: the path '\.\./a/1\.mp4' leads out of the folder with the clips"),
+        (["/etc/1.mp4 1"], "line 1: the path '/etc/1.mp4' leads out of"),
+        (["a/1.mp4 3"], "line 1: the class 3 is not in label_map.txt"),
+        (["a/1.mp4 999999999"], "line 1: the class 999999999; allowed: 0 to 99999"),
+        (["a/1.jpg 1"], "is no video by its suffix"),
+        (["a/1.mp4 run"], r"'a/1\.mp4 run' is no video by its suffix"),
+        (["a/1.mp4 1.5"], "is no video by its suffix"),
+        (["a/1.mp4 1", "a/x 1"], r"line 2: 'a/x' is no video by its suffix"),
+        (["1 2 3"], "is no video|is a folder of frames"),
+    ],
+)
 def test_lists_that_do_not_fit_are_refused_in_one_line(root: Path, lines: list[str], said: str) -> None:
     write_lines(root / TRAIN, lines)
     with pytest.raises(DataError, match=said) as caught:
@@ -139,9 +163,14 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(root: Path, lines: list[s
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("names", "said"), [
-    (["run", "run"], "has a number or a name twice"), ([], "names no class"), (["run"], "the class 1 is not in label_map.txt"),
-])
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["run", "run"], "has a number or a name twice"),
+        ([], "names no class"),
+        (["run"], "the class 1 is not in label_map.txt"),
+    ],
+)
 def test_names_that_do_not_fit_are_refused_in_one_line(root: Path, names: list[str], said: str) -> None:
     write_lines(root / "label_map.txt", names)
     with pytest.raises(DataError, match=said):
@@ -176,7 +205,9 @@ def test_lists_of_other_data_sets_and_manifests_are_not_claimed(tmp_path: Path) 
     for path in (ucf / "trainlist01.txt", hmdb / "wave_test_split1.txt", ucf / "classInd.txt"):
         assert format_of(path) is None
     touch(tmp_path / "a.mp4")
-    write_table(Table(tmp_path, "action", (Sample(tmp_path / "a.mp4", "a.mp4", {"action": "1"}),)), tmp_path / "train.csv")
+    write_table(
+        Table(tmp_path, "action", (Sample(tmp_path / "a.mp4", "a.mp4", {"action": "1"}),)), tmp_path / "train.csv"
+    )
     assert format_of(tmp_path / "train.csv") is None
 
 
@@ -191,7 +222,9 @@ def test_a_folder_with_lists_and_names_is_written_and_says_the_same(tmp_path: Pa
     table = table_of(tmp_path, ["a b.mp4", " c.mp4", "d, 1.mp4"], ["run", "fall", "run"], ("walk", "run", "fall"))
     write_data_set(table, tmp_path / "lists", name="mmaction")
     assert {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "lists").iterdir()} == {
-        "list_videos.txt": "a b.mp4 1\n./ c.mp4 2\nd, 1.mp4 1\n", "label_map.txt": "walk\nrun\nfall\n"}
+        "list_videos.txt": "a b.mp4 1\n./ c.mp4 2\nd, 1.mp4 1\n",
+        "label_map.txt": "walk\nrun\nfall\n",
+    }
     again = import_data(tmp_path / "lists").table
     assert again == table
 

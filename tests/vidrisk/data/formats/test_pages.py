@@ -20,9 +20,13 @@ DOCS = REPOSITORY / "docs"
 PAGES = {"ucf101": DOCS / "ucf101.md", "ssv2": DOCS / "something-something-v2.md"}
 WRITERS = {"ucf101": write_ucf101, "ssv2": write_ssv2}
 FEW = {"ucf101": "small.jsonl", "ssv2": "few.csv"}
-# Frames of the default size take an export minutes, and all else is the same; the README's photos are trained at that size.
+# Frames of the default size take an export minutes, and all else is the same; the README's photos are trained at that
+# size.
 QUICK = {"train": ("--set", "pixel.height=96", "--set", "pixel.width=96"), "export": ("--search-s", "5")}
-LABELS = {"ucf101": tuple(UCF_CLASSES), "ssv2": tuple(template.replace("[", "").replace("]", "") for template in SSV2_TEMPLATES)}
+LABELS = {
+    "ucf101": tuple(UCF_CLASSES),
+    "ssv2": tuple(template.replace("[", "").replace("]", "") for template in SSV2_TEMPLATES),
+}
 
 
 def text_of(name: str) -> str:
@@ -36,7 +40,9 @@ def commands_of(name: str) -> list[str]:
 
 @pytest.mark.slow(minutes=4)
 @pytest.mark.parametrize("name", PAGES)
-def test_every_command_of_the_page_does_what_it_says(name: str, tmp_path: Path, run_line: Callable[..., object]) -> None:
+def test_every_command_of_the_page_does_what_it_says(
+    name: str, tmp_path: Path, run_line: Callable[..., object]
+) -> None:
     root = WRITERS[name](tmp_path / name, clips=True)
     encoded((200, 40, 40), 1000)(tmp_path / "cam7" / "1.mp4")
     for command in commands_of(name):
@@ -53,7 +59,15 @@ def test_every_command_of_the_page_does_what_it_says(name: str, tmp_path: Path, 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_page_shows_every_step(name: str) -> None:
-    assert [command.split()[1] for command in commands_of(name)] == ["train", "export", "eval", "infer", "data", "data", "data"]
+    assert [command.split()[1] for command in commands_of(name)] == [
+        "train",
+        "export",
+        "eval",
+        "infer",
+        "data",
+        "data",
+        "data",
+    ]
     assert any(" --int8" in command for command in commands_of(name))
 
 
@@ -69,11 +83,15 @@ def test_options_and_settings_exist(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "module"), [("ucf101", ucf101), ("ssv2", something)])
 def test_folders_and_lists_are_those_that_are_read(name: str, module: object) -> None:
-    folders = {folder for attribute in ("LIST_FOLDERS", "VIDEO_FOLDERS") for folder in getattr(module, attribute) if folder}
+    folders = {
+        folder for attribute in ("LIST_FOLDERS", "VIDEO_FOLDERS") for folder in getattr(module, attribute) if folder
+    }
     said = text_of(name)
     assert {folder for folder in folders if folder.rpartition("/")[2] not in said} == set()
     assert set(re.findall(r"\b((?:train|test)list\d\d|classInd)\.txt", said)) <= {
-        "classInd", *(f"{what}list{split:02d}" for what in ("train", "test") for split in ucf101.SPLITS)}
+        "classInd",
+        *(f"{what}list{split:02d}" for what in ("train", "test") for split in ucf101.SPLITS),
+    }
 
 
 def test_every_format_has_a_page_that_is_linked() -> None:

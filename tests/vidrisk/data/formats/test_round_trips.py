@@ -25,7 +25,9 @@ WRITTEN = [known for known in FORMATS.values() if known.write]
 
 
 @pytest.mark.parametrize("known", WRITTEN, ids=lambda known: known.name)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_what_is_written_is_read_back_as_it_was(known: Format, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -42,14 +44,18 @@ def test_what_is_written_is_read_back_as_it_was(known: Format, data: st.DataObje
             assert "intervals in seconds and in frames" in str(error)
             return
         assert format_of(destination) in (known, None)
-        assert content_of(read(known, destination, fitted), named=not known.copies) == content_of(fitted, named=not known.copies)
+        assert content_of(read(known, destination, fitted), named=not known.copies) == content_of(
+            fitted, named=not known.copies
+        )
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def read(known: Format, destination: Path, table: Table) -> Table:
     """Read a data set as its table was: by its task, and with as many labels."""
     made = destination.parent / "made"
-    reading = Reading(table.task, known.splits[0] if known.splits else 0, multi_label=bool(table.multi_targets), made=made)
+    reading = Reading(
+        table.task, known.splits[0] if known.splits else 0, multi_label=bool(table.multi_targets), made=made
+    )
     listed = known.read(destination, reading)
     assert not listed.absent
     return Table(listed.root, table.task, listed.samples, label_order=listed.label_order)
@@ -80,6 +86,9 @@ def test_a_name_that_is_not_unicode_is_copied_or_refused_in_one_line(known: Form
         write_data_set(table, destination, name=known.name)
     except DataError as error:
         assert "\n" not in str(error) and "fix: re" in str(error)
-        assert not [name for name in destination.parent.iterdir() if name.name.startswith(".")] and not destination.exists()
+        assert (
+            not [name for name in destination.parent.iterdir() if name.name.startswith(".")]
+            and not destination.exists()
+        )
     else:
         assert destination.exists()

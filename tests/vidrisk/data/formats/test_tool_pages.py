@@ -18,32 +18,69 @@ from vidrisk.data.formats import FORMATS
 from vidrisk.data.formats.format import PARTS
 
 PAGES = Path(__file__).resolve().parents[4] / "docs" / "formats"
-WORDS = {"clips": "clips", "photos": "photos", "intervals": "parts in seconds", "frame intervals": "parts in frames",
-         "multi-label": "one label or several", "no label": "samples of which none holds", "several targets": "several targets",
-         "splits": "splits", "groups": "groups", "label order": "the order of labels", "texts": "texts", "extra": "further columns"}
+WORDS = {
+    "clips": "clips",
+    "photos": "photos",
+    "intervals": "parts in seconds",
+    "frame intervals": "parts in frames",
+    "multi-label": "one label or several",
+    "no label": "samples of which none holds",
+    "several targets": "several targets",
+    "splits": "splits",
+    "groups": "groups",
+    "label order": "the order of labels",
+    "texts": "texts",
+    "extra": "further columns",
+}
 
 
 def write_cvat_images(folder: Path) -> None:
     for number in range(4):
         photo(folder / "export" / "images" / "wall" / f"{number}.jpg", number)
-    images.export(folder / "export", *(
-        images.image(f"wall/{number}.jpg", images.box("crack", 2 + number, 3, 20, 30), images.box("rust", 30 + number, 3, 60, 30),
-                     images.tag("crack" if number % 2 else "sound", level="low")) for number in range(4)))
+    images.export(
+        folder / "export",
+        *(
+            images.image(
+                f"wall/{number}.jpg",
+                images.box("crack", 2 + number, 3, 20, 30),
+                images.box("rust", 30 + number, 3, 60, 30),
+                images.tag("crack" if number % 2 else "sound", level="low"),
+            )
+            for number in range(4)
+        ),
+    )
 
 
 def write_cvat_video(folder: Path) -> None:
     encoded((200, 40, 40), 1)(folder / "export" / "cam7.mp4")
-    videos.export(folder / "export", videos.track("run", videos.shape(0), videos.shape(3, 1)),
-                  videos.track("fall", videos.shape(3), videos.shape(5)), source="<source>cam7.mp4</source>")
+    videos.export(
+        folder / "export",
+        videos.track("run", videos.shape(0), videos.shape(3, 1)),
+        videos.track("fall", videos.shape(3), videos.shape(5)),
+        source="<source>cam7.mp4</source>",
+    )
 
 
 def write_label_studio(folder: Path) -> None:
     encoded((200, 40, 40), 1)(folder / "clips" / "our clip.mp4")
-    write_json(folder / "export.json", [tasks.task(tasks.timeline("run", (1, 6)), tasks.timeline("fall", (7, 12), region="r2"),
-                                                   data={"video": "/data/upload/1/0a1b2c3d-our_clip.mp4", "site": "north"})])
+    write_json(
+        folder / "export.json",
+        [
+            tasks.task(
+                tasks.timeline("run", (1, 6)),
+                tasks.timeline("fall", (7, 12), region="r2"),
+                data={"video": "/data/upload/1/0a1b2c3d-our_clip.mp4", "site": "north"},
+            )
+        ],
+    )
     photo(folder / "wall.jpg")
-    write_json(folder / "walls.json", [tasks.task(tasks.rectangle("b1", 10, 10, 30, 40, "rust"), data={"image": "wall.jpg"}),
-                                       tasks.task(tasks.rectangle("b2", 50, 10, 30, 40, "crack"), data={"image": "wall.jpg"})])
+    write_json(
+        folder / "walls.json",
+        [
+            tasks.task(tasks.rectangle("b1", 10, 10, 30, 40, "rust"), data={"image": "wall.jpg"}),
+            tasks.task(tasks.rectangle("b2", 50, 10, 30, 40, "crack"), data={"image": "wall.jpg"}),
+        ],
+    )
 
 
 def write_via(folder: Path) -> None:
@@ -52,11 +89,20 @@ def write_via(folder: Path) -> None:
     for seed, name in enumerate(("a.jpg", "b.jpg")):
         photo(folder / name, seed)
     regions = [via.region(**{"class": "crack"}), via.region(**{"class": "rust"})]
-    write_json(folder / "via_project.json", via.second(a={"file_attributes": {"class": "crack"}, "regions": regions},
-                                                       b={"file_attributes": {"class": "rust"}}))
+    write_json(
+        folder / "via_project.json",
+        via.second(
+            a={"file_attributes": {"class": "crack"}, "regions": regions}, b={"file_attributes": {"class": "rust"}}
+        ),
+    )
 
 
-WRITERS = {"cvat-images": write_cvat_images, "cvat-video": write_cvat_video, "label-studio": write_label_studio, "via": write_via}
+WRITERS = {
+    "cvat-images": write_cvat_images,
+    "cvat-video": write_cvat_video,
+    "label-studio": write_label_studio,
+    "via": write_via,
+}
 
 
 def text_of(name: str) -> str:
@@ -64,7 +110,9 @@ def text_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_command_of_the_page_does_what_it_says(name: str, tmp_path: Path, run_line: Callable[..., object]) -> None:
+def test_every_command_of_the_page_does_what_it_says(
+    name: str, tmp_path: Path, run_line: Callable[..., object]
+) -> None:
     WRITERS[name](tmp_path)
     commands = re.findall(r"^\$ (vidrisk .*)$", text_of(name), re.MULTILINE)
     assert len(commands) > 1
@@ -92,7 +140,10 @@ def test_the_page_says_what_is_carried_and_what_is_lost(name: str) -> None:
     for part in PARTS:
         if part == "order of used labels":  # of formats that carry the order in part
             continue
-        assert (WORDS[part] in carried, WORDS[part] in lost) == (part in FORMATS[name].carries, part not in FORMATS[name].carries)
+        assert (WORDS[part] in carried, WORDS[part] in lost) == (
+            part in FORMATS[name].carries,
+            part not in FORMATS[name].carries,
+        )
     assert len(text_of(name).splitlines()) <= 60 and f"`--to {name}`" in said
 
 

@@ -20,13 +20,23 @@ from vidrisk.data.text import nfc
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 LISTS = Path("ucfTrainTestlist")
-names = st.text(st.characters(categories=("L", "N"), include_characters=" -'&"), min_size=1, max_size=12).map(
-    lambda name: " ".join(nfc(name).split())).filter(bool)
+names = (
+    st.text(st.characters(categories=("L", "N"), include_characters=" -'&"), min_size=1, max_size=12)
+    .map(lambda name: " ".join(nfc(name).split()))
+    .filter(bool)
+)
 
 
-@given(st.lists(names, min_size=1, max_size=12, unique_by=str.casefold), st.sampled_from(["\n", "\r\n"]),
-       st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]), st.sampled_from([" ", "\t", "   "]), st.randoms())
-def test_numbers_of_classes_are_read_back(classes: list[str], end: str, encoding: str, between: str, rng: object) -> None:
+@given(
+    st.lists(names, min_size=1, max_size=12, unique_by=str.casefold),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from([" ", "\t", "   "]),
+    st.randoms(),
+)
+def test_numbers_of_classes_are_read_back(
+    classes: list[str], end: str, encoding: str, between: str, rng: object
+) -> None:
     lines = [f"{number}{between}{name}" for number, name in enumerate(classes, start=1)]
     rng.shuffle(lines)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
@@ -46,15 +56,21 @@ def test_many_classes_are_read_in_one_pass(tmp_path: Path) -> None:
 @given(st.lists(names, min_size=1, max_size=6, unique_by=str.casefold), st.data())
 def test_rows_have_the_class_of_their_folder_with_and_without_a_number(classes: list[str], data: st.DataObject) -> None:
     numbers = dict(enumerate(classes, start=1))
-    drawn = data.draw(st.lists(st.tuples(st.sampled_from(sorted(numbers)), names, st.booleans(), st.integers(1, 25)), min_size=1))
-    lines = [f"{numbers[number]}/v_{name}_g{group:02d}_c01.avi" + (f" {number}" if labelled else "")
-             for number, name, labelled, group in drawn]
+    drawn = data.draw(
+        st.lists(st.tuples(st.sampled_from(sorted(numbers)), names, st.booleans(), st.integers(1, 25)), min_size=1)
+    )
+    lines = [
+        f"{numbers[number]}/v_{name}_g{group:02d}_c01.avi" + (f" {number}" if labelled else "")
+        for number, name, labelled, group in drawn
+    ]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trainlist01.txt"
         write_lines(path, lines, "\r\n")
         rows = list(rows_from_list(path, numbers, "train"))
     assert [row.labels["action"] for row in rows] == [numbers[number] for number, *_ in drawn]
-    assert [row.name for row in rows] == [f"{numbers[number]}/v_{name}_g{group:02d}_c01.avi" for number, name, _, group in drawn]
+    assert [row.name for row in rows] == [
+        f"{numbers[number]}/v_{name}_g{group:02d}_c01.avi" for number, name, _, group in drawn
+    ]
     assert [row.group for row in rows] == [f"{numbers[number]} g{group:02d}" for number, _, _, group in drawn]
 
 
@@ -88,7 +104,9 @@ def test_outputs_are_numbered_as_the_classes_are_less_one(tmp_path: Path) -> Non
 def test_val_is_whole_groups_of_the_train_list_and_test_is_the_test_list(tmp_path: Path, split: int) -> None:
     table = import_data(write_ucf101(tmp_path), split=split).table
     listed = (tmp_path / LISTS / f"testlist{split:02d}.txt").read_text(encoding="utf-8").split()
-    assert sorted(sample.name for sample in table.of_split("test").samples) == sorted(f"UCF-101/{name}" for name in listed)
+    assert sorted(sample.name for sample in table.of_split("test").samples) == sorted(
+        f"UCF-101/{name}" for name in listed
+    )
     groups = [{sample.group for sample in table.of_split(name).samples} for name in ("train", "val", "test")]
     assert all(groups) and sum(map(len, groups)) == len(set.union(*groups)) == UCF_GROUPS * len(UCF_CLASSES)
     assert set(table.of_split("train").label_counts("action")) == set(UCF_CLASSES)
@@ -102,7 +120,11 @@ def test_another_seed_draws_another_val_and_the_same_test(tmp_path: Path) -> Non
 
 def test_names_have_spaces_and_files_are_named_otherwise_than_their_folder(tmp_path: Path) -> None:
     write_ucf101(tmp_path, lists="", videos="")
-    tested, pushups, alone = "Jump Rope/v 1_g01_c01.avi", "HandStand PushUps/v_HandStandPushups_g02_c01.avi", "Jump Rope/v_J 2.avi"
+    tested, pushups, alone = (
+        "Jump Rope/v 1_g01_c01.avi",
+        "HandStand PushUps/v_HandStandPushups_g02_c01.avi",
+        "Jump Rope/v_J 2.avi",
+    )
     write_lines(tmp_path / "classInd.txt", ["1 Jump Rope", "2 Handstand Push-ups"])
     write_lines(tmp_path / "testlist01.txt", [tested])
     write_lines(tmp_path / "trainlist01.txt", [f"{pushups} 2", f"{alone} 1"])
@@ -110,8 +132,10 @@ def test_names_have_spaces_and_files_are_named_otherwise_than_their_folder(tmp_p
         touch(tmp_path / name)
     table = load_table(tmp_path, "action")
     assert {sample.name: (sample.labels["action"], sample.group) for sample in table.samples} == {
-        tested: ("Jump Rope", "Jump Rope g01"), alone: ("Jump Rope", None),
-        pushups: ("Handstand Push-ups", "Handstand Push-ups g02")}
+        tested: ("Jump Rope", "Jump Rope g01"),
+        alone: ("Jump Rope", None),
+        pushups: ("Handstand Push-ups", "Handstand Push-ups g02"),
+    }
 
 
 def test_a_folder_that_could_be_two_classes_is_none_of_them(tmp_path: Path) -> None:
@@ -129,8 +153,10 @@ def test_backslashes_the_folder_of_the_videos_and_other_containers_are_understoo
     path = root / LISTS / "trainlist01.txt"
     lines = path.read_text(encoding="utf-8").splitlines()
     expected = load_table(root, "action")
-    path.write_text("\n".join([lines[0].replace("/", "\\"), f"./{lines[1]}", f"UCF-101/{lines[2]}", *lines[3:], lines[0]]),
-                    encoding="utf-8")
+    path.write_text(
+        "\n".join([lines[0].replace("/", "\\"), f"./{lines[1]}", f"UCF-101/{lines[2]}", *lines[3:], lines[0]]),
+        encoding="utf-8",
+    )
     repeated = load_table(root, "action")
     assert repeated == expected and "repeated rows left out: 1" in repeated.notes
     for video in (root / "UCF-101").rglob("*.avi"):
@@ -144,6 +170,7 @@ def edited(name: str, old: str, new: str) -> Callable[[Path], None]:
         text = path.read_text(encoding="utf-8")
         assert old in text
         path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
     return edit
 
 
@@ -163,22 +190,31 @@ def test_a_name_without_the_suffix_of_a_video_is_found_as_it_is_or_not_at_all(tm
     assert [videos.find(name) for name in listed] == ["A/a.mp4", "A/a.mp4", "A/b.txt", *[None] * 5]
 
 
-@pytest.mark.parametrize(("trained", "tested", "file"), [
-    ("v_é_g01_c01.avi", "v_é_g01_c01.mp4", "v_é_g01_c01.mp4"),
-    ("v_é_g01_c01.avi", "v_e\u0301_g01_c01.avi", "v_é_g01_c01.avi"),
-    ("v_é_g01_c01.mkv", "v_e\u0301_g01_c01.webm", "v_é_g01_c01.avi"),
-])
-def test_one_file_that_is_listed_under_two_names_is_listed_twice(tmp_path: Path, trained: str, tested: str, file: str) -> None:
+@pytest.mark.parametrize(
+    ("trained", "tested", "file"),
+    [
+        ("v_é_g01_c01.avi", "v_é_g01_c01.mp4", "v_é_g01_c01.mp4"),
+        ("v_é_g01_c01.avi", "v_e\u0301_g01_c01.avi", "v_é_g01_c01.avi"),
+        ("v_é_g01_c01.mkv", "v_e\u0301_g01_c01.webm", "v_é_g01_c01.avi"),
+    ],
+)
+def test_one_file_that_is_listed_under_two_names_is_listed_twice(
+    tmp_path: Path, trained: str, tested: str, file: str
+) -> None:
     root = write_ucf101(tmp_path)
     touch(root / "UCF-101" / "Hammering" / file)
     before = (root / LISTS / TRAIN).read_text(encoding="utf-8")
     (root / LISTS / TRAIN).write_text(f"{before}Hammering/{trained} 1\nHammering/{tested} 1\n", encoding="utf-8")
     table = load_table(root, "action")
-    assert sum(sample.name.endswith(file) for sample in table.samples) == 1 and "repeated rows left out: 1" in table.notes
+    assert (
+        sum(sample.name.endswith(file) for sample in table.samples) == 1 and "repeated rows left out: 1" in table.notes
+    )
     (root / LISTS / TRAIN).write_text(f"{before}Hammering/{trained} 1\n", encoding="utf-8")
     with (root / LISTS / TEST).open("a", encoding="utf-8") as listed:
         listed.write(f"Hammering/{tested}\n")
-    with pytest.raises(DataError, match=r"\(as Hammering/\S+ and as Hammering/\S+\) is listed twice with different splits"):
+    with pytest.raises(
+        DataError, match=r"\(as Hammering/\S+ and as Hammering/\S+\) is listed twice with different splits"
+    ):
         load_table(root, "action")
 
 
@@ -187,36 +223,71 @@ HAMMER = "Hammering/v_Hammering_g03_c01.avi"
 NO_PATH = r"trainlist01\.txt, line 1 is .*; allowed: Class/video\.avi"
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
-    (removed(CLASSES), r"ucf has no classInd\.txt; looked in ucf/ucfTrainTestlist/, ucf/, ucf/annotations/; fix: unpack UCF101"),
-    (removed(TRAIN), r"ucf has no trainlist01\.txt; looked in "),
-    (removed(TEST), r"ucf has no testlist01\.txt; looked in "),
-    (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 4"), r"list01\.txt, line 1: the class 4 is outside classInd\.txt; allowed: 1 to 3"),
-    (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 0"), r"line 1: the class 0 is outside"),
-    (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} -1"), r"line 1: the class -1 is outside"),
-    (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 2"), r"class 2 is HammerThrow, and the folder is that of class 1, Hammering"),
-    (edited(TRAIN, "Hammering/", "Juggling/"), r"line 1: the folder 'Juggling' is no class of classInd\.txt"),
-    (edited(TRAIN, "Hammering/", ""), NO_PATH),
-    (edited(TRAIN, "Hammering/", "../Hammering/"), NO_PATH),
-    (edited(TRAIN, "Hammering/", "/etc/Hammering/"), NO_PATH),
-    (edited(TRAIN, "Hammering/", "C:/Hammering/"), NO_PATH),
-    (edited(TRAIN, "Hammering/", "a/b/Hammering/"), NO_PATH),
-    (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER},2"), r"line 1: 'Hammering/\S+_c01\.avi,2' is no video by its suffix; allowed"),
-    (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 2 extra"), r"line 1: 'Hammering/\S+\.avi 2 extra' is no video by .*; fix: "),
-    (edited(TRAIN, f"{HAMMER} 1", "Hammering/readme.txt 1"), r"line 1: 'Hammering/readme\.txt' is no video by its suffix"),
-    (edited(TEST, "v_Hammering_g01_c01.avi", "v_Hammering_g01_c01"), r"testlist01\.txt, line 1: \S+_c01' is no video"),
-    (edited(TEST, "v_Hammering_g01_c01", "v_Hammering_g03_c01"), r"listed twice with different splits: trainlist01\.txt, line 1 "),
-    (replaced(TRAIN, ""), r"trainlist01\.txt lists no video"),
-    (replaced(TEST, "\n \r\n"), r"testlist01\.txt lists no video"),
-    (replaced(CLASSES, ""), r"classInd\.txt has 0 classes; allowed: numbers from 1 on"),
-    (replaced(CLASSES, "1 a\n3 b\n"), r"has 2 classes, with numbers from 1 to 3, without 2; allowed: numbers from 1 on, each once"),
-    (replaced(CLASSES, "0 a\n1 b\n"), r"has 2 classes, with numbers from 0 to 1, without 2; allowed"),
-    (replaced(CLASSES, "1 a\n1 b\n"), r"classInd\.txt, line 2: the class '1 b' has a number or a name that is taken"),
-    (replaced(CLASSES, "1 a\n2 a\n"), r"has a number or a name that is taken"),
-    (replaced(CLASSES, "Hammering 1\n"), r"line 1 is 'Hammering 1'; allowed: a number and the name of a class"),
-    (replaced(CLASSES, "1\n"), r"line 1 is '1'; allowed"),
-])
-def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, spoil: Callable[[Path], None], said: str) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            removed(CLASSES),
+            r"ucf has no classInd\.txt; looked in ucf/ucfTrainTestlist/, ucf/, ucf/annotations/; fix: unpack UCF101",
+        ),
+        (removed(TRAIN), r"ucf has no trainlist01\.txt; looked in "),
+        (removed(TEST), r"ucf has no testlist01\.txt; looked in "),
+        (
+            edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 4"),
+            r"list01\.txt, line 1: the class 4 is outside classInd\.txt; allowed: 1 to 3",
+        ),
+        (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 0"), r"line 1: the class 0 is outside"),
+        (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} -1"), r"line 1: the class -1 is outside"),
+        (
+            edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 2"),
+            r"class 2 is HammerThrow, and the folder is that of class 1, Hammering",
+        ),
+        (edited(TRAIN, "Hammering/", "Juggling/"), r"line 1: the folder 'Juggling' is no class of classInd\.txt"),
+        (edited(TRAIN, "Hammering/", ""), NO_PATH),
+        (edited(TRAIN, "Hammering/", "../Hammering/"), NO_PATH),
+        (edited(TRAIN, "Hammering/", "/etc/Hammering/"), NO_PATH),
+        (edited(TRAIN, "Hammering/", "C:/Hammering/"), NO_PATH),
+        (edited(TRAIN, "Hammering/", "a/b/Hammering/"), NO_PATH),
+        (
+            edited(TRAIN, f"{HAMMER} 1", f"{HAMMER},2"),
+            r"line 1: 'Hammering/\S+_c01\.avi,2' is no video by its suffix; allowed",
+        ),
+        (
+            edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 2 extra"),
+            r"line 1: 'Hammering/\S+\.avi 2 extra' is no video by .*; fix: ",
+        ),
+        (
+            edited(TRAIN, f"{HAMMER} 1", "Hammering/readme.txt 1"),
+            r"line 1: 'Hammering/readme\.txt' is no video by its suffix",
+        ),
+        (
+            edited(TEST, "v_Hammering_g01_c01.avi", "v_Hammering_g01_c01"),
+            r"testlist01\.txt, line 1: \S+_c01' is no video",
+        ),
+        (
+            edited(TEST, "v_Hammering_g01_c01", "v_Hammering_g03_c01"),
+            r"listed twice with different splits: trainlist01\.txt, line 1 ",
+        ),
+        (replaced(TRAIN, ""), r"trainlist01\.txt lists no video"),
+        (replaced(TEST, "\n \r\n"), r"testlist01\.txt lists no video"),
+        (replaced(CLASSES, ""), r"classInd\.txt has 0 classes; allowed: numbers from 1 on"),
+        (
+            replaced(CLASSES, "1 a\n3 b\n"),
+            r"has 2 classes, with numbers from 1 to 3, without 2; allowed: numbers from 1 on, each once",
+        ),
+        (replaced(CLASSES, "0 a\n1 b\n"), r"has 2 classes, with numbers from 0 to 1, without 2; allowed"),
+        (
+            replaced(CLASSES, "1 a\n1 b\n"),
+            r"classInd\.txt, line 2: the class '1 b' has a number or a name that is taken",
+        ),
+        (replaced(CLASSES, "1 a\n2 a\n"), r"has a number or a name that is taken"),
+        (replaced(CLASSES, "Hammering 1\n"), r"line 1 is 'Hammering 1'; allowed: a number and the name of a class"),
+        (replaced(CLASSES, "1\n"), r"line 1 is '1'; allowed"),
+    ],
+)
+def test_lists_that_do_not_fit_are_refused_in_one_line(
+    tmp_path: Path, spoil: Callable[[Path], None], said: str
+) -> None:
     root = write_ucf101(tmp_path / "ucf")
     touch(root / "UCF-101" / "Hammering" / "readme.txt")
     spoil(root)

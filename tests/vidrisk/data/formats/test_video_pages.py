@@ -18,10 +18,20 @@ PAGES = Path(__file__).resolve().parents[4] / "docs" / "formats"
 def write_activitynet(root: Path) -> Path:
     """Two videos, of which one has two segments."""
     videos = {"a": ("training", [[1.5, 3], [2, 6.9]]), "b": ("validation", [[1, 4]]), "c": ("training", [[0, 2]])}
-    write_json(root / "activity_net.v1-3.min.json", {"version": "VERSION 1.3", "database": {
-        name: {"duration": 6.5, "subset": subset, "annotations": [{"segment": part, "label": f"label {number}"}
-                                                                  for number, part in enumerate(parts)]}
-        for name, (subset, parts) in videos.items()}})
+    write_json(
+        root / "activity_net.v1-3.min.json",
+        {
+            "version": "VERSION 1.3",
+            "database": {
+                name: {
+                    "duration": 6.5,
+                    "subset": subset,
+                    "annotations": [{"segment": part, "label": f"label {number}"} for number, part in enumerate(parts)],
+                }
+                for name, (subset, parts) in videos.items()
+            },
+        },
+    )
     for name in videos:
         touch(root / f"v_{name}.mp4")
     return root
@@ -38,8 +48,12 @@ def write_mmaction(root: Path) -> Path:
 
 
 WRITERS: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "hmdb51": (write_hmdb51, "hmdb51"), "kinetics": (write_kinetics, "kinetics"), "activitynet": (write_activitynet, "activitynet"),
-    "ava": (write_ava, "ava"), "mmaction": (write_mmaction, "data")}
+    "hmdb51": (write_hmdb51, "hmdb51"),
+    "kinetics": (write_kinetics, "kinetics"),
+    "activitynet": (write_activitynet, "activitynet"),
+    "ava": (write_ava, "ava"),
+    "mmaction": (write_mmaction, "data"),
+}
 
 
 def text_of(name: str) -> str:
@@ -47,7 +61,9 @@ def text_of(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_command_of_the_page_does_what_it_says(name: str, tmp_path: Path, run_line: Callable[..., object]) -> None:
+def test_every_command_of_the_page_does_what_it_says(
+    name: str, tmp_path: Path, run_line: Callable[..., object]
+) -> None:
     write, folder = WRITERS[name]
     root = write(tmp_path / folder)
     for number, path in enumerate(sorted(path for path in root.rglob("*") if path.suffix in (".avi", ".mp4", ".mkv"))):

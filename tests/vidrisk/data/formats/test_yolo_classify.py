@@ -16,8 +16,14 @@ from vidrisk.runtimes.contract.errors import DataError
 
 
 def table_of(root: Path, samples: Mapping[str, tuple[Label, SplitName | None]]) -> Table:
-    return Table(root, "risk", tuple(Sample(file_of(root, name, number), name, {"defect": label}, split=split)
-                                     for number, (name, (label, split)) in enumerate(samples.items())))
+    return Table(
+        root,
+        "risk",
+        tuple(
+            Sample(file_of(root, name, number), name, {"defect": label}, split=split)
+            for number, (name, (label, split)) in enumerate(samples.items())
+        ),
+    )
 
 
 def files_in(folder: Path) -> list[str]:
@@ -25,11 +31,16 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_splits_and_classes_are_folders_and_load_table_reads_them(tmp_path: Path) -> None:
-    table = table_of(tmp_path / "media", {"a.png": ("crack", "train"), "in/a.png": ("crack", "val"), "b.png": ("裂 <缝>", "test")})
+    table = table_of(
+        tmp_path / "media", {"a.png": ("crack", "train"), "in/a.png": ("crack", "val"), "b.png": ("裂 <缝>", "test")}
+    )
     write_data_set(table, tmp_path / "out", name="yolo-classify")
     assert files_in(tmp_path / "out") == ["test/裂 <缝>/b.png", "train/crack/a.png", "val/crack/in/a.png"]
     assert {(s.labels["defect"], s.split) for s in load_table(tmp_path / "out", "risk").samples} == {
-        ("crack", "train"), ("crack", "val"), ("裂 <缝>", "test")}
+        ("crack", "train"),
+        ("crack", "val"),
+        ("裂 <缝>", "test"),
+    }
     assert format_of(tmp_path / "out") is None
 
 
@@ -44,13 +55,17 @@ def test_cvats_labels_json_says_nothing_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize("label", ["a/b", "..", ".hidden", "train", "验证集", "x" * 300, "@eaDir"])
 def test_a_label_that_can_be_no_folder_is_one_line_and_nothing_is_left(tmp_path: Path, label: str) -> None:
     table = table_of(tmp_path / "media", {"a.png": (label, None), "b.png": ("fine", None)})
-    with pytest.raises(DataError, match=r"labels that cannot be names of class folders \(1\): .*fix: rename these classes"):
+    with pytest.raises(
+        DataError, match=r"labels that cannot be names of class folders \(1\): .*fix: rename these classes"
+    ):
         write_data_set(table, tmp_path / "out", name="yolo-classify")
     assert [path.name for path in tmp_path.iterdir()] == ["media"]
 
 
 def test_what_has_no_place_in_a_class_folder_is_counted(tmp_path: Path) -> None:
-    table = table_of(tmp_path / "media", {"a.png": (("x", "y"), "train"), "b.png": (("x",), "val"), "c.mp4": (("x",), "val")})
+    table = table_of(
+        tmp_path / "media", {"a.png": (("x", "y"), "train"), "b.png": (("x",), "val"), "c.mp4": (("x",), "val")}
+    )
     written = write_data_set(table, tmp_path / "out", name="yolo-classify")
     assert written.samples == 1 and written.lost == {"clips": 1, "samples with several labels of defect, or none": 1}
     mixed = table_of(tmp_path / "media", {"a.png": ("x", "train"), "b.png": ("x", None)})

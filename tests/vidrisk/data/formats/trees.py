@@ -16,8 +16,10 @@ Write = Callable[[Path], object]
 # In the order of classInd.txt, which is not that of their names; one folder is not named as its files are.
 UCF_CLASSES = {"Hammering": (200, 40, 40), "HammerThrow": (30, 160, 40), "HandstandPushups": (40, 40, 200)}
 SSV2_TEMPLATES = {
-    "Holding [something] next to [something]": (200, 40, 40), "[Something] falling like a feather or paper": (30, 160, 40),
-    "Lifting [something] up completely, then letting it drop down": (40, 40, 200)}
+    "Holding [something] next to [something]": (200, 40, 40),
+    "[Something] falling like a feather or paper": (30, 160, 40),
+    "Lifting [something] up completely, then letting it drop down": (40, 40, 200),
+}
 HMDB_CLASSES = {"wave": (200, 40, 40), "brush_hair": (30, 160, 40)}
 KINETICS_CLASSES = {"air drumming": (200, 40, 40), "petting, not (cat)": (30, 160, 40)}
 TEST_GROUPS = 2
@@ -33,6 +35,7 @@ def touch(path: Path) -> None:
 
 def encoded(rgb: Sequence[int], seed: int) -> Write:
     """Encode six frames of a colour with noise and a moving bar, 64x48: VP8 in WebM, MPEG-4 elsewhere."""
+
     def write(path: Path) -> None:
         rng = np.random.default_rng(seed)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +44,12 @@ def encoded(rgb: Sequence[int], seed: int) -> Write:
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
             for moment in range(6):
                 frame = np.array(rgb) + rng.integers(0, 40, (48, 64, 3))
-                frame[:, 8 * moment:8 * moment + 8] += 50
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.clip(frame, 0, 255).astype(np.uint8), format="rgb24")))
+                frame[:, 8 * moment : 8 * moment + 8] += 50
+                container.mux(
+                    stream.encode(av.VideoFrame.from_ndarray(np.clip(frame, 0, 255).astype(np.uint8), format="rgb24"))
+                )
             container.mux(stream.encode(None))
+
     return write
 
 
@@ -65,35 +71,61 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
 
-def write_ucf101(root: Path, *, lists: str = "ucfTrainTestlist", videos: str = "UCF-101", clips: bool = False, end: str = "\n",
-                 encoding: str = "utf-8", classes: Sequence[str] = tuple(UCF_CLASSES)) -> Path:
+def write_ucf101(
+    root: Path,
+    *,
+    lists: str = "ucfTrainTestlist",
+    videos: str = "UCF-101",
+    clips: bool = False,
+    end: str = "\n",
+    encoding: str = "utf-8",
+    classes: Sequence[str] = tuple(UCF_CLASSES),
+) -> Path:
     """Three splits of a few classes: six groups of two clips each, of which split n tests the n-th two."""
     numbers = {name: number for number, name in enumerate(classes, start=1)}
+
     def write(name: str, lines: Iterable[str]) -> None:
         write_lines(root / lists / name, lines, end, encoding)
 
     write("classInd.txt", [f"{number} {name}" for name, number in numbers.items()])
-    paths = {group: [(name, f"{name}/v_{name.replace('stand', 'Stand')}_g{group:02d}_c{clip:02d}.avi") for name in classes
-                     for clip in (1, 2)] for group in range(1, UCF_GROUPS + 1)}
+    paths = {
+        group: [
+            (name, f"{name}/v_{name.replace('stand', 'Stand')}_g{group:02d}_c{clip:02d}.avi")
+            for name in classes
+            for clip in (1, 2)
+        ]
+        for group in range(1, UCF_GROUPS + 1)
+    }
     for split in (1, 2, 3):
         tested = range(1 + TEST_GROUPS * (split - 1), 1 + TEST_GROUPS * split)
         write(f"testlist{split:02d}.txt", [path for group in tested for _, path in paths[group]])
-        write(f"trainlist{split:02d}.txt", [f"{path} {numbers[name]}" for group in paths if group not in tested
-                                            for name, path in paths[group]])
+        write(
+            f"trainlist{split:02d}.txt",
+            [f"{path} {numbers[name]}" for group in paths if group not in tested for name, path in paths[group]],
+        )
     for seed, (name, path) in enumerate(row for rows in paths.values() for row in rows):
         (encoded(UCF_CLASSES[name], seed) if clips else touch)(root / videos / path)
     return root
 
 
-def write_hmdb51(root: Path, *, lists: str = "testTrainMulti_7030_splits", videos: str = "hmdb51_org", clips: bool = False,
-                 end: str = " \n") -> Path:
+def write_hmdb51(
+    root: Path,
+    *,
+    lists: str = "testTrainMulti_7030_splits",
+    videos: str = "hmdb51_org",
+    clips: bool = False,
+    end: str = " \n",
+) -> Path:
     """Three splits of a few classes: five films of two clips each, of which split n tests the n-th and does not use the last."""
     for label, colour in HMDB_CLASSES.items():
         names = {film: [f"Film_{film}_{label}_f_nm_np1_ba_goo_{clip}.avi" for clip in range(2)] for film in range(1, 6)}
         for split in (1, 2, 3):
             use = {film: 2 if film == split else 0 if film == 5 else 1 for film in names}
-            write_lines(root / lists / f"{label}_test_split{split}.txt",
-                        [f"{name} {use[film]}" for film in names for name in names[film]], end)
+            write_lines(
+                root / lists / f"{label}_test_split{split}.txt",
+                [f"{name} {use[film]}" for film in names for name in names[film]],
+                end,
+            )
         for seed, name in enumerate(name for of_film in names.values() for name in of_film):
             (encoded(colour, seed) if clips else touch)(root / videos / label / name)
     return root
@@ -117,18 +149,32 @@ def write_kinetics(root: Path, *, place: str = "{split}/{label}", clips: bool = 
 def write_ava(root: Path, *, videos: str = "trainval", clips: bool = False) -> Path:
     """Two lists of boxes of two films, and the names of the actions."""
     for seed, (split, film) in enumerate((("train", "film-A"), ("val", "film_B"))):
-        rows = [f"{film},{second:04d},0.1,0.2,0.5,0.9,{action},{person}" for second in (2, 3, 4)
-                for person, action in ((0, 12), (0, 79), (1, 12 if second < 4 else 3))]
+        rows = [
+            f"{film},{second:04d},0.1,0.2,0.5,0.9,{action},{person}"
+            for second in (2, 3, 4)
+            for person, action in ((0, 12), (0, 79), (1, 12 if second < 4 else 3))
+        ]
         write_lines(root / f"ava_{split}_v2.2.csv", rows)
         (encoded((200, 40, 40), seed) if clips else touch)(root / videos / f"{film}.mkv")
     names = {3: "crouch/kneel", 12: "stand", 79: "talk to (e.g., self, a person, a group)"}
-    write_lines(root / "ava_action_list_v2.2.pbtxt", [
-        f'label {{\n  name: "{name}"\n  label_id: {number}\n  label_type: PERSON_MOVEMENT\n}}' for number, name in names.items()])
+    write_lines(
+        root / "ava_action_list_v2.2.pbtxt",
+        [
+            f'label {{\n  name: "{name}"\n  label_id: {number}\n  label_type: PERSON_MOVEMENT\n}}'
+            for number, name in names.items()
+        ],
+    )
     return root
 
 
-def write_ssv2(root: Path, *, lists: str = "labels/{}.json", videos: str = "20bn-something-something-v2", clips: bool = False,
-               templates: Sequence[str] = tuple(SSV2_TEMPLATES)) -> Path:
+def write_ssv2(
+    root: Path,
+    *,
+    lists: str = "labels/{}.json",
+    videos: str = "20bn-something-something-v2",
+    clips: bool = False,
+    templates: Sequence[str] = tuple(SSV2_TEMPLATES),
+) -> Path:
     """Labels with their ids as strings, train, validation and test."""
     labels = {template.replace("[", "").replace("]", ""): str(number) for number, template in enumerate(templates)}
     write_json(root / lists.format("labels"), labels)
@@ -138,7 +184,9 @@ def write_ssv2(root: Path, *, lists: str = "labels/{}.json", videos: str = "20bn
         for _ in range(count):
             video += 1
             template = templates[video % len(templates)]
-            records.append({"id": str(video), "label": "with the objects", "template": template, "placeholders": ["an object"]})
+            records.append(
+                {"id": str(video), "label": "with the objects", "template": template, "placeholders": ["an object"]}
+            )
             (encoded(SSV2_TEMPLATES[template], video) if clips else touch)(root / videos / f"{video}.webm")
         write_json(root / lists.format(name), records)
     write_json(root / lists.format("test"), [{"id": str(video + 1)}, {"id": str(video + 2)}])

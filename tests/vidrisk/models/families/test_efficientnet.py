@@ -35,7 +35,12 @@ def test_features_equal_those_of_the_original(height: int, width: int) -> None:
 def test_the_trunk_is_plain_layers_and_can_be_run_in_two_parts() -> None:
     trunk = load_efficientnet_lite(PIXEL)
     # No subclass of Conv2d: PEFT could not rebuild it.
-    assert {type(m) for m in trunk.modules() if not list(m.children())} == {nn.Conv2d, nn.BatchNorm2d, nn.ReLU6, nn.ZeroPad2d}
+    assert {type(m) for m in trunk.modules() if not list(m.children())} == {
+        nn.Conv2d,
+        nn.BatchNorm2d,
+        nn.ReLU6,
+        nn.ZeroPad2d,
+    }
     pixels = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         whole = trunk(pixels)

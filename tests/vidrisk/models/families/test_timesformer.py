@@ -19,7 +19,9 @@ from vidrisk.runtimes.contract.errors import SettingsError
 Make = Callable[..., Any]
 
 
-@pytest.mark.parametrize(("frames", "height", "width"), [(1, 64, 64), (3, 64, 64), (8, 64, 64), (6, 48, 32), (6, 32, 128)])
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(1, 64, 64), (3, 64, 64), (8, 64, 64), (6, 48, 32), (6, 32, 128)]
+)
 def test_other_windows_get_the_positions_that_transformers_takes(
     backbone_folder: Make, clips: Make, frames: int, height: int, width: int
 ) -> None:
@@ -39,13 +41,17 @@ def test_other_windows_get_the_positions_that_transformers_takes(
 def test_a_wide_window_is_no_square_one(backbone_folder: Make) -> None:
     """As many patches, at other places."""
     folder = str(backbone_folder("timesformer"))
-    positions = [build_encoder(folder, pixel=pixel, frames=WINDOW).backbone.embeddings.position_embeddings
-                 for pixel in ({}, {"height": 32, "width": 128})]
+    positions = [
+        build_encoder(folder, pixel=pixel, frames=WINDOW).backbone.embeddings.position_embeddings
+        for pixel in ({}, {"height": 32, "width": 128})
+    ]
     square, wide = (one[0, 1:].unflatten(0, shape) for one, shape in zip(positions, ((4, 4), (2, 8)), strict=True))
     assert torch.equal(wide, square[[0, 2]][:, [0, 0, 1, 1, 2, 2, 3, 3]])
 
 
-def test_a_fine_tuned_classifier_is_taken_without_its_classifier(backbone_folder: Make, clips: Make, tmp_path: Path) -> None:
+def test_a_fine_tuned_classifier_is_taken_without_its_classifier(
+    backbone_folder: Make, clips: Make, tmp_path: Path
+) -> None:
     folder = backbone_folder("timesformer")
     config = transformers.TimesformerConfig(**TIMESFORMER_SIZES, num_labels=5)
     classifier = transformers.TimesformerForVideoClassification(config)
@@ -66,12 +72,16 @@ def changed(folder: Path, to: Path, **values: Any) -> str:
     return str(to)
 
 
-def test_joint_attention_is_taken_and_attention_to_space_alone_is_not(backbone_folder: Make, clips: Make, tmp_path: Path) -> None:
+def test_joint_attention_is_taken_and_attention_to_space_alone_is_not(
+    backbone_folder: Make, clips: Make, tmp_path: Path
+) -> None:
     folder = backbone_folder("timesformer")
     joint = changed(folder, tmp_path / "joint", attention_type="joint_space_time")
     assert build_encoder(joint, frames=6)(torch.from_numpy(clips(2, 6))).shape == (2, 64)
     space = changed(folder, tmp_path / "space", attention_type="space_only")
-    with pytest.raises(SettingsError, match=r"^a TimeSformer of attention type 'space_only' sees frames one by one; allowed: "):
+    with pytest.raises(
+        SettingsError, match=r"^a TimeSformer of attention type 'space_only' sees frames one by one; allowed: "
+    ):
         build_encoder(space, frames=WINDOW)
 
 

@@ -52,17 +52,28 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 
 @pytest.fixture(scope="session")
-def train(table: Table, photos: Table, qwen_folder: Callable[..., Path], language_folder: Callable[..., Path],
-          tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Trained]:
+def train(
+    table: Table,
+    photos: Table,
+    qwen_folder: Callable[..., Path],
+    language_folder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Trained]:
     """Name of a case, further settings, and a run to start from → a run of a few steps."""
 
     def make(case: str, *assignments: str, start: Run | None = None) -> Trained:
         kind, options, settings = {**CASES, **PHOTOS}[case]
-        backbone = f"compose:{EMBEDDED}+{language_folder(**options)}" if kind == "compose" else str(qwen_folder(kind, **options))
+        backbone = (
+            f"compose:{EMBEDDED}+{language_folder(**options)}"
+            if kind == "compose"
+            else str(qwen_folder(kind, **options))
+        )
         height, width = SIZE[kind]
         size = (f"pixel.height={height}", f"pixel.width={width}")
         given = photos if case in PHOTOS else table
-        config = config_from_options(None, [*COMMON, *size, *settings, *assignments], backbone=backbone, task=given.task)
+        config = config_from_options(
+            None, [*COMMON, *size, *settings, *assignments], backbone=backbone, task=given.task
+        )
         saved: list[Any] = []
         with pytest.MonkeyPatch.context() as patch:
             save = Run.save

@@ -49,7 +49,7 @@ def test_the_loss_of_the_reply_is_transformers_own(build: Callable[..., Built], 
     for clip in frames.numpy():
         inputs = reference.inputs(clip, 2.0, built.config.vlm.prompts[4])
         labels = inputs["input_ids"].clone()
-        labels[:, :-model.prompts[4].reply] = -100
+        labels[:, : -model.prompts[4].reply] = -100
         asked = reference.processor.tokenizer.decode(labels[0][labels[0] >= 0])
         assert asked == built.config.vlm.prompts[4].reply.replace("{token}", "<ACT>") + "<|im_end|>\n"
         with torch.inference_mode():
@@ -70,7 +70,9 @@ def test_without_its_weight_there_is_no_loss_of_the_reply(build: Callable[..., B
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_a_step_answers_by_the_drawn_prompt_and_validation_by_the_fixed_one(build: Callable[..., Built], kind: str) -> None:
+def test_a_step_answers_by_the_drawn_prompt_and_validation_by_the_fixed_one(
+    build: Callable[..., Built], kind: str
+) -> None:
     built = build(kind, "head.dropout=0", "vlm.fixed_prompt=2")
     model, frames = built.model, built.frames(1)
     with torch.no_grad():
@@ -103,9 +105,18 @@ def test_prompts_are_drawn_by_a_seed_and_all_of_them(build: Callable[..., Built]
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_adapters_are_in_the_decoder_alone_unless_vision_is_asked_for(build: Callable[..., Built], kind: str) -> None:
     language = names_of(build(kind).model, "lora_A")
-    assert language and all("language_model" in name and "layers." in name and "lm_head" not in name for name in language)
+    assert language and all(
+        "language_model" in name and "layers." in name and "lm_head" not in name for name in language
+    )
     assert {name.rpartition(".")[2] for name in language} == {
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    }
     vision = names_of(build(kind, "lora.parts=[vision]").model, "lora_A")
     assert vision and not any("language_model" in name or "merger" in name for name in vision)
     assert set(names_of(build(kind, "lora.parts=[vision,language]").model, "lora_A")) == {*vision, *language}
@@ -113,11 +124,21 @@ def test_adapters_are_in_the_decoder_alone_unless_vision_is_asked_for(build: Cal
     assert last == [name for name in language if ".layers.2." in name]
 
 
-@pytest.mark.parametrize(("targets", "said"), [
-    ("q_prj", r"lora.targets 'q_prj' matches no layer that can be adapted; allowed: q_proj.*; fix: correct the name"),
-    ("qkv", "lora.targets 'qkv' matches no layer"), ("embed_tokens", "lora.targets 'embed_tokens' matches no"),
-    ("lm_head", "lora.targets 'lm_head' matches no")])
-def test_targets_that_match_nothing_are_refused_with_near_names(build: Callable[..., Built], targets: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (
+            "q_prj",
+            r"lora.targets 'q_prj' matches no layer that can be adapted; allowed: q_proj.*; fix: correct the name",
+        ),
+        ("qkv", "lora.targets 'qkv' matches no layer"),
+        ("embed_tokens", "lora.targets 'embed_tokens' matches no"),
+        ("lm_head", "lora.targets 'lm_head' matches no"),
+    ],
+)
+def test_targets_that_match_nothing_are_refused_with_near_names(
+    build: Callable[..., Built], targets: str, said: str
+) -> None:
     with pytest.raises(SettingsError, match=said):
         build("qwen2_5_vl", f"lora.targets=[{targets}]")
 
@@ -135,21 +156,33 @@ def test_each_group_has_its_own_rate(build: Callable[..., Built], kind: str) -> 
     built = build(kind, *RATES, "optim.projector_lr=0.3")
     groups = {group["name"]: group for group in built.model.parameter_groups(built.config.optim)}
     assert {name: (group["lr"], group["weight_decay"]) for name, group in groups.items()} == {
-        "lora": (0.1, 0.0), "token": (0.2, 0.0), "projector": (0.3, 0.5), "head": (0.4, 0.5)}
+        "lora": (0.1, 0.0),
+        "token": (0.2, 0.0),
+        "projector": (0.3, 0.5),
+        "head": (0.4, 0.5),
+    }
     names = {id(p): name for name, p in built.model.named_parameters()}
     of = {group: [names[id(p)] for p in entry["params"]] for group, entry in groups.items()}
-    assert all("lora_" in name for name in of["lora"]) and [name.rpartition(".trainable")[2] for name in of["token"]] == [
-        "_tokens_delta.default"]
+    assert all("lora_" in name for name in of["lora"]) and [
+        name.rpartition(".trainable")[2] for name in of["token"]
+    ] == ["_tokens_delta.default"]
     assert all("merger" in name or "own_projector" in name for name in of["projector"])
     assert all(name.startswith("head.") for name in of["head"])
     assert sorted(names[id(p)] for p in built.model.parameters() if p.requires_grad) == sorted(chain(*of.values()))
 
 
-@pytest.mark.parametrize(("kind", "rate", "groups"), [
-    ("qwen2_5_vl", "null", ["lora", "token", "head"]), ("compose", "null", ["lora", "token", "projector", "head"]),
-    ("compose", "0", ["lora", "token", "head"]), ("qwen3_vl", "0", ["lora", "token", "head"])])
-def test_a_projector_is_trained_where_it_is_new_unless_told_otherwise(build: Callable[..., Built], kind: str, rate: str,
-                                                                      groups: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "rate", "groups"),
+    [
+        ("qwen2_5_vl", "null", ["lora", "token", "head"]),
+        ("compose", "null", ["lora", "token", "projector", "head"]),
+        ("compose", "0", ["lora", "token", "head"]),
+        ("qwen3_vl", "0", ["lora", "token", "head"]),
+    ],
+)
+def test_a_projector_is_trained_where_it_is_new_unless_told_otherwise(
+    build: Callable[..., Built], kind: str, rate: str, groups: list[str]
+) -> None:
     built = build(kind, f"optim.projector_lr={rate}")
     assert [group["name"] for group in built.model.parameter_groups(built.config.optim)] == groups
     assert any(p.requires_grad for p in built.model.backbone.projector.parameters()) is ("projector" in groups)
@@ -157,8 +190,9 @@ def test_a_projector_is_trained_where_it_is_new_unless_told_otherwise(build: Cal
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_what_is_trained_on_weights_in_bfloat16_is_in_single_precision(build: Callable[..., Built], kind: str,
-                                                                       autocast: bool) -> None:
+def test_what_is_trained_on_weights_in_bfloat16_is_in_single_precision(
+    build: Callable[..., Built], kind: str, autocast: bool
+) -> None:
     """Or a step as small as these, which bfloat16 cannot hold, would change nothing."""
     built = build(kind, "vlm.weights=bfloat16", "optim.projector_lr=1e-6", "lora.parts=[language,vision]")
     model, optim = built.model.train(), built.config.optim
@@ -180,7 +214,9 @@ def test_what_is_exported_is_merged_in_single_precision(build: Callable[..., Bui
     built = build(kind, "vlm.weights=bfloat16", "optim.projector_lr=1e-6", "lora.parts=[language,vision]")
     loaded, frames = built.save(tmp_path / "run").load_classifier(), built.frames(2)
     assert isinstance(loaded, VlmClassifier) and {p.dtype for p in loaded.parameters()} == {torch.float32}
-    for ours, theirs in zip(loaded.backbone.projector.parameters(), built.model.backbone.projector.parameters(), strict=True):
+    for ours, theirs in zip(
+        loaded.backbone.projector.parameters(), built.model.backbone.projector.parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)
     with torch.inference_mode():
         held, apart = built.model.features(frames), loaded.features(frames)
@@ -197,24 +233,34 @@ def test_a_projector_that_a_start_trained_is_not_rounded(build: Callable[..., Bu
     built.save(tmp_path / "run")
     fresh = build("qwen3_vl", "vlm.weights=bfloat16", "lora.last_blocks=0").model
     load_bases(fresh, [tmp_path / "run"])
-    for ours, theirs in zip(fresh.backbone.projector.parameters(), built.model.backbone.projector.parameters(), strict=True):
+    for ours, theirs in zip(
+        fresh.backbone.projector.parameters(), built.model.backbone.projector.parameters(), strict=True
+    ):
         assert torch.equal(ours, theirs)
     with torch.inference_mode():
         found, expected = fresh.features(built.frames(2)), built.model.features(built.frames(2))
     assert (found - expected).abs().mean() < 0.05 * expected.abs().mean()  # adapters are rounded: three digits
 
 
-def test_a_damaged_prompt_and_one_of_another_tokenizer_are_told_apart(build: Callable[..., Built], tmp_path: Path) -> None:
+def test_a_damaged_prompt_and_one_of_another_tokenizer_are_told_apart(
+    build: Callable[..., Built], tmp_path: Path
+) -> None:
     run = build("compose", "lora.last_blocks=0").save(tmp_path / "run")
     path = run.root / "prompt.json"
     whole = json.loads(path.read_text())
     run.load_classifier()
-    damaged, foreign = "prompt.json is damaged:", "the tokenizer of the backbone gives another prompt than .* holds; fix: use the"
-    for content, said in (('{"token":', f"{damaged} Expecting value"), ("[1, 2]", f"{damaged} Input should be"),
-                          (json.dumps(whole | {"ids": None}), f"{damaged} ids Input should be a valid"),
-                          (json.dumps({"ids": [1]}), f"{damaged} token Field required"),
-                          (json.dumps(whole | {"ids": [*whole["ids"][:-1], 3]}), foreign),
-                          (json.dumps(whole | {"token_id": 3}), foreign)):
+    damaged, foreign = (
+        "prompt.json is damaged:",
+        "the tokenizer of the backbone gives another prompt than .* holds; fix: use the",
+    )
+    for content, said in (
+        ('{"token":', f"{damaged} Expecting value"),
+        ("[1, 2]", f"{damaged} Input should be"),
+        (json.dumps(whole | {"ids": None}), f"{damaged} ids Input should be a valid"),
+        (json.dumps({"ids": [1]}), f"{damaged} token Field required"),
+        (json.dumps(whole | {"ids": [*whole["ids"][:-1], 3]}), foreign),
+        (json.dumps(whole | {"token_id": 3}), foreign),
+    ):
         path.write_text(content)
         with pytest.raises(BundleError, match=said) as caught:
             run.load_classifier()
@@ -226,14 +272,26 @@ def test_a_damaged_prompt_and_one_of_another_tokenizer_are_told_apart(build: Cal
 
 def test_a_token_without_a_rate_keeps_its_row(build: Callable[..., Built]) -> None:
     built = build("compose", "optim.token_lr=0")
-    assert [group["name"] for group in built.model.parameter_groups(built.config.optim)] == ["lora", "projector", "head"]
+    assert [group["name"] for group in built.model.parameter_groups(built.config.optim)] == [
+        "lora",
+        "projector",
+        "head",
+    ]
 
 
 @pytest.mark.parametrize("kind", BACKBONES)
-@pytest.mark.parametrize("settings", [(), ("lora.last_blocks=0", "optim.projector_lr=0"), ("lora.parts=[vision]",),
-                                      ("head.kind=transformer", "optim.projector_lr=0.001")])
-def test_what_is_kept_between_epochs_gives_the_same_features(build: Callable[..., Built], kind: str,
-                                                             settings: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("lora.last_blocks=0", "optim.projector_lr=0"),
+        ("lora.parts=[vision]",),
+        ("head.kind=transformer", "optim.projector_lr=0.001"),
+    ],
+)
+def test_what_is_kept_between_epochs_gives_the_same_features(
+    build: Callable[..., Built], kind: str, settings: tuple[str, ...]
+) -> None:
     built = build(kind, *settings)
     model, frames = built.model, built.frames(2)
     with torch.inference_mode():
@@ -241,8 +299,9 @@ def test_what_is_kept_between_epochs_gives_the_same_features(build: Callable[...
         assert (kept.dtype == torch.uint8) is not model.has_frozen_part
         torch.testing.assert_close(model.features(kept), model.features(frames), rtol=1e-5, atol=1e-5)
     assert model.is_probe is ("optim.projector_lr=0" in settings)
-    assert model.has_frozen_part is not (settings[:1] == ("lora.parts=[vision]",) or (kind != "compose" and len(settings) == 2
-                                                                                    and not model.is_probe))
+    assert model.has_frozen_part is not (
+        settings[:1] == ("lora.parts=[vision]",) or (kind != "compose" and len(settings) == 2 and not model.is_probe)
+    )
 
 
 def gradients(built: Built, frames: Tensor) -> dict[str, Tensor]:
@@ -265,7 +324,10 @@ def test_gradients_are_the_same_with_checkpointing(build: Callable[..., Built], 
         built.model.backbone.tower.blocks[0].mlp.register_forward_pre_hook(lambda *_: calls.append("vision"))
     built.model.checkpoint_gradients()
     again = gradients(built, built.frames(2))
-    assert sorted(calls) == ["language"] * 2 + ["vision"] * (2 if kind != "compose" else 0) and plain.keys() == again.keys()
+    assert (
+        sorted(calls) == ["language"] * 2 + ["vision"] * (2 if kind != "compose" else 0)
+        and plain.keys() == again.keys()
+    )
     for name, gradient in plain.items():
         torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
 
@@ -288,12 +350,17 @@ def test_dropout_of_adapters_and_head_is_off_when_judged(build: Callable[..., Bu
         assert not torch.equal(*(built.model.train()(built.frames(1))[0][0] for _ in range(2)))
 
 
-@pytest.mark.parametrize(("prompts", "said"), [
-    ('[{question: "Is it <ACT>?", reply: "{token}"}]', "holds the model's token 2 times, 1 of them in its reply"),
-    ('[{question: "What?", reply: "{token} or <ACT>"}]', "holds the model's token 2 times, 2 of them in its reply")])
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ('[{question: "Is it <ACT>?", reply: "{token}"}]', "holds the model's token 2 times, 1 of them in its reply"),
+        ('[{question: "What?", reply: "{token} or <ACT>"}]', "holds the model's token 2 times, 2 of them in its reply"),
+    ],
+)
 @pytest.mark.parametrize("kind", BACKBONES)
-def test_the_token_is_once_in_a_prompt_or_the_prompt_is_refused(build: Callable[..., Built], kind: str, prompts: str,
-                                                                said: str) -> None:
+def test_the_token_is_once_in_a_prompt_or_the_prompt_is_refused(
+    build: Callable[..., Built], kind: str, prompts: str, said: str
+) -> None:
     with pytest.raises(SettingsError, match=f"{said}; allowed: once, in the reply"):
         build(kind, f"vlm.prompts={prompts}")
 
@@ -302,7 +369,9 @@ def test_the_token_is_once_in_a_prompt_or_the_prompt_is_refused(build: Callable[
 def test_a_reply_that_would_be_cut_off_is_refused(build: Callable[..., Built], kind: str) -> None:
     length = max(prompt.layout.length for prompt in build(kind).model.prompts)
     build(kind, f"vlm.max_tokens={length}")
-    with pytest.raises(SettingsError, match=rf"takes {length} tokens, \d+ of them visual: the model's token would be cut off"):
+    with pytest.raises(
+        SettingsError, match=rf"takes {length} tokens, \d+ of them visual: the model's token would be cut off"
+    ):
         build(kind, f"vlm.max_tokens={length - 1}")
 
 
@@ -326,6 +395,8 @@ def test_fresh_adapters_change_nothing(build: Callable[..., Built]) -> None:
                 parameter.zero_()
             elif "trainable_tokens_delta" in name:
                 parameter.copy_(plain.model.backbone.embed(torch.tensor([plain.model.backbone.token])))
-        torch.testing.assert_close(built.model.features(built.frames(1)), plain.model.features(built.frames(1)), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            built.model.features(built.frames(1)), plain.model.features(built.frames(1)), rtol=0, atol=1e-6
+        )
         enliven(built.model)
         assert (built.model.features(built.frames(1)) - plain.model.features(built.frames(1))).abs().max() > 0.01

@@ -18,7 +18,9 @@ WIDTH, TOKENS = 24, 10
 
 def head_of(kind: str, **settings: object) -> ActHead:
     torch.manual_seed(0)
-    head = ActHead(HeadSettings.model_validate({"kind": kind, "hidden": 16, "heads": 4, **settings}), width=WIDTH, targets=TARGETS)
+    head = ActHead(
+        HeadSettings.model_validate({"kind": kind, "hidden": 16, "heads": 4, **settings}), width=WIDTH, targets=TARGETS
+    )
     for classifier in head.head.classifiers:
         torch.nn.init.normal_(classifier.weight)
     return head.eval()
@@ -85,10 +87,17 @@ def test_attention_is_torchs_own() -> None:
         torch.testing.assert_close(block._attend(tokens), reference(tokens, tokens, tokens)[0], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("settings", "said"), [
-    ({"kind": "segments"}, "head 'segments' behind a vision-language model; allowed: auto, linear, mlp, transformer, "),
-    ({"kind": "attention"}, "head 'attention'"),
-    ({"kind": "transformer", "heads": 5}, "head.heads 5 behind states of 24; allowed: divisors of 24")])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"kind": "segments"},
+            "head 'segments' behind a vision-language model; allowed: auto, linear, mlp, transformer, ",
+        ),
+        ({"kind": "attention"}, "head 'attention'"),
+        ({"kind": "transformer", "heads": 5}, "head.heads 5 behind states of 24; allowed: divisors of 24"),
+    ],
+)
 def test_heads_that_do_not_fit_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
         ActHead(HeadSettings.model_validate(settings), width=WIDTH, targets=TARGETS)

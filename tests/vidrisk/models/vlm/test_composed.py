@@ -21,10 +21,16 @@ from vidrisk.runtimes.contract.errors import SettingsError
 Make = Callable[..., Path]
 TOWERS = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov3_vit": 1, "vit": 1}  # class tokens
 LANGUAGE_MODELS: dict[str, dict[str, Any]] = {
-    "LlamaForCausalLM": {}, "Qwen2ForCausalLM": {}, "Qwen3ForCausalLM": {"head_dim": 16}, "GemmaForCausalLM": {"head_dim": 16},
-    "Gemma3ForCausalLM": {"head_dim": 16, "sliding_window": 512}, "MistralForCausalLM": {"sliding_window": 512},
-    "MixtralForCausalLM": {}, "GPTNeoXForCausalLM": {}, "OPTForCausalLM": {"ffn_dim": 96, "word_embed_proj_dim": 64},
-}  # fmt: skip
+    "LlamaForCausalLM": {},
+    "Qwen2ForCausalLM": {},
+    "Qwen3ForCausalLM": {"head_dim": 16},
+    "GemmaForCausalLM": {"head_dim": 16},
+    "Gemma3ForCausalLM": {"head_dim": 16, "sliding_window": 512},
+    "MistralForCausalLM": {"sliding_window": 512},
+    "MixtralForCausalLM": {},
+    "GPTNeoXForCausalLM": {},
+    "OPTForCausalLM": {"ffn_dim": 96, "word_embed_proj_dim": 64},
+}
 PLAIN = "lora.last_blocks=0"
 
 
@@ -44,7 +50,9 @@ def plain_state(built: Built, feature_map: Tensor, language: Path) -> Tensor:
     model = transformers.AutoModelForCausalLM.from_pretrained(language).eval()
     grid = built.config.vlm.grid
     tokens = feature_map if grid is None else torch.nn.functional.adaptive_avg_pool2d(feature_map, grid)
-    tokens = backbone.own_projector(tokens.flatten(2).transpose(1, 2)).reshape(-1, layout.is_visual.sum(), backbone.width)
+    tokens = backbone.own_projector(tokens.flatten(2).transpose(1, 2)).reshape(
+        -1, layout.is_visual.sum(), backbone.width
+    )
     text = model.get_input_embeddings()(torch.tensor(layout.text[:-1]))
     text = torch.cat([text, backbone.embed(torch.tensor([backbone.token]))])
     before = int(layout.is_visual.argmax())
@@ -62,18 +70,25 @@ def check(built: Built, feature_map: Tensor, frames: Tensor, language: Path) -> 
 
 def test_a_head_that_pools_by_attention_is_left_out(backbone_folder: Make, language_folder: Make) -> None:
     """Nothing reads it: its adapters would have no gradient, which training in several processes does not allow."""
-    built = build_small(f"compose:{backbone_folder('siglip_vision_model')}+{language_folder()}", "lora.parts=[language,vision]",
-                        "lora.last_blocks=null")
+    built = build_small(
+        f"compose:{backbone_folder('siglip_vision_model')}+{language_folder()}",
+        "lora.parts=[language,vision]",
+        "lora.last_blocks=null",
+    )
     logits, _ = built.model.train()(built.frames(2))
     sum(output.square().sum() for output in logits).backward()
     adapted = [name for name, parameter in built.model.named_parameters() if "lora_" in name]
     assert any("tower" in name for name in adapted)
-    assert [name for name, parameter in built.model.named_parameters() if "lora_" in name and parameter.grad is None] == []
+    assert [
+        name for name, parameter in built.model.named_parameters() if "lora_" in name and parameter.grad is None
+    ] == []
 
 
 @pytest.mark.parametrize("grid", ["2", "null"])
 @pytest.mark.parametrize("tower", TOWERS)
-def test_any_tower_is_read_without_its_class_token(backbone_folder: Make, language_folder: Make, tower: str, grid: str) -> None:
+def test_any_tower_is_read_without_its_class_token(
+    backbone_folder: Make, language_folder: Make, tower: str, grid: str
+) -> None:
     folder, language = backbone_folder(tower), language_folder()
     built = build_small(f"compose:{folder}+{language}", PLAIN, "vlm.grid=" + grid)
     frames = built.frames(2)
@@ -81,7 +96,7 @@ def test_any_tower_is_read_without_its_class_token(backbone_folder: Make, langua
     with torch.inference_mode():
         tokens = model(normalised(built, frames)).last_hidden_state
     assert tokens.shape[1] == 16 + TOWERS[tower]
-    check(built, tokens[:, TOWERS[tower]:].transpose(1, 2).unflatten(2, (4, 4)), frames, language)
+    check(built, tokens[:, TOWERS[tower] :].transpose(1, 2).unflatten(2, (4, 4)), frames, language)
 
 
 @pytest.mark.parametrize("size", [("64", "64", "2"), ("96", "64", "2"), ("96", "64", "null")])
@@ -109,10 +124,14 @@ def test_any_causal_language_model_goes_through_the_same_door(language_folder: M
 
 @pytest.mark.parametrize("question_first", ["true", "false"])
 @pytest.mark.parametrize("model_class", LANGUAGE_MODELS)
-def test_the_stage_that_is_exported_computes_what_is_trained(language_folder: Make, model_class: str, question_first: str) -> None:
+def test_the_stage_that_is_exported_computes_what_is_trained(
+    language_folder: Make, model_class: str, question_first: str
+) -> None:
     """Its mask, its positions, keys and values of its first tokens are given, and it holds adapters."""
-    built = build_small(f"compose:{EMBEDDED}+{language_folder(model_class, **LANGUAGE_MODELS[model_class])}",
-                        f"vlm.question_first={question_first}")
+    built = build_small(
+        f"compose:{EMBEDDED}+{language_folder(model_class, **LANGUAGE_MODELS[model_class])}",
+        f"vlm.question_first={question_first}",
+    )
     frames, model = built.frames(2), built.model
     assert any("lora_B" in name for name, _ in model.named_parameters())
     with torch.inference_mode():
@@ -129,9 +148,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "MambaForCausalLM": ({}, "MambaForCausalLM as the language model of a classifier: "),
     "BertLMHeadModel": ({}, "its tokens see those behind them; allowed: causal ones"),
     "GPT2LMHeadModel": ({"n_embd": 64, "n_layer": 3, "n_head": 4}, "LoRA finds no projection to adapt in GPT2Model"),
-    "MistralForCausalLM": ({"sliding_window": 32}, r"a prompt of \d+ tokens, .*model's sliding_window allows 32; allowed: 32 "),
+    "MistralForCausalLM": (
+        {"sliding_window": 32},
+        r"a prompt of \d+ tokens, .*model's sliding_window allows 32; allowed: 32 ",
+    ),
     "LlamaForCausalLM": ({"max_position_embeddings": 32}, SHORT),
-    "T5ForConditionalGeneration": ({"d_model": 64, "num_layers": 2, "d_kv": 16, "num_heads": 4}, "cannot be loaded: Unrecognized"),
+    "T5ForConditionalGeneration": (
+        {"d_model": 64, "num_layers": 2, "d_kv": 16, "num_heads": 4},
+        "cannot be loaded: Unrecognized",
+    ),
 }
 
 
@@ -144,19 +169,34 @@ def test_a_language_model_that_cannot_work_is_refused_in_one_line(language_folde
 
 
 def test_a_language_model_that_cannot_be_adapted_may_stay_frozen(language_folder: Make) -> None:
-    built = build_small(f"compose:{EMBEDDED}+{language_folder('GPT2LMHeadModel', **REFUSED['GPT2LMHeadModel'][0])}", PLAIN)
-    assert {name.partition(".")[2].partition(".")[0] for name, p in built.model.backbone.named_parameters(prefix="x")
-            if p.requires_grad} == {"own_projector"}
+    built = build_small(
+        f"compose:{EMBEDDED}+{language_folder('GPT2LMHeadModel', **REFUSED['GPT2LMHeadModel'][0])}", PLAIN
+    )
+    assert {
+        name.partition(".")[2].partition(".")[0]
+        for name, p in built.model.backbone.named_parameters(prefix="x")
+        if p.requires_grad
+    } == {"own_projector"}
 
 
-@pytest.mark.parametrize(("backbone", "said"), [
-    ("compose:{tower}", "allowed: compose:TOWER.LLM; fix: name an encoder and a causal language model"),
-    ("compose:{tower}+{language}+{language}", "allowed: compose:TOWER.LLM"),
-    ("compose:{tower}+{tower}", "cannot be loaded: Unrecognized"),
-    ("compose:{language}+{language}", "language model, and is no encoder|cannot|lacks|does not encode"),
-    ("compose:{windows}+{language}", "as the tower of a composed model; allowed: encoders that see one frame at a time"),
-    ("compose:absent+{language}", "unknown backbone 'absent'"), ("compose:{tower}+absent", "backbone 'absent' cannot be loaded")])
-def test_names_that_compose_nothing_are_refused(backbone_folder: Make, language_folder: Make, backbone: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "said"),
+    [
+        ("compose:{tower}", "allowed: compose:TOWER.LLM; fix: name an encoder and a causal language model"),
+        ("compose:{tower}+{language}+{language}", "allowed: compose:TOWER.LLM"),
+        ("compose:{tower}+{tower}", "cannot be loaded: Unrecognized"),
+        ("compose:{language}+{language}", "language model, and is no encoder|cannot|lacks|does not encode"),
+        (
+            "compose:{windows}+{language}",
+            "as the tower of a composed model; allowed: encoders that see one frame at a time",
+        ),
+        ("compose:absent+{language}", "unknown backbone 'absent'"),
+        ("compose:{tower}+absent", "backbone 'absent' cannot be loaded"),
+    ],
+)
+def test_names_that_compose_nothing_are_refused(
+    backbone_folder: Make, language_folder: Make, backbone: str, said: str
+) -> None:
     names = {"tower": backbone_folder("vit"), "language": language_folder(), "windows": backbone_folder("videomae")}
     with pytest.raises(SettingsError, match=said) as caught:
         build_small(backbone.format(**names))
@@ -167,7 +207,9 @@ def test_a_tower_without_a_map_of_patches_is_refused(language_folder: Make, tmp_
     """The last layers of Swin have merged the patches of its configuration."""
     config = transformers.SwinConfig(image_size=64, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
     transformers.SwinModel(config).save_pretrained(tmp_path)
-    with pytest.raises(SettingsError, match=r"swin as the tower of a composed model: 64 places where 16x16 were expected; "):
+    with pytest.raises(
+        SettingsError, match=r"swin as the tower of a composed model: 64 places where 16x16 were expected; "
+    ):
         build_small(f"compose:{tmp_path}+{language_folder()}", PLAIN)
 
 
@@ -219,9 +261,12 @@ def test_without_a_chat_template_question_and_reply_stand_alone(language_folder:
         torch.testing.assert_close(exported, built.model.features(frames)[:, 0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("template", [
-    "{{ messages[0].role }}", "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}"])
-def test_a_template_that_drops_or_repeats_the_question_is_refused(language_folder: Make, tmp_path: Path, template: str) -> None:
+@pytest.mark.parametrize(
+    "template", ["{{ messages[0].role }}", "{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}"]
+)
+def test_a_template_that_drops_or_repeats_the_question_is_refused(
+    language_folder: Make, tmp_path: Path, template: str
+) -> None:
     import shutil
 
     folder = Path(shutil.copytree(language_folder(), tmp_path / "odd"))
@@ -230,8 +275,9 @@ def test_a_template_that_drops_or_repeats_the_question_is_refused(language_folde
         build_small(f"compose:{EMBEDDED}+{folder}", PLAIN)
 
 
-def test_a_name_with_folders_is_stored_whole(backbone_folder: Make, language_folder: Make, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_with_folders_is_stored_whole(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run may be opened from another folder than it was trained in."""
     tower, language = backbone_folder("vit"), language_folder()
     monkeypatch.chdir(language.parent)

@@ -30,8 +30,12 @@ def train(words: list[str], small: list[str]) -> None:
 
 
 @pytest.mark.slow(minutes=1)
-def test_a_run_becomes_a_folder_and_the_folder_a_run(backbone_folder: Callable[[str], Path], language_folder: Callable[..., Path],
-                                                     tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_becomes_a_folder_and_the_folder_a_run(
+    backbone_folder: Callable[[str], Path],
+    language_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     (tmp_path / "photos").mkdir()
     for sample in write_photos(tmp_path / "photos").samples:
         place = tmp_path / "photos" / sample.labels["defect"]
@@ -60,7 +64,9 @@ def test_a_run_becomes_a_folder_and_the_folder_a_run(backbone_folder: Callable[[
 def test_what_is_named_exists() -> None:
     named = set(re.findall(r"`((?:lora|head|vlm|optim)\.\w+)\b", PAGE))
     config = TrainConfig()
-    assert named and all(hasattr(getattr(config, section), field) for section, field in (name.split(".") for name in named))
+    assert named and all(
+        hasattr(getattr(config, section), field) for section, field in (name.split(".") for name in named)
+    )
     links = [link for link in re.findall(r"\]\(([^)#]+)", PAGE) if "://" not in link]
     assert links and all((DOCS / link).is_file() for link in links)
     examples = re.findall(r"`(examples/[^`]+)`", PAGE)

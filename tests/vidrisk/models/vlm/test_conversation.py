@@ -16,8 +16,10 @@ from vidrisk.models.vlm.conversation import MARK, conversations_from_pairs, ids_
 from vidrisk.runtimes.contract.errors import SettingsError
 
 PAIR = PromptPair(question="What?", reply="It is {token}.")
-LLAMA3 = ("{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}<|end|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
-          "{% if add_generation_prompt %}<|start|>assistant<|end|>\n\n{% endif %}")
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}<|start|>{{ m.role }}<|end|>\n\n{{ m.content | trim }}<|eot|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant<|end|>\n\n{% endif %}"
+)
 
 
 def tokenizer(template: str | None) -> Any:
@@ -34,8 +36,10 @@ def told(made: Any, settings: VlmSettings, visual: dict[str, str] | None = None)
 
 def test_a_mark_goes_in_front_of_the_question_as_text() -> None:
     before, reply = told(tokenizer(TEMPLATE), VlmSettings())
-    assert before == ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-                      f"<|im_start|>user\n{MARK}\nWhat?<|im_end|>\n<|im_start|>assistant\n")
+    assert before == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{MARK}\nWhat?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert reply == "It is <ACT>.<|im_end|>\n"
 
 
@@ -73,16 +77,32 @@ def test_a_text_begins_as_the_tokenizer_begins_every_text() -> None:
 
 
 def test_what_the_conversation_begins_with_may_be_chosen() -> None:
-    for template, begin in ((TEMPLATE, "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"), (None, "Be brief.\n")):
+    for template, begin in (
+        (TEMPLATE, "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"),
+        (None, "Be brief.\n"),
+    ):
         before, _ = told(tokenizer(template), VlmSettings(system="Be brief."))
         assert before.startswith(begin + MARK)
 
 
-@pytest.mark.parametrize(("template", "said"), [
-    ("{{ raise_exception('no user may speak') }}", "fails: no user may speak; allowed: one that takes a question and a reply"),
-    ("{% for m in messages %}{{ m.nothing.at.all }}{% endfor %}", "fails: 'dict object' has no attribute 'nothing'"),
-    ("{% for m in messages %", "the chat template of the backbone fails: "),
-    ("{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}", "changes the question when a reply follows")])
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{{ raise_exception('no user may speak') }}",
+            "fails: no user may speak; allowed: one that takes a question and a reply",
+        ),
+        (
+            "{% for m in messages %}{{ m.nothing.at.all }}{% endfor %}",
+            "fails: 'dict object' has no attribute 'nothing'",
+        ),
+        ("{% for m in messages %", "the chat template of the backbone fails: "),
+        (
+            "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}",
+            "changes the question when a reply follows",
+        ),
+    ],
+)
 def test_a_template_that_cannot_be_used_is_refused_in_one_line(template: str, said: str) -> None:
     with pytest.raises(SettingsError, match=said) as caught:
         told(tokenizer(template), VlmSettings())
@@ -96,16 +116,25 @@ def test_a_template_runs_no_code() -> None:
         told(tokenizer(sneaky), VlmSettings())
 
 
-@pytest.mark.parametrize(("template", "said"), [
-    ("{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
-     "has not ended after 1 s"),
-    ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "fails: maximum recursion depth exceeded"),
-    ("{{ range(10**9) | list | length }}", "has not ended after 1 s|fails: (Range too big|MemoryError)"),
-    ("{{ ('a' * 10**11) | length }}", "fails: MemoryError"), ("{{ '%100000000000d' % 1 }}", "fails: MemoryError"),
-    ("{% set d = namespace(x='a') %}{% for i in range(60) %}{% set d.x = d.x ~ d.x %}{% endfor %}",
-     "has not ended after 1 s|fails: MemoryError"),
-    ("{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}", "fails: it gives 199998000 characters"),
-    ("{# " + "a" * 1_000_000 + " #}", "has 1000006 characters")])
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+            "has not ended after 1 s",
+        ),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "fails: maximum recursion depth exceeded"),
+        ("{{ range(10**9) | list | length }}", "has not ended after 1 s|fails: (Range too big|MemoryError)"),
+        ("{{ ('a' * 10**11) | length }}", "fails: MemoryError"),
+        ("{{ '%100000000000d' % 1 }}", "fails: MemoryError"),
+        (
+            "{% set d = namespace(x='a') %}{% for i in range(60) %}{% set d.x = d.x ~ d.x %}{% endfor %}",
+            "has not ended after 1 s|fails: MemoryError",
+        ),
+        ("{% for i in range(99999) %}{{ 'a' * 1000 }}{% endfor %}", "fails: it gives 199998000 characters"),
+        ("{# " + "a" * 1_000_000 + " #}", "has 1000006 characters"),
+    ],
+)
 def test_a_hostile_template_is_refused_soon(template: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a thread, where no signal could stop it, as well."""
     monkeypatch.setattr(rendering, "CPU_S", 1)
@@ -118,7 +147,9 @@ def test_all_pairs_are_rendered_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     rendering._render.cache_clear()
     runs: list[Any] = []
     run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: (runs.append(arguments), run(*arguments, **options))[1])
+    monkeypatch.setattr(
+        subprocess, "run", lambda *arguments, **options: (runs.append(arguments), run(*arguments, **options))[1]
+    )
     pairs = [PromptPair(question=f"What {number}?", reply="{token}") for number in range(5)]
     for _ in range(2):
         found = conversations_from_pairs(tokenizer(LLAMA3), pairs, VlmSettings(), visual=None)

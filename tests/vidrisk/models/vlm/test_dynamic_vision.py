@@ -38,9 +38,14 @@ Grids = list[tuple[int, int, int]]
 PIXEL = PixelSpec(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 # In patches; windows of Qwen2.5-VL are 4 x 4 of them, the table of Qwen3-VL is 8 x 8.
 GRIDS: dict[str, Grids] = {
-    "unequal windows": [(1, 14, 18)], "equal windows": [(1, 8, 8)], "two images": [(1, 20, 14), (1, 6, 10)],
-    "several frames": [(4, 12, 10)], "a tiny one": [(1, 2, 4)], "two of one size": [(1, 4, 6), (1, 4, 6)],
-    "videos and an image": [(2, 10, 6), (1, 2, 2), (3, 4, 18)]}
+    "unequal windows": [(1, 14, 18)],
+    "equal windows": [(1, 8, 8)],
+    "two images": [(1, 20, 14), (1, 6, 10)],
+    "several frames": [(4, 12, 10)],
+    "a tiny one": [(1, 2, 4)],
+    "two of one size": [(1, 4, 6), (1, 4, 6)],
+    "videos and an image": [(2, 10, 6), (1, 2, 2), (3, 4, 18)],
+}
 BLOCKED = "import sys\nfor name in ('torch', 'transformers', 'vidrisk', 'onnx'):\n    sys.modules[name] = None\n"
 
 
@@ -122,7 +127,7 @@ def test_what_else_is_in_a_call_changes_nothing(written: Written) -> None:
     with BUNDLE_RUNTIMES["onnxruntime"](written.file, written.graph.inputs, written.graph.outputs, threads=1) as runner:
         together = runner.infer(feed)["tokens"]
         for grid, begin in (((1, 10, 6), 0), ((1, 10, 6), 60), ((1, 4, 8), 120)):
-            rows = feed["pixel_values"][begin:begin + grid[1] * grid[2]]
+            rows = feed["pixel_values"][begin : begin + grid[1] * grid[2]]
             indices = vision_inputs_from_grid([grid], **written.settings["grid"])
             alone.append(runner.infer({"pixel_values": rows, **indices})["tokens"])
     np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-5)
@@ -132,16 +137,20 @@ def test_what_else_is_in_a_call_changes_nothing(written: Written) -> None:
 def test_the_graph_says_what_it_takes_and_old_readers_read_it(written: Written) -> None:
     model = onnx.load(written.file)
     assert {opset.domain: opset.version for opset in model.opset_import} == {"": MAX_OPSET}
-    shapes = {value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
-              for value in (*model.graph.input, *model.graph.output)}
+    shapes = {
+        value.name: [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*model.graph.input, *model.graph.output)
+    }
     assert shapes == {spec.name: list(spec.shape) for spec in (*written.graph.inputs, *written.graph.outputs)}
     assert shapes["position_ids"] == ["4*tokens", 2] and shapes["tokens"] == ["tokens", WIDTH]
     assert not any("lora" in weight.name for weight in model.graph.initializer)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
-                    reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'")
+@pytest.mark.skipif(
+    not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'",
+)
 def test_tensorrt_reads_the_graph(written: Written) -> None:
     parsed = parsed_graphs([written.file], lambda *_: None)
     assert parsed.libraries and parsed.refusals == {}
@@ -165,29 +174,42 @@ def turned_places(feed: Arrays) -> Arrays:
 
 
 def nearest_entry(feed: Arrays) -> Arrays:
-    return {**feed, "interp_weights": (feed["interp_weights"] == feed["interp_weights"].max(1, keepdims=True)).astype(np.float32)}
+    return {
+        **feed,
+        "interp_weights": (feed["interp_weights"] == feed["interp_weights"].max(1, keepdims=True)).astype(np.float32),
+    }
 
 
 FAULTS: list[tuple[str, Callable[[Arrays], Arrays], str]] = [
-    ("qwen2_5_vl", wrong_order, "unequal windows"), ("qwen2_5_vl", equal_windows, "unequal windows"),
-    ("qwen2_5_vl", one_segment, "two images"), ("qwen2_5_vl", turned_places, "equal windows"),
-    ("qwen3_vl", one_segment, "several frames"), ("qwen3_vl", nearest_entry, "two images"),
-    ("qwen3_vl", turned_places, "one token")]
+    ("qwen2_5_vl", wrong_order, "unequal windows"),
+    ("qwen2_5_vl", equal_windows, "unequal windows"),
+    ("qwen2_5_vl", one_segment, "two images"),
+    ("qwen2_5_vl", turned_places, "equal windows"),
+    ("qwen3_vl", one_segment, "several frames"),
+    ("qwen3_vl", nearest_entry, "two images"),
+    ("qwen3_vl", turned_places, "one token"),
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_planted_faults_are_refused(written: Written, runtime: str) -> None:
     """Such as a wrong order of windows: what follows from the grid is judged with the graph."""
-    planted = [(fault, case) for model_type, fault, case in FAULTS
-               if (model_type == "qwen2_5_vl") == ("window_index" in {spec.name for spec in written.graph.inputs})]
+    planted = [
+        (fault, case)
+        for model_type, fault, case in FAULTS
+        if (model_type == "qwen2_5_vl") == ("window_index" in {spec.name for spec in written.graph.inputs})
+    ]
     assert len(planted) >= 3
     judge_dynamic_graph(written.graph, written.file, runtime)
     for fault, case in planted:
         feed, expected = written.graph.cases[case]
         broken = replace(written.graph, cases={case: (fault(feed), expected)})
-        with pytest.raises(GateRefused, match=rf"refused vision.onnx, nothing was written: of {case}, {runtime} computes tokens "
-                                              r"that is \S+ off where values reach \S+; \S+ is allowed; fix: this is a fault"):
+        with pytest.raises(
+            GateRefused,
+            match=rf"refused vision.onnx, nothing was written: of {case}, {runtime} computes tokens "
+            r"that is \S+ off where values reach \S+; \S+ is allowed; fix: this is a fault",
+        ):
             judge_dynamic_graph(broken, written.file, runtime)
 
 
@@ -196,20 +218,29 @@ def test_what_is_not_finite_is_refused(written: Written) -> None:
     feed, expected = written.graph.cases["one token"]
     pixels = np.full_like(feed["pixel_values"], np.nan)
     with pytest.raises(GateRefused, match="tokens that is nan off"):
-        judge_dynamic_graph(replace(written.graph, cases={"one token": ({**feed, "pixel_values": pixels}, expected)}), written.file,
-                            "onnxruntime")
+        judge_dynamic_graph(
+            replace(written.graph, cases={"one token": ({**feed, "pixel_values": pixels}, expected)}),
+            written.file,
+            "onnxruntime",
+        )
 
 
 def test_a_graph_that_keeps_the_length_of_its_example_is_no_graph(tmp_path: Path) -> None:
     """What torch traces with a constant length has another shape than it should."""
+
     class Fixed(torch.nn.Module):
         def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
             return (pixel_values.sum() * torch.ones(2, 12),)
 
     pixels = np.zeros((8, 3), np.float32)
-    graph = DynamicGraph("fixed", Fixed(), (TensorSpec("pixel_values", "float32", ("4*tokens", 3)),),
-                         (TensorSpec("tokens", "float32", ("tokens", 12)),),
-                         {"one": ({"pixel_values": pixels}, {"tokens": pixels.reshape(2, 12)})}, {})
+    graph = DynamicGraph(
+        "fixed",
+        Fixed(),
+        (TensorSpec("pixel_values", "float32", ("4*tokens", 3)),),
+        (TensorSpec("tokens", "float32", ("tokens", 12)),),
+        {"one": ({"pixel_values": pixels}, {"tokens": pixels.reshape(2, 12)})},
+        {},
+    )
     with pytest.raises(RuntimeFailure, match=r"the exported graph has .*tokens: float32\[2, 12\]"):
         write_dynamic_graph(graph, tmp_path)
 
@@ -232,11 +263,17 @@ def test_ten_lines_without_torch_run_the_folder(written: Written, tmp_path: Path
     text = (written.folder / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len([line for line in script.splitlines() if line]) <= 12
-    noisy = script.replace("np.zeros(", "noise(").replace("settings =", (
-        "def noise(shape, dtype): return np.random.default_rng(len(shape)).integers(0, 256, shape, dtype)\nsettings ="))
+    noisy = script.replace("np.zeros(", "noise(").replace(
+        "settings =",
+        (
+            "def noise(shape, dtype): return np.random.default_rng(len(shape)).integers(0, 256, shape, dtype)\nsettings ="
+        ),
+    )
     saved = tmp_path / "tokens.npy"
     code = f"{BLOCKED}{noisy}\nnp.save({str(saved)!r}, tokens)\nnp.savez({str(tmp_path / 'fed.npz')!r}, grid=grid, **feed)\n"
-    end = subprocess.run([sys.executable, "-c", code], cwd=written.folder, capture_output=True, text=True, timeout=120, check=False)
+    end = subprocess.run(
+        [sys.executable, "-c", code], cwd=written.folder, capture_output=True, text=True, timeout=120, check=False
+    )
     assert end.returncode == 0, end.stderr
     fed = np.load(tmp_path / "fed.npz")
     expected = written.expected(fed["pixel_values"], fed["grid"].tolist())[0]
@@ -244,28 +281,40 @@ def test_ten_lines_without_torch_run_the_folder(written: Written, tmp_path: Path
     assert np.abs(np.load(saved) - expected).max() < 1e-4
     side = written.settings["pixels"]["patch"] * 2
     video = np.random.default_rng(4).integers(0, 256, (6, side, 3 * side, 3), np.uint8)
-    np.testing.assert_array_equal(fed["pixel_values"][-36:], patches_from_frames(video, **written.settings["pixels"])[0])
+    np.testing.assert_array_equal(
+        fed["pixel_values"][-36:], patches_from_frames(video, **written.settings["pixels"])[0]
+    )
 
 
 @pytest.mark.slow
 def test_the_readme_says_what_goes_in_and_comes_out(written: Written) -> None:
     text = (written.folder / "README.md").read_text(encoding="utf-8")
-    assert max(map(len, text.splitlines())) < 200 and "{" not in text.replace("{\"pixel_values\"", "")
+    assert max(map(len, text.splitlines())) < 200 and "{" not in text.replace('{"pixel_values"', "")
     for spec in (*written.graph.inputs, *written.graph.outputs):
         assert f"| `{spec.name}` | {spec.dtype} | " in text
     files = set(re.findall(r"^\| `([\w.]+)` \| [^|]+ \|$", text, re.MULTILINE))
     assert files == {path.name for path in written.folder.iterdir() if path.is_file()} - {"README.md"}
-    assert written.settings["pixels"]["mean"] == list(PIXEL.mean) and written.settings["pixels"]["std"] == list(PIXEL.std)
+    assert written.settings["pixels"]["mean"] == list(PIXEL.mean) and written.settings["pixels"]["std"] == list(
+        PIXEL.std
+    )
 
 
 @pytest.mark.slow(minutes=1)
-def test_a_tower_that_outgrows_one_file_keeps_its_weights_beside_it(qwen_folder: Make, tmp_path: Path,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tower_that_outgrows_one_file_keeps_its_weights_beside_it(
+    qwen_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As those of published sizes do: protobuf ends at 2 GiB."""
     monkeypatch.setattr("vidrisk.calibration.files.MAX_INLINE_BYTES", 1000)
     graph = dynamic_vision_from_tower(tower_of(qwen_folder("qwen2_5_vl"), "qwen2_5_vl"), PIXEL)
     (tmp_path / "tower").mkdir()
     write_dynamic_graph(graph, tmp_path / "tower")
     assert {path.name for path in (tmp_path / "tower").iterdir()} == {
-        "vision.onnx", "vision.onnx.data", "vision_grid.py", "vision.json", "README.md"}
-    assert (tmp_path / "tower" / "vision.onnx.data").stat().st_size > 4 * (tmp_path / "tower" / "vision.onnx").stat().st_size
+        "vision.onnx",
+        "vision.onnx.data",
+        "vision_grid.py",
+        "vision.json",
+        "README.md",
+    }
+    assert (tmp_path / "tower" / "vision.onnx.data").stat().st_size > 4 * (
+        tmp_path / "tower" / "vision.onnx"
+    ).stat().st_size

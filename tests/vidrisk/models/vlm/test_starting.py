@@ -38,8 +38,12 @@ def without_adapter(run: Run) -> VlmClassifier:
     return model
 
 
-@pytest.mark.parametrize("case", ["qwen3_vl", "composed", "composed, untied, no spare row", "vision adapted, merger trained"])
-def test_a_run_starts_from_what_another_trained_twice_in_a_row(train: Train, trained: Train, case: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "case", ["qwen3_vl", "composed", "composed, untied, no spare row", "vision adapted, merger trained"]
+)
+def test_a_run_starts_from_what_another_trained_twice_in_a_row(
+    train: Train, trained: Train, case: str, tmp_path: Path
+) -> None:
     first = trained(case)
     merged = first.run.load_classifier()
     merged.merge()
@@ -94,6 +98,8 @@ def test_a_base_that_lost_a_part_is_refused(train: Train, trained: Train) -> Non
         shutil.move(second.run.root / "aside", base / name)
     settings = base / "adapter" / "adapter_config.json"
     content = json.loads(settings.read_text())
-    settings.write_text(json.dumps(content | {"lora_alpha": 2 * content["lora_alpha"]}))  # the same weights, twice as strong
+    settings.write_text(
+        json.dumps(content | {"lora_alpha": 2 * content["lora_alpha"]})
+    )  # the same weights, twice as strong
     with pytest.raises(BundleError, match="base is not what the run started from"):
         Run.open(second.run.root).load_classifier()

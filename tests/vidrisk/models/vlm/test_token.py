@@ -30,8 +30,11 @@ def test_a_spare_row_is_taken_and_the_matrix_keeps_its_size(language_folder: Mak
     assert known < ROWS - 1
     number = add_token(model, tokenizer, "<ACT>")
     assert number == known == tokenizer.convert_tokens_to_ids("<ACT>")
-    changed = {name: (value != before[name]).any(1).nonzero().flatten().tolist() for name, value in model.state_dict().items()
-               if not torch.equal(value, before[name])}
+    changed = {
+        name: (value != before[name]).any(1).nonzero().flatten().tolist()
+        for name, value in model.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert changed == {"model.embed_tokens.weight": [number], "lm_head.weight": [number]}
     ends = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
     assert (ends[0].data_ptr() == ends[1].data_ptr()) is tie
@@ -51,13 +54,17 @@ def test_one_row_is_added_where_none_is_spare(language_folder: Make, tie: bool) 
     assert torch.equal(ends[0][:number], before) and (ends[0].data_ptr() == ends[1].data_ptr()) is tie
     again, other = loaded(folder)
     add_token(again, other, "<ACT>")
-    assert torch.equal(again.get_input_embeddings().weight, ends[0]) and torch.equal(again.get_output_embeddings().weight, ends[1])
+    assert torch.equal(again.get_input_embeddings().weight, ends[0]) and torch.equal(
+        again.get_output_embeddings().weight, ends[1]
+    )
 
 
 def test_a_token_that_is_there_is_refused(language_folder: Make) -> None:
     model, tokenizer = loaded(language_folder())
     before = model.get_input_embeddings().weight.detach().clone()
-    with pytest.raises(SettingsError, match=r"'<\|im_end\|>' is a token of the backbone already; .*; fix: choose another one"):
+    with pytest.raises(
+        SettingsError, match=r"'<\|im_end\|>' is a token of the backbone already; .*; fix: choose another one"
+    ):
         add_token(model, tokenizer, "<|im_end|>")
     assert torch.equal(model.get_input_embeddings().weight, before)
 

@@ -28,24 +28,37 @@ def plain_name(name: str) -> str:
     """Of a parameter without what PEFT puts around it."""
     for part in ("base_model.model.", ".base_layer", ".token_adapter"):
         name = name.replace(part, "." if part.startswith("base_model") else "")
-    return name.replace("..", ".").replace("model.model.", "model.", 1) if "base_model" in name else name.replace("..", ".")
+    return (
+        name.replace("..", ".").replace("model.model.", "model.", 1)
+        if "base_model" in name
+        else name.replace("..", ".")
+    )
 
 
 @every_case
-def test_only_the_row_the_adapters_the_projector_and_the_head_change(trained: Callable[[str], Trained], case: str) -> None:
+def test_only_the_row_the_adapters_the_projector_and_the_head_change(
+    trained: Callable[[str], Trained], case: str
+) -> None:
     was = trained(case)
     fresh = was.fresh()
     lora, projector = was.run.config.lora, fresh.trains_projector
     before = {name: value.clone() for name, value in fresh.backbone.base.state_dict().items()}
     # The very model that was trained: everything but what was to be trained is as it was, to the bit.
-    now = {plain_name(name): value for name, value in was.model.backbone.base.state_dict().items() if "lora_" not in name
-           and "trainable_tokens" not in name}
+    now = {
+        plain_name(name): value
+        for name, value in was.model.backbone.base.state_dict().items()
+        if "lora_" not in name and "trainable_tokens" not in name
+    }
     assert now.keys() == before.keys()
     changed = {name for name, value in now.items() if not torch.equal(value, before[name])}
-    assert all("merger" in name for name in changed) and bool(changed) is (projector and not fresh.backbone.has_own_projector)
+    assert all("merger" in name for name in changed) and bool(changed) is (
+        projector and not fresh.backbone.has_own_projector
+    )
     trainable = {name: p for name, p in was.model.named_parameters() if p.requires_grad}
-    assert all(any(part in name for part in ("lora_", "trainable_tokens_delta", "head.", "merger", "own_projector"))
-               for name in trainable)
+    assert all(
+        any(part in name for part in ("lora_", "trainable_tokens_delta", "head.", "merger", "own_projector"))
+        for name in trainable
+    )
     rows = [p for name, p in trainable.items() if "trainable_tokens_delta" in name]
     start = fresh.backbone.embed(torch.tensor([fresh.backbone.token]))
     if "language" in lora.parts:
@@ -91,26 +104,31 @@ def refused(root: Path, said: str) -> None:
 
 
 PARTS = {  # and a case with another one
-    "head.safetensors": "DoRA, rank-stabilised", "projector.safetensors": "vision adapted, merger trained",
+    "head.safetensors": "DoRA, rank-stabilised",
+    "projector.safetensors": "vision adapted, merger trained",
     "prompt.json": "qwen2_5_vl",
-    "adapter/adapter_model.safetensors": "DoRA, rank-stabilised", "adapter/adapter_config.json": "DoRA, rank-stabilised",
+    "adapter/adapter_model.safetensors": "DoRA, rank-stabilised",
+    "adapter/adapter_config.json": "DoRA, rank-stabilised",
 }
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off", "empty", "of another model"])
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_that_is_missing_damaged_or_foreign_is_an_error(trained: Callable[[str], Trained], copy: Callable[[str], Path],
-                                                               name: str, damage: str) -> None:
+def test_a_part_that_is_missing_damaged_or_foreign_is_an_error(
+    trained: Callable[[str], Trained], copy: Callable[[str], Path], name: str, damage: str
+) -> None:
     """Never random weights."""
     root = copy("composed")
     path = root / name
     whole = path.read_bytes()
     path.unlink()
     if damage in ("cut off", "empty"):
-        path.write_bytes(whole[:len(whole) // 2] if damage == "cut off" else b"")
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut off" else b"")
     elif damage == "of another model":
         shutil.copyfile(trained(PARTS[name]).run.root / name, path)
-    refused(root, "it lacks head|cannot be read|does not fit|holds no adapter|is damaged|gives another prompt|lacks its")
+    refused(
+        root, "it lacks head|cannot be read|does not fit|holds no adapter|is damaged|gives another prompt|lacks its"
+    )
 
 
 def replace_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -140,11 +158,16 @@ def test_pickled_weights_are_ignored(copy: Callable[[str], Path]) -> None:
     refused(root, "holds no adapter|cannot be read")
 
 
-def test_an_adapter_of_another_family_is_refused(trained: Callable[[str], Trained], copy: Callable[[str], Path]) -> None:
+def test_an_adapter_of_another_family_is_refused(
+    trained: Callable[[str], Trained], copy: Callable[[str], Path]
+) -> None:
     root = copy("qwen2_5_vl")
     shutil.rmtree(root / "adapter")
     shutil.copytree(trained("qwen3_vl").run.root / "adapter", root / "adapter")
-    refused(root, r"does not fit the backbone: it was made for Qwen3VLFor\w+, and this is Qwen2_5_VLFor\w+; fix: use the backbone")
+    refused(
+        root,
+        r"does not fit the backbone: it was made for Qwen3VLFor\w+, and this is Qwen2_5_VLFor\w+; fix: use the backbone",
+    )
     shutil.rmtree(root / "adapter")
     refused(root, "lacks its adapter folder; fix: copy the run whole")
 
@@ -164,7 +187,9 @@ def moved(root: Path, old: Path, new: Path) -> None:
     (root / "config.yaml").write_text(text.replace(str(old), str(new)), encoding="utf-8")
 
 
-def test_a_tokenizer_that_changed_after_training_is_refused(qwen_folder: Make, copy: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_tokenizer_that_changed_after_training_is_refused(
+    qwen_folder: Make, copy: Callable[[str], Path], tmp_path: Path
+) -> None:
     root, old = copy("qwen2_5_vl"), qwen_folder("qwen2_5_vl")
     new = Path(shutil.copytree(old, tmp_path / "backbone"))
     moved(root, old, new)
@@ -172,11 +197,15 @@ def test_a_tokenizer_that_changed_after_training_is_refused(qwen_folder: Make, c
     tokenizer = transformers.AutoTokenizer.from_pretrained(new)
     tokenizer.add_tokens(["<EXTRA>"], special_tokens=True)
     tokenizer.save_pretrained(new)
-    refused(root, r"gives another prompt than .*prompt\.json holds; fix: use the backbone that the run was trained with, its token")
+    refused(
+        root,
+        r"gives another prompt than .*prompt\.json holds; fix: use the backbone that the run was trained with, its token",
+    )
 
 
-def test_a_chat_template_that_changed_after_training_is_refused(qwen_folder: Make, copy: Callable[[str], Path],
-                                                                tmp_path: Path) -> None:
+def test_a_chat_template_that_changed_after_training_is_refused(
+    qwen_folder: Make, copy: Callable[[str], Path], tmp_path: Path
+) -> None:
     root, old = copy("qwen2_5_vl"), qwen_folder("qwen2_5_vl")
     new = Path(shutil.copytree(old, tmp_path / "backbone"))
     moved(root, old, new)

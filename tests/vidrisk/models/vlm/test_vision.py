@@ -21,8 +21,15 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 Make = Callable[..., Path]
 EDGES = {"qwen2_5_vl": 28, "qwen3_vl": 32}
 # Merged tokens down and across; windows of Qwen2.5-VL are 2 x 2 of them.
-GRIDS = {"unequal windows": (5, 4), "equal windows": (4, 4), "one token": (1, 1), "one window": (2, 2), "wide": (2, 6),
-         "narrow, unequal": (5, 1), "larger than the table of positions": (5, 6)}
+GRIDS = {
+    "unequal windows": (5, 4),
+    "equal windows": (4, 4),
+    "one token": (1, 1),
+    "one window": (2, 2),
+    "wide": (2, 6),
+    "narrow, unequal": (5, 1),
+    "larger than the table of positions": (5, 6),
+}
 CASES = [(model_type, grid) for model_type in QWEN for grid in GRIDS]
 
 
@@ -64,8 +71,11 @@ def test_two_photos_at_once_are_seen_as_by_transformers(qwen_folder: Make, model
     vision = vision_of(reference, qwen_folder(model_type), model_type, GRIDS[grid])
     photos = noise(2, vision.rows * vision.patch, vision.columns * vision.patch, 3)
     inputs = [reference.inputs(photo) for photo in photos]
-    expected = tower_tokens(reference.model.model.visual, torch.cat([each["pixel_values"] for each in inputs]),
-                            torch.cat([each["image_grid_thw"] for each in inputs]))
+    expected = tower_tokens(
+        reference.model.model.visual,
+        torch.cat([each["pixel_values"] for each in inputs]),
+        torch.cat([each["image_grid_thw"] for each in inputs]),
+    )
     with torch.inference_mode():
         found = vision(torch.from_numpy(photos))
     torch.testing.assert_close(found.flatten(0, 1), expected, rtol=1e-4, atol=2e-5)
@@ -104,9 +114,19 @@ def test_a_tower_in_bfloat16_is_as_exact_as_transformers_own(qwen_folder: Make, 
     assert 0 < ours < 1.5 * theirs < 0.1 * expected.std()
 
 
-@pytest.mark.parametrize(("model_type", "said"), [
-    ("qwen2_5_vl", r"frames of 100x64 for \w+; allowed: multiples of 28 pixels; fix: set pixel.height 112 and pixel.width 56"),
-    ("qwen3_vl", r"frames of 100x64 for \w+; allowed: multiples of 32 pixels; fix: set pixel.height 96 and pixel.width 64")])
+@pytest.mark.parametrize(
+    ("model_type", "said"),
+    [
+        (
+            "qwen2_5_vl",
+            r"frames of 100x64 for \w+; allowed: multiples of 28 pixels; fix: set pixel.height 112 and pixel.width 56",
+        ),
+        (
+            "qwen3_vl",
+            r"frames of 100x64 for \w+; allowed: multiples of 32 pixels; fix: set pixel.height 96 and pixel.width 64",
+        ),
+    ],
+)
 def test_a_size_that_is_no_whole_number_of_tokens_is_refused(qwen_folder: Make, model_type: str, said: str) -> None:
     tower = Reference.of(qwen_folder(model_type), model_type).model.model.visual
     with pytest.raises(SettingsError, match=said):

@@ -20,14 +20,18 @@ PAGE = (DOCS / "vlm.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ (vidrisk .*)$", PAGE, re.MULTILINE)[:3]
 COLOURS = {"sit": (200, 40, 40), "stand": (40, 40, 200)}
 # A small language model in the place of SmolLM2, whose export takes ten minutes; budgets that so small a one keeps.
-SMALL = {"train": "--set pixel.height=64 --set pixel.width=64 --set frames=4 --set optim.epochs=1 --set optim.batch_size=6 "
-                  "--set precision=fp32",
-         "export": "--max-drop 60 --max-confidence-drop 100 --allow-drop --search-s 5", "infer": ""}
+SMALL = {
+    "train": "--set pixel.height=64 --set pixel.width=64 --set frames=4 --set optim.epochs=1 --set optim.batch_size=6 "
+    "--set precision=fp32",
+    "export": "--max-drop 60 --max-confidence-drop 100 --allow-drop --search-s 5",
+    "infer": "",
+}
 
 
 @pytest.mark.slow(minutes=3)
-def test_the_first_commands_go_from_clips_to_predictions(language_folder: Callable[..., Path], tmp_path: Path,
-                                                           run_line: Callable[..., object]) -> None:
+def test_the_first_commands_go_from_clips_to_predictions(
+    language_folder: Callable[..., Path], tmp_path: Path, run_line: Callable[..., object]
+) -> None:
     assert [command.split()[1] for command in COMMANDS] == ["train", "export", "infer"]
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     for number in range(20):
@@ -47,15 +51,21 @@ def test_the_first_commands_go_from_clips_to_predictions(language_folder: Callab
 def test_every_setting_that_is_named_exists() -> None:
     named = set(re.findall(r"`((?:lora|head|vlm|optim)\.\w+)\b(?!\.onnx)", PAGE))
     config = TrainConfig()
-    assert len(named) > 10 and [name for name in named if not hasattr(getattr(config, name.partition(".")[0]),
-                                                                      name.partition(".")[2])] == []
+    assert (
+        len(named) > 10
+        and [name for name in named if not hasattr(getattr(config, name.partition(".")[0]), name.partition(".")[2])]
+        == []
+    )
 
 
 def test_the_settings_that_are_shown_are_read(tmp_path: Path) -> None:
     (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "c.yaml").write_text(shown, encoding="utf-8")
     prompts = config_from_options(tmp_path / "c.yaml").vlm.prompts
-    assert isinstance(prompts, tuple) and [pair.model_dump() for pair in prompts] == yaml.safe_load(shown)["vlm"]["prompts"]
+    assert (
+        isinstance(prompts, tuple)
+        and [pair.model_dump() for pair in prompts] == yaml.safe_load(shown)["vlm"]["prompts"]
+    )
 
 
 def test_links_and_configurations_exist() -> None:

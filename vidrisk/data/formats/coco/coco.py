@@ -4,9 +4,9 @@
     train2017/000000000009.jpg              or images/train2017/, images/, beside the lists
     train/_annotations.coco.json            as Roboflow writes it, with the photos beside it
 
-The categories of the boxes of an image are its labels; with crops every box is a photo of its own. Names of lists tell the split.
-Category ids number the model's outputs. A category whose ``supercategory`` is the name of a target (``risk_level``) is of that
-target, all others are of the one that is asked for.
+The categories of the boxes of an image are its labels; with crops every box is a photo of its own. Names of lists tell
+the split. Category ids number the model's outputs. A category whose ``supercategory`` is the name of a target
+(``risk_level``) is of that target, all others are of the one that is asked for.
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ def read_coco(source: Path, reading: Reading) -> Listed:
     """Read every list. Photos are looked for in ``reading.media``, or around the lists."""
     lists = [source] if source.is_file() else [path for path in _lists_in(source) if _is_list(path)]
     if not lists:
-        raise DataError(f"{source.name} has no list of COCO", allowed='a .json with "images", "annotations" and "categories", '
-                        f"in {', '.join(folder or 'the folder itself' for folder in LIST_FOLDERS)}")
+        raise DataError(
+            f"{source.name} has no list of COCO",
+            allowed='a .json with "images", "annotations" and "categories", '
+            f"in {', '.join(folder or 'the folder itself' for folder in LIST_FOLDERS)}",
+        )
     top = lists[0].parent if source.is_file() else source
     top = top.parent if source.is_file() and top.name == "annotations" else top
     homes = Homes.of(top, reading.media)
@@ -91,15 +94,22 @@ def read_coco(source: Path, reading: Reading) -> Listed:
         name, group = categories[number]
         target = target_named(group) or reading.target
         orders[target] = tuple(dict.fromkeys((*orders.get(target, ()), name)))
-    return Listed(found.root, found.samples, found.absent, tuple(places),
-                  orders_that_say_something(orders, found.samples), (*found.notes, *counted(notes)))
+    return Listed(
+        found.root,
+        found.samples,
+        found.absent,
+        tuple(places),
+        orders_that_say_something(orders, found.samples),
+        (*found.notes, *counted(notes)),
+    )
 
 
 def _samples(rows: list[tuple[Row, Box | None]], files: MediaFiles, reading: Reading) -> Found:
     if not reading.crops:
         return samples_from_rows((row for row, _ in rows), files, kinds=("image",), multi_label=reading.multi_label)
-    return samples_from_boxes([(row, box) for row, box in rows if box is not None], files, reading.made,
-                              multi_label=reading.multi_label)
+    return samples_from_boxes(
+        [(row, box) for row, box in rows if box is not None], files, reading.made, multi_label=reading.multi_label
+    )
 
 
 def _content_of(path: Path) -> _Content:
@@ -109,38 +119,56 @@ def _content_of(path: Path) -> _Content:
         if member == "images":
             key, name = _key(record.get("id")), record.get("file_name")
             if not key or not isinstance(name, str) or safe_name(name) is None:
-                raise DataError(f"{where} has no id, or the file_name {str(name)[:80]!r}", allowed="a path below the data set")
+                raise DataError(
+                    f"{where} has no id, or the file_name {str(name)[:80]!r}", allowed="a path below the data set"
+                )
             if key in content.images:
                 raise DataError(f"{where} has the id {key} of {content.images[key].name!r}", allowed="every id once")
             told, none_of = record.get("attributes"), record.get(NONE_OF)
-            content.images[key] = _Image(where, str(safe_name(name)), told if isinstance(told, dict) else {},
-                                         tuple(map(str, none_of)) if isinstance(none_of, list) else ())
+            content.images[key] = _Image(
+                where,
+                str(safe_name(name)),
+                told if isinstance(told, dict) else {},
+                tuple(map(str, none_of)) if isinstance(none_of, list) else (),
+            )
         elif member == "categories":
             number, label = record.get("id"), label_from_text(str(record.get("name", "")))
             if not isinstance(number, int) or isinstance(number, bool) or not label or number in content.names:
-                raise DataError(f"{where} has no id, no name, or an id that is taken",
-                                allowed='{"id": 1, "name": "crack"}, every id once')
+                raise DataError(
+                    f"{where} has no id, no name, or an id that is taken",
+                    allowed='{"id": 1, "name": "crack"}, every id once',
+                )
             content.names[number] = label
             content.groups[number] = label_from_text(str(record.get("supercategory") or ""))
         else:
-            boxes.append((where, _key(record.get("image_id")),
-                          {name: record.get(name) for name in ("category_id", "bbox", "iscrowd")}))
+            boxes.append(
+                (
+                    where,
+                    _key(record.get("image_id")),
+                    {name: record.get(name) for name in ("category_id", "bbox", "iscrowd")},
+                )
+            )
     used = set()
     for where, key, told_of in boxes:
         image, number = content.images.get(key), told_of["category_id"]
         if image is None or not isinstance(number, int) or number not in content.names:
             what = f"image {key!r}" if image is None else f"category {str(number)[:40]!r}"
-            raise DataError(f"{where} is of the {what}, which is not listed", fix="get the file again: it may be damaged")
+            raise DataError(
+                f"{where} is of the {what}, which is not listed", fix="get the file again: it may be damaged"
+            )
         used.add(number)
         image.boxes.append((number, None if told_of["iscrowd"] == 1 else _box(told_of["bbox"])))
-    for number in [number for number, name in content.names.items() if number not in used and name in content.groups.values()]:
+    for number in [
+        number for number, name in content.names.items() if number not in used and name in content.groups.values()
+    ]:
         content.left_out["categories that only group others, without a box"] += 1
         del content.names[number]
     return content
 
 
-def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, reading: Reading,
-               notes: Counter[str]) -> Iterator[tuple[Row, Box | None]]:
+def _rows_from(
+    content: _Content, files: MediaFiles, split: SplitName | None, reading: Reading, notes: Counter[str]
+) -> Iterator[tuple[Row, Box | None]]:
     """Yield a row for every image, or with crops for every box, with names relative to the root."""
     targets = TARGETS_OF[reading.task]
     target_of = {number: target_named(group) or reading.target for number, group in content.groups.items()}
@@ -155,7 +183,9 @@ def _rows_from(content: _Content, files: MediaFiles, split: SplitName | None, re
             for number, box in kept:
                 yield Row(image.where, name, {target_of[number]: content.names[number]}, **fields), box
             continue
-        labels: dict[str, list[str]] = {target: [] for target in map(target_named, image.none_of) if target in targets and target}
+        labels: dict[str, list[str]] = {
+            target: [] for target in map(target_named, image.none_of) if target in targets and target
+        }
         for number, _ in kept:
             labels.setdefault(target_of[number], []).append(content.names[number])
         if not labels and reading.multi_label is False:
@@ -169,13 +199,19 @@ def _add_categories(categories: dict[int, tuple[str, str]], content: _Content, p
     for number, name in content.names.items():
         known, _ = categories.setdefault(number, (name, content.groups[number]))
         if known != name:
-            raise DataError(f"{path.name}: the category {number} is {name}, and {known} in another list",
-                            fix="import the lists one by one")
+            raise DataError(
+                f"{path.name}: the category {number} is {name}, and {known} in another list",
+                fix="import the lists one by one",
+            )
 
 
 def _box(value: Any) -> Box | None:
     """Left, top, width and height; None where there is no area."""
-    if not isinstance(value, list) or len(value) != 4 or not all(is_number(number) and abs(number) < 1e9 for number in value):
+    if (
+        not isinstance(value, list)
+        or len(value) != 4
+        or not all(is_number(number) and abs(number) < 1e9 for number in value)
+    ):
         return None
     left, top, width, height = map(float, value)
     return (left, top, width, height) if width > 0 and height > 0 else None
@@ -209,13 +245,26 @@ def _is_list(path: Path) -> bool:
     head, tail = head_of(path, SNIFFED_BYTES), head_of(path, SNIFFED_BYTES, from_end=True)
     begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
     members = {match[1] for part in (head, tail) for match in _MEMBER.finditer(part)}
-    return begins and b"caption" not in members and {b"images", b"categories"} <= members | (
-        {b"images"} if b'"file_name"' in head else set())
+    return (
+        begins
+        and b"caption" not in members
+        and {b"images", b"categories"} <= members | ({b"images"} if b'"file_name"' in head else set())
+    )
 
 
 def _key(value: Any) -> str:
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
-FORMAT = Format("coco", "COCO", ("risk", "action", "action+risk"), "annotations/instances_train.json", is_coco, read_coco,
-                options=frozenset({"crops"}), write=write_coco, carries=CARRIES, suffix=".json")
+FORMAT = Format(
+    "coco",
+    "COCO",
+    ("risk", "action", "action+risk"),
+    "annotations/instances_train.json",
+    is_coco,
+    read_coco,
+    options=frozenset({"crops"}),
+    write=write_coco,
+    carries=CARRIES,
+    suffix=".json",
+)

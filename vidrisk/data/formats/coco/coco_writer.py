@@ -14,8 +14,9 @@ from vidrisk.frames.photos import photo_size
 from vidrisk.runtimes.contract.errors import DataError, UnreadableError
 
 NONE_OF = "none_of"  # of an image: targets of which no label holds
-CARRIES: frozenset[Part] = frozenset({"photos", "multi-label", "no label", "several targets", "splits", "groups", "label order",
-                                      "texts", "extra"})
+CARRIES: frozenset[Part] = frozenset(
+    {"photos", "multi-label", "no label", "several targets", "splits", "groups", "label order", "texts", "extra"}
+)
 
 
 def write_coco(table: Table, destination: Path, writing: Writing) -> None:
@@ -39,17 +40,30 @@ def write_coco(table: Table, destination: Path, writing: Writing) -> None:
         try:
             width, height = photo_size(sample.path)
         except UnreadableError as error:
-            raise DataError(f"{error.what}, and {destination.name} has to name its size", fix="remove it from the table") from error
+            raise DataError(
+                f"{error.what}, and {destination.name} has to name its size", fix="remove it from the table"
+            ) from error
         attributes = fields_of_sample(sample, without=(SCORE,) if writing.model is not None else ())
         none_of = [LABEL_COLUMNS[target] for target, labels in sample.labels.items() if labels == ()]
-        images.append({"id": number, "file_name": sample.name, "width": width, "height": height}
-                      | ({"attributes": attributes} if attributes else {}) | ({NONE_OF: none_of} if none_of else {}))
+        images.append(
+            {"id": number, "file_name": sample.name, "width": width, "height": height}
+            | ({"attributes": attributes} if attributes else {})
+            | ({NONE_OF: none_of} if none_of else {})
+        )
         for target in sample.labels:
             for label in sample.labels_of(target):
-                box = {"id": len(boxes) + 1, "image_id": number, "category_id": categories[target, label]["id"],
-                       "bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0}
+                box = {
+                    "id": len(boxes) + 1,
+                    "image_id": number,
+                    "category_id": categories[target, label]["id"],
+                    "bbox": [0, 0, width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                }
                 boxes.append(box | (_score(sample.extra.get(SCORE)) if writing.model is not None else {}))
-    about = {"description": f"predictions of {writing.model}" if writing.model is not None else "labels of whole images"}
+    about = {
+        "description": f"predictions of {writing.model}" if writing.model is not None else "labels of whole images"
+    }
     content = {"info": about, "images": images, "annotations": boxes, "categories": list(categories.values())}
     write_new_file(destination, json.dumps(content, ensure_ascii=False, indent=1).encode())
 

@@ -1,7 +1,8 @@
 """Files for tuning vision-language models, read as labels: a question about a clip or a photo, and the label as its answer.
 
-The syntaxes are those of ``instruction_formats``, whose records are conversations about photos. As labels they are read only where
-that is asked for: short answers are labels, all others are counted. ``conversations_writer`` says which files there are.
+The syntaxes are those of ``instruction_formats``, whose records are conversations about photos. As labels they are read
+only where that is asked for: short answers are labels, all others are counted. ``conversations_writer`` says which
+files there are.
 """
 
 from __future__ import annotations
@@ -40,11 +41,15 @@ def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Seq
     """Read a file, or the files of a folder; clips and photos may lie in the folder above them."""
     paths = [source] if source.is_file() else _files_in(source, suffixes)
     if not paths:
-        raise DataError(f"{source.name} has no file of conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes))
+        raise DataError(
+            f"{source.name} has no file of conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes)
+        )
     folder = source.parent if source.is_file() else source
     shown = [name for told in islice(read(paths[0]), LOOKED_FOR) for name in (*told.images, *told.videos)]
     media = files_near(shown, folder, reading.media)
-    rows = _Rows(media, reading, {target: read_class_names(path) for target, path in _name_files(folder, reading).items()})
+    rows = _Rows(
+        media, reading, {target: read_class_names(path) for target, path in _name_files(folder, reading).items()}
+    )
     for path in paths:
         for told in read(path):
             rows.add(told, path)
@@ -52,9 +57,14 @@ def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Seq
     found = samples_from_rows(taken, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
     orders = {target: names.order for target, names in rows.names.items()}
     orders.setdefault(reading.target, tuple(labels_from_ids(rows.pairs).values()))
-    return Listed(media.root, found.samples, found.absent, media.looked_in,
-                  orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
-                  (*found.notes, *counted(rows.left_out | without)))
+    return Listed(
+        media.root,
+        found.samples,
+        found.absent,
+        media.looked_in,
+        orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
+        (*found.notes, *counted(rows.left_out | without)),
+    )
 
 
 class _Rows:
@@ -76,7 +86,9 @@ class _Rows:
     def add(self, told: ToldConversation, path: Path) -> None:
         shown = (*told.images, *told.videos)
         if told.problem or len(shown) != 1:
-            self.left_out[f"records {'that cannot be used' if told.problem else 'without one clip or photo'} left out"] += 1
+            self.left_out[
+                f"records {'that cannot be used' if told.problem else 'without one clip or photo'} left out"
+            ] += 1
             return
         name = self._media.find(shown[0]) or self._media.absent_name(shown[0])
         if not name:
@@ -122,8 +134,10 @@ class _Rows:
         if said is None:
             labels[self._reading.target] = found
         elif names and set(said) != set(found):
-            raise DataError(f"{where}: the label {number} is {' + '.join(found) or 'none'}, and the answer says {' + '.join(said)}",
-                            fix="take the names and the data from one source")
+            raise DataError(
+                f"{where}: the label {number} is {' + '.join(found) or 'none'}, and the answer says {' + '.join(said)}",
+                fix="take the names and the data from one source",
+            )
         elif len(said) == len(found) == 1:
             self.pairs.append((said[0], found[0]))
         return True
@@ -131,8 +145,11 @@ class _Rows:
 
 def _name_files(folder: Path, reading: Reading) -> dict[str, Path]:
     """Find files with names of numbered classes: the one that is given, or those beside the conversations."""
-    paths = {target: folder / (LABELS if target == reading.target else f"{LABEL_COLUMNS[target]}_{LABELS}")
-             for target in TARGETS_OF[reading.task] if target != "level"}
+    paths = {
+        target: folder / (LABELS if target == reading.target else f"{LABEL_COLUMNS[target]}_{LABELS}")
+        for target in TARGETS_OF[reading.task]
+        if target != "level"
+    }
     given = {reading.target: reading.labels} if reading.labels else {}
     return {target: path for target, path in paths.items() if path.is_file()} | given
 
@@ -143,5 +160,11 @@ def _files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     except OSError as error:
         raise DataError(f"{folder} cannot be read: {error.strerror}") from error
     names = {path.name for path in paths}
-    return [path for path in paths if path.name != INFO and not path.name.endswith(LABELS) and not path.name.startswith(".")
-            and not (path.stem.endswith(NUMBERS) and path.name.replace(NUMBERS, "") in names)][:MAX_FILES]
+    return [
+        path
+        for path in paths
+        if path.name != INFO
+        and not path.name.endswith(LABELS)
+        and not path.name.startswith(".")
+        and not (path.stem.endswith(NUMBERS) and path.name.replace(NUMBERS, "") in names)
+    ][:MAX_FILES]

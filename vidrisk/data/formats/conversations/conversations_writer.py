@@ -1,10 +1,11 @@
 """A table as conversations: files for tuning vision-language models, one for each split.
 
     train.json, val.json, test.json     ``data.json`` where there are no splits
-    labels.json                         names of the classes in the order of their numbers, where the table or the format has one
+    labels.json                         names of the classes in the order of their numbers, where the table or the
+    format has one
 
-Every target that a sample is labelled for is a question of its own. Splits, groups, texts and further columns are ``attributes`` of
-the record, which training passes over.
+Every target that a sample is labelled for is a question of its own. Splits, groups, texts and further columns are
+``attributes`` of the record, which training passes over.
 """
 
 from __future__ import annotations
@@ -26,8 +27,20 @@ from vidrisk.frames import kind_of
 LABELS = "labels.json"
 ATTRIBUTES = "attributes"
 NUMBERS = "_seq_cls"  # behind the name of a file of numbers alone
-CARRIES: frozenset[Part] = frozenset({"clips", "photos", "multi-label", "no label", "several targets", "splits", "groups",
-                                      "label order", "texts", "extra"})
+CARRIES: frozenset[Part] = frozenset(
+    {
+        "clips",
+        "photos",
+        "multi-label",
+        "no label",
+        "several targets",
+        "splits",
+        "groups",
+        "label order",
+        "texts",
+        "extra",
+    }
+)
 
 
 class Asked(NamedTuple):
@@ -44,27 +57,40 @@ class Asked(NamedTuple):
     def messages(self, role_key: str, text_key: str, roles: tuple[str, str], marker: str) -> list[dict[str, str]]:
         """Return the turns as messages; the first question begins with the marker."""
         texts = [(role, text) for turn in self.turns for role, text in zip(roles, turn, strict=True)]
-        return [{role_key: role, text_key: text if number else marker + text} for number, (role, text) in enumerate(texts)]
+        return [
+            {role_key: role, text_key: text if number else marker + text} for number, (role, text) in enumerate(texts)
+        ]
 
     def known(self) -> dict[str, Any]:
         return {ATTRIBUTES: dict(self.attributes)} if self.attributes else {}
 
 
-def write_conversations(table: Table, destination: Path, record_of: Callable[[Asked], Mapping[str, Any]], *, suffix: str,
-                        numbers_of: Callable[[Asked], Mapping[str, Any] | None] | None = None,
-                        index: Callable[[Sequence[str]], Mapping[str, Any]] | None = None) -> None:
+def write_conversations(
+    table: Table,
+    destination: Path,
+    record_of: Callable[[Asked], Mapping[str, Any]],
+    *,
+    suffix: str,
+    numbers_of: Callable[[Asked], Mapping[str, Any] | None] | None = None,
+    index: Callable[[Sequence[str]], Mapping[str, Any]] | None = None,
+) -> None:
     """Write a folder of conversations.
 
     Args:
         record_of: makes the record of a sample.
         suffix: ``.json`` for a list, ``.jsonl`` for lines.
-        numbers_of: makes a record with the number of the class, or None, for files of these beside the others; then ``labels.json``
-            is written even where classes are in the order of their names.
+        numbers_of: makes a record with the number of the class, or None, for files of these beside the others; then
+            ``labels.json`` is written even where classes are in the order of their names.
         index: makes the content of ``dataset_info.json`` of the names of the files.
     """
     primary = main_target(table.task)
-    language = language_of(label for sample in table.samples for target in sample.labels for label in sample.labels_of(target))
-    asked = [Asked(sample, turns_of(sample, language), fields_of_sample(sample, without=("split",))) for sample in table.samples]
+    language = language_of(
+        label for sample in table.samples for target in sample.labels for label in sample.labels_of(target)
+    )
+    asked = [
+        Asked(sample, turns_of(sample, language), fields_of_sample(sample, without=("split",)))
+        for sample in table.samples
+    ]
     written: list[str] = []
     with new_folder(destination) as folder:
         for target in table.target_names:
@@ -74,8 +100,10 @@ def write_conversations(table: Table, destination: Path, record_of: Callable[[As
                 (folder / name).write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
         for split in (*SPLITS, None):
             part = [one for one in asked if one.sample.split == split]
-            files = {"": [record_of(one) for one in part],
-                     NUMBERS: [record for one in part if (record := numbers_of(one)) is not None] if numbers_of else []}
+            files = {
+                "": [record_of(one) for one in part],
+                NUMBERS: [record for one in part if (record := numbers_of(one)) is not None] if numbers_of else [],
+            }
             for behind, records in files.items():
                 if records:
                     (folder / f"{split or 'data'}{behind}{suffix}").write_text(_text(records, suffix), encoding="utf-8")

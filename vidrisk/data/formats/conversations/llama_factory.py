@@ -1,8 +1,8 @@
 """LLaMA-Factory's conversations (https://github.com/hiyouga/LLaMA-Factory) as labels: what is shown, and its name.
 
     dataset_info.json   {"train": {"file_name": "train.json", "formatting": "sharegpt", "columns": …, "tags": …}}
-    train.json          [{"messages": [{"role": "user", "content": "<video>Which …?"}, {"role": "assistant", "content": "run"}],
-                          "images": [], "videos": ["a.mp4"]}]
+    train.json          [{"messages": [{"role": "user", "content": "<video>Which …?"}, {"role": "assistant", "content":
+                          "run"}], "images": [], "videos": ["a.mp4"]}]
 
 ``dataset_dir`` is the folder, and ``media_dir`` the one that the paths are relative to.
 """
@@ -38,11 +38,21 @@ def _record(asked: Asked) -> dict[str, Any]:
 
 
 def _index(names: Sequence[str]) -> dict[str, Any]:
-    about = {"formatting": "sharegpt", "columns": {"messages": "messages", "images": "images", "videos": "videos"},
-             "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}}
+    about = {
+        "formatting": "sharegpt",
+        "columns": {"messages": "messages", "images": "images", "videos": "videos"},
+        "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
+    }
     return {Path(name).stem: {"file_name": name, **about} for name in names}
 
 
-FORMAT = Format("llama-factory", "LLaMA-Factory, with labels as answers", ("action", "risk", "action+risk"),
-                "only by name: dataset_info.json, train.json", is_never_recognised, read_llama_factory, write=write_llama_factory,
-                carries=CARRIES)
+FORMAT = Format(
+    "llama-factory",
+    "LLaMA-Factory, with labels as answers",
+    ("action", "risk", "action+risk"),
+    "only by name: dataset_info.json, train.json",
+    is_never_recognised,
+    read_llama_factory,
+    write=write_llama_factory,
+    carries=CARRIES,
+)

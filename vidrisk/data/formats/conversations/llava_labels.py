@@ -3,7 +3,8 @@
     [{"id": "1", "image": "a.jpg",
       "conversations": [{"from": "human", "value": "<image>\\nWhich …?"}, {"from": "gpt", "value": "run"}]}]
 
-Clips are ``video`` instead of ``image``, with the same marker. ``--image_folder`` is the folder that the paths are relative to.
+Clips are ``video`` instead of ``image``, with the same marker. ``--image_folder`` is the folder that the paths are
+relative to.
 """
 
 from __future__ import annotations
@@ -34,5 +35,13 @@ def _record(asked: Asked) -> dict[str, Any]:
     return {"id": name, "video" if asked.is_clip else "image": name, "conversations": messages} | asked.known()
 
 
-FORMAT = Format("llava", "LLaVA, with labels as answers", ("action", "risk", "action+risk"), "only by name: train.json",
-                is_never_recognised, read_llava_labels, write=write_llava_labels, carries=CARRIES)
+FORMAT = Format(
+    "llava",
+    "LLaVA, with labels as answers",
+    ("action", "risk", "action+risk"),
+    "only by name: train.json",
+    is_never_recognised,
+    read_llava_labels,
+    write=write_llava_labels,
+    carries=CARRIES,
+)

@@ -1,12 +1,13 @@
 """ms-swift's JSON lines (https://github.com/modelscope/ms-swift) as labels: what is shown, and its name or the number of its class.
 
-    train.jsonl             {"messages": [{"role": "user", "content": "<video>Which …?"}, {"role": "assistant", "content": "run"}],
-                             "videos": ["a.mp4"]}
-    train_seq_cls.jsonl     {"messages": [{"role": "user", "content": "<video>Which …?"}], "videos": ["a.mp4"], "label": 0}
-    labels.json             ["run", …]
+    train.jsonl             {"messages": [{"role": "user", "content": "<video>Which …?"}, {"role": "assistant",
+                             "content": "run"}], "videos": ["a.mp4"]}
+    train_seq_cls.jsonl     {"messages": [{"role": "user", "content": "<video>Which …?"}], "videos": ["a.mp4"], "label":
+    0} labels.json             ["run", …]
 
-Numbers are for ``--task_type seq_cls --num_labels N``. They stand in files of their own, since an answer in the record would tell
-the model what it is to say. A list of numbers is of several labels; ``true`` and ``false`` are preferences, and no labels.
+Numbers are for ``--task_type seq_cls --num_labels N``. They stand in files of their own, since an answer in the record
+would tell the model what it is to say. A list of numbers is of several labels; ``true`` and ``false`` are preferences,
+and no labels.
 """
 
 from __future__ import annotations
@@ -37,13 +38,21 @@ def write_ms_swift_labels(table: Table, destination: Path, writing: Writing) -> 
             return None
         numbers = [order.index(one) for one in asked.sample.labels_of(primary)]
         question = list(asked.sample.labels).index(primary)
-        alone = asked._replace(turns=asked.turns[question:question + 1])
-        return {**_record(alone, alone.messages("role", "content", ("user", "assistant"), _marker(asked))[:1]),
-                "label": numbers[0] if isinstance(label, str) else numbers}
+        alone = asked._replace(turns=asked.turns[question : question + 1])
+        return {
+            **_record(alone, alone.messages("role", "content", ("user", "assistant"), _marker(asked))[:1]),
+            "label": numbers[0] if isinstance(label, str) else numbers,
+        }
 
-    write_conversations(table, destination, lambda asked: _record(
-        asked, asked.messages("role", "content", ("user", "assistant"), _marker(asked))) | asked.known(), suffix=".jsonl",
-        numbers_of=numbers_of)
+    write_conversations(
+        table,
+        destination,
+        lambda asked: (
+            _record(asked, asked.messages("role", "content", ("user", "assistant"), _marker(asked))) | asked.known()
+        ),
+        suffix=".jsonl",
+        numbers_of=numbers_of,
+    )
 
 
 def _record(asked: Asked, messages: list[dict[str, str]]) -> dict[str, Any]:
@@ -54,6 +63,14 @@ def _marker(asked: Asked) -> str:
     return "<video>" if asked.is_clip else "<image>"
 
 
-FORMAT = Format("ms-swift", "ms-swift, with labels as answers or numbers", ("action", "risk", "action+risk"),
-                "only by name: train.jsonl", is_never_recognised, read_ms_swift_labels, options=frozenset({"labels"}),
-                write=write_ms_swift_labels, carries=CARRIES)
+FORMAT = Format(
+    "ms-swift",
+    "ms-swift, with labels as answers or numbers",
+    ("action", "risk", "action+risk"),
+    "only by name: train.jsonl",
+    is_never_recognised,
+    read_ms_swift_labels,
+    options=frozenset({"labels"}),
+    write=write_ms_swift_labels,
+    carries=CARRIES,
+)

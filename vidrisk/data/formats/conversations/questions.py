@@ -15,13 +15,26 @@ MAX_LABEL_CHARS = 80  # an answer that is longer is no label
 MAX_LABELS = 100
 NONE: dict[Language, str] = {"en": "none of them", "zh": "都没有"}
 QUESTIONS: dict[tuple[str, bool], dict[Language, str]] = {  # by target, and whether several labels may hold
-    ("action", False): {"en": "Which action is shown? Answer with its name alone.", "zh": "画面中是什么动作？只回答名称。"},
-    ("action", True): {"en": "Which actions are shown? Write the name of each on a line of its own.",
-                       "zh": "画面中有哪些动作？每行写一个名称。"},
-    ("defect", False): {"en": "Which defect is shown? Answer with its name alone.", "zh": "画面中是什么缺陷？只回答名称。"},
-    ("defect", True): {"en": "Which defects are shown? Write the name of each on a line of its own.",
-                       "zh": "画面中有哪些缺陷？每行写一个名称。"},
-    ("level", False): {"en": "How high is the risk? Answer with the level alone.", "zh": "风险等级是多少？只回答等级。"},
+    ("action", False): {
+        "en": "Which action is shown? Answer with its name alone.",
+        "zh": "画面中是什么动作？只回答名称。",
+    },
+    ("action", True): {
+        "en": "Which actions are shown? Write the name of each on a line of its own.",
+        "zh": "画面中有哪些动作？每行写一个名称。",
+    },
+    ("defect", False): {
+        "en": "Which defect is shown? Answer with its name alone.",
+        "zh": "画面中是什么缺陷？只回答名称。",
+    },
+    ("defect", True): {
+        "en": "Which defects are shown? Write the name of each on a line of its own.",
+        "zh": "画面中有哪些缺陷？每行写一个名称。",
+    },
+    ("level", False): {
+        "en": "How high is the risk? Answer with the level alone.",
+        "zh": "风险等级是多少？只回答等级。",
+    },
 }
 _ASKED = {text: key for key, texts in QUESTIONS.items() for text in texts.values()}
 _MARKERS = re.compile(r"<(?:image|video)>")
@@ -39,16 +52,21 @@ def turns_of(sample: Sample, language: Language) -> list[tuple[str, str]]:
     Raises:
         DataError: a label that would be read back as another one.
     """
-    return [(QUESTIONS[target, not isinstance(label, str)][language], _answer(sample, target, label, language))
-            for target, label in sample.labels.items()]
+    return [
+        (QUESTIONS[target, not isinstance(label, str)][language], _answer(sample, target, label, language))
+        for target, label in sample.labels.items()
+    ]
 
 
 def _answer(sample: Sample, target: str, label: Label, language: Language) -> str:
     labels = sample.labels_of(target)
     wrong = [one for one in labels if len(one) > MAX_LABEL_CHARS or len(one.splitlines()) != 1 or one in NONE.values()]
     if wrong:
-        raise DataError(f"{sample.name} has the label {wrong[0][:40]!r}", fix="rename the class",
-                        allowed=f"one line of up to {MAX_LABEL_CHARS} characters, and not {NONE[language]!r}")
+        raise DataError(
+            f"{sample.name} has the label {wrong[0][:40]!r}",
+            fix="rename the class",
+            allowed=f"one line of up to {MAX_LABEL_CHARS} characters, and not {NONE[language]!r}",
+        )
     return "\n".join(labels) or NONE[language]
 
 

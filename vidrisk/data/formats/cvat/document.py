@@ -42,18 +42,29 @@ class LabelsUsed:
             for name, values in attributes.items():
                 is_list = name in LABEL_COLUMNS.values() and not any(value.startswith("[") for value in values)
                 choices = [UNDEFINED, *sorted(values - {UNDEFINED})] if is_list else [""]
-                lines.append(f"<attribute><name>{text_of(name)}</name><mutable>False</mutable>"
-                             f"<input_type>{'select' if is_list else 'text'}</input_type>"
-                             f"<default_value>{text_of(choices[0])}</default_value>"
-                             f"<values>{text_of(chr(10).join(choices))}</values></attribute>")
+                lines.append(
+                    f"<attribute><name>{text_of(name)}</name><mutable>False</mutable>"
+                    f"<input_type>{'select' if is_list else 'text'}</input_type>"
+                    f"<default_value>{text_of(choices[0])}</default_value>"
+                    f"<values>{text_of(chr(10).join(choices))}</values></attribute>"
+                )
             lines.append("</attributes></label>")
         return "\n".join([*lines, "</labels>"])
 
 
 def document(meta: str, items: Iterable[str]) -> bytes:
     """Write a whole file of what lies in ``<meta>``, and images or tracks."""
-    return "\n".join(['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>", f"<meta>{meta}</meta>",
-                      *items, "</annotations>", ""]).encode()
+    return "\n".join(
+        [
+            '<?xml version="1.0" encoding="utf-8"?>',
+            "<annotations>",
+            "<version>1.1</version>",
+            f"<meta>{meta}</meta>",
+            *items,
+            "</annotations>",
+            "",
+        ]
+    ).encode()
 
 
 def attributes_text(attributes: Mapping[str, str]) -> str:

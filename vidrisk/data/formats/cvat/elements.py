@@ -45,7 +45,7 @@ def layout_of(source: Path) -> Literal["images", "video"] | None:
         return None
     head = head_of(path, SNIFFED_BYTES)
     item = _ITEM.search(head)
-    if not _META.search(head[:item.start()] if item else head):
+    if not _META.search(head[: item.start()] if item else head):
         return None
     if item is None:
         return "video" if _MODE.search(head) else "images"
@@ -56,7 +56,8 @@ def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Elemen
     """Yield the elements of these names right below ``<annotations>``: where each is, for errors, and its content.
 
     Raises:
-        DataError: a file that cannot be read, that is no XML of CVAT, declares entities, or has an element of more than 32 MB.
+        DataError: a file that cannot be read, that is no XML of CVAT, declares entities, or has an element of more than
+            32 MB.
     """
     numbers: dict[str, int] = {}
     depth = 0
@@ -67,11 +68,15 @@ def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Elemen
             for event, element in iterparse(bounded, events=("start", "end"), forbid_dtd=True):
                 depth += 1 if event == "start" else -1
                 if depth > MAX_DEPTH:
-                    raise DataError(f"{path.name} has elements in more than {MAX_DEPTH} others", allowed="an export of CVAT")
+                    raise DataError(
+                        f"{path.name} has elements in more than {MAX_DEPTH} others", allowed="an export of CVAT"
+                    )
                 if root is None:
                     root = element
                     if element.tag != "annotations":
-                        raise DataError(f"{path.name} begins with <{element.tag[:40]}>", allowed="<annotations> of CVAT 1.1")
+                        raise DataError(
+                            f"{path.name} begins with <{element.tag[:40]}>", allowed="<annotations> of CVAT 1.1"
+                        )
                 if event == "end" and depth == 1:
                     numbers[element.tag] = numbers.get(element.tag, 0) + 1
                     if element.tag in names:
@@ -79,12 +84,15 @@ def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Elemen
                     root.clear()
                     bounded.begin_item()
     except DefusedXmlException as error:
-        raise DataError(f"{path.name} declares a document type or entities", allowed="an export of CVAT, which has none") from error
+        raise DataError(
+            f"{path.name} declares a document type or entities", allowed="an export of CVAT, which has none"
+        ) from error
     except ParseError as error:
         raise DataError(f"{path.name} is no XML: {error}", fix="get the file again: it may be cut off") from error
     except (LookupError, ValueError) as error:
-        raise DataError(f"{path.name} is no XML that can be read: {' '.join(str(error).split())[:200]}",
-                        fix="export it again") from error
+        raise DataError(
+            f"{path.name} is no XML that can be read: {' '.join(str(error).split())[:200]}", fix="export it again"
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -99,8 +107,11 @@ class _Bounded:
         data = self._file.read(size)
         self._bytes += len(data)
         if self._bytes > MAX_ITEM_BYTES:
-            raise DataError(f"{self._name} has an element of more than {MAX_ITEM_BYTES // 2**20} MB",
-                            allowed="images and tracks of an export of CVAT", fix="split the task")
+            raise DataError(
+                f"{self._name} has an element of more than {MAX_ITEM_BYTES // 2**20} MB",
+                allowed="images and tracks of an export of CVAT",
+                fix="split the task",
+            )
         return data
 
     def begin_item(self) -> None:
@@ -151,8 +162,9 @@ def attributes_of(element: Element, where: str) -> dict[str, str]:
     return {attribute_of(child, "name", where): child.text or "" for child in element.findall("attribute")}
 
 
-def labels_and_fields(label: str, attributes: Mapping[str, str],
-                      reading: Reading) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+def labels_and_fields(
+    label: str, attributes: Mapping[str, str], reading: Reading
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Tell what an annotation says: labels by target, and its other attributes by name.
 
     Where an attribute is the target of the task, the label of the annotation is none.

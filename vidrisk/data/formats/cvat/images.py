@@ -3,8 +3,8 @@
     annotations.xml                  <image name="a.jpg" subset="Train"><tag label="crack"><attribute name="level">…
     images/a.jpg, images/Train/a.jpg
 
-An attribute with the name of a target (``columns``) is that target, others are columns. Where such an attribute is the class, the
-label of its tag is none. Of an image without tags the labels of its boxes, polygons and so on count.
+An attribute with the name of a target (``columns``) is that target, others are columns. Where such an attribute is the
+class, the label of its tag is none. Of an image without tags the labels of its boxes, polygons and so on count.
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def read_cvat_images(source: Path, reading: Reading) -> Listed:
         found = crops_from_statements(images.boxes(), TARGETS_BY_NAME, media.files, reading)
     else:
         found = samples_from_statements(images.tagged(), TARGETS_BY_NAME, media.files, reading, ("image",))
-    return Listed(found.root, found.samples, found.absent, media.looked_in,
-                  notes=(*found.notes, *counted(images.counts)))
+    return Listed(
+        found.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *counted(images.counts))
+    )
 
 
 @dataclass(eq=False)
@@ -73,8 +74,14 @@ class _Images:
         of_task = ""
         for where, element in elements_of(self.path, ("meta", "image")):
             if element.tag == "meta":
-                of_task = next((found.text or "" for found in (element.find("task/subset"), element.find("job/subset"))
-                                if found is not None), "")
+                of_task = next(
+                    (
+                        found.text or ""
+                        for found in (element.find("task/subset"), element.find("job/subset"))
+                        if found is not None
+                    ),
+                    "",
+                )
                 continue
             subset = element.get("subset") or of_task
             yield where, element, self._name(attribute_of(element, "name", where), subset), subset
@@ -96,7 +103,8 @@ class _Images:
             boxes = element.findall("box")
             self.counts["images without a box left out"] += not boxes
             self.counts["shapes that are no boxes left out"] += sum(
-                shape.tag in SHAPES or shape.tag == "tag" for shape in element) - len(boxes)
+                shape.tag in SHAPES or shape.tag == "tag" for shape in element
+            ) - len(boxes)
             for number, box in enumerate(boxes, 1):
                 place = f"{where}, box {number}"
                 labels, fields = self._labels([box], place, is_shape=False)
@@ -111,7 +119,9 @@ class _Images:
         found = next((found for name in names if (found := self.media.find(name, places=places))), None)
         return found or self.media.absent_name(names[0])
 
-    def _labels(self, elements: list[Element], where: str, *, is_shape: bool) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    def _labels(
+        self, elements: list[Element], where: str, *, is_shape: bool
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
         """Merge the labels and the attributes of the annotations of one photo."""
         labels: dict[str, tuple[str, ...]] = {}
         fields: dict[str, str] = {}
@@ -122,7 +132,9 @@ class _Images:
                 labels[target] = (*labels.get(target, ()), *values)
             for name, value in others.items():
                 if fields.setdefault(name, value) != value:
-                    self.counts["attributes on which the annotations of an image differ, of which the first counts"] += 1
+                    self.counts[
+                        "attributes on which the annotations of an image differ, of which the first counts"
+                    ] += 1
         if is_shape and len(set(labels.get("level", ()))) > 1:
             del labels["level"]
             self.counts["images left without a level, because their shapes have several"] += 1
@@ -142,22 +154,36 @@ def write_cvat_images(table: Table, destination: Path, writing: Writing) -> None
     source = "auto" if writing.model else "manual"
     images, used = [], LabelsUsed()
     for number, sample in enumerate(table.samples):
-        attributes = {LABEL_COLUMNS[target]: value_from_labels(label) for target, label in sample.labels.items() if target != main}
+        attributes = {
+            LABEL_COLUMNS[target]: value_from_labels(label) for target, label in sample.labels.items() if target != main
+        }
         attributes |= fields_of_sample(sample, without=("split",)) | ({"model": writing.model} if writing.model else {})
         labels = sample.labels_of(main) or (LABEL_OF_ATTRIBUTES,)
         if not sample.labels_of(main):
             attributes = {LABEL_COLUMNS[main]: value_from_labels(sample.labels.get(main)), **attributes}
-        tags = [f"<tag label={quoted(label)} source={quoted(source)}>{'' if place else attributes_text(attributes)}</tag>"
-                for place, label in enumerate(labels)]
+        tags = [
+            f"<tag label={quoted(label)} source={quoted(source)}>{'' if place else attributes_text(attributes)}</tag>"
+            for place, label in enumerate(labels)
+        ]
         subset = f" subset={quoted(sample.split)}" if sample.split else ""
         images.append(f'<image id="{number}" name={quoted(sample.name)}{subset}>{"".join(tags)}</image>')
         for place, label in enumerate(labels):
             used.add(label, {} if place else attributes)
-    task = f"<task><name>{text_of(table.root.name)}</name><size>{len(images)}</size><mode>annotation</mode>\n{used}</task>"
+    task = (
+        f"<task><name>{text_of(table.root.name)}</name><size>{len(images)}</size><mode>annotation</mode>\n{used}</task>"
+    )
     write_new_file(destination, document(task, images))
 
 
 FORMAT = Format(
-    "cvat-images", "CVAT for images 1.1", ("risk", "action", "action+risk"), "annotations.xml with <image>", is_cvat_images,
-    read_cvat_images, options=frozenset({"crops"}), write=write_cvat_images, suffix=".xml",
-    carries=frozenset({"photos", "multi-label", "no label", "several targets", "splits", "groups", "texts", "extra"}))
+    "cvat-images",
+    "CVAT for images 1.1",
+    ("risk", "action", "action+risk"),
+    "annotations.xml with <image>",
+    is_cvat_images,
+    read_cvat_images,
+    options=frozenset({"crops"}),
+    write=write_cvat_images,
+    suffix=".xml",
+    carries=frozenset({"photos", "multi-label", "no label", "several targets", "splits", "groups", "texts", "extra"}),
+)

@@ -1,14 +1,15 @@
 """CVAT for video 1.1 (https://docs.cvat.ai): every track is an interval of frames with its label.
 
-    annotations.xml    <source>cam7.mp4</source> … <track label="fall"><box frame="10" …/><box frame="40" outside="1" …/></track>
+    annotations.xml    <source>cam7.mp4</source> … <track label="fall"><box frame="10" …/><box frame="40" outside="1"
+    …/></track>
 
-Frames are those of the video itself, also where a task takes every n-th of them: a track covers all up to the next one that is
-taken. It ends before the frame where it is ``outside``, or with its last one, and may begin again. Tracks within the track of a
-skeleton are its joints. An attribute with the name of a target is that target, and cuts the track where it changes; where it is
-the class, the label of the track is none.
+Frames are those of the video itself, also where a task takes every n-th of them: a track covers all up to the next one
+that is taken. It ends before the frame where it is ``outside``, or with its last one, and may begin again. Tracks
+within the track of a skeleton are its joints. An attribute with the name of a target is that target, and cuts the track
+where it changes; where it is the class, the label of the track is none.
 
-A folder is written, with one file for each video, as CVAT has one task for each. A video without intervals has one box with the
-attribute ``whole_video``.
+A folder is written, with one file for each video, as CVAT has one task for each. A video without intervals has one box
+with the attribute ``whole_video``.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
     """Read every track as an interval of its video."""
     files = [path for path in _files_of(source) if path == source or layout_of(path) == "video"]
     if not files:
-        raise DataError(f"{name_of(source.name)} has no file of CVAT for video 1.1", allowed=f"{ANNOTATIONS}, or one for each task")
+        raise DataError(
+            f"{name_of(source.name)} has no file of CVAT for video 1.1", allowed=f"{ANNOTATIONS}, or one for each task"
+        )
     counts: Counter[str] = Counter()
     statements = [one for path in files for one in _Tracks(path, reading, counts).statements()]
     names = dict.fromkeys(one.name for one in statements)
@@ -115,10 +118,13 @@ class _Tracks:
             self.counts["tracks that are never seen left out"] += 1
         for interval, labels, fields in parts:
             is_whole = fields.pop(WHOLE, "").strip().casefold() == "true"
-            yield Statement(where, task.video, labels, fields, None if is_whole else interval, track.get("subset") or task.subset)
+            yield Statement(
+                where, task.video, labels, fields, None if is_whole else interval, track.get("subset") or task.subset
+            )
 
-    def _parts(self, label: str, shapes: list[_Shape],
-               task: _Task) -> Iterator[tuple[Interval, dict[str, tuple[str, ...]], dict[str, str]]]:
+    def _parts(
+        self, label: str, shapes: list[_Shape], task: _Task
+    ) -> Iterator[tuple[Interval, dict[str, tuple[str, ...]], dict[str, str]]]:
         """Cut a track where it is not seen, and where its labels change."""
         start = 0
         labels: dict[str, tuple[str, ...]] | None = None  # None while it is not seen
@@ -136,14 +142,21 @@ class _Tracks:
         if labels is not None:
             last = shapes[-1].frame
             end = last + task.step
-            yield Interval(start, max(last + 1, min(end, task.last + 1)) if task.last is not None else end, "frame"), labels, fields
+            yield (
+                Interval(start, max(last + 1, min(end, task.last + 1)) if task.last is not None else end, "frame"),
+                labels,
+                fields,
+            )
 
     def _task_of(self, track: Element, where: str) -> _Task:
         number = track.get("task_id", "")
         task = self.tasks.get(number) or (next(iter(self.tasks.values())) if len(self.tasks) == 1 else None)
         if task is None or not task.video:
-            raise DataError(f"{where} is of no video that {self.path.name} names",
-                            allowed="<source> in <meta>, as in exports of single tasks", fix="export each task of the project")
+            raise DataError(
+                f"{where} is of no video that {self.path.name} names",
+                allowed="<source> in <meta>, as in exports of single tasks",
+                fix="export each task of the project",
+            )
         return task
 
 
@@ -161,9 +174,11 @@ def tasks_of_meta(meta: Element, where: str) -> dict[str, _Task]:
         step = re.search(r"step\s*=\s*([0-9]+)", task.findtext("frame_filter") or "")
         last = (task.findtext("stop_frame") or "").strip()
         found[(task.findtext("id") or "").strip()] = _Task(
-            written.strip(), (task.findtext("subset") or "").strip(),
+            written.strip(),
+            (task.findtext("subset") or "").strip(),
             max(1, whole_number_of(step[1], f"{where}: the step of frames")) if step else 1,
-            whole_number_of(last, f"{where}: stop_frame") if last else None)
+            whole_number_of(last, f"{where}: stop_frame") if last else None,
+        )
     if not found:
         found[""] = _Task((meta.findtext("source") or "").strip(), "", 1, None)
     return found
@@ -175,6 +190,7 @@ def shapes_of(track: Element, where: str) -> list[_Shape]:
     Raises:
         DataError: a frame that is no number.
     """
+
     def read(shape: Element) -> _Shape:
         frame = whole_number_of(attribute_of(shape, "frame", where), f"{where}: frame")
         return _Shape(frame, shape.get("outside", "0").strip().casefold() in ("1", "true"), attributes_of(shape, where))
@@ -189,7 +205,14 @@ def shapes_of(track: Element, where: str) -> list[_Shape]:
 
 
 FORMAT = Format(
-    "cvat-video", "CVAT for video 1.1", ("action", "risk", "action+risk"), "annotations.xml with <track>", is_cvat_video,
-    read_cvat_video, write=write_cvat_video,
-    carries=frozenset({"clips", "frame intervals", "multi-label", "no label", "several targets", "splits", "groups", "texts",
-                       "extra"}))
+    "cvat-video",
+    "CVAT for video 1.1",
+    ("action", "risk", "action+risk"),
+    "annotations.xml with <track>",
+    is_cvat_video,
+    read_cvat_video,
+    write=write_cvat_video,
+    carries=frozenset(
+        {"clips", "frame intervals", "multi-label", "no label", "several targets", "splits", "groups", "texts", "extra"}
+    ),
+)

@@ -15,7 +15,8 @@ from vidrisk.runtimes.contract.choices import LabelTask
 
 WHOLE = "whole_video"
 LABEL_OF_ATTRIBUTES = "video"  # of a track that only carries attributes
-BOX = 'occluded="0" keyframe="1" xtl="0" ytl="0" xbr="10" ybr="10" z_order="0"'  # in a corner: the size of the video is not known
+# in a corner: the size of the video is not known
+BOX = 'occluded="0" keyframe="1" xtl="0" ytl="0" xbr="10" ybr="10" z_order="0"'
 
 
 def write_cvat_video(table: Table, destination: Path, writing: Writing) -> None:
@@ -40,7 +41,11 @@ def _file_names(videos: Iterable[str]) -> list[str]:
         stem = video.rpartition("/")[2]
         counts[stem.casefold()] = number = counts.get(stem.casefold(), 0) + 1
         names.append(f"{stem}.xml" if number == 1 else f"{stem}.{number}.xml")
-    return names if len({name.casefold() for name in names}) == len(names) else [f"{n}.{name}" for n, name in enumerate(names)]
+    return (
+        names
+        if len({name.casefold() for name in names}) == len(names)
+        else [f"{n}.{name}" for n, name in enumerate(names)]
+    )
 
 
 def _task(video: str, samples: Sequence[Sample], task: LabelTask, writing: Writing) -> bytes:
@@ -54,14 +59,18 @@ def _task(video: str, samples: Sequence[Sample], task: LabelTask, writing: Writi
             tracks.append(_track(len(tracks), label, sample, attributes, "auto" if writing.model else "manual"))
     (split, *others) = splits
     subset = f"<subset>{split}</subset>" if split and not others else ""
-    meta = (f"<task><name>{text_of(video)}</name><mode>interpolation</mode>{subset}\n{used}</task>"
-            f"<source>{text_of(video)}</source>")
+    meta = (
+        f"<task><name>{text_of(video)}</name><mode>interpolation</mode>{subset}\n{used}</task>"
+        f"<source>{text_of(video)}</source>"
+    )
     return document(meta, tracks)
 
 
 def _attributes(sample: Sample, task: LabelTask, writing: Writing, *, has_split: bool) -> dict[str, str]:
     main = main_target(task)
-    attributes = {LABEL_COLUMNS[target]: value_from_labels(label) for target, label in sample.labels.items() if target != main}
+    attributes = {
+        LABEL_COLUMNS[target]: value_from_labels(label) for target, label in sample.labels.items() if target != main
+    }
     if not sample.labels_of(main):
         attributes[LABEL_COLUMNS[main]] = value_from_labels(sample.labels.get(main))
     attributes |= fields_of_sample(sample, without=(WHOLE,) if has_split else (WHOLE, "split"))

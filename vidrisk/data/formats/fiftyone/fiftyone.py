@@ -3,9 +3,9 @@
     samples.json, metadata.json, data/      FiftyOneDataset: every field of every sample
     labels.json, data/                      image and video classification, temporal detection: see ``fiftyone_labels``
 
-A field of labels whose name is that of a target (``action``, ``risk_level``) is of that target. Of other fields, ``ground_truth``
-or the only one is the target that is asked for. Temporal detections are parts of clips, whose ``support`` is the first and the last
-frame, counted from 1. Tags named as splits are splits.
+A field of labels whose name is that of a target (``action``, ``risk_level``) is of that target. Of other fields,
+``ground_truth`` or the only one is the target that is asked for. Temporal detections are parts of clips, whose
+``support`` is the first and the last frame, counted from 1. Tags named as splits are splits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from typing import Any
 from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.fields import Fields, fields_from_values, split_of, target_named, with_splits
-from vidrisk.data.formats.fiftyone.fiftyone_writer import CARRIES, COLUMNS, DATA, EVENTS, KINDS, METADATA, SAMPLES, write_fiftyone
+from vidrisk.data.formats.fiftyone.fiftyone_writer import (
+    CARRIES,
+    COLUMNS,
+    DATA,
+    EVENTS,
+    KINDS,
+    METADATA,
+    SAMPLES,
+    write_fiftyone,
+)
 from vidrisk.data.formats.fiftyone.stem_labels import LABELS, interval_of, rows_from_labels
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.json_lists import listed_in, object_of
@@ -56,10 +65,14 @@ def read_fiftyone(source: Path, reading: Reading) -> Listed:
         for inner in bases:
             rows += _rows_from_samples(source / inner, media, inner, reading, notes, orders)
     elif (source / LABELS).is_file():
-        rows, classes = rows_from_labels(source / LABELS, reading.media or source / DATA, media.root, reading, absent, notes)
+        rows, classes = rows_from_labels(
+            source / LABELS, reading.media or source / DATA, media.root, reading, absent, notes
+        )
         orders = {reading.target: classes} if classes else {}
     else:
-        raise DataError(f"{source.name} has no {SAMPLES} and no {LABELS}", allowed="the folder of an export of FiftyOne")
+        raise DataError(
+            f"{source.name} has no {SAMPLES} and no {LABELS}", allowed="the folder of an export of FiftyOne"
+        )
     rows, more = with_splits(rows)
     notes.update(more)
     found = samples_from_rows(rows, media.files, kinds=("video", "image"), multi_label=reading.multi_label)
@@ -67,11 +80,19 @@ def read_fiftyone(source: Path, reading: Reading) -> Listed:
     used = {target: {label for sample in found.samples for label in sample.labels_of(target)} for target in orders}
     for target in [target for target, order in orders.items() if not used[target] <= set(order)]:
         notes[f"classes of {target} passed over, which lack labels of samples"] = len(orders.pop(target))
-    return Listed(media.root, found.samples, (*found.absent, *absent), media.looked_in, orders, (*found.notes, *counted(notes)))
+    return Listed(
+        media.root, found.samples, (*found.absent, *absent), media.looked_in, orders, (*found.notes, *counted(notes))
+    )
 
 
-def _rows_from_samples(folder: Path, media: AddressedFiles, inner: str, reading: Reading, notes: Counter[str],
-                       orders: dict[str, tuple[str, ...]]) -> list[Row]:
+def _rows_from_samples(
+    folder: Path,
+    media: AddressedFiles,
+    inner: str,
+    reading: Reading,
+    notes: Counter[str],
+    orders: dict[str, tuple[str, ...]],
+) -> list[Row]:
     path = folder / SAMPLES
     fields: Counter[str] = Counter()
     for _, _, record in listed_in(path, ("samples",)):
@@ -85,8 +106,11 @@ def _rows_from_samples(folder: Path, media: AddressedFiles, inner: str, reading:
             orders.setdefault(target, tuple(order))
     if (folder / "frames.json").is_file():
         notes["files with labels of single frames, which are not read (frames.json)"] += 1
-    return [row for _, where, record in listed_in(path, ("samples",))
-            for row in _rows_of_sample(where, record, _name(record, where, media, inner), targets, reading, notes)]
+    return [
+        row
+        for _, where, record in listed_in(path, ("samples",))
+        for row in _rows_of_sample(where, record, _name(record, where, media, inner), targets, reading, notes)
+    ]
 
 
 def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Counter[str]) -> dict[str, str]:
@@ -97,9 +121,11 @@ def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Co
     if reading.target not in targets.values() and others:
         chosen = "ground_truth" if "ground_truth" in others else others[0]
         if len(others) > 1 and chosen != "ground_truth":
-            raise DataError(f"{source} has several fields of labels: {first_three(others)}",
-                            allowed=f"one, or one that is named ground_truth or {reading.target}",
-                            fix="export the one that is meant, by label_field")
+            raise DataError(
+                f"{source} has several fields of labels: {first_three(others)}",
+                allowed=f"one, or one that is named ground_truth or {reading.target}",
+                fix="export the one that is meant, by label_field",
+            )
         targets[chosen] = reading.target
     for field in fields:
         if field not in targets:
@@ -107,8 +133,9 @@ def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Co
     return targets
 
 
-def _rows_of_sample(where: str, record: Mapping[str, Any], name: str, targets: Mapping[str, str], reading: Reading,
-                    notes: Counter[str]) -> Iterator[Row]:
+def _rows_of_sample(
+    where: str, record: Mapping[str, Any], name: str, targets: Mapping[str, str], reading: Reading, notes: Counter[str]
+) -> Iterator[Row]:
     whole = _fields(record, record)
     parts: dict[Interval | None, tuple[dict[str, list[str]], Fields]] = {}
     for field, target in targets.items():
@@ -122,7 +149,9 @@ def _rows_of_sample(where: str, record: Mapping[str, Any], name: str, targets: M
         for label in listed if isinstance(listed, list) else [] if value["_cls"] in _LISTS else [value]:
             text = label.get("label") if isinstance(label, dict) else 0
             if not isinstance(label, dict) or not isinstance(text, str | None) or len(text or "") > MAX_CHARS:
-                raise DataError(f"{where} has a label in {field!r} without a name", allowed='{"_cls": …, "label": "crack"}')
+                raise DataError(
+                    f"{where} has a label in {field!r} without a name", allowed='{"_cls": …, "label": "crack"}'
+                )
             interval = _interval(label, where)
             known = parts.setdefault(interval, ({}, whole if interval is None else _fields(label, record)))[0]
             known.setdefault(target, []).extend([text] if text else [])
@@ -139,8 +168,13 @@ def _fields(holder: Mapping[str, Any], record: Mapping[str, Any]) -> Fields:
     known = dict(columns) if isinstance(columns, dict) else {}
     known = {name: value for name, value in known.items() if name not in (START_S, END_S)}
     if holder is record:
-        known = {name: value for name, value in record.items() if isinstance(value, str | int | float) and not name.startswith("_")
-                 and name not in ("filepath", "frames", "id", "created_at", "last_modified_at")} | known
+        known = {
+            name: value
+            for name, value in record.items()
+            if isinstance(value, str | int | float)
+            and not name.startswith("_")
+            and name not in ("filepath", "frames", "id", "created_at", "last_modified_at")
+        } | known
     fields = fields_from_values(known)
     listed = [level["tags"] for level in (holder, record) if isinstance(level.get("tags"), list)]
     tags = [tag for of_level in listed for tag in of_level if isinstance(tag, str)]
@@ -175,5 +209,15 @@ def _is_label(value: Any) -> bool:
     return isinstance(value, dict) and value.get("_cls") in (*_LISTS, *_ONES)
 
 
-FORMAT = Format("fiftyone", "FiftyOne", ("action", "risk", "action+risk"), "samples.json, labels.json with data/", is_fiftyone,
-                read_fiftyone, options=frozenset({"labels"}), write=write_fiftyone, carries=CARRIES, copies=True)
+FORMAT = Format(
+    "fiftyone",
+    "FiftyOne",
+    ("action", "risk", "action+risk"),
+    "samples.json, labels.json with data/",
+    is_fiftyone,
+    read_fiftyone,
+    options=frozenset({"labels"}),
+    write=write_fiftyone,
+    carries=CARRIES,
+    copies=True,
+)

@@ -1,7 +1,7 @@
 """A table as a FiftyOne data set: copies of its files, ``samples.json`` and ``metadata.json``.
 
-The layout is the one without a schema, of which FiftyOne finds out the fields itself. Clips and photos, which are never in one data
-set there, become two: ``videos`` and ``images``.
+The layout is the one without a schema, of which FiftyOne finds out the fields itself. Clips and photos, which are never
+in one data set there, become two: ``videos`` and ``images``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,22 @@ EVENTS = "_events"  # behind the name of a field of parts of clips: a field hold
 COLUMNS = "columns"  # of a sample or a label: what else is known of it
 DATA, SAMPLES, METADATA = "data", "samples.json", "metadata.json"
 KINDS = {"image": "images", "video": "videos"}
-CARRIES: frozenset[Part] = frozenset({"clips", "photos", "intervals", "frame intervals", "multi-label", "no label",
-                                      "several targets", "splits", "groups", "label order", "texts", "extra"})
+CARRIES: frozenset[Part] = frozenset(
+    {
+        "clips",
+        "photos",
+        "intervals",
+        "frame intervals",
+        "multi-label",
+        "no label",
+        "several targets",
+        "splits",
+        "groups",
+        "label order",
+        "texts",
+        "extra",
+    }
+)
 _NO_FRAMES = "frames/none.json"
 
 
@@ -54,8 +68,11 @@ def _write_kind(folder: Path, kind: str, samples: Iterable[Sample], table: Table
         documents.append(document | ({"frames": _NO_FRAMES} if kind == "video" else {}))
     names = [LABEL_COLUMNS[target] + suffix for target in table.label_order for suffix in ("", EVENTS)]
     orders = [order for order in table.label_order.values() for _ in range(2)]
-    about = {"media_type": kind, "classes": dict(zip(names, map(list, orders), strict=True)),
-             "info": {"predictions of": writing.model} if writing.model is not None else {}}
+    about = {
+        "media_type": kind,
+        "classes": dict(zip(names, map(list, orders), strict=True)),
+        "info": {"predictions of": writing.model} if writing.model is not None else {},
+    }
     (folder / METADATA).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     (folder / SAMPLES).write_text(json.dumps({"samples": documents}, ensure_ascii=False, indent=1), encoding="utf-8")
     if kind == "video":
@@ -69,8 +86,11 @@ def _document(parts: Sequence[Sample], table: Table, writing: Writing) -> dict[s
     document: dict[str, Any] = {"tags": tags}
     for sample in parts:
         known = fields_of_sample(sample, without=("split", SCORE) if writing.model is not None else ("split",))
-        more = {} if sample.interval is None else {
-            "tags": [sample.split] if sample.split else [], "support": _support(sample.interval, sample.path)}
+        more = (
+            {}
+            if sample.interval is None
+            else {"tags": [sample.split] if sample.split else [], "support": _support(sample.interval, sample.path)}
+        )
         if sample.interval is not None and sample.interval.unit == "s":
             known |= interval_cells(sample.interval, "s")
         for target, label in sample.labels.items():
@@ -78,13 +98,17 @@ def _document(parts: Sequence[Sample], table: Table, writing: Writing) -> dict[s
             field = LABEL_COLUMNS[target]
             if sample.interval is not None:
                 events = document.setdefault(field + EVENTS, {"_cls": "TemporalDetections", "detections": []})
-                events["detections"] += [{"_cls": "TemporalDetection", **one, **more} | ({COLUMNS: known} if known else {})
-                                         for one in of_label or [{"label": None}]]
+                events["detections"] += [
+                    {"_cls": "TemporalDetection", **one, **more} | ({COLUMNS: known} if known else {})
+                    for one in of_label or [{"label": None}]
+                ]
             elif isinstance(label, str):
                 document[field] = {"_cls": "Classification", **of_label[0]}
             else:
-                document[field] = {"_cls": "Classifications", "classifications": [
-                    {"_cls": "Classification", **one} for one in of_label]}
+                document[field] = {
+                    "_cls": "Classifications",
+                    "classifications": [{"_cls": "Classification", **one} for one in of_label],
+                }
         if sample.interval is None and known:
             document[COLUMNS] = known
         if sample.interval is None and sample.split and not tags:
@@ -114,4 +138,6 @@ def _rate_of(path: Path) -> float:
     try:
         return probe(path).fps or 1.0
     except UnreadableError as error:
-        raise DataError(f"{error.what}, and the frames of its parts have to be counted", fix="remove it from the table") from error
+        raise DataError(
+            f"{error.what}, and the frames of its parts have to be counted", fix="remove it from the table"
+        ) from error

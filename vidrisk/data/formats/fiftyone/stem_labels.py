@@ -1,7 +1,7 @@
 """``labels.json`` of FiftyOne's classification and temporal detection data sets: labels by the names of files without suffix.
 
-    {"classes": ["crack", …], "labels": {"a": 0, "b": "crack", "c": {"label": 0, "confidence": 0.9}, "d": [0, 1],
-                                         "e": [{"label": 0, "support": [1, 40]}, {"label": 1, "timestamps": [2.5, 4]}]}}
+{"classes": ["crack", …], "labels": {"a": 0, "b": "crack", "c": {"label": 0, "confidence": 0.9}, "d": [0, 1],
+                                     "e": [{"label": 0, "support": [1, 40]}, {"label": 1, "timestamps": [2.5, 4]}]}}
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from vidrisk.runtimes.contract.errors import DataError, SpecError
 LABELS = "labels.json"
 
 
-def rows_from_labels(path: Path, media: Path, root: Path, reading: Reading, absent: list[str],
-                     notes: Counter[str]) -> tuple[list[Row], tuple[str, ...]]:
+def rows_from_labels(
+    path: Path, media: Path, root: Path, reading: Reading, absent: list[str], notes: Counter[str]
+) -> tuple[list[Row], tuple[str, ...]]:
     """Read labels of files below a folder.
 
     Args:
@@ -66,13 +67,16 @@ def _classes(path: Path, reading: Reading) -> tuple[str, ...]:
     if reading.labels is not None:
         return read_class_names(reading.labels).order
     listed = next((value for _, name, value in members_of(path) if name == "classes"), None)
-    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) and name.strip() for name in listed)):
+    if listed is not None and not (
+        isinstance(listed, list) and all(isinstance(name, str) and name.strip() for name in listed)
+    ):
         raise DataError(f"{path.name}: the classes are no list of names", allowed='"classes": ["crack", …]')
     return tuple(listed or ())
 
 
-def _rows_of_file(where: str, name: str, value: Any, classes: tuple[str, ...], reading: Reading,
-                  notes: Counter[str]) -> Iterator[Row]:
+def _rows_of_file(
+    where: str, name: str, value: Any, classes: tuple[str, ...], reading: Reading, notes: Counter[str]
+) -> Iterator[Row]:
     parts: dict[Interval | None, tuple[list[str], Fields]] = {}
     values = value if isinstance(value, list) else [value]
     if not values:
@@ -84,7 +88,9 @@ def _rows_of_file(where: str, name: str, value: Any, classes: tuple[str, ...], r
             notes["labels without a name left out"] += 1
             continue
         attributes = told.get("attributes")
-        of_part, _ = parts.setdefault(interval, ([], fields_from_values(attributes if isinstance(attributes, dict) else {})))
+        of_part, _ = parts.setdefault(
+            interval, ([], fields_from_values(attributes if isinstance(attributes, dict) else {}))
+        )
         of_part.append(_name(told["label"], classes, where))
     for interval, (labels, fields) in parts.items():
         yield Row(where, name, {reading.target: tuple(labels)}, interval=interval, **fields)
@@ -96,7 +102,9 @@ def _name(label: Any, classes: tuple[str, ...], where: str) -> str:
     if not isinstance(label, int) or isinstance(label, bool):
         raise DataError(f"{where} has the label {str(label)[:80]!r}", allowed="the name or the number of a class")
     if classes and not 0 <= label < len(classes):
-        raise DataError(f"{where} has the class {label}", allowed=f"0 to {len(classes) - 1}", fix="correct the list of classes")
+        raise DataError(
+            f"{where} has the class {label}", allowed=f"0 to {len(classes) - 1}", fix="correct the list of classes"
+        )
     return classes[label] if classes else str(label)
 
 
@@ -116,6 +124,8 @@ def interval_of(label: dict[str, Any], where: str) -> Interval | None:
         try:
             return Interval(*numbers) if name == "timestamps" else Interval(numbers[0] - 1, numbers[1], "frame")
         except SpecError as error:
-            raise DataError(f"{where} has the {name} {str(pair)[:80]!r}: {error.what}",
-                            allowed="frames counted from 1" if name == "support" else "seconds") from error
+            raise DataError(
+                f"{where} has the {name} {str(pair)[:80]!r}: {error.what}",
+                allowed="frames counted from 1" if name == "support" else "seconds",
+            ) from error
     return None

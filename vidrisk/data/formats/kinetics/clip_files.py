@@ -36,7 +36,9 @@ class KineticsFiles:
     def __init__(self, homes: Homes) -> None:
         self.homes, self._files = homes, homes.files([""])
         self._lying = MediaFiles(homes.root)
-        self._places = [(base, place) for base in BASES for place in homes.places([base]) if (homes.root / place).is_dir()]
+        self._places = [
+            (base, place) for base in BASES for place in homes.places([base]) if (homes.root / place).is_dir()
+        ]
         self._classes: dict[str, tuple[frozenset[str], dict[str, str]]] = {}
 
     def find(self, video: str, part: Interval | None, label: str, split: SplitName | None) -> FoundClip | None:
@@ -54,7 +56,11 @@ class KineticsFiles:
                 continue
             for folder in (place, self._class_folder(place, label)):
                 for name, of_it in ((clip, None), (video, part)):
-                    if folder is not None and name and (found := self._lying.find(posixpath.join(folder, f"{name}.mp4"))):
+                    if (
+                        folder is not None
+                        and name
+                        and (found := self._lying.find(posixpath.join(folder, f"{name}.mp4")))
+                    ):
                         return FoundClip(found, of_it)
         return None
 
@@ -63,7 +69,10 @@ class KineticsFiles:
         if base not in self._classes:
             pairs = list(folders_by_label(self.homes.root / base))
             counts = Counter(form for form, _ in pairs)
-            self._classes[base] = frozenset(name for _, name in pairs), {form: name for form, name in pairs if counts[form] == 1}
+            self._classes[base] = (
+                frozenset(name for _, name in pairs),
+                {form: name for form, name in pairs if counts[form] == 1},
+            )
         names, by_form = self._classes[base]
         name = label if label in names else by_form.get(folded(label))
         return posixpath.join(base, name) if name else None

@@ -2,12 +2,13 @@
 
     train.csv, validate.csv, test.csv     label,youtube_id,time_start,time_end,split
                                           air drumming,--nQbRBEz2s,104,114,train
-    train.json                            {"--nQbRBEz2s": {"annotations": {"label": …, "segment": [104.0, 114.0]}, "subset": …}, …}
-    train/air drumming/--nQbRBEz2s_000104_000114.mp4
+    train.json                            {"--nQbRBEz2s": {"annotations": {"label": …, "segment": [104.0, 114.0]},
+    "subset": …}, …} train/air drumming/--nQbRBEz2s_000104_000114.mp4
 
-Clips lie in a folder per split, per class, both or neither. A video that is there whole, as ``--nQbRBEz2s.mp4``, is labelled in the
-part that the row says. Many videos of the lists are no longer to be had: they are absent. Further columns of the CSV are kept. In
-a list that is written, a file of another name stands in ``youtube_id`` with its path and suffix; labelled whole, it has no times.
+Clips lie in a folder per split, per class, both or neither. A video that is there whole, as ``--nQbRBEz2s.mp4``, is
+labelled in the part that the row says. Many videos of the lists are no longer to be had: they are absent. Further
+columns of the CSV are kept. In a list that is written, a file of another name stands in ``youtube_id`` with its path
+and suffix; labelled whole, it has no times.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from vidrisk.data.formats.clips import first_lines, head_has, home_of, is_manifest, lists_in, settle_splits, split_from_word
+from vidrisk.data.formats.clips import (
+    first_lines,
+    head_has,
+    home_of,
+    is_manifest,
+    lists_in,
+    settle_splits,
+    split_from_word,
+)
 from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
 from vidrisk.data.formats.json_lists import members_of
 from vidrisk.data.formats.kinetics.clip_files import BASES, KineticsFiles, clip_name, video_and_part
@@ -53,29 +62,41 @@ def read_kinetics(source: Path, reading: Reading) -> Listed:
     named = [path for path in lists_in(source, _LIST) if path == source or _is_list(path) or not is_manifest(path)]
     paths = {path.with_suffix(""): path for path in reversed(named)}  # a CSV comes before the JSON of its name
     if not paths:
-        raise DataError(f"{name_of(source.name)} has no list of Kinetics", allowed=f"train.csv, validate.csv, with {_ALLOWED}",
-                        fix="name the list, or unpack the annotations there")
+        raise DataError(
+            f"{name_of(source.name)} has no list of Kinetics",
+            allowed=f"train.csv, validate.csv, with {_ALLOWED}",
+            fix="name the list, or unpack the annotations there",
+        )
     files = KineticsFiles(Homes.of(home_of(source), reading.media))
     counts: Counter[str] = Counter()
     rows = chain.from_iterable(rows_from_list(path, files, reading.target, counts) for _, path in sorted(paths.items()))
     found = samples_from_rows(rows, MediaFiles(files.homes.root), multi_label=bool(reading.multi_label))
     samples, unsplit = settle_splits(found.samples)
-    return Listed(files.homes.root, samples, found.absent, files.homes.places(BASES[:3]), {},
-                  (*counted(counts), *found.notes, *unsplit))
+    return Listed(
+        files.homes.root,
+        samples,
+        found.absent,
+        files.homes.places(BASES[:3]),
+        {},
+        (*counted(counts), *found.notes, *unsplit),
+    )
 
 
 def rows_from_list(path: Path, files: KineticsFiles, target: str, counts: Counter[str]) -> Iterator[Row]:
     """Read a list, and find its clips; counts what is left out, and what has a part.
 
     Raises:
-        DataError: an empty list, a column that is missing, an id that is no name of a file, times that are none, another split.
+        DataError: an empty list, a column that is missing, an id that is no name of a file, times that are none,
+            another split.
     """
     of_name = split_from_name(path.stem)
     where = ""
     for where, cells in _records_of_json(path) if path.suffix.lower() == ".json" else _records_of_csv(path):
         video, label = str(cells.pop(VIDEO, "")).strip(), label_from_text(str(cells.pop(LABEL, None) or ""))
         if safe_name(video) is None or video.endswith("/"):
-            raise DataError(f"{where}: the {VIDEO} {video[:80]!r}", allowed="the id of a video, or a path below the clips' folder")
+            raise DataError(
+                f"{where}: the {VIDEO} {video[:80]!r}", allowed="the id of a video, or a path below the clips' folder"
+            )
         part = _part(where, cells.pop(START, ""), cells.pop(END, ""))
         split = split_from_word(where, cells.pop(SPLIT, "")) or of_name
         if not label:
@@ -130,8 +151,11 @@ def _records_of_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{where} has {what}", allowed=_ALLOWED, fix="get the list again, or name another format")
     for where, cells in rows:
         if len(cells) > len(names):
-            raise DataError(f"{where} has {len(cells)} cells, and the header {len(names)}", allowed=_ALLOWED,
-                            fix="put labels with a comma into quotes")
+            raise DataError(
+                f"{where} has {len(cells)} cells, and the header {len(names)}",
+                allowed=_ALLOWED,
+                fix="put labels with a comma into quotes",
+            )
         yield where, dict(zip(names, cells, strict=False))
 
 
@@ -139,13 +163,23 @@ def _records_of_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, video, value in members_of(path):
         annotations = value.get("annotations", {}) if isinstance(value, dict) else None
         if not isinstance(annotations, dict) or not isinstance(annotations.get("label", ""), str):
-            raise DataError(f"{where} has no annotations of Kinetics",
-                            allowed='{"annotations": {"label": …, "segment": [0.0, 10.0]}, "subset": "train"}')
+            raise DataError(
+                f"{where} has no annotations of Kinetics",
+                allowed='{"annotations": {"label": …, "segment": [0.0, 10.0]}, "subset": "train"}',
+            )
         segment = annotations.get("segment", ["", ""])
         if not isinstance(segment, list) or len(segment) != 2:
             raise DataError(f"{where} has the segment {str(segment)[:80]}", allowed="[start, end] in seconds")
-        yield where, {VIDEO: video, LABEL: annotations.get("label"), START: segment[0], END: segment[1],
-                      SPLIT: value.get("subset")}
+        yield (
+            where,
+            {
+                VIDEO: video,
+                LABEL: annotations.get("label"),
+                START: segment[0],
+                END: segment[1],
+                SPLIT: value.get("subset"),
+            },
+        )
 
 
 def _part(where: str, start: object, end: object) -> Interval | None:
@@ -157,8 +191,10 @@ def _part(where: str, start: object, end: object) -> Interval | None:
     except ValueError:
         times = [math.nan, math.nan]
     if not 0 <= times[0] < times[1] < MAX_S:
-        raise DataError(f"{where}: the times {texts[0][:40]!r} and {texts[1][:40]!r}",
-                        allowed=f"seconds from 0 to {MAX_S}, the end later")
+        raise DataError(
+            f"{where}: the times {texts[0][:40]!r} and {texts[1][:40]!r}",
+            allowed=f"seconds from 0 to {MAX_S}, the end later",
+        )
     return Interval(times[0], times[1])
 
 
@@ -173,5 +209,14 @@ def _is_list(path: Path) -> bool:
     return {VIDEO, START, END} <= {trimmed(name).strip('"') for name in header.split(",")}
 
 
-FORMAT = Format("kinetics", "Kinetics", ("action", "risk"), f"train.csv with {_ALLOWED}; train.json", is_kinetics, read_kinetics,
-                write=write_kinetics, carries=frozenset({"clips", "intervals", "splits", "extra"}), suffix=".csv")
+FORMAT = Format(
+    "kinetics",
+    "Kinetics",
+    ("action", "risk"),
+    f"train.csv with {_ALLOWED}; train.json",
+    is_kinetics,
+    read_kinetics,
+    write=write_kinetics,
+    carries=frozenset({"clips", "intervals", "splits", "extra"}),
+    suffix=".csv",
+)

@@ -4,9 +4,9 @@
         {"id": "a", "from_name": "action", "to_name": "video", "type": "timelinelabels",
          "value": {"ranges": [{"start": 1, "end": 48}], "timelinelabels": ["fall"]}}]}]}]
 
-Of several annotations of a task the last one counts that was not cancelled. A control with the name of a target (``columns``) is
-that target. Data of a task, texts and numbers are columns; those of a region belong to its part of the video. With crops every
-rectangle on a photo is a photo of its own.
+Of several annotations of a task the last one counts that was not cancelled. A control with the name of a target
+(``columns``) is that target. Data of a task, texts and numbers are columns; those of a region belong to its part of the
+video. With crops every rectangle on a photo is a photo of its own.
 """
 
 from __future__ import annotations
@@ -47,12 +47,37 @@ def read_label_studio(path: Path, reading: Reading) -> Listed:
         statements = [one for task in tasks for one in labelled.statements(task)]
         targets, taken = targets_of_controls(labelled.controls, reading, "the controls")
         found = samples_from_statements(statements, targets, media.files, reading, ("video", "image"))
-    return Listed(found.root, found.samples, found.absent, media.looked_in,
-                  notes=(*found.notes, *taken, *counted(labelled.counts)))
+    return Listed(
+        found.root,
+        found.samples,
+        found.absent,
+        media.looked_in,
+        notes=(*found.notes, *taken, *counted(labelled.counts)),
+    )
 
 
 FORMAT = Format(
-    "label-studio", "Label Studio", ("action", "risk", "action+risk"), "an export as JSON or JSON-MIN", is_label_studio,
-    read_label_studio, options=frozenset({"rate", "crops"}), write=write_label_studio, suffix=".json",
-    carries=frozenset({"clips", "photos", "intervals", "multi-label", "no label", "several targets", "splits", "groups", "texts",
-                       "extra"}))
+    "label-studio",
+    "Label Studio",
+    ("action", "risk", "action+risk"),
+    "an export as JSON or JSON-MIN",
+    is_label_studio,
+    read_label_studio,
+    options=frozenset({"rate", "crops"}),
+    write=write_label_studio,
+    suffix=".json",
+    carries=frozenset(
+        {
+            "clips",
+            "photos",
+            "intervals",
+            "multi-label",
+            "no label",
+            "several targets",
+            "splits",
+            "groups",
+            "texts",
+            "extra",
+        }
+    ),
+)

@@ -13,7 +13,14 @@ from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
 from vidrisk.data.formats.format import Reading
 from vidrisk.data.formats.json_lists import is_number
 from vidrisk.data.formats.label_studio.results import Result, Task, box_of_value, names_in
-from vidrisk.data.formats.label_studio.times import MAX_SECONDS, RATE_NAMES, Clock, clock_of, frames_of_ranges, lifespans
+from vidrisk.data.formats.label_studio.times import (
+    MAX_SECONDS,
+    RATE_NAMES,
+    Clock,
+    clock_of,
+    frames_of_ranges,
+    lifespans,
+)
 from vidrisk.data.formats.statements import Statement
 from vidrisk.decode.cuts import Box
 from vidrisk.frames import Interval
@@ -70,7 +77,10 @@ class LabelledTasks:
         for number, result in enumerate(task.results):
             regions.setdefault(result.region or f"result {number}", []).append(result)
         for results in regions.values():
-            box = next((box for result in results if result.kind in RECTANGLES and (box := box_of_value(result.value, size))), None)
+            box = next(
+                (box for result in results if result.kind in RECTANGLES and (box := box_of_value(result.value, size))),
+                None,
+            )
             if box is None:
                 self.counts["results that are of no rectangle left out"] += len(results)
                 continue
@@ -86,9 +96,14 @@ class LabelledTasks:
         if not written:
             self.counts["tasks without a clip or a photo left out"] += 1
             return "", {}
-        found = self.media.find(written, is_renamed=True) or (task.upload and self.media.find(task.upload, is_renamed=True))
-        return found or file_name_of(written), {column: _text(value) for column, value in task.data.items()
-                                                if column != key and column.casefold() not in RATE_NAMES}
+        found = self.media.find(written, is_renamed=True) or (
+            task.upload and self.media.find(task.upload, is_renamed=True)
+        )
+        return found or file_name_of(written), {
+            column: _text(value)
+            for column, value in task.data.items()
+            if column != key and column.casefold() not in RATE_NAMES
+        }
 
     def _size_of(self, name: str) -> tuple[int, int] | None:
         """Return width and height of a photo, 0 of one that is not there; None of what has no boxes to cut out."""
@@ -105,8 +120,11 @@ class LabelledTasks:
     def _media_of(self, task: Task) -> tuple[str, str]:
         """Find the column and the address of the file that a task shows."""
         shown = {result.shown for result in task.results}
-        names = {name: value for name, value in task.data.items()
-                 if isinstance(value, str) and kind_from_suffix(file_name_of(value)) is not None}
+        names = {
+            name: value
+            for name, value in task.data.items()
+            if isinstance(value, str) and kind_from_suffix(file_name_of(value)) is not None
+        }
         best = min(names, key=lambda name: (name not in shown, name.casefold() not in PATH), default="")
         return best, names.get(best, "")
 

@@ -1,7 +1,7 @@
 """Label Studio's results (https://labelstud.io/guide/task_format): what one annotation of a task says, brought to one form.
 
-A full export has a list of results for each annotation; JSON-MIN has one flat record for each annotation, without the types of its
-results, and without those that were skipped.
+A full export has a list of results for each annotation; JSON-MIN has one flat record for each annotation, without the
+types of its results, and without those that were skipped.
 """
 
 from __future__ import annotations
@@ -68,14 +68,21 @@ def tasks_of(path: Path, counts: Counter[str]) -> Iterator[Task]:
             counts[SEVERAL] += key in flat
             flat[key] = _task_from_flat(where, record)
         else:
-            raise DataError(f"{where} has neither data nor an annotation", allowed=f"{TASK}, or JSON-MIN",
-                            fix="export the project as JSON")
+            raise DataError(
+                f"{where} has neither data nor an annotation",
+                allowed=f"{TASK}, or JSON-MIN",
+                fix="export the project as JSON",
+            )
     yield from flat.values()
 
 
 def _task_from_record(where: str, record: Mapping[str, Any], counts: Counter[str]) -> Task | None:
     data, annotations = record.get("data"), record.get("annotations", record.get("completions")) or []
-    if not isinstance(data, dict) or not isinstance(annotations, list) or not all(isinstance(one, dict) for one in annotations):
+    if (
+        not isinstance(data, dict)
+        or not isinstance(annotations, list)
+        or not all(isinstance(one, dict) for one in annotations)
+    ):
         raise DataError(f"{where} is no task", allowed=TASK, fix="export the project as JSON")
     kept = [one for one in annotations if not one.get("was_cancelled")]
     if not kept:
@@ -90,7 +97,9 @@ def _task_from_record(where: str, record: Mapping[str, Any], counts: Counter[str
         counts["tasks whose annotation is empty left out"] += 1
         return None
     upload = record.get("file_upload")
-    found = [result for number, one in enumerate(results, 1) if (result := _result(f"{where}, result {number}", one, counts))]
+    found = [
+        result for number, one in enumerate(results, 1) if (result := _result(f"{where}, result {number}", one, counts))
+    ]
     return Task(where, data, found, upload if isinstance(upload, str) else "")
 
 
@@ -100,10 +109,14 @@ def _result(where: str, one: Mapping[str, Any], counts: Counter[str]) -> Result 
         counts["relations between regions left out"] += 1
         return None
     if not isinstance(kind, str) or not isinstance(value, dict) or not isinstance(control, str):
-        raise DataError(f"{where} lacks a type, a value or the name of its control",
-                        allowed='{"type": …, "from_name": …, "value": {…}}')
+        raise DataError(
+            f"{where} lacks a type, a value or the name of its control",
+            allowed='{"type": …, "from_name": …, "value": {…}}',
+        )
     region = one.get("id")
-    return Result(control, kind, region if isinstance(region, str) else "", value, shown if isinstance(shown, str) else "")
+    return Result(
+        control, kind, region if isinstance(region, str) else "", value, shown if isinstance(shown, str) else ""
+    )
 
 
 def _task_from_flat(where: str, record: Mapping[str, Any]) -> Task:
@@ -111,7 +124,9 @@ def _task_from_flat(where: str, record: Mapping[str, Any]) -> Task:
     begin = names.index("id") + 1 if "id" in names else 0
     end = min(names.index(name) for name in AFTER_CONTROLS if name in names)
     controls = names[begin:end] if begin < end else []
-    results = [result for name in controls for result in _results_from_flat(name, record[name], f"{where}, {name[:40]!r}")]
+    results = [
+        result for name in controls for result in _results_from_flat(name, record[name], f"{where}, {name[:40]!r}")
+    ]
     data = {name: record[name] for name in names if name not in controls and name not in ("id", *AFTER_CONTROLS)}
     return Task(where, data, results)
 
@@ -123,7 +138,10 @@ def _results_from_flat(control: str, value: Any, where: str) -> Iterator[Result]
             kind = "textarea" if field_named(control) else "choices"
             yield Result(control, kind, "", {"text" if kind == "textarea" else "choices": [one]}, suits=2)
         elif isinstance(one, dict):
-            kind = next((key for key in one if key == "choices" or key.endswith("labels")), "textarea" if "text" in one else "none")
+            kind = next(
+                (key for key in one if key == "choices" or key.endswith("labels")),
+                "textarea" if "text" in one else "none",
+            )
             kind = "videorectangle" if "sequence" in one else kind
             yield Result(control, kind, "" if kind in ("choices", "textarea") else f"{control} {number}", one)
         elif isinstance(one, (int, float)):

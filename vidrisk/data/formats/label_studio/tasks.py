@@ -1,8 +1,9 @@
 """A table → tasks of Label Studio, with annotations, or with predictions to be corrected.
 
-Files are named as Label Studio's local storage names them, so that it finds them where its document root is the table's root. Parts
-of videos are rounded to frames of 24 a second, which is what a Video tag counts in where it says nothing else; tasks say so in the
-column ``fps``. Labels are values of the controls ``action``, ``defect_class`` and ``risk_level``.
+Files are named as Label Studio's local storage names them, so that it finds them where its document root is the table's
+root. Parts of videos are rounded to frames of 24 a second, which is what a Video tag counts in where it says nothing
+else; tasks say so in the column ``fps``. Labels are values of the controls ``action``, ``defect_class`` and
+``risk_level``.
 """
 
 from __future__ import annotations
@@ -43,15 +44,20 @@ def write_label_studio(table: Table, destination: Path, writing: Writing) -> Non
 def _task(number: int, name: str, samples: Sequence[Sample], writing: Writing) -> dict[str, Any]:
     medium = "video" if kind_of(samples[0].path) == "video" else "image"
     fields = [_fields(sample, writing) for sample in samples]
-    shared = {column: value for column, value in fields[0].items() if all(other.get(column) == value for other in fields)}
+    shared = {
+        column: value for column, value in fields[0].items() if all(other.get(column) == value for other in fields)
+    }
     data: dict[str, str | int] = {medium: LOCAL_FILES + quote(name), **shared}
     if any(sample.interval for sample in samples):
         data[RATE_NAME] = RATE
     ids = (f"r{place}" for place in count(1))
     own = [{column: value for column, value in of_sample.items() if column not in shared} for of_sample in fields]
     scores = [None if writing.model is None else _score(sample) for sample in samples]
-    result = [one for sample, of_sample, score in zip(samples, own, scores, strict=True)
-              for one in _results(sample, of_sample, medium, ids, score)]
+    result = [
+        one
+        for sample, of_sample, score in zip(samples, own, scores, strict=True)
+        for one in _results(sample, of_sample, medium, ids, score)
+    ]
     annotation: dict[str, Any] = {"result": result}
     if writing.model is None:
         return {"id": number, "data": data, "annotations": [{"was_cancelled": False, **annotation}]}
@@ -77,8 +83,9 @@ def _score(sample: Sample) -> float | None:
     return score if 0 <= score <= 1 else None
 
 
-def _results(sample: Sample, fields: Mapping[str, str], medium: str, ids: Iterator[str],
-             sure: float | None) -> Iterator[dict[str, Any]]:
+def _results(
+    sample: Sample, fields: Mapping[str, str], medium: str, ids: Iterator[str], sure: float | None
+) -> Iterator[dict[str, Any]]:
     region = ""
     part = _range(sample.interval) if sample.interval else {}
     score = {} if sure is None else {"score": sure}
@@ -86,11 +93,22 @@ def _results(sample: Sample, fields: Mapping[str, str], medium: str, ids: Iterat
         names = [label] if isinstance(label, str) else list(label)
         kind = "timelinelabels" if part else "choices"
         region = next(ids)
-        yield {"id": region, "from_name": LABEL_COLUMNS[target], "to_name": medium, "type": kind,
-               "value": {**part, kind: names}, **score}
+        yield {
+            "id": region,
+            "from_name": LABEL_COLUMNS[target],
+            "to_name": medium,
+            "type": kind,
+            "value": {**part, kind: names},
+            **score,
+        }
     for column, text in fields.items():
-        yield {"id": region if part else next(ids), "from_name": column, "to_name": medium, "type": "textarea",
-               "value": {**part, "text": [text]}}
+        yield {
+            "id": region if part else next(ids),
+            "from_name": column,
+            "to_name": medium,
+            "type": "textarea",
+            "value": {**part, "text": [text]},
+        }
 
 
 def _range(interval: Interval) -> dict[str, Any]:

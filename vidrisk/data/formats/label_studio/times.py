@@ -1,7 +1,7 @@
 """Label Studio's times: frames of its own counting, from 1 and with the last one included → seconds.
 
-Label Studio does not count the frames of a file: its frames are times, multiplied by a rate that the project's Video tag says.
-That is 24 where it says none, and 25 in Label Studio Enterprise; exports do not have it.
+Label Studio does not count the frames of a file: its frames are times, multiplied by a rate that the project's Video
+tag says. That is 24 where it says none, and 25 in Label Studio Enterprise; exports do not have it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,11 @@ class Clock:
         if rate is None and self.frames and self.duration_s:
             rate = self.frames / self.duration_s
         if rate is None:
-            raise DataError(f"{self.where} counts in frames, and its file does not say how many make a second",
-                            allowed="the rate of the project's Video tag: 24 where it says none, 25 in Label Studio Enterprise",
-                            fix="give the rate of the labels")
+            raise DataError(
+                f"{self.where} counts in frames, and its file does not say how many make a second",
+                allowed="the rate of the project's Video tag: 24 where it says none, 25 in Label Studio Enterprise",
+                fix="give the rate of the labels",
+            )
         if self.frames is not None and last > self.frames:
             last = self.frames
             counts[CUT if first <= last else BEYOND] += 1
@@ -77,13 +79,17 @@ def clock_of(where: str, data: Mapping[str, Any], values: Sequence[Mapping[str, 
     Raises:
         DataError: a rate that is none.
     """
-    stated = next((value for name, value in data.items() if name.casefold() in RATE_NAMES and value not in (None, "")), rate)
+    stated = next(
+        (value for name, value in data.items() if name.casefold() in RATE_NAMES and value not in (None, "")), rate
+    )
     try:
         number = None if stated is None else float(stated)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if number is not None and not 0 < number <= MAX_RATE:
-        raise DataError(f"{where}: the rate {str(stated)[:40]!r} is none", allowed=f"frames per second up to {MAX_RATE}")
+        raise DataError(
+            f"{where}: the rate {str(stated)[:40]!r} is none", allowed=f"frames per second up to {MAX_RATE}"
+        )
     frames = [_number_up_to(MAX_FRAME, value.get(name)) for value in values for name in ("framesCount", "frameCount")]
     durations = [_number_up_to(MAX_SECONDS, value.get("duration")) for value in values]
     return Clock(where, number, int(max(frames, default=0)) or None, max(durations, default=0.0) or None)
@@ -101,22 +107,26 @@ def frames_of_ranges(value: Mapping[str, Any], where: str) -> Iterator[tuple[int
     for one in ranges:
         first, last = (_frame(one.get(name) if isinstance(one, dict) else None, where) for name in ("start", "end"))
         if last < first:
-            raise DataError(f"{where} has a range from {first} to {last}", allowed="a last frame that is not before the first")
+            raise DataError(
+                f"{where} has a range from {first} to {last}", allowed="a last frame that is not before the first"
+            )
         yield first, last
 
 
 def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[tuple[int, int]]:
     """Return the first and the last frame of each part of a video in which a box is there.
 
-    Between two key frames it is there where it is ``enabled`` at the first one; at a key frame it always is. Behind the last one it
-    is there to the end, where it is enabled and the end is known.
+    Between two key frames it is there where it is ``enabled`` at the first one; at a key frame it always is. Behind the
+    last one it is there to the end, where it is enabled and the end is known.
 
     Raises:
         DataError: no key frames, or no number of a frame.
     """
     sequence = value.get("sequence")
     if not isinstance(sequence, list) or not all(isinstance(key, dict) for key in sequence):
-        raise DataError(f"{where} has no sequence of key frames", allowed='{"sequence": [{"frame": 1, "enabled": true}]}')
+        raise DataError(
+            f"{where} has no sequence of key frames", allowed='{"sequence": [{"frame": 1, "enabled": true}]}'
+        )
     keys = sorted((_frame(key.get("frame"), where), key.get("enabled", True) is not False) for key in sequence)
     found: list[tuple[int, int]] = []
     for place, (frame, is_enabled) in enumerate(keys):

@@ -1,8 +1,8 @@
 """CRC-32C (Castagnoli, RFC 3720) of large buffers in numpy, masked as TFRecord files hold it.
 
-A CRC without initial value is linear: that of eight bytes is the XOR of one table's entry for each pair of them, and that of two
-halves is the left one's, moved on by as many zero bytes as the right half has, XOR the right one's. So all words are looked up at
-once and then joined in pairs.
+A CRC without initial value is linear: that of eight bytes is the XOR of one table's entry for each pair of them, and
+that of two halves is the left one's, moved on by as many zero bytes as the right half has, XOR the right one's. So all
+words are looked up at once and then joined in pairs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def crc32c(data: bytes | memoryview) -> int:
     padding = -len(data) % WORD_BYTES  # zeros in front do not change a CRC that begins with zero
     padded = np.zeros(padding + len(data), np.uint8)
     padded[padding:] = np.frombuffer(data, np.uint8)
-    padded[padding:padding + 4] ^= 255  # the initial value
+    padded[padding : padding + 4] ^= 255  # the initial value
     crcs = _crcs_of_words(padded)
     level = 0
     while len(crcs) > 1:

@@ -1,7 +1,7 @@
 """TFRecord files of ``tf.train.Example``, without TensorFlow.
 
-A file is a row of records: the length as 8 bytes, its masked CRC-32C, the data, their masked CRC-32C, all little-endian. The data
-are a protobuf message, of which this reads and writes what an example needs:
+A file is a row of records: the length as 8 bytes, its masked CRC-32C, the data, their masked CRC-32C, all
+little-endian. The data are a protobuf message, of which this reads and writes what an example needs:
 
     message Example { Features features = 1; }             message Features { map<string, Feature> feature = 1; }
     message Feature { oneof { BytesList = 1; FloatList = 2; Int64List = 3; } }, lists with ``repeated … value = 1``
@@ -30,15 +30,15 @@ Features = dict[str, memoryview]  # features that are not decoded yet, by name
 
 def is_framed(head: bytes) -> bool:
     """Tell whether a file begins with a length and the CRC that belongs to it."""
-    return len(head) >= HEADER.size and masked_crc32c(head[:8]) == HEADER.unpack(head[:HEADER.size])[1]
+    return len(head) >= HEADER.size and masked_crc32c(head[:8]) == HEADER.unpack(head[: HEADER.size])[1]
 
 
 def examples_of(path: Path) -> Iterator[tuple[str, Features]]:
     """Yield every example of a file: where it is, for errors, and its features. One record is held at a time.
 
     Raises:
-        DataError: a file that cannot be read or is cut off, a CRC that is wrong, a record of more than 256 MB, or one that holds no
-            example.
+        DataError: a file that cannot be read or is cut off, a CRC that is wrong, a record of more than 256 MB, or one
+            that holds no example.
     """
     try:
         with path.open("rb") as file:
@@ -47,7 +47,9 @@ def examples_of(path: Path) -> Iterator[tuple[str, Features]]:
                 try:
                     yield where, _features_of(memoryview(record))
                 except _Damaged as error:
-                    raise DataError(f"{where} holds no tf.train.Example: {error}", allowed="features by name") from error
+                    raise DataError(
+                        f"{where} holds no tf.train.Example: {error}", allowed="features by name"
+                    ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
@@ -60,14 +62,21 @@ def _records_of(file: BinaryIO, path: Path) -> Iterator[bytes]:
         where = f"{path.name}, record {number}"
         head = file.read(HEADER.size)
         if number == 1 and head[:2] == b"\x1f\x8b":
-            raise DataError(f"{path.name} is compressed", allowed="TFRecord without compression", fix="unpack it with gunzip")
+            raise DataError(
+                f"{path.name} is compressed", allowed="TFRecord without compression", fix="unpack it with gunzip"
+            )
         if not is_framed(head):
-            raise DataError(f"{where} has a length whose checksum is wrong", allowed="TFRecord", fix="get the file again")
+            raise DataError(
+                f"{where} has a length whose checksum is wrong", allowed="TFRecord", fix="get the file again"
+            )
         length, _ = HEADER.unpack(head)
         left -= HEADER.size + length + CRC.size
         if left < 0 or length > MAX_RECORD_BYTES:
-            raise DataError(f"{where} has {length} bytes, and the file {'ends before' if left < 0 else 'has larger ones'}",
-                            allowed=f"up to {MAX_RECORD_BYTES // 2**20} MB", fix="get the file again: it may be cut off")
+            raise DataError(
+                f"{where} has {length} bytes, and the file {'ends before' if left < 0 else 'has larger ones'}",
+                allowed=f"up to {MAX_RECORD_BYTES // 2**20} MB",
+                fix="get the file again: it may be cut off",
+            )
         data = file.read(length)
         checksum = file.read(CRC.size)
         if len(checksum) < CRC.size or masked_crc32c(data) != CRC.unpack(checksum)[0]:
@@ -152,7 +161,7 @@ def _fields_of(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
             size, at = _varint(message, at)
         if size is None or at + size > len(message):
             raise _Damaged("a field of an unknown kind" if size is None else "a field that is cut off")
-        content = message[at:at + size]
+        content = message[at : at + size]
         yield key >> 3, content if kind == _BYTES else int.from_bytes(content, "little")
         at += size
 
@@ -172,7 +181,9 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 def record_from_features(features: Mapping[str, Sequence[Value]]) -> bytes:
     """Encode an example with its frame. A feature holds bytes, whole numbers or floats; an empty one holds bytes."""
-    entries = b"".join(_field(1, _field(1, name.encode()) + _field(2, _list(values))) for name, values in features.items())
+    entries = b"".join(
+        _field(1, _field(1, name.encode()) + _field(2, _list(values))) for name, values in features.items()
+    )
     data = _field(1, entries)
     length = len(data).to_bytes(8, "little")
     return b"".join((length, CRC.pack(masked_crc32c(length)), data, CRC.pack(masked_crc32c(data))))

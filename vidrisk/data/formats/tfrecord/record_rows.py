@@ -25,7 +25,15 @@ MAX_TEXT_BYTES = 4096  # of a feature that becomes a column
 MAX_NAME_BYTES = 200
 BOX = ("xmin", "ymin", "xmax", "ymax")
 _IMAGES, _FILES = (ENCODED, "image"), ("image/filename", "image/source_id", "image/file_name", "file_name")
-_MAGIC = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"BM": ".bmp", b"RI": ".webp", b"II": ".tif", b"MM": ".tif"}
+_MAGIC = {
+    b"\xff\xd8": ".jpg",
+    b"\x89P": ".png",
+    b"GI": ".gif",
+    b"BM": ".bmp",
+    b"RI": ".webp",
+    b"II": ".tif",
+    b"MM": ".tif",
+}
 
 
 class RecordRows:
@@ -59,8 +67,13 @@ class RecordRows:
             if self._reading.crops and not self._add_boxes(features, name, where):
                 self.left_out["records without a box left out"] += 1
                 continue
-            texts = {name: found for name in features if "/" not in name and name not in (*_IMAGES, *_FILES, *used)
-                     and (found := self._text(features[name], where))}
+            texts = {
+                name: found
+                for name in features
+                if "/" not in name
+                and name not in (*_IMAGES, *_FILES, *used)
+                and (found := self._text(features[name], where))
+            }
             fields = fields_from_values(texts)
             fields.setdefault("split", split)
             yield Row(where, name, labels, **fields)
@@ -70,8 +83,11 @@ class RecordRows:
         target = self._reading.target
         labels: dict[str, Label] = {}
         used: set[str] = set()
-        for text, number in (("image/class/text", "image/class/label"), ("image/object/class/text", "image/object/class/label"),
-                             ("label_text", "label")):
+        for text, number in (
+            ("image/class/text", "image/class/label"),
+            ("image/object/class/text", "image/object/class/label"),
+            ("label_text", "label"),
+        ):
             if text in features or number in features:
                 labels[target] = self._names(features, text, number, where)
                 used |= {text, number}
@@ -94,12 +110,20 @@ class RecordRows:
         return tuple(known.name_of(value, where) if known else str(value) for value in numbers)
 
     def _add_boxes(self, features: Features, name: str, where: str) -> bool:
-        sides = [[float(value) for value in self._values(features, f"image/object/bbox/{side}", where)
-                  if not isinstance(value, bytes)] for side in BOX]
+        sides = [
+            [
+                float(value)
+                for value in self._values(features, f"image/object/bbox/{side}", where)
+                if not isinstance(value, bytes)
+            ]
+            for side in BOX
+        ]
         classes = self._names(features, "image/object/class/text", "image/object/class/label", where)
         if len({len(classes), *map(len, sides)}) != 1:
-            raise DataError(f"{where} has {len(classes)} classes and {', '.join(str(len(side)) for side in sides)} sides of boxes",
-                            allowed="one of each for every object")
+            raise DataError(
+                f"{where} has {len(classes)} classes and {', '.join(str(len(side)) for side in sides)} sides of boxes",
+                allowed="one of each for every object",
+            )
         try:
             width, height = photo_size(self._photos / name)
         except UnreadableError:
@@ -128,16 +152,22 @@ class RecordRows:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encoded)
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}",
-                            fix="check free space and permissions") from error
+            raise DataError(
+                f"{path} cannot be written: {getattr(error, 'strerror', None) or error}",
+                fix="check free space and permissions",
+            ) from error
         return name
 
     def _values(self, features: Features, name: str, where: str) -> list[Value]:
         return values_of(features[name], f"{where}, {name[:80]}") if name in features else []
 
     def _texts(self, features: Features, names: tuple[str, ...], where: str) -> list[str]:
-        return [value.decode("utf-8", "replace") for name in names for value in self._values(features, name, where)
-                if isinstance(value, bytes)]
+        return [
+            value.decode("utf-8", "replace")
+            for name in names
+            for value in self._values(features, name, where)
+            if isinstance(value, bytes)
+        ]
 
     def _text(self, feature: memoryview, where: str) -> str:
         """Read a feature of one value as text; count what is long or several."""

@@ -6,8 +6,9 @@
     image/class/text, image/class/label                 its class: the name, and the number
     image/object/class/text, image/object/class/label   classes of objects on it, with image/object/bbox/xmin …, 0 to 1
 
-Photos are written as files when a data set is imported. Names of files tell the split, ``label_map.pbtxt`` what numbers stand for.
-Features with the names of a manifest's columns (``risk_level``, ``group``, ``description`` …) are what they say.
+Photos are written as files when a data set is imported. Names of files tell the split, ``label_map.pbtxt`` what numbers
+stand for. Features with the names of a manifest's columns (``risk_level``, ``group``, ``description`` …) are what they
+say.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
     """Read every record of every file, and write its photo into ``reading.made``."""
     files = [source] if source.is_file() else _files_in(source)
     if not files:
-        raise DataError(f"{source.name} has no TFRecord file", allowed="names such as train.tfrecord or train-00000-of-00010")
+        raise DataError(
+            f"{source.name} has no TFRecord file", allowed="names such as train.tfrecord or train-00000-of-00010"
+        )
     if reading.made is None:
         raise DataError(f"{source.name} holds its photos inside", fix="make them files first: vidrisk data import")
     folder = source.parent if source.is_file() else source
@@ -63,27 +66,42 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
         rows, taken = with_splits([row for path in files for row in records.rows_of(path, split_from_name(path.name))])
         records.left_out.update(taken)
         if reading.crops:
-            boxes = [(replace(row, labels={reading.target: name}), box) for row in rows for name, box in records.boxes[row.name]]
+            boxes = [
+                (replace(row, labels={reading.target: name}), box)
+                for row in rows
+                for name, box in records.boxes[row.name]
+            ]
             found = samples_from_boxes(boxes, MediaFiles(photos), made, multi_label=reading.multi_label)
         else:
             found = samples_from_rows(rows, MediaFiles(photos), kinds=("image",), multi_label=reading.multi_label)
     orders = {target: names.order for target, names in maps.items()}
     if reading.target not in orders:
         orders[reading.target] = tuple(labels_from_ids(records.pairs).values())
-    return Listed(found.root, found.samples, (*found.absent, *_missing_shards(files)), ("",),
-                  orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
-                  (*found.notes, *counted(records.left_out)))
+    return Listed(
+        found.root,
+        found.samples,
+        (*found.absent, *_missing_shards(files)),
+        ("",),
+        orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
+        (*found.notes, *counted(records.left_out)),
+    )
 
 
 def _label_maps(folder: Path, reading: Reading) -> dict[str, Path]:
     """Find the label maps beside the records: ``label_map.pbtxt``, or the only .pbtxt, and those of other targets."""
-    others = {target: folder / f"{LABEL_COLUMNS[target]}_{LABEL_MAP}" for target in TARGETS_OF[reading.task] if target != "level"}
+    others = {
+        target: folder / f"{LABEL_COLUMNS[target]}_{LABEL_MAP}"
+        for target in TARGETS_OF[reading.task]
+        if target != "level"
+    }
     found = {target: path for target, path in others.items() if path.is_file()}
     maps = [path for path in sorted(folder.glob("*.pbtxt")) if path not in found.values()]
     named = [path for path in maps if path.name == LABEL_MAP] or maps
     if len(named) > 1 and not reading.labels:
-        raise DataError(f"{folder.name} has several label maps: {first_three([path.name for path in named])}",
-                        fix="name one of them")
+        raise DataError(
+            f"{folder.name} has several label maps: {first_three([path.name for path in named])}",
+            fix="name one of them",
+        )
     return found | ({reading.target: named[0]} if named else {})
 
 
@@ -95,16 +113,27 @@ def _missing_shards(files: list[Path]) -> tuple[str, ...]:
             shards.setdefault((match[1], match[3], match[4] or ""), set()).add(int(match[2]))
     if len(files) == 1:  # named by itself
         return ()
-    missing = (f"{stem}-{number:05d}-of-{count}{suffix}" for (stem, count, suffix), found in shards.items()
-               for number in range(int(count)) if number not in found)
+    missing = (
+        f"{stem}-{number:05d}-of-{count}{suffix}"
+        for (stem, count, suffix), found in shards.items()
+        for number in range(int(count))
+        if number not in found
+    )
     return tuple(islice(missing, MAX_FILES))
 
 
 def _files_in(folder: Path) -> list[Path]:
     try:
-        names = sorted(path for path in folder.iterdir() if _NAME.search(path.name) and "tfevents" not in path.name
-                       and not path.name.startswith(".") and path.suffix.lower() not in (".json", ".txt", ".pbtxt")
-                       and not kind_from_suffix(path) and path.is_file())
+        names = sorted(
+            path
+            for path in folder.iterdir()
+            if _NAME.search(path.name)
+            and "tfevents" not in path.name
+            and not path.name.startswith(".")
+            and path.suffix.lower() not in (".json", ".txt", ".pbtxt")
+            and not kind_from_suffix(path)
+            and path.is_file()
+        )
     except OSError:
         return []
     return names[:MAX_FILES]
@@ -118,5 +147,15 @@ def _begins_with_record(path: Path) -> bool:
         return False
 
 
-FORMAT = Format("tfrecord", "TFRecord", ("risk", "action", "action+risk"), "train.tfrecord-00000-of-00010", is_tfrecord,
-                read_tfrecord, options=frozenset({"labels", "crops"}), write=write_tfrecord, carries=CARRIES, copies=True)
+FORMAT = Format(
+    "tfrecord",
+    "TFRecord",
+    ("risk", "action", "action+risk"),
+    "train.tfrecord-00000-of-00010",
+    is_tfrecord,
+    read_tfrecord,
+    options=frozenset({"labels", "crops"}),
+    write=write_tfrecord,
+    carries=CARRIES,
+    copies=True,
+)

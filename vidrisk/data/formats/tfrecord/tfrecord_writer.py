@@ -17,20 +17,23 @@ from vidrisk.frames.media import MAX_PHOTO_BYTES
 ENCODED = "image/encoded"
 LABEL_MAP = "label_map.pbtxt"
 SHARD_BYTES = 200 * 10**6
-CARRIES: frozenset[Part] = frozenset({"photos", "multi-label", "no label", "several targets", "splits", "groups", "label order",
-                                      "texts", "extra"})
+CARRIES: frozenset[Part] = frozenset(
+    {"photos", "multi-label", "no label", "several targets", "splits", "groups", "label order", "texts", "extra"}
+)
 _FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 
 
 def write_tfrecord(table: Table, destination: Path, writing: Writing) -> None:
     """Write shards of about 200 MB, with the photos as they are.
 
-    Classes of the main target are ``image/class/text`` and ``image/class/label``, numbered from 1; those of others are features
-    with the names of a manifest's columns.
+    Classes of the main target are ``image/class/text`` and ``image/class/label``, numbered from 1; those of others are
+    features with the names of a manifest's columns.
     """
     primary = main_target(table.task)
     orders = {target: table.labels_of(target) for target in table.target_names}
-    splits = [(name or "data", [sample for sample in table.samples if sample.split == name]) for name in (*SPLITS, None)]
+    splits = [
+        (name or "data", [sample for sample in table.samples if sample.split == name]) for name in (*SPLITS, None)
+    ]
     with new_folder(destination) as folder:
         for target, order in orders.items():
             if order and (target == primary or (target in table.label_order and target != "level")):
@@ -60,8 +63,10 @@ def _shards(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 def _features(sample: Sample, primary: str, order: Sequence[str]) -> dict[str, Sequence[Value]]:
     suffix = sample.path.suffix.lower().removeprefix(".")
     features: dict[str, Sequence[Value]] = {
-        ENCODED: [sample.path.read_bytes()], "image/format": [_FORMATS.get(suffix, suffix).encode()],
-        "image/filename": [sample.name.encode()]}
+        ENCODED: [sample.path.read_bytes()],
+        "image/format": [_FORMATS.get(suffix, suffix).encode()],
+        "image/filename": [sample.name.encode()],
+    }
     for target in sample.labels:
         labels = sample.labels_of(target)
         name = "image/class/text" if target == primary else LABEL_COLUMNS[target]

@@ -54,7 +54,7 @@ def entries_in_csv(path: Path, counts: Counter[str]) -> Iterator[Entry]:
             header.pop()
         if "file_list" not in header or "metadata" not in header:
             raise DataError(f"{path.name} has no header before its first line", allowed=ALLOWED)
-        if len(cells) < len(header) or any(cells[len(header):]):
+        if len(cells) < len(header) or any(cells[len(header) :]):
             raise DataError(f"{where} has {len(cells)} cells, and the header {len(header)}", allowed=ALLOWED)
         entry = _entry(dict(zip(header, cells, strict=False)), where, counts)
         if entry:

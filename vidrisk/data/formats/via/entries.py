@@ -71,8 +71,11 @@ class Entry:
 
 def box_of_shape(shape: Any) -> Box | None:
     """Return the box of a region of VIA 2; None of one that is no rectangle."""
-    return _box([shape.get(name) for name in ("x", "y", "width", "height")]) if (
-        isinstance(shape, dict) and shape.get("name") == "rect") else None
+    return (
+        _box([shape.get(name) for name in ("x", "y", "width", "height")])
+        if (isinstance(shape, dict) and shape.get("name") == "rect")
+        else None
+    )
 
 
 def box_of_place(place: Any) -> Box | None:
@@ -94,7 +97,9 @@ def interval_of(times: Any, where: str) -> Interval | None:
         DataError: no list of times, or an end that is not behind its start.
     """
     if not isinstance(times, list) or not all(map(is_number, times)) or len(times) > 2:
-        raise DataError(f"{where}: the temporal coordinates are {json.dumps(times)[:60]}", allowed="[], [1.5] or [1.5, 2.25]")
+        raise DataError(
+            f"{where}: the temporal coordinates are {json.dumps(times)[:60]}", allowed="[], [1.5] or [1.5, 2.25]"
+        )
     if len(times) < 2:
         return None
     start_s, end_s = times

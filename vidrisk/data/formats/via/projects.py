@@ -72,8 +72,14 @@ def _entries_of_third(content: Mapping[str, Any], where: str, counts: Counter[st
         if times and not interval and not places:
             counts["single frames of videos left out"] += 1
             continue
-        yield Entry(place, addresses[::-1] if addresses[0].startswith(("blob:", "data:")) else addresses, values, interval,
-                    bool(places), box_of_place(places))
+        yield Entry(
+            place,
+            addresses[::-1] if addresses[0].startswith(("blob:", "data:")) else addresses,
+            values,
+            interval,
+            bool(places),
+            box_of_place(places),
+        )
 
 
 def _attributes_of_second(value: Any, where: str) -> dict[str, Attribute]:
@@ -92,13 +98,20 @@ def _entries_of_second(images: Any, where: str) -> Iterator[Entry]:
         name = one.get("filename")
         values, regions = one.get("file_attributes", {}), one.get("regions", [])
         regions = list(regions.values()) if isinstance(regions, dict) else regions
-        if not isinstance(name, str) or not name.strip() or not isinstance(values, dict) or not isinstance(regions, list):
+        if (
+            not isinstance(name, str)
+            or not name.strip()
+            or not isinstance(values, dict)
+            or not isinstance(regions, list)
+        ):
             raise DataError(f"{place} is no photo of VIA 2", allowed=SECOND)
         yield Entry(place, (name,), values)
         for region in regions:
             inner = region.get("region_attributes", {}) if isinstance(region, dict) else None
             if not isinstance(inner, dict):
-                raise DataError(f"{place} has a region that is none", allowed='{"shape_attributes": {…}, "region_attributes": {…}}')
+                raise DataError(
+                    f"{place} has a region that is none", allowed='{"shape_attributes": {…}, "region_attributes": {…}}'
+                )
             yield Entry(place, (name,), inner, is_region=True, box=box_of_shape(region.get("shape_attributes")))
 
 

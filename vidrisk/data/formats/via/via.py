@@ -4,9 +4,9 @@
                   "1_a", "[""cam7.mp4""]", 0, "[1.5,2.25]", "[]", "{""1"":""0""}"
     VIA 2 JSON    {"a.jpg123": {"filename": "a.jpg", "file_attributes": {"class": "crack"}, "regions": […]}}
 
-Values that are numbers of options are read as the options' names. An attribute with the name of a target (``columns``) is that
-target; temporal coordinates are parts of a video in seconds. Of a photo without values of its own those of its regions count; with
-crops every rectangle is a photo of its own.
+Values that are numbers of options are read as the options' names. An attribute with the name of a target (``columns``)
+is that target; temporal coordinates are parts of a video in seconds. Of a photo without values of its own those of its
+regions count; with crops every rectangle is a photo of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
 from vidrisk.data.formats.fields import field_named, target_named
 from vidrisk.data.formats.format import Format, Listed, Reading, counted
 from vidrisk.data.formats.lists import head_of
-from vidrisk.data.formats.statements import Statement, crops_from_statements, samples_from_statements, targets_of_controls
+from vidrisk.data.formats.statements import (
+    Statement,
+    crops_from_statements,
+    samples_from_statements,
+    targets_of_controls,
+)
 from vidrisk.data.formats.via.csv_file import HEADER_MARK, attributes_in_csv, entries_in_csv
 from vidrisk.data.formats.via.entries import Attribute, Entry
 from vidrisk.data.formats.via.projects import read_via_json
@@ -40,7 +45,9 @@ def is_via(source: Path) -> bool:
     if suffix == ".csv":
         is_marked = "VGG Image Annotator" in head and ("metadata_id" in head or "# ATTRIBUTE" in head)
         return is_marked or HEADER_MARK in head or head.replace('"', "").startswith("metadata_id,file_list")
-    is_second = '"_via_img_metadata"' in head or all(key in head for key in ('"filename"', '"regions"', '"file_attributes"'))
+    is_second = '"_via_img_metadata"' in head or all(
+        key in head for key in ('"filename"', '"regions"', '"file_attributes"')
+    )
     is_third = '"project"' in head and '"pid"' in head and ('"vid_list"' in head or '"loc_prefix"' in head)
     return head.startswith("{") and (is_second or is_third)
 
@@ -54,38 +61,60 @@ def read_via(path: Path, reading: Reading) -> Listed:
     else:
         attributes, entries = read_via_json(path, counts)
     media = AddressedFiles(path.parent, reading.media)
-    controls = {attribute.name: attribute.suits for attribute in attributes.values() if target_named(attribute.name, reading.task)}
+    controls = {
+        attribute.name: attribute.suits
+        for attribute in attributes.values()
+        if target_named(attribute.name, reading.task)
+    }
     statements = list(_statements(entries, attributes, controls, media, counts))
     targets, taken = targets_of_controls(controls, reading, "the attributes")
     if reading.crops:
         found = crops_from_statements(_of_boxes(statements, counts), targets, media.files, reading)
     else:
-        found = samples_from_statements(_of_files(statements, targets, counts), targets, media.files, reading, ("video", "image"))
-    return Listed(found.root, found.samples, found.absent, media.looked_in,
-                  notes=(*found.notes, *taken, *counted(counts)))
+        found = samples_from_statements(
+            _of_files(statements, targets, counts), targets, media.files, reading, ("video", "image")
+        )
+    return Listed(
+        found.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *taken, *counted(counts))
+    )
 
 
 def _of_boxes(statements: Sequence[tuple[Statement, Entry]], counts: Counter[str]) -> list[tuple[Statement, Box]]:
     """Return what is said of rectangles, each with its box; texts and columns of their photos are theirs, too."""
-    counts["regions that are no rectangles left out"] += sum(entry.is_region and entry.box is None for _, entry in statements)
-    counts["labels of whole files left out"] += sum(bool(one.labels) for one, entry in statements if not entry.is_region)
+    counts["regions that are no rectangles left out"] += sum(
+        entry.is_region and entry.box is None for _, entry in statements
+    )
+    counts["labels of whole files left out"] += sum(
+        bool(one.labels) for one, entry in statements if not entry.is_region
+    )
     of_photos = {one.name: one.fields for one, entry in statements if not entry.is_region}
-    return [(replace(one, fields={**of_photos.get(one.name, {}), **one.fields}), entry.box)
-            for one, entry in statements if entry.box]
+    return [
+        (replace(one, fields={**of_photos.get(one.name, {}), **one.fields}), entry.box)
+        for one, entry in statements
+        if entry.box
+    ]
 
 
-def _of_files(statements: Sequence[tuple[Statement, Entry]], targets: Mapping[str, str], counts: Counter[str]) -> list[Statement]:
+def _of_files(
+    statements: Sequence[tuple[Statement, Entry]], targets: Mapping[str, str], counts: Counter[str]
+) -> list[Statement]:
     """Return what is said of whole files; of photos of which nothing is said, what is said of their regions."""
     whole = {one.name for one, entry in statements if not entry.is_region and not one.labels.keys().isdisjoint(targets)}
     of_regions = {one.name for one, entry in statements if entry.is_region} - whole
     counts["photos without values of their own, whose labels are those of their regions"] += len(of_regions)
     counts["regions of photos that have values of their own left out"] += sum(
-        entry.is_region and one.name in whole for one, entry in statements)
+        entry.is_region and one.name in whole for one, entry in statements
+    )
     return [one for one, entry in statements if not entry.is_region or one.name in of_regions]
 
 
-def _statements(entries: Iterable[Entry], attributes: dict[str, Attribute], controls: dict[str, int], media: AddressedFiles,
-                counts: Counter[str]) -> Iterator[tuple[Statement, Entry]]:
+def _statements(
+    entries: Iterable[Entry],
+    attributes: dict[str, Attribute],
+    controls: dict[str, int],
+    media: AddressedFiles,
+    counts: Counter[str],
+) -> Iterator[tuple[Statement, Entry]]:
     """Yield what entries say, each with its entry; add the attributes that have values to the controls."""
     for entry in entries:
         if entry.is_region and kind_from_suffix(file_name_of(entry.addresses[0])) == "video":
@@ -107,7 +136,27 @@ def _statements(entries: Iterable[Entry], attributes: dict[str, Attribute], cont
 
 
 FORMAT = Format(
-    "via", "VGG Image Annotator (VIA)", ("action", "risk", "action+risk"), "JSON of VIA 2, CSV or a project of VIA 3", is_via,
-    read_via, options=frozenset({"crops"}), write=write_via, suffix=".csv",
-    carries=frozenset({"clips", "photos", "intervals", "multi-label", "no label", "several targets", "splits", "groups", "texts",
-                       "extra"}))
+    "via",
+    "VGG Image Annotator (VIA)",
+    ("action", "risk", "action+risk"),
+    "JSON of VIA 2, CSV or a project of VIA 3",
+    is_via,
+    read_via,
+    options=frozenset({"crops"}),
+    write=write_via,
+    suffix=".csv",
+    carries=frozenset(
+        {
+            "clips",
+            "photos",
+            "intervals",
+            "multi-label",
+            "no label",
+            "several targets",
+            "splits",
+            "groups",
+            "texts",
+            "extra",
+        }
+    ),
+)

@@ -27,30 +27,43 @@ def write_via(table: Table, destination: Path, writing: Writing) -> None:
     """
     values = [_values(sample, writing) for sample in table.samples]
     targets = TARGETS_OF[table.task]
-    names = dict.fromkeys([*(LABEL_COLUMNS[target] for target in targets), *(name for of_sample in values for name in of_sample)])
+    names = dict.fromkeys(
+        [*(LABEL_COLUMNS[target] for target in targets), *(name for of_sample in values for name in of_sample)]
+    )
     keys = {name: str(number) for number, name in enumerate(names, 1)}
-    options = {target: {label: str(number) for number, label in enumerate(_labels(table, target))} for target in targets}
+    options = {
+        target: {label: str(number) for number, label in enumerate(_labels(table, target))} for target in targets
+    }
     attributes = _attributes(table, keys, options)
     buffer = io.StringIO(newline="")
-    buffer.write("# Exported for VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)\n"
-                 f"# ATTRIBUTE = {_text(attributes)}\n{HEADER_MARK} = {','.join(COLUMNS)}\n")
+    buffer.write(
+        "# Exported for VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)\n"
+        f"# ATTRIBUTE = {_text(attributes)}\n{HEADER_MARK} = {','.join(COLUMNS)}\n"
+    )
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     for number, (sample, of_sample) in enumerate(zip(table.samples, values, strict=True)):
-        metadata = {keys[LABEL_COLUMNS[target]]: ",".join(options[target][label] for label in sample.labels_of(target))
-                    for target in sample.labels} | {keys[name]: value for name, value in of_sample.items()}
+        metadata = {
+            keys[LABEL_COLUMNS[target]]: ",".join(options[target][label] for label in sample.labels_of(target))
+            for target in sample.labels
+        } | {keys[name]: value for name, value in of_sample.items()}
         writer.writerow([f"1_{number:08d}", _text([sample.name]), 0, _text(_times(sample)), "[]", _text(metadata)])
     write_new_file(destination, buffer.getvalue().encode())
 
 
-def _attributes(table: Table, keys: Mapping[str, str], options: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def _attributes(
+    table: Table, keys: Mapping[str, str], options: Mapping[str, Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
     """Describe attributes by their keys: targets are chosen from their options, all others are typed."""
     anchor = "FILE1_Z2_XY0" if any(sample.interval for sample in table.samples) else "FILE1_Z0_XY0"
     found: dict[str, dict[str, Any]] = {
         key: {"aname": name, "anchor_id": anchor, "type": TEXT, "desc": "", "options": {}, "default_option_id": ""}
-        for name, key in keys.items()}
+        for name, key in keys.items()
+    }
     for target, numbers in options.items():
-        found[keys[LABEL_COLUMNS[target]]] |= {"type": CHECKBOX if target in table.multi_targets else SELECT,
-                                               "options": {number: label for label, number in numbers.items()}}
+        found[keys[LABEL_COLUMNS[target]]] |= {
+            "type": CHECKBOX if target in table.multi_targets else SELECT,
+            "options": {number: label for label, number in numbers.items()},
+        }
     return found
 
 
