@@ -2,7 +2,7 @@
 
     python benchmarks/starts.py DATA
 
-DATA holds `magnetic_tile`: 537 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on a frozen
+DATA holds `magnetic_tile`: 536 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on a frozen
 encoder is trained with the settings of ``int8.py``, twice: they differ in nothing but ``head.start``. The best epoch by the val
 split is judged on the test split.
 """
