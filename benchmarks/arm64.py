@@ -1,4 +1,4 @@
-"""The two halves of ``arm64_smoke.sh`` that are no shell: what is predicted, and whether both machines predict the same.
+"""Python part of ``arm64_smoke.sh``: create the inputs, and compare the predictions of both machines.
 
     python benchmarks/arm64.py make FOLDER                  FOLDER/bundle (fp32 and INT8) and FOLDER/media
     python benchmarks/arm64.py compare FOLDER -o RESULT     exit 1 when labels or probabilities differ by more than is
@@ -21,7 +21,7 @@ from typing import Any
 import av
 import numpy as np
 import numpy.typing as npt
-from machine import described
+from machine import describe_machine
 from PIL import Image
 
 COLOURS = {"red": (170, 80, 80), "green": (80, 150, 80), "blue": (80, 80, 170)}
@@ -49,14 +49,14 @@ ALLOWED = {"fp32": 1e-3, "int8": 1e-2}
 
 
 def picture(rgb: npt.NDArray[np.float64], rng: np.random.Generator, moment: int) -> npt.NDArray[np.uint8]:
-    """A colour with noise and a bright bar that moves."""
+    """Return frames of a colour with noise and a moving bright bar."""
     pixels = rgb + rng.integers(-40, 40, (SIZE[1], SIZE[0], 3))
     pixels[:, 8 * moment : 8 * moment + 16] += 50
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def write_file(path: Path, label: str, rng: np.random.Generator) -> None:
-    """A clip or a photo of about the label's colour."""
+    """Write a clip or a photo of about the label's colour."""
     rgb = rng.normal(COLOURS[label], SPREAD)
     suffix = path.suffix[1:]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ def predictions(folder: Path) -> dict[str, dict[str, float]]:
     return {Path(row["path"]).name: row["targets"]["action"] for row in map(json.loads, lines)}
 
 
-def compared(folder: Path, variant: str) -> dict[str, Any]:
+def compare_variant(folder: Path, variant: str) -> dict[str, Any]:
     x86, arm = (predictions(folder / f"{machine}-{variant}") for machine in ("x86", "arm"))
     if x86.keys() != arm.keys():
         raise SystemExit(
@@ -135,7 +135,7 @@ def lead(probabilities: dict[str, float]) -> float:
     return best - second
 
 
-def resolved(report: Path) -> dict[str, str]:
+def read_resolved(report: Path) -> dict[str, str]:
     """pip's report → package → version."""
     installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {one["metadata"]["name"]: one["metadata"]["version"] for one in installed}
@@ -143,10 +143,10 @@ def resolved(report: Path) -> dict[str, str]:
 
 def compare(folder: Path, output: Path) -> int:
     machine, python = (folder / "platform.txt").read_text(encoding="ascii").split()
-    variants = {variant: compared(folder, variant) for variant in ALLOWED}
+    variants = {variant: compare_variant(folder, variant) for variant in ALLOWED}
     doctor = json.loads((folder / "doctor.json").read_text(encoding="utf-8"))
     result = {
-        "machine": described(),
+        "machine": describe_machine(),
         "platform": machine,
         "python": python,
         "packages": {
@@ -154,7 +154,7 @@ def compare(folder: Path, output: Path) -> int:
         },
         "variants": variants,
         "resolved": {
-            jetpack: {"python": version, "packages": resolved(folder / f"resolved-{version}.json")}
+            jetpack: {"python": version, "packages": read_resolved(folder / f"resolved-{version}.json")}
             for jetpack, version in (("JetPack 6", "3.10"), ("JetPack 7", "3.12"))
         },
         "doctor": {

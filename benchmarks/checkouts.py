@@ -20,9 +20,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from machine import described
+from machine import describe_machine
 from PIL import Image
-from process_costs import Spent, adopt_orphans, spent_by
+from process_costs import Spent, adopt_orphans, measure_costs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
 
@@ -69,7 +69,7 @@ def run_of(checkout: Path, bundle: Path, inputs: Path, work: Path) -> tuple[Spen
             "onnxruntime",
             "--no-report",
         ]
-        spent = spent_by(
+        spent = measure_costs(
             command, work=work, environment={"PYTHONPATH": str(checkout), "VIDRISK_CACHE": str(work / "cache")}
         )
         states = json.loads((out / "summary.json").read_text(encoding="utf-8"))["states"]
@@ -105,7 +105,7 @@ def main() -> int:
                 if turn:  # the first one warms the file system
                     spent[name].append(one)
     found: dict[str, object] = {
-        "machine": described(),
+        "machine": describe_machine(),
         "files": files,
         "rounds": options.rounds,
         "files_per_s": {

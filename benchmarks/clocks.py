@@ -1,4 +1,4 @@
-"""Every frame's time and grey level against ffprobe's and ffmpeg's, on a matrix of containers, codecs, codings and damages.
+"""Compare every frame's time and grey level with ffprobe and ffmpeg, for many containers, codecs and kinds of damage.
 
     python benchmarks/clocks.py [--only NAME ...] [--keep FOLDER]
 
@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from machine import describe_machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "frames"))
 
@@ -49,7 +49,7 @@ def main() -> int:
     print(json.dumps(summary))
     if not options.only:
         version = subprocess.run(["ffmpeg", "-version"], check=True, capture_output=True, text=True).stdout.split()[2]
-        result = {"machine": described(), "ffmpeg": version, **summary, "of": files}
+        result = {"machine": describe_machine(), "ffmpeg": version, **summary, "of": files}
         options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return int(right < len(files))
 
@@ -73,7 +73,8 @@ def compare(names: list[str], folder: Path) -> tuple[dict[str, dict[str, Any]], 
         }
         print(
             f"{name:28} {found.frames:3} frames of {found.expected_frames:3} ({found.stated_times:3} stated)  "
-            f"time {found.worst_intervals:6.3f}  grey {found.worst_levels:5.1f}  by seek {found.worst_levels_by_seek:5.1f}  "
+            f"time {found.worst_intervals:6.3f}  grey {found.worst_levels:5.1f}  "
+            f"by seek {found.worst_levels_by_seek:5.1f}  "
             f"by moment {found.worst_levels_by_moment:5.1f}  {'ok' if found.is_right else 'WRONG'}  {found.note}",
             flush=True,
         )

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 from elpv import DEFECTIVE, ORDER, SETTINGS
-from machine import described
+from machine import describe_machine
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vidrisk.calibration.conformal import fit_thresholds, place_of_threshold
-from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.calibration.temperature import fit_temperature
 from vidrisk.data import Sample, Table
 from vidrisk.demo import cell_photos
 from vidrisk.metrics.certainty import certainty_report
@@ -69,7 +69,10 @@ def read_features() -> tuple[np.ndarray, np.ndarray]:
 
 
 def probe_split(features: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities of the levels ``(N, 4)`` by a probe of half of the photos; places of those to calibrate on, and to judge on."""
+    """Return level probabilities ``(N, 4)`` of a probe trained on half of the photos, and two sets of indices.
+
+    The first set is to calibrate on, the second to judge on.
+    """
     train, rest = train_test_split(np.arange(len(levels)), train_size=0.5, random_state=seed, stratify=levels)
     calibration, test = train_test_split(rest, train_size=CALIBRATION, random_state=seed, stratify=levels[rest])
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.003, max_iter=500)).fit(
@@ -83,11 +86,11 @@ def measure_split(
 ) -> list[dict[str, Any]]:
     """Write a row per coverage asked, beside the same with one threshold for all labels."""
     logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
-    temperature = fitted_temperature(logits[calibration], truth[calibration])
+    temperature = fit_temperature(logits[calibration], truth[calibration])
     judged, fresh = (probabilities_from_logits(logits[part], temperature) for part in (calibration, test))
     of_truth = np.sort(judged[np.arange(len(calibration)), truth[calibration]])[::-1]
 
-    def measured(thresholds: tuple[float, ...], asked: float) -> dict[str, Any]:
+    def measure_thresholds(thresholds: tuple[float, ...], asked: float) -> dict[str, Any]:
         found = certainty_report(truth[test], fresh, target, Uncertainty(asked, {target.name: thresholds}))
         covered = label_sets(fresh, np.array(thresholds))[np.arange(len(test)), truth[test]]
         return {
@@ -110,8 +113,8 @@ def measure_split(
                 "groups": [list(group.labels) for group in fit.groups],
                 "fitted_kept": fit.kept,
                 "fitted_accuracy_of_kept": fit.accuracy_of_kept,
-                **measured(tuple(by_label[label] for label in target.labels), asked),
-                "one_threshold": measured((alone,) * len(target.labels), asked),
+                **measure_thresholds(tuple(by_label[label] for label in target.labels), asked),
+                "one_threshold": measure_thresholds((alone,) * len(target.labels), asked),
             }
         )
     return rows
@@ -171,7 +174,7 @@ def main() -> None:
         "protocol": f"half to train, {CALIBRATION} to calibrate, the rest to judge; stratified",
         "rows": rows,
         "seconds": round(time.perf_counter() - begin, 1),
-        "machine": described(),
+        "machine": describe_machine(),
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))

@@ -1,4 +1,4 @@
-"""What INT8 is measured on: five datasets with a run trained on each, and a small transformer with an equivalent that has outliers.
+"""Test models for INT8: runs trained on five datasets, and a small transformer with an equivalent with outliers.
 
 Settings are fixed beforehand. Every table has train, val (the gate's samples) and test (the figures' samples).
 """
@@ -160,8 +160,8 @@ DATASETS = {
 }
 
 
-def trained_run(dataset: Dataset, fold: int, table: Table, runs: Path, scratch: Path) -> Path:
-    """A copy in ``scratch`` of the run trained on one fold, with the fold's splits; ``runs`` keeps the run itself."""
+def train_fold(dataset: Dataset, fold: int, table: Table, runs: Path, scratch: Path) -> Path:
+    """Return a copy in ``scratch`` of the run trained on one fold, with its splits; the run is cached in ``runs``."""
     kept = runs / f"{dataset.runs}{0 if dataset.one_run else fold}"
     if not (kept / METRICS).is_file():
         seen = (
@@ -206,7 +206,7 @@ OUTLIERS, OUTLIER_GAIN = 4, 50.0
 
 
 def sound_or_defective() -> Table:
-    """The photos of elpv that are surely one or the other."""
+    """Return the photos of elpv with an unambiguous label."""
     table = _elpv(Path())[0]
     names = {"none": "sound", "severe": "defective"}
     sure = [sample for sample in table.samples if sample.labels["level"] in names]
@@ -235,7 +235,7 @@ def train_vit(table: Table, out: Path, epochs: int = VIT_EPOCHS) -> None:
     model.train()
     for _ in range(steps):
         chosen = torch.multinomial(balanced, VIT_BATCH, replacement=True)
-        logits = classifier(model(pixel_values=_turned(frames[chosen])).last_hidden_state.mean(dim=1))
+        logits = classifier(model(pixel_values=_turn(frames[chosen])).last_hidden_state.mean(dim=1))
         loss = nn.functional.cross_entropy(logits, truth[chosen], label_smoothing=0.1)
         optimiser.zero_grad()
         loss.backward()
@@ -253,8 +253,8 @@ def _photos(table: Table, backbone: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return frames.permute(0, 3, 1, 2).float() / 127.5 - 1, data.truth[:, 0]
 
 
-def _turned(frames: torch.Tensor) -> torch.Tensor:
-    """Each photo in one of the eight positions of a square, shifted by up to eight pixels: a cell has no up and no left."""
+def _turn(frames: torch.Tensor) -> torch.Tensor:
+    """Turn or mirror each photo in one of eight ways and shift it by up to 8 px, since a cell has no orientation."""
     turned = []
     for frame, quarter, mirror, shift in zip(
         frames,
@@ -269,7 +269,9 @@ def _turned(frames: torch.Tensor) -> torch.Tensor:
 
 
 def write_outlier_twin(backbone: Path, out: Path) -> float:
-    """The same function with outliers: a few channels of every LayerNorm inside the blocks times 50, undone by who reads them.
+    """Add outlier channels to a model without changing its function.
+
+    A few channels of every LayerNorm inside the blocks are multiplied by 50, which the layers after it undo.
 
     Returns:
         Largest difference of the two models' features on noise, relative to their largest value.
@@ -297,12 +299,12 @@ def _add_outliers(norm: Any, readers: list[Any], generator: np.random.Generator)
 
 
 def vit_run(table: Table, backbone: Path, out: Path) -> Run:
-    """A run whose encoder is the frozen backbone, and whose head is trained on its features."""
+    """Train a head on the features of the frozen backbone and return the run."""
     return train_run(table, config_from_options(None, [*VIT_SETTINGS, f"backbone={backbone}", "seed=0"]), out)
 
 
 def twin_run(run: Run, backbone: Path, out: Path) -> Run:
-    """The same run, head included, on another backbone."""
+    """Return the same run, including its head, on another backbone."""
     shutil.copytree(run.root, out)
     twin = replace(Run.open(out), config=run.config.model_copy(update={"backbone": str(backbone)}))
     write_config(twin.config, out / CONFIG)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import described
+from machine import describe_machine
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
@@ -148,7 +148,7 @@ def main() -> None:
         "per_seed": ours,
         "frozen_per_seed": frozen,
         "training_s": training_s,
-        "machine": described(),
+        "machine": describe_machine(),
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))

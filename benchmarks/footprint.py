@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import described
+from machine import describe_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "footprint.json"
@@ -104,7 +104,7 @@ def main() -> None:
             "ok": bundle < 8,
         },
     ]
-    RESULT.write_text(json.dumps({"rows": rows, "machine": described()}, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps({"rows": rows, "machine": describe_machine()}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))
 
 

@@ -24,11 +24,11 @@ import numpy.typing as npt
 import onnxruntime
 import peers
 import torch
-from machine import described
+from machine import describe_machine
 from torch import nn
 
 from vidrisk.data import Table, load_table
-from vidrisk.data.choice import drawn
+from vidrisk.data.choice import draw_samples
 from vidrisk.export.trained import ExportOptions
 from vidrisk.frames import read_clips
 from vidrisk.jobs.foreign import ForeignModel, export_foreign
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--trial", action="store_true")
     arguments = parser.parse_args()
     table = load_table(arguments.data / "brick_crack", "risk")
-    tables = split_of(drawn(table, 120, 0) if arguments.trial else table)
+    tables = split_of(draw_samples(table, 120, 0) if arguments.trial else table)
     models: dict[str, Callable[[], nn.Module]] = {"cnn": cnn, "vit": Vit}
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -278,7 +278,8 @@ def main() -> None:
             print(json.dumps(results[name], indent=2))
     if not arguments.trial:
         RESULT.write_text(
-            json.dumps({"machine": described(), "side": SIDE, "batch": BATCH, "models": results}, indent=2) + "\n",
+            json.dumps({"machine": describe_machine(), "side": SIDE, "batch": BATCH, "models": results}, indent=2)
+            + "\n",
             encoding="utf-8",
         )
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import described
+from machine import describe_machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "frames"))
@@ -45,7 +45,7 @@ def main() -> int:
         found = fuzz_runs.run_over(folder / "bad", folder / "out")
         wall_s = time.perf_counter() - started_s
     result = {
-        "machine": described(),
+        "machine": describe_machine(),
         "seed": options.seed,
         "files": sum(states.total() for states in found.states.values()),
         "originals": {kind: len(paths) for kind, paths in originals.items()},

@@ -1,8 +1,8 @@
-"""What the gate decides, by the number of samples, where the truth is known: 1,000 draws per size through the real search.
+"""Simulate the gate's decisions by number of samples for known models: 1,000 draws per size through the real search.
 
     python benchmarks/gate_simulation.py [--draws N]
 
-A quantised model with a true drop and agreement is drawn sample by sample, beside a slower mixed point; the search
+A quantized model with a true drop and agreement is drawn sample by sample, beside a slower mixed point; the search
 chooses on the samples that choose, and the others judge, as in an export. Shown is how often full INT8 ships, the mixed
 point does, or nothing.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from machine import described
+from machine import describe_machine
 
 from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.points import Budget, Outcome
@@ -38,8 +38,11 @@ NOISE = 0.05  # of a timing
 
 @dataclass(frozen=True)
 class Truth:
-    """What a point really does: shares of samples whose right answer is lost, whose wrong one becomes right, and whose wrong
-    answer becomes another wrong one."""
+    """True behaviour of a point, as shares of samples.
+
+    They are those whose right answer is lost, whose wrong answer becomes right, and whose wrong answer becomes another
+    wrong one.
+    """
 
     lost: float
     gained: float
@@ -94,7 +97,7 @@ def outcome_of(signs: npt.NDArray[np.str_]) -> Outcome:
     return Outcome("".join(np.where(signs == "=", "1", "0")), ("".join(np.where(signs == "x", "=", signs)),))
 
 
-def named(keep_float: Collection[str]) -> onnx.ModelProto:
+def name_point(keep_float: Collection[str]) -> onnx.ModelProto:
     return onnx.ModelProto(graph=onnx.GraphProto(name=" ".join(sorted(keep_float))))
 
 
@@ -109,7 +112,7 @@ def decide(case: Case, samples: int, rng: np.random.Generator) -> str:
         budget = Budget(case.max_drop, agreement_aim(case.max_drop), 1e9, is_strict=bool(refused))
         judge = DrawnJudge(int8[parts.choosing], mixed[parts.choosing], rng)
         best = search_precision(
-            named, BLOCKS, judge, budget, Journal(), lambda what, done, total: None, refused
+            name_point, BLOCKS, judge, budget, Journal(), lambda what, done, total: None, refused
         ).best.float_blocks
         judged = outcome_of((mixed if best else int8)[parts.judging])
         if judged.drop_points <= case.max_drop + 1e-9:
@@ -128,7 +131,7 @@ def main() -> None:
         "int8_time": INT8_TIME,
         "mixed_time": MIXED_TIME,
         "cases": {},
-        "machine": described(),
+        "machine": describe_machine(),
     }
     for case in CASES:
         rows = result["cases"][case.name] = {}

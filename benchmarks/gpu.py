@@ -31,7 +31,7 @@ from pathlib import Path
 from gpu_compare import gpu_runtimes, working_kind
 from gpu_families import FAMILIES, family_bundle
 from gpu_parity import DifferentError, families, first, parity
-from gpu_place import Part, Place, Section, described_gpu, make_work, say
+from gpu_place import Part, Place, Section, describe_gpu, make_work, say
 from gpu_processes import memory, second_start
 from gpu_runner import runner
 from gpu_server import server
@@ -94,9 +94,9 @@ def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
         SystemExit: no GPU, or no TensorRT.
     """
     from vidrisk.runtimes.gpu import visible_gpu
-    from vidrisk.runtimes.tensorrt.api import installed_kinds
+    from vidrisk.runtimes.tensorrt.api import find_installed_kinds
 
-    gpu, kinds = visible_gpu(), installed_kinds()
+    gpu, kinds = visible_gpu(), find_installed_kinds()
     if gpu is None:
         raise SystemExit("no NVIDIA GPU is visible: there is nothing to measure (`vidrisk doctor` says more)")
     if not kinds and not set(names) <= {section.__name__ for section in OF_ANY_RUNTIME}:
@@ -113,7 +113,7 @@ def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
         written = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
         for found in SECTIONS[name](place):  # more of the section with each: what was measured before a failure stays
             part = {key: value for key, value in found.items() if key != "headline"}
-            part |= {"seconds_in_all": round(time.perf_counter() - begin), "machine": described_gpu()}
+            part |= {"seconds_in_all": round(time.perf_counter() - begin), "machine": describe_gpu()}
             result.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")
 
 
@@ -131,7 +131,7 @@ def run_step(name: str, out: Path, place: Place) -> int:
     write()
     try:
         if step not in WITHOUT_GPU:
-            write(machine=described_gpu(), runtimes=gpu_runtimes(place))
+            write(machine=describe_gpu(), runtimes=gpu_runtimes(place))
             if step not in OF_ANY_RUNTIME:
                 place = replace(place, kind=working_kind(place))
         for found in step(place):

@@ -1,4 +1,4 @@
-"""One engine on the GPU beside the same graph in ONNX Runtime on the processor, and which runtimes there are to compare.
+"""Compare an engine on the GPU with the same graph in ONNX Runtime on the processor, and list such runtimes.
 
 python benchmarks/gpu_compare.py BUNDLE RUNTIME VARIANT [--fake]        one of them, as JSON: it may crash and end
 nothing else
@@ -26,8 +26,9 @@ WORKING = "runtimes.json"  # in the work folder: those that the step ``first`` h
 
 
 def gpu_runtimes(place: Place) -> list[str]:
-    """Installed runtimes on the GPU that compute what an ONNX file says, those of TensorRT first; where ``first`` has tried them,
-    those that work.
+    """Return the installed exact runtimes on the GPU, those of TensorRT first.
+
+    If ``first`` has tried them, return only those that work.
     """
     from vidrisk.runtimes.registry import GPU_RUNTIMES, exact_runtimes
 
@@ -37,7 +38,7 @@ def gpu_runtimes(place: Place) -> list[str]:
 
 
 def working_kind(place: Place) -> Any:
-    """The first TensorRT whose engine of a small model runs here and computes what it should; None without one."""
+    """Return the first TensorRT that runs a small model here with correct outputs, or None."""
     from vidrisk.runtimes.registry import ENGINE_KINDS
 
     bundle = family_bundle(place.work, place.families[0])
@@ -46,10 +47,10 @@ def working_kind(place: Place) -> Any:
 
 
 def compare_answers(bundle: Any, runtime: str, variant: str) -> Part:
-    """An encoder on the GPU beside the same graph in ONNX Runtime on the processor; the problem, where it does not run."""
+    """Compare an encoder on the GPU with ONNX Runtime on the processor; return the problem if it does not run."""
     from vidrisk.runtimes.contract.errors import VidriskError
     from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, ENGINE_KINDS
-    from vidrisk.runtimes.tensorrt.build.engines import ensured_engine
+    from vidrisk.runtimes.tensorrt.build.engines import ensure_engine
 
     graph, path, feed = (
         bundle.manifest.stage("encoder"),
@@ -61,7 +62,7 @@ def compare_answers(bundle: Any, runtime: str, variant: str) -> Part:
     begin = time.perf_counter()
     try:
         if runtime in ENGINE_KINDS:
-            ensured_engine("encoder", path, graph.inputs, ENGINE_KINDS[runtime])
+            ensure_engine("encoder", path, graph.inputs, ENGINE_KINDS[runtime])
         with BUNDLE_RUNTIMES[runtime](path, graph.inputs, graph.outputs) as runner:
             found = np.array(runner.infer(feed)["features"], np.float64)
     except (VidriskError, RuntimeError) as error:

@@ -31,7 +31,7 @@ def fake_gpu() -> None:
         import_module(name)
     from vidrisk.runtimes import gpu
     from vidrisk.runtimes.tensorrt import api, cuda, device
-    from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, Built, built_engine
+    from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, Built, build_engine
     from vidrisk.runtimes.tensorrt.cache import Batches
 
     memory = fake_cuda.FakeCuda()
@@ -39,16 +39,16 @@ def fake_gpu() -> None:
     trt = fake_cuda.FakeTensorRt(memory, batches=Batches())
     here = replace(fake_cuda.DEVICE, total_bytes=MEMORY_BYTES, free_bytes=MEMORY_BYTES)
 
-    def built(path: Path, inputs: Sequence[Any], of: Any, on: Any, options: BuildOptions, *rest: Any) -> Built:
+    def build(path: Path, inputs: Sequence[Any], of: Any, on: Any, options: BuildOptions, *rest: Any) -> Built:
         return Built(memoryview(path.read_bytes()), options.batches, "{}", 0.01)
 
     pairs: list[tuple[Any, Any]] = [
         (api.open_api, lambda kind=None: trt.api),
-        (api.installed_kinds, lambda: ("tensorrt",)),
+        (api.find_installed_kinds, lambda: ("tensorrt",)),
         (cuda.open_cuda, lambda: memory),
         (device.current_device, lambda: here),
         (gpu.visible_gpu, lambda: here.name),
-        (built_engine, built),
+        (build_engine, build),
     ]
     fakes = {id(real): fake for real, fake in pairs}
     for name, module in list(sys.modules.items()):  # also where they have been imported by name

@@ -1,4 +1,4 @@
-"""A small bundle of every family: the real architecture with random weights, in fp32, fp16 and quantised.
+"""A small bundle of every family: the real architecture with random weights, in fp32, fp16 and quantized.
 
 They are made in seconds, without any download, and once; a folder that has them already needs neither torch nor a
 backbone.
@@ -49,13 +49,13 @@ def bundle_folder(work: Path, family: str) -> Path:
     return work / "families" / f"{family}.bundle"
 
 
-def made_families(work: Path, families: Sequence[str]) -> list[str]:
+def make_families(work: Path, families: Sequence[str]) -> list[str]:
     """Those whose bundle is there."""
     return [family for family in families if bundle_folder(work, family).is_dir()]
 
 
 def family_bundle(work: Path, family: str) -> Any:
-    """The bundle, made where it is missing."""
+    """Return the bundle; create it if it is missing."""
     from vidrisk.runtimes import Bundle
 
     if not bundle_folder(work, family).is_dir():
@@ -87,7 +87,7 @@ def _export(work: Path, family: str) -> None:
 
 
 def _backbone(work: Path, family: str) -> Path:
-    """A checkpoint of the family as ``save_pretrained`` leaves it: 64 px, patch 16, width 64, 3 layers."""
+    """Write a checkpoint of the family with ``save_pretrained``: 64 px, patch 16, width 64, 3 layers."""
     import transformers
 
     folder = work / "families" / family

@@ -1,4 +1,4 @@
-"""What the GPU is measured with: ViT-B/16 and EfficientNet-Lite0 as bundles with fp32, fp16 and a quantised variant.
+"""What the GPU is measured with: ViT-B/16 and EfficientNet-Lite0 as bundles with fp32, fp16 and a quantized variant.
 
 A throughput does not depend on the weights, so those of the ViT and of both heads are random; accuracy is not measured
 on them. Frames are photos of solar cells (elpv-dataset). Each bundle is made once and kept in the work folder.
@@ -74,7 +74,7 @@ class Model:
     root: Path
 
     def encoder(self) -> Any:
-        """A fresh one, on the processor, in float32."""
+        """Return a new model on the processor in float32."""
         torch.manual_seed(0)
         return build_encoder(self.backbone, pixel=self.pixel).eval()
 
@@ -85,8 +85,8 @@ class Model:
         return Bundle.open(self.root)
 
     @property
-    def quantised(self) -> str:
-        """The quantised variant, which the export may have kept partly in floating point."""
+    def quantized(self) -> str:
+        """The quantized variant, which the export may have kept partly in floating point."""
         return next(name for name in ("int8", "mixed") if name in self.bundle.manifest.variants)
 
     def photos(self, start: int, count: int) -> Frames:
@@ -108,11 +108,9 @@ class Model:
 
 
 def export_with_random_head(encoder: Any, target: Target, clips: Frames, calibration: Frames, root: Path) -> None:
-    """Export an encoder for a GPU, in all precisions, with a head of random weights; what that says of the clips is their truth.
+    """Export an encoder for a GPU in all precisions, with a random head whose answers serve as the true labels.
 
-    Args:
-        clips: that the gate judges on, ``uint8 (N, T, H, W, 3)``.
-        calibration: ``uint8 (M, H, W, 3)``.
+    The gate judges on ``clips``, ``uint8 (N, T, H, W, 3)``; ``calibration`` is ``uint8 (M, H, W, 3)``.
     """
     count, moments, height, width, _ = clips.shape
     contract = Contract(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from gpu_compare import FRAMES, WORKING, compare_alone, compare_answers, cosines, gpu_runtimes
-from gpu_families import family_bundle, made_families
+from gpu_families import family_bundle, make_families
 from gpu_place import AIMS, Part, Place, engine, say
 
 VERIFY_LIMIT_S = 45.0
@@ -21,11 +21,12 @@ class DifferentError(Exception):
 
 
 def first(place: Place) -> Iterator[Part]:
-    """One engine built, run, and equal to ONNX Runtime; then ``vidrisk verify`` replays what the bundle has sealed. Later steps
-    take the runtimes that have worked here.
+    """Build and run one engine, compare it with ONNX Runtime, and replay the golden samples with ``vidrisk verify``.
+
+    Later steps use the runtimes that worked here.
 
     Raises:
-        DifferentError: no runtime has run, or one has answered otherwise.
+        DifferentError: no runtime has run, or the outputs of one differ.
     """
     bundle = family_bundle(place.work, place.families[0])
     (place.work / WORKING).unlink(missing_ok=True)
@@ -35,7 +36,7 @@ def first(place: Place) -> Iterator[Part]:
         yield {"runtimes": found, "headline": _headline(found)}
         if "problem" in found[runtime]:
             continue
-        found[runtime]["verify"] = _verified(place, bundle.root, runtime)
+        found[runtime]["verify"] = _verify(place, bundle.root, runtime)
         yield {"runtimes": found, "headline": _headline(found)}
     (place.work / WORKING).write_text(
         json.dumps([name for name, each in found.items() if each.get("equal")]), encoding="utf-8"
@@ -58,7 +59,7 @@ def _headline(found: dict[str, Part]) -> str:
     )
 
 
-def _verified(place: Place, bundle: Any, runtime: str) -> Part:
+def _verify(place: Place, bundle: Any, runtime: str) -> Part:
     command = [*place.program, "verify", str(bundle), "--runtime", runtime, "--json"]
     try:
         end = subprocess.run(
@@ -83,7 +84,7 @@ def families(place: Place) -> Iterator[Part]:
     found: dict[str, dict[str, dict[str, Part]]] = {}
     for runtime in gpu_runtimes(place):
         rows = found.setdefault(runtime, {})
-        for family in made_families(place.work, place.families):
+        for family in make_families(place.work, place.families):
             bundle = family_bundle(place.work, family)
             for variant in bundle.manifest.variants:
                 each = rows.setdefault(family, {})[variant] = compare_answers(bundle, runtime, variant)
@@ -123,7 +124,7 @@ def parity(place: Place) -> Iterator[Part]:
         photos = model.photos(200, 8 if place.trial else PARITY)
         with torch.inference_mode():
             expected = model.encoder()(torch.from_numpy(photos)).numpy().astype(np.float64)
-        for variant in ("fp32", "fp16", model.quantised):
+        for variant in ("fp32", "fp16", model.quantized):
             with engine(place, model, variant) as runner:
                 found = cosines(runner.infer({"frames": photos})["features"].astype(np.float64), expected)
             rows.setdefault(model.name, {})[variant] = {

@@ -1,4 +1,4 @@
-"""Large files in parts that can be carried one by one, joined again, and compared with their sums. The standard library alone.
+"""Split large files into parts for transport, and join and verify them, using only the standard library.
 
 A file that is larger than a part becomes NAME.part00, NAME.part01, …; SHA256SUMS has the sums of parts and of whole
 files.

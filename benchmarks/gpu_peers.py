@@ -1,4 +1,4 @@
-"""What engines are measured beside, each as a runner from frames on the host to features on the host, with its own best settings.
+"""Peers of the engines with their own best settings, as runners from frames to features on the host.
 
 torch in FP16 (convolutions channels-last), eager and compiled with ``max-autotune``, which records CUDA graphs; ONNX
 Runtime on CUDA in FP16 with bound buffers on the GPU and its own CUDA graph. On another device than ``cuda`` both do
@@ -44,10 +44,10 @@ def torch_runner(encoder: Any, bundle: Bundle, *, compiled: bool, device: str = 
             frames = frames.pin_memory().cuda(non_blocking=True) if on_gpu else frames
             return {"features": called(frames).float().cpu().numpy()}
 
-    return _named("torch.compile" if compiled else "torch eager", bundle, run)
+    return _name_runner("torch.compile" if compiled else "torch eager", bundle, run)
 
 
-def bound_onnx_runtime(bundle: Bundle, batch: int, *, device: str = "cuda") -> Runner:
+def bind_onnx_runtime(bundle: Bundle, batch: int, *, device: str = "cuda") -> Runner:
     """ONNX Runtime on CUDA for batches of one size, with everything that it has against overhead.
 
     Raises:
@@ -76,10 +76,10 @@ def bound_onnx_runtime(bundle: Bundle, batch: int, *, device: str = "cuda") -> R
         session.run_with_iobinding(binding)
         return {"features": features.numpy()}
 
-    return _named("ONNX Runtime CUDA", bundle, run)
+    return _name_runner("ONNX Runtime CUDA", bundle, run)
 
 
-def _named(name: str, bundle: Bundle, run: Callable[[Mapping[str, Array]], Arrays]) -> Runner:
+def _name_runner(name: str, bundle: Bundle, run: Callable[[Mapping[str, Array]], Arrays]) -> Runner:
     encoder = bundle.manifest.stage("encoder")
     runner = FakeRunner(encoder.inputs, encoder.outputs, run)
     runner.runtime = name

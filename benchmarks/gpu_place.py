@@ -74,46 +74,46 @@ class Place:
 
 
 def make_work(work: Path) -> Path:
-    """The folder, with a cache of its own in it."""
+    """Use a folder, with its own cache inside."""
     work.mkdir(parents=True, exist_ok=True)
     os.environ["VIDRISK_CACHE"] = str(work / "cache")
     return work
 
 
 def engine(place: Place, model: Any, variant: Any, *, cuda_graphs: bool = True) -> Any:
-    """The encoder's engine, built where it is missing.
+    """Open the encoder's engine; build it if it is missing.
 
     Raises:
         RuntimeFailure: there is no TensorRT, or it fails.
     """
     from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure
-    from vidrisk.runtimes.tensorrt.build.engines import ensured_engines
+    from vidrisk.runtimes.tensorrt.build.engines import ensure_engines
     from vidrisk.runtimes.tensorrt.runner import TensorRtRunner
 
     if place.kind is None:
         raise RuntimeFailure("no TensorRT works here")
     graph = model.bundle.manifest.stage("encoder")
 
-    def opened() -> Any:
+    def open_engine() -> Any:
         return TensorRtRunner(
             model.bundle.path("encoder", variant), graph.inputs, graph.outputs, kind=place.kind, cuda_graphs=cuda_graphs
         )
 
     try:
-        return opened()
+        return open_engine()
     except EngineMissing:
         say(f"building {place.kind} engines of {model.name} {variant}")
-        ensured_engines(model.bundle, place.kind, [variant])
-        return opened()
+        ensure_engines(model.bundle, place.kind, [variant])
+        return open_engine()
 
 
 def say(line: str) -> None:
     print(f"  {line}", flush=True)
 
 
-def described_gpu() -> dict[str, Any]:
-    """The machine, with its GPU and the libraries that are there for it."""
-    from machine import described
+def describe_gpu() -> dict[str, Any]:
+    """Describe the machine with its GPU and the installed GPU libraries."""
+    from machine import describe_machine
 
     from vidrisk.runtimes.registry import GPU_RUNTIMES, engine_version, installed_runtimes
     from vidrisk.runtimes.tensorrt.device import current_device
@@ -121,7 +121,7 @@ def described_gpu() -> dict[str, Any]:
     installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
     device = current_device()
     return {
-        **described(),
+        **describe_machine(),
         "gpu": device.name,
         "compute_capability": device.compute_capability,
         "driver": device.driver,

@@ -21,7 +21,7 @@ def memory(place: Place) -> Iterator[Part]:
     """Peak memory of the GPU and of the host while a process runs one frame and then batches of 32."""
     rows: dict[str, dict[str, Any]] = {}
     for model in place.models:
-        for variant in ("fp32", "fp16", model.quantised):
+        for variant in ("fp32", "fp16", model.quantized):
             engine(place, model, variant).close()  # built before it counts
             for runtime in (place.kind, "onnxruntime-cuda"):
                 rows.setdefault(model.name, {})[f"{runtime} {variant}"] = _footprint(model.root, runtime, variant)
@@ -54,16 +54,17 @@ def _footprint(bundle: Path, runtime: str, variant: Any) -> dict[str, Any]:
 
 
 def second_start(place: Place) -> Iterator[Part]:
-    """Seconds from the start of ``vidrisk infer`` on a photo to its prediction in the file, with the engine in the cache. Without
-    TensorRT it is ONNX Runtime on CUDA that starts.
+    """Return the seconds from the start of ``vidrisk infer`` on a photo to its prediction in the file.
+
+    The engine is in the cache. Without TensorRT, ONNX Runtime on CUDA is started.
     """
-    from process_costs import adopt_orphans, spent_by
+    from process_costs import adopt_orphans, measure_costs
 
     adopt_orphans()
     runtime = place.kind or "onnxruntime-cuda"
     rows: dict[str, dict[str, float]] = {}
     for model in place.models:
-        for variant in ("fp16", model.quantised):
+        for variant in ("fp16", model.quantized):
             if place.kind:
                 engine(place, model, variant).close()
             seen_s: list[float] = []
@@ -84,7 +85,7 @@ def second_start(place: Place) -> Iterator[Part]:
                         "--variant",
                         variant,
                     ]
-                    seen_s.append(_seconds_to_first_line(out / "predictions.jsonl", command, spent_by, place.work))
+                    seen_s.append(_seconds_to_first_line(out / "predictions.jsonl", command, measure_costs, place.work))
             rows.setdefault(model.name, {})[variant] = round(statistics.median(seen_s[1:] or seen_s), 3)
             yield {
                 "aim_s": AIMS["second_start_s"],
@@ -96,7 +97,7 @@ def second_start(place: Place) -> Iterator[Part]:
         say(f"{model.name}: {rows[model.name]}")
 
 
-def _seconds_to_first_line(file: Path, command: list[Any], spent_by: Any, work: Path) -> float:
+def _seconds_to_first_line(file: Path, command: list[Any], measure_costs: Any, work: Path) -> float:
     seen_s: list[float] = []
     begin = time.perf_counter()
 
@@ -104,5 +105,5 @@ def _seconds_to_first_line(file: Path, command: list[Any], spent_by: Any, work: 
         if not seen_s and file.is_file() and file.stat().st_size:
             seen_s.append(time.perf_counter() - begin)
 
-    spent = spent_by(command, work=work, environment={}, watch=watch, every_s=POLL_S)
+    spent = measure_costs(command, work=work, environment={}, watch=watch, every_s=POLL_S)
     return (seen_s or [spent.wall_s])[0]

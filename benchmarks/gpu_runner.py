@@ -22,7 +22,7 @@ BELT = "vidrisk.runtimes.tensorrt.belt"
 
 
 def runner(place: Place) -> Iterator[Part]:
-    """Copies, CUDA graphs, halving on out-of-memory, with the engine of a small model in fp16.
+    """Test copies, CUDA graphs and halving on out-of-memory with the fp16 engine of a small model.
 
     Raises:
         DifferentError: something is not as it should be, or there is no TensorRT.
@@ -49,7 +49,7 @@ def runner(place: Place) -> Iterator[Part]:
         raise DifferentError(f"wrong: {', '.join(wrong)}")
 
 
-def _opened(place: Place, bundle: Any, *, cuda_graphs: bool = True) -> Any:
+def _open_engine(place: Place, bundle: Any, *, cuda_graphs: bool = True) -> Any:
     from vidrisk.runtimes.tensorrt.runner import TensorRtRunner
 
     graph = bundle.manifest.stage("encoder")
@@ -65,7 +65,7 @@ def _is_close(found: Any, expected: Any) -> bool:
 
 
 def _copies(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
-    with _opened(place, bundle) as engine:
+    with _open_engine(place, bundle) as engine:
         right = {
             count: _is_close(engine.infer({"frames": feed[:count]})["features"], expected[:count]) for count in COUNTS
         }
@@ -73,8 +73,8 @@ def _copies(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
 
 
 def _cuda_graphs(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
-    """The same answers recorded and not, and what recording gains at batch 1."""
-    with _opened(place, bundle) as recorded, _opened(place, bundle, cuda_graphs=False) as plain:
+    """Compare outputs with and without CUDA graphs, and measure the gain at batch 1."""
+    with _open_engine(place, bundle) as recorded, _open_engine(place, bundle, cuda_graphs=False) as plain:
         right = True
         for count in COUNTS:
             want = np.array(plain.infer({"frames": feed[:count]})["features"])
@@ -97,11 +97,11 @@ def _call_us(engine: Any, feed: Any, calls: int) -> float:
 
 
 def _out_of_memory(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
-    """All of the GPU's memory is taken: the runner goes on in smaller steps, or says so; afterwards it works as before."""
+    """Check that the runner takes smaller steps or fails cleanly without free GPU memory, and recovers afterwards."""
     from vidrisk.runtimes.contract.errors import RuntimeFailure
 
     said: list[str] = []
-    with _opened(place, bundle) as engine, _heard(said):
+    with _open_engine(place, bundle) as engine, _capture_messages(said):
         with _full_gpu() as held_bytes:
             try:
                 right, ended = _is_close(engine.infer({"frames": feed})["features"], expected), "in smaller steps"
@@ -141,7 +141,7 @@ def _full_gpu() -> Iterator[int]:
 
 
 @contextmanager
-def _heard(said: list[str]) -> Iterator[None]:
+def _capture_messages(said: list[str]) -> Iterator[None]:
     """Collect what the runner logs."""
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]

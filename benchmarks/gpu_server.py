@@ -1,4 +1,4 @@
-"""Questions about photos through an OpenAI-compatible server on the GPU, with a checkpoint of Qwen2.5-VL-3B's dimensions.
+"""Questions about photos to an OpenAI-compatible server on the GPU, with a model of Qwen2.5-VL-3B's dimensions.
 
 Weights are random, in bfloat16, and so are the answers; the way is that of ``vidrisk infer --text-server``: JPEGs, chat
 completions, several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM

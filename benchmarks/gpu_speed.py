@@ -22,7 +22,7 @@ Ways = dict[str, Callable[[int], Any]]
 
 
 def throughput(place: Place) -> Iterator[Part]:
-    """Frames per second of every way to run an encoder in FP16, and of its quantised engine, by batch.
+    """Frames per second of every way to run an encoder in FP16, and of its quantized engine, by batch.
 
     What torch compiles takes minutes, and so it comes last, in turns with the engine in FP16 once more.
     """
@@ -37,12 +37,12 @@ def throughput(place: Place) -> Iterator[Part]:
                 }
                 found = models.setdefault(
                     model.name,
-                    {"quantised": model.quantised, "frames_per_s": {}, "beside_torch_compile": {}, "missing": {}},
+                    {"quantised": model.quantized, "frames_per_s": {}, "beside_torch_compile": {}, "missing": {}},
                 )
                 rates = found["beside_torch_compile" if compiles else "frames_per_s"]
                 for name, rate in _rates(place, model, batch, ways, found["missing"]).items():
                     rates.setdefault(name, {})[batch] = rate
-                found["ratios"] = _ratios(found, f"{place.kind} fp16", f"{place.kind} {model.quantised}")
+                found["ratios"] = _ratios(found, f"{place.kind} fp16", f"{place.kind} {model.quantized}")
                 say(f"{model.name}, batch {batch}: { {name: each.get(batch) for name, each in rates.items()} }")
                 yield {
                     "rounds": place.rounds,
@@ -59,7 +59,7 @@ def _headline(name: str, found: Part) -> str:
 
 
 def _ways(place: Place, model: Any) -> Ways:
-    from gpu_peers import bound_onnx_runtime, torch_runner
+    from gpu_peers import bind_onnx_runtime, torch_runner
 
     from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
@@ -71,7 +71,7 @@ def _ways(place: Place, model: Any) -> Ways:
             f"{place.kind} fp16": lambda batch: engine(place, model, "fp16"),
             f"{place.kind} fp16, no CUDA graph": lambda batch: engine(place, model, "fp16", cuda_graphs=False),
             f"{place.kind} fp32": lambda batch: engine(place, model, "fp32"),
-            f"{place.kind} {model.quantised}": lambda batch: engine(place, model, model.quantised),
+            f"{place.kind} {model.quantized}": lambda batch: engine(place, model, model.quantized),
         }
     )
     return {
@@ -79,7 +79,7 @@ def _ways(place: Place, model: Any) -> Ways:
         "torch eager fp16": lambda batch: torch_runner(
             model.encoder(), model.bundle, compiled=False, device=place.device
         ),
-        "ONNX Runtime CUDA fp16, bound": lambda batch: bound_onnx_runtime(model.bundle, batch, device=place.device),
+        "ONNX Runtime CUDA fp16, bound": lambda batch: bind_onnx_runtime(model.bundle, batch, device=place.device),
         "onnxruntime-cuda fp16": lambda batch: BUNDLE_RUNTIMES["onnxruntime-cuda"](
             model.bundle.path("encoder", "fp16"), graph.inputs, graph.outputs
         ),
@@ -123,7 +123,7 @@ def _ratios(found: Part, fp16: str, quantised: str) -> dict[str, float]:
 
 
 def overhead(place: Place) -> Iterator[Part]:
-    """Microseconds of a call beyond what the GPU works for it: one frame, copied, run and copied back from a CUDA graph."""
+    """Measure the microseconds per call beyond the GPU's work, for one frame copied, run and copied back in a graph."""
     rows = {model.name: _overhead(place, model) for model in place.models}
     say(str(rows))
     yield {"aim_us": AIMS["overhead_us"], "calls": OVERHEAD_CALLS, "models": rows}
@@ -151,7 +151,7 @@ def _overhead(place: Place, model: Any) -> dict[str, float | None]:
 
 
 def _gpu_seconds(runner: Any) -> float | None:
-    """Of one upload and one launch, when many are queued one behind the other. Looks inside the runner: nobody else has to."""
+    """Measure one upload and one launch when many are queued, using private attributes of the runner."""
     belt = runner._belt
     cuda, lane = belt._cuda, belt._lanes[0]
     if 1 not in lane.recordings:

@@ -54,7 +54,7 @@ STEPS = (
 
 
 def run_steps(steps: Sequence[Step], out: Path, command: Sequence[str], seconds: float) -> list[dict[str, Any]]:
-    """Run them within ``seconds`` together; what each has told, with its state, is in its file and in ``summary.json``."""
+    """Run the steps within ``seconds`` in total; write each result and state to its file and to ``summary.json``."""
     out.mkdir(parents=True, exist_ok=True)
     end, told = time.monotonic() + seconds, []
     for step in steps:

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL-3B as a classifier on the GPU, at its full dimensions, windows of 8 frames of 224²: training steps, and prefill.
+"""Qwen2.5-VL-3B at full size as a classifier of windows of 8 frames of 224² on the GPU: training steps and prefill.
 
 Weights are random, and drawn on the GPU (``qwen_3b.py``). What was found is given away as soon as it is there: training
 first, then what engines compute, and last what torch compiles.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_place import Part, Place, say
-from gpu_vlm_graphs import STAGES, backbone_of, built, exported, free_memory
+from gpu_vlm_graphs import STAGES, backbone_of, build_classifier, export_graphs, free_memory
 
 BATCH, STEPS, WARM_STEPS = 4, 10, 3
 FAKE_STEPS = WARM_STEPS + 2  # the fewest that have a time between them
@@ -26,22 +26,24 @@ EAGER, COMPILED = "torch bf16", "torch.compile bf16"
 
 
 def vlm(place: Place) -> Iterator[Part]:
-    """Step time and peak memory of training, LoRA on bfloat16 weights, with gradient checkpointing and without; milliseconds of one
-    window through the vision stage and the text stage, as engines and in torch.
+    """Measure training and the stages.
+
+    For training, with LoRA on bfloat16 weights, with and without gradient checkpointing: step time and peak memory. For
+    the vision and text stages, as engines and in torch: milliseconds per window.
     """
     os.environ["VIDRISK_ENGINE_CACHE_GB"] = CACHE_GB
     told: Part = {"batch": BATCH, "training": {}, "prefill_ms": {}, "cosine": {}, "missing": {}, "seconds": {}}
     for name, is_checkpointed in (("without checkpointing", False), ("with checkpointing", True)):
         told["training"][name] = _training(place, is_checkpointed)
-        yield _said(told)
-    folder = exported(place, told["seconds"])
+        yield _log_result(told)
+    folder = export_graphs(place, told["seconds"])
     for is_compiled in (False, True):
         for stage in STAGES:
             _prefill(place, folder, stage, told, is_compiled=is_compiled)
-            yield _said(told)
+            yield _log_result(told)
 
 
-def _said(told: Part) -> Part:
+def _log_result(told: Part) -> Part:
     training = [
         f"{name} {row['step_s']:.3g} s" + (f", {row['peak_mb']:.0f} MB" if row["peak_mb"] else "")
         for name, row in told["training"].items()
@@ -129,21 +131,21 @@ def _ways(
 
     from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, ENGINE_KINDS
     from vidrisk.runtimes.tensorrt.build.builder import BuildOptions
-    from vidrisk.runtimes.tensorrt.build.engines import ensured_engine
+    from vidrisk.runtimes.tensorrt.build.engines import ensure_engine
     from vidrisk.runtimes.tensorrt.cache import Batches
 
     rows = len(values[stage.variable_inputs[0].name])
 
-    def opened(runtime: str, variant: str) -> Any:
+    def open_stage(runtime: str, variant: str) -> Any:
         path = folder / f"{stage.name}.{variant}.onnx"
         if runtime in ENGINE_KINDS:
-            ensured_engine(
+            ensure_engine(
                 stage.name, path, stage.inputs, ENGINE_KINDS[runtime], options=BuildOptions(Batches(1, rows, rows))
             )
         return BUNDLE_RUNTIMES[runtime](path, stage.inputs, stage.outputs, constants=constants_of(stage, values))
 
     engines = {
-        f"{runtime} {variant}": partial(opened, runtime, variant)
+        f"{runtime} {variant}": partial(open_stage, runtime, variant)
         for runtime in gpu_runtimes(place)
         for variant in STAGES[stage.name]
         if runtime in ENGINE_KINDS or (runtime, variant) == ("onnxruntime-cuda", "fp16")
@@ -154,13 +156,13 @@ def _ways(
 
 
 def _torch(place: Place, stage: Any, *, is_compiled: bool) -> Any:
-    """The stage as training runs it, from arrays on the host to arrays on the host: the causal mask is left to torch's kernels."""
+    """Return the stage as in training, from host arrays to host arrays, with the causal mask of torch's kernels."""
     import torch
 
     from vidrisk.models.vlm.decoder import decode
     from vidrisk.runtimes import FakeRunner
 
-    model = built(place)[0].eval()
+    model = build_classifier(place)[0].eval()
     backbone, layout, positions = model.backbone, model.fixed.layout, model.positions(model.fixed).to(place.device)
     with torch.inference_mode():
         prompt = backbone.embed(torch.from_numpy(layout.text).to(place.device))

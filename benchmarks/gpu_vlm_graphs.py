@@ -22,8 +22,8 @@ def backbone_of(place: Place) -> Path:
     return write_backbone(place.work / "qwen" / "backbone", small=place.trial)
 
 
-def built(place: Place) -> tuple[Any, Any]:
-    """A classifier on the GPU in bfloat16, and its contract."""
+def build_classifier(place: Place) -> tuple[Any, Any]:
+    """Return a classifier on the GPU in bfloat16, and its contract."""
     from qwen_3b import build_qwen, clip_contract, qwen_config
 
     config = qwen_config(backbone_of(place), small=place.trial)
@@ -40,11 +40,10 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def exported(place: Place, seconds: dict[str, float]) -> Path:
-    """Make what is missing of ``STAGE.fp32.onnx`` and of the variants, in a folder that keeps them for the next time.
+def export_graphs(place: Place, seconds: dict[str, float]) -> Path:
+    """Export the missing ``STAGE.fp32.onnx`` and variants to a folder that keeps them for the next run.
 
-    Args:
-        seconds: is told what each file took.
+    The time for each file is added to ``seconds``.
     """
     from qwen_3b import export_stages, noise_frames
 
@@ -53,48 +52,48 @@ def exported(place: Place, seconds: dict[str, float]) -> Path:
 
     folder = place.work / "qwen"
 
-    def made(name: str, make: Callable[[], object]) -> None:
+    def make_missing(name: str, make: Callable[[], object]) -> None:
         begin = time.perf_counter()
         if not (folder / name).is_file():
             make()
         seconds[name] = round(time.perf_counter() - begin, 1)
 
     def export() -> None:
-        model, contract = built(place)
+        model, contract = build_classifier(place)
         export_stages(model.cpu().float(), contract, noise_frames(contract, 1), folder)
 
-    made("head.fp32.onnx", export)  # the last one
+    make_missing("head.fp32.onnx", export)  # the last one
     free_memory()
     for stage in STAGES:
         path = folder / f"{stage}.fp16.onnx"
-        made(
+        make_missing(
             path.name,
             lambda stage=stage, path=path: save_graph(  # type: ignore[misc]
                 half_from_float(load_graph(folder / f"{stage}.fp32.onnx")), path
             ),
         )
-    made(
-        "vision.int8.onnx", lambda: save_graph(half_from_float(_quantized_vision(folder)), folder / "vision.int8.onnx")
+    make_missing(
+        "vision.int8.onnx", lambda: save_graph(half_from_float(_quantize_vision(folder)), folder / "vision.int8.onnx")
     )
     return folder
 
 
-def _quantized_vision(folder: Path) -> Any:
-    """The vision stage with Q/DQ pairs for TensorRT, by the ranges of one window: how fast it is does not depend on them."""
+def _quantize_vision(folder: Path) -> Any:
+    """Quantize the vision stage for TensorRT with the ranges of one window, which do not affect its speed."""
     from qwen_stages import feed_of, read_stages
 
     from vidrisk.calibration.files import load_graph
     from vidrisk.calibration.graph import Net
-    from vidrisk.calibration.observers import observed_statistics
+    from vidrisk.calibration.observers import observe_statistics
     from vidrisk.calibration.profiles import PROFILES
-    from vidrisk.calibration.qdq import quantised_tensors
-    from vidrisk.calibration.recipe import Observed, Quantiser, Recipe
+    from vidrisk.calibration.qdq import tensors_to_quantize
+    from vidrisk.calibration.recipe import Observed, Quantizer, Recipe
 
     stages, values = read_stages(folder)
     rows = feed_of(stages["vision"], values)["frames"]
     graph = load_graph(folder / "vision.fp32.onnx")
-    statistics = observed_statistics(
-        graph, ({"frames": row[None]} for row in rows), names=quantised_tensors(Net(graph))
+    statistics = observe_statistics(
+        graph, ({"frames": row[None]} for row in rows), names=tensors_to_quantize(Net(graph))
     )
     observed = Observed(graph, statistics)
-    return Quantiser(observed, observed, PROFILES["tensorrt"]).quantised(Recipe())
+    return Quantizer(observed, observed, PROFILES["tensorrt"]).quantize(Recipe())

@@ -1,4 +1,4 @@
-"""Wheels for a machine that reaches no index: collected, cut into parts, joined again, installed. The standard library alone.
+"""Collect, split, join and install wheels for a machine without an index, using only the standard library.
 
     python benchmarks/gpu_wheels.py collect WHEELS [--python 3.12] [--part-mib 60]     where there is an index
     python benchmarks/gpu_wheels.py join WHEELS INTO                                   parts → whole wheels, all checked
@@ -62,7 +62,7 @@ class Group:
 
 
 def groups(wheels: Path) -> list[Group]:
-    """The most important first. Everything but TensorRT is named by an extra of the wheel in ``wheels``."""
+    """Return the groups, most important first; all but TensorRT come from extras of the wheel in ``wheels``."""
     own = _own_wheel(wheels)
     with zipfile.ZipFile(own) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
@@ -81,7 +81,7 @@ def groups(wheels: Path) -> list[Group]:
         Group("vidrisk", (of_extras("cpu,tensorrt"),), is_needed=True),
         Group("TensorRT", ("tensorrt-cu13>=10.13",), builds=True),
         Group("TensorRT for RTX", (of_extras("tensorrt-rtx"),)),
-        Group("torch and the exporter", (of_extras("demo"), *_pinned())),
+        Group("torch and the exporter", (of_extras("demo"), *_pin_requirements())),
         Group("ONNX Runtime on CUDA", (of_extras("gpu"),)),
         Group("pytest", tested),
     ]
@@ -94,13 +94,13 @@ def _own_wheel(wheels: Path) -> Path:
     return found[-1]
 
 
-def _pinned() -> tuple[str, ...]:
+def _pin_requirements() -> tuple[str, ...]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
 def collect(wheels: Path, python: str, part_bytes: int) -> list[str]:
-    """Download what a machine with Python ``python`` on x86-64 Linux needs, and cut it into parts; why a group is not there.
+    """Download and split the wheels for Python ``python`` on x86-64 Linux; return why groups are missing.
 
     Raises:
         WheelsError: vidrisk itself cannot be had.

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import described
+from machine import describe_machine
 from PIL import Image
 
 from vidrisk.data import Sample, Table
@@ -41,7 +41,7 @@ BINS = 15
 
 
 def figures(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Scores of the rare class's probability; counts are weighed, so that they are those of the training split's frequencies."""
+    """Return scores of the rare class's probability, weighted to the class frequencies of the training split."""
     answers = (probabilities >= 0.5).astype(int)
     scores = []
     for label in (0, 1):
@@ -60,7 +60,7 @@ def figures(probabilities: np.ndarray, truth: np.ndarray, weights: np.ndarray) -
     }
 
 
-def drawn(rng: np.random.Generator, frequent: int, rare: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_samples(rng: np.random.Generator, frequent: int, rare: int) -> tuple[np.ndarray, np.ndarray]:
     truth = np.r_[np.zeros(frequent, np.int64), np.ones(rare, np.int64)]
     features = rng.normal(size=(len(truth), WIDTH)).astype(np.float32)
     features[truth == 1, :INFORMATIVE] += DISTANCE / np.sqrt(INFORMATIVE)
@@ -72,8 +72,8 @@ def gaussians(rare: int) -> list[dict[str, Any]]:
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(DRAWS):
         rng = np.random.default_rng(seed)
-        features, truth = drawn(rng, FREQUENT, rare)
-        judged, answers = drawn(rng, JUDGED, max(JUDGED * rare // FREQUENT, 100))
+        features, truth = draw_samples(rng, FREQUENT, rare)
+        judged, answers = draw_samples(rng, JUDGED, max(JUDGED * rare // FREQUENT, 100))
         weights = np.where(answers == 1, JUDGED * rare / FREQUENT / answers.sum(), 1.0)
         evidence = judged[:, :INFORMATIVE].sum(1) * DISTANCE / np.sqrt(INFORMATIVE) - DISTANCE**2 / 2
         best = 1 / (1 + np.exp(-(np.log(rare / FREQUENT) + evidence)))
@@ -155,7 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         of_photos = [row for counts in ((4000, 4), (5000, 1)) for row in photos(Path(scratch), *counts)]
     RESULT.write_text(
-        json.dumps({"gaussians": features, "photos": of_photos, "machine": described()}, indent=2) + "\n",
+        json.dumps({"gaussians": features, "photos": of_photos, "machine": describe_machine()}, indent=2) + "\n",
         encoding="utf-8",
     )
 

@@ -36,10 +36,10 @@ import numpy.typing as npt
 import onnx
 import peers
 from datasets import DATASETS, Dataset
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Table
-from vidrisk.data.choice import drawn
+from vidrisk.data.choice import draw_samples
 from vidrisk.data.table import SPLITS
 from vidrisk.data.targets import truth_from_table
 from vidrisk.demo import cell_photos
@@ -126,7 +126,7 @@ def case_from_run(
     bundle, _ = export_run(run, scratch / "fp32.bundle", ExportOptions())
     table = Run.open(run).read_split()
     train, judged = table.of_split("train"), table.of_split("test")
-    calibration = drawn(train, CALIBRATION, seed=0)
+    calibration = draw_samples(train, CALIBRATION, seed=0)
     clips = clips_of(calibration, bundle.contract)
     moments = np.linspace(0, clips.shape[1] - 1, min(FRAMES_PER_CLIP, clips.shape[1])).astype(
         int
@@ -155,7 +155,7 @@ def clips_of(table: Table, contract: Contract) -> npt.NDArray[np.uint8]:
 
 
 def ours(case: Case, profile: str, out: Path) -> Path:
-    """The quantised encoder of a whole ``vidrisk export`` for a target. A loss over the budget is noted, and the model taken."""
+    """Return the quantized encoder of a whole ``vidrisk export``; a loss over the budget is noted but accepted."""
     os.environ["VIDRISK_CACHE"] = str(out / "cache")  # nothing that another export has measured
     options = ExportOptions(int8=True, max_drop=case.max_drop, allow_drop=True, target=TARGETS[profile])
     bundle, _ = export_run(
@@ -165,7 +165,7 @@ def ours(case: Case, profile: str, out: Path) -> Path:
 
 
 def notes_beside(path: Path) -> dict[str, Any]:
-    """What the gate of a bundle says about its quantised variant; nothing beside a peer's model."""
+    """Return the gate's results of a bundle's quantized variant; empty for a peer's model."""
     if not (path.parent / "gate.json").is_file():
         return {}
     gate = json.loads((path.parent / "gate.json").read_text(encoding="utf-8"))
@@ -179,7 +179,7 @@ def notes_beside(path: Path) -> dict[str, Any]:
 def methods_for(case: Case, scratch: Path) -> list[Method]:
     """Every method's model file. What a method cannot do, or refuses to ship, is a result, too."""
     frames, transformer = case.frames, case.transformer
-    few = frames[np.linspace(0, len(frames) - 1, peers.kept_samples(frames)).astype(int)]
+    few = frames[np.linspace(0, len(frames) - 1, peers.count_kept_samples(frames)).astype(int)]
     encoder = case.encoder
     with case.open("onnxruntime", case.bundle.path("head", "fp32"), "head") as head:
         target = case.bundle.contract.targets[0].name
@@ -238,10 +238,10 @@ def methods_for(case: Case, scratch: Path) -> list[Method]:
             ("vidrisk", "tensorrt", len(frames), partial(ours, case, "tensorrt")),
         ]
         chosen = [maker for maker in makers if maker[1] in case.profiles and (case.every_peer or maker[0] in QUICK)]
-        return [_made(*maker, scratch / f"method{number}") for number, maker in enumerate(chosen)]
+        return [_make_method(*maker, scratch / f"method{number}") for number, maker in enumerate(chosen)]
 
 
-def _made(name: str, profile: str, calibration: int, make: Callable[[Path], Path], out: Path) -> Method:
+def _make_method(name: str, profile: str, calibration: int, make: Callable[[Path], Path], out: Path) -> Method:
     out.mkdir()
     begin = time.perf_counter()
     path, refusal = None, ""
@@ -290,7 +290,7 @@ def accuracy(
 
 
 def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
-    """Frames per second by (runtime, method, profile), all models of the case in turns; files of OpenVINO run there alone."""
+    """Return frames per second by (runtime, method, profile), in turns; OpenVINO files run only on OpenVINO."""
     paths = {("fp32", ""): case.encoder, **{(m.name, m.profile): m.path for m in methods if m.path}}
     flat = case.clips.reshape(-1, *case.clips.shape[2:])
     batch = np.ascontiguousarray(np.resize(flat[:BATCH], (BATCH, *flat.shape[1:])))
@@ -304,7 +304,7 @@ def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
         return {key: BATCH / seconds for key, seconds in seconds_in_turns(runners, {"frames": batch}, ROUNDS).items()}
 
 
-def compared(cases: list[Case], scratch: Path) -> dict[str, Any]:
+def compare_cases(cases: list[Case], scratch: Path) -> dict[str, Any]:
     """All methods on all folds of a dataset; predictions are pooled, speed is the first fold's."""
     made = []
     for number, case in enumerate(cases):
@@ -400,14 +400,14 @@ class Workplace:
     trial: bool
 
     def tables(self, dataset: Dataset) -> list[Table]:
-        """The dataset's folds; none when its data is not there."""
+        """Return the dataset's folds; empty if its data is missing."""
         if dataset.folder and (self.data is None or not (self.data / dataset.folder).is_dir()):
             return []
         tables = dataset.tables(self.data or Path())[: self.folds]
-        return [self.shortened(table) for table in tables[:2]] if self.trial else tables
+        return [self.shorten(table) for table in tables[:2]] if self.trial else tables
 
-    def shortened(self, table: Table) -> Table:
-        """A few samples of every split, of all classes alike."""
+    def shorten(self, table: Table) -> Table:
+        """Return a few samples of every split, equally many per class."""
         seen: Counter[str] = Counter()
         turns = []
         for sample in table.samples:
@@ -418,12 +418,12 @@ class Workplace:
             sample for split in SPLITS for sample in [s for s in ordered if s.split == split][:TRIAL_SAMPLES]
         )
 
-    def settled(self, dataset: Dataset) -> Dataset:
+    def settle(self, dataset: Dataset) -> Dataset:
         return replace(dataset, settings=(*dataset.settings, "optim.epochs=1")) if self.trial else dataset
 
 
 def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
-    dataset = place.settled(DATASETS[name])
+    dataset = place.settle(DATASETS[name])
     tables = place.tables(dataset)
     if not tables:
         return {}
@@ -432,7 +432,7 @@ def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
         (folder := scratch / f"fold{fold}").mkdir()
         cases.append(
             case_from_run(
-                datasets.trained_run(dataset, fold, table, place.runs, folder),
+                datasets.train_fold(dataset, fold, table, place.runs, folder),
                 dataset.max_drop,
                 folder,
                 every_peer=dataset.every_peer,
@@ -443,28 +443,29 @@ def on_dataset(name: str, place: Workplace, scratch: Path) -> dict[str, Any]:
         "protocol": dataset.protocol,
         "folds": len(tables),
         "settings": list(dataset.settings),
-        **compared(cases, scratch),
+        **compare_cases(cases, scratch),
     }
 
 
 def outliers(place: Workplace, scratch: Path) -> dict[str, Any]:
-    """A trained ViT and its equivalent with outlier channels."""
+    """Return a trained ViT and its equivalent with outlier channels."""
     table = datasets.sound_or_defective()
-    table = place.shortened(table) if place.trial else table
+    table = place.shorten(table) if place.trial else table
     plain, twin = place.runs / "vit_backbone", scratch / "twin_backbone"
     begin = time.perf_counter()
     if not (plain / "model.safetensors").is_file():
         datasets.train_vit(table, plain, epochs=2 if place.trial else datasets.VIT_EPOCHS)
     difference = datasets.write_outlier_twin(plain, twin)
     print(
-        f"  trained in {time.perf_counter() - begin:.0f} s; relative difference of the twin in floating point: {difference:.1e}"
+        f"  trained in {time.perf_counter() - begin:.0f} s; "
+        f"relative difference of the twin in floating point: {difference:.1e}"
     )
     run = datasets.vit_run(table, plain, scratch / "vit")
     models = {}
     for name, root in (("trained", run.root), ("with outliers", datasets.twin_run(run, twin, scratch / "twin").root)):
         (folder := scratch / name.replace(" ", "-")).mkdir()
         print(f" {name}:")
-        models[name] = compared([case_from_run(root, 0.5, folder)], folder)
+        models[name] = compare_cases([case_from_run(root, 0.5, folder)], folder)
     return {
         "protocol": datasets.VIT_PROTOCOL,
         "vit": datasets.VIT,
@@ -477,8 +478,8 @@ def outliers(place: Workplace, scratch: Path) -> dict[str, Any]:
 
 
 def _probe_run(place: Workplace, scratch: Path) -> Path:
-    dataset = place.settled(DATASETS["elpv_probe"])
-    return datasets.trained_run(dataset, 0, place.tables(dataset)[0], place.runs, scratch)
+    dataset = place.settle(DATASETS["elpv_probe"])
+    return datasets.train_fold(dataset, 0, place.tables(dataset)[0], place.runs, scratch)
 
 
 def memory(place: Workplace, scratch: Path) -> dict[str, Any]:
@@ -492,7 +493,7 @@ def memory(place: Workplace, scratch: Path) -> dict[str, Any]:
         ((TRIAL_SAMPLES,), (TRIAL_SAMPLES,)) if place.trial else (MEMORY_SAMPLES, ENTROPY_SAMPLES)
     )
 
-    def measured(kind: str, samples: int) -> dict[str, Any] | None:
+    def measure_process(kind: str, samples: int) -> dict[str, Any] | None:
         command = [sys.executable, peers.__file__, kind, str(bundle.path("encoder", "fp32")), str(frames), str(samples)]
         begin = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -511,18 +512,18 @@ def memory(place: Workplace, scratch: Path) -> dict[str, Any]:
         print(f"  {row}", flush=True)
         return row
 
-    rows = [measured("ours", samples) for samples in our_counts]
-    rows.append(next(filter(None, (measured("entropy", samples) for samples in their_counts)), None))
+    rows = [measure_process("ours", samples) for samples in our_counts]
+    rows.append(next(filter(None, (measure_process("entropy", samples) for samples in their_counts)), None))
     return {"frame": list(bundle.contract.pixel.frame_shape), "rows": [row for row in rows if row]}
 
 
 def export_time(place: Workplace, scratch: Path) -> dict[str, Any]:
-    """A whole export of EfficientNet-Lite0, and its phases."""
+    """Time a whole export of EfficientNet-Lite0 and its phases."""
     run = _probe_run(place, scratch)
     table = Run.open(run).read_split()
     calib, val = (
-        drawn(table.of_split("train"), EXPORT_CALIBRATION, seed=0),
-        drawn(table.of_split("val"), EXPORT_VALIDATION, seed=0),
+        draw_samples(table.of_split("train"), EXPORT_CALIBRATION, seed=0),
+        draw_samples(table.of_split("val"), EXPORT_VALIDATION, seed=0),
     )
     phases: defaultdict[str, float] = defaultdict(float)
     phase, since = "starting", time.perf_counter()
@@ -593,7 +594,7 @@ def main() -> None:
         elif not arguments.trial:
             part |= {
                 "seconds_in_all": round(time.perf_counter() - begin),
-                "machine": described() | ({"nncf": metadata.version("nncf")} if is_installed("nncf") else {}),
+                "machine": describe_machine() | ({"nncf": metadata.version("nncf")} if is_installed("nncf") else {}),
             }
             written = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
             RESULT.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Epochs over kept features of a frozen encoder beside epochs that decode and encode every clip anew, in turns, in one process.
+"""Compare epochs over cached features of a frozen encoder with epochs that decode and encode every clip again.
+
+They run in turns in one process.
 
     python benchmarks/kept_features.py [--small]
 
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import described
+from machine import describe_machine
 from small_clips import write_clips
 
 from vidrisk.data import Table
@@ -148,7 +150,7 @@ def main() -> None:
         "frames": FRAMES,
         "batch": BATCH,
         "threads": threads,
-        "machine": described(),
+        "machine": describe_machine(),
     }
     if not arguments.small:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Nothing is lost: runs over hundreds of files, killed at random moments, resumed, and compared with an undisturbed one.
+"""Kill runs over hundreds of files at random moments, resume them, and compare them with an undisturbed run.
 
     python benchmarks/kill_resume.py [--runs 25] [--files 300] [--kills 4] [--seed 0] [--bundle BUNDLE]
 
@@ -19,7 +19,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from machine import described
+from machine import describe_machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "decode"))
@@ -33,7 +33,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "kill_resume.json"
 MAX_DIFFERENCE = 1e-4  # of a probability, by an engine whose sums depend on the batch
 
 
-def named_engine(bundle: Path) -> tuple[str, ...]:
+def engine_options(bundle: Path) -> tuple[str, ...]:
     """Options that name what ``auto`` takes here, so that all runs take the same."""
     with open_classifier(bundle) as classifier:
         return "--runtime", classifier.runtime, "--variant", classifier.variant
@@ -55,7 +55,7 @@ def main() -> int:
         expected = kills.write_media(folder / "media", options.files)
         undisturbed = folder / "undisturbed"
         victim = kills.Victim(
-            folder / "media", folder, options.bundle, named_engine(options.bundle) if options.bundle else ()
+            folder / "media", folder, options.bundle, engine_options(options.bundle) if options.bundle else ()
         )
         victim.finish(undisturbed)
         summary = read_summary(undisturbed)
@@ -72,7 +72,7 @@ def main() -> int:
             print(f"run {run + 1} of {options.runs}: {found[-1]}; hit so far: {dict(hits)}", flush=True)
         kills.wait_for_no_orphans(folder / "media")
     result = {
-        "machine": described(),
+        "machine": describe_machine(),
         "seed": options.seed,
         "runs": options.runs,
         "files": len(expected),

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from datasets import DATASETS
 from elpv import DEFECTIVE, ORDER, table_of
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Table
 from vidrisk.models.config import config_from_options
@@ -109,7 +109,7 @@ def main() -> None:
     begin = time.perf_counter()
     config = config_from_options(None, ["task=risk"])
 
-    def told(*what: object) -> None:
+    def log_numbers(*what: object) -> None:
         print(*what, f"({time.perf_counter() - begin:.0f} s)", flush=True)
 
     tables: dict[str, Callable[[], Table]] = {
@@ -122,7 +122,7 @@ def main() -> None:
     flipped, curves = [], []
     for name, table in tables.items():
         summaries = summarise_table(table(), config, ignore_progress)
-        told(name, summaries)
+        log_numbers(name, summaries)
         if name == "elpv":
             (target,) = summaries.contract.targets
             level = np.array([ORDER.index(label) for label in target.labels])[summaries.truth[target.name]]
@@ -131,10 +131,10 @@ def main() -> None:
                     measure_suspects(with_labels(summaries, numbers, labels), seed) for seed in range(arguments.seeds)
                 ]
                 flipped.append({"labels": [*labels], "samples": len(level), "found": shares})
-                told(labels, shares)
+                log_numbers(labels, shares)
         rows = [forecast(summaries, seed) for seed in range(arguments.seeds)]
         curves.append({"dataset": name, "rows": rows})
-        told(*rows)
+        log_numbers(*rows)
     result = {
         "settings": config.model_dump(mode="json", exclude_defaults=True),
         "wrong": WRONG,
@@ -142,7 +142,7 @@ def main() -> None:
         "flipped": flipped,
         "curves": curves,
         "threads": torch.get_num_threads(),
-        "machine": described(),
+        "machine": describe_machine(),
     }
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Videos to measure with, made of real clips: a folder of 720p clips, a folder of many names for few clips, an hour of video.
+"""Test videos from real clips: a folder of 720p clips, a folder of many links to few clips, an hour of video.
 
 Each is made once and kept in the work folder.
 """
@@ -27,10 +27,10 @@ def clips_below(folder: Path) -> list[Path]:
     )
 
 
-def linked(clips: Sequence[Path], count: int, out: Path) -> Path:
-    """A folder of ``count`` links to the clips in turns, whose names keep the clips' folders: ``class/003-name.avi``."""
+def link_clips(clips: Sequence[Path], count: int, out: Path) -> Path:
+    """Make a folder of ``count`` links to the clips in turn, in the clips' folders: ``class/003-name.avi``."""
     if not out.is_dir():
-        with _made(out) as new:
+        with _make_folder(out) as new:
             for number in range(count):
                 clip = clips[number % len(clips)]
                 link = new / clip.parent.name / f"{number // len(clips):03d}-{clip.name}"
@@ -40,10 +40,10 @@ def linked(clips: Sequence[Path], count: int, out: Path) -> Path:
 
 
 def hd_clips(clips: Sequence[Path], count: int, seconds: float, out: Path) -> Path:
-    """A folder of ``count`` H.264 files of 1280×720, each ``seconds`` of one of the clips, from another frame on."""
+    """Make a folder of ``count`` H.264 files of 1280×720, each ``seconds`` of a clip from a different frame on."""
     if not out.is_dir():
         length, turns = round(RATE * seconds), -(-count // len(clips))
-        with _made(out) as new:
+        with _make_folder(out) as new:
             for place, clip in enumerate(clips):
                 frames = [frame.reformat(*HD, format="yuv420p") for frame in _frames(clip)]
                 for turn in range(turns):
@@ -70,8 +70,8 @@ def long_video(clips: Sequence[Path], seconds: float, out: Path) -> Path:
 
 
 @contextmanager
-def _made(out: Path) -> Iterator[Path]:
-    """A folder that appears under its name once it is whole."""
+def _make_folder(out: Path) -> Iterator[Path]:
+    """Create a folder that gets its name once it is complete."""
     new = out.with_name(f"{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -101,8 +101,10 @@ def _encode(frames: Iterable[VideoFrame], size: tuple[int, int], out: Path) -> N
 
 
 def _repeat(reel: Path, count: int, out: Path) -> None:
-    """The first ``count`` frames of the reel played in a loop, without encoding again. It begins with a keyframe, and so does
-    each turn."""
+    """Write the first ``count`` frames of the looped reel without re-encoding.
+
+    The reel, and therefore each repetition, begins with a keyframe.
+    """
     new = out.with_suffix(".new.mp4")
     with av.open(new, "w") as container, av.open(reel) as first:
         source = first.streams.video[0]

@@ -11,7 +11,7 @@ from typing import Any
 PACKAGES = ("vidrisk", "torch", "transformers", "peft", "onnx", "onnxruntime", "openvino", "av", "numpy")
 
 
-def described() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Processor, cores, vector flags, Python and package versions."""
     fields: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Sample, Table
 from vidrisk.models.config import config_from_options
@@ -119,7 +119,7 @@ def main() -> None:
         "clips": arguments.clips,
         "rows": rows,
         "seconds": round(time.perf_counter() - begin),
-        "machine": described(),
+        "machine": describe_machine(),
     }
     arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 

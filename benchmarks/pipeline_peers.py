@@ -55,7 +55,7 @@ def random_clips(contract: Contract, count: int) -> Frames:
 
 
 def decode(options: argparse.Namespace) -> dict[str, Any]:
-    """The reader alone, in one thread."""
+    """Run only the reader, in one thread."""
     contract = Bundle.open(options.model).contract
     clips = sum(1 for path in files_below(options.inputs) for _ in read_clips(path, contract.pixel, contract.time))
     return {"clips": clips}
@@ -86,7 +86,9 @@ def model(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def script(options: argparse.Namespace) -> dict[str, Any]:
-    """The usual loop over files: decode all frames, take some at equal distances, image processor, eager fp32, one clip at a time.
+    """Run the usual loop over files, in eager fp32, one clip at a time.
+
+    It decodes all frames, takes some at equal distances, and applies the image processor.
 
     The processor resizes and crops as the run's contract says; scaling and normalisation are the first layer of the
     model. The adapter is merged.
@@ -94,12 +96,12 @@ def script(options: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    from vidrisk.export.convert.merge import merged_from_trained
+    from vidrisk.export.convert.merge import merge_trained
     from vidrisk.models.run import Run
 
     run = Run.open(options.model)
     contract, classifier = run.contract, run.load_classifier()
-    encoder, head, pixel = merged_from_trained(classifier.encoder), classifier.head, contract.pixel
+    encoder, head, pixel = merge_trained(classifier.encoder), classifier.head, contract.pixel
     if pixel.resize != "crop" or pixel.crop_fraction != 1:
         raise SystemExit("the script's image processor needs a run whose pixels are cropped whole")
     processor = CLIPImageProcessorPil(
@@ -126,7 +128,7 @@ def script(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def frames_at_moments(path: Path, count: int, pixel: PixelSpec, *, codec_threads: bool) -> Named:
-    """One clip: the frames shown at the middles of ``count`` equal parts, decoded in one pass that ends with the last of them."""
+    """Decode the frames at the middles of ``count`` equal parts of a clip, in one pass that ends with the last one."""
     taken: list[Frames] = []
     with av.open(path) as container:
         stream = container.streams.video[0]
@@ -195,7 +197,7 @@ class Queue:
         compiled = core.compile_model(encoder, "CPU", hints)
         self.requests = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._queue = ov.AsyncInferQueue(compiled, self.requests)
-        self._queue.set_callback(self._answered)
+        self._queue.set_callback(self._store_answer)
         self._head = core.compile_model(core.read_model(bundle.path("head", variant)), "CPU", hints)
         self._shape, self._moments = (batch, *bundle.contract.pixel.frame_shape), bundle.contract.frames
         self._labels = bundle.contract.targets[0].labels
@@ -220,7 +222,7 @@ class Queue:
         self.features.clear()
         return labels
 
-    def _answered(self, request: Any, job: tuple[Frames, list[tuple[str, int]]]) -> None:
+    def _store_answer(self, request: Any, job: tuple[Frames, list[tuple[str, int]]]) -> None:
         for (name, moment), feature in zip(job[1], request.get_output_tensor().data.copy(), strict=False):
             self.features[name][moment] = feature
 
@@ -233,7 +235,7 @@ class Queue:
 
 
 def queue(options: argparse.Namespace) -> dict[str, Any]:
-    """Decoding in a pool, inference in the queue, both at once."""
+    """Run decoding in a pool and inference in the queue concurrently."""
     bundle = Bundle.open(options.model)
     workers = 1 if options.decoding == "codec" else len(os.sched_getaffinity(0))
     read = partial(
@@ -252,7 +254,7 @@ def queue(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def queue_model(options: argparse.Namespace) -> dict[str, Any]:
-    """The queue on clips that are in memory already."""
+    """Run the queue on clips that are already in memory."""
     bundle = Bundle.open(options.model)
     engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
     clips = random_clips(bundle.contract, 8)
@@ -272,13 +274,13 @@ def queue_windows(options: argparse.Namespace) -> dict[str, Any]:
     )
     begin = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:
-        labels = engine.labels_of(_fetched(pool, windows, AHEAD))
+        labels = engine.labels_of(_fetch(pool, windows, AHEAD))
     _write(labels, options.out)
     return {"run_s": time.perf_counter() - begin, "requests": engine.requests, "windows": len(labels)}
 
 
-def _fetched(pool: Executor, items: Iterator[Item], ahead: int) -> Iterator[Item]:
-    """The items, made in a thread of the pool, ``ahead`` of who takes them."""
+def _fetch(pool: Executor, items: Iterator[Item], ahead: int) -> Iterator[Item]:
+    """Yield items that a thread of the pool produces up to ``ahead`` of the consumer."""
     running = deque(pool.submit(next, items, None) for _ in range(ahead))
     while (item := running.popleft().result()) is not None:
         running.append(pool.submit(next, items, None))

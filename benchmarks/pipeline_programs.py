@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import long_video
 import pipeline_peers
-from long_video import clips_below, hd_clips, linked
-from process_costs import Spent, spent_by
+from long_video import clips_below, hd_clips, link_clips
+from process_costs import Spent, measure_costs
 
 ROUNDS = 5
 HD_CLIPS, HD_SECONDS = 60, 5.0
@@ -44,7 +44,7 @@ class Place:
         return clips_below(self.data / "ut_interaction_set1")
 
     def ut(self, count: int) -> Path:
-        return linked(self.ut_clips, count, self.work / f"ut{count}")
+        return link_clips(self.ut_clips, count, self.work / f"ut{count}")
 
     def hd(self) -> Path:
         count, seconds = self.size(HD_CLIPS, 6), 2.0 if self.trial else HD_SECONDS
@@ -56,10 +56,12 @@ class Place:
             clips[:10] if self.trial else clips, seconds, self.work / "long" / f"{seconds}s.mp4"
         )
 
-    def spent(self, command: Iterable[str | Path], watch: Callable[[], None] | None = None, **options: Any) -> Spent:
+    def run_command(
+        self, command: Iterable[str | Path], watch: Callable[[], None] | None = None, **options: Any
+    ) -> Spent:
         """Nothing may come from the cache of features: names in the folders are many, clips are few."""
         environment = {"VIDRISK_CACHE": str(self.work / "cache"), "VIDRISK_CACHE_GB": "0"}
-        return spent_by([*command], work=self.work, environment=environment, watch=watch, **options)
+        return measure_costs([*command], work=self.work, environment=environment, watch=watch, **options)
 
     def infer(
         self, inputs: Path, *options: str, bundle: Path | None = None, watch: Callable[[], None] | None = None
@@ -67,7 +69,9 @@ class Place:
         """One whole ``vidrisk infer``."""
         with tempfile.TemporaryDirectory(dir=self.work) as scratch:
             out = Path(scratch) / "out"
-            spent = self.spent([*infer_command(sys.executable, bundle or self.bundle, inputs, out), *options], watch)
+            spent = self.run_command(
+                [*infer_command(sys.executable, bundle or self.bundle, inputs, out), *options], watch
+            )
             summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
             lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
         return Ours(spent, summary, {(row["path"], row["start_s"]): row["label"] for row in map(json.loads, lines)})
@@ -77,7 +81,7 @@ class Place:
         with tempfile.TemporaryDirectory(dir=self.work) as scratch:
             out = [Path(scratch) / "labels.jsonl"] if kind in ("script", "queue", "queue_windows") else []
             positional, named = options[:2], options[2:]
-            spent = self.spent(
+            spent = self.run_command(
                 [sys.executable, pipeline_peers.__file__, kind, *map(str, positional), *out, *map(str, named)]
             )
             rows = [json.loads(line) for path in out for line in path.read_text(encoding="utf-8").splitlines()]

@@ -36,7 +36,7 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def spent_by(
+def measure_costs(
     command: Sequence[str | Path],
     *,
     work: Path,
@@ -44,14 +44,17 @@ def spent_by(
     watch: Callable[[], None] | None = None,
     every_s: float = SAMPLE_S,
 ) -> Spent:
-    """Run a command in the folder ``work`` until it and all that it started have ended.
+    """Run a command until it and all its child processes have ended.
 
     Args:
-        environment: variables beside those of this process.
-        watch: called every ``every_s`` seconds meanwhile.
+        command: command line.
+        work: working directory.
+        environment: variables in addition to those of this process.
+        watch: function to call meanwhile.
+        every_s: seconds between calls of ``watch``.
 
     Raises:
-        RuntimeError: an exit code other than 0; says what was written to stderr last.
+        RuntimeError: the exit code is not 0; the message ends with the last output on stderr.
     """
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import described
+from machine import describe_machine
 from PIL import Image
 
 import vidrisk
@@ -45,7 +45,7 @@ def import_ms() -> float:
 
 
 def write_photo(path: Path) -> Path:
-    """A photo of 1280 × 720 that is neither smooth nor noise."""
+    """Return a photo of 1280 × 720 that is neither smooth nor noise."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (45, 80, 3), np.uint8))
     coarse.resize((1280, 720), Image.Resampling.BICUBIC).save(path, quality=90)
@@ -66,7 +66,7 @@ def measure_calls(model: Model, photo: Path) -> dict[str, Any]:
     moments = model.contract.frames if model.contract.time else 1
 
     def runner() -> None:
-        """The engine alone: each stage once, on pixels that are as it wants them."""
+        """Run only the engine: each stage once, on prepared pixels."""
         known = classifier.encode(frame[None]) | (
             {PIXELS: frame[None]} if PIXELS in classifier.plan.frame_gives else {}
         )
@@ -101,7 +101,7 @@ def main() -> None:
         photo = options.photo or write_photo(Path(folder) / "photo.jpg")
         with vidrisk.load(options.bundle, runtime=options.runtime, threads=options.threads) as model:
             result = {
-                "machine": described(),
+                "machine": describe_machine(),
                 "limits": LIMITS,
                 "rounds": ROUNDS,
                 "calls": CALLS,

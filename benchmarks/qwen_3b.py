@@ -1,4 +1,4 @@
-"""Qwen2.5-VL-3B at its full dimensions with random weights, made in memory: nothing is downloaded. And the same in small.
+"""Qwen2.5-VL-3B at full or reduced size with random weights, created in memory without downloads.
 
 The dimensions are those of the published ``config.json``. The tokenizer is a small one with Qwen's special tokens and
 template (``tests/vidrisk/models/vlms.py``): it cuts a prompt into some 30 tokens more than Qwen's own, beside 256
@@ -89,7 +89,10 @@ DEVIATION = 0.02  # of weights, as their configuration says; it lets attention a
 def write_backbone(
     folder: Path, *, layers: int = LAYERS, vision_layers: int = VISION_LAYERS, small: bool = False
 ) -> Path:
-    """Write a backbone without weights: its configuration, and its image processor's. A small one has two layers of each kind."""
+    """Write the configurations of a backbone and its image processor, without weights.
+
+    The small one has two layers of each kind.
+    """
     text = {**TEXT, "num_hidden_layers": layers, **(SMALL_TEXT if small else {})}
     vision = {**VISION, "depth": vision_layers, **(SMALL_VISION if small else {})}
     transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True).save_pretrained(
@@ -117,10 +120,9 @@ def clip_contract(config: TrainConfig) -> Contract:
 
 
 def build_qwen(config: TrainConfig, contract: Contract, *, device: str = "cpu", **ignored: Any) -> VlmClassifier:
-    """Make a classifier with random weights, in the place of ``build_classifier``.
+    """Create a classifier with random weights, as a replacement of ``build_classifier``.
 
-    Args:
-        device: where the weights are drawn, and stay. On a GPU, 3.7 billion of them take no time.
+    The weights are created on ``device``; on a GPU, 3.7 billion of them take no time.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "models"))
     from vlms import make_tokenizer

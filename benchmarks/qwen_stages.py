@@ -1,4 +1,4 @@
-"""Stages that ``qwen_3b.py`` has exported, read without torch: their specs, and what torch has computed of one window."""
+"""Read stages that ``qwen_3b.py`` exported without torch: their specs, and torch's outputs for one window."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def constants_of(stage: Stage, values: Values) -> Values:
 
 
 def distance(stage: Stage, made: Values, values: Values) -> dict[str, float]:
-    """What a stage gave beside torch: the largest difference in shares of the largest value, and the cosine."""
+    """Compare a stage with torch: the largest difference relative to the largest value, and the cosine."""
     ours, theirs = (
         np.concatenate([np.float64(each[spec.name]).ravel() for spec in stage.outputs]) for each in (made, values)
     )

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import PHOTO_SETTINGS
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Sample, Table, load_table, split_table
 from vidrisk.data.cases import Cases
@@ -94,7 +94,10 @@ fields:
   - {{name: description, label: description, max_chars: 80, required: true}}
   - {{name: advice, label: advice, max_chars: 60, required: true}}
 text_field: description
-prompts: {{system: "Inspect the tile. Answer in JSON: level, defect, description, advice", photos: "What is it?", text: "{{text}}"}}
+prompts:
+  system: "Inspect the tile. Answer in JSON: level, defect, description, advice"
+  photos: "What is it?"
+  text: "{{text}}"
 """
 
 
@@ -103,7 +106,7 @@ def level_of(area: float, defect: str) -> str:
 
 
 def write_tables(data: Path, out: Path) -> tuple[Path, Path, Path, Table]:
-    """Write the table of cases, that of the held-out ones and the scheme; return the same photos for a classifier, too."""
+    """Write the tables of cases and of held-out cases and the scheme; also return the photos for a classifier."""
     source = data / "magnetic_tile" / "labels.csv"
     with source.open(encoding="utf-8", newline="") as file:
         area = {Path(row["image_path"]).name: float(row["defect_area_fraction"]) for row in csv.DictReader(file)}
@@ -162,7 +165,7 @@ def write_reports(bundle: Bundle, variant: str, known: Cases, table: Path, out: 
     with DecodePool(2) as pool, open_reporter(bundle.root, variant=variant, threads=2) as reporter:
         begin = time.perf_counter()
         run_reports(
-            reporter, find_cases(photos, reporter.needed_scheme()), out, ReportSettings(resume=out.exists()), pool=pool
+            reporter, find_cases(photos, reporter.require_scheme()), out, ReportSettings(resume=out.exists()), pool=pool
         )
         seconds = time.perf_counter() - begin
     scores = compare_run(out, known, known.scheme, tables=(table,)).scores
@@ -190,8 +193,8 @@ def fields_in(out: Path) -> dict[str, tuple[str, ...]]:
     }
 
 
-def kept_seconds(runs: Path, settings: Sequence[str]) -> dict[str, float]:
-    """What was timed when the folder was filled; a folder of other settings is refused."""
+def read_seconds(runs: Path, settings: Sequence[str]) -> dict[str, float]:
+    """Return the times recorded when the folder was filled; refuse a folder of other settings."""
     if not (runs / TIMES).is_file():
         (runs / TIMES).write_text(json.dumps({"settings": list(settings), "seconds": {}}), encoding="utf-8")
     kept = json.loads((runs / TIMES).read_text(encoding="utf-8"))
@@ -202,7 +205,7 @@ def kept_seconds(runs: Path, settings: Sequence[str]) -> dict[str, float]:
 
 
 @contextmanager
-def timed(seconds: dict[str, float], name: str, runs: Path) -> Iterator[None]:
+def time_phase(seconds: dict[str, float], name: str, runs: Path) -> Iterator[None]:
     """Add what is done in the block to the seconds, in the folder too: a run that was stopped goes on."""
     begin = time.perf_counter()
     try:
@@ -216,10 +219,10 @@ def timed(seconds: dict[str, float], name: str, runs: Path) -> Iterator[None]:
 def measure(data: Path, runs: Path, settings: Sequence[str]) -> dict[str, Any]:
     table, held_out, scheme, labelled = write_tables(data, runs)
     right = classify(labelled, runs / "classifier")
-    seconds = kept_seconds(runs, settings)
+    seconds = read_seconds(runs, settings)
     if not (runs / "run" / METRICS).is_file():
         given = {"report.scheme": str(scheme), "report.photos": "/"}
-        with timed(seconds, "training", runs):
+        with time_phase(seconds, "training", runs):
             train_data(
                 table,
                 config_from_options(None, settings, given, task="report", backbone=BACKBONE),
@@ -229,7 +232,7 @@ def measure(data: Path, runs: Path, settings: Sequence[str]) -> dict[str, Any]:
             )
     bundle_path = runs / "reports.bundle"
     if not bundle_path.is_dir():
-        with timed(seconds, "export", runs):
+        with time_phase(seconds, "export", runs):
             export_reports(
                 runs / "run", bundle_path, ExportOptions(int8=True, max_drop=0.5, search_s=300), on_progress=_say
             )
@@ -284,7 +287,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     found = measure(arguments.data, arguments.runs, (*SETTINGS, f"optim.epochs={arguments.epochs}", *arguments.set))
-    found |= {"machine": described(), "threads": 2, "backbone": BACKBONE}
+    found |= {"machine": describe_machine(), "threads": 2, "backbone": BACKBONE}
     if not arguments.set:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))

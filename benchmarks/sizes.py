@@ -1,4 +1,4 @@
-"""What a large model takes in memory on its way through merge, export and bundle: the peak of a process that does nothing else.
+"""Peak memory of merging, exporting and bundling a large model, each in its own process.
 
     python benchmarks/sizes.py [--scale 1] [--dtype float16] [--json FILE]
 
@@ -88,7 +88,7 @@ def measure(scale: float, dtype: str, folder: Path) -> dict[str, Any]:
 
     from vidrisk.calibration import files
     from vidrisk.export.convert.graphs import export_onnx
-    from vidrisk.export.convert.merge import merged_from_trained
+    from vidrisk.export.convert.merge import merge_trained
     from vidrisk.runtimes.contract.specs import TensorSpec
 
     files.MAX_INLINE_BYTES = round(files.MAX_INLINE_BYTES * min(scale, 1.0) / 2)
@@ -105,7 +105,7 @@ def measure(scale: float, dtype: str, folder: Path) -> dict[str, Any]:
     model = step("load", lambda: dummy(scale, dtype))
     weights = [parameter for name, parameter in model.named_parameters() if "lora_" not in name]
     size_mb = sum(weight.nbytes for weight in weights) / 1e6
-    merged = step("merge", lambda: merged_from_trained(model))
+    merged = step("merge", lambda: merge_trained(model))
     step(
         "export",
         lambda: export_onnx(
@@ -175,8 +175,8 @@ def write_bundle_of(folder: Path) -> None:
     )
 
 
-def measured_alone(scale: float, dtype: str) -> dict[str, Any]:
-    """The same in a process of its own."""
+def measure_in_process(scale: float, dtype: str) -> dict[str, Any]:
+    """Measure it in a separate process."""
     with tempfile.TemporaryDirectory(prefix="vidrisk-sizes-") as folder:
         command = [sys.executable, __file__, "--scale", str(scale), "--dtype", dtype, "--in", folder]
         end = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -194,10 +194,10 @@ def main() -> None:
     if options.folder:
         print(json.dumps(measure(options.scale, options.dtype, options.folder)))
         return
-    from machine import described
+    from machine import describe_machine
 
-    result = measured_alone(options.scale, options.dtype)
-    options.json.write_text(json.dumps({**result, "machine": described()}, indent=2) + "\n", encoding="utf-8")
+    result = measure_in_process(options.scale, options.dtype)
+    options.json.write_text(json.dumps({**result, "machine": describe_machine()}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
 

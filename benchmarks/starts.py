@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from datasets import PHOTO_SETTINGS
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Table, load_table, split_table
 from vidrisk.models.config import config_from_options
@@ -59,7 +59,8 @@ def main() -> None:
             }
         )
     RESULT.write_text(
-        json.dumps({"rows": rows, "photos": len(table), "machine": described()}, indent=1) + "\n", encoding="utf-8"
+        json.dumps({"rows": rows, "photos": len(table), "machine": describe_machine()}, indent=1) + "\n",
+        encoding="utf-8",
     )
 
 

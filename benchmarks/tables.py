@@ -1,4 +1,4 @@
-"""Write the tables of the documents from the JSON in ``benchmarks/results`` and from the docstrings of packages and modules.
+"""Write the tables of the documents from the JSON in ``benchmarks/results`` and from docstrings.
 
 python benchmarks/tables.py            write them
 python benchmarks/tables.py --check    exit 1 when a table differs
@@ -39,8 +39,8 @@ def result(name: str) -> dict[str, Any]:
     return content
 
 
-def measured(name: str) -> dict[str, Any]:
-    """A result; nothing when there is none yet."""
+def read_result(name: str) -> dict[str, Any]:
+    """Return a result; empty if there is none yet."""
     return result(name) if (RESULTS / f"{name}.json").is_file() else {}
 
 
@@ -106,7 +106,7 @@ def ut_interaction() -> str:
 
 def label_errors() -> str:
     """Share of flipped labels among the most suspected, by question."""
-    if not (found := measured("labels")):
+    if not (found := read_result("labels")):
         return NOT_YET
     rows = [
         [
@@ -122,7 +122,7 @@ def label_errors() -> str:
 
 def learning_curves() -> str:
     """Forecasts from half of the samples, and what came."""
-    if not (found := measured("labels")):
+    if not (found := read_result("labels")):
         return NOT_YET
     rows = []
     for curve in found["curves"]:
@@ -157,7 +157,7 @@ def learning_curves() -> str:
 
 def motion() -> str:
     """Top-1 of heads on clips whose classes no single frame tells apart."""
-    if not (found := measured("motion")):
+    if not (found := read_result("motion")):
         return NOT_YET
     kinds = list(dict.fromkeys(row["head"] for row in found["rows"]))
     classes = list(dict.fromkeys(row["classes"] for row in found["rows"]))
@@ -173,7 +173,7 @@ def motion() -> str:
 
 def other_scenes() -> str:
     """Top-1 in the scenes that were learnt from, and in others, by recipe."""
-    if not (found := measured("other_scenes")):
+    if not (found := read_result("other_scenes")):
         return NOT_YET
     scenes = [*found["rows"][0]["top1"]]
     return grid(
@@ -190,7 +190,7 @@ def other_scenes() -> str:
 
 def starts() -> str:
     """Top-1 and macro-F1 of heads that begin at a probe and at zero."""
-    if not (found := measured("starts")):
+    if not (found := read_result("starts")):
         return NOT_YET
     return grid(
         ["`head.start`", "top-1, mean of six splits", "macro-F1", "best epoch"],
@@ -208,7 +208,7 @@ def starts() -> str:
 
 def training_data() -> str:
     """Share of loading in a step, and peak memory by number of clips."""
-    if not (found := measured("training_data")):
+    if not (found := read_result("training_data")):
         return NOT_YET
     tables = []
     if "loading" in found:
@@ -291,10 +291,10 @@ def int8() -> str:
         "ut_interaction": "UT-Interaction",
     }
     parts = {title: found[name] for name, title in named.items() if name in found}
-    tables = [_int8_table(parts, _lost), _int8_table(parts, _speed)]
+    tables = [_int8_table(parts, _format_loss), _int8_table(parts, _speed)]
     if "outliers" in found:
         models = found["outliers"]["models"]
-        tables.append(_int8_table({f"ViT, {name}": part for name, part in models.items()}, _lost))
+        tables.append(_int8_table({f"ViT, {name}": part for name, part in models.items()}, _format_loss))
     if "memory" in found:
         rows = [
             [
@@ -323,13 +323,14 @@ def _int8_table(parts: dict[str, Any], cell: Callable[[dict[str, Any]], str]) ->
     return grid(["", *header], rows)
 
 
-def _lost(row: dict[str, Any]) -> str:
+def _format_loss(row: dict[str, Any]) -> str:
     """Points of top-1 lost, their 95 % interval, and the share of predictions kept, on OpenVINO."""
     if "openvino" not in row:
         return "–"
     low, high = row["openvino"]["drop_interval"]
     mark = "*" if any(note["waived"] for note in row["notes"]) else ""
-    return f"{row['openvino']['drop_points']:.1f} [{low:.1f}, {high:.1f}], {100 * row['openvino']['agreement']:.1f} %{mark}"
+    drop, agreement = row["openvino"]["drop_points"], row["openvino"]["agreement"]
+    return f"{drop:.1f} [{low:.1f}, {high:.1f}], {100 * agreement:.1f} %{mark}"
 
 
 def _speed(row: dict[str, Any]) -> str:
@@ -345,10 +346,11 @@ def _speed(row: dict[str, Any]) -> str:
 
 
 def pipeline() -> str:
-    """Overhead, peers, limits and cheaper frames of the inference run, kills and damaged files; what has not been measured yet
-    is left out.
+    """Return the overhead, peers, limits and cheaper frames of the inference run, kills and damaged files.
+
+    Parts that have not been measured yet are left out.
     """
-    found = measured("pipeline")
+    found = read_result("pipeline")
     tables = []
     if "overhead" in found:
         rows = [
@@ -373,9 +375,9 @@ def pipeline() -> str:
     cheaper = [part for name in ("keyframes", "static") if (part := found.get(name))]
     if cheaper:
         tables += _cheaper_tables(cheaper)
-    if kills := measured("kill_resume"):
+    if kills := read_result("kill_resume"):
         tables.append(_kills_sentence(kills))
-    if fuzz := measured("fuzz"):
+    if fuzz := read_result("fuzz"):
         tables.append(_fuzz_sentence(fuzz))
     return "\n\n".join(tables)
 
@@ -383,11 +385,12 @@ def pipeline() -> str:
 def _kills_sentence(found: dict[str, Any]) -> str:
     hits = found["hits"]
     return (
-        f"Nothing lost: {found['runs']} runs over {found['files']} files, {found['broken']} of them broken in {found['ways']} "
-        f"ways, met SIGKILL {hits.get('run', 0) + hits.get('worker', 0)} times at random moments, {hits.get('worker', 0)} of "
-        f"them in a decode worker, and were resumed. Of their rows and predictions {found['lost']} were lost, "
-        f"{found['twice']} came twice, {found['wrong']} were wrong; probabilities differed from those of an undisturbed run "
-        f"by {found['probabilities_differ_by']:g} at most ({found['engine']})."
+        f"Nothing lost: {found['runs']} runs over {found['files']} files, {found['broken']} of them broken in "
+        f"{found['ways']} ways, met SIGKILL {hits.get('run', 0) + hits.get('worker', 0)} times at random moments, "
+        f"{hits.get('worker', 0)} of them in a decode worker, and were resumed. Of their rows and predictions "
+        f"{found['lost']} were lost, {found['twice']} came twice, {found['wrong']} were "
+        "wrong; probabilities differed from those of an undisturbed run by "
+        f"{found['probabilities_differ_by']:g} at most ({found['engine']})."
     )
 
 
@@ -398,8 +401,9 @@ def _fuzz_sentence(found: dict[str, Any]) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1]))
         kinds.append(f"{sum(states.values()):,} from {named[kind]}: {counts}")
     return (
-        f"Damaged media: all {found['files']:,} files of one run ended in its ledger ({'; '.join(kinds)}). The decoder was "
-        f"silent for {found['longest_silence_s']:.1f} s at most, with a file timeout of {found['file_timeout_s']:g} s."
+        f"Damaged media: all {found['files']:,} files of one run ended in its ledger ({'; '.join(kinds)}). The decoder "
+        f"was silent for {found['longest_silence_s']:.1f} s at most, "
+        f"with a file timeout of {found['file_timeout_s']:g} s."
     )
 
 
@@ -448,7 +452,8 @@ def _pipeline_limits(found: dict[str, Any]) -> list[list[str]]:
             short, long = row["rows"]
             rows.append(
                 [
-                    f"peak memory for {long['video_s'] / 60:g} minutes of video over {short['video_s'] / 60:g}, {row['name']}",
+                    f"peak memory for {long['video_s'] / 60:g} minutes of video over {short['video_s'] / 60:g}, "
+                    f"{row['name']}",
                     f"{long['pss_mb']:.0f} MB over {short['pss_mb']:.0f} MB: × {row['growth']['median']:.2f}",
                     f"× {part['limit']}, {part['limit_mb']} MB",
                 ]
@@ -535,8 +540,8 @@ def foreign() -> str:
 
 
 def trainer() -> str:
-    """The training loop beside transformers' Trainer, in steps per second."""
-    if not (found := measured("trainer")):
+    """Compare the training loop with transformers' Trainer, in steps per second."""
+    if not (found := read_result("trainer")):
         return NOT_YET
     rows = [
         [
@@ -551,7 +556,7 @@ def trainer() -> str:
 
 def imbalance() -> str:
     """Rare classes: what rules find of them."""
-    found = measured("imbalance")
+    found = read_result("imbalance")
     rows = [
         [
             what,
@@ -583,7 +588,7 @@ def imbalance() -> str:
 
 def kept_features() -> str:
     """Seconds of the first epoch and of later ones, by what is kept between them."""
-    if not (found := measured("kept_features")):
+    if not (found := read_result("kept_features")):
         return NOT_YET
     rows = [
         [
@@ -605,7 +610,7 @@ def kept_features() -> str:
 
 def vlm() -> str:
     """SmolLM2 with <ACT> beside EfficientNet-Lite0 alone and a random head: top-1, then what each variant costs."""
-    if not (found := measured("vlm")):
+    if not (found := read_result("vlm")):
         return NOT_YET
     accuracy, variants = [], []
     for name, row in found["datasets"].items():
@@ -680,7 +685,7 @@ def vlm() -> str:
 
 def vlm_full_size() -> str:
     """Qwen2.5-VL-3B through export and ONNX Runtime: files, then memory and time of every phase."""
-    if not (found := measured("vlm_full_size")):
+    if not (found := read_result("vlm_full_size")):
         return NOT_YET
     stages = {
         f"{stage}.{variant}": row
@@ -708,7 +713,8 @@ def vlm_full_size() -> str:
     return "\n\n".join(
         [
             f"{found['layers']} of {found['of_layers']} layers of the language model, and the vision tower whole: "
-            f"{sum(found['export']['parameters'].values()) / 1e9:.2f} billion weights, {found['export']['tokens']} tokens.",
+            f"{sum(found['export']['parameters'].values()) / 1e9:.2f} billion weights, "
+            f"{found['export']['tokens']} tokens.",
             grid(["file", "size", "largest difference from torch", "cosine", "one window"], files),
             grid(["phase", "peak memory"], phases),
         ]
@@ -717,7 +723,7 @@ def vlm_full_size() -> str:
 
 def gpu_vlm() -> str:
     """Qwen2.5-VL-3B on a GPU: a training step, and prefill."""
-    found = measured("gpu").get("vlm")
+    found = read_result("gpu").get("vlm")
     if not found:
         return NOT_YET
     training = [
@@ -741,8 +747,8 @@ def gpu_vlm() -> str:
 
 
 def text_generation() -> str:
-    """Text generation: every engine's speed, memory and perplexity; what a schema costs, and what a constant beginning saves."""
-    if not (found := measured("text")):
+    """Return speed, memory and perplexity of text engines, the cost of a schema and the gain of a common prefix."""
+    if not (found := read_result("text")):
         return NOT_YET
     perplexity = {name: f"{value:.2f}" for name, value in found["perplexity"].items()}
     rows = [
@@ -788,17 +794,19 @@ def text_generation() -> str:
                 ],
                 rows,
             ),
-            f"{chosen}A schema makes a computed token take {schema['schema_ms'] / schema['free_ms']:.2f} times as long; a constant "
-            f"beginning saves {percent(prefix['saved'])} of its prefill.",
-            f"A folder of {found['photos']} photos, from JPEG files to reports by a schema, eight at a time, per photo:",
+            f"{chosen}A schema makes a computed token take "
+            f"{schema['schema_ms'] / schema['free_ms']:.2f} times as long; a "
+            f"constant beginning saves {percent(prefix['saved'])} of its prefill.",
+            f"A folder of {found['photos']} photos, from JPEG files to reports by a schema, eight at a time, "
+            "per photo:",
             grid(["engine", "decoding", "vision stage", "report", "tokens of a report", "whole reports"], photos),
         ]
     )
 
 
 def reports() -> str:
-    """Level and defect of generated reports beside a classifier on the same tower, and of each variant beside floating point."""
-    if not (found := measured("reports")):
+    """Compare reports with a classifier on the same tower, and their variants with floating point."""
+    if not (found := read_result("reports")):
         return NOT_YET
     of_classifier = found["classifier"]
     rows = [["classifier", percent(of_classifier["level"]), percent(of_classifier["defect"]), "", "", "", ""]]
@@ -830,8 +838,8 @@ def reports() -> str:
             ],
             rows,
         )
-        + f"\n\nTraining took {seconds['training'] / 60:.0f} minutes, the export with its gate {seconds['export'] / 60:.0f}, "
-        f"on two cores ({found['machine']['processor']})."
+        + f"\n\nTraining took {seconds['training'] / 60:.0f} minutes, "
+        f"the export with its gate {seconds['export'] / 60:.0f}, on two cores ({found['machine']['processor']})."
     )
 
 
@@ -840,7 +848,7 @@ def folders() -> str:
     return grid(
         ["folder", "what it holds"],
         [
-            [f"`{path.parent.relative_to(ROOT)}/`", _said(path)]
+            [f"`{path.parent.relative_to(ROOT)}/`", _read_summary(path)]
             for path in _modules()
             if path.name == "__init__.py" and len(path.relative_to(ROOT).parts) <= 4
         ],
@@ -851,7 +859,7 @@ def files() -> str:
     """One line per file of the four rooms."""
     return grid(
         ["file", "what it holds"],
-        [[f"`{path.relative_to(ROOT)}`", _said(path)] for path in _modules() if path.name != "__init__.py"],
+        [[f"`{path.relative_to(ROOT)}`", _read_summary(path)] for path in _modules() if path.name != "__init__.py"],
     )
 
 
@@ -865,7 +873,7 @@ def _modules() -> list[Path]:
     ]
 
 
-def _said(path: Path) -> str:
+def _read_summary(path: Path) -> str:
     """First paragraph of a module's docstring, in one line."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(doc.partition("\n\n")[0].split()).replace("|", "\\|")

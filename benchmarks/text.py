@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from machine import described
+from machine import describe_machine
 from text_folder import folder_times
 from text_lanes import (
     ENDS,
@@ -44,7 +44,7 @@ from text_lanes import (
     TOKENIZER,
     Ids,
     Own,
-    found_engines,
+    find_engines,
     gguf_of,
     open_lane,
 )
@@ -59,8 +59,11 @@ RESULT = ROOT / "benchmarks" / "results" / "text.json"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: tokens of a prompt, tokens that are written, sequences at once, rounds, windows of text and tokens of
-    each, photos."""
+    """Size of the measurement.
+
+    It has tokens of a prompt, generated tokens, concurrent sequences, rounds, windows of text, tokens of each, and
+    photos.
+    """
 
     prompt: int = 128
     written: int = 33
@@ -130,7 +133,7 @@ def license_windows(vocabulary: Vocabulary, length: int) -> list[Ids]:
 
 
 def recipe_within(rise: float, work: Path) -> dict[str, object]:
-    """The recipe that the gate's search finds for so much more perplexity, and what it is on the windows that have not chosen."""
+    """Return the recipe that the gate's search finds for this much more perplexity, and its result on other windows."""
     from vidrisk.export.text.packing import pack_text
     from vidrisk.export.text.recipe_search import SearchOptions, choose_recipe
     from vidrisk.export.text.samples import GateSample
@@ -286,7 +289,7 @@ def main() -> None:
         )
         print((bytes_from_status(Path("/proc/self/status"), "VmHWM") or 0) / 1e6)
         return
-    engines = found_engines()
+    engines = find_engines()
     with tempfile.TemporaryDirectory(prefix="vidrisk-text-bench-") as folder:
         work = options.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
@@ -298,7 +301,7 @@ def main() -> None:
             )
             return
         found = {
-            "machine": described(),
+            "machine": describe_machine(),
             "threads": THREADS,
             "prompt_tokens": sizes.prompt,
             "written_tokens": sizes.written,

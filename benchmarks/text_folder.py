@@ -1,8 +1,7 @@
-"""A folder of photos, from JPEG files to reports by a schema: decoding, a vision stage, and text, eight reports at a time.
+"""A folder of JPEG files to reports by a schema: decoding, a vision stage and text, eight reports at a time.
 
-The vision stage is EfficientNet-Lite0 with a projector that was not trained: what is written about a photo means
-nothing, and takes as long as what means something. llama.cpp takes no visual tokens: it gets as many ids of tokens in
-their place.
+The vision stage is EfficientNet-Lite0 with an untrained projector: the reports are meaningless but take as long as real
+ones. llama.cpp accepts no visual tokens, and gets as many token ids instead.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def write_photos(work: Path, count: int) -> list[Path]:
 
 
 def write_vision_stage(work: Path) -> Path:
-    """The graph of the vision stage: 49 tokens a photo."""
+    """Write the graph of the vision stage, with 49 tokens per photo."""
     path = work / "vision.onnx"
     if not path.is_file():
         import torch
@@ -77,7 +76,7 @@ def folder_times(work: Path, engines: list[str], count: int) -> dict[str, dict[s
     paths, options = write_photos(work, count), onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     vision = onnxruntime.InferenceSession(str(write_vision_stage(work)), options, providers=["CPUExecutionProvider"])
-    opened = {name: _opened(work, name) for name in ENGINES if name in engines}
+    opened = {name: _open_engine(work, name) for name in ENGINES if name in engines}
     found = {name: dict.fromkeys(("decode_s", "vision_s", "text_s", "tokens", "whole"), 0.0) for name in opened}
     for turn in range(TURNS):
         for name, engine in opened.items():
@@ -88,7 +87,7 @@ def folder_times(work: Path, engines: list[str], count: int) -> dict[str, dict[s
     return found
 
 
-def _opened(work: Path, name: str) -> TextEngine:
+def _open_engine(work: Path, name: str) -> TextEngine:
     if name in (*OWN, *OPENVINO):
         return Own(work, name, 8).engine
     vocabulary = Vocabulary(work / TOKENIZER, [2])

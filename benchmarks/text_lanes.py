@@ -1,4 +1,4 @@
-"""Engines that write text, each behind one method: so many tokens behind each of some prompts, and log-probabilities of a text."""
+"""Text engines behind a common interface: generate a number of tokens after prompts, and score a text."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class GenAi(Lane):
         settings.write_text(json.dumps(config), encoding="utf-8")
         self._model = self._genai.Model(str(work / "genai"))
 
-    def _begun(self, prompts: list[Ids], count: int) -> Any:
+    def _start(self, prompts: list[Ids], count: int) -> Any:
         params = self._genai.GeneratorParams(self._model)
         length = len(prompts[0]) + count
         params.set_search_options(max_length=length, min_length=length, batch_size=len(prompts), do_sample=False)
@@ -86,12 +86,12 @@ class GenAi(Lane):
         return generator
 
     def write(self, prompts: list[Ids], count: int) -> None:
-        generator = self._begun(prompts, count)
+        generator = self._start(prompts, count)
         for _ in range(count):
             generator.generate_next_token()
 
     def logprobs(self, window: Ids) -> npt.NDArray[np.float64]:
-        return _at(self._begun([window], 1).get_output("logits")[0], window)
+        return _at(self._start([window], 1).get_output("logits")[0], window)
 
 
 class Llama(Lane):
@@ -120,7 +120,7 @@ class Llama(Lane):
         assert answer["usage"]["completion_tokens"] == count, answer
 
     def logprobs(self, window: Ids) -> npt.NDArray[np.float64]:
-        """A token at a time: each is written, however unlikely, and said to be as likely as it is."""
+        """Score a text token by token: each token is forced, and its log-probability reported."""
         found = []
         for place in range(1, len(window)):
             body = {
@@ -176,7 +176,7 @@ NEEDS = {
 }
 
 
-def found_engines() -> list[str]:
+def find_engines() -> list[str]:
     """Engines whose packages are installed."""
     return [name for name, package in NEEDS.items() if is_installed(package)]
 

@@ -29,7 +29,7 @@ from typing import Any
 import safetensors.torch
 import torch
 import transformers
-from machine import described
+from machine import describe_machine
 from small_clips import StepClock, write_clips
 from trainer_peer import train_by_trainer
 
@@ -68,7 +68,7 @@ class Work:
     contract: Contract
 
     def model(self) -> TrainableModel:
-        """A fresh one: equal weights every time."""
+        """Return a new model, with equal weights every time."""
         transformers.set_seed(self.config.seed)
         model = build_classifier(self.config, self.contract, local_only=True)
         model.adapt(self.config)
@@ -116,11 +116,11 @@ def order_of_ours(work: Work) -> list[list[int]]:
     asked: list[int] = []
     read = ClipDataset.__getitem__
 
-    def noted(data: ClipDataset, index: int) -> Any:
+    def note_item(data: ClipDataset, index: int) -> Any:
         asked.append(index)
         return read(data, index)
 
-    ClipDataset.__getitem__ = noted  # type: ignore[method-assign]
+    ClipDataset.__getitem__ = note_item  # type: ignore[method-assign]
     try:
         train_ours(work, views=0)
     finally:
@@ -133,10 +133,10 @@ def train_peer(work: Work, orders: list[list[int]]) -> Trained:
     model = work.model()
     data = ClipDataset(work.table, work.contract, cache_mb=work.config.cache_mb)
     clock, losses = train_by_trainer(model, data, work.config.optim, orders)
-    return Trained(clock.seconds_per_step, losses, saved(model))
+    return Trained(clock.seconds_per_step, losses, copy_state(model))
 
 
-def saved(model: TrainableModel) -> dict[str, torch.Tensor]:
+def copy_state(model: TrainableModel) -> dict[str, torch.Tensor]:
     with tempfile.TemporaryDirectory() as out:
         model.save(Path(out))
         return _weights(Path(out))
@@ -161,7 +161,7 @@ def difference(ours: Trained, peer: Trained, start: dict[str, torch.Tensor]) -> 
 
 
 def measure(work: Work, turns: int) -> dict[str, Any]:
-    orders, start = order_of_ours(work), saved(work.model())
+    orders, start = order_of_ours(work), copy_state(work.model())
     ways: dict[str, Callable[[], Trained]] = {
         PEER: lambda: train_peer(work, orders),
         TOWER: lambda: train_ours(work, views=0),
@@ -214,7 +214,7 @@ def main() -> None:
         "frames": FRAMES,
         "batch": BATCH,
         "threads": threads,
-        "machine": described(),
+        "machine": describe_machine(),
     }
     if not arguments.small:
         RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

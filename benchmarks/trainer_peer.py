@@ -1,4 +1,7 @@
-"""The same training by ``transformers.Trainer``, with its own best settings: a fused optimiser, nothing logged, saved or shown."""
+"""The same training with ``transformers.Trainer`` and its best settings.
+
+They are a fused optimiser, and no logging, saving or progress bar.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ def train_by_trainer(
     """Train an adapted model in place.
 
     Args:
+        model: the model.
+        data: samples.
         optim: rates, batch size, warm-up and clipping; a whole number of batches is in the data.
         orders: numbers of the samples in the order in which an epoch takes them, by epoch.
 

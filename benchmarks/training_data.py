@@ -35,7 +35,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from machine import described
+from machine import describe_machine
 from small_clips import write_clips
 
 from vidrisk.data import Table
@@ -55,7 +55,7 @@ def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
     epochs: list[float] = []
     inputs = Classification.inputs
 
-    def timed(self: Classification, *arguments: Any) -> Iterator[Any]:
+    def time_inputs(self: Classification, *arguments: Any) -> Iterator[Any]:
         begin, waited = time.perf_counter(), 0.0
         source = inputs(self, *arguments)
         while True:
@@ -89,7 +89,7 @@ def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
                     setting,
                 ],
             )
-            with mock.patch.object(Classification, "inputs", timed):
+            with mock.patch.object(Classification, "inputs", time_inputs):
                 train_run(table, config, Path(scratch) / place)
             shares = [waited / whole for waited, whole in zip(loading, epochs, strict=True)]
             rows.append(
@@ -191,7 +191,9 @@ def main() -> None:
         found = {"memory": measure_memory((12, 24) if arguments.small else (100, 1_000, 10_000)), "cache_mb": CACHE_MB}
     if not arguments.small:
         known = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
-        RESULT.write_text(json.dumps({**known, **found, "machine": described()}, indent=1) + "\n", encoding="utf-8")
+        RESULT.write_text(
+            json.dumps({**known, **found, "machine": describe_machine()}, indent=1) + "\n", encoding="utf-8"
+        )
     print(json.dumps(found, indent=1))
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Table, load_table
 from vidrisk.inference.model import open_classifier
@@ -90,7 +90,8 @@ def measure(data: Path, recipe: str, seed: int) -> dict[str, Any]:
         counts = np.asarray(metrics.confusion)
         confusion = counts if confusion is None else confusion + counts
         print(
-            f"seed {seed}, sequence {name}: {metrics.top1:.3f} ({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)",
+            f"seed {seed}, sequence {name}: {metrics.top1:.3f} "
+            f"({time.perf_counter() - begin:.0f} s, fold {number + 1}/10)",
             flush=True,
         )
     assert confusion is not None
@@ -119,7 +120,7 @@ def main() -> None:
             "settings": [*RECIPES[arguments.recipe]],
             "seeds": seeds,
             "top1": top1,
-            "machine": described(),
+            "machine": describe_machine(),
         },
     }
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

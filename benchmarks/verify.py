@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from machine import describe_machine
 
 from vidrisk.runtimes.contract.bundle import Bundle
 from vidrisk.runtimes.golden import GOLDEN, read_golden
@@ -23,7 +23,7 @@ LIMITS_MB = {"photos": 2.0, "clips": 8.0}
 LIMIT_S = 5.0
 
 
-def measured(path: Path) -> dict[str, Any]:
+def measure_bundle(path: Path) -> dict[str, Any]:
     bundle = Bundle.open(path)
     golden = read_golden(bundle)
     if golden is None:
@@ -55,8 +55,8 @@ def measured(path: Path) -> dict[str, Any]:
 def main() -> None:
     if not sys.argv[1:]:
         raise SystemExit(__doc__)
-    rows = [measured(Path(argument)) for argument in sys.argv[1:]]
-    RESULT.write_text(json.dumps({"rows": rows, "machine": described()}, indent=2) + "\n", encoding="utf-8")
+    rows = [measure_bundle(Path(argument)) for argument in sys.argv[1:]]
+    RESULT.write_text(json.dumps({"rows": rows, "machine": describe_machine()}, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(rows, indent=2))
 
 

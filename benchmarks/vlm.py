@@ -1,4 +1,4 @@
-"""A vision-language classifier on real weights, EfficientNet-Lite0 + MLP + SmolLM2-135M, beside EfficientNet-Lite0 alone.
+"""A vision-language classifier with real weights (EfficientNet-Lite0 + MLP + SmolLM2-135M) vs. EfficientNet-Lite0.
 
     python benchmarks/vlm.py DATA [--only magnetic_tile] [--runs FOLDER]
 
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from datasets import DATASETS
-from machine import described
+from machine import describe_machine
 
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
@@ -217,7 +217,7 @@ def measure(name: str, data: Path, runs: Path) -> dict[str, Any]:
                 "memory_mb": {runtime: memory_mb(bundle, runtime, variant) for runtime in file_runtimes()},
                 "precision": bundle.manifest.variants[variant].precision,
             }
-    pairs = {other: _paired(judged["vlm"], judged[other]) for other in judged if other != "vlm"}
+    pairs = {other: _compare_paired(judged["vlm"], judged[other]) for other in judged if other != "vlm"}
     return {
         "protocol": f"{dataset.protocol}; the first fold"
         if dataset.folder == "ut_interaction_set1"
@@ -231,7 +231,7 @@ def measure(name: str, data: Path, runs: Path) -> dict[str, Any]:
     }
 
 
-def _paired(ours: Judged, other: Judged) -> dict[str, float]:
+def _compare_paired(ours: Judged, other: Judged) -> dict[str, float]:
     gained, lost = int((ours.right & ~other.right).sum()), int((other.right & ~ours.right).sum())
     return {
         "gained": gained,
@@ -253,7 +253,7 @@ def main() -> None:
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.is_file() else {"datasets": {}}
     for name in [arguments.only] if arguments.only else SETTINGS:
         result["datasets"][name] = measure(name, arguments.data, arguments.runs)
-        result.update(machine=described(), threads=THREADS, backbone=BACKBONE)
+        result.update(machine=describe_machine(), threads=THREADS, backbone=BACKBONE)
         RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(json.dumps(result["datasets"][name], indent=1), flush=True)
 

@@ -70,7 +70,7 @@ def pack(work: Path) -> dict[str, Any]:
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=work, prefix=SHARED) as shared:
         packer = WeightPacker(load_graph(work / "text.fp32.onnx", Path(shared)), Path(shared))
-        save_graph(packer.packed(Packing(WeightGrid(4, GROUP))), work / "text.int4.onnx")
+        save_graph(packer.pack(Packing(WeightGrid(4, GROUP))), work / "text.int4.onnx")
     return {"seconds": time.perf_counter() - begin, "matrices": len(packer.nodes)}
 
 
@@ -156,7 +156,7 @@ def main() -> None:
     if arguments.phase:
         print(json.dumps({**phases[arguments.phase](arguments), "peak_mb": memory_mb("VmHWM")}))
         return
-    from machine import described
+    from machine import describe_machine
 
     layers = arguments.layers or layers_that_fit()
     size = ["--layers", str(layers), "--vision-layers", str(arguments.vision_layers), *["--small"] * arguments.small]
@@ -171,7 +171,7 @@ def main() -> None:
         "group": GROUP,
         "limit_mb": LIMIT_MB,
         "threads": THREADS,
-        "machine": described(),
+        "machine": describe_machine(),
     }
     if found["peak_mb"] > LIMIT_MB:
         raise SystemExit(f"{found['peak_mb']:.0f} MB at the peak, with {layers} layers; allowed: {LIMIT_MB} MB")

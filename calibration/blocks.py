@@ -1,8 +1,7 @@
-"""Blocks: the pieces of a graph that stay in floating point, or do not, as one.
+"""Blocks: pieces of a graph that stay in floating point, or become integers, as a unit.
 
 Nodes carry the path of the module that they come from (``backbone.blocks.3.expand.0/conv2d_9``). A block is a prefix of
-that
-path: ``backbone.blocks.3``.
+that path: ``backbone.blocks.3``.
 """
 
 from __future__ import annotations
@@ -11,19 +10,25 @@ import re
 from collections.abc import Sequence
 
 from vidrisk.calibration.graph import Net
-from vidrisk.calibration.qdq import quantisable_nodes
+from vidrisk.calibration.qdq import quantizable_nodes
 
 Blocks = dict[str, tuple[str, ...]]
-ENOUGH = 8  # blocks for a search to have a choice
+ENOUGH = 8  # the least number of blocks that gives a search a choice
 
 
 def blocks_from_net(net: Net) -> Blocks:
-    """Quantisable nodes by block, in graph order: the coarsest division with enough blocks, else the finest."""
-    return blocks_from_names([node.name for node in quantisable_nodes(net)])
+    """Group quantisable nodes by block, in graph order.
+
+    The division is the coarsest with at least ``ENOUGH`` blocks, or else the finest.
+    """
+    return blocks_from_names([node.name for node in quantizable_nodes(net)])
 
 
 def blocks_from_names(names: Sequence[str]) -> Blocks:
-    """Nodes by block, in their order: the coarsest division with enough blocks, else the finest."""
+    """Group nodes by block, in their order.
+
+    The division is the coarsest with at least ``ENOUGH`` blocks, or else the finest.
+    """
     deepest = max((name.count(".") for name in names), default=0)
     blocks: Blocks = {}
     for depth in range(deepest + 2):
@@ -37,7 +42,10 @@ def blocks_from_names(names: Sequence[str]) -> Blocks:
 
 
 def every_block(net: Net) -> Blocks:
-    """All nodes by block, in graph order, divided as coarsely as can be: what lies outside numbered modules is a block, too."""
+    """Group all nodes by block at the coarsest division, in graph order.
+
+    Nodes outside numbered modules form blocks, too.
+    """
     blocks: Blocks = {}
     for node in net.nodes:
         block = _block(node.name, 0)
@@ -46,7 +54,10 @@ def every_block(net: Net) -> Blocks:
 
 
 def _block(name: str, depth: int) -> str:
-    """The path up to its first number, and ``depth`` parts more; a path without a number starts with two parts."""
+    """Return the path up to its first number, plus ``depth`` more parts.
+
+    A path without a number starts with two parts.
+    """
     path = name.partition("/")[0]
     numbered = re.match(r"(?:[^.]+\.)*?\d+(?=\.|$)", path)
     start = numbered[0].count(".") + 1 if numbered else 2

@@ -1,4 +1,4 @@
-"""What calibration has measured, kept: a second export of the same model on the same samples measures nothing."""
+"""Cache of calibration statistics: a second export of the same model on the same samples skips the measurement."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vidrisk.runtimes.runner import Array
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the files, and of what the statistics mean; part of every key
+FORMAT = 1  # version of the files and of the meaning of the statistics; part of every key
 KEPT_FILES = 16
 
 
 def key_of(model: bytes, data: Iterable[bytes | Array], settings: Mapping[str, Any]) -> str:
-    """Hex sha256 over a model, its calibration data in order, and JSON settings, whose order does not count."""
+    """Return the hex SHA-256 of a model, its calibration data in order, and JSON settings in any order."""
     digest = hashlib.sha256()
     _add(digest, json.dumps([FORMAT, settings], sort_keys=True).encode())
     _add(digest, model)
@@ -38,36 +38,38 @@ def key_of(model: bytes, data: Iterable[bytes | Array], settings: Mapping[str, A
 
 
 def _add(digest: Any, part: bytes | memoryview) -> None:
-    digest.update(len(memoryview(part).cast("B")).to_bytes(8, "little"))  # so that "ab" + "c" is not "a" + "bc"
+    # the length prefix keeps "ab" + "c" apart from "a" + "bc"
+    digest.update(len(memoryview(part).cast("B")).to_bytes(8, "little"))
     digest.update(part)
 
 
 def load_statistics(folder: Path, key: str) -> dict[str, Statistics] | None:
-    """What ``save_statistics`` kept under ``key``; None when that is nothing, or a damaged file."""
+    """Read what ``save_statistics`` stored under ``key``, or return None if it is missing or damaged."""
     path = _path(folder, key)
     if not path.is_file() or not is_private_folder(folder):
         return None
     try:
         with open_private(path) as file, np.load(file, allow_pickle=False) as arrays:
             return _statistics_from_arrays(arrays)
-    except Exception as error:  # zipfile and numpy raise a dozen types for damage, without a common base
-        log.warning("%s cannot be read, so the calibration data is measured again: %s", path, error)
+    except Exception as error:  # zipfile and numpy raise a dozen types for damaged files, without a common base
+        log.warning("%s cannot be read; the calibration data is measured again: %s", path, error)
         return None
 
 
 def save_statistics(folder: Path, key: str, statistics: Mapping[str, Statistics]) -> None:
-    """Keep statistics under ``key``, and of all that was kept in ``folder`` the newest ``KEPT_FILES``."""
+    """Store statistics under ``key``, and delete all but the newest ``KEPT_FILES`` files in ``folder``."""
     path = _path(folder, key)
     try:
         make_private_folder(folder)
         with write_private(path) as file:
             np.savez(file, allow_pickle=False, **_arrays_from_statistics(statistics))
-        for kind in ("statistics-*", "*.jsonl"):  # journals of searches lie beside them
+        for kind in ("statistics-*", "*.jsonl"):  # search journals lie in the same folder
             kept = sorted(folder.glob(kind), key=lambda old: old.stat().st_mtime_ns, reverse=True)
             for old in kept[KEPT_FILES:]:
                 old.unlink(missing_ok=True)
     except OSError as error:
-        log.info("the statistics are not kept: %s", error)  # a read-only home costs a measurement per export, no more
+        # A read-only home only costs a measurement per export.
+        log.info("the calibration statistics were not cached: %s", error)
 
 
 def _path(folder: Path, key: str) -> Path:
@@ -75,7 +77,10 @@ def _path(folder: Path, key: str) -> Path:
 
 
 def _arrays_from_statistics(statistics: Mapping[str, Statistics]) -> dict[str, npt.NDArray[Any]]:
-    """A row per activation; what varies in length lies end to end beside its lengths. Names are JSON: any character is legal."""
+    """Store one row per activation; values of varying length are concatenated, with their lengths in the rows.
+
+    Names are JSON, so any character is legal.
+    """
     every = list(statistics.values())
     histograms = [one.histogram for one in every]
     return {

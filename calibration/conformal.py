@@ -1,15 +1,15 @@
-"""Thresholds by split conformal prediction: a set of labels per input that holds the true one as often as asked.
+"""Thresholds by split conformal prediction: sets of labels that contain the true one at a requested rate.
 
-The threshold of a label is a low quantile of the probabilities that validation samples give to their true class, with
-the correction for their number: of n samples, the ⌈(n + 1) · coverage⌉-th highest. Then the set of a new sample of the
-same kind holds its true label with at least the probability asked, whatever the model, and given these n samples the
-share that does is Beta(⌈(n + 1) · coverage⌉, the rest of n + 1) (Vovk 2012, Conditional validity of inductive conformal
-predictors).
+The threshold of a label is a low quantile of the probabilities that validation samples assign to their true class,
+corrected for the number of samples: of n samples, the ⌈(n + 1) · coverage⌉-th highest. The set of a new sample of the
+same kind then contains its true label with at least the requested probability, whatever the model. Given these n
+samples, the share of sets that do is distributed as Beta(⌈(n + 1) · coverage⌉, the rest of n + 1) (Vovk 2012,
+Conditional validity of inductive conformal predictors).
 
-Class by class (Mondrian: Vovk et al. 2005, section 4.5), this holds for the samples of each class. A class needs
-samples for that: those with fewer than ``own_samples`` share a threshold with the next larger ones, until they have
-that many together. All of them together are the marginal case. (Were the marginal threshold lent to small classes
-alone, nothing would hold for all samples.)
+Class by class (Mondrian: Vovk et al. 2005, section 4.5), this holds for the samples of each class. A class needs enough
+samples for that: classes with fewer than ``own_samples`` share a threshold with the next larger ones until the group
+has that many. A single group of all classes is the marginal case. (If only small classes used the marginal threshold,
+the guarantee would not hold for all samples.)
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from vidrisk.runtimes.uncertainty import certain_rows, label_sets
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-# With so many samples of a class under its threshold, the share of all its inputs that lie under it is with 90 %
-# probability 0.4 to 1.8 times what was asked. One is the least that gives a threshold at all, and says little.
+# With this many samples of a class under its threshold, the share of all its inputs under the threshold is, with 90 %
+# probability, 0.4 to 1.8 times the requested one. One is the minimum that gives a threshold at all, and is hardly
+# informative.
 OWN_OUTSIDE = 5
-TIE = 1e-6  # two engines may compute a probability that differs by as much; a lower threshold only covers more
-EXACT = 9  # digits: 0.1 + 0.2 is no 0.3
+TIE = 1e-6  # two engines may compute probabilities that differ by this much; a lower threshold only covers more
+EXACT = 9  # digits to round to: in floating point, 0.1 + 0.2 is not 0.3
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ class LabelGroup:
 
     Attributes:
         labels: their names.
-        samples: of these labels that it was fitted on, n.
-        threshold: a probability under it excludes a label.
-        interval: of the coverage of these labels, 5 % and 95 % points.
+        samples: number of samples of these labels that the threshold was fitted on, n.
+        threshold: a label whose probability is lower is excluded.
+        interval: 5 % and 95 % points of the coverage of these labels.
     """
 
     labels: tuple[str, ...]
@@ -55,20 +56,20 @@ class LabelGroup:
 
 @dataclass(frozen=True)
 class Fit:
-    """Thresholds of one target, and what holds of them.
+    """Thresholds of one target, and their expected quality.
 
     ``kept``, ``accuracy_of_kept`` and ``kept_samples`` judge every sample by thresholds that were fitted without it.
-    (The coverage that this gives is ⌈n · coverage⌉ / n by construction: ``interval`` says what is known of it.)
+    (The coverage measured this way is ⌈n · coverage⌉ / n by construction; ``interval`` says what is known about it.)
 
     Attributes:
-        coverage: asked, 0–1.
-        samples: that they were fitted on.
-        accuracy: of all these.
-        groups: of labels; together they are all. Empty where there is no threshold.
-        interval: of the coverage of all samples, 5 % and 95 % points.
+        coverage: requested coverage, 0–1.
+        samples: number of samples that the thresholds were fitted on.
+        accuracy: accuracy on all these samples.
+        groups: groups of labels, together all labels. Empty if there is no threshold.
+        interval: 5 % and 95 % points of the coverage of all samples.
         kept: share of the samples with a certain answer.
         kept_samples: their number.
-        accuracy_of_kept: None where none is kept.
+        accuracy_of_kept: None if no sample has a certain answer.
         reason: why there is no threshold.
     """
 
@@ -88,27 +89,30 @@ class Fit:
 
 
 def check_coverage(coverage: float) -> None:
-    """Refuse a coverage that no threshold can have.
+    """Reject a coverage that no threshold can have.
 
     Raises:
-        SettingsError: it is not above 0 and under 1.
+        SettingsError: it is not above 0 and below 1.
     """
     if not 0 < coverage < 1:
         raise SettingsError(f"a coverage of {coverage}", allowed="above 0 and under 1, such as 0.9")
 
 
 def place_of_threshold(samples: int, coverage: float) -> int:
-    """Return k: the threshold is the k-th highest of so many probabilities, for which there must be enough."""
+    """Return k such that the threshold is the k-th highest of this many probabilities.
+
+    There must be enough samples.
+    """
     return max(1, math.ceil(round((samples + 1) * coverage, EXACT)))
 
 
 def samples_for(outside: int, coverage: float) -> int:
-    """Return the least number of samples that leave so many places of n + 1 under the threshold."""
+    """Return the least number n of samples that leaves ``outside`` places of n + 1 below the threshold."""
     return math.ceil(round(outside / (1 - coverage), EXACT)) - 1
 
 
 def own_samples(coverage: float) -> int:
-    """Return how many samples a class needs for a threshold of its own: 49 for 90 %, 99 for 95 %."""
+    """Return how many samples a class needs for its own threshold: 49 for 90 %, 99 for 95 %."""
     return samples_for(OWN_OUTSIDE, coverage)
 
 
@@ -116,10 +120,10 @@ def fit_thresholds(probabilities: Floats, truth: Ints, labels: Sequence[str], co
     """Fit the thresholds of one target.
 
     Args:
-        probabilities: ``(N, C)``, after the temperature. Rows that are not finite say nothing and are left out.
+        probabilities: ``(N, C)``, after the temperature. Rows that are not finite are left out.
         truth: label indices ``int64 (N,)``.
         labels: C names.
-        coverage: how often the set is to hold the true label.
+        coverage: how often the set must contain the true label.
 
     Raises:
         SettingsError: see ``check_coverage``.
@@ -134,13 +138,13 @@ def fit_thresholds(probabilities: Floats, truth: Ints, labels: Sequence[str], co
     if reason:
         return Fit(coverage, samples, accuracy, reason=reason)
     own = probabilities[np.arange(samples), truth]
-    without = np.zeros_like(probabilities)  # row i: the thresholds that are fitted without sample i
+    without = np.zeros_like(probabilities)  # row i: the thresholds fitted without sample i
     groups = []
     for members in group_labels(np.bincount(truth, minlength=len(labels)), own_samples(coverage)):
         inside = np.isin(truth, members)
         descending = np.sort(own[inside])[::-1]
         place = place_of_threshold(len(descending), coverage)
-        threshold = float(_lowered(descending[place - 1]))
+        threshold = float(_lower(descending[place - 1]))
         groups.append(
             LabelGroup(
                 tuple(labels[i] for i in members),
@@ -168,7 +172,10 @@ def fit_thresholds(probabilities: Floats, truth: Ints, labels: Sequence[str], co
 
 
 def group_labels(counts: Sequence[int] | Ints, least: int) -> list[list[int]]:
-    """Share labels out: each with ``least`` samples alone, the rarer ones together, with as many of the next as they need."""
+    """Group labels: each with ``least`` samples alone, rarer ones together.
+
+    The group of rare labels also takes the next larger ones until it has ``least`` samples.
+    """
     order = [int(label) for label in np.argsort(counts, kind="stable")]
     shared, inside = 0, 0
     while inside < len(order) and (counts[order[inside]] < least or (inside and shared < least)):
@@ -178,27 +185,28 @@ def group_labels(counts: Sequence[int] | Ints, least: int) -> list[list[int]]:
 
 
 def _lack(truth: Ints, coverage: float) -> str:
-    """Say why these samples give no threshold; empty where they do."""
-    samples, least = len(truth), samples_for(1, coverage) + 1  # each is judged by the others, too
+    """Return why these samples give no threshold, or an empty string if they do."""
+    samples, least = len(truth), samples_for(1, coverage) + 1  # each sample is also judged by the others
     if samples < least:
-        return f"{samples} validation samples, and a coverage of {100 * coverage:g} % needs {least} at least"
+        return f"{samples} validation samples; a coverage of {100 * coverage:g} % needs at least {least}"
     if len(np.unique(truth)) < 2:
         return f"all {samples} validation samples are of one class"
     return ""
 
 
 def _thresholds_without_each(descending: Floats, own: Floats, coverage: float) -> Floats:
-    """For every sample, the threshold that the others give.
+    """Return, for every sample, the threshold that the other samples give.
 
     Args:
-        descending: probabilities of the true classes, its own among them, in order.
-        own: the same by sample.
+        descending: probabilities of the true classes in descending order, including the sample's own.
+        own: the same, by sample.
+        coverage: how often the set must contain the true label.
     """
     place = place_of_threshold(len(descending) - 1, coverage)
-    # Without one of the highest ``place``, the next one moves up.
-    return _lowered(np.where(own >= descending[place - 1], descending[place], descending[place - 1]))
+    # Without one of the ``place`` highest, the next one moves up.
+    return _lower(np.where(own >= descending[place - 1], descending[place], descending[place - 1]))
 
 
-def _lowered(thresholds: Floats) -> Floats:
+def _lower(thresholds: Floats) -> Floats:
     lowered: Floats = np.maximum(0.0, thresholds - TIE)
     return lowered

@@ -1,4 +1,4 @@
-"""From which probability on a label of a multi-label target holds: per label the threshold with the highest F1."""
+"""Decision thresholds of multi-label targets: per label, the probability threshold with the highest F1."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from vidrisk.runtimes.contract.contract import DECISION
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
-OWN_POSITIVES = 5  # of a label, from which on it has a threshold of its own; fewer say little
+OWN_POSITIVES = 5  # a label with at least this many positives gets its own threshold; fewer are not informative
 
 
 def fit_decisions(probabilities: Floats, truth: Ints) -> npt.NDArray[np.float64]:
     """Fit the thresholds of one target.
 
-    A threshold lies in the middle between two probabilities that occur, so that it does not hang on the last digit of
-    either. Labels that hold for fewer than ``OWN_POSITIVES`` samples share the threshold that has the highest F1 over
-    all decisions.
+    A threshold lies midway between two probabilities that occur, and so does not depend on the last digit of either.
+    Labels with fewer than ``OWN_POSITIVES`` positive samples share the threshold that has the highest F1 over all
+    decisions.
 
     Args:
         probabilities: ``(N, C)``. Rows that are not finite are left out.
-        truth: ``(N, C)``, 1 where a label holds; rows with a value under 0 are not labelled and are left out.
+        truth: ``(N, C)``, 1 if a label holds; rows with a negative value are unlabelled and left out.
 
     Returns:
-        ``float64 (C,)``, 0 to 1; ``DECISION`` where no label holds anywhere.
+        ``float64 (C,)``, 0 to 1; ``DECISION`` if no label holds in any sample.
     """
     rows = np.isfinite(probabilities).all(axis=1) & (truth >= 0).all(axis=1)
     scores, holds = np.asarray(probabilities[rows], np.float64), truth[rows] == 1

@@ -1,9 +1,9 @@
-"""ONNX graphs as files. Protobuf ends at 2 GiB: the weights of a larger graph lie in ``<file>.data`` beside it.
+"""ONNX graphs as files: weights of graphs beyond protobuf's 2 GiB limit lie in ``<file>.data`` beside them.
 
-In memory, a weight either lies in its tensor, or the tensor refers to a file that holds it (``load_graph`` with a
-folder): its ``location`` is an absolute path then, and whoever writes the graph puts a link to that file beside it. A
-graph of references is copied and changed without its weights, and a hundred variants of it cost the disk what they
-change.
+In memory, a weight is either stored in its tensor, or its tensor refers to a file (``load_graph`` with a folder). In
+that case ``location`` is an absolute path, and the writer of the graph puts a link to that file beside it. A graph of
+references can be copied and changed without its weights, and a hundred variants of it take only the disk space of what
+they change.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ from onnx import helper, numpy_helper
 from vidrisk.calibration.tensors import (
     bytes_of,
     is_external,
-    linked_file,
+    iter_nested_tensors,
+    link_file,
     location_of,
-    nested_tensors,
     refer,
-    shared_file,
     size_bytes,
+    store_shared_file,
 )
 from vidrisk.runtimes.contract.errors import DataError
 
 DATA_SUFFIX = ".data"
-MAX_INLINE_BYTES = 2**31 - 2**26  # of weights; the rest is for nodes, names and shapes
-SMALL_BYTES = 1024  # weights of so few stay in the graph: shapes are inferred from them
-SHARED_BYTES = 2**14  # weights of so many have a file of their own in a folder of shared weights
-ALIGNMENT = 64  # of weights in a file, so that they can be computed with where they lie
+MAX_INLINE_BYTES = 2**31 - 2**26  # limit for weights; the rest is for nodes, names and shapes
+SMALL_BYTES = 1024  # weights up to this size stay in the graph: shape inference needs them
+SHARED_BYTES = 2**14  # weights above this size get their own file in a folder of shared weights
+ALIGNMENT = 64  # of weights in a file, for computing with them in place
 SHARED = "weights"  # folder of shared weights, beside the graph that they come from
 
 
 def data_path(path: Path) -> Path:
-    """Where the weights of a large graph lie."""
+    """Return the path of a large graph's weights."""
     return path.with_name(path.name + DATA_SUFFIX)
 
 
 def graph_files(path: Path) -> list[Path]:
-    """All files of a graph: its own, and its weights' where they lie beside it."""
+    """Return all files of a graph: its own, and that of its weights if they lie beside it."""
     return [file for file in (path, data_path(path)) if file.is_file()]
 
 
 def is_large(model: onnx.ModelProto) -> bool:
-    """Whether a graph outgrows one file."""
+    """Return whether a graph is too large for one file."""
     return sum(size_bytes(tensor) for tensor in model.graph.initializer) > MAX_INLINE_BYTES
 
 
 def load_graph(path: Path, weights: Path | None = None) -> onnx.ModelProto:
-    """Read a graph that refers to its large weights.
+    """Read a graph whose large weights are references to files.
 
     Args:
-        path: what lies in ``<file>.data`` stays there.
-        weights: folder for the large weights of a graph of one file; None leaves them in memory.
+        path: the graph; weights in ``<file>.data`` stay there.
+        weights: folder for the large weights of a single-file graph; None keeps them in memory.
     """
     model = onnx.load(str(path), load_external_data=False)
     refer_to(model, path.parent)
@@ -71,20 +71,21 @@ def load_graph(path: Path, weights: Path | None = None) -> onnx.ModelProto:
 
 
 def refer_to(model: onnx.ModelProto, folder: Path) -> None:
-    """Let a graph whose weights lie in files of a folder name those files by absolute paths. Small weights are read, and those
-    inside of nodes.
+    """Make a graph refer to weight files in ``folder`` by absolute paths.
+
+    Small weights, and tensors inside nodes, are read into the graph.
 
     Raises:
         DataError: a weight is in another folder, or not in its file.
     """
     weights = list(model.graph.initializer)
-    for number, tensor in enumerate((*weights, *nested_tensors(model))):
+    for number, tensor in enumerate((*weights, *iter_nested_tensors(model))):
         if is_external(tensor):
             location, offset, length = location_of(tensor)
             file = folder.absolute() / location
             if Path(location).name != location or file.is_symlink() or not file.is_file():
                 raise DataError(
-                    f"a graph takes weights from {location!r}", allowed="files beside it", fix="export it again"
+                    f"a graph refers to weights in {location!r}", allowed="files beside it", fix="export it again"
                 )
             if offset < 0 or length < 0 or offset + length > file.stat().st_size:
                 raise DataError(f"{location} is too short for its graph", fix="copy it again, or export it again")
@@ -94,9 +95,12 @@ def refer_to(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph with all its weights; it stays as it is in memory. What was at ``path`` before is gone, weights included."""
+    """Write a graph with all its weights, and leave it unchanged in memory.
+
+    A previous graph at ``path`` is replaced, including its weights.
+    """
     light, data = _without_data(model), data_path(path)
-    staged = data.with_name(f"{data.name}.tmp")  # the graph may refer to the weights that lie there
+    staged = data.with_name(f"{data.name}.tmp")  # the graph may refer to the weights in the old file
     pairs = list(zip(light.graph.initializer, model.graph.initializer, strict=True))
     large = [(target, tensor) for target, tensor in pairs if _may_lie_beside(tensor)] if is_large(model) else []
     inline = [pair for pair in pairs if not _may_lie_beside(pair[1])] if large else pairs
@@ -123,7 +127,10 @@ def _may_lie_beside(tensor: onnx.TensorProto) -> bool:
 
 
 def _write_weights(weights: Iterable[tuple[onnx.TensorProto, onnx.TensorProto]], path: Path, name: str) -> None:
-    """Write weights one behind the other, and let the first tensor of each pair refer to them as in a file ``name``."""
+    """Write weights one after the other.
+
+    The first tensor of each pair then refers to them as weights in a file called ``name``.
+    """
     with path.open("wb") as file:
         for target, tensor in weights:
             file.write(bytes(-file.tell() % ALIGNMENT))
@@ -133,19 +140,19 @@ def _write_weights(weights: Iterable[tuple[onnx.TensorProto, onnx.TensorProto]],
 
 
 def save_trial(model: onnx.ModelProto, path: Path) -> None:
-    """Write a graph for a look at it: large weights are files beside it, which graphs in the same folder share.
+    """Write a graph for inspection, with large weights as files that graphs in the same folder share.
 
-    A weight that the folder lacks is written, or linked where it lies in another one. What was at ``path`` before is
-    gone.
+    A weight that is missing from the folder is written, or linked if it lies in another folder. A previous graph at
+    ``path`` is replaced.
     """
     light = _without_data(model)
     for target, tensor in zip(light.graph.initializer, model.graph.initializer, strict=True):
         if is_external(tensor):
             source, offset, length = location_of(tensor)
-            refer(target, linked_file(Path(source), path.parent).name, offset, length)
+            refer(target, link_file(Path(source), path.parent).name, offset, length)
         elif tensor.HasField("raw_data") and size_bytes(tensor) > SHARED_BYTES:
             values = bytes_of(tensor)
-            refer(target, shared_file(values, path.parent).name, 0, len(values))
+            refer(target, store_shared_file(values, path.parent).name, 0, len(values))
         else:
             target.CopyFrom(tensor)
     path.unlink(missing_ok=True)
@@ -154,7 +161,7 @@ def save_trial(model: onnx.ModelProto, path: Path) -> None:
 
 @contextmanager
 def graph_source(model: onnx.ModelProto) -> Iterator[bytes | str]:
-    """What ONNX Runtime takes a graph as: its bytes, or the path of a file for as long as it takes."""
+    """Yield a graph in the form that ONNX Runtime reads: its bytes, or the path of a temporary file."""
     folders = {Path(location_of(tensor)[0]).parent for tensor in model.graph.initializer if is_external(tensor)}
     if not folders and not is_large(model):
         yield model.SerializeToString(deterministic=True)
@@ -167,12 +174,12 @@ def graph_source(model: onnx.ModelProto) -> Iterator[bytes | str]:
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """``onnx.checker`` for graphs of any size: of a large weight, the type and the shape are looked at."""
+    """Run ``onnx.checker`` on a graph of any size; only the type and shape of a large weight are checked."""
     onnx.checker.check_model(without_weights(model))
 
 
 def fingerprint(model: onnx.ModelProto) -> bytes:
-    """Bytes that are equal exactly when graphs are, weights included, wherever they lie."""
+    """Return bytes that are equal exactly when graphs are, including weights, wherever they are stored."""
     digest = hashlib.sha256(_without_data(model).SerializeToString(deterministic=True))
     for tensor in model.graph.initializer:
         is_raw = is_external(tensor) or tensor.HasField("raw_data")
@@ -182,8 +189,11 @@ def fingerprint(model: onnx.ModelProto) -> bytes:
     return digest.digest()
 
 
-def copied(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy, made tensor by tensor: protobuf copies no more than 2 GiB at once. Weights in files are shared."""
+def copy_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a graph tensor by tensor, since protobuf copies at most 2 GiB at once.
+
+    Weights in files are shared.
+    """
     copy = onnx.ModelProto()
     _copy_fields(model, copy, but="graph")
     _copy_fields(model.graph, copy.graph, but="initializer")
@@ -193,7 +203,7 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with its large weights as inputs: all that types and shapes are inferred from."""
+    """Return the graph with its large weights as inputs, which is enough to infer types and shapes."""
     graph = model.graph
     light = onnx.GraphProto(
         name=graph.name, node=graph.node, input=graph.input, output=graph.output, value_info=graph.value_info
@@ -208,27 +218,27 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     )
 
 
-def shared_tensor(name: str, values: npt.NDArray[Any], folder: Path) -> onnx.TensorProto:
-    """A weight that refers to a file of a folder of shared weights; a small one holds its values."""
+def make_shared_tensor(name: str, values: npt.NDArray[Any], folder: Path) -> onnx.TensorProto:
+    """Create a weight that refers to a file in a folder of shared weights; a small one holds its values."""
     if values.nbytes <= SHARED_BYTES:
         return numpy_helper.from_array(values, name)
     tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
     data = np.ascontiguousarray(values).view(np.uint8).reshape(-1)
-    refer(tensor, shared_file(data, folder.absolute()), 0, len(data))
+    refer(tensor, store_shared_file(data, folder.absolute()), 0, len(data))
     return tensor
 
 
 def _share(model: onnx.ModelProto, folder: Path) -> None:
-    """Move the large weights of a graph into files of a folder."""
+    """Move the large weights of a graph into files in a folder."""
     for tensor in model.graph.initializer:
         if tensor.HasField("raw_data") and size_bytes(tensor) > SHARED_BYTES:
             values = bytes_of(tensor)
-            refer(tensor, shared_file(values, folder.absolute()), 0, len(values))
+            refer(tensor, store_shared_file(values, folder.absolute()), 0, len(values))
             tensor.ClearField("raw_data")
 
 
 def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights are names, types and shapes."""
+    """Return a copy whose weights have only names, types and shapes."""
     light = onnx.ModelProto()
     _copy_fields(model, light, but="graph")
     _copy_fields(model.graph, light.graph, but="initializer")
@@ -240,7 +250,7 @@ def _without_data(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _fill(target: onnx.TensorProto, tensor: onnx.TensorProto) -> None:
-    """Give a weight its values, in its tensor."""
+    """Store the values of ``tensor`` in ``target`` itself."""
     if is_external(tensor):
         target.raw_data = bytes_of(tensor).tobytes()
         target.data_location = onnx.TensorProto.DEFAULT

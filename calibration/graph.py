@@ -1,4 +1,4 @@
-"""An ONNX graph as a net of nodes and tensors: who makes a tensor, who reads it, and its weights as arrays."""
+"""An ONNX graph as a net of nodes and tensors: the maker and the readers of each tensor, and weights as arrays."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from vidrisk.calibration.files import copied
+from vidrisk.calibration.files import copy_graph
 from vidrisk.calibration.tensors import array_of
 from vidrisk.runtimes.contract.errors import DataError
 
 FloatArray = npt.NDArray[np.float32]
 WEIGHTED = ("Conv", "MatMul", "Gemm")
-QUANTISED = (
+QUANTIZED = (
     "QuantizeLinear",
     "DequantizeLinear",
     "DynamicQuantizeLinear",
@@ -31,20 +31,22 @@ QUANTISED = (
 
 
 class Net:
-    """A private copy of a model, indexed; weights in files are shared. Edit ``model`` through the methods, and take it when done.
+    """An indexed private copy of a model; weights in files are shared.
+
+    Edit ``model`` through the methods, and take it when done.
 
     Attributes:
         model: the copy.
         weights: initialisers by name.
-        maker: node that makes a tensor, by the tensor's name.
-        readers: nodes that read a tensor, by the tensor's name, in graph order.
+        maker: the node that makes a tensor, by the tensor's name.
+        readers: the nodes that read a tensor, by the tensor's name, in graph order.
 
     Raises:
         DataError: two nodes have the same name.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = copied(model)
+        self.model = copy_graph(model)
         graph = self.model.graph
         _name_nodes(graph)
         self.weights: dict[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
@@ -64,22 +66,22 @@ class Net:
         return next((int(opset.version) for opset in self.model.opset_import if opset.domain in ("", "ai.onnx")), 0)
 
     def array(self, name: str) -> FloatArray:
-        """Values of an initialiser; not to be written to."""
+        """Return the values of an initialiser, which must not be modified."""
         values: FloatArray = array_of(self.weights[name])
         return values
 
     def set_array(self, name: str, values: npt.NDArray[Any]) -> None:
-        """Overwrite an initialiser, or add it."""
+        """Overwrite or add an initialiser."""
         self.set_tensor(numpy_helper.from_array(values, name))
 
     def set_tensor(self, tensor: onnx.TensorProto) -> None:
-        """Overwrite the initialiser of its name, or add it."""
+        """Overwrite the initialiser of the same name, or add it."""
         if tensor.name not in self.weights:
             self.weights[tensor.name] = self.model.graph.initializer.add()
         self.weights[tensor.name].CopyFrom(tensor)
 
     def set_nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        """Put other nodes in the place of all, and drop the initialisers that nobody reads any more."""
+        """Replace all nodes, and drop the initialisers that are no longer read."""
         graph, nodes = self.model.graph, list(nodes)
         del graph.node[:]
         graph.node.extend(nodes)
@@ -89,7 +91,10 @@ class Net:
         graph.initializer.extend(kept)
 
     def own_array(self, node: onnx.NodeProto, slot: int) -> FloatArray:
-        """Values of a weight that ``node`` is about to change: a weight that others read, too, is duplicated first."""
+        """Return the values of a weight that ``node`` is about to change.
+
+        A weight that other nodes also read is duplicated first.
+        """
         name = node.input[slot]
         values = self.array(name)
         if len(self.readers[name]) > 1:
@@ -100,18 +105,18 @@ class Net:
         return values
 
     def is_weighted(self, node: onnx.NodeProto) -> bool:
-        """Whether ``node`` multiplies an activation by a constant matrix or kernel."""
+        """Return whether ``node`` multiplies an activation by a constant matrix or kernel."""
         return node.op_type in WEIGHTED and node.input[1] in self.weights and node.input[0] not in self.weights
 
     def is_depthwise(self, node: onnx.NodeProto) -> bool:
-        """A convolution with one kernel per channel."""
+        """Return whether ``node`` is a convolution with one kernel per channel."""
         if node.op_type != "Conv" or not self.is_weighted(node):
             return False
         kernels, per_group = self.weights[node.input[1]].dims[:2]
         return bool(attribute(node, "group", 1) == kernels > 1 and per_group == 1)
 
     def output_axis(self, node: onnx.NodeProto) -> int:
-        """The axis of a weighted node's matrix that runs over its output channels."""
+        """Return the axis of a weighted node's matrix that runs over its output channels."""
         if node.op_type == "Conv":
             return 0
         if node.op_type == "Gemm":
@@ -119,7 +124,10 @@ class Net:
         return len(self.weights[node.input[1]].dims) - 1
 
     def input_axis(self, node: onnx.NodeProto) -> int:
-        """The axis that runs over a weighted node's input channels; a depthwise convolution has its output axis alone."""
+        """Return the axis that runs over a weighted node's input channels.
+
+        For a depthwise convolution, this is its output axis.
+        """
         if self.is_depthwise(node):
             return 0
         if node.op_type == "Conv":
@@ -128,7 +136,10 @@ class Net:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node a name of its own, which ONNX does not insist on: nodes are found, and Q/DQ nodes named, by it."""
+    """Give every node a unique name, which ONNX does not require.
+
+    Nodes are looked up, and Q/DQ nodes named, by it.
+    """
     taken = {node.name for node in graph.node}
     seen: set[str] = set()
     for number, node in enumerate(graph.node):
@@ -140,26 +151,26 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def along(vector: npt.NDArray[Any], axis: int, rank: int) -> npt.NDArray[Any]:
-    """A vector shaped so that it multiplies ``axis`` of an array of ``rank``."""
+    """Reshape a vector to multiply ``axis`` of an array of rank ``rank``."""
     return vector.reshape([-1 if dimension == axis else 1 for dimension in range(rank)])
 
 
 def largest_along(values: FloatArray, axis: int) -> FloatArray:
-    """Largest magnitude for every index of ``axis``."""
+    """Return the largest magnitude for every index of ``axis``."""
     largest: FloatArray = np.abs(values).max(axis=tuple(i for i in range(values.ndim) if i != axis))
     return largest
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Value of an ONNX attribute, or what the standard takes when it is absent."""
+    """Return the value of an ONNX attribute, or ``default``, the standard's default, if it is absent."""
     return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
-def checked_float(model: onnx.ModelProto) -> None:
-    """Refuse a graph that holds quantised parts already.
+def check_float(model: onnx.ModelProto) -> None:
+    """Refuse a graph that is already quantised, even in part.
 
     Raises:
-        DataError: it does.
+        DataError: the graph has quantised nodes.
     """
-    if any(node.op_type in QUANTISED for node in model.graph.node):
-        raise DataError("the graph is quantised already", fix="export from the floating-point run")
+    if any(node.op_type in QUANTIZED for node in model.graph.node):
+        raise DataError("the graph is already quantised", fix="export from the floating-point run")

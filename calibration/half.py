@@ -1,15 +1,15 @@
-"""Float or Q/DQ graph → FP16-typed graph, for engines that compute in the types that a graph states (TensorRT, strongly typed).
+"""Conversion of a float or Q/DQ graph to FP16, for engines that compute in a graph's types (strongly typed TensorRT).
 
     float32:  x ─► LayerNorm ──────────► MatMul(W) ──► Add(b) ────────────► Softmax ───────────► …
     typed:    x ─► LayerNorm ─ Cast₁₆ ─► MatMul(W₁₆) ─► Add(b₁₆) ─ Cast₃₂ ─► Softmax ─ Cast₁₆ ─► …
 
-What ``single`` names stays in float32, the rest becomes FP16; inputs and outputs of the graph keep their types. A
-tensor is cast once, however many read it. QuantizeLinear takes the type of what it reads, DequantizeLinear that of its
-readers, and their scales stay the same numbers (``Profile.half_scales``), so that the integers do, too.
+Nodes that ``single`` selects stay in float32, the rest becomes FP16; inputs and outputs of the graph keep their types.
+A tensor is cast once, however many nodes read it. QuantizeLinear takes the type of its input, DequantizeLinear that of
+its readers. Their scales keep the same values (``Profile.half_scales``), and so do the integers.
 
-Written here because onnxruntime's converter (``onnxruntime.transformers.float16``) truncates constants that overflow
-without a word, wraps every node that it leaves alone in casts of its own, and rounds the scales of Q/DQ; and NVIDIA's
-(``modelopt.onnx.autocast``) brings half a dozen packages for GPU machines along.
+This is not left to existing converters: onnxruntime's (``onnxruntime.transformers.float16``) silently truncates
+constants that overflow, wraps every node that it leaves in float32 in casts of its own, and rounds the scales of Q/DQ
+nodes; NVIDIA's (``modelopt.onnx.autocast``) depends on half a dozen packages for GPU machines.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ from onnx import TensorProto, helper
 
 from vidrisk.calibration.files import check_graph
 from vidrisk.calibration.graph import Net
-from vidrisk.calibration.single import floats, half_holds, retyped_inputs, single_nodes, types_of
+from vidrisk.calibration.single import castable_inputs, floats, half_holds, single_nodes, types_of
 from vidrisk.runtimes.contract.errors import DataError
 
-OLDEST_OPSET = 19  # the first that has FP16 scales
+OLDEST_OPSET = 19  # the first with FP16 scales
 
 
 def half_from_float(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> onnx.ModelProto:
-    """The graph in FP16.
+    """Convert a graph to FP16.
 
     Args:
-        model: a float32 graph, with Q/DQ pairs or without; left untouched.
-        keep_float32: names of nodes that stay in float32, besides those that always do.
+        model: a float32 graph with or without Q/DQ pairs; it is not modified.
+        keep_float32: names of additional nodes that stay in float32.
 
     Raises:
-        DataError: a graph of an opset before 19, or with branches or loops.
+        DataError: the graph's opset is older than 19, or it has branches or loops.
     """
-    return _Typing(model, keep_float32, rounded=False).typed()
+    return _Typing(model, keep_float32, rounded=False).build()
 
 
-def rounded_from_float(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> onnx.ModelProto:
-    """A float32 graph that rounds all that ``half_from_float`` holds in FP16: constants, and every tensor that a node makes.
+def round_to_half(model: onnx.ModelProto, keep_float32: Collection[str] = ()) -> onnx.ModelProto:
+    """Return a float32 graph that rounds every value that ``half_from_float`` stores in FP16.
 
-    It shows on a CPU what FP16 overflows and loses. The FP16 graph itself does not: ONNX Runtime and OpenVINO compute
-    it in float32 there and round nothing between its nodes. It is stricter than an engine that fuses nodes and rounds
-    their last result alone, and it says nothing of the order and the width of a GPU's sums.
+    These are constants, and every tensor that a node makes. On a CPU this shows which values overflow or lose precision
+    in FP16. The FP16 graph itself does not: ONNX Runtime and OpenVINO compute it in float32 on a CPU and round nothing
+    between its nodes. It is stricter than an engine that fuses nodes and rounds only their last result, and it does not
+    model the order and width of a GPU's sums.
     """
-    return _Typing(model, keep_float32, rounded=True).typed()
+    return _Typing(model, keep_float32, rounded=True).build()
 
 
 class _Typing:
-    """Goes through the nodes in order and casts where types meet.
+    """A pass over the nodes in order that inserts casts between types.
 
     Attributes:
         half: tensors in FP16, or rounded to it.
@@ -73,7 +74,7 @@ class _Typing:
         self.casts: dict[tuple[str, bool], str] = {}
         self.nodes: list[onnx.NodeProto] = []
 
-    def typed(self) -> onnx.ModelProto:
+    def build(self) -> onnx.ModelProto:
         for node in self.net.nodes:
             self._type(node)
         self.net.set_nodes(self.nodes)
@@ -87,9 +88,9 @@ class _Typing:
         made = floats(node.output, self.types)
         half = self._is_half(node)
         if made or node.op_type == "QuantizeLinear" or len(floats(node.input, self.types)) > 1:
-            for slot in retyped_inputs(self.net, node, self.types):
+            for slot in castable_inputs(self.net, node, self.types):
                 node.input[slot] = self._read(node.input[slot], half=half)
-        # What looks at one tensor and makes no float of it (Shape, IsNaN) takes either type as it comes.
+        # Nodes that read one tensor and make no float output (Shape, IsNaN) take either type.
         self.nodes.append(node)
         if half and made:
             self._make_half(node)
@@ -100,7 +101,7 @@ class _Typing:
         return node.name not in self.single
 
     def _read(self, name: str, *, half: bool) -> str:
-        """A tensor as a node of that type reads it."""
+        """Return the name of a tensor in the type that a node reads."""
         if name in self.net.weights:
             return self._constant(name) if half else name
         if half == (name in self.half) or (self.rounded and not half):
@@ -118,7 +119,10 @@ class _Typing:
         return result
 
     def _make_half(self, node: onnx.NodeProto) -> None:
-        """Let a node that was just appended make FP16. Its outputs keep their names, those of the graph their type as well."""
+        """Turn the last appended node into one that makes FP16.
+
+        Its outputs keep their names; outputs of the graph also keep their type.
+        """
         if node.op_type == "Cast" and not self.rounded:
             next(attribute for attribute in node.attribute if attribute.name == "to").i = TensorProto.FLOAT16
         for slot, name in enumerate(node.output):

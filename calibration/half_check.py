@@ -1,12 +1,13 @@
-"""Which nodes FP16 cannot do, found by running the graph on calibration frames. Memory holds a few frames at a time.
+"""A search for nodes that FP16 cannot compute, by running the graph on calibration frames, a few in memory at a time.
 
-    1. Values that come near the end of FP16: the nodes that make and read them stay in float32.
-    2. Each block alone, rounded as FP16 rounds, on exact inputs: it stays in float32 when what it makes turns too far.
-    3. All of them together: as long as the features of any frame turn too far, the worst block of the rest stays, too.
+    1. Nodes that make or read values near the end of FP16's range stay in float32.
+    2. Each block is run alone on exact inputs, rounded as in FP16; it stays in float32 if its outputs deviate too far.
+    3. All blocks are run together; while the features of any frame deviate too far, the worst remaining block is kept
+       in float32, too.
 
-Rounding is done in the graph (``rounded_from_float``), so that a CPU shows what FP16 storage loses and where it
-overflows. It cannot show what the GPU's kernels add: the order of their sums, or accumulators narrower than float32.
-TensorRT accumulates FP16 products in float32.
+Rounding is done in the graph (``round_to_half``), so a CPU shows what FP16 storage loses and where it overflows.
+It cannot show the effect of the GPU's kernels: the order of their sums, or accumulators narrower than float32. TensorRT
+accumulates FP16 products in float32.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from onnx import helper, shape_inference
 from vidrisk.calibration.blocks import every_block
 from vidrisk.calibration.files import without_weights
 from vidrisk.calibration.graph import Net
-from vidrisk.calibration.half import rounded_from_float
-from vidrisk.calibration.observers import fetched, watching_session
+from vidrisk.calibration.half import round_to_half
+from vidrisk.calibration.observers import fetch, watching_session
 from vidrisk.calibration.single import floats, single_nodes, types_of
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.runner import Array
@@ -32,9 +33,9 @@ from vidrisk.runtimes.runner import Array
 log = logging.getLogger(__name__)
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
-HEADROOM = 4.0  # other frames may have values so much larger
+HEADROOM = 4.0  # other frames may have values this many times larger
 MIN_COSINE = 0.999  # of the features of any frame
-ROWS = 64  # that are compared at a time, in float64
+ROWS = 64  # compared at a time, in float64
 Feeds = Sequence[Mapping[str, Array]]
 
 
@@ -49,12 +50,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class HalfCheck:
-    """What the numbers said.
+    """Result of the check.
 
     Attributes:
-        kept: besides the nodes that always stay in float32.
-        cosine: of the features in FP16 with those in float32, of the worst frame.
-        blocks: the same for what each block makes of exact inputs, in graph order; with the nodes of large values in
+        kept: nodes in float32 besides those that always are.
+        cosine: of the features in FP16 with those in float32, for the worst frame.
+        blocks: the same for each block's outputs on exact inputs, in graph order; with the nodes of large values in
             float32.
     """
 
@@ -64,19 +65,20 @@ class HalfCheck:
 
     @property
     def keep_float32(self) -> frozenset[str]:
-        """Names of the nodes."""
+        """Names of the nodes that stay in float32."""
         return frozenset(name for kept in self.kept for name in kept.nodes)
 
 
-def checked_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress) -> HalfCheck:
-    """Find what must stay in float32 until features have a cosine of ``MIN_COSINE``, or nothing is left to keep.
+def check_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress) -> HalfCheck:
+    """Select nodes to keep in float32 until features have a cosine of ``MIN_COSINE``, or no block is left to keep.
 
     Args:
         model: the float graph.
         feeds: a few frames each.
+        on_progress: called after each feed.
     """
     blocks = _blocks(model)
-    check = HalfCheck(kept_by_size(model, feeds, on_progress), -1.0, {})
+    check = HalfCheck(keep_large_values(model, feeds, on_progress), -1.0, {})
     check = replace(check, blocks=_cosines_of_blocks(model, blocks, check.keep_float32, feeds, on_progress))
     waiting = sorted(blocks, key=lambda block: check.blocks[block.name])
     while True:
@@ -89,12 +91,14 @@ def checked_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress =
 
 
 def _keeping(check: HalfCheck, block: _Block) -> HalfCheck:
-    log.info("FP16 turns what %s makes to a cosine of %.5f: it stays in float32", block.name, check.blocks[block.name])
+    log.info("%s has a cosine of only %.5f in FP16; it stays in float32", block.name, check.blocks[block.name])
     return replace(check, kept=(*check.kept, Kept(block.name, block.nodes, f"cosine {check.blocks[block.name]:.5f}")))
 
 
-def kept_by_size(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress) -> tuple[Kept, ...]:
-    """Nodes that make or read values beyond a quarter of what FP16 holds."""
+def keep_large_values(
+    model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress
+) -> tuple[Kept, ...]:
+    """Select nodes that make or read values beyond a quarter of FP16's range."""
     net, types = Net(model), types_of(model)
     always = single_nodes(net, types)
     largest = largest_magnitudes(model, feeds, on_progress)
@@ -113,7 +117,7 @@ def kept_by_size(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress =
         Kept(
             block,
             tuple(name for name, _ in nodes),
-            f"values up to {max(value for _, value in nodes):.3g}, FP16 ends at {LARGEST_HALF:g}",
+            f"values up to {max(value for _, value in nodes):.3g}; the limit of FP16 is {LARGEST_HALF:g}",
         )
         for block, nodes in found.items()
     )
@@ -122,7 +126,10 @@ def kept_by_size(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress =
 def largest_magnitudes(
     model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = ignore_progress
 ) -> dict[str, float]:
-    """The largest magnitude of every float tensor that a node makes. The graph finds them itself, so that none is kept."""
+    """Return the largest magnitude of every float tensor that a node makes.
+
+    The graph computes them itself, so no tensor is stored.
+    """
     net, types = Net(model), types_of(model)
     made = [name for node in net.nodes for name in floats(node.output, types)]
     for name in made:
@@ -134,15 +141,18 @@ def largest_magnitudes(
     session = watching_session(net.model, outputs)
     largest = np.zeros(len(made))
     for done, feed in enumerate(feeds):
-        on_progress("looking for large values", done, len(feeds))
-        found = fetched(session, outputs, feed)
+        on_progress("searching for large values", done, len(feeds))
+        found = fetch(session, outputs, feed)
         largest = np.maximum(largest, [float(found[name].item()) for name in outputs])
     return dict(zip(made, largest.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Nodes, the float tensors that they read from others, and those that they make for others or for the graph's outputs."""
+    """Nodes of a block, and the float tensors at its border.
+
+    ``read`` are made by other nodes; ``made`` are read by other nodes or are outputs of the graph.
+    """
 
     name: str
     nodes: tuple[str, ...]
@@ -174,25 +184,25 @@ def _cosines_of_blocks(
     feeds: Feeds,
     on_progress: OnProgress,
 ) -> dict[str, float]:
-    """Cosines of the worst frame for what each block makes of exact inputs."""
+    """Return the worst frame's cosine of each block's outputs on exact inputs."""
     wanted = [name for block in blocks for name in block.made]
     net = Net(model)
-    # What is a pixel and what a piece of a norm, a cut graph does not show any more.
+    # A cut graph no longer shows what is a pixel and what is part of a norm.
     single = {*single_nodes(net, types_of(model)), *keep_float32}
     cut = _cut(net, blocks)
-    sessions = [watching_session(graph, wanted) for graph in (model, rounded_from_float(cut, single))]
-    cuts = [name for name in wanted if _given(name) in {value.name for value in cut.graph.input}]
+    sessions = [watching_session(graph, wanted) for graph in (model, round_to_half(cut, single))]
+    cuts = [name for name in wanted if _input_name(name) in {value.name for value in cut.graph.input}]
     worst = dict.fromkeys(wanted, 1.0)
     for done, feed in enumerate(feeds):
         on_progress("checking every block in FP16", done, len(feeds))
-        exact = fetched(sessions[0], wanted, feed)
-        rounded = fetched(sessions[1], wanted, {**feed, **{_given(name): exact[name] for name in cuts}})
+        exact = fetch(sessions[0], wanted, feed)
+        rounded = fetch(sessions[1], wanted, {**feed, **{_input_name(name): exact[name] for name in cuts}})
         worst = {name: min(worst[name], worst_cosine(exact[name], rounded[name])) for name in wanted}
     return {block.name: min(worst[name] for name in block.made) for block in blocks}
 
 
 def _cut(net: Net, blocks: Sequence[_Block]) -> onnx.ModelProto:
-    """The graph with the tensors that a block reads from another as inputs of its own, where their rank is known."""
+    """Return the graph with the tensors that a block reads from another as inputs, if their rank is known."""
     inferred = shape_inference.infer_shapes(without_weights(net.model)).graph.value_info
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)
@@ -203,37 +213,40 @@ def _cut(net: Net, blocks: Sequence[_Block]) -> onnx.ModelProto:
         for node in net.nodes:
             for slot, name in enumerate(node.input):
                 if node.name in block.nodes and name in block.read and name in ranks:
-                    node.input[slot] = _given(name)
+                    node.input[slot] = _input_name(name)
     for name in dict.fromkeys(name for block in blocks for name in block.read if name in ranks):
         net.model.graph.input.append(
-            helper.make_tensor_value_info(_given(name), onnx.TensorProto.FLOAT, [None] * ranks[name])
+            helper.make_tensor_value_info(_input_name(name), onnx.TensorProto.FLOAT, [None] * ranks[name])
         )
     return net.model
 
 
-def _given(name: str) -> str:
-    return f"{name}_given"
+def _input_name(name: str) -> str:
+    return f"{name}_input_name"
 
 
 def _cosine_of_features(
     model: onnx.ModelProto, keep_float32: Collection[str], feeds: Feeds, on_progress: OnProgress
 ) -> float:
-    """The worst frame's cosine of the graph's outputs."""
+    """Return the worst frame's cosine of the graph's outputs."""
     wanted = [value.name for value in model.graph.output]
 
     def features(graph: onnx.ModelProto, begun: int) -> Iterator[dict[str, Array]]:
         session = watching_session(graph, wanted)
         for done, feed in enumerate(feeds, begun):
             on_progress("comparing FP16 with float32", done, 2 * len(feeds))
-            yield fetched(session, wanted, feed)
+            yield fetch(session, wanted, feed)
 
-    exact = list(features(model, 0))  # one graph after the other: two are in memory for the blocks alone
-    rounded = features(rounded_from_float(model, keep_float32), len(feeds))
+    exact = list(features(model, 0))  # one graph after the other: two in memory are only needed for the blocks
+    rounded = features(round_to_half(model, keep_float32), len(feeds))
     return min(worst_cosine(a[name], b[name]) for a, b in zip(exact, rounded, strict=True) for name in wanted)
 
 
 def worst_cosine(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> float:
-    """The lowest cosine between rows of two arrays ``(N, …)``: 0 where one is zero and the other is not, -1 where not finite."""
+    """Return the lowest cosine between rows of two arrays ``(N, …)``.
+
+    It is 0 for a row that is zero in only one array, and -1 for values that are not finite.
+    """
     rows = len(before) if before.ndim else 1
     pairs = [values.reshape(rows, -1) for values in (before, after)]
     return min(

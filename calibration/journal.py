@@ -1,4 +1,4 @@
-"""A journal of what a search has measured: a search that was stopped goes on where it was, and a second one repeats nothing."""
+"""A journal of a search's measurements, which lets an interrupted search resume and a second one reuse its values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 
 class Journal:
-    """Values by the name of the step that measured them, kept as lines of JSON.
+    """Values by the name of the step that measured them, stored as JSON lines.
 
     Args:
-        path: the file; None keeps values for this process alone.
+        path: the file; None keeps values for this process only.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        self._begin = ""  # of the names of steps
+        self._begin = ""  # prefix of step names
         self._values: dict[str, Any] = {}
         text = ""
         try:
@@ -31,16 +31,16 @@ class Journal:
                 with open_private(path) as file:
                     text = file.read().decode("utf-8", "replace")
         except OSError as error:
-            log.info("%s cannot be read, so all is measured again: %s", path, error)
+            log.info("%s cannot be read; everything is measured again: %s", path, error)
         for line in text.splitlines():
             try:
                 step, value = json.loads(line)
                 self._values[step] = value
             except (ValueError, TypeError):
-                continue  # the last line of a process that was killed, or no line of a journal
+                continue  # the torn last line of a process that was killed, or not a journal line
 
     def value(self, step: str, measure: Callable[[], Any]) -> Any:
-        """What ``measure`` gave when it was last asked for ``step``; it is called when it never was. JSON values only."""
+        """Return the stored result of ``step``, or call ``measure`` and store its result, which must be JSON."""
         step = self._begin + step
         if step not in self._values:
             self._values[step] = measure()
@@ -48,7 +48,7 @@ class Journal:
         return self._values[step]
 
     def within(self, part: str) -> Journal:
-        """The same journal for a part of a search that has steps of the same names as others."""
+        """Return the same journal for a part of the search, with its own namespace of step names."""
         journal = copy.copy(self)
         journal._begin = f"{self._begin}{part}: "
         return journal
@@ -63,5 +63,5 @@ class Journal:
                     ("\n" + json.dumps([step, self._values[step]])).encode()
                 )  # newline first: the line before may be torn
         except OSError as error:
-            log.info("the measurement is not kept: %s", error)  # costs a repetition, no more
+            log.info("the measurement was not stored: %s", error)  # only costs a repetition
             self.path = None

@@ -1,14 +1,14 @@
-"""Moving range from activations into weights, without changing the function.
+"""Migration of range from activations into weights, without changing the function.
 
-An activation channel far larger than the others takes the 8 bits of all of them. Dividing channel c of a tensor by s_c
-where it is made, and multiplying the weights that read it by s_c, is exact:
+An activation channel far larger than the others takes up the 8 bits of all of them. Dividing channel c of a tensor by
+s_c where it is made, and multiplying the weights that read it by s_c, is exact:
 
     x = LayerNorm(u; γ, β)   or   x = W₁u + b        made:  γ/s, β/s   or   W₁/s, b/s
     y = W₂ x                                         read:  W₂·s
 
-With s_c = max|x_c|^α / max|W₂_c|^(1−α): for the inputs of a transformer's linear layers SmoothQuant (Xiao et al. 2023,
-α = ½), between convolutions cross-layer equalisation (Nagel et al. 2019). It passes through Relu and residual sums,
-which commute with positive scales, and not through ReLU6 or GELU, which do not.
+s_c = max|x_c|^α / max|W₂_c|^(1−α). For the inputs of a transformer's linear layers this is SmoothQuant (Xiao et al.
+2023, α = ½), between convolutions cross-layer equalisation (Nagel et al. 2019). Scales pass through Relu and residual
+sums, which commute with positive scales, but not through ReLU6 or GELU, which do not.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from vidrisk.calibration.graph import FloatArray, Net, along, attribute, largest
 from vidrisk.calibration.observers import Statistics
 
 ALPHA = 0.5
-LIMIT = 1e4  # of a scale: farther apart than that, one of the channels is dead
+LIMIT = 1e4  # of a scale: beyond that, one of the channels is dead
 
 
-def smoothed_from_float(model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> onnx.ModelProto:
+def smooth_activations(model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> onnx.ModelProto:
     """Migrate from the outputs of layer norms into the linear layers that read them."""
-    return _migrated(model, statistics, made_by=("LayerNormalization",))
+    return _migrate(model, statistics, made_by=("LayerNormalization",))
 
 
-def equalised_from_float(model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> onnx.ModelProto:
+def equalize_layers(model: onnx.ModelProto, statistics: Mapping[str, Statistics]) -> onnx.ModelProto:
     """Migrate between weighted layers, through Relu and residual sums."""
-    return _migrated(model, statistics, made_by=("Conv", "Gemm", "MatMul"))
+    return _migrate(model, statistics, made_by=("Conv", "Gemm", "MatMul"))
 
 
-def migrated_tensors(model: onnx.ModelProto) -> set[str]:
-    """Activations that either migration may scale: all others stay what they are, and so do their statistics."""
+def migratable_tensors(model: onnx.ModelProto) -> set[str]:
+    """Return the activations that either migration may scale; all others keep their values and statistics."""
     return {name for stream in _streams(Net(model)) for name in stream.tensors}
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Tensors that must be scaled alike, with all that make and all that read them."""
+    """Tensors that must have the same scale, with all nodes that make or read them."""
 
     tensors: tuple[str, ...]
     makers: tuple[onnx.NodeProto, ...]
@@ -58,9 +58,7 @@ class Stream:
         return {node.input[0] for node in self.readers}
 
 
-def _migrated(
-    model: onnx.ModelProto, statistics: Mapping[str, Statistics], made_by: tuple[str, ...]
-) -> onnx.ModelProto:
+def _migrate(model: onnx.ModelProto, statistics: Mapping[str, Statistics], made_by: tuple[str, ...]) -> onnx.ModelProto:
     net = Net(model)
     for stream in _streams(net):
         if all(node.op_type in made_by for node in stream.makers) and _is_observed(net, stream, statistics):
@@ -80,7 +78,7 @@ def _migrated(
 
 
 def _streams(net: Net) -> list[Stream]:
-    """Every set of tensors joined by Relu, residual sums and bias sums that only scalable nodes make and read."""
+    """Return every set of tensors joined by Relu, residual sums and bias sums, made and read by scalable nodes only."""
     joined: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -120,7 +118,7 @@ def _streams(net: Net) -> list[Stream]:
 
 
 def _passes_scale(net: Net, node: onnx.NodeProto) -> bool:
-    """Whether f(x·s) = f(x)·s for positive s per channel, once constants that are added are scaled, too."""
+    """Return whether f(x·s) = f(x)·s for positive s per channel, if added constants are scaled, too."""
     if node.op_type == "Relu":
         return True
     if node.op_type != "Add":
@@ -129,14 +127,20 @@ def _passes_scale(net: Net, node: onnx.NodeProto) -> bool:
 
 
 def _has_one_channel_axis(net: Net, stream: Stream) -> bool:
-    """Channels of convolutions lie along axis 1, those of all others, and of constants that are added, along the last one."""
+    """Return whether all nodes of a stream have their channels along the same axis.
+
+    Channels of convolutions lie along axis 1; those of all other nodes, and of added constants, along the last axis.
+    """
     images = {node.op_type == "Conv" for node in (*stream.makers, *stream.readers)}
     constants = [name for node in stream.sums for name in node.input if name in net.weights]
     return images == {False} or (images == {True} and not constants)
 
 
 def _is_maker(net: Net, node: onnx.NodeProto) -> bool:
-    """A weighted node or a layer norm whose weights and biases, where it has any, are constants with one entry per channel."""
+    """Return whether a node's output can be scaled through its constants.
+
+    This is a weighted node or a layer norm whose weights and biases, if any, are constants with one entry per channel.
+    """
     constant = all(name in net.weights for name in node.input[1:])
     vectors = node.input[1:] if node.op_type == "LayerNormalization" else node.input[2:]
     return (
@@ -147,20 +151,29 @@ def _is_maker(net: Net, node: onnx.NodeProto) -> bool:
 
 
 def _is_reader(net: Net, node: onnx.NodeProto) -> bool:
-    """A weighted node whose matrix has one entry per input channel; grouped convolutions have fewer, depthwise ones exactly one."""
+    """Return whether a node is weighted and its matrix has one entry per input channel.
+
+    Grouped convolutions have fewer, depthwise ones exactly one.
+    """
     return net.is_weighted(node) and (
         node.op_type != "Conv" or attribute(node, "group", 1) == 1 or net.is_depthwise(node)
     )
 
 
 def _is_observed(net: Net, stream: Stream, statistics: Mapping[str, Statistics]) -> bool:
-    """Whether the statistics are by the channels of the readers: those of rank 4 are by axis 1, also where the last one is read."""
+    """Return whether the statistics have the same channels as the readers.
+
+    Statistics of rank 4 are along axis 1, even for a reader of the last axis.
+    """
     channels = {net.weights[node.input[1]].dims[net.input_axis(node)] for node in stream.readers}
     return {len(statistics[name].channel_largest) for name in stream.read} == channels and len(channels) == 1
 
 
 def _scale(net: Net, stream: Stream, statistics: Mapping[str, Statistics]) -> FloatArray:
-    """s per channel; 1 for channels that are always zero. Depthwise readers have a scale per channel, so α = 1 costs nothing."""
+    """Return s per channel, which is 1 for channels that are always zero.
+
+    Depthwise readers have a scale per channel, so α = 1 costs nothing.
+    """
     activation = np.max([statistics[name].channel_largest for name in stream.read], axis=0)
     weight = np.max([largest_along(net.array(node.input[1]), net.input_axis(node)) for node in stream.readers], axis=0)
     alpha = 1.0 if all(net.is_depthwise(node) for node in stream.readers) else ALPHA

@@ -1,17 +1,16 @@
-"""A weight matrix in 4 or 8 bits: integers by group along the inputs, with a scale and a zero point each, packed into bytes.
+"""A weight matrix packed in 4 or 8 bits, with a scale and a zero point for each group of inputs.
 
-    w  float32 (K, N)  →  codes uint8 (N, groups, group · bits / 8)     the first of two 4-bit codes in the low half of
-                          a byte scales float32 (N, groups)                    w ≈ scale · (code − zero point)
-                          zero points uint8 (N, ⌈groups · bits / 8⌉)    packed as codes are
+    w  float32 (K, N)  →  codes uint8 (N, groups, group · bits / 8)   the first of two 4-bit codes in the low half
+                          scales float32 (N, groups)                  w ≈ scale · (code − zero point)
+                          zero points uint8 (N, ⌈groups · bits / 8⌉)  packed like the codes
 
-That is the layout of ``com.microsoft::MatMulNBits`` (ONNX Runtime, "Contrib Operators"), written here in numpy: ONNX
-Runtime's own quantizer holds whole matrices in memory, and knows no scale but a group's range. Codes have zero points:
-without, the error is 0.2 to 2 dB larger (random weights, from normal to heavy-tailed).
+This is the layout of ``com.microsoft::MatMulNBits`` (ONNX Runtime, "Contrib Operators"), implemented here in numpy:
+ONNX Runtime's own quantiser holds whole matrices in memory, and derives scales only from a group's range. Codes have
+zero points: without them, the error is 0.2 to 2 dB larger (random weights, from normal to heavy-tailed).
 
-A scale is the one of least squared error, in which a weight counts by its square: clipping the large weights of a
-language model costs more than their number says. (SmolLM2-135M in 4 bits and groups of 128: the next token's
-distribution diverges by 0.42 nats, by 0.44 with a group's range for its scale, and by 0.55 where all weights count
-alike.)
+A scale minimises the squared error, in which each weight counts by its square: clipping the large weights of a language
+model costs more than their number suggests. (SmolLM2-135M in 4 bits and groups of 128: the next token's distribution
+diverges by 0.42 nats; by 0.44 with a group's range as its scale, and by 0.55 if all weights count equally.)
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 Codes = npt.NDArray[np.uint8]
 Bits = Literal[4, 8]
-GROUPS = (256, 128, 64, 32, 16)  # that the operator takes
+GROUPS = (256, 128, 64, 32, 16)  # that the operator supports
 SMALLEST_GROUP = GROUPS[-1]
-CHUNK_VALUES = 2**18  # weights that are in floating point at once
-# Shares of a group's range that its codes may span: clipping its largest weights may cost less than rounding all others
+CHUNK_VALUES = 2**18  # number of weights in floating point at once
+# Shares of a group's range that its codes may span: clipping the largest weights may cost less than rounding all others
 # coarsely.
 RATIOS: dict[Bits, tuple[float, ...]] = {4: (1.0, 0.95, 0.9, 0.85), 8: (1.0,)}
 
@@ -43,10 +42,10 @@ class WeightGrid:
 
     Attributes:
         bits: 4 or 8.
-        group: inputs that share a scale, a power of two from 16 to 256.
+        group: number of inputs that share a scale, a power of two from 16 to 256.
 
     Raises:
-        SettingsError: the operator takes no such bits or group.
+        SettingsError: the operator does not support the bits or the group.
     """
 
     bits: Bits
@@ -63,18 +62,16 @@ class WeightGrid:
         return f"int{self.bits} weights in groups of {self.group}"
 
     def group_of(self, depth: int) -> int:
-        """Group of a matrix with so many inputs.
+        """Return the group size of a matrix with ``depth`` inputs.
 
-        It divides them where a power of two from 16 does: OpenVINO keeps such a matrix packed in memory, and one that
-        has to be filled up with zeros in float32.
+        It divides them if a power of two from 16 does: OpenVINO keeps such a matrix packed in memory, but holds one
+        that must be padded with zeros in float32.
         """
-        least = min(
-            self.group, max(SMALLEST_GROUP, 1 << (depth - 1).bit_length())
-        )  # a longer one would only be filled up
+        least = min(self.group, max(SMALLEST_GROUP, 1 << (depth - 1).bit_length()))  # a longer one would only be padded
         return next((group for group in GROUPS if group <= least and depth % group == 0), least)
 
     def size_bytes(self, depth: int, width: int) -> int:
-        """Bytes of a packed matrix ``(depth, width)``."""
+        """Return the size in bytes of a packed matrix ``(depth, width)``."""
         group = self.group_of(depth)
         groups = -(-depth // group)
         return width * (groups * group * self.bits // 8 + 4 * groups + -(-groups * self.bits // 8))
@@ -85,7 +82,7 @@ class PackedWeight:
     """A packed matrix.
 
     Attributes:
-        depth: inputs K; what the last group has beyond them is of no account.
+        depth: number of inputs K; padding of the last group beyond them is ignored.
     """
 
     codes: Codes
@@ -99,11 +96,12 @@ class PackedWeight:
         return f"PackedWeight({self.depth}, {len(self.codes)}) in {self.bits} bits, groups of {self.group}"
 
 
-def packed_from_weight(weight: FloatArray, grid: WeightGrid, name: str = "a weight") -> PackedWeight:
+def pack_weight(weight: FloatArray, grid: WeightGrid, name: str = "a weight") -> PackedWeight:
     """Round a matrix ``(K, N)``, a part at a time.
 
     Args:
-        weight: may be a view of a file; it is never in memory whole.
+        weight: may be a view of a file; the whole matrix is never in memory.
+        grid: how to round it.
         name: for errors.
 
     Raises:
@@ -122,7 +120,7 @@ def packed_from_weight(weight: FloatArray, grid: WeightGrid, name: str = "a weig
         part = weight[rows.start * group : rows.stop * group, columns]
         if not np.isfinite(part).all():
             raise DataError(
-                f"{name} holds values that are not finite", fix="train again, or export an earlier checkpoint"
+                f"{name} has values that are not finite", fix="train again, or export an earlier checkpoint"
             )
         values = np.zeros(((rows.stop - rows.start) * group, part.shape[1]), np.float32)
         values[: len(part)] = part
@@ -133,7 +131,7 @@ def packed_from_weight(weight: FloatArray, grid: WeightGrid, name: str = "a weig
 
 
 def weight_from_packed(packed: PackedWeight) -> FloatArray:
-    """The matrix ``(K, N)`` that a packed one stands for."""
+    """Return the matrix ``(K, N)`` that a packed one represents."""
     codes = unpack_codes(packed.codes, packed.bits, packed.group).astype(np.float32)
     zero_points = unpack_codes(packed.zero_points, packed.bits, packed.scales.shape[1]).astype(np.float32)
     values = (codes - zero_points[..., None]) * packed.scales[..., None]
@@ -142,13 +140,14 @@ def weight_from_packed(packed: PackedWeight) -> FloatArray:
 
 
 def round_groups(values: FloatArray, bits: Bits) -> tuple[Codes, FloatArray, Codes]:
-    """Codes, scales and zero points of least squared error, weighted by squares.
+    """Return codes, scales and zero points of least squared error, weighted by squares.
 
     Each of ``RATIOS`` shrinks the range that the codes of a group span; its scale is then fitted to the codes by least
     squares; the ratio with the least error wins.
 
     Args:
         values: ``(M, group, N)``.
+        bits: 4 or 8.
 
     Returns:
         Codes of the same shape, and scales and zero points ``(M, N)``.
@@ -182,11 +181,15 @@ def _sums(one: FloatArray, other: FloatArray) -> FloatArray:
 
 
 def round_range(values: FloatArray, low: FloatArray, high: FloatArray, bits: Bits) -> tuple[Codes, FloatArray, Codes]:
-    """Codes that span a range. What lies in it is half a scale off at the most, and a zero stays a zero.
+    """Return codes that span a range, their scales and zero points.
+
+    The error of a value inside the range is at most half a scale, and a zero stays zero.
 
     Args:
         values: ``(M, group, N)``.
-        low, high: of each group, ``(M, N)``; not above 0, and not below.
+        low: lower end of each group's range, ``(M, N)``, not above 0.
+        high: upper end of each group's range, ``(M, N)``, not below 0.
+        bits: 4 or 8.
     """
     top = 2**bits - 1
     scales = _scale(low, high, bits)
@@ -198,14 +201,14 @@ def round_range(values: FloatArray, low: FloatArray, high: FloatArray, bits: Bit
 
 
 def _scale(low: FloatArray, high: FloatArray, bits: Bits) -> FloatArray:
-    """A group that is next to nothing takes 1, as a dead channel does."""
+    """Return the scale of each group; a negligible group gets 1, like a dead channel."""
     top = np.float32(2**bits - 1)
     scale = high / top - low / top
     return np.where(scale >= SMALLEST_SCALE, scale, 1).astype(np.float32)
 
 
 def pack_codes(codes: Codes, bits: Bits) -> Codes:
-    """Put codes along the last axis into bytes; an odd one out has zeros in the high half of its byte."""
+    """Pack codes along the last axis into bytes; an odd last code has zeros in the high half of its byte."""
     if bits == 8:
         return codes
     even, odd = codes[..., 0::2], codes[..., 1::2]
@@ -215,7 +218,7 @@ def pack_codes(codes: Codes, bits: Bits) -> Codes:
 
 
 def unpack_codes(packed: Codes, bits: Bits, count: int) -> Codes:
-    """Take ``count`` codes along the last axis out of bytes."""
+    """Unpack ``count`` codes along the last axis from bytes."""
     if bits == 8:
         return packed
     halves = np.stack([packed & 15, packed >> 4], axis=-1)

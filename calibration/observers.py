@@ -1,4 +1,4 @@
-"""Streaming observers: activations pass by batch by batch, and only their statistics are kept."""
+"""Streaming observers, which see activations batch by batch and keep only their statistics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ Ranges = dict[str, tuple[float, float]]
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What calibration keeps of one activation. Channels lie along axis 1 of rank 4 (images) and along the last axis otherwise.
+    """Statistics that calibration keeps of one activation.
+
+    Channels lie along axis 1 for rank 4 (images) and along the last axis otherwise.
 
     Attributes:
         histogram: of all values.
@@ -36,22 +38,22 @@ class Statistics:
         return f"Statistics([{self.histogram.low:g}, {self.histogram.high:g}], {len(self.channel_mean)} channels)"
 
 
-def observed_statistics(
+def observe_statistics(
     model: onnx.ModelProto, batches: Iterable[Mapping[str, Array]], *, names: Collection[str] | None = None
 ) -> dict[str, Statistics]:
     """Run calibration batches through a float model and return the statistics of its activations.
 
-    Memory holds the wanted activations of one batch at a time, whatever the number of batches: the size of a batch is
-    what sets it.
+    Memory holds the requested activations of one batch at a time, whatever the number of batches; it depends on the
+    batch size.
 
     Args:
         model: the float graph.
         batches: feeds of the graph's inputs.
-        names: the activations that are wanted; all of them (``activation_names``) when None.
+        names: the requested activations; None for all of them (``activation_names``).
 
     Raises:
         DataError: no batch, or activations that are not finite.
-        RuntimeFailure: ONNX Runtime refuses the graph or a feed.
+        RuntimeFailure: ONNX Runtime rejects the graph or a feed.
     """
     wanted = [name for name in activation_names(model) if names is None or name in names]
     inputs = [name for name in wanted if name in {value.name for value in model.graph.input}]
@@ -61,19 +63,19 @@ def observed_statistics(
     seen = False
     for feed in batches:
         seen = True
-        _observe(observers, fetched(session, made, feed) | {name: feed[name] for name in inputs})
+        _observe(observers, fetch(session, made, feed) | {name: feed[name] for name in inputs})
     if not seen:
         raise DataError("no calibration sample", allowed="at least one batch")
     return {name: observer.statistics() for name, observer in observers.items() if observer.histogram.count}
 
 
 def ranges_from_statistics(statistics: Mapping[str, Statistics], method: Method, *, symmetric: bool) -> Ranges:
-    """The range that 8 bits should cover, for every activation. A constant one gives a range of no width."""
+    """Return the range that 8 bits should cover, for every activation; that of a constant has zero width."""
     return {name: range_from_histogram(s.histogram, method, symmetric=symmetric) for name, s in statistics.items()}
 
 
 def activation_names(model: onnx.ModelProto) -> list[str]:
-    """Float tensors that nodes produce, and float inputs; weights are not among them."""
+    """Return the names of float tensors that nodes produce, and of float inputs, but not of weights."""
     typed = {
         value.name: value.type.tensor_type.elem_type
         for value in (*model.graph.value_info, *model.graph.input, *model.graph.output)
@@ -84,7 +86,7 @@ def activation_names(model: onnx.ModelProto) -> list[str]:
 
 
 class _Observer:
-    """Gathers the statistics of one activation."""
+    """Accumulator for the statistics of one activation."""
 
     def __init__(self) -> None:
         self.histogram = Histogram()
@@ -114,7 +116,7 @@ class _Observer:
 
 
 def _observe(observers: Mapping[str, _Observer], activations: dict[str, Array]) -> None:
-    """Show each observer its activation, and let go of it."""
+    """Pass each observer its activation, and release it."""
     for name, observer in observers.items():
         values = activations.pop(name)
         if values.size:
@@ -122,43 +124,43 @@ def _observe(observers: Mapping[str, _Observer], activations: dict[str, Array]) 
 
 
 def _by_channel(values: Array) -> FloatArray:
-    """A view of float activations as (outer, channels, inner)."""
+    """View float activations as (outer, channels, inner)."""
     if values.ndim == 4:
         return values.reshape(*values.shape[:2], -1).astype(np.float32, copy=False)
     return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1, 1).astype(np.float32, copy=False)
 
 
 def watching_session(model: onnx.ModelProto, made: Collection[str]) -> Any:
-    """A session that gives the float tensors ``made`` as outputs.
+    """Create a session that returns the float tensors ``made`` as outputs.
 
     Raises:
-        RuntimeFailure: ONNX Runtime refuses the graph.
+        RuntimeFailure: ONNX Runtime rejects the graph.
     """
     import onnxruntime
 
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Without fusion: a fused node would hide the tensor that is to be observed.
+    # Without fusion: a fused node would hide the observed tensor.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     outputs = model.graph.output
     known = [value.name for value in outputs]
     outputs.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in made if name not in known
     )
-    try:  # on the model itself: a copy of its weights is a large thing
+    try:  # on the model itself: a copy of its weights would be large
         with graph_source(model) as source:
             return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen types of its own, without a common base
-        raise RuntimeFailure(f"ONNX Runtime refused the graph to calibrate: {error}") from error
+        raise RuntimeFailure(f"ONNX Runtime refused the graph to be calibrated: {error}") from error
     finally:
         del outputs[len(known) :]
 
 
-def fetched(session: Any, made: Sequence[str], feed: Mapping[str, Array]) -> dict[str, Array]:
-    """The tensors ``made`` by name.
+def fetch(session: Any, made: Sequence[str], feed: Mapping[str, Array]) -> dict[str, Array]:
+    """Run a session and return the tensors ``made`` by name.
 
     Raises:
-        RuntimeFailure: ONNX Runtime refuses the feed.
+        RuntimeFailure: ONNX Runtime rejects the feed.
     """
     if not made:  # an empty list would fetch every output
         return {}

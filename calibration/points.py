@@ -1,8 +1,7 @@
-"""Points of the precision search: what a choice of blocks costs in accuracy and in time, and which one is taken.
+"""Points of the precision search: what a choice of blocks costs in accuracy and in time, and which one is best.
 
-Only evidence makes a slower point win: an accuracy below the aim counts where chance does not explain it, and a speed
-where the interval of paired timings says so. A larger set of samples therefore never takes a slower point for want of
-samples.
+A slower point wins only on evidence: an accuracy below the aim counts only if chance does not explain it, and a
+speed only if the interval of paired timings confirms it. A lack of samples therefore never makes a slower point win.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ class Budget:
     Attributes:
         max_drop: points of top-1 accuracy, 0–100.
         min_agreement: aim for the share of predictions that equal the floating-point ones, 0–1.
-        seconds: after that long no further measurement is begun.
+        seconds: no further measurement is started after this time.
         max_confidence_drop: points of probability, 0–100.
-        is_strict: take a drop at its face value, instead of what it proves beyond chance.
+        is_strict: judge a drop at its face value, instead of by what it proves beyond chance.
     """
 
     max_drop: float
@@ -40,11 +39,11 @@ class Budget:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a quantised graph answers on the samples that choose, beside what floating point answers.
+    """Answers of a quantised graph on the selection samples, compared with those of floating point.
 
     Attributes:
-        kept: per sample ``1`` where every target keeps its prediction, else ``0``.
-        gains: per target, and in it per sample: ``+`` where a wrong answer became right, ``-`` where a right one became
+        kept: per sample ``1`` if every target keeps its prediction, else ``0``.
+        gains: per target, and in it per sample: ``+`` if a wrong answer became right, ``-`` if a right one became
             wrong, else ``=``.
         confidence_points: shift of the top probability, as the gate measures it, 0–100.
     """
@@ -73,21 +72,27 @@ class Outcome:
         return drop_interval_points(worst.count("-"), worst.count("+"), self.samples)
 
     def is_within(self, budget: Budget) -> bool:
-        """Tell whether drop and confidence keep to the budget; unless it is strict, a drop over it counts only beyond chance."""
+        """Return whether drop and confidence are within the budget.
+
+        Unless the budget is strict, a drop over it counts only beyond chance.
+        """
         drop = self.drop_points if budget.is_strict else min(self.drop_points, self.drop_interval[0])
         return drop <= budget.max_drop + 1e-9 and self.confidence_points <= budget.max_confidence_drop + 1e-9
 
     def reaches_aim(self, budget: Budget) -> bool:
-        """Tell whether the agreement reaches the aim: it misses it beyond chance, or not at all."""
+        """Return whether the agreement reaches the aim, or misses it only within chance."""
         return not is_below(self.kept.count("1"), self.samples, budget.min_agreement)
 
     def standing(self, budget: Budget) -> tuple[bool, bool]:
-        """Return whether it is within the budget, and whether it reaches the aim, too."""
+        """Return whether it is within the budget, and whether it also reaches the aim."""
         is_within = self.is_within(budget)
         return is_within, is_within and self.reaches_aim(budget)
 
     def agrees_better(self, other: Outcome) -> bool:
-        """Tell whether it keeps more predictions than ``other`` beyond chance: one-sided McNemar test on the same samples."""
+        """Return whether it keeps more predictions than ``other`` beyond chance.
+
+        This is a one-sided McNemar test on the same samples.
+        """
         pairs = list(zip(self.kept, other.kept, strict=True))
         mine, theirs = pairs.count(("1", "0")), pairs.count(("0", "1"))
         return mine > theirs and binomial_tail(theirs, mine + theirs, 0.5) < SIGNIFICANT
@@ -102,15 +107,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Point:
-    """One choice of blocks in floating point, and how it was judged.
+    """One choice of blocks in floating point, and its verdict.
 
     Attributes:
         admissible: drop and confidence are within the budget.
         inside: its agreement reaches the aim, too.
-        seconds: per frame, a value per turn; empty where it was not timed. ``float_seconds`` are those of floating
-            point at its best, in the same turns.
-        recipe: how the other blocks are quantised, where a search has tried several ways.
-        size_bytes: of all weights, where points differ in it.
+        seconds: per frame, one value per turn; empty if it was not timed.
+        float_seconds: those of the best floating-point graph, in the same turns.
+        recipe: how the other blocks are quantised, if the search tried several ways.
+        size_bytes: of all weights, if points differ in it.
     """
 
     float_blocks: tuple[str, ...]
@@ -124,7 +129,7 @@ class Point:
 
     @property
     def choice(self) -> tuple[str, ...]:
-        """What tells it from the other points of a search."""
+        """What distinguishes it from the other points of a search."""
         return (self.recipe, *self.float_blocks) if self.recipe else self.float_blocks
 
     @property
@@ -134,7 +139,7 @@ class Point:
 
     @cached_property
     def time_share(self) -> Interval | None:
-        """Its time as a share of floating point's, with the 95 % interval; None where it was not timed."""
+        """Its time as a share of floating point's, with the 95 % interval; None if it was not timed."""
         return ratio_interval(self.seconds, self.float_seconds) if self.seconds else None
 
     @property
@@ -142,11 +147,14 @@ class Point:
         return self.time_share is not None and self.time_share[2] < 1
 
     def is_slower_than(self, other: Point) -> bool:
-        """Tell whether it takes longer than another timed point, beyond chance."""
+        """Return whether it takes longer than another timed point, beyond chance."""
         return ratio_interval(self.seconds, other.seconds)[0] > 1
 
     def to_row(self, reason: str = "", refused: str = "") -> dict[str, Any]:
-        """Return what the gate's page shows; ``reason`` says why it was chosen, ``refused`` why the gate refused it."""
+        """Return the row of the gate's page.
+
+        ``reason`` says why the point was chosen, ``refused`` why the gate refused it.
+        """
         share, outcome = self.time_share, self.outcome
         return {
             "recipe": self.recipe,
@@ -167,27 +175,26 @@ class Point:
         }
 
 
-OUT_OF_TIME = "time was over before points could be timed; of those within the budget, the one that promises most speed"
-ALL_QUANTIZED = "quantised everywhere it keeps to the budget, and what is missing to the aim, if anything, is chance"
+OUT_OF_TIME = "time ran out before points could be timed; this one promises the most speed within the budget"
+ALL_QUANTIZED = "quantised everywhere, it keeps to the budget, and any shortfall from the aim is within chance"
 FASTEST = "the fastest within the budget"
 BETTER = (
-    "the fastest within the budget but for points whose agreement misses the aim, where another one agrees better "
+    "the fastest within the budget, apart from points whose agreement misses the aim while another one agrees better "
     "beyond chance"
 )
-NOT_FASTER = "none within the budget is faster than floating point beyond chance; this one comes nearest"
-CLOSEST = "none is within the budget; this one agrees best"
+NOT_FASTER = "no point within the budget is faster than floating point beyond chance; this one comes nearest"
+CLOSEST = "no point is within the budget; this one agrees best"
 
 
 def choose_point(points: Sequence[Point]) -> tuple[Point, str]:
-    """Choose among judged points, and say why.
+    """Choose among judged points, and return the reason with the choice.
 
-    The fastest one within the budget is taken. A point whose agreement misses the aim has no claim where another one,
-    still faster than floating point, agrees better beyond chance. Of points whose times cannot be told apart, the
-    smallest is taken, or the one with fewest blocks in floating point.
+    The fastest point within the budget is chosen. A point whose agreement misses the aim loses to another one that
+    is still faster than floating point and agrees better beyond chance. Among points whose times are indistinguishable,
+    the smallest is chosen, then the one with the fewest blocks in floating point.
 
     Args:
-        points: at least one, those first that promise most speed. Those that were not timed are taken only where none
-            was.
+        points: at least one, most promising in speed first. Points that were not timed are chosen only if none was.
     """
     admissible = [point for point in points if point.admissible]
     if not admissible:

@@ -1,4 +1,4 @@
-"""A recipe: how ranges, weight scales and biases are found; and the choice of the best one for a graph, by measuring."""
+"""Quantisation recipes for ranges, weight scales and biases, and the choice of the best one by measuring."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vidrisk.calibration.histogram import Method
 from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.observers import Ranges, Statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import Profile
-from vidrisk.calibration.qdq import quantised_from_float
-from vidrisk.calibration.weights import bias_corrected, mse_weight_scales, plain_weight_scales
+from vidrisk.calibration.qdq import qdq_from_float
+from vidrisk.calibration.weights import correct_biases, mse_weight_scales, plain_weight_scales
 
 Scales = dict[str, FloatArray]  # per output channel, by weight name
 Way = TypeVar("Way")
@@ -24,13 +24,13 @@ WORTH_DB = 0.1  # a step that gains less is left out
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every step is one of the modules here; the first one is plain min-max INT8.
+    """Choices for the steps in these modules; the default is plain min-max INT8.
 
     Attributes:
-        migrated: range moved from activations into weights (``migration``).
+        migrated: range is moved from activations into weights (``migration``).
         method: of the activation ranges (``histogram``).
-        mse_weights: weight scales of least squared error instead of the largest weight (``weights``).
-        corrected: biases take the mean error of rounded weights (``weights``).
+        mse_weights: weight scales minimise the squared error instead of covering the largest weight (``weights``).
+        corrected: biases absorb the mean error of rounded weights (``weights``).
     """
 
     migrated: bool = False
@@ -65,11 +65,11 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Quantiser:
-    """Makes quantised graphs of one model for one profile.
+class Quantizer:
+    """Factory of quantised graphs of one model for one profile.
 
     Attributes:
-        plain: the graph as it was exported.
+        plain: the graph as exported.
         migrated: the same function with range moved into the weights.
     """
 
@@ -78,17 +78,17 @@ class Quantiser:
     profile: Profile
     _known: dict[tuple[bool, Method, bool], tuple[Ranges, Scales]] = field(default_factory=dict, init=False, repr=False)
 
-    def quantised(self, recipe: Recipe, keep_float: Collection[str] = ()) -> onnx.ModelProto:
-        """The Q/DQ graph; nodes named in ``keep_float`` stay in floating point."""
+    def quantize(self, recipe: Recipe, keep_float: Collection[str] = ()) -> onnx.ModelProto:
+        """Return the Q/DQ graph; nodes named in ``keep_float`` stay in floating point."""
         observed = self.migrated if recipe.migrated else self.plain
         ranges, scales = self._ranges_and_scales(observed, recipe)
         model = observed.model
         if recipe.corrected:
-            model = bias_corrected(model, observed.statistics, scales, keep_float, self.profile.largest_weight)
-        return quantised_from_float(model, ranges, self.profile, keep_float=keep_float, weight_scales=scales)
+            model = correct_biases(model, observed.statistics, scales, keep_float, self.profile.largest_weight)
+        return qdq_from_float(model, ranges, self.profile, keep_float=keep_float, weight_scales=scales)
 
     def _ranges_and_scales(self, observed: Observed, recipe: Recipe) -> tuple[Ranges, Scales]:
-        """Found once per way to find them: a search asks for dozens of graphs that differ in nothing else."""
+        """Return cached ranges and scales: a search requests dozens of graphs that share them."""
         key = (recipe.migrated, recipe.method, recipe.mse_weights)
         if key not in self._known:
             ranges = ranges_from_statistics(observed.statistics, recipe.method, symmetric=self.profile.symmetric)
@@ -97,7 +97,7 @@ class Quantiser:
 
 
 def weight_scales(model: onnx.ModelProto, profile: Profile, *, mse: bool) -> Scales:
-    """Scales per output channel by weight name, as the profile's engines hold them."""
+    """Return scales per output channel by weight name, as the profile's engines store them."""
     net = Net(model)
     choose = mse_weight_scales if mse else plain_weight_scales
     chosen = {
@@ -105,7 +105,7 @@ def weight_scales(model: onnx.ModelProto, profile: Profile, *, mse: bool) -> Sca
         for node in net.nodes
         if net.is_weighted(node)
     }
-    return {name: np.asarray(profile.held_scales(scales), np.float32) for name, scales in chosen.items()}
+    return {name: np.asarray(profile.round_scales(scales), np.float32) for name, scales in chosen.items()}
 
 
 @dataclass(frozen=True)
@@ -117,27 +117,27 @@ class Trial(Generic[Way]):
     chosen: bool = False
 
 
-def chosen_recipe(
-    quantiser: Quantiser,
+def choose_int8_recipe(
+    quantizer: Quantizer,
     sqnr_db: Callable[[onnx.ModelProto], float],
     journal: Journal,
     on_trial: Callable[[int, int], None],
 ) -> list[Trial[Recipe]]:
-    """Try the steps one after the other, and keep each that gains.
+    """Try the steps one after the other, and keep each one that gains.
 
     Returns:
         All trials in order; one is ``chosen``.
     """
 
-    def tried(recipe: Recipe) -> Trial[Recipe]:
+    def run_trial(recipe: Recipe) -> Trial[Recipe]:
         on_trial(len(trials), 1 + sum(map(len, STEPS)))
-        trials.append(Trial(recipe, journal.value(f"recipe {recipe}", lambda: sqnr_db(quantiser.quantised(recipe)))))
+        trials.append(Trial(recipe, journal.value(f"recipe {recipe}", lambda: sqnr_db(quantizer.quantize(recipe)))))
         return trials[-1]
 
     trials: list[Trial[Recipe]] = []
-    best = tried(Recipe())
+    best = run_trial(Recipe())
     for alternatives in STEPS:
-        found = [tried(replace(best.recipe, **step)) for step in alternatives]
+        found = [run_trial(replace(best.recipe, **step)) for step in alternatives]
         better = max(found, key=lambda trial: trial.sqnr_db)
         if better.sqnr_db > best.sqnr_db + WORTH_DB:
             best = better

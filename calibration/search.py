@@ -1,14 +1,14 @@
-"""The precision search: which blocks stay in floating point, so that the rest may be 8 bits wide.
+"""The precision search: which blocks stay in floating point while the rest becomes 8 bits wide.
 
 all in 8 bits ── inside the budget? ── done
      │ no
 each block alone in 8 bits: its share of the noise;  each block alone in float: the time it costs
      │
-blocks into floating point, those first that remove most noise per millisecond; fewest that suffice (bisection)
+blocks into floating point, in order of noise removed per millisecond; the fewest that suffice (bisection)
      │
-blocks back into 8 bits, the dearest first, as long as the point stays inside
+blocks back into 8 bits, the most expensive first, as long as the point stays inside
      │
-the few most promising points timed in turns with floating point, and one of them chosen (``points.choose_point``)
+the few most promising points timed in turns with floating point; the best one chosen (``points.choose_point``)
 """
 
 from __future__ import annotations
@@ -31,36 +31,45 @@ from vidrisk.runtimes.contract.progress import OnProgress
 
 log = logging.getLogger(__name__)
 
-Quantise = Callable[[Collection[str]], onnx.ModelProto]
+Quantize = Callable[[Collection[str]], onnx.ModelProto]
 MAX_TIMED = 4  # of the points found
 MAX_RETURNS = 8  # blocks that are tried in 8 bits again
-MEASURING = 0.6  # of the time, at the most, for measuring blocks; the rest is for trying points
-BLOCK_ROUNDS = 5  # of timing a block, among dozens
-POINT_ROUNDS = 15  # of timing the points
-NOT_FINITE = 1e12  # noise of a block that gives no number
+MEASURING = 0.6  # largest share of the time for measuring blocks; the rest is for trying points
+BLOCK_ROUNDS = 5  # rounds for timing one block of dozens
+POINT_ROUNDS = 15  # rounds for timing the points
+NOT_FINITE = 1e12  # noise of a block with values that are not finite
 
 
 class Judge(Protocol):
-    """What a search asks about a graph. The search does not know what the graph computes, nor on what it is judged."""
+    """Measurements that a search makes of a graph.
+
+    The search does not know what the graph computes, or on which samples it is judged.
+    """
 
     def probe(self, model: onnx.ModelProto) -> tuple[float, float]:
-        """Mean squared error of the features, and mean total variation of the probabilities (0–1), on a few samples."""
+        """Return the features' mean squared error and the probabilities' mean total variation on a few samples.
+
+        The total variation is 0–1.
+        """
 
     def outcome(self, model: onnx.ModelProto) -> Outcome:
-        """Compare with floating point on all samples that choose."""
+        """Compare with floating point on all selection samples."""
 
     def seconds(self, models: Sequence[onnx.ModelProto | None], rounds: int) -> list[list[float]]:
-        """Time a frame, all models in turns: per model a value per turn. None stands for floating point where it is fastest."""
+        """Time a frame with all models in turns; return one value per turn for each model.
+
+        None stands for the fastest floating-point graph.
+        """
 
 
 @dataclass(frozen=True)
 class BlockRow:
-    """What one block costs and saves.
+    """Cost and benefit of one block.
 
     Attributes:
-        noise_share: of the noise that all blocks together add to the features, the part that this one adds.
+        noise_share: this block's share of the noise that all blocks together add to the features.
         probability_shift: mean total variation of the probabilities with this block alone in 8 bits, 0–1.
-        float_ms: milliseconds per frame that it costs to keep this block in floating point.
+        float_ms: milliseconds per frame that keeping this block in floating point costs.
     """
 
     block: str
@@ -73,10 +82,12 @@ class BlockRow:
 
 @dataclass(frozen=True)
 class Search:
-    """Attributes:
-    best: as ``choose_point`` chooses. At least one of its blocks is in 8 bits.
-    reason: why it was chosen.
-    rows: empty when 8 bits everywhere were good enough.
+    """Result of a search.
+
+    Attributes:
+        best: as ``choose_point`` chooses. At least one of its blocks is in 8 bits.
+        reason: why it was chosen.
+        rows: empty if 8 bits everywhere were good enough.
     """
 
     best: Point
@@ -86,7 +97,7 @@ class Search:
 
 
 def search_precision(
-    quantise: Quantise,
+    quantize: Quantize,
     blocks: Blocks,
     judge: Judge,
     budget: Budget,
@@ -94,21 +105,25 @@ def search_precision(
     on_progress: OnProgress,
     refused: Collection[tuple[str, ...]] = (),
 ) -> Search:
-    """Find the fastest point within the budget. More blocks in floating point are taken to agree better.
+    """Find the fastest point within the budget, assuming that more blocks in floating point agree better.
 
     Args:
-        quantise: names of nodes to keep in floating point → quantised graph.
+        quantize: names of nodes to keep in floating point → quantised graph.
+        blocks: the nodes of each block.
+        judge: measures graphs.
+        budget: limits for accuracy, and for the time of the search.
         journal: measurements that are not repeated.
-        refused: blocks in floating point of points that others than this judge have refused.
+        on_progress: called after each measurement.
+        refused: blocks in floating point of points that were refused by another judge.
     """
     begin = time.monotonic()
-    points = Points(quantise, blocks, judge, budget, journal, begin + budget.seconds, on_progress, refused)
+    points = Points(quantize, blocks, judge, budget, journal, begin + budget.seconds, on_progress, refused)
     if points.at(()).inside or not blocks:
         best, reason = choose_point([points.at(())])
-        return Search(best, reason, (), points.judged())
+        return Search(best, reason, (), points.list_judged())
     rows = points.explore(begin + MEASURING * budget.seconds)
     cost = {row.block: row.float_ms for row in rows}
-    every = sorted(points.judged(), key=lambda point: math.fsum(cost[block] for block in point.float_blocks))
+    every = sorted(points.list_judged(), key=lambda point: math.fsum(cost[block] for block in point.float_blocks))
     if points.has_time():
         every = time_promising(every, points.graph, judge, journal)
     best, reason = choose_point(every)
@@ -119,10 +134,15 @@ def search_precision(
 def time_promising(
     points: Sequence[Point], graph: Callable[[Point], onnx.ModelProto], judge: Judge, journal: Journal
 ) -> list[Point]:
-    """Return the points, and of those that may be chosen the few most promising ones timed, in turns with floating point.
+    """Return the points, with the few most promising ones timed in turns with floating point.
+
+    Only points that may be chosen are timed.
 
     Args:
-        points: those first that promise most speed.
+        points: most promising in speed first.
+        graph: returns the graph of a point.
+        judge: measures graphs.
+        journal: measurements that are not repeated.
     """
     promising = _promising(points)
     if not promising:
@@ -139,16 +159,16 @@ def time_promising(
 
 
 class Points:
-    """Points that were judged, each once.
+    """Judged points, each judged once.
 
     Args:
-        end: of ``time.monotonic``; no further measurement is begun then.
+        end: on the clock of ``time.monotonic``; no further measurement is started after it.
         The others are those of ``search_precision``.
     """
 
     def __init__(
         self,
-        quantise: Quantise,
+        quantize: Quantize,
         blocks: Blocks,
         judge: Judge,
         budget: Budget,
@@ -158,7 +178,7 @@ class Points:
         refused: Collection[tuple[str, ...]],
     ) -> None:
         self.refused = refused
-        self.quantise, self.blocks, self.judge, self.budget, self.journal = quantise, blocks, judge, budget, journal
+        self.quantize, self.blocks, self.judge, self.budget, self.journal = quantize, blocks, judge, budget, journal
         self.end, self.on_progress = end, on_progress
         self.known: dict[tuple[str, ...], Point] = {}
         self.expected = 1 + math.ceil(math.log2(len(blocks) + 1)) + MAX_RETURNS
@@ -166,8 +186,8 @@ class Points:
     def has_time(self) -> bool:
         return time.monotonic() < self.end
 
-    def judged(self) -> tuple[Point, ...]:
-        """Points with something in 8 bits, in the order in which they were judged."""
+    def list_judged(self) -> tuple[Point, ...]:
+        """Return points with at least one block in 8 bits, in the order in which they were judged."""
         return tuple(point for kept, point in self.known.items() if len(kept) < len(self.blocks) or not self.blocks)
 
     def at(self, float_blocks: Collection[str]) -> Point:
@@ -190,16 +210,16 @@ class Points:
         return self.known[kept]
 
     def is_inside(self, float_blocks: Collection[str]) -> bool:
-        """What there was no time to judge does not count as inside."""
+        """Return whether a point is inside; one that there was no time to judge is not."""
         return (self._in_order(float_blocks) in self.known or self.has_time()) and self.at(float_blocks).inside
 
     def graph(self, point: Point) -> onnx.ModelProto:
-        """The graph of a point."""
+        """Return the graph of a point."""
         return self._graph(point.float_blocks)
 
     def explore(self, end: float) -> list[BlockRow]:
-        """Measure every block, until ``end``, and judge the points with fewest blocks in floating point that are inside."""
-        rows = _measured_blocks(self.quantise, self.blocks, self.judge, self.journal, end, self.on_progress)
+        """Measure every block until ``end``, then judge the points inside with the fewest blocks in floating point."""
+        rows = _measure_blocks(self.quantize, self.blocks, self.judge, self.journal, end, self.on_progress)
         order = [row.block for row in sorted(rows, key=lambda row: -row.noise_share / row.float_ms)]
         too_few, enough = 0, len(order)
         while enough - too_few > 1 and self.has_time():
@@ -218,31 +238,34 @@ class Points:
         return tuple(block for block in self.blocks if block in float_blocks)
 
     def _graph(self, float_blocks: tuple[str, ...]) -> onnx.ModelProto:
-        return self.quantise([node for block in float_blocks for node in self.blocks[block]])
+        return self.quantize([node for block in float_blocks for node in self.blocks[block]])
 
 
 def _finite(noise: float, shift: float) -> tuple[float, float]:
-    """Count a block whose answers are not finite as the worst there can be."""
+    """Return the worst possible values for a block whose answers are not finite."""
     return (noise, shift) if math.isfinite(noise) and math.isfinite(shift) else (NOT_FINITE, 1.0)
 
 
 def _promising(points: Sequence[Point]) -> list[Point]:
-    """Of points in the order of their speed: the fastest admissible ones, half of them inside where there are so many."""
+    """Select the fastest admissible points, half of them inside if there are so many.
+
+    ``points`` are in the order of their speed.
+    """
     inside = [point for point in points if point.inside][: MAX_TIMED // 2]
     others = [point for point in points if point.admissible and point not in inside][: MAX_TIMED - len(inside)]
     return [point for point in points if point in inside or point in others]
 
 
-def _measured_blocks(
-    quantise: Quantise, blocks: Blocks, judge: Judge, journal: Journal, end: float, on_progress: OnProgress
+def _measure_blocks(
+    quantize: Quantize, blocks: Blocks, judge: Judge, journal: Journal, end: float, on_progress: OnProgress
 ) -> list[BlockRow]:
-    """One row per block, in graph order; blocks that time does not suffice for are taken for the most harmless."""
+    """Return one row per block, in graph order; blocks not measured in time count as the most harmless."""
     every = [node for nodes in blocks.values() for node in nodes]
-    whole = quantise([])
+    whole = quantize([])
 
-    def measured(block: str) -> list[float]:
-        noise, shift = _finite(*judge.probe(quantise([node for node in every if node not in blocks[block]])))
-        quick, slow = judge.seconds([whole, quantise(blocks[block])], BLOCK_ROUNDS)
+    def measure(block: str) -> list[float]:
+        noise, shift = _finite(*judge.probe(quantize([node for node in every if node not in blocks[block]])))
+        quick, slow = judge.seconds([whole, quantize(blocks[block])], BLOCK_ROUNDS)
         return [
             noise,
             shift,
@@ -252,12 +275,12 @@ def _measured_blocks(
     found: dict[str, list[float]] = {}
     for done, block in enumerate(blocks):
         if time.monotonic() >= end:
-            log.warning("the search ran out of time after %d of %d blocks", done, len(blocks))
+            log.warning("the precision search ran out of time after %d of %d blocks", done, len(blocks))
             break
         on_progress("measuring each block", done, len(blocks))
-        found[block] = journal.value(f"block {block}", partial(measured, block))
+        found[block] = journal.value(f"block {block}", partial(measure, block))
     total = sum(noise for noise, _, _ in found.values()) or 1.0
-    # A difference of two timings can come out at zero or below: then the block costs as good as nothing.
+    # The difference of two timings can be zero or negative: the block then costs practically nothing.
     least_ms = max(1e-2 * max((ms for _, _, ms in found.values()), default=1.0), 1e-6)
     rows = []
     for block, nodes in blocks.items():

@@ -1,8 +1,9 @@
-"""Nodes that stay in float32 when the rest of a graph becomes FP16, whatever their numbers are.
+"""Nodes that stay in float32 when the rest of a graph becomes FP16, whatever their values.
 
-norms       softmax, LayerNorm and their like, whole or in pieces: squares overflow, sums lose, roots of small numbers
-vanish pixels      the arithmetic between uint8 pixels and the first layer: it is next to nothing, and exact
-constants   weights that FP16 does not hold; scales of Q/DQ that it does not hold exactly
+norms       softmax, LayerNorm and similar, whole or in pieces: squares overflow, sums lose precision, small roots
+            vanish
+pixels      the arithmetic between uint8 pixels and the first layer: it costs next to nothing, and stays exact
+constants   weights out of FP16's range; scales of Q/DQ that FP16 does not represent exactly
 operators   those that the standard does not define for FP16
 """
 
@@ -53,7 +54,7 @@ NORMS, PIXELS, CONSTANTS, OPERATORS = "norms", "pixels", "constants", "operators
 
 
 def single_nodes(net: Net, types: Types) -> dict[str, str]:
-    """Names of the nodes, and which of the four reasons keeps each."""
+    """Return the names of the nodes, with the reason why each stays in float32 (one of four)."""
     pixels, pieces = _pixel_nodes(net, types), _norm_pieces(net)
 
     def reason(node: onnx.NodeProto) -> str:
@@ -63,7 +64,7 @@ def single_nodes(net: Net, types: Types) -> dict[str, str]:
             return NORMS
         if not has_half_version(net, node, types):
             return OPERATORS
-        constants = [node.input[slot] for slot in retyped_inputs(net, node, types) if node.input[slot] in net.weights]
+        constants = [node.input[slot] for slot in castable_inputs(net, node, types) if node.input[slot] in net.weights]
         exactly = node.op_type == "DequantizeLinear"
         return "" if all(half_holds(net.array(name), exactly=exactly) for name in constants) else CONSTANTS
 
@@ -72,7 +73,7 @@ def single_nodes(net: Net, types: Types) -> dict[str, str]:
 
 
 def types_of(model: onnx.ModelProto) -> dict[str, int]:
-    """ONNX element types of all tensors, weights included."""
+    """Return the ONNX element types of all tensors, including weights."""
     graph = shape_inference.infer_shapes(without_weights(model)).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
     return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
@@ -82,8 +83,8 @@ def floats(names: Iterable[str], types: Types) -> list[str]:
     return [name for name in names if types.get(name) == TensorProto.FLOAT]
 
 
-def retyped_inputs(net: Net, node: onnx.NodeProto, types: Types) -> list[int]:
-    """Float inputs that may be FP16 just as well, by the standard."""
+def castable_inputs(net: Net, node: onnx.NodeProto, types: Types) -> list[int]:
+    """Return the float inputs that the standard also allows in FP16."""
     if node.op_type == "Cast":
         return []  # reads anything
     formal = onnx.defs.get_schema(node.op_type, net.opset, node.domain).inputs
@@ -95,12 +96,15 @@ def retyped_inputs(net: Net, node: onnx.NodeProto, types: Types) -> list[int]:
 
 
 def has_half_version(net: Net, node: onnx.NodeProto, types: Types) -> bool:
-    """Whether the node makes FP16 of FP16. One that makes floats of nothing else says their type in an attribute, and keeps it."""
-    return node.op_type == "Cast" or bool(retyped_inputs(net, node, types))
+    """Return whether the node makes FP16 from FP16.
+
+    A node that makes floats from no float input states their type in an attribute, and keeps it.
+    """
+    return node.op_type == "Cast" or bool(castable_inputs(net, node, types))
 
 
 def half_holds(values: FloatArray, *, exactly: bool = False) -> bool:
-    """Whether FP16 holds an array: nothing overflows, and not everything vanishes."""
+    """Return whether an array fits into FP16: nothing overflows, and not all of it vanishes."""
     with np.errstate(over="ignore"):
         half = values.astype(np.float16)
     if exactly:
@@ -109,7 +113,7 @@ def half_holds(values: FloatArray, *, exactly: bool = False) -> bool:
 
 
 def _pixel_nodes(net: Net, types: Types) -> set[str]:
-    """Nodes that uint8 inputs reach before a layer with weights or a quantiser does."""
+    """Return the nodes reachable from uint8 inputs before a layer with weights or a quantiser."""
     reached = {value.name for value in net.model.graph.input if types[value.name] == TensorProto.UINT8}
     nodes = set()
     for node in net.nodes:
@@ -121,12 +125,16 @@ def _pixel_nodes(net: Net, types: Types) -> set[str]:
 
 
 def _norm_pieces(net: Net) -> set[str]:
-    """Sums, powers and roots; the arithmetic that leads from one of them to another; and what reads nothing but those."""
-    after: set[str] = set()  # tensors that pieces make, or arithmetic behind them
+    """Return the pieces of norms.
+
+    These are sums, powers and roots, the arithmetic that leads from one of them to another, and nodes that read only
+    those.
+    """
+    after: set[str] = set()  # tensors made by pieces, or by arithmetic after them
     for node in net.nodes:
         if node.op_type in PIECES or (node.op_type in BETWEEN and after.intersection(node.input)):
             after.update(node.output)
-    before: set[str] = set()  # tensors that pieces read, or arithmetic in front of them
+    before: set[str] = set()  # tensors read by pieces, or by arithmetic before them
     for node in reversed(net.nodes):
         if node.op_type in PIECES or (node.op_type in BETWEEN and before.intersection(node.output)):
             before.update(node.input)

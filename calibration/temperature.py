@@ -1,4 +1,4 @@
-"""Temperature scaling: one number per target that makes the confidence of a model believable.
+"""Temperature scaling: one number per target that calibrates the confidence of a model.
 
 Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 """
@@ -14,19 +14,20 @@ from vidrisk.runtimes.contract.probabilities import probabilities_from_logits, q
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_SAMPLES = 10
-HALVINGS = 40  # of a range of log temperature six wide: far below the noise of any sample
+HALVINGS = 40  # of a log-temperature range six wide: far below the noise of any sample
 
 
-def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> float:
-    """The temperature at which the true classes are most likely: the minimum of the mean negative log-likelihood.
+def fit_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.int64]) -> float:
+    """Return the temperature at which the true classes are most likely.
 
-    1, that is no change, where the samples cannot say: fewer than ten, all of one class, or every one of them right
-    (then the likelihood only grows as the temperature falls to 0).
+    This is the minimum of the mean negative log-likelihood. It is 1 (no change) if the samples are not conclusive:
+    fewer than ten, all of one class, or all predicted correctly (the likelihood then only grows as the temperature
+    falls to 0).
 
     Args:
-        logits: ``float32 (N, C)``. Rows that are not finite say nothing and are left out.
-        truth: label indices ``int64 (N,)``, or of a multi-label target ``int64 (N, C)``, whose every label is then a
-            question of its own. What is under 0 is not labelled, and left out.
+        logits: ``float32 (N, C)``. Rows that are not finite are left out.
+        truth: label indices ``int64 (N,)``; for a multi-label target ``int64 (N, C)``, of which each label is a
+            separate question. Negative values are unlabelled, and left out.
 
     Returns:
         A temperature from 0.05 to 20.
@@ -40,22 +41,23 @@ def fitted_temperature(logits: npt.NDArray[np.float32], truth: npt.NDArray[np.in
     return _solve(logits, float(np.take_along_axis(logits, truth[:, None], axis=1).mean(dtype=np.float64)))
 
 
-def matched_temperature(
+def match_temperature(
     logits: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], *, multi_label: bool = False
 ) -> float:
-    """Find the temperature at which logits give probabilities nearest to known ones: the minimum of the mean KL divergence.
+    """Find the temperature at which logits give probabilities nearest to known ones.
 
-    Logits that are a multiple of those behind the known probabilities give these back whole, within the limits. No
-    labels are needed, so a handful of samples is enough, and equal logits get an equal temperature.
+    This is the minimum of the mean KL divergence. Logits that are a multiple of those behind the known probabilities
+    reproduce them exactly, within the limits. No labels are needed, so a handful of samples is enough, and equal logits
+    get an equal temperature.
 
     Args:
         logits: ``float32 (N, C)``.
-        probabilities: ``float32 (N, C)``. Rows that are not finite in either, or whose most probable label is another
-            one, say nothing of a scale and are left out.
+        probabilities: ``float32 (N, C)``. Rows are left out if they are not finite in either array, or differ in the
+            most probable label: they do not determine a scale.
         multi_label: the probabilities are of labels of which any number may hold.
 
     Returns:
-        A temperature from 0.05 to 20; 1 where no row says anything.
+        A temperature from 0.05 to 20; 1 if no row determines one.
     """
     if multi_label:
         yes = probabilities.reshape(-1)
@@ -71,8 +73,8 @@ def matched_temperature(
 def _solve(logits: npt.NDArray[np.float32], wanted: float) -> float:
     """Find the temperature at which the mean expected logit is ``wanted``.
 
-    The likelihood is log-concave in 1/T. Its slope there is what the wanted logits exceed the expected ones by, and
-    that only rises with T: so its one zero can be found by halving.
+    The likelihood is log-concave in 1/T. Its slope in 1/T is the difference of the wanted and the expected logits,
+    which only rises with T, so its single zero can be found by bisection.
     """
     low, high = math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(HALVINGS):

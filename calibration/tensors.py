@@ -1,4 +1,4 @@
-"""Weights of ONNX graphs, wherever they lie: in their tensor, or in a file that the tensor refers to by path, offset and length."""
+"""Weights of ONNX graphs, stored in their tensor or in a file that it refers to by path, offset and length."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from onnx import helper, numpy_helper
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
-    """Whether a weight lies in a file."""
+    """Return whether a weight is stored in a file."""
     return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
 
 
-def nested_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Tensors inside of nodes, and inside of the graphs that are inside of nodes."""
+def iter_nested_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Yield the tensors inside nodes, including those of nested graphs."""
     waiting = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     while waiting:
         for attribute in waiting.pop().attribute:
@@ -33,7 +33,7 @@ def nested_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def array_of(tensor: onnx.TensorProto) -> npt.NDArray[Any]:
-    """Values of a weight; those that lie in a file are mapped, not read."""
+    """Return the values of a weight; if they are in a file, they are memory-mapped."""
     if not is_external(tensor):
         values: npt.NDArray[Any] = numpy_helper.to_array(tensor)
         return values
@@ -42,7 +42,7 @@ def array_of(tensor: onnx.TensorProto) -> npt.NDArray[Any]:
 
 
 def bytes_of(tensor: onnx.TensorProto) -> npt.NDArray[np.uint8]:
-    """Bytes of a weight; a view of them, where they can be had so."""
+    """Return the bytes of a weight, as a view if possible."""
     if is_external(tensor):
         path, offset, length = location_of(tensor)
         if not length:
@@ -53,26 +53,26 @@ def bytes_of(tensor: onnx.TensorProto) -> npt.NDArray[np.uint8]:
 
 
 def size_bytes(tensor: onnx.TensorProto) -> int:
-    """Bytes that the values take in memory."""
+    """Return the size of the values in memory, in bytes."""
     return math.prod(map(int, tensor.dims)) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def location_of(tensor: onnx.TensorProto) -> tuple[str, int, int]:
-    """File, offset and length of a weight that lies in one."""
+    """Return file, offset and length of a weight that is stored in a file."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     return entries["location"], int(entries.get("offset", 0)), int(entries.get("length", size_bytes(tensor)))
 
 
 def refer(tensor: onnx.TensorProto, location: Path | str, offset: int, length: int) -> None:
-    """Let a weight lie in a file; what its tensor holds is not touched."""
+    """Make a tensor refer to a weight in a file; its own values are not changed."""
     del tensor.external_data[:]
     for key, value in (("location", location), ("offset", offset), ("length", length)):
         tensor.external_data.add(key=key, value=str(value))
     tensor.data_location = onnx.TensorProto.EXTERNAL
 
 
-def shared_file(values: npt.NDArray[np.uint8], folder: Path) -> Path:
-    """The file in a folder that holds these bytes; it is written when it is not there, whole or not at all."""
+def store_shared_file(values: npt.NDArray[np.uint8], folder: Path) -> Path:
+    """Return the file in a folder that holds these bytes; a missing one is written atomically."""
     path = folder / f"{hashlib.sha256(values.data).hexdigest()[:40]}.bin"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,8 +82,11 @@ def shared_file(values: npt.NDArray[np.uint8], folder: Path) -> Path:
     return path
 
 
-def linked_file(source: Path, folder: Path) -> Path:
-    """A file as a folder has it: itself, a hard link, or a copy where another disk holds it. A name stands for one file."""
+def link_file(source: Path, folder: Path) -> Path:
+    """Return a file's path in a folder: the file itself, a hard link, or a copy if it is on another disk.
+
+    A name stands for one file.
+    """
     if source.parent == folder:
         return source
     info = source.stat()

@@ -1,15 +1,15 @@
-"""Float graph → graph whose weight matrices are packed in 4 or 8 bits, while activations stay in floating point.
+"""Conversion of a float graph to one with weight matrices packed in 4 or 8 bits and activations in floating point.
 
     float:   x ─► MatMul(W) ──► …        packed:  x ─► MatMulNBits(codes, scales, zero points) ──► …
              x ─► Gemm(W, b) ─► …                 x ─► MatMulNBits(codes, scales, zero points) ─► Add(b) ─► …
 
 ``com.microsoft::MatMulNBits`` is ONNX Runtime's; OpenVINO reads it as a compressed product. Its attribute
-``accuracy_level`` 4 lets ONNX Runtime round activations to 8 bits, group by group, while it multiplies. No samples are
-needed to make such a graph. What it saves is memory, and the time to read that: it is for weights that outweigh
-activations, as in language models.
+``accuracy_level`` 4 lets ONNX Runtime round activations to 8 bits, group by group, while it multiplies. Packing needs
+no samples. It saves memory, and the time to read it, in models whose weights outweigh activations, such as language
+models.
 
-A graph of references stays one: weights are read, packed and written one after the other, each once per way to round
-them.
+A graph of references stays one: weights are read, packed and written one after the other, each once per way of
+rounding.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
-from vidrisk.calibration.files import check_graph, shared_tensor, without_weights
-from vidrisk.calibration.graph import FloatArray, Net, attribute, checked_float
-from vidrisk.calibration.nbits import WeightGrid, packed_from_weight
+from vidrisk.calibration.files import check_graph, make_shared_tensor, without_weights
+from vidrisk.calibration.graph import FloatArray, Net, attribute, check_float
+from vidrisk.calibration.nbits import WeightGrid, pack_weight
 from vidrisk.calibration.tensors import size_bytes
 
 DOMAIN = "com.microsoft"
@@ -45,23 +45,24 @@ class Packing:
     wide: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        kinds = " and ".join(self.wide)  # whole: kinds may end alike, and what is measured is kept under this text
+        # full names: kinds may end alike, and this text is the key of stored measurements
+        kinds = " and ".join(self.wide)
         return f"{self.grid}, int8 in {kinds}" if kinds else str(self.grid)
 
 
 class WeightPacker:
-    """Makes packed graphs of one float model.
+    """Factory of packed graphs of one float model.
 
     Args:
-        model: left untouched; its large weights best refer to files (``files.load_graph`` with a folder).
+        model: not modified; its large weights should refer to files (``files.load_graph`` with a folder).
         folder: for packed weights, which the graphs refer to.
 
     Raises:
-        DataError: the graph is quantised already, or two of its nodes have the same name.
+        DataError: the graph is already quantised, or two of its nodes have the same name.
     """
 
     def __init__(self, model: onnx.ModelProto, folder: Path) -> None:
-        checked_float(model)
+        check_float(model)
         self.model, self.folder = model, folder
         net = Net(model)
         self._known: dict[tuple[str, bool, WeightGrid], Parts] = {}
@@ -78,24 +79,24 @@ class WeightPacker:
 
     @property
     def kinds(self) -> dict[str, tuple[str, ...]]:
-        """The same nodes by the kind of their layer: the path of the module that they come from, without numbers."""
+        """The same nodes by the kind of their layer: the path of their module without numbers."""
         kinds: dict[str, tuple[str, ...]] = {}
         for name in self._matrices:
             kind = _kind(name)
             kinds[kind] = (*kinds.get(kind, ()), name)
         return kinds
 
-    def packed(self, packing: Packing, keep_float: Collection[str] = ()) -> onnx.ModelProto:
-        """The graph with packed weights; nodes named in ``keep_float`` keep theirs.
+    def pack(self, packing: Packing, keep_float: Collection[str] = ()) -> onnx.ModelProto:
+        """Return the graph with packed weights; nodes named in ``keep_float`` keep theirs.
 
         Raises:
-            DataError: a weight holds what is not finite.
+            DataError: a weight has values that are not finite.
         """
         net = Net(self.model)
         nodes: list[onnx.NodeProto] = []
         for node in net.nodes:
             if node.name in self._matrices and node.name not in keep_float:
-                nodes += self._packed_node(net, node, _grid_of(node.name, packing))
+                nodes += self._pack_node(net, node, _grid_of(node.name, packing))
             else:
                 nodes.append(node)
         net.set_nodes(nodes)
@@ -105,11 +106,11 @@ class WeightPacker:
         return net.model
 
     def size_bytes(self, packing: Packing, keep_float: Collection[str] = ()) -> int:
-        """Bytes of all weights of ``packed``, without packing any."""
+        """Return the bytes of all weights of the packed graph, without packing any."""
         weights = {tensor.name: tensor for tensor in self.model.graph.initializer}
         packed = {name: matrix for name, matrix in self._matrices.items() if name not in keep_float}
         made = {(*matrix, _grid_of(name, packing)) for name, matrix in packed.items()}
-        # A weight is gone where every node that reads it reads it packed: a Gather may share a MatMul's.
+        # A weight is dropped if all its readers read it packed: a Gather may share a MatMul's.
         kept = self._outputs | {weight for name, slot, weight in self._uses if slot != 1 or name not in packed}
         total = sum(size_bytes(tensor) for name, tensor in weights.items() if name in kept)
         for name, is_transposed, grid in made:
@@ -117,7 +118,7 @@ class WeightPacker:
             total += grid.size_bytes(depth, width)
         return total
 
-    def _packed_node(self, net: Net, node: onnx.NodeProto, grid: WeightGrid) -> list[onnx.NodeProto]:
+    def _pack_node(self, net: Net, node: onnx.NodeProto, grid: WeightGrid) -> list[onnx.NodeProto]:
         name, is_transposed = self._matrices[node.name]
         parts = self._parts(net, name, is_transposed, grid)
         for tensor in parts:
@@ -145,17 +146,18 @@ class WeightPacker:
         key = name, is_transposed, grid
         if key not in self._known:
             weight: FloatArray = net.array(name)
-            packed = packed_from_weight(weight.T if is_transposed else weight, grid, f"weight {name}")
+            packed = pack_weight(weight.T if is_transposed else weight, grid, f"weight {name}")
             prefix = f"{name}_int{grid.bits}{'_transposed' if is_transposed else ''}"
             arrays = {"codes": packed.codes, "scales": packed.scales, "zero_points": packed.zero_points}
             self._known[key] = tuple(
-                shared_tensor(f"{prefix}_{what}", np.asarray(values), self.folder) for what, values in arrays.items()
+                make_shared_tensor(f"{prefix}_{what}", np.asarray(values), self.folder)
+                for what, values in arrays.items()
             )
         return self._known[key]
 
 
 def _kind(node: str) -> str:
-    """The path of a node's module without the numbers of layers: ``layers.*.mlp.fc1``."""
+    """Return the path of a node's module without the numbers of layers: ``layers.*.mlp.fc1``."""
     return re.sub(r"(?<=\.)\d+(?=\.|$)", "*", node.partition("/")[0])
 
 
@@ -164,7 +166,7 @@ def _grid_of(node: str, packing: Packing) -> WeightGrid:
 
 
 def packable_nodes(net: Net) -> list[onnx.NodeProto]:
-    """Products of an activation with a constant float32 matrix, in graph order."""
+    """Return the products of an activation with a constant float32 matrix, in graph order."""
     vectors = _vectors(net.model)
     return [
         node
@@ -183,17 +185,17 @@ def _is_matrix(tensor: onnx.TensorProto) -> bool:
 
 
 def _is_plain(node: onnx.NodeProto) -> bool:
-    """Whether a node only multiplies, and adds: a Gemm may scale, too, and turn its activation around."""
+    """Return whether a node only multiplies and adds: a Gemm may also scale, and transpose its activation."""
     return not attribute(node, "transA", 0) and attribute(node, "alpha", 1.0) == 1 == attribute(node, "beta", 1.0)
 
 
 def _matrix_of(net: Net, node: onnx.NodeProto) -> tuple[str, bool]:
-    """Name of a node's weight, and whether it holds the matrix transposed."""
+    """Return the name of a node's weight, and whether it is transposed."""
     return node.input[1], net.input_axis(node) == 1
 
 
 def _vectors(model: onnx.ModelProto) -> set[str]:
-    """Tensors of one dimension, which MatMulNBits does not take."""
+    """Return the one-dimensional tensors, which MatMulNBits does not support."""
     graph = shape_inference.infer_shapes(without_weights(model)).graph
     return {
         value.name

@@ -1,1 +1,1 @@
-"""Export: trained model → merged → ONNX → INT8 → gate → bundle. Knows nothing of video files and the command line."""
+"""Export of a trained model to merged weights, ONNX, INT8, the gate and a bundle, without video files or the CLI."""

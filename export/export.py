@@ -1,11 +1,11 @@
-"""One export: merge, convert, quantise, pass the gate, write the bundle. A refusal ships nothing.
+"""One export: merge, convert, quantise, pass the gate, write the bundle; a refusal ships nothing.
 
     trained ─► merged ─► ONNX fp32 ─► (migrated) ─► INT8 or mixed     every arrow is a hop of the gate, on every runtime
-                               here └────► FP16 ◄────────────┘             for GPUs, with what INT8 leaves in FP16, too
+                               └────► FP16 ◄────────────┘             for GPUs; what INT8 leaves becomes FP16, too
 
-A model is a list of stages. Those that do nearly all the work are quantised, one after the other, each on what the
-float stages in front of it make of the calibration samples, and each judged with those in front of it quantised
-already.
+A model is a list of stages. The stages that do nearly all the work are quantised one after the other. Each is
+calibrated on the inputs that the preceding float stages compute from the calibration samples, and judged with the
+preceding stages already quantised.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from vidrisk.calibration.files import SHARED, graph_files, load_graph, save_grap
 from vidrisk.export.convert.formats import openvino_files, program_files
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.convert.macs import macs_from_onnx
-from vidrisk.export.convert.merge import has_adapter, merged_from_trained
+from vidrisk.export.convert.merge import has_adapter, merge_trained
 from vidrisk.export.gate.coverage import fit_coverage, fit_decision
 from vidrisk.export.gate.golden import golden_files
-from vidrisk.export.gate.hops import FloatType, recorded_hop
+from vidrisk.export.gate.hops import FloatType, training_hop
 from vidrisk.export.gate.judge import Files, StageJudge, weighty_stages
 from vidrisk.export.gate.keeper import Gatekeeper
 from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.race import speed_refusal
 from vidrisk.export.gate.refused import page_of_refusal
 from vidrisk.export.gate.report import GateReport, Verdict
-from vidrisk.export.pack import bundle_from_variants, waived_of
+from vidrisk.export.pack import bundle_from_variants, waiver_of
 from vidrisk.export.plans import choose_shipped
 from vidrisk.export.quantize.feeds import CalibrationFrames, StageFeeds, ValidationFrames, feeds_of_stages
 from vidrisk.export.quantize.half import CHECK_FRAMES, check_stages_in_half, judge_for_gpu, variant_in_half
 from vidrisk.export.quantize.int8 import coverage_refusal, layer_ranges
-from vidrisk.export.quantize.qat import QatOptions, finished_by_qat
+from vidrisk.export.quantize.qat import QatOptions, fine_tune_by_qat
 from vidrisk.export.quantize.variant import VariantQuantizer
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.runtimes.chain import frames_of
@@ -60,20 +60,23 @@ def export_bundle(
     """Export a trained model and write its bundle.
 
     Args:
-        out: folder to make; it must not exist.
+        trained: the stages and their contract.
+        out: folder to create; it must not exist.
         validation: labelled samples for the gate.
-        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``, or where
-            no stage is quantised by integers. FP16 is checked on them, too, and without them on validation samples: it
-            learns nothing from their labels.
+        calibration: samples for the INT8 ranges, disjoint from the validation samples; None without ``int8``, or if no
+            stage is quantised by integers. FP16 is also checked on them, or else on validation samples, since it learns
+            nothing from their labels.
+        options: what to make, and its limits.
+        on_progress: called at each step.
 
     Returns:
-        The verified bundle and what the gate measured.
+        The verified bundle and the gate's measurements.
 
     Raises:
-        GateRefused: a hop lost more than it may. No bundle is written; what was measured lies beside it in
+        GateRefused: a hop lost more than allowed. No bundle is written; the measurements are beside it in
             ``<out>.refused.html``.
         BundleError: ``out`` exists.
-        DataError: calibration frames missing, too few or of another size.
+        DataError: calibration frames are missing, too few or of another size.
     """
     check_vacant(out)
     if not file_runtimes():
@@ -87,11 +90,11 @@ def export_bundle(
 
 
 def _no_frames() -> DataError:
-    return DataError("no calibration frames", fix="INT8 needs some")
+    return DataError("no calibration frames", fix="supply some: INT8 needs them")
 
 
 class _Export:
-    """The way of one model through the gate.
+    """One model's passage through the gate.
 
     Attributes:
         precision: by variant and stage.
@@ -122,7 +125,7 @@ class _Export:
             )
 
     def run(self, out: Path) -> Bundle:
-        merged, exact = self._merged()
+        merged, exact = self._merge()
         fp32 = self._onnx(merged, "fp32")
         floats = self._floats("merged → onnx fp32", exact, fp32)
         self._weigh(fp32)
@@ -141,7 +144,7 @@ class _Export:
         if quantizer:
             source, computed = fp32, floats
             if self.options.qat_steps:
-                source, computed = self._finished(merged, fp32)
+                source, computed = self._fine_tune(merged, fp32)
             for plan in plans:
                 judged = {runtime: floats[runtime] for runtime in self.gate.runtimes_for(plan.engines)}
                 made = quantizer.quantize(plan, source, computed, judged)
@@ -158,7 +161,7 @@ class _Export:
         report = self.gate.report
         report.precision = {name: dict(self.precision[name]) for name in files}
         slow = self.gate.race(files, self.engines)
-        report.temperature = {name: report.temperature[name] for name in files}  # not of what was set aside
+        report.temperature = {name: report.temperature[name] for name in files}  # without discarded variants
         report.coverage = fit_coverage(
             outputs, report.temperature, self.validation, self.contract, self.options.coverage
         )
@@ -175,19 +178,19 @@ class _Export:
             beside += program_files(self.gate, merged, exact, self.work)
         if self.options.golden:
             beside += golden_files(self.gate, shipped, self.engines, outputs["fp32"].logits, self.work)
-        return self._packed(out, shipped, beside)
+        return self._pack(out, shipped, beside)
 
-    def _merged(self) -> tuple[tuple[TrainedStage, ...], Outputs]:
-        """The stages in plain layers, and their outputs, once the gate has admitted both hops."""
+    def _merge(self) -> tuple[tuple[TrainedStage, ...], Outputs]:
+        """Return the stages as plain layers, and their outputs, after the gate has admitted both hops."""
         self.on_progress("merging the adapter", 0, 1)
         trained = self.trained
         before = self.judge.sources(trained.sources)
         self.gate.calibrate(before)
         if trained.recorded:
             same = trained.recorded_on == len(self.validation.names)
-            self.gate.admit([recorded_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
+            self.gate.admit([training_hop(before, self.validation, self.contract, trained.recorded, same_samples=same)])
         merged = tuple(
-            each if isinstance(each.source, Path) else replace(each, source=merged_from_trained(each.source))
+            each if isinstance(each.source, Path) else replace(each, source=merge_trained(each.source))
             for each in trained.stages
         )
         modules = [each.source for each in trained.stages if isinstance(each.source, nn.Module)]
@@ -200,7 +203,7 @@ class _Export:
 
     @property
     def _held_in(self) -> FloatType:
-        """The type that the weights of modules are held in: tolerances follow it."""
+        """The type that modules store their weights in, which sets the tolerances."""
         modules = [each.source for each in self.trained.stages if isinstance(each.source, nn.Module)]
         is_half = any(
             parameter.is_floating_point() and parameter.element_size() == 2
@@ -209,12 +212,13 @@ class _Export:
         )
         return "fp16" if is_half else "fp32"
 
-    def _finished(self, merged: Sequence[TrainedStage], fp32: Files) -> tuple[Files, dict[str, Outputs]]:
-        """The model after a quantisation-aware finish, in floating point, and what it computes by runtime: better than before once
-        it is rounded, and only then.
+    def _fine_tune(self, merged: Sequence[TrainedStage], fp32: Files) -> tuple[Files, dict[str, Outputs]]:
+        """Fine-tune with quantisation awareness; return the float files, and their outputs by runtime.
+
+        The model is only better than before after rounding.
 
         Raises:
-            SettingsError: another model than an encoder of frames and what follows it.
+            SettingsError: the model is not a frame encoder followed by a head.
         """
         sources = [each.source for each in merged]
         by_integers = tuple(
@@ -227,18 +231,18 @@ class _Export:
             or not all(isinstance(source, nn.Module) for source in sources)
         ):
             raise SettingsError(
-                "a quantisation-aware finish of this model",
-                fix="do without qat_steps",
+                "quantisation-aware fine-tuning of this model",
+                fix="leave out qat_steps",
                 allowed="two torch modules, of which the first runs per frame and is the one to quantise",
             )
         if self.trained.clips is None:
-            raise DataError("no training samples for the quantisation-aware finish", fix="do without qat_steps")
+            raise DataError("no training samples for quantisation-aware fine-tuning", fix="leave out qat_steps")
         profile, (encoder, head) = self.options.profile, merged
         feeds = self._feeds(fp32, (encoder.stage.name,))[encoder.stage.name]
         model = load_graph(fp32[encoder.stage.name], self.work / SHARED)
         ranges = layer_ranges(model, feeds, profile, self._cache, self.on_progress)
         several = tuple(place for place, target in enumerate(self.contract.targets) if target.multi_label)
-        finished = finished_by_qat(
+        finished = fine_tune_by_qat(
             encoder.source,  # type: ignore[arg-type]
             head.source,  # type: ignore[arg-type]
             ranges,
@@ -254,7 +258,7 @@ class _Export:
         return files, self._floats("finished → onnx", exact, files, "finished")
 
     def _onnx(self, stages: Sequence[TrainedStage], what: str) -> Files:
-        """Float ONNX files: modules are converted, files copied."""
+        """Write float ONNX files: modules are converted, files are copied."""
         files: Files = {}
         for done, each in enumerate(stages):
             self.on_progress("exporting to ONNX", done, len(stages))
@@ -267,7 +271,7 @@ class _Export:
         return files
 
     def _floats(self, hop: str, exact: Outputs, files: Files, variant: str = "fp32") -> dict[str, Outputs]:
-        """What float ONNX files compute, by runtime."""
+        """Return the outputs of float ONNX files, by runtime."""
         floats = self.gate.outputs(hop, files, self.gate.runtimes)
         self.gate.admit(
             [
@@ -278,11 +282,11 @@ class _Export:
         return floats
 
     def _weigh(self, fp32: Files) -> None:
-        """Find out how much each stage computes, and which ones do nearly all of it."""
+        """Measure how much each stage computes, and find those that do nearly all of the work."""
         frames = self.contract.frames
         counted = {name: macs_from_onnx(load_graph(path)) for name, path in fp32.items()}
         known = {name: macs for name, macs in counted.items() if macs is not None}
-        # Where shapes are unknown, the size of the weights stands for the work.
+        # If shapes are unknown, the size of the weights stands for the work.
         work = (
             known
             if len(known) == len(counted)
@@ -306,15 +310,15 @@ class _Export:
 
     @property
     def _quantized_stages(self) -> tuple[str, ...]:
-        """In their order."""
+        """Their names, in the order of the model."""
         chosen = self.options.quantize or self.gate.weighty
         return tuple(stage.name for stage in self.judge.stages if stage.name in chosen)
 
     def _quantizer(self) -> VariantQuantizer:
-        """What makes quantised variants.
+        """Return the maker of quantised variants.
 
         Raises:
-            DataError: no calibration frames, and a stage that needs some.
+            DataError: a stage needs calibration frames, and there are none.
         """
         how = {each.stage.name: each.quantization for each in self.trained.stages}
         stages = {name: how[name] for name in self._quantized_stages}
@@ -326,27 +330,27 @@ class _Export:
 
     @property
     def _in_half(self) -> tuple[str, ...]:
-        """Stages that compute in FP16 where a variant does, but for what is quantised in them."""
+        """Stages that compute in FP16 in an FP16 variant, apart from their quantised parts."""
         chosen = {*self.gate.weighty, *(self._quantized_stages if self.options.int8 else ())}
         return tuple(stage.name for stage in self.judge.stages if stage.name in chosen)
 
     def _feeds(self, files: Files, stages: Collection[str]) -> dict[str, StageFeeds]:
-        """What stages see of the calibration samples, or of validation samples where there are none."""
+        """Return the inputs of stages for the calibration samples, or else for validation samples."""
         samples = ValidationFrames(self.validation, CHECK_FRAMES) if self.calibration is None else self.calibration
         return feeds_of_stages(self.judge, files, stages, samples)
 
     def _covers(self, calibration: CalibrationFrames) -> None:
-        """Refuse calibration frames that are nothing like the validation frames."""
+        """Reject calibration frames that do not resemble the validation frames."""
         reason = coverage_refusal(calibration, self.validation)
         if reason:
             self.gate.refuse(
                 "int8", "onnx fp32 → int8 (calibration)", reason, "calibrate on samples such as the model will see"
             )
 
-    def _packed(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
+    def _pack(self, out: Path, files: Mapping[VariantName, Files], further: Sequence[Path]) -> Bundle:
         self.on_progress("writing the bundle", 0, 1)
         report = self.gate.report
-        report.verdicts += [Verdict(name, shipped=True, reason=waived_of(report, name)) for name in files]
+        report.verdicts += [Verdict(name, shipped=True, reason=waiver_of(report, name)) for name in files]
         beside = {path.name: path for path in (self.work / "gate.json", self.work / "gate.html", *further)}
         text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
         beside["gate.json"].write_text(text + "\n", encoding="utf-8")

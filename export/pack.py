@@ -1,4 +1,4 @@
-"""From admitted variants to a bundle on disk."""
+"""Writing of a bundle from admitted variants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from vidrisk.calibration.files import graph_files
-from vidrisk.export.gate.coverage import described_thresholds
+from vidrisk.export.gate.coverage import describe_thresholds
 from vidrisk.export.gate.judge import Files, StageJudge
 from vidrisk.export.gate.race import speed_refusal
 from vidrisk.export.gate.report import GateReport, Hop
@@ -34,12 +34,14 @@ def bundle_from_variants(
     """Write a bundle of variants that the gate has admitted.
 
     Args:
-        judge: knows stages, contract and constants.
+        out: folder to create.
+        judge: holds stages, contract and constants.
+        variants: files by variant and stage.
         precision: by variant and stage.
-        engines: kind of engine by variant; any where it is not named.
-        report: what the gate measured on them; it names their temperatures and thresholds.
+        engines: kind of engine by variant; any for a variant that is missing.
+        report: the gate's measurements, including temperatures and thresholds.
         beside: further files, by their name in the bundle.
-        source: where the model came from.
+        source: origin of the model.
     """
     files = dict(beside)
     described: dict[VariantName, Variant] = {}
@@ -51,11 +53,11 @@ def bundle_from_variants(
             precision=dict(precision[name]),
             engines=engines.get(name, "any"),
             passed=True,
-            gate=_measured(report, name),
-            waived=waived_of(report, name),
+            gate=_worst_figures(report, name),
+            waived=waiver_of(report, name),
             temperature=report.temperature[name],
             decision=report.decision.get(name, {}),
-            **described_thresholds(report.coverage[name]),
+            **describe_thresholds(report.coverage[name]),
         )
     constants = None
     if judge.constants:
@@ -76,14 +78,14 @@ def bundle_from_variants(
     return write_bundle(out, manifest, files)
 
 
-def waived_of(report: GateReport, variant: str) -> str:
-    """What the gate would have refused in a variant, had the exporter not insisted."""
+def waiver_of(report: GateReport, variant: str) -> str:
+    """Return the reasons for which the gate would have refused a variant without the exporter's waiver."""
     slow = speed_refusal(report, variant)
     return "; ".join([hop.reason for hop in report.hops if hop.variant == variant and hop.waived] + [slow] * bool(slow))
 
 
-def _measured(report: GateReport, variant: str) -> dict[str, float]:
-    """The worst figures over the runtimes, for the manifest; ``gate.json`` has them all."""
+def _worst_figures(report: GateReport, variant: str) -> dict[str, float]:
+    """Return the worst figures over the runtimes, for the manifest; ``gate.json`` has all of them."""
     hops = [hop for hop in report.hops if hop.variant == variant]
     return {
         "samples": min(hop.samples for hop in hops),
@@ -102,7 +104,7 @@ def _confidence(hops: Sequence[Hop]) -> dict[str, float]:
 
 
 def versions_used() -> dict[str, str]:
-    """Return the versions of what makes bundles, of what is installed of it."""
+    """Return the versions of the installed packages that make bundles."""
     versions = {}
     for package in MADE_WITH:
         try:

@@ -1,4 +1,4 @@
-"""Which quantised variants a target wants: integer kernels of processors and of TensorRT differ."""
+"""Quantised variants per target: integer kernels of CPUs and of TensorRT differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidrisk.runtimes.contract.manifest import Engines, VariantName
 from vidrisk.runtimes.processor import saturates_int8
 
 Made = TypeVar("Made")
-FOR_TENSORRT: Literal["-tensorrt"] = "-tensorrt"  # ends the names of variants that lie beside those for processors
+FOR_TENSORRT: Literal["-tensorrt"] = "-tensorrt"  # suffix of variants that lie beside those for processors
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Plan:
     Attributes:
         engines: kind of engine that it is for.
         suffix: of its name.
-        has_half: what INT8 leaves becomes FP16.
+        has_half: the parts that are not INT8 become FP16.
     """
 
     profile: Profile
@@ -31,8 +31,10 @@ class Plan:
     has_half: bool = False
 
     def name(self, *, is_mixed: bool) -> VariantName:
-        """Name of the variant: ``mixed`` where not all that is quantised is so in 8 bits: some blocks stay in floating point, or
-        have their weights in 4 bits.
+        """Return the name of the variant.
+
+        It is ``mixed`` if not all of its quantised part is in 8 bits: some blocks stay in floating point, or have their
+        weights in 4 bits.
         """
         if self.suffix:
             return "mixed-tensorrt" if is_mixed else "int8-tensorrt"
@@ -40,7 +42,10 @@ class Plan:
 
 
 def plans_of(target: ExportTarget) -> tuple[Plan, ...]:
-    """What is made on a processor without exact sums of 8 bits is to run on one like it."""
+    """Return the quantised variants for a target.
+
+    A CPU without exact 8-bit sums makes variants for CPUs like itself.
+    """
     processor = Plan(PROFILES["cpu7" if saturates_int8() else "cpu"], "processor")
     if target == "cpu":
         return (processor,)
@@ -56,14 +61,14 @@ def is_quantized(variant: str) -> bool:
 def choose_shipped(
     files: Mapping[VariantName, Made], only: str | None, slow: Collection[str], slower: Collection[str]
 ) -> Mapping[VariantName, Made]:
-    """Choose the variants that a bundle holds.
+    """Choose the variants of a bundle.
 
     Args:
         files: by variant.
-        only: that is asked for, ``int8`` standing for whichever quantised one was made; None asks for all.
-        slow: not worth their loss, and left out. Floating point takes their place: a kind of engine may have lost the
-            only variant that it can run.
-        slower: slower than floating point, which they never ship without.
+        only: the requested variant; ``int8`` stands for whichever quantised one was made, None for all.
+        slow: variants that are not worth their loss, and are left out. Floating point replaces them: a kind of engine
+            may have lost the only variant that it can run.
+        slower: variants that are slower than floating point, and only ship together with it.
     """
     asked = {name: made for name, made in files.items() if only in (None, "int8" if is_quantized(name) else name)}
     wanted = {name: made for name, made in asked.items() if name not in slow}

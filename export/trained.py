@@ -1,4 +1,4 @@
-"""What an application hands over to be exported, and how it wants it."""
+"""Input of an export: the trained stages, their contract, and the export options."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAX_CONFIDENCE_DROP = 5.0
 
 
 class Clips(Protocol):
-    """Item i is a clip ``uint8 (T, H, W, 3)``: an array of them, or a sequence that reads them when asked."""
+    """A sequence of clips ``uint8 (T, H, W, 3)``: an array, or a lazy reader."""
 
     def __len__(self) -> int: ...
 
@@ -36,17 +36,17 @@ class Clips(Protocol):
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """One stage of a trained model, and what computes it.
+    """One stage of a trained model, and the module or file that computes it.
 
     Attributes:
         stage: its name, tensors, and how often it runs.
-        source: a module that takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the
-            order of its outputs; it may carry an unmerged adapter. Or a float ONNX file with just these inputs and
+        source: a module that takes the stage's inputs in order and returns a tensor, or a tuple of tensors in the order
+            of its outputs; it may carry an unmerged adapter. Or a float ONNX file with exactly these inputs and
             outputs.
         constants: values of the stage's constants, by name.
-        example: batch size → inputs in their order, to trace a module with; None takes noise.
-        quantization: how it is quantised where it is. ``weights`` suits a language model, whose weights outweigh its
-            activations: they are packed in 4 or 8 bits, for processors alone.
+        example: batch size → inputs in order, for tracing a module; None uses noise.
+        quantization: how it is quantised, if it is. ``weights`` suits a language model, whose weights outweigh its
+            activations: they are packed in 4 or 8 bits, for CPUs only.
     """
 
     stage: Stage
@@ -66,7 +66,7 @@ class TrainedStage:
                 spec.check(self.constants[spec.name], {})
 
     def inputs(self, batch: int) -> tuple[torch.Tensor, ...]:
-        """Inputs to trace the module with, constants included."""
+        """Return inputs for tracing the module, including constants."""
         if self.example is not None:
             return self.example(batch)
         generator = np.random.default_rng(0)
@@ -83,13 +83,13 @@ def _noise(spec: TensorSpec, batch: int, generator: np.random.Generator) -> npt.
 
 @dataclass(frozen=True)
 class Trained:
-    """What an application hands over: stages, and what they promise.
+    """A trained model: its stages, and the contract that they fulfil.
 
     Attributes:
         stages: from pixels to the contract's answers, in order.
-        recorded: top-1 per target that training measured on its own validation split; empty when it had none.
-        recorded_on: how many samples that was; when the gate judges on as many, they are the same ones.
-        clips: what the model was trained on, for a quantisation-aware finish.
+        recorded: top-1 per target that training measured on its own validation split; empty if it had none.
+        recorded_on: number of samples in that split; if the gate judges on as many, they are the same ones.
+        clips: training clips, for quantisation-aware fine-tuning.
     """
 
     stages: tuple[TrainedStage, ...]
@@ -103,7 +103,7 @@ class Trained:
 
     @property
     def specs(self) -> tuple[Stage, ...]:
-        """The stages without what computes them."""
+        """The stages without their modules and files."""
         return tuple(each.stage for each in self.stages)
 
     @property
@@ -130,15 +130,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class DynamicGraph:
-    """A part of a model as a graph for other programs: no stage of a contract, and any of its axes may be of any length.
+    """A part of a model as a graph for other programs, with axes of any length.
+
+    It is not a stage of a contract.
 
     Attributes:
         name: of its file, without a suffix.
-        module: takes the inputs in their order and gives a tuple of the outputs; it may carry an unmerged adapter.
-        inputs, outputs: text axes are of any length.
-        cases: what is shown → inputs, and the outputs that the graph must give of them. The first one traces the
+        module: takes the inputs in order and returns a tuple of the outputs; it may carry an unmerged adapter.
+        inputs, outputs: axes given as text are of any length.
+        cases: description → inputs, and the outputs that the graph must compute from them. The first case traces the
             module.
-        texts: what is written beside it, by name.
+        texts: texts to write beside it, by name.
     """
 
     name: str
@@ -151,27 +153,28 @@ class DynamicGraph:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Attributes:
-    int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point, or
-        have their weights in 4 bits.
-    max_drop: points of top-1 that a variant may lose.
-    max_confidence_drop: points of probability, 0–100, that the confidence of a variant may move by where its answers
-        stay.
-    allow_drop: ship it even if it loses more, or is not faster than floating point; the bundle records that.
-    strict: refuse the export, instead of shipping floating point alone, when a quantised variant is not worth its loss:
-        it is not faster, or, with packed weights, slower and not much smaller.
-    target: what the bundle is to run on, which decides how it is quantised; what INT8 leaves is FP16 but for ``cpu``.
-        ``any`` puts INT8 for processors and INT8 for TensorRT side by side.
-    only: ship this variant alone, ``int8`` standing for whichever quantised one was made; None ships all.
-    fp16: also make an ``fp16`` variant. Processors compute it no faster, so ``target`` is not ``cpu``.
-    golden: seal some validation samples in the bundle, with what every variant answers to them.
-    also: formats of other tools to put beside the ONNX files: OpenVINO's IR, torch's ExportedProgram.
-    qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
-    search_s: seconds after which the precision search begins no further measurement.
-    source: where the model came from, for the manifest.
-    quantize: names of the stages to quantise; None takes those that do nearly all the work.
-    coverage: how often the labels that a model does not exclude are to hold the true one: sets when an answer is
-        uncertain.
+    """Options of an export.
+
+    Attributes:
+        int8: also make a quantised variant: ``int8``, or ``mixed`` if some blocks have to stay in floating point, or
+            have their weights in 4 bits.
+        max_drop: points of top-1 that a variant may lose.
+        max_confidence_drop: points of probability, 0–100, by which the confidence of unchanged answers may shift.
+        allow_drop: ship a variant even if it loses more, or is not faster than floating point; the bundle records that.
+        strict: refuse the export, instead of shipping floating point alone, if a quantised variant is not worth its
+            loss: it is not faster, or, with packed weights, slower and not much smaller.
+        target: platform of the bundle, which decides how it is quantised; parts that are not INT8 become FP16 except
+            for ``cpu``. ``any`` makes INT8 for CPUs and INT8 for TensorRT side by side.
+        only: ship only this variant; ``int8`` stands for whichever quantised one was made, None ships all.
+        fp16: also make an ``fp16`` variant. It is no faster on CPUs, so ``target`` must not be ``cpu``.
+        golden: seal some validation samples in the bundle, with the answers of every variant.
+        also: formats of other tools to put beside the ONNX files: OpenVINO's IR, torch's ExportedProgram.
+        qat_steps: steps of quantisation-aware fine-tuning before the model is converted.
+        search_s: seconds after which the precision search starts no further measurement.
+        source: origin of the model, for the manifest.
+        quantize: names of the stages to quantise; None selects those that do nearly all the work.
+        coverage: how often the labels that are not excluded must contain the true one; this sets when an answer is
+            uncertain.
     """
 
     int8: bool = False
@@ -192,12 +195,12 @@ class ExportOptions:
 
     @property
     def profile(self) -> Profile:
-        """How to quantise; of several ways, the first."""
+        """The profile of quantisation; the first one if there are several."""
         return plans_of(self.target)[0].profile
 
     @property
     def makes_fp16(self) -> bool:
-        """Whether an FP16 variant is made: with INT8 shipped alone, nobody would see it."""
+        """Whether an FP16 variant is made; it would be unused if only INT8 is shipped."""
         return self.fp16 and self.only != "int8"
 
     @property
@@ -221,7 +224,7 @@ class ExportOptions:
         if self.quantize is not None and not self.quantize:
             raise SettingsError("no stage is to be quantised", fix="name at least one, or do without INT8")
         if self.strict and self.allow_drop:
-            raise SettingsError("strict, and a drop is allowed whatever it is", fix="leave one of the two out")
+            raise SettingsError("strict, although any drop is allowed", fix="leave out one of the two")
         if self.strict and not (self.int8 and self.target in ("cpu", "any")):
             where = f"for target {self.target!r}" if self.int8 else "without INT8"
             raise SettingsError(
@@ -230,7 +233,7 @@ class ExportOptions:
                 fix="leave strict out",
             )
         if self.qat_steps and not self.int8:
-            raise SettingsError("a quantisation-aware finish without INT8", fix="ask for INT8, too")
+            raise SettingsError("quantisation-aware fine-tuning without INT8", fix="ask for INT8, too")
         if self.fp16 and self.target == "cpu":
             raise SettingsError(
                 "an FP16 variant for target 'cpu'", allowed="gpu, jetson, any", fix="processors are faster with INT8"

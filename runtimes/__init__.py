@@ -1,6 +1,7 @@
-"""Contracts and runners: all that a device needs beside the application. numpy in, numpy out; no torch, no video files.
+"""Contracts and runners: everything a device needs besides the application.
 
-Names are imported when they are asked for: a process that only decodes wants the specs and the errors, and no engine.
+Arrays go in and out as numpy; the package needs neither torch nor a video library. Names are imported lazily: a process
+that only decodes imports the specs and the errors, but no engine.
 """
 
 from importlib import import_module

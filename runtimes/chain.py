@@ -1,7 +1,7 @@
-"""The stages of a model as one runner, from windows to the model's answers.
+"""The stages of a model as one runner, from windows to the model's outputs.
 
-What a stage computes is kept flat: one row per frame, per group or per window, whatever stage it is of. A stage that
-runs more rarely than its source takes the rows of one of its own runs together, as one more axis behind the batch
+Stage outputs are kept flat: one row per frame, per group or per window, depending on the stage. A stage that runs less
+often than its source takes all source rows of one of its runs at once, as an extra axis after the batch axis
 (``shape_at``).
 """
 
@@ -22,16 +22,17 @@ log = logging.getLogger(__name__)
 
 
 def frames_of(stage: Stage, frames: int) -> int:
-    """How many of a window's frames one run of a stage covers: 1, those of a group, or all ``frames``."""
+    """Return how many frames one run of a stage covers: 1, those of a group, or all ``frames`` of the window."""
     return {"frame": 1, "group": stage.group, "window": frames}[stage.per]
 
 
 def feed_of(stage: Stage, pixels: Array | None, given: Mapping[str, Array]) -> Arrays:
-    """Feed of a stage, without its constants, from what lies flat.
+    """Return the feed of a stage, without its constants, from flat arrays.
 
     Args:
-        pixels: ``uint8 (n, H, W, 3)``, of n frames in a whole number of runs; None where the stage takes none.
-        given: outputs of earlier stages by name, of the same n frames.
+        stage: the stage to feed.
+        pixels: ``uint8 (n, H, W, 3)``; the n frames make a whole number of runs. None if the stage takes no pixels.
+        given: outputs of earlier stages by name, for the same n frames.
     """
     feed: Arrays = {}
     for spec in stage.variable_inputs:
@@ -44,50 +45,55 @@ def feed_of(stage: Stage, pixels: Array | None, given: Mapping[str, Array]) -> A
 def run_stages(
     stages: Sequence[Stage], runners: Sequence[Runner], pixels: Array | None, given: Mapping[str, Array] | None = None
 ) -> Arrays:
-    """Run stages one behind the other, each once for all of its rows.
+    """Run stages one after another, each once for all of its rows.
 
     Args:
-        pixels: ``uint8 (n, H, W, 3)``, of n frames; None where no stage takes any.
+        stages: stages in order.
+        runners: one runner per stage.
+        pixels: ``uint8 (n, H, W, 3)``, n frames; None if no stage takes pixels.
         given: outputs of stages before the first of these, for the same frames.
 
     Returns:
-        All that was given and that the stages compute, flat, by name.
+        ``given`` and the outputs of all stages, flat, by name.
     """
     known = dict(given or {})
     for stage, runner in zip(stages, runners, strict=True):
-        known |= copied_outputs(runner, runner.infer(feed_of(stage, pixels, known)))
+        known |= copy_outputs(runner, runner.infer(feed_of(stage, pixels, known)))
     return known
 
 
-def copied_outputs(runner: Runner, outputs: Arrays) -> Arrays:
-    """Outputs of a runner that its next call leaves alone."""
+def copy_outputs(runner: Runner, outputs: Arrays) -> Arrays:
+    """Return outputs of a runner that its next call does not overwrite."""
     return {name: array.copy() for name, array in outputs.items()} if runner.reuses_outputs else outputs
 
 
-def chained(stages: Sequence[Stage], runners: Sequence[Runner], frames: int) -> Runner:
-    """A runner of windows ``(batch, T, H, W, 3)``. Engines of TensorRT hand on what they compute without leaving the GPU.
+def chain_runners(stages: Sequence[Stage], runners: Sequence[Runner], frames: int) -> Runner:
+    """Combine the runners of all stages into one runner of windows ``(batch, T, H, W, 3)``.
 
-    It works as long as the runners are open, and is closed by itself.
+    TensorRT engines pass their outputs on without leaving the GPU. The combined runner works as long as the given
+    runners are open; closing it does not close them.
 
     Args:
-        frames: of a window, T.
+        stages: stages in order.
+        runners: one runner per stage.
+        frames: frames per window, T.
     """
     pixels = next(spec for stage in stages for spec in stage.variable_inputs if spec.name == PIXELS)
     window = TensorSpec(PIXELS, pixels.dtype, (BATCH, frames, *pixels.shape[-3:]))
     if len({runner.runtime for runner in runners}) == 1 and runners[0].runtime in ENGINE_KINDS:
-        from vidrisk.runtimes.tensorrt.runner import ChainedRunner, TensorRtRunner  # only where there is a GPU
+        from vidrisk.runtimes.tensorrt.runner import ChainedRunner, TensorRtRunner  # only with a GPU
 
         engines = [runner for runner in runners if isinstance(runner, TensorRtRunner)]
         if len(engines) == len(runners):
             try:
                 return ChainedRunner(engines, [frames // frames_of(stage, frames) for stage in stages], window)
             except RuntimeFailure as error:
-                log.info("what stages compute takes the way through the host: %s", error)
+                log.info("stage outputs are passed through host memory: %s", error)
     return HostChain(stages, runners, window)
 
 
 class HostChain(Runner):
-    """One call of each stage for all windows of a batch."""
+    """Runner that calls each stage once for all windows of a batch, through host memory."""
 
     def __init__(self, stages: Sequence[Stage], runners: Sequence[Runner], window: TensorSpec) -> None:
         super().__init__((window,), runners[-1].outputs)

@@ -1,8 +1,8 @@
-"""Where things are kept that can be made again, how much of them, and which of them may be believed.
+"""Cache folders: their location, their size limits, and the checks that make a cached file trustworthy.
 
-What lies in a cache is loaded: engines are code, and measurements decide. So a folder or a file counts only if nobody
-else can have put it there: it is no link, belongs to this user or to root, and neither its group nor others may write
-it. What vidrisk makes itself is for this user alone.
+Cached files are executed or acted on: engines are code, and measurements select runtimes. A folder or file is therefore
+used only if nobody else can have put it there: it is not a symlink, belongs to this user or to root, and is not
+writable by its group or by others. Files and folders that vidrisk creates are accessible to this user only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600
 
 
 class UntrustedError(PermissionError):
-    """A folder or a file that somebody else may have written; the message is a clause that says why."""
+    """Folder or file that somebody else may have written; the message is a clause that says why."""
 
 
 def cache_folder() -> Path:
-    """``$VIDRISK_CACHE``, or ``vidrisk`` under ``$XDG_CACHE_HOME`` (``~/.cache``). A user without a home has one under the folder
-    for temporary files, where somebody else may have planted a folder or a link of this name: ``check_private_folder``
-    refuses it. A relative ``$XDG_CACHE_HOME`` does not count (XDG base directory specification).
+    """Return the cache folder.
+
+    This is ``$VIDRISK_CACHE``, or ``vidrisk`` under ``$XDG_CACHE_HOME`` (default ``~/.cache``). A relative
+    ``$XDG_CACHE_HOME`` is ignored (XDG base directory specification). For a user without a home folder it lies under
+    the folder for temporary files; ``check_private_folder`` refuses a folder or link of that name planted by somebody
+    else.
     """
     own, shared = os.environ.get("VIDRISK_CACHE"), Path(os.environ.get("XDG_CACHE_HOME", ""))
     if own:
@@ -45,17 +48,17 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "vidrisk"
     except RuntimeError:
         folder = Path(tempfile.gettempdir()) / f"vidrisk-{os.getuid()}"
-        _warn_once(f"this user has no home folder: the cache is in {folder}; VIDRISK_CACHE names another one")
+        _warn_once(f"this user has no home folder: the cache is in {folder}; set VIDRISK_CACHE to use another folder")
         return folder
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder of the cache, and those above it that are missing, for this user alone.
+    """Create a cache folder and its missing parents, accessible to this user only.
 
     Raises:
-        UntrustedError: it is there, or one of the cache above it, and somebody else may write it: nothing is made below
-            it.
-        OSError: it cannot be made.
+        UntrustedError: the folder, or a cache folder above it, exists and is writable by somebody else; nothing is
+            created below it.
+        OSError: it cannot be created.
     """
     root, missing = cache_folder(), [path for path in (folder, *folder.parents) if not path.exists()]
     for path in reversed(missing):
@@ -66,13 +69,13 @@ def make_private_folder(folder: Path) -> None:
 
 
 def check_private_folder(folder: Path) -> None:
-    """Refuse a folder, and those between it and the cache's own folder, that somebody else may write.
+    """Refuse a folder if it, or a folder between it and the cache's root, is writable by somebody else.
 
-    The cache's own folder may be a link of this user's or root's.
+    The cache's root may be a symlink owned by this user or by root.
 
     Raises:
-        UntrustedError: why it is not believed.
-        OSError: it is not there, or may not be seen.
+        UntrustedError: it is not trusted; the message says why.
+        OSError: it does not exist, or cannot be examined.
     """
     root = cache_folder()
     above = [path for path in folder.parents if path == root or root in path.parents] if folder != root else []
@@ -87,7 +90,7 @@ def check_private_folder(folder: Path) -> None:
 
 
 def is_private_folder(folder: Path) -> bool:
-    """Whether what lies in a folder may be believed. A folder that may not is named, once, with the reason."""
+    """Tell whether the contents of a folder can be trusted; log the reason once if not."""
     try:
         check_private_folder(folder)
     except UntrustedError as error:
@@ -99,7 +102,9 @@ def is_private_folder(folder: Path) -> bool:
 
 
 def open_private(path: Path) -> io.BufferedReader:
-    """Open a file of the cache to be read. Whoever calls this goes on with what it returns, and opens the path no second time.
+    """Open a cache file for reading.
+
+    Callers must use the returned file and not open the path a second time, because the file may be replaced in between.
 
     Raises:
         UntrustedError: somebody else may have written it.
@@ -111,7 +116,7 @@ def open_private(path: Path) -> io.BufferedReader:
     try:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
-            raise UntrustedError(f"{path} is no file")
+            raise UntrustedError(f"{path} is not a regular file")
         _check(path, info)
     except BaseException:
         file.close()
@@ -120,19 +125,19 @@ def open_private(path: Path) -> io.BufferedReader:
 
 
 def create_private(path: Path, *, append: bool = False) -> BinaryIO:
-    """Open a file of the cache to be written, for this user alone."""
+    """Open a cache file for writing, accessible to this user only."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_APPEND if append else os.O_TRUNC)
     return os.fdopen(os.open(path, flags, FILE_MODE), "ab" if append else "wb")
 
 
 @contextmanager
 def write_private(path: Path) -> Iterator[BinaryIO]:
-    """Write a file of the cache whole or not at all: it takes its place in one step, when all is written.
+    """Write a cache file atomically: it replaces ``path`` once everything is written.
 
     Raises:
-        OSError: it cannot be written; what was at ``path`` stays.
+        OSError: it cannot be written; the previous file at ``path`` stays.
     """
-    handle, partial = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)  # for this user alone
+    handle, partial = tempfile.mkstemp(prefix=f"{path.stem}.", suffix=".tmp", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -158,10 +163,10 @@ def _warn_once(message: str) -> None:
 
 
 def bytes_from_variable(variable: str, default_gb: float, *, may_be_zero: bool = False) -> int:
-    """The size in GiB that an environment variable holds, in bytes; ``default_gb`` where it is empty or not set.
+    """Return in bytes the size that an environment variable holds in GiB; ``default_gb`` if it is empty or not set.
 
     Raises:
-        SettingsError: it holds no size.
+        SettingsError: it does not hold a size.
     """
     text = os.environ.get(variable) or str(default_gb)
     try:

@@ -1,11 +1,11 @@
-"""Golden samples: what a bundle has answered where it was exported, to be asked again where it runs.
+"""Golden samples: reference inputs and outputs recorded at export, to be compared on the device.
 
-    golden.zip      golden.json        what every variant has answered, of which graphs, at which temperatures
+    golden.zip      golden.json        outputs of every variant, the graphs they come from and their temperatures
                     0.0.webp, 0.1.webp …   sample 0, its moments: decoded frames, lossless
 
-The bundle seals the file like its others. What is in it is checked all the same: whoever exchanges it may seal it
-again. Nothing is unpacked, nothing in it is compressed twice, and the contract says how many pictures there are and how
-large.
+The bundle seals the file like its other files. Its content is validated all the same, because whoever replaces the file
+can also seal it again. Nothing is unpacked to disk, nothing in it is compressed twice, and the contract fixes the
+number and the size of the pictures.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from vidrisk.runtimes.contract.versions import model_from_record
 GOLDEN = "golden.zip"
 DESCRIPTION = "golden.json"
 MAX_SAMPLES = 32
-MAX_FRAMES = 112  # of all samples together, or of one: engines are to answer within seconds
+MAX_FRAMES = 112  # of all samples together, or of a single one: engines should finish within seconds
 MAX_DECODED_BYTES = 1 << 29
 MAX_DESCRIPTION_BYTES = 1 << 24
-MAX_ENTRY_BYTES = 1 << 10  # of an archive, beside the content
-MAX_ROUNDING = 1e-3  # of a probability, between what is written down and what its logits say
+MAX_ENTRY_BYTES = 1 << 10  # overhead of an archive entry besides its content
+MAX_ROUNDING = 1e-3  # difference between a recorded probability and the one computed from its logits
 EXPORT_AGAIN = "copy the bundle again, or export it again"
 
 FloatArray = npt.NDArray[np.float32]
@@ -48,10 +48,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Spread(Sealed):
-    """How far another runtime was from what is expected.
+    """Deviation of another runtime from the expected outputs.
 
     Attributes:
-        largest, mean: difference of a probability.
+        largest, mean: largest and mean difference of a probability.
         logits: the largest of ``logit_errors``.
     """
 
@@ -61,13 +61,13 @@ class Spread(Sealed):
 
 
 class Expected(Sealed):
-    """What one variant has answered.
+    """Outputs of one variant.
 
     Attributes:
         files: sha256 of the files of its stages, by name.
-        temperature: by target, as the manifest had it.
-        logits, probabilities: by target, a row per sample; the latter after the temperature.
-        spread: by the name of each other runtime that was asked.
+        temperature: by target, as in the manifest.
+        logits, probabilities: by target, one row per sample; probabilities include the temperature.
+        spread: by name, for each other runtime that was run.
     """
 
     files: dict[FileName, Sha256]
@@ -78,9 +78,11 @@ class Expected(Sealed):
 
 
 class Description(Sealed):
-    """Attributes:
-    contract: digest of the model's contract.
-    runtime, engine: that answered, and its version.
+    """Content of ``golden.json``.
+
+    Attributes:
+        contract: digest of the model's contract.
+        runtime, engine: the runtime that computed the outputs, and its version.
     """
 
     version: Literal[1] = 1
@@ -93,13 +95,13 @@ class Description(Sealed):
 
 @dataclass(frozen=True)
 class Golden:
-    """Golden samples, read and checked. ``frames`` are ``uint8 (N, T, H, W, 3)``."""
+    """Validated golden samples. ``frames`` are ``uint8 (N, T, H, W, 3)``."""
 
     frames: Frames
     told: Description
 
     def logits(self, variant: VariantName) -> dict[str, FloatArray]:
-        """``float32 (N, C)`` by target."""
+        """Return the logits by target, each ``float32 (N, C)``."""
         return {target: np.asarray(rows, np.float32) for target, rows in self.told.variants[variant].logits.items()}
 
     def probabilities(self, variant: VariantName) -> dict[str, FloatArray]:
@@ -109,10 +111,10 @@ class Golden:
 
 
 def logit_errors(logits: FloatArray, expected: FloatArray, *, multi_label: bool = False) -> npt.NDArray[np.float64]:
-    """Distance of each row from the expected one, as a share of the length that the expected ones have (root mean square).
+    """Return the distance of each row from the expected row, relative to the RMS norm of the expected rows.
 
-    What all logits of a row share says nothing, and is taken off first, unless any number of labels may hold. A row
-    that is not finite is 1 off: all of it.
+    A constant offset of all logits of a row carries no information; it is subtracted first, except for multi-label
+    targets. The error of a row that is not finite is 1.
     """
     is_finite = np.isfinite(logits).all(axis=1, keepdims=True)
     found, wanted = (
@@ -125,7 +127,7 @@ def logit_errors(logits: FloatArray, expected: FloatArray, *, multi_label: bool 
 
 
 def most_samples(contract: Contract) -> int:
-    """How many samples there may be, at the size that the contract gives them; 0 where one alone is too large."""
+    """Return the maximum number of samples of the contract's size; 0 if a single one is too large."""
     fit = MAX_DECODED_BYTES // (contract.frames * math.prod(contract.pixel.frame_shape))
     return min(MAX_SAMPLES, max(MAX_FRAMES // contract.frames, 1), fit)
 
@@ -142,10 +144,12 @@ def webp_from_frame(frame: Frames) -> bytes:
 
 
 def write_golden(path: Path, told: Description, pictures: Sequence[Sequence[bytes]]) -> None:
-    """Write golden samples; the same ones make the same file.
+    """Write golden samples; equal samples produce equal bytes.
 
     Args:
-        pictures: by sample and moment, as ``webp_from_frame`` makes them.
+        path: the zip file to write.
+        told: content of ``golden.json``.
+        pictures: by sample and moment, as returned by ``webp_from_frame``.
     """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(DESCRIPTION), told.model_dump_json())
@@ -155,28 +159,28 @@ def write_golden(path: Path, told: Description, pictures: Sequence[Sequence[byte
 
 
 def read_golden(bundle: Bundle) -> Golden | None:
-    """Read the golden samples of a bundle; None where it has none.
+    """Read the golden samples of a bundle, or return None if it has none.
 
     Raises:
-        BundleError: they are not what an export writes.
-        AnswersDiffer: they are of another model.
+        BundleError: the file is not one that an export writes.
+        AnswersDiffer: the samples belong to another model.
     """
     if GOLDEN not in bundle.manifest.files:
         return None
     try:
         _check_size(bundle)
         with zipfile.ZipFile(bundle.root / GOLDEN) as archive:
-            told = _described(bundle, archive)
+            told = _read_description(bundle, archive)
             shape = (told.samples, bundle.contract.frames, *bundle.contract.pixel.frame_shape)
             names = {_name(sample, moment) for sample in range(shape[0]) for moment in range(shape[1])}
             if sorted(archive.namelist()) != sorted({DESCRIPTION, *names}):
-                raise _refusal(bundle, f"it does not hold the {len(names)} pictures of {shape[0]} samples")
+                raise _refusal(bundle, f"it does not hold exactly the {len(names)} pictures of {shape[0]} samples")
             frames = np.empty(shape, np.uint8)
             for sample, moment in np.ndindex(shape[:2]):
                 frames[sample, moment] = _frame(bundle, archive, _name(sample, moment))
     except VidriskError:
         raise
-    except Exception as error:  # zipfile and Pillow raise a dozen types for what makes no sense to them
+    except Exception as error:  # zipfile and Pillow raise a dozen types for invalid data
         raise _refusal(bundle, str(error) or type(error).__name__) from error
     return Golden(frames, told)
 
@@ -186,20 +190,20 @@ def _name(sample: int, moment: int) -> str:
 
 
 def _refusal(bundle: Bundle, why: str) -> BundleError:
-    return BundleError(f"{GOLDEN} in {bundle.root.name} holds no golden samples: {why}", fix=EXPORT_AGAIN)
+    return BundleError(f"{GOLDEN} in {bundle.root.name} is not a valid file of golden samples: {why}", fix=EXPORT_AGAIN)
 
 
 def _check_size(bundle: Bundle) -> None:
-    """Refuse an archive whose list of entries alone would take all memory."""
+    """Refuse an archive whose list of entries alone would exhaust memory."""
     pictures = most_samples(bundle.contract) * bundle.contract.frames
     limit = MAX_DESCRIPTION_BYTES + pictures * (_most_picture_bytes(bundle.contract) + MAX_ENTRY_BYTES)
     held = bundle.manifest.files[GOLDEN].bytes
     if held > limit:
-        raise _refusal(bundle, f"it has {held} bytes, {pictures} pictures have at most {limit}")
+        raise _refusal(bundle, f"it has {held} bytes; {pictures} pictures take at most {limit}")
 
 
 def _most_picture_bytes(contract: Contract) -> int:
-    """Twice what a picture of noise takes."""
+    """Return twice the size of a picture of noise."""
     return 2 * math.prod(contract.pixel.frame_shape) + 4096
 
 
@@ -210,7 +214,7 @@ def _content(bundle: Bundle, archive: zipfile.ZipFile, name: str, limit: int) ->
     return archive.read(info)
 
 
-def _described(bundle: Bundle, archive: zipfile.ZipFile) -> Description:
+def _read_description(bundle: Bundle, archive: zipfile.ZipFile) -> Description:
     if DESCRIPTION not in archive.namelist():
         raise _refusal(bundle, f"it has no {DESCRIPTION}")
     raw = _content(bundle, archive, DESCRIPTION, MAX_DESCRIPTION_BYTES)
@@ -221,7 +225,7 @@ def _described(bundle: Bundle, archive: zipfile.ZipFile) -> Description:
         raise _refusal(bundle, f"{DESCRIPTION}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if not bundle.contract.is_digest(told.contract):
         raise AnswersDiffer(
-            f"the golden samples in {bundle.root.name} are of another model: of the contract "
+            f"the golden samples in {bundle.root.name} belong to another model: contract "
             f"{told.contract[:12]}…, not {bundle.contract.digest[:12]}…",
             fix=EXPORT_AGAIN,
         )
@@ -229,27 +233,27 @@ def _described(bundle: Bundle, archive: zipfile.ZipFile) -> Description:
         raise _refusal(bundle, f"{told.samples} samples are more than {most_samples(bundle.contract)}")
     if set(told.variants) != set(bundle.manifest.variants):
         raise AnswersDiffer(
-            f"the golden samples in {bundle.root.name} are of another model: of the variants "
+            f"the golden samples in {bundle.root.name} belong to another model: variants "
             f"{', '.join(told.variants)}, not {', '.join(bundle.manifest.variants)}",
             fix=EXPORT_AGAIN,
         )
     for name, expected in told.variants.items():
-        why = _why_not(expected, bundle.contract, told.samples)
+        why = _find_fault(expected, bundle.contract, told.samples)
         if why:
             raise _refusal(bundle, f"{name}: {why}")
     return told
 
 
-def _why_not(expected: Expected, contract: Contract, samples: int) -> str:
-    """What is wrong with the answers of a variant; empty where nothing is."""
+def _find_fault(expected: Expected, contract: Contract, samples: int) -> str:
+    """Return what is wrong with the outputs of a variant; empty if nothing is."""
     by_target: Mapping[str, Any]
     for what, by_target in (("logits", expected.logits), ("probabilities", expected.probabilities)):
         if set(by_target) != {target.name for target in contract.targets}:
-            return f"{what} of the targets {', '.join(by_target)}"
+            return f"{what} are of the targets {', '.join(by_target)}, not of the contract's"
         for target in contract.targets:
             rows = by_target[target.name]
             if len(rows) != samples or any(len(row) != len(target.labels) for row in rows):
-                return f"{what} of {target.name} are not {samples} rows of {len(target.labels)}"
+                return f"{what} of {target.name} are not {samples} rows of {len(target.labels)} values"
     for target in contract.targets:
         logits = np.asarray(expected.logits[target.name], np.float32)
         said = probabilities_from_logits(
@@ -267,5 +271,5 @@ def _frame(bundle: Bundle, archive: zipfile.ZipFile, name: str) -> Frames:
     data = _content(bundle, archive, name, _most_picture_bytes(bundle.contract))
     with Image.open(io.BytesIO(data), formats=("WEBP",)) as picture:
         if picture.size != (width, height) or picture.mode != "RGB" or getattr(picture, "n_frames", 1) != 1:
-            raise _refusal(bundle, f"{name} is no RGB picture of {width}x{height}")
+            raise _refusal(bundle, f"{name} is not an RGB picture of {width}x{height}")
         return np.asarray(picture, np.uint8)

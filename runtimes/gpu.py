@@ -1,4 +1,4 @@
-"""Whether there is an NVIDIA GPU to compute on: asked of its driver, once, and without taking any of its memory."""
+"""Detection of an NVIDIA GPU through its driver, once per process and without allocating GPU memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DRIVER = "libcuda.so.1"
 
 @functools.cache
 def visible_gpu() -> str | None:
-    """The first GPU that CUDA shows to this process and the CUDA version of its driver, ``Orin, CUDA 12.6``; None without one."""
+    """Return the first GPU visible to CUDA and the driver's CUDA version (``Orin, CUDA 12.6``), or None."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
@@ -33,7 +33,7 @@ def visible_gpu() -> str | None:
 
 
 def driver_version(root: Path = Path("/")) -> str:
-    """Name NVIDIA's driver and, on a Jetson, its release; empty without either.
+    """Return the version of NVIDIA's driver and, on a Jetson, the L4T release; empty without either.
 
     ``580.95.05``, or ``540.4.0, R36 (release), REVISION: 4.3``: several releases share one driver.
     """
@@ -42,7 +42,7 @@ def driver_version(root: Path = Path("/")) -> str:
 
 
 def text_of(path: Path) -> str:
-    """Read a text file; one that is not there, or may not be read, is empty."""
+    """Read a text file; return an empty string if it is missing or unreadable."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -50,6 +50,6 @@ def text_of(path: Path) -> str:
 
 
 def driver_from_text(text: str) -> str:
-    """``/proc/driver/nvidia/version`` → ``580.95.05``; empty where there is no number in it."""
+    """Extract the version (``580.95.05``) from ``/proc/driver/nvidia/version``; empty if there is none."""
     match = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)", text)
     return match[1] if match else ""

@@ -1,4 +1,4 @@
-"""Make pages of one file that show what strangers have named, and run nothing but what they were made with."""
+"""Templates for single-file HTML pages that display untrusted names safely and run only their own scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-# Controls of the Unicode bidirectional algorithm (UAX 9): they turn what stands beside them round, so that a name lies.
+# Controls of the Unicode bidirectional algorithm (UAX 9): they reorder the text beside them, which can disguise a name.
 BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 KEPT_CONTROLS = frozenset("\t\n")
 
@@ -19,9 +19,9 @@ KEPT_CONTROLS = frozenset("\t\n")
 def page_environment(folder: Path) -> jinja2.Environment:
     """Return an environment for the templates in ``folder``.
 
-    All values are escaped, and shown as ``visible_text``. ``inlined(name)`` is a style sheet or a script beside the
-    templates, and ``digest_of(name)`` its source for a Content-Security-Policy, so that the page needs no
-    ``'unsafe-inline'`` for it.
+    All values are escaped and passed through ``visible_text``. ``inline(name)`` returns a style sheet or script beside
+    the templates, and ``digest_of(name)`` its source expression for a Content-Security-Policy, which makes
+    ``'unsafe-inline'`` unnecessary.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
@@ -32,10 +32,10 @@ def page_environment(folder: Path) -> jinja2.Environment:
         finalize=_visible,
     )
 
-    def inlined(name: str) -> Markup:
+    def inline(name: str) -> Markup:
         return Markup((folder / name).read_text(encoding="utf-8"))
 
-    environment.globals |= {"inlined": inlined, "digest_of": lambda name: Markup(csp_digest(str(inlined(name))))}
+    environment.globals |= {"inline": inline, "digest_of": lambda name: Markup(csp_digest(str(inline(name))))}
     return environment
 
 
@@ -45,8 +45,8 @@ def csp_digest(text: str) -> str:
 
 
 def visible_text(text: str) -> str:
-    r"""Write characters out that HTML forbids, or that nobody sees: ``\x07``, ``\u202e``. Line breaks and tabs stay."""
-    return "".join(_written_out(character) if _is_hidden(character) else character for character in text)
+    r"""Escape characters that HTML forbids or that are invisible: ``\x07``, ``\u202e``. Line breaks and tabs stay."""
+    return "".join(_escape(character) if _is_hidden(character) else character for character in text)
 
 
 def _visible(value: Any) -> Any:
@@ -61,5 +61,5 @@ def _is_hidden(character: str) -> bool:
     return is_noncharacter or (unicodedata.category(character) in ("Cc", "Zl", "Zp") and character not in KEPT_CONTROLS)
 
 
-def _written_out(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

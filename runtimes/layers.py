@@ -1,9 +1,9 @@
-"""In which precision the layers of a graph really run, in each engine's own account of what it executes.
+"""Actual precision of the layers of a graph, as reported by each engine for what it executes.
 
-An engine may compute in another precision than the one that a graph was made for, and says nothing of it by itself.
-Counted is what multiplies: convolutions and matrix products, where time goes and rounding comes from. A product with
-packed weights counts by the width of these: they are what is rounded. In an engine of TensorRT, which fuses
-much into one layer, counted is every layer that does more than move data.
+An engine may silently compute in another precision than the one a graph was made for. Only convolutions and matrix
+products are counted, since they take most of the time and cause the rounding. A product with packed weights counts by
+the width of the weights, since they are what is rounded. TensorRT fuses many operations into one layer, so in its
+engines every layer that does more than move data is counted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FLOAT32, FLOAT16, INT8, INT4 = "float32", "float16", "int8", "int4"
-# In the inspector's words: what moves data, and computes nothing.
+# Layer types in the inspector's output that only move data.
 MOVING = re.compile(r"reformat|noop|constant|shape|shuffle|copy", re.IGNORECASE)
 
 _PRODUCTS = re.compile(r"conv(?!ert)|matmul|gemm|fullyconnected|innerproduct|einsum|attention", re.IGNORECASE)
-# How engines write a type → the precision of a layer that takes it. The first that is found in a text counts.
+# How engines write a type → the precision of a layer that takes it. The first pattern that matches counts.
 _NAMES = (
     (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bfloat16"),
     (re.compile(r"u?int8|\b[iu]8\b", re.IGNORECASE), INT8),
@@ -33,17 +33,17 @@ _NAMES = (
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers by the precision that they run in, the most frequent first.
+    """Number of layers by the precision they run in, most frequent first.
 
     Attributes:
-        unproved: why the engine's account proves nothing; empty where it does.
+        unproved: why the engine's report proves nothing; empty if it does.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     unproved: str = ""
 
     def __add__(self, other: Layers) -> Layers:
-        """Those of two graphs together; what is unproved of one is unproved of both."""
+        """Add the layers of two graphs; if one is unproved, the sum is."""
         counts = Counter(self.counts) + Counter(other.counts)
         return Layers(dict(counts.most_common()), self.unproved or other.unproved)
 
@@ -55,7 +55,7 @@ class Layers:
 
 
 def layers_from_counts(counts: Counter[str]) -> Layers:
-    """Sort what was counted; layers of an unknown precision (an empty name) prove nothing."""
+    """Sort the counts; layers of an unknown precision (an empty name) make the result unproved."""
     unproved = "the engine does not say the types of all layers" if counts.pop("", 0) else ""
     return Layers(dict(counts.most_common()), unproved)
 
@@ -64,7 +64,8 @@ def layers_from_profile(events: Iterable[Mapping[str, Any]], provider: str) -> L
     """Count the kernels that ONNX Runtime has run, as its profiler lists them.
 
     Args:
-        provider: that was meant; what another one computes is named by it.
+        events: entries of the profile.
+        provider: the intended provider; layers run by another one are listed with its name.
     """
     counts: Counter[str] = Counter()
     fused = False
@@ -78,19 +79,21 @@ def layers_from_profile(events: Iterable[Mapping[str, Any]], provider: str) -> L
             continue
         inputs = told.get("input_type_shape", ())
         types = [name for one in inputs for name in one]
-        # The dynamic ones quantise floats on the way; of the others, the first input is what is multiplied.
+        # Dynamic kernels quantize floats at run time; for the others, the first input is the multiplied one.
         precision = INT8 if kind.startswith("DynamicQuantize") else _precision(types[0] if types else "")
         if kind == "MatMulNBits":
-            precision = _packed_width(inputs)
+            precision = _find_packed_width(inputs)
         counts[precision if where == provider or not precision else f"{precision} by {where}"] += 1
     if fused:
         return Layers(unproved="TensorRT inside ONNX Runtime does not say how its layers run")
     return layers_from_counts(counts)
 
 
-def _packed_width(inputs: Sequence[Mapping[str, Sequence[int]]]) -> str:
-    """Width of the weights of a product that ONNX Runtime has packed for itself, which are no input any more. Its scales ``(N,
-    groups)`` and its zero points tell, two of which share a byte in 4 bits; of a single group, they do not.
+def _find_packed_width(inputs: Sequence[Mapping[str, Sequence[int]]]) -> str:
+    """Return the width of the weights of a product that ONNX Runtime has prepacked; empty if unknown.
+
+    Prepacked weights are no longer inputs. The shapes of the scales ``(N, groups)`` and of the zero points reveal the
+    width, because two 4-bit zero points share a byte; with a single group they do not.
     """
     stored = [shape[1] for one in inputs[1:] for shape in one.values() if len(shape) == 2]
     if len(stored) != 2 or stored[0] < 2:
@@ -116,7 +119,7 @@ def layers_from_inspection(text: str) -> Layers:
     """Count the layers that TensorRT's engine inspector lists as JSON, by the types of their inputs.
 
     Raises:
-        ValueError: ``text`` is no JSON.
+        ValueError: ``text`` is not JSON.
     """
     counts: Counter[str] = Counter()
     for layer in computing_layers(json.loads(text)):
@@ -125,7 +128,7 @@ def layers_from_inspection(text: str) -> Layers:
         ]
         found = [
             _precision(each) for each in types if "uint8" not in each.lower()
-        ]  # of a picture: weights and values have signs
+        ]  # uint8 is a picture: weights and activations are signed
         if found:
             counts[INT8 if INT8 in found else found[0]] += 1
     return (
@@ -136,7 +139,7 @@ def layers_from_inspection(text: str) -> Layers:
 
 
 def computing_layers(inspected: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The layers of an inspected engine that do more than move data; none where it tells their names alone."""
+    """Return the layers of an inspected engine that do more than move data; empty if it lists only their names."""
     layers = [layer for layer in inspected.get("Layers", ()) if isinstance(layer, dict)]
     return [layer for layer in layers if not MOVING.search(str(layer.get("LayerType", "")))]
 

@@ -1,4 +1,4 @@
-"""What Linux says of memory; nothing, where it is not Linux that is asked."""
+"""Memory figures from Linux's ``/proc``; None on other systems."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def available_bytes() -> int | None:
-    """Memory that can be taken without swapping; None where the system does not say."""
+    """Return the bytes that can be allocated without swapping, or None if the system does not say."""
     return bytes_from_status(Path("/proc/meminfo"), "MemAvailable")
 
 
 def bytes_from_status(path: Path, name: str) -> int | None:
-    """A field such as ``VmHWM:   1234 kB``."""
+    """Read a field such as ``VmHWM:   1234 kB``, in bytes; return None if it is missing."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""OpenVINO behind ``Runner``: the fastest engine on most x86 machines, reading the same ONNX files."""
+"""Runner for OpenVINO, the fastest engine on most x86 machines, which reads the same ONNX files."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from vidrisk.runtimes.layers import Layers, layers_from_openvino
 from vidrisk.runtimes.processor import may_saturate
 from vidrisk.runtimes.runner import Array, Arrays, Runner
 
-# Of input per request: four frames of 224 x 224. A request's activations then stay in a core's cache, and all streams
-# have work until the end of a batch.
+# Input bytes per request: four frames of 224 x 224. The activations of a request then stay in a core's cache, and all
+# streams have work until the end of a batch.
 REQUEST_BYTES = 600_000
-# Rows that are smaller (features, for a head) are not worth a request each.
+# Smaller rows (features for a head) are not worth a request each.
 SMALL_ROW_BYTES = 1 << 16
-# Quantised graphs in float32, without OpenVINO's low-precision transformations.
+# Quantized graphs in float32, without OpenVINO's low-precision transformations.
 EXACT_SUMS = {"LP_TRANSFORMS_MODE": "NO"}
 
 
 class OpenVinoRunner(Runner):
-    """Runs an ONNX file with OpenVINO's CPU plugin, tuned for throughput: a batch is cut into requests of a few rows and of one
-    fixed shape, which run side by side on a part of the cores each, instead of one request in which all cores wait for
-    one another. The last request of a batch is filled up with zeros. Fewer rows than a request holds run one by one on
-    all cores, until a whole one has come. Graphs are compiled when the first rows come. A graph whose inputs have first
-    axes of several names has no batch, and is run as it is.
+    """Runner of an ONNX file on OpenVINO's CPU plugin, tuned for throughput.
 
-    The execution precision is pinned to float32, so that a variant computes what its name says: OpenVINO would
-    otherwise take bfloat16 where the processor has it. Where its INT8 kernels may saturate (``processor``), a quantised
-    graph is computed in float32, rounded where the graph says so.
+    A batch is split into requests of a few rows and of one fixed shape, which run concurrently, each on some of the
+    cores, instead of one request in which all cores wait for one another. The last request of a batch is padded with
+    zeros. Until the first batch that fills a request, rows run one by one on all cores. Graphs are compiled when the
+    first rows arrive. A graph whose inputs have different names for their first axes has no batch axis, and is run
+    unchanged.
+
+    The execution precision is pinned to float32: OpenVINO would otherwise use bfloat16 on processors that have it, and
+    a variant would not compute what its name says. If its INT8 kernels may saturate (``processor``), a quantized graph
+    is computed in float32 and rounded where the graph says so.
 
     Args:
         path: the ONNX file.
-        inputs, outputs: what the file declares, as its bundle says. The first axis of all but constants is the batch.
-        constants: values of inputs that never change; whole in every request.
-        threads: inference threads; None lets OpenVINO take all cores.
+        inputs, outputs: what the file declares, according to its bundle. The first axis of all but constants is the
+            batch.
+        constants: values of inputs that never change; every request gets them whole.
+        threads: inference threads; None lets OpenVINO use all cores.
     """
 
     runtime = "openvino"
@@ -56,7 +59,7 @@ class OpenVinoRunner(Runner):
         constants: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__(inputs, outputs, constants)
-        self._core = shared_core()
+        self._core = load_core()
         self._config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"} | (
             {"INFERENCE_NUM_THREADS": threads} if threads else {}
         )
@@ -72,7 +75,7 @@ class OpenVinoRunner(Runner):
         rows = len(feed[self.inputs[0].name])
         step = self._rows_per_request(feed, rows)
         results: Arrays = {}
-        # Waited for in turn: a callback into Python would need the lock that whoever closes the requests holds.
+        # Wait for requests in order: a callback into Python would need the lock held by the thread that closes them.
         running: deque[tuple[Any, int, Arrays]] = deque()
 
         def finish() -> Any:
@@ -94,12 +97,12 @@ class OpenVinoRunner(Runner):
             for start in range(0, rows, step or rows):
                 request = idle.pop() if idle else finish()
                 part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
-                request.start_async(part, share_inputs=True)  # until it is done
+                request.start_async(part, share_inputs=True)  # `running` keeps the arrays alive
                 running.append((request, start, part))
             while running:
                 finish()
         except Exception as error:
-            for request, _, _ in running:  # they read the arrays
+            for request, _, _ in running:  # they still read the arrays
                 with suppress(Exception):
                     request.wait()
             if isinstance(error, RuntimeFailure):
@@ -150,12 +153,12 @@ class OpenVinoRunner(Runner):
 
 
 @functools.cache
-def shared_core() -> Any:
-    """The one OpenVINO core of this process, which is never dropped.
+def load_core() -> Any:
+    """Load the single OpenVINO core of this process, which is never released.
 
-    Its CPU plugin gives the thread that loads it another stack for signals. A core that another thread drops (an
-    encoder thread, the garbage collector) takes that stack away with the thread still on it, and the next Ctrl-C is a
-    segmentation fault.
+    Its CPU plugin gives the thread that loads it an alternate signal stack. If another thread (an encoder thread, the
+    garbage collector) releases the core, that stack is freed while the loading thread still uses it, and the next
+    Ctrl-C causes a segmentation fault.
 
     Raises:
         MissingExtra, RuntimeFailure: OpenVINO is not installed, or does not load.
@@ -170,7 +173,7 @@ def shared_core() -> Any:
 
 
 def _part(array: Array, start: int, step: int | None) -> Array:
-    """Rows of a request, contiguous; what the last one lacks is zero."""
+    """Return the contiguous rows of a request, padded with zeros in the last one."""
     part = np.ascontiguousarray(array[start : start + step] if step else array)
     if step is None or len(part) == step:
         return part

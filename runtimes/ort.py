@@ -1,4 +1,4 @@
-"""ONNX Runtime behind ``Runner``: the engine that runs everywhere, on the processor or by one of its ways to a GPU."""
+"""Runner for ONNX Runtime, the engine that runs everywhere, on the processor or through one of its GPU providers."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from vidrisk.runtimes.runner import Array, Arrays, Runner
 
 log = logging.getLogger(__name__)
 
-# Runtime → ONNX Runtime's providers: the one that is meant, and those for the nodes that it leaves.
+# Runtime → ONNX Runtime's providers: the intended one, then those for the nodes that it does not support.
 PROVIDERS = {
     "onnxruntime": ("CPUExecutionProvider",),
     "onnxruntime-cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 GPU_FIX = "pip uninstall onnxruntime, then pip install 'vidrisk[gpu]'"
-# ONNX Runtime makes a floating-point bias int32 beside quantised weights, and computes that in the type of their
-# scales: in FP16 the quotients overflow, and the graph computes nonsense (1.31). Graphs for processors bring their
-# biases as int32.
+# ONNX Runtime 1.31 converts a floating-point bias beside quantized weights to int32 and computes it in the type of the
+# scales: in FP16 the quotients overflow, and the outputs are wrong. Graphs for processors have int32 biases already.
 UNSAFE_OPTIMIZERS = ["WeightBiasQuantization"]
 # Multiply uint8 by uint8, which is slower and does not saturate (``processor``).
 EXACT_SUMS = ("session.x64quantprecision", "1")
-BATCHES = {"min": 1, "opt": 8, "max": 64}  # that the TensorRT provider builds its engine for
+BATCHES = {"min": 1, "opt": 8, "max": 64}  # rows for which the TensorRT provider builds its engine
 
 
 class OnnxRuntimeRunner(Runner):
-    """Runs an ONNX file with ONNX Runtime, by the provider that the runtime's name says and no other: where ONNX Runtime would
-    quietly take the processor instead of the GPU, this is an error.
+    """Runner of an ONNX file on ONNX Runtime, using only the provider that the runtime's name says.
 
-    With ``onnxruntime-cuda`` float32 is float32, not TF32, so that a variant computes what its name says.
-    ``onnxruntime-tensorrt`` cannot promise as much: ONNX Runtime leaves the types to TensorRT, which is free to round
-    every layer that it may round any. It builds an engine when it first runs, without a word, and keeps it in the
-    user's cache.
+    ONNX Runtime would silently fall back from the GPU to the processor; this class raises an error instead.
+
+    With ``onnxruntime-cuda`` float32 means float32, not TF32, so a variant computes what its name says.
+    ``onnxruntime-tensorrt`` cannot guarantee this: ONNX Runtime leaves the types to TensorRT, which may round every
+    layer once it may round any. On its first run it builds an engine without reporting it, and keeps it in the user's
+    cache.
 
     Args:
         path: the ONNX file. In ``<graph>.<variant>.onnx`` the variant says what TensorRT may round to.
-        inputs, outputs: what the file declares, as its bundle says.
+        inputs, outputs: what the file declares, according to its bundle.
         constants: values of inputs that never change.
-        threads: intra-op threads; None lets ONNX Runtime take the physical cores.
+        threads: intra-op threads; None lets ONNX Runtime use the physical cores.
         runtime: a name of ``PROVIDERS``.
     """
 
@@ -73,12 +73,12 @@ class OnnxRuntimeRunner(Runner):
         self._path, self._threads = path, threads
         self._ort: Any = require("onnxruntime", "cpu" if runtime == "onnxruntime" else "gpu")
         ort = self._ort
-        ort.disable_telemetry_events()  # what a site films is nobody else's business
+        ort.disable_telemetry_events()  # recordings of a site are private
         if wanted[0] not in ort.get_available_providers():
             raise RuntimeFailure(f"ONNX Runtime {ort.__version__} was built without its {wanted[0]}", fix=GPU_FIX)
         if runtime != "onnxruntime":
             _load_cuda(ort)
-        self._session = self._opened()
+        self._session = self._open_session()
         if wanted[0] not in self._session.get_providers():
             raise RuntimeFailure(
                 f"ONNX Runtime's {wanted[0]} does not load here: a library of CUDA, cuDNN or TensorRT is missing, "
@@ -86,8 +86,8 @@ class OnnxRuntimeRunner(Runner):
                 fix="install what onnxruntime-gpu names, or use another runtime",
             )
 
-    def _opened(self, profile: str = "") -> Any:
-        """A session; with ``profile``, the beginning of a file's name, one that lists the kernels that it runs."""
+    def _open_session(self, profile: str = "") -> Any:
+        """Open a session; ``profile`` is the name prefix of a file to list the executed kernels in."""
         session_options = self._ort.SessionOptions()
         session_options.intra_op_num_threads = self._threads or 0
         session_options.log_severity_level = 3
@@ -110,13 +110,13 @@ class OnnxRuntimeRunner(Runner):
             ) from error
 
     def layers(self) -> Layers:
-        """A second session runs one row for it."""
+        """Count layers by precision, in a second session that runs one row."""
         feed: dict[str, Array] = {
             spec.name: np.zeros([1, *map(int, spec.shape[1:])], spec.dtype) for spec in self.inputs
         }
         feed |= self.constants
         with tempfile.TemporaryDirectory(prefix="vidrisk-profile-") as folder:
-            session = self._opened(str(Path(folder) / "kernels"))
+            session = self._open_session(str(Path(folder) / "kernels"))
             try:
                 session.run(None, feed)
                 events = json.loads(Path(session.end_profiling()).read_bytes())
@@ -156,13 +156,13 @@ class OnnxRuntimeRunner(Runner):
 
 
 def _engine_cache_options(folder: Path) -> dict[str, str]:
-    """Let TensorRT keep its engines and timings in a folder, unless somebody else may have put one there."""
+    """Let TensorRT keep its engines and timings in a folder, unless somebody else may have put files there."""
     try:
         make_private_folder(folder)
         for path in folder.iterdir():
             open_private(path).close()
     except OSError as error:
-        log.warning("TensorRT's engines are not kept, and built at every start: %s", error)
+        log.warning("TensorRT's engines are not cached and are built at every start: %s", error)
         return {}
     return {
         "trt_engine_cache_enable": "1",
@@ -173,7 +173,7 @@ def _engine_cache_options(folder: Path) -> dict[str, str]:
 
 
 def has_provider(runtime: str) -> bool:
-    """Whether the ONNX Runtime that is installed was built with what the runtime needs."""
+    """Tell whether the installed ONNX Runtime was built with the provider that the runtime needs."""
     try:
         ort: Any = require("onnxruntime", "gpu")
     except VidriskError:
@@ -182,9 +182,9 @@ def has_provider(runtime: str) -> bool:
 
 
 def _load_cuda(ort: Any) -> None:
-    """Load CUDA and cuDNN from NVIDIA's wheels, where they are: ONNX Runtime does not look there by itself."""
+    """Load CUDA and cuDNN from NVIDIA's wheels if installed: ONNX Runtime does not look there by itself."""
     if hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
+        with contextlib.redirect_stdout(io.StringIO()) as said:  # it prints missing libraries
             ort.preload_dlls()
         for line in said.getvalue().splitlines():
             log.debug("%s", line)

@@ -1,4 +1,4 @@
-"""Statistics of paired samples: exact tests and intervals that hold for few samples, and for timings in turns."""
+"""Statistics of paired samples: exact tests and intervals for few samples, and for interleaved timings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ SIGNIFICANT = 0.05
 
 
 def mcnemar_p(lost: int, gained: int) -> float:
-    """Exact two-sided McNemar test: how likely chance alone splits the changed samples this unevenly.
+    """Return the p-value of the exact two-sided McNemar test.
+
+    It is the probability that chance alone splits the changed samples this unevenly.
 
     Args:
         lost: samples that were right and are wrong now.
@@ -23,11 +25,10 @@ def mcnemar_p(lost: int, gained: int) -> float:
 
 
 def drop_interval_points(lost: int, gained: int, samples: int) -> tuple[float, float]:
-    """95 % interval of the drop of an accuracy, from the paired table of right and wrong, in percentage points.
+    """Return the 95 % interval of a drop in accuracy, in percentage points, from paired outcomes.
 
-    Adjusted Wald interval of Bonett & Price 2012, one sample added to either way of changing; like that of Agresti &
-    Min 2005 it does not shrink to nothing when no sample changed, and its coverage is nearer to 95 % (Fagerland et al.
-    2014).
+    Adjusted Wald interval of Bonett & Price 2012, which adds one sample to each discordant count. Like that of Agresti
+    & Min 2005 it does not collapse when no sample changed, and its coverage is closer to 95 % (Fagerland et al. 2014).
     """
     whole = samples + 2
     fewer, more = (lost + 1) / whole, (gained + 1) / whole
@@ -48,7 +49,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratio_interval(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median ratio of two timings taken in the same turns with its 95 % interval, as (low, median, high)."""
+    """Return the median ratio of two interleaved timings with its 95 % interval, as (low, median, high)."""
     return median_interval([our / their for our, their in zip(ours, theirs, strict=True)])
 
 
@@ -60,6 +61,9 @@ def is_below(successes: int, trials: int, rate: float) -> bool:
 
 
 def least_provable_points(samples: int) -> float:
-    """The smallest drop that so many paired samples can tell from chance, with every changed sample a loss; above 100 if none."""
+    """Return the smallest drop, in points, that is significant with this many paired samples.
+
+    Every changed sample counts as a loss. Above 100 if no drop is significant.
+    """
     lost = next(count for count in range(1, 100) if mcnemar_p(count, 0) < SIGNIFICANT)
     return 100 * lost / samples

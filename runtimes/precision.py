@@ -1,4 +1,4 @@
-"""Average precision of labels of which any number may hold, and how far chance alone explains its change."""
+"""Average precision of multi-label targets, and the significance of its change."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SHARE = 0.95
 
 @dataclass(frozen=True)
 class PrecisionDrop:
-    """Mean average precision of two models on the same samples.
+    """Change of the mean average precision between two models on the same samples.
 
     Attributes:
-        before, after: 0–1.
+        before, after: mean average precision, 0–1.
         interval_points: 95 % interval of the drop, by a paired bootstrap, in percentage points.
-        p_value: two-sided, by the same bootstrap.
+        p_value: two-sided, from the same bootstrap.
     """
 
     before: float
@@ -33,32 +33,33 @@ class PrecisionDrop:
 
 
 def average_precision(positive: Bools, score: Floats) -> float:
-    """Return the area under the precision-recall steps; equal scores are one threshold. At least one sample must be positive.
+    """Return the area under the precision-recall step curve; equal scores are one threshold.
 
-    Args:
-        positive, score: ``(N,)``.
+    Both arguments are ``(N,)``. At least one sample must be positive.
     """
-    return float(_weighted_precision(positive, score, np.ones((1, len(score))))[0])
+    return float(_weigh_precision(positive, score, np.ones((1, len(score))))[0])
 
 
 def mean_precision(scores: Floats, truth: Ints) -> float:
-    """Return the mean average precision over the labels that hold for some samples and not for others; NaN where there is none.
+    """Return the mean average precision over the labels that have both positive and negative samples.
+
+    The result is NaN if there is no such label.
 
     Args:
         scores: ``(N, C)``.
-        truth: ``(N, C)``, 1 where a label holds; rows with a value under 0 are left out.
+        truth: ``(N, C)``, 1 where a label holds; rows with a value below 0 are ignored.
     """
     rows = (truth >= 0).all(axis=1)
-    return float(_resampled(scores[rows], truth[rows], np.ones((1, int(rows.sum()))))[0])
+    return float(_resample_means(scores[rows], truth[rows], np.ones((1, int(rows.sum()))))[0])
 
 
 def precision_interval(scores: Floats, truth: Ints) -> tuple[float, float]:
-    """Return the 95 % interval of the mean average precision, by a bootstrap; NaN twice where there is none.
+    """Return the bootstrap 95 % interval of the mean average precision; NaN twice if it is undefined.
 
-    Arguments as of ``mean_precision``.
+    The arguments are those of ``mean_precision``.
     """
     rows = (truth >= 0).all(axis=1)
-    found = _resampled(scores[rows], truth[rows], _weights(int(rows.sum())))
+    found = _resample_means(scores[rows], truth[rows], _weights(int(rows.sum())))
     found = found[np.isfinite(found)]
     low, high = np.quantile(found, ((1 - SHARE) / 2, (1 + SHARE) / 2)) if len(found) else (np.nan, np.nan)
     return float(low), float(high)
@@ -67,35 +68,36 @@ def precision_interval(scores: Floats, truth: Ints) -> tuple[float, float]:
 def precision_drop(before: Floats, after: Floats, truth: Ints) -> PrecisionDrop:
     """Compare two models on the same samples.
 
-    Args:
-        before, after: scores ``(N, C)``.
-        truth: ``(N, C)``, 1 where a label holds, else 0.
+    ``before`` and ``after`` are scores ``(N, C)``; ``truth`` is ``(N, C)``, 1 where a label holds, else 0.
     """
     whole, weights = np.ones((1, len(truth))), _weights(len(truth))
-    drops = _resampled(before, truth, weights) - _resampled(after, truth, weights)
+    drops = _resample_means(before, truth, weights) - _resample_means(after, truth, weights)
     drops = drops[np.isfinite(drops)]
     low, high = np.quantile(drops, ((1 - SHARE) / 2, (1 + SHARE) / 2)) if len(drops) else (np.nan, np.nan)
     beyond = min(float((drops <= 0).mean()), float((drops >= 0).mean())) if len(drops) else 0.5
     return PrecisionDrop(
-        float(_resampled(before, truth, whole)[0]),
-        float(_resampled(after, truth, whole)[0]),
+        float(_resample_means(before, truth, whole)[0]),
+        float(_resample_means(after, truth, whole)[0]),
         (100 * float(low), 100 * float(high)),
         min(1.0, 2 * max(beyond, 1 / RESAMPLES)),
     )
 
 
 def _weights(samples: int) -> npt.NDArray[np.float64]:
-    """How often each sample is in each resample ``(RESAMPLES, N)``."""
+    """Return how often each sample occurs in each resample, ``(RESAMPLES, N)``."""
     return np.random.default_rng(0).multinomial(samples, np.full(samples, 1 / samples), RESAMPLES).astype(np.float64)
 
 
-def _resampled(scores: Floats, truth: Ints, weights: Floats) -> npt.NDArray[np.float64]:
-    """Return the mean average precision of each resample ``(R,)``, over the labels that have both kinds of samples in it."""
+def _resample_means(scores: Floats, truth: Ints, weights: Floats) -> npt.NDArray[np.float64]:
+    """Return the mean average precision of each resample ``(R,)``.
+
+    The mean is over the labels that have both positive and negative samples in it.
+    """
     found = []
     for label in range(truth.shape[1]):
         positive = truth[:, label] == 1
         if positive.any() and not positive.all() and np.isfinite(scores[:, label]).all():
-            found.append(_weighted_precision(positive, scores[:, label], weights))
+            found.append(_weigh_precision(positive, scores[:, label], weights))
     if not found:
         return np.full(len(weights), np.nan)
     of_labels = np.stack(found)
@@ -106,8 +108,8 @@ def _resampled(scores: Floats, truth: Ints, weights: Floats) -> npt.NDArray[np.f
     return means
 
 
-def _weighted_precision(positive: Bools, score: Floats, weights: Floats) -> npt.NDArray[np.float64]:
-    """Return the average precision for each row of weights ``(R, N)``; NaN where no sample that counts is positive."""
+def _weigh_precision(positive: Bools, score: Floats, weights: Floats) -> npt.NDArray[np.float64]:
+    """Return the average precision for each row of weights ``(R, N)``; NaN if no weighted sample is positive."""
     order = np.argsort(-score, kind="stable")
     last_of_ties = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
     counted = np.cumsum(weights[:, order], axis=1)[:, last_of_ties]

@@ -1,9 +1,9 @@
-"""The runtimes by name: how each opens a graph's file, whether it can work here, and which version it is.
+"""Registry of runtimes: how each opens a graph file, whether it works on this machine, and its version.
 
 onnxruntime, openvino       on the processor
 tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.runtimes.tensorrt.build.engines builds once
-onnxruntime-cuda            on an NVIDIA GPU, with kernels of ONNX Runtime's own
-onnxruntime-tensorrt        TensorRT as ONNX Runtime uses it; it rounds as it likes, so ``auto`` leaves it out
+onnxruntime-cuda            on an NVIDIA GPU, with ONNX Runtime's own kernels
+onnxruntime-tensorrt        TensorRT through ONNX Runtime; it may round any layer, so ``auto`` leaves it out
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vidrisk.runtimes.gpu import visible_gpu
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner, has_provider
 from vidrisk.runtimes.runner import Array, Runner
-from vidrisk.runtimes.tensorrt.api import Kind, installed_kinds, open_api
+from vidrisk.runtimes.tensorrt.api import Kind, find_installed_kinds, open_api
 
 
 class OpenFile(Protocol):
-    """Opens an ONNX file whose tensors are known. Inputs that are among ``constants`` are fed by the runner itself."""
+    """Function that opens an ONNX file with known tensors. The runner itself feeds the inputs in ``constants``."""
 
     def __call__(
         self,
@@ -40,7 +40,7 @@ class OpenFile(Protocol):
 
 
 def _tensorrt(kind: Kind) -> OpenFile:
-    def opened(
+    def open_engine(
         path: Path,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
@@ -48,11 +48,11 @@ def _tensorrt(kind: Kind) -> OpenFile:
         threads: int | None = None,
         constants: Mapping[str, Array] | None = None,
     ) -> Runner:
-        from vidrisk.runtimes.tensorrt.runner import TensorRtRunner  # only where there is a GPU
+        from vidrisk.runtimes.tensorrt.runner import TensorRtRunner  # only with a GPU
 
         return TensorRtRunner(path, inputs, outputs, kind=kind, constants=constants)
 
-    return opened
+    return open_engine
 
 
 BUNDLE_RUNTIMES: dict[str, OpenFile] = {
@@ -71,35 +71,36 @@ GPU_RUNTIMES = (*ENGINE_KINDS, "onnxruntime-cuda", "onnxruntime-tensorrt")
 
 
 def possible_runtimes() -> tuple[str, ...]:
-    """Runtimes for which the hardware is here, whatever is installed."""
+    """Return the runtimes that this machine's hardware supports, installed or not."""
     return tuple(name for name in BUNDLE_RUNTIMES if name not in GPU_RUNTIMES or visible_gpu())
 
 
 def installed_runtimes() -> tuple[str, ...]:
-    """Runtimes that can work here: hardware and library are there. Whether the library loads is seen when it is used."""
+    """Return the runtimes whose hardware and library are present; the library is not loaded to verify it."""
     return tuple(name for name in possible_runtimes() if _is_installed(name))
 
 
 def exact_runtimes() -> tuple[str, ...]:
-    """Installed runtimes that compute what an ONNX file says, and so what the gate has judged."""
+    """Return the installed runtimes that compute exactly what an ONNX file says, which is what the gate judged."""
     return tuple(name for name in installed_runtimes() if name != "onnxruntime-tensorrt")
 
 
 def file_runtimes() -> tuple[str, ...]:
-    """Exact runtimes that open an ONNX file as it is: no engine has to be built first."""
+    """Return the exact runtimes that open an ONNX file directly, without building an engine first."""
     return tuple(name for name in exact_runtimes() if name not in ENGINE_KINDS)
 
 
 def fits(engines: Engines, runtime: str) -> bool:
-    """Whether what is made for a kind of engine is made for a runtime."""
+    """Tell whether a variant made for a kind of engine can run on a runtime."""
     if engines == "processor":
         return runtime not in GPU_RUNTIMES
     return engines == "any" or runtime in ENGINE_KINDS
 
 
 def variant_for(variants: Mapping[VariantName, Variant], name: str, runtime: str) -> VariantName | None:
-    """The variant that a runtime takes under a name: ``int8`` is ``int8-tensorrt`` to TensorRT, where there is one. None where no
-    variant of that name fits.
+    """Return the variant that a runtime uses for a name, or None if no variant of that name fits.
+
+    For TensorRT, ``int8`` means ``int8-tensorrt`` if there is one.
     """
     for known, variant in variants.items():
         if known in (name, f"{name}-tensorrt") and fits(variant.engines, runtime):
@@ -108,7 +109,7 @@ def variant_for(variants: Mapping[VariantName, Variant], name: str, runtime: str
 
 
 def check_runtime(runtime: str) -> None:
-    """Refuse what is no runtime of bundles.
+    """Refuse a name that is not a runtime for bundles.
 
     Raises:
         SettingsError: it cannot run a bundle.
@@ -123,11 +124,13 @@ def pairs_for(
     """Pair runtimes with the variants of a bundle that are made for them.
 
     Args:
-        variants: several, or one by a name as ``variant_for`` takes it.
+        bundle: the bundle.
+        runtimes: names of runtimes.
+        variants: several variants, or one name as for ``variant_for``.
 
     Raises:
-        SettingsError: a runtime that cannot run a bundle.
-        BundleError: no variant of that name, or none that is made for any of the runtimes.
+        SettingsError: a runtime cannot run a bundle.
+        BundleError: no variant of that name exists, or none is made for any of the runtimes.
     """
     known, runtimes = bundle.manifest.variants, tuple(runtimes)
     for runtime in runtimes:
@@ -143,7 +146,7 @@ def pairs_for(
     if not pairs:
         asked = variants if isinstance(variants, str) else ", ".join(variants)
         raise BundleError(
-            f"{bundle.root.name} has {asked}, and nothing of it is made for {', '.join(runtimes)}",
+            f"{bundle.root.name} has {asked}, but not for {', '.join(runtimes)}",
             allowed=", ".join(f"{name} for {of.engines} engines" for name, of in known.items()),
         )
     return pairs
@@ -151,12 +154,12 @@ def pairs_for(
 
 def _is_installed(runtime: str) -> bool:
     if runtime in ENGINE_KINDS:
-        return runtime in installed_kinds()
+        return runtime in find_installed_kinds()
     return has_provider(runtime) if runtime in GPU_RUNTIMES else is_installed(runtime)
 
 
 def engine_version(runtime: str) -> str | None:
-    """Version of the library that a runtime comes from; None where it is not there."""
+    """Return the version of the library of a runtime, or None if it is not installed."""
     if runtime in ENGINE_KINDS:
         try:
             return open_api(ENGINE_KINDS[runtime]).version

@@ -1,4 +1,4 @@
-"""The one seam to every engine: numpy in, numpy out, checked against the specs on both sides.
+"""Common interface to all engines: numpy arrays in and out, both checked against the specs.
 
 with open_runner(bundle, "encoder", runtime="openvino", variant="int8") as encoder:
     features = encoder.infer({"frames": frames})["features"]
@@ -23,14 +23,14 @@ Arrays = dict[str, Array]
 
 
 class Runner(ABC):
-    """Executes one graph. Subclasses load it in ``__init__`` and implement ``_infer``.
+    """Executor of one graph. Subclasses load it in ``__init__`` and implement ``_infer``.
 
     Attributes:
-        inputs, outputs: tensors that ``infer`` takes and returns.
-        constants: values of the graph's further inputs, by name.
-        runtime: name of the engine, as ``BUNDLE_RUNTIMES`` has it, or ``torch``.
-        engine_file: sha256 of the engine that was built for it here; empty where it needs none.
-        reuses_outputs: when True, arrays returned by ``infer`` are overwritten by the next call: copy what you keep.
+        inputs, outputs: specs of the tensors that ``infer`` takes and returns.
+        constants: values of the graph's other inputs, by name.
+        runtime: name of the engine, as in ``BUNDLE_RUNTIMES``, or ``torch``.
+        engine_file: sha256 of the engine that was built for it here; empty if it needs none.
+        reuses_outputs: if True, the next call overwrites the arrays returned by ``infer``; copy them to keep them.
     """
 
     runtime: str = ""
@@ -40,13 +40,15 @@ class Runner(ABC):
     def __init__(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], constants: Mapping[str, Array] | None = None
     ) -> None:
-        """
+        """Separate the constants from the inputs.
+
         Args:
-            inputs, outputs: of the graph.
+            inputs: specs of all inputs of the graph.
+            outputs: specs of its outputs.
             constants: values of some of the inputs, which never change.
 
         Raises:
-            SpecError: a constant that is no input, or has another dtype or shape.
+            SpecError: a constant is not an input, or has another dtype or shape.
         """
         self.constants = dict(constants or {})
         for name, array in self.constants.items():
@@ -68,7 +70,7 @@ class Runner(ABC):
             One array per output. Named axes agree with those of the feed.
 
         Raises:
-            SpecError: the feed, or what the engine returned, does not fit the specs.
+            SpecError: the feed, or the engine's output, does not match the specs.
             RuntimeFailure: the engine failed, or the runner is closed.
         """
         if self._closed:
@@ -83,7 +85,7 @@ class Runner(ABC):
             spec.name: [axes.get(axis, 1) if isinstance(axis, str) else axis for axis in spec.shape]
             for spec in self.outputs
         }
-        if all(0 in shape for shape in shapes.values()):  # not every engine takes no rows
+        if all(0 in shape for shape in shapes.values()):  # not every engine accepts an empty batch
             return {spec.name: np.empty(shapes[spec.name], spec.dtype) for spec in self.outputs}
         result = self._infer({**feed, **self.constants} if self.constants else feed)
         for spec in self.outputs:
@@ -94,10 +96,10 @@ class Runner(ABC):
 
     @abstractmethod
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
-        """Run the engine on a checked feed, which has the constants too."""
+        """Run the engine on a checked feed, which includes the constants."""
 
     def layers(self) -> Layers:
-        """Count layers by the precision that they really run in, as the engine tells it; ask after a call of ``infer``.
+        """Count layers by the precision they really run in, as the engine reports it; call it after ``infer``.
 
         Raises:
             RuntimeFailure: the engine failed.
@@ -120,7 +122,7 @@ class Runner(ABC):
 
 
 class FakeRunner(Runner):
-    """A runner around a plain function, for tests and for trying a pipeline without a model."""
+    """Runner around a plain function, for tests and for trying a pipeline without a model."""
 
     runtime = "fake"
 

@@ -1,7 +1,7 @@
-"""Opening a bundle's graphs, and choosing the runtime and variant that are fastest here, by measuring them once.
+"""Open a bundle's graphs, and choose the fastest runtime and variant on this machine by measuring them once.
 
-The choice is kept in the user's cache folder under the bundle's digest and a description of the machine, so that a
-second start costs nothing and a changed bundle, engine version or thread count measures again.
+The choice is cached in the user's cache folder under the bundle's digest and a description of the machine: a second
+start costs nothing, and a changed bundle, engine version or thread count is measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidrisk.runtimes.chain import chained, frames_of
+from vidrisk.runtimes.chain import chain_runners, frames_of
 from vidrisk.runtimes.contract.bundle import Bundle, VariantName
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.contract.stages import Stage
@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 
 PROBE_BATCH = 8
 PROBE_ROUNDS = 5
-WEIGHTY = 0.95  # share of a window's multiplications
+WEIGHTY = 0.95  # share of a window's multiply-accumulates
 
-OpenGraph = Callable[..., Runner]  # as ``open_runner``
+OpenGraph = Callable[..., Runner]  # signature of ``open_runner``
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A runtime and a variant, and the milliseconds per frame that decided for them (None when nothing had to be measured)."""
+    """Runtime and variant, with the measured milliseconds per frame (None if nothing had to be measured)."""
 
     runtime: str
     variant: VariantName
@@ -59,9 +59,9 @@ def open_runner(
     """Open the graph of one stage of a bundle, with its constants.
 
     Raises:
-        SettingsError: a runtime that cannot read bundles.
+        SettingsError: the runtime cannot read bundles.
         MissingExtra: its package is not installed.
-        BundleError, RuntimeFailure: no such stage or variant, or the engine refuses the file.
+        BundleError, RuntimeFailure: there is no such stage or variant, or the engine refuses the file.
     """
     check_runtime(runtime)
     described = bundle.manifest.stage(stage)
@@ -83,17 +83,19 @@ def choose(
     threads: int | None = None,
     opened: OpenGraph = open_runner,
 ) -> Choice:
-    """Settle ``auto``: the fastest installed runtime and passed variant, as measured on this machine for this bundle.
+    """Resolve ``auto`` to the fastest installed runtime and passed variant, measured on this machine for this bundle.
 
     Args:
+        bundle: the bundle to run.
         runtime: a name of ``BUNDLE_RUNTIMES`` or ``auto``.
         variant: a variant of the bundle or ``auto``, which considers only variants that passed the gate.
-        opened: opens a graph to measure it; one that builds missing engines may be given.
+        threads: threads of the engine; None for its default.
+        opened: opens a graph to measure it; may be a function that builds missing engines.
 
     Raises:
-        SettingsError: a runtime that cannot read bundles.
+        SettingsError: the runtime cannot read bundles.
         MissingExtra: no runtime is installed.
-        BundleError: no variant passed the gate, or the one asked for does not exist.
+        BundleError: no variant passed the gate, or the given one does not exist.
     """
     runtimes = exact_runtimes() if runtime == "auto" else (runtime,)
     if not runtimes:
@@ -105,13 +107,13 @@ def choose(
     known = _read_choice(cache, candidates)
     if known:
         return known
-    best = ranked(bundle, candidates, threads, opened)[0]
+    best = rank_choices(bundle, candidates, threads, opened)[0]
     _write_choice(cache, best)
     return best
 
 
 def _candidates(bundle: Bundle, runtimes: Sequence[str], variant: str) -> list[Choice]:
-    """Runtimes with the variants that are made for them.
+    """Return the pairs of runtime and variant to consider.
 
     Raises:
         BundleError, SettingsError: as ``pairs_for``.
@@ -122,22 +124,27 @@ def _candidates(bundle: Bundle, runtimes: Sequence[str], variant: str) -> list[C
 
 
 def _worthwhile(variants: Sequence[VariantName], runtime: str) -> tuple[VariantName, ...]:
-    """Floating point is fp16 on a GPU, and fp32 on a processor, which computes fp16 slowly: where there are both, the other one
-    would only cost the time to measure it, and on a GPU to build its engine."""
+    """Return the variants that are worth measuring on a runtime.
+
+    If both fp16 and fp32 exist, only fp16 is measured on a GPU, and only fp32 on a processor, which computes fp16
+    slowly. The other one would only cost the time to measure it and, on a GPU, to build its engine.
+    """
     slower = "fp32" if runtime in GPU_RUNTIMES else "fp16"
     return tuple(v for v in variants if v != slower or not {"fp32", "fp16"} <= set(variants))
 
 
-def ranked(
+def rank_choices(
     bundle: Bundle, candidates: list[Choice], threads: int | None = None, opened: OpenGraph = open_runner
 ) -> list[Choice]:
-    """Time every candidate on the same noise, in turns so that a busy moment hits all alike: all stages on whole windows, or only
-    the stage that nearly all multiplications are in.
+    """Time every candidate on the same noise and sort them by speed.
+
+    Timings are interleaved so that a load peak affects all candidates alike. All stages run on whole windows, or only
+    the dominant stage if there is one (``_find_timed_stages``).
 
     Returns:
         The candidates that run here, the fastest first, each with its median milliseconds per frame.
     """
-    stages = _timed_stages(bundle)
+    stages = _find_timed_stages(bundle)
     frames = bundle.contract.frames
     if len(stages) == 1 and stages[0].per != "window":
         rows, probed = PROBE_BATCH, PROBE_BATCH * stages[0].group
@@ -157,12 +164,14 @@ def ranked(
                     )
                     for stage in stages
                 ]
-                runner = of_stages[0] if len(stages) == 1 else stack.enter_context(chained(stages, of_stages, frames))
+                runner = (
+                    of_stages[0] if len(stages) == 1 else stack.enter_context(chain_runners(stages, of_stages, frames))
+                )
                 feed = feed or _noise(runner, rows)
-                runner.infer(feed)  # some fail only now
+                runner.infer(feed)  # some engines fail only at this point
             except (RuntimeFailure, MissingExtra) as error:
                 if isinstance(error, MissingExtra) and len({each.runtime for each in candidates}) == 1:
-                    raise  # what was asked for by name
+                    raise  # the user asked for this runtime by name
                 log.warning("%s with %s does not run here: %s", candidate.runtime, candidate.variant, error)
                 continue
             runners[candidate] = runner
@@ -176,8 +185,8 @@ def ranked(
     return timed
 
 
-def _timed_stages(bundle: Bundle) -> tuple[Stage, ...]:
-    """All stages; or the one that has so large a share of a window's multiplications that the others are nothing beside it."""
+def _find_timed_stages(bundle: Bundle) -> tuple[Stage, ...]:
+    """Return the stage with at least ``WEIGHTY`` of a window's multiply-accumulates, else all stages."""
     frames = bundle.contract.frames
     macs = {
         stage.name: stage.macs * (frames // frames_of(stage, frames))
@@ -191,7 +200,7 @@ def _timed_stages(bundle: Bundle) -> tuple[Stage, ...]:
 
 
 def _noise(runner: Runner, rows: int) -> Arrays:
-    """Rows of noise for a runner: pixels of every value, everything else small."""
+    """Return rows of noise for a runner: pixels of every value, everything else small."""
     rng = np.random.default_rng(0)
     feed: Arrays = {}
     for spec in runner.inputs:
@@ -231,6 +240,4 @@ def _write_choice(path: Path, choice: Choice) -> None:
         with write_private(path) as file:
             file.write(json.dumps(asdict(choice)).encode())
     except OSError as error:
-        log.info(
-            "the measured choice is not kept: %s", error
-        )  # a read-only home costs a measurement per start, no more
+        log.info("the measured choice is not cached: %s", error)  # with a read-only home every start measures again

@@ -1,4 +1,4 @@
-"""What a number of samples says about a share of all: the binomial tail, and intervals from it. numpy only."""
+"""Statistics of shares: the binomial tail, and confidence intervals based on it. Needs only numpy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import numpy as np
 
 Z_95 = 1.959963984540054
-HALVINGS = 50  # of the interval from 0 to 1
+HALVINGS = 50  # bisection steps from 0 to 1
 
 
 def binomial_tail(successes: int, trials: int, rate: float) -> float:
-    """Probability of at most ``successes`` out of ``trials``, each with probability ``rate`` (0 < rate < 1)."""
+    """Return the probability of at most ``successes`` out of ``trials`` at the success rate ``rate`` (0 < rate < 1)."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
     k = np.arange(successes + 1)
     ways = log_factorial[trials] - log_factorial[k] - log_factorial[trials - k]
@@ -19,7 +19,7 @@ def binomial_tail(successes: int, trials: int, rate: float) -> float:
 
 
 def share_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927), 0–1."""
+    """Return the 95 % score interval of a share (Wilson 1927), 0–1."""
     whole = trials + Z_95**2
     middle = (successes + Z_95**2 / 2) / whole
     half = Z_95 / whole * math.sqrt(successes * (trials - successes) / trials + Z_95**2 / 4)
@@ -27,10 +27,10 @@ def share_interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def beta_interval(a: int, b: int, outside: float = 0.1) -> tuple[float, float]:
-    """Return the interval that Beta(a, b) leaves with probability ``outside``, half of it on either side.
+    """Return the central interval of Beta(a, b), outside which it lies with probability ``outside``.
 
-    For whole ``a`` and ``b`` from 1: at most x with the probability of ``a`` or more successes in ``a + b - 1`` trials
-    at rate x.
+    ``a`` and ``b`` are integers from 1: P(Beta(a, b) ≤ x) is then the probability of ``a`` or more successes in
+    ``a + b - 1`` trials at rate x.
     """
 
     def quantile(probability: float) -> float:

@@ -1,4 +1,4 @@
-"""Timing runners side by side: in turns, so that a busy moment of the machine hits all of them alike."""
+"""Interleaved timing of runners, in which a load peak of the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def seconds_in_turns(runners: Mapping[Key, Runner], feed: Mapping[str, Array], r
 
 
 def turns_of(runners: Mapping[Key, Runner], feed: Mapping[str, Array], rounds: int) -> dict[Key, list[float]]:
-    """Time one call per runner and round, and return the seconds: values at one place are of the same round, so they are pairs.
+    """Time one call per runner and round; return the seconds, where equal indices are of the same round.
 
-    In each turn a runner is called twice, and the second call counts: during the first one the threads of the runner
-    before still spin, waiting for more work. A first round does not count at all: engines compile and allocate in it.
+    In each turn a runner is called twice and only the second call is timed: during the first one the threads of the
+    previous runner still spin, waiting for work. The first round is discarded: engines compile and allocate in it.
 
     Raises:
         RuntimeFailure: an engine failed.

@@ -1,4 +1,7 @@
-"""torch behind ``Runner``: the reference that every exported graph is compared with. The only module here that knows torch."""
+"""Runner for torch, the reference that every exported graph is compared with.
+
+This is the only module here that uses torch.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class TorchRunner(Runner):
-    """Runs a torch module in evaluation mode; its outputs, a tensor or a tuple, are named by the specs in order."""
+    """Runner of a torch module in evaluation mode.
+
+    Its outputs, a tensor or a tuple, are named by the specs in order.
+    """
 
     runtime = "torch"
 
@@ -27,9 +33,12 @@ class TorchRunner(Runner):
         outputs: Sequence[TensorSpec],
         constants: Mapping[str, Array] | None = None,
     ) -> None:
-        """
+        """Put the module into evaluation mode.
+
         Args:
-            inputs, outputs: of the module, in the order of its arguments and of what it returns.
+            module: the module to run.
+            inputs: specs of its arguments, in order.
+            outputs: specs of its return values, in order.
             constants: values of inputs that never change.
         """
         super().__init__(inputs, outputs, constants)
@@ -41,7 +50,7 @@ class TorchRunner(Runner):
 
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         torch = self._torch
-        # Copied: torch takes neither read-only arrays nor negative strides.
+        # Copied: torch accepts neither read-only arrays nor negative strides.
         tensors = [torch.from_numpy(np.array(feed[name], order="C")).to(self._device) for name in self._arguments]
         try:
             with torch.inference_mode():
@@ -49,7 +58,7 @@ class TorchRunner(Runner):
         except RuntimeError as error:
             raise RuntimeFailure(f"torch failed: {error}") from error
         arrays = result if isinstance(result, tuple) else (result,)
-        # Floats become what the spec says: a module in bfloat16, which numpy does not have, answers in float32.
+        # Floats are cast to the dtype of the spec: numpy has no bfloat16, so such a module returns float32.
         return {
             spec.name: (tensor.to(getattr(torch, spec.dtype)) if tensor.is_floating_point() else tensor).cpu().numpy()
             for spec, tensor in zip(self.outputs, arrays, strict=True)

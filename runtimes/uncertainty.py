@@ -1,15 +1,12 @@
-"""When an answer is uncertain: the one rule, for the export that fits its thresholds and for everything that applies them.
+"""The rule for uncertain answers, shared by the export that fits its thresholds and by everything that applies them.
 
 Split conformal prediction gives every label a threshold. The *set* of an input holds the labels whose probability
-reaches
-theirs: those that cannot be excluded. The answer, the most probable label, is certain where it alone is in the set. No
-    label in
-it: the model is less sure of every label than it usually is of the true one; two or more: undecided between them;
-    another one
-alone: no support for the answer. So a model that is right more often than the coverage asked is uncertain of about the
-    rest.
+reaches their threshold, i.e. those that cannot be excluded. The answer, the most probable label, is certain if it is
+the only label in the set. With no label in the set, the model is less sure of every label than it usually is of the
+true one; with two or more, it is undecided between them; with only another label, the answer has no support. A model
+that is right more often than the requested coverage is therefore uncertain about roughly the remaining share.
 
-Two words, the same everywhere: *coverage* is the share of inputs whose true label lies in their set, *kept* the share
+Terms used throughout: *coverage* is the share of inputs whose true label lies in their set, *kept* the share
 of inputs with a certain answer. (Papers on risk–coverage curves call the latter coverage, too.)
 
 Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World, 2005. Sadinle, Lei & Wasserman, Least ambiguous
@@ -39,16 +36,19 @@ def label_sets(probabilities: Floats, thresholds: Floats) -> Bools:
 
     Args:
         probabilities: ``(N, C)``. A row that is not finite excludes all labels.
-        thresholds: ``float64 (C,)``, or ``(N, C)`` where every row has its own.
+        thresholds: ``float64 (C,)``, or ``(N, C)`` if every row has its own.
 
     Returns:
-        ``(N, C)``.
+        ``(N, C)``, True for the labels in the set.
     """
     return np.asarray(probabilities, np.float64) >= thresholds
 
 
 def certain_rows(probabilities: Floats, sets: Bools) -> Bools:
-    """Tell which rows have a certain answer: the most probable label, alone in its set. Both ``(N, C)`` → ``(N,)``."""
+    """Tell which rows have a certain answer, i.e. the most probable label is alone in its set.
+
+    Both arguments are ``(N, C)``; the result is ``(N,)``.
+    """
     rows = np.arange(len(sets))
     certain: Bools = (sets.sum(axis=1) == 1) & sets[rows, probabilities.argmax(axis=1)]
     return certain
@@ -56,12 +56,12 @@ def certain_rows(probabilities: Floats, sets: Bools) -> Bools:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What a model knows about its own doubt.
+    """Thresholds of a model's targets for uncertain answers.
 
     Attributes:
-        coverage: what was asked of the thresholds, 0–1; None where there are none, or nobody wrote it down.
-        thresholds: per target that has them one per label, in the contract's order.
-        reasons: per target that has none, why.
+        coverage: the requested coverage, 0–1; None if there are no thresholds, or it was not recorded.
+        thresholds: for each target that has them, one per label, in the contract's order.
+        reasons: for each target without thresholds, why it has none.
     """
 
     coverage: float | None = None
@@ -69,10 +69,11 @@ class Uncertainty:
     reasons: Mapping[str, str] = field(default_factory=dict)
 
     def candidates(self, targets: Sequence[Target], scores: Mapping[str, Floats]) -> dict[str, list[str]]:
-        """Name the labels that cannot be excluded for one input, per target that has thresholds, the most probable first.
+        """Return for each target with thresholds the labels that cannot be excluded, most probable first.
 
         Args:
-            scores: per target the probabilities ``(C,)``.
+            targets: targets of the contract.
+            scores: probabilities ``(C,)`` of one input by target.
         """
         found = {}
         for target in targets:
@@ -84,26 +85,27 @@ class Uncertainty:
 
 
 def doubtful_targets(candidates: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> list[str]:
-    """Name the targets whose answer is uncertain.
+    """Return the targets whose answer is uncertain.
 
     Args:
         candidates: see ``Uncertainty.candidates``.
-        answers: per target the most probable label.
+        answers: the most probable label by target.
     """
     return [target for target, labels in candidates.items() if list(labels) != [answers[target]]]
 
 
 def is_uncertain(candidates: Mapping[str, Sequence[str]], answers: Mapping[str, str]) -> bool | None:
-    """Tell whether any target's answer is uncertain; None where no target has thresholds.
+    """Tell whether any target's answer is uncertain; None if no target has thresholds.
 
-    Any: a prediction is read and acted on as a whole, so a sure defect of an unsure level is no sure prediction. A
-    target without thresholds has no say; ``Uncertainty.reasons`` tells of it. Arguments as of ``doubtful_targets``.
+    One uncertain target suffices, because a prediction is acted on as a whole: a certain defect of an uncertain level
+    is not a certain prediction. Targets without thresholds are ignored; ``Uncertainty.reasons`` lists them. The
+    arguments are those of ``doubtful_targets``.
     """
     return bool(doubtful_targets(candidates, answers)) if candidates else None
 
 
 def uncertainty_from_variant(variant: Variant, targets: Sequence[Target]) -> Uncertainty:
-    """Read the thresholds of a bundle's variant; labels without one of their own take that of the target."""
+    """Read the thresholds of a bundle's variant; a label without its own takes that of the target."""
     thresholds, reasons = {}, {}
     for target in targets:
         shared = variant.threshold.get(target.name)

@@ -1,7 +1,7 @@
 """Inputs of a vision tower with a dynamic grid: patches of frames, and the indices that follow from the grids.
 
-For the towers of Qwen2.5-VL and Qwen3-VL. A copy of this file lies beside each exported tower: it imports numpy alone,
-and a wrong argument is a ``ValueError`` of one line.
+For the towers of Qwen2.5-VL and Qwen3-VL. The export copies this file beside each exported tower, so it imports only
+numpy, and a wrong argument raises a ``ValueError`` with a one-line message.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ Array = npt.NDArray[Any]
 def vision_inputs_from_grid(
     grid_thw: npt.ArrayLike, *, merge: int, window: int = 0, table: int = 0
 ) -> dict[str, Array]:
-    """Compute the index inputs of a tower, by the names of transformers.
+    """Compute the index inputs of a tower, named as in transformers.
 
     Args:
-        grid_thw: ``(images, 3)``, of each image or video in turn: moments, and rows and columns of patches. An image is
-            one moment.
-        merge: patches on a side of a merged token.
-        window: merged tokens on a side of an attention window; 0 where the tower has no windows.
-        table: entries on a side of the table of position embeddings; 0 where the tower has no table.
+        grid_thw: ``(images, 3)``, for each image or video: moments, rows and columns of patches. An image has one
+            moment.
+        merge: patches per side of a merged token.
+        window: merged tokens per side of an attention window; 0 if the tower has no windows.
+        table: entries per side of the table of position embeddings; 0 if the tower has no table.
 
     Returns:
         position_ids: row and column of each patch, ``int64 (patches, 2)``.
-        cu_seqlens: patches before each segment, and their number, ``int64 (segments + 1,)``: a segment is one moment.
-        window_index: of merged tokens in the order of windows, their place in the order of the input, ``int64
-            (tokens,)``.
-        cu_window_seqlens: as ``cu_seqlens``, of windows, ``int64 (windows + 1,)``.
-        interp_indices, interp_weights: the four entries of the table around each patch, ``int64 (patches, 4)``, and
-            their shares, ``float32 (patches, 4)``.
+        cu_seqlens: number of patches before each segment, then their total, ``int64 (segments + 1,)``; a segment is one
+            moment.
+        window_index: input positions of the merged tokens, in the order of windows, ``int64 (tokens,)``.
+        cu_window_seqlens: as ``cu_seqlens``, for windows, ``int64 (windows + 1,)``.
+        interp_indices, interp_weights: the four table entries around each patch, ``int64 (patches, 4)``, and their
+            weights, ``float32 (patches, 4)``.
 
     Raises:
-        ValueError: a grid that is no whole number of merged tokens.
+        ValueError: a grid is not a whole number of merged tokens.
     """
-    grids = _checked(grid_thw, merge)
+    grids = _check_grid(grid_thw, merge)
     segments = np.concatenate([np.repeat(height * width, moments) for moments, height, width in grids])
     inputs = {
         "position_ids": np.concatenate(
@@ -79,16 +79,17 @@ def patches_from_frames(
 
     Args:
         frames: RGB, ``uint8 (T, H, W, 3)`` or ``uint8 (H, W, 3)``; height and width are multiples of ``patch * merge``.
-        patch: pixels on a side of a patch.
-        merge: patches on a side of a merged token.
-        frames_per_patch: frames that one patch covers; the last frame is repeated where they run out.
-        mean, std: per RGB channel, on the 0–1 scale.
+        patch: pixels per side of a patch.
+        merge: patches per side of a merged token.
+        frames_per_patch: frames that one patch covers; the last frame is repeated if there are too few.
+        mean: per RGB channel, on the 0–1 scale.
+        std: per RGB channel, on the 0–1 scale.
 
     Returns:
         ``float32 (patches, 3 · frames_per_patch · patch²)``, and the grid: moments, rows and columns of patches.
 
     Raises:
-        ValueError: frames of another type or size.
+        ValueError: the frames have another type or size.
     """
     frames = frames[None] if frames.ndim == 3 else frames
     side = patch * merge
@@ -113,7 +114,7 @@ def patches_from_frames(
     return np.ascontiguousarray(rows), (moments, height, width)
 
 
-def _checked(grid_thw: npt.ArrayLike, merge: int) -> list[tuple[int, int, int]]:
+def _check_grid(grid_thw: npt.ArrayLike, merge: int) -> list[tuple[int, int, int]]:
     grid = np.asarray(grid_thw)
     if grid.ndim != 2 or grid.shape[-1] != 3 or not len(grid) or grid.dtype.kind not in "iu" or grid.min() < 1:
         raise ValueError(
@@ -130,7 +131,7 @@ def _checked(grid_thw: npt.ArrayLike, merge: int) -> list[tuple[int, int, int]]:
 
 
 def _places(height: int, width: int, merge: int) -> tuple[Array, Array]:
-    """Rows and columns of patches, in the order of merged tokens: those of one token are neighbours."""
+    """Return rows and columns of patches in the order of merged tokens: patches of one token are adjacent."""
     order = (
         np.arange(height * width).reshape(height // merge, merge, width // merge, merge).transpose(0, 2, 1, 3).ravel()
     )
@@ -142,14 +143,17 @@ def _ends(lengths: Array) -> Array:
 
 
 def _windows(tokens: Array, window: int) -> Iterator[Array]:
-    """Yield the tokens of each window, row by row of windows; those at the rim are smaller."""
+    """Yield the tokens of each window in row-major order; windows at the edge are smaller."""
     for row in range(0, tokens.shape[0], window):
         for column in range(0, tokens.shape[1], window):
             yield tokens[row : row + window, column : column + window].ravel()
 
 
 def _taps(places: Array, length: int, side: int) -> tuple[Array, Array]:
-    """Find the two entries of a table around each place, and their shares: ``length`` places are spread from corner to corner."""
+    """Return the two table entries around each place and their weights.
+
+    The ``length`` places are spread from corner to corner of the table (align_corners).
+    """
     source = places.astype(np.float32) * np.float32(side - 1) / np.float32(max(length - 1, 1))
     low = np.floor(source)
     entries = np.clip(low.astype(np.int64)[:, None] + np.arange(2), 0, side - 1)

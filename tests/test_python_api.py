@@ -275,7 +275,7 @@ def test_from_training_to_a_score(place: Path, backbone_folder: Callable[[str], 
 def test_what_is_written_beside_a_bundle_is_checked_first(place: Path) -> None:
     foreign = {"labels": "labels.txt", "val": "nothing"}
     for folders, said in (
-        ({"vendor": "b/v"}, "vendor names a folder that the bundle takes"),
+        ({"vendor": "b/v"}, "vendor names a folder that the bundle uses"),
         ({"vendor": "val"}, "val exists already"),
         ({"dynamic_vision": "tower"}, "dynamic_vision without a run; allowed: a run of Qwen2.5-VL or Qwen3-VL"),
     ):

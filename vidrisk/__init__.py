@@ -1,9 +1,9 @@
-"""vidrisk: a folder of labelled clips or defect photos in; a verified INT8 model and a report per folder out.
+"""Turn a folder of labelled clips or defect photos into a verified INT8 model and a report per folder.
 
     model = vidrisk.load("fights.bundle")
     model.predict("clip.mp4")[0].label
 
-Names are imported when they are asked for: ``import vidrisk`` brings neither numpy nor torch.
+Names are imported lazily: ``import vidrisk`` loads neither numpy nor torch.
 """
 
 import sys
@@ -48,11 +48,11 @@ _HOME = {
 }
 _MODULES = {"errors": "vidrisk.runtimes.contract.errors", "export": "vidrisk.export", "train": "vidrisk.train"}
 
-silence_telemetry()  # before any library that reports is imported
+silence_telemetry()  # before any library that sends telemetry is imported
 
 
 class _Callable(ModuleType):
-    """A package that is also the function of its name: ``vidrisk.train`` holds modules, and ``vidrisk.train(…)`` trains."""
+    """A package that can be called: ``vidrisk.train`` holds modules, and ``vidrisk.train(…)`` trains."""
 
     @property
     def _function(self) -> Any:
@@ -63,14 +63,14 @@ class _Callable(ModuleType):
 
     @property
     def __signature__(self) -> Any:
-        """What ``help`` and editors show."""
+        """Signature that ``help`` and editors show."""
         from inspect import signature
 
         return signature(self._function)
 
 
 class _Package(ModuleType):
-    """Makes packages callable whose names are functions, too, whoever imports them first."""
+    """Module type that makes the sub-packages ``export`` and ``train`` callable, whoever imports them first."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("export", "train") and type(value) is ModuleType:

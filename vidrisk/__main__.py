@@ -1,4 +1,4 @@
-"""``python -m vidrisk``."""
+"""Entry point of ``python -m vidrisk``."""
 
 from vidrisk.cli.app import main
 

@@ -1,4 +1,4 @@
-"""The functions of ``import vidrisk``: each does what the command of its name does."""
+"""The functions of ``import vidrisk``, each the equivalent of the command of the same name."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def load(
     threads: int | None = None,
     workers: int | None = None,
 ) -> Model:
-    """Open a bundle, or a run, for prediction.
+    """Open a bundle or a run for prediction.
 
     Args:
         path: a bundle, or a run directory (which needs torch).
-        runtime: the engine; ``auto`` takes the fastest measured here.
-        variant: the precision; ``auto`` takes the fastest that passed the gate.
-        threads: of the engine; None leaves it to the engine.
-        workers: decode processes at most; None takes one per core, 8 at most.
+        runtime: the engine; ``auto`` takes the fastest one measured on this machine.
+        variant: the precision; ``auto`` takes the fastest one that passed the gate.
+        threads: threads of the engine; None leaves the number to the engine.
+        workers: maximum number of decode processes; None takes one per core, at most 8.
 
     Raises:
-        BundleError: neither a bundle nor a run, or damaged.
-        SettingsError: a runtime that cannot read it.
+        BundleError: the path is neither a bundle nor a run, or it is damaged.
+        SettingsError: the runtime cannot read it.
     """
     return Model(open_classifier(Path(path), runtime=runtime, variant=variant, threads=threads), workers=workers)
 
@@ -69,7 +69,7 @@ def train(
     tune: int | None = None,
     tune_minutes: float | None = None,
 ) -> Run:
-    """Train LoRA and head jointly, and write a run.
+    """Train LoRA and the head jointly, and write a run.
 
     Args:
         data: a folder with one sub-folder per class, a folder of UCF101 or Something-Something V2, or a manifest; for
@@ -79,18 +79,17 @@ def train(
         backbone: ``efficientnet-lite0``, a Hugging Face hub id, or a local folder.
         config: a YAML file of settings.
         settings: single settings by their dotted names, such as ``{"optim.epochs": 3}``.
-        start: a finished run to start from: its weights, merged, and its settings, but those of its data, where no
-            others are given.
+        start: a finished run to start from: its weights are merged, and its settings, except those about its data,
+            apply unless others are given.
         resume: continue an unfinished run.
-        strict: refuse data of which the same clips lie in several splits, and a data set that lists files which are not
-            there.
-        tune: settings to try by cross-validation on the training split, the default ones included, before the run is
-            trained by those that were chosen; 2 to 200. What ``config`` and ``settings`` say stays.
-        tune_minutes: after which no trial begins that would not end within them.
+        strict: refuse data with the same clips in several splits, and data sets that list missing files.
+        tune: number of settings to try by cross-validation on the training split before the run is trained with the
+            chosen ones, 2 to 200, including the default ones. Settings from ``config`` and ``settings`` stay fixed.
+        tune_minutes: start no trial that would not finish within this time.
 
     Raises:
-        DataError: data that cannot be used.
-        SettingsError: a setting that makes no sense.
+        DataError: the data cannot be used.
+        SettingsError: a setting is invalid.
         MissingExtra: torch is not installed.
     """
     require("torch", "train")
@@ -122,29 +121,30 @@ def export(
     vendor: AnyPath | None = None,
     dynamic_vision: AnyPath | None = None,
 ) -> tuple[Bundle, GateReport]:
-    """Export a run, or a model that was trained elsewhere, as a bundle that passed the gate.
+    """Export a run, or a model trained elsewhere, as a bundle that passed the gate.
 
     Args:
         model: a run that ``train`` wrote, an ONNX classifier of images, or a Hugging Face folder.
         out: new folder for the bundle.
-        options: what to make of it; None takes the defaults, with ``int8``.
-        int8: also make a quantized variant; not beside ``options``, which say it themselves.
+        options: export options; None takes the defaults, with ``int8``.
+        int8: also make a quantized variant; not allowed together with ``options``, which have their own field for it.
         calib: labelled data to calibrate on instead of the run's training split.
         val: labelled data for the gate instead of the run's validation split.
-        labels: of an ONNX classifier, a file in the order of its outputs: one per line, or YAML or JSON for several
-            outputs.
-        pixel: what an ONNX classifier does to pixels, a YAML file; None finds it out by asking ``val``.
-        checks: images and the label that the classifier must give of each.
+        labels: labels of an ONNX classifier in the order of its outputs: a file with one per line, or YAML or JSON for
+            several outputs.
+        pixel: a YAML file with the pixel preprocessing of an ONNX classifier; None determines it from ``val``.
+        checks: images, each with the label that the classifier must predict.
         from_hf: ``model`` is a folder with a Hugging Face classifier of images or videos.
-        task: what ``calib`` and ``val`` are labelled for, where ``model`` is no run; None takes ``risk``.
-        vendor: new folder for what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take; None writes none.
+        task: the task that ``calib`` and ``val`` are labelled for, if ``model`` is not a run; None takes ``risk``.
+        vendor: new folder for the files that the toolchains of Hailo, Rockchip, Qualcomm and Core ML take; None writes
+            none.
         dynamic_vision: new folder for Qwen-VL's vision tower as one ONNX graph for images and videos of any size; None
             writes none.
 
     Raises:
-        GateRefused: a hop lost more than it may.
-        SettingsError: arguments that do not belong to the kind of model, or one that is missing.
-        BundleError, DataError, MissingExtra: as it says.
+        GateRefused: a hop lost more than allowed.
+        SettingsError: an argument does not apply to this kind of model, or one is missing.
+        BundleError, DataError, MissingExtra: see the message.
     """
     for module in ("torch", "onnx", "onnxscript"):
         require(module, "export")
@@ -197,23 +197,23 @@ def infer(
     report: bool = True,
     **options: Any,
 ) -> Summary:
-    """Predict files and folders into an output folder: every input ends in its ledger.
+    """Predict files and folders into an output folder; the ledger records the outcome of every input.
 
     Args:
-        model: a bundle, a run, or a model that is loaded, with the decode processes that it has. A bundle that writes
-            reports takes single options alone: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``,
-            ``parquet``, and ``question``, which is asked about each photo instead of a report.
-        inputs: files, folders and globs; of a bundle that writes reports also lists of photos (``.txt``) and tables of
+        model: a bundle, a run, or a loaded model, whose decode processes are then used. A bundle that writes reports
+            takes single options only: ``workers``, ``file_timeout_s``, ``max_memory_mb``, ``resume``, ``parquet``, and
+            ``question``, which is asked about each photo instead of writing a report.
+        inputs: files, folders and globs; for a bundle that writes reports also lists of photos (``.txt``) and tables of
             cases.
         out: folder for the results.
-        settings: how to run; None takes the defaults.
+        settings: settings of the run; None takes the defaults.
         report: also write ``report.html``.
         options: single fields of the settings, such as ``window_s``, ``resume`` or ``parquet``.
 
     Raises:
-        DataError: nothing was found.
-        SettingsError: ``out`` cannot be used, or a setting makes no sense.
-        RuntimeFailure, Interrupted: ``out`` holds what was finished, and ``resume=True`` continues.
+        DataError: no input was found.
+        SettingsError: ``out`` cannot be used, or a setting is invalid.
+        RuntimeFailure, Interrupted: ``out`` holds the finished part, and ``resume=True`` continues.
     """
     from vidrisk.report import build_report
 
@@ -275,17 +275,18 @@ def evaluate(
     """Score a model on labelled data.
 
     Args:
-        model: a bundle, a run, or a model that is loaded, with the decode processes that it has.
+        model: a bundle, a run, or a loaded model, whose decode processes are then used.
         data: a folder with one sub-folder per class or of a known data set, or a manifest.
-        settings: how to run; None takes the defaults.
-        split: score only ``train``, ``val`` or ``test`` of it.
-        strict: refuse a data set that lists files which are not there.
-        views, mirror: answer by the mean over so many views of each input, and over its mirror image, too.
+        settings: settings of the run; None takes the defaults.
+        split: score only the ``train``, ``val`` or ``test`` split of the data.
+        strict: refuse a data set that lists missing files.
+        views: number of views per input whose predictions are averaged.
+        mirror: also average over the mirror image of each view.
         options: single fields of the settings.
 
     Raises:
-        DataError: data that cannot be used, or of which no sample can be read.
-        SettingsError: a setting makes no sense.
+        DataError: the data cannot be used, or no sample can be read.
+        SettingsError: a setting is invalid.
     """
     from vidrisk.data import load_table
     from vidrisk.inference.input_views import Views
@@ -300,10 +301,10 @@ def evaluate(
 
 
 def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tuple[InferSettings, int | None]:
-    """Return settings with single fields replaced, and the workers that were asked for; None where nobody said.
+    """Return the settings with single fields replaced, and the requested number of workers, or None.
 
     Raises:
-        SettingsError: no such field, or a value that makes no sense.
+        SettingsError: an unknown field, or an invalid value.
     """
     known = [field.name for field in fields(InferSettings)]
     if unknown := [name for name in options if name not in known]:
@@ -317,11 +318,10 @@ def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tup
 def _open(
     model: AnyPath | Model, settings: InferSettings, workers: int | None, engine: tuple[str, str] = ("auto", "auto")
 ) -> Iterator[tuple[Model, InferSettings, DecodePool]]:
-    """Open a model; with it come the settings and what decodes: the processes of a loaded model, unless another number is wanted.
+    """Open a model; yield it with the settings and the decode pool to use.
 
-    Args:
-        workers: that are asked for.
-        engine: runtime and variant of a model that has to be opened.
+    A loaded model keeps its own decode pool unless another number of ``workers`` is requested. ``engine`` is the
+    runtime and variant of a model that is not loaded yet.
     """
     if not isinstance(model, Model):
         with load(model, runtime=engine[0], variant=engine[1], workers=settings.workers) as loaded:

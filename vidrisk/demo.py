@@ -34,7 +34,7 @@ from vidrisk.runtimes import Bundle
 from vidrisk.runtimes.contract.errors import SettingsError, require
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.registry import file_runtimes
-from vidrisk.runtimes.select import Choice, ranked
+from vidrisk.runtimes.select import Choice, rank_choices
 from vidrisk.train.train import train_run
 
 PHOTOS = 900
@@ -53,7 +53,7 @@ CLIP_FRAMES, CLIP_FPS, CLIP_SIDE = 18, 12, 128
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the closing table, measured on held-out samples."""
+    """One row of the closing table, measured on held-out samples."""
 
     task: str
     runtime: str
@@ -114,7 +114,7 @@ def run_demo(out: Path, on_progress: OnProgress) -> DemoResult:
     for name, (table, config) in tasks.items():
         held_out = table.of_split("test")
         bundle = _model_from_table(name, table, config, out, on_progress)
-        lines += _measured(name, bundle, held_out, on_progress)
+        lines += _measure(name, bundle, held_out, on_progress)
         reports[name] = _report(bundle, held_out, out / f"{name}-report")
     (out / "results.json").write_text(json.dumps([asdict(line) for line in lines], indent=2) + "\n", encoding="utf-8")
     return DemoResult(out, lines, reports)
@@ -130,8 +130,8 @@ def _model_from_table(name: str, table: Table, config: TrainConfig, out: Path, o
     return bundle
 
 
-def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgress) -> Iterator[Line]:
-    """Accuracy on held-out samples and speed of every runtime and variant, timed in turns in one run."""
+def _measure(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgress) -> Iterator[Line]:
+    """Yield the held-out accuracy and the speed of every runtime and variant, timed in turns in one run."""
 
     def tell(what: str, done: int, total: int) -> None:
         on_progress(f"{task}: {what}", done, total)
@@ -140,13 +140,13 @@ def _measured(task: str, bundle: Bundle, held_out: Table, on_progress: OnProgres
     reference: dict[str, np.ndarray[Any, Any]] = {}
     variants = [name for name in bundle.passed if bundle.manifest.variants[name].engines != "tensorrt"]
     for choice in sorted(
-        ranked(bundle, [Choice(r, v) for r in file_runtimes() for v in variants]),
+        rank_choices(bundle, [Choice(r, v) for r in file_runtimes() for v in variants]),
         key=lambda c: (c.runtime, c.variant != "fp32"),
     ):
         with open_classifier(bundle.root, runtime=choice.runtime, variant=choice.variant) as classifier:
             result = evaluate(classifier, held_out, on_progress=tell)
         scores, metrics = result.probabilities[target], result.metrics[target]
-        assert isinstance(metrics, Metrics)  # of folders, whose samples have one label
+        assert isinstance(metrics, Metrics)  # samples of folders have one label
         reference.setdefault(choice.runtime, scores)
         yield Line(
             task,
@@ -170,7 +170,7 @@ def _report(bundle: Bundle, held_out: Table, out: Path) -> Path:
 
 
 def cell_photos() -> list[tuple[Path, str]]:
-    """The photos of elpv-dataset and their levels, in an order that depends on nothing."""
+    """Return the photos of elpv-dataset with their levels, in a fixed random order."""
     package: Any = require("elpv_dataset", "demo")
     root = Path(package.__file__).parent / "data"
     rows = [line.split() for line in (root / "labels.csv").read_text(encoding="utf-8").splitlines()]
@@ -180,7 +180,7 @@ def cell_photos() -> list[tuple[Path, str]]:
 
 
 def photo_table(photos: list[tuple[Path, str]]) -> Table:
-    """A subset of the photos as a risk table with advice, split into train, val and test."""
+    """Return a subset of the photos as a risk table with advice, split into train, val and test."""
     samples = tuple(
         Sample(path=path, name=path.name, labels={"level": level}, advice=ADVICE[level])
         for path, level in photos[:PHOTOS]
@@ -189,7 +189,7 @@ def photo_table(photos: list[tuple[Path, str]]) -> Table:
 
 
 def motion_table(photos: list[tuple[Path, str]], folder: Path, on_progress: OnProgress) -> Table:
-    """Render the clips of the action task, each from a photo of its own, and split them."""
+    """Render the clips of the action task, each from a different photo, and split them."""
     pictures = [path for path, _ in photos[PHOTOS : PHOTOS + CLIPS_PER_MOTION * len(MOTIONS)]]
     for number, path in enumerate(pictures):
         on_progress("action: rendering clips", number, len(pictures))
@@ -201,14 +201,17 @@ def motion_table(photos: list[tuple[Path, str]], folder: Path, on_progress: OnPr
 
 
 def render_clip(picture: Path, motion: str, target: Path, seed: int) -> None:
-    """Render one clip (H.264, 1.5 s) of a motion over a picture. Every second motion is the reversal of the one before."""
+    """Render one clip (H.264, 1.5 s) of a motion over a picture.
+
+    Every second motion is the reversal of the one before it.
+    """
     av: Any = require("av", "cpu")
     rng = random.Random(seed)
     amount = rng.uniform(0.7, 1.0)
     with Image.open(picture) as opened:
         image = opened.convert("RGB")
     position = MOTIONS.index(motion)
-    frames = [_moved(image, position // 2, amount * t / (CLIP_FRAMES - 1)) for t in range(CLIP_FRAMES)]
+    frames = [_draw_moment(image, position // 2, amount * t / (CLIP_FRAMES - 1)) for t in range(CLIP_FRAMES)]
     with av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=CLIP_FPS)
         stream.width = stream.height = CLIP_SIDE
@@ -218,8 +221,8 @@ def render_clip(picture: Path, motion: str, target: Path, seed: int) -> None:
         container.mux(stream.encode())
 
 
-def _moved(image: Image.Image, kind: int, amount: float) -> Image.Image:
-    """The picture at one moment of a motion: 0 enlarges, 1 turns, 2 shifts it into the frame."""
+def _draw_moment(image: Image.Image, kind: int, amount: float) -> Image.Image:
+    """Draw the picture at one moment of a motion: kind 0 enlarges, 1 rotates, 2 shifts it into the frame."""
     side = CLIP_SIDE
     if kind == 0:
         scale = 1 + 1.2 * amount

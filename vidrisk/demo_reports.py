@@ -1,7 +1,8 @@
-"""The demo's third part: a small language model learns to write reports about photos of solar cells, and writes them.
+"""The demo's third part: a small language model learns to write reports about photos of solar cells.
 
-EfficientNet-Lite0 and SmolLM2-135M-Instruct, both with real weights out of packages. The texts of the training data are
-made of the labels of elpv-dataset: what is shown is the way from a table to reports, not an inspector's knowledge.
+It uses EfficientNet-Lite0 and SmolLM2-135M-Instruct, both with real weights from packages. The texts of the training
+data are generated from the labels of elpv-dataset: the demo shows the way from a table to reports, not an inspector's
+knowledge.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vidrisk.train.train_data import train_data
 
 TRAIN, VAL, TEST = 320, 40, 60  # photos
 BACKBONE = "compose:efficientnet-lite0+smollm2-135m"
-# What a person would write; the photo decides which sentence is the right one, its number which wording.
+# Typical sentences of an inspector, by level; the wording alternates with the number of the photo.
 DESCRIPTIONS = {
     "none": ("The cell is bright all over.", "No dark area is visible."),
     "minor": ("A thin dark line, and a bright cell around it.", "A few small dark spots near one edge."),
@@ -51,7 +52,8 @@ fields:
   - {name: advice, label: advice, max_chars: 80, required: true}
 text_field: description
 prompts:
-  system: "You inspect solar cells in electroluminescence photos. Answer in JSON: level ({levels}), description, advice."
+  system: "You inspect solar cells in electroluminescence photos. \
+Answer in JSON: level ({levels}), description, advice."
   photos: "What does the photo show?"
   text: "A colleague writes: {text}"
 """
@@ -72,11 +74,11 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class ReportDemo:
-    """What the demo has made.
+    """Result of the demo.
 
     Attributes:
-        page: reports of held-out photos beside what was to be written.
-        bundle: that wrote them.
+        page: reports about held-out photos beside the expected ones.
+        bundle: the bundle that wrote them.
     """
 
     comparison: ReportComparison
@@ -85,7 +87,7 @@ class ReportDemo:
 
 
 def write_demo_cases(folder: Path) -> tuple[Path, Path, Path]:
-    """Write the tables of all and of held-out cases, and the scheme.
+    """Write the tables of all cases and of the held-out cases, and the scheme.
 
     Raises:
         MissingExtra: the extra ``demo`` is not installed.
@@ -123,7 +125,7 @@ def write_demo_cases(folder: Path) -> tuple[Path, Path, Path]:
 
 
 def run_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
-    """Train, export, write reports about held-out photos and compare them, into ``out``.
+    """Train, export, write reports about held-out photos and compare them, all in ``out``.
 
     Raises:
         SettingsError: ``out`` exists and is not empty.
@@ -146,7 +148,7 @@ def run_demo_reports(out: Path, on_progress: OnProgress) -> ReportDemo:
         names = [str(photo.path) for case in known.cases for photo in case.photos if isinstance(photo, PhotoFile)]
         run_reports(
             reporter,
-            find_cases(names, reporter.needed_scheme()),
+            find_cases(names, reporter.require_scheme()),
             out / "reports",
             settings,
             pool=pool,

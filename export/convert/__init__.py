@@ -1,1 +1,1 @@
-"""From torch modules to graphs: adapters are merged, modules exported to ONNX and to other formats."""
+"""Conversion of torch modules to graphs: adapters are merged, and modules exported to ONNX and other formats."""

@@ -1,7 +1,7 @@
-"""Attention as an exported graph states it: two products and a softmax, which every engine knows how to fuse.
+"""Plain attention for exported graphs: two products and a softmax, which every engine can fuse.
 
-torch's exporter takes ``scaled_dot_product_attention`` apart with nine nodes to transpose the keys, and transformers
-adds a mask that hides nothing, with a test for NaN behind the softmax. TensorRT fuses none of that into its attention
+torch's exporter decomposes ``scaled_dot_product_attention`` with nine nodes to transpose the keys, and transformers
+adds a mask that hides nothing, with a test for NaN after the softmax. TensorRT fuses none of that into its attention
 kernels.
 """
 
@@ -19,11 +19,11 @@ NAME = "vidrisk_plain"
 
 @contextmanager
 def plain_attention(module: nn.Module) -> Iterator[None]:
-    """Let the transformers in ``module`` compute plain attention, and afterwards what they did before."""
+    """Make the transformers in ``module`` compute plain attention, and restore their own afterwards."""
     parts: list[Any] = list(module.modules())
     models = [
         part for part in parts if hasattr(part, "set_attn_implementation") and part._can_set_attn_implementation()
-    ]  # the others would only say that they cannot
+    ]  # the others would only report that they cannot
     before = [model.config._attn_implementation for model in models]
     if models:
         _register()
@@ -37,7 +37,7 @@ def plain_attention(module: nn.Module) -> Iterator[None]:
 
 
 def _register() -> None:
-    """Make it known to transformers, without a mask of its own: an encoder's frames have no padding to hide."""
+    """Register plain attention in transformers without a mask: an encoder's frames have no padding to hide."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, _attention)
@@ -53,7 +53,10 @@ def _attention(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """``(B, heads, T, d)`` three times → ``(B, T, heads, d)``. What it cannot do, torch's own does."""
+    """Map ``(B, heads, T, d)`` queries, keys and values to ``(B, T, heads, d)``.
+
+    Unsupported cases fall back to torch's implementation.
+    """
     if attention_mask is not None or getattr(module, "is_causal", False) or key.shape[1] != query.shape[1]:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -61,7 +64,7 @@ def _attention(
             module, query, key, value, attention_mask, scaling=scaling, **others
         )
         return result
-    # The queries are scaled, not the products: those overflow sooner in FP16.
+    # Scale the queries, not the products, which would overflow sooner in FP16.
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     weights = torch.softmax((query * scale) @ key.transpose(2, 3), dim=-1)
     return (weights @ value).transpose(1, 2), None

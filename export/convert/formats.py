@@ -1,9 +1,9 @@
-"""The exported model in the formats of other tools, for those who ask for them, each through the gate like everything else.
+"""The exported model in the optional formats of other tools, each checked by the gate.
 
     openvino    <stage>.<variant>.xml, .bin    OpenVINO's IR, of every variant
     torch       <stage>.pt2                    torch's ExportedProgram, of the merged model in floating point
 
-vidrisk itself runs the ONNX files and never reads these; they lie beside them in the bundle, sealed as they are.
+vidrisk itself runs the ONNX files and never reads these; they are sealed in the bundle beside them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from vidrisk.export.gate.outputs import Outputs
 from vidrisk.export.trained import TrainedStage
 from vidrisk.runtimes.contract.bundle import VariantName
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
-from vidrisk.runtimes.openvino import shared_core
+from vidrisk.runtimes.openvino import load_core
 from vidrisk.runtimes.processor import may_saturate
 
 log = logging.getLogger(__name__)
 
 
 def openvino_files(gate: Gatekeeper, variants: Mapping[VariantName, Files]) -> list[Path]:
-    """Convert admitted ONNX files, and compare what OpenVINO computes from either.
+    """Convert admitted ONNX files to OpenVINO IR, and compare the results of both.
 
     A variant that OpenVINO cannot compute exactly on this processor is left out, with a warning.
 
@@ -47,16 +47,16 @@ def openvino_files(gate: Gatekeeper, variants: Mapping[VariantName, Files]) -> l
         gate.on_progress("converting to OpenVINO IR", done, len(variants))
         if "openvino" not in gate.runtimes and any(map(may_saturate, files.values())):
             log.warning(
-                "no OpenVINO IR of %s: OpenVINO cannot compute it exactly on this processor, which has no VNNI, and what "
-                "cannot be compared is not shipped",
+                "no OpenVINO IR of %s: OpenVINO cannot compute it exactly on this processor without VNNI, and a file "
+                "that cannot be compared is not shipped",
                 name,
             )
             continue
         converted: Files = {stage: path.with_suffix(".xml") for stage, path in files.items()}
         for stage, path in files.items():
             try:
-                ov.save_model(shared_core().read_model(str(path)), str(converted[stage]), compress_to_fp16=False)
-            except Exception as error:  # openvino raises RuntimeError and its own types alike
+                ov.save_model(load_core().read_model(str(path)), str(converted[stage]), compress_to_fp16=False)
+            except Exception as error:  # openvino raises both RuntimeError and its own types
                 raise RuntimeFailure(
                     f"OpenVINO cannot convert {path.name}: {error}", fix="leave its format out"
                 ) from error
@@ -67,11 +67,13 @@ def openvino_files(gate: Gatekeeper, variants: Mapping[VariantName, Files]) -> l
 
 
 def program_files(gate: Gatekeeper, stages: Sequence[TrainedStage], exact: Outputs, folder: Path) -> list[Path]:
-    """Write ExportedPrograms, read them again, and compare what they compute with the modules.
+    """Write ExportedPrograms, reload them, and compare their results with the modules'.
 
     Args:
+        gate: judges the programs.
         stages: with merged modules.
-        exact: what the modules compute on the validation samples.
+        exact: outputs of the modules on the validation samples.
+        folder: to write to.
 
     Raises:
         SettingsError: a stage is an ONNX file.
@@ -92,13 +94,13 @@ def program_files(gate: Gatekeeper, stages: Sequence[TrainedStage], exact: Outpu
         path = folder / f"{each.stage.name}.pt2"
         try:
             with warnings.catch_warnings(), plain_attention(module):
-                warnings.simplefilter("ignore")  # deprecations of torch's own making
+                warnings.simplefilter("ignore")  # deprecations that torch itself causes
                 program = torch.export.export(
                     module.eval(), each.inputs(2), dynamic_shapes=dynamic_axes(each.stage.inputs)
                 )
                 torch.export.save(program, path)
                 programs[each.stage.name] = _Loaded(path)
-        except Exception as error:  # torch.export raises many types, with reports of pages
+        except Exception as error:  # torch.export raises many types, with pages of report
             reason = str(error).strip().splitlines()[0]
             raise RuntimeFailure(
                 f"torch cannot export {type(module).__name__}: {reason}", fix="leave its format out"
@@ -109,7 +111,7 @@ def program_files(gate: Gatekeeper, stages: Sequence[TrainedStage], exact: Outpu
 
 
 class _Loaded(nn.Module):
-    """A program as a module. Its own is always in evaluation mode, and refuses to be put there."""
+    """A program as a module, whose own module is always in evaluation mode and refuses to be set to it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""torch modules → ONNX graphs, by ``torch.export`` and the dynamo exporter, with dynamic batch and opset ≤ 20."""
+"""Conversion of torch modules to ONNX by ``torch.export`` and the dynamo exporter: dynamic batch, opset ≤ 20."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vidrisk.runtimes.contract.specs import TensorSpec
 log = logging.getLogger(__name__)
 logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
     logging.ERROR
-)  # it misses torchvision: we do not
+)  # it reports torchvision as missing, which is not needed
 
-MAX_OPSET = 20  # TensorRT 10.3 (JetPack 6) reads no newer one
-IR_VERSION = 10  # what onnx 1.16 writes; readers of that age are on devices
+MAX_OPSET = 20  # TensorRT 10.3 (JetPack 6) reads none newer
+IR_VERSION = 10  # written by onnx 1.16; devices have readers of that age
 
 
 def export_onnx(
@@ -38,17 +38,19 @@ def export_onnx(
     """Write ``module`` as an ONNX file with the names and axes of the specs.
 
     Args:
-        module: takes a tensor per input, gives a tensor or a tuple of tensors.
-        example: a tensor per input, with a batch of at least 2 (a batch of 1 would be taken for a constant).
-        inputs, outputs: names, dtypes and shapes of the graph; text axes become dynamic. ``4*tokens`` is four times as
+        module: takes a tensor per input, returns a tensor or a tuple of tensors.
+        example: a tensor per input, with a batch of at least 2 (a batch of 1 would become a constant).
+        inputs: names, dtypes and shapes of the graph's inputs; text axes become dynamic. ``4*tokens`` is four times as
             long as ``tokens``, whether an axis of that name exists or not.
+        outputs: the same for its outputs.
+        path: file to write.
 
     Raises:
-        RuntimeFailure: torch cannot export the module, or the graph came out with other tensors than the specs say.
+        RuntimeFailure: torch cannot export the module, or the graph's tensors differ from the specs.
     """
     try:
         with warnings.catch_warnings(), plain_attention(module):
-            warnings.simplefilter("ignore")  # torch.export deprecations of its own making
+            warnings.simplefilter("ignore")  # torch.export deprecations that torch itself causes
             program = torch.onnx.export(
                 module.eval(),
                 tuple(example),
@@ -60,7 +62,7 @@ def export_onnx(
                 dynamic_shapes=dynamic_axes(inputs),
                 optimize=True,
             )
-    except Exception as error:  # torch.export raises many types, with reports of pages
+    except Exception as error:  # torch.export raises many types, with pages of report
         reason = str(error).strip().splitlines()[0]
         raise RuntimeFailure(f"torch cannot export {type(module).__name__}: {reason}") from error
     if program is None:
@@ -77,7 +79,7 @@ def export_onnx(
 
 
 def dynamic_axes(inputs: Sequence[TensorSpec]) -> tuple[dict[int, Any], ...]:
-    """Named axes by input, as ``torch.export`` wants them; an axis of one name is one axis."""
+    """Return named axes by input, as ``torch.export`` takes them; axes of the same name are the same axis."""
     named: dict[str, Any] = {}
 
     def dim(axis: str) -> Any:
@@ -91,7 +93,10 @@ def dynamic_axes(inputs: Sequence[TensorSpec]) -> tuple[dict[int, Any], ...]:
 
 
 def _name_by_module(model: onnx.ModelProto) -> None:
-    """Name nodes by the module that they come from, as tables and engines will: ``backbone.blocks.3.expand.0/conv2d_9``."""
+    """Name nodes by the module that they come from: ``backbone.blocks.3.expand.0/conv2d_9``.
+
+    Tables and engines show these names.
+    """
     for node in model.graph.node:
         scopes = next((p.value for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"), "[]")
         modules = [scope for scope in ast.literal_eval(scopes)[:-1] if scope]
@@ -99,7 +104,10 @@ def _name_by_module(model: onnx.ModelProto) -> None:
 
 
 def strip_traces(model: onnx.ModelProto) -> None:
-    """Drop an exporter's traces (module names, source lines with paths of its machine): they are half of a small file."""
+    """Drop the exporter's metadata: module names, and source lines with paths of its machine.
+
+    They are half of a small file.
+    """
     del model.metadata_props[:]
     del model.graph.metadata_props[:]
     for item in (
@@ -114,8 +122,10 @@ def strip_traces(model: onnx.ModelProto) -> None:
 
 
 def _read_pixels_by_cast(model: onnx.ModelProto) -> None:
-    """Let nothing but a Cast read uint8 inputs: TensorRT 10 takes them into nothing else. What asks for their shape asks the
-    Cast's result."""
+    """Make a Cast the only reader of uint8 inputs, since TensorRT 10 supports no other reader.
+
+    Nodes that need their shape read the Cast's output.
+    """
     for name in [
         value.name for value in model.graph.input if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     ]:
@@ -131,7 +141,7 @@ def _read_pixels_by_cast(model: onnx.ModelProto) -> None:
 
 
 def _name_axes(model: onnx.ModelProto, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Name the axes of outputs that are no axis of an input, but follow from one: torch has only symbols for them."""
+    """Name the output axes that follow from an input but are not an axis of one; torch has only symbols for them."""
     known = {axis for spec in inputs for axis in spec.shape}
     for value, spec in zip(model.graph.output, outputs, strict=False):
         for dim, axis in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
@@ -147,7 +157,7 @@ def _check_tensors(model: onnx.ModelProto, inputs: list[TensorSpec], outputs: li
 
 
 def tensor_spec(value: Any) -> TensorSpec:
-    """The spec of an ONNX graph input or output."""
+    """Return the spec of an ONNX graph input or output."""
     tensor = value.type.tensor_type
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     return TensorSpec(value.name, dtype, tuple(d.dim_param or d.dim_value for d in tensor.shape.dim))

@@ -1,4 +1,4 @@
-"""Adapters merged into the weights they adapt, and batch norms folded into their convolutions: plain layers to export."""
+"""Merging of adapters into the weights that they adapt, and folding of batch norms into their convolutions."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from vidrisk.runtimes.contract.errors import RuntimeFailure
 
 
 def has_adapter(module: nn.Module) -> bool:
-    """Whether any part of the module is a PEFT model or holds an unmerged LoRA layer."""
+    """Return whether any part of the module is a PEFT model or an unmerged LoRA layer."""
     return any(
         hasattr(part, name) for part in module.modules() for name in ("merge_and_unload", "lora_A", "token_adapter")
     )
 
 
-def merged_from_trained(module: nn.Module) -> nn.Module:
-    """The module without adapters and without batch norms behind convolutions; the original stays as it is.
+def merge_trained(module: nn.Module) -> nn.Module:
+    """Return the module without adapters and without batch norms after convolutions; the original is unchanged.
 
-    Weights that neither changes are the original's: what this takes in memory is what an adapter adapts, not the model.
+    Unchanged weights are shared with the original: additional memory is only needed for adapted weights, not for the
+    model.
 
     Raises:
         RuntimeFailure: merging makes weights that are not finite, or leaves adapter layers behind.
@@ -36,17 +37,16 @@ def merged_from_trained(module: nn.Module) -> nn.Module:
 def merge_adapters(module: nn.Module) -> nn.Module:
     """Add every adapter in a module to the weights that it adapts, in place.
 
-    PEFT models become their base models; layers of one that stand alone, in a part of such a model, become plain
-    layers.
+    PEFT models become their base models; standalone PEFT layers, in a part of such a model, become plain layers.
 
     Returns:
-        The module; its base model where it is a PEFT model itself.
+        The module, or its base model if it is a PEFT model itself.
 
     Raises:
-        RuntimeFailure: as ``merged_from_trained``.
+        RuntimeFailure: as ``merge_trained``.
     """
     peft: Any = require_peft("export")
-    result = nn.ModuleDict({"module": module})  # so that the module itself may be a PEFT model
+    result = nn.ModuleDict({"module": module})  # the module itself may be a PEFT model
     try:
         for name, part in list(result.named_modules()):
             if isinstance(part, peft.PeftModel):
@@ -76,21 +76,22 @@ def _replace(root: nn.Module, name: str, part: nn.Module) -> None:
 
 
 def _copy_sharing_weights(module: nn.Module) -> nn.Module:
-    """A copy whose parameters and buffers are others over the same memory: one that is given new values leaves the original be.
+    """Copy a module with new parameters and buffers over the same memory.
 
-    ``safe_merge`` gives a layer new values; it does not write over the old ones.
+    Assigning new values to the copy leaves the original unchanged; ``safe_merge`` assigns values and does not write in
+    place.
     """
     shared: dict[int, Any] = {}
     for tensor in chain(module.parameters(), module.buffers()):
         if id(tensor) not in shared:
             alias = tensor.detach()
-            is_trained = tensor.requires_grad and not tensor.is_inference()  # such a one can have no gradient
+            is_trained = tensor.requires_grad and not tensor.is_inference()  # inference tensors can have no gradient
             shared[id(tensor)] = nn.Parameter(alias, is_trained) if isinstance(tensor, nn.Parameter) else alias
     return copy.deepcopy(module, shared)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Where a sequence holds a convolution and then its batch norm, make them one convolution, in place."""
+    """Fold each batch norm that follows a convolution in a sequence into it, in place."""
     for sequence in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
         for index in range(len(sequence) - 1):
             convolution, norm = sequence[index], sequence[index + 1]

@@ -1,4 +1,4 @@
-"""What torch's exporter gives → an ONNX graph, without a second copy of the weights in memory where they are many."""
+"""Conversion of torch's ``ONNXProgram`` to an ONNX graph without a second copy of large weights in memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vidrisk.calibration import files
 
 
 def graph_from_program(program: Any, path: Path) -> onnx.ModelProto:
-    """The graph of an ``ONNXProgram``, to be saved at ``path``.
+    """Return the graph of an ``ONNXProgram``, to be saved at ``path``.
 
-    What outgrows one file is written where ``save_graph`` wants it, tensor by tensor out of torch's memory, and the
-    graph refers to it. The program's weights are those in the file then.
+    A graph too large for one file has its weights written to where ``save_graph`` expects them, tensor by tensor from
+    torch's memory, and refers to them. The program's own weights are then those in the file.
     """
     import onnx_ir
 

@@ -1,1 +1,1 @@
-"""Models that somebody else trained: an ONNX classifier becomes a float graph that takes our frames and gives our logits."""
+"""Models trained elsewhere: an ONNX classifier becomes a float graph from our frames to our logits."""

@@ -1,4 +1,4 @@
-"""Which output of a graph answers which question, and how it becomes logits."""
+"""Mapping of a graph's outputs to targets, and their conversion to logits."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from vidrisk.export.foreign.session import Session, noise
 from vidrisk.runtimes.contract.errors import DataError
 
 Scale = Literal["logits", "probabilities", "binary logits", "binary probability"]
-Gives = Literal["logits", "probabilities"]  # what a labels file may say of an output
-SMALLEST = 1e-12  # probability that a logarithm is taken of
+Gives = Literal["logits", "probabilities"]  # what a labels file may declare of an output
+SMALLEST = 1e-12  # smallest probability that a logarithm is taken of
 DETECTION = {"NonMaxSuppression", "RoiAlign", "TopK", "EfficientNMS_TRT", "BatchedNMS_TRT"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Where the logits of one target are found.
+    """Location of the logits of one target.
 
     Attributes:
         output: tensor of the graph, (N, C) or (N, C, 1, 1).
         labels: in the order of its columns.
-        scale: ``logits``; ``probabilities``, whose logarithm is as good; or one column for two labels, for which the
-            second label's logit against the first, or its probability, is all that there is.
+        scale: ``logits``; ``probabilities``, whose logarithm is equivalent; or one column for two labels, which has
+            only the second label's logit relative to the first, or its probability.
     """
 
     output: str
@@ -40,7 +40,7 @@ class Answer:
         return f"{self.output} ({len(self.labels)} {self.scale})"
 
     def logits(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Logits ``float32 (N, C)`` from the output's values (N, columns)."""
+        """Return logits ``float32 (N, C)`` from the output's values (N, columns)."""
         wide = values.astype(np.float64)
         if self.scale.endswith(("probabilities", "probability")):
             wide = (
@@ -63,21 +63,24 @@ def find_answers(
     gives: Mapping[str, Gives],
     file: str,
 ) -> dict[str, Answer]:
-    """The answer to each target, found by running the graph once.
+    """Return the answer to each target, found by running the graph once.
 
-    Softmax at the end of a graph is cut off in place (the graph's output is then what it was made of). One column is a
-    probability where operators keep it in 0–1, or where ``gives`` says so: logits of a small model may lie there by
+    Softmax at the end of a graph is cut off in place (the graph's output is then the softmax's input). A single column
+    is a probability if operators keep it in 0–1, or if ``gives`` says so: logits of a small model may lie there by
     chance.
 
     Args:
-        image, shape, dtype: the input, and what to try it with.
+        model: the graph, modified in place.
+        image: name of the input.
+        shape: of the input, for the trial run.
+        dtype: of the input, for the trial run.
         labels: per target name.
-        named: output per target name, where it is given.
-        gives: ``logits`` or ``probabilities`` per target name, where it is given.
+        named: output per target name, if given.
+        gives: ``logits`` or ``probabilities`` per target name, if given.
         file: the name, for messages.
 
     Raises:
-        DataError: no classifier, or outputs that do not match the labels or what they are said to give.
+        DataError: not a classifier, or outputs that match neither the labels nor their declaration.
     """
     outputs = Session(model).run({image: noise(tuple(shape), dtype)})
     sizes = {name: _columns(values, shape[0]) for name, values in outputs.items()}
@@ -86,7 +89,7 @@ def find_answers(
         raise DataError(
             _what_it_is(model, outputs, file),
             allowed="a classifier, with outputs (batch, classes)",
-            fix="export the classifier alone, without what finds boxes or masks",
+            fix="export the classifier alone, without the parts that find boxes or masks",
         )
     found: dict[str, str] = {}
     for target, names in labels.items():
@@ -109,7 +112,7 @@ def find_answers(
 
 
 def _columns(values: npt.NDArray[Any], batch: int) -> int:
-    """C of (N, C) and (N, C, 1, …); 0 for what is neither."""
+    """Return C of (N, C) or (N, C, 1, …); 0 for other shapes."""
     if values.ndim < 2 or values.shape[0] != batch or values.dtype.kind != "f" or prod(values.shape[2:]) != 1:
         return 0
     return int(values.shape[1])
@@ -176,10 +179,10 @@ def _answer(
     is_inside = bool((columns >= 0).all() and (columns <= 1).all())
     if gives == "probabilities" and not is_inside:
         raise DataError(
-            f"output {output!r} of {file} is said to give probabilities, and gives {columns.min():.3g} to "
+            f"output {output!r} of {file} is declared to give probabilities, but gives {columns.min():.3g} to "
             f"{columns.max():.3g}",
             allowed="numbers from 0 to 1",
-            fix="say that it gives logits",
+            fix="declare that it gives logits",
         )
     if gives is None:
         low, high = ranges_of(model).get(output, UNBOUNDED)
@@ -191,7 +194,10 @@ def _answer(
 
 
 def _activation_before(model: onnx.ModelProto, output: str) -> tuple[str, str]:
-    """The tensor before the softmax or sigmoid that an output comes from, and which of them; else the output itself."""
+    """Return the tensor before the softmax or sigmoid that an output comes from, and its operator.
+
+    Without either, this is the output itself.
+    """
     makers = {name: node for node in model.graph.node for name in node.output}
     node = makers.get(output)
     while node is not None and node.op_type in PASSED:

@@ -1,4 +1,4 @@
-"""Make the batch of a graph free that was exported with a fixed one, and prove it by running it."""
+"""Conversion of a fixed batch axis to a free one, verified by running the graph."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from vidrisk.calibration.files import copied, without_weights
+from vidrisk.calibration.files import copy_graph, without_weights
 from vidrisk.export.foreign.read import dims_of, graph_inputs
 from vidrisk.export.foreign.session import Array, Session, noise
 from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure
 from vidrisk.runtimes.contract.stages import BATCH
 
-TOLERANCE = 1e-3  # of the spread between images' answers: an image alone, and among others
-ROUNDING = 1e-5  # of the largest answer: what sums in another order differ by
+TOLERANCE = 1e-3  # share of the spread between images' answers, for an image alone and among others
+ROUNDING = 1e-5  # share of the largest answer: the difference that another order of sums makes
 SCALES = ((0.0, 1.0), (-2.0, 2.0), (0.0, 255.0))  # of the pixels that models take
 SHAPED = ("Reshape", "Expand", "Concat")
 FREE = 0
@@ -24,14 +24,15 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def with_free_batch(model: onnx.ModelProto, shape: Sequence[int], name: str) -> tuple[onnx.ModelProto, int | None]:
-    """The model for any number of images, and the number that it was made for; None where it took any.
+    """Return the model for any number of images, and the number that it was made for, or None if it took any.
 
-    A batch that is written into the graph stands in the shapes of Reshape and Expand and in constants that are joined
-    to activations (the class token of a transformer); it is taken to be the first axis, or the first factor of it. Two
-    images at once must then give what each gives alone: dark and bright ones, on every scale of pixels.
+    A hard-coded batch occurs in the shapes of Reshape and Expand and in constants that are joined to activations (the
+    class token of a transformer); it is assumed to be the first axis, or the first factor of it. Two images at once
+    must then give the same as each alone: dark and bright ones, on every scale of pixels.
 
     Args:
-        shape: of the input, with the batch that the file has (1 where it is free).
+        model: the graph.
+        shape: of the input, with the batch of the file (1 if it is free).
         name: of the file, for messages.
 
     Raises:
@@ -39,7 +40,7 @@ def with_free_batch(model: onnx.ModelProto, shape: Sequence[int], name: str) -> 
     """
     batch = _batch_of(model, shape)
     fixed = (batch, *shape[1:])
-    result = copied(model)
+    result = copy_graph(model)
     if batch != FREE:
         shapes, constants = _static_shapes(result, fixed), _constants(result, fixed)
         _free_shapes(result, shapes, constants)
@@ -50,9 +51,9 @@ def with_free_batch(model: onnx.ModelProto, shape: Sequence[int], name: str) -> 
 
 
 def _batch_of(model: onnx.ModelProto, shape: Sequence[int]) -> int:
-    """The number of images that a graph is made for; ``FREE`` where it computes one and two alike.
+    """Return the number of images that a graph is made for; ``FREE`` if it computes one and two alike.
 
-    A free axis is a promise that many exports do not keep: a number was traced behind it.
+    A free axis is no proof: in many exports, a number was traced behind it.
     """
     (image,) = graph_inputs(model)
     first = dims_of(image)[0]
@@ -62,7 +63,7 @@ def _batch_of(model: onnx.ModelProto, shape: Sequence[int]) -> int:
     session = Session(model)
     works = [count for count in TRIED_BATCHES if _runs(session, image.name, noise((count, *shape[1:]), dtype))]
     if not works:
-        session.run({image.name: noise(tuple(shape), dtype)})  # raises, and says why
+        session.run({image.name: noise(tuple(shape), dtype)})  # raises, with the reason
     return FREE if works == list(TRIED_BATCHES) else works[0]
 
 
@@ -90,7 +91,7 @@ def _static_shapes(model: onnx.ModelProto, shape: Sequence[int]) -> Shapes:
 
 
 def _constants(model: onnx.ModelProto, shape: Sequence[int]) -> dict[str, Array]:
-    """Values of the tensors that Reshape, Expand and Concat take and that do not depend on the images."""
+    """Return the inputs of Reshape, Expand and Concat that do not depend on the images."""
     (image,) = graph_inputs(model)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     derived: set[str] = set()
@@ -99,7 +100,7 @@ def _constants(model: onnx.ModelProto, shape: Sequence[int]) -> dict[str, Array]
             derived |= set(node.output)
     wanted = sorted({name for node in model.graph.node if node.op_type in SHAPED for name in node.input} & derived)
     if wanted:
-        asked = copied(model)
+        asked = copy_graph(model)
         del asked.graph.output[:]
         asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
         dtype = helper.tensor_dtype_to_np_dtype(image.type.tensor_type.elem_type)
@@ -108,7 +109,7 @@ def _constants(model: onnx.ModelProto, shape: Sequence[int]) -> dict[str, Array]
 
 
 def _free_shapes(model: onnx.ModelProto, shapes: Shapes, constants: Mapping[str, Array]) -> None:
-    """Let Reshape and Expand of activations take their first axis from the batch."""
+    """Make Reshape and Expand of activations take their first axis from the batch."""
     for node in model.graph.node:
         if node.op_type not in ("Reshape", "Expand") or node.input[0] in constants or node.input[1] not in constants:
             continue
@@ -122,7 +123,7 @@ def _free_shapes(model: onnx.ModelProto, shapes: Shapes, constants: Mapping[str,
 
 
 def _free_joined_constants(model: onnx.ModelProto, constants: Mapping[str, Array], image: str, batch: int) -> None:
-    """Repeat constants for every image where they are joined to activations along another axis than the batch's."""
+    """Repeat constants for every image if they are joined to activations along an axis other than the batch's."""
     nodes = list(model.graph.node)
     added: list[onnx.NodeProto] = []
     for node in nodes:
@@ -146,7 +147,7 @@ def _free_joined_constants(model: onnx.ModelProto, constants: Mapping[str, Array
 
 
 def _batch_nodes(model: onnx.ModelProto, image: str) -> list[onnx.NodeProto]:
-    """Nodes that compute the number of images, ``batch.size``, as a tensor of one number."""
+    """Return nodes that compute the number of images, ``batch.size``, as a tensor with one element."""
     for key, value in (("batch.begin", 0), ("batch.end", 1)):
         model.graph.initializer.append(helper.make_tensor(key, TensorProto.INT64, [1], [value]))
     return [
@@ -185,7 +186,10 @@ def _check_free(
 
 
 def _is_same(values: Array, expected: Array) -> bool:
-    """Whether answers (images, …) are the same but for rounding. What is no number (a root of pixels below 0) must stay none."""
+    """Return whether answers (images, …) are the same apart from rounding.
+
+    A value that is not a number (a root of pixels below 0) must stay one.
+    """
     is_number = np.isfinite(expected)
     most = np.where(is_number, expected, -np.inf).max(axis=0, initial=-np.inf)
     spread = float((most - np.where(is_number, expected, np.inf).min(axis=0, initial=np.inf)).max(initial=0))

@@ -1,4 +1,4 @@
-"""Look at a foreign ONNX file: one image input, answers of the labels' sizes, or one line that says what it is instead."""
+"""Reader of foreign ONNX classifiers: one image input, answers of the labels' sizes, or a one-line error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from vidrisk.calibration.files import copied
+from vidrisk.calibration.files import copy_graph
 from vidrisk.export.foreign.answers import Answer, Gives, find_answers
 from vidrisk.export.foreign.batch import with_free_batch
 from vidrisk.export.foreign.read import MIN_OPSET, dims_of, graph_inputs, prune, read_model
@@ -27,7 +27,7 @@ MAX_CHANNELS = 3
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The one input of a classifier.
+    """The single input of a classifier.
 
     Attributes:
         layout: ``nchw`` or ``nhwc``.
@@ -44,7 +44,7 @@ class ImageInput:
     width: int
 
     def shape(self, batch: int) -> tuple[int, int, int, int]:
-        """Shape of so many images."""
+        """Return the shape of ``batch`` images."""
         if self.layout == "nchw":
             return (batch, self.channels, self.height, self.width)
         return (batch, self.height, self.width, self.channels)
@@ -54,7 +54,7 @@ class ImageInput:
 
 
 class Asked(Protocol):
-    """A classifier that can be asked: its input, where its answers are found, and what computes it."""
+    """A classifier that can be run: its input, the location of its answers, and a session."""
 
     @property
     def name(self) -> str: ...
@@ -67,7 +67,7 @@ class Asked(Protocol):
 
     @property
     def pixel_file(self) -> str:
-        """Which file says what it does to pixels, for people."""
+        """The file that describes what the classifier does to pixels, for messages."""
 
     def session(self) -> Computes: ...
 
@@ -79,10 +79,10 @@ class ForeignClassifier:
     Attributes:
         model: the graph; names of nodes and weights are the file's.
         image: its input.
-        answers: per target name, where its logits are found.
+        answers: per target name, the location of its logits.
         name: of the file.
-        was_fixed: the number of images that the file was made for; None where it takes any. A free batch axis is no
-            proof: a number may be traced behind it.
+        was_fixed: the number of images that the file was made for; None if it takes any. A free batch axis is no proof:
+            a number may be traced behind it.
     """
 
     model: onnx.ModelProto
@@ -93,11 +93,11 @@ class ForeignClassifier:
 
     @property
     def pixel_file(self) -> str:
-        """What says which pixels it takes, for people."""
+        """The file that describes the pixels that it takes, for messages."""
         return "the pixel file"
 
     def session(self) -> Session:
-        """The graph in ONNX Runtime."""
+        """Return the graph in ONNX Runtime."""
         return Session(self.model)
 
     def __repr__(self) -> str:
@@ -116,15 +116,17 @@ def read_classifier(
     """Read an ONNX classifier of images.
 
     Args:
+        path: the file.
         labels: per target name, in the order of the model's outputs.
         size: height and width in pixels, for a model that takes any.
-        outputs: per target name, the model's output, where the sizes do not say it.
-        gives: per target name, whether that is logits or probabilities, where the graph does not say it.
+        outputs: per target name, the model's output, if the sizes are ambiguous.
+        gives: per target name, whether that is logits or probabilities, if the graph does not show it.
+        least_opset: older graphs are converted.
 
     Raises:
-        DataError: no classifier of images, or one whose outputs do not match the labels.
+        DataError: not a classifier of images, or one whose outputs do not match the labels.
         RuntimeFailure: ONNX Runtime cannot compute it.
-        SettingsError: a size that the model does not take.
+        SettingsError: a size that the model does not accept.
     """
     model = read_model(path, least_opset)
     image = find_image_input(model, path.name, size)
@@ -139,11 +141,11 @@ def read_classifier(
 
 
 def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | None) -> ImageInput:
-    """The one image input of a graph.
+    """Return the single image input of a graph.
 
     Raises:
-        DataError: several inputs, or one that is no image.
-        SettingsError: a free size that is not given, a given one that the graph does not take, or one out of range.
+        DataError: there are several inputs, or the input is not an image.
+        SettingsError: a free size is missing, or the given one does not fit the graph or is out of range.
     """
     values = graph_inputs(model)
     if len(values) != 1:
@@ -162,7 +164,7 @@ def find_image_input(model: onnx.ModelProto, name: str, size: tuple[int, int] | 
         )
     if len(dims) != 4:
         raise DataError(
-            f"{described} has {len(dims)} axes: {_shown(dims)}",
+            f"{described} has {len(dims)} axes: {_format_dims(dims)}",
             allowed="four: (batch, 3, height, width) or (batch, height, width, 3)",
             fix="export a classifier of single images",
         )
@@ -178,7 +180,7 @@ def _layout(dims: Sequence[int | str], described: str) -> tuple[Layout, int]:
     if last in (1, MAX_CHANNELS):
         return "nhwc", int(last)
     raise DataError(
-        f"{described} has no axis of 3 channels: {_shown(dims)}",
+        f"{described} has no axis of 3 channels: {_format_dims(dims)}",
         allowed="RGB or BGR images, or grey ones",
         fix="export it with a fixed number of channels",
     )
@@ -188,9 +190,9 @@ def _size(dims: Sequence[int | str], described: str, size: tuple[int, int] | Non
     fixed = [dim for dim in dims if isinstance(dim, int)]
     if len(fixed) < 2 and size is None:
         raise SettingsError(
-            f"{described} takes images of any size: {_shown(dims)}",
+            f"{described} takes images of any size: {_format_dims(dims)}",
             allowed=f"1 to {MAX_SIDE_PX} pixels",
-            fix="say the size that it was trained with: height and width in a pixel file",
+            fix="state the size that it was trained with: height and width in a pixel file",
         )
     height, width = size or (int(fixed[0]), int(fixed[1]))
     if not (0 < height <= MAX_SIDE_PX and 0 < width <= MAX_SIDE_PX):
@@ -202,23 +204,23 @@ def _size(dims: Sequence[int | str], described: str, size: tuple[int, int] | Non
     if any(isinstance(dim, int) and dim != given for dim, given in zip(dims, (height, width), strict=True)):
         raise SettingsError(
             f"a size of {height}x{width}",
-            allowed=f"{_shown(dims)}: what {described} takes",
+            allowed=f"{_format_dims(dims)}: what {described} takes",
             fix="leave height and width out",
         )
     return height, width
 
 
-def _shown(dims: Sequence[int | str]) -> str:
+def _format_dims(dims: Sequence[int | str]) -> str:
     return f"[{', '.join(str(dim) or '?' for dim in dims)}]"
 
 
 def with_size(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
-    """The model for images of one size."""
+    """Return the model for images of one size."""
     (value,) = graph_inputs(model)
     dims = value.type.tensor_type.shape.dim
     if all(dim.dim_value == length for dim, length in zip(dims[1:], image.shape(1)[1:], strict=False)):
         return model
-    result = copied(model)
+    result = copy_graph(model)
     (value,) = graph_inputs(result)
     for dim, length in zip(list(value.type.tensor_type.shape.dim)[1:], image.shape(1)[1:], strict=True):
         dim.dim_value = length
@@ -226,7 +228,7 @@ def with_size(model: onnx.ModelProto, image: ImageInput) -> onnx.ModelProto:
 
 
 def _keep_answers(model: onnx.ModelProto, answers: Mapping[str, Answer]) -> None:
-    """Let a graph give the answers and nothing else, in place."""
+    """Make a graph output only the answers, in place."""
     wanted = list(dict.fromkeys(answer.output for answer in answers.values()))
     del model.graph.output[:]
     model.graph.output.extend(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted)
@@ -234,9 +236,11 @@ def _keep_answers(model: onnx.ModelProto, answers: Mapping[str, Answer]) -> None
 
 
 def logits_of(classifier: Asked, session: Computes, images: Any) -> dict[str, Any]:
-    """What a classifier says of images, as logits per target.
+    """Return a classifier's answers to images, as logits per target.
 
     Args:
+        classifier: the classifier.
+        session: that runs it.
         images: in the model's own layout and scale.
     """
     outputs = session.run({classifier.image.name: images})

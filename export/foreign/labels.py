@@ -1,4 +1,4 @@
-"""Read the labels of a foreign model: one per line, or a YAML or JSON file for several questions."""
+"""Reader of a foreign model's labels: one per line, or a YAML or JSON file for several targets."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ForeignLabels:
     """Labels per target name, in the order of the model's outputs.
 
     Attributes:
-        outputs: the model's output of a target, where it is given.
-        gives: whether that is logits or probabilities, where it is given.
-        orders: levels from the least to the most severe, where they are given.
+        outputs: the model's output of a target, if given.
+        gives: whether that is logits or probabilities, if given.
+        orders: levels from the least to the most severe, if given.
     """
 
     labels: Mapping[str, tuple[str, ...]]
@@ -36,35 +36,33 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
 
         labels.txt                      one label per line
         labels.json, labels.yaml        a list; or index → label; or target → either of them,
-                                        or target → {labels: …, output: name of the model's output, gives: logits or
-                                        probabilities,
-                                        order: levels by severity}
+                                        or target → {labels: …, output: name of the model's output,
+                                        gives: logits or probabilities, order: levels by severity}
 
-    Scalars of YAML are text as it is written: ``no`` and ``010`` are labels.
+    YAML scalars are text as written: ``no`` and ``010`` are labels.
 
     Args:
-        target: name of the one target, where the file names none.
+        path: the file.
+        target: name of the single target, if the file names none.
 
     Raises:
-        DataError: it cannot be read, or holds no labels.
+        DataError: it cannot be read, or has no labels.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", allowed="UTF-8 text") from error
     if path.suffix.lower() not in (".yaml", ".yml", ".json"):
-        return ForeignLabels(
-            {target: _checked([line.strip() for line in text.splitlines() if line.strip()], path.name)}
-        )
+        return ForeignLabels({target: _check([line.strip() for line in text.splitlines() if line.strip()], path.name)})
     yaml: Any = require("yaml", "export")
     try:
-        data = yaml.load(text, Loader=yaml.BaseLoader)  # makes strings, lists and dictionaries, nothing else
+        data = yaml.load(text, Loader=yaml.BaseLoader)  # makes only strings, lists and dictionaries
     except yaml.YAMLError as error:
         raise DataError(f"{path.name} cannot be read: {str(error).splitlines()[0]}", allowed="YAML or JSON") from error
     if isinstance(data, list) or (isinstance(data, dict) and _is_indexed(data)):
         return ForeignLabels({target: _labels_from_data(data, path.name)})
     if not isinstance(data, dict) or not data:
-        raise DataError(f"{path.name} holds no labels", allowed="a list, or lists by target name")
+        raise DataError(f"{path.name} has no labels", allowed="a list, or lists by target name")
     labels, outputs, gives, orders = {}, {}, {}, {}
     for name, value in data.items():
         if not re.fullmatch(TARGET_NAME, name):
@@ -89,27 +87,27 @@ def read_labels(path: Path, target: str) -> ForeignLabels:
 
 
 def _labels_from_data(data: Any, name: str) -> tuple[str, ...]:
-    """Labels from a list, or from index → label.
+    """Return labels from a list, or from a mapping of index → label.
 
     Raises:
-        DataError: neither, an index is missing, or a label is no text.
+        DataError: it is neither, an index is missing, or a label is not text.
     """
     if isinstance(data, Mapping) and _is_indexed(data):
         by_index = {int(key): value for key, value in data.items()}
         missing = sorted(set(range(len(by_index))) - set(by_index))
         if missing:
             raise DataError(f"{name} has no label for output {missing[0]}", allowed="indices from 0 on")
-        return _checked([by_index[index] for index in range(len(by_index))], name)
+        return _check([by_index[index] for index in range(len(by_index))], name)
     if not isinstance(data, list):
         raise DataError(f"{name}: {data!r}", allowed="a list of labels")
-    return _checked(data, name)
+    return _check(data, name)
 
 
 def _is_indexed(data: Mapping[str, Any]) -> bool:
     return bool(data) and all(key.isdecimal() for key in data)
 
 
-def _checked(labels: Sequence[Any], name: str) -> tuple[str, ...]:
+def _check(labels: Sequence[Any], name: str) -> tuple[str, ...]:
     wrong = [label for label in labels if not isinstance(label, str) or not label.strip()]
     if wrong:
         raise DataError(f"{name} has a label {wrong[0]!r}", allowed="text", fix="quote it, or leave it out")

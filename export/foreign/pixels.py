@@ -1,4 +1,4 @@
-"""The pixels that a foreign model expects: channel order and arithmetic, and the candidates where nobody says."""
+"""The pixels that a foreign model expects: channel order and arithmetic, and candidates if they are not given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 Channels = Literal["rgb", "bgr", "grey"]
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and OpenCV convert
 Triple = tuple[float, float, float]
-MOST_01 = 2  # more is no mean or std of numbers from 0 to 1
+MOST_01 = 2  # a larger value is not a mean or std of numbers from 0 to 1
 IMAGENET: tuple[Triple, Triple] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALES: dict[str, tuple[Triple, Triple]] = {
     "imagenet": IMAGENET,
@@ -34,10 +34,10 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class ForeignPixels:
-    """A pixel contract for a foreign model: what the reader and the graph do (``spec``), and the order of the channels.
+    """A pixel contract for a foreign model: the work of the reader and the graph (``spec``), and the channel order.
 
     Attributes:
-        name: of the arithmetic, for people.
+        name: of the arithmetic, for messages.
     """
 
     spec: PixelSpec
@@ -49,8 +49,11 @@ class ForeignPixels:
         order = self.channels if self.channels == "grey" else self.channels.upper()
         return f"{self.name} {order}, {geometry}"
 
-    def prepared(self, frames: npt.NDArray[np.uint8], image: ImageInput) -> npt.NDArray[Any]:
-        """Frames ``uint8 (N, H, W, 3)``, or several of each sample (N, T, H, W, 3), as the model's own input takes them."""
+    def prepare(self, frames: npt.NDArray[np.uint8], image: ImageInput) -> npt.NDArray[Any]:
+        """Convert frames to the model's own input.
+
+        Frames are ``uint8 (N, H, W, 3)``, or several per sample (N, T, H, W, 3).
+        """
         if image.dtype == "uint8":
             values: npt.NDArray[Any] = frames
         else:
@@ -68,26 +71,28 @@ class ForeignPixels:
 
 
 def scale_and_shift(spec: PixelSpec) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """``value * scale + shift`` is ``(value / 255 - mean) / std``, per channel."""
+    """Return scale and shift per channel: ``value * scale + shift`` is ``(value / 255 - mean) / std``."""
     mean, std = np.array(spec.mean), np.array(spec.std)
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
 def candidate_pixels(image: ImageInput, geometry: str) -> list[ForeignPixels]:
-    """The pixel contracts that are in use for such an input, with one geometry."""
+    """Return the pixel contracts in common use for such an input, with one geometry."""
     base = PixelSpec(image.height, image.width, **GEOMETRIES[geometry])
     scales = {"0..255": SCALES["0..255"]} if image.dtype == "uint8" else SCALES
     orders: tuple[Channels, ...] = ("grey",) if image.channels == 1 else ("rgb", "bgr")
     found = []
     for name, (mean, std) in scales.items():
-        if image.channels == 1 and name == "imagenet":  # a mean per channel says nothing of grey
+        if image.channels == 1 and name == "imagenet":  # a mean per channel does not apply to grey
             continue
         found += [ForeignPixels(replace(base, mean=mean, std=std), order, name) for order in orders]
     return found
 
 
 def read_pixel_file(path: Path) -> dict[str, Any]:
-    """Read a pixel file: YAML or JSON with fields of ``PixelSpec``, ``channels``, and a ``scale`` instead of mean and std.
+    """Read a pixel file in YAML or JSON.
+
+    It has fields of ``PixelSpec``, ``channels``, and a ``scale`` instead of mean and std.
 
     Raises:
         SettingsError: it cannot be read, or has an unknown key.
@@ -107,11 +112,11 @@ def read_pixel_file(path: Path) -> dict[str, Any]:
 
 
 def pixels_from_settings(settings: Mapping[str, Any], image: ImageInput) -> ForeignPixels:
-    """The pixel contract of a pixel file, for an input.
+    """Return the pixel contract of a pixel file, for an input.
 
     Raises:
-        SettingsError: mean and std, or a scale, are not given or not on the 0–1 scale; or what is given does not fit
-            the input.
+        SettingsError: mean and std, or a scale, are missing or not on the 0–1 scale; or the settings do not fit the
+            input.
     """
     given = dict(settings)
     channels: Channels = given.pop("channels", "grey" if image.channels == 1 else "rgb")
@@ -136,7 +141,7 @@ def pixels_from_settings(settings: Mapping[str, Any], image: ImageInput) -> Fore
 
 
 def _per_channel(settings: Mapping[str, Any], key: str) -> Triple:
-    """Mean or std of R, G and B."""
+    """Return the mean or std of R, G and B."""
     if key not in settings:
         raise SettingsError(f"no {key} in the pixel file", allowed="mean and std, or a scale", fix="give both")
     value = settings[key]
@@ -153,5 +158,5 @@ def _per_channel(settings: Mapping[str, Any], key: str) -> Triple:
 
 
 def says_arithmetic(settings: Mapping[str, Any]) -> bool:
-    """Whether a pixel file says what happens to a pixel, and not the size alone."""
+    """Return whether a pixel file specifies arithmetic, and not just the size."""
     return bool({"mean", "std", "scale"} & set(settings))

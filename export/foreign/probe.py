@@ -1,7 +1,7 @@
-"""Find out which pixels a foreign model was trained on, by asking labelled samples.
+"""Search for the pixels that a foreign model was trained on, by its answers to labelled samples.
 
 Every candidate is a scale, a channel order and a geometry. A wrong one costs accuracy, or at least certainty:
-candidates are ranked by how likely the true labels are, each at its own best temperature, and compared sample by
+candidates are ranked by the likelihood of the true labels, each at its own best temperature, and compared sample by
 sample.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.calibration.temperature import fit_temperature
 from vidrisk.export.foreign.classifier import Asked, logits_of
 from vidrisk.export.foreign.pixels import GEOMETRIES, ForeignPixels, candidate_pixels
 from vidrisk.export.foreign.session import Computes
@@ -24,9 +24,7 @@ from vidrisk.runtimes.shares import binomial_tail
 
 Frames = npt.NDArray[np.uint8]
 Truth = Mapping[str, npt.NDArray[np.int64]]
-FrameReader = Callable[
-    [ForeignPixels], Frames
-]  # (N, H, W, 3) or (N, T, H, W, 3) of the samples, as a pixel contract wants them
+FrameReader = Callable[[ForeignPixels], Frames]  # (N, H, W, 3) or (N, T, H, W, 3) of the samples, for a pixel contract
 BATCH = 16
 PROBE_SAMPLES = 128
 SURE_ERRORS = 2.0  # standard errors by which one candidate must be better than another
@@ -34,12 +32,12 @@ SURE_P = 0.05
 CHANCE_P = 0.01
 CLEARLY_P = 1e-3
 GIVE_PIXELS = "say it in a pixel file: scale, or mean and std; channels; resize"
-SWAPPED = 0.8  # of the answers are right under other labels
+SWAPPED = 0.8  # share of the answers that are right under other labels
 
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """One image whose label somebody knows: frames are read as each candidate wants them.
+    """One image with a known label; its frames are read anew for each candidate.
 
     Attributes:
         read: pixel contract → frames (1, H, W, 3).
@@ -53,14 +51,14 @@ class KnownAnswer:
 
 @dataclass(frozen=True)
 class Row:
-    """How one candidate did.
+    """Result of one candidate.
 
     Attributes:
         top1: share of right answers, 0–1, the mean over targets.
         surprise: mean negative log-likelihood of the true labels, per sample and target.
-        said: label indices per target.
-        wrong: what it says of known answers that come out otherwise.
-        unsigned: targets whose one column is read as a logit and lies in 0–1, as a probability does.
+        said: predicted label indices per target.
+        wrong: its wrong predictions for known answers, in words.
+        unsigned: targets whose single column is read as a logit but lies in 0–1, as a probability does.
     """
 
     pixels: ForeignPixels
@@ -78,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Probe:
-    """What asking has shown: the chosen contract, why, and how all candidates did, the best first."""
+    """The chosen contract, the reason, and the results of all candidates, best first."""
 
     pixels: ForeignPixels
     reason: str
@@ -95,14 +93,15 @@ def probe_pixels(
     """Choose the pixel contract of a model, or check a given one.
 
     Args:
-        read: frames of labelled samples; asked once per geometry.
+        classifier: the model.
+        read: reads frames of labelled samples; called once per geometry.
         truth: label indices per target, in the order of the classifier's labels.
         checks: images whose labels are known.
-        given: what the user says; it must not be clearly worse than another candidate.
+        given: the user's contract; it must not be clearly worse than another candidate.
 
     Raises:
-        DataError: no candidate is better than chance, two cannot be told apart, a known answer comes out otherwise, or
-            a given contract is clearly wrong.
+        DataError: no candidate is better than chance, two are indistinguishable, a known answer is predicted wrongly,
+            or the given contract is clearly wrong.
     """
     session = classifier.session()
     if given is not None:
@@ -136,7 +135,7 @@ def probe_pixels(
 
 
 def is_better(one: Row, other: Row) -> bool:
-    """Whether samples tell two candidates apart: by right answers, or by how likely the true labels are."""
+    """Return whether samples prove one candidate better, by right answers or by the likelihood of the true labels."""
     lost, gained = int((one.right & ~other.right).sum()), int((~one.right & other.right).sum())
     if lost > gained and mcnemar_p(gained, lost) < SURE_P:
         return True
@@ -146,7 +145,7 @@ def is_better(one: Row, other: Row) -> bool:
 
 
 def _same_geometry(classifier: Asked, given: ForeignPixels) -> list[ForeignPixels]:
-    """Candidates of other arithmetic that read frames alike."""
+    """Return candidates with other arithmetic that read the same frames."""
     found = [
         replace(each, spec=replace(given.spec, mean=each.spec.mean, std=each.spec.std))
         for each in candidate_pixels(classifier.image, "squash")
@@ -165,11 +164,11 @@ def _row(
     logits = _logits(classifier, session, pixels, frames)
     right, surprises = [], []
     for target, indices in truth.items():
-        sure = probabilities_from_logits(logits[target], fitted_temperature(logits[target], indices))
+        sure = probabilities_from_logits(logits[target], fit_temperature(logits[target], indices))
         likely = np.take_along_axis(sure, indices[:, None], axis=1)[:, 0].astype(np.float64)
         right.append(logits[target].argmax(axis=1) == indices)
         surprises.append(-np.log(np.maximum(np.nan_to_num(likely), 1e-12)))
-    wrong = tuple(said for check in checks if (said := _said(classifier, session, pixels, check)))
+    wrong = tuple(said for check in checks if (said := _describe_mistake(classifier, session, pixels, check)))
     unsigned = tuple(
         target
         for target, answer in classifier.answers.items()
@@ -191,19 +190,19 @@ def _logits(
     classifier: Asked, session: Computes, pixels: ForeignPixels, frames: Frames
 ) -> dict[str, npt.NDArray[np.float32]]:
     parts = [
-        logits_of(classifier, session, pixels.prepared(frames[begin : begin + BATCH], classifier.image))
+        logits_of(classifier, session, pixels.prepare(frames[begin : begin + BATCH], classifier.image))
         for begin in range(0, len(frames), BATCH)
     ]
     return {target: np.concatenate([part[target] for part in parts]) for target in parts[0]}
 
 
-def _said(classifier: Asked, session: Computes, pixels: ForeignPixels, check: KnownAnswer) -> str:
-    """What a model says of an image whose label is another; empty where it says the right one."""
+def _describe_mistake(classifier: Asked, session: Computes, pixels: ForeignPixels, check: KnownAnswer) -> str:
+    """Return a message on a wrong prediction for an image with a known label, or an empty string if it is right."""
     logits = _logits(classifier, session, pixels, check.read(pixels))[check.target]
     labels = classifier.answers[check.target].labels
     said = labels[int(logits[0].argmax())]
     sure = float(probabilities_from_logits(logits).max())
-    return "" if said == check.label else f"{check.name} is {check.label!r}, and the model says {said!r} ({sure:.0%})"
+    return "" if said == check.label else f"{check.name} is {check.label!r}, but the model says {said!r} ({sure:.0%})"
 
 
 def _check_given(classifier: Asked, mine: Row, rows: Sequence[Row], truth: Truth) -> str:
@@ -231,7 +230,7 @@ def _wrong_answer(classifier: Asked, row: Row, better: Row | None = None) -> Dat
 
 
 def _simplest_geometry(rows: Sequence[Row]) -> Row:
-    """The best row, or the one of its arithmetic that cuts nothing off, where samples do not tell the two apart."""
+    """Return the best row, or the uncropped one of the same arithmetic if samples do not distinguish them."""
     best = rows[0]
     whole = next(
         (row for row in rows if _arithmetic(row) == _arithmetic(best) and row.pixels.spec.resize == "squash"), best
@@ -244,7 +243,7 @@ def _arithmetic(row: Row) -> tuple[object, ...]:
 
 
 def _beats_chance(row: Row, truth: Truth) -> bool:
-    """Whether right answers are more than always giving the most frequent labels would be, but for chance."""
+    """Return whether right answers exceed those of always giving the most frequent labels, beyond chance."""
     several = np.stack(list(truth.values()), axis=1)
     most = np.unique(several, axis=0, return_counts=True)[1].max() / len(several)
     return most < 1 and binomial_tail(len(row.right) - int(row.right.sum()), len(row.right), 1 - float(most)) < CHANCE_P
@@ -257,11 +256,11 @@ def _no_better_than_chance(classifier: Asked, row: Row) -> DataError:
             f"output {answer.output!r} of {classifier.name} gives 0 to 1 for all {len(row.right)} samples: read as a "
             f"logit, that is always {answer.labels[1]!r}",
             allowed="logits, below 0 for the first label",
-            fix=f"where it is a probability, say in the labels file, under {row.unsigned[0]}: gives: probabilities",
+            fix=f"if it is a probability, write in the labels file, under {row.unsigned[0]}: gives: probabilities",
         )
     return DataError(
         f"the model is no better than chance on {len(row.right)} samples; the best pixels are {row}",
-        fix="correct the order of the labels, give samples of every label, or say the normalisation in "
+        fix="correct the order of the labels, give samples of every label, or state the normalisation in "
         f"{classifier.pixel_file}",
     )
 
@@ -278,7 +277,7 @@ def _check_chance(classifier: Asked, rows: Sequence[Row], truth: Truth) -> None:
         if len(set(order.tolist())) == len(order) and counts.max(axis=1).sum() > SWAPPED * counts.sum():
             column = int(np.flatnonzero(order != np.arange(len(order)))[0])
             raise DataError(
-                f"column {column} of {target} is called {labels[column]!r} and answers {labels[order[column]]!r}",
+                f"column {column} of {target} is called {labels[column]!r}, but answers {labels[order[column]]!r}",
                 fix="bring the labels into the order of the model's outputs: "
                 + ", ".join(labels[index] for index in order),
             )
@@ -286,7 +285,7 @@ def _check_chance(classifier: Asked, rows: Sequence[Row], truth: Truth) -> None:
 
 
 def _confusion(said: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], labels: int) -> npt.NDArray[np.int64]:
-    """How often each label was said (rows) of each true one (columns)."""
+    """Count how often each label was predicted (rows) for each true one (columns)."""
     counts = np.zeros((labels, labels), np.int64)
     np.add.at(counts, (said, truth), 1)
     return counts

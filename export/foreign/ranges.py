@@ -1,4 +1,4 @@
-"""Between which numbers the tensors of a graph stay, whatever the images: interval arithmetic over its operators."""
+"""Bounds of a graph's tensors for any image, by interval arithmetic over its operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidrisk.export.foreign.read import STANDARD
 
 Range = tuple[float, float]
 UNBOUNDED: Range = -inf, inf
-PASSED = ("Identity", "Cast", "Dropout")  # what may stand between a softmax and its output
+PASSED = ("Identity", "Cast", "Dropout")  # operators that may lie between a softmax and its output
 BOUNDED: dict[str, Range] = {
     "Sigmoid": (0, 1),
     "HardSigmoid": (0, 1),
@@ -37,11 +37,11 @@ KEPT = (
     "ReduceMin",
     "GlobalAveragePool",
     "GlobalMaxPool",
-)  # give numbers that they take, or their means
+)  # return their inputs, or means of them
 
 
 def ranges_of(model: onnx.ModelProto) -> dict[str, Range]:
-    """Least and greatest number per tensor, as far as operators prove them."""
+    """Return the least and greatest number per tensor, as far as operators prove them."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     constants |= {
         node.output[0]: attribute.t
@@ -49,7 +49,7 @@ def ranges_of(model: onnx.ModelProto) -> dict[str, Range]:
         if node.op_type == "Constant"
         for attribute in node.attribute
         if attribute.name == "value"
-    }  # what exporters write
+    }  # as exporters write it
     found: dict[str, Range] = {}
 
     def range_of(name: str) -> Range:
@@ -59,7 +59,7 @@ def ranges_of(model: onnx.ModelProto) -> dict[str, Range]:
                 found[name] = float(values.min()), float(values.max())
         return found.get(name, UNBOUNDED)
 
-    for node in model.graph.node:  # each stands behind what it reads
+    for node in model.graph.node:  # in topological order
         if node.domain in STANDARD and node.op_type != "Constant":
             low, high = _range(node, range_of)
             found |= dict.fromkeys(node.output, (-inf if math.isnan(low) else low, inf if math.isnan(high) else high))
@@ -67,7 +67,7 @@ def ranges_of(model: onnx.ModelProto) -> dict[str, Range]:
 
 
 def _range(node: onnx.NodeProto, range_of: Callable[[str], Range]) -> Range:
-    """Bounds of what a node gives; NaN where infinities leave none."""
+    """Return bounds of a node's output; NaN if infinities leave none."""
     kind, names = node.op_type, node.input
     if kind in BOUNDED:
         return BOUNDED[kind]
@@ -86,7 +86,7 @@ def _range_of_one(kind: str, low: float, high: float) -> Range:
     if kind == "Relu":
         return max(low, 0.0), max(high, 0.0)
     if kind == "Exp":
-        return math.exp(min(low, 700)), math.exp(high) if high < 700 else inf  # where floats end
+        return math.exp(min(low, 700)), math.exp(high) if high < 700 else inf  # limits of floats
     if kind == "Neg":
         return -high, -low
     return _range_of_two("Div", (1, 1), (low, high))

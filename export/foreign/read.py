@@ -1,4 +1,7 @@
-"""Read a stranger's ONNX file: external data, local functions, opset, half precision; refuse what no engine here computes."""
+"""Reader of foreign ONNX files: external data, local functions, opset and half precision.
+
+Operators that no engine here computes are refused.
+"""
 
 from __future__ import annotations
 
@@ -8,40 +11,41 @@ import numpy as np
 import onnx
 from onnx import TensorProto, inliner, numpy_helper, version_converter
 
-from vidrisk.calibration.graph import QUANTISED
+from vidrisk.calibration.graph import QUANTIZED
 from vidrisk.export.convert.graphs import MAX_OPSET, strip_traces
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.onnx_file import NotOnnxError, external_files
 
-MIN_OPSET = 13  # of Q/DQ nodes with a scale per channel
+MIN_OPSET = 13  # the first with one scale per channel in Q/DQ nodes
 STANDARD = ("", "ai.onnx")
-KNOWN_DOMAINS = (*STANDARD, "com.microsoft")  # what ONNX Runtime has kernels for
+KNOWN_DOMAINS = (*STANDARD, "com.microsoft")  # that ONNX Runtime has kernels for
 
 
 def read_model(path: Path, least_opset: int = MIN_OPSET) -> onnx.ModelProto:
     """Read an ONNX file as one graph in float32, of an opset that all engines read.
 
-    Weights in other files are loaded, functions of the file's own inlined, half precision widened (which is exact).
+    Weights in other files are loaded, the file's own functions are inlined, and half precision is widened (which is
+    exact).
 
     Raises:
-        DataError: no ONNX file, weights that are missing, custom operators, a quantised graph, or an opset that cannot
-            be converted.
+        DataError: not an ONNX file, missing weights, custom operators, a quantised graph, or an opset that cannot be
+            converted.
     """
     if not path.is_file():
-        raise DataError(f"{path} is no file", fix="give an ONNX file")
+        raise DataError(f"{path} is not a file", fix="give an ONNX file")
     try:
         missing = sorted(name for name in external_files(path) if not (path.parent / name).is_file())
     except NotOnnxError as error:
         raise DataError(
-            f"{path.name} is no ONNX file: {error}", fix="export the model with torch.onnx.export"
+            f"{path.name} is not an ONNX file: {error}", fix="export the model with torch.onnx.export"
         ) from error
     if missing:
         raise DataError(
-            f"{path.name} takes weights from {missing[0]}, which is not beside it", fix="copy that file, too"
+            f"{path.name} refers to weights in {missing[0]}, which is not beside it", fix="copy that file, too"
         )
     try:
         model = onnx.load(str(path))
-    except Exception as error:  # protobuf and onnx raise types of their own
+    except Exception as error:  # protobuf and onnx raise their own types
         raise DataError(f"{path.name} cannot be read: {error}", fix="copy it again, whole") from error
     if model.functions:
         model = inliner.inline_local_functions(model)
@@ -61,21 +65,21 @@ def _check_operators(model: onnx.ModelProto, name: str) -> None:
             allowed="operators of ai.onnx and com.microsoft",
             fix="export the model without it",
         )
-    if any(op in QUANTISED for _, op in used):
+    if any(op in QUANTIZED for _, op in used):
         raise DataError(
-            f"{name} is quantised already",
+            f"{name} is already quantised",
             allowed="a model in floating point",
             fix="give the file from before it was quantised",
         )
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The opset of the standard operators; 0 where a model names none."""
+    """Return the opset of the standard operators; 0 if a model names none."""
     return next((int(opset.version) for opset in model.opset_import if opset.domain in STANDARD), 0)
 
 
 def with_opset(model: onnx.ModelProto, name: str, least: int, most: int) -> onnx.ModelProto:
-    """The model, converted where its opset is outside ``least`` to ``most``.
+    """Return the model, converted if its opset is outside ``least`` to ``most``.
 
     Raises:
         DataError: it cannot be converted.
@@ -87,7 +91,7 @@ def with_opset(model: onnx.ModelProto, name: str, least: int, most: int) -> onnx
     try:
         converted = version_converter.convert_version(model, wanted)
         onnx.checker.check_model(converted)
-    except Exception as error:  # the converter raises bare RuntimeErrors, with traces of C++
+    except Exception as error:  # the converter raises bare RuntimeErrors with C++ traces
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise DataError(
             f"{name} has opset {opset}, and cannot be converted to {wanted}: {reason}",
@@ -98,7 +102,10 @@ def with_opset(model: onnx.ModelProto, name: str, least: int, most: int) -> onnx
 
 
 def widen_half(graph: onnx.GraphProto) -> None:
-    """Type a graph in float16 as float32, in place: inputs, outputs, and the graphs of branches and loops, too."""
+    """Change the types of a float16 graph to float32, in place.
+
+    This includes inputs, outputs, and graphs of branches and loops.
+    """
     for tensor in graph.initializer:
         _widen_tensor(tensor)
     for node in graph.node:
@@ -120,19 +127,19 @@ def _widen_tensor(tensor: onnx.TensorProto) -> None:
 
 
 def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """The graphs inside a node: branches and bodies of loops."""
+    """Return the graphs inside a node: branches and loop bodies."""
     return [
         graph for a in node.attribute for graph in (*a.graphs, *([a.g] if a.type == onnx.AttributeProto.GRAPH else []))
     ]
 
 
 def read_inside(node: onnx.NodeProto) -> set[str]:
-    """Tensors that the graphs inside a node read."""
+    """Return the tensors that the graphs inside a node read."""
     return {name for graph in _bodies(node) for inner in graph.node for name in {*inner.input, *read_inside(inner)}}
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Drop the exporter's traces, and shapes inside the graph, which are of its old batch; name nodes that have no name."""
+    """Drop the exporter's metadata and the shapes of its old batch, and name nodes without a name."""
     del model.graph.value_info[:]
     strip_traces(model)
     for number, node in enumerate(model.graph.node):
@@ -140,13 +147,13 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that are no weights: files of an old IR version list those, too."""
+    """Return the inputs that are not weights; files of an old IR version list those, too."""
     weights = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in weights]
 
 
 def dims_of(value: onnx.ValueInfoProto) -> list[int | str]:
-    """Axes of a tensor: lengths, and names (or '') of free axes."""
+    """Return the axes of a tensor: lengths, and names (or '') of free axes."""
     return [
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param
         for dim in value.type.tensor_type.shape.dim

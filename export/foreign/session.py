@@ -1,4 +1,4 @@
-"""Run a float ONNX graph once, with one error for all that an engine may say."""
+"""Single runs of a float ONNX graph, with one error type for all engine errors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Array = npt.NDArray[Any]
 
 
 class Computes(Protocol):
-    """What gives outputs for inputs, by name."""
+    """A callable graph: outputs from inputs, by name."""
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
 class Session:
-    """A graph in ONNX Runtime on the processor.
+    """A graph in ONNX Runtime on the CPU.
 
     Raises:
-        RuntimeFailure: ONNX Runtime refuses the graph.
+        RuntimeFailure: ONNX Runtime rejects the graph.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -56,17 +56,20 @@ class Session:
 
 
 def noise(shape: tuple[int, ...], dtype: Any, low: float = 0, high: float | None = None) -> Array:
-    """Return the same random numbers every time, from ``low`` to ``high``: without it, to 255 as uint8 and to 1 otherwise."""
+    """Return reproducible random numbers from ``low`` to ``high``.
+
+    The default of ``high`` is 255 for uint8 and 1 otherwise.
+    """
     if high is None:
         high = 255 if np.dtype(dtype) == np.uint8 else 1
     return np.random.default_rng(0).uniform(low, high, shape).astype(dtype)
 
 
-def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with what is constant computed, by ONNX Runtime; operators stay those of the standard.
+def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its constants folded by ONNX Runtime; all operators stay in the standard.
 
     Raises:
-        RuntimeFailure: ONNX Runtime refuses the graph.
+        RuntimeFailure: ONNX Runtime rejects the graph.
     """
     ort: Any = require("onnxruntime", "cpu")
     options: Any = ort.SessionOptions()

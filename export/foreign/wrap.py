@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from vidrisk.calibration.files import check_graph, copied, without_weights
+from vidrisk.calibration.files import check_graph, copy_graph, without_weights
 from vidrisk.export.foreign.answers import SMALLEST
 from vidrisk.export.foreign.classifier import ForeignClassifier
 from vidrisk.export.foreign.pixels import GREY, ForeignPixels, scale_and_shift
@@ -29,26 +29,26 @@ LAYOUT_OPERATORS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", 
 
 
 def classifier_stage(contract: Contract) -> Stage:
-    """The one stage of a foreign classifier."""
+    """Return the single stage of a foreign classifier."""
     frames = TensorSpec(PIXELS, "uint8", (BATCH, contract.frames, *contract.pixel.frame_shape))
     return Stage(name=STAGE, per="window", inputs=(frames,), outputs=contract.answers())
 
 
-def wrapped_classifier(classifier: ForeignClassifier, pixels: ForeignPixels, contract: Contract) -> onnx.ModelProto:
-    """The classifier as the graph of ``classifier_stage``. Its own nodes keep names and weights."""
-    model = copied(classifier.model)
+def wrap_classifier(classifier: ForeignClassifier, pixels: ForeignPixels, contract: Contract) -> onnx.ModelProto:
+    """Return the classifier as the graph of ``classifier_stage``; its own nodes keep names and weights."""
+    model = copy_graph(classifier.model)
     stage = classifier_stage(contract)
     _rename(model, {spec.name for spec in (*stage.inputs, *stage.outputs)})
     image = model.graph.input[0].name
     builder = _Builder(model)
     _read_pixels(builder, classifier, pixels, image)
     own = list(model.graph.node)
-    before = builder.taken()
+    before = builder.take()
     outputs = {old: new.name for old, new in zip(_sources(classifier), model.graph.output, strict=True)}
     for target in contract.targets:
         _answer(builder, classifier, outputs, target.name, target.labels, contract.frames)
     del model.graph.node[:]
-    model.graph.node.extend([*before, *own, *builder.taken()])
+    model.graph.node.extend([*before, *own, *builder.take()])
     del model.graph.input[:], model.graph.output[:]
     model.graph.input.extend(_value(spec) for spec in stage.inputs)
     model.graph.output.extend(_value(spec) for spec in stage.outputs)
@@ -59,9 +59,9 @@ def wrapped_classifier(classifier: ForeignClassifier, pixels: ForeignPixels, con
 
 
 def _type_tensors(model: onnx.ModelProto) -> None:
-    """Write the types and shapes of tensors into a graph, in place: calibration looks for the float ones.
+    """Write the types and shapes of tensors into a graph, in place, for calibration to find the float ones.
 
-    What onnx cannot infer (behind operators of com.microsoft) ONNX Runtime is asked for.
+    ONNX Runtime supplies what onnx cannot infer (after operators of com.microsoft).
     """
     inferred = shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     model.graph.value_info.extend(inferred.value_info)
@@ -69,7 +69,7 @@ def _type_tensors(model: onnx.ModelProto) -> None:
     unknown = [name for node in model.graph.node for name in node.output if name and name not in known]
     if not unknown:
         return
-    asked = copied(model)
+    asked = copy_graph(model)
     asked.graph.output.extend(onnx.ValueInfoProto(name=name) for name in unknown)
     for name in Session(asked).floats.intersection(unknown):
         model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
@@ -80,7 +80,7 @@ def _sources(classifier: ForeignClassifier) -> list[str]:
 
 
 class _Builder:
-    """Adds nodes and constants to a graph."""
+    """Builder that adds nodes and constants to a graph."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model, self.opset = model, opset_of(model)
@@ -100,13 +100,13 @@ class _Builder:
             return self.node("ReduceMean", [source], output, axes=[axis], keepdims=0)
         return self.node("ReduceMean", [source, self.constant(f"{output}.axes", [axis])], output, keepdims=0)
 
-    def taken(self) -> list[onnx.NodeProto]:
+    def take(self) -> list[onnx.NodeProto]:
         nodes, self._nodes = self._nodes, []
         return nodes
 
 
 def _read_pixels(add: _Builder, classifier: ForeignClassifier, pixels: ForeignPixels, image: str) -> None:
-    """From frames to the model's own input tensor."""
+    """Add the nodes from frames to the model's own input tensor."""
     taken, spec = classifier.image, pixels.spec
     value = add.node("Cast", [PIXELS], "contract.floats", to=TensorProto.FLOAT)
     value = add.node("Reshape", [value, add.constant("contract.shape", [-1, *spec.frame_shape])], "contract.images")
@@ -138,9 +138,9 @@ def _read_pixels(add: _Builder, classifier: ForeignClassifier, pixels: ForeignPi
 
 
 def _casts_first(model: onnx.ModelProto, image: str) -> bool:
-    """Whether bytes are only moved about before they are cast to floats, so that floats may come in their place.
+    """Return whether bytes are only rearranged before they are cast, so that floats can replace them.
 
-    TensorRT takes bytes into a Cast alone, and that is ours.
+    TensorRT supports bytes only as input of a Cast, which is ours.
     """
     waiting, seen = [image], set()
     while waiting:
@@ -164,7 +164,7 @@ def _answer(
     labels: Sequence[str],
     frames: int,
 ) -> None:
-    """From an output of the model to the logits of a target."""
+    """Add the nodes from an output of the model to the logits of a target."""
     answer = classifier.answers[target]
     columns = 1 if answer.scale.startswith("binary") else len(answer.labels)
     value = add.node(
@@ -184,7 +184,7 @@ def _answer(
 
 
 def _logarithm(add: _Builder, value: str, target: str, *, odds: bool) -> str:
-    """Logarithms of probabilities, or of their odds."""
+    """Return logarithms of probabilities, or of their odds."""
     least = add.constant(f"{target}.least", SMALLEST, np.float32)
     logs = add.node("Log", [add.node("Max", [value, least], f"{target}.probabilities")], f"{target}.log")
     if not odds:
@@ -195,7 +195,7 @@ def _logarithm(add: _Builder, value: str, target: str, *, odds: bool) -> str:
 
 
 def _rename(model: onnx.ModelProto, reserved: set[str]) -> None:
-    """Give tensors of the model other names where they have ours, in place."""
+    """Rename tensors of the model that have reserved names, in place."""
     graph = model.graph
     used = {name for node in graph.node for name in (*node.input, *node.output)} | {value.name for value in graph.input}
     for name in reserved & used:

@@ -1,1 +1,1 @@
-"""The gate: every hop of an export is compared with the one before it."""
+"""The gate, which compares every hop of an export with the previous one."""

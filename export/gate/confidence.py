@@ -1,6 +1,7 @@
-"""Confidence on both sides of a hop: how far probabilities move, and whether they still say how often answers are right.
+"""Confidence on both sides of a hop: the shift of probabilities, and their calibration.
 
-Accuracy alone lets a variant pass whose probabilities have collapsed: every threshold that was set for it is dead then.
+Accuracy alone would admit a variant whose probabilities have collapsed, which invalidates every threshold that was set
+for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.calibration.temperature import matched_temperature
+from vidrisk.calibration.temperature import match_temperature
 from vidrisk.export.gate.outputs import FloatArray, Ints
 from vidrisk.export.gate.report import Change
 from vidrisk.runtimes.contract.contract import Target
@@ -20,33 +21,39 @@ from vidrisk.runtimes.contract.probabilities import expected_calibration_error, 
 
 Floats = npt.NDArray[np.floating[Any]]
 
-CLASS_SAMPLES = 10  # of a class, from which on its confidence is judged alone
+CLASS_SAMPLES = 10  # samples of a class from which its confidence is judged separately
 RESAMPLES = 400  # of the bootstrap
-ECE_SHARE = 0.5  # of what confidence may move: errors that cancel in a single answer's probability do not cancel here
+# share of the allowed confidence shift: errors that cancel in a single answer's probability do not cancel here
+ECE_SHARE = 0.5
 
 
 def confidence_refusal(
     change: Change, target: Target, sure_before: FloatArray, sure_after: FloatArray, truth: Ints, allowed: float
 ) -> str:
-    """Say why the probabilities of one target cannot be relied on any more; empty when they can.
+    """Return why the probabilities of one target are no longer reliable, or an empty string if they are.
 
     Args:
-        sure_before, sure_after: probabilities ``(N, C)`` on both sides of the hop, after their temperatures.
+        change: the effect of the hop on the target.
+        target: the target.
+        sure_before: probabilities ``(N, C)`` before the hop, after their temperature.
+        sure_after: the same after the hop.
+        truth: labels of the samples.
+        allowed: points by which confidence may move, 0–100.
     """
     if change.confidence_points > allowed + 1e-9:
         where = f" of {change.confidence_class!r}" if change.confidence_class else ""
         return (
-            f"the confidence of {change.target}{where} moves by {change.confidence_points:.1f} points where the answer stays, "
-            f"at most {allowed:g} are allowed: thresholds that were set for it no longer hold"
+            f"the confidence of {change.target}{where} moves by {change.confidence_points:.1f} points where the answer "
+            f"stays, at most {allowed:g} are allowed: thresholds that were set for it are no longer valid"
         )
     allowed_rise = (ECE_SHARE * allowed + max(0.0, change.drop_points)) / 100
     if change.ece_after - change.ece_before <= allowed_rise:
         return ""
     if _least_ece_rise(target, sure_before, sure_after, truth) <= allowed_rise:
-        return ""  # so few samples, so uneven: chance
+        return ""  # within chance for so few and uneven samples
     return (
-        f"the calibration error of {change.target} rises from {100 * change.ece_before:.1f} to {100 * change.ece_after:.1f} "
-        f"points, at most {100 * allowed_rise:.1f} more are allowed"
+        f"the calibration error of {change.target} rises from {100 * change.ece_before:.1f} to "
+        f"{100 * change.ece_after:.1f} points, at most {100 * allowed_rise:.1f} more are allowed"
     )
 
 
@@ -56,13 +63,16 @@ def match_temperatures(
     after: Mapping[str, FloatArray],
     temperature: Mapping[str, float],
 ) -> dict[str, float]:
-    """Find, by target, the temperature at which the logits after a hop give probabilities nearest to those before it.
+    """Find, by target, the temperature that brings the probabilities after a hop nearest to those before it.
 
     Args:
+        targets: of the model.
+        before: logits before the hop, by target.
+        after: logits after the hop, by target.
         temperature: of the logits before, by target.
     """
     return {
-        target.name: matched_temperature(
+        target.name: match_temperature(
             after[target.name],
             probabilities_from_logits(
                 before[target.name], temperature.get(target.name, 1.0), multi_label=target.multi_label
@@ -74,16 +84,19 @@ def match_temperatures(
 
 
 def confidence_shift(target: Target, before: FloatArray, after: FloatArray, decision: Floats) -> tuple[float, str]:
-    """Find the mean shift of a probability in points, where a prediction stays.
+    """Find the mean shift of a probability in points, over samples with the same prediction.
 
-    It is that of all samples, or of the class in which it is largest. The probability is that of the top label, or,
-    where any number of labels may hold, of each label that does.
+    It is the mean over all samples, or over the class in which it is largest. The probability is that of the top label,
+    or, for a multi-label target, of each predicted label.
 
     Args:
+        target: the target.
+        before: probabilities ``(N, C)`` before the hop.
+        after: the same after it.
         decision: thresholds ``(C,)`` of a multi-label target.
     """
     finite = np.asarray(np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1))
-    rows, labels = _predicted_labels(target, before, after, finite, decision)
+    rows, labels = _common_predictions(target, before, after, finite, decision)
     if not len(rows):
         return math.nan, ""
     shift = 100 * np.abs(before[rows, labels] - after[rows, labels])
@@ -94,10 +107,10 @@ def confidence_shift(target: Target, before: FloatArray, after: FloatArray, deci
     return max((float(shift.mean()), ""), (float(means[worst]), target.labels[worst]))
 
 
-def _predicted_labels(
+def _common_predictions(
     target: Target, before: FloatArray, after: FloatArray, finite: npt.NDArray[np.bool_], decision: Floats
 ) -> tuple[Ints, Ints]:
-    """Return row and label of what both sides predict."""
+    """Return the row and label of predictions that both sides share."""
     if target.multi_label:
         rows, labels = np.nonzero(finite[:, None] & (before >= decision) & (after >= decision))
     else:
@@ -110,7 +123,7 @@ def _predicted_labels(
 def calibration_error(target: Target, probabilities: FloatArray, truth: Ints) -> float:
     """Return the expected calibration error of the top-1 confidence, or of all probabilities of a multi-label target.
 
-    NaN where a probability is not finite, or no sample is labelled.
+    It is NaN if a probability is not finite, or no sample is labelled.
     """
     labelled = truth >= 0 if truth.ndim == 1 else (truth >= 0).all(axis=1)
     probabilities, truth = probabilities[labelled], truth[labelled]
@@ -122,7 +135,7 @@ def calibration_error(target: Target, probabilities: FloatArray, truth: Ints) ->
 
 
 def _least_ece_rise(target: Target, before: FloatArray, after: FloatArray, truth: Ints) -> float:
-    """Return the lower end (5 %) of what the calibration error rises by, over resamples of the same pairs."""
+    """Return the lower end (5 %) of the rise in calibration error, over resamples of the same pairs."""
     rng = np.random.default_rng(0)
     rises = [
         calibration_error(target, after[rows], truth[rows]) - calibration_error(target, before[rows], truth[rows])

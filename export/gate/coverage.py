@@ -1,4 +1,4 @@
-"""When an answer of a variant is uncertain: fits the thresholds of every variant and target, and words them for the bundle."""
+"""Uncertainty thresholds of every variant and target, and their description for the bundle."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def fit_coverage(
     contract: Contract,
     coverage: float,
 ) -> dict[str, dict[str, Fit]]:
-    """Fit thresholds by variant and target, on the probabilities that the variant gives after its temperature.
+    """Fit thresholds by variant and target, on the variant's probabilities after its temperature.
 
     Raises:
-        SettingsError: a coverage that is not above 0 and under 1.
+        SettingsError: the coverage is not above 0 and below 1.
     """
 
     def fit(target: Target, found: Outputs, of_variant: Mapping[str, float]) -> Fit:
@@ -52,7 +52,7 @@ def fit_decision(
     validation: Validation,
     contract: Contract,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Fit, by variant and multi-label target, the probability from which on each label holds."""
+    """Fit, by variant and multi-label target, the probability from which each label holds."""
     return {
         variant: {
             target.name: dict(
@@ -74,8 +74,8 @@ def fit_decision(
     }
 
 
-def described_thresholds(fits: Mapping[str, Fit]) -> dict[str, Any]:
-    """Fields of ``runtimes.bundle.Variant`` that say when its answers are uncertain.
+def describe_thresholds(fits: Mapping[str, Fit]) -> dict[str, Any]:
+    """Return the fields of ``runtimes.bundle.Variant`` on when its answers are uncertain.
 
     Args:
         fits: of the variant, by target.

@@ -1,7 +1,7 @@
-"""Choose golden samples, and what every variant answers to them, to be sealed in the bundle.
+"""Golden samples, and every variant's answers to them, to be sealed in the bundle.
 
-Chosen are samples of every class of every target, in turns: the one that the float model is surest of, then the one
-nearest to its decision boundary, and so on. Files have a bound, so the later ones may not fit.
+Samples of every class of every target are chosen in turns: the one that the float model is surest of, then the one
+nearest to its decision boundary, and so on. File sizes are bounded, so later samples may not fit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from vidrisk.runtimes.registry import engine_version
 
 log = logging.getLogger(__name__)
 
-PHOTOS_BYTES, CLIPS_BYTES = 2_000_000, 8_000_000  # of pictures; one sample is kept whatever its size
+PHOTOS_BYTES, CLIPS_BYTES = 2_000_000, 8_000_000  # of pictures; one sample is included whatever its size
 
 
 def golden_files(
@@ -47,24 +47,26 @@ def golden_files(
     logits: Mapping[str, FloatArray],
     folder: Path,
 ) -> list[Path]:
-    """Write golden samples of the validation samples, and return the file; nothing where one sample alone is too large.
+    """Write golden samples from the validation samples; return the file, or nothing if a single sample is too large.
 
     Args:
-        variants: that are shipped; the report names their temperatures.
-        engines: kind of engine that a variant is for, where it is not for any.
-        logits: of the float model, by target: the samples are chosen by them.
+        gate: holds the samples, and the variants' temperatures in its report.
+        variants: that are shipped.
+        engines: kind of engine that a variant is for, if it is not for any.
+        logits: of the float model, by target, which determine the choice.
+        folder: to write to.
 
     Raises:
-        RuntimeFailure: a runtime that has judged before fails now.
+        RuntimeFailure: a runtime that worked before fails now.
     """
     judge = gate.judge
     validation, contract = judge.validation, judge.contract
     most = most_samples(contract)
     if not most:
-        log.warning("no golden samples: one alone has %d frames", contract.frames)
+        log.warning("no golden samples: a single one has %d frames", contract.frames)
         return []
     gate.on_progress("sealing golden samples", 0, 1)
-    chosen = chosen_samples(contract.targets, logits, validation.truth)[:most]
+    chosen = rank_samples(contract.targets, logits, validation.truth)[:most]
     pictures = _pictures(validation, chosen, PHOTOS_BYTES if contract.frames == 1 else CLIPS_BYTES)
     few = replace(judge, validation=validation.at(np.array(chosen[: len(pictures)])))
     reference = REFERENCE if REFERENCE in gate.runtimes else gate.runtimes[0]
@@ -73,7 +75,7 @@ def golden_files(
         gate.on_progress("sealing golden samples", done, len(variants))
         runtimes = gate.runtimes_for(engines.get(name, "any"))
         outputs = {runtime: few.onnx(runtime, files) for runtime in runtimes}
-        described[name] = _expected(contract.targets, files, outputs, reference, gate.report.temperature[name])
+        described[name] = _make_expected(contract.targets, files, outputs, reference, gate.report.temperature[name])
     told = Description(
         contract=contract.digest,
         runtime=reference,
@@ -85,8 +87,8 @@ def golden_files(
     return [folder / GOLDEN]
 
 
-def chosen_samples(targets: Sequence[Target], logits: Mapping[str, FloatArray], truth: Mapping[str, Ints]) -> list[int]:
-    """All samples, in the order in which they are worth keeping: a class of a target after the other, the sure and the unsure."""
+def rank_samples(targets: Sequence[Target], logits: Mapping[str, FloatArray], truth: Mapping[str, Ints]) -> list[int]:
+    """Return all samples in order of preference: class after class of each target, sure and unsure in turns."""
     groups = []
     for target in targets:
         of_target, known = logits[target.name], truth[target.name]
@@ -107,7 +109,7 @@ def chosen_samples(targets: Sequence[Target], logits: Mapping[str, FloatArray], 
 
 
 def _pictures(validation: Validation, chosen: Sequence[int], most_bytes: int) -> list[list[bytes]]:
-    """The frames of as many samples as fit, compressed."""
+    """Return the compressed frames of as many samples as fit."""
     pictures: list[list[bytes]] = []
     held = 0
     for sample in chosen:
@@ -119,7 +121,7 @@ def _pictures(validation: Validation, chosen: Sequence[int], most_bytes: int) ->
     return pictures
 
 
-def _expected(
+def _make_expected(
     targets: Sequence[Target],
     files: Files,
     outputs: Mapping[str, Outputs],
@@ -162,5 +164,5 @@ def _expected(
 
 
 def _rows(array: FloatArray) -> Rows:
-    """Numbers to six digits: more would say nothing, and take room."""
+    """Round numbers to six digits: more would only take space."""
     return tuple(tuple(float(f"{value:.6g}") for value in row) for row in array)

@@ -1,9 +1,9 @@
-"""The gate: every hop of an export is compared with the one before it, on the user's own samples.
+"""Hops of an export, each compared with the previous one on the user's own samples.
 
     training → adapter → merged → ONNX fp32 → FP16, INT8 or mixed, the ONNX hops once per runtime that works here
 
-What training recorded must be found again, a floating-point hop must reproduce its predecessor, and one to FP16 or INT8
-may lose ``max_drop`` points of top-1 accuracy and move probabilities by ``max_confidence_drop`` points.
+The accuracy that training recorded must be reproduced, and a floating-point hop must reproduce its predecessor. A hop
+to FP16 or INT8 may lose ``max_drop`` points of top-1 accuracy and move probabilities by ``max_confidence_drop`` points.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from vidrisk.runtimes.runner import Array
 from vidrisk.runtimes.shares import binomial_tail, share_interval
 
 FloatType = Literal["fp32", "fp16"]
-# Of logits, on a hop that must change nothing, by the type that the weights of either side are held in. What differs is
-# the order of sums: single precision keeps seven digits, half precision three.
+# Tolerance of logits for a hop that must change nothing, by the weight type of either side. Only the order of sums
+# differs: single precision has seven digits, half precision three.
 LOGIT_TOLERANCE: dict[FloatType, float] = {"fp32": 1e-3, "fp16": 2e-2}
 FEW_SAMPLES = 100
 MAX_FLIPS = 200
-RECORDED_P = 1e-3  # an export is refused wrongly once in a thousand at most
+RECORDED_P = 1e-3  # at most one export in a thousand is refused wrongly
 UNDECIDED_PRECISION = 0.005  # of mAP, that rounding may cost between two machines
-UNDECIDED_SAMPLES = 2.5  # that may turn by rounding between two machines
-COLLAPSED_SAMPLES = 5  # fewer that all turn to the one other class may be chance, and are a matter of accuracy
+UNDECIDED_SAMPLES = 2.5  # number of samples whose prediction may change by rounding between two machines
+COLLAPSED_SAMPLES = 5  # fewer samples that all change to one other class may be chance, and count as accuracy
 NOT_FINITE = "outputs are not finite"
 MAX_NAMES = 3  # of samples, in a reason
 
 
-def recorded_hop(
+def training_hop(
     outputs: Outputs,
     validation: Validation,
     contract: Contract,
@@ -52,27 +52,30 @@ def recorded_hop(
     *,
     same_samples: bool = False,
 ) -> Hop:
-    """The first hop: the model must be as accurate here as training recorded, but for the choice of the samples.
+    """Return the first hop: the model must be as accurate here as training recorded, up to the choice of samples.
 
-    Swapped labels, other pixels or a wrong head show here, where both sides of every later hop would share them.
-    ``p_value`` is that of a one-sided exact binomial test, the interval is of what these samples measure, and nothing
-    is known per sample.
+    Swapped labels, other pixels or a wrong head show here; both sides of every later hop would share them. ``p_value``
+    is that of a one-sided exact binomial test, the interval is that of these samples' accuracy, and nothing is known
+    per sample.
 
     Args:
+        outputs: of the model as trained.
+        validation: the samples.
+        contract: targets of the model.
         recorded: top-1 per target, 0–1, that training measured on its validation split; mAP of a multi-label target,
-            NaN where no label tells one of its samples from another.
-        same_samples: training measured on these very samples, so that chance explains nothing.
+            NaN if every label is the same for all of its samples.
+        same_samples: training measured on exactly these samples, so that chance explains nothing.
 
     Raises:
-        DataError: a target without a recorded figure from 0 to 1.
+        DataError: a target has no recorded figure from 0 to 1.
     """
     changes, reason = [], ""
     for target in contract.targets:
         rate = recorded.get(target.name, math.nan)
         if target.multi_label and target.name in recorded and math.isnan(rate):
             raise DataError(
-                f"training could not tell the mAP of {target.name!r}: each label holds for all validation samples, or "
-                "for none",
+                f"training could not measure the mAP of {target.name!r}: each label holds for all validation samples, "
+                "or for none",
                 fix="give other labelled data as val",
             )
         if not 0 <= rate <= 1:
@@ -85,9 +88,9 @@ def recorded_hop(
             target, outputs.logits[target.name], outputs.logits[target.name], validation.truth[target.name]
         )
         if target.multi_label:
-            change, trouble = _recorded_precision(sides, rate)
+            change, trouble = _compare_precision(sides, rate)
         else:
-            change, trouble = _recorded_share(sides, rate, same_samples=same_samples)
+            change, trouble = _compare_share(sides, rate, same_samples=same_samples)
         if trouble and not reason:
             reason = trouble + ": label order, normalisation or channel order differ"
         changes.append(change)
@@ -110,10 +113,10 @@ def recorded_hop(
     )
 
 
-def _recorded_share(sides: Sides, rate: float, *, same_samples: bool) -> tuple[Change, str]:
-    """Compare the share of right answers with what training recorded; say in words where it is another."""
+def _compare_share(sides: Sides, rate: float, *, same_samples: bool) -> tuple[Change, str]:
+    """Compare the share of right answers with the recorded one; return a message if it differs."""
     target, samples, correct = sides.target.name, int(sides.labelled.sum()), int(sides.right_before.sum())
-    # Shrunk a little, so that one miss does not refute a recorded 100 %.
+    # Slightly shrunk, so that one miss does not refute a recorded 100 %.
     p_value = binomial_tail(correct, samples, (rate * samples + 1) / (samples + 2))
     differs = abs(correct - rate * samples) > UNDECIDED_SAMPLES if same_samples else p_value < RECORDED_P
     reason = (
@@ -133,8 +136,8 @@ def _recorded_share(sides: Sides, rate: float, *, same_samples: bool) -> tuple[C
     ), reason
 
 
-def _recorded_precision(sides: Sides, recorded: float) -> tuple[Change, str]:
-    """Compare the mean average precision with what training recorded; say in words where it is lower beyond chance."""
+def _compare_precision(sides: Sides, recorded: float) -> tuple[Change, str]:
+    """Compare the mean average precision with the recorded one; return a message if it is lower beyond chance."""
     found = mean_precision(sides.sure_before, sides.truth)
     low, high = precision_interval(sides.sure_before, sides.truth)
     differs = recorded > high and recorded - found > UNDECIDED_PRECISION
@@ -167,12 +170,12 @@ def float_hop(
     temperature: Mapping[str, float] | None = None,
     held_in: FloatType = "fp32",
 ) -> Hop:
-    """A hop that must change nothing: logits within ``LOGIT_TOLERANCE`` of what the weights are ``held_in``.
+    """Return a hop that must change nothing: logits within ``LOGIT_TOLERANCE`` of the weights' type.
 
-    So a prediction can only change where the two best logits were within twice the tolerance: undecided before.
+    A prediction can therefore only change if the two best logits were within twice the tolerance, and thus undecided.
     """
     temperature = temperature or {}
-    hop = _compared(
+    hop = _compare(
         name,
         variant,
         runtime,
@@ -186,10 +189,10 @@ def float_hop(
     )
     broken = _not_finite(validation, before, after)
     if broken:
-        return _refused(hop, broken)
+        return _refuse(hop, broken)
     allowed = LOGIT_TOLERANCE[held_in]
     if hop.largest_logit_difference > allowed:
-        return _refused(hop, f"logits differ by {hop.largest_logit_difference:.2g}, at most {allowed:g} is allowed")
+        return _refuse(hop, f"logits differ by {hop.largest_logit_difference:.2g}, at most {allowed:g} is allowed")
     return hop
 
 
@@ -210,34 +213,34 @@ def lossy_hop(
     min_cosine: float = -1.0,
     matched: Mapping[str, float] | None = None,
 ) -> Hop:
-    """A hop that may cost at most ``max_drop`` points of top-1 accuracy in any target; more if ``allow_drop``, which it then says.
+    """Return a hop that may cost at most ``max_drop`` points of top-1 accuracy in any target.
 
-    Where a prediction stays, its probability may move by ``max_confidence_drop`` points on average, over all samples
-    and over each class that has enough of them; and the calibration error may rise by half as much, beyond what the
-    drop of accuracy explains. Probabilities are those after ``temperature``, and those after ``matched``, the
-    temperature that the variant ships with on every runtime; without it, that which brings the new logits nearest to
-    the old ones: a scale that they all share does no harm. Every row of a stage's outputs must keep a cosine of
-    ``min_cosine`` with what it was.
+    With ``allow_drop`` it may cost more, and the hop says so. If a prediction stays, its probability may move by
+    ``max_confidence_drop`` points on average, over all samples and over each class that has enough of them. The
+    calibration error may rise by half as much, beyond what the drop of accuracy explains. Probabilities are those after
+    ``temperature``, and those after ``matched``, the temperature that the variant ships with on every runtime; without
+    it, the temperature that brings the new logits nearest to the old ones, since a common scale does no harm. Every row
+    of a stage's outputs must keep a cosine of ``min_cosine`` with the previous one.
 
-    Outputs that are not finite, or the same answer to every sample, are refused in any case. The latter need not cost
-    accuracy: where nearly all samples are sound, a model that calls everything sound is hardly ever wrong.
+    Outputs that are not finite, and the same answer to every sample, are refused in any case. The latter need not cost
+    accuracy: if nearly all samples are of one class, a model that always predicts it is hardly ever wrong.
     """
     temperature = temperature or {}
     matched = matched or match_temperatures(contract.targets, before.logits, after.logits, temperature)
-    hop = _compared(name, variant, runtime, before, after, validation, contract, stages, temperature, matched)
+    hop = _compare(name, variant, runtime, before, after, validation, contract, stages, temperature, matched)
     broken = _not_finite(validation, before, after)
     if broken:
-        return _refused(hop, broken)
+        return _refuse(hop, broken)
     judged = _sides(contract, before, after, validation, temperature, matched)
     for sides in judged:
         only = _only_answer(sides)
         if only is not None:
-            return _refused(hop, f"{sides.target.name} is {only!r} for every sample: the ranges fit no real input")
+            return _refuse(hop, f"{sides.target.name} is {only!r} for every sample: the ranges fit no real input")
     for cut in hop.cuts:
         if cut.cosine < min_cosine:
-            return _refused(
+            return _refuse(
                 hop,
-                f"the {cut.output} of stage {cut.stage} turn: cosine {cut.cosine:.4f}, at least {min_cosine:g} is "
+                f"the {cut.output} of stage {cut.stage} deviate: cosine {cut.cosine:.4f}, at least {min_cosine:g} is "
                 "allowed",
             )
     reasons = [
@@ -257,11 +260,14 @@ def lossy_hop(
     if not reasons:
         return hop
     reason = "; ".join(reasons)
-    return replace(hop, waived=True, reason=reason) if allow_drop else _refused(hop, reason)
+    return replace(hop, waived=True, reason=reason) if allow_drop else _refuse(hop, reason)
 
 
 def outcome_of(before: Outputs, after: Outputs, validation: Validation, contract: Contract, hop: Hop) -> Outcome:
-    """Return what a search compares, sample by sample. Outputs that a hop refuses at any price are wrong throughout."""
+    """Return the per-sample outcome that a search compares.
+
+    Outputs that a hop always refuses count as wrong throughout.
+    """
     samples = len(validation.names)
     if not hop.passed:
         return Outcome("0" * samples, ("-" * samples,) * len(contract.targets), 100.0)
@@ -276,7 +282,7 @@ def outcome_of(before: Outputs, after: Outputs, validation: Validation, contract
 
 
 def few_samples_note(samples: int, max_drop: float) -> str:
-    """Says when so many samples cannot show a drop as small as the budget; empty when they can."""
+    """Return a note if this many samples cannot show a drop as small as the budget, or an empty string."""
     least = least_provable_points(samples)
     if least <= max_drop:
         return ""
@@ -289,7 +295,7 @@ def few_samples_note(samples: int, max_drop: float) -> str:
     return f"{few}{shown} be told from chance; the budget is {max_drop:g}"
 
 
-def _compared(
+def _compare(
     name: str,
     variant: str,
     runtime: str,
@@ -417,7 +423,7 @@ def _flip(index: int, sides: Sides, validation: Validation) -> Flip:
 
 
 def _only_answer(sides: Sides) -> str | None:
-    """Word the answer that every sample got, unless nearly every one had it before."""
+    """Return the answer that every sample got, in words, unless nearly every one had it before."""
     only = sides.answers_after[0]
     if (sides.answers_after != only).any() or (sides.answers_before != only).any(axis=1).sum() < COLLAPSED_SAMPLES:
         return None
@@ -425,7 +431,7 @@ def _only_answer(sides: Sides) -> str | None:
 
 
 def _not_finite(validation: Validation, *sides: Outputs) -> str:
-    """Names the samples for which a side computes what is not finite; empty where there are none."""
+    """Return a message on samples with outputs that are not finite, or an empty string."""
     samples = len(validation.names)
     broken = np.zeros(samples, bool)
     for outputs in sides:
@@ -443,5 +449,5 @@ def _largest(before: Array, after: Array) -> float:
     return float(difference.max()) if np.isfinite(difference).all() else math.inf
 
 
-def _refused(hop: Hop, reason: str) -> Hop:
+def _refuse(hop: Hop, reason: str) -> Hop:
     return replace(hop, passed=False, reason=reason)

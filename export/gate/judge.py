@@ -1,4 +1,4 @@
-"""Running the stages of a model over the validation samples: torch modules, ONNX files on any runtime, graphs in a search."""
+"""Runs of a model's stages on the validation samples: torch modules, ONNX files on any runtime, graphs in a search."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from vidrisk.runtimes.torch import TorchRunner
 Files = dict[str, Path]  # by stage
 Sources = Mapping[str, nn.Module | Path]  # by stage
 Key = TypeVar("Key")
-REFERENCE = "onnxruntime"  # it computes what a graph says, on every machine
+REFERENCE = "onnxruntime"  # it computes exactly what a graph says, on every machine
 TIMED_FRAMES = 8
 PROBE_FRAMES = 48
 TRIALS = "trials"
-RULES = 3  # one more whenever the same outputs are judged otherwise: what was measured before does not count then
+RULES = 3  # version, increased whenever the same outputs are judged differently; this invalidates earlier measurements
 
 
 @dataclass(frozen=True)
 class StageJudge:
-    """Runs all stages of a model, from pixels to logits.
+    """Runner of all stages of a model, from pixels to logits.
 
     Attributes:
         constants: values of the stages' constants, by name.
@@ -56,7 +56,7 @@ class StageJudge:
 
     @cached_property
     def digest(self) -> str:
-        """Of what the judgement depends on: frames, truth and constants."""
+        """Digest of the inputs of the judgement: frames, truth and constants."""
         digest = hashlib.sha256(np.ascontiguousarray(self.validation.frames).data)
         for name, values in sorted({**self.validation.truth, **self.constants}.items()):
             digest.update(name.encode() + values.tobytes())
@@ -66,7 +66,7 @@ class StageJudge:
         return next(stage for stage in self.stages if stage.name == name)
 
     def sources(self, sources: Sources) -> Outputs:
-        """What torch modules compute; files among them are run by ONNX Runtime."""
+        """Return the outputs of torch modules; files among them are run by ONNX Runtime."""
         with ExitStack() as stack:
             runners = {
                 stage.name: stack.enter_context(self._of_source(stage, sources[stage.name])) for stage in self.stages
@@ -74,10 +74,12 @@ class StageJudge:
             return self._outputs(runners)
 
     def onnx(self, runtime: str, files: Mapping[str, Path], known: Outputs | None = None) -> Outputs:
-        """What files compute.
+        """Return the outputs of files.
 
         Args:
-            known: what the stages compute that have no file, all of them in front of the others.
+            runtime: that runs them.
+            files: by stage.
+            known: outputs of the stages without a file, all of which come before the others.
         """
         with ExitStack() as stack:
             return self._outputs(
@@ -85,7 +87,7 @@ class StageJudge:
             )
 
     def open(self, runtime: str, stage: str, path: Path) -> Runner:
-        """Open the file of a stage; its constants are given to it."""
+        """Open the file of a stage with its constants."""
         opened = self.stage(stage)
         return BUNDLE_RUNTIMES[runtime](path, opened.inputs, opened.outputs, constants=self._constants(opened))
 
@@ -100,15 +102,20 @@ class StageJudge:
         is_decided: Callable[[Mapping[Key, list[float]]], bool] = lambda turns: True,
         most: int = 0,
     ) -> dict[Key, list[float]]:
-        """Time stages in turns, in batches of ``TIMED_FRAMES`` frames; a value per turn, the sum over the stages.
+        """Time stages in turns, in batches of ``TIMED_FRAMES`` frames.
 
         Args:
             files: runtime and files by stage, by any key; the same stages under every key.
-            known: what floating point computes: stages are timed on what those before them give.
-            is_decided: whether the turns so far are enough; else as many again follow, up to ``most``.
+            known: floating-point outputs, which are the inputs of the timed stages.
+            rounds: number of turns.
+            is_decided: whether the turns so far are enough; otherwise as many again follow, up to ``most``.
+            most: limit on the number of turns.
+
+        Returns:
+            One value per turn, summed over the stages, by key.
         """
         timed = [stage for stage in self.stages if any(stage.name in of_key for _, of_key in files.values())]
-        feeds = {stage.name: self._timed_feed(stage, known) for stage in timed}
+        feeds = {stage.name: self._feed_for_timing(stage, known) for stage in timed}
         with ExitStack() as stack:
             runners = {
                 stage.name: {
@@ -131,7 +138,7 @@ class StageJudge:
                 if is_decided(turns) or done + rounds > most:
                     return turns
 
-    def _timed_feed(self, stage: Stage, known: Outputs) -> dict[str, Array]:
+    def _feed_for_timing(self, stage: Stage, known: Outputs) -> dict[str, Array]:
         pixels = self.validation.frames.reshape(-1, *self.contract.pixel.frame_shape)
         batch = batch_of(stage, self.contract.frames, TIMED_FRAMES)
         every = feed_of(stage, pixels, known.cuts)
@@ -151,14 +158,14 @@ class StageJudge:
 
 @dataclass(frozen=True)
 class SearchJudge:
-    """Answers a search about graphs of one stage, by one runtime, against what the float model computed there.
+    """Judge of one stage's graphs for a search, on one runtime, relative to the float model.
 
     Attributes:
-        stages: on the samples that choose.
+        stages: on the selection samples.
         stage: the one that is searched.
-        files: of all stages; those in front may be quantised already.
-        reference: what the float model computes.
-        given: what ``files`` compute: the same as ``reference`` as long as none is quantised.
+        files: of all stages; those before may already be quantised.
+        reference: outputs of the float model.
+        given: outputs of ``files``, equal to ``reference`` as long as none is quantised.
         temperature: of floating point, by target.
         others: judges for further runtimes on which a graph must be good, too.
         rival: the runtime on which the float stage is fastest, and its file.
@@ -199,15 +206,18 @@ class SearchJudge:
         return float(-10 * np.log10(noise)) if np.isfinite(noise) and noise > 0 else (-np.inf if noise else 99.0)
 
     def outcome(self, model: onnx.ModelProto) -> Outcome:
-        """The worst over its runtime and the others: the gate will ask them all, at one temperature."""
+        """Return the worst outcome over its runtime and the others, at one temperature.
+
+        The gate judges on all of them.
+        """
         outputs = self._outputs(model, self.stages.validation, self.given)
         matched = match_temperatures(
             self.stages.contract.targets, self.reference.logits, outputs.logits, self.temperature
         )
         every = [
-            self._judged(outputs, matched),
+            self._judge(outputs, matched),
             *(
-                judge._judged(judge._outputs(model, judge.stages.validation, judge.given), matched)
+                judge._judge(judge._outputs(model, judge.stages.validation, judge.given), matched)
                 for judge in self.others
             ),
         ]
@@ -217,7 +227,7 @@ class SearchJudge:
             max(outcome.confidence_points for outcome in every),
         )
 
-    def _judged(self, outputs: Outputs, matched: Mapping[str, float]) -> Outcome:
+    def _judge(self, outputs: Outputs, matched: Mapping[str, float]) -> Outcome:
         validation = self.stages.validation
         hop = lossy_hop(
             "",
@@ -247,7 +257,7 @@ class SearchJudge:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that its answers depend on, but for the graph that it is asked about."""
+        """Everything that its answers depend on, except for the judged graph."""
         others = {name: sha256_of(path) for name, path in self.files.items() if name != self.stage}
         return {
             "rules": RULES,
@@ -261,14 +271,14 @@ class SearchJudge:
 
     @property
     def _trials(self) -> Path:
-        """Folder of the graphs that are tried, which share their weights there."""
+        """Folder of the tried graphs, which share their weights."""
         folder = self.files[self.stage].parent / TRIALS
         folder.mkdir(exist_ok=True)
         return folder
 
     @cached_property
     def _probe(self) -> tuple[Validation, Outputs]:
-        """A few samples, evenly spread, and what is computed for them without the graph that is asked about."""
+        """A few samples, evenly spread, and the outputs for them that do not depend on the judged graph."""
         samples, moments = self.stages.validation.frames.shape[:2]
         chosen = np.linspace(0, samples - 1, min(samples, max(4, PROBE_FRAMES // moments))).astype(int)
         return self.stages.validation.at(chosen), self.given.at(chosen)
@@ -290,12 +300,13 @@ def _power(values: Any) -> float:
 def weighty_stages(
     stages: Collection[Stage], work: Mapping[str, int], frames: int, share: float = 0.99
 ) -> tuple[str, ...]:
-    """Stages that do nearly all the work of a window, in their order: a head of a thousandth is none.
+    """Return the stages that do nearly all the work of a window, in order; a head with a thousandth is left out.
 
     Args:
-        work: multiply-accumulates of one run, by stage; or anything that stands for them.
-        frames: of a window, T.
-        share: of the work that the chosen ones do at least.
+        stages: of the model.
+        work: multiply-accumulates of one run, by stage; or any proxy for them.
+        frames: number of frames per window, T.
+        share: least share of the work that the chosen stages do.
     """
     of_window = {stage.name: work[stage.name] * (frames // frames_of(stage, frames)) for stage in stages}
     total, chosen, done = sum(of_window.values()), set[str](), 0

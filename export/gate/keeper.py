@@ -1,4 +1,4 @@
-"""The gatekeeper of one export: runs stages on the validation samples, lets hops pass or stops, and writes all of it down."""
+"""The gatekeeper of one export, which runs stages on the validation samples, judges hops, and records the results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NoReturn
 
-from vidrisk.calibration.temperature import fitted_temperature
+from vidrisk.calibration.temperature import fit_temperature
 from vidrisk.export.gate.confidence import match_temperatures
 from vidrisk.export.gate.hops import FloatType, few_samples_note, float_hop, lossy_hop
 from vidrisk.export.gate.judge import Files, StageJudge
@@ -27,7 +27,7 @@ from vidrisk.runtimes.registry import GPU_RUNTIMES, file_runtimes
 
 log = logging.getLogger(__name__)
 
-# What can be done about a refusal, by the variant of the hop.
+# Remedies for a refusal, by the variant of the hop.
 FAULT = "this is a fault of the export, not of the data: please report it with the versions in use"
 FIXES = {
     "trained": "compare labels.json and config.yaml with what was trained",
@@ -40,21 +40,25 @@ QUANTIZED_FIX = (
 
 
 def _judges(runtime: str, target: str) -> bool:
-    """Whether a runtime is asked about a bundle for this target. OpenVINO has no exact kernels for FP16-typed INT8 without VNNI."""
+    """Return whether a runtime judges a bundle for this target.
+
+    OpenVINO has no exact kernels for FP16-typed INT8 without VNNI.
+    """
     if target == "cpu":
         return runtime not in GPU_RUNTIMES
     return target == "any" or runtime != "openvino" or not saturates_int8()
 
 
 class Gatekeeper:
-    """Attributes:
-    report: fills as the export goes.
-    best: what the search for a quantised variant came to, in words; a refusal of one says it.
-    weighty: stages that do nearly all the work; they alone are timed.
-    runtimes: that judge. A bundle for processors is nothing to a GPU, and one that proves not to work here judges
-        nothing.
-    parts: which samples choose the precision of the blocks, and which judge what was chosen.
-    temperature: of floating point, by target.
+    """The gate of one export.
+
+    Attributes:
+        report: filled in as the export proceeds.
+        best: description of the search result for a quantised variant, for the message of a refusal.
+        weighty: stages that do nearly all the work; only they are timed.
+        runtimes: that judge. A GPU does not judge a bundle for CPUs, and a runtime that fails here judges nothing.
+        parts: which samples choose the precision of the blocks, and which judge the result.
+        temperature: of floating point, by target.
     """
 
     def __init__(self, judge: StageJudge, options: ExportOptions, on_progress: OnProgress) -> None:
@@ -78,21 +82,20 @@ class Gatekeeper:
     def calibrate(self, exact: Outputs) -> None:
         """Fit the temperature of floating point to the samples' truth."""
         truth = self.judge.validation.truth
-        self.temperature = {
-            target: fitted_temperature(logits, truth[target]) for target, logits in exact.logits.items()
-        }
+        self.temperature = {target: fit_temperature(logits, truth[target]) for target, logits in exact.logits.items()}
         self._exact = exact
         self.report.temperature = {"fp32": self.temperature}
 
     def match(self, variant: str, outputs: Outputs) -> None:
-        """Find the temperature of a variant: the one that brings its probabilities nearest to those of floating point. It is judged
-        with that one on every runtime, as it will ship with it.
+        """Find the temperature that brings a variant's probabilities nearest to those of floating point.
+
+        The variant ships with it, and is judged with it on every runtime.
         """
         found = match_temperatures(self.judge.contract.targets, self._exact.logits, outputs.logits, self.temperature)
         self.report.temperature = {**self.report.temperature, variant: found}
 
     def runtimes_for(self, engines: Engines) -> tuple[str, ...]:
-        """Runtimes that judge what is made for a kind of engine."""
+        """Return the runtimes that judge graphs for a kind of engine."""
         target = {"processor": "cpu", "tensorrt": "gpu", "any": self.options.target}[engines]
         return tuple(name for name in self.runtimes if _judges(name, target))
 
@@ -100,8 +103,9 @@ class Gatekeeper:
         return gate_page(self.report, self.judge.contract, self.judge.validation.frames, title)
 
     def outputs(self, what: str, files: Files, runtimes: Iterable[str]) -> dict[str, Outputs]:
-        """What files compute, by runtime. One on a GPU that fails on the first files, as with a CUDA that is not whole, is left
-        out from then on.
+        """Return the outputs of files, by runtime.
+
+        A GPU runtime that fails on the first files, for example with an incomplete CUDA, is left out from then on.
 
         Raises:
             MissingExtra, RuntimeFailure: another one fails.
@@ -114,7 +118,7 @@ class Gatekeeper:
             except (MissingExtra, RuntimeFailure) as error:
                 if runtime not in GPU_RUNTIMES or runtime in self._proven:
                     raise
-                log.warning("%s does not work here, and judges nothing: %s", runtime, error)
+                log.warning("%s does not work here and is not used for judging: %s", runtime, error)
                 self.runtimes = tuple(name for name in self.runtimes if name != runtime)
             self._proven.add(runtime)
         return outputs
@@ -138,7 +142,7 @@ class Gatekeeper:
     def lossy(
         self, name: str, variant: str, runtime: str, before: Outputs, after: Outputs, *, min_cosine: float = -1.0
     ) -> Hop:
-        """Compare with floating point. What a search has chosen is judged by the samples that did not choose it."""
+        """Compare with floating point; a result of a search is judged by the samples that did not choose it."""
         validation, rows = self.judge.validation, self.parts.judging
         is_chosen = is_quantized(variant) and self.parts.is_separate
         if is_chosen:
@@ -164,7 +168,7 @@ class Gatekeeper:
         return replace(hop, flips=tuple(replace(flip, index=int(rows[flip.index])) for flip in hop.flips))
 
     def admit(self, hops: Sequence[Hop]) -> None:
-        """Take hops into the report, and stop the export at the first refused one.
+        """Add hops to the report, and stop the export at the first refused one.
 
         Raises:
             GateRefused: there is one.
@@ -176,8 +180,10 @@ class Gatekeeper:
                 self.refuse(hop.variant, f"{hop.name} ({hop.runtime})", hop.reason, fix)
 
     def refuse(self, variant: str, where: str, reason: str, fix: str) -> NoReturn:
-        """Raises:
-        GateRefused: in any case.
+        """Record a refusal, and raise it.
+
+        Raises:
+            GateRefused: always.
         """
         best = f"; the best point found: {self.best}" if self.best and is_quantized(variant) else ""
         self.report.verdicts.append(Verdict(variant, shipped=False, reason=f"{reason}{best}"))
@@ -186,8 +192,9 @@ class Gatekeeper:
         )
 
     def race(self, files: Mapping[VariantName, Files], engines: Mapping[VariantName, Engines]) -> list[VariantName]:
-        """Time every variant on every runtime side by side, and return the quantised ones that are not worth their loss: they are
-        not faster than floating point, and nobody insists on them.
+        """Time every variant on every runtime in turns; return the quantised ones that are not worth their loss.
+
+        These are not faster than floating point, and their drop was not explicitly allowed.
 
         Raises:
             GateRefused: there is one, and the options are strict.

@@ -1,4 +1,4 @@
-"""What a model is judged on, and what its stages compute there."""
+"""The samples that a model is judged on, and the outputs of its stages for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.runtimes.chain import copied_outputs, feed_of, frames_of
+from vidrisk.runtimes.chain import copy_outputs, feed_of, frames_of
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.stages import Stage
@@ -27,12 +27,12 @@ class Validation:
 
     Attributes:
         frames: ``uint8 (N, T, H, W, 3)``.
-        truth: label indices ``int64 (N,)`` per target name, or ``(N, C)`` of a multi-label target; under 0 where nobody
-            has labelled it.
-        names: N names, to say which samples flipped.
+        truth: label indices ``int64 (N,)`` per target name, or ``(N, C)`` of a multi-label target; negative if
+            unlabelled.
+        names: N names, for naming the samples that flipped.
 
     Raises:
-        DataError: no sample, other lengths, or a target that no sample is labelled for.
+        DataError: no samples, different lengths, or a target without a labelled sample.
     """
 
     frames: Frames
@@ -66,11 +66,11 @@ class Validation:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a model computes on the validation samples.
+    """Outputs of a model on the validation samples.
 
     Attributes:
-        cuts: outputs of all stages but the last, by name: ``(N · n, …)`` with n rows per sample, as often as the stage
-            runs. Where two models have a stage in common, they are compared there.
+        cuts: outputs of all stages but the last, by name: ``(N · n, …)`` with n rows per sample, one per run of the
+            stage. Two models are compared at the stages that they have in common.
         logits: ``float32 (N, C)`` per target name.
         ms_per_frame: median time of all stages per frame, in batches of ``BATCH`` frames.
     """
@@ -102,10 +102,12 @@ class Outputs:
 
 
 def batch_of(stage: Stage, frames: int, most: int = BATCH) -> int:
-    """Samples of a stage's batch that show at most so many frames, at least one sample.
+    """Return the batch size of a stage that covers at most ``most`` frames, but at least one sample.
 
     Args:
-        frames: of a window, T.
+        stage: the stage.
+        frames: number of frames per window, T.
+        most: limit on the number of frames.
     """
     return max(1, most // frames_of(stage, frames))
 
@@ -120,7 +122,11 @@ def outputs_of(
     """Run stages over ``uint8 (N, T, H, W, 3)``, one after the other.
 
     Args:
-        runners: by stage. Stages in front of the first that has one are not run: ``known`` holds what they compute.
+        runners: by stage. Stages before the first one with a runner are not run; ``known`` has their outputs.
+        stages: of the model, in order.
+        contract: of the model.
+        frames: the samples.
+        known: outputs of earlier stages.
     """
     pixels = frames.reshape(-1, *frames.shape[2:])
     computed = dict(known.cuts) if known else {}
@@ -137,7 +143,7 @@ def outputs_of(
 
 
 def _run_in_batches(runner: Runner, feed: Mapping[str, Array], batch: int) -> tuple[dict[str, Array], float]:
-    """What a stage computes of many samples, and the median seconds per sample."""
+    """Return a stage's outputs for many samples, and the median seconds per sample."""
     samples = len(next(iter(feed.values())))
     parts: list[dict[str, Array]] = []
     seconds: list[float] = []
@@ -146,8 +152,8 @@ def _run_in_batches(runner: Runner, feed: Mapping[str, Array], batch: int) -> tu
         clock = time.perf_counter()
         found = runner.infer(part)
         seconds.append((time.perf_counter() - clock) / min(batch, samples - begin))
-        parts.append(copied_outputs(runner, found))
-    # The first call warms up, so that no stage is timed while it compiles.
+        parts.append(copy_outputs(runner, found))
+    # The first call is a warm-up, so that no stage is timed while it compiles.
     return {name: np.concatenate([part[name] for part in parts[1:]]) for name in parts[0]}, float(
         np.median(seconds[1:])
     )

@@ -1,4 +1,4 @@
-"""The gate's report as one HTML file: no script, no network, readable by who has to decide."""
+"""The gate's report as one HTML file for the decision maker, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FLOAT_VARIANTS = ("trained", "merged", "fp32", "finished", "migrated")
 
 @dataclass(frozen=True)
 class Picture:
-    """A JPEG as a data URI; of a clip, some of its moments side by side."""
+    """A JPEG as a data URI; a clip is shown as some of its frames side by side."""
 
     uri: str
     width: int
@@ -41,7 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """A flipped sample, and the stages in which it flipped in this way."""
+    """A flipped sample, and the hops in which it flipped in this way."""
 
     flip: Flip
     stages: tuple[str, ...]
@@ -58,7 +58,9 @@ def gate_page(report: GateReport, contract: Contract, frames: npt.NDArray[np.uin
     """Render the page.
 
     Args:
-        frames: the validation samples ``uint8 (N, T, H, W, 3)``, for the thumbnails of what flipped.
+        report: the gate's findings.
+        contract: of the model.
+        frames: the validation samples ``uint8 (N, T, H, W, 3)``, for thumbnails of flipped samples.
         title: name of the bundle.
     """
     flips = _distinct_flips(report.hops)
@@ -91,11 +93,11 @@ def gate_page(report: GateReport, contract: Contract, frames: npt.NDArray[np.uin
             ece_share=ECE_SHARE,
         )
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # names of files may hold what no encoding knows
+    return page.encode("utf-8", "replace").decode("utf-8")  # file names may contain characters that cannot be encoded
 
 
 def picture_from_clip(clip: npt.NDArray[np.uint8]) -> Picture:
-    """``uint8 (T, H, W, 3)`` → its one moment, or up to four, spread evenly, in a row."""
+    """Make a picture of ``uint8 (T, H, W, 3)``: its single frame, or up to four, evenly spread, in a row."""
     chosen = np.linspace(0, len(clip) - 1, min(len(clip), MAX_MOMENTS)).round().astype(int)
     moments = []
     for frame in clip[chosen]:
@@ -109,7 +111,7 @@ def picture_from_clip(clip: npt.NDArray[np.uint8]) -> Picture:
 
 
 def _headline(hops: Sequence[Hop]) -> Hop | None:
-    """The hop that decides: the first refused one, else the worst of the quantised ones, else the worst of the ONNX ones."""
+    """Return the decisive hop: the first refused one, else the worst of the quantised ones, else of the ONNX ones."""
     refused = [hop for hop in hops if not hop.passed]
     if refused:
         return refused[0]
@@ -122,7 +124,7 @@ def _headline(hops: Sequence[Hop]) -> Hop | None:
 
 
 def _distinct_flips(hops: Sequence[Hop]) -> list[tuple[Flip, tuple[str, ...]]]:
-    """Every change once, with the stages that made it; losses first, the surest first."""
+    """Return every change once, with the hops that made it; losses first, the surest first."""
     found: dict[tuple[int, str, str, str], tuple[Flip, list[str]]] = {}
     for hop in hops:
         for flip in hop.flips:
@@ -158,7 +160,7 @@ def gate_environment() -> jinja2.Environment:
 
 
 def _percent(part: float) -> str:
-    """0–1 as text that never rounds 99.97 % up to 100, nor a trace down to 0."""
+    """Format 0–1 as a percentage; 99.97 % is never rounded up to 100, nor a trace down to 0."""
     if not math.isfinite(part):
         return "–"
     percent = 100 * part
@@ -175,7 +177,7 @@ def _points(points: float) -> str:
 
 
 def _digits(value: float, layout: str = ".3g") -> str:
-    """A number with a real minus sign, no sign on 0, and a dash for none."""
+    """Format a number with a real minus sign, no sign on 0, and a dash for NaN."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     text = format(value, layout)
@@ -195,5 +197,5 @@ def _chance(p_value: float) -> str:
 
 
 def _lang(text: str) -> str:
-    """``zh`` where a text has Chinese characters, so that browsers take their Chinese forms; else ``en``."""
+    """Return ``zh`` if a text has Chinese characters, so that browsers use their Chinese forms; else ``en``."""
     return "zh" if any("\u4e00" <= character <= "\u9fff" for character in text) else "en"

@@ -1,4 +1,4 @@
-"""The race of an export: every variant on every runtime in turns, and whether a quantised one is faster beyond chance."""
+"""Timing of all variants of an export on every runtime in turns, and whether a quantised one is proven faster."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY, Engines
 from vidrisk.runtimes.paired import ratio_interval
 from vidrisk.runtimes.registry import GPU_RUNTIMES, fits
 
-ROUNDS, MOST_ROUNDS = 11, 44  # more follow as long as chance may have decided
-EQUAL = 0.03  # a speed known to lie within so much of floating point's is equal, and nothing more to learn
-FEW_ROUNDS = 3  # where speed judges nothing
+ROUNDS, MOST_ROUNDS = 11, 44  # more rounds follow as long as the result is within chance
+EQUAL = 0.03  # a speed proven to be within this share of floating point's is equal, and timing stops
+FEW_ROUNDS = 3  # if speed is not judged
 JUDGED = ("cpu", "any")  # targets
-SMALL = 0.5  # of floating point's files: worth the loss and the time where memory is short
+SMALL = 0.5  # share of floating point's files: worth the loss and the time if memory is short
 
 Turns = Mapping[tuple[str, str], Sequence[float]]  # seconds per frame, by variant and runtime
 
@@ -37,15 +37,18 @@ def race(
     """Time every variant on every runtime in turns.
 
     Args:
-        engines: kind of engine that a variant is for, where it is not for any.
-        stages: that are timed.
-        known: what floating point computes.
-        target: speed judges only for ``cpu`` and, of what is made for processors, ``any``; elsewhere a glance is
+        judge: runs the stages.
+        files: by variant and stage.
+        engines: kind of engine that a variant is for, if it is not for any.
+        stages: to time.
+        known: floating-point outputs.
+        runtimes: to time on.
+        target: speed is judged only for ``cpu`` and, for the variants for CPUs, ``any``; otherwise a few rounds are
             enough.
 
     Returns:
-        Medians of all, and for each variant but fp32 how fast it is beside fp32, each on its fastest runtime; nothing
-        of the latter for another target.
+        Medians of all, and for each variant but fp32 its speed relative to fp32, each on its fastest runtime; the
+        latter is empty for other targets.
     """
     sizes = {
         str(name): sum(file.stat().st_size for path in of_variant.values() for file in graph_files(path))
@@ -56,7 +59,7 @@ def race(
         for runtime in runtimes
         for name in files
         if fits(engines.get(name, "any"), runtime) and (target != "any" or name != "fp16")
-    }  # fp16 is not for processors
+    }  # fp16 is not for CPUs
     if target in JUDGED:
         turns = judge.seconds_per_frame(
             entrants,
@@ -73,7 +76,7 @@ def race(
 
 
 def speeds_from_turns(turns: Turns) -> list[Speed]:
-    """Compare every variant with fp32, each on the processor's runtime where its median is least; a GPU's does not count."""
+    """Compare every variant with fp32, each on the CPU runtime with the least median; GPU runtimes do not count."""
 
     def best(variant: str) -> str | None:
         runtimes = [runtime for name, runtime in turns if name == variant and runtime not in GPU_RUNTIMES]
@@ -93,11 +96,12 @@ def _is_decided(speed: Speed) -> bool:
 
 
 def speed_refusal(report: GateReport, variant: str) -> str:
-    """Why a variant is not worth its loss: it is not faster than floating point, beyond chance. Empty when it is, and where this
-    machine's speed judges nothing: for a bundle that is to run on a GPU or a Jetson.
+    """Return why a variant is not worth its loss: it is not faster than floating point beyond chance.
 
-    Packed weights are worth their loss in memory alone: such a variant may be slower where its files are at most
-    ``SMALL`` as large as floating point's, which ships beside it and runs wherever it is the faster one.
+    The result is empty if it is worth it, or if this machine's speed does not matter: for a bundle that is to run on a
+    GPU or a Jetson. Packed weights are worth their loss for the memory alone: such a variant may be slower if its files
+    are at most ``SMALL`` times the size of floating point's, which ships beside it and runs wherever it is the faster
+    one.
     """
     speed = report.speed_of(variant)
     if report.target not in JUDGED or speed is None or speed.is_faster:
@@ -108,7 +112,7 @@ def speed_refusal(report: GateReport, variant: str) -> str:
 
 
 def slowness_in_words(report: GateReport, speed: Speed) -> str:
-    """Say how slow and how large a slower variant is beside floating point."""
+    """Describe the speed and size of a slower variant relative to floating point."""
     share = 100 * compare_sizes(report, speed.variant)
     return f"{speed.variant} is slower than floating point, and {share:.0f} % as large: {speed_in_words(speed)}"
 
@@ -121,6 +125,6 @@ def compare_sizes(report: GateReport, variant: str) -> float:
 
 def speed_in_words(speed: Speed) -> str:
     return (
-        f"{speed.ratio:.2f} × its speed (95 % interval {speed.low:.2f} to {speed.high:.2f}, {speed.turns} paired turns; "
-        f"{speed.variant} on {speed.runtime}, fp32 on {speed.float_runtime})"
+        f"{speed.ratio:.2f} × its speed (95 % interval {speed.low:.2f} to {speed.high:.2f}, {speed.turns} paired "
+        f"turns; {speed.variant} on {speed.runtime}, fp32 on {speed.float_runtime})"
     )

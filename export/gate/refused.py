@@ -1,4 +1,4 @@
-"""What the gate measured of an export that it refused, as a page beside the bundle that is not written."""
+"""The page on a refused export, written beside the path of the bundle."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def page_of_refusal(out: Path, render: Callable[[GateRefused], tuple[str, GateReport] | None]) -> Iterator[None]:
-    """Write ``<out>.refused.html`` where the block is refused, and name it in the error; one of an earlier try is gone.
+    """Write ``<out>.refused.html`` if the block is refused, and name it in the error; remove that of an earlier try.
 
     Args:
         out: the bundle.
-        render: gives the page, and the report that the error is to hold; None where nothing was measured that a page
-            could show.
+        render: returns the page, and the report for the error; None if there is no measurement to show.
 
     Raises:
-        GateRefused: as the block raises it, whether the page can be written or not.
+        GateRefused: raised by the block, whether or not the page can be written.
     """
     page = out.with_name(f"{out.name}.refused.html")
     page.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the gate has found: the content of ``gate.json`` and of ``gate.html``."""
+"""Findings of the gate: the content of ``gate.json`` and ``gate.html``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from vidrisk.runtimes.contract import versions
 
 @dataclass(frozen=True)
 class Flip:
-    """A sample whose prediction changed. Labels are texts; the label of outputs that are not finite is empty.
+    """A sample whose prediction changed.
+
+    Labels are texts; outputs that are not finite have an empty label.
 
     Attributes:
         index: place among the validation samples.
@@ -35,20 +37,20 @@ class Flip:
 
 @dataclass(frozen=True)
 class Change:
-    """What a hop did to one target. A drop above 0 is a loss.
+    """Effect of a hop on one target. A drop above 0 is a loss.
 
     Attributes:
-        top1_before, top1_after: share of right answers, 0–1. Of a multi-label target, an answer is right as a whole.
+        top1_before, top1_after: share of right answers, 0–1. Of a multi-label target, the whole answer must be right.
         drop_points: of top-1, or of a multi-label target of mAP, in percentage points.
         interval_points: 95 % interval of the drop.
-        p_value: how likely chance alone explains the drop.
+        p_value: probability of such a drop by chance alone.
         per_class: drop of recall in points, of the classes that have samples.
-        ece_before, ece_after: expected calibration error of the top-1 confidence, after temperature where there is one;
-            NaN where outputs are not finite or unknown.
-        confidence_points: mean shift of the top label's probability where a prediction stays, after temperature, 0–100:
-            over all samples, or over the class where it is largest; NaN as ``ece_after``.
+        ece_before, ece_after: expected calibration error of the top-1 confidence, after temperature if there is one;
+            NaN if outputs are not finite or unknown.
+        confidence_points: mean shift of the top label's probability for unchanged predictions, after temperature,
+            0–100: over all samples, or over the class with the largest shift; NaN as ``ece_after``.
         confidence_class: that class; empty for all samples.
-        map_before, map_after: mean average precision of a multi-label target, 0–1; else NaN.
+        map_before, map_after: mean average precision of a multi-label target, 0–1; otherwise NaN.
     """
 
     target: str
@@ -67,27 +69,27 @@ class Change:
 
     @property
     def score_before(self) -> float:
-        """What is judged, before: top-1, or mAP of a multi-label target."""
+        """The judged score before the hop: top-1, or mAP of a multi-label target."""
         return self.top1_before if math.isnan(self.map_after) else self.map_before
 
     @property
     def score_after(self) -> float:
-        """The same after the hop."""
+        """The judged score after the hop."""
         return self.top1_after if math.isnan(self.map_after) else self.map_after
 
     @property
     def measure(self) -> str:
-        """What ``drop_points`` is a drop of."""
+        """Name of the score that ``drop_points`` refers to."""
         return "top-1" if math.isnan(self.map_after) else "mAP"
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What a hop did to one output of a stage that both sides have.
+    """Effect of a hop on one output of a stage that both sides have.
 
     Attributes:
-        largest_difference: of any element; infinite where outputs are not finite.
-        cosine: of the row (a frame, a group of frames or a window) that turns most; -1 where outputs are not finite.
+        largest_difference: of any element; infinite if outputs are not finite.
+        cosine: of the worst row (a frame, a group of frames or a window); -1 if outputs are not finite.
     """
 
     stage: str
@@ -98,18 +100,18 @@ class Cut:
 
 @dataclass(frozen=True)
 class Hop:
-    """The comparison of a model with what it was made from.
+    """The comparison of a model with its predecessor.
 
     Attributes:
-        waived: it loses more than it may, and was let pass all the same; ``reason`` says what.
-        agreement: share of samples that keep their prediction in every target, 0–1; NaN where there is none to compare
+        waived: it loses more than allowed, but was admitted on request; ``reason`` has the details.
+        agreement: share of samples that keep their prediction in every target, 0–1; NaN if there is nothing to compare
             with.
         drop_points: percentage points of top-1 lost in the worst target.
-        largest_logit_difference: infinite where outputs are not finite, NaN as ``agreement``.
+        largest_logit_difference: infinite if outputs are not finite, NaN as ``agreement``.
         ms_per_frame: time of all stages.
-        cuts: one per output of the stages but the last; none where there is nothing to compare with.
+        cuts: one per output of the stages but the last; empty if there is nothing to compare with.
         flips: the first 200, one per target that changed.
-        flipped: samples whose prediction changed in any target, of the ``samples`` that judged this hop.
+        flipped: number of samples whose prediction changed in any target, of the ``samples`` that judged this hop.
     """
 
     name: str
@@ -130,18 +132,18 @@ class Hop:
 
     @property
     def worst_difference(self) -> float:
-        """The largest difference of any stage's output; NaN where there is none."""
+        """The largest difference of any stage's output; NaN if there is none."""
         return max((cut.largest_difference for cut in self.cuts), default=math.nan)
 
     @property
     def worst_cosine(self) -> float:
-        """The cosine of the output that turns most, of all stages; NaN where there is none."""
+        """The lowest cosine of any stage's output; NaN if there is none."""
         return min((cut.cosine for cut in self.cuts), default=math.nan)
 
 
 @dataclass(frozen=True)
 class Lap:
-    """How fast and how large a variant is on one runtime; ``bytes`` counts the files of all its stages."""
+    """Speed and size of a variant on one runtime; ``bytes`` counts the files of all its stages."""
 
     variant: str
     runtime: str
@@ -152,12 +154,12 @@ class Lap:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a variant is beside floating point, each on the runtime where it is fastest.
+    """Speed of a variant relative to floating point, each on its fastest runtime.
 
     Attributes:
-        ratio: frames per second, as a multiple of floating point's: the median of paired turns. ``low`` and ``high``
-            are the ends of its 95 % interval.
-        turns: that were timed.
+        ratio: frames per second, as a multiple of floating point's: the median of paired turns.
+        low, high: ends of its 95 % interval.
+        turns: number of timed turns.
     """
 
     variant: str
@@ -181,14 +183,15 @@ class Speed:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which samples have chosen the precision of the blocks, and which have judged the result.
+    """The samples that chose the precision of the blocks, and those that judged the result.
 
     Attributes:
-        choosing, judging: how many; ``is_separate`` where no sample is in both.
+        choosing, judging: numbers of samples.
+        is_separate: no sample is in both.
         reason: why this point was chosen.
         set_aside: why points that promised more speed were not shipped, after the judging samples had refused them.
-        optimism_points: by how much the drop may look too small because the same samples chose and judge, by the
-            bootstrap; None where they are not the same, or nothing was there to choose from.
+        optimism_points: by how much the drop may look too small because the same samples choose and judge, by the
+            bootstrap; None if they are separate, or there was nothing to choose from.
     """
 
     choosing: int
@@ -201,7 +204,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a variant was shipped. ``reason`` says why not, or what the gate would have refused had the exporter not insisted."""
+    """Whether a variant was shipped.
+
+    ``reason`` says why not, or what the gate would have refused without the exporter's waiver.
+    """
 
     variant: str
     shipped: bool
@@ -210,29 +216,28 @@ class Verdict:
 
 @dataclass
 class GateReport:
-    """Content of ``gate.json`` and ``gate.html``; it fills as the export goes.
+    """Content of ``gate.json`` and ``gate.html``, filled in as the export proceeds.
 
     Attributes:
         note: says when the samples are too few.
-        target: ``cpu``, ``gpu`` or ``jetson``.
+        target: ``cpu``, ``gpu``, ``jetson`` or ``any``.
         search: one row per block that the precision search measured.
         points: the choices of blocks in floating point that it tried.
-        recipe: ways to quantise that were tried, with the signal-to-noise ratio of each.
+        recipe: tried ways to quantise, with the signal-to-noise ratio of each.
         temperature: by variant and target.
         coverage: when an answer is uncertain, by variant and target.
-        decision: from which probability on a label holds, by variant, multi-label target and label (version 1.5 on).
-        calibration: what the ranges were measured on, and how.
-        float32: what stays in float32 of FP16 graphs: ``what``, ``nodes`` (how many) and ``reason``.
-        half: what the check of FP16 came to: ``frames``, ``cosine`` of the worst one, and that of every block.
-        parsed_by: TensorRT libraries that have read every graph; none where none is installed, or none is to run the
-            bundle.
+        decision: the probability from which a label holds, by variant, multi-label target and label (version 1.5 on).
+        calibration: the data and method that the ranges were measured with.
+        float32: parts of FP16 graphs that stay in float32: ``what``, ``nodes`` (how many) and ``reason``.
+        half: result of the FP16 check: ``frames``, ``cosine`` of the worst one, and that of every block.
+        parsed_by: TensorRT libraries that have read every graph; empty if none is installed, or the bundle is not for
+            them.
         speeds: of the quantised variants.
-        stages: of the model: ``name``, ``per``, ``group``, ``macs`` of one run, and the ``share`` of a window's work
-            that it does.
+        stages: of the model: ``name``, ``per``, ``group``, ``macs`` of one run, and its ``share`` of a window's work.
         precision: by variant and stage.
-        selection: None where nothing was quantised.
-        verdicts: one per variant that was judged.
-        source: where the model came from, and what was found out about a foreign one.
+        selection: None if nothing was quantised.
+        verdicts: one per judged variant.
+        source: origin of the model, and the findings on a foreign one.
         text_hops, text_recipes: of a language model, which has no other hops (version 1.3 on).
         text_variants: that were offered to the gate, in order (version 1.4 on).
     """
@@ -266,15 +271,15 @@ class GateReport:
 
     @property
     def shipped(self) -> tuple[str, ...]:
-        """Variants that the bundle holds; none when the gate refused."""
+        """Variants in the bundle; empty if the gate refused."""
         return tuple(verdict.variant for verdict in self.verdicts if verdict.shipped)
 
     def speed_of(self, variant: str) -> Speed | None:
-        """Return how fast a variant is beside floating point; None where that was not timed."""
+        """Return a variant's speed relative to floating point, or None if it was not timed."""
         return next((speed for speed in self.speeds if speed.variant == variant), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and containers, ready for JSON; what is not finite becomes None."""
+        """Return plain numbers, strings and containers for JSON; values that are not finite become None."""
         return versions.GATE.stamp(_plain(asdict(self)))
 
 

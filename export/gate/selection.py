@@ -1,4 +1,4 @@
-"""Which samples choose, and which judge; and what it may flatter where they are the same."""
+"""The split of samples into those that choose and those that judge, and the optimism if they are the same."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import numpy as np
 from vidrisk.calibration.points import Budget, Outcome, Point, choose_point
 from vidrisk.export.gate.outputs import Ints, Validation
 
-AGREEMENT_AIM = (
-    0.985  # of quantised predictions with floating-point ones: the search goes for it, the gate judges the drop
-)
-SEPARATE_FROM = 200  # samples; fewer are needed whole, on either side
-CHOOSING = 3  # one in so many chooses
+# Of quantised predictions with floating-point ones: the search aims for it, while the gate judges the drop.
+AGREEMENT_AIM = 0.985
+SEPARATE_FROM = 200  # number of samples from which they are split
+CHOOSING = 3  # one in this many chooses
 RESAMPLES = 200
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows of the samples ``int64 (N,)`` that choose the precision of the blocks, and of those that judge what was chosen."""
+    """Rows of the samples that choose the precision of the blocks, and of those that judge the result.
+
+    Both are ``int64 (N,)``.
+    """
 
     choosing: Ints
     judging: Ints
@@ -32,14 +34,17 @@ class Parts:
 
 
 def agreement_aim(max_drop: float) -> float:
-    """Return the share of predictions, 0–1, that the search wants to keep: whoever allows a larger drop allows as many changes."""
+    """Return the share of predictions, 0–1, that the search aims to keep.
+
+    A larger allowed drop allows as many changes.
+    """
     return min(AGREEMENT_AIM, max(0.0, 1 - max_drop / 100))
 
 
 def separate_samples(validation: Validation) -> Parts:
-    """Let one sample in three choose and the others judge, of every class alike.
+    """Split samples by class: one in three chooses, the others judge.
 
-    Below 200 samples all of them do both, and so where one part would have no label of some target.
+    Below 200 samples, or if one part would have no label of some target, all samples do both.
     """
     samples = len(validation.names)
     every = np.arange(samples)
@@ -55,13 +60,13 @@ def separate_samples(validation: Validation) -> Parts:
 
 
 def estimate_optimism(points: Sequence[Point], budget: Budget) -> float | None:
-    """Estimate by how many points a drop looks too small on the samples that have chosen the point.
+    """Estimate by how many points a drop looks too small on the samples that chose the point.
 
-    The choice is repeated on resamples of the samples, by the same rule; the mean difference between the drop on the
-    samples that a resample lacks and that on the resample itself is the optimism (Efron & Tibshirani 1993, chapter 17).
+    The choice is repeated on resamples by the same rule; the optimism is the mean difference between the drop on the
+    samples that a resample lacks and that on the resample itself (Efron & Tibshirani 1993, chapter 17).
 
     Returns:
-        The difference in points, at least 0; None where one point alone was judged, so that nothing was chosen.
+        The difference in points, at least 0; None if only one point was judged, so that there was no choice.
     """
     samples = points[0].outcome.samples
     if len(points) < 2 or samples < 2:
@@ -72,9 +77,9 @@ def estimate_optimism(points: Sequence[Point], budget: Budget) -> float | None:
         others = np.setdiff1d(np.arange(samples), rows)
         if not len(others):
             continue
-        drawn = [_judge_anew(point, _rows_of(point.outcome, rows), budget) for point in points]
-        chosen, _ = choose_point(drawn)
-        outside = _rows_of(points[drawn.index(chosen)].outcome, others)
+        draw = [_judge_anew(point, _rows_of(point.outcome, rows), budget) for point in points]
+        chosen, _ = choose_point(draw)
+        outside = _rows_of(points[draw.index(chosen)].outcome, others)
         differences.append(outside.drop_points - chosen.outcome.drop_points)
     return max(0.0, float(np.mean(differences)))
 
@@ -85,7 +90,7 @@ def _judge_anew(point: Point, outcome: Outcome, budget: Budget) -> Point:
 
 
 def _rows_of(outcome: Outcome, rows: Ints) -> Outcome:
-    def drawn(text: str) -> str:
+    def draw(text: str) -> str:
         return "".join(np.array(list(text))[rows])
 
-    return Outcome(drawn(outcome.kept), tuple(map(drawn, outcome.gains)), outcome.confidence_points)
+    return Outcome(draw(outcome.kept), tuple(map(draw, outcome.gains)), outcome.confidence_points)

@@ -1,4 +1,4 @@
-"""The answers to one question on both sides of a hop: what is predicted, what is right, what changes."""
+"""The answers for one target on both sides of a hop: predictions, right ones, and changes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from vidrisk.runtimes.contract.contract import NONE_HOLDS, Target
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 
 Bools = npt.NDArray[np.bool_]
-NOT_FINITE = -1  # the answer where a logit is not finite; it is never right
+NOT_FINITE = -1  # the answer if a logit is not finite; it is never right
 
 
 @dataclass(frozen=True)
 class Sides:
     """One target before and after a hop.
 
-    Labels of which any number may hold are decided, on both sides, at the thresholds that are best for the
-    probabilities before.
+    Multi-label targets are decided, on both sides, at the thresholds that are best for the probabilities before.
 
     Attributes:
         sure_before, sure_after: probabilities ``(N, C)``, after the temperature of each side.
-        truth: ``int64 (N,)``, or ``(N, C)`` of a multi-label target; under 0 where nobody has labelled it.
+        truth: ``int64 (N,)``, or ``(N, C)`` of a multi-label target; negative if unlabelled.
     """
 
     target: Target
@@ -45,11 +44,15 @@ class Sides:
         temperature: float = 1.0,
         matched: float = 1.0,
     ) -> Sides:
-        """Describe the logits of both sides.
+        """Make sides from the logits before and after.
 
         Args:
+            target: the target.
+            before: logits before.
+            after: logits after.
+            truth: labels of the samples.
             temperature: of the logits before.
-            matched: of those after.
+            matched: of the logits after.
         """
         return cls(
             target,
@@ -65,27 +68,27 @@ class Sides:
 
     @cached_property
     def answers_before(self) -> Ints:
-        """What is predicted before: label indices ``(N, 1)``, or 1 and 0 per label ``(N, C)``."""
+        """Predictions before: label indices ``(N, 1)``, or 1 and 0 per label ``(N, C)``."""
         return self._answers(self.sure_before)
 
     @cached_property
     def answers_after(self) -> Ints:
-        """The same after the hop."""
+        """Predictions after, in the same form."""
         return self._answers(self.sure_after)
 
     @cached_property
     def labelled(self) -> Bools:
-        """Samples that somebody has labelled ``(N,)``."""
+        """Samples with a label ``(N,)``."""
         return np.asarray((self.truth.reshape(len(self.truth), -1) >= 0).all(axis=1))
 
     @cached_property
     def right_before(self) -> Bools:
-        """Samples ``(N,)`` whose whole answer is right before; none that nobody has labelled."""
+        """Labelled samples ``(N,)`` whose whole answer is right before."""
         return self._right(self.answers_before)
 
     @cached_property
     def right_after(self) -> Bools:
-        """The same after the hop."""
+        """Labelled samples ``(N,)`` whose whole answer is right after."""
         return self._right(self.answers_after)
 
     @cached_property
@@ -94,15 +97,15 @@ class Sides:
         return np.asarray((self.answers_before != self.answers_after).any(axis=1))
 
     def answer_before(self, sample: int) -> tuple[str, float]:
-        """Word the answer to one sample before, with its confidence; '' and NaN where it is not finite."""
-        return self._worded(self.answers_before[sample], self.sure_before[sample])
+        """Return the answer to one sample before, in words, and its confidence; '' and NaN if it is not finite."""
+        return self._in_words(self.answers_before[sample], self.sure_before[sample])
 
     def answer_after(self, sample: int) -> tuple[str, float]:
-        """The same after the hop."""
-        return self._worded(self.answers_after[sample], self.sure_after[sample])
+        """Return the answer to one sample after, in words, and its confidence; '' and NaN if it is not finite."""
+        return self._in_words(self.answers_after[sample], self.sure_after[sample])
 
     def truth_of(self, sample: int) -> str:
-        """Word the truth of one sample; '' where nobody has labelled it."""
+        """Return the truth of one sample in words; '' if it is unlabelled."""
         return self._text(self.truth.reshape(len(self.truth), -1)[sample])
 
     def _answers(self, sure: FloatArray) -> Ints:
@@ -114,7 +117,7 @@ class Sides:
     def _right(self, answers: Ints) -> Bools:
         return np.asarray(self.labelled & (answers == self.truth.reshape(len(answers), -1)).all(axis=1))
 
-    def _worded(self, answer: Ints, sure: FloatArray) -> tuple[str, float]:
+    def _in_words(self, answer: Ints, sure: FloatArray) -> tuple[str, float]:
         if (answer == NOT_FINITE).any():
             return "", math.nan
         if not self.target.multi_label:

@@ -1,4 +1,4 @@
-"""The gate's report on a language model as one HTML file: no script, no network, readable by who has to decide."""
+"""The gate's report on a language model as one HTML file for the decision maker, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def text_gate_page(report: GateReport, title: str) -> str:
     """Render the page.
 
     Args:
+        report: the gate's findings.
         title: name of the bundle.
     """
     with_fields = [hop for hop in report.text_hops if hop.fields is not None]
@@ -31,22 +32,22 @@ def text_gate_page(report: GateReport, title: str) -> str:
             names=list(dict.fromkeys(name for hop in with_fields if hop.fields for name in hop.fields.agreement)),
             texts=list(dict.fromkeys(name for hop in with_fields if hop.fields for name in hop.fields.length_drift)),
             examples=examples[:MOST_EXAMPLES],
-            more=max(0, _changed(with_fields) - MOST_EXAMPLES),
+            more=max(0, _count_changed(with_fields) - MOST_EXAMPLES),
             several=False,
             refusals=[verdict for verdict in report.verdicts if not verdict.shipped],
             waived=[verdict for verdict in report.verdicts if verdict.shipped and verdict.reason],
         )
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # names of samples may hold what no encoding knows
+    return page.encode("utf-8", "replace").decode("utf-8")  # sample names may contain characters that cannot be encoded
 
 
 def _headline(hops: Sequence[TextHop]) -> TextHop | None:
-    """The hop that decides: the refused one, else the last that was judged."""
+    """Return the decisive hop: the refused one, else the last judged one."""
     return next((hop for hop in hops if not hop.passed), hops[-1] if hops else None)
 
 
 def _examples(hops: Sequence[TextHop]) -> list[tuple[TextHop, ChangedAnswer]]:
-    """Changed answers with their hops; those that became wrong first."""
+    """Return changed answers with their hops; those that became wrong first."""
     found = [(hop, change) for hop in hops if hop.fields is not None for change in hop.fields.examples]
     return sorted(found, key=lambda item: _rank(item[0], item[1]))
 
@@ -59,5 +60,5 @@ def _rank(hop: TextHop, change: ChangedAnswer) -> int:
     return 1 if true and before == true != after else 2 if level in change.fields else 3
 
 
-def _changed(hops: Sequence[TextHop]) -> int:
+def _count_changed(hops: Sequence[TextHop]) -> int:
     return sum(hop.fields.changed for hop in hops if hop.fields is not None)

@@ -1,4 +1,4 @@
-"""What the gate has found out about a language model: records of ``GateReport``, and of ``gate.json``."""
+"""Findings of the gate on a language model: records of ``GateReport`` and ``gate.json``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ HopKind = Literal["prompts", "exact", "rounded"]
 
 @dataclass(frozen=True)
 class TokenFigures:
-    """What a hop does to the probabilities of tokens, at every place of the reference answers (teacher forcing).
+    """Effect of a hop on token probabilities at every position of the reference answers (teacher forcing).
 
     Attributes:
-        tokens: places that were compared.
-        apart: largest difference of any token's log-probability at any place, in nats; infinite where one is not
+        tokens: number of compared positions.
+        apart: largest difference of any token's log-probability at any position, in nats; infinite if one is not
             finite.
         first_apart, first_mean: largest and mean difference at the first token of an answer, over the tokens that are
             most probable there.
         kl: mean Kullback-Leibler divergence, in nats per token.
-        top1: share of places where the same token is the most probable, 0–1.
+        top1: share of positions where the same token is the most probable, 0–1.
         perplexity_before, perplexity_after: of the reference answers.
     """
 
@@ -37,17 +37,17 @@ class TokenFigures:
 
     @property
     def perplexity_rise(self) -> float:
-        """0.03 where it rises by 3 %."""
+        """Relative rise of the perplexity, 0.03 for 3 %."""
         return self.perplexity_after / self.perplexity_before - 1
 
 
 @dataclass(frozen=True)
 class VisualFigures:
-    """What a hop does to visual tokens.
+    """Effect of a hop on visual tokens.
 
     Attributes:
-        apart: largest difference of an element; infinite where one is not finite.
-        cosine: of the token that turns most.
+        apart: largest difference of an element; infinite if one is not finite.
+        cosine: of the worst token.
     """
 
     tokens: int
@@ -57,13 +57,12 @@ class VisualFigures:
 
 @dataclass(frozen=True)
 class WeightFigures:
-    """What packing does to a matrix of weights.
+    """Effect of packing on weight matrices.
 
     Attributes:
-        matrices: that are packed.
-        error: root mean square of the error as a share of that of the weights, of the matrix that is worst for its
-            bits.
-        limit: of matrices of so many bits.
+        matrices: number of packed matrices.
+        error: root mean square of the error relative to that of the weights, of the worst matrix for its bits.
+        limit: for matrices of that many bits.
         where: its layer.
     """
 
@@ -75,12 +74,12 @@ class WeightFigures:
 
 @dataclass(frozen=True)
 class ChangedAnswer:
-    """An answer whose level or choice changed, or that is no whole answer any more.
+    """An answer whose level or choice changed, or that is no longer complete.
 
     Attributes:
         index: place among the samples.
-        fields: names of the fields that changed; none where the answer is not whole.
-        truth, before, after: values by field; ``before`` and ``after`` are empty where the answer is not whole.
+        fields: names of the fields that changed; empty if the answer is not complete.
+        truth, before, after: values by field; ``before`` and ``after`` are empty if the answer is not complete.
     """
 
     index: int
@@ -93,20 +92,22 @@ class ChangedAnswer:
 
 @dataclass(frozen=True)
 class FieldFigures:
-    """What a hop does to the fields of answers that are written by the schema. Shares are 0–1, NaN where there is nothing to count.
+    """Effect of a hop on the fields of answers that are written by the schema.
+
+    Shares are 0–1, NaN if there is nothing to count.
 
     Attributes:
-        complete_before, complete_after: share of answers that are whole.
-        agreement: share of equal values, by field of a level or a choice, among the answers that are whole before.
-        level: the field of the level; empty where there is none.
-        length_drift: change of the mean length, by field of a text: 0.1 where texts are a tenth longer.
-        accuracy_before, accuracy_after: share of samples whose level is the true one, among those whose truth is known.
+        complete_before, complete_after: share of complete answers.
+        agreement: share of equal values, by field of a level or a choice, among the answers that are complete before.
+        level: the field of the level; empty if there is none.
+        length_drift: change of the mean length, by text field: 0.1 if texts are a tenth longer.
+        accuracy_before, accuracy_after: share of samples with the right level, among those whose true level is known.
         drop_points: lost accuracy in percentage points.
         interval_points: 95 % interval of the drop.
-        p_value: how likely chance alone explains the drop.
-        judged: samples whose true level is known.
-        changed: how many answers changed; ``examples`` are the first of them.
-        tokens_per_s: that were written, all answers together; not judged.
+        p_value: probability of such a drop by chance alone.
+        judged: number of samples whose true level is known.
+        changed: number of changed answers; ``examples`` are the first of them.
+        tokens_per_s: speed of writing all answers; not judged.
     """
 
     samples: int
@@ -132,13 +133,13 @@ class FieldFigures:
 
 @dataclass(frozen=True)
 class TextHop:
-    """The comparison of a language model with what it was made from.
+    """The comparison of a language model with its predecessor.
 
     Attributes:
-        kind: what is asked of it: equal prompts, the same function, or one that is near enough.
-        waived: it loses more than it may, and was let pass all the same; ``reason`` says what.
-        samples: that were compared.
-        bytes: of the graph's files; 0 where there is none.
+        kind: the requirement: equal prompts, the same function, or a similar one.
+        waived: it loses more than allowed, but was admitted on request; ``reason`` has the details.
+        samples: number of compared samples.
+        bytes: of the graph's files; 0 if there is none.
     """
 
     name: str
@@ -157,10 +158,10 @@ class TextHop:
 
 @dataclass(frozen=True)
 class RecipeTrial:
-    """A way to pack a text graph that was tried.
+    """A tried way of packing a text graph.
 
     Attributes:
-        reason: why it is not inside the limits; empty where it is.
+        reason: why it is outside the limits; empty if it is inside.
     """
 
     recipe: str
@@ -176,10 +177,10 @@ class VariantTrial:
 
     Attributes:
         what: its text and its vision stage.
-        float_blocks: of the vision stage in floating point.
-        agreement: share of the answers in which the level or choice that changes most is what floating point writes;
-            None where nothing was compared.
-        reason: why the gate refuses it; empty where it does not.
+        float_blocks: blocks of the vision stage in floating point.
+        agreement: share of equal values in the level or choice that changes most, compared with floating point; None if
+            nothing was compared.
+        reason: why the gate refuses it; empty if it does not.
     """
 
     what: str

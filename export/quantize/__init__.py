@@ -1,1 +1,1 @@
-"""From a float graph to INT8 and FP16, and quantisation-aware training."""
+"""Quantisation of float graphs to INT8 and FP16, and quantisation-aware training."""

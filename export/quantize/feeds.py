@@ -1,4 +1,4 @@
-"""What a stage sees of the calibration data: frames or windows, and what the float stages in front of it make of them."""
+"""Calibration inputs of a stage: frames or windows, and the outputs of the float stages before it."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 from vidrisk.runtimes.runner import Array, Runner
 
 Frames = npt.NDArray[np.uint8]
-FRAMES_PER_PASS = 4  # activations of so many frames are in memory at once
+FRAMES_PER_PASS = 4  # activations of this many frames are in memory at once
 MIN_CALIBRATION = 16
 
 
 class CalibrationFrames(Protocol):
-    """Samples to calibrate on, read anew whenever they are asked for, so that memory does not grow with their number.
+    """Calibration samples that are reread for every iteration, so that memory does not grow with their number.
 
     Attributes:
-        digest: of the content; equal digests, equal samples.
-        count: frames that will come, as far as it is known before they are read.
+        digest: of the content; equal digests mean equal samples.
+        count: expected number of frames, as far as it is known before they are read.
     """
 
     @property
@@ -43,15 +43,15 @@ class CalibrationFrames(Protocol):
     def count(self) -> int: ...
 
     def __iter__(self) -> Iterator[Frames]:
-        """Frames ``uint8 (H, W, 3)``, one after the other: for stages that run per frame."""
+        """Yield frames ``uint8 (H, W, 3)``, for stages that run per frame."""
 
     def windows(self) -> Iterator[Frames]:
-        """Windows ``uint8 (T, H, W, 3)``, one after the other: for all others."""
+        """Yield windows ``uint8 (T, H, W, 3)``, for all other stages."""
 
 
 @dataclass(frozen=True)
 class StageFeeds:
-    """Batches for one stage's graph. The stages in front of it are run in floating point while they are asked for.
+    """Batches for one stage's graph; the stages before it run in floating point during iteration.
 
     Attributes:
         stages: of the whole model, in order.
@@ -72,17 +72,17 @@ class StageFeeds:
 
     @property
     def is_per_frame(self) -> bool:
-        """Whether single frames are enough: neither the stage nor one in front of it sees more than one at a time."""
+        """Whether single frames are enough: no stage up to this one sees more than one at a time."""
         return all(stage.per == "frame" for stage in (*self.earlier, self.stage))
 
     @property
     def count(self) -> int:
-        """Samples that will come: frames, or windows."""
+        """Expected number of samples: frames, or windows."""
         return self.samples.count if self.is_per_frame else max(1, self.samples.count // self.contract.frames)
 
     @property
     def digest(self) -> list[bytes]:
-        """Of all that the batches depend on."""
+        """Digests of everything that the batches depend on."""
         graphs = [
             bytes.fromhex(sha256_of(file)) for stage in self.earlier for file in graph_files(self.files[stage.name])
         ]
@@ -94,13 +94,13 @@ class StageFeeds:
         return [self.samples.digest.encode(), *graphs, *constants]
 
     def batches(self, most: int | None = None) -> Iterator[tuple[int, dict[str, Array]]]:
-        """How many samples a batch holds, and the batch, by input.
+        """Yield the number of samples in a batch, and the batch by input.
 
         Args:
-            most: samples; None takes all.
+            most: limit on the number of samples; None takes all.
 
         Raises:
-            DataError: frames of another size than the contract's.
+            DataError: the frames' size differs from the contract's.
         """
         size, every = (
             (FRAMES_PER_PASS, iter(self.samples))
@@ -111,14 +111,14 @@ class StageFeeds:
         with ExitStack() as stack:
             runners = [stack.enter_context(self._open(stage)) for stage in self.earlier]
             while batch := list(islice(rest, size)):
-                yield len(batch), self._feed(self._checked(batch), runners)
+                yield len(batch), self._feed(self._stack(batch), runners)
 
     def few(self, frames: int) -> list[dict[str, Array]]:
-        """Batches of the first samples that hold so many frames."""
+        """Return batches of the first samples, with ``frames`` frames in total."""
         most = frames if self.is_per_frame else max(1, frames // self.contract.frames)
         return [feed for _, feed in self.batches(most)]
 
-    def _checked(self, samples: Sequence[Frames]) -> Frames:
+    def _stack(self, samples: Sequence[Frames]) -> Frames:
         wanted = (
             self.contract.pixel.frame_shape
             if self.is_per_frame
@@ -146,7 +146,10 @@ class StageFeeds:
 
 @dataclass(frozen=True)
 class ValidationFrames:
-    """Validation samples in the place of calibration samples, for what learns nothing from them; spread evenly over all."""
+    """Validation samples in place of calibration samples, spread evenly over all of them.
+
+    They are for uses that learn nothing from them.
+    """
 
     validation: Validation
     frames: int
@@ -168,7 +171,7 @@ class ValidationFrames:
 def feeds_of_stages(
     judge: StageJudge, files: Mapping[str, Path], stages: Iterable[str], samples: CalibrationFrames
 ) -> dict[str, StageFeeds]:
-    """Return what stages of a model see of samples, by stage."""
+    """Return the inputs of a model's stages for samples, by stage."""
     return {
         name: StageFeeds(judge.contract, judge.stages, judge.stage(name), files, judge.constants, samples)
         for name in stages

@@ -1,13 +1,13 @@
-"""A quantisation-aware finish: a short fine-tuning that feels the rounding of INT8, with the float model as its teacher.
+"""Quantisation-aware fine-tuning: a short training with the rounding of INT8 and the float model as teacher.
 
     x ──► round to 8 bits ──► Conv or Linear ──►
                                   ▲
              W + unit · up @ down ──► round to int8 per output channel
 
-Rounding lets gradients through as if it were not there (Jacob et al. 2018, https://arxiv.org/abs/1712.05877). What
-learns is the head and a low-rank change of every quantised weight (LoRA, Hu et al. 2021,
-https://arxiv.org/abs/2106.09685); it is a parametrisation of the weight here instead of PEFT's second branch, because
-the sum of both is what INT8 rounds.
+Rounding passes gradients through unchanged (Jacob et al. 2018, https://arxiv.org/abs/1712.05877). The trained
+parameters are the head and a low-rank change of every quantised weight (LoRA, Hu et al. 2021,
+https://arxiv.org/abs/2106.09685). The change is a parametrisation of the weight here, instead of PEFT's second branch,
+because INT8 rounds the sum of both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from vidrisk.calibration.profiles import Profile
-from vidrisk.calibration.qdq import quantisation_of
+from vidrisk.calibration.qdq import quantization_of
 from vidrisk.calibration.weights import plain_weight_scales
 from vidrisk.export.trained import Clips
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
@@ -34,16 +34,17 @@ from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
 
-HEAD_RATE = 0.1  # of the learning rate: the head has converged, it only follows the features
-FEATURE_WEIGHT = 10.0  # most of the variance of features is between the D of them, only the rest between clips
+HEAD_RATE = 0.1  # factor of the learning rate: the head has converged, and only follows the features
+FEATURE_WEIGHT = 10.0  # most of the variance of features is between their D dimensions, only the rest between clips
 CLIP_NORM = 1.0
 
 
 @dataclass(frozen=True)
 class QatOptions:
-    """``lr`` is relative to the size of each output channel's weights; ``batch_size`` counts frames, of one clip at least.
+    """Options of quantisation-aware fine-tuning.
 
-    ``multi_label`` names the places of targets of which any number of labels may hold.
+    ``lr`` is relative to the size of each output channel's weights; ``batch_size`` counts frames, and holds at least
+    one clip. ``multi_label`` lists the indices of targets of which any number of labels may hold.
     """
 
     steps: int
@@ -56,11 +57,11 @@ class QatOptions:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.batch_size < 1 or self.rank < 1 or not 0 < self.lr < math.inf:
             raise SettingsError(
-                f"quantisation-aware finish with {self}", allowed="steps ≥ 0, lr > 0, batch_size ≥ 1, rank ≥ 1"
+                f"quantisation-aware fine-tuning with {self}", allowed="steps ≥ 0, lr > 0, batch_size ≥ 1, rank ≥ 1"
             )
 
 
-def finished_by_qat(
+def fine_tune_by_qat(
     merged: nn.Module,
     head: nn.Module,
     ranges: Mapping[str, tuple[float, float]],
@@ -70,52 +71,57 @@ def finished_by_qat(
     options: QatOptions,
     on_progress: OnProgress = ignore_progress,
 ) -> tuple[nn.Module, nn.Module]:
-    """Fine-tune encoder and head until, rounded, they answer like the floating-point model that they come from.
+    """Fine-tune encoder and head until, rounded, they reproduce the answers of the floating-point model.
 
-    Inputs and weights of convolutions and linear layers are rounded while it learns, residual sums and attention
-    products not.
+    Inputs and weights of convolutions and linear layers are rounded during training; residual sums and attention
+    products are not.
 
     Args:
-        merged: the encoder in plain layers, ``uint8 (N, H, W, 3)`` → ``float32 (N, D)``; left untouched, like the head.
+        merged: the encoder in plain layers, ``uint8 (N, H, W, 3)`` → ``float32 (N, D)``; not modified, like the head.
         head: ``float32 (B, T, D)`` → a tuple of logits ``(B, C)``, one per target.
-        ranges: smallest and largest value of the input of a layer, by the layer's path in ``merged``; a layer without a
-            range stays in floating point.
-        keep_float: paths of layers, or of modules with all layers in them, that stay in floating point.
-        clips: what to train on, without labels; never the samples that judge.
+        ranges: smallest and largest input value of a layer, by the layer's path in ``merged``; a layer without a range
+            stays in floating point.
+        profile: how to quantise.
+        keep_float: paths of layers, or of modules with all their layers, that stay in floating point.
+        clips: training clips, without labels; never the samples that judge.
+        options: steps, learning rate and sizes.
+        on_progress: called after each step.
 
     Returns:
-        A plain encoder, layer for layer like ``merged``, and a head, both in evaluation mode. Weights are left
-        unrounded: plain scales round them to the very integers that were trained, and transforms that move the scales
-            do not round twice.
+        A plain encoder, layer for layer like ``merged``, and a head, both in evaluation mode. Weights are not rounded:
+        plain scales round them to exactly the integers that were trained, and transforms that move the scales do not
+        round twice.
 
     Raises:
         SettingsError: no layer has a range, or the loss is not finite.
-        DataError: no clips.
+        DataError: there are no clips.
     """
     if not len(clips):
-        raise DataError("no clip for the quantisation-aware finish", allowed="at least one")
-    # All in evaluation mode: the noise of dropout would hide that of rounding.
+        raise DataError("no clip for quantisation-aware fine-tuning", allowed="at least one")
+    # All modules in evaluation mode: the noise of dropout would hide that of rounding.
     teacher, student = (copy.deepcopy(nn.ModuleList([merged, head])).eval() for _ in range(2))
     generator = torch.Generator().manual_seed(options.seed)
     student[0].requires_grad_(False)
     student[1].requires_grad_(True)
     adapted = {
-        path: _fake_quantised(layer, ranges[path], profile, options.rank, generator)
-        for path, layer in quantised_layers(student[0], ranges, keep_float).items()
+        path: _fake_quantize(layer, ranges[path], profile, options.rank, generator)
+        for path, layer in layers_to_quantize(student[0], ranges, keep_float).items()
     }
     _fit(teacher, student, clips, options, generator, on_progress)
-    # The teacher takes the weights: it has never had hooks and parametrisations that could be left over.
+    # The teacher takes the weights: it never had hooks or parametrisations that could be left over.
     with torch.no_grad():
         for path, weight in adapted.items():
             plain = teacher[0].get_parameter(f"{path}.weight")
-            plain.copy_(weight.adapted(plain))
+            plain.copy_(weight.adapt(plain))
     return teacher[0], student[1].requires_grad_(False)
 
 
-def quantised_layers(
+def layers_to_quantize(
     encoder: nn.Module, ranges: Collection[str], keep_float: Collection[str]
 ) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The convolutions and linear layers, by path, that have a range and are not kept in floating point.
+    """Return the convolutions and linear layers to quantise, by path.
+
+    They have a range and are not kept in floating point.
 
     Raises:
         SettingsError: there is none.
@@ -130,16 +136,16 @@ def quantised_layers(
     if not layers:
         raise SettingsError(
             f"no layer of {type(encoder).__name__} is left to quantise",
-            fix="keep fewer in floating point, or do without qat_steps",
+            fix="keep fewer in floating point, or leave out qat_steps",
         )
     return layers
 
 
-class _QuantisedWeight(nn.Module):
-    """Parametrisation: ``weight (O, …)`` → what its int8 version stands for, with a low-rank change that is zero at first.
+class _QuantizedWeight(nn.Module):
+    """Parametrisation of ``weight (O, …)`` by its dequantised int8 version, with a low-rank change that starts at zero.
 
     The change is in units of each output channel's own size. Batch norms are folded in, so sizes differ by orders of
-    magnitude between channels and layers, and no learning rate would fit them all.
+    magnitude between channels and layers, and no single learning rate would fit.
     """
 
     unit: Tensor
@@ -153,29 +159,29 @@ class _QuantisedWeight(nn.Module):
         self.down = nn.Parameter(torch.randn(rank, flat.shape[1], generator=generator) / math.sqrt(rank))
         self.up = nn.Parameter(torch.zeros(flat.shape[0], rank))
 
-    def adapted(self, weight: Tensor) -> Tensor:
+    def adapt(self, weight: Tensor) -> Tensor:
         return weight + (self.unit * (self.up @ self.down)).view_as(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
-        adapted = self.adapted(weight)
+        adapted = self.adapt(weight)
         largest = self.profile.largest_weight
-        scales = torch.from_numpy(self.profile.held_scales(plain_weight_scales(adapted.detach().numpy(), 0, largest)))
+        scales = torch.from_numpy(self.profile.round_scales(plain_weight_scales(adapted.detach().numpy(), 0, largest)))
         zeros = torch.zeros(len(scales), dtype=torch.int32)
         return torch.fake_quantize_per_channel_affine(adapted, scales, zeros, 0, -largest, largest)
 
 
-def _fake_quantised(
+def _fake_quantize(
     layer: nn.Conv2d | nn.Linear, around: tuple[float, float], profile: Profile, rank: int, generator: torch.Generator
-) -> _QuantisedWeight:
-    """Round the layer's input and weight from now on."""
-    scale, zero_point = quantisation_of(*around, profile)
+) -> _QuantizedWeight:
+    """Make the layer round its input and weight from now on."""
+    scale, zero_point = quantization_of(*around, profile)
     lowest, highest = (-128, 127) if profile.symmetric else (0, 255)
 
     def round_input(layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         return torch.fake_quantize_per_tensor_affine(inputs[0], scale, zero_point, lowest, highest)
 
     layer.register_forward_pre_hook(round_input)
-    weight = _QuantisedWeight(layer.weight, profile, rank, generator)
+    weight = _QuantizedWeight(layer.weight, profile, rank, generator)
     parametrize.register_parametrization(layer, "weight", weight)
     return weight
 
@@ -197,7 +203,7 @@ def _fit(
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.steps)
     for step, batch in enumerate(batches_of(clips, options, generator)):
-        on_progress("quantisation-aware finish", step, options.steps)
+        on_progress("quantisation-aware fine-tuning", step, options.steps)
         with torch.no_grad():
             wanted = _outputs(teacher, batch)
         loss = _loss(_outputs(student, batch), wanted, options.multi_label)
@@ -206,16 +212,16 @@ def _fit(
         norm = nn.utils.clip_grad_norm_([*low_rank, *head.parameters()], CLIP_NORM)
         if not torch.isfinite(loss + norm):
             raise SettingsError(
-                f"step {step + 1} of the quantisation-aware finish has a loss that is not finite",
-                fix="lower its learning rate, or do without qat_steps",
+                f"step {step + 1} of quantisation-aware fine-tuning has a loss that is not finite",
+                fix="lower its learning rate, or leave out qat_steps",
             )
         optimizer.step()
         schedule.step()
-        log.debug("quantisation-aware finish, step %d: loss %.4f", step + 1, float(loss.detach()))
+        log.debug("quantisation-aware fine-tuning, step %d: loss %.4f", step + 1, float(loss.detach()))
 
 
 def batches_of(clips: Clips, options: QatOptions, generator: torch.Generator) -> Iterator[Tensor]:
-    """``steps`` batches ``uint8 (B, T, H, W, 3)`` from one shuffled pass over the clips after the other."""
+    """Yield ``steps`` batches ``uint8 (B, T, H, W, 3)`` from successive shuffled passes over the clips."""
     size = min(max(1, options.batch_size // len(clips[0])), len(clips))
     passes = math.ceil(options.steps * size / len(clips))
     order = [index for _ in range(passes) for index in torch.randperm(len(clips), generator=generator).tolist()]
@@ -224,7 +230,7 @@ def batches_of(clips: Clips, options: QatOptions, generator: torch.Generator) ->
 
 
 def _outputs(model: nn.ModuleList, batch: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Features ``(B, T, D)`` and the logits of every target."""
+    """Return features ``(B, T, D)`` and the logits of every target."""
     encoder, head = model
     features: Tensor = encoder(batch.flatten(0, 1)).unflatten(0, batch.shape[:2])
     return features, head(features)
@@ -233,10 +239,11 @@ def _outputs(model: nn.ModuleList, batch: Tensor) -> tuple[Tensor, tuple[Tensor,
 def _loss(
     outputs: tuple[Tensor, tuple[Tensor, ...]], wanted: tuple[Tensor, tuple[Tensor, ...]], multi_label: Collection[int]
 ) -> Tensor:
-    """Divergence from the teacher's answers, mean over the targets, plus the error of the features, relative to their variance.
+    """Return the divergence from the teacher's answers plus the error of the features.
 
-    Features say more per clip than a handful of logits. Labels have no part in it: on samples that the model has learnt
-    they would only sharpen its answers, and that costs agreement on all others.
+    The divergence is the mean over the targets; the error is relative to the features' variance. Features carry more
+    information per clip than a handful of logits. Labels are not used: on samples that the model has learnt, they would
+    only sharpen its answers, at the cost of agreement on all others.
     """
     (features, logits), (features_wanted, logits_wanted) = outputs, wanted
     both = [
@@ -250,5 +257,5 @@ def _loss(
 
 
 def _log_probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
-    """Return those of the labels, or those of yes and no to each label."""
+    """Return those of the labels, or those of yes and no for each label."""
     return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], dim=1) if multi_label else logits.log_softmax(1)

@@ -1,4 +1,4 @@
-"""What the search for a quantised graph of one stage has found, and the judge that it asks."""
+"""Result of the search for a quantised graph of one stage, and the choice of the judge that it uses."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from vidrisk.runtimes.contract.manifest import Precision
 
 @dataclass(frozen=True)
 class Quantized:
-    """The graph, and how it came about.
+    """A quantised graph, and how it was found.
 
     Attributes:
-        migrated: the float graph that the quantised one was made from, when the recipe migrates range; it must compute
+        migrated: the float graph that the quantised one was made from, if the recipe migrates range; it must compute
             the same.
-        runtime: that the search was made on.
+        runtime: that the search ran on.
         precision: of the stage.
     """
 
@@ -42,7 +42,7 @@ class Quantized:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether any block of it is in another width than 8 bits."""
+        """Whether any of its blocks has another width than 8 bits."""
         return bool(self.search.best.float_blocks) or self.precision == "int4"
 
 
@@ -57,8 +57,10 @@ def lead_judge(
 
     Args:
         judges: by runtime.
-        quantized: makes the graph, where the journal does not know yet.
-        model: the float graph of the stage, as ``path`` holds it.
+        quantized: makes the graph, if its timings are not in the journal.
+        model: the float graph of the stage, as stored at ``path``.
+        path: the float ONNX file.
+        journal: measurements that are not repeated.
     """
     of_quantized = journal.value("quantised by runtime", lambda: _median_seconds(quantized(), judges))
     of_float = journal.value("float by runtime", lambda: _median_seconds(model, judges))

@@ -1,8 +1,8 @@
-"""Whether a runtime reads packed weights as their operator defines them: some versions read one width only, or zero points wrongly.
+"""A test of whether a runtime reads packed weights as their operator defines them.
 
-A small product is asked for, and held against the weights that its codes stand for. Among its rows is one of large
-values of one sign, whose sums would saturate in 16 bits, and one whose neighbours have opposite signs, where halves of
-bytes must not be swapped.
+Some versions read only one width, or misread zero points. A small product is computed, and compared with the weights
+that its codes represent. One of its rows has large values of one sign, whose sums would saturate in 16 bits; in
+another, neighbours have opposite signs, so that swapped half-bytes show.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vidrisk.calibration.files import save_graph
 from vidrisk.calibration.graph import FloatArray
-from vidrisk.calibration.nbits import WeightGrid, packed_from_weight, weight_from_packed
+from vidrisk.calibration.nbits import WeightGrid, pack_weight, weight_from_packed
 from vidrisk.calibration.weight_only import Packing, WeightPacker
 from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
 WIDTH = 24
-TOLERANCE = 0.1  # of the largest product of a row: several times what rounding activations to 8 bits costs
+TOLERANCE = 0.1  # of the largest product of a row: several times the error of rounding activations to 8 bits
 
 
 @functools.cache
 def reading_fault(runtime: str, grid: WeightGrid) -> str:
-    """Say why a runtime cannot be given weights on a grid; empty where it can."""
-    # An odd number of groups leaves half a byte of zero points; the last depth is filled up with zeros.
+    """Return why a runtime cannot use weights on a grid, or an empty string if it can."""
+    # An odd number of groups leaves half a byte of zero points; the last depth is padded with zeros.
     for depth in (4 * grid.group, 5 * grid.group, 3 * grid.group + 8):
         weight, rows = _weight(depth), _rows(depth)
-        expected: FloatArray = np.tile(rows @ weight_from_packed(packed_from_weight(weight, grid)), (2, 1))
+        expected: FloatArray = np.tile(rows @ weight_from_packed(pack_weight(weight, grid)), (2, 1))
         try:
             found = _products(runtime, grid, weight, rows)
         except VidriskError as error:
@@ -44,7 +44,7 @@ def reading_fault(runtime: str, grid: WeightGrid) -> str:
 
 
 def _weight(depth: int) -> FloatArray:
-    """Columns of one sign each."""
+    """Return a weight whose columns have one sign each."""
     rng = np.random.default_rng(0)
     weight: FloatArray = (rng.uniform(0.5, 1, (depth, WIDTH)) * rng.choice([-1, 1], WIDTH)).astype(np.float32)
     return weight
@@ -59,7 +59,7 @@ def _rows(depth: int) -> FloatArray:
 
 
 def _products(runtime: str, grid: WeightGrid, weight: FloatArray, rows: FloatArray) -> FloatArray:
-    """Products of all rows at once, and of each alone, which has kernels of its own."""
+    """Return the products of all rows at once, and of each row alone, which uses other kernels."""
     inputs = TensorSpec("x", "float32", ("batch", len(weight))), TensorSpec("y", "float32", ("batch", WIDTH))
     values = [helper.make_tensor_value_info(spec.name, TensorProto.FLOAT, spec.shape) for spec in inputs]
     graph = helper.make_graph(
@@ -72,7 +72,7 @@ def _products(runtime: str, grid: WeightGrid, weight: FloatArray, rows: FloatArr
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     with tempfile.TemporaryDirectory(prefix="vidrisk-read-") as folder:
         path = Path(folder) / "product.onnx"
-        save_graph(WeightPacker(model, Path(folder)).packed(Packing(grid)), path)
+        save_graph(WeightPacker(model, Path(folder)).pack(Packing(grid)), path)
         with BUNDLE_RUNTIMES[runtime](path, inputs[:1], inputs[1:], threads=1) as runner:
             found: FloatArray = np.concatenate(
                 [runner.infer({"x": part})["y"] for part in (rows, *np.split(rows, len(rows)))]

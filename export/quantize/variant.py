@@ -1,4 +1,4 @@
-"""Quantized variants: the blocks of each stage searched, the result admitted on every runtime, all of it noted in the report."""
+"""Quantised variants: searched block by block, admitted on every runtime, and recorded in the report."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ from vidrisk.runtimes.contract.choices import Quantization
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.progress import OnProgress
 
-Refused = dict[str, dict[tuple[str, ...], str]]  # reasons of the samples that judge, by stage and ``Point.choice``
+Refused = dict[str, dict[tuple[str, ...], str]]  # refusal reasons on the judging samples, by stage and ``Point.choice``
 PACKED_FOR_PROCESSORS = "not quantised: packed weights are for processors, and FP16 is for GPUs"
-MOST_REFUSALS = (
-    2  # of points by the samples that judge, before the export is refused: each further try is one more chance for luck
-)
+# Points that the judging samples may refuse before the export is refused: each further try is another chance for luck.
+MOST_REFUSALS = 2
 
 
 @dataclass(frozen=True)
 class QuantizedVariant:
-    """What one plan came to.
+    """Result of one plan.
 
     Attributes:
-        outputs: on the runtime that was searched on.
-        precision: of the stages that were quantized.
+        outputs: on the runtime that the search ran on.
+        precision: of the quantised stages.
     """
 
     name: VariantName
@@ -49,12 +48,12 @@ class QuantizedVariant:
 
 @dataclass(frozen=True)
 class VariantQuantizer:
-    """Quantizes the stages of float files that do nearly all the work, for one plan after the other.
+    """Quantiser of the stages of float files that do nearly all the work, one plan after the other.
 
     Attributes:
-        stages: how each of those to quantize is quantized, by name, in their order.
-        calibration: None where no stage is quantized by integers.
-        work, cache: folders for files of this export, and for what further ones may use.
+        stages: how each stage is quantised, by name, in order.
+        calibration: None if no stage is quantised by integers.
+        work, cache: folders for files of this export, and for files that later ones may reuse.
     """
 
     gate: Gatekeeper
@@ -67,14 +66,19 @@ class VariantQuantizer:
     _packers: dict[Path, WeightPacker] = field(default_factory=dict, init=False, repr=False)
 
     def stages_for(self, plan: Plan) -> tuple[str, ...]:
-        """Names of the stages that a plan quantizes, in their order: kernels for packed weights are those of processors."""
+        """Return the names of the stages that a plan quantises, in order.
+
+        Kernels for packed weights are only for CPUs.
+        """
         return tuple(name for name, how in self.stages.items() if how == "integers" or plan.engines == "processor")
 
     def plans(self) -> list[Plan]:
-        """Return the plans of the target that have stages to quantize. What TensorRT does not get is noted in the report.
+        """Return the plans of the target that have stages to quantise.
+
+        Stages that are not quantised for TensorRT are noted in the report.
 
         Raises:
-            SettingsError: INT8 alone is wanted, and there is none for this target, or none for an engine of it.
+            SettingsError: only INT8 is requested, and there is none for this target, or none for one of its engines.
         """
         report, packed = self.gate.report, [name for name, how in self.stages.items() if how == "weights"]
         every = plans_of(self.options.target)
@@ -94,7 +98,7 @@ class VariantQuantizer:
         return wanted
 
     def leaves_out(self, plans: Sequence[Plan]) -> bool:
-        """Tell whether a plan of the target is not among those that are carried out: FP16 takes its place."""
+        """Return whether a plan of the target is left out; FP16 takes its place."""
         return len(plans) < len(plans_of(self.options.target))
 
     def quantize(
@@ -103,8 +107,10 @@ class VariantQuantizer:
         """Search a variant that the gate admits on every runtime.
 
         Args:
-            source: the float files to quantize; ``computed`` is what they compute, by runtime.
-            floats: what the result is compared with.
+            plan: how to quantise.
+            source: the float files to quantise.
+            computed: outputs of ``source``, by runtime.
+            floats: outputs to compare the result with.
 
         Raises:
             GateRefused: there is none.
@@ -112,7 +118,7 @@ class VariantQuantizer:
         refused: Refused = {name: {} for name in self.stages_for(plan)}
         aside: list[str] = []
         while True:
-            # What the choosing samples cannot show, the judging ones may; from then on figures count as they are.
+            # The judging samples may show what the choosing samples cannot; from then on, figures count at face value.
             tries = sum(map(len, refused.values()))
             budget = Budget(
                 self.options.max_drop,
@@ -153,7 +159,7 @@ class VariantQuantizer:
     def _search(
         self, plan: Plan, source: Files, floats: Mapping[str, Outputs], budget: Budget, refused: Refused
     ) -> tuple[dict[str, Quantized], Files]:
-        """Quantise one stage after the other; what was found, by stage, and the files."""
+        """Quantise one stage after the other; return the results by stage, and the files."""
         choosing = self.gate.parts.choosing
         stages = replace(self.gate.judge, validation=self.gate.judge.validation.at(choosing))
         references = {runtime: outputs.at(choosing) for runtime, outputs in floats.items()}
@@ -166,12 +172,12 @@ class VariantQuantizer:
                 )
                 for runtime, reference in references.items()
             }
-            found[name] = self._quantized(plan, name, source, judges, budget, refused[name])
+            found[name] = self._quantize_stage(plan, name, source, judges, budget, refused[name])
             files[name] = self.work / f"{name}.searched.onnx"
             save_graph(found[name].model, files[name])
         return found, files
 
-    def _quantized(
+    def _quantize_stage(
         self,
         plan: Plan,
         name: str,
@@ -192,7 +198,7 @@ class VariantQuantizer:
 
     @staticmethod
     def _prefix(plan: Plan, stage: str, found: Mapping[str, Quantized]) -> str:
-        """What a line of the report is about, where there are several plans or stages."""
+        """Return the subject of a line in the report, if there are several plans or stages."""
         return (plan.suffix.removeprefix("-") + " " if plan.suffix else "") + (f"{stage}: " if len(found) > 1 else "")
 
     def _describe(
@@ -221,7 +227,7 @@ class VariantQuantizer:
             outcome = search.best.outcome
             best.append(
                 f"{prefix}{search.best.in_words}, {outcome.agreement:.1%} agreement, "
-                f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} samples that chose it"
+                f"{outcome.drop_points:.2f} points of drop on the {len(parts.choosing)} selection samples"
             )
         report.selection = Selection(
             len(parts.choosing),

@@ -1,4 +1,4 @@
-"""From a float ONNX graph of one stage to one with packed weights: bits and group chosen, and the blocks that stay in float32.
+"""Packing of one stage's weights: the choice of bits and group, and of the blocks that stay in float32.
 
     4 bits, in groups of 128, 64 or 32: the largest inside the budget          8 bits: the same
          │ none                                                                     │ none
@@ -6,10 +6,9 @@
          │ not enough                                                               │
     some blocks in float32, as ``calibration.search`` finds them               the same
          │                                                                          │
-    what is within the budget timed in turns with floating point; the fastest is taken, of equally fast ones the
-    smallest
+    points within the budget timed in turns with floating point; the fastest is chosen, the smallest if times are equal
 
-No samples are needed to make these graphs; those that choose are the gate's.
+These graphs are made without samples; the gate's samples choose between them.
 """
 
 from __future__ import annotations
@@ -61,13 +60,17 @@ def pack_stage(
 
     Args:
         path: the float ONNX file that ``packer`` packs.
-        judges: by runtime; the one on which packed weights are fastest is asked. What one of them misreads is left out.
-        cache: folder where measurements stay for the next export of the same model.
+        packer: makes graphs with packed weights.
+        judges: by runtime; the one on which packed weights are fastest is used. Grids that one of them misreads are
+            left out.
+        budget: limits for accuracy and time.
+        cache: folder that stores measurements for the next export of the same model.
+        on_progress: called at each step.
         refused: ``Point.choice`` of points that the gate has refused.
 
     Raises:
         DataError: the graph has no weights to pack, or some that are not finite.
-        RuntimeFailure: no width that all runtimes read.
+        RuntimeFailure: no width is readable by all runtimes.
     """
     if not packer.nodes:
         raise DataError(
@@ -82,12 +85,12 @@ def pack_stage(
         "judges": [judge.identity for judge in judges.values()],
     }
     journal = Journal(cache / f"{key_of(fingerprint(packer.model), [], settings)}.jsonl")
-    judge = lead_judge(judges, partial(packer.packed, Packing(grids[0])), packer.model, path, journal)
+    judge = lead_judge(judges, partial(packer.pack, Packing(grids[0])), packer.model, path, journal)
     search = _Search(packer, blocks_from_names(packer.nodes), judge, budget, journal, on_progress, refused)
     search.try_whole(grids)
     search.try_wide(grids)
     search.try_mixed()
-    return search.chosen()
+    return search.choose()
 
 
 def _readable_grids(runtimes: Collection[str]) -> list[WeightGrid]:
@@ -109,9 +112,11 @@ def _readable_grids(runtimes: Collection[str]) -> list[WeightGrid]:
 
 @dataclass
 class _Search:
-    """Attributes:
-    tried: points that were judged, by packing; the coarser groups of a width first.
-    rows: what was measured of blocks, by packing.
+    """State of a search.
+
+    Attributes:
+        tried: judged points by packing; the coarser groups of a width first.
+        rows: measurements of blocks, by packing.
     """
 
     packer: WeightPacker
@@ -134,16 +139,21 @@ class _Search:
         return time.monotonic() < self.end
 
     def try_whole(self, grids: Collection[WeightGrid]) -> None:
-        """Judge grids with nothing in floating point: of each width down to the largest group that is inside. The first one of a
-        width is judged whatever the time, as long as none is inside."""
+        """Judge grids with nothing in floating point: in each width, down to the largest group that is inside.
+
+        The first grid of a width is judged even without time left, as long as no grid is inside.
+        """
         for grid in grids:
             of_width = self._grids(grid.bits)
             if not self._has_inside(grid.bits) and (self.has_time or not (of_width or self._has_inside(*WIDTHS))):
                 self._is_inside(Packing(grid))
 
     def try_wide(self, grids: Collection[WeightGrid]) -> None:
-        """Search the kinds of layers that are in 8 bits while others are in 4, where 8 bits everywhere are inside and 4 are not:
-        those first that save most noise by the byte, and fewest that suffice."""
+        """Search the kinds of layers that are in 8 bits while others are in 4.
+
+        This applies if 8 bits everywhere are inside and 4 are not. Kinds that save most noise per byte come first; the
+        fewest that suffice are chosen.
+        """
         narrow, kinds = self._grids(4), self.packer.kinds
         if len(kinds) < 2 or not narrow or self._has_inside(4) or not self._has_inside(8) or not self.has_time:
             return
@@ -165,24 +175,24 @@ class _Search:
                 break
 
     def try_mixed(self) -> None:
-        """Search, in each width that is not inside, the blocks that stay in floating point beside its finest groups."""
+        """Search, in each width that is not inside, the blocks that stay in floating point with its finest groups."""
         for bits in WIDTHS:
             if len(self.blocks) > 1 and self._grids(bits) and not self._has_inside(bits) and self.has_time:
                 now, packing = time.monotonic(), Packing(self._grids(bits)[-1])
                 self.rows[packing] = self.tried[packing].explore(now + MEASURING * (self.end - now))
 
-    def chosen(self) -> Quantized:
-        """Time what is promising, and choose."""
+    def choose(self) -> Quantized:
+        """Time the promising points, and choose."""
         by_name = {str(packing): packing for packing in self.tried}
         every = [
             replace(point, recipe=str(packing), size_bytes=self.packer.size_bytes(packing, self._nodes(point)))
             for packing, points in self.tried.items()
-            for point in points.judged()
+            for point in points.list_judged()
         ]
         every.sort(key=lambda point: point.size_bytes)
 
         def graph(point: Point) -> onnx.ModelProto:
-            return self.packer.packed(by_name[point.recipe], self._nodes(point))
+            return self.packer.pack(by_name[point.recipe], self._nodes(point))
 
         if self.has_time:
             every = time_promising(every, graph, self.judge, self.journal)
@@ -210,7 +220,7 @@ class _Search:
         """Judge a packing with nothing in floating point."""
         refused = {choice[1:] for choice in self.refused if choice[0] == str(packing)}
         self.tried[packing] = Points(
-            partial(self.packer.packed, packing),
+            partial(self.packer.pack, packing),
             self.blocks,
             self.judge,
             self.budget,
@@ -225,24 +235,24 @@ class _Search:
         return any(points.at(()).inside for packing, points in self.tried.items() if packing.grid.bits in widths)
 
     def _grids(self, bits: Bits) -> list[WeightGrid]:
-        """Of a width, those that were tried everywhere."""
+        """Return the grids of a width that were tried on the whole graph."""
         return [packing.grid for packing in self.tried if packing.grid.bits == bits and not packing.wide]
 
     def _noise(self, grid: WeightGrid, kind: str) -> float:
-        """What one kind of layers adds to the features when it alone is packed."""
+        """Return the noise that one kind of layers adds to the features when only it is packed."""
         others = [name for name in self.packer.nodes if name not in self.packer.kinds[kind]]
 
-        def measured() -> float:
-            noise, _ = self.judge.probe(self.packer.packed(Packing(grid), others))
+        def measure() -> float:
+            noise, _ = self.judge.probe(self.packer.pack(Packing(grid), others))
             return noise if math.isfinite(noise) else NOT_FINITE
 
-        return float(self.journal.value(f"noise of {kind} in {grid}", measured))
+        return float(self.journal.value(f"noise of {kind} in {grid}", measure))
 
     def _further_bytes(self, grid: WeightGrid, kind: str) -> int:
         return self.packer.size_bytes(Packing(grid, (kind,))) - self.packer.size_bytes(Packing(grid))
 
     def _sqnr_db(self, packing: Packing) -> float:
-        return self.judge.sqnr_db(self.packer.packed(packing))
+        return self.judge.sqnr_db(self.packer.pack(packing))
 
     def _nodes(self, point: Point) -> list[str]:
         return [node for block in point.float_blocks for node in self.blocks[block]]

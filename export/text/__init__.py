@@ -1,1 +1,1 @@
-"""A merged causal language model becomes a text graph for generation: built, packed, gated against torch, written as a bundle."""
+"""Export of a merged causal language model as a text graph for generation: built, packed, gated and bundled."""

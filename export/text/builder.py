@@ -1,4 +1,7 @@
-"""ONNX Runtime GenAI's model builder (MIT), run in a process of its own: it prints, and imports modules of common names."""
+"""ONNX Runtime GenAI's model builder (MIT), run in a separate process.
+
+It prints, and imports modules with common names.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure, SettingsError, is_installed
 
 PACKAGE = "onnxruntime_genai"
-# Those that the builder knows, and whose graph is equal to torch's; of Gemma, OLMo and Phi-3 it was not (0.18,
+# Those that the builder supports, and whose graph equals torch's; those of Gemma, OLMo and Phi-3 did not (0.18,
 # transformers 5.24).
 ARCHITECTURES = (
     "Ernie4_5ForCausalLM",
@@ -28,11 +31,11 @@ MOST_CONFIG_BYTES = 2**20
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read ``config.json`` of a model, and refuse one that cannot be built.
+    """Read ``config.json`` of a model, and reject one that cannot be built.
 
     Raises:
-        SettingsError: no such file, an architecture that is not built, sliding windows, weights that are quantized
-            already.
+        SettingsError: no such file, an unsupported architecture, sliding windows, or weights that are already
+            quantised.
     """
     path = folder / "config.json"
     try:
@@ -42,16 +45,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         architecture = config["architectures"][0]
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise SettingsError(
-            f"{path} describes no model: {error}", allowed="a folder as save_pretrained leaves it"
+            f"{path} does not describe a model: {error}", allowed="a folder written by save_pretrained"
         ) from error
     if architecture not in ARCHITECTURES:
-        raise SettingsError(f"no text graph can be built of {architecture}", allowed=", ".join(ARCHITECTURES))
+        raise SettingsError(f"no text graph can be built from {architecture}", allowed=", ".join(ARCHITECTURES))
     window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
     if window and window < config.get("max_position_embeddings", 0):
         raise SettingsError(
             f"{folder.name} attends to {window} tokens at a time",
             allowed="models without a sliding window",
-            fix=f"lower max_position_embeddings to {window} in config.json: texts that are no longer lose nothing",
+            fix=f"lower max_position_embeddings to {window} in config.json; texts up to that length are unaffected",
         )
     if config.get("quantization_config"):
         raise SettingsError(
@@ -64,11 +67,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def build_graph(folder: Path, out: Path) -> Path:
-    """Build the float32 graph of a model, embeddings left out.
+    """Build the float32 graph of a model, without embeddings.
 
     Args:
-        folder: merged model, ``read_config`` has passed it.
-        out: folder for what the builder writes.
+        folder: merged model, already checked by ``read_config``.
+        out: folder for the builder's output.
 
     Returns:
         The graph's file; its weights lie beside it.
@@ -117,5 +120,5 @@ def build_graph(folder: Path, out: Path) -> Path:
         ) from error
     if end.returncode != 0:
         said = next((line for line in reversed(end.stderr.splitlines()) if line.strip()), f"exit code {end.returncode}")
-        raise RuntimeFailure(f"the builder of text graphs refuses {folder.name}: {said}")
+        raise RuntimeFailure(f"the builder of text graphs failed for {folder.name}: {said}")
     return out / "model.onnx"

@@ -1,4 +1,4 @@
-"""Answers that are written by the schema, and how their fields change between two models."""
+"""Answers written by the schema, and the changes of their fields between two models."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vidrisk.runtimes.paired import drop_interval_points, mcnemar_p
 from vidrisk.runtimes.text.engine import TextEngine
 from vidrisk.runtimes.text.requests import Prompt, Request
 
-MOST_EXAMPLES = 60  # of changed answers that are kept whole
+MOST_EXAMPLES = 60  # changed answers that are stored in full
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model has written for every sample.
+    """A model's answers to all samples.
 
     Attributes:
-        fields: by sample; None where the answer is not whole.
-        scores: ``float32 (N, levels)``: log-probability of each level where the answer names one; NaN where that is
+        fields: by sample; None if the answer is not complete.
+        scores: ``float32 (N, levels)``: log-probability of each level at the place where the answer names one; NaN if
             unknown.
-        tokens_per_s: written, all together.
+        tokens_per_s: speed of writing, over all answers.
     """
 
     fields: tuple[dict[str, str] | None, ...]
@@ -44,13 +44,18 @@ def write_answers(
     what: str = "",
     on_progress: OnProgress = ignore_progress,
 ) -> Answers:
-    """Let an engine write the answer of every sample, always with the most probable token that the schema allows.
+    """Make an engine write the answer of every sample, always with the most probable token that the schema allows.
 
     Args:
+        engine: the engine.
+        samples: to answer.
+        form: of the answers.
         limit: tokens of an answer.
+        what: name of the step, for ``on_progress``.
+        on_progress: called as answers are written.
 
     Raises:
-        SettingsError, RuntimeFailure: as the engine raises them.
+        SettingsError, RuntimeFailure: from the engine.
     """
     levels, fields, written = form.levels, [], 0
     scores = np.full((len(samples), len(levels)), np.nan, np.float32)
@@ -69,7 +74,10 @@ def write_answers(
 
 
 def compare_answers(before: Answers, after: Answers, samples: Sequence[GateSample], form: ReportForm) -> FieldFigures:
-    """Compare the answers of two models to the same samples. An answer that is not whole agrees with none, and is wrong."""
+    """Compare the answers of two models to the same samples.
+
+    An incomplete answer agrees with none, and is wrong.
+    """
     count = len(samples)
     pairs = [(one, other) for one, other in zip(before.fields, after.fields, strict=True) if one is not None]
     agreement = {
@@ -102,7 +110,7 @@ def compare_answers(before: Answers, after: Answers, samples: Sequence[GateSampl
 
 
 def at_places(figures: FieldFigures, places: Sequence[int]) -> FieldFigures:
-    """Return figures of some of the samples with examples that name their places among all."""
+    """Return figures of a subset of the samples, with the examples' indices among all samples."""
     return replace(figures, examples=tuple(replace(each, index=places[each.index]) for each in figures.examples))
 
 
@@ -115,7 +123,10 @@ def _is_right(fields: Mapping[str, str] | None, sample: GateSample, form: Report
 
 
 def _drift(name: str, before: Answers, after: Answers) -> float:
-    """Change of the mean length of a text, of samples whose answers are whole in both; NaN where all are empty before."""
+    """Return the change of a text's mean length, over samples with two complete answers.
+
+    It is NaN if all were empty before.
+    """
     pairs = [
         (len(one[name]), len(other[name]))
         for one, other in zip(before.fields, after.fields, strict=True)

@@ -1,4 +1,4 @@
-"""Whether the graph of a recipe writes the same fields as floating point: what a search of a recipe asks."""
+"""A test of whether a recipe's graph writes the same fields as floating point, for the recipe search."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from vidrisk.runtimes.text.session import TextSession
 
 
 class FieldJudge:
-    """Judges graphs by the fields of their answers. Those of floating point are written once.
+    """Judge of graphs by the fields of their answers; those of floating point are written once.
 
     Args:
         graph: in floating point.
+        samples: to answer.
+        options: of the gate.
+        on_progress: called as answers are written.
 
     Raises:
         SettingsError: options without a form.
@@ -38,15 +41,15 @@ class FieldJudge:
         self._samples = [samples[place] for place in spread(samples, options.field_samples)]
 
     def __call__(self, graph: Path) -> str:
-        """Say why a graph is refused; empty where it is not."""
-        found = compare_answers(self._exact, self._written(graph), self._samples, self._form)
+        """Return why a graph is refused, or an empty string if it is not."""
+        found = compare_answers(self._exact, self._write(graph), self._samples, self._form)
         return self._options.fields.reason(found, self._options.max_drop)
 
     @cached_property
     def _exact(self) -> Answers:
-        return self._written(self._graph)
+        return self._write(self._graph)
 
-    def _written(self, graph: Path) -> Answers:
+    def _write(self, graph: Path) -> Answers:
         options = self._options
         session = TextSession(
             graph,

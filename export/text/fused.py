@@ -1,8 +1,7 @@
-"""A fused text graph: what the builder makes, in the form that ``runtimes.text.session`` runs.
+"""A fused text graph: the builder's output in the form that ``runtimes.text.session`` runs.
 
-Nodes are named by their modules, as in all graphs of ours, so that recipes can name kinds of layers. States go through
-a GatherND before the output layer, which then computes the logits that are wanted and no others: a prompt wants those
-of one token.
+Nodes are named by their modules, as in all our graphs, so that recipes can name kinds of layers. States pass through a
+GatherND before the output layer, which then computes only the requested logits: a prompt needs those of a single token.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ EmbeddingType = Literal["float32", "float16"]
 
 @dataclass(frozen=True)
 class TextExport:
-    """A text graph in float32, the embeddings of its tokens, and how far it is from torch."""
+    """A text graph in float32, the embeddings of its tokens, and its distance from torch."""
 
     graph: Path
     embeddings: Path
@@ -46,19 +45,19 @@ def export_text(
     """Export a merged causal language model as a text graph with a KV cache.
 
     Args:
-        folder: the model as ``save_pretrained`` leaves it.
+        folder: the model, written by ``save_pretrained``.
         out: folder for the files; it exists.
-        reference: the same model, loaded by transformers in float32: what the graph is compared with.
-        embeddings: type of the table of embeddings, which is most of what a packed small model weighs. The graph is
-            judged with float32.
-        most_apart: from torch, in nats.
+        reference: the same model, loaded by transformers in float32, to compare the graph with.
+        embeddings: type of the embedding table, which is most of the size of a packed small model. The graph is judged
+            with float32.
+        most_apart: allowed distance from torch, in nats.
 
     Raises:
         SettingsError: an architecture that cannot be built.
         MissingExtra: onnxruntime-genai is not installed.
-        RuntimeFailure: the builder fails, or its graph has another form than expected.
+        RuntimeFailure: the builder fails, or its graph has an unexpected form.
         DataError: embeddings that are not finite.
-        GateRefused: the graph does not compute what torch does; nothing is written.
+        GateRefused: the graph's results differ from torch's; nothing is written.
     """
     config = read_config(folder)
     values = reference.get_input_embeddings().weight.detach().float().cpu().numpy()
@@ -81,9 +80,10 @@ def export_text(
 
 
 def select_logits(model: onnx.ModelProto, config: dict[str, Any]) -> onnx.ModelProto:
-    """Rename nodes, let the output layer compute the logits that are asked for, and write down the sizes. In place.
+    """Rename nodes, make the output layer compute only the requested logits, and store the sizes, in place.
 
     Args:
+        model: the builder's graph.
         config: of the model: ``max_position_embeddings``, ``hidden_size``, ``num_attention_heads``, ``head_dim``.
 
     Raises:
@@ -119,7 +119,7 @@ def select_logits(model: onnx.ModelProto, config: dict[str, Any]) -> onnx.ModelP
     for value in (*graph.input, *graph.output):
         if value.name.startswith(("past_key_values.", "present.")):
             value.type.tensor_type.shape.dim[3].dim_value = head_size
-    del graph.value_info[:]  # they have the old shapes and the old names
+    del graph.value_info[:]  # they have the old shapes and names
     positions = [tensor.dims[0] for tensor in graph.initializer if tensor.name == "cos_cache"]
     described = {"positions": int(min([config["max_position_embeddings"], *positions]))}
     model.metadata_props.add(key=METADATA, value=json.dumps(described))
@@ -128,7 +128,7 @@ def select_logits(model: onnx.ModelProto, config: dict[str, Any]) -> onnx.ModelP
 
 
 def _plain_norms(nodes: Iterable[onnx.NodeProto], graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Write SimplifiedLayerNormalization, which is no operator of ONNX, as the nodes that ONNX Runtime fuses into it."""
+    """Replace SimplifiedLayerNormalization, which is not an ONNX operator, by nodes that ONNX Runtime fuses into it."""
     plain: list[onnx.NodeProto] = []
     for node in nodes:
         if node.op_type != "SimplifiedLayerNormalization" or node.domain:

@@ -1,4 +1,4 @@
-"""Variants that the gate of a language model judges, and its options."""
+"""Options of a language model's gate, and the variants that it judges."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class GraphVariant:
-    """A variant that is judged.
+    """A variant to be judged.
 
     Attributes:
         graph: of the text.
-        visual: visual tokens of the samples' photos by the vision stage of this variant; None takes those of the
-            samples.
+        visual: visual tokens of the samples' photos from this variant's vision stage; None uses those of the samples.
     """
 
     name: VariantName
@@ -33,14 +32,14 @@ class TextGateOptions:
 
     Attributes:
         vocabulary: the tokenizer that ships.
-        embeddings: the table of embeddings that ships.
-        form: of the answers; None where the model answers questions freely: fields and levels are left out then.
+        embeddings: the embedding table that ships.
+        form: of the answers; None if the model answers questions freely: fields and levels are left out then.
         max_drop: percentage points of the level's accuracy that a variant may lose.
-        allow_drop: let rounded hops pass in any case, and write down what they lose.
-        token_samples, field_samples: most samples whose tokens are compared, and whose answers are written.
+        allow_drop: admit rounded hops in any case, and record what they lose.
+        token_samples, field_samples: limits on the samples whose tokens are compared, and whose answers are written.
         answer_tokens: limit of an answer.
         sequences: answers that are written at once.
-        coverage: how often the set of levels that cannot be excluded is to hold the true one.
+        coverage: how often the set of levels that are not excluded must contain the true one.
         rounded, fields: limits of rounded hops.
     """
 
@@ -59,5 +58,5 @@ class TextGateOptions:
     fields: FieldLimits = FIELDS
 
     def tokens(self, samples: Sequence[GateSample]) -> int:
-        """Return the length of the longest sequence, prompt and answer."""
+        """Return the length of the longest sequence, prompt plus answer."""
         return max(sum(map(len, sample.parts)) + max(len(sample.answer), self.answer_tokens) for sample in samples)

@@ -1,4 +1,7 @@
-"""A merged language model as a GGUF file, for llama.cpp. Written by the package gguf (MIT), one tensor in memory at a time."""
+"""Export of a merged language model as a GGUF file for llama.cpp, one tensor in memory at a time.
+
+The file is written by the package gguf (MIT).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,7 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
 from vidrisk.runtimes.text.gguf_header import DIGEST
 
 EXTRA = "gguf"
-# Architecture in transformers → in GGUF. Those of the first kind turn neighbouring rows of a head, the others its two
-# halves.
+# Architecture in transformers → in GGUF. The first kind rotates neighbouring rows of a head, the second its two halves.
 PAIRED = {"LlamaForCausalLM": "llama", "MistralForCausalLM": "llama"}
 HALVED = {"Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 Weights = Literal["f32", "f16", "q8_0"]
@@ -32,21 +34,21 @@ Array = npt.NDArray[Any]
 
 
 def export_gguf(folder: Path, out: Path, *, weights: Weights = "q8_0", digest: str | None = None) -> str:
-    """Write a merged model as a GGUF file, its tokenizer in it.
+    """Write a merged model as a GGUF file, including its tokenizer.
 
     Args:
-        folder: the model as ``save_pretrained`` leaves it, in safetensors.
+        folder: the model, written by ``save_pretrained``, in safetensors.
         out: the file.
-        weights: of matrices; norms and biases are float32. A matrix whose rows are no multiple of 32 long has float16
-            in place of ``q8_0``.
-        digest: says which export the file is of; None takes ``digest_of_model``.
+        weights: type of matrices; norms and biases are float32. A matrix whose row length is not a multiple of 32 uses
+            float16 instead of ``q8_0``.
+        digest: identifies the export that the file belongs to; None uses ``digest_of_model``.
 
     Returns:
         The digest, which ``LlamaEngine`` compares.
 
     Raises:
-        SettingsError: an architecture, a rotary embedding or a tokenizer that is not written.
-        DataError: weights that are absent, of a name that is not known, or not finite.
+        SettingsError: an unsupported architecture, rotary embedding or tokenizer.
+        DataError: weights that are missing, have an unknown name, or are not finite.
         MissingExtra: gguf is not installed.
     """
     package: Any = require("gguf", EXTRA)
@@ -70,7 +72,7 @@ def export_gguf(folder: Path, out: Path, *, weights: Weights = "q8_0", digest: s
 
 
 def digest_of_model(folder: Path) -> str:
-    """SHA-256 of a model's weights and its tokenizer.
+    """Return the SHA-256 of a model's weights and its tokenizer.
 
     Raises:
         DataError: there are none.
@@ -92,14 +94,15 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _architecture(config: dict[str, Any]) -> str:
-    """
+    """Return the architecture's name in GGUF.
+
     Raises:
         SettingsError: as ``export_gguf``.
     """
     known = {**PAIRED, **HALVED}
     name = config["architectures"][0]
     if name not in known:
-        raise SettingsError(f"no GGUF is written of {name}", allowed=", ".join(known))
+        raise SettingsError(f"no GGUF can be written of {name}", allowed=", ".join(known))
     rope = _rope(config)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default" or rope.get("partial_rotary_factor", 1) != 1:
@@ -169,14 +172,15 @@ def _write_tensors(
         if not np.isfinite(values).all():
             raise DataError(f"{name} is not finite", fix="export an earlier checkpoint")
         if config["architectures"][0] in PAIRED:
-            values = _turned(values, name, config)
+            values = _reorder_rows(values, name, config)
         writer.write_tensor_data(np.ascontiguousarray(package.quantize(values, kinds[name])))
 
 
 def _check_complete(names: set[str], config: dict[str, Any]) -> None:
-    """
+    """Check that every matrix of such a model is there.
+
     Raises:
-        DataError: a matrix that every such model has is not there.
+        DataError: one is missing.
     """
     parts = (
         "self_attn.q_proj",
@@ -195,12 +199,12 @@ def _check_complete(names: set[str], config: dict[str, Any]) -> None:
     wanted |= {f"model.layers.{layer}.{part}.weight" for layer in range(config["num_hidden_layers"]) for part in parts}
     if missing := wanted - names:
         raise DataError(
-            f"{min(missing)} and {len(missing) - 1} further weights are not there", fix="save the merged model"
+            f"{min(missing)} and {len(missing) - 1} further weights are missing", fix="save the merged model"
         )
 
 
 def _tensors(folder: Path, *, read: bool) -> Iterator[tuple[str, tuple[int, ...], Array]]:
-    """Name, shape and, if they are read, float32 values, in an order that is always the same."""
+    """Yield name, shape and, if they are read, float32 values, in a fixed order."""
     safetensors: Any = require("safetensors", "export")
     nothing = np.zeros(0, np.float32)
     for path in _weight_files(folder):
@@ -213,8 +217,8 @@ def _tensors(folder: Path, *, read: bool) -> Iterator[tuple[str, tuple[int, ...]
             raise DataError(f"{path} cannot be read: {error}", fix="save the model again") from error
 
 
-def _turned(values: Array, name: str, config: dict[str, Any]) -> Array:
-    """Rows of queries and keys as llama.cpp turns them: row i of a head's half beside row i of the other half."""
+def _reorder_rows(values: Array, name: str, config: dict[str, Any]) -> Array:
+    """Reorder rows of queries and keys for llama.cpp: row i of a head's half beside row i of the other half."""
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config.get("num_key_value_heads")}
     for part, count in heads.items():
         if f".{part}." in name:

@@ -1,4 +1,4 @@
-"""From a byte-level ``tokenizer.json`` to what a GGUF file says of its tokens."""
+"""Conversion of a byte-level ``tokenizer.json`` to the tokenizer fields of a GGUF file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_BYTES = 2**27
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# How a text is split before its bytes are merged → the name of it in llama.cpp.
+# How a text is split before its bytes are merged → the name of the split in llama.cpp.
 SPLITS = {
     ("digits", "words"): "smollm",
     ("words",): "gpt-2",
@@ -26,7 +26,7 @@ Split = tuple[str, ...]
 
 @dataclass(frozen=True, repr=False)
 class GgufTokenizer:
-    """Tokens by id, their types, merges, the name of how a text is split, and tokens of special meaning by their names in GGUF."""
+    """Tokens by id, their types, merges, the name of the split, and special tokens by their names in GGUF."""
 
     tokens: tuple[str, ...]
     types: tuple[int, ...]
@@ -36,7 +36,7 @@ class GgufTokenizer:
     template: str | None
 
     def add_to(self, writer: Any) -> None:
-        """Write it down with a ``GGUFWriter``."""
+        """Write it with a ``GGUFWriter``."""
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(self.split)
         writer.add_token_list(self.tokens)
@@ -53,11 +53,12 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
     """Read the tokenizer of a model.
 
     Args:
-        config: of the model: ``vocab_size``, and the tokens that begin, end and fill a text. ``generation_config.json``
+        folder: of the model.
+        config: of the model: ``vocab_size``, and the tokens that begin, end and pad a text. ``generation_config.json``
             beside it may name up to three that end one.
 
     Raises:
-        SettingsError: no tokenizer, or one that llama.cpp would read in another way.
+        SettingsError: there is no tokenizer, or llama.cpp would read it differently.
     """
     path = folder / "tokenizer.json"
     try:
@@ -77,7 +78,7 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
         special = _special(folder, config)
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise SettingsError(
-            f"{path} is no tokenizer that llama.cpp reads: {error}", allowed="byte-level BPE"
+            f"{path} is not a tokenizer that llama.cpp reads: {error}", allowed="byte-level BPE"
         ) from error
     if split is None:
         raise SettingsError(
@@ -89,7 +90,7 @@ def read_tokenizer(folder: Path, config: dict[str, Any]) -> GgufTokenizer:
 
 
 def _split(described: Any) -> Split:
-    """What of a pre-tokenizer matters; empty for one that has a setting of another kind."""
+    """Return the relevant settings of a pre-tokenizer, or nothing if one is unsupported."""
     steps = described["pretokenizers"] if described["type"] == "Sequence" else [described]
     found = []
     for step in steps:
@@ -122,14 +123,14 @@ def _special(folder: Path, config: dict[str, Any]) -> dict[str, int]:
     ends = generation.get("eos_token_id", config.get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [ends]
     if ends == [None] or len(ends) > 3:
-        raise ValueError(f"{0 if ends == [None] else len(ends)} tokens end a text, and it may be 1 to 3")
+        raise ValueError(f"{0 if ends == [None] else len(ends)} tokens end a text; there may be 1 to 3")
     named = dict(zip(("eos", "eot", "eom"), ends, strict=False))
     named |= {name: config.get(f"{name}_token_id") for name in ("bos", "pad")}
     return {name: int(token) for name, token in named.items() if token is not None}
 
 
 def _template(folder: Path) -> str | None:
-    """The chat template, as ``save_pretrained`` keeps it today, or as it did."""
+    """Return the chat template, from where ``save_pretrained`` stores it today, or used to."""
     path, settings = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if path.is_file():
         return path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""How far a language model may be from what it was made of: limits of each kind of hop, and what they were derived from.
+"""Limits of each kind of hop for language models, and the measurements that they are derived from.
 
 Measured on SmolLM2-135M-Instruct, untuned: *answers* are 10 reference answers of 216 tokens to a scheme's questions
 with three examples in the prompt (merges: 5 of them), *English* is 576 tokens of a licence. The adapter, on all layers,
@@ -15,10 +15,10 @@ changes weights by 0.3 % of their size.
     int4, scales of o_proj along the wrong axis, answers
                                               36       3.2           5.9            13 %         712 ×
 
-With the scales of one layer's o_proj alone along the wrong axis, tokens tell little (KL 0.15); so matrices are compared
-one by one, by the relative error of their weights: 8 bits are 0.006 off and 4 bits in groups of 32 0.087 at most, and
-along the wrong axis, in the worst of eleven layers, 0.39 to 0.68 (random weights: 0.25). The untuned model guesses
-levels (37 % right), so its fields say nothing of 4 bits; in 8 bits 98 % of its levels stay.
+With the scales of only one layer's o_proj along the wrong axis, tokens show little (KL 0.15). Matrices are therefore
+compared one by one, by the relative error of their weights: 8 bits are 0.006 off and 4 bits in groups of 32 at most
+0.087; along the wrong axis, in the worst of eleven layers, 0.39 to 0.68 (random weights: 0.25). The untuned model
+guesses levels (37 % right), so its fields say nothing about 4 bits; in 8 bits 98 % of its levels stay.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from vidrisk.export.gate.text_report import FieldFigures, TokenFigures, VisualFi
 
 @dataclass(frozen=True)
 class TokenLimits:
-    """What a hop may do to the probabilities of tokens; ``TokenFigures`` has the units.
+    """Limits for the effect of a hop on token probabilities; ``TokenFigures`` has the units.
 
     Attributes:
         perplexity_rise: 0.03 for 3 %.
@@ -45,7 +45,7 @@ class TokenLimits:
     perplexity_rise: float = math.inf
 
     def reason(self, found: TokenFigures) -> str:
-        """Say which limit is exceeded; empty where none is."""
+        """Return which limit is exceeded, or an empty string."""
         if not math.isfinite(found.apart):
             return "log-probabilities are not finite"
         exceeded = [
@@ -59,7 +59,7 @@ class TokenLimits:
         ]
         if found.top1 < self.top1:
             exceeded.append(
-                f"the most probable token stays at {100 * found.top1:.1f} % of the places, at least "
+                f"the most probable token stays at {100 * found.top1:.1f} % of the positions, at least "
                 f"{100 * self.top1:g} % are needed"
             )
         if found.perplexity_rise > self.perplexity_rise:
@@ -72,12 +72,12 @@ class TokenLimits:
 
 @dataclass(frozen=True)
 class FieldLimits:
-    """What a rounded hop may do to the fields of answers.
+    """Limits for the effect of a rounded hop on the fields of answers.
 
     Attributes:
-        complete: least share of whole answers.
+        complete: least share of complete answers.
         agreement: least share of equal values of each field of a level or a choice, of at least ``judged`` answers.
-        length_drift: most that the mean length of a text may change by, either way, 0.5 for half.
+        length_drift: largest change of a text's mean length, either way, 0.5 for half.
     """
 
     complete: float = 1.0
@@ -86,15 +86,16 @@ class FieldLimits:
     length_drift: float = 0.5
 
     def reason(self, found: FieldFigures, max_drop: float) -> str:
-        """Say which limit is exceeded; empty where none is.
+        """Return which limit is exceeded, or an empty string.
 
         Args:
+            found: the figures.
             max_drop: percentage points of the level's accuracy that may be lost.
         """
         reasons = []
         if found.complete_after < min(self.complete, found.complete_before):
             reasons.append(
-                f"{100 * found.complete_after:.1f} % of the answers are whole, before it were "
+                f"{100 * found.complete_after:.1f} % of the answers are complete, before it was "
                 f"{100 * found.complete_before:.1f} %"
             )
         for name, share in found.agreement.items():
@@ -126,16 +127,19 @@ FIELDS = FieldLimits()
 
 
 def weights_reason(found: WeightFigures) -> str:
-    """Say why packed weights do not stand for those that they were made of; empty where they do."""
+    """Return why packed weights do not represent the original ones, or an empty string if they do."""
     if found.error <= found.limit:
         return ""
-    return f"the packed weights of {found.where} are off by {found.error:.2g} of their size, at most {found.limit:g} is allowed"
+    return (
+        f"the packed weights of {found.where} are off by {found.error:.2g} of their size, at most {found.limit:g} is "
+        "allowed"
+    )
 
 
 def vision_reason(found: VisualFigures, least_cosine: float) -> str:
-    """Say why visual tokens are no longer what they were; empty where they are."""
+    """Return why visual tokens have changed, or an empty string if they have not."""
     if not math.isfinite(found.apart):
         return "visual tokens are not finite"
     if found.cosine < least_cosine:
-        return f"a visual token turns: cosine {found.cosine:.4f}, at least {least_cosine:g} is allowed"
+        return f"a visual token deviates: cosine {found.cosine:.4f}, at least {least_cosine:g} is allowed"
     return ""

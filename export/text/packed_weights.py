@@ -1,6 +1,6 @@
-"""How far packed weights are from those that they stand for, matrix by matrix.
+"""Comparison of packed weights with the original ones, matrix by matrix.
 
-A fault in one of many layers hides in the answers.
+A fault in one of many layers would not show in the answers.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from vidrisk.calibration.nbits import Bits, PackedWeight, weight_from_packed
 from vidrisk.export.gate.text_report import WeightFigures
 from vidrisk.export.text.limits import WEIGHT_ERROR
 
-COLUMNS = 4096  # of a matrix that are unpacked at once
+COLUMNS = 4096  # columns of a matrix that are unpacked at once
 
 
 def compare_weights(graph: Path, packed: Path) -> WeightFigures | None:
-    """Compare the weights of a packed text graph with those of its float graph, node by node of the same name.
+    """Compare the weights of a packed text graph with those of its float graph, matching nodes by name.
 
     Returns:
-        Figures of the matrix that is nearest to its limit, or beyond it most; None where nothing is packed.
+        Figures of the matrix nearest to its limit, or furthest beyond it; None if nothing is packed.
     """
     exact, rounded = Net(load_graph(graph)), Net(load_graph(packed))
     sources = {node.name: node for node in exact.nodes}
@@ -34,12 +34,12 @@ def compare_weights(graph: Path, packed: Path) -> WeightFigures | None:
     found = []
     for node in nodes:
         bits: Bits = 4 if attribute(node, "bits", 8) == 4 else 8
-        error = _relative_error(exact, sources.get(node.name), _packed_of(rounded, node, bits))
+        error = _relative_error(exact, sources.get(node.name), _read_packed(rounded, node, bits))
         found.append(WeightFigures(len(nodes), error, WEIGHT_ERROR[bits], node.name.partition("/")[0]))
     return max(found, key=lambda figures: figures.error / figures.limit, default=None)
 
 
-def _packed_of(net: Net, node: onnx.NodeProto, bits: Bits) -> PackedWeight:
+def _read_packed(net: Net, node: onnx.NodeProto, bits: Bits) -> PackedWeight:
     parts: list[npt.NDArray[Any]] = [net.array(name) for name in node.input[1:4]]
     codes, scales, zero_points = parts
     return PackedWeight(
@@ -53,7 +53,7 @@ def _packed_of(net: Net, node: onnx.NodeProto, bits: Bits) -> PackedWeight:
 
 
 def _relative_error(net: Net, source: onnx.NodeProto | None, packed: PackedWeight) -> float:
-    """Root mean square of the error as a share of that of the weights; infinite where there is no such matrix."""
+    """Return the root mean square of the error relative to that of the weights; infinite if there is no such matrix."""
     if source is None or len(source.input) < 2 or source.input[1] not in net.weights:
         return math.inf
     weight: FloatArray = net.array(source.input[1])

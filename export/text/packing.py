@@ -1,4 +1,4 @@
-"""Packed weights of a text graph, by a recipe that a gate chooses: bits, group, what is wider, what stays in float32."""
+"""Packed weights of a text graph, by a recipe of bits, group, wider layers and float32 layers that a gate chooses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TextRecipe:
     """How the weights of a text graph are packed.
 
     Attributes:
-        packing: bits and group, and kinds of layers that have 8 bits all the same (``lm_head``,
+        packing: bits and group, and kinds of layers that have 8 bits in any case (``lm_head``,
             ``model.layers.*.mlp.down_proj``).
         keep_float: kinds of layers that stay in float32.
     """
@@ -38,6 +38,8 @@ def pack_text(graph: Path, out: Path, recipe: TextRecipe) -> None:
 
     Args:
         graph: in float32, of ``export_text``.
+        out: file to write.
+        recipe: how to pack.
 
     Raises:
         SettingsError: the recipe names a kind of layer that the graph does not have.
@@ -48,5 +50,5 @@ def pack_text(graph: Path, out: Path, recipe: TextRecipe) -> None:
         kinds = packer.kinds
         foreign = sorted({*recipe.packing.wide, *recipe.keep_float} - set(kinds))
         if foreign:
-            raise SettingsError(f"{foreign[0]!r} is no kind of layer of {graph.name}", allowed=", ".join(kinds))
-        save_graph(packer.packed(recipe.packing, [node for kind in recipe.keep_float for node in kinds[kind]]), out)
+            raise SettingsError(f"{foreign[0]!r} is not a kind of layer of {graph.name}", allowed=", ".join(kinds))
+        save_graph(packer.pack(recipe.packing, [node for kind in recipe.keep_float for node in kinds[kind]]), out)

@@ -1,4 +1,4 @@
-"""Whether a text graph computes what the model in torch does: alone, padded in a batch, and behind a past."""
+"""Comparison of a text graph with its torch model: alone, padded in a batch, and after a past."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from vidrisk.runtimes.contract.errors import GateRefused, require
 from vidrisk.runtimes.text.sampling import log_probabilities
 from vidrisk.runtimes.text.session import TextRuntime, TextSession
 
-LENGTHS = (7, 64, 33, 1)  # of the sequences that are compared, side by side
+LENGTHS = (7, 64, 33, 1)  # of the sequences that are compared in one batch
 STEPS = 3  # tokens that all of them write together
-MOST_APART = 1e-3  # of log-probabilities, in nats; float32 is about 1e-4 apart
-# Few places of a trained model are ill-conditioned: at one of 117, torch in float32 was 8e-4 from itself in float64,
-# ten times as far as elsewhere, and the graph as far to the other side.
-OUTLIERS = 0.02  # share of the places that may be further apart, by a factor of 10 at most
+MOST_APART = 1e-3  # of log-probabilities, in nats; float32 deviates by about 1e-4
+# A few positions of a trained model are ill-conditioned: at one of 117, torch in float32 was 8e-4 from itself in
+# float64, ten times as far as elsewhere, and the graph as far to the other side.
+OUTLIERS = 0.02  # share of the positions that may be further apart, by a factor of 10 at most
 FURTHER = 10
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a graph is from torch.
+    """Distance of a graph from torch.
 
     Attributes:
-        tokens: places where all log-probabilities were compared.
-        apart: the largest difference of a log-probability, in nats, but for the share ``OUTLIERS`` of the places.
+        tokens: number of positions where all log-probabilities were compared.
+        apart: the largest difference of a log-probability, in nats, apart from the share ``OUTLIERS`` of the positions.
         most: the largest of all.
-        top1: share of places where the same token is the most probable.
+        top1: share of positions where the same token is the most probable.
     """
 
     tokens: int
@@ -47,10 +47,13 @@ def check_parity(
     most_apart: float = MOST_APART,
     runtime: TextRuntime = "onnxruntime",
 ) -> Parity:
-    """Compare a graph with the model that it was made of.
+    """Compare a graph with the model that it was made from.
 
     Args:
+        graph: the text graph.
+        embeddings: the embedding table.
         reference: causal language model of transformers, in float32.
+        most_apart: allowed distance, in nats.
         runtime: engine that the graph is for.
 
     Raises:
@@ -69,8 +72,8 @@ def check_parity(
     if not (apart <= most_apart and most <= FURTHER * most_apart):
         raise GateRefused(
             f"the text graph's log-probabilities are {most:.2g} nats from torch's, and {apart:.2g} at most of "
-            f"{parity.tokens} places",
-            fix="do not use it: the builder does not know this model",
+            f"{parity.tokens} positions",
+            fix="do not use it: the builder does not support this model",
             report=parity,
         )
     return parity
@@ -79,7 +82,11 @@ def check_parity(
 def _by_graph(
     graph: Path, embeddings: Path, sequences: list[npt.NDArray[np.int64]], runtime: TextRuntime
 ) -> list[npt.NDArray[np.float32]]:
-    """The first half of each sequence at once, the second half behind it, then one token of all sequences at a time."""
+    """Return log-probabilities of the graph.
+
+    It reads the first half of each sequence at once, the second half after it, then one token of all sequences at a
+    time.
+    """
     session = TextSession(graph, embeddings, sequences=len(sequences), tokens=max(map(len, sequences)), runtime=runtime)
     found: list[list[npt.NDArray[np.float32]]] = [[] for _ in sequences]
     for slot, ids in enumerate(sequences):

@@ -1,12 +1,12 @@
-"""A fused text graph with its attention in plain operators of ONNX, for engines that do not know ONNX Runtime's own.
+"""A fused text graph with its attention in plain ONNX operators, for engines without ONNX Runtime's own.
 
     inputs_embeds float32 [batch, new, width]        positions int64 [batch, new]
-    attention_bias float32 [batch, 1, new, total]    0 where a token sees another one, very low where it does not
+    attention_bias float32 [batch, 1, new, total]    0 if a token sees another one, very low if it does not
     past_key_values.<layer>.key, .value              float32 [batch, kv_heads, past, head_size]; total = past + new
     logits_at int64 [rows, 2]                        as in the fused graph
-    present.<layer>.key, .value                      of the new tokens alone
+    present.<layer>.key, .value                      of the new tokens only
 
-Weights stay as they are. Packed ones are ONNX Runtime's MatMulNBits, which OpenVINO reads, and TensorRT does not.
+Weights are unchanged. Packed ones are ONNX Runtime's MatMulNBits, which OpenVINO reads, but TensorRT does not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vidrisk.calibration.graph import attribute
 from vidrisk.runtimes.contract.errors import SettingsError
 
 FUSED = "GroupQueryAttention"
-# Settings of the fused operator that have no plain form here, and what they are when they do nothing.
+# Settings of the fused operator that have no plain form here, with the values at which they do nothing.
 UNUSED = {"softcap": 0.0, "local_window_size": -1, "rotary_interleaved": 0, "smooth_softmax": 0, "qk_output": 0}
 COS, SIN = "cos_cache", "sin_cache"
 
@@ -35,16 +35,17 @@ def export_plain(graph: Path, out: Path) -> None:
 
     Args:
         graph: of ``export_text`` or ``pack_text``.
+        out: file to write.
 
     Raises:
-        SettingsError: it has no fused attention, or one with settings that are not written plainly.
+        SettingsError: it has no fused attention, or one with settings that have no plain form.
     """
     with tempfile.TemporaryDirectory(prefix=f".{SHARED}-", dir=out.parent) as folder:
         save_graph(plain_attention(load_graph(graph, Path(folder))), out)
 
 
 def plain_attention(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Write every GroupQueryAttention in plain operators. In place.
+    """Replace every GroupQueryAttention by plain operators, in place.
 
     Raises:
         SettingsError: as ``export_plain``.
@@ -67,12 +68,12 @@ def plain_attention(model: onnx.ModelProto) -> onnx.ModelProto:
             )
     writer = _Writer(heads, kv_heads, size)
     nodes = [
-        *writer.shared(),
+        *writer.common_nodes(),
         *(each for node in graph.node for each in (writer.attention(node) if node.op_type == FUSED else [node])),
     ]
     del graph.node[:]
     graph.initializer.extend(writer.constants())
-    graph.node.extend(_needed(nodes, [value.name for value in graph.output]))
+    graph.node.extend(_keep_needed(nodes, [value.name for value in graph.output]))
     read = {name for node in graph.node for name in node.input}
     inputs = [value for value in graph.input if value.name in read]
     inputs.insert(1, helper.make_tensor_value_info("positions", TensorProto.INT64, ["batch_size", "sequence_length"]))
@@ -98,8 +99,8 @@ def plain_attention(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _needed(nodes: list[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
-    """Nodes that an output depends on; what only the fused operators asked for is none."""
+def _keep_needed(nodes: list[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """Return the nodes that an output depends on, without those that only the fused operators needed."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if wanted & set(node.output):
@@ -109,7 +110,7 @@ def _needed(nodes: list[onnx.NodeProto], outputs: Iterable[str]) -> list[onnx.No
 
 
 class _Writer:
-    """Plain nodes for the attention of all layers. Heads that share keys are rows of one matrix."""
+    """Writer of plain nodes for the attention of all layers; heads that share keys are rows of one matrix."""
 
     def __init__(self, heads: int, kv_heads: int, size: int) -> None:
         self._heads, self._kv_heads, self._size = heads, kv_heads, size
@@ -119,8 +120,8 @@ class _Writer:
     def constants(self) -> list[onnx.TensorProto]:
         return [numpy_helper.from_array(value, name) for name, value in self._values.items()]
 
-    def shared(self) -> list[onnx.NodeProto]:
-        """Angles of the new tokens, and the bias of every row."""
+    def common_nodes(self) -> list[onnx.NodeProto]:
+        """Return the nodes for the angles of the new tokens and the bias of every row."""
         self._nodes = []
         for table in (COS, SIN):
             angles = self._node("Gather", [table, "positions"], f"attention/{table}/Gather", axis=0)
@@ -129,11 +130,11 @@ class _Writer:
         return self._nodes
 
     def attention(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """The nodes in place of one fused operator."""
+        """Return the nodes that replace one fused operator."""
         self._nodes = []
         root = node.name.rpartition("/")[0]
         query, key, value = self._split(node, root)
-        query, key = (self._rotated(each, f"{root}/{name}") for each, name in ((query, "query"), (key, "key")))
+        query, key = (self._rotate(each, f"{root}/{name}") for each, name in ((query, "query"), (key, "key")))
         for source, target in ((key, node.output[1]), (value, node.output[2])):
             self._nodes.append(helper.make_node("Identity", [source], [target], name=f"{target}/Identity"))
         keys = self._node("Concat", [node.input[3], key], f"{root}/keys/Concat", axis=2)
@@ -157,7 +158,7 @@ class _Writer:
         return self._nodes
 
     def _split(self, node: onnx.NodeProto, root: str) -> list[str]:
-        """Queries, keys and values by head, ``[batch, heads, new, size]``."""
+        """Return queries, keys and values by head, ``[batch, heads, new, size]``."""
         counts = (self._heads, self._kv_heads, self._kv_heads)
         parts = list(node.input[:3])
         if not parts[1]:  # all three in one
@@ -172,7 +173,7 @@ class _Writer:
             found.append(self._node("Transpose", [shaped], f"{root}/{name}/Transpose", perm=[0, 2, 1, 3]))
         return found
 
-    def _rotated(self, source: str, root: str) -> str:
+    def _rotate(self, source: str, root: str) -> str:
         cos, sin = (f"attention/{table}/Unsqueeze" for table in (COS, SIN))
         halves = [f"{root}/first", f"{root}/second"]
         self._nodes.append(

@@ -1,12 +1,12 @@
-"""The search of a recipe: the fewest bits for the weights of a text graph that stay inside the gate's limits.
+"""Recipe search: the fewest bits for the weights of a text graph that stay inside the gate's limits.
 
-    int4 in groups of 32, output layer in 8 bits ─► inside: taken
+    int4 in groups of 32, output layer in 8 bits ─► inside: chosen
           │ not inside
     int8 everywhere ─► not inside: floating point
           │ inside
-    int4, with those kinds of layers in 8 bits that cost most for their bytes, as few as suffice
+    int4, with the kinds of layers in 8 bits that cost most for their bytes, as few as suffice
 
-How much a kind of layers costs is measured on a few samples, by a graph in which it alone is packed.
+The cost of a kind of layers is measured on a few samples, by a graph in which only this kind is packed.
 """
 
 from __future__ import annotations
@@ -35,17 +35,20 @@ from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 log = logging.getLogger(__name__)
 
-PROBES = 4  # samples that tell how much a kind of layers costs
+PROBES = 4  # number of samples for measuring the cost of a kind of layers
 Judge = Callable[[Path], str]
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Attributes:
-    seconds: after which no further recipe is tried; int4 and int8 are in any case.
-    samples: most that are compared.
-    limits: of the tokens.
-    max_perplexity_rise: 0.03 lets the perplexity of the reference answers rise by 3 %; None lets ``limits`` say it.
+    """Options of the search.
+
+    Attributes:
+        seconds: no further recipe is tried after this time; int4 and int8 are tried in any case.
+        samples: limit on the compared samples.
+        limits: of the tokens.
+        max_perplexity_rise: 0.03 allows the perplexity of the reference answers to rise by 3 %; None uses that of
+            ``limits``.
     """
 
     seconds: float = 900
@@ -62,12 +65,12 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class RecipeChoice:
-    """What the search came to.
+    """Result of the search.
 
     Attributes:
-        recipe: None where nothing may be packed.
+        recipe: None if nothing may be packed.
         precision: of the text in ``bundle.json``.
-        tokens: what the recipe does to the probabilities; None without one.
+        tokens: effect of the recipe on the probabilities; None without a recipe.
         trials: everything that was tried, for the report.
     """
 
@@ -89,12 +92,15 @@ def choose_recipe(
 
     Args:
         graph: in float32, of ``export_text``.
-        samples: that choose; others best judge what was chosen.
-        judge: asked about the graph of a recipe that is inside the limits, such as ``FieldJudge``: why it is refused,
-            or ''.
+        embeddings: the embedding table.
+        samples: that choose; the result should be judged by others.
+        options: of the search.
+        on_progress: called at each step.
+        judge: additional test of the graph of a recipe inside the limits, such as ``FieldJudge``: returns why it is
+            refused, or ''.
 
     Raises:
-        SettingsError: no sample.
+        SettingsError: there is no sample.
         DataError: a weight is not finite.
     """
     if not samples:
@@ -120,25 +126,25 @@ class _Search:
         self.samples = [self.samples[place] for place in spread(self.samples, self.options.samples)]
         self.tokens = max(sum(map(len, sample.parts)) + len(sample.answer) for sample in self.samples)
         self.packer = WeightPacker(load_graph(self.graph, self.work), self.work)
-        self.exact = self._kept(self.packer.model, self.samples, "exact")
+        self.exact = self._keep(self.packer.model, self.samples, "exact")
 
     def choice(self) -> RecipeChoice:
         """Try recipes until one is inside the limits."""
         if not self.packer.nodes:
-            return self._chosen(None)
+            return self._make_choice(None)
         narrow = self._narrow()
         if self._is_inside(narrow):
-            return self._chosen(narrow)
+            return self._make_choice(narrow)
         if not self._is_inside(INT8):
-            return self._chosen(None)
-        return self._chosen(self._widened(narrow))
+            return self._make_choice(None)
+        return self._make_choice(self._widen(narrow))
 
     def _narrow(self) -> TextRecipe:
-        """The recipe to begin with; a model may have its output layer tied into something that is not packed."""
+        """Return the initial recipe; a model's output layer may be tied to something that is not packed."""
         wide = tuple(kind for kind in INT4.packing.wide if kind in self.packer.kinds)
         return replace(INT4, packing=replace(INT4.packing, wide=wide))
 
-    def _widened(self, narrow: TextRecipe) -> TextRecipe:
+    def _widen(self, narrow: TextRecipe) -> TextRecipe:
         """Search the fewest kinds of layers in 8 bits that suffice."""
         wide, grid = narrow.packing.wide, narrow.packing.grid
         kinds = [kind for kind in self.packer.kinds if kind not in wide]
@@ -157,19 +163,19 @@ class _Search:
         return best
 
     def _cost(self, kind: str, grid: WeightGrid) -> float | None:
-        """Divergence by the byte that 4 bits save in one kind of layers; None where the time is over."""
+        """Return the divergence per byte that 4 bits save in one kind of layers, or None if time is over."""
         if time.monotonic() >= self.end:
             return None
         few = self.samples[:PROBES]
         others = [name for name in self.packer.nodes if name not in self.packer.kinds[kind]]
-        found = self._kept(self.packer.packed(Packing(grid), others), few, f"4 bits in {kind}")
+        found = self._keep(self.packer.pack(Packing(grid), others), few, f"4 bits in {kind}")
         saved = self.packer.size_bytes(Packing(grid, (kind,))) - self.packer.size_bytes(Packing(grid))
         return compare_tokens(self.exact, found, few).kl / max(saved, 1)
 
     def _is_inside(self, recipe: TextRecipe) -> bool:
         path = self.work / "trial.onnx"
-        packed = self.packer.packed(recipe.packing)
-        found = self._kept(packed, self.samples, str(recipe))
+        packed = self.packer.pack(recipe.packing)
+        found = self._keep(packed, self.samples, str(recipe))
         tokens = compare_tokens(self.exact, found, self.samples)
         reason = self.options.effective.reason(tokens)
         if not reason and self.judge is not None:
@@ -178,14 +184,14 @@ class _Search:
         log.info("%s: %s", recipe, reason or "inside the limits")
         return not reason
 
-    def _kept(self, model: onnx.ModelProto, samples: Sequence[GateSample], what: str) -> KeptProbabilities:
+    def _keep(self, model: onnx.ModelProto, samples: Sequence[GateSample], what: str) -> KeptProbabilities:
         path = self.work / "trial.onnx"
         save_trial(model, path)
         with GraphReference(path, self.embeddings, tokens=self.tokens, threads=self.options.threads) as reference:
             folder = self.work / ("exact" if what == "exact" else "trial")
             return keep_probabilities(reference, samples, folder, f"trying {what}", self.on_progress)
 
-    def _chosen(self, recipe: TextRecipe | None) -> RecipeChoice:
+    def _make_choice(self, recipe: TextRecipe | None) -> RecipeChoice:
         trials = tuple(replace(trial, chosen=tried == recipe) for tried, trial in self.tried.items())
         if recipe is None:
             return RecipeChoice(None, "fp32", None, trials)

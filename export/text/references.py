@@ -1,4 +1,4 @@
-"""What computes the logits of an answer: a model in torch, or a text graph. All hops of the gate ask them alike."""
+"""References that compute the logits of an answer, by a torch model or a text graph, with one interface."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ Logits = npt.NDArray[np.float32]
 
 
 class TextReference(Protocol):
-    """What a text graph is compared with."""
+    """A model that a text graph is compared with."""
 
     def logits(self, parts: Parts, answer_ids: Ids) -> Logits:
         """Return the logits that each token of an answer is chosen by, ``(len(answer_ids), vocabulary)``.
 
         Args:
             parts: of the prompt, as ``GateSample.parts``.
+            answer_ids: token ids of the answer.
         """
         ...
 
@@ -33,8 +34,7 @@ class TextReference(Protocol):
 class TorchReference:
     """A causal language model of transformers in float32, with or without an adapter.
 
-    Positions are those of the tokens, one after the other: a model that numbers visual tokens otherwise needs a
-    reference of its own.
+    Tokens are numbered consecutively: a model that numbers visual tokens differently needs its own reference.
     """
 
     def __init__(self, model: Any) -> None:
@@ -55,10 +55,13 @@ class TorchReference:
 
 
 class GraphReference:
-    """A text graph on ONNX Runtime, one sequence at a time; what samples share at their beginning is computed once.
+    """A text graph on ONNX Runtime, one sequence at a time; a common beginning of samples is computed once.
 
     Args:
-        tokens: most of a sequence, prompt and answer.
+        graph: the text graph.
+        embeddings: the embedding table.
+        tokens: longest sequence, prompt plus answer.
+        threads: of the engine; None leaves it the choice.
     """
 
     def __init__(self, graph: Path, embeddings: Path, *, tokens: int, threads: int | None = None) -> None:
@@ -68,18 +71,18 @@ class GraphReference:
     def logits(self, parts: Parts, answer_ids: Ids) -> Logits:
         session, (first, *others) = self._session, parts
         is_known = len(others) > 0 and len(first) > 0 and np.array_equal(first, self._first)
-        new = [self._embedded(part) for part in (*([] if is_known else [first]), *others, answer_ids[:-1])]
+        new = [self._embed(part) for part in (*([] if is_known else [first]), *others, answer_ids[:-1])]
         session.truncate(0, len(first) if is_known else 0)
-        self._first = np.empty(0, np.int64)  # as long as it may fail
+        self._first = np.empty(0, np.int64)  # until the call succeeds
         found = session.extend(0, np.concatenate(new), rows=len(answer_ids)).copy()
         self._first = first
         return found
 
-    def _embedded(self, part: npt.NDArray[Any]) -> Embeddings:
+    def _embed(self, part: npt.NDArray[Any]) -> Embeddings:
         return self._session.embed(part) if part.ndim == 1 else part
 
     def close(self) -> None:
-        """Release the graph. Safe to call twice."""
+        """Release the graph; calling it twice is safe."""
         self._session.close()
 
     def __enter__(self) -> Self:

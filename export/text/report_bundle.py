@@ -1,4 +1,4 @@
-"""From admitted variants of a model that writes reports to a bundle on disk."""
+"""Writing of a bundle from admitted variants of a model that writes reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from vidrisk.calibration.files import graph_files
-from vidrisk.export.gate.coverage import described_thresholds
+from vidrisk.export.gate.coverage import describe_thresholds
 from vidrisk.export.gate.report import GateReport
 from vidrisk.export.gate.text_page import text_gate_page
 from vidrisk.export.pack import versions_used
@@ -54,14 +54,14 @@ class ReportVariant:
 
 @dataclass(frozen=True)
 class ReportWords:
-    """How a bundle reads and writes: what ``ReportPart`` holds, and the files that it names.
+    """How a bundle reads and writes: the content of ``ReportPart``, and its files.
 
     Attributes:
-        tokenizer, embeddings: files, wherever they lie.
-        scheme: content of scheme.json; None where the model answers questions alone.
-        system: what a conversation begins with where there is no scheme.
+        tokenizer, embeddings: paths of the files.
+        scheme: content of scheme.json; None if the model only answers questions.
+        system: beginning of a conversation if there is no scheme.
         ends: ids of the tokens that end an answer.
-        positions, answer_tokens: most tokens of a sequence, and of an answer.
+        positions, answer_tokens: limits of a sequence, and of an answer, in tokens.
     """
 
     tokenizer: Path
@@ -92,9 +92,9 @@ class ReportModel:
     """A model that writes reports.
 
     Attributes:
-        stages: that give visual tokens.
+        stages: that compute visual tokens.
         constants: values of their constants, by name.
-        source: where the model came from.
+        source: origin of the model.
     """
 
     contract: Contract
@@ -105,16 +105,18 @@ class ReportModel:
 
 
 def write_report_bundle(out: Path, model: ReportModel, variants: Sequence[ReportVariant], report: GateReport) -> Bundle:
-    """Write a bundle of variants that the gate has admitted, with the gate's report in it.
+    """Write a bundle of variants that the gate has admitted, including the gate's report.
 
     Args:
-        out: folder to make; it must not exist.
-        report: of ``gate_reports``, on just these variants.
+        out: folder to create; it must not exist.
+        model: the model.
+        variants: to write.
+        report: of ``gate_reports``, on exactly these variants.
 
     Raises:
         GateRefused: a variant that the gate has not admitted.
-        SettingsError: two files of one name, or a level that is no target of the contract.
-        BundleError: ``out`` exists, or the files make no bundle.
+        SettingsError: two files have the same name, or a level is not a target of the contract.
+        BundleError: ``out`` exists, or the files do not make a bundle.
     """
     check_vacant(out)
     refused = [variant.name for variant in variants if variant.name not in report.shipped]
@@ -129,20 +131,20 @@ def write_report_bundle(out: Path, model: ReportModel, variants: Sequence[Report
     }
     if foreign:
         raise SettingsError(
-            f"level {min(foreign)!r} is no target of the contract",
+            f"level {min(foreign)!r} is not a target of the contract",
             allowed=", ".join(target.name for target in model.contract.targets) or "no level without a scheme",
         )
     report.precision = {variant.name: dict(variant.precision) for variant in variants}
     report.source = {**report.source, **model.source}
     with tempfile.TemporaryDirectory(prefix="vidrisk-bundle-") as work:
-        files = _named_files(variants) | _written_files(model, report, out.name, Path(work))
+        files = _files_by_name(variants) | _write_files(model, report, out.name, Path(work))
         manifest = Manifest(
             contract=model.contract,
             stages=model.stages,
             report=model.words.part,
             files={},
             golden=False,
-            variants={variant.name: _described(variant, report) for variant in variants},
+            variants={variant.name: _describe(variant, report) for variant in variants},
             constants=CONSTANTS if model.constants else None,
             made_with=versions_used(),
             source=dict(model.source),
@@ -151,11 +153,13 @@ def write_report_bundle(out: Path, model: ReportModel, variants: Sequence[Report
         return write_bundle(out, manifest, files)
 
 
-def _named_files(variants: Sequence[ReportVariant]) -> dict[str, Path]:
-    """Files of all graphs by their names in the bundle: graphs name the files of their weights, so names stay.
+def _files_by_name(variants: Sequence[ReportVariant]) -> dict[str, Path]:
+    """Return the files of all graphs by their names in the bundle.
+
+    Names are kept, since graphs refer to the files of their weights by name.
 
     Raises:
-        SettingsError: two files of one name.
+        SettingsError: two files have the same name.
     """
     found: dict[str, Path] = {}
     for variant in variants:
@@ -168,7 +172,7 @@ def _named_files(variants: Sequence[ReportVariant]) -> dict[str, Path]:
     return found
 
 
-def _written_files(model: ReportModel, report: GateReport, title: str, work: Path) -> dict[str, Path]:
+def _write_files(model: ReportModel, report: GateReport, title: str, work: Path) -> dict[str, Path]:
     words = model.words
     texts = {
         "gate.json": json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
@@ -185,7 +189,7 @@ def _written_files(model: ReportModel, report: GateReport, title: str, work: Pat
     return files
 
 
-def _described(variant: ReportVariant, report: GateReport) -> Variant:
+def _describe(variant: ReportVariant, report: GateReport) -> Variant:
     name = variant.name
     files = {**{stage: path.name for stage, path in variant.stages.items()}, TEXT: variant.text.name}
     waived = next(verdict.reason for verdict in report.verdicts if verdict.variant == name and verdict.shipped)
@@ -195,14 +199,14 @@ def _described(variant: ReportVariant, report: GateReport) -> Variant:
         engines=variant.engines,
         passed=True,
         waived=waived,
-        gate=measured_figures(report, name),
+        gate=manifest_figures(report, name),
         temperature=dict(report.temperature.get(name, {})),
-        **described_thresholds(report.coverage.get(name, {})),
+        **describe_thresholds(report.coverage.get(name, {})),
     )
 
 
-def measured_figures(report: GateReport, variant: str) -> dict[str, float]:
-    """Return the figures of a variant for the manifest; ``gate.json`` has them all."""
+def manifest_figures(report: GateReport, variant: str) -> dict[str, float]:
+    """Return the figures of a variant for the manifest; ``gate.json`` has all of them."""
     hop = [hop for hop in report.text_hops if hop.variant == variant and hop.tokens is not None][-1]
     assert hop.tokens is not None
     found = {

@@ -1,4 +1,4 @@
-"""What a language model is judged on: prompts as a model reads them, the answers that are wanted, and their form."""
+"""Samples that a language model is judged on: tokenised prompts, the reference answers, and their form."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ class GateSample:
     """One sample.
 
     Attributes:
-        name: to say which one changed.
+        name: for messages.
         parts: token ids ``int64 (n,)`` and visual tokens ``float32 (n, width)``, as ``Prompt.parts``.
-        answer: ids of the reference answer, the token that ends it included.
-        truth: true values by field; '' or missing where one is unknown.
-        rendered: ids of the same prompt as tokenizer and template of the reference give them; None where nobody has
-            asked them.
-        placeholder: the id that stands in ``rendered`` for every visual token.
-        constant: how many of the first parts are the same in all samples.
+        answer: ids of the reference answer, including the token that ends it.
+        truth: true values by field; '' or missing if unknown.
+        rendered: ids of the same prompt from tokenizer and template of the reference; None if not computed.
+        placeholder: the id that stands for every visual token in ``rendered``.
+        constant: number of leading parts that are the same in all samples.
 
     Raises:
         DataError: no answer, or ids of another type.
@@ -62,7 +61,7 @@ class GateSample:
         """Return the sample with other visual tokens for the same photos.
 
         Raises:
-            DataError: another number of photos, or of tokens.
+            DataError: the number of photos, or of tokens, differs.
         """
         shapes = [part.shape for part in self.visual]
         if [part.shape for part in visual] != shapes:
@@ -79,14 +78,14 @@ class GateSample:
 
 @dataclass(frozen=True)
 class ReportForm:
-    """The form of an answer: what a scheme is to an export, which knows no schemes.
+    """The form of an answer, in place of a scheme, which an export does not know.
 
     Attributes:
-        schema: JSON schema of the answer, an object of strings that all are required, in their order.
-        level: the field of the level, one of an ``enum``.
+        schema: JSON schema of the answer, an object of required strings, in order.
+        level: the field of the level, one with an ``enum``.
 
     Raises:
-        SettingsError: a schema that does not bound the answer, or has no such field.
+        SettingsError: the schema does not bound the answer, or has no such field.
     """
 
     schema: Mapping[str, Any]
@@ -112,16 +111,16 @@ class ReportForm:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """Names of the levels; that there may be none is no level."""
+        """Names of the levels; an empty value, for no level, is not one."""
         return tuple(str(name) for name in self.schema["properties"][self.level]["enum"] if name)
 
     @property
     def comparison(self) -> Comparison:
-        """How likely each level is, where the answer names one."""
+        """The comparison of how likely each level is, at the place where the answer names one."""
         return Comparison.of_field(self.level, self.levels, is_last=self.level == list(self.schema["properties"])[-1])
 
     def fields_from_text(self, text: str) -> dict[str, str] | None:
-        """Return the fields of an answer by name; None where it is none of this form."""
+        """Return the fields of an answer by name, or None if it does not have this form."""
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
@@ -132,5 +131,5 @@ class ReportForm:
 
 
 def spread(samples: Sequence[GateSample], most: int) -> list[int]:
-    """Return the places of at most so many samples, evenly spread."""
+    """Return the positions of at most ``most`` samples, evenly spread."""
     return [int(place) for place in np.linspace(0, len(samples) - 1, min(len(samples), most)).round()]

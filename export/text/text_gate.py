@@ -1,10 +1,10 @@
-"""The gate of a language model: from the adapter to packed weights, every hop is compared with the one before it.
+"""The gate of a language model, which compares every hop with the previous one, from the adapter to packed weights.
 
     template → prompts      adapter ─► merged ─► text graph fp32 ─► packed in 8, 4 or both
                                        vision ─► vision fp32 ─────► vision int8
 
-Prompts must be equal; what is exact must compute the same; what is rounded may move probabilities a little
-(``limits``), and must write the same fields. Free text is never compared word by word.
+Prompts must be equal; exact hops must compute the same; rounded hops may move probabilities a little (``limits``), and
+must write the same fields. Free text is never compared word by word.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vidrisk.export.text.limits import EXACT_GRAPH, EXACT_MERGE, EXACT_VISION, L
 from vidrisk.export.text.packed_weights import compare_weights
 from vidrisk.export.text.references import GraphReference, TextReference
 from vidrisk.export.text.samples import GateSample, Visual, spread
-from vidrisk.export.text.text_hops import compare_visual, exact_hop, prompt_hop, rounded_hop
+from vidrisk.export.text.text_hops import compare_visual, exact_hop, prompt_hop, rounding_hop
 from vidrisk.export.text.token_figures import KeptProbabilities, compare_tokens, keep_probabilities
 from vidrisk.runtimes.contract.bundle import VariantName
 from vidrisk.runtimes.contract.errors import GateRefused, SettingsError
@@ -42,7 +42,8 @@ FIXES = {
     "prompts": "take tokenizer and chat template of the checkpoint that was trained",
     "merged": "merge the adapter once, into the weights that it was trained on",
     "graph": "take graph and embeddings of one export of the merged model",
-    "vision": "export the vision stage with the pixels that it was trained on: size, mean, standard deviation, channel order",
+    "vision": "export the vision stage with the pixels that it was trained on: size, mean, standard deviation, "
+    "channel order",
     "rounded": "pack fewer kinds of layers in 4 bits, ship floating point, or allow the drop",
 }
 
@@ -62,19 +63,20 @@ def gate_reports(
     Args:
         reference: the merged model.
         graphs: variants, ``fp32`` first.
-        samples: that judge; they best have chosen no recipe.
-        adapter: the model before it was merged. It is asked about all samples before ``reference`` is asked about any,
-            so that one model may be both, and be merged in between.
-        recipes: what the search of a recipe has tried, for the report.
+        samples: that judge; they should not have chosen the recipe.
+        options: of the gate.
+        on_progress: called at each step.
+        adapter: the model before merging. It is run on all samples before ``reference`` is run on any, so both may be
+            the same model, merged in between.
+        recipes: trials of the recipe search, for the report.
 
     Returns:
         Hops, verdicts, temperatures and thresholds of the level.
 
     Raises:
-        GateRefused: a hop loses more than it may; ``report`` holds what was measured until then.
-        SettingsError: no sample, graphs without floating point in front, or prompts that the graph has no positions
-            for.
-        DataError: visual tokens or logits of other shapes.
+        GateRefused: a hop loses more than allowed; ``report`` has the measurements so far.
+        SettingsError: no sample, graphs without floating point in front, or prompts longer than the graph's positions.
+        DataError: visual tokens or logits have other shapes.
     """
     if not graphs:
         raise _no_samples(samples, graphs)
@@ -90,11 +92,11 @@ def _no_samples(samples: Sequence[GateSample], graphs: Sequence[GraphVariant]) -
 
 
 class TextGate:
-    """A gate that may be asked about one set of variants after another: what is exact is judged once.
+    """A gate for several sets of variants, one after the other; the exact hops are judged once.
 
     Args:
         exact: the variant in floating point.
-        others: as ``gate_reports`` takes them.
+        others: as in ``gate_reports``.
     """
 
     def __init__(
@@ -119,13 +121,12 @@ class TextGate:
         )
         self.on_progress = on_progress
         self.places = spread(samples, options.token_samples), spread(samples, options.field_samples)
-        """Of the samples whose tokens are compared, and of those whose answers are written."""
+        """Indices of the samples whose tokens are compared, and of those whose answers are written."""
         self.tokens = options.tokens(samples)
         self.answers: dict[str, Answers] = {}
-        """What variants have written, by name."""
-        self._halves: list[
-            tuple[GraphVariant, TextHop]
-        ] = []  # rounded text, or vision, beside the other one in floating point
+        """Answers of the variants, by name."""
+        # Rounded text, or vision, with the other one in floating point.
+        self._halves: list[tuple[GraphVariant, TextHop]] = []
         self._folders = 0
         self.report = GateReport(options.max_drop, len(samples), text_recipes=list(recipes))
         if options.form is not None:
@@ -156,7 +157,7 @@ class TextGate:
         return self.report
 
     def judge_exact(self) -> None:
-        """Judge what must change nothing, unless that was done.
+        """Judge the hops that must change nothing, once.
 
         Raises:
             GateRefused: a hop changes more than rounding does.
@@ -172,9 +173,9 @@ class TextGate:
 
     def judge_floats(self, adapter: TextReference | None) -> None:
         """Compare adapter, merged model and graphs in floating point, which must all compute the same."""
-        few = self._shown(None, self.places[0])
-        before = None if adapter is None else self._kept(adapter, few, "adapter")
-        merged = self._kept(self.reference, few, "merged")
+        few = self._select(None, self.places[0])
+        before = None if adapter is None else self._keep(adapter, few, "adapter")
+        merged = self._keep(self.reference, few, "merged")
         if before is not None:
             self._admit(
                 exact_hop("adapter → merged", "merged", compare_tokens(before, merged, few), EXACT_MERGE), "merged"
@@ -203,17 +204,17 @@ class TextGate:
             hops = self.report.text_hops
             hops[-1] = replace(
                 hops[-1], fields=self._compare_fields(self.exact)
-            )  # with itself: its completeness, its accuracy
+            )  # with itself, for its completeness and accuracy
 
     def judge_rounded(self, variant: GraphVariant) -> None:
-        """Compare a variant with floating point: text and vision alone where both are rounded, then as it ships."""
+        """Compare a variant with floating point: text and vision separately if both are rounded, then as it ships."""
         name, exact = variant.name, self.exact
         visual = exact.visual if variant.visual is None else variant.visual
         has_both = variant.graph != exact.graph and visual is not exact.visual
         if has_both:
             self._admit(self._half(f"text → {name}", replace(variant, visual=exact.visual)))
             self._admit(self._half(f"vision → {name}", replace(variant, graph=exact.graph, visual=visual)))
-        self._admit(self._rounded(f"onnx fp32 → {name}", replace(variant, visual=visual), is_whole=True))
+        self._admit(self._rounding_hop(f"onnx fp32 → {name}", replace(variant, visual=visual), is_whole=True))
 
     def conclude(self, variants: Sequence[GraphVariant]) -> None:
         """Admit all variants, and fit temperature and thresholds of their level."""
@@ -229,21 +230,21 @@ class TextGate:
             report.temperature = fit_temperatures(answers, written, form)
             report.coverage = fit_level_thresholds(answers, report.temperature, written, form, self.options.coverage)
 
-    def _rounded(self, name: str, variant: GraphVariant, *, is_whole: bool) -> TextHop:
-        options, few = self.options, self._shown(None, self.places[0])
+    def _rounding_hop(self, name: str, variant: GraphVariant, *, is_whole: bool) -> TextHop:
+        options, few = self.options, self._select(None, self.places[0])
         found = self._of_graph(variant.graph, variant.visual, name)
         tokens = compare_tokens(self._floats, found, few)
         found.forget()
         visual = None
         if variant.visual is not None and variant.visual is not self.exact.visual:
-            visual = compare_visual(self._seen(self.exact), variant.visual)
+            visual = compare_visual(self._visual_of(self.exact), variant.visual)
         weights = compare_weights(self.exact.graph, variant.graph) if variant.graph != self.exact.graph else None
         fields = (
             self._compare_fields(variant)
             if is_whole and options.form is not None and math.isfinite(tokens.apart)
             else None
         )
-        hop = rounded_hop(
+        hop = rounding_hop(
             name,
             variant.name,
             tokens,
@@ -258,11 +259,11 @@ class TextGate:
         return replace(hop, bytes=_bytes_of(variant.graph))
 
     def _half(self, name: str, variant: GraphVariant) -> TextHop:
-        """One rounded half of a variant, judged once: others are offered with the same half."""
+        """Judge one rounded half of a variant, once: other variants may share it."""
         for known, hop in self._halves:
             if known.graph == variant.graph and known.visual is variant.visual:
                 return replace(hop, name=name, variant=variant.name)
-        self._halves.append((variant, self._rounded(name, variant, is_whole=False)))
+        self._halves.append((variant, self._rounding_hop(name, variant, is_whole=False)))
         return self._halves[-1][1]
 
     def _compare_fields(self, variant: GraphVariant) -> FieldFigures:
@@ -275,7 +276,7 @@ class TextGate:
         return at_places(found, places)
 
     def _write(self, variant: GraphVariant) -> None:
-        """Let a variant write its answers."""
+        """Make a variant write its answers."""
         options = self.options
         if options.form is not None:
             session = TextSession(
@@ -288,7 +289,7 @@ class TextGate:
             with GraphEngine(session, options.vocabulary) as engine:
                 self.answers[variant.name] = write_answers(
                     engine,
-                    self._shown(variant.visual, self.places[1]),
+                    self._select(variant.visual, self.places[1]),
                     options.form,
                     options.answer_tokens,
                     f"answers of {variant.name}",
@@ -298,30 +299,30 @@ class TextGate:
     def _of_graph(self, graph: Path, visual: Visual | None, what: str) -> KeptProbabilities:
         options = self.options
         with GraphReference(graph, options.embeddings, tokens=self.tokens, threads=options.threads) as reference:
-            return self._kept(reference, self._shown(visual, self.places[0]), what)
+            return self._keep(reference, self._select(visual, self.places[0]), what)
 
-    def _kept(self, reference: TextReference, samples: Sequence[GateSample], what: str) -> KeptProbabilities:
+    def _keep(self, reference: TextReference, samples: Sequence[GateSample], what: str) -> KeptProbabilities:
         self._folders += 1
         return keep_probabilities(
             reference, samples, self.work / str(self._folders), f"judging {what}", self.on_progress
         )
 
-    def _seen(self, variant: GraphVariant) -> Visual:
-        """Visual tokens of all samples as a variant sees them."""
+    def _visual_of(self, variant: GraphVariant) -> Visual:
+        """Return the visual tokens of all samples for a variant."""
         return [sample.visual for sample in self.samples] if variant.visual is None else variant.visual
 
-    def _shown(self, visual: Visual | None, places: Sequence[int]) -> list[GateSample]:
-        """Some of the samples, with visual tokens of a vision stage."""
+    def _select(self, visual: Visual | None, places: Sequence[int]) -> list[GateSample]:
+        """Return some of the samples, with visual tokens of a vision stage."""
         return [
             self.samples[place] if visual is None else self.samples[place].with_visual(visual[place])
             for place in places
         ]
 
     def _admit(self, hop: TextHop, fix: str = "rounded") -> None:
-        """Take a hop into the report.
+        """Add a hop to the report.
 
         Raises:
-            GateRefused: it loses more than it may.
+            GateRefused: it loses more than allowed.
         """
         self.report.text_hops.append(hop)
         if not hop.passed:

@@ -1,4 +1,4 @@
-"""Hops of a language model: equal prompts, an exact change, a rounded one. Each says what it found, and whether it may pass."""
+"""Hops of a language model: equal prompts, an exact change, or a rounded one, each with findings and verdict."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 
 def prompt_hop(samples: Sequence[GateSample], vocabulary: Vocabulary, form: ReportForm | None) -> TextHop:
-    """Compare prompts with those of the reference's own tokenizer and template, and read the reference answers back.
+    """Compare prompts with those of the reference's own tokenizer and template, and decode the reference answers.
 
     Args:
+        samples: with their prompts and answers.
         vocabulary: the tokenizer that ships.
+        form: of the answers.
     """
     reasons = []
     compared = [sample for sample in samples if sample.rendered is not None]
@@ -34,7 +36,7 @@ def prompt_hop(samples: Sequence[GateSample], vocabulary: Vocabulary, form: Repo
         )
         reasons.append(
             f"{len(differing)} of {len(compared)} prompts have other tokens than the reference's: in {first.name}, at "
-            f"place {place}, {ours} and not {theirs}"
+            f"position {place}, {ours} and not {theirs}"
         )
     answers = (
         {
@@ -47,8 +49,8 @@ def prompt_hop(samples: Sequence[GateSample], vocabulary: Vocabulary, form: Repo
     unread = [name for name, text in answers.items() if form is not None and form.fields_from_text(text) is None]
     if unread:
         reasons.append(
-            f"{len(unread)} of {len(samples)} reference answers are none by the tokenizer that ships: {unread[0]} reads "
-            f"{answers[unread[0]][:40]!r}"
+            f"{len(unread)} of {len(samples)} reference answers are invalid with the tokenizer that ships: "
+            f"{unread[0]} reads {answers[unread[0]][:40]!r}"
         )
     reason = "; ".join(reasons)
     return TextHop(
@@ -64,7 +66,7 @@ def exact_hop(
     visual: VisualFigures | None = None,
     least_cosine: float = -1.0,
 ) -> TextHop:
-    """A hop that must change nothing."""
+    """Return a hop that must change nothing."""
     reasons = [vision_reason(visual, least_cosine)] if visual is not None else []
     reason = "; ".join(filter(None, [*reasons, limits.reason(tokens)]))
     return TextHop(
@@ -80,7 +82,7 @@ def exact_hop(
     )
 
 
-def rounded_hop(
+def rounding_hop(
     name: str,
     variant: str,
     tokens: TokenFigures,
@@ -93,11 +95,19 @@ def rounded_hop(
     weights: WeightFigures | None = None,
     allow_drop: bool = False,
 ) -> TextHop:
-    """A hop that may change a little.
+    """Return a hop that may change a little.
 
     Args:
+        name: of the hop.
+        variant: that is judged.
+        tokens: effect on the token probabilities.
+        limits: of that effect.
+        fields: effect on the fields of answers.
+        field_limits: of that effect.
         max_drop: percentage points of the level's accuracy that may be lost.
-        allow_drop: let it pass in any case, but for values that are not finite and weights that are others.
+        visual: effect on the visual tokens.
+        weights: effect on the weights.
+        allow_drop: admit it in any case, except for values that are not finite and wrong weights.
     """
     faults = [
         vision_reason(visual, -1.0) if visual is not None else "",
@@ -127,10 +137,12 @@ def compare_visual(before: Visual, after: Visual) -> VisualFigures:
     """Compare the visual tokens of all photos of all samples.
 
     Raises:
-        DataError: other numbers of samples, photos or tokens.
+        DataError: the number of samples, photos or tokens differs.
     """
     pairs = [
-        pair for one, other in zip(_checked(before, after), after, strict=True) for pair in zip(one, other, strict=True)
+        pair
+        for one, other in zip(_check_counts(before, after), after, strict=True)
+        for pair in zip(one, other, strict=True)
     ]
     apart, cosine, tokens = 0.0, 1.0, 0
     for one, other in pairs:
@@ -144,7 +156,7 @@ def compare_visual(before: Visual, after: Visual) -> VisualFigures:
     return VisualFigures(tokens, apart, cosine)
 
 
-def _checked(before: Visual, after: Visual) -> Visual:
+def _check_counts(before: Visual, after: Visual) -> Visual:
     counts = [[len(sample) for sample in side] for side in (before, after)]
     if counts[0] != counts[1]:
         raise DataError(
@@ -155,7 +167,7 @@ def _checked(before: Visual, after: Visual) -> Visual:
 
 
 def _prompt_ids(sample: GateSample) -> npt.NDArray[np.int64]:
-    """Ids of a prompt, with the placeholder for each visual token."""
+    """Return the ids of a prompt, with the placeholder for each visual token."""
     placeholder = -1 if sample.placeholder is None else sample.placeholder
     return np.concatenate(
         [part if part.ndim == 1 else np.full(len(part), placeholder, np.int64) for part in sample.parts]
@@ -163,7 +175,7 @@ def _prompt_ids(sample: GateSample) -> npt.NDArray[np.int64]:
 
 
 def _first_difference(sample: GateSample) -> int | None:
-    """Place of the first token that the reference has another one for; None where there is none."""
+    """Return the position of the first token that differs from the reference's, or None."""
     ours, theirs = _prompt_ids(sample), sample.rendered
     assert theirs is not None
     shorter = min(len(ours), len(theirs))

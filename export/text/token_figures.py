@@ -1,4 +1,4 @@
-"""How far two models are apart at every token of the reference answers, one sample in memory at a time."""
+"""Distance between two models at every token of the reference answers, one sample in memory at a time."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.text.sampling import log_probabilities
 
-FIRST_TOKENS = 20  # most probable ones that are compared at the first token of an answer
+FIRST_TOKENS = 20  # most probable tokens that are compared at the first token of an answer
 LogProbabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class KeptProbabilities:
-    """Log-probabilities of all tokens at every place of the answers, in one file per sample: ``(answer, vocabulary)`` float32."""
+    """Log-probabilities of all tokens at every position of the answers.
+
+    There is one ``(answer, vocabulary)`` float32 file per sample.
+    """
 
     folder: Path
     count: int
@@ -45,10 +48,10 @@ def keep_probabilities(
     what: str = "",
     on_progress: OnProgress = ignore_progress,
 ) -> KeptProbabilities:
-    """Compute the log-probabilities of a model, and keep them in a folder, which is made.
+    """Compute the log-probabilities of a model, and store them in a new folder.
 
     Raises:
-        DataError: logits of another shape than the answer asks for.
+        DataError: the logits' shape does not match the answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number, sample in enumerate(samples):
@@ -59,7 +62,7 @@ def keep_probabilities(
                 f"{sample.name}: logits {list(logits.shape)} of an answer",
                 allowed=f"[{len(sample.answer)}, vocabulary]",
             )
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused by name
+        with np.errstate(invalid="ignore", over="ignore"):  # values that are not finite are refused by name
             np.save(
                 folder / f"{number}.npy", log_probabilities(logits.astype(np.float32, copy=False)), allow_pickle=False
             )
@@ -67,7 +70,7 @@ def keep_probabilities(
 
 
 def compare_tokens(before: KeptProbabilities, after: KeptProbabilities, samples: Sequence[GateSample]) -> TokenFigures:
-    """Compare two models on the samples that both were asked about.
+    """Compare two models on the samples that both were run on.
 
     Raises:
         DataError: vocabularies of different sizes.
@@ -93,7 +96,7 @@ def compare_tokens(before: KeptProbabilities, after: KeptProbabilities, samples:
         same += int((one.argmax(axis=1) == other.argmax(axis=1)).sum())
         divergence += float((np.exp(one) * (one - other)).sum(dtype=np.float64))
         likelihood += [values[np.arange(len(one)), sample.answer].sum(dtype=np.float64) for values in (one, other)]
-    perplexities = np.exp(np.minimum(-likelihood / places, 700))  # beyond, a float64 ends
+    perplexities = np.exp(np.minimum(-likelihood / places, 700))  # beyond the range of float64
     return TokenFigures(
         len(samples),
         places,

@@ -1,4 +1,4 @@
-"""Visual tokens of photos by the file of a vision stage: what the gate compares, and puts into prompts."""
+"""Visual tokens of photos from the file of a vision stage, for the gate's comparison and for prompts."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ def visual_tokens(
 
     Args:
         stage: per frame, with one output ``float32 (batch, tokens, width)``.
+        path: its ONNX file.
         photos: per sample, its photos ``uint8 (H, W, 3)``.
+        runtime: that runs it.
         constants: values of the stage's constants, by name.
+        batch: number of photos per run.
 
     Returns:
         Per sample and photo ``float32 (tokens, width)``.

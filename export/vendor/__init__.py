@@ -1,1 +1,1 @@
-"""Write a model for the toolchains of other vendors."""
+"""Writers of a model for the toolchains of other vendors."""

@@ -1,4 +1,4 @@
-"""Let a graph begin with float pixels instead of bytes: behind its normalisation where that can be told apart."""
+"""Replacement of a graph's byte input by float pixels, after its normalisation if that can be identified."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from vidrisk.calibration.files import copied
+from vidrisk.calibration.files import copy_graph
 from vidrisk.export.foreign.read import graph_inputs, prune
 from vidrisk.export.foreign.session import Array, Session
 from vidrisk.runtimes.contract.specs import PixelSpec
@@ -22,10 +22,14 @@ Frames = npt.NDArray[np.uint8]
 
 
 def take_float_pixels(model: onnx.ModelProto, shape: tuple[int, ...], spec: PixelSpec) -> bool:
-    """Replace the input of bytes by ``image``, in place. Returns whether its values are normalised, or RGB from 0 to 255.
+    """Replace the byte input by ``image``, in place; return whether its values are normalised.
+
+    Otherwise they are RGB from 0 to 255.
 
     Args:
-        shape: of ``image``: (1, 3, H, W) of one frame, (1, n, 3, H, W) of n.
+        model: the graph.
+        shape: of ``image``: (1, 3, H, W) for one frame, (1, n, 3, H, W) for n.
+        spec: the normalisation.
     """
     is_normalised = _take_normalised(model, shape, spec)
     if not is_normalised:
@@ -34,7 +38,7 @@ def take_float_pixels(model: onnx.ModelProto, shape: tuple[int, ...], spec: Pixe
 
 
 def _take_normalised(model: onnx.ModelProto, shape: tuple[int, ...], spec: PixelSpec) -> bool:
-    """Let a graph begin behind its normalisation, in place. Returns whether that could be told apart."""
+    """Make a graph begin after its normalisation, in place; return whether that could be identified."""
     dims = _pixel_dims(model)
     frames = np.random.default_rng(0).integers(0, 256, dims, dtype=np.uint8)
     planes = np.moveaxis((frames / 255.0 - spec.mean) / spec.std, -1, -3)
@@ -61,7 +65,7 @@ def _take_normalised(model: onnx.ModelProto, shape: tuple[int, ...], spec: Pixel
 
 
 def _take_values(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
-    """Let a graph take its bytes as floats, channels first, in place."""
+    """Make a graph take its bytes as floats, channels first, in place."""
     dims = _pixel_dims(model)
     axes = list(range(len(shape)))
     moved, order = f"{INPUT}.moved", [*axes[:-3], *axes[-2:], axes[-3]]
@@ -76,7 +80,7 @@ def _take_values(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
 
 
 def _replace_pixels(model: onnx.ModelProto, shape: tuple[int, ...]) -> None:
-    """Put ``image`` in the place of the pixels among a graph's inputs, in place."""
+    """Replace the pixels among a graph's inputs by ``image``, in place."""
     others = [value for value in graph_inputs(model) if value.name != PIXELS]
     del model.graph.input[:], model.graph.value_info[:]
     model.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shape))
@@ -96,7 +100,10 @@ def _pixel_dims(model: onnx.ModelProto) -> tuple[int, ...]:
 
 
 def _chain(model: onnx.ModelProto) -> list[str]:
-    """Tensors from the frames on, as long as one node alone reads each, and only constants come in from the side."""
+    """Return the chain of tensors from the frames on.
+
+    It continues while each tensor has a single reader, whose other inputs are constants.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     name, chain = PIXELS, list[str]()
     while True:
@@ -112,7 +119,7 @@ def _chain(model: onnx.ModelProto) -> list[str]:
 
 
 def _values(model: onnx.ModelProto, names: Sequence[str], frames: Frames) -> dict[str, Array]:
-    asked = copied(model)
+    asked = copy_graph(model)
     pixels = [value for value in model.graph.input if value.name == PIXELS]
     del asked.graph.output[:], asked.graph.input[:]
     asked.graph.input.extend(pixels)

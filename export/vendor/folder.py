@@ -1,15 +1,15 @@
-"""Write a model as the toolchains of other vendors take it.
+"""Writer of a model in the form that other vendors' toolchains read.
 
     README.md, labels.json
-    model.onnx               float32, batch 1, channels first, normalisation left to the toolchain where it can be cut
-    off calibration/<input>.npy  what model.onnx takes, a row per run: (N, 3, H, W) of one frame, (N, n, 3, H, W) of n
-    frames calibration/pixels.npy   uint8 RGB (N, H, W, 3) or (N, n, H, W, 3), what the frame reader gives
+    model.onnx               float32, batch 1, channels first; normalisation is cut off for the toolchain if possible
+    calibration/<input>.npy  inputs of model.onnx, a row per run: (N, 3, H, W) for one frame, (N, n, 3, H, W) for n
+    calibration/pixels.npy   output of the frame reader, uint8 RGB (N, H, W, 3) or (N, n, H, W, 3)
     calibration/raw/         a file per input and row, and input_list.txt with a line per row
-    calibration/png/         a file per row, and dataset.txt, where one run takes one frame and no more
-    expected/<output>.npy    what model.onnx gives, a row per run
-    hailo.alls               the model script, where one run takes one frame and no more
+    calibration/png/         a file per row, and dataset.txt, if one run takes exactly one frame
+    expected/<output>.npy    outputs of model.onnx, a row per run
+    hailo.alls               the model script, if one run takes exactly one frame
 
-A model of clips whose stages do not run equally often has a folder for each graph instead, named for the stages in it.
+A model of clips whose stages do not run equally often has a folder per graph instead, named after the stages in it.
 """
 
 from __future__ import annotations
@@ -35,25 +35,26 @@ def write_vendor_files(bundle: Bundle, windows: Frames, out: Path) -> None:
     """Write a bundle's fp32 variant for other toolchains.
 
     Args:
-        windows: ``uint8 (N, T, H, W, 3)`` to calibrate on.
-        out: folder to make.
+        bundle: the bundle.
+        windows: calibration frames ``uint8 (N, T, H, W, 3)``.
+        out: folder to create.
 
     Raises:
-        SettingsError: the bundle has no fp32 variant, or constants.
+        SettingsError: the bundle has no fp32 variant, or it has constants.
         Otherwise as ``plain_graphs`` and ``write_vendor_folder``.
     """
     if "fp32" not in bundle.manifest.variants:
-        raise SettingsError("no fp32 variant to write for vendors", fix="ship it, too: do not leave it out")
+        raise SettingsError("no fp32 variant to write for vendors", fix="export a bundle that also ships fp32")
     files = {stage.name: bundle.path(stage.name, "fp32") for stage in bundle.stages}
     write_vendor_folder(plain_graphs(bundle.stages, files, bundle.contract), bundle.contract, windows, out)
 
 
 def write_vendor_folder(graphs: Sequence[PlainGraph], contract: Contract, windows: Frames, out: Path) -> None:
-    """Write plain graphs with calibration data, expected outputs and a README: the folder appears whole, or not at all.
+    """Write plain graphs with calibration data, expected outputs and a README, atomically.
 
     Raises:
         BundleError: ``out`` exists.
-        DataError: no frames, or frames of another size than the contract's.
+        DataError: there are no frames, or their size differs from the contract's.
     """
     wanted = (contract.frames, *contract.pixel.frame_shape)
     if not len(windows):
@@ -72,7 +73,7 @@ def write_vendor_folder(graphs: Sequence[PlainGraph], contract: Contract, window
 def _write_graph(
     graph: PlainGraph, contract: Contract, pixels: Frames, known: Mapping[str, Array], folder: Path
 ) -> dict[str, Array]:
-    """Write a graph with its data. Returns what it gives for the frames."""
+    """Write a graph with its data; return its outputs for the frames."""
     feed = graph.feed(pixels, known, contract.pixel)
     expected = graph.run(feed)
     (folder / "expected").mkdir(parents=True)
@@ -93,7 +94,7 @@ def _write_graph(
 
 
 def _write_inputs(feed: Mapping[str, Array], out: Path) -> None:
-    """Write what a graph takes: an array per input, and raw files with the list of them."""
+    """Write the inputs of a graph: an array per input, and raw files with a list of them."""
     (out / "raw").mkdir(parents=True)
     for name, rows in feed.items():
         np.save(out / f"{name}.npy", rows)

@@ -1,4 +1,4 @@
-"""Join stages that run equally often into one float graph of batch 1."""
+"""Joining of stages that run equally often into one float graph of batch 1."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vidrisk.runtimes.contract.stages import Stage
 
 @dataclass(frozen=True)
 class Part:
-    """Stages that run equally often, and become one graph.
+    """Stages that run equally often and become one graph.
 
     Attributes:
-        frames: that one run covers.
-        takes: pixels, and what earlier parts give, as the first stage that takes it declares it.
-        gives: what later parts take, or the answers.
+        frames: number of frames that one run covers.
+        takes: pixels and outputs of earlier parts, as the first stage that takes them declares them.
+        gives: inputs of later parts, or the answers.
     """
 
     stages: tuple[Stage, ...]
@@ -39,11 +39,11 @@ class Part:
 
 
 def split_stages(stages: Sequence[Stage], frames: int) -> list[Part]:
-    """Split stages where they begin to run more rarely. What no answer needs is left out.
+    """Split stages at those that run less often than the previous one; drop outputs that no answer needs.
 
     Args:
-        stages: that meet (``check_stages``), without constants.
-        frames: of a window, T; at 1, all stages are one part.
+        stages: that fit together (``check_stages``), without constants.
+        frames: number of frames per window, T; with 1, all stages are one part.
     """
     answers = stages[-1].outputs
     needed, kept = {spec.name for spec in answers}, list[Stage]()
@@ -66,24 +66,25 @@ def split_stages(stages: Sequence[Stage], frames: int) -> list[Part]:
 
 
 def join_stages(part: Part, models: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
-    """Join the graphs of a part. Names inside them get their stage's name in front.
+    """Join the graphs of a part; names inside them are prefixed with their stage's name.
 
     Args:
-        models: float graphs by stage; they are changed.
+        part: the stages.
+        models: float graphs by stage, which are modified.
 
     Raises:
-        DataError: graphs of different opsets, one of which cannot be converted to the newest of them.
-        RuntimeFailure: graphs that are no graph together.
+        DataError: graphs have different opsets, and one cannot be converted to the newest of them.
+        RuntimeFailure: the joined graph is invalid.
     """
     newest = max(opset_of(models[stage.name]) for stage in part.stages)
     try:
         result = onnx.ModelProto(ir_version=max(models[stage.name].ir_version for stage in part.stages))
         result.graph.name = part.name
         result.graph.input.extend(_value(spec) for spec in part.takes)
-        ranks = {spec.name: len(spec.shape) for spec in part.takes}  # of every tensor that there is so far
+        ranks = {spec.name: len(spec.shape) for spec in part.takes}  # of every tensor so far
         domains = {"": newest}
         for stage in part.stages:
-            model = _inlined(with_opset(models[stage.name], f"the graph of stage {stage.name!r}", newest, newest))
+            model = _inline(with_opset(models[stage.name], f"the graph of stage {stage.name!r}", newest, newest))
             _add_prefix(model.graph, stage)
             for spec in stage.inputs:
                 result.graph.node.append(_arrival(stage, spec, ranks[spec.name], result))
@@ -100,22 +101,22 @@ def join_stages(part: Part, models: Mapping[str, onnx.ModelProto]) -> onnx.Model
     except (ValueError, TypeError, onnx.checker.ValidationError) as error:
         reason = first_line(error)
         raise RuntimeFailure(
-            f"stages {', '.join(stage.name for stage in part.stages)} do not become one graph: {reason}",
+            f"stages {', '.join(stage.name for stage in part.stages)} cannot be joined into one graph: {reason}",
             fix="report it with the model",
         ) from error
     return result
 
 
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+def _inline(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def _add_prefix(graph: onnx.GraphProto, stage: Stage) -> None:
-    """Put the name of a stage in front of every name but the outputs', in place."""
+    """Prefix every name but the outputs' with the stage's name, in place."""
     prefix = f"{stage.name}/"
     names = {
         tensor.name: prefix + tensor.name for tensor in graph.initializer
-    }  # which graphs inside of nodes may read, too
+    }  # graphs inside nodes may read them, too
     compose.add_prefix_graph(
         graph,
         prefix,
@@ -126,7 +127,10 @@ def _add_prefix(graph: onnx.GraphProto, stage: Stage) -> None:
 
 
 def _arrival(stage: Stage, spec: TensorSpec, rank: int, model: onnx.ModelProto) -> onnx.NodeProto:
-    """The node that hands a tensor to a stage: per frame before and per window here, it gets an axis of length 1, or loses one."""
+    """Return the node that passes a tensor to a stage.
+
+    A tensor that is per frame on one side and per window on the other gains or loses an axis of length 1.
+    """
     name = f"{stage.name}/{spec.name}"
     if rank == len(spec.shape):
         return helper.make_node("Identity", [spec.name], [name], name=f"{name}.arrival")

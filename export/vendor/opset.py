@@ -1,4 +1,4 @@
-"""Write graphs in the opset that all other toolchains read."""
+"""Conversion of graphs to the opset that all other toolchains read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import onnx
 from onnx import TensorProto, helper
 
-from vidrisk.calibration.files import check_graph, copied
+from vidrisk.calibration.files import check_graph, copy_graph
 from vidrisk.export.foreign.read import opset_of
 from vidrisk.export.foreign.session import Session
 from vidrisk.runtimes.contract.errors import RuntimeFailure
@@ -19,8 +19,8 @@ OPSET = 17  # the newest that all of them read
 
 
 def lower_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model in opset 17 where it can be written so; a warning where it cannot."""
-    result = copied(model)
+    """Return the model in opset 17 if possible; otherwise warn and keep its opset."""
+    result = copy_graph(model)
     del result.opset_import[:]
     result.opset_import.append(helper.make_opsetid("", OPSET))
     _split_gelu(result)

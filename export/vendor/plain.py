@@ -1,6 +1,6 @@
-"""Turn the stages of a model into plain graphs: float32, batch 1, channels first, no bytes.
+"""Conversion of a model's stages to plain graphs: float32, batch 1, channels first, no bytes.
 
-Normalisation is left to the toolchain where it can be cut off. A graph of a clip that only averages the answers to its
+Normalisation is left to the toolchain if it can be cut off. A graph of a clip that only averages the answers to its
 frames becomes the graph of one frame.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from vidrisk.calibration.files import check_graph, copied
+from vidrisk.calibration.files import check_graph, copy_graph
 from vidrisk.export.foreign.read import prune
-from vidrisk.export.foreign.session import Array, Session, simplified
+from vidrisk.export.foreign.session import Array, Session, simplify
 from vidrisk.export.vendor.floats import INPUT, SAME, Frames, take_float_pixels
 from vidrisk.export.vendor.join import Part, join_stages, split_stages
 from vidrisk.export.vendor.opset import lower_opset
@@ -28,22 +28,23 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 from vidrisk.runtimes.contract.stages import PIXELS, Stage
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 
-RESERVED = (INPUT, "pixels")  # names of files
-REORDERING = ("Identity", "Gather", "GatherND", "Transpose")  # of labels, behind a mean
+RESERVED = (INPUT, "pixels")  # file names
+REORDERING = ("Identity", "Gather", "GatherND", "Transpose")  # operators that reorder labels after a mean
 CHECKED_WINDOWS = 2
 
 
 @dataclass(frozen=True)
 class PlainGraph:
-    """A graph as other toolchains take it.
+    """A graph in the form that other toolchains read.
 
     Attributes:
         name: of the stages in it, joined by ``-``.
-        model: takes float32 ``image`` (1, 3, H, W) of one frame or (1, n, 3, H, W) of n, and what earlier graphs give.
-        frames: that one run covers, n.
+        model: takes float32 ``image`` (1, 3, H, W) for one frame or (1, n, 3, H, W) for n, and outputs of earlier
+            graphs.
+        frames: number of frames that one run covers, n.
         inputs: shapes by name, all with a batch of 1.
         outputs: shapes by name, all with a batch of 1.
-        is_normalised: ``image`` is normalised; else it has RGB values from 0 to 255.
+        is_normalised: ``image`` is normalised; otherwise it has RGB values from 0 to 255.
         is_averaged: it answers per frame, and the answer to a window is the mean over its frames.
     """
 
@@ -57,15 +58,16 @@ class PlainGraph:
 
     @property
     def takes_picture(self) -> bool:
-        """Whether its one input is one frame."""
+        """Whether its only input is one frame."""
         return self.frames == 1 and set(self.inputs) == {INPUT}
 
     def feed(self, pixels: Frames, known: Mapping[str, Array], spec: PixelSpec) -> dict[str, Array]:
-        """Inputs of all its runs, by name, a row each.
+        """Return the inputs of all its runs, by name, a row each.
 
         Args:
-            pixels: ``uint8 (n, H, W, 3)``, of n frames in a whole number of runs.
-            known: what earlier graphs gave for these frames, a row for each of their runs.
+            pixels: ``uint8 (n, H, W, 3)``, n frames of a whole number of runs.
+            known: outputs of earlier graphs for these frames, a row for each of their runs.
+            spec: the normalisation.
         """
         count = len(pixels) // self.frames
         return {
@@ -83,7 +85,7 @@ class PlainGraph:
         """Compute the outputs, a row per run.
 
         Raises:
-            RuntimeFailure: ONNX Runtime refuses the graph, or fails.
+            RuntimeFailure: ONNX Runtime rejects the graph, or fails.
         """
         session, count = Session(self.model), len(next(iter(feed.values())))
         rows = [session.run({name: array[row : row + 1] for name, array in feed.items()}) for row in range(count)]
@@ -91,25 +93,30 @@ class PlainGraph:
 
 
 def plain_graphs(stages: Sequence[Stage], files: Mapping[str, Path], contract: Contract) -> list[PlainGraph]:
-    """Make a plain graph of all stages that run equally often: one for photos, one behind the other for most models of clips.
+    """Make a plain graph of each group of stages that run equally often.
+
+    This is one graph for photos, and several in sequence for most models of clips.
 
     Args:
+        stages: of the model, in order.
         files: float graphs, by stage.
+        contract: pixels and answers of the model.
 
     Raises:
-        SettingsError: a model with constants.
-        DataError: graphs whose opsets cannot be made one.
+        SettingsError: the model has constants.
+        DataError: the graphs cannot be converted to a common opset.
         RuntimeFailure: a plain graph computes something else than its stages.
     """
     if any(stage.constants for stage in stages):
         raise SettingsError(
-            "a model with constants beside its graphs, for a vendor's toolchain", allowed="graphs of pixels alone"
+            "a model with constants beside its graphs, for a vendor's toolchain",
+            allowed="graphs with pixels as their only input",
         )
     for spec in (spec for stage in stages for spec in stage.outputs):
         if spec.name in RESERVED or "/" in spec.name:
             raise SettingsError(
                 f"an output {spec.name!r} of a stage, for a vendor's toolchain",
-                allowed=f"what a file may be called, but {' and '.join(RESERVED)}",
+                allowed=f"valid file names, except {' and '.join(RESERVED)}",
                 fix="rename it",
             )
     shape = (CHECKED_WINDOWS * contract.frames, *contract.pixel.frame_shape)
@@ -131,13 +138,14 @@ def plain_graphs(stages: Sequence[Stage], files: Mapping[str, Path], contract: C
         result.append(_plain_graph(part, joined, contract))
         if not _computes(result[-1], pixels, known, contract):
             raise RuntimeFailure(
-                f"the plain graph of {part.name} does not compute what its stages do", fix="report it with the model"
+                f"the plain graph of {part.name} computes something else than its stages",
+                fix="report it with the model",
             )
     return result
 
 
 def _computes(graph: PlainGraph, pixels: Frames, known: Mapping[str, Array], contract: Contract) -> bool:
-    """Whether a plain graph gives what the stages gave."""
+    """Return whether a plain graph reproduces the outputs of the stages."""
     found = graph.run(graph.feed(pixels, known, contract.pixel))
     if graph.is_averaged:
         found = {name: rows.reshape(CHECKED_WINDOWS, contract.frames, -1).mean(axis=1) for name, rows in found.items()}
@@ -148,11 +156,14 @@ def _computes(graph: PlainGraph, pixels: Frames, known: Mapping[str, Array], con
 
 
 def _graph_of_frame(part: Part, joined: onnx.ModelProto, contract: Contract) -> PlainGraph | None:
-    """The graph of one frame, where that of a window ends with means: they may be over its frames, and what is before them alike
-    for each. Whether it is, only its answers show."""
+    """Return the graph of one frame if a window's graph ends with means, or None.
+
+    The means may be over its frames, after the same computation for each. Only the graph's answers show whether they
+    are.
+    """
     if not 1 < part.frames == contract.frames or [spec.name for spec in part.takes] != [PIXELS]:
         return None
-    model = copied(joined)
+    model = copy_graph(joined)
     makers = {name: node for node in model.graph.node for name in node.output}
     for value in model.graph.output:
         mean = makers[value.name]
@@ -169,11 +180,11 @@ def _graph_of_frame(part: Part, joined: onnx.ModelProto, contract: Contract) -> 
         check_graph(model)
         return _plain_graph(frame, model, contract, is_averaged=True)
     except (RuntimeFailure, onnx.checker.ValidationError):
-        return None  # its number of frames is written into it
+        return None  # its number of frames is hard-coded
 
 
 def _plain_graph(part: Part, joined: onnx.ModelProto, contract: Contract, *, is_averaged: bool = False) -> PlainGraph:
-    model = simplified(joined)
+    model = simplify(joined)
     takes = {spec.name: tuple(map(int, spec.shape[1:])) for spec in part.takes}
     inputs = {name: (1, *shape) for name, shape in takes.items() if name != PIXELS}
     outputs = {spec.name: (1, *map(int, spec.shape[1:])) for spec in part.gives}
@@ -183,5 +194,5 @@ def _plain_graph(part: Part, joined: onnx.ModelProto, contract: Contract, *, is_
         shape = (1, *(() if part.frames == 1 else (part.frames,)), channels, height, width)
         is_normalised = take_float_pixels(model, shape, contract.pixel)
         inputs = {INPUT: shape, **inputs}
-    model = simplified(model)
+    model = simplify(model)
     return PlainGraph(part.name, model, part.frames, inputs, outputs, is_normalised, is_averaged)

@@ -17,8 +17,9 @@ The fp32 variant as plain ONNX: float32, batch 1, channels first. Nothing in it 
 |---|---|---|---|---|
 {graphs}
 
-Logits are raw, in the order of `labels.json`. {answer}`calibration/<input>.npy` holds what a graph takes, a row per run;
-`expected/<output>.npy` what ONNX Runtime computes from it, row by row: compare before and after your toolchain has quantised.
+Logits are raw, in the order of `labels.json`. {answer}`calibration/<input>.npy` holds the inputs of a graph, a row per
+run; `expected/<output>.npy` holds what ONNX Runtime computes from them, row by row: compare before and after your
+toolchain quantises.
 {chain}
 ## Pixels
 
@@ -27,7 +28,7 @@ Logits are raw, in the order of `labels.json`. {answer}`calibration/<input>.npy`
 3. Channels first: red, green, blue.{time}
 
 `calibration/pixels.npy` is uint8 RGB after step 1, channels last: {pixels}. `calibration/{image}.npy` is after step 3.
-They are made of {samples}.
+They are made from {samples}.
 
 | units | mean | standard deviation |
 |---|---|---|
@@ -49,23 +50,24 @@ Source: https://github.com/airockchip/rknn-toolkit2 (examples/onnx).
 {qualcomm}    qairt-converter --input_network model.onnx --output_path model.dlc
     qairt-quantizer --input_dlc model.dlc --input_list calibration/input_list.txt --output_dlc model_int8.dlc
 
-The raw files are in the type and layout of the graph, which the converter keeps; paths are from the folder of `model.onnx`. Source:
-Qualcomm AI Runtime SDK, "Qairt Converter" and "Qairt Quantizer"
+The raw files are in the type and layout of the graph, which the converter keeps; paths are from the folder of
+`model.onnx`. Source: Qualcomm AI Runtime SDK, "Qairt Converter" and "Qairt Quantizer"
 (https://docs.qualcomm.com/bundle/publicresource/80-63442-10/topics/qairt_quantizer.md).
 
 ## Core ML
 
 Core ML Tools read PyTorch and TensorFlow; their ONNX converter ended with version 5. Convert the torch program instead
-(`--torch` puts one into the bundle) with `coremltools.convert`, or run `model.onnx` as it is with ONNX Runtime's Core ML provider.
-`calibration/<input>.npy` is the sample data for `coremltools.optimize.coreml.experimental.linear_quantize_activations`. Source:
+(`--torch` puts one into the bundle) with `coremltools.convert`, or run `model.onnx` as it is with ONNX Runtime's Core
+ML provider. `calibration/<input>.npy` is the sample data for
+`coremltools.optimize.coreml.experimental.linear_quantize_activations`. Source:
 https://apple.github.io/coremltools/docs-guides/source/opt-quantization-api.html.
 """
 
 CHAIN = """
 ## How the graphs follow one another
 
-Each takes what those above it give. What a graph gives for one run after the other is stacked behind the batch axis for one that
-runs more rarely: {stacks}.
+Each graph takes the outputs of those above it. The outputs of successive runs are stacked after the batch axis for a
+graph that runs less often: {stacks}.
 The calibration rows are made in this way, too: `expected/` of one graph, stacked, is `calibration/` of the next.
 """
 
@@ -90,17 +92,18 @@ ROCKCHIP = """{where}    from rknn.api import RKNN
 `dataset.txt` lists the frames as PNG files, with paths from the folder of `model.onnx`: start the script there.
 """
 
-NO_PICTURE = """There are no commands here for {graphs}: a run takes something else than one picture. Run it on the processor
-with ONNX Runtime, or give the toolchain `calibration/<input>.npy` in the form that it wants.
+NO_PICTURE = """There are no commands here for {graphs}: a run takes something else than one picture. Run it on the
+CPU with ONNX Runtime, or give the toolchain `calibration/<input>.npy` in the form that it expects.
 """
 
 
 def readme(graphs: Sequence[PlainGraph], contract: Contract, windows: int) -> str:
-    """The README.
+    """Return the text of the README.
 
     Args:
         graphs: in the order in which they run.
-        windows: to calibrate on.
+        contract: pixels and targets of the model.
+        windows: number of calibration windows.
     """
     pixel, pictures = contract.pixel, [graph for graph in graphs if graph.takes_picture]
     others = ", ".join(_path(graph, graphs) for graph in graphs if not graph.takes_picture)
@@ -134,10 +137,10 @@ def readme(graphs: Sequence[PlainGraph], contract: Contract, windows: int) -> st
         image=INPUT,
         pixels=", ".join(f"{_pixel_shape(graph, pixel, rows)}{_of(graph, graphs)}" for graph in seeing),
         samples=f"{windows} photos" if frames == 1 else f"{windows} clips of {frames} frames",
-        mean=_listed(pixel.mean),
-        std=_listed(pixel.std),
-        mean_255=_listed(mean_255),
-        std_255=_listed(std_255),
+        mean=_join_numbers(pixel.mean),
+        std=_join_numbers(pixel.std),
+        mean_255=_join_numbers(mean_255),
+        std_255=_join_numbers(std_255),
         hailo="\n".join([*(_hailo(graph, graphs) for graph in pictures), *no_picture]),
         rockchip="\n".join([*(_rockchip(graph, graphs, pixel) for graph in pictures), *no_picture]),
         qualcomm="In the folder of each graph:\n\n" if len(graphs) > 1 else "",
@@ -145,9 +148,13 @@ def readme(graphs: Sequence[PlainGraph], contract: Contract, windows: int) -> st
 
 
 def model_script(graph: PlainGraph, pixel: PixelSpec) -> str:
-    """Hailo's model script."""
+    """Return Hailo's model script."""
     mean, std = _units_255(pixel)
-    return f"normalization1 = normalization([{_listed(mean)}], [{_listed(std)}])\n" if graph.is_normalised else ""
+    return (
+        f"normalization1 = normalization([{_join_numbers(mean)}], [{_join_numbers(std)}])\n"
+        if graph.is_normalised
+        else ""
+    )
 
 
 def _row(graph: PlainGraph, graphs: Sequence[PlainGraph], rows: int, *, is_photo: bool) -> str:
@@ -176,7 +183,8 @@ def _chain(graphs: Sequence[PlainGraph]) -> str:
 def _arithmetic(graph: PlainGraph, graphs: Sequence[PlainGraph], pixel: PixelSpec) -> str:
     mean, std = _units_255(pixel)
     return (f"In `{graph.name}`: " if len(graphs) > 1 else "") + (
-        f"`(value - mean) / deviation` in units of 0 to 255: mean {_listed(mean)}, deviation {_listed(std)}."
+        f"`(value - mean) / deviation` in units of 0 to 255: mean {_join_numbers(mean)}, deviation "
+        f"{_join_numbers(std)}."
         if graph.is_normalised
         else "Values stay from 0 to 255: mean and deviation are inside the graph."
     )
@@ -193,7 +201,7 @@ def _hailo(graph: PlainGraph, graphs: Sequence[PlainGraph]) -> str:
 
 def _rockchip(graph: PlainGraph, graphs: Sequence[PlainGraph], pixel: PixelSpec) -> str:
     mean, std = _units_255(pixel) if graph.is_normalised else ([0.0] * 3, [1.0] * 3)
-    return ROCKCHIP.format(where=_where(graph, graphs), mean=_listed(mean), std=_listed(std))
+    return ROCKCHIP.format(where=_where(graph, graphs), mean=_join_numbers(mean), std=_join_numbers(std))
 
 
 def _path(graph: PlainGraph, graphs: Sequence[PlainGraph]) -> str:
@@ -216,5 +224,5 @@ def _units_255(pixel: PixelSpec) -> tuple[list[float], list[float]]:
     return [255 * value for value in pixel.mean], [255 * value for value in pixel.std]
 
 
-def _listed(values: Sequence[float]) -> str:
+def _join_numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.6g}" for value in values)

@@ -1,1 +1,1 @@
-"""The ground of everything: errors, specs, the contract, bundles and probabilities. numpy and pydantic alone."""
+"""Base types: errors, specs, the contract, bundles and probabilities. Needs only numpy and pydantic."""

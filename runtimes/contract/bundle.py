@@ -1,16 +1,17 @@
-"""A bundle: one folder that a device needs, sealed by the sha256 of every file in it.
+"""Bundles: the folder that a device needs, sealed by the sha256 of every file in it.
 
     bundle.json             the manifest (``manifest``)
     encoder.fp32.onnx       one graph per stage and variant; variants may share a file
     encoder.int8.onnx
-    encoder.….onnx.data     weights of a graph that is too large for one file
+    encoder.….onnx.data     weights of a graph too large for one file
     head.fp32.onnx
     constants.safetensors   inputs of stages that never change (``constants``)
-    gate.json, gate.html    what every hop of the export lost
-    golden.zip              samples, and what every variant has answered to them (``golden``)
+    gate.json, gate.html    accuracy lost at every step of the export
+    golden.zip              samples with the outputs of every variant (``golden``)
 
-``Bundle.open`` refuses a changed or missing file, an unknown schema version, a name that could leave the folder, stages
-that do not meet, constants that do not fit, a graph that would read another file, and one that is no ONNX file.
+``Bundle.open`` refuses a changed or missing file, an unknown schema version, a file name that could escape the folder,
+stages that do not match, constants of the wrong type or shape, a graph that would read an unsealed file, and a graph
+that is not an ONNX file.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from vidrisk.runtimes.contract.manifest import (
     manifest_from_json,
 )
 from vidrisk.runtimes.contract.onnx_file import NotOnnxError, external_files
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 from vidrisk.runtimes.contract.stages import Stage
 
 __all__ = [
@@ -72,7 +74,7 @@ MANIFEST = "bundle.json"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle directory. Make one with ``Bundle.open`` or ``write_bundle``."""
+    """Verified bundle directory. Create one with ``Bundle.open`` or ``write_bundle``."""
 
     root: Path
     manifest: Manifest
@@ -94,7 +96,7 @@ class Bundle:
         )
 
     def path(self, stage: str, variant: VariantName) -> Path:
-        """File of one stage in one variant.
+        """Return the file of one stage in one variant.
 
         Raises:
             BundleError: the bundle has no such variant, or no such stage.
@@ -104,7 +106,7 @@ class Bundle:
         return self.root / self.manifest.variants[variant].files[self.manifest.stage(stage).name]
 
     def constants(self) -> Arrays:
-        """Values of the constant inputs of all stages, by the name of the input.
+        """Return the constant inputs of all stages by input name.
 
         Raises:
             BundleError: the file was changed since the bundle was opened.
@@ -119,7 +121,8 @@ class Bundle:
         """Read and verify a bundle.
 
         Raises:
-            BundleError: no bundle there, damaged, incomplete, of a newer schema, or with a name that leaves the folder.
+            BundleError: there is no bundle, or it is damaged, incomplete, of a newer schema, or has a file name that
+                escapes the folder.
         """
         root = Path(root)
         manifest, digest = _read_manifest(root)
@@ -137,7 +140,7 @@ class Bundle:
             try:
                 foreign = external_files(path) - set(manifest.files)
             except NotOnnxError as error:
-                raise BundleError(f"{name} in {root.name} is no ONNX file: {error}", fix=EXPORT_AGAIN) from error
+                raise BundleError(f"{name} in {root.name} is not an ONNX file: {error}", fix=EXPORT_AGAIN) from error
             if foreign:
                 raise BundleError(
                     f"{name} in {root.name} takes weights from {min(foreign)!r}, which the manifest does not seal",
@@ -145,14 +148,15 @@ class Bundle:
                     fix="export it again",
                 )
         bundle = cls(root, manifest, digest)
-        bundle.constants()  # they are small, and what does not fit is said now
+        bundle.constants()  # they are small, and errors should surface now
         return bundle
 
 
 def _read_manifest(root: Path) -> tuple[Manifest, str]:
     path = root / MANIFEST
     if not path.is_file():
-        raise BundleError(f"{root} is no bundle: it has no {MANIFEST}", fix="vidrisk export RUN -o BUNDLE")
+        why = f"has no {MANIFEST}" if root.exists() else "does not exist"
+        raise BundleError(f"{root} is not a bundle: it {why}", fix="vidrisk export RUN -o BUNDLE")
     raw = path.read_bytes()
     return manifest_from_json(raw, path), hashlib.sha256(raw).hexdigest()
 
@@ -170,14 +174,16 @@ def check_vacant(root: Path) -> None:
 
     Raises:
         BundleError: ``root`` exists.
+        SettingsError: it lies below a file.
     """
+    refuse_below_file(root)
     if root.exists():
         raise BundleError(f"{root} exists already", fix="choose another folder, or delete it first")
 
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Make a folder under another name: it takes its own when the block ends well, and is gone when it does not.
+    """Create a folder atomically: yield a temporary one, renamed to ``out`` on success and deleted on failure.
 
     Raises:
         BundleError: ``out`` exists.
@@ -194,15 +200,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]) -> Bundle:
-    """Write a bundle in one step: it appears at ``root`` whole and verified, or not at all.
+    """Write a bundle atomically: it appears at ``root`` complete and verified, or not at all.
 
     Args:
-        root: folder to make; it must not exist yet.
+        root: folder to create; it must not exist yet.
         manifest: everything but ``files``, whose hashes are filled in here.
         files: name inside the bundle → file to copy there.
 
     Raises:
-        BundleError: ``root`` exists, or a name is none that a bundle may hold.
+        BundleError: ``root`` exists, or a file name is not allowed in a bundle.
     """
     root = Path(root)
     for name in files:  # before the first copy: a name such as /x or ../x would be written outside
@@ -211,15 +217,15 @@ def write_bundle(root: str | Path, manifest: Manifest, files: Mapping[str, Path]
                 f"file name {name!r} in a bundle", allowed=f"letters, digits, '.', '_' and '-', not {MANIFEST}"
             )
     with whole_folder(root) as staging:
-        sealed = {name: _copied(source, staging / name) for name, source in files.items()}
+        sealed = {name: _copy_sealed(source, staging / name) for name, source in files.items()}
         text = manifest.model_copy(update={"files": sealed}).model_dump_json(indent=2)
         (staging / MANIFEST).write_text(text + "\n", encoding="utf-8")
-        bundle = Bundle.open(staging)  # reads all of it once more
+        bundle = Bundle.open(staging)  # reads all files again
     return replace(bundle, root=root)
 
 
-def _copied(source: Path, to: Path) -> SealedFile:
-    """Copy a file, and seal what was read."""
+def _copy_sealed(source: Path, to: Path) -> SealedFile:
+    """Copy a file and return the hash and size of the copied bytes."""
     digest, size = hashlib.sha256(), 0
     with source.open("rb") as read, to.open("xb") as written:
         while block := read.read(1 << 20):

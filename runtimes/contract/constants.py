@@ -1,4 +1,4 @@
-"""Constants of a bundle: the values of inputs that never change, such as the embeddings of a prompt, in one safetensors file."""
+"""Constants of a bundle: inputs that never change, such as prompt embeddings, in one safetensors file."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 def read_constants(path: Path, stages: Sequence[Stage]) -> Arrays:
-    """Read the constants that stages take, by the name of the input.
+    """Read the constants of the given stages by input name.
 
     Raises:
-        BundleError: no such file, a constant is missing, or has another dtype or shape than its stage wants.
+        BundleError: the file is missing, or a constant is missing or has another dtype or shape than its stage takes.
         MissingExtra: safetensors is not installed.
     """
     safetensors: Any = require("safetensors.numpy", "cpu")
     try:
         found: Arrays = safetensors.load_file(str(path))
-    except Exception as error:  # safetensors raises a type of its own, and what reading raises
-        raise BundleError(f"{path.name} holds no constants: {error}", fix="export the bundle again") from error
+    except Exception as error:  # safetensors raises its own type, and I/O errors
+        raise BundleError(f"{path.name} cannot be read as constants: {error}", fix="export the bundle again") from error
     for stage in stages:
         for name in stage.constants:
             spec = stage.input(name)
@@ -42,7 +42,7 @@ def read_constants(path: Path, stages: Sequence[Stage]) -> Arrays:
             array = found[name]
             if (array.dtype, array.shape) != (np.dtype(spec.dtype), spec.shape):
                 raise BundleError(
-                    f"{name!r} in {path.name} is {array.dtype}{list(array.shape)}, and stage {stage.name!r} takes "
+                    f"{name!r} in {path.name} is {array.dtype}{list(array.shape)}, but stage {stage.name!r} takes "
                     f"{wanted}",
                     allowed=wanted,
                     fix="export the bundle again",
@@ -51,7 +51,7 @@ def read_constants(path: Path, stages: Sequence[Stage]) -> Arrays:
 
 
 def write_constants(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-    """Write constants by the name of the input.
+    """Write constants by input name.
 
     Raises:
         MissingExtra: safetensors is not installed.

@@ -1,26 +1,28 @@
-"""The error tree: every failure that a user can meet is one of these, and says what, what is allowed, how to fix it.
+"""Error hierarchy: every user-facing error says what is wrong, what is allowed and how to fix it.
 
-    VidriskError                exit 1   the user can mend it
-    ├── SettingsError           exit 2   a setting or an option that makes no sense
-    ├── SpecError                        a spec, a tensor or a feed that does not fit
+    VidriskError                exit 1   the user can fix it
+    ├── SettingsError           exit 2   a setting or an option with an invalid value
+    ├── SpecError                        a spec, a tensor or a feed that does not match
     ├── DataError                        a table, a folder or a label that cannot be used
-    ├── UnreadableError                  one clip or photo that cannot be decoded (a ledger row, never the end of a run)
-    ├── BundleError                      a bundle or a run directory that is damaged, foreign or too new
+    ├── UnreadableError                  one clip or photo cannot be decoded (a ledger row; the run goes on)
+    ├── BundleError                      a damaged, foreign or too new bundle or run directory
     ├── RuntimeFailure                   an engine (ONNX Runtime, OpenVINO, …) refused or failed
-    │   ├── EngineMissing                a TensorRT engine that has to be built first
-    │   └── GraphRefused                 TensorRT has no engine for a graph: it is made for other engines
-    ├── MissingExtra                     an optional dependency that is not installed
+    │   ├── EngineMissing                a TensorRT engine has to be built first
+    │   └── GraphRefused                 TensorRT cannot read a graph: it is made for other engines
+    ├── MissingExtra                     an optional dependency is not installed
     ├── GateRefused             exit 3   the exported model is not good enough to ship
-    │   └── AnswersDiffer                it does not answer here as it did where it was exported
-    └── Interrupted             exit 130 Ctrl-C: what was finished is kept
+    │   └── AnswersDiffer                its outputs here differ from those at export
+    └── Interrupted             exit 130 Ctrl-C: finished work is kept
 
-Third-party exceptions become one of these at the seam where the third party is called, never further up.
+Third-party exceptions are converted to one of these where the third party is called, never further up.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Collection
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -32,10 +34,11 @@ EXIT_USAGE = 2
 EXIT_GATE = 3
 EXIT_SOME_FAILED = 4
 EXIT_INTERRUPTED = 130
+MAX_NAMED = 20
 
 
 class VidriskError(Exception):
-    """One line for the user: ``what``; what is ``allowed``; how to ``fix`` it. All of it is ``printable``."""
+    """Error of one line: ``what`` is wrong; what is ``allowed``; how to ``fix`` it. All text is ``printable``."""
 
     exit_code = EXIT_ERROR
 
@@ -54,21 +57,21 @@ def _one_line(text: str) -> str:
 
 
 class SettingsError(VidriskError):
-    """A setting or a command-line option whose value makes no sense."""
+    """Setting or command-line option with an invalid value."""
 
     exit_code = EXIT_USAGE
 
 
 class SpecError(VidriskError):
-    """A spec that contradicts itself, or an array that does not fit its spec."""
+    """Spec that contradicts itself, or array that does not match its spec."""
 
 
 class DataError(VidriskError):
-    """A table, a folder or a label that cannot be used as data."""
+    """Table, folder or label that cannot be used as data."""
 
 
 class UnreadableError(VidriskError):
-    """One input that cannot be decoded. ``state`` is the ledger state that it ends in."""
+    """Input that cannot be decoded. ``state`` is its final ledger state."""
 
     def __init__(self, what: str, *, state: str = "corrupt", fix: str | None = None) -> None:
         super().__init__(what, fix=fix)
@@ -76,23 +79,23 @@ class UnreadableError(VidriskError):
 
 
 class BundleError(VidriskError):
-    """A bundle or run directory that is damaged, incomplete, foreign or of a newer schema."""
+    """Bundle or run directory that is damaged, incomplete, foreign or of a newer schema."""
 
 
 class RuntimeFailure(VidriskError):
-    """An inference engine refused a graph or failed while running it."""
+    """Inference engine that refused a graph or failed while running it."""
 
 
 class EngineMissing(RuntimeFailure):
-    """No TensorRT engine of a graph may be loaded here: there is none, or none that fits this GPU and this TensorRT."""
+    """Missing TensorRT engine: none was built for a graph, this GPU and this version of TensorRT."""
 
 
 class GraphRefused(RuntimeFailure):
-    """TensorRT cannot read a graph, so no engine of it can be built anywhere."""
+    """Graph that TensorRT cannot read, so no engine of it can be built anywhere."""
 
 
 class MissingExtra(VidriskError):
-    """An optional dependency is not installed; ``also`` is the command that installs what no extra can bring."""
+    """Missing optional dependency; ``also`` is a command that installs what no extra provides."""
 
     def __init__(self, module: str, extra: str, *, also: str | None = None) -> None:
         command = f"pip install 'vidrisk[{extra}]'"
@@ -100,7 +103,7 @@ class MissingExtra(VidriskError):
 
 
 class GateRefused(VidriskError):
-    """The export was stopped: a hop lost more than it may. ``report`` holds what the gate had measured until then."""
+    """Stopped export: a step lost more accuracy than allowed. ``report`` holds the gate's measurements so far."""
 
     exit_code = EXIT_GATE
 
@@ -110,21 +113,21 @@ class GateRefused(VidriskError):
 
 
 class AnswersDiffer(GateRefused):
-    """A bundle does not answer here as it did where it was exported. ``report`` holds what was compared until then."""
+    """Bundle whose outputs here differ from those at export. ``report`` holds the comparisons so far."""
 
 
 class Interrupted(VidriskError):
-    """Ctrl-C: what was finished is kept."""
+    """Interruption by Ctrl-C; finished work is kept."""
 
     exit_code = EXIT_INTERRUPTED
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or say in one line which extra brings it.
+    """Import ``module``, or raise an error that names the extra that installs it.
 
     Raises:
         MissingExtra: the module (or what it needs) is not installed.
-        RuntimeFailure: it is installed and does not load, for example for want of a system library.
+        RuntimeFailure: it is installed but does not load, for example because a system library is missing.
     """
     try:
         return importlib.import_module(module)
@@ -132,19 +135,25 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtra((error.name or module).partition(".")[0], extra) from error
     except (ImportError, OSError) as error:
         raise RuntimeFailure(
-            f"{module} is installed and does not load: {error}",
-            fix=f"pip install --force-reinstall {module}, or mend what it says",
+            f"{module} is installed but does not load: {error}",
+            fix=f"pip install --force-reinstall {module}, or fix what it reports",
         ) from error
 
 
 def is_installed(module: str) -> bool:
-    """Whether ``module`` can be imported, found out without importing it."""
+    """Tell whether ``module`` can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
         return False
 
 
+def name_some(names: Collection[str]) -> str:
+    """Join names for a message: the first 20, and how many more there are."""
+    some = ", ".join(islice(names, MAX_NAMED))
+    return f"{some} … and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else some
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, its type where it says nothing."""
+    """Return the first line of an error message, or the error's type if it has no message."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

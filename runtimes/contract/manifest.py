@@ -1,7 +1,7 @@
-"""``bundle.json``: stages, variants and sealed files of a bundle, as schema 2 writes them and schema 1 did.
+"""``bundle.json``: stages, variants and sealed files of a bundle, in schema 2 or 1.
 
-A newer minor version is read: its unknown keys are ignored, at every level. In a manifest of this version, or an older
-one, an unknown key is an error. Another major version is refused.
+In a newer minor version, unknown keys are ignored at every level. In this version or an older one, an unknown key is an
+error. Other major versions are refused.
 """
 
 from __future__ import annotations
@@ -44,16 +44,14 @@ __all__ = [
 
 SCHEMA_VERSION: Literal[2] = 2
 SCHEMA_MINOR = 3
-TEXT = "text"  # name, among files and precisions of a variant, of the text graph of a report
+TEXT = "text"  # key of a report's text graph among the files and precisions of a variant
 FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,119}$"
 FileName = Annotated[str, Field(pattern=FILE_NAME)]
-Precision = Literal["fp32", "fp16", "int8-weight-only", "int8", "mixed", "int4"]  # those last that round most
+Precision = Literal["fp32", "fp16", "int8-weight-only", "int8", "mixed", "int4"]  # in order of increasing rounding
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WEIGHT_ONLY: frozenset[Precision] = frozenset(("int8-weight-only", "int4"))  # activations stay in floating point
 Engines = Literal["any", "processor", "tensorrt"]
-Temperature = Annotated[
-    float, Field(ge=1e-3, le=1e3)
-]  # beyond, and from 0 down, probabilities say nothing or the reverse
+Temperature = Annotated[float, Field(ge=1e-3, le=1e3)]  # outside these limits probabilities are meaningless or inverted
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 EXPORT_AGAIN = "export the bundle again"
@@ -65,22 +63,22 @@ class SealedFile(Sealed):
 
 
 class Variant(Sealed):
-    """One set of files for all stages: their precisions, whether they passed the gate, and what the gate measured.
+    """One set of files for all stages, with their precisions, the gate's verdict and its measurements.
 
-    A label whose probability is under ``threshold`` of its target, or under its own in ``label_threshold``, is
-    excluded; what that makes of an answer, ``uncertainty`` says. Bundles from before have no thresholds.
+    A label whose probability is below its target's ``threshold``, or below its own in ``label_threshold``, is excluded;
+    ``uncertainty`` derives from this whether an answer is certain. Older bundles have no thresholds.
 
     Attributes:
         files: ONNX file by stage.
         precision: by stage; ``mixed`` is INT8 with some layers in floating point. ``int8-weight-only`` and ``int4``
-            (schema 2.1 on) hold weights in so many bits, but for layers that ``gate.json`` may name, and activations in
-            floating point.
+            (from schema 2.1) have weights of 8 or 4 bits, except in layers that ``gate.json`` may list, and
+            floating-point activations.
         engines: kind of engine that the files are made for.
-        waived: what the gate would have refused, had the exporter not insisted.
+        waived: what the gate would have refused if the exporter had not overridden it.
         temperature: by target; logits are divided by it.
-        coverage: what was asked of the thresholds.
-        no_threshold: why a target has none.
-        decision: per multi-label target and label the probability from which on the label holds (schema 2.3 on).
+        coverage: coverage that the thresholds were fitted for.
+        no_threshold: by target, why it has no threshold.
+        decision: by multi-label target and label, the probability from which the label holds (from schema 2.3).
     """
 
     files: dict[str, FileName]
@@ -98,21 +96,21 @@ class Variant(Sealed):
 
     @property
     def lowest_precision(self) -> Precision:
-        """The precision of the stage that rounds most."""
+        """Precision of the stage that rounds most."""
         return max(self.precision.values(), key=PRECISIONS.index)
 
 
 class ReportPart(Sealed):
-    """How a bundle writes reports: its stages give visual tokens, the text graph of each variant (``TEXT``) the words.
+    """Report generation of a bundle: its stages compute visual tokens, each variant's text graph (``TEXT``) the words.
 
     Attributes:
-        scheme: file of the scheme of levels and fields, as JSON; None where the model answers questions alone.
-        system: what a conversation begins with where there is no scheme, which has a text of its own; None for nothing.
-        pieces: the words of the chat template.
-        tokenizer, embeddings: files.
-        ends: ids of the tokens that end an answer, the one that training has taught first.
-        positions: most tokens of a sequence, prompt and answer.
-        answer_tokens: limit of an answer.
+        scheme: JSON file of the scheme of levels and fields; None if the model only answers questions.
+        system: system text of a conversation if there is no scheme (a scheme has its own); None for no text.
+        pieces: text pieces of the chat template.
+        tokenizer, embeddings: file names.
+        ends: ids of the tokens that end an answer; the one used in training comes first.
+        positions: maximum number of tokens of a sequence, prompt and answer together.
+        answer_tokens: maximum number of tokens of an answer.
     """
 
     scheme: FileName | None = None
@@ -129,11 +127,11 @@ class Manifest(Sealed):
     """Content of ``bundle.json``.
 
     Attributes:
-        stages: of the model, in the order in which they run.
-        constants: file of the inputs that the bundle holds (``constants``); None where no stage has any.
-        golden: whether golden samples are among the files (``golden``); False where whoever exported has left them out,
-            and None in bundles from before there were any.
-        report: how it writes reports (schema 2.2 on); None where it answers with labels.
+        stages: stages of the model, in execution order.
+        constants: file of the constant inputs (``constants``); None if no stage has any.
+        golden: whether the files include golden samples (``golden``); False if the exporter left them out, None in
+            bundles that predate them.
+        report: report generation (from schema 2.2); None if the model predicts labels.
     """
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -165,10 +163,11 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
     """Read and check a manifest of this schema, of an older one, or of a newer minor version.
 
     Args:
-        path: of the file, for messages.
+        raw: content of the file.
+        path: path of the file, for messages.
 
     Raises:
-        BundleError: it is none, it contradicts itself, or another major version has made it.
+        BundleError: it is not a manifest, it contradicts itself, or another major version wrote it.
     """
     try:
         data: Any = json.loads(raw)
@@ -179,7 +178,7 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
         raise BundleError(
             f"{path.parent.name} has schema version {version!r}",
             allowed=f"1, {SCHEMA_VERSION}",
-            fix="use the vidrisk that made it, or a newer one, or export again",
+            fix="use the version of vidrisk that made it or a newer one, or export it again",
         )
     try:
         data = _of_schema_2(data) if version == 1 else data
@@ -190,13 +189,12 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
         manifest = model_from_record(Manifest, data, is_newer=type(minor) is int and minor > SCHEMA_MINOR)
         check_stages(manifest.stages, manifest.contract)
     except ValidationError as error:
-        raise BundleError(f"{path}: {_said(error)}", fix=EXPORT_AGAIN) from error
+        raise BundleError(f"{path}: {_describe_error(error)}", fix=EXPORT_AGAIN) from error
     except VidriskError as error:
         raise BundleError(f"{path}: {error}", fix=EXPORT_AGAIN) from error
     if (manifest.report is None) != (manifest.contract.task != "report"):
-        raise BundleError(
-            f"{path}: a report and the task {manifest.contract.task!r} do not go together", fix=EXPORT_AGAIN
-        )
+        has = "a report part" if manifest.report is not None else "no report part"
+        raise BundleError(f"{path}: a manifest of task {manifest.contract.task!r} with {has}", fix=EXPORT_AGAIN)
     if manifest.report is not None:
         part = manifest.report
         lacking = [
@@ -208,11 +206,11 @@ def manifest_from_json(raw: bytes, path: Path) -> Manifest:
         _check_variant(f"{path}: variant {name}", variant, manifest)
     needs_constants = any(stage.constants for stage in manifest.stages)
     if needs_constants and manifest.constants not in manifest.files:
-        raise BundleError(f"{path}: its stages take constants, and no sealed file holds any", fix=EXPORT_AGAIN)
+        raise BundleError(f"{path}: its stages take constants, but no sealed file holds them", fix=EXPORT_AGAIN)
     return manifest
 
 
-def _said(error: ValidationError) -> str:
+def _describe_error(error: ValidationError) -> str:
     first = error.errors()[0]
     value = f", not {str(first['input'])[:80]!r}" if first["type"] == "literal_error" else ""
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}{value}"
@@ -224,12 +222,12 @@ def _check_variant(where: str, variant: Variant, manifest: Manifest) -> None:
         raise BundleError(f"{where} names files that the manifest does not seal", fix=EXPORT_AGAIN)
     if not all(
         file.endswith(".onnx") for file in variant.files.values()
-    ):  # what else they read is checked for these alone
-        raise BundleError(f"{where} names a graph that is no .onnx file", fix=EXPORT_AGAIN)
+    ):  # only .onnx files are checked for further files they read
+        raise BundleError(f"{where} names a graph that is not an .onnx file", fix=EXPORT_AGAIN)
     if set(variant.precision) != set(stages):
         raise BundleError(
-            f"{where} has precisions of the stages {_listed(variant.precision)}",
-            allowed=_listed(stages),
+            f"{where} has precisions of the stages {_join_names(variant.precision)}",
+            allowed=_join_names(stages),
             fix=EXPORT_AGAIN,
         )
     for target, own in variant.label_threshold.items():
@@ -242,19 +240,21 @@ def _check_variant(where: str, variant: Variant, manifest: Manifest) -> None:
             raise BundleError(f"{where} has decisions of labels that {name!r} does not have", fix=EXPORT_AGAIN)
 
 
-def _listed(names: Collection[str]) -> str:
+def _join_names(names: Collection[str]) -> str:
     return ", ".join(names) or "none"
 
 
 def _of_schema_2(data: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of schema 1: an encoder per frame and a head per window, whose variants are called after the encoder's precision.
+    """Convert a manifest of schema 1 to schema 2.
+
+    Schema 1 has an encoder per frame and a head per window; its variants are named after the encoder's precision.
 
     Raises:
-        KeyError, TypeError, AttributeError: it is none.
+        KeyError, TypeError, AttributeError: it is not a manifest of schema 1.
     """
     graphs = data["graphs"]
     if set(graphs) != {"encoder", "head"}:
-        raise TypeError(f"graphs {_listed(graphs)}")
+        raise TypeError(f"graphs {_join_names(graphs)}")
     stages = [{"name": name, "per": per, **graphs[name]} for name, per in (("encoder", "frame"), ("head", "window"))]
     variants = {
         name: {"precision": {"encoder": name, "head": "fp32"}, **variant} for name, variant in data["variants"].items()

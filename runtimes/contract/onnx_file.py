@@ -1,12 +1,11 @@
-"""What an ONNX file is and holds, found out without onnx and protobuf, as a device has neither: whether it is one, which other
-files it reads, how large its integers are.
+"""Inspect ONNX files without onnx and protobuf, which a device does not have: validity, external files, INT8 range.
 
-An ONNX file is one protobuf message (https://protobuf.dev/programming-guides/encoding): fields of a number and a wire
-type, which either hold a value or nest further messages. Weights that lie in another file are tensors with entries
-``location``, ``offset`` and ``length`` (onnx.proto: ``TensorProto.external_data``).
+An ONNX file is one protobuf message (https://protobuf.dev/programming-guides/encoding): fields with a number and a wire
+type, which hold a value or a nested message. Tensors whose weights are in another file have entries ``location``,
+``offset`` and ``length`` (onnx.proto: ``TensorProto.external_data``).
 
-What is none is refused here, not left to an engine: some read other formats under any name, with weights from files
-that nobody has looked at.
+Other files are refused here rather than left to an engine: some engines read other formats under any file name, with
+weights from unchecked files.
 """
 
 from __future__ import annotations
@@ -33,46 +32,48 @@ _KEY, _VALUE = 1, 2  # fields of an entry
 _DATA_TYPE, _RAW_DATA = 2, 9  # fields of a tensor
 _INT8 = 3  # TensorProto.DataType
 _VARINT, _FIXED64, _BYTES, _GROUP, _END_GROUP, _FIXED32 = range(6)
-# Fields of a model and how they are written. No file that is text begins with one of these.
+# Fields of a model and their wire types. No text file begins with one of these.
 _MODEL = {1: _VARINT, 5: _VARINT, **dict.fromkeys((2, 3, 4, 6, 7, 8, 14, 20, 25), _BYTES)}
 _GRAPH = 7
 
 
 class NotOnnxError(ValueError):
-    """A file that is no ONNX file; the message is a clause that says why."""
+    """File that is not an ONNX file; the message is a clause that says why."""
 
 
 def external_files(path: Path) -> set[str]:
-    """Names of the files that an ONNX file takes weights from, as it writes them.
+    """Return the names of the external weight files of an ONNX file, as written in it.
 
     Raises:
-        NotOnnxError: it is no ONNX file.
+        NotOnnxError: it is not an ONNX file.
     """
-    with _opened(path) as data:
+    with _open_model(path) as data:
         return {location.decode("utf-8", "replace") for location in _locations(data)}
 
 
 def files_of_graph(path: Path) -> list[Path]:
-    """An ONNX file, and the files beside it that it takes weights from.
+    """Return the paths of an ONNX file and of its external weight files beside it.
 
     Raises:
-        NotOnnxError: it is no ONNX file.
+        NotOnnxError: it is not an ONNX file.
     """
     return [path, *(path.with_name(name) for name in sorted(external_files(path)))]
 
 
 def largest_int8(path: Path) -> int:
-    """Find the largest absolute value of the INT8 constants in an ONNX file: 0 without any, 128 where one cannot be looked at here.
+    """Return the largest absolute value of the INT8 constants in an ONNX file.
+
+    The result is 0 if there are none, and 128 if one of them is not stored as raw data in this file.
 
     Raises:
-        NotOnnxError: it is no ONNX file.
+        NotOnnxError: it is not an ONNX file.
     """
-    with _opened(path) as data:
+    with _open_model(path) as data:
         return max((_largest_of_tensor(data, start, end) for start, end in _messages(data, "tensor")), default=0)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[mmap.mmap]:
+def _open_model(path: Path) -> Iterator[mmap.mmap]:
     with path.open("rb") as file:
         if not path.stat().st_size:
             raise NotOnnxError("it is empty")
@@ -88,7 +89,7 @@ def _largest_of_tensor(data: mmap.mmap, start: int, end: int) -> int:
     fields = {number: (begin, stop) for number, _, begin, stop in _fields(data, start, end)}
     if _DATA_TYPE not in fields or _varint(data, fields[_DATA_TYPE][0])[0] != _INT8:
         return 0
-    if _RAW_DATA not in fields:  # in another file, or as a list of numbers, which no exporter writes
+    if _RAW_DATA not in fields:  # in an external file, or as a list of numbers, which no exporter writes
         return 128
     values = np.frombuffer(data[slice(*fields[_RAW_DATA])], np.int8)
     return int(np.abs(values.astype(np.int16)).max(initial=0))
@@ -98,7 +99,7 @@ def _check_model(data: mmap.mmap) -> None:
     found = set()
     for number, wire, _, _ in _fields(data, 0, len(data)):
         if _MODEL.get(number, wire) != wire:
-            raise NotOnnxError(f"its field {number} is not what a model has there")
+            raise NotOnnxError(f"its field {number} does not have the type of a model's")
         found.add(number)
     if _GRAPH not in found:
         raise NotOnnxError("it holds no graph")
@@ -112,7 +113,7 @@ def _locations(data: mmap.mmap) -> Iterator[bytes]:
 
 
 def _messages(data: mmap.mmap, wanted: str) -> Iterator[tuple[int, int]]:
-    """(start, end) of all messages of one kind, wherever they are nested."""
+    """Yield (start, end) of all messages of one kind at any nesting level."""
     waiting = [("model", 0, len(data))]
     while waiting:
         message, start, end = waiting.pop()
@@ -127,7 +128,7 @@ def _messages(data: mmap.mmap, wanted: str) -> Iterator[tuple[int, int]]:
 
 
 def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, wire type, begin, stop) of the fields of a message, but for groups and what is in them."""
+    """Yield (number, wire type, begin, stop) of the fields of a message, without groups and their content."""
     at, groups = start, 0
     while at < end:
         tag, at = _varint(data, at)
@@ -140,21 +141,21 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, i
         elif wire == _BYTES:
             length, begin = _varint(data, at)
             at = begin + length
-        elif wire in (_GROUP, _END_GROUP):  # long out of use, but readers skip what they do not know
+        elif wire in (_GROUP, _END_GROUP):  # deprecated, but readers skip unknown fields
             groups += 1 if wire == _GROUP else -1
             if groups < 0:
-                raise NotOnnxError("it is no protobuf: a group ends that has not begun")
+                raise NotOnnxError("it is not protobuf: a group ends that has not begun")
             continue
         else:
-            raise NotOnnxError(f"it is no protobuf: wire type {wire}")
+            raise NotOnnxError(f"it is not protobuf: wire type {wire}")
         if not groups:
             yield number, wire, begin, at
     if at != end or groups:
-        raise NotOnnxError("it is no protobuf: a field ends outside its message")
+        raise NotOnnxError("it is not protobuf: a field ends outside its message")
 
 
 def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    """A number in base 128, lowest digits first, and where it ends."""
+    """Decode a base-128 number, least significant group first; return it and the offset after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -163,4 +164,4 @@ def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
         if shift > 63:
-            raise NotOnnxError("it is no protobuf: a number of more than 64 bits")
+            raise NotOnnxError("it is not protobuf: a number of more than 64 bits")

@@ -1,20 +1,20 @@
-"""Text of strangers made fit for a terminal, a log or a page: file names, labels, manifests, what an engine says."""
+"""Make untrusted text safe for a terminal, a log or a page: file names, labels, manifests, engine messages."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Control characters (ESC begins terminal sequences), format characters (bidi controls turn text round), surrogates
-# (bytes of a file name that are no UTF-8), line and paragraph separators.
+# Control characters (ESC begins terminal sequences), format characters (bidi controls reorder text), surrogates
+# (bytes of a file name that are not UTF-8), line and paragraph separators.
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
-JOINERS = "\u200c\u200d"  # Persian and Indic words and joined emoji are not written without them
+JOINERS = "\u200c\u200d"  # needed for Persian and Indic words and for joined emoji
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would obey or could not show; everything else stays. Repeating it changes nothing.
+    """Escape characters that a terminal would interpret or could not show; keep everything else.
 
-    A byte of a file name that is no UTF-8 (PEP 383) becomes ``\\xff``, a control character ``\\x1b``, a bidi control
-    ``\\u202e``.
+    The function is idempotent. A byte of a file name that is not UTF-8 (PEP 383) becomes ``\\xff``, a control character
+    ``\\x1b``, a bidi control ``\\u202e``.
     """
     if text.isascii() and text.isprintable():
         return text

@@ -1,4 +1,4 @@
-"""From logits to probabilities, and whether these can be believed. numpy only."""
+"""Conversion of logits to probabilities, and their calibration error. Needs only numpy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ ECE_BINS = 15
 def probabilities_from_logits(
     logits: npt.NDArray[np.float32], temperature: float = 1.0, *, multi_label: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Softmax of ``logits / temperature``, row by row. A row whose logits are not all finite is NaN throughout.
+    """Return the softmax of ``logits / temperature`` row by row.
+
+    A row whose logits are not all finite becomes NaN throughout.
 
     Args:
         logits: ``float32 (N, C)``.
-        temperature: above 0; higher is less sure of itself.
-        multi_label: sigmoid of each logit instead: any number of labels may hold.
+        temperature: above 0; a higher value makes the probabilities less confident.
+        multi_label: compute the sigmoid of each logit instead, since any number of labels may hold.
     """
     scaled = np.asarray(logits, np.float64) / temperature
     finite = np.isfinite(scaled).all(axis=1)
@@ -33,13 +35,13 @@ def probabilities_from_logits(
 
 
 def questions_from_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Read logits of a multi-label target as questions with two answers, no and yes.
+    """Convert logits of a multi-label target to logits of yes-no questions.
 
     Args:
         logits: ``float32 (N, C)``.
 
     Returns:
-        ``float32 (N * C, 2)``, whose softmax has the sigmoid of the logit in its second column.
+        ``float32 (N * C, 2)`` for no and yes; the second column of its softmax is the sigmoid of the logit.
     """
     yes = np.asarray(logits, np.float32).reshape(-1)
     return np.stack([np.zeros_like(yes), yes], axis=1)
@@ -48,13 +50,14 @@ def questions_from_labels(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
 def expected_calibration_error(
     confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_], bins: int = ECE_BINS
 ) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins ``(lower, upper]``, weighted by their samples.
+    """Return the mean gap between confidence and accuracy over equal-width bins, weighted by their samples.
 
-    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+    Bins are half-open, ``(lower, upper]``. Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 
     Args:
         confidence: top-1 probabilities ``(N,)``.
         correct: whether the top-1 class was right ``(N,)``.
+        bins: number of bins.
     """
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     gap = np.bincount(index, weights=confidence - correct, minlength=bins)

@@ -1,4 +1,4 @@
-"""How long work tells how far it is: what it does, steps done, steps in all."""
+"""Progress callbacks of long tasks: name of the task, steps done, total steps."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ OnProgress = Callable[[str, int, int], None]
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+    """Do nothing."""

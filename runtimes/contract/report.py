@@ -1,4 +1,4 @@
-"""How a bundle writes reports: what it holds beside its stages, and the words of a conversation around what is asked."""
+"""Chat template of a bundle that writes reports: the text pieces around questions and answers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ MAX_PIECE_CHARS = 20_000
 
 
 class ChatPieces(Sealed):
-    """The text that a chat template puts around what people say. Training, export and inference put the same pieces together.
+    """Text pieces of a chat template; training, export and inference combine the same pieces.
 
         begin SYSTEM to_question (photo_open PHOTO photo_close)… QUESTION to_answer ANSWER to_next QUESTION to_answer
         ANSWER …
 
     Attributes:
-        begin: in front of the system text.
-        begin_bare: in front of the first question where there is no system text; a template may put one of its own
-            there.
+        begin: before the system text.
+        begin_bare: before the first question if there is no system text; it may contain the template's own one.
         to_question: between the system text and the first question.
-        photo_open, photo_close: around the visual tokens of a photo, which stand in front of the question.
+        photo_open, photo_close: around the visual tokens of a photo, which precede the question.
         to_answer: between a question and its answer.
         to_next: between an answer and the next question; it begins with the token that ends an answer.
     """

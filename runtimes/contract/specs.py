@@ -1,8 +1,8 @@
-"""Specs: what a pixel, a moment and a tensor are. Frozen, validated when made, executed everywhere alike.
+"""Immutable, validated specs of pixels, moments and tensors, which all components apply identically.
 
-A ``PixelSpec`` says how a decoded frame becomes ``uint8 (height, width, 3)`` RGB, and how the exported graph turns that
-into floats; a ``TimeSpec`` says which moments of a clip are looked at; a ``TensorSpec`` names a graph's input or
-output.
+A ``PixelSpec`` says how a decoded frame becomes ``uint8 (height, width, 3)`` RGB and how the exported graph converts it
+to floats; a ``TimeSpec`` says which moments of a clip are used; a ``TensorSpec`` describes an input or output of a
+graph.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ def _is_count(value: object, most: int) -> bool:
 
 
 def _finite(values: object) -> tuple[float, ...] | None:
-    """The values as floats, so that equal specs are written alike; None when they are no sequence of finite numbers."""
+    """Return the values as floats, or None if they are not a sequence of finite numbers.
+
+    Floats make equal specs serialize identically.
+    """
     if not isinstance(values, tuple | list) or not all(isinstance(v, int | float) and np.isfinite(v) for v in values):
         return None
     return tuple(float(v) for v in values)
@@ -41,17 +44,17 @@ def _finite(values: object) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """How a decoded frame of any size becomes a model's input.
+    """Conversion of a decoded frame of any size to a model's input.
 
-    The frame reader does the geometry (resize rule, crop) and yields ``uint8 (height, width, 3)`` RGB. The graph does
-    the arithmetic, channel by channel: ``(frame / 255 - mean) / std``.
+    The frame reader applies the geometry (resize rule, crop) and yields ``uint8 (height, width, 3)`` RGB. The graph
+    normalizes each channel: ``(frame / 255 - mean) / std``.
 
     Attributes:
         height, width: size of the model's input in pixels.
-        resize: ``squash`` stretches both sides; ``crop`` scales until the shorter side covers, then cuts the centre;
-            ``pad`` scales until the longer side fits, then fills with grey (128).
-        crop_fraction: with ``crop``, the part of the scaled image that is kept (0.875 is ImageNet's 224 of 256).
-        interpolation: the antialiased filter that Pillow applies.
+        resize: ``squash`` stretches both sides; ``crop`` scales the shorter side to fit, then crops the centre; ``pad``
+            scales the longer side to fit, then fills with grey (128).
+        crop_fraction: with ``crop``, the fraction of the scaled image that is kept (0.875 is ImageNet's 224 of 256).
+        interpolation: Pillow's antialiased filter.
         mean, std: per RGB channel, on the 0–1 scale.
     """
 
@@ -93,17 +96,17 @@ class PixelSpec:
 
 @dataclass(frozen=True)
 class TimeSpec:
-    """Which moments of a clip the model looks at, always by presentation time and never by frame index.
+    """Moments of a clip that the model uses, always by presentation timestamp and never by frame index.
 
-    Without ``window_s`` the ``frames`` moments are spread evenly over the whole clip: moment i is the middle of the
-    i-th of ``frames`` equal parts. With it, half-open windows ``[start_s, start_s + window_s)`` begin every
-    ``stride_s`` seconds, and the moments are spread over each window in the same way (so ``frames / window_s`` is a
-    fixed rate).
+    Without ``window_s``, the ``frames`` moments are spread evenly over the whole clip: moment i is the middle of the
+    i-th of ``frames`` equal parts. With ``window_s``, half-open windows ``[start_s, start_s + window_s)`` begin every
+    ``stride_s`` seconds, and the moments are spread over each window in the same way, at the fixed rate
+    ``frames / window_s``.
 
     Attributes:
         frames: moments per clip or window, T.
-        window_s: length of a window in seconds; None takes the whole clip as the one window.
-        stride_s: distance of the windows' starts in seconds; None means ``window_s`` (no overlap).
+        window_s: length of a window in seconds; None makes the whole clip one window.
+        stride_s: distance between window starts in seconds; None means ``window_s`` (no overlap).
     """
 
     frames: int = 8
@@ -125,18 +128,20 @@ class TimeSpec:
             _check(
                 self.stride_s <= self.window_s,
                 f"stride_s {self.stride_s} > window_s {self.window_s}",
-                "a stride of at most one window, or moments would be lost between windows",
+                "a stride of at most one window, because moments between windows would be lost",
             )
 
     @property
     def fps(self) -> float | None:
-        """Moments per second inside a window; None when the window is the clip."""
+        """Moments per second inside a window; None if the window is the whole clip."""
         return None if self.window_s is None else self.frames / self.window_s
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, dtype and shape of a graph's input or output. Text axes are free but equal wherever the name recurs.
+    """Name, dtype and shape of a graph's input or output.
+
+    A named axis may have any length, which is the same wherever the name recurs.
 
     >>> TensorSpec("frames", "uint8", ("batch", 224, 224, 3))
     TensorSpec(frames: uint8[batch, 224, 224, 3])
@@ -156,11 +161,11 @@ class TensorSpec:
         return f"TensorSpec({self.name}: {self.dtype}[{', '.join(map(str, self.shape))}])"
 
     def check(self, array: npt.NDArray[np.generic], axes: dict[str, int]) -> None:
-        """Check an array against this spec, binding named axes in ``axes`` on the way.
+        """Check an array against this spec and bind its named axes in ``axes``.
 
         Raises:
-            SpecError: another dtype, another rank, a fixed axis of another length, or a named axis that is already
-                bound to another length.
+            SpecError: the dtype, the rank or the length of a fixed axis differs, or a named axis is already bound to
+                another length.
         """
         if array.dtype != np.dtype(self.dtype):
             raise SpecError(f"{self.name} is {array.dtype}", allowed=self.dtype)

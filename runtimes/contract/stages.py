@@ -1,13 +1,13 @@
-"""Stages: a model is a list of graphs, each of which runs once per frame, per group of frames, or per window.
+"""Stages: a model is a list of graphs that run once per frame, per group of frames or per window each.
 
     CLIP, DINO, EfficientNet     encoder/frame → head/window
     the same with differences    encoder/group of 2 → head/window
     VideoMAE, V-JEPA 2           encoder/window → head/window
     a vision-language model      vision/group of 2 → text/window (prompt as a constant) → head/window
-    one that writes reports      vision/frame → what ``contract.report`` describes
+    a model that writes reports  vision/frame → text (``contract.report``)
 
-An input of a stage is, by its name, the pixels (``frames``), a constant that the bundle holds, or an output of an
-earlier stage. What a stage computes once per frame arrives at one per window with an axis of T frames behind the batch.
+The name of an input says whether it is the pixels (``frames``), a constant in the bundle, or an output of an earlier
+stage. Outputs of a stage per frame reach a stage per window with an axis of T frames after the batch axis.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Stage(Sealed):
     """One graph of a model: how often it runs, and its tensors.
 
     Attributes:
-        name: of the stage, and of its files.
+        name: name of the stage and of its files.
         per: ``frame``, ``group`` (of ``group`` frames) or ``window``.
-        group: frames of a group, n; 1 unless ``per`` is ``group``.
+        group: frames per group, n; 1 unless ``per`` is ``group``.
         inputs: ``frames`` for pixels, an output of an earlier stage, or a constant; all but constants begin with
             ``batch``.
         outputs: all begin with ``batch``.
         constants: names of the inputs whose values the bundle holds; their shapes are fixed.
-        macs: multiply-accumulates of one sample of the batch; None where they could not be counted.
+        macs: multiply-accumulates per sample of the batch; None if they could not be counted.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
@@ -67,22 +67,25 @@ class Stage(Sealed):
         for spec in (*self.inputs, *self.outputs):
             is_constant = spec.name in self.constants
             if is_constant and not all(isinstance(axis, int) for axis in spec.shape):
-                raise SpecError(f"constant {spec} of stage {self.name!r}", allowed="a shape of numbers alone")
+                raise SpecError(f"constant {spec} of stage {self.name!r}", allowed="a shape without named axes")
             if not is_constant and spec.shape[:1] != (BATCH,):
                 raise SpecError(f"{spec} of stage {self.name!r}", allowed=f"a first axis {BATCH!r}")
         return self
 
     @property
     def variable_inputs(self) -> tuple[TensorSpec, ...]:
-        """The inputs that are no constants."""
+        """Inputs that are not constants."""
         return tuple(spec for spec in self.inputs if spec.name not in self.constants)
 
     def input(self, name: str) -> TensorSpec:
         return next(spec for spec in self.inputs if spec.name == name)
 
 
-def shared_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The leading stages that run per frame or group: windows that show the same frames share what they compute."""
+def select_shared_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Return the leading stages that run per frame or group.
+
+    Overlapping windows share the outputs of these stages.
+    """
     shared: list[Stage] = []
     for stage in stages:
         if stage.per == "window":
@@ -92,17 +95,19 @@ def shared_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
 
 
 def shape_at(source: TensorSpec, source_stage: Stage | None, stage: Stage, frames: int) -> tuple[int | str, ...]:
-    """Shape with which what a source computes arrives at a stage.
+    """Return the shape in which a stage receives an output of its source.
 
-    What is computed more often than the stage runs arrives with one more axis, behind the batch: n frames at a stage
-    per group, T frames or T / n groups at one per window (also when T is 1).
+    If the source runs more often than the stage, there is an extra axis after the batch axis: n frames for a stage per
+    group, T frames or T / n groups for a stage per window (even if T is 1).
 
     Args:
-        source_stage: that computes ``source``; None for pixels, which come once per frame.
-        frames: of a window, T.
+        source: spec of the output.
+        source_stage: the stage that computes ``source``; None for pixels, which come once per frame.
+        stage: the receiving stage.
+        frames: frames per window, T.
 
     Raises:
-        SpecError: the stage runs more often than its source, or in other groups.
+        SpecError: the stage runs more often than its source, or in groups of another size.
     """
     per, group = (source_stage.per, source_stage.group) if source_stage else ("frame", 1)
     if (per, group) == (stage.per, stage.group):
@@ -113,21 +118,21 @@ def shape_at(source: TensorSpec, source_stage: Stage | None, stage: Stage, frame
         return (BATCH, frames // group, *source.shape[1:])
     name = f"stage {source_stage.name!r}" if source_stage else "pixels"
     raise SpecError(
-        f"stage {stage.name!r} runs per {_described(stage)}, and {name} gives {source.name!r} per {per}",
+        f"stage {stage.name!r} runs per {_describe_rate(stage)}, and {name} gives {source.name!r} per {per}",
         allowed="stages from frames to groups of one size to windows",
     )
 
 
-def _described(stage: Stage) -> str:
+def _describe_rate(stage: Stage) -> str:
     return f"group of {stage.group}" if stage.per == "group" else stage.per
 
 
 def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
-    """Check that stages meet: each takes what is there, the last one answers the contract's targets.
+    """Check that every stage's inputs are available and that the last stage outputs the contract's targets.
 
     Raises:
-        SpecError: two stages of one name, an input that nothing gives or in another shape (names both stages), frames
-            that are no whole number of groups, or another answer than the contract's.
+        SpecError: two stages have one name, no stage computes an input or it has another shape (the message names both
+            stages), the frames are not a whole number of groups, or the outputs are not the contract's.
     """
     if not stages:
         raise SpecError("a model without stages", allowed="at least one")
@@ -138,7 +143,8 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
     constants = {name: stage for stage in reversed(stages) for name in stage.constants}
     if PIXELS in constants:
         raise SpecError(
-            f"stage {constants[PIXELS].name!r} has a constant {PIXELS!r}, which the pixels are", allowed="another name"
+            f"stage {constants[PIXELS].name!r} has a constant {PIXELS!r}, which is the name of the pixels",
+            allowed="another name",
         )
     for stage in stages:
         if contract.frames % stage.group:
@@ -172,7 +178,7 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
                 )
             given[spec.name] = spec, stage
     last = stages[-1]
-    if contract.task == "report":  # what follows is no graph that runs once: see ``contract.report``
+    if contract.task == "report":  # the text graph is not a stage: see ``contract.report``
         if (
             last.per != "frame"
             or len(last.outputs) != 1
@@ -192,7 +198,7 @@ def check_stages(stages: Sequence[Stage], contract: Contract) -> None:
 
 
 def frame_encoder_stages(contract: Contract, width: int, group: int = 1) -> tuple[Stage, Stage]:
-    """encoder/frame, or per group of n frames → head/window, for features of ``width``."""
+    """Return encoder/frame (or per group of n frames) → head/window, for features of ``width``."""
     shape = contract.pixel.frame_shape if group == 1 else (group, *contract.pixel.frame_shape)
     frames = TensorSpec(PIXELS, "uint8", (BATCH, *shape))
     features = TensorSpec("features", "float32", (BATCH, width))
@@ -206,7 +212,7 @@ def frame_encoder_stages(contract: Contract, width: int, group: int = 1) -> tupl
 
 
 def window_encoder_stages(contract: Contract, width: int) -> tuple[Stage, Stage]:
-    """encoder/window → head/window, for features of ``width`` per window."""
+    """Return encoder/window → head/window, for features of ``width`` per window."""
     clip = TensorSpec(PIXELS, "uint8", (BATCH, contract.frames, *contract.pixel.frame_shape))
     features = TensorSpec("features", "float32", (BATCH, width))
     return (

@@ -1,14 +1,14 @@
-"""Versions of the files that vidrisk writes, and the one rule by which all of them are read.
+"""Versions of the files that vidrisk writes, and the common rule for reading them.
 
-Every record says which version of its file it belongs to: ``"version": "1.1"``, major and minor. A record without one
-is 1.0, as vidrisk 0.1.0 wrote it. (``bundle.json`` says the same as ``schema_version`` and ``schema_minor``.)
+Every record holds the version of its file, ``"version": "1.1"``, major and minor. A record without a version is 1.0, as
+vidrisk 0.1.0 wrote it. (``bundle.json`` has ``schema_version`` and ``schema_minor`` instead.)
 
-    an older minor version   keys that it lacks have their defaults
-    this version             another key is an error: it is damage, or a slip of the pen
-    a newer minor version    keys that are not known here are ignored
-    another major version    refused, in one line
+    an older minor version   missing keys have their defaults
+    this version             an unknown key is an error: damage or a typo
+    a newer minor version    unknown keys are ignored
+    another major version    refused with a one-line error
 
-So a new key needs a default and one more minor version; a key that goes, or means something else, one more major
+A new key therefore needs a default and a new minor version; removing a key or changing its meaning needs a new major
 version.
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 VERSION = "version"
 FIRST = (1, 0)
-UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's words, of models and of dataclasses
+UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")  # pydantic's error types of models and of dataclasses
 
 Model = TypeVar("Model", bound="BaseModel")
 
 
 @dataclass(frozen=True)
 class FileVersion:
-    """The version of one kind of file that this vidrisk writes.
+    """Version of one kind of file, as written by this version of vidrisk.
 
     Attributes:
-        file: its name, for errors.
+        file: name of the file, for errors.
     """
 
     file: str
@@ -49,17 +49,17 @@ class FileVersion:
         return f"{self.major}.{self.minor}"
 
     def stamp(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a record with its version, which comes last: who looks for the path finds it at the beginning."""
+        """Return a record with its version as the last key, which keeps the path at the beginning of a line."""
         return {**record, VERSION: str(self)}
 
     def is_newer(self, version: object) -> bool:
-        """Tell whether a record may hold keys that are not known here.
+        """Tell whether a record may hold keys that this version does not know.
 
         Args:
-            version: what the record says; None where it says nothing.
+            version: version in the record; None if it has none.
 
         Raises:
-            DataError: another major version, or none that vidrisk writes.
+            DataError: it is of another major version, or not a version.
         """
         major, minor = self._parse(version)
         if major != self.major:
@@ -74,11 +74,13 @@ class FileVersion:
         """Return the known keys of a record.
 
         Args:
-            known: keys of this version; those that are not ``needed`` have defaults.
+            record: the record, with its version.
+            known: keys of this version.
+            needed: keys without a default.
 
         Raises:
-            DataError: another major version, a needed key that is missing, or an unknown one in a version that is
-                known.
+            DataError: the record is of another major version, a needed key is missing, or a record of this version or
+                an older one has an unknown key.
         """
         if not isinstance(record, Mapping):
             raise DataError(f"{self.file} holds a {type(record).__name__}", allowed="a mapping")
@@ -87,11 +89,11 @@ class FileVersion:
         other = [key for key in record if key not in known and key != VERSION]
         if missing or (other and not is_newer):
             what = f"lacks {missing[0]!r}" if missing else f"has {other[0]!r}"
-            raise DataError(f"{self.file} has other keys than this version writes: it {what}", allowed=", ".join(known))
+            raise DataError(f"{self.file} does not have the keys of this version: it {what}", allowed=", ".join(known))
         return {key: value for key, value in record.items() if key in known}
 
     def read_fields(self, record: object, kind: type[DataclassInstance]) -> dict[str, Any]:
-        """Return the keys of a record that are fields of a dataclass; those with defaults may be missing.
+        """Return the keys of a record that are fields of a dataclass; fields with defaults may be missing.
 
         Raises:
             DataError: as ``read``.
@@ -100,11 +102,11 @@ class FileVersion:
         return self.read(record, [field.name for field in fields(kind)], needed)
 
     def read_model(self, record: object, model: type[Model]) -> Model:
-        """Return a record as a model, at any depth by the same rule.
+        """Validate a record as a model, applying the same rule at every depth.
 
         Raises:
-            DataError: another major version.
-            ValidationError: it does not fit.
+            DataError: it is of another major version.
+            ValidationError: it does not match the model.
         """
         if not isinstance(record, Mapping):
             return model.model_validate(record)
@@ -123,12 +125,12 @@ class FileVersion:
 
 
 def model_from_record(model: type[Model], record: Mapping[str, Any], *, is_newer: bool) -> Model:
-    """Make a model of a record; of a newer version ignore unknown keys, at every level.
+    """Validate a record as a model; in a newer version, ignore unknown keys at every level.
 
     Raises:
-        ValidationError, VidriskError: as the model raises them.
+        ValidationError, VidriskError: raised by the model.
     """
-    from pydantic import ValidationError  # what reads lines does without
+    from pydantic import ValidationError  # not imported by code that only reads JSON lines
 
     while True:
         try:
@@ -143,18 +145,18 @@ def model_from_record(model: type[Model], record: Mapping[str, Any], *, is_newer
 
 
 def _place_of_unknown_key(kind: str, place: tuple[int | str, ...]) -> tuple[int | str, ...] | None:
-    """Place of a key that is not known, such as the name of a further variant; None where an error is about something else."""
+    """Return the location of an unknown key, such as a new variant's name; None for other kinds of errors."""
     if kind == "literal_error" and place[-1:] == ("[key]",):
         return place[:-1]
     return place if kind in UNKNOWN_KEY else None
 
 
 def _drop(record: Any, place: tuple[int | str, ...]) -> None:
-    """Take one key out of nested mappings and lists; nothing where what it lies in is gone already."""
+    """Remove one key from nested mappings and lists, if its container still exists."""
     *above, last = place
     for key in above:
         if isinstance(record, Mapping) and key not in record:
-            continue  # a tag of a union
+            continue  # the tag of a union
         record = record[key]
     if isinstance(record, dict):
         record.pop(last, None)

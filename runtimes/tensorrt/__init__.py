@@ -1,15 +1,15 @@
-"""NVIDIA's engines: one graph, compiled for one kind of GPU, built on the device (or ahead of time) and kept in a cache.
+"""NVIDIA engines: graphs compiled for one kind of GPU, on the device or ahead of time, and cached.
 
 Read in this order:
 
-    api.py           the three libraries behind one door: TensorRT 10.3 to 10.x, TensorRT 11, TensorRT for RTX
-    device.py        which GPU this is, and how much of its memory is free
+    api.py           one interface to TensorRT 10.3 to 10.x, TensorRT 11 and TensorRT for RTX
+    device.py        the GPU of this process, and its free memory
     engine_file.py   one engine in one file, and what it was built for
-    cache.py         the folder that keeps them: nothing that does not match is ever loaded
-    cuda.py          the few CUDA calls that running an engine takes
-    context.py       an engine that is loaded, and its execution contexts
+    cache.py         the engine cache, which never loads an engine that does not match
+    cuda.py          the few CUDA calls needed to run an engine
+    context.py       a loaded engine and its execution contexts
     lanes.py         the buffers of a chunk, on the host and on the device
-    belt.py          copies and computation side by side
+    belt.py          overlapped copies and computation
     runner.py        ``Runner`` around an engine
-    build/           what makes engines: nothing that runs them imports it
+    build/           building engines; code that only runs them does not import it
 """

@@ -1,13 +1,13 @@
-"""The three TensorRTs behind one door. What differs between them is said here and nowhere else.
+"""One interface to the three TensorRT libraries; all differences between them are handled here.
 
     TensorRT 10.3 to 10.x   ``tensorrt``, a system package of JetPack or a wheel from NVIDIA's index
     TensorRT 11             ``tensorrt``; networks are always strongly typed, with explicit batch
     TensorRT for RTX        ``tensorrt_rtx``, or ``tensorrt_rtx_bindings`` over the libraries that
                             ``onnxruntime_ep_nv_tensorrt_rtx`` ships; can build for several GPUs ahead of time, without
-                            one
+                            a GPU
 
-No flag for FP16 or INT8 is ever set: precision is in the graph (types and Q/DQ), which is all that the three have in
-common. Values that come out of ``Api.trt`` are typed by the stubs of TensorRT 10 where they are used.
+Flags for FP16 or INT8 are never set: the graph defines the precision (types and Q/DQ), which is the only way that all
+three support. Values from ``Api.trt`` are annotated with the stubs of TensorRT 10 where they are used.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ MODULES: dict[Kind, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-# ``tensorrt_rtx_bindings`` bring no libraries; this package does. Loaded in this order: the parser needs the first.
+# ``tensorrt_rtx_bindings`` contains no libraries; this package does. The parser needs the first one, hence the order.
 RTX_LIBRARY_PACKAGE = "onnxruntime_ep_nv_tensorrt_rtx"
 RTX_LIBRARIES = ("libtensorrt_rtx.so.*", "libtensorrt_onnxparser_rtx.so.*")
 TENSORRT_FIX = (
     "make the environment with `python3 -m venv --system-site-packages` on a Jetson; pip install tensorrt elsewhere"
 )
 ERRORS_KEPT = 8
-# Said behind every other error where there is no GPU, as when building ahead of time.
+# Follows every other error if there is no GPU, as when building ahead of time.
 NO_DRIVER = "cudaError 35"
-# Where in its own source TensorRT noticed something: of no use to who reads it.
+# Positions in TensorRT's source, which are useless to the reader.
 SOURCE_POSITION = re.compile(r" *\(?\b[Ii]n \S+ at \S+:\d+")
 
 
 @dataclass(frozen=True)
 class Api:
-    """One loaded TensorRT. Get it from ``open_api``: a process has one logger per kind, and TensorRT wants no second.
+    """Loaded TensorRT library. Get it from ``open_api``, because TensorRT allows only one logger per kind and process.
 
     Attributes:
         kind: ``tensorrt`` or ``tensorrt-rtx``.
-        version: of the library, ``10.3.0``.
+        version: version of the library, ``10.3.0``.
         trt: the imported module.
-        logger: passes TensorRT's messages to ours, and keeps the last errors.
-        errors: the last errors that TensorRT has said, oldest first.
+        logger: forwards TensorRT's messages to our logger, and keeps the last errors.
+        errors: the last errors that TensorRT logged, oldest first.
     """
 
     kind: Kind
@@ -72,7 +72,7 @@ class Api:
     errors: deque[str]
 
     def failure(self, what: str, *, fix: str | None = None) -> RuntimeFailure:
-        """``what`` failed, with TensorRT's own words for it; they are forgotten then."""
+        """Return an error for ``what`` with TensorRT's own error messages, which are then cleared."""
         said = [error for error in dict.fromkeys(self.errors) if NO_DRIVER not in error]
         self.errors.clear()
         return RuntimeFailure(f"{what}: {'; '.join(said) or f'{self.kind} does not say why'}", fix=fix)
@@ -83,11 +83,11 @@ class Api:
         return any(re.search(r"out ?of ?memory|bad_alloc", said, re.IGNORECASE) for said in self.errors)
 
     def new_builder(self) -> Builder:
-        builder: Builder = self._made(self.trt.Builder)
+        builder: Builder = self._make(self.trt.Builder)
         return builder
 
     def new_network(self, builder: Builder) -> INetworkDefinition:
-        """Strongly typed: by the flag where there is one, and always in TensorRT 11."""
+        """Create a strongly typed network: by a flag in TensorRT 10, always in TensorRT 11."""
         flag = getattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return builder.create_network(0 if flag is None else 1 << int(flag))
 
@@ -96,8 +96,10 @@ class Api:
         return parser
 
     def new_config(self, builder: Builder) -> IBuilderConfig:
-        """float32 is float32, not TensorFloat-32: a variant computes what its name says. Layers can be inspected. Smaller batches
-        than the largest take less memory, as far as this TensorRT can do that.
+        """Create a build configuration.
+
+        TensorFloat-32 is off, so a variant computes what its name says. Layers can be inspected. Batches below the
+        maximum take less memory if this version of TensorRT supports that.
         """
         config = builder.create_builder_config()
         config.clear_flag(self.trt.BuilderFlag.TF32)
@@ -109,7 +111,7 @@ class Api:
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
-        """GPUs that can be built for without having one, as ``8.6``; none with TensorRT, which builds for the GPU it runs on."""
+        """Compute capabilities (``8.6``) to build for without a GPU; empty for TensorRT, which needs the GPU."""
         if self.kind == "tensorrt":
             return ()
         found = (re.fullmatch(r"SM(\d+)(\d)", name) for name in self.trt.ComputeCapability.__members__)
@@ -117,13 +119,14 @@ class Api:
 
     @property
     def keeps_timings(self) -> bool:
-        """Whether a timing cache makes the next build quicker. TensorRT for RTX picks kernels without timing them."""
+        """Whether a timing cache speeds up the next build. TensorRT for RTX selects kernels without timing them."""
         return self.kind == "tensorrt"
 
     def check_compute_capabilities(self, capabilities: tuple[str, ...]) -> None:
-        """
+        """Check that this library can build ahead of time for these compute capabilities.
+
         Raises:
-            SettingsError: this library cannot build for GPUs of these capabilities ahead of time.
+            SettingsError: it cannot.
         """
         if not self.compute_capabilities:
             raise SettingsError(
@@ -138,24 +141,27 @@ class Api:
             )
 
     def set_compute_capabilities(self, config: IBuilderConfig, capabilities: tuple[str, ...]) -> None:
-        """Build for these GPUs, which need not be here."""
+        """Build for these GPUs, which need not be present."""
         self.check_compute_capabilities(capabilities)
         self._set_capabilities(config, [f"SM{capability.replace('.', '')}" for capability in capabilities])
 
     def set_this_gpu(self, config: IBuilderConfig, capability: str) -> None:
-        """Build for the GPU that is here. TensorRT does nothing else; TensorRT for RTX may have to ask the driver for it."""
+        """Build for the present GPU.
+
+        TensorRT always does; TensorRT for RTX queries the driver if it does not know the capability.
+        """
         if self.kind == "tensorrt-rtx":
             known = capability in self.compute_capabilities
             self._set_capabilities(config, [f"SM{capability.replace('.', '')}" if known else "CURRENT"])
 
-    def _set_capabilities(self, config: Any, names: list[str]) -> None:  # the stubs of TensorRT 10 know none of this
+    def _set_capabilities(self, config: Any, names: list[str]) -> None:  # not in the stubs of TensorRT 10
         config.num_compute_capabilities = len(names)
         for at, name in enumerate(names):
             if not config.set_compute_capability(self.trt.ComputeCapability.__members__[name], at):
                 raise self.failure(f"{self.kind} {self.version} does not build for {name}")
 
     def use_dla(self, config: IBuilderConfig) -> None:
-        """Run on the first deep-learning accelerator what it can do, and on the GPU what it cannot."""
+        """Run layers on the first deep-learning accelerator (DLA) if it supports them, else on the GPU."""
         config.default_device_type = self.trt.DeviceType.DLA
         config.DLA_core = 0
         config.set_flag(self.trt.BuilderFlag.GPU_FALLBACK)
@@ -164,28 +170,29 @@ class Api:
         config.set_memory_pool_limit(self.trt.MemoryPoolType.WORKSPACE, limit_bytes)
 
     def make_portable(self, config: IBuilderConfig) -> None:
-        """Let the engine run on any GPU from Ampere on but a Jetson's, and with later versions of TensorRT; it may be slower.
-        Engines of TensorRT for RTX are for every such GPU unless they are told otherwise, and for one version always.
+        """Let the engine run on any GPU from Ampere on except a Jetson's, and with later versions of TensorRT.
+
+        The engine may be slower. TensorRT for RTX by default builds for all these GPUs, but always for one version.
         """
         if self.kind == "tensorrt":
             config.set_flag(self.trt.BuilderFlag.VERSION_COMPATIBLE)
             config.hardware_compatibility_level = self.trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
     def new_runtime(self) -> Runtime:
-        runtime: Runtime = self._made(self.trt.Runtime)
+        runtime: Runtime = self._make(self.trt.Runtime)
         return runtime
 
-    def _made(self, kind: Any) -> Any:
+    def _make(self, kind: Any) -> Any:
         try:
             return kind(self.logger)
-        except TypeError as error:  # pybind11's word for a null pointer
+        except TypeError as error:  # pybind11 raises it for a null pointer
             raise self.failure(f"{self.kind} {self.version} cannot start CUDA here", fix="vidrisk doctor") from error
 
     def load_engine(self, blob: Buffer, *, portable: bool) -> ICudaEngine:
-        """Deserialise an engine; a portable one of TensorRT brings code of its own that runs it, which is allowed then.
+        """Deserialize an engine; allow the host code that a portable engine of TensorRT contains.
 
         Raises:
-            RuntimeFailure: another GPU or version, damaged, out of memory, or whatever TensorRT says.
+            RuntimeFailure: another GPU or version, a damaged engine, out of memory, or any other error of TensorRT.
         """
         runtime = self.new_runtime()
         if portable and self.kind == "tensorrt":
@@ -200,34 +207,34 @@ def open_api(kind: Kind | None = None) -> Api:
     """Load TensorRT.
 
     Args:
-        kind: None takes TensorRT where it is installed, else TensorRT for RTX.
+        kind: None uses TensorRT if it is installed, else TensorRT for RTX.
 
     Raises:
-        MissingExtra, RuntimeFailure: it is not installed; it is and does not load, or is older than 10.3.
+        MissingExtra, RuntimeFailure: it is not installed, does not load, or is older than 10.3.
     """
     if kind is None:
-        kind = next(iter(installed_kinds()), None)
+        kind = next(iter(find_installed_kinds()), None)
     if kind is None:
         raise RuntimeFailure(
             "neither TensorRT nor TensorRT for RTX is installed",
             fix=f"{TENSORRT_FIX}; pip install 'vidrisk[tensorrt-rtx]' on a PC with an RTX GPU",
         )
-    return _loaded(kind)
+    return _load(kind)
 
 
-def installed_kinds() -> tuple[Kind, ...]:
-    """What is installed here, found out without loading it: whether it works is another question."""
+def find_installed_kinds() -> tuple[Kind, ...]:
+    """Return the installed kinds without loading them; they may still fail to load."""
     return tuple(kind for kind in KINDS if any(_is_there(module) for module in MODULES[kind]))
 
 
 def _is_there(module: str) -> bool:
-    """A package with code in it: type stubs leave a folder ``tensorrt`` that can be imported, and has nothing in it."""
+    """Tell whether a module has code: type stubs install an importable but empty folder ``tensorrt``."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
 
 @functools.cache
-def _loaded(kind: Kind) -> Api:
+def _load(kind: Kind) -> Api:
     module = next((name for name in MODULES[kind] if _is_there(name)), None)
     if module is None:
         if kind == "tensorrt":
@@ -239,10 +246,10 @@ def _loaded(kind: Kind) -> Api:
                 ctypes.CDLL(str(library))
         trt: Any = importlib.import_module(module)
     except (ImportError, OSError) as error:
-        raise RuntimeFailure(f"{module} is installed and does not load: {error}", fix="vidrisk doctor") from error
+        raise RuntimeFailure(f"{module} is installed but does not load: {error}", fix="vidrisk doctor") from error
     number = re.match(r"\d+(\.\d+){0,3}", str(getattr(trt, "__version__", "")))
     if number is None or not hasattr(trt, "Builder"):
-        raise RuntimeFailure(f"{module} at {trt.__file__} is no whole TensorRT", fix="install the package again")
+        raise RuntimeFailure(f"{module} at {trt.__file__} is not a complete TensorRT", fix="install the package again")
     version = number[0]
     if kind == "tensorrt" and tuple(map(int, version.split(".")))[:2] < OLDEST_TENSORRT:
         raise RuntimeFailure(
@@ -253,8 +260,8 @@ def _loaded(kind: Kind) -> Api:
 
 
 def _rtx_libraries() -> list[Path]:
-    """The libraries for ``tensorrt_rtx_bindings``, in the order in which they are loaded; none where the system has them."""
-    spec = importlib.util.find_spec(RTX_LIBRARY_PACKAGE)  # not imported: it would bring ONNX Runtime
+    """Return the libraries for ``tensorrt_rtx_bindings`` in loading order; empty if the system has them."""
+    spec = importlib.util.find_spec(RTX_LIBRARY_PACKAGE)  # not imported: it would import ONNX Runtime
     if spec is None or spec.origin is None:
         return []
     folder = Path(spec.origin).parent
@@ -262,12 +269,15 @@ def _rtx_libraries() -> list[Path]:
 
 
 def _logger(trt: Any, errors: deque[str]) -> Any:
-    """TensorRT's messages as ours: errors are kept to be quoted, and said at debug level because whoever fails quotes them."""
+    """Return a logger that forwards TensorRT's messages to ours.
+
+    Errors are kept for ``Api.failure``, which quotes them, and are therefore only logged at debug level.
+    """
     severity = trt.ILogger.Severity
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.ILogger.__init__(self)  # pybind11 wants it called by name
+            trt.ILogger.__init__(self)  # required by pybind11
 
         def log(self, level: Any, message: str) -> None:
             if level in (severity.INTERNAL_ERROR, severity.ERROR):

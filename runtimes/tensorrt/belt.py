@@ -1,13 +1,13 @@
-"""A batch on its way to the GPU, through one engine or several, and back: in chunks, on two lanes of buffers in turn.
+"""Execution of a batch on the GPU by one or more engines, in chunks that alternate between two lanes of buffers.
 
     host                copy stream       compute stream
     fill lane 1     →   upload 1      →   run the engines, download 1
-    fill lane 2     →   upload 2      →   run the engines, download 2        upload 2 beside what runs for lane 1
+    fill lane 2     →   upload 2      →   run the engines, download 2        upload 2 overlaps the computation of lane 1
     empty lane 1, fill it again  →  …
 
-When as many rows come a second time, what the compute stream does for them is recorded as a CUDA graph, and only
-launched from then on. Buffers are as large as the chunks that have come, and stay; when the GPU has no memory for them,
-chunks are halved.
+When a number of rows occurs for the second time, the work of the compute stream is recorded as a CUDA graph, which is
+launched from then on. Buffers grow to the largest chunk so far and are kept; if the GPU runs out of memory, chunks are
+halved.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.runner import Array, Arrays
 from vidrisk.runtimes.tensorrt.context import EngineContext
 from vidrisk.runtimes.tensorrt.cuda import Cuda, OutOfMemory
-from vidrisk.runtimes.tensorrt.lanes import Lane, device_memory, new_lane, row_bytes, row_shape, uploaded_constant
+from vidrisk.runtimes.tensorrt.lanes import Lane, device_memory, new_lane, row_bytes, row_shape, upload_constant
 
 log = logging.getLogger(__name__)
 
-# A batch with more input than this (27 frames of 224 x 224) goes in two chunks at least: one is copied while the other
-# runs.
+# A batch with more input bytes than this (27 frames of 224 x 224) is split into at least two chunks: one is copied
+# while the other runs.
 UNCUT_BYTES = 1 << 22
-RECORDINGS = 8  # per lane: sizes of batches that come again and again are few
+RECORDINGS = 8  # per lane: only a few batch sizes recur
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An engine on the way. It gets ``repeat`` rows for each of the batch: one that runs per frame all frames of a window."""
+    """Engine with its number of rows per row of the batch, e.g. all frames of a window for a stage per frame."""
 
     context: EngineContext
     repeat: int = 1
 
 
 class Belt:
-    """Carries batches. It owns the contexts of its stages.
+    """Pipeline that runs batches. It owns the contexts of its stages.
 
     Args:
-        inputs, outputs: of a whole batch: rows first.
-        constants: values of the engines' further inputs, by name.
-        cuda_graphs: record what is done again and again.
+        inputs, outputs: specs of a whole batch, rows first.
+        constants: values of the engines' other inputs, by name.
+        cuda_graphs: record recurring work as CUDA graphs.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Belt:
         self._most = min(stage.context.loaded.batches.max // stage.repeat for stage in stages)
         if self._most < self._least:
             raise RuntimeFailure(
-                f"{' and '.join(stage.context.loaded.name for stage in stages)} have no size of batch in common",
+                f"{' and '.join(stage.context.loaded.name for stage in stages)} have no batch size in common",
                 fix="build the engines for larger batches",
             )
         self._row_bytes = sum(row_bytes(spec) for spec in inputs)
@@ -85,10 +85,10 @@ class Belt:
             self._streams = stack.pop_all()
 
     def run(self, feed: Mapping[str, Array]) -> Arrays:
-        """One batch. The outputs are new arrays.
+        """Run one batch and return its outputs as new arrays.
 
         Raises:
-            RuntimeFailure: an engine failed, or not even the smallest chunk has room on the GPU.
+            RuntimeFailure: an engine failed, or not even the smallest chunk fits on the GPU.
         """
         self._cuda.activate()
         while True:
@@ -96,15 +96,15 @@ class Belt:
                 return self._run(feed)
             except OutOfMemory as error:
                 self._halve(error)
-            except BaseException:  # Ctrl-C, too: nothing of this batch may turn up in the next one
+            except BaseException:  # including Ctrl-C: no data of this batch may leak into the next one
                 self._release()
                 raise
 
     def inspections(self) -> list[str]:
-        """What TensorRT says of the layers of each engine, as JSON.
+        """Return TensorRT's description of the layers of each engine, as JSON.
 
         Raises:
-            RuntimeError: it cannot be asked.
+            RuntimeError: the engine cannot be inspected.
         """
         return [stage.context.inspection() for stage in self._stages]
 
@@ -123,7 +123,7 @@ class Belt:
     def _run(self, feed: Mapping[str, Array]) -> Arrays:
         rows = len(feed[self._inputs[0].name])
         results: Arrays = {spec.name: np.empty((rows, *row_shape(spec)), spec.dtype) for spec in self._outputs}
-        step = self._reserved(rows)
+        step = self._reserve(rows)
         for number, start in enumerate(range(0, rows, step)):
             lane = self._lanes[number % 2]
             self._empty(lane, results)
@@ -132,8 +132,8 @@ class Belt:
             self._empty(lane, results)
         return results
 
-    def _reserved(self, rows: int) -> int:
-        """Rows per chunk, for which there is room then: as equal as they get, so that few sizes come."""
+    def _reserve(self, rows: int) -> int:
+        """Return the rows per chunk, and make room for them; chunks are nearly equal, to keep distinct sizes few."""
         chunks = max(-(-rows // self._most), 2 if rows > 1 and rows * self._row_bytes > UNCUT_BYTES else 1)
         step = max(-(-rows // chunks), self._least)
         if step > self._capacity:
@@ -141,18 +141,17 @@ class Belt:
         return step
 
     def _allocate(self, capacity: int) -> None:
-        """Memory for so many rows, instead of what there was."""
+        """Replace the buffers by ones for ``capacity`` rows."""
         self._release()
-        self._capacity = capacity  # what was asked for, should it be too much
+        self._capacity = capacity  # `_halve` needs it if the allocation fails
         with ExitStack() as stack:
             work_bytes = max(stage.context.memory_bytes(capacity * stage.repeat) for stage in self._stages)
             work = device_memory(self._cuda, work_bytes, stack)
-            for stage in self._stages:  # one behind the other on one stream, they take turns
+            for stage in self._stages:  # they run one after another on one stream
                 stage.context.use_memory(work, work_bytes)
             sizes = self._device_sizes(capacity)
             constants = {
-                name: uploaded_constant(self._cuda, each, self._copying, stack)
-                for name, each in self._constants.items()
+                name: upload_constant(self._cuda, each, self._copying, stack) for name, each in self._constants.items()
             }
             self._lanes = tuple(
                 new_lane(self._cuda, self._inputs, self._outputs, sizes, constants, capacity, stack) for _ in range(2)
@@ -160,14 +159,14 @@ class Belt:
             self._memory = stack.pop_all()
 
     def _device_sizes(self, capacity: int) -> dict[str, int]:
-        """Bytes of all tensors, by name: what comes in, and what every stage makes of it."""
+        """Return the bytes of all tensors by name: the inputs and the outputs of every stage."""
         sizes = {spec.name: capacity * row_bytes(spec) for spec in self._inputs}
         for stage in self._stages:
             sizes |= {spec.name: capacity * stage.repeat * row_bytes(spec) for spec in stage.context.loaded.outputs}
         return sizes
 
     def _fill(self, lane: Lane, feed: Mapping[str, Array], rows: slice) -> None:
-        """Copy rows into a lane, and give the streams their work; what an engine's smallest batch lacks is zero."""
+        """Copy rows into a lane and enqueue their work; pad with zeros to an engine's smallest batch."""
         cuda, count = self._cuda, rows.stop - rows.start
         size = max(count, self._least)
         for tensor in lane.inputs:
@@ -193,31 +192,31 @@ class Belt:
             self._cuda.download(tensor.on_host, tensor.on_device, rows * tensor.row_bytes, self._computing)
 
     def _record(self, lane: Lane, rows: int) -> None:
-        """Record what has just been run: TensorRT has by then done all that it does only the first time."""
+        """Record the work that has just run once; by then TensorRT has finished its one-time initialization."""
         self._cuda.synchronise(self._computing)
         try:
-            recording = self._recorded(lane, rows)
+            recording = self._record_graph(lane, rows)
         except RuntimeFailure as error:
             self._records = False
-            log.warning("engines run without CUDA graphs, which costs time per call: %s", error.what)
+            log.warning("engines run without CUDA graphs, which makes calls slower: %s", error.what)
             return
         if len(lane.recordings) == RECORDINGS:
             self._cuda.free_recording(lane.recordings.pop(next(iter(lane.recordings))))
         lane.recordings[rows] = recording
 
-    def _recorded(self, lane: Lane, rows: int) -> int:
+    def _record_graph(self, lane: Lane, rows: int) -> int:
         cuda, stream = self._cuda, self._computing
         cuda.begin_recording(stream)
         try:
             self._compute(lane, rows)
         except BaseException:
-            with suppress(RuntimeFailure):  # the stream would not run anything otherwise
+            with suppress(RuntimeFailure):  # otherwise the stream stays in capture mode
                 cuda.free_recording(cuda.end_recording(stream))
             raise
         return cuda.end_recording(stream)
 
     def _empty(self, lane: Lane, results: Arrays) -> None:
-        """Wait for the rows in a lane, and copy what they came to."""
+        """Wait for the rows in a lane and copy their outputs."""
         if lane.rows is None:
             return
         self._cuda.synchronise_event(lane.done)
@@ -231,13 +230,13 @@ class Belt:
         if tried <= self._least:
             raise RuntimeFailure(
                 f"the GPU has no memory for a batch of {tried}: {error.what}",
-                fix="end what else uses the GPU, or take a smaller model",
+                fix="stop other programs that use the GPU, or choose a smaller model",
             ) from error
         self._most = max(tried // 2, self._least)
         log.warning("the GPU has no memory for %d rows at once; from now on at most %d", tried, self._most)
 
     def _settle(self) -> None:
-        """Nothing is under way any more, whatever has failed."""
+        """Wait until no work is in flight, ignoring failures."""
         for stream in (self._copying, self._computing):
             with suppress(RuntimeFailure):
                 self._cuda.synchronise(stream)

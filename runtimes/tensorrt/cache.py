@@ -1,14 +1,15 @@
-"""The folder that keeps engines: what does not match is never loaded, and the reason is said.
+"""Engine cache: a folder of engines, of which only those that match are loaded; otherwise the reason is reported.
 
     $VIDRISK_CACHE/engines/<sha256 of the graph>-<digest of the key>.engine    see ``engine_file.py``
-                                                               .layers.json    what its layers are, to be looked at
-                                                               .kernels        what TensorRT for RTX compiled when it
-                                                               ran .lock           held by whoever builds it now
+                                                               .layers.json    its layers, for people
+                                                               .kernels        kernels that TensorRT for RTX compiled
+                                                                               at run time
+                                                               .lock           held by the process that builds it
 
-The name begins with the graph, so that all engines of a graph can be asked why none of them fits. An engine appears
-whole or not at all, and is verified before it is used. What was used least recently makes room. An engine is code: one
-that somebody else may have put there is not loaded (``folders``), and so portable ones, which bring code for the
-processor, are the user's own.
+The name begins with the graph's hash, so all engines of a graph can be listed to report why none of them matches. An
+engine is written atomically and verified before use. The least recently used ones are removed to make room. An engine
+is code: one that somebody else may have put there is not loaded (``folders``), so portable engines, which contain code
+for the processor, are also the user's own.
 """
 
 from __future__ import annotations
@@ -64,21 +65,23 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Missing:
-    """No engine may be loaded, and why: a clause, such as ``built for tensorrt 10.3.0, here is 10.7.0``."""
+    """Reason why no engine can be loaded, a clause such as ``built for tensorrt 10.3.0, here is 10.7.0``."""
 
     reason: str
 
 
 def graph_sha256(path: Path) -> str:
-    """sha256 of an ONNX file; where it takes weights from files beside it, of its sha256 and theirs, in the order of their names.
+    """Return the sha256 of an ONNX file.
+
+    If the file has external weights, it is the sha256 of its own sha256 and theirs, in the order of the file names.
 
     Raises:
-        RuntimeFailure: it is no ONNX file, or one of them is not there.
+        RuntimeFailure: it is not an ONNX file, or one of the files is missing.
     """
     try:
         own, *weights = map(sha256_of, files_of_graph(path))
     except NotOnnxError as error:
-        raise RuntimeFailure(f"{path.name} is no ONNX file: {error}", fix="export the bundle again") from error
+        raise RuntimeFailure(f"{path.name} is not an ONNX file: {error}", fix="export the bundle again") from error
     except OSError as error:
         raise RuntimeFailure(
             f"{error.filename} cannot be read: {error.strerror}", fix="copy the bundle again, whole"
@@ -87,71 +90,73 @@ def graph_sha256(path: Path) -> str:
 
 
 def engine_store() -> EngineStore:
-    """The user's engines, of 8 GiB together or what ``VIDRISK_ENGINE_CACHE_GB`` says.
+    """Return the user's engine cache, limited to ``VIDRISK_ENGINE_CACHE_GB`` (default 8 GiB).
 
     Raises:
-        SettingsError: the variable holds no size.
+        SettingsError: the variable does not hold a size.
     """
     return EngineStore(cache_folder() / "engines", bytes_from_variable(SIZE_VARIABLE, DEFAULT_GB))
 
 
 class EngineStore:
-    """Engines in one folder, for several processes at once.
+    """Engines in one folder, which several processes may use concurrently.
 
     Args:
-        max_bytes: what all of them may take together; None sets no bound.
+        max_bytes: maximum total size; None for no limit.
     """
 
     def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
         self.folder, self.max_bytes = folder, max_bytes
 
     def find(self, kind: Kind, version: str, device: Device, graph_sha256: str) -> Engine | Missing:
-        """The newest engine of a graph that may be loaded here, verified. Damaged files are removed on the way."""
-        opened = [self._opened(path) for path in self.folder.glob(f"{graph_sha256}-*{SUFFIX}")]
+        """Return the newest matching engine of a graph, verified; remove damaged files found on the way."""
+        opened = [self._open(path) for path in self.folder.glob(f"{graph_sha256}-*{SUFFIX}")]
         reasons = [one.reason for one in opened if isinstance(one, Missing)]
         for engine in sorted(
             (one for one in opened if isinstance(one, Engine)), key=lambda engine: engine.created, reverse=True
         ):
             misfit = engine.key.misfit(kind, version, device)
-            whole = Missing(misfit) if misfit else self._verified(engine)
+            whole = Missing(misfit) if misfit else self._verify(engine)
             if isinstance(whole, Engine):
                 return whole
             reasons.append(whole.reason)
         return Missing(reasons[0] if reasons else NONE_YET)
 
     def get(self, key: EngineKey) -> Engine | Missing:
-        """The engine of exactly this key, verified."""
+        """Return the engine of exactly this key, verified."""
         path = self._path(key)
-        opened = self._opened(path) if os.path.lexists(path) else Missing(NONE_YET)
-        return self._verified(opened) if isinstance(opened, Engine) else opened
+        opened = self._open(path) if os.path.lexists(path) else Missing(NONE_YET)
+        return self._verify(opened) if isinstance(opened, Engine) else opened
 
     @contextmanager
     def lock(self, key: EngineKey) -> Iterator[None]:
-        """Alone with this key: a second builder says that it waits, and has to look for the first one's engine then. The lock of
-        a process that died is free.
+        """Hold the exclusive lock of a key.
+
+        A second builder logs that it waits, and afterwards has to look for the first one's engine. The lock of a dead
+        process is free.
 
         Raises:
-            RuntimeFailure: the folder cannot be written.
+            RuntimeFailure: the folder is not writable.
         """
         path = self._path(key).with_suffix(LOCK)
         try:
             make_private_folder(self.folder)
-            file = _locked(path)
+            file = _open_locked(path)
         except OSError as error:
             raise self._refusal(error) from error
         with file:
             try:
-                for left in self.folder.glob(f"{key.stem}.*.tmp"):  # by a builder that was killed
+                for left in self.folder.glob(f"{key.stem}.*.tmp"):  # left by a killed builder
                     left.unlink(missing_ok=True)
                 yield
             finally:
                 path.unlink(missing_ok=True)
 
     def add(self, key: EngineKey, blob: Buffer, layers_json: str) -> Path:
-        """Keep an engine; call it inside ``lock(key)``.
+        """Store an engine; call it inside ``lock(key)``.
 
         Raises:
-            RuntimeFailure: it is larger than the whole folder may be, or the disk is full; nothing of it stays.
+            RuntimeFailure: it is larger than the whole cache may be, or the disk is full; no partial file remains.
         """
         data, created = memoryview(blob), datetime.now(timezone.utc).isoformat(timespec="microseconds")
         head = head_of_engine(key, data, created)
@@ -171,7 +176,7 @@ class EngineStore:
         return path
 
     def check_room(self, size: int) -> None:
-        """Before an engine is built that could not be kept.
+        """Check that an engine can be stored before it is built.
 
         Raises:
             RuntimeFailure: the disk has less than ``size`` bytes left.
@@ -179,54 +184,55 @@ class EngineStore:
         free = shutil.disk_usage(self.folder).free
         if free < size:
             raise self._refusal(
-                OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free of about {size / 1e6:.0f} MB that it needs")
+                OSError(errno.ENOSPC, f"{free / 1e6:.0f} MB are free, but it needs about {size / 1e6:.0f} MB")
             )
 
     def _path(self, key: EngineKey) -> Path:
         return self.folder / f"{key.stem}{SUFFIX}"
 
-    def _opened(self, path: Path) -> Engine | Missing:
+    def _open(self, path: Path) -> Engine | Missing:
         try:
             check_private_folder(self.folder)
             return read_engine(path)
         except DamagedEngineError as error:
-            return self._removed(path, error)
+            return self._remove_damaged(path, error)
         except (ForeignFormatError, OSError) as error:
             return Missing(str(error))
 
-    def _verified(self, engine: Engine) -> Engine | Missing:
+    def _verify(self, engine: Engine) -> Engine | Missing:
         try:
             engine.verify()
         except DamagedEngineError as error:
-            return self._removed(engine.path, error)
+            return self._remove_damaged(engine.path, error)
         except OSError as error:
             return Missing(str(error))
-        with suppress(OSError):  # a folder that may only be read serves all the same
+        with suppress(OSError):  # a read-only folder is fine
             os.utime(engine.path)
         return engine
 
-    def _removed(self, path: Path, damage: DamagedEngineError) -> Missing:
+    def _remove_damaged(self, path: Path, damage: DamagedEngineError) -> Missing:
         log.warning("%s is removed: %s", path, damage)
         self._remove(path.stem)
         return Missing(f"{damage}, and was removed")
 
     def _remove(self, stem: str) -> None:
         for path in self.folder.glob(f"{stem}.*"):
-            if path.suffix != LOCK:  # its holder removes that
+            if path.suffix != LOCK:  # its holder removes it
                 with suppress(OSError):
                     path.unlink()
 
     def _make_room(self, size: int) -> None:
-        """Remove what was used least recently until ``size`` bytes fit.
+        """Remove the least recently used engines until ``size`` bytes fit.
 
         Raises:
-            OSError: they never will.
+            OSError: they exceed the limit of the whole cache.
         """
         if self.max_bytes is None:
             return
         if size > self.max_bytes:
             raise OSError(
-                errno.EFBIG, f"it has {size / 1e6:.0f} MB, all engines together may have {self.max_bytes / 1e6:.0f} MB"
+                errno.EFBIG,
+                f"it has {size / 1e6:.0f} MB, but all engines together are limited to {self.max_bytes / 1e6:.0f} MB",
             )
         held: dict[str, int] = {}
         used: dict[str, int] = {}
@@ -238,26 +244,26 @@ class EngineStore:
         for stem in sorted(used, key=used.__getitem__):
             if sum(held.values()) + size <= self.max_bytes:
                 break
-            log.info("the engine %s makes room for a new one", stem)
+            log.info("the engine %s is removed to make room for a new one", stem)
             self._remove(stem)
             del held[stem]
 
     def _refusal(self, error: OSError) -> RuntimeFailure:
-        fix = "give VIDRISK_CACHE, or `vidrisk build -o`, a folder that you, and nobody else, can write"
+        fix = "set VIDRISK_CACHE, or `vidrisk build -o`, to a folder that only you can write"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             fix = f"free some space there, raise {SIZE_VARIABLE}, or set VIDRISK_CACHE to another folder"
-        return RuntimeFailure(f"an engine cannot be kept in {self.folder}: {error.strerror or error}", fix=fix)
+        return RuntimeFailure(f"an engine cannot be stored in {self.folder}: {error.strerror or error}", fix=fix)
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """The open file at ``path``, locked. Whoever held it has removed it: then the lock is one on nothing, and taken again."""
+def _open_locked(path: Path) -> IO[bytes]:
+    """Open and lock the file at ``path``; retry if its previous holder has removed the file in the meantime."""
     while True:
         file = create_private(path)
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.warning("another process builds this engine; waiting for it")
+                log.warning("another process is building this engine; waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
             with suppress(FileNotFoundError):
                 if path.stat().st_ino == os.fstat(file.fileno()).st_ino:

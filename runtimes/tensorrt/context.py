@@ -1,7 +1,7 @@
-"""An engine from the cache, loaded; and its execution contexts, whose activations lie in memory that they are given.
+"""Engines loaded from the cache, and execution contexts whose activation memory the caller provides.
 
-A context of TensorRT's own making would take the memory of the largest batch at once. Given its memory, it takes that
-of the batches that really come, and running out of it is no end.
+By default a context allocates the memory of the largest batch at once. With memory from the caller it only takes what
+the actual batches need, and running out of memory is recoverable.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 Tensors = dict[
     str, tuple[bool, np.dtype[Any], tuple[int | str, ...]]
-]  # is an input, dtype, shape of a row or of a constant
+]  # whether it is an input, dtype, shape of a row or of a constant
 
 
 @dataclass(frozen=True)
 class LoadedEngine:
-    """An engine on the GPU.
+    """Engine on the GPU.
 
     Attributes:
-        name: of the graph's file.
-        batches: rows that it takes.
-        kernels: file of what TensorRT for RTX compiled when the engine ran.
-        sha256: of the engine.
+        name: name of the graph's file.
+        batches: rows per call.
+        kernels: file of the kernels that TensorRT for RTX compiled at run time.
+        sha256: sha256 of the engine.
     """
 
     api: Api
@@ -55,12 +55,12 @@ class LoadedEngine:
     outputs: tuple[TensorSpec, ...]
 
 
-def loaded_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> LoadedEngine:
-    """The engine that was built here of a graph.
+def load_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> LoadedEngine:
+    """Load the engine that was built here from a graph.
 
     Raises:
-        EngineMissing: none has been, or none that fits this GPU and this TensorRT.
-        MissingExtra, RuntimeFailure: no TensorRT, no GPU, an engine that does not load or computes something else.
+        EngineMissing: none was built, or none that matches this GPU and this TensorRT.
+        MissingExtra, RuntimeFailure: no TensorRT, no GPU, or an engine that does not load or has other tensors.
     """
     api, device = open_api(kind), current_device()
     found = engine_store().find(kind, api.version, device, graph_sha256(graph))
@@ -72,7 +72,7 @@ def loaded_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs
         engine = api.load_engine(found.blob(), portable=found.key.portable)
     except RuntimeFailure as error:
         raise RuntimeFailure(
-            f"{found.path}: {error.what}", fix="delete that file: the engine is then built again"
+            f"{found.path}: {error.what}", fix="delete that file to have the engine built again"
         ) from error
     loaded = LoadedEngine(
         api, engine, graph.name, found.key.batches, found.kernels_path, found.sha256, tuple(inputs), tuple(outputs)
@@ -82,7 +82,7 @@ def loaded_engine(graph: Path, kind: Kind, inputs: Sequence[TensorSpec], outputs
 
 
 def _check(loaded: LoadedEngine) -> None:
-    """Refuse an engine whose tensors are not those of the specs; only the first axis may be free."""
+    """Refuse an engine whose tensors do not match the specs; only the first axis may be free."""
     trt, engine = loaded.api.trt, loaded.engine
     fixed = {spec.name for spec in loaded.inputs if spec.shape[:1] != (BATCH,)}
     found: Tensors = {}
@@ -107,10 +107,10 @@ def _words(tensors: Tensors) -> str:
 
 
 class EngineContext:
-    """One execution of an engine at a time.
+    """Execution context of an engine, for one execution at a time.
 
     Args:
-        cuda_graphs: TensorRT for RTX may record CUDA graphs; with TensorRT its user does.
+        cuda_graphs: let TensorRT for RTX record CUDA graphs; with TensorRT the caller records them.
     """
 
     def __init__(self, loaded: LoadedEngine, *, cuda_graphs: bool) -> None:
@@ -130,47 +130,49 @@ class EngineContext:
 
     @property
     def records(self) -> bool:
-        """Whether TensorRT records CUDA graphs by itself, where it was asked to."""
+        """Whether TensorRT itself records CUDA graphs, if enabled."""
         return self.loaded.api.kind == "tensorrt-rtx"
 
     def memory_bytes(self, rows: int) -> int:
-        """What ``use_memory`` has to give for so many rows."""
+        """Return the bytes that ``use_memory`` has to provide for ``rows``."""
         self._set_rows(rows)
-        return max(1, self._sized())
+        return max(1, self._update_memory_size())
 
     def use_memory(self, address: int, size: int) -> None:
         self._ours.set_device_memory(address, size)
 
     def enqueue(self, rows: int, addresses: Mapping[str, int], stream: int) -> None:
-        """Give the stream one execution.
+        """Enqueue one execution on a stream.
 
         Args:
-            addresses: of the tensors on the device, by their names.
+            rows: rows of the batch.
+            addresses: device addresses of the tensors by name.
+            stream: handle of the stream.
 
         Raises:
-            OutOfMemory, RuntimeFailure: in TensorRT's words, which name the layer where it knows it.
+            OutOfMemory, RuntimeFailure: TensorRT failed; its message names the layer if known.
         """
         context = self._ours
         if rows != self._rows:
             self._set_rows(rows)
-            self._sized()
+            self._update_memory_size()
         for spec in (*self.loaded.inputs, *self.loaded.outputs):
             context.set_tensor_address(spec.name, addresses[spec.name])
         if not context.execute_async_v3(stream):
             raise self._failure(f"{self.loaded.api.kind} failed in {self.loaded.name}")
 
     def inspection(self) -> str:
-        """What TensorRT says of the layers of the engine, for the rows that came last, as JSON.
+        """Return TensorRT's description of the engine's layers for the last number of rows, as JSON.
 
         Raises:
-            RuntimeError: it cannot be asked.
+            RuntimeError: the engine cannot be inspected.
         """
         inspector = self.loaded.engine.create_engine_inspector()
-        inspector.execution_context = self._ours  # else the types of free axes' tensors are not told
+        inspector.execution_context = self._ours  # otherwise types of tensors with free axes are missing
         return str(inspector.get_engine_information(self.loaded.api.trt.LayerInformationFormat.JSON))
 
     def close(self) -> None:
-        """Keep what was compiled, and let the engine go. Safe to call twice."""
+        """Save the compiled kernels and release the engine. Safe to call twice."""
         if self._context is not None and self._kernels is not None:
             self._keep_kernels()
         self._context = self._kernels = None
@@ -178,17 +180,17 @@ class EngineContext:
     @property
     def _ours(self) -> trt.IExecutionContext:
         if self._context is None:
-            raise RuntimeFailure(f"the engine of {self.loaded.name} was let go", fix="open it again")
+            raise RuntimeFailure(f"the engine of {self.loaded.name} is closed", fix="open it again")
         return self._context
 
     def _set_rows(self, rows: int) -> None:
         for spec in self.loaded.inputs:
             if spec.shape[:1] == (BATCH,) and not self._ours.set_input_shape(spec.name, (rows, *spec.shape[1:])):
-                raise self._failure(f"the engine of {self.loaded.name} does not take {rows} rows")
+                raise self._failure(f"the engine of {self.loaded.name} does not accept {rows} rows")
         self._rows = rows
 
-    def _sized(self) -> int:
-        """Lay out the memory for the rows that are set: bytes."""
+    def _update_memory_size(self) -> int:
+        """Update the memory layout for the current rows; return its size in bytes."""
         return int(self._ours.update_device_memory_size_for_shapes())
 
     def _failure(self, what: str) -> RuntimeFailure:
@@ -202,9 +204,9 @@ class EngineContext:
         config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if cuda_graphs else graphs.DISABLED
         self._kernels = config.create_runtime_cache()
         with suppress(OSError):
-            with open_private(self.loaded.kernels) as file:  # code, too; its folder was checked with the engine's
+            with open_private(self.loaded.kernels) as file:  # also code; its folder was checked with the engine
                 self._known_kernels = file.read()
-            self._kernels.deserialize(self._known_kernels)  # what does not fit is compiled anew
+            self._kernels.deserialize(self._known_kernels)  # kernels that do not match are recompiled
         config.set_runtime_cache(self._kernels)
         return config
 
@@ -216,4 +218,4 @@ class EngineContext:
             with write_private(self.loaded.kernels) as file:
                 file.write(compiled)
         except OSError as error:
-            log.info("the kernels of %s are not kept: %s", self.loaded.name, error)
+            log.info("the kernels of %s are not cached: %s", self.loaded.name, error)

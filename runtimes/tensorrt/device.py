@@ -1,4 +1,4 @@
-"""Which GPU this process would use, asked of the CUDA driver through ``cuda-python``; no ``nvidia-smi``, no torch."""
+"""Query the GPU of this process from the CUDA driver through ``cuda-python``, without ``nvidia-smi`` or torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any
 from vidrisk.runtimes.contract.errors import RuntimeFailure, require
 from vidrisk.runtimes.memory import available_bytes
 
-NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, infer, eval and bench take the runtime auto"
+NO_GPU_FIX = "check the NVIDIA driver with `vidrisk doctor`; without a GPU, use the runtime auto"
 
 
 @dataclass(frozen=True)
 class Device:
-    """The first GPU that CUDA shows to this process (``CUDA_VISIBLE_DEVICES`` decides which that is).
+    """First GPU visible to this process (``CUDA_VISIBLE_DEVICES`` selects it).
 
     Attributes:
-        name: as the driver says it, for example ``Orin`` or ``NVIDIA GeForce RTX 4090``.
+        name: name from the driver, for example ``Orin`` or ``NVIDIA GeForce RTX 4090``.
         compute_capability: ``8.7``.
-        driver: newest CUDA version that the driver speaks, ``12.8``.
-        total_bytes: memory of the GPU; on a Jetson all of the machine's.
-        free_bytes: what could be allocated now.
-        multiprocessors: all of Jetson's Orins have one name, and differ in these; so does one Orin in its power modes.
+        driver: newest CUDA version that the driver supports, ``12.8``.
+        total_bytes: memory of the GPU; on a Jetson that of the whole machine.
+        free_bytes: memory that can be allocated now.
+        multiprocessors: number of SMs. All Jetson Orins have the same name but different numbers; the number also
+            depends on the power mode of an Orin.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Device:
 
     @property
     def model(self) -> str:
-        """What an engine is tuned for: ``Orin, 16 SMs``; the name alone where the multiprocessors are not known."""
+        """GPU model that engines are tuned for: ``Orin, 16 SMs``; only the name if the SMs are unknown."""
         return f"{self.name}, {self.multiprocessors} SMs" if self.multiprocessors else self.name
 
     @property
@@ -43,7 +44,7 @@ class Device:
 
 
 def current_device() -> Device:
-    """The GPU of this process.
+    """Return the GPU of this process.
 
     Raises:
         MissingExtra: cuda-python is not installed.
@@ -51,15 +52,15 @@ def current_device() -> Device:
     """
     driver: Any = require("cuda.bindings.driver", "tensorrt")
     try:
-        _asked(driver, driver.cuInit, 0)
-        if not _asked(driver, driver.cuDeviceGetCount):
+        _call_driver(driver, driver.cuInit, 0)
+        if not _call_driver(driver, driver.cuDeviceGetCount):
             raise RuntimeFailure(
                 "no NVIDIA GPU is visible to this process", fix="unset CUDA_VISIBLE_DEVICES; " + NO_GPU_FIX
             )
-        device = _asked(driver, driver.cuDeviceGet, 0)
+        device = _call_driver(driver, driver.cuDeviceGet, 0)
         attributes = driver.CUdevice_attribute
         major, minor, integrated, count = (
-            _asked(driver, driver.cuDeviceGetAttribute, attribute, device)
+            _call_driver(driver, driver.cuDeviceGetAttribute, attribute, device)
             for attribute in (
                 attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
                 attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
@@ -67,23 +68,25 @@ def current_device() -> Device:
                 attributes.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
             )
         )
-        name = _asked(driver, driver.cuDeviceGetName, 128, device).split(b"\0")[0].decode("utf-8", "replace").strip()
-        version = _asked(driver, driver.cuDriverGetVersion)
+        name = (
+            _call_driver(driver, driver.cuDeviceGetName, 128, device).split(b"\0")[0].decode("utf-8", "replace").strip()
+        )
+        version = _call_driver(driver, driver.cuDriverGetVersion)
         free, total = _memory_of(driver, device)
-    except RuntimeError as error:  # the bindings' own, or a subclass of it: no libcuda
+    except RuntimeError as error:  # raised by the bindings, itself or a subclass: no libcuda
         raise RuntimeFailure(
             "no NVIDIA GPU here: the driver library libcuda.so.1 does not load", fix=NO_GPU_FIX
         ) from error
-    if integrated:  # the driver does not count what the page cache would give back
+    if integrated:  # the driver does not count reclaimable page cache
         free = max(free, available_bytes() or 0)
     return Device(name, f"{major}.{minor}", f"{version // 1000}.{version % 1000 // 10}", total, free, count)
 
 
-def _asked(driver: Any, function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
-    """Call the driver: its answers without the status, the one answer alone, or None.
+def _call_driver(driver: Any, function: Callable[..., tuple[Any, ...]], *arguments: Any) -> Any:
+    """Call a driver function; return its results without the status: a tuple, a single value or None.
 
     Raises:
-        RuntimeFailure: the driver says no; its word for it is in the message.
+        RuntimeFailure: the call failed; the message contains the status.
     """
     status, *answers = function(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:
@@ -92,14 +95,14 @@ def _asked(driver: Any, function: Callable[..., tuple[Any, ...]], *arguments: An
 
 
 def _memory_of(driver: Any, device: Any) -> tuple[int, int]:
-    """(free, total) bytes; only a context can be asked for what is free."""
-    context = _asked(driver, driver.cuDevicePrimaryCtxRetain, device)
+    """Return (free, total) bytes; querying free memory needs a context."""
+    context = _call_driver(driver, driver.cuDevicePrimaryCtxRetain, device)
     try:
-        _asked(driver, driver.cuCtxPushCurrent, context)
+        _call_driver(driver, driver.cuCtxPushCurrent, context)
         try:
-            free, total = _asked(driver, driver.cuMemGetInfo)
+            free, total = _call_driver(driver, driver.cuMemGetInfo)
         finally:
-            _asked(driver, driver.cuCtxPopCurrent)
+            _call_driver(driver, driver.cuCtxPopCurrent)
     finally:
-        _asked(driver, driver.cuDevicePrimaryCtxRelease, device)
+        _call_driver(driver, driver.cuDevicePrimaryCtxRelease, device)
     return int(free), int(total)

@@ -1,4 +1,4 @@
-"""One engine in one file: a header that says what it was built for, and the engine from the start of a page on, to be mapped.
+"""File of one engine: a header that says what it was built for, then the page-aligned engine for memory mapping.
 
 magic, format, length and CRC-32 of the header │ the header in JSON, padded with spaces │ the engine
 """
@@ -39,16 +39,16 @@ Rows = Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
 
 
 class DamagedEngineError(Exception):
-    """A file that is no whole engine; the message is a clause that says what is wrong with it."""
+    """File that is not a complete engine; the message is a clause that says why."""
 
 
 class ForeignFormatError(Exception):
-    """A file of a later or earlier format: somebody else's."""
+    """File of a later or earlier format, written by another version of vidrisk."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Rows per call that an engine takes, and how many it is tuned for."""
+    """Range of rows per call that an engine accepts, and the number it is tuned for."""
 
     min: Rows = 1
     opt: Rows = 8
@@ -64,20 +64,20 @@ class Batches:
 
 @dataclass(frozen=True)
 class EngineKey:
-    """All that an engine depends on.
+    """Everything that an engine depends on.
 
     Attributes:
         kind, version: the library that built it.
-        gpu: model of the GPU it was built on (``Device.model``); empty where that does not matter (built ahead of time,
-            or portable).
-        compute_capabilities: GPUs that it was built for; empty with a portable one of TensorRT for RTX, which is for
+        gpu: model of the GPU it was built on (``Device.model``); empty if that is irrelevant (built ahead of time, or
+            portable).
+        compute_capabilities: GPUs that it was built for; empty for a portable engine of TensorRT for RTX, which runs on
             all from Ampere on.
-        driver_major: of the CUDA driver it was built with; empty as ``gpu``.
-        graph_sha256: of the ONNX file, see ``graph_sha256``.
+        driver_major: major CUDA version of the driver it was built with; empty if ``gpu`` is.
+        graph_sha256: sha256 of the ONNX file, see ``graph_sha256``.
         batches: rows per call.
-        dla: built for the deep-learning accelerator of a Jetson, with the GPU for what that cannot do.
-        portable: runs on every GPU from Ampere on, and with later versions of TensorRT too.
-        machine: kind of processor, as ``x86_64``, whose code a portable engine of TensorRT brings; else empty.
+        dla: built for the deep-learning accelerator of a Jetson, with the GPU for unsupported layers.
+        portable: runs on every GPU from Ampere on, and also with later versions of TensorRT.
+        machine: processor architecture (``x86_64``) of the host code in a portable engine of TensorRT; else empty.
     """
 
     kind: Kind
@@ -93,15 +93,15 @@ class EngineKey:
 
     @property
     def stem(self) -> str:
-        """Name of the engine's files, without suffix. It begins with the graph."""
+        """Name of the engine's files without suffix, which begins with the graph's hash."""
         described = json.dumps([FORMAT, asdict(self)], sort_keys=True)
         return f"{self.graph_sha256}-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
 
     def misfit(self, kind: Kind, version: str, device: Device) -> str | None:
-        """Why an engine of this key must not be loaded here, as a clause; None if it may."""
+        """Return why an engine of this key must not be loaded here, as a clause, or None if it may."""
         if self.kind != kind:
             return f"built with {self.kind}, here is {kind}"
-        suits_later = self.portable and kind == "tensorrt"  # TensorRT for RTX loads engines of its own version only
+        suits_later = self.portable and kind == "tensorrt"  # TensorRT for RTX only loads engines of its own version
         if version != self.version and not (suits_later and _numbers(version) > _numbers(self.version)):
             return f"built for {kind} {self.version}, here is {version}"
         if self.machine not in ("", platform.machine()):
@@ -121,13 +121,13 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine's file, its header read.
+    """Engine file whose header has been read.
 
     Attributes:
         key: what it was built for.
-        sha256, bytes: of the engine in it, which begins at byte ``start``.
+        sha256, bytes: hash and size of the engine, which begins at byte ``start``.
         created: time in UTC, ISO 8601.
-        mapped: the whole file as it was opened: what is verified is what is loaded, whatever the path names meanwhile.
+        mapped: the whole opened file; what is verified is what is loaded, even if the path is replaced meanwhile.
     """
 
     path: Path
@@ -139,26 +139,26 @@ class Engine:
     mapped: memoryview = field(repr=False, compare=False)
 
     def blob(self) -> memoryview:
-        """The serialised engine, mapped and not copied."""
+        """Return the serialized engine, memory-mapped without a copy."""
         return self.mapped[self.start :]
 
     def verify(self) -> None:
-        """Read all of it.
+        """Verify the sha256 of the engine.
 
         Raises:
-            DamagedEngineError: it is not what was written.
+            DamagedEngineError: it has changed.
         """
         if hashlib.sha256(self.blob()).hexdigest() != self.sha256:
             raise DamagedEngineError("its file has changed (sha256 differs)")
 
     @property
     def layers_path(self) -> Path:
-        """What the engine's layers are, to be looked at."""
+        """File that describes the engine's layers."""
         return self.path.with_suffix(".layers.json")
 
     @property
     def kernels_path(self) -> Path:
-        """Where the kernels that TensorRT for RTX compiles while it runs may be kept for the next start."""
+        """File that caches the kernels that TensorRT for RTX compiles at run time."""
         return self.path.with_suffix(".kernels")
 
 
@@ -174,7 +174,7 @@ _HEADER = TypeAdapter(_Header)
 
 
 def head_of_engine(key: EngineKey, blob: memoryview, created: str) -> bytes:
-    """What comes before ``blob`` in its file."""
+    """Return the bytes that precede ``blob`` in its file."""
     header = _HEADER.dump_json(_Header(key, hashlib.sha256(blob).hexdigest(), len(blob), created))
     pages = -(-(_HEAD.size + len(header)) // _PAGE_BYTES)
     header = header.ljust(pages * _PAGE_BYTES - _HEAD.size)
@@ -185,9 +185,9 @@ def read_engine(path: Path) -> Engine:
     """Read the header of an engine's file.
 
     Raises:
-        DamagedEngineError: it is cut off, changed, under another's name, or no engine at all.
-        ForeignFormatError: it is whole, but not of this format.
-        UntrustedError, OSError: somebody else may have written it; it cannot be read.
+        DamagedEngineError: it is truncated, changed, named like another engine, or not an engine.
+        ForeignFormatError: it has another format.
+        UntrustedError, OSError: somebody else may have written it, or it cannot be read.
     """
     with open_private(path) as file:
         mapped = memoryview(
@@ -197,7 +197,7 @@ def read_engine(path: Path) -> Engine:
         raise DamagedEngineError("its file is cut off in the header")
     magic, form, length, crc = _HEAD.unpack_from(mapped)
     if magic != _MAGIC:
-        raise DamagedEngineError("its file is no engine of vidrisk")
+        raise DamagedEngineError("its file is not an engine of vidrisk")
     if form != FORMAT:
         raise ForeignFormatError(f"its file has format {form}, here is {FORMAT}")
     text = bytes(mapped[_HEAD.size : _HEAD.size + min(length, _MOST_HEADER_BYTES)])
@@ -206,7 +206,7 @@ def read_engine(path: Path) -> Engine:
     try:
         header = _HEADER.validate_json(text, strict=True)
     except (ValidationError, SettingsError) as error:
-        raise DamagedEngineError("the header of its file makes no sense") from error
+        raise DamagedEngineError("the header of its file is invalid") from error
     start = _HEAD.size + length
     if len(mapped) != start + header.bytes:
         raise DamagedEngineError(f"its file has {len(mapped)} of {start + header.bytes} bytes")

@@ -1,4 +1,4 @@
-"""A lane: the buffers that a chunk of a batch takes on the host and on the device, and the CUDA graphs recorded for them."""
+"""Lanes: the buffers of a chunk of a batch on the host and on the device, with their recorded CUDA graphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidrisk.runtimes.tensorrt.cuda import Cuda
 
 @dataclass(frozen=True, eq=False)
 class Pinned:
-    """One input or output of the batch in a lane: a pinned array, its address and that on the device, and bytes per row."""
+    """Input or output of the batch in a lane: a pinned host array, its host and device addresses, bytes per row."""
 
     name: str
     array: Array
@@ -30,11 +30,11 @@ class Lane:
     """Buffers of one chunk.
 
     Attributes:
-        addresses: of all tensors on the device, by name.
+        addresses: device addresses of all tensors by name.
         uploaded, done: events.
-        recordings: CUDA graphs by rows.
-        ran: rows that have been run without a recording.
-        rows: of the batch, that are under way in it; None while it is empty.
+        recordings: CUDA graphs by number of rows.
+        ran: numbers of rows that have been run without a recording.
+        rows: rows of the batch that are in flight; None while the lane is empty.
     """
 
     inputs: tuple[Pinned, ...]
@@ -56,19 +56,23 @@ def new_lane(
     capacity: int,
     stack: ExitStack,
 ) -> Lane:
-    """A lane for ``capacity`` rows, freed with the stack.
+    """Allocate a lane for ``capacity`` rows, freed with the stack.
 
     Args:
-        inputs, outputs: of the batch.
-        constants: addresses of what lies on the device already, by name.
-        sizes: bytes of all tensors on the device, by name.
+        cuda: the GPU.
+        inputs: specs of the batch's inputs.
+        outputs: specs of its outputs.
+        sizes: bytes of all other tensors on the device, by name.
+        constants: device addresses of the constants, by name.
+        capacity: maximum number of rows.
+        stack: owner of the buffers.
 
     Raises:
-        OutOfMemory: what there was until then is on the stack.
+        OutOfMemory: the buffers allocated until then are on the stack.
     """
     addresses = {**constants, **{name: device_memory(cuda, size, stack) for name, size in sizes.items()}}
 
-    def pinned(spec: TensorSpec) -> Pinned:
+    def pin(spec: TensorSpec) -> Pinned:
         memory = cuda.host_array(capacity * row_bytes(spec))
         stack.callback(cuda.free_host, memory)
         array = memory.view(spec.dtype).reshape(capacity, *row_shape(spec))
@@ -79,20 +83,20 @@ def new_lane(
         stack.callback(cuda.free_event, made)
         return made
 
-    lane = Lane(tuple(map(pinned, inputs)), tuple(map(pinned, outputs)), addresses, event(), event())
+    lane = Lane(tuple(map(pin, inputs)), tuple(map(pin, outputs)), addresses, event(), event())
     stack.callback(_forget, cuda, lane)
     return lane
 
 
 def device_memory(cuda: Cuda, size: int, stack: ExitStack) -> int:
-    """Address of memory that is freed with the stack."""
+    """Allocate device memory that is freed with the stack; return its address."""
     address = cuda.device_memory(size)
     stack.callback(cuda.free_device, address)
     return address
 
 
-def uploaded_constant(cuda: Cuda, array: Array, stream: int, stack: ExitStack) -> int:
-    """Address of a copy of ``array`` on the device, freed with the stack."""
+def upload_constant(cuda: Cuda, array: Array, stream: int, stack: ExitStack) -> int:
+    """Copy ``array`` to the device; return the address, which is freed with the stack."""
     address = device_memory(cuda, max(1, array.nbytes), stack)
     pinned = cuda.host_array(max(1, array.nbytes))
     try:

@@ -1,4 +1,4 @@
-"""``Runner`` around the engine that was built here of a graph; and engines of all stages as one, with no way back between them."""
+"""Runners for TensorRT engines: one engine, or the engines of all stages chained on the GPU."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from vidrisk.runtimes.layers import Layers, layers_from_inspection
 from vidrisk.runtimes.runner import Array, Arrays, Runner
 from vidrisk.runtimes.tensorrt.api import Kind
 from vidrisk.runtimes.tensorrt.belt import Belt, Stage
-from vidrisk.runtimes.tensorrt.context import EngineContext, LoadedEngine, loaded_engine
+from vidrisk.runtimes.tensorrt.context import EngineContext, LoadedEngine, load_engine
 from vidrisk.runtimes.tensorrt.cuda import open_cuda
 
 
 class TensorRtRunner(Runner):
-    """Runs the engine of an ONNX file, which ``vidrisk.runtimes.tensorrt.build.engines`` has built. ``Belt`` says how.
+    """Runner of an ONNX file's engine, built by ``vidrisk.runtimes.tensorrt.build.engines``, through a ``Belt``.
 
     Args:
         path: the ONNX file; its engine is looked up in the user's cache.
-        inputs, outputs: what the file declares, as its bundle says. Only the first axis of all but constants, the
-            batch, is free.
-        kind: of TensorRT.
+        inputs, outputs: what the file declares, according to its bundle. Only the first axis, the batch, of all but
+            constants is free.
+        kind: kind of TensorRT.
         constants: values of inputs that never change; they stay on the GPU.
-        cuda_graphs: record what is done again and again.
+        cuda_graphs: record recurring work as CUDA graphs.
 
     Raises:
-        EngineMissing: none has been built, or none that fits this GPU and this TensorRT.
-        MissingExtra, RuntimeFailure: no TensorRT, no GPU, an engine that does not load or computes something else.
+        EngineMissing: none was built, or none that matches this GPU and this TensorRT.
+        MissingExtra, RuntimeFailure: no TensorRT, no GPU, or an engine that does not load or has other tensors.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class TensorRtRunner(Runner):
         super().__init__(inputs, outputs, constants)
         self.runtime = kind
         self._cuda_graphs = cuda_graphs
-        cuda = open_cuda()  # first: it keeps the GPU's context, which would come and go otherwise
-        self._loaded: LoadedEngine | None = loaded_engine(path, kind, inputs, outputs)
+        cuda = open_cuda()  # first, because it retains the GPU's context, which would otherwise be recreated
+        self._loaded: LoadedEngine | None = load_engine(path, kind, inputs, outputs)
         self.engine_file = self._loaded.sha256
         self._belt = Belt(
             cuda, [self._stage(1)], self.inputs, self.outputs, constants=self.constants, cuda_graphs=cuda_graphs
@@ -72,17 +72,17 @@ class TensorRtRunner(Runner):
 
 
 class ChainedRunner(Runner):
-    """Engines one behind the other, from windows to what the last one gives: nothing in between leaves the GPU.
+    """Chain of engines from windows to the last one's outputs, whose intermediate results stay on the GPU.
 
-    It has execution contexts of its own, shares the engines of the runners, and is closed by itself.
+    It has its own execution contexts and shares the engines of the runners; closing it does not close them.
 
     Args:
-        runners: one per stage, of one kind of TensorRT.
+        runners: one per stage, all of the same kind of TensorRT.
         repeats: how often each runs per window.
-        window: the pixels of a window.
+        window: spec of the pixels of a window.
 
     Raises:
-        RuntimeFailure: an engine takes fewer rows at once than one window needs.
+        RuntimeFailure: an engine accepts fewer rows at once than one window needs.
     """
 
     def __init__(self, runners: Sequence[TensorRtRunner], repeats: Sequence[int], window: TensorSpec) -> None:

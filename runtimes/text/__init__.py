@@ -1,27 +1,27 @@
-"""Text by a language model: requests in, answers out, in their order, whatever engine writes them. numpy, no torch.
+"""Text generation by a language model: ordered answers to requests, with interchangeable engines and without torch.
 
 Read in this order:
 
-    requests.py      what is asked and what is answered, for every engine
-    turns.py         from turns of a conversation to the parts of a prompt
-    engine.py        the one seam to engines, and its fake
-    session.py       a text graph with its KV cache, several sequences side by side
+    requests.py      requests and answers, common to all engines
+    turns.py         conversion of conversation turns to parts of a prompt
+    engine.py        the common interface to engines, and a fake engine
+    session.py       a text graph with a KV cache of several sequences
     text_shape.py    sizes of a text graph
-    fused_graph.py   the graph on ONNX Runtime, which writes the cache in place
+    fused_graph.py   the graph on ONNX Runtime, which updates the cache in place
     plain_graph.py   the graph on OpenVINO
-    graph_engine.py  the engine over such a session: sequences enter and leave a batch
-    sequence.py      one request on its way to an answer
-    sampling.py      from logits to a token
-    stream.py        from tokens to text, piece by piece, up to a stop string
+    graph_engine.py  the engine on such a session: continuous batching of sequences
+    sequence.py      generation state of one request
+    sampling.py      choosing a token from logits
+    stream.py        incremental decoding of tokens, up to a stop string
     vocabulary.py    a tokenizer
-    schema.py        JSON by a schema: which schemas bound an answer, and which tokens they allow
-    prefixes.py      keys and values of the beginnings that prompts share
-    alternatives.py  how likely a model finds each of a few words at one place
-    server_engine.py the engine behind an OpenAI-compatible server
-    http_json.py     JSON over HTTP, with time limits and further tries
-    llama_engine.py  the engine over llama.cpp
+    schema.py        JSON schemas: check that they bound an answer, and constrain tokens
+    prefixes.py      cache of the keys and values of common prompt prefixes
+    alternatives.py  log-probabilities of a few alternative words at one place
+    server_engine.py the engine on an OpenAI-compatible server
+    http_json.py     JSON over HTTP, with timeouts and retries
+    llama_engine.py  the engine on llama.cpp
     llama_answer.py  one answer of llama.cpp
-    gguf_header.py   what a GGUF file says of itself
+    gguf_header.py   header of a GGUF file
 """
 
 from vidrisk.runtimes.text.engine import FakeTextEngine, TextEngine

@@ -1,4 +1,4 @@
-"""How likely a model finds each of a few words at one place of its answer: what the confidence of a level is made of."""
+"""Log-probabilities of a few alternative words at one place of an answer, the basis of a level's confidence."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ def compare_alternatives(
     prompt: int,
     last_of_prompt: Embeddings,
 ) -> dict[str, float] | None:
-    """Log-probability of each alternative, given the prompt and the answer up to the place.
+    """Return the log-probability of each alternative, given the prompt and the answer up to the place.
 
-    Each alternative with what is around it is put into tokens as the model would read it, and scored from the first
-    token in which any of them differs from what was written. So alternatives of one token and of several are
-    comparable. They are no probabilities that add up to 1: whoever wants these takes a softmax over the alternatives.
+    Each alternative is tokenized with the text around it, as the model would read it, and scored from the first token
+    in which any of them differs from the written answer. Alternatives of one and of several tokens are therefore
+    comparable. The values do not sum to 1 as probabilities; take a softmax over the alternatives for that.
 
     Args:
-        slot: its sequence, whose tokens behind the prompt are overwritten.
-        text, written: of the answer.
-        prompt: tokens of the prompt.
+        session: the session that wrote the answer.
+        slot: sequence of the answer; its tokens after the prompt are overwritten.
+        vocabulary: tokenizer of the model.
+        comparison: the place and the alternatives.
+        text: text of the answer.
+        written: tokens of the answer.
+        prompt: number of tokens of the prompt.
         last_of_prompt: embedding of the prompt's last token, ``(1, width)``.
 
     Returns:
-        None where the answer has no such place, or the cache no room.
+        Log-probability by word; None if the answer does not have this place, or the cache is too small.
     """
     place = text.find(comparison.after)
     if place < 0:
         return None
     before = text[: place + len(comparison.after)]
-    tried = {word: vocabulary.encode(before + comparison.written(word)) for word in comparison.alternatives}
-    seen = session.length(slot) - prompt  # the graph has not read the last tokens of an answer
+    tried = {word: vocabulary.encode(before + comparison.render(word)) for word in comparison.alternatives}
+    seen = session.length(slot) - prompt  # the graph has not read the last tokens of the answer
     same = min(seen + 1, *(common_length(ids.tolist(), written) for ids in tried.values()))
     result = {}
     for word, ids in tried.items():
@@ -54,24 +58,22 @@ def compare_alternatives(
     return result
 
 
-def choosing_tokens(encoder: Encoder, comparison: Comparison, text: str) -> range:
-    """Places of the tokens of an answer by which it names one alternative and no other; none where it names none."""
+def find_choice_tokens(encoder: Encoder, comparison: Comparison, text: str) -> range:
+    """Return the indices of an answer's tokens that select one alternative; empty if it contains none."""
     begin = text.find(comparison.after) + len(comparison.after)
-    word = next((word for word in comparison.alternatives if text[begin:].startswith(comparison.written(word))), None)
+    word = next((word for word in comparison.alternatives if text[begin:].startswith(comparison.render(word))), None)
     if word is None or not text[:begin].endswith(comparison.after):
         return range(0)
-    tried = {each: encoder.encode(text[:begin] + comparison.written(each)).tolist() for each in comparison.alternatives}
+    tried = {each: encoder.encode(text[:begin] + comparison.render(each)).tolist() for each in comparison.alternatives}
     own = tried.pop(word)
     first = min(common_length(own, other) for other in tried.values())
     behind = min(common_length(own[::-1], other[::-1]) for other in tried.values())
-    whole = common_length(
-        own, encoder.encode(text).tolist()
-    )  # what follows may be put into one token with the last ones
+    whole = common_length(own, encoder.encode(text).tolist())  # the last tokens may merge with the following text
     return range(first, min(max(len(own) - behind, first + 1), whole))
 
 
 def common_length(one: list[int], other: list[int]) -> int:
-    """Tokens that two lists begin with alike."""
+    """Return the length of the common prefix of two token lists."""
     return next(
         (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )

@@ -1,4 +1,4 @@
-"""The one seam to everything that writes text: requests in, answers out, in their order.
+"""Common interface to all text engines, which answer requests in order.
 
 with GraphEngine(session, vocabulary) as engine:
     for answer in engine.answers(requests):
@@ -16,15 +16,15 @@ from typing_extensions import Self
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
 from vidrisk.runtimes.text.requests import Answer, Chat, Prompt, Request
 
-OnText = Callable[[int, str], None]  # number of the request, from 0 on, and the text that it goes on with
+OnText = Callable[[int, str], None]  # number of the request, from 0, and the next piece of its text
 
 
 class TextEngine(ABC):
-    """Writes answers. Subclasses implement ``_answers``.
+    """Base class of text engines. Subclasses implement ``_answers``.
 
     Attributes:
-        name: of the engine.
-        prompts: kind of prompt that it takes.
+        name: name of the engine.
+        prompts: type of prompt that it accepts.
     """
 
     name: str = ""
@@ -34,15 +34,15 @@ class TextEngine(ABC):
         self._is_closed = self._is_busy = False
 
     def answers(self, requests: Iterable[Request], on_text: OnText | None = None) -> Iterator[Answer]:
-        """Answer requests, several at a time; one answer each, in their order.
+        """Answer requests, several at a time; yield one answer each, in their order.
 
         Args:
-            requests: read as they are needed, and only a few ahead of the answers.
-            on_text: called with every piece of text as it is written; pieces of several answers come mixed.
+            requests: consumed lazily, only a few ahead of the answers.
+            on_text: called with every piece of text as it is written; pieces of several answers are interleaved.
 
         Raises:
-            SettingsError: a request that the engine cannot serve (``check``), when it is its turn.
-            RuntimeFailure: the engine failed, is closed, or answers other requests at the moment.
+            SettingsError: the engine cannot serve a request (``check``); raised when its turn comes.
+            RuntimeFailure: the engine failed, is closed, or is answering other requests.
         """
         if self._is_closed or self._is_busy:
             raise RuntimeFailure(
@@ -51,7 +51,7 @@ class TextEngine(ABC):
             )
         self._is_busy = True
         try:
-            yield from self._answers(self._checked(requests), on_text or _ignore)
+            yield from self._answers(self._check_each(requests), on_text or _ignore)
         finally:
             self._is_busy = False
 
@@ -68,7 +68,7 @@ class TextEngine(ABC):
         """Refuse a request that the engine cannot serve.
 
         Raises:
-            SettingsError: as said.
+            SettingsError: it cannot.
         """
         if not isinstance(request.prompt, self.prompts):
             raise SettingsError(
@@ -77,9 +77,9 @@ class TextEngine(ABC):
         self._check(request)
 
     def _check(self, request: Request) -> None:  # noqa: B027
-        """Refuse what this engine in particular cannot serve."""
+        """Refuse requests that this particular engine cannot serve."""
 
-    def _checked(self, requests: Iterable[Request]) -> Iterator[Request]:
+    def _check_each(self, requests: Iterable[Request]) -> Iterator[Request]:
         for request in requests:
             self.check(request)
             yield request
@@ -100,7 +100,7 @@ def _ignore(number: int, text: str) -> None:
 
 
 class FakeTextEngine(TextEngine):
-    """An engine around a plain function, for tests and for trying a pipeline without a model."""
+    """Engine around a plain function, for tests and for trying a pipeline without a model."""
 
     name = "fake"
 

@@ -1,12 +1,13 @@
-"""A fused text graph on ONNX Runtime, which reads and writes keys and values in place.
+"""Fused text graph on ONNX Runtime, which reads and writes keys and values in place.
 
-    inputs_embeds float32 [batch, new, width]     attention_mask int64 [batch, total]: as many ones as a sequence has
-    tokens logits_at int64 [rows, 2]                     sequence and place of the tokens whose logits are wanted
-    past_key_values.<layer>.key, .value           float32 [batch, kv_heads, past, head_size]; ``present`` is the same
-    memory logits float32 [rows, vocabulary]
+    inputs_embeds                         float32 [batch, new, width]
+    attention_mask                        int64 [batch, total]: as many ones as a sequence has tokens
+    logits_at                             int64 [rows, 2]: sequence and place of the tokens whose logits to return
+    past_key_values.<layer>.key, .value   float32 [batch, kv_heads, past, head_size]; ``present`` is the same memory
+    logits                                float32 [rows, vocabulary]
 
-That is what ``export.text`` makes of ONNX Runtime GenAI's builder: GroupQueryAttention finds the position of a token by
-itself. With more than one new token behind a past it takes one sequence at a time.
+``export.text`` creates such graphs with ONNX Runtime GenAI's builder: GroupQueryAttention derives the position of a
+token itself. With more than one new token after a past it accepts one sequence at a time.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ Floats = npt.NDArray[np.float32]
 
 
 class FusedGraph:
-    """Runs a fused text graph.
+    """Runner of a fused text graph.
 
     Args:
         path: the ONNX file.
-        threads: intra-op threads; None lets ONNX Runtime take the physical cores.
+        threads: intra-op threads; None lets ONNX Runtime use the physical cores.
 
     Raises:
-        BundleError: it is no such graph.
+        BundleError: it is not such a graph.
         RuntimeFailure: ONNX Runtime refuses it.
     """
 
@@ -69,15 +70,16 @@ class FusedGraph:
         self._bindings: dict[tuple[int, int], Any] = {}
 
     def run(self, cache: Floats, start: int, lengths: list[int], new: Embeddings, at: Ids, logits: Floats) -> None:
-        """Put tokens behind some neighbouring sequences.
+        """Append tokens to some adjacent sequences.
 
         Args:
-            cache: of all sequences ``[2 * layers, sequences, kv_heads, tokens, head_size]``; always the same array.
-            start: the first of the sequences.
-            lengths: of the sequences, new tokens counted.
-            new: ``[len(lengths), new, width]``; one token each where there are several sequences.
-            at: which logits are wanted.
-            logits: what is wanted is written into it.
+            cache: cache of all sequences, ``[2 * layers, sequences, kv_heads, tokens, head_size]``; always the same
+                array.
+            start: index of the first of these sequences.
+            lengths: lengths of the sequences, including the new tokens.
+            new: embeddings ``[len(lengths), new, width]``; one token each if there are several sequences.
+            at: which logits to return, ``[rows, 2]``.
+            logits: output array for them.
 
         Raises:
             RuntimeFailure: ONNX Runtime failed.
@@ -94,7 +96,7 @@ class FusedGraph:
             raise RuntimeFailure(f"ONNX Runtime failed: {error}") from error
 
     def _binding(self, cache: Floats, start: int, stop: int) -> Any:
-        """Binding with the cache of some neighbouring sequences, as past and as present."""
+        """Return an I/O binding with the cache of some adjacent sequences as past and as present."""
         if (start, stop) not in self._bindings:
             binding = self._bindings[start, stop] = self._session.io_binding()
             for number, name in enumerate(self.shape.halves):

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, read without llama.cpp, which may end the process over a broken file.
+"""Reader of GGUF headers that does not use llama.cpp, which may abort the process on a broken file.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from vidrisk.runtimes.contract.errors import BundleError
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-DIGEST = "vidrisk.digest"  # key of the metadata: which export a file is of
+DIGEST = "vidrisk.digest"  # metadata key: the export that a file belongs to
 TOKENS = "tokenizer.ggml.tokens"
 ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
 STRING, ARRAY = 8, 9
@@ -29,14 +29,14 @@ AGAIN = "export the GGUF again"
 
 @dataclass(frozen=True, repr=False)
 class GgufHeader:
-    """Metadata of a GGUF file, and the names of its tensors."""
+    """Metadata of a GGUF file and the names of its tensors."""
 
     metadata: dict[str, Any]
     tensors: tuple[str, ...]
 
     @property
     def digest(self) -> str | None:
-        """Which export the file is of; None where it does not say."""
+        """Digest of the export that the file belongs to; None if it has none."""
         found = self.metadata.get(DIGEST)
         return found if isinstance(found, str) else None
 
@@ -48,7 +48,7 @@ class GgufHeader:
 
     @property
     def ends(self) -> set[int]:
-        """Ids of the tokens that it says to end a text."""
+        """Ids of the tokens that end a text, according to the file."""
         return {value for key in ENDS if isinstance(value := self.metadata.get(key), int)}
 
     def __repr__(self) -> str:
@@ -59,7 +59,7 @@ def read_gguf(path: Path) -> GgufHeader:
     """Read the header of a GGUF file.
 
     Raises:
-        BundleError: it cannot be read, is none, is damaged, or ends before its tensors begin.
+        BundleError: it cannot be read, is not a GGUF file, is damaged, or is too short for its tensors.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +67,7 @@ def read_gguf(path: Path) -> GgufHeader:
     except OSError as error:
         raise BundleError(f"{path.name} cannot be read: {error.strerror}", fix=AGAIN) from error
     except (ValueError, OverflowError) as error:
-        raise BundleError(f"{path.name} is no whole GGUF file: {error}", fix=AGAIN) from error
+        raise BundleError(f"{path.name} is not a complete GGUF file: {error}", fix=AGAIN) from error
 
 
 class _Reader:
@@ -75,9 +75,10 @@ class _Reader:
         self._file, self._size = file, size
 
     def header(self) -> GgufHeader:
-        """
+        """Read the header.
+
         Raises:
-            ValueError: something is not as it should be.
+            ValueError: it is invalid.
         """
         magic, version = self._bytes(4), self._number("I")
         if magic != MAGIC or version not in VERSIONS:
@@ -98,7 +99,7 @@ class _Reader:
             raise ValueError(f"tensors are aligned to {alignment!r} bytes")
         begin = -(-self._file.tell() // alignment) * alignment
         if begin + end > self._size:
-            raise ValueError(f"tensors reach to byte {begin + end} at least, and it has {self._size}")
+            raise ValueError(f"tensors extend to byte {begin + end} or beyond, but it has {self._size} bytes")
         return GgufHeader(metadata, tuple(names))
 
     def _value(self, kind: int) -> Any:
@@ -124,7 +125,7 @@ class _Reader:
     def _number(self, form: str, most: int | None = None) -> Any:
         (value,) = struct.unpack(f"<{form}", self._bytes(struct.calcsize(f"<{form}")))
         if most is not None and value > most:
-            raise ValueError(f"{value} where at most {most} may be")
+            raise ValueError(f"it has the value {value} where at most {most} is allowed")
         return value
 
     def _string(self) -> str:

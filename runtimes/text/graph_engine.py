@@ -1,8 +1,8 @@
-"""The text engine over a graph of ours: sequences enter a batch as there is room, and leave it as they end.
+"""Text engine on an exported graph, with continuous batching: sequences enter the batch when there is room.
 
-Every turn, sequences with several tokens to read (a new prompt, or tokens that a schema forces) read them one sequence
-after the other; then all of them write one token together. A sequence's answer does not depend on its neighbours: each
-has its own length in the cache, its own constraint, its own random numbers.
+In every step, sequences with several tokens to read (a new prompt, or tokens forced by a schema) read them one after
+another; then all sequences generate one token together. An answer does not depend on the other sequences: each has its
+own length in the cache, its own constraint and its own random generator.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from vidrisk.runtimes.text.sequence import Sequence
 from vidrisk.runtimes.text.session import TextSession
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
-AHEAD = 4  # answers per sequence at work that may wait for an earlier one
+AHEAD = 4  # finished answers per active sequence that may wait for an earlier one
 
 
 class GraphEngine(TextEngine):
-    """Writes answers with a text graph.
+    """Text engine on a text graph.
 
     Args:
-        session: closed with the engine.
-        prefixes: what is kept of the constant parts of prompts.
+        session: the graph with its cache; closed with the engine.
+        vocabulary: tokenizer of the model.
+        prefixes: cache of the constant parts of prompts.
 
     Raises:
         BundleError: the tokenizer has more tokens than the model.
@@ -44,8 +45,8 @@ class GraphEngine(TextEngine):
         self.prefixes = Prefixes() if prefixes is None else prefixes
         if vocabulary.size > session.shape.vocabulary:
             raise BundleError(
-                f"the tokenizer has {vocabulary.size} tokens, the model {session.shape.vocabulary}",
-                fix="take tokenizer and graph of the same export",
+                f"the tokenizer has {vocabulary.size} tokens, but the model {session.shape.vocabulary}",
+                fix="use the tokenizer and the graph of the same export",
             )
 
     def _check(self, request: Request) -> None:
@@ -63,7 +64,7 @@ class GraphEngine(TextEngine):
                 raise SettingsError(
                     f"token {part.max() if part.max() >= known else part.min()} in a prompt",
                     allowed=f"0 to {known - 1}",
-                    fix="take tokenizer and graph of the same export",
+                    fix="use the tokenizer and the graph of the same export",
                 )
             if part.ndim == 2 and (part.shape[1] != session.shape.width or not np.isfinite(part).all()):
                 raise SettingsError(
@@ -79,7 +80,7 @@ class GraphEngine(TextEngine):
             self.constraint(request.schema)
 
     def constraint(self, schema: Mapping[str, Any]) -> Constraint:
-        """Begin an answer that has a schema.
+        """Return a new constraint for an answer with a schema.
 
         Raises:
             SettingsError: llguidance refuses the schema.
@@ -103,7 +104,7 @@ class GraphEngine(TextEngine):
 
 @dataclass
 class _Row:
-    """A sequence at work. ``prompt_end`` is the embedding of its prompt's last token, ``(1, width)``."""
+    """Active sequence. ``prompt_end`` is the embedding of its prompt's last token, ``(1, width)``."""
 
     number: int
     sequence: Sequence
@@ -111,10 +112,10 @@ class _Row:
 
 
 class _Batch:
-    """Rows at work are the first sequences of the session, in the same order.
+    """Batch of active rows, which are the first sequences of the session in the same order.
 
     Attributes:
-        is_exhausted: whether no request is left.
+        is_exhausted: whether no requests are left.
     """
 
     def __init__(self, engine: GraphEngine, requests: Iterator[Request], on_text: OnText) -> None:
@@ -130,7 +131,7 @@ class _Batch:
         return bool(self._rows)
 
     def fill(self) -> None:
-        """Take requests while there is room for them, and read their prompts."""
+        """Accept requests while there is room, and read their prompts."""
         most = AHEAD * self._session.sequences
         while (
             len(self._rows) < self._session.sequences
@@ -146,13 +147,13 @@ class _Batch:
             self._leave()
 
     def ready(self) -> Iterator[Answer]:
-        """Answers that are next in order."""
+        """Yield the finished answers that are next in order."""
         while self._next in self._done:
             yield self._done.pop(self._next)
             self._next += 1
 
     def write(self) -> None:
-        """Let every sequence write a token, or several where a schema leaves no choice."""
+        """Generate one token for every sequence, or several if a schema leaves no choice."""
         last = np.array([row.sequence.pending[0] for row in self._rows], np.int64)
         logits = self._session.step(self._session.embed(last))
         for row, of_row in zip(self._rows, logits, strict=True):
@@ -173,11 +174,11 @@ class _Batch:
         if sequence.finish is None:
             forced = session.embed(np.array(sequence.pending, np.int64))
             sequence.advance(session.extend(slot, np.concatenate([left, forced]))[0])
-        elif request.comparison is not None:  # the schema has left no choice at all
+        elif request.comparison is not None:  # the schema forced the whole answer
             session.extend(slot, left)
 
     def _begin(self, slot: int, prompt: Prompt) -> Embeddings:
-        """Put the constant part of a prompt into the cache; the rest is returned, one token at least."""
+        """Put the constant part of a prompt into the cache; return the rest, at least one token."""
         session, prefixes = self._session, self._engine.prefixes
         session.truncate(slot, 0)
         embedded = [session.embed(part) if part.ndim == 1 else part for part in prompt.parts]
@@ -200,7 +201,7 @@ class _Batch:
             sequence.advance(self._session.extend(slot, new)[0])
 
     def _leave(self) -> None:
-        """Take out what is finished; the last sequence moves into its place."""
+        """Remove finished sequences; the last sequence moves into the free place."""
         for slot in reversed(range(len(self._rows))):
             row = self._rows[slot]
             if row.sequence.finish is None:

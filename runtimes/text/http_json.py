@@ -1,4 +1,4 @@
-"""JSON over HTTP by the standard library: bounded answers, time limits, and another try where a server is busy."""
+"""JSON over HTTP with the standard library: size limits, timeouts, and retries if a server is busy."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from urllib.parse import urlsplit
 
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
 
-MOST_BYTES = 2**24  # of an answer
+MOST_BYTES = 2**24  # of a response
 BUSY = (408, 429, 500, 502, 503, 504)
 MOST_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
 class JsonServer:
-    """A server that takes JSON and gives JSON.
+    """Client of a server that exchanges JSON.
 
     Attributes:
-        url: where its paths begin, ``http://host:port/v1``.
+        url: base URL, ``http://host:port/v1``.
         key: sent as a bearer token; never shown.
-        timeout_s: without a byte for so long, a try has failed.
-        attempts: tries of one request.
-        first_wait_s: before the second try; doubled for each further one, unless the server says how long.
+        timeout_s: a try fails after this time without a byte.
+        attempts: number of tries of a request.
+        first_wait_s: wait before the second try; doubled for each further one, unless the server sends Retry-After.
 
     Raises:
-        SettingsError: no such URL, or a key that cannot be sent.
+        SettingsError: the URL is invalid, or the key cannot be sent.
     """
 
     url: str
@@ -45,16 +45,16 @@ class JsonServer:
             )
         if self.key is not None and not (self.key.isascii() and self.key.isprintable()):
             raise SettingsError(
-                "the key of the server has characters that no header takes",
+                "the server key has characters that are not allowed in an HTTP header",
                 allowed="printable ASCII on one line",
-                fix="look for a line break at its end",
+                fix="check for a line break at its end",
             )
 
     def ask(self, path: str, content: Any = None) -> Any:
-        """Send JSON, or nothing, and return the JSON of the answer.
+        """Send JSON, or nothing, and return the JSON of the response.
 
         Raises:
-            RuntimeFailure: an error that another try would meet again, an answer that is no JSON, or none in any try.
+            RuntimeFailure: a permanent error, a response that is not JSON, or no response in any try.
         """
         body = None if content is None else json.dumps(content).encode()
         said, wait_s = "", 0.0
@@ -64,7 +64,7 @@ class JsonServer:
             try:
                 status, after_s, answer = self._try(path, body)
             except TimeoutError:
-                said = f"nothing for {self.timeout_s:g} s"
+                said = f"no data for {self.timeout_s:g} s"
                 continue
             except (OSError, http.client.HTTPException) as error:
                 said = str(error) or type(error).__name__
@@ -76,7 +76,7 @@ class JsonServer:
                 raise RuntimeFailure(f"{self.url} refuses: {said}")
             wait_s = wait_s if after_s is None else min(after_s, MOST_WAIT_S)
         raise RuntimeFailure(
-            f"{self.url} gave no answer in {self.attempts} tries: {said}", fix="see whether the server works"
+            f"{self.url} did not answer in {self.attempts} tries: {said}", fix="check that the server works"
         )
 
     def _try(self, path: str, body: bytes | None) -> tuple[int, float | None, bytes]:
@@ -93,7 +93,7 @@ class JsonServer:
             response = connection.getresponse()
             after = response.getheader("Retry-After", "")
             answer = response.read(MOST_BYTES + 1)
-            if response.length and len(answer) <= MOST_BYTES:  # what is still to come, of a connection that has ended
+            if response.length and len(answer) <= MOST_BYTES:  # the connection ended before the whole body
                 raise http.client.IncompleteRead(answer, response.length)
         finally:
             connection.close()
@@ -122,13 +122,13 @@ def _json_of(answer: bytes, url: str) -> Any:
         return json.loads(answer)
     except (ValueError, RecursionError) as error:
         raise RuntimeFailure(
-            f"{url} answers with {answer[:40]!r}, which is no JSON",
-            fix="give the URL of an OpenAI-compatible API, which mostly ends in /v1",
+            f"{url} answers with {answer[:40]!r}, which is not JSON",
+            fix="give the URL of an OpenAI-compatible API, which usually ends in /v1",
         ) from error
 
 
 def _reason(answer: bytes) -> str:
-    """What a server says is wrong, in few words."""
+    """Return the error message of a server, shortened."""
     try:
         error = json.loads(answer)["error"]
         return str(error["message"] if isinstance(error, dict) else error)[:200]

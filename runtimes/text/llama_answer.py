@@ -1,4 +1,4 @@
-"""One answer of llama.cpp: the request in its form, the pieces that come of it, and how likely it finds given words."""
+"""One answer of llama.cpp: conversion of the request, its response chunks, and log-probabilities of words."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vidrisk.runtimes.text.alternatives import common_length
 from vidrisk.runtimes.text.requests import Answer, Comparison, Finish, Prompt, Request
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
-FORCED = 1e4  # added to a logit: more than any two logits are apart
+FORCED = 1e4  # added to a logit: more than any difference between logits
 CLOSING = '}]"'
 
 
 class LlamaWriter:
-    """Writes answers by a server of xllamacpp. May be called by several threads at a time.
+    """Thread-safe generator of answers with a server of xllamacpp.
 
     Args:
-        stopped: once it is set, answers at work end.
+        stopped: event that ends answers in progress.
     """
 
     def __init__(self, server: Any, vocabulary: Vocabulary, stopped: threading.Event) -> None:
         self._server, self._vocabulary, self._stopped = server, vocabulary, stopped
 
     def answer(self, request: Request, on_text: Callable[[str], None]) -> Answer:
-        """Write one answer; one that fails says so."""
+        """Generate one answer; on failure, return one with ``finish`` "failed" and the error."""
         assert isinstance(request.prompt, Prompt)
         prompt = [int(token) for part in request.prompt.parts for token in part]
         try:
@@ -51,17 +51,16 @@ class LlamaWriter:
             return self._stopped.is_set()
 
         self._server.handle_completions(body, take)
-        return pieces.checked()
+        return pieces.check()
 
     def _compare(self, comparison: Comparison, prompt: list[int], pieces: _Pieces) -> dict[str, float] | None:
-        """As ``compare_alternatives`` does it for a graph, one token of a word at a time."""
+        """Compare words like ``compare_alternatives`` does for a graph, one token of a word at a time."""
         place = pieces.text.find(comparison.after)
         if place < 0:
             return None
         before = pieces.text[: place + len(comparison.after)]
         tried = {
-            word: self._vocabulary.encode(before + comparison.written(word)).tolist()
-            for word in comparison.alternatives
+            word: self._vocabulary.encode(before + comparison.render(word)).tolist() for word in comparison.alternatives
         }
         written = list(pieces.tokens(self._vocabulary)[0]) or self._vocabulary.encode(pieces.text).tolist()
         same = min(common_length(ids, written) for ids in tried.values())
@@ -75,11 +74,16 @@ class LlamaWriter:
         }
 
     def _log_probability(self, before: list[int], token: int) -> float:
-        """Of one token behind others: it is written, however unlikely, and llama.cpp says how likely it was."""
+        """Return the log-probability of a token after others.
+
+        The token is forced, however unlikely it is, and llama.cpp reports its log-probability.
+        """
         body = {**_BODY, "prompt": before, "n_predict": 1, "temperature": 0.0, "logit_bias": [[token, FORCED]]}
         pieces = self._write(body, lambda _: None)
         if [found for found, _ in pieces.known] != [token]:
-            raise RuntimeFailure(f"llama.cpp does not say how likely token {token} is", fix="install a newer xllamacpp")
+            raise RuntimeFailure(
+                f"llama.cpp does not report the probability of token {token}", fix="install a newer xllamacpp"
+            )
         return pieces.known[0][1]
 
 
@@ -87,7 +91,7 @@ _BODY = {"stream": True, "n_probs": 1, "cache_prompt": True, "samplers": ["tempe
 
 
 def body_from_request(request: Request, prompt: list[int]) -> dict[str, Any]:
-    """A request in llama.cpp's form; what it samples with is what we sample with, in the same order."""
+    """Convert a request to llama.cpp's format, with the same sampling steps as ours in the same order."""
     body: dict[str, Any] = {
         **_BODY,
         "prompt": prompt,
@@ -108,10 +112,10 @@ def body_from_request(request: Request, prompt: list[int]) -> dict[str, Any]:
 
 
 class _Pieces:
-    """What llama.cpp has written of one answer.
+    """Response chunks of one answer of llama.cpp.
 
     Attributes:
-        known: id and log-probability of the tokens that it names.
+        known: id and log-probability of the tokens that it reports.
     """
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
@@ -127,7 +131,7 @@ class _Pieces:
         return "".join(self._texts)
 
     def take(self, chunk: Any) -> None:
-        """Take what comes next. An exception would get lost in llama.cpp, so that errors are kept."""
+        """Process the next chunk. Errors are stored, because llama.cpp would swallow an exception."""
         try:
             if "error" in chunk:
                 raise RuntimeFailure(f"llama.cpp refuses a request: {chunk['error'].get('message')}")
@@ -144,12 +148,13 @@ class _Pieces:
         except RuntimeFailure as error:
             self._error = str(error)
         except Exception as error:
-            self._error = f"llama.cpp answers in another form: {type(error).__name__} {error}"
+            self._error = f"llama.cpp sent an unexpected response: {type(error).__name__} {error}"
 
-    def checked(self) -> _Pieces:
-        """
+    def check(self) -> _Pieces:
+        """Check that the answer is complete, and return it.
+
         Raises:
-            RuntimeFailure: nothing came of the request, or no end.
+            RuntimeFailure: the request failed, or the answer has no end.
         """
         if self._error or self._reason is None:
             raise RuntimeFailure(self._error or "llama.cpp ended an answer without saying why")
@@ -158,9 +163,10 @@ class _Pieces:
         return self
 
     def finish(self, request: Request) -> Finish:
-        """
+        """Return why the answer ended.
+
         Raises:
-            RuntimeFailure: there is a schema, and the text is no JSON.
+            RuntimeFailure: there is a schema, but the text is not JSON.
         """
         if request.schema is None:
             return "stop" if self._reason == "stop" else "length"
@@ -170,14 +176,17 @@ class _Pieces:
             if self._reason == "length":
                 return "length"
             raise RuntimeFailure(
-                f"llama.cpp writes {self.text[:40]!r}, which is no JSON, though it has a schema",
+                f"llama.cpp writes {self.text[:40]!r}, which is not JSON, although the request has a schema",
                 fix="install an xllamacpp with llguidance",
             ) from error
-        # Where the last token that is allowed closes an object, llama.cpp would still write the end of the text.
+        # If the last allowed token closes an object, llama.cpp still expects an end-of-text token.
         return "schema" if self._reason == "stop" or self.text[-1] in CLOSING else "length"
 
     def tokens(self, vocabulary: Vocabulary) -> tuple[tuple[int, ...], tuple[float, ...]]:
-        """Tokens of the answer without the one that ends it, and their log-probabilities; none if it did not name all of them."""
+        """Return the tokens of the answer and their log-probabilities, without the token that ends it.
+
+        Both are empty if llama.cpp did not report all tokens.
+        """
         known = self.known if len(self.known) == self._written else []
         if known and self._reason == "stop" and not vocabulary.decode([known[-1][0]]):
             known = known[:-1]

@@ -1,9 +1,8 @@
-"""The text engine over llama.cpp (MIT, https://github.com/ggml-org/llama.cpp), by the package xllamacpp: GGUF files.
+"""Text engine for GGUF files on llama.cpp (MIT, https://github.com/ggml-org/llama.cpp), through the package xllamacpp.
 
-llama.cpp batches by itself: every slot of it is one sequence, and a sequence begins with what its slot has in common
-with the prompt, so that constant parts are read once per slot. It takes ids of tokens; embeddings, and so the visual
-tokens of a bundle, it does not take. JSON by schema is llguidance's there, too, with the very grammar of our own
-graphs.
+llama.cpp does its own batching: each of its slots is one sequence, which reuses the prefix that its slot has in common
+with the prompt, so constant parts are read once per slot. It accepts token ids but not embeddings, and therefore not
+the visual tokens of a bundle. Schemas are enforced by llguidance with the same grammar as for our own graphs.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ from vidrisk.runtimes.text.llama_answer import LlamaWriter
 from vidrisk.runtimes.text.requests import Answer, Prompt, Request
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
-AHEAD = 2  # requests per slot that are begun before an earlier answer is there
-PROMPT_CACHE_MB = 256  # of prompts that a slot has left; llama.cpp's own choice is 8 GB
-OTHER = "take GGUF and tokenizer of the same export"
+AHEAD = 2  # requests per slot that are started before an earlier answer is finished
+PROMPT_CACHE_MB = 256  # for prompts evicted from slots; llama.cpp's default is 8 GB
+OTHER = "use the GGUF and the tokenizer of the same export"
 
 
 class LlamaEngine(TextEngine):
-    """Writes answers by llama.cpp, in this process.
+    """Text engine on llama.cpp, in this process.
 
-    ``Answer.tokens`` and ``logprobs`` are empty where a character of the answer was written in several tokens, of which
-    llama.cpp names the last alone; text, finish and comparison are there. With a temperature, its random numbers are
-    other ones than ours.
+    ``Answer.tokens`` and ``logprobs`` are empty if a character of the answer consists of several tokens, because
+    llama.cpp reports only the last of them; text, finish and comparison are still set. With a temperature, its random
+    numbers differ from ours.
 
     Args:
-        gguf: the model; ``export.text.gguf`` writes one.
-        vocabulary: of the same model: requests have ids of its tokens.
-        digest: of the export that the file must be of; None takes any whose vocabulary is right.
-        sequences, tokens: most sequences at a time, and most tokens of each, prompt and answer.
-        threads: None lets llama.cpp take the physical cores.
+        gguf: the model, as written by ``export.text.gguf``.
+        vocabulary: tokenizer of the same model, whose token ids requests contain.
+        digest: digest of the export that the file must belong to; None accepts any with a matching vocabulary.
+        sequences, tokens: maximum number of concurrent sequences, and of tokens of each, prompt and answer together.
+        threads: None lets llama.cpp use the physical cores.
 
     Raises:
-        SettingsError: sizes that make no sense.
-        BundleError: a file that is damaged, of another export, or of another tokenizer.
+        SettingsError: the sizes are invalid.
+        BundleError: the file is damaged, or belongs to another export or tokenizer.
         MissingExtra: xllamacpp is not installed.
         RuntimeFailure: llama.cpp refuses the file.
     """
@@ -79,28 +78,28 @@ class LlamaEngine(TextEngine):
         params.n_parallel, params.n_ctx = (
             sequences,
             sequences * -(-tokens // 256) * 256,
-        )  # it rounds to this, and says less
+        )  # llama.cpp rounds up to this but reports less
         params.cache_ram_mib, params.fit_params, params.ctx_shift, params.offline = PROMPT_CACHE_MB, False, False, True
         if threads:
             params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.verbosity = -1
-        # It also listens, on 127.0.0.1 alone; nobody but us shall use it, and we call it without HTTP.
+        # It also listens on 127.0.0.1. We call it without HTTP; a random API key keeps others out.
         params.api_keys, params.ui, params.endpoint_slots = [secrets.token_hex(16)], False, False
         params.n_threads_http = 1
         try:
             self._server: Any = llama.Server(params)
-            # A server that is closed before its loop runs waits for itself for ever: a token is written first.
+            # A server that is closed before its loop runs deadlocks, so generate a token first.
             self._server.handle_completions({"prompt": [vocabulary.ends[0]], "n_predict": 1, "cache_prompt": False})
-        except Exception as error:  # RuntimeError, and whatever C++ throws
+        except Exception as error:  # RuntimeError, and C++ exceptions
             raise RuntimeFailure(f"llama.cpp cannot load {gguf.name}: {error}", fix="export the GGUF again") from error
 
     def _check(self, request: Request) -> None:
         assert isinstance(request.prompt, Prompt)
         if any(part.ndim != 1 for part in request.prompt.parts):
             raise SettingsError(
-                "a prompt with visual tokens, which llama.cpp does not take",
-                allowed="ids of tokens",
-                fix="write with the bundle's own graph, or with a server that has the whole model",
+                "a prompt with visual tokens, which llama.cpp does not accept",
+                allowed="token ids",
+                fix="use the bundle's own graph, or a server that has the whole model",
             )
         length = request.prompt.tokens
         if length + request.limit > self.tokens:
@@ -116,7 +115,7 @@ class LlamaEngine(TextEngine):
             foreign = ids[(ids < 0) | (ids >= self.known_tokens)]
             if len(foreign):
                 raise SettingsError(f"token {foreign[0]} {what}", allowed=f"0 to {self.known_tokens - 1}", fix=OTHER)
-        if request.schema is not None:  # llama.cpp would write without one that it does not understand
+        if request.schema is not None:  # llama.cpp would ignore a schema that it does not understand
             self.vocabulary.constrainer(self.known_tokens).constraint(request.schema)
 
     def _answers(self, requests: Iterator[Request], on_text: OnText) -> Iterator[Answer]:
@@ -170,7 +169,7 @@ class LlamaEngine(TextEngine):
 def _check_export(name: str, header: GgufHeader, vocabulary: Vocabulary, digest: str | None) -> None:
     if digest is not None and header.digest != digest:
         raise BundleError(
-            f"{name} is of export {json.dumps((header.digest or 'unknown')[:16])}",
+            f"{name} belongs to export {json.dumps((header.digest or 'unknown')[:16])}",
             allowed=json.dumps(digest[:16]),
             fix="export the GGUF together with the bundle",
         )

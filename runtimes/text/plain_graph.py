@@ -1,4 +1,7 @@
-"""A plain text graph on OpenVINO: past keys and values go in, those of the new tokens come out (``export.text.plain_text``)."""
+"""Plain text graph on OpenVINO, with past keys and values as inputs and new ones as outputs.
+
+``export.text.plain_text`` writes such graphs.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,30 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.runtimes.contract.errors import RuntimeFailure
-from vidrisk.runtimes.openvino import shared_core
+from vidrisk.runtimes.openvino import load_core
 from vidrisk.runtimes.text.requests import Embeddings, Ids
 from vidrisk.runtimes.text.text_shape import AGAIN, METADATA, PLAIN_INPUTS, shape_from_graph
 
 Floats = npt.NDArray[np.float32]
-PAST_STEP = 64  # tokens that a past grows by: OpenVINO prepares itself for every new shape
+PAST_STEP = 64  # granularity of past lengths: OpenVINO recompiles for every new shape
 UNSEEN = np.float32(-1e30)
 
 
 class PlainGraph:
-    """Runs a plain text graph, in float32.
+    """Runner of a plain text graph in float32.
 
     Args:
         path: the ONNX file.
-        threads: inference threads; None lets OpenVINO take all cores.
+        threads: inference threads; None lets OpenVINO use all cores.
 
     Raises:
-        BundleError: it is no such graph.
+        BundleError: it is not such a graph.
         MissingExtra: OpenVINO is not installed.
-        RuntimeFailure: it refuses the graph.
+        RuntimeFailure: OpenVINO refuses the graph.
     """
 
     def __init__(self, path: Path, threads: int | None) -> None:
-        core = shared_core()
+        core = load_core()
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
         try:
             model = core.read_model(str(path))
@@ -53,7 +56,7 @@ class PlainGraph:
             raise RuntimeFailure(f"OpenVINO cannot compile {path.name}: {error}", fix=AGAIN) from error
 
     def run(self, cache: Floats, start: int, lengths: list[int], new: Embeddings, at: Ids, logits: Floats) -> None:
-        """Put tokens behind some neighbouring sequences, as ``FusedGraph.run``.
+        """Append tokens to some adjacent sequences, like ``FusedGraph.run``.
 
         Raises:
             RuntimeFailure: OpenVINO failed.

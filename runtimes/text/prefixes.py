@@ -1,4 +1,4 @@
-"""Keys and values of the beginnings that prompts share: computed once, and copied for every further prompt."""
+"""Cache of keys and values of common prompt prefixes, which are computed once and copied into later prompts."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MOST_BYTES = 2**28
 
 
 class Prefixes:
-    """Keeps what was computed of beginnings; those that were not needed for longest go first.
+    """LRU cache of prefixes.
 
     Args:
-        most_bytes: memory for all of them; one that takes more is not kept.
+        most_bytes: maximum total size; a larger prefix is not stored.
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
@@ -25,13 +25,13 @@ class Prefixes:
         self._kept: OrderedDict[str, npt.NDArray[np.float32]] = OrderedDict()
 
     def find(self, key: str) -> npt.NDArray[np.float32] | None:
-        """Return what is kept of a beginning; None where nothing is."""
+        """Return the cached keys and values of a prefix, or None."""
         if key in self._kept:
             self._kept.move_to_end(key)
         return self._kept.get(key)
 
     def keep(self, key: str, values: npt.NDArray[np.float32]) -> None:
-        """Keep a beginning."""
+        """Store a prefix."""
         if values.nbytes <= self._most_bytes:
             self._kept[key] = values
         while sum(each.nbytes for each in self._kept.values()) > self._most_bytes:
@@ -42,7 +42,7 @@ class Prefixes:
 
 
 def key_of(parts: Sequence[npt.NDArray[Any]]) -> str:
-    """A text that is equal exactly when parts of prompts are."""
+    """Return a digest that is equal exactly if the parts of prompts are equal."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(f"{part.dtype.str}{part.shape};".encode())

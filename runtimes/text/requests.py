@@ -1,4 +1,4 @@
-"""What a text engine is asked, and what it answers. Stated once for all engines: a graph that runs here, or a server."""
+"""Requests and answers of text engines, common to local graphs and servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidrisk.runtimes.text.schema import check_schema
 
 Ids = npt.NDArray[np.int64]
 Embeddings = npt.NDArray[np.float32]
-# stop: the end-of-text token or a stop string. schema: the JSON is complete. length: cut off by the limit. failed: see
+# stop: end-of-text token or stop string. schema: the JSON is complete. length: truncated by the limit. failed: see
 # ``error``.
 Finish = Literal["stop", "schema", "length", "failed"]
 
@@ -27,14 +27,14 @@ MOST_ALTERNATIVES = 64
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """A prompt for an engine that runs the model itself.
+    """Prompt for an engine that runs the model itself.
 
     Attributes:
-        parts: token ids ``int64 (n,)`` and embeddings ``float32 (n, width)``, such as visual tokens, in their order.
-        constant: how many of the first parts are the same in many requests. What they cost is paid once.
+        parts: token ids ``int64 (n,)`` and embeddings ``float32 (n, width)``, such as visual tokens, in order.
+        constant: number of leading parts that are the same in many requests; they are computed only once.
 
     Raises:
-        SettingsError: no part, one of another type or shape, or more constant parts than there are.
+        SettingsError: there are no parts, a part has another type or shape, or more parts are constant than exist.
     """
 
     parts: tuple[npt.NDArray[Any], ...]
@@ -66,7 +66,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Chat:
-    """A prompt for an engine that renders it itself: messages in the form of OpenAI's chat completions, images included."""
+    """Prompt for an engine that applies the chat template: messages as in OpenAI's chat completions, with images."""
 
     messages: tuple[Mapping[str, Any], ...]
 
@@ -77,15 +77,15 @@ class Chat:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A place in an answer, and the words of which one stands there: how likely is each?
+    """Place in an answer with alternative words, whose probabilities are to be compared.
 
     Attributes:
-        after: text that the place follows, at its first occurrence: ``"level":"``.
+        after: text before the place, at its first occurrence: ``"level":"``.
         alternatives: the words.
-        until: text behind each, so that a word is not taken for the beginning of a longer one. Best as the answer goes
-            on, ``","`` where another field follows: a model writes that as one token, and seldom a quotation mark
-            alone.
-        in_json: the place is in a string of JSON, where words are written with escapes.
+        until: text after each word, which keeps a word from matching the beginning of a longer one. It should be what
+            follows in the answer, such as ``","`` if another field follows: models write that as one token, and rarely
+            a single quotation mark.
+        in_json: whether the place is in a JSON string, where words are escaped.
     """
 
     after: str
@@ -95,15 +95,14 @@ class Comparison:
 
     @classmethod
     def of_field(cls, name: str, words: tuple[str, ...], *, is_last: bool) -> Comparison:
-        """Compare the words of which one stands in a field of an answer in JSON without spaces.
+        """Compare the possible values of a string field in an answer of JSON without spaces.
 
-        Args:
-            is_last: whether no field follows.
+        ``is_last`` tells whether no other field follows.
         """
         return cls(f'{json.dumps(name, ensure_ascii=False)}:"', words, until='"}' if is_last else '","', in_json=True)
 
-    def written(self, word: str) -> str:
-        """Return an alternative as it stands in an answer, with the text behind it."""
+    def render(self, word: str) -> str:
+        """Return an alternative as it appears in an answer, with the text after it."""
         return (json.dumps(word, ensure_ascii=False)[1:-1] if self.in_json else word) + self.until
 
     def __post_init__(self) -> None:
@@ -116,26 +115,27 @@ class Comparison:
             )
         if not self.after or not self.until:
             raise SettingsError(
-                f"a comparison after {self.after!r}, until {self.until!r}", allowed="text in front and behind"
+                f"a comparison after {self.after!r}, until {self.until!r}",
+                allowed="non-empty text before and after the place",
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One answer that is wanted.
+    """Request for one answer.
 
     Attributes:
-        limit: most tokens of the answer.
-        temperature: 0 takes the most probable token.
-        top_k: only so many of the most probable tokens are drawn from; 0 for all.
-        top_p: only the fewest most probable tokens whose probabilities add up to so much.
-        seed: of what is drawn; an answer does not depend on what else is answered at the same time.
-        stop: strings that end the answer; they are no part of it.
+        limit: maximum number of tokens of the answer.
+        temperature: 0 always takes the most probable token.
+        top_k: sample only from this many of the most probable tokens; 0 for all.
+        top_p: sample only from the smallest set of most probable tokens whose probabilities reach this sum.
+        seed: random seed; an answer does not depend on other answers generated at the same time.
+        stop: strings that end the answer and are not part of it.
         banned: ids of tokens that are never written.
-        schema: JSON schema of the answer, one that bounds its length (``check_schema``).
+        schema: JSON schema of the answer, which must bound its length (``check_schema``).
 
     Raises:
-        SettingsError: a value that makes no sense.
+        SettingsError: a value is invalid.
     """
 
     prompt: Prompt | Chat
@@ -157,7 +157,7 @@ class Request:
         _check(self.top_k >= 0, "top_k", self.top_k, "0 (all) or more")
         _check(0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         _check(0 <= self.seed < 2**63, "seed", self.seed, "0 to 2^63 - 1")
-        _check(all(token >= 0 for token in self.banned), "banned", min(self.banned, default=0), "ids of tokens")
+        _check(all(token >= 0 for token in self.banned), "banned", min(self.banned, default=0), "token ids")
         _check(
             len(self.stop) <= MOST_STOPS and all(0 < len(stop) <= MOST_STOP_CHARACTERS for stop in self.stop),
             "stop",
@@ -165,7 +165,9 @@ class Request:
             f"up to {MOST_STOPS} strings of 1 to {MOST_STOP_CHARACTERS} characters",
         )
         if self.schema is not None:
-            _check(not self.stop, "stop", self.stop, "no stop strings beside a schema, which ends an answer itself")
+            _check(
+                not self.stop, "stop", self.stop, "no stop strings together with a schema, which ends an answer itself"
+            )
             check_schema(self.schema)
 
 
@@ -176,19 +178,19 @@ def _check(ok: bool, name: str, value: object, allowed: str) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a request.
+    """Answer to a request.
 
     Attributes:
-        text: without stop string and special tokens.
-        tokens: ids that were written; empty where an engine does not say.
-        logprobs: log-probability of each token before bans, schema and temperature; None for tokens that the schema
-            left no choice about, which are not computed.
-        finish: why the answer ended. ``length``: it is cut off. ``failed``: it is of no use.
+        text: without the stop string and special tokens.
+        tokens: ids of the answer; empty if the engine does not report them.
+        logprobs: log-probability of each token before bans, schema and temperature; None for tokens forced by the
+            schema, for which it is not computed.
+        finish: why the answer ended. ``length``: it is truncated. ``failed``: it is unusable.
         prompt_tokens: length of the prompt.
-        compared: word → log-probability at the place of the request's comparison; None where there is no such place in
-            the answer, and where the engine cannot tell.
-        error: of a failed one, what was wrong.
-        counted: length of the answer by an engine that does not give its tokens; 0 where it does not say.
+        compared: log-probability by word at the place of the request's comparison; None if the answer does not have
+            this place, or the engine cannot compute it.
+        error: reason of a failure.
+        counted: length of the answer from an engine that does not report its tokens; 0 if unknown.
     """
 
     text: str
@@ -202,7 +204,7 @@ class Answer:
 
     @property
     def answer_tokens(self) -> int:
-        """Length of the answer; 0 where the engine does not say."""
+        """Length of the answer in tokens; 0 if the engine does not report it."""
         return len(self.tokens) or self.counted
 
     @property

@@ -1,4 +1,4 @@
-"""One request on its way to an answer: which token comes next, what text that makes, and whether it was the last one."""
+"""Generation state of one request: its tokens, its text, and when it ends."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from vidrisk.runtimes.text.schema import Constraint
 from vidrisk.runtimes.text.stream import StopStrings, TokenStream
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
-FEWER_BANS = "ban fewer tokens, or mend the schema"
+FEWER_BANS = "ban fewer tokens, or change the schema"
 
 
 class Sequence:
-    """Takes logits, gives tokens. Knows nothing of a graph.
+    """Generation state of one request, which consumes logits and produces tokens, independent of any graph.
 
     Args:
         on_text: called with every piece of text.
 
     Attributes:
-        pending: tokens that were decided and that the graph has not seen; the logits behind the last of them are
-            wanted.
+        pending: chosen tokens that the graph has not read; ``advance`` needs the logits after the last one.
         written: all tokens of the answer.
-        finish: None while it goes on.
+        finish: why the answer ended; None while it is in progress.
     """
 
     def __init__(
@@ -46,26 +45,25 @@ class Sequence:
         self._constraint, self._on_text = constraint, on_text
         self._stream, self._stops = TokenStream(vocabulary.decode), StopStrings(request.stop)
         self._rng = np.random.default_rng(request.seed)
-        self._guarded(self._take_forced)
+        self._guard(self._take_forced)
 
     @property
     def text(self) -> str:
         return "".join(self._texts)
 
     def advance(self, logits: npt.NDArray[np.float32]) -> None:
-        """Choose the next token, and take those that the schema forces behind it.
+        """Choose the next token, and append those that the schema forces after it.
 
-        Args:
-            logits: behind the last pending token, ``(vocabulary,)``; left as they are.
+        ``logits`` ``(vocabulary,)`` are those after the last pending token; they are not modified.
         """
         self.pending = []
-        self._guarded(lambda: self._choose(logits))
+        self._guard(lambda: self._choose(logits))
 
     def _choose(self, logits: npt.NDArray[np.float32]) -> None:
         request = self.request
         scores = logits
         if self._constraint is not None:
-            scores = np.where(self._constraint.allowed(), logits, np.float32(-np.inf))
+            scores = np.where(self._constraint.compute_mask(), logits, np.float32(-np.inf))
         if len(self._banned):
             scores = logits.copy() if scores is logits else scores
             scores[self._banned] = -np.inf
@@ -80,12 +78,12 @@ class Sequence:
 
     def _take_forced(self) -> None:
         while self._constraint is not None and self.finish is None:
-            forced = self._constraint.forced()
+            forced = self._constraint.find_forced()
             if not forced:
                 break
             for token in forced:
                 if token in self.request.banned:
-                    raise RuntimeFailure(f"the schema wants token {token}, which is banned", fix=FEWER_BANS)
+                    raise RuntimeFailure(f"the schema requires token {token}, which is banned", fix=FEWER_BANS)
                 if self.finish is None:
                     self._take(token, None)
 
@@ -118,15 +116,15 @@ class Sequence:
             self._texts.append(text)
             self._on_text(text)
 
-    def _guarded(self, work: Callable[[], Any]) -> None:
-        """One answer that fails ends no other."""
+    def _guard(self, work: Callable[[], Any]) -> None:
+        """Run ``work`` and record its failure, so that other answers can go on."""
         try:
             work()
         except RuntimeFailure as error:
             self.finish, self._error = "failed", str(error)
 
     def answer(self, prompt_tokens: int, compared: dict[str, float] | None) -> Answer:
-        """The answer, when it is finished."""
+        """Return the finished answer."""
         assert self.finish is not None
         return Answer(
             self.text, self.finish, tuple(self.written), tuple(self._logprobs), prompt_tokens, compared, self._error

@@ -1,4 +1,4 @@
-"""The text engine behind an OpenAI-compatible server: vLLM, llama-server, TensorRT Edge-LLM, or what speaks as they do."""
+"""Text engine on an OpenAI-compatible server, such as vLLM, llama-server or TensorRT Edge-LLM."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ MOST_PARALLEL = 256
 
 
 class ServerEngine(TextEngine):
-    """Writes answers by a server. A piece of text is a whole answer, and ``Answer.compared`` is always None.
+    """Text engine on a server, whose pieces of text are whole answers; ``Answer.compared`` is always None.
+
+    If the server needs a key, it is read from the environment variable ``VIDRISK_TEXT_KEY``.
 
     Args:
         url: ``http://host:port/v1``.
         model: name of the model that must answer.
-        parallel: requests at the server at a time.
-        timeout_s, attempts: of one request; one that stays without an answer fails, and the others go on.
-        server: in place of ``url``.
-
-    The key, where the server wants one, is in the environment: ``VIDRISK_TEXT_KEY``.
+        parallel: number of concurrent requests.
+        timeout_s, attempts: limits of one request; a request without an answer fails, and the others go on.
+        server: client to use instead of ``url``.
 
     Raises:
-        SettingsError: no such URL, or a number of requests that makes no sense.
-        RuntimeFailure: no server answers there, or it has another model.
+        SettingsError: the URL or the number of requests is invalid.
+        RuntimeFailure: no server answers at the URL, or it has another model.
     """
 
     name = "server"
@@ -61,7 +61,7 @@ class ServerEngine(TextEngine):
             served = [str(each["id"]) for each in listed["data"]]
         except (KeyError, TypeError) as error:
             raise RuntimeFailure(
-                f"{self._server.url} lists no models", fix="give the URL of an OpenAI-compatible API"
+                f"{self._server.url} does not list models", fix="give the URL of an OpenAI-compatible API"
             ) from error
         if model not in served:
             raise RuntimeFailure(
@@ -97,9 +97,9 @@ class ServerEngine(TextEngine):
 
 
 class _Threads:
-    """Threads that ask, which a process that ends does not wait for, as it does for a ``ThreadPoolExecutor``'s.
+    """Pool of daemon threads, for which an exiting process does not wait, unlike those of ``ThreadPoolExecutor``.
 
-    An answer may take minutes, and a process that was interrupted has no use for it.
+    An answer may take minutes, and an interrupted process does not need it.
     """
 
     def __init__(self, ask: Callable[[Request], Answer], most: int) -> None:
@@ -116,7 +116,7 @@ class _Threads:
         return future
 
     def close(self) -> None:
-        """Drop what is not begun; what is begun ends unheard."""
+        """Drop requests that have not started; ignore the answers of those that have."""
         with suppress(Empty):
             while True:
                 self._work.get_nowait()
@@ -133,7 +133,7 @@ class _Threads:
 
 
 def body_from_request(request: Request, model: str) -> dict[str, Any]:
-    """A request in the form of OpenAI's chat completions; ``top_k`` is an addition of vLLM and llama.cpp."""
+    """Convert a request to OpenAI's chat completions; ``top_k`` is an extension of vLLM and llama.cpp."""
     assert isinstance(request.prompt, Chat)
     body: dict[str, Any] = {
         "model": model,
@@ -159,9 +159,10 @@ def body_from_request(request: Request, model: str) -> dict[str, Any]:
 
 
 def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
-    """
+    """Convert a chat completion to an answer.
+
     Raises:
-        RuntimeFailure: it is no answer, of another model, or no JSON where a schema was given.
+        RuntimeFailure: it is not a chat completion, comes from another model, or is not JSON despite a schema.
     """
     try:
         (choice,) = content["choices"]
@@ -175,16 +176,18 @@ def _answer_from_json(content: Any, request: Request, model: str) -> Answer:
             f"the server's answer lacks something: {error}", allowed="one choice with a message, and the model's name"
         ) from error
     if named != model:
-        raise RuntimeFailure(f"model {named!r} has answered", allowed=model, fix="ask the server that has this model")
+        raise RuntimeFailure(
+            f"the answer is from model {named!r}", allowed=model, fix="use the server that has this model"
+        )
     if reason not in ("stop", "length"):
-        raise RuntimeFailure(f"the server ended an answer for {reason!r}", allowed="stop or length")
+        raise RuntimeFailure(f"the server ended an answer with finish_reason {reason!r}", allowed="stop or length")
     finish: Finish = "length" if reason == "length" else "stop" if request.schema is None else "schema"
     if finish == "schema":
         try:
             json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RuntimeFailure(
-                f"the server answers {text[:40]!r}, which is no JSON, though it has a schema",
-                fix="let the server constrain answers by json_schema",
+                f"the server answers {text[:40]!r}, which is not JSON, although the request has a schema",
+                fix="enable structured output (json_schema) on the server",
             ) from error
     return Answer(text, finish, prompt_tokens=prompt_tokens, counted=written)

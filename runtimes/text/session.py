@@ -1,10 +1,10 @@
-"""A text graph with the keys and values of several sequences: they are put behind one another, copied, and moved.
+"""Text graph with a KV cache of several sequences, which can be extended, copied and moved.
 
-A step is one of two: one sequence gets any number of tokens, or every sequence gets one. The graph is a fused one on
-ONNX Runtime (``fused_graph``) or a plain one on OpenVINO (``plain_graph``).
+A step extends either one sequence by any number of tokens or every sequence by one. The graph is a fused one on ONNX
+Runtime (``fused_graph``) or a plain one on OpenVINO (``plain_graph``).
 
-Engines multiply one row by weights in another way than several rows, and round in other places. So that an answer does
-not depend on its neighbours, a session for several sequences never runs one row alone: a last one has a copy beside it.
+Engines multiply a single row by weights differently from several rows, with different rounding. To make an answer
+independent of the other sequences, a session for several sequences never runs a single row: it duplicates the last one.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from vidrisk.runtimes.text.text_shape import AGAIN, TextShape
 
 Logits = npt.NDArray[np.float32]
 TextRuntime = Literal["onnxruntime", "openvino"]
-CHUNK_TOKENS = 512  # of a long prompt at once: activations grow with them
+CHUNK_TOKENS = 512  # chunk size of a long prompt: activations grow with it
 
 
 class TextSession:
-    """Runs a text graph for several sequences; those at work are the first ones, side by side.
+    """Runner of a text graph for several sequences, of which the first ones are active.
 
     Args:
         graph: the ONNX file.
-        embeddings: ``.npy`` file of the embeddings of all tokens, ``(vocabulary, width)``, float32 or float16; mapped,
-            not read.
-        sequences, tokens: most sequences at a time, and most tokens of each, prompt and answer. The KV cache has room
-            for all of them: ``cache_bytes``.
-        threads: None lets the engine take the cores.
-        runtime: engine; OpenVINO takes a plain graph (``export.text.plain_text``), ONNX Runtime a fused one.
+        embeddings: ``.npy`` file of the embeddings of all tokens, ``(vocabulary, width)``, float32 or float16;
+            memory-mapped.
+        sequences, tokens: maximum number of concurrent sequences, and of tokens of each, prompt and answer together.
+            The KV cache is allocated for all of them: ``cache_bytes``.
+        threads: None lets the engine choose.
+        runtime: engine; OpenVINO needs a plain graph (``export.text.plain_text``), ONNX Runtime a fused one.
 
     Raises:
-        SettingsError: more tokens than the model has positions, or a cache that does not fit into memory.
-        BundleError: a file that is none, or not of this kind, or embeddings of another model.
+        SettingsError: there are more tokens than positions of the model, or the cache does not fit into memory.
+        BundleError: a file is invalid or of the wrong kind, or the embeddings belong to another model.
         RuntimeFailure: the engine refuses the graph.
     """
 
@@ -78,25 +78,26 @@ class TextSession:
             fitting = free // (self.tokens * self.shape.token_bytes)
             raise SettingsError(
                 f"the KV cache of {self.sequences} sequences of {self.tokens} tokens takes "
-                f"{self.cache_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-                allowed=f"at most {fitting} sequences of so many tokens" if fitting else "fewer tokens",
+                f"{self.cache_bytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free",
+                allowed=f"at most {fitting} sequences of this many tokens" if fitting else "fewer tokens",
             )
 
     def length(self, slot: int) -> int:
-        """Tokens of a sequence in the cache."""
+        """Return the number of tokens of a sequence in the cache."""
         return self._lengths[slot]
 
     def embed(self, ids: Ids) -> Embeddings:
-        """Embeddings of tokens, ``(n, width)``."""
+        """Return the embeddings of tokens, ``(n, width)``."""
         found: Embeddings = self.embeddings[ids].astype(np.float32, copy=False)
         return found
 
     def extend(self, slot: int, new: Embeddings, rows: int = 1) -> Logits:
-        """Put tokens behind a sequence.
+        """Append tokens to a sequence.
 
         Args:
+            slot: index of the sequence.
             new: embeddings ``(n, width)``, n at least 1.
-            rows: how many of the last tokens' logits are wanted, at least 1.
+            rows: number of last tokens whose logits to return, at least 1.
 
         Returns:
             ``(rows, vocabulary)``; overwritten by the next call.
@@ -109,7 +110,7 @@ class TextSession:
         logits = np.empty((rows, self.shape.vocabulary), np.float32) if rows > self.sequences else self._logits[:rows]
         for start in range(0, len(new), CHUNK_TOKENS):
             part = new[start : start + CHUNK_TOKENS]
-            places = range(max(least - start, 0), len(part))  # empty in a chunk in front of those that are wanted
+            places = range(max(least - start, 0), len(part))  # empty in chunks before the wanted tokens
             at = np.array([(0, place) for place in places], np.int64).reshape(-1, 2)
             first = max(start - least, 0)
             self._lengths[slot] += len(part)
@@ -117,7 +118,7 @@ class TextSession:
         return logits
 
     def step(self, new: Embeddings) -> Logits:
-        """Put one token behind each of the first sequences. Those behind them are in no use, and may be overwritten.
+        """Append one token to each of the first sequences; the remaining ones are unused and may be overwritten.
 
         Args:
             new: embeddings ``(batch, width)``.
@@ -145,7 +146,7 @@ class TextSession:
             raise RuntimeFailure("the text session is closed", fix="open it again")
         if self._lengths[slot] + count > self.tokens:
             raise RuntimeFailure(
-                f"sequence {slot} has {self._lengths[slot]} tokens, and {count} more do not fit",
+                f"sequence {slot} has {self._lengths[slot]} tokens; {count} more do not fit",
                 allowed=f"{self.tokens} tokens",
                 fix="open the session for longer sequences",
             )
@@ -155,22 +156,22 @@ class TextSession:
         self._graph.run(self._cache, start, self._lengths[start:stop], new, at, logits)
 
     def truncate(self, slot: int, length: int) -> None:
-        """Forget the tokens of a sequence from some place on; a sequence of 0 tokens is a new one."""
+        """Truncate a sequence to ``length`` tokens; 0 starts a new sequence."""
         self._lengths[slot] = min(self._lengths[slot], length)
 
     def move(self, source: int, target: int) -> None:
-        """Put one sequence in the place of another, which is forgotten."""
+        """Move a sequence to the slot of another, which is discarded."""
         if source != target:
             length = self._lengths[source]
             self._cache[:, target, :, :length] = self._cache[:, source, :, :length]
             self._lengths[target], self._lengths[source] = length, 0
 
     def copy_out(self, slot: int) -> npt.NDArray[np.float32]:
-        """Keys and values of a sequence, to be put in front of others."""
+        """Return a copy of the keys and values of a sequence, to be used as a prefix of others."""
         return self._cache[:, slot, :, : self._lengths[slot]].copy()
 
     def copy_in(self, slot: int, kept: npt.NDArray[np.float32]) -> None:
-        """Begin a sequence with what ``copy_out`` gave."""
+        """Start a sequence with keys and values from ``copy_out``."""
         self._lengths[slot] = kept.shape[2]
         self._cache[:, slot, :, : kept.shape[2]] = kept
 
@@ -180,19 +181,20 @@ class TextSession:
         self._cache = np.zeros((0, 0, 0, 0, 0), np.float32)
 
     def __repr__(self) -> str:
-        return f"TextSession({self.shape}; {self.sequences} sequences of {self.tokens} tokens, {self.cache_bytes / 1e6:.0f} MB)"
+        sizes = f"{self.sequences} sequences of {self.tokens} tokens, {self.cache_bytes / 1e6:.0f} MB"
+        return f"TextSession({self.shape}; {sizes})"
 
 
 def _read_embeddings(path: Path, shape: TextShape) -> npt.NDArray[Any]:
     try:
         found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path.name} holds no embeddings: {error}", fix=AGAIN) from error
+        raise BundleError(f"{path.name} cannot be read as embeddings: {error}", fix=AGAIN) from error
     is_right = found.ndim == 2 and found.shape[1] == shape.width and len(found) >= shape.vocabulary
     if not is_right or found.dtype not in (np.float32, np.float16):
         raise BundleError(
             f"{path.name} is {found.dtype}{list(found.shape)}",
             allowed=f"float32 or float16 [{shape.vocabulary}, {shape.width}]",
-            fix="take graph and embeddings of the same export",
+            fix="use the graph and the embeddings of the same export",
         )
     return found

@@ -1,29 +1,29 @@
-"""From tokens to text, piece by piece: no half characters, and nothing of a stop string."""
+"""Incremental decoding of tokens to text, without partial characters or parts of a stop string."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-UNFINISHED = "\ufffd"  # what a decoder makes of bytes that are no whole character
+UNFINISHED = "\ufffd"  # a decoder's output for bytes of an incomplete character
 
 
 class TokenStream:
-    """Turns tokens into text as they come. A character that is spread over several tokens comes with its last one.
+    """Incremental decoder of tokens. A character of several tokens is returned with its last token.
 
-    All pieces together are the text of all tokens: a piece is what a token adds to the text of the few before it, since
-    what a token stands for may depend on those.
+    The concatenated pieces are the text of all tokens: a piece is what a token adds to the text of the few tokens
+    before it, because the text of a token may depend on them.
 
     Args:
-        decode: ids of tokens → text.
+        decode: function from token ids to text.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
         self._tokens: list[int] = []
-        self._first, self._read = 0, 0  # of the tokens: context from the first on, and what is still to be read
+        self._first, self._read = 0, 0  # indices of tokens: begin of the context, begin of the unread ones
 
     def push(self, token: int) -> str:
-        """Take a token; what it completes is returned."""
+        """Add a token and return the text that it completes."""
         self._tokens.append(token)
         known, text = self._texts()
         if len(text) <= len(known) or text.endswith(UNFINISHED):
@@ -32,7 +32,7 @@ class TokenStream:
         return text[len(known) :]
 
     def finish(self) -> str:
-        """The rest, broken characters included."""
+        """Return the rest, including incomplete characters."""
         known, text = self._texts()
         self._first = self._read = len(self._tokens)
         return text[len(known) :]
@@ -42,9 +42,9 @@ class TokenStream:
 
 
 class StopStrings:
-    """Passes text on until a stop string is complete; the one that is complete first counts.
+    """Filter that passes text on until the first stop string is complete.
 
-    Text that may be the beginning of one is held back, so that no piece of a stop string ever gets out.
+    Text that may be the beginning of a stop string is held back, so no part of one is ever returned.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -53,7 +53,7 @@ class StopStrings:
         self.is_found = False
 
     def push(self, text: str) -> str:
-        """Take a piece of text; what is certain is returned."""
+        """Add a piece of text and return the text that cannot belong to a stop string."""
         if self.is_found:
             return ""
         text = self._held + text
@@ -66,11 +66,11 @@ class StopStrings:
         return text[: len(text) - held]
 
     def finish(self) -> str:
-        """What was held back, at the end of the text."""
+        """Return the text held back, at the end of the text."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of a text that a stop string begins with."""
+    """Return the length of the longest suffix of a text that is a prefix of a stop string."""
     return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)

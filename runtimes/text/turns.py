@@ -1,6 +1,6 @@
-"""From turns of a conversation to the parts of a prompt: token ids, and places of photos. One builder for training and inference.
+"""Conversion of conversation turns to parts of a prompt: token ids and photo places, for training and inference.
 
-Words of people are read as words: ``<|im_end|>`` in them is no token that ends a turn.
+User text is encoded as plain text: ``<|im_end|>`` in it is not a special token that ends a turn.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from vidrisk.runtimes.text.requests import Ids
 
 
 class Encoder(Protocol):
-    """What turns text into token ids: ``Vocabulary``."""
+    """Tokenizer interface: ``Vocabulary``."""
 
     def encode(self, text: str, *, special: bool = False) -> Ids: ...
 
 
 @dataclass(frozen=True)
 class Photo:
-    """The place of a photo's visual tokens in a prompt.
+    """Place of a photo's visual tokens in a prompt.
 
     Attributes:
-        number: of the photo in the conversation, from 0.
+        number: index of the photo in the conversation, from 0.
     """
 
     number: int
@@ -34,7 +34,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question, the photos in front of it, and its answer; None where that is still to be written."""
+    """Question, number of photos before it, and answer (None if it is still to be generated)."""
 
     question: str
     photos: int = 0
@@ -46,12 +46,12 @@ Part = Ids | Photo
 
 @dataclass(frozen=True)
 class Parts:
-    """A conversation as a model reads it.
+    """Conversation as a model reads it.
 
     Attributes:
-        parts: in their order; the first one is the same for every conversation with the same system text.
-        answers: for every part whether it is an answer, which a model learns to write; it ends with the token that ends
-            answers.
+        parts: parts in order; the first one is the same for every conversation with the same system text.
+        answers: for every part whether it is an answer, which a model learns to generate; an answer includes the token
+            that ends it.
     """
 
     parts: tuple[Part, ...]
@@ -61,12 +61,14 @@ class Parts:
 def parts_from_exchanges(
     encoder: Encoder, pieces: ChatPieces, end: int, system: str | None, exchanges: Sequence[Exchange]
 ) -> Parts:
-    """Put a conversation together.
+    """Assemble the parts of a conversation.
 
     Args:
+        encoder: tokenizer.
+        pieces: text pieces of the chat template.
         end: id of the token that ends an answer.
-        system: None for none.
-        exchanges: the last one may be without an answer.
+        system: system text; None for no text.
+        exchanges: the last one may lack an answer.
     """
     first = pieces.begin_bare if system is None else pieces.begin
     opening = [encoder.encode(first, special=True)]
@@ -83,7 +85,7 @@ def parts_from_exchanges(
             found.append((ids, False))
 
     for place, exchange in enumerate(exchanges):
-        if place:  # the token that ends an answer was a part of it
+        if place:  # the answer already contains its end token
             behind = encoder.encode(pieces.to_next, special=True)
             waiting.append(behind[1:] if behind[:1] == [end] else behind)
         for _ in range(exchange.photos):

@@ -1,4 +1,4 @@
-"""A tokenizer: text to ids of tokens and back, and the tokens that end a text."""
+"""Tokenizer: encoding, decoding, and the tokens that end a text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ AGAIN = "copy the tokenizer of the model again"
 
 
 class Vocabulary:
-    """A tokenizer of Hugging Face's ``tokenizers``.
+    """Tokenizer from Hugging Face's ``tokenizers``.
 
     Args:
         path: ``tokenizer.json``.
         ends: ids of the tokens that end a text.
 
     Raises:
-        BundleError: no such file, none that is a tokenizer, or an end that it does not know.
+        BundleError: the file is missing or not a tokenizer, or it does not have an end token.
         MissingExtra: tokenizers is not installed.
     """
 
@@ -40,12 +40,12 @@ class Vocabulary:
                 )
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(f"{path.name} is no tokenizer: {error}", fix=AGAIN) from error
+            raise BundleError(f"{path.name} is not a tokenizer: {error}", fix=AGAIN) from error
         self._open(text, path.name, ends)
 
     @classmethod
     def from_text(cls, text: str, ends: Sequence[int]) -> Self:
-        """Make one of the content of a ``tokenizer.json``."""
+        """Create a tokenizer from the content of a ``tokenizer.json``."""
         made = cls.__new__(cls)
         made._open(text, "tokenizer.json", ends)
         return made
@@ -55,7 +55,7 @@ class Vocabulary:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(text)
         except Exception as error:  # tokenizers raises Exception itself
-            raise BundleError(f"{name} is no tokenizer: {error}", fix=AGAIN) from error
+            raise BundleError(f"{name} is not a tokenizer: {error}", fix=AGAIN) from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._lock = Lock()
@@ -66,28 +66,29 @@ class Vocabulary:
             raise BundleError(f"{name} has no token {min(foreign, default='that ends a text')}", fix=AGAIN)
 
     def encode(self, text: str, *, special: bool = False) -> Ids:
-        """Ids of a text.
+        """Return the token ids of a text.
 
-        Args:
-            special: read ``<|im_end|>`` and the like as the tokens that they name: for a template, never for what a
-                user wrote.
+        With ``special``, text such as ``<|im_end|>`` becomes a special token: for templates, never for user input.
         """
         with self._lock:
             self._tokenizer.encode_special_tokens = not special
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int64)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens, without special ones."""
+        """Return the text of tokens, without special tokens."""
         text: str = self._tokenizer.decode([int(token) for token in tokens], skip_special_tokens=True)
         return text
 
     def token(self, text: str) -> int | None:
-        """Id of one token by its name."""
+        """Return the id of a token by its name, or None."""
         found: int | None = self._tokenizer.token_to_id(text)
         return found
 
     def constrainer(self, logits: int) -> Constrainer:
-        """Constraints by schema for a model with so many logits; made once, which takes about half a second."""
+        """Return the factory of schema constraints for a model with this many logits.
+
+        It is created once, which takes about half a second.
+        """
         if logits not in self._constrainers:
             self._constrainers[logits] = Constrainer(self._tokenizer.to_str(), logits, self.ends)
         return self._constrainers[logits]

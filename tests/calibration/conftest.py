@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from vidrisk.calibration.observers import Statistics, observed_statistics
+from vidrisk.calibration.observers import Statistics, observe_statistics
 from vidrisk.runtimes.ort import EXACT_SUMS
 
 Values = npt.NDArray[np.float32]
@@ -72,7 +72,7 @@ def statistics() -> Callable[..., dict[str, Statistics]]:
     """A model and ``x`` → the statistics of its activations, observed in two batches."""
 
     def observe(model: onnx.ModelProto, x: Values) -> dict[str, Statistics]:
-        return observed_statistics(model, [{"x": half} for half in np.array_split(x, 2)])
+        return observe_statistics(model, [{"x": half} for half in np.array_split(x, 2)])
 
     return observe
 
@@ -251,11 +251,11 @@ def exported_vit(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest
     import torch
 
     from vidrisk.export.convert.graphs import export_onnx
-    from vidrisk.export.convert.merge import merged_from_trained
+    from vidrisk.export.convert.merge import merge_trained
     from vidrisk.runtimes import TensorSpec
 
     path: Path = tmp_path_factory.mktemp("vit") / "vit.onnx"
-    module: Any = merged_from_trained(adapted_encoder("vit"))
+    module: Any = merge_trained(adapted_encoder("vit"))
     inputs = (TensorSpec("frames", "uint8", ("batch", 64, 64, 3)),)
     outputs = (TensorSpec("features", "float32", ("batch", module.width)),)
     export_onnx(module, (torch.zeros(2, 64, 64, 3, dtype=torch.uint8),), inputs, outputs, path)

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from vidrisk.calibration.blocks import ENOUGH, blocks_from_net, every_block
 from vidrisk.calibration.graph import Net
-from vidrisk.calibration.qdq import quantisable_nodes
+from vidrisk.calibration.qdq import quantizable_nodes
 
 Make = Callable[..., onnx.ModelProto]
 
@@ -95,7 +95,7 @@ def test_every_quantisable_node_is_in_exactly_one_block(paths: list[str]) -> Non
     net = net_of(names)
     blocks = blocks_from_net(net)
     inside = [name for nodes in blocks.values() for name in nodes]
-    assert sorted(inside) == sorted(n.name for n in quantisable_nodes(net))
+    assert sorted(inside) == sorted(n.name for n in quantizable_nodes(net))
     order = {name: i for i, name in enumerate(names)}
     assert all(list(nodes) == sorted(nodes, key=order.__getitem__) for nodes in blocks.values())
     firsts = [order[nodes[0]] for nodes in blocks.values()]

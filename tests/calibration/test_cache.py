@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from vidrisk.calibration.cache import KEPT_FILES, key_of, load_statistics, save_statistics
 from vidrisk.calibration.histogram import Histogram
-from vidrisk.calibration.observers import Statistics, observed_statistics
+from vidrisk.calibration.observers import Statistics, observe_statistics
 
 MODEL = b"model"
 DATA: list[bytes | np.ndarray] = [b"ab", np.arange(6, dtype=np.float32)]
@@ -23,7 +23,7 @@ SETTINGS: dict[str, object] = {"method": "mse", "samples": 8}
 
 @pytest.fixture(scope="module")
 def statistics(cnn: onnx.ModelProto) -> dict[str, Statistics]:
-    found = observed_statistics(cnn, [{"x": np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)}])
+    found = observe_statistics(cnn, [{"x": np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)}])
     return found | {"with/odd: characters\n«é»": found["r1"]}
 
 
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_costs_a_log_line(
     (tmp_path / "file").write_text("in the way")
     with caplog.at_level(logging.INFO, "vidrisk"):
         save_statistics(tmp_path / "file", "key", statistics)
-    assert "the statistics are not kept" in caplog.text
+    assert "the calibration statistics were not cached" in caplog.text
     assert load_statistics(tmp_path / "file", "key") is None
 
 

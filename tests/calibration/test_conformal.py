@@ -188,10 +188,10 @@ def test_classes_without_samples_share_the_threshold_of_the_next_larger_one() ->
 @pytest.mark.parametrize(
     ("samples", "coverage", "reason"),
     [
-        (5, 0.9, "5 validation samples, and a coverage of 90 % needs 10 at least"),
-        (9, 0.9, "9 validation samples, and a coverage of 90 % needs 10 at least"),
-        (0, 0.9, "0 validation samples, and a coverage of 90 % needs 10 at least"),
-        (60, 0.995, "60 validation samples, and a coverage of 99.5 % needs 200 at least"),
+        (5, 0.9, "5 validation samples; a coverage of 90 % needs at least 10"),
+        (9, 0.9, "9 validation samples; a coverage of 90 % needs at least 10"),
+        (0, 0.9, "0 validation samples; a coverage of 90 % needs at least 10"),
+        (60, 0.995, "60 validation samples; a coverage of 99.5 % needs at least 200"),
     ],
 )
 def test_too_few_samples_give_no_threshold_and_the_reason(samples: int, coverage: float, reason: str) -> None:

@@ -17,7 +17,7 @@ from onnx import numpy_helper, shape_inference
 from vidrisk.calibration import files
 from vidrisk.calibration.files import (
     check_graph,
-    copied,
+    copy_graph,
     data_path,
     fingerprint,
     graph_files,
@@ -78,7 +78,7 @@ def test_a_copy_is_equal_and_its_own(exported_vit: onnx.ModelProto) -> None:
     model = onnx.ModelProto()
     model.CopyFrom(exported_vit)
     model.doc_string = model.graph.doc_string = "read me"
-    copy = copied(model)
+    copy = copy_graph(model)
     assert copy == model
     copy.graph.node[0].name = "other"
     copy.graph.initializer[0].name = "another"
@@ -197,10 +197,10 @@ def test_weights_on_another_disk_are_copied(
 @pytest.mark.parametrize(
     ("location", "said"),
     [
-        ("../secret", "takes weights from '../secret'; allowed: files beside it"),
-        ("/etc/passwd", "takes weights from '/etc/passwd'"),
-        ("link", "takes weights from 'link'"),
-        ("none", "takes weights from 'none'"),
+        ("../secret", "refers to weights in '../secret'; allowed: files beside it"),
+        ("/etc/passwd", "refers to weights in '/etc/passwd'"),
+        ("link", "refers to weights in 'link'"),
+        ("none", "refers to weights in 'none'"),
         ("short", "short is too short for its graph"),
     ],
 )

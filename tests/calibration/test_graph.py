@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from vidrisk.calibration.graph import Net, attribute, checked_float
+from vidrisk.calibration.graph import Net, attribute, check_float
 from vidrisk.runtimes.contract.errors import DataError
 
 Make = Callable[..., onnx.ModelProto]
@@ -133,9 +133,9 @@ def test_absent_attributes_take_the_standard_value() -> None:
 @pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
 def test_quantised_graphs_are_refused(op: str) -> None:
     graph = helper.make_graph([helper.make_node(op, ["x", "s", "z"], ["y"])], "g", [], [])
-    with pytest.raises(DataError, match="the graph is quantised already; fix: export from the floating-point run"):
-        checked_float(helper.make_model(graph))
+    with pytest.raises(DataError, match="the graph is already quantised; fix: export from the floating-point run"):
+        check_float(helper.make_model(graph))
 
 
 def test_float_graphs_are_not(make_mobilenet: Make) -> None:
-    checked_float(make_mobilenet())
+    check_float(make_mobilenet())

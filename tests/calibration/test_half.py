@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from vidrisk.calibration.graph import Net
-from vidrisk.calibration.half import half_from_float, rounded_from_float
+from vidrisk.calibration.half import half_from_float, round_to_half
 from vidrisk.calibration.observers import ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES, ProfileName
-from vidrisk.calibration.qdq import quantised_from_float
+from vidrisk.calibration.qdq import qdq_from_float
 from vidrisk.calibration.single import single_nodes, types_of
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -67,7 +67,7 @@ def test_a_transformer(make_transformer: Make, run: Run) -> None:
     }
     assert [v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)] == [SINGLE, SINGLE]
     exact = run(model, TOKENS)
-    for graph in (half, rounded_from_float(model)):
+    for graph in (half, round_to_half(model)):
         assert 0 < np.abs(run(graph, TOKENS) - exact).max() < 5e-3
 
 
@@ -124,7 +124,7 @@ def test_whatever_stays_the_types_are_sound(make_transformer: Make, run: Run, ch
     model = make_transformer()
     nodes = list(model.graph.node)
     names = [nodes[i].name for i in chosen if i < len(nodes)]
-    half, rounded = half_from_float(model, names), rounded_from_float(model, names)
+    half, rounded = half_from_float(model, names), round_to_half(model, names)
     found = types(half)
     for name in names:
         kept = next(each for each in half.graph.node if each.name == name)
@@ -136,7 +136,7 @@ def test_whatever_stays_the_types_are_sound(make_transformer: Make, run: Run, ch
 def test_all_in_float32_changes_nothing(make_transformer: Make, run: Run) -> None:
     model = make_transformer()
     every = [each.name for each in model.graph.node]
-    for graph in (half_from_float(model, every), rounded_from_float(model, every)):
+    for graph in (half_from_float(model, every), round_to_half(model, every)):
         assert [each.op_type for each in graph.graph.node] == [each.op_type for each in model.graph.node]
         np.testing.assert_array_equal(run(graph, TOKENS), run(model, TOKENS))
 
@@ -172,8 +172,8 @@ def test_only_the_rounding_graph_shows_on_a_processor_what_overflows(make_graph:
     model = make_graph(nodes, weights, ["b", 4], ["b", 4])
     x = np.array([[1, 10, 65, 66]], np.float32)
     assert np.isfinite(run(half_from_float(model), x)).all()  # 66,000 is beyond FP16, and nobody notices
-    assert np.isfinite(run(rounded_from_float(model), x)).tolist() == [[True, True, True, False]]
-    assert np.isfinite(run(rounded_from_float(model, ["m", "y"]), x)).all()
+    assert np.isfinite(run(round_to_half(model), x)).tolist() == [[True, True, True, False]]
+    assert np.isfinite(run(round_to_half(model, ["m", "y"]), x)).all()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -187,7 +187,7 @@ def test_every_tensor_is_rounded_as_numpy_rounds(make_graph: Make, run: Run, see
     def half(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float16).astype(np.float32)
 
-    np.testing.assert_array_equal(run(rounded_from_float(model), x), half(half(half(x) * half(gain)) + half(bias)))
+    np.testing.assert_array_equal(run(round_to_half(model), x), half(half(half(x) * half(gain)) + half(bias)))
 
 
 # Q/DQ
@@ -197,7 +197,7 @@ def test_every_tensor_is_rounded_as_numpy_rounds(make_graph: Make, run: Run, see
 def quantise(statistics: Callable[..., Any]) -> Callable[..., onnx.ModelProto]:
     def quantise(model: onnx.ModelProto, x: np.ndarray, profile: ProfileName = "tensorrt") -> onnx.ModelProto:
         ranges = ranges_from_statistics(statistics(model, x), "minmax", symmetric=profile == "tensorrt")
-        return quantised_from_float(model, ranges, PROFILES[profile])
+        return qdq_from_float(model, ranges, PROFILES[profile])
 
     return quantise
 
@@ -225,7 +225,7 @@ def test_integers_and_scales_stay_the_same_numbers(
         assert held and all((each == net.array(name)).all() for each in held)
     exact, eight = run(model, x), run(quantised, x)
     error = np.sqrt(np.square(eight - exact).mean())
-    for graph in (half, rounded_from_float(quantised)):  # an integer more or less here and there
+    for graph in (half, round_to_half(quantised)):  # an integer more or less here and there
         assert np.sqrt(np.square(run(graph, x) - eight).mean()) < error
 
 
@@ -278,7 +278,7 @@ def test_old_opsets_and_nested_graphs_are_refused(make_graph: Make) -> None:
     branch = helper.make_node("If", ["flag"], ["y"], name="choice", then_branch=body, else_branch=body)
     nested = make_graph([branch], {"flag": np.array(True)}, ["b", 4], ["b", 4])
     with pytest.raises(DataError, match=r"a graph with branches or loops \(choice\)"):
-        rounded_from_float(nested)
+        round_to_half(nested)
 
 
 def test_the_model_that_is_given_stays_as_it_is(exported_vit: onnx.ModelProto) -> None:

@@ -14,18 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import helper
 
-from vidrisk.calibration.half import rounded_from_float
+from vidrisk.calibration.half import round_to_half
 from vidrisk.calibration.half_check import (
     HEADROOM,
     LARGEST_HALF,
     MIN_COSINE,
     Feeds,
-    checked_half,
-    kept_by_size,
+    check_half,
+    keep_large_values,
     largest_magnitudes,
     worst_cosine,
 )
-from vidrisk.calibration.observers import observed_statistics
+from vidrisk.calibration.observers import observe_statistics
 
 Make = Callable[..., onnx.ModelProto]
 Run = Callable[..., np.ndarray]
@@ -43,7 +43,7 @@ def node(kind: str, inputs: str, output: str, name: str, **attributes: Any) -> o
 def test_magnitudes_are_those_that_were_observed(make_mobilenet: Make) -> None:
     model, data = make_mobilenet("Clip"), feeds(2, 3, 8, 8)
     found = largest_magnitudes(model, data)
-    observed = observed_statistics(model, data)
+    observed = observe_statistics(model, data)
     assert found.keys() == observed.keys() - {"x"}
     for name, largest in found.items():
         assert largest == pytest.approx(float(observed[name].channel_largest.max()), rel=1e-5)
@@ -51,12 +51,12 @@ def test_magnitudes_are_those_that_were_observed(make_mobilenet: Make) -> None:
 
 def test_nothing_need_stay_in_float32_where_fp16_is_enough(make_transformer: Make) -> None:
     done: list[tuple[str, int, int]] = []
-    check = checked_half(make_transformer(), feeds(2, 6, 16), lambda *step: done.append(step))
+    check = check_half(make_transformer(), feeds(2, 6, 16), lambda *step: done.append(step))
     assert check.kept == () == tuple(check.keep_float32)
     assert 0.9999 < check.cosine < 1 > min(check.blocks.values()) > 0.9999
     assert list(check.blocks)[:2] == ["norm1", "q"]
     assert [what for what, at, _ in done if at == 0] == [
-        "looking for large values",
+        "searching for large values",
         "checking every block in FP16",
         "comparing FP16 with float32",
     ]
@@ -95,7 +95,7 @@ def test_values_near_the_end_of_fp16_keep_their_makers_and_readers(
     loud: Callable[[float], onnx.ModelProto], run: Run, largest: float
 ) -> None:
     model, data = loud(largest), feeds(4, 8)
-    check = checked_half(model, data)
+    check = check_half(model, data)
     assert check.cosine >= MIN_COSINE
     if largest < LARGEST_HALF / HEADROOM:
         assert not check.kept
@@ -106,13 +106,13 @@ def test_values_near_the_end_of_fp16_keep_their_makers_and_readers(
         ("layers.1", (*raising, "layers.1/relu")),
         ("layers.2", ("layers.2/lower",)),
     ]
-    assert all(one.reason == f"values up to {largest:.3g}, FP16 ends at 65504" for one in check.kept)
+    assert all(one.reason == f"values up to {largest:.3g}; the limit of FP16 is 65504" for one in check.kept)
     x = np.concatenate([feed["x"] for feed in data])
-    assert np.isfinite(run(rounded_from_float(model, check.keep_float32), x)).all()
+    assert np.isfinite(run(round_to_half(model, check.keep_float32), x)).all()
 
 
 def test_without_a_look_at_the_values_they_overflow(loud: Callable[[float], onnx.ModelProto], run: Run) -> None:
-    assert not np.isfinite(run(rounded_from_float(loud(6e4 * 1.2)), feeds(4, 8)[0]["x"])).all()
+    assert not np.isfinite(run(round_to_half(loud(6e4 * 1.2)), feeds(4, 8)[0]["x"])).all()
 
 
 def cancelling(make_graph: Make, *, in_layer: int) -> onnx.ModelProto:
@@ -133,7 +133,7 @@ def cancelling(make_graph: Make, *, in_layer: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("layer", range(4))
 def test_the_block_that_spoils_the_features_is_found(make_graph: Make, layer: int) -> None:
-    check = checked_half(cancelling(make_graph, in_layer=layer), feeds(16, 8))
+    check = check_half(cancelling(make_graph, in_layer=layer), feeds(16, 8))
     assert [one.block for one in check.kept] == [f"layers.{layer}"]
     assert check.kept[0].reason == f"cosine {check.blocks[f'layers.{layer}']:.5f}"
     assert [block for block, cosine in check.blocks.items() if cosine < MIN_COSINE] == [f"layers.{layer}"]
@@ -145,7 +145,7 @@ def test_it_ends_when_nothing_is_left_to_keep(make_graph: Make, monkeypatch: pyt
 
     monkeypatch.setattr(half_check, "MIN_COSINE", 2.0)  # what no graph can have
     model = cancelling(make_graph, in_layer=1)
-    check = checked_half(model, feeds(4, 8))
+    check = check_half(model, feeds(4, 8))
     assert check.kept[0].block == "layers.1"
     assert sorted(one.block for one in check.kept) == [f"layers.{layer}" for layer in range(4)]
     assert check.keep_float32 == {each.name for each in model.graph.node}
@@ -157,10 +157,10 @@ def test_many_small_losses_add_up(make_graph: Make, monkeypatch: pytest.MonkeyPa
     from vidrisk.calibration import half_check
 
     model, data = cancelling(make_graph, in_layer=9), feeds(16, 8)
-    alone = checked_half(model, data)
+    alone = check_half(model, data)
     assert not alone.kept
     monkeypatch.setattr(half_check, "MIN_COSINE", (alone.cosine + min(alone.blocks.values())) / 2)
-    check = checked_half(model, data)
+    check = check_half(model, data)
     assert 0 < len(check.kept) < 4
     assert check.cosine >= half_check.MIN_COSINE > alone.cosine
     assert check.kept[0].block == min(alone.blocks, key=lambda block: alone.blocks[block])
@@ -179,7 +179,7 @@ def test_memory_does_not_grow_with_the_frames(make_graph: Make) -> None:
     peaks = []
     for count in (4, 40):
         tracemalloc.start()
-        checked_half(model, [{"x": one}] * count)
+        check_half(model, [{"x": one}] * count)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.1 + 1e5
@@ -188,11 +188,11 @@ def test_memory_does_not_grow_with_the_frames(make_graph: Make) -> None:
 def test_quantised_graphs_are_looked_at_by_their_own_values(loud: Callable[[float], onnx.ModelProto]) -> None:
     from vidrisk.calibration.observers import ranges_from_statistics
     from vidrisk.calibration.profiles import PROFILES
-    from vidrisk.calibration.qdq import quantised_from_float
+    from vidrisk.calibration.qdq import qdq_from_float
 
     model, data = loud(5e4), feeds(4, 8)
-    ranges = ranges_from_statistics(observed_statistics(model, data), "minmax", symmetric=True)
-    kept = kept_by_size(quantised_from_float(model, ranges, PROFILES["tensorrt"]), data)
+    ranges = ranges_from_statistics(observe_statistics(model, data), "minmax", symmetric=True)
+    kept = keep_large_values(qdq_from_float(model, ranges, PROFILES["tensorrt"]), data)
     assert {name for one in kept for name in one.nodes} >= {"layers.1/raise", "layers.1/relu", "layers.2/lower"}
     assert "layers.0/matmul" not in {name for one in kept for name in one.nodes}
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from vidrisk.calibration.migration import LIMIT, equalised_from_float, smoothed_from_float
+from vidrisk.calibration.migration import LIMIT, equalize_layers, smooth_activations
 from vidrisk.calibration.observers import Statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES
-from vidrisk.calibration.qdq import quantised_from_float
+from vidrisk.calibration.qdq import qdq_from_float
 
 Make = Callable[..., onnx.ModelProto]
 Run = Callable[..., np.ndarray]
@@ -67,7 +67,7 @@ def test_equalising_keeps_the_function_and_levels_the_channels(
 ) -> None:
     model = make_mobilenet(seed=seed, spread=spread, biases=biases, dead=sorted(dead))
     before = statistics(model, IMAGES)
-    equalised = equalised_from_float(model, before)
+    equalised = equalize_layers(model, before)
     onnx.checker.check_model(equalised)
     assert_same_function(run, model, equalised, IMAGES)
     after = statistics(equalised, IMAGES)
@@ -87,14 +87,14 @@ def test_equalising_keeps_the_function_and_levels_the_channels(
 def test_equalising_levels_the_residual_stream(make_mobilenet: Make, statistics: Observe, seed: int) -> None:
     model = make_mobilenet(seed=seed, spread=1000)
     before = statistics(model, IMAGES)
-    after = statistics(equalised_from_float(model, before), IMAGES)
+    after = statistics(equalize_layers(model, before), IMAGES)
     assert ratio(after["stem.a"], after["sum"]) < 0.5 * ratio(before["stem.a"], before["sum"])
 
 
 def test_equalising_touches_the_convolutions_and_nothing_else(make_mobilenet: Make, statistics: Observe) -> None:
     model = make_mobilenet(spread=100)
     before = model.SerializeToString(deterministic=True)
-    equalised = equalised_from_float(model, statistics(model, IMAGES))
+    equalised = equalize_layers(model, statistics(model, IMAGES))
     assert model.SerializeToString(deterministic=True) == before
     # stem and project write the residual stream, expand and last read it; last's output is averaged, so its bias is
     # safe.
@@ -105,7 +105,7 @@ def test_equalising_touches_the_convolutions_and_nothing_else(make_mobilenet: Ma
 
 def test_the_residual_stream_has_one_scale(make_mobilenet: Make, statistics: Observe) -> None:
     model = make_mobilenet(spread=100)
-    equalised = equalised_from_float(model, statistics(model, IMAGES))
+    equalised = equalize_layers(model, statistics(model, IMAGES))
     before, after = arrays(model), arrays(equalised)
     scale = before["stem.b"] / after["stem.b"]
     assert np.ptp(np.log(scale)) > 0.5
@@ -115,7 +115,7 @@ def test_the_residual_stream_has_one_scale(make_mobilenet: Make, statistics: Obs
 
 def test_relu6_lets_nothing_pass(make_mobilenet: Make, statistics: Observe) -> None:
     model = make_mobilenet("Clip", spread=100)
-    assert changed(model, equalised_from_float(model, statistics(model, IMAGES))) == set()
+    assert changed(model, equalize_layers(model, statistics(model, IMAGES))) == set()
 
 
 @settings(max_examples=12, deadline=None)
@@ -139,19 +139,19 @@ def test_smoothing_keeps_the_function_and_levels_the_channels(
     gains = np.where(np.isin(np.arange(16), list(channels)), outlier, 1)
     model = make_transformer(gains, seed=seed, activation=activation, shared=shared)
     before = statistics(model, TOKENS)
-    smoothed = smoothed_from_float(model, before)
+    smoothed = smooth_activations(model, before)
     onnx.checker.check_model(smoothed)
     assert_same_function(run, model, smoothed, TOKENS)
     if channels and outlier > 1:
         after = statistics(smoothed, TOKENS)
         assert max(ratio(after[name]) for name in ("norm1", "norm2")) < 0.5 * ratio(before["norm1"])
-    both = equalised_from_float(smoothed, statistics(smoothed, TOKENS))
+    both = equalize_layers(smoothed, statistics(smoothed, TOKENS))
     assert_same_function(run, model, both, TOKENS)
 
 
 def test_smoothing_touches_norms_and_their_linear_readers_alone(make_transformer: Make, statistics: Observe) -> None:
     model = make_transformer(OUTLIERS)
-    smoothed = smoothed_from_float(model, statistics(model, TOKENS))
+    smoothed = smooth_activations(model, statistics(model, TOKENS))
     assert changed(model, smoothed) == {"norm1.g", "norm1.b", "norm2.g", "norm2.b", "q.w", "k.w", "v.w", "fc1.w"}
 
 
@@ -161,7 +161,7 @@ def test_equalising_a_transformer_passes_relu_but_not_gelu(
 ) -> None:
     """Neither the residual stream (layer norms read it) nor what is reshaped into heads can be scaled."""
     model = make_transformer(OUTLIERS, activation=activation)
-    assert changed(model, equalised_from_float(model, statistics(model, TOKENS))) == expected
+    assert changed(model, equalize_layers(model, statistics(model, TOKENS))) == expected
 
 
 def test_shared_weights_are_changed_for_one_reader_alone(make_transformer: Make, run: Run, statistics: Observe) -> None:
@@ -170,7 +170,7 @@ def test_shared_weights_are_changed_for_one_reader_alone(make_transformer: Make,
     for node in model.graph.node:
         if node.name in ("norm1/norm", "norm2/norm"):
             node.input[2] = "out.b"
-    smoothed = smoothed_from_float(model, statistics(model, TOKENS))
+    smoothed = smooth_activations(model, statistics(model, TOKENS))
     assert_same_function(run, model, smoothed, TOKENS)
     np.testing.assert_array_equal(arrays(smoothed)["out.b"], arrays(model)["out.b"])
 
@@ -178,7 +178,7 @@ def test_shared_weights_are_changed_for_one_reader_alone(make_transformer: Make,
 def test_a_norm_without_shift(make_transformer: Make, run: Run, statistics: Observe) -> None:
     model = make_transformer(OUTLIERS)
     next(node for node in model.graph.node if node.name == "norm1/norm").input.pop()
-    smoothed = smoothed_from_float(model, statistics(model, TOKENS))
+    smoothed = smooth_activations(model, statistics(model, TOKENS))
     assert "norm1.g" in changed(model, smoothed)
     assert_same_function(run, model, smoothed, TOKENS)
 
@@ -188,7 +188,7 @@ def test_graph_outputs_keep_their_values(make_transformer: Make, run: Run, stati
     model = make_transformer(OUTLIERS, activation="Relu")
     model.graph.output.append(helper.make_tensor_value_info(watched, onnx.TensorProto.FLOAT, None))
     found = statistics(model, TOKENS)
-    migrated = equalised_from_float(smoothed_from_float(model, found), found)
+    migrated = equalize_layers(smooth_activations(model, found), found)
     assert_same_function(run, model, migrated, TOKENS, watched)
     assert_same_function(run, model, migrated, TOKENS)
     assert not changed(model, migrated) & ({"norm1.g", "q.w"} if watched == "norm1" else {"fc1.b", "fc2.w"})
@@ -269,7 +269,7 @@ def test_what_cannot_be_scaled_is_left_alone(make_graph: Make, run: Run, statist
     out: list[int | str] = ["batch", *run_shape(nodes, every)]
     model = make_graph(nodes, {name: w for name, w in every.items() if name in read}, ["batch", 8, 8, 8], out)
     found = statistics(model, SQUARE)
-    migrated = equalised_from_float(smoothed_from_float(model, found), found)
+    migrated = equalize_layers(smooth_activations(model, found), found)
     assert_same_function(run, model, migrated, SQUARE)
     assert changed(model, migrated) == set()
 
@@ -290,7 +290,7 @@ def test_linear_layers_of_either_layout(make_graph: Make, run: Run, statistics: 
     model = make_graph(nodes, {"w": square, "b": B, "w2": square[::-1].copy()}, ["batch", 8], ["batch", 8])
     x = SQUARE[:, :, 0, 0]
     found = statistics(model, x)
-    equalised = equalised_from_float(model, found)
+    equalised = equalize_layers(model, found)
     assert_same_function(run, model, equalised, x)
     assert ratio(statistics(equalised, x)["r"]) < 0.5 * ratio(found["r"])
     np.testing.assert_array_equal(arrays(equalised)["b"], B)  # y's bias: the shared one was duplicated
@@ -303,7 +303,7 @@ def test_biases_of_other_shapes(make_graph: Make, run: Run, statistics: Observe,
     nodes = [node("Gemm", ["x", "w", "b"], "a", transB=1), node("Relu", ["a"], "r"), node("Gemm", ["r", "w2"], "y")]
     model = make_graph(nodes, {"w": W[:, :, 0, 0], "b": b, "w2": W[::-1, :, 0, 0].copy()}, ["batch", 8], ["batch", 8])
     x = SQUARE[:, :, 0, 0]
-    assert_same_function(run, model, equalised_from_float(model, statistics(model, x)), x)
+    assert_same_function(run, model, equalize_layers(model, statistics(model, x)), x)
 
 
 def test_norms_over_images_are_left_alone(make_graph: Make, run: Run, statistics: Observe) -> None:
@@ -313,7 +313,7 @@ def test_norms_over_images_are_left_alone(make_graph: Make, run: Run, statistics
     weights = {"g": gain, "w": np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)}
     model = make_graph(nodes, weights, ["batch", 8, 5, 6], ["batch", 8, 5, 4])
     x = np.random.default_rng(4).normal(size=(4, 8, 5, 6)).astype(np.float32)
-    smoothed = smoothed_from_float(model, statistics(model, x))
+    smoothed = smooth_activations(model, statistics(model, x))
     assert_same_function(run, model, smoothed, x)
 
 
@@ -321,14 +321,14 @@ def test_statistics_of_other_length_are_left_alone(make_transformer: Make, run: 
     model = make_transformer(OUTLIERS)
     found = statistics(model, TOKENS)
     short = Statistics(found["norm1"].histogram, np.ones(1), np.ones(1))
-    smoothed = smoothed_from_float(model, found | {"norm1": short})
+    smoothed = smooth_activations(model, found | {"norm1": short})
     assert changed(model, smoothed) == {"norm2.g", "norm2.b", "fc1.w"}
     assert_same_function(run, model, smoothed, TOKENS)
 
 
 def test_dead_channels_are_left_as_they_are(make_mobilenet: Make, statistics: Observe) -> None:
     model = make_mobilenet(spread=100, dead=[0, 7])
-    after, before = (arrays(m)["depthwise.w"] for m in (equalised_from_float(model, statistics(model, IMAGES)), model))
+    after, before = (arrays(m)["depthwise.w"] for m in (equalize_layers(model, statistics(model, IMAGES)), model))
     scale = (after / before).reshape(16, -1)
     np.testing.assert_allclose(scale, scale[:, :1].repeat(9, axis=1), rtol=1e-5)
 
@@ -342,10 +342,10 @@ def test_outlier_channels_break_plain_int8_and_not_the_smoothed_one(
 
     def error(float_model: onnx.ModelProto) -> float:
         ranges = ranges_from_statistics(statistics(float_model, TOKENS), "minmax", symmetric=False)
-        quantised = quantised_from_float(float_model, ranges, PROFILES["cpu"])
+        quantised = qdq_from_float(float_model, ranges, PROFILES["cpu"])
         return float(np.sqrt(np.square(run(quantised, TOKENS) - exact).mean()) / exact.std())
 
-    smoothed = smoothed_from_float(model, statistics(model, TOKENS))
+    smoothed = smooth_activations(model, statistics(model, TOKENS))
     plain, ours, undisturbed = error(model), error(smoothed), error(calm)
     assert plain > 5 * undisturbed
     assert ours < 1.5 * undisturbed
@@ -355,10 +355,10 @@ def test_outlier_channels_break_plain_int8_and_not_the_smoothed_one(
 def test_an_exported_transformer_keeps_its_function(exported_vit: onnx.ModelProto) -> None:
     import onnxruntime
 
-    from vidrisk.calibration.observers import observed_statistics
+    from vidrisk.calibration.observers import observe_statistics
 
     frames = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3)).astype(np.uint8)
-    smoothed = smoothed_from_float(exported_vit, observed_statistics(exported_vit, [{"frames": frames}]))
+    smoothed = smooth_activations(exported_vit, observe_statistics(exported_vit, [{"frames": frames}]))
     sessions = [
         onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"])
         for m in (exported_vit, smoothed)

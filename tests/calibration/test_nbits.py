@@ -16,7 +16,7 @@ from vidrisk.calibration.nbits import (
     Codes,
     WeightGrid,
     pack_codes,
-    packed_from_weight,
+    pack_weight,
     round_groups,
     round_range,
     unpack_codes,
@@ -82,11 +82,11 @@ def test_a_fitted_range_is_better_in_4_bits_and_zero_points_serve_lopsided_group
     values = weight.reshape(-1, group, 64)
     codes, scales, zeros = round_range(values, np.minimum(values.min(axis=1), 0), np.maximum(values.max(axis=1), 0), 4)
     plain = ((codes.astype(np.float32) - zeros[:, None]) * scales[:, None]).reshape(512, 64)
-    fitted = weight_from_packed(packed_from_weight(weight, WeightGrid(4, group)))
+    fitted = weight_from_packed(pack_weight(weight, WeightGrid(4, group)))
     plain_error, error = (np.square(weight * (found - weight)).sum() for found in (plain, fitted))
     assert error < 0.9 * plain_error
     positive = np.abs(weight) + 1
-    found = weight_from_packed(packed_from_weight(positive, WeightGrid(4, group)))
+    found = weight_from_packed(pack_weight(positive, WeightGrid(4, group)))
     assert (
         np.abs(found - positive).max() <= positive.max() / 15
     )  # with the zero in the middle, it would be twice as much
@@ -98,7 +98,7 @@ def test_a_fitted_range_is_better_in_4_bits_and_zero_points_serve_lopsided_group
 )
 def test_a_matrix_of_any_depth_is_rounded_group_by_group(bits: Bits, depth: int, group: int) -> None:
     weight, grid = random_weight(depth, 12), WeightGrid(bits, group)
-    packed = packed_from_weight(weight, grid)
+    packed = pack_weight(weight, grid)
     arrays_ = packed.codes, packed.scales, packed.zero_points
     assert (packed.depth, packed.codes.dtype, packed.zero_points.dtype) == (depth, np.uint8, np.uint8)
     assert packed.codes.shape == (12, packed.scales.shape[1], packed.group * bits // 8)
@@ -109,7 +109,7 @@ def test_a_matrix_of_any_depth_is_rounded_group_by_group(bits: Bits, depth: int,
         0, depth, packed.group
     ):  # zeros that fill up the last group change nothing: they are in every range
         part = weight[start : start + packed.group]
-        alone = weight_from_packed(packed_from_weight(np.ascontiguousarray(part), WeightGrid(bits, packed.group)))
+        alone = weight_from_packed(pack_weight(np.ascontiguousarray(part), WeightGrid(bits, packed.group)))
         np.testing.assert_allclose(found[start : start + packed.group], alone, rtol=1e-5, atol=1e-6)
 
 
@@ -151,7 +151,7 @@ def test_zeros_tiny_and_huge_weights(bits: Bits) -> None:
     weight[:, 2] = 3e38
     weight[:, 3] = np.linspace(-3e38, 3e38, 96)
     weight[5, 4] = -2.5
-    found = weight_from_packed(packed_from_weight(weight, WeightGrid(bits, 32)))
+    found = weight_from_packed(pack_weight(weight, WeightGrid(bits, 32)))
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(found[:, :2], 0)
     np.testing.assert_allclose(found[:, 2], 3e38, rtol=1e-5)
@@ -163,8 +163,8 @@ def test_zeros_tiny_and_huge_weights(bits: Bits) -> None:
 def test_refuses_weights_that_are_not_finite(value: float) -> None:
     weight = random_weight(64, 4)
     weight[40, 3] = value
-    with pytest.raises(DataError, match="weight q_proj holds values that are not finite"):
-        packed_from_weight(weight, WeightGrid(4, 32), "weight q_proj")
+    with pytest.raises(DataError, match="weight q_proj has values that are not finite"):
+        pack_weight(weight, WeightGrid(4, 32), "weight q_proj")
 
 
 def test_a_large_matrix_in_a_file_is_never_in_memory_whole(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_a_large_matrix_in_a_file_is_never_in_memory_whole(tmp_path: Path) -> No
         np.memmap(tmp_path / "w.bin", np.float32, "r", shape=(3000, 1024)).T,
     ):
         tracemalloc.start()
-        packed = packed_from_weight(mapped, WeightGrid(4, 64))
+        packed = pack_weight(mapped, WeightGrid(4, 64))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 0.16 * weight.nbytes + 12 * 2**20  # the result, and what a part of it takes
-        whole = packed_from_weight(np.array(mapped), WeightGrid(4, 64))
+        whole = pack_weight(np.array(mapped), WeightGrid(4, 64))
         np.testing.assert_array_equal(packed.codes, whole.codes)

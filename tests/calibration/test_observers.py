@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from vidrisk.calibration.histogram import Histogram, Method, range_from_histogram
-from vidrisk.calibration.observers import Statistics, activation_names, observed_statistics, ranges_from_statistics
+from vidrisk.calibration.observers import Statistics, activation_names, observe_statistics, ranges_from_statistics
 from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure, UnreadableError
 
 SAMPLES = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
@@ -47,7 +47,7 @@ def test_statistics_do_not_depend_on_batches(
     cnn: onnx.ModelProto, reference: dict[str, np.ndarray], cuts: set[int], order: list[int]
 ) -> None:
     batches = np.split(SAMPLES[order], sorted(cuts))
-    found = observed_statistics(cnn, ({"x": batch} for batch in batches))
+    found = observe_statistics(cnn, ({"x": batch} for batch in batches))
     assert set(found) == set(reference)
     for name, values in reference.items():
         others = tuple(axis for axis in range(values.ndim) if axis != 1)  # all of rank 4 or 2
@@ -64,7 +64,7 @@ def test_statistics_do_not_depend_on_batches(
 
 
 def test_the_histogram_is_that_of_every_value(cnn: onnx.ModelProto, reference: dict[str, np.ndarray]) -> None:
-    found = observed_statistics(cnn, [{"x": SAMPLES}])
+    found = observe_statistics(cnn, [{"x": SAMPLES}])
     for name, values in reference.items():
         whole = Histogram()
         whole.observe(values)
@@ -73,7 +73,7 @@ def test_the_histogram_is_that_of_every_value(cnn: onnx.ModelProto, reference: d
 
 def test_channels_of_tokens_lie_last(attention: onnx.ModelProto) -> None:
     tokens = np.random.default_rng(1).normal(size=(6, 4, 16)).astype(np.float32) * np.arange(16, dtype=np.float32)
-    found = observed_statistics(attention, [{"x": tokens[:4]}, {"x": tokens[4:]}])
+    found = observe_statistics(attention, [{"x": tokens[:4]}, {"x": tokens[4:]}])
     np.testing.assert_array_equal(found["x"].channel_largest, np.abs(tokens).max((0, 1)))
     np.testing.assert_allclose(found["x"].channel_mean, tokens.mean((0, 1), dtype=np.float64), rtol=1e-12, atol=1e-12)
     assert repr(found["x"]) == f"Statistics([{tokens.min():g}, {tokens.max():g}], 16 channels)"
@@ -93,7 +93,7 @@ def small(*nodes: onnx.NodeProto) -> onnx.ModelProto:
 def test_an_axis_that_varies_counts_as_one_channel() -> None:
     model = small(helper.make_node("Transpose", ["x"], ["y"]))
     batches = [np.full((n, 2), n, np.float32) for n in (3, 1, 4)]
-    statistics = observed_statistics(model, [{"x": batch} for batch in batches])["y"]
+    statistics = observe_statistics(model, [{"x": batch} for batch in batches])["y"]
     assert statistics.channel_largest.tolist() == [4]
     assert statistics.channel_mean == pytest.approx(np.concatenate(batches).mean())
 
@@ -101,19 +101,19 @@ def test_an_axis_that_varies_counts_as_one_channel() -> None:
 def test_empty_activations_are_left_out() -> None:
     model = small(helper.make_node("Relu", ["x"], ["y"]))
     some, none = np.ones((2, 3), np.float32), np.ones((0, 3), np.float32)
-    assert observed_statistics(model, [{"x": none}, {"x": some}])["y"].histogram.count == 6
-    assert observed_statistics(model, [{"x": none}]) == {}
+    assert observe_statistics(model, [{"x": none}, {"x": some}])["y"].histogram.count == 6
+    assert observe_statistics(model, [{"x": none}]) == {}
 
 
 def test_a_constant_activation_is_legal() -> None:
-    found = observed_statistics(small(helper.make_node("Relu", ["x"], ["y"])), [{"x": np.full((2, 3), -1, np.float32)}])
+    found = observe_statistics(small(helper.make_node("Relu", ["x"], ["y"])), [{"x": np.full((2, 3), -1, np.float32)}])
     assert ranges_from_statistics(found, "mse", symmetric=False) == {"x": (-1, -1), "y": (0, 0)}
 
 
 @pytest.mark.parametrize("names", [["c2", "r1"], ["x"], ["x", "y"]])
 def test_names_choose_the_activations(cnn: onnx.ModelProto, names: list[str]) -> None:
-    everything = observed_statistics(cnn, [{"x": SAMPLES}])
-    found = observed_statistics(cnn, [{"x": SAMPLES}], names=names)
+    everything = observe_statistics(cnn, [{"x": SAMPLES}])
+    found = observe_statistics(cnn, [{"x": SAMPLES}], names=names)
     assert set(found) == set(names)
     for name in names:
         assert found[name].histogram.counts.tolist() == everything[name].histogram.counts.tolist()
@@ -122,7 +122,7 @@ def test_names_choose_the_activations(cnn: onnx.ModelProto, names: list[str]) ->
 @pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_ranges_are_those_of_the_histograms(cnn: onnx.ModelProto, method: Method, symmetric: bool) -> None:
-    found: dict[str, Statistics] = observed_statistics(cnn, [{"x": SAMPLES}])
+    found: dict[str, Statistics] = observe_statistics(cnn, [{"x": SAMPLES}])
     ranges = ranges_from_statistics(found, method, symmetric=symmetric)
     assert ranges == {
         name: range_from_histogram(one.histogram, method, symmetric=symmetric) for name, one in found.items()
@@ -135,13 +135,13 @@ def test_activations_are_inputs_and_what_nodes_make(cnn: onnx.ModelProto) -> Non
 
 def test_the_model_is_left_as_it_is(cnn: onnx.ModelProto) -> None:
     before = cnn.SerializeToString(deterministic=True)
-    observed_statistics(cnn, [{"x": SAMPLES}])
+    observe_statistics(cnn, [{"x": SAMPLES}])
     assert cnn.SerializeToString(deterministic=True) == before
 
 
 def test_no_batch_is_refused(cnn: onnx.ModelProto) -> None:
     with pytest.raises(DataError, match="no calibration sample; allowed: at least one batch"):
-        observed_statistics(cnn, [])
+        observe_statistics(cnn, [])
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
@@ -149,7 +149,7 @@ def test_values_that_are_not_finite_are_refused(cnn: onnx.ModelProto, poison: fl
     bad = SAMPLES.copy()
     bad[3, 0, 0, 0] = poison
     with pytest.raises(DataError, match="activation x is not finite"):
-        observed_statistics(cnn, [{"x": SAMPLES[:2]}, {"x": bad}])
+        observe_statistics(cnn, [{"x": SAMPLES[:2]}, {"x": bad}])
 
 
 def test_weights_that_are_not_finite_are_found(cnn: onnx.ModelProto) -> None:
@@ -160,12 +160,12 @@ def test_weights_that_are_not_finite_are_found(cnn: onnx.ModelProto) -> None:
     values[0] = np.nan
     weight.CopyFrom(onnx.numpy_helper.from_array(values, "w3"))
     with pytest.raises(DataError, match="activation c3 is not finite"):
-        observed_statistics(broken, [{"x": SAMPLES}])
+        observe_statistics(broken, [{"x": SAMPLES}])
 
 
 def test_a_feed_that_does_not_fit_is_one_line(cnn: onnx.ModelProto) -> None:
     with pytest.raises(RuntimeFailure, match="ONNX Runtime failed while calibrating") as caught:
-        observed_statistics(cnn, [{"x": SAMPLES[:, :2]}])
+        observe_statistics(cnn, [{"x": SAMPLES[:, :2]}])
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -175,23 +175,23 @@ def test_errors_of_the_samples_stay_what_they_are(cnn: onnx.ModelProto) -> None:
         raise UnreadableError("a.mp4 ends early")
 
     with pytest.raises(UnreadableError, match="ends early"):
-        observed_statistics(cnn, batches())
+        observe_statistics(cnn, batches())
 
 
 OBSERVE = """
 import re, sys
 from pathlib import Path
 import numpy as np, onnx
-from vidrisk.calibration.observers import observed_statistics
+from vidrisk.calibration.observers import observe_statistics
 
 def peak_mb():  # ru_maxrss would begin with the peak of the process that forked this one
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 
 model = onnx.load(sys.argv[1])
 frames = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
-observed_statistics(model, [{"x": frames[:0]}])
+observe_statistics(model, [{"x": frames[:0]}])
 before = peak_mb()
-observed_statistics(model, ({"x": frames} for _ in range(int(sys.argv[2]) // 8)))
+observe_statistics(model, ({"x": frames} for _ in range(int(sys.argv[2]) // 8)))
 print(before, peak_mb())
 """
 

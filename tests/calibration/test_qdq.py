@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.observers import Ranges, Statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES, ProfileName
-from vidrisk.calibration.qdq import quantisable_nodes, quantisation_of, quantised_from_float, quantised_tensors
+from vidrisk.calibration.qdq import qdq_from_float, quantizable_nodes, quantization_of, tensors_to_quantize
 from vidrisk.runtimes import TensorSpec
 from vidrisk.runtimes.contract.errors import DataError
 from vidrisk.runtimes.openvino import OpenVinoRunner
@@ -37,7 +37,7 @@ def quantise(statistics: Callable[..., dict[str, Statistics]]) -> Quantise:
         model: onnx.ModelProto, x: np.ndarray, profile: ProfileName, keep_float: Collection[str] = ()
     ) -> onnx.ModelProto:
         ranges = ranges_from_statistics(statistics(model, x), "minmax", symmetric=profile == "tensorrt")
-        return quantised_from_float(model, ranges, PROFILES[profile], keep_float=keep_float)
+        return qdq_from_float(model, ranges, PROFILES[profile], keep_float=keep_float)
 
     return quantise
 
@@ -128,10 +128,10 @@ def test_the_tensors_said_to_be_read_suffice(
 ) -> None:
     model, x = case
     ranges = ranges_from_statistics(statistics(model, x), "minmax", symmetric=profile == "tensorrt")
-    wanted = quantised_tensors(Net(model))
+    wanted = tensors_to_quantize(Net(model))
     assert wanted < set(ranges)
-    few = quantised_from_float(model, {name: ranges[name] for name in wanted}, PROFILES[profile])
-    assert few == quantised_from_float(model, ranges, PROFILES[profile])
+    few = qdq_from_float(model, {name: ranges[name] for name in wanted}, PROFILES[profile])
+    assert few == qdq_from_float(model, ranges, PROFILES[profile])
 
 
 @pytest.mark.parametrize("profile", KINDS)
@@ -151,8 +151,8 @@ def test_every_engine_computes_nearly_what_float_does(
 
 
 def test_quantised_graphs_are_refused(make_mobilenet: Make, quantise: Quantise) -> None:
-    with pytest.raises(DataError, match="quantised already; fix: export from the floating-point run"):
-        quantised_from_float(quantise(make_mobilenet(), IMAGES, "cpu"), {}, PROFILES["cpu"])
+    with pytest.raises(DataError, match="already quantised; fix: export from the floating-point run"):
+        qdq_from_float(quantise(make_mobilenet(), IMAGES, "cpu"), {}, PROFILES["cpu"])
 
 
 # The cpu profile
@@ -317,7 +317,7 @@ def test_kept_nodes_are_untouched(
     case: tuple[onnx.ModelProto, np.ndarray], quantise: Quantise, profile: ProfileName
 ) -> None:
     model, x = case
-    names = [n.name for n in quantisable_nodes(Net(model))]
+    names = [n.name for n in quantizable_nodes(Net(model))]
     for name in names:
         quantised = quantise(model, x, profile, [name])
         assert node(quantised, name) == node(model, name)
@@ -362,8 +362,8 @@ def test_a_kept_convolution_is_averaged_in_float(make_mobilenet: Make, quantise:
     ],
 )
 def test_scale_and_zero_point(low: float, high: float, cpu: tuple[float, int], tensorrt: tuple[float, int]) -> None:
-    assert quantisation_of(low, high, PROFILES["cpu"]) == pytest.approx(cpu)
-    scale, zero_point = quantisation_of(low, high, PROFILES["tensorrt"])
+    assert quantization_of(low, high, PROFILES["cpu"]) == pytest.approx(cpu)
+    scale, zero_point = quantization_of(low, high, PROFILES["tensorrt"])
     assert (scale, zero_point) == (pytest.approx(tensorrt[0], rel=1e-3), tensorrt[1])
     assert scale == np.float16(scale) >= tensorrt[0]  # FP16 holds it, and the whole range fits
 
@@ -415,7 +415,7 @@ def test_a_bias_too_big_for_its_weights_stays_exact(make_graph: Make, tmp_path: 
     x[1] = 1
     exact = (x[:, None] * w).sum(axis=(2, 3, 4)) + bias
     ranges: Ranges = {"x": (0.0, 1.0), "c": (float(exact.min()), float(exact.max()))}
-    quantised = quantised_from_float(model, ranges, PROFILES["cpu"])
+    quantised = qdq_from_float(model, ranges, PROFILES["cpu"])
     values, scale, _, _ = operands(Net(quantised), node(quantised, "conv").input[2])
     np.testing.assert_allclose(values * scale.astype(np.float64), bias, rtol=1e-6, atol=unit)
     weights, weight_scale, _, _ = operands(Net(quantised), node(quantised, "conv").input[1])
@@ -458,12 +458,12 @@ def test_shared_weights_get_their_own_scales(
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", KINDS)
 def test_an_exported_transformer(exported_vit: onnx.ModelProto, profile: ProfileName, tmp_path: Path) -> None:
-    from vidrisk.calibration.observers import observed_statistics
+    from vidrisk.calibration.observers import observe_statistics
 
     frames = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
-    found = observed_statistics(exported_vit, [{"frames": frames}])
+    found = observe_statistics(exported_vit, [{"frames": frames}])
     ranges = ranges_from_statistics(found, "minmax", symmetric=profile == "tensorrt")
-    quantised = quantised_from_float(exported_vit, ranges, PROFILES[profile])
+    quantised = qdq_from_float(exported_vit, ranges, PROFILES[profile])
     net = Net(quantised)
     assert [o.version for o in quantised.opset_import if o.domain == ""] <= [20]
     assert all(dequantised_slots(net, n) == [0, 1] for n in net.nodes if n.op_type == "MatMul")

@@ -15,10 +15,10 @@ import pytest
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.histogram import Method
 from vidrisk.calibration.journal import Journal
-from vidrisk.calibration.migration import equalised_from_float
+from vidrisk.calibration.migration import equalize_layers
 from vidrisk.calibration.observers import Statistics
 from vidrisk.calibration.profiles import PROFILES, ProfileName
-from vidrisk.calibration.recipe import STEPS, Observed, Quantiser, Recipe, Trial, chosen_recipe, weight_scales
+from vidrisk.calibration.recipe import STEPS, Observed, Quantizer, Recipe, Trial, choose_int8_recipe, weight_scales
 from vidrisk.calibration.weights import mse_weight_scales, plain_weight_scales
 
 Make = Callable[..., onnx.ModelProto]
@@ -31,9 +31,9 @@ TRIALS = 1 + sum(map(len, STEPS))
 
 
 class Named:
-    """Stands for a quantiser: its graphs carry the recipe in their name and nothing else."""
+    """Stands for a quantizer: its graphs carry the recipe in their name and nothing else."""
 
-    def quantised(self, recipe: Recipe) -> onnx.ModelProto:
+    def quantize(self, recipe: Recipe) -> onnx.ModelProto:
         return onnx.ModelProto(graph=onnx.GraphProto(name=str(recipe)))
 
 
@@ -50,7 +50,7 @@ def chosen_by(
         return 20 + sum(gains.get(part, 0) for part in model.graph.name.split(", "))
 
     named: Any = Named()
-    return chosen_recipe(named, sqnr_db, journal or Journal(), on_trial)
+    return choose_int8_recipe(named, sqnr_db, journal or Journal(), on_trial)
 
 
 def choice(trials: list[Trial]) -> Recipe:
@@ -115,18 +115,18 @@ def test_trials_are_not_measured_twice(tmp_path: Path) -> None:
         raise AssertionError(model.graph.name)
 
     named: Any = Named()
-    assert chosen_recipe(named, must_not_measure, Journal(tmp_path / "j.jsonl"), silent) == first
+    assert choose_int8_recipe(named, must_not_measure, Journal(tmp_path / "j.jsonl"), silent) == first
 
 
 # With real graphs
 
 
 @pytest.fixture
-def quantiser_of(statistics: Observe) -> Callable[[onnx.ModelProto, ProfileName], Quantiser]:
-    def make(model: onnx.ModelProto, profile: ProfileName) -> Quantiser:
+def quantiser_of(statistics: Observe) -> Callable[[onnx.ModelProto, ProfileName], Quantizer]:
+    def make(model: onnx.ModelProto, profile: ProfileName) -> Quantizer:
         found = statistics(model, IMAGES)
-        migrated = equalised_from_float(model, found)
-        return Quantiser(Observed(model, found), Observed(migrated, statistics(migrated, IMAGES)), PROFILES[profile])
+        migrated = equalize_layers(model, found)
+        return Quantizer(Observed(model, found), Observed(migrated, statistics(migrated, IMAGES)), PROFILES[profile])
 
     return make
 
@@ -134,19 +134,19 @@ def quantiser_of(statistics: Observe) -> Callable[[onnx.ModelProto, ProfileName]
 @pytest.mark.parametrize("profile", ["cpu", "tensorrt"])
 @pytest.mark.parametrize("spread", [1.0, 30.0])
 def test_the_chosen_recipe_is_better_than_plain_int8(
-    make_mobilenet: Make, run: Run, quantiser_of: Callable[..., Quantiser], profile: ProfileName, spread: float
+    make_mobilenet: Make, run: Run, quantiser_of: Callable[..., Quantizer], profile: ProfileName, spread: float
 ) -> None:
     model = make_mobilenet(spread=spread, seed=1)
-    quantiser = quantiser_of(model, profile)
+    quantizer = quantiser_of(model, profile)
     exact = run(model, IMAGES)
 
     def sqnr_db(quantised: onnx.ModelProto) -> float:
         return float(10 * np.log10(np.square(exact).mean() / np.square(run(quantised, IMAGES) - exact).mean()))
 
-    trials = chosen_recipe(quantiser, sqnr_db, Journal(), silent)
+    trials = choose_int8_recipe(quantizer, sqnr_db, Journal(), silent)
     best = next(trial for trial in trials if trial.chosen)
     assert best.sqnr_db >= trials[0].sqnr_db > 15
-    assert best.sqnr_db == pytest.approx(sqnr_db(quantiser.quantised(best.recipe)))
+    assert best.sqnr_db == pytest.approx(sqnr_db(quantizer.quantize(best.recipe)))
     assert best.sqnr_db > max(trial.sqnr_db for trial in trials) - 0.2
     if spread > 1:
         assert best.recipe.migrated
@@ -155,20 +155,20 @@ def test_the_chosen_recipe_is_better_than_plain_int8(
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_every_recipe_makes_a_graph_that_keeps_what_it_is_told(
-    make_mobilenet: Make, run: Run, quantiser_of: Callable[..., Quantiser], recipe: Recipe
+    make_mobilenet: Make, run: Run, quantiser_of: Callable[..., Quantizer], recipe: Recipe
 ) -> None:
     model = make_mobilenet(spread=4)
-    quantiser = quantiser_of(model, "cpu")
+    quantizer = quantiser_of(model, "cpu")
     before = [
-        observed.model.SerializeToString(deterministic=True) for observed in (quantiser.plain, quantiser.migrated)
+        observed.model.SerializeToString(deterministic=True) for observed in (quantizer.plain, quantizer.migrated)
     ]
-    quantised = quantiser.quantised(recipe, ["stem/conv", "last/conv"])
+    quantised = quantizer.quantize(recipe, ["stem/conv", "last/conv"])
     for name in ("stem/conv", "last/conv"):
         it = next(n for n in quantised.graph.node if n.name == name)
-        source = Net((quantiser.migrated if recipe.migrated else quantiser.plain).model)
+        source = Net((quantizer.migrated if recipe.migrated else quantizer.plain).model)
         for slot in (1, 2):
             np.testing.assert_array_equal(Net(quantised).array(it.input[slot]), source.array(it.input[slot]))
-    assert [o.model.SerializeToString(deterministic=True) for o in (quantiser.plain, quantiser.migrated)] == before
+    assert [o.model.SerializeToString(deterministic=True) for o in (quantizer.plain, quantizer.migrated)] == before
     exact = run(model, IMAGES)
     assert np.sqrt(np.square(run(quantised, IMAGES) - exact).mean()) < 0.1 * exact.std()
 

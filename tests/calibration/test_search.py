@@ -22,7 +22,7 @@ from vidrisk.calibration.journal import Journal
 from vidrisk.calibration.observers import Statistics
 from vidrisk.calibration.points import BETTER, FASTEST, Budget, Outcome
 from vidrisk.calibration.profiles import PROFILES
-from vidrisk.calibration.recipe import Observed, Quantiser, Recipe
+from vidrisk.calibration.recipe import Observed, Quantizer, Recipe
 from vidrisk.calibration.search import MAX_RETURNS, MEASURING, Search, search_precision
 from vidrisk.runtimes import TensorSpec
 from vidrisk.runtimes.contract.progress import OnProgress
@@ -393,13 +393,13 @@ def test_the_one_outlier_block_of_a_real_network_stays_in_float(
     chain: onnx.ModelProto, statistics: Callable[..., dict[str, Statistics]], tmp_path: Path
 ) -> None:
     observed = Observed(chain, statistics(chain, INPUTS))
-    quantiser = Quantiser(observed, observed, PROFILES["cpu"])
+    quantizer = Quantizer(observed, observed, PROFILES["cpu"])
     blocks = blocks_from_net(Net(chain))
     assert list(blocks) == [*(f"net.blocks.{i}" for i in range(BLOCKS)), "net.head"]
     judge = EngineJudge(chain, tmp_path, INPUTS)
     assert len(set(judge.exact.argmax(axis=1))) == 4
     found = search_precision(
-        lambda kept: quantiser.quantised(Recipe(), kept),
+        lambda kept: quantizer.quantize(Recipe(), kept),
         blocks,
         judge,
         Budget(max_drop=5, min_agreement=0.95, seconds=60),

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vidrisk.calibration.files import SHARED_BYTES, fingerprint, is_large, load_graph, save_graph, save_trial
 from vidrisk.calibration.graph import Net, attribute
-from vidrisk.calibration.nbits import Bits, WeightGrid, packed_from_weight, weight_from_packed
+from vidrisk.calibration.nbits import Bits, WeightGrid, pack_weight, weight_from_packed
 from vidrisk.calibration.tensors import is_external, size_bytes
 from vidrisk.calibration.weight_only import Packing, WeightPacker, packable_nodes
 from vidrisk.runtimes import TensorSpec
@@ -58,7 +58,7 @@ def mlp() -> onnx.ModelProto:
 
 
 def rounded(weight: Floats, grid: WeightGrid) -> Floats:
-    return weight_from_packed(packed_from_weight(weight, grid))
+    return weight_from_packed(pack_weight(weight, grid))
 
 
 def run(
@@ -85,7 +85,7 @@ def test_a_packed_graph_computes_what_its_rounded_weights_do(grid: WeightGrid, r
     x = random(5, DEPTH, seed=3)
     hidden = np.maximum(x @ rounded(WEIGHTS["up"], grid), 0)
     expected = hidden @ rounded(WEIGHTS["down"].T, grid) + WEIGHTS["bias"]
-    found, layers = run(WeightPacker(mlp(), tmp_path).packed(Packing(grid)), x, tmp_path / "m.onnx", runtime)
+    found, layers = run(WeightPacker(mlp(), tmp_path).pack(Packing(grid)), x, tmp_path / "m.onnx", runtime)
     # ONNX Runtime rounds activations to 8 bits; OpenVINO may, with VNNI.
     assert np.abs(found - expected).max() < 0.06 * expected.std()
     assert layers == f"{INT4 if grid.bits == 4 else INT8} 2"  # OpenVINO has not unpacked them
@@ -99,7 +99,7 @@ def test_a_matrix_that_no_group_divides_is_filled_up(depth: int, bits: Bits, run
     model = model_of(
         [helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 7, depth), ("batch", 7, 40)
     )
-    found, _ = run(WeightPacker(model, tmp_path).packed(Packing(grid)), x, tmp_path / "m.onnx", runtime)
+    found, _ = run(WeightPacker(model, tmp_path).pack(Packing(grid)), x, tmp_path / "m.onnx", runtime)
     expected = x @ rounded(weight, grid)
     assert np.abs(found - expected).max() < 0.06 * expected.std()
 
@@ -107,7 +107,7 @@ def test_a_matrix_that_no_group_divides_is_filled_up(depth: int, bits: Bits, run
 def test_only_what_the_operator_needs_changes(tmp_path: Path) -> None:
     model = mlp()
     before = fingerprint(model)
-    packed = WeightPacker(model, tmp_path).packed(Packing(WeightGrid(4, 64)))
+    packed = WeightPacker(model, tmp_path).pack(Packing(WeightGrid(4, 64)))
     assert fingerprint(model) == before
     nodes = list(packed.graph.node)
     assert [(node.op_type, node.name) for node in nodes] == [
@@ -134,9 +134,9 @@ def test_named_nodes_keep_their_weights(tmp_path: Path) -> None:
     assert packer.nodes == ("layers.0/MatMul", "layers.1/Gemm")
     x = random(5, DEPTH, seed=3)
     expected = np.maximum(x @ WEIGHTS["up"], 0) @ rounded(WEIGHTS["down"].T, grid) + WEIGHTS["bias"]
-    found, layers = run(packer.packed(Packing(grid), {"layers.0/MatMul"}), x, tmp_path / "m.onnx")
+    found, layers = run(packer.pack(Packing(grid), {"layers.0/MatMul"}), x, tmp_path / "m.onnx")
     assert np.abs(found - expected).max() < 0.06 * expected.std() and layers == "float32 1, int4 1"
-    exact, layers = run(packer.packed(Packing(grid), packer.nodes), x, tmp_path / "m.onnx")
+    exact, layers = run(packer.pack(Packing(grid), packer.nodes), x, tmp_path / "m.onnx")
     np.testing.assert_allclose(
         exact, np.maximum(x @ WEIGHTS["up"], 0) @ WEIGHTS["down"].T + WEIGHTS["bias"], rtol=1e-3, atol=1e-3
     )
@@ -154,7 +154,7 @@ def test_kinds_of_layers_may_be_wider(tmp_path: Path) -> None:
     kind = "model.layers.*.mlp.down"
     assert packer.kinds == {"model.layers.*.mlp.up": (names[0], names[2]), kind: (names[1], names[3])}
     packing = Packing(WeightGrid(4, 32), (kind,))
-    model = packer.packed(packing, {names[2]})
+    model = packer.pack(packing, {names[2]})
     widths = [attribute(node, "bits", 32) for node in model.graph.node]
     assert widths == [4, 8, 32, 8] and packer.size_bytes(packing, {names[2]}) == sum(
         map(size_bytes, model.graph.initializer)
@@ -175,14 +175,14 @@ def test_a_weight_of_several_nodes_is_packed_once_and_stays_for_those_that_keep_
     packer = WeightPacker(model_of(nodes, {"w": square}, ("batch", 128), ("batch", 128)), tmp_path)
     grid = WeightGrid(8, 32)
     for kept in ((), ("second",), ("first", "second"), ("first", "second", "tied")):
-        model = packer.packed(Packing(grid), kept)
+        model = packer.pack(Packing(grid), kept)
         names = [tensor.name for tensor in model.graph.initializer]
         assert len(names) == len(set(names)) == (3 if len(kept) < 2 else 0) + (3 if len(kept) < 3 else 0) + bool(kept)
         assert packer.size_bytes(Packing(grid), kept) == sum(map(size_bytes, model.graph.initializer))
     x = random(4, 128, seed=1)
     once = rounded(square, grid)
     expected = x @ once @ once @ rounded(square.T, grid)
-    found, _ = run(packer.packed(Packing(grid)), x, tmp_path / "m.onnx")
+    found, _ = run(packer.pack(Packing(grid)), x, tmp_path / "m.onnx")
     assert np.abs(found - expected).max() < 0.06 * expected.std()
 
 
@@ -209,7 +209,7 @@ def test_a_weight_that_others_read_stays_and_counts(tmp_path: Path) -> None:
     packer = WeightPacker(model, tmp_path)
     assert packer.nodes == ("head", "added", "shown", "gone")
     for kept in ((), ("head",), ("gone",), packer.nodes):
-        packed = packer.packed(Packing(WeightGrid(4, 32)), kept).graph.initializer
+        packed = packer.pack(Packing(WeightGrid(4, 32)), kept).graph.initializer
         left = {tensor.name for tensor in packed} & set(weights)
         assert left == {"tied", "added", "shown"} | ({"gone"} & set(kept))
         assert packer.size_bytes(Packing(WeightGrid(4, 32)), kept) == sum(map(size_bytes, packed))
@@ -224,7 +224,7 @@ def test_an_unnamed_product_is_not_taken_for_the_node_of_its_number(tmp_path: Pa
     packer = WeightPacker(
         model_of(nodes, {"up": random(64, 64), "w": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path
     )
-    packed = packer.packed(Packing(WeightGrid(4, 32)))
+    packed = packer.pack(Packing(WeightGrid(4, 32)))
     assert [node.op_type for node in packed.graph.node] == ["MatMulNBits", "Relu", "MatMulNBits"]
 
 
@@ -236,7 +236,7 @@ def test_products_of_one_name_are_told_apart(tmp_path: Path) -> None:
     packer = WeightPacker(
         model_of(nodes, {"a": random(64, 64), "b": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path
     )
-    assert [node.op_type for node in packer.packed(Packing(WeightGrid(4, 32)), {"mm_1"}).graph.node] == [
+    assert [node.op_type for node in packer.pack(Packing(WeightGrid(4, 32)), {"mm_1"}).graph.node] == [
         "MatMulNBits",
         "MatMul",
     ]
@@ -250,7 +250,7 @@ def test_a_number_in_the_name_of_a_layer_is_part_of_its_kind(tmp_path: Path) -> 
     packer = WeightPacker(
         model_of(nodes, {"a": random(64, 64), "b": random(64, 64)}, ("batch", 64), ("batch", 64)), tmp_path
     )
-    packed = packer.packed(Packing(WeightGrid(4, 32), ("layers.*.mlp.fc2",)))
+    packed = packer.pack(Packing(WeightGrid(4, 32), ("layers.*.mlp.fc2",)))
     assert [attribute(node, "bits", 0) for node in packed.graph.node] == [4, 8]
 
 
@@ -271,7 +271,7 @@ def test_other_products_are_left_alone(
 ) -> None:
     model = model_of([node], {"w": weight}, shape, ("a",))
     assert packable_nodes(Net(model)) == []
-    packed = WeightPacker(model, tmp_path).packed(Packing(WeightGrid(4, 32)))
+    packed = WeightPacker(model, tmp_path).pack(Packing(WeightGrid(4, 32)))
     assert [one.op_type for one in packed.graph.node] == [node.op_type]
 
 
@@ -287,8 +287,8 @@ def test_weights_in_fp16_are_left_alone() -> None:
 
 
 def test_refuses_a_graph_that_is_packed_already_and_weights_that_are_not_finite(tmp_path: Path) -> None:
-    packed = WeightPacker(mlp(), tmp_path).packed(Packing(WeightGrid(4, 32)))
-    with pytest.raises(DataError, match="quantised already"):
+    packed = WeightPacker(mlp(), tmp_path).pack(Packing(WeightGrid(4, 32)))
+    with pytest.raises(DataError, match="already quantised"):
         WeightPacker(packed, tmp_path)
     broken = model_of(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
@@ -296,8 +296,8 @@ def test_refuses_a_graph_that_is_packed_already_and_weights_that_are_not_finite(
         ("batch", 64),
         ("batch", 64),
     )
-    with pytest.raises(DataError, match="weight w holds values that are not finite"):
-        WeightPacker(broken, tmp_path).packed(Packing(WeightGrid(4, 32)))
+    with pytest.raises(DataError, match="weight w has values that are not finite"):
+        WeightPacker(broken, tmp_path).pack(Packing(WeightGrid(4, 32)))
 
 
 def test_weights_go_from_file_to_file_one_after_the_other(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_weights_go_from_file_to_file_one_after_the_other(tmp_path: Path) -> Non
     model = load_graph(tmp_path / "float.onnx", tmp_path / "weights")
     packer = WeightPacker(model, tmp_path / "weights")
     tracemalloc.start()
-    first = packer.packed(Packing(WeightGrid(8, 64)))
+    first = packer.pack(Packing(WeightGrid(8, 64)))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     every, one = 4 * count * side**2, 4 * side**2
@@ -321,7 +321,7 @@ def test_weights_go_from_file_to_file_one_after_the_other(tmp_path: Path) -> Non
     assert all(is_external(tensor) for tensor in first.graph.initializer if size_bytes(tensor) > SHARED_BYTES)
     assert first.ByteSize() < count * SHARED_BYTES
     written = sorted(file.name for file in (tmp_path / "weights").iterdir())
-    kept = packer.packed(Packing(WeightGrid(8, 64)), packer.nodes[:3])
+    kept = packer.pack(Packing(WeightGrid(8, 64)), packer.nodes[:3])
     assert sorted(file.name for file in (tmp_path / "weights").iterdir()) == written  # nothing is packed again
     x = random(3, side, seed=99)
     large = np.float32(np.sqrt(side))
@@ -339,7 +339,7 @@ def test_a_graph_too_large_for_one_file_becomes_one_that_fits(tmp_path: Path, mo
     save_graph(mlp(), tmp_path / "float.onnx")
     assert (tmp_path / "float.onnx.data").is_file()
     model = load_graph(tmp_path / "float.onnx", tmp_path / "weights")
-    packed = WeightPacker(model, tmp_path / "weights").packed(Packing(WeightGrid(4, 32)))
+    packed = WeightPacker(model, tmp_path / "weights").pack(Packing(WeightGrid(4, 32)))
     assert is_large(model) and not is_large(packed)
     x = random(5, DEPTH, seed=3)
     exact = np.maximum(x @ WEIGHTS["up"], 0) @ WEIGHTS["down"].T + WEIGHTS["bias"]
@@ -358,7 +358,7 @@ def test_runtimes_read_packed_weights_that_lie_in_files(
     grid, x = WeightGrid(bits, 64), random(5, 512, seed=3)
     weight = random(512, 256)
     model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 512), ("batch", 256))
-    packed = WeightPacker(model, tmp_path / "weights").packed(Packing(grid))
+    packed = WeightPacker(model, tmp_path / "weights").pack(Packing(grid))
     assert is_external(packed.graph.initializer[0])
     expected = x @ rounded(weight, grid)
     monkeypatch.setattr("vidrisk.calibration.files.MAX_INLINE_BYTES", 2**14)

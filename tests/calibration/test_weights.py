@@ -16,14 +16,14 @@ from onnx import helper, numpy_helper
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.observers import Statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES
-from vidrisk.calibration.qdq import quantised_from_float
+from vidrisk.calibration.qdq import qdq_from_float
 from vidrisk.calibration.weights import (
     SMALLEST_SCALE,
-    bias_corrected,
+    correct_biases,
     integers_from_weight,
     mse_weight_scales,
     plain_weight_scales,
-    rounded,
+    round_weight,
 )
 
 Make = Callable[..., onnx.ModelProto]
@@ -40,7 +40,7 @@ WEIGHTS = arrays_of.arrays(
 def squared_error(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
     """Per output channel, in units of the channel's largest weight."""
     exact = np.moveaxis(weight.astype(np.float64), axis, 0).reshape(len(scale), -1)
-    on_grid = np.moveaxis(rounded(weight, scale, axis).astype(np.float64), axis, 0).reshape(len(scale), -1)
+    on_grid = np.moveaxis(round_weight(weight, scale, axis).astype(np.float64), axis, 0).reshape(len(scale), -1)
     largest = np.maximum(np.abs(exact).max(axis=1, keepdims=True), 1e-17)
     result: np.ndarray = np.square((on_grid - exact) / largest).sum(axis=1)
     return result
@@ -53,7 +53,7 @@ def test_plain_scales_hold_every_weight(weight: np.ndarray, data: st.DataObject)
     assert scale.dtype == np.float32
     assert scale.shape == (weight.shape[axis],)
     assert (scale >= np.float32(SMALLEST_SCALE)).all()
-    assert (np.moveaxis(np.abs(rounded(weight, scale, axis) - weight), axis, -1) <= scale * 0.501).all()
+    assert (np.moveaxis(np.abs(round_weight(weight, scale, axis) - weight), axis, -1) <= scale * 0.501).all()
     integers = integers_from_weight(weight, scale, axis)
     assert (integers == np.rint(integers)).all()
     assert np.abs(integers).max() <= 127
@@ -80,10 +80,12 @@ def test_mse_scales_clip_a_lonely_outlier(size: float) -> None:
 @given(weight=WEIGHTS, scale=st.floats(1e-3, 10))
 def test_rounded_weights_lie_on_the_grid(weight: np.ndarray, scale: float) -> None:
     scales = np.full(weight.shape[0], scale, np.float32)
-    steps = rounded(weight, scales, 0).astype(np.float64) / np.float32(scale)
+    steps = round_weight(weight, scales, 0).astype(np.float64) / np.float32(scale)
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
     assert np.abs(steps).max() < 127.001
-    np.testing.assert_array_equal(rounded(rounded(weight, scales, 0), scales, 0), rounded(weight, scales, 0))
+    np.testing.assert_array_equal(
+        round_weight(round_weight(weight, scales, 0), scales, 0), round_weight(weight, scales, 0)
+    )
 
 
 # Bias correction
@@ -141,7 +143,7 @@ def with_rounded_weights(model: onnx.ModelProto, scales: dict[str, np.ndarray]) 
     net = Net(model)
     for n in net.nodes:
         if net.is_weighted(n):
-            net.set_array(n.input[1], rounded(net.array(n.input[1]), scales[n.input[1]], net.output_axis(n)))
+            net.set_array(n.input[1], round_weight(net.array(n.input[1]), scales[n.input[1]], net.output_axis(n)))
     return net.model
 
 
@@ -157,7 +159,7 @@ def test_the_float_graph_shifts_by_exactly_the_mean_rounding_error(
     if x.ndim == 4:
         x[:] = x.mean(axis=(0, 2, 3), keepdims=True)  # so that what lies under a kernel has the mean of its channel
     scales = coarse_scales(model)
-    corrected = bias_corrected(model, statistics(model, x), scales)
+    corrected = correct_biases(model, statistics(model, x), scales)
     shift = run(corrected, x) - run(model, x)
     error = channel_means(run(with_rounded_weights(model, scales), x) - run(model, x), axis)
     assert np.abs(error).max() > 0.05
@@ -176,10 +178,10 @@ def test_mean_outputs_come_closer_to_float(make_graph: Make, run: Run, statistic
     ranges = ranges_from_statistics(found, "minmax", symmetric=False)
 
     def error(source: onnx.ModelProto) -> np.ndarray:
-        quantised = quantised_from_float(source, ranges, PROFILES["cpu"], weight_scales=scales)
+        quantised = qdq_from_float(source, ranges, PROFILES["cpu"], weight_scales=scales)
         return np.asarray(np.abs(channel_means(run(quantised, x) - run(model, x), axis)))
 
-    plain, corrected = error(model), error(bias_corrected(model, found, scales))
+    plain, corrected = error(model), error(correct_biases(model, found, scales))
     assert plain.max() > 0.05
     assert corrected.max() < 0.15 * plain.max()
     assert (corrected <= plain + 0.02 * plain.max()).all()  # in every channel
@@ -189,7 +191,7 @@ def test_mean_outputs_come_closer_to_float(make_graph: Make, run: Run, statistic
 def test_layers_kept_in_float_are_untouched(make_graph: Make, statistics: Observe, name: str) -> None:
     model, x, _ = built(make_graph, name)
     before = model.SerializeToString(deterministic=True)
-    kept = bias_corrected(model, statistics(model, x), coarse_scales(model), [LAYERS[name][0][0].name])
+    kept = correct_biases(model, statistics(model, x), coarse_scales(model), [LAYERS[name][0][0].name])
     assert kept.SerializeToString(deterministic=True) == before
     assert model.SerializeToString(deterministic=True) == before
 
@@ -201,7 +203,7 @@ def test_a_whole_network_comes_closer(make_mobilenet: Make, run: Run, statistics
     exact = run(model, x)
     plain, corrected = (
         np.abs((run(with_rounded_weights(m, scales), x) - exact).mean(axis=0)).max()
-        for m in (model, bias_corrected(model, found, scales))
+        for m in (model, correct_biases(model, found, scales))
     )
     assert corrected < 0.75 * plain
 
@@ -209,7 +211,7 @@ def test_a_whole_network_comes_closer(make_mobilenet: Make, run: Run, statistics
 def test_a_shared_bias_is_corrected_for_one_layer_alone(make_transformer: Make, statistics: Observe) -> None:
     model = make_transformer(shared=True)
     x = np.random.default_rng(6).normal(0.5, 1, (16, 6, 16)).astype(np.float32)
-    corrected = bias_corrected(model, statistics(model, x), coarse_scales(model), ["k/matmul"])
+    corrected = correct_biases(model, statistics(model, x), coarse_scales(model), ["k/matmul"])
     biases = {
         n.name: arrays(corrected)[n.input[1]] for n in corrected.graph.node if n.name in ("q/add", "k/add", "v/add")
     }
@@ -249,5 +251,5 @@ def test_layers_whose_mean_input_is_not_known_are_left_alone(make_graph: Make, s
     used = {n: w for n, w in weights.items() if n in read}
     model = make_graph(nodes, used, ["batch", *shape], ["batch", *out])
     x = rng.normal(1, 1, (16, *shape)).astype(np.float32)
-    corrected = bias_corrected(model, statistics(model, x), coarse_scales(model))
+    corrected = correct_biases(model, statistics(model, x), coarse_scales(model))
     assert corrected.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)

@@ -28,7 +28,7 @@ from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 from vidrisk.runtimes.processor import saturates_int8
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, GPU_RUNTIMES
-from vidrisk.runtimes.tensorrt.api import installed_kinds
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds
 from vidrisk.runtimes.tensorrt.build.builder import BuildOptions
 from vidrisk.runtimes.tensorrt.build.engines import build_engines
 from vidrisk.runtimes.tensorrt.build.parse import Parsed
@@ -221,7 +221,7 @@ def test_every_variant_has_thresholds_for_the_coverage_asked_for(small: Any, cli
 @pytest.mark.parametrize(
     ("samples", "one_class", "reason"),
     [
-        (5, False, "5 validation samples, and a coverage of 90 % needs 10 at least"),
+        (5, False, "5 validation samples; a coverage of 90 % needs at least 10"),
         (24, True, "all 24 validation samples are of one class"),
     ],
 )
@@ -246,7 +246,7 @@ def test_without_int8_there_is_no_calibration(small: Any, out: Path) -> None:
     bundle, report = export_bundle(trained, out, validation, None, ExportOptions())
     assert bundle.passed == ("fp32",)
     assert [hop.name for hop in report.hops] == ["frozen → folded", *["merged → onnx fp32"] * 2]
-    with pytest.raises(DataError, match="no calibration frames; fix: INT8 needs some"):
+    with pytest.raises(DataError, match="no calibration frames; fix: supply some: INT8 needs them"):
         export_bundle(trained, out.with_name("c"), validation, None, ExportOptions(int8=True))
 
 
@@ -463,7 +463,7 @@ def test_for_a_gpu_there_is_fp16_and_what_int8_leaves_is_fp16(for_gpu: Any) -> N
     assert set(bundle.manifest.variants["fp16"].temperature) == {"action"}
     assert report.half["frames"] == 16 and report.half["cosine"] >= 0.999
     assert {"what": "ReduceMean", "nodes": 1, "reason": "sums, squares and powers"} in report.float32
-    assert [library.split()[0] for library in report.parsed_by] == list(installed_kinds())
+    assert [library.split()[0] for library in report.parsed_by] == list(find_installed_kinds())
     # An int8 variant slower than fp32 here is shipped: this is not the machine it is for.
     assert all(not verdict.reason for verdict in report.verdicts)
     page = (bundle.root / "gate.html").read_text(encoding="utf-8")
@@ -494,7 +494,7 @@ def test_one_bundle_holds_int8_for_processors_and_for_tensorrt(
     assert types_made(bundle.path("encoder", "int8-tensorrt"), "Conv") == {onnx.TensorProto.FLOAT16}
     assert {speed.variant for speed in report.speeds} == {"int8"}  # speed is judged where the bundle runs
     assert report.calibration["profile-tensorrt"] == "tensorrt" and report.calibration["profile"] in ("cpu", "cpu7")
-    assert [library.split()[0] for library in report.parsed_by] == list(installed_kinds())
+    assert [library.split()[0] for library in report.parsed_by] == list(find_installed_kinds())
     built = build_engines(
         bundle,
         BuildOptions(compute_capabilities=("8.6", "8.9")),
@@ -552,7 +552,7 @@ def test_fp16_that_turns_features_is_refused(small: Any, out: Path, monkeypatch:
     monkeypatch.setattr("vidrisk.export.quantize.half.MIN_COSINE", 1.01)
     for allow_drop in (False, True):
         with pytest.raises(
-            GateRefused, match=r"→ fp16 .*: the features of stage encoder turn: cosine 1\.0000, at least 1\.01"
+            GateRefused, match=r"→ fp16 .*: the features of stage encoder deviate: cosine 1\.0000, at least 1\.01"
         ):
             export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu", allow_drop=allow_drop))
 
@@ -566,7 +566,7 @@ def test_values_beyond_fp16_stay_in_float32_and_the_bundle_says_which(
     bundle, report = export_bundle(trained, out, validation, Frames(clips(16, 1, 32)[:, 0]), options)
     assert report.half["cosine"] >= 0.999
     reasons = {row["what"]: row["reason"] for row in report.float32}
-    assert reasons["layers.3"].endswith("FP16 ends at 65504")
+    assert reasons["layers.3"].endswith("the limit of FP16 is 65504")
     made = types_made(bundle.path("encoder", "fp16"), "Conv")
     assert made == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}
     assert all(np.isfinite(hop.worst_difference) for hop in report.hops)
@@ -586,7 +586,7 @@ def test_a_graph_that_tensorrt_refuses_stops_the_export(small: Any, out: Path, m
             },
         )
 
-    monkeypatch.setattr("vidrisk.export.quantize.half.parsed_graphs", refused)
+    monkeypatch.setattr("vidrisk.export.quantize.half.parse_graphs", refused)
     said = r"refused encoder\.fp16\.onnx, no bundle was written: .*Det det_7 of module layers\.3"
     with pytest.raises(GateRefused, match=said) as caught:
         export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
@@ -610,7 +610,7 @@ def test_where_a_gpu_is_every_variant_is_judged_on_its_engine(
             raise RuntimeFailure("out of GPU memory")
         built.append(f"{kind} {path.name}")
 
-    monkeypatch.setattr("vidrisk.export.quantize.half.ensured_engine", ensured)
+    monkeypatch.setattr("vidrisk.export.quantize.half.ensure_engine", ensured)
     monkeypatch.setattr("vidrisk.export.quantize.half.installed_runtimes", lambda: ("onnxruntime", "tensorrt-rtx"))
     monkeypatch.setitem(BUNDLE_RUNTIMES, "tensorrt-rtx", OnnxRuntimeRunner)
     _, report = export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
@@ -656,7 +656,7 @@ def test_a_cuda_that_is_not_whole_is_left_out_of_an_export_for_a_gpu(
     bundle, report = export_bundle(trained, out, validation, None, ExportOptions(fp16=True, target="gpu"))
     assert bundle.passed == ("fp32", "fp16")
     assert not any("cuda" in one.runtime for one in (*report.hops, *report.laps))
-    assert caplog.text.count("onnxruntime-cuda does not work here, and judges nothing: ") == 1
+    assert caplog.text.count("onnxruntime-cuda does not work here and is not used for judging: ") == 1
 
 
 @pytest.mark.usefixtures("broken_cuda")
@@ -694,7 +694,7 @@ def test_an_engine_that_does_not_load_is_refused(
         raise error
 
     monkeypatch.setattr("vidrisk.export.quantize.half.installed_runtimes", lambda: ("tensorrt-rtx",))
-    monkeypatch.setattr("vidrisk.export.quantize.half.ensured_engine", lambda *_: None)
+    monkeypatch.setattr("vidrisk.export.quantize.half.ensure_engine", lambda *_: None)
     monkeypatch.setitem(BUNDLE_RUNTIMES, "tensorrt-rtx", opened)
     trained, validation = small
     options = ExportOptions(fp16=True, target="gpu", allow_drop=True)
@@ -703,7 +703,7 @@ def test_an_engine_that_does_not_load_is_refused(
         assert "fp32 is not judged on tensorrt-rtx: out of GPU memory" in caplog.text
         return
     with pytest.raises(
-        GateRefused, match=r"engine \(tensorrt-rtx\), no bundle was .*: its engine was built and does not work: "
+        GateRefused, match=r"engine \(tensorrt-rtx\), no bundle was .*: its engine was built but does not work: "
     ):
         export_bundle(trained, out, validation, None, options)
     assert not out.exists()
@@ -716,7 +716,7 @@ def test_options_that_make_no_sense() -> None:
         ExportOptions(int8=True, only="fp16")
     with pytest.raises(SettingsError, match=r"only .*; allowed: fp32; fix: make it, too: int8"):
         ExportOptions(only="int8")
-    with pytest.raises(SettingsError, match="a quantisation-aware finish without INT8"):
+    with pytest.raises(SettingsError, match="quantisation-aware fine-tuning without INT8"):
         ExportOptions(qat_steps=5)
     with pytest.raises(SettingsError, match=r"strict about the speed of INT8, without INT8; .*; fix: leave strict out"):
         ExportOptions(strict=True)
@@ -745,7 +745,7 @@ def test_a_quantisation_aware_finish_ships_its_own_head_and_leaves_fp32_alone(
     frames = Frames(clips(32, 1, 32, seed=9)[:, 0])
     options = ExportOptions(int8=True, max_drop=50, allow_drop=True)
     plain, _ = export_bundle(trained, out.with_name("plain"), validation, frames, options)
-    with pytest.raises(DataError, match="no training samples for the quantisation-aware finish"):
+    with pytest.raises(DataError, match="no training samples for quantisation-aware fine-tuning"):
         export_bundle(trained, out, validation, frames, replace(options, qat_steps=2))
     finished, report = export_bundle(
         replace(trained, clips=clips(32, 3, 32, seed=4)), out, validation, frames, replace(options, qat_steps=8)

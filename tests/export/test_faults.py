@@ -134,7 +134,7 @@ def test_an_adapter_that_was_not_merged(
 ) -> None:
     encoder = adapted_encoder("vit")
     trained, validation = make_trained(encoder, 64)
-    merged = module.merged_from_trained
+    merged = module.merge_trained
 
     def without_adapter(trained_encoder: nn.Module) -> nn.Module:
         bare = copy.deepcopy(trained_encoder)
@@ -144,7 +144,7 @@ def test_an_adapter_that_was_not_merged(
                     parameter.zero_()
         return merged(bare)
 
-    monkeypatch.setattr(module, "merged_from_trained", without_adapter)
+    monkeypatch.setattr(module, "merge_trained", without_adapter)
     assert "the gate refused adapter → merged (torch)" in refusal(trained, validation, tmp_path)
 
 

@@ -24,8 +24,8 @@ from vidrisk.inference.model import open_classifier
 from vidrisk.runtimes import Bundle, open_runner
 from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.registry import file_runtimes, has_provider
-from vidrisk.runtimes.tensorrt.api import Kind, installed_kinds
-from vidrisk.runtimes.tensorrt.build.engines import BuildOptions, build_engines, ensured_engines
+from vidrisk.runtimes.tensorrt.api import Kind, find_installed_kinds
+from vidrisk.runtimes.tensorrt.build.engines import BuildOptions, build_engines, ensure_engines
 from vidrisk.runtimes.tensorrt.cache import Batches
 from vidrisk.runtimes.tensorrt.cuda import open_cuda
 from vidrisk.runtimes.tensorrt.device import current_device
@@ -35,11 +35,11 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.usefixtures("real_gpu", "own_engines"),
     pytest.mark.skipif(
-        not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_GPU") != "1", reason="no TensorRT is installed"
+        not find_installed_kinds() and os.environ.get("VIDRISK_REQUIRE_GPU") != "1", reason="no TensorRT is installed"
     ),
 ]
 
-KINDS = installed_kinds() or ("tensorrt",)  # without one the tests say so
+KINDS = find_installed_kinds() or ("tensorrt",)  # without one the tests say so
 SIDE_PX = 64
 LEAST_COSINE = 0.999
 LEAST_COSINE_INT8 = 0.99  # of the same integers in ONNX Runtime, which sums and rounds in another order
@@ -113,7 +113,7 @@ def least_cosine(a: Array, b: Array) -> float:
 
 def opened(bundle: Bundle, kind: Kind, *, cuda_graphs: bool = True) -> TensorRtRunner:
     """The encoder in fp16."""
-    ensured_engines(bundle, kind, ["fp16"])
+    ensure_engines(bundle, kind, ["fp16"])
     tensors = bundle.manifest.stage("encoder")
     return TensorRtRunner(
         bundle.path("encoder", "fp16"), tensors.inputs, tensors.outputs, kind=kind, cuda_graphs=cuda_graphs
@@ -202,7 +202,7 @@ def test_a_second_start_builds_nothing(vit: Bundle, frames: Array, kind: Kind, m
     def built(*arguments: object) -> None:
         raise AssertionError("built again")
 
-    monkeypatch.setattr("vidrisk.runtimes.tensorrt.build.engines.ensured_engines", built)
+    monkeypatch.setattr("vidrisk.runtimes.tensorrt.build.engines.ensure_engines", built)
     with open_classifier(vit.root, runtime=kind, variant="fp16") as classifier:
         np.testing.assert_allclose(classifier.features(frames), expected, rtol=1e-3, atol=1e-3)
 

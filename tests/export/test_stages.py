@@ -25,7 +25,7 @@ from vidrisk.export.plans import plans_of
 from vidrisk.export.quantize.feeds import StageFeeds
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.runtimes import Bundle, Contract, PixelSpec, Target, TensorSpec, TimeSpec
-from vidrisk.runtimes.chain import chained
+from vidrisk.runtimes.chain import chain_runners
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES, file_runtimes
@@ -222,7 +222,7 @@ def test_every_runtime_computes_what_torch_does(made: Any, toy: Any, clips: Call
                     )
                     for stage in bundle.stages
                 ]
-                found = chained(bundle.stages, runners, FRAMES).infer({PIXELS: windows})["action_logits"]
+                found = chain_runners(bundle.stages, runners, FRAMES).infer({PIXELS: windows})["action_logits"]
             assert np.abs(found - expected).max() < tolerance, (runtime, variant, count)
 
 
@@ -274,7 +274,7 @@ def test_a_later_stage_is_calibrated_on_what_the_float_stages_make(
 def test_a_finish_wants_an_encoder_of_frames(toy: Any, clips: Callable[..., Any], tmp_path: Path) -> None:
     trained, validation, _ = toy
     options = ExportOptions(int8=True, qat_steps=2, quantize=frozenset({"pair"}))
-    with pytest.raises(SettingsError, match="a quantisation-aware finish of this model; allowed: two torch modules"):
+    with pytest.raises(SettingsError, match="quantisation-aware fine-tuning of this model; allowed: two torch modules"):
         export_bundle(trained, tmp_path / "b", validation, Windows(clips(20, FRAMES, SIDE, seed=9)), options)
 
 

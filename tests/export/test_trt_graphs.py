@@ -18,26 +18,26 @@ from onnx import TensorProto, shape_inference
 
 from vidrisk.calibration.files import data_path, save_graph
 from vidrisk.calibration.graph import Net
-from vidrisk.calibration.half import half_from_float, rounded_from_float
-from vidrisk.calibration.half_check import checked_half, worst_cosine
-from vidrisk.calibration.observers import observed_statistics, ranges_from_statistics
+from vidrisk.calibration.half import half_from_float, round_to_half
+from vidrisk.calibration.half_check import check_half, worst_cosine
+from vidrisk.calibration.observers import observe_statistics, ranges_from_statistics
 from vidrisk.calibration.profiles import PROFILES
-from vidrisk.calibration.qdq import quantised_from_float, quantised_tensors
+from vidrisk.calibration.qdq import qdq_from_float, tensors_to_quantize
 from vidrisk.calibration.single import types_of
 from vidrisk.export.convert.graphs import MAX_OPSET
 from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.openvino import OpenVinoRunner
 from vidrisk.runtimes.ort import OnnxRuntimeRunner
 from vidrisk.runtimes.processor import may_saturate
-from vidrisk.runtimes.tensorrt.api import installed_kinds
-from vidrisk.runtimes.tensorrt.build.parse import parsed_graphs
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds
+from vidrisk.runtimes.tensorrt.build.parse import parse_graphs
 
 LAYERS = ("Conv", "MatMul", "Gemm")
 Make = Callable[..., Any]
 Frames = npt.NDArray[np.uint8]
 
 needs_tensorrt = pytest.mark.skipif(
-    not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    not find_installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
     reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'",
 )
 
@@ -66,12 +66,12 @@ def case(exported_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathF
         exported = exported_encoder(family)
         model, frames = onnx.load(str(exported.path)), exported.seen(clips, 8, seed=5)
         if precision == "int8":
-            statistics = observed_statistics(model, [{"frames": frames}], names=quantised_tensors(Net(model)))
-            model = quantised_from_float(
+            statistics = observe_statistics(model, [{"frames": frames}], names=tensors_to_quantize(Net(model)))
+            model = qdq_from_float(
                 model, ranges_from_statistics(statistics, "minmax", symmetric=True), PROFILES["tensorrt"]
             )
         paths = [folder / f"{family}.{precision}.{kind}.onnx" for kind in ("single", "half", "rounded")]
-        for path, graph in zip(paths, (model, half_from_float(model), rounded_from_float(model)), strict=True):
+        for path, graph in zip(paths, (model, half_from_float(model), round_to_half(model)), strict=True):
             save_graph(graph, path)
         return Case(exported.stage, *paths)
 
@@ -132,7 +132,7 @@ def test_engines_on_a_processor_compute_the_same(
 @needs_tensorrt
 def test_tensorrt_reads_it(case: Callable[[str, str], Case], family: str, precision: str) -> None:
     graphs = case(family, precision)
-    parsed = parsed_graphs([graphs.single, graphs.half], lambda what, done, total: None)
+    parsed = parse_graphs([graphs.single, graphs.half], lambda what, done, total: None)
     assert parsed.libraries and not parsed.refusals
 
 
@@ -140,7 +140,7 @@ def test_tensorrt_reads_it(case: Callable[[str, str], Case], family: str, precis
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_check_keeps_features_where_they_were(exported_encoder: Make, clips: Make, family: str) -> None:
     exported = exported_encoder(family)
-    check = checked_half(onnx.load(str(exported.path)), [{"frames": exported.seen(clips, 10)}])
+    check = check_half(onnx.load(str(exported.path)), [{"frames": exported.seen(clips, 10)}])
     assert check.cosine >= 0.999
 
 
@@ -151,7 +151,7 @@ def test_what_tensorrt_refuses_is_named(tmp_path: Path, exported_head: Make) -> 
     model.graph.node[-1].op_type, model.graph.node[-1].name = "Det", "classifiers.0/determinant"
     onnx.save_model(model, str(bad))
     done: list[tuple[str, int, int]] = []
-    parsed = parsed_graphs([good, bad], lambda *step: done.append(step))
+    parsed = parse_graphs([good, bad], lambda *step: done.append(step))
     assert parsed.refusals.keys() == {bad}
     assert "Det determinant of module classifiers.0" in parsed.refusals[bad]
     assert [step[1:] for step in done][:2] == [(0, 2), (1, 2)]
@@ -167,6 +167,6 @@ def test_weights_beside_the_file_are_read(exported_head: Make, tmp_path: Path, m
     path = tmp_path / "head.onnx"
     save_graph(onnx.load(str(exported_head("linear", 3).path)), path)
     assert data_path(path).is_file()
-    assert not parsed_graphs([path], lambda what, done, total: None).refusals
+    assert not parse_graphs([path], lambda what, done, total: None).refusals
     data_path(path).unlink()
-    assert parsed_graphs([path], lambda what, done, total: None).refusals
+    assert parse_graphs([path], lambda what, done, total: None).refusals

@@ -23,7 +23,7 @@ from vidrisk.calibration.files import save_graph
 from vidrisk.export.convert.graphs import export_onnx
 from vidrisk.export.foreign.classifier import read_classifier
 from vidrisk.export.foreign.pixels import pixels_from_settings
-from vidrisk.export.foreign.wrap import classifier_stage, wrapped_classifier
+from vidrisk.export.foreign.wrap import classifier_stage, wrap_classifier
 from vidrisk.export.vendor.folder import write_vendor_folder
 from vidrisk.export.vendor.plain import plain_graphs
 from vidrisk.models.hub_classifier import HubClassifier
@@ -120,7 +120,7 @@ def foreign(
     )
     pixels = pixels_from_settings({"scale": "imagenet", **settings}, classifier.image)
     contract = Contract(task="risk", pixel=pixels.spec, time=time, targets=(TARGET,))
-    save_graph(wrapped_classifier(classifier, pixels, contract), folder / "classifier.onnx")
+    save_graph(wrap_classifier(classifier, pixels, contract), folder / "classifier.onnx")
     return [classifier_stage(contract)], {"classifier": folder / "classifier.onnx"}, contract
 
 
@@ -393,7 +393,9 @@ def test_graphs_that_cannot_be_joined_are_one_line(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(
         "vidrisk.export.vendor.plain.lower_opset", lambda each: model if each.graph.name == "s1" else each
     )
-    with pytest.raises(RuntimeFailure, match="stages s0, s1 do not become one graph: No Op registered for Nothing"):
+    with pytest.raises(
+        RuntimeFailure, match="stages s0, s1 cannot be joined into one graph: No Op registered for Nothing"
+    ):
         plain_graphs(stages, files, contract)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidrisk.runtimes import Bundle, open_runner
-from vidrisk.runtimes.chain import chained
+from vidrisk.runtimes.chain import chain_runners
 from vidrisk.runtimes.contract.errors import SpecError
 from vidrisk.runtimes.registry import file_runtimes
 
@@ -20,7 +20,7 @@ def test_it_computes_what_both_compute(make_bundle: Callable[..., Bundle], runti
     encoder, head = (
         open_runner(bundle, graph, runtime=runtime, variant="fp32", threads=1) for graph in ("encoder", "head")
     )
-    with encoder, head, chained(bundle.stages, (encoder, head), 4) as both:
+    with encoder, head, chain_runners(bundle.stages, (encoder, head), 4) as both:
         features = np.stack([encoder.infer({"frames": clip})["features"] for clip in clips])
         expected = head.infer({"features": features})["action_logits"]
         np.testing.assert_allclose(both.infer({"frames": clips})["action_logits"], expected, atol=1e-5)

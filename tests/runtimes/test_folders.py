@@ -68,7 +68,7 @@ def test_a_file_is_written_whole_or_not_at_all(cache: Path) -> None:
 def test_a_fifo_blocks_nobody(cache: Path) -> None:
     make_private_folder(cache)
     os.mkfifo(cache / "file", 0o600)
-    with pytest.raises(UntrustedError, match="is no file"):
+    with pytest.raises(UntrustedError, match="is not a regular file"):
         open_private(cache / "file")
 
 
@@ -149,7 +149,7 @@ def test_what_somebody_else_planted_for_a_user_without_a_home(planted: str, home
     else:
         homeless.symlink_to(theirs)
     os.chown(homeless, 12345, 12345, follow_symlinks=False)
-    assert not ArrayCache(cache_folder() / "arrays", 1 << 20).made()
+    assert not ArrayCache(cache_folder() / "arrays", 1 << 20).ensure_folder()
     for folder in ("new", "arrays/new"):
         with pytest.raises(OSError):
             make_private_folder(cache_folder() / folder)

@@ -130,8 +130,8 @@ def picture(size: tuple[int, int] = (8, 8), mode: str = "RGB", form: str = "WEBP
         (lambda told, entries: told.update(extra=1), "extra: Extra inputs are not permitted"),
         (in_fp32(lambda one: one["logits"]["action"][0].append(1)), "logits of action are not 3 rows of 3"),
         (in_fp32(lambda one: one["logits"].update(action=[])), "logits of action are not 3 rows of 3"),
-        (in_fp32(lambda one: one["logits"].update(x=[])), "logits of the targets action, x"),
-        (in_fp32(lambda one: one["probabilities"].pop("action")), "probabilities of the targets"),
+        (in_fp32(lambda one: one["logits"].update(x=[])), "logits are of the targets action, x"),
+        (in_fp32(lambda one: one["probabilities"].pop("action")), "probabilities are of the targets"),
         (
             in_fp32(lambda one: one["logits"]["action"][0].__setitem__(0, float("nan"))),
             "Input should be a finite number",
@@ -146,12 +146,18 @@ def picture(size: tuple[int, int] = (8, 8), mode: str = "RGB", form: str = "WEBP
             "probabilities of action are not those of its logits",
         ),
         (in_fp32(lambda one: one["temperature"].update(action=0)), "greater than or equal to 0.001"),
-        (lambda told, entries: entries.pop("2.3.webp") and None, "it does not hold the 12 pictures of 3 samples"),
-        (lambda told, entries: entries.update({"../x.webp": b""}), "it does not hold the 12 pictures of 3 samples"),
-        (lambda told, entries: entries.update({"0.0.webp": picture((9, 8))}), "0.0.webp is no RGB picture of 8x8"),
+        (
+            lambda told, entries: entries.pop("2.3.webp") and None,
+            "it does not hold exactly the 12 pictures of 3 samples",
+        ),
+        (
+            lambda told, entries: entries.update({"../x.webp": b""}),
+            "it does not hold exactly the 12 pictures of 3 samples",
+        ),
+        (lambda told, entries: entries.update({"0.0.webp": picture((9, 8))}), "0.0.webp is not an RGB picture of 8x8"),
         (
             lambda told, entries: entries.update({"0.0.webp": picture(mode="RGBA", lossless=True)}),
-            "0.0.webp is no RGB picture",
+            "0.0.webp is not an RGB picture",
         ),
         (lambda told, entries: entries.update({"0.0.webp": picture(form="PNG")}), "cannot identify image file"),
         (lambda told, entries: entries.update({"0.0.webp": b"RIFF"}), "cannot identify image file"),
@@ -160,18 +166,20 @@ def picture(size: tuple[int, int] = (8, 8), mode: str = "RGB", form: str = "WEBP
             lambda told, entries: entries.update(
                 {"0.0.webp": picture(save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])}
             ),
-            "0.0.webp is no RGB picture",
+            "0.0.webp is not an RGB picture",
         ),
     ],
 )
 def test_golden_samples_that_make_no_sense(sealed: Callable[..., Bundle], change: Any, why: str) -> None:
-    with pytest.raises(BundleError, match=rf"golden\.zip in b\.bundle holds no golden samples: .*({why})"):
+    with pytest.raises(
+        BundleError, match=rf"golden\.zip in b\.bundle is not a valid file of golden samples: .*({why})"
+    ):
         read_golden(sealed(change))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 100])
 def test_a_file_that_is_no_archive(sealed: Callable[..., Bundle], content: bytes) -> None:
-    with pytest.raises(BundleError, match="holds no golden samples: "):
+    with pytest.raises(BundleError, match="is not a valid file of golden samples: "):
         read_golden(sealed(content=content))
 
 
@@ -191,14 +199,14 @@ def test_an_archive_that_is_too_large_is_not_opened(
             archive.writestr(str(number), b"")
     bundle = sealed(content=many.getvalue())
     monkeypatch.setattr(zipfile, "ZipFile", None)
-    with pytest.raises(BundleError, match=r"it has \d+ bytes, 112 pictures have at most \d+; fix"):
+    with pytest.raises(BundleError, match=r"it has \d+ bytes; 112 pictures take at most \d+; fix"):
         read_golden(bundle)
 
 
 def test_an_archive_that_was_damaged_and_sealed_again(sealed: Callable[..., Bundle]) -> None:
     whole = (sealed().root / GOLDEN).read_bytes()
     for cut in (len(whole) // 2, len(whole) - 10):
-        with pytest.raises(BundleError, match="holds no golden samples: "):
+        with pytest.raises(BundleError, match="is not a valid file of golden samples: "):
             read_golden(sealed(content=whole[:cut]))
     at = whole.index(b"VP8L") + 20
     with pytest.raises(BundleError, match="Bad CRC-32"):
@@ -239,23 +247,23 @@ def test_a_picture_that_is_damaged_is_one_line(sealed: Callable[..., Bundle], fr
         try:
             read_golden(sealed(lambda told, entries, damaged=damaged: entries.update({"0.0.webp": damaged})))
         except BundleError as error:
-            assert "holds no golden samples: " in str(error)
+            assert "is not a valid file of golden samples: " in str(error)
 
 
 def test_other_variants_are_another_model(sealed: Callable[..., Bundle]) -> None:
-    with pytest.raises(AnswersDiffer, match="are of another model: of the variants fp32, not fp32, int8"):
+    with pytest.raises(AnswersDiffer, match="belong to another model: variants fp32, not fp32, int8"):
         read_golden(sealed(lambda told, entries: told["variants"].pop("int8") and None))
 
 
 def test_an_archive_that_promises_more_than_it_holds(sealed: Callable[..., Bundle]) -> None:
     whole = bytearray((sealed().root / GOLDEN).read_bytes())
     whole[26:30] = (60_000).to_bytes(4, "little")  # the length of the first entry's name
-    with pytest.raises(BundleError, match="holds no golden samples: "):
+    with pytest.raises(BundleError, match="is not a valid file of golden samples: "):
         read_golden(sealed(content=bytes(whole)))
 
 
 def test_another_contract_is_another_model(sealed: Callable[..., Bundle]) -> None:
-    with pytest.raises(AnswersDiffer, match=r"golden samples in b\.bundle are of another model") as refusal:
+    with pytest.raises(AnswersDiffer, match=r"golden samples in b\.bundle belong to another model") as refusal:
         read_golden(sealed(lambda told, entries: told.update(contract="0" * 64)))
     assert refusal.value.exit_code == 3
 

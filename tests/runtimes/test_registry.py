@@ -25,7 +25,7 @@ from vidrisk.runtimes.tensorrt.api import KINDS
 def test_without_a_gpu_no_runtime_of_one_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "visible_gpu", lambda: None)
     monkeypatch.setattr(registry, "has_provider", lambda runtime: True)
-    monkeypatch.setattr(registry, "installed_kinds", lambda: KINDS)
+    monkeypatch.setattr(registry, "find_installed_kinds", lambda: KINDS)
     for found in (possible_runtimes(), installed_runtimes(), exact_runtimes(), file_runtimes()):
         assert set(found) == {"onnxruntime", "openvino"}
 
@@ -33,13 +33,13 @@ def test_without_a_gpu_no_runtime_of_one_is_there(monkeypatch: pytest.MonkeyPatc
 def test_with_a_gpu_it_is_a_question_of_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "visible_gpu", lambda: "Orin, CUDA 12.6")
     monkeypatch.setattr(registry, "has_provider", lambda runtime: True)
-    monkeypatch.setattr(registry, "installed_kinds", lambda: ("tensorrt",))
+    monkeypatch.setattr(registry, "find_installed_kinds", lambda: ("tensorrt",))
     assert possible_runtimes() == tuple(BUNDLE_RUNTIMES)
     assert installed_runtimes() == tuple(name for name in BUNDLE_RUNTIMES if name != "tensorrt-rtx")
     assert exact_runtimes() == ("onnxruntime", "openvino", "tensorrt", "onnxruntime-cuda")
     assert file_runtimes() == ("onnxruntime", "openvino", "onnxruntime-cuda")
     monkeypatch.setattr(registry, "has_provider", lambda runtime: False)
-    monkeypatch.setattr(registry, "installed_kinds", lambda: ())
+    monkeypatch.setattr(registry, "find_installed_kinds", lambda: ())
     assert installed_runtimes() == ("onnxruntime", "openvino")
 
 

@@ -102,7 +102,7 @@ def test_a_part_outside_its_file_is_listed(
     assert (unreadable["path"], unreadable["interval"], unreadable["state"]) == ("long.mp4", "[40, 41) s", "skipped")
     assert "lies outside the file, which has 32.00 s" in unreadable["reason"]
     assert (
-        "1 of 3 samples are read with a reservation; the first: long.mp4 [31, 32.5) s: [31, 32.5) s is cut"
+        "1 of 3 samples were read with reservations; the first: long.mp4 [31, 32.5) s: [31, 32.5) s is cut"
         in caplog.text
     )
 

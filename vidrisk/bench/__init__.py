@@ -1,1 +1,1 @@
-"""How fast, how large and how good a bundle is on this machine: every runtime and variant of it, side by side."""
+"""Benchmark of speed, memory and accuracy of every runtime and variant of a bundle on this machine."""

@@ -1,8 +1,8 @@
-"""A candidate alone in a process of its own: whether it runs here at all, and how much memory that process needs.
+"""A candidate run in a process of its own, to find out whether it runs here and how much memory it needs.
 
-    python -m vidrisk.bench.alone BUNDLE RUNTIME VARIANT THREADS      (0: as the engine likes)
+    python -m vidrisk.bench.alone BUNDLE RUNTIME VARIANT THREADS      (0: the engine's default)
 
-An engine that crashes, or takes more memory than there is, ends this process and not the one that asked.
+An engine that crashes or exhausts memory ends this process and not the one that started it.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Footprint:
     """Memory of a process that runs one candidate.
 
     Attributes:
-        peak_bytes: of resident memory, with batches of ``BATCH`` frames: the interpreter, the engine, the model, its
-            work.
-        bytes_per_frame: what a further frame in a batch adds.
+        peak_bytes: peak of resident memory with batches of ``BATCH`` frames: interpreter, engine, model and working
+            memory.
+        bytes_per_frame: added by each further frame in a batch.
     """
 
     peak_bytes: int
@@ -58,7 +58,7 @@ class Footprint:
 
 
 def footprint_of(bundle: Path, candidate: Candidate, threads: int | None) -> Footprint:
-    """Run a candidate alone.
+    """Measure the memory of a candidate in a process of its own.
 
     Raises:
         RuntimeFailure: it does not run here; says why.
@@ -68,11 +68,11 @@ def footprint_of(bundle: Path, candidate: Candidate, threads: int | None) -> Foo
 
 
 def answer_of_process(module: str, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Any:
-    """Run ``python -m module`` and read the last line of its output as JSON.
+    """Run ``python -m module`` and return the last line of its output, parsed as JSON.
 
-    The process starts where the package lies, so that it finds it installed or not, and imports nothing from the folder
-    that the user happens to be in. Its cache is the same as here, also where that is named relative to the user's
-    folder.
+    The process starts in the folder that contains the package, so it finds the package whether it is installed or not,
+    and imports nothing from the user's current folder. It uses the same cache as this process, even if that is given
+    relative to the current folder.
 
     Raises:
         RuntimeFailure: it failed, crashed, or did not answer within ``LIMIT_S``.
@@ -97,8 +97,8 @@ def answer_of_process(module: str, arguments: Sequence[str], environment: Mappin
         raise RuntimeFailure(f"no answer within {LIMIT_S:.0f} s") from None
     if end.returncode < 0:
         number = -end.returncode
-        why = ", perhaps for want of memory" if number == signal.SIGKILL else ""
-        raise RuntimeFailure(f"its process was ended by signal {number} ({signal.strsignal(number)}){why}")
+        why = ", perhaps for lack of memory" if number == signal.SIGKILL else ""
+        raise RuntimeFailure(f"its process was killed by signal {number} ({signal.strsignal(number)}){why}")
     if end.returncode:
         lines = end.stderr.strip().splitlines()
         raise RuntimeFailure(lines[-1] if lines else f"its process ended with exit code {end.returncode}")
@@ -106,25 +106,27 @@ def answer_of_process(module: str, arguments: Sequence[str], environment: Mappin
 
 
 def peak_bytes() -> int:
-    """Peak of this process's resident memory since it was started.
+    """Return the peak of this process's resident memory since it was started.
 
-    Linux counts ``ru_maxrss`` from the fork, when a process is still as large as its parent; ``VmHWM`` begins anew with
+    Linux counts ``ru_maxrss`` from the fork, when a process is still as large as its parent; ``VmHWM`` starts anew with
     the program.
     """
     peak = bytes_from_status(Path("/proc/self/status"), "VmHWM")
     if peak is not None:
         return peak
-    import resource  # not everywhere, and not needed where there is /proc
+    import resource  # not on every system, and not needed with /proc
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def run_alone(classifier: Classifier) -> Footprint:
-    """Let a classifier work as in a run: what is least at once, a frame or a window, then full batches, and whole windows.
+    """Run a classifier as in a run, and measure its memory.
+
+    It computes the least amount at once (one frame or one window), then full batches, then whole windows.
 
     Raises:
-        RuntimeFailure: what it computes is not finite.
+        RuntimeFailure: it computes non-finite values.
     """
     contract = classifier.contract
     computed: list[Array] = []
@@ -151,7 +153,7 @@ def run_alone(classifier: Classifier) -> Footprint:
         computed += classifier.logits_from_frames(clips, BATCH).values()
     if not all(np.isfinite(values).all() for values in computed):
         raise RuntimeFailure(
-            f"{classifier.runtime} {classifier.variant} computes what is not finite, for frames of noise",
+            f"{classifier.runtime} {classifier.variant} computes non-finite values for frames of noise",
             fix="use another runtime or variant, or export the bundle again",
         )
     peak = peak_bytes()

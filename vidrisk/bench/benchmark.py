@@ -1,4 +1,4 @@
-"""One bench: which candidates run here, how fast, in how much memory, how close to the limits, and how accurate."""
+"""A benchmark of all candidates: which run here, their speed, memory, distance from the limits, and accuracy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidrisk.bench.alone import BATCH, Candidate, Footprint, footprint_of
-from vidrisk.bench.conditions import Peak, described, measured_peaks
+from vidrisk.bench.conditions import Peak, describe_machine, measure_peaks
 from vidrisk.bench.data import BenchData, accuracies, data_from_path, end_to_end
 from vidrisk.bench.measurements import Bench, DataResult, Row
 from vidrisk.bench.speed import clip_latencies, frame_latencies, throughputs
@@ -21,9 +21,9 @@ from vidrisk.runtimes.contract.bundle import Bundle, Precision, VariantName
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.registry import ENGINE_KINDS, GPU_RUNTIMES, pairs_for, possible_runtimes
-from vidrisk.runtimes.tensorrt.build.engines import ensured_engines
+from vidrisk.runtimes.tensorrt.build.engines import ensure_engines
 
-PEAK_OF = {"fp32": "fp32", "int8": "int8", "mixed": "int8"}  # precision → the peak that it is held against
+PEAK_OF = {"fp32": "fp32", "int8": "int8", "mixed": "int8"}  # precision → the peak that it is compared with
 LIMIT = 64  # files, unless the caller says otherwise
 
 Rows = dict[Candidate, Row]
@@ -45,11 +45,15 @@ def run_bench(
     """Measure every runtime and variant of a bundle that works here.
 
     Args:
-        data: clips or photos, labelled or not: then also the whole way from file to prediction.
-        runtime, variant: this one only.
-        threads: of the engines and of the peaks; None leaves it to the engines, and gives the peaks all cores.
-        limit: files of ``data`` to take at most.
-        encoding, sheet: of a manifest, as for ``load_table``.
+        path: of the bundle.
+        data: clips or photos, labelled or not; if given, the whole way from file to prediction is measured, too.
+        runtime: this one only.
+        variant: this one only.
+        threads: of the engines and of the peaks; None leaves it to the engines, and uses all cores for the peaks.
+        limit: maximum number of files of ``data``.
+        encoding: of a manifest, as for ``load_table``.
+        sheet: of a manifest, as for ``load_table``.
+        on_progress: reports what is measured.
 
     Raises:
         BundleError, DataError, SettingsError: no bundle, no data, no such runtime or variant.
@@ -65,7 +69,7 @@ def run_bench(
         on_progress("reading the files", 0, 1)
         files = data_from_path(data, bundle.contract, limit, encoding=encoding, sheet=sheet)
     on_progress("matrix products", 0, 1)
-    peaks = measured_peaks(cores)
+    peaks = measure_peaks(cores)
     rows, footprints = _alone(bundle, candidates, threads, on_progress)
     with ExitStack() as stack:
         classifiers = {
@@ -76,7 +80,7 @@ def run_bench(
         if files:
             rows, result = _with_data(rows, classifiers, files, on_progress)
     on_progress("matrix products", 0, 1)
-    again = measured_peaks(cores)
+    again = measure_peaks(cores)
     peaks = {name: max(peaks[name], again[name], key=lambda peak: peak.gmac_per_s or 0.0) for name in peaks}
     held = tuple(
         _against_peak(row, macs, peaks, _heaviest_precision(bundle, candidate.variant))
@@ -85,7 +89,7 @@ def run_bench(
     return Bench(
         path.resolve().name,
         bundle.digest,
-        described(),
+        describe_machine(),
         threads,
         bundle.contract.frames,
         macs,
@@ -105,15 +109,15 @@ def _candidates(bundle: Bundle, runtime: str | None, variant: str | None) -> lis
 def _alone(
     bundle: Bundle, candidates: list[Candidate], threads: int | None, on_progress: OnProgress
 ) -> tuple[Rows, dict[Candidate, Footprint]]:
-    """A row for every candidate, and the footprint of those that run here."""
+    """Return a row for every candidate, and the footprint of those that run here."""
     rows: Rows = {}
     footprints = {}
     for done, candidate in enumerate(candidates):
-        on_progress("memory of each alone", done, len(candidates))
+        on_progress("memory of each candidate", done, len(candidates))
         row = Row(candidate.runtime, candidate.variant)
         try:
-            if candidate.runtime in ENGINE_KINDS:  # here, where it is seen, and may take its time
-                ensured_engines(bundle, ENGINE_KINDS[candidate.runtime], [candidate.variant], on_progress)
+            if candidate.runtime in ENGINE_KINDS:  # built here, with progress and without a time limit
+                ensure_engines(bundle, ENGINE_KINDS[candidate.runtime], [candidate.variant], on_progress)
             footprints[candidate] = footprint_of(bundle.root, candidate, threads)
             rows[candidate] = replace(row, memory_mb=round(footprints[candidate].peak_bytes / 1e6, 1))
         except (RuntimeFailure, MissingExtra) as error:
@@ -146,7 +150,10 @@ def _with_data(
 
 
 def _macs_per_frame(bundle: Bundle) -> int | None:
-    """Multiply-accumulates of what throughput is measured of: the stages that run per frame, or all of a window."""
+    """Return the multiply-accumulates per frame of the work whose throughput is measured.
+
+    That is the stages that run per frame, or all stages of a window.
+    """
     plan, frames = plan_from_stages(bundle.stages), bundle.contract.frames
     timed = bundle.stages if plan.batches_windows else plan.frame
     counts = [stage.macs * (frames // frames_of(stage, frames)) for stage in timed if stage.macs is not None]
@@ -154,7 +161,10 @@ def _macs_per_frame(bundle: Bundle) -> int | None:
 
 
 def _heaviest_precision(bundle: Bundle, variant: VariantName) -> Precision:
-    """Precision of the stage that multiplies most in a window; of the one that rounds most where that is not known."""
+    """Return the precision of the stage with the most multiplications in a window.
+
+    If the multiplications are not known, it is the lowest precision.
+    """
     described, frames = bundle.manifest.variants[variant], bundle.contract.frames
     if any(stage.macs is None for stage in bundle.stages):
         return described.lowest_precision

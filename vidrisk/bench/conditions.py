@@ -1,4 +1,4 @@
-"""What the machine is, and the most that it multiplies: matrix products in float32 and in INT8, the yardstick of encoders.
+"""The machine, and its fastest matrix products in float32 and INT8, which encoders are compared with.
 
 python -m vidrisk.bench.conditions THREADS      prints both peaks as JSON
 """
@@ -18,13 +18,13 @@ from vidrisk.bench.alone import answer_of_process
 from vidrisk.decode.pool import usable_cores
 from vidrisk.doctor import examine
 from vidrisk.runtimes.contract.errors import RuntimeFailure, VidriskError, require
-from vidrisk.runtimes.openvino import shared_core
+from vidrisk.runtimes.openvino import load_core
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
 DESCRIBED = ("vidrisk", "processor", "memory", *BUNDLE_RUNTIMES, "PyAV", "Pillow")
 SIDES = (1024, 1536)  # of the square matrices: larger than the caches, small enough for a device
-BUDGET_S = 0.5  # per side: long enough for one moment in which nobody else is at work
-# Every BLAS that numpy may have been built with reads one of these when it is loaded.
+BUDGET_S = 0.5  # per side: long enough for one moment without other load
+# Every BLAS that numpy may be built with reads one of these when it is loaded.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -36,14 +36,14 @@ THREAD_VARIABLES = (
 
 @dataclass(frozen=True)
 class Peak:
-    """The fastest matrix product measured, in 10⁹ multiply-accumulates a second; None where ``how`` says why not."""
+    """The fastest matrix product, in 10⁹ multiply-accumulates per second, or None if ``how`` says why not."""
 
     gmac_per_s: float | None
     how: str
 
 
-def described() -> dict[str, Any]:
-    """Cores, vector flags, memory and versions of this machine."""
+def describe_machine() -> dict[str, Any]:
+    """Return cores, vector flags, memory and versions of this machine."""
     return {
         "cores": usable_cores(),
         "numpy": np.__version__,
@@ -51,8 +51,11 @@ def described() -> dict[str, Any]:
     }
 
 
-def measured_peaks(threads: int) -> dict[str, Peak]:
-    """``fp32`` and ``int8``, in a process of its own: numpy takes its number of threads from the environment that it starts in."""
+def measure_peaks(threads: int) -> dict[str, Peak]:
+    """Measure the ``fp32`` and ``int8`` peaks in a process of its own.
+
+    numpy takes its number of threads from the environment at the start of the process.
+    """
     try:
         found = answer_of_process(
             "vidrisk.bench.conditions", [str(threads)], dict.fromkeys(THREAD_VARIABLES, str(threads))
@@ -63,7 +66,7 @@ def measured_peaks(threads: int) -> dict[str, Peak]:
 
 
 def fp32_peak(threads: int) -> Peak:
-    """numpy's matrix product."""
+    """Measure numpy's matrix product."""
     rng = np.random.default_rng(0)
 
     def seconds_of(side: int) -> Callable[[], float]:
@@ -81,8 +84,10 @@ def fp32_peak(threads: int) -> Peak:
 
 
 def int8_peak(threads: int) -> Peak:
-    """The product of uint8 activations and int8 weights in OpenVINO, timed by the engine itself: the product alone, without
-    the rounding in front of it. It counts only when the engine says that it ran in INT8.
+    """Measure the product of uint8 activations and int8 weights in OpenVINO.
+
+    The engine's own timing counts the product alone, without the rounding before it. The result counts only if the
+    engine reports that it ran in INT8.
     """
     try:
         ov: Any = require("openvino", "cpu")
@@ -99,7 +104,7 @@ def int8_peak(threads: int) -> Peak:
 
     def seconds_of(side: int) -> Callable[[], float]:
         weights = rng.integers(-127, 128, (side, side), dtype=np.int8)
-        request = shared_core().compile_model(_int8_product(weights), "CPU", config).create_infer_request()
+        request = load_core().compile_model(_int8_product(weights), "CPU", config).create_infer_request()
         activations = rng.integers(0, 256, (side, side)).astype(np.float32)
 
         def seconds() -> float:
@@ -112,7 +117,7 @@ def int8_peak(threads: int) -> Peak:
 
     try:
         peak = _best(seconds_of, f"OpenVINO {ov.__version__.partition('-')[0]}, uint8 x int8", threads)
-    except Exception as error:  # openvino raises RuntimeError and its own types alike
+    except Exception as error:  # openvino raises RuntimeError and types of its own
         return Peak(None, f"not measured: OpenVINO failed: {error}")
     names = ", ".join(sorted(kernels))
     if not all(name.lower().endswith("i8") for name in kernels):
@@ -121,7 +126,10 @@ def int8_peak(threads: int) -> Peak:
 
 
 def _int8_product(weights: Any) -> Any:
-    """Activations that are rounded to uint8 on the way in, times int8 weights: the pattern that OpenVINO runs in INT8."""
+    """Return a model that rounds activations to uint8 and multiplies them by int8 weights.
+
+    OpenVINO runs this pattern in INT8.
+    """
     ov: Any = require("openvino", "cpu")
     ops: Any = require("openvino.opset13", "cpu")
     side = len(weights)
@@ -135,7 +143,7 @@ def _int8_product(weights: Any) -> Any:
 
 
 def _best(seconds_of: Callable[[int], Callable[[], float]], what: str, threads: int) -> Peak:
-    """The fastest of many calls, over the sides."""
+    """Return the fastest of many calls over all sides."""
     best = (0.0, "")
     for side in SIDES:
         seconds = seconds_of(side)

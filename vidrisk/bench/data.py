@@ -1,4 +1,4 @@
-"""Candidates on real files: the whole way from file to prediction, how fast files can be read at all, and accuracy."""
+"""Benchmark on real files: the whole way from file to prediction, the limit of decoding, and accuracy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ MOST_ROUNDS, BUDGET_S = 5, 12.0
 
 @dataclass(frozen=True)
 class Held:
-    """What one pass over the files gives: clips, frames (each once, however many clips show it), and files without any."""
+    """Result of one pass over the files.
+
+    Attributes:
+        clips: number of clips.
+        frames: number of frames, each counted once however many clips contain it.
+        unreadable: files without any clip.
+    """
 
     clips: int
     frames: int
@@ -52,12 +58,12 @@ class Held:
 
 @dataclass(frozen=True)
 class BenchData:
-    """What candidates are run on.
+    """The files that candidates are run on.
 
     Attributes:
-        inputs: the files, at most as many as asked for, evenly spread over the ``found`` ones.
-        table: the same files with labels; None where ``unlabelled`` says why.
-        held: what is in them.
+        inputs: the files, at most as many as requested, evenly spread over the ``found`` ones.
+        table: the same files with labels, or None if ``unlabelled`` says why.
+        held: what they contain.
     """
 
     inputs: Inputs
@@ -69,7 +75,7 @@ class BenchData:
 
 @dataclass(frozen=True)
 class DecodeLimit:
-    """Reading the files and nothing else, with the pipeline's own workers.
+    """Speed of only reading the files, with the pipeline's own workers.
 
     Attributes:
         clips_per_s: median over ``rounds`` passes.
@@ -83,14 +89,15 @@ class DecodeLimit:
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """From files to predictions.
+    """Speed from files to predictions.
 
     Attributes:
         clips_per_s: median over the rounds.
-        encode_clips_per_s: what the encoder alone would do at its best batch.
-        of_slower_stage: share of the smaller of that and of the decode limit: 1 where the slower stage hides the other.
-        of_both_stages: share of what is left when both stages take all cores, one after the other. Where decoding and
-            encoding share the cores, this is the one that can come to 1.
+        encode_clips_per_s: speed of the encoder alone at its best batch.
+        of_slower_stage: speed relative to the slower of encoder and decode limit: 1 if the slower stage hides the
+            other.
+        of_both_stages: speed relative to both stages one after the other, each with all cores. If decoding and encoding
+            share the cores, this is the one that can reach 1.
     """
 
     clips_per_s: float
@@ -102,10 +109,10 @@ class EndToEnd:
 def data_from_path(
     path: Path, contract: Contract, limit: int, *, encoding: str | None = None, sheet: str | None = None
 ) -> BenchData:
-    """Find the files and, where there are any, the labels of the model.
+    """Find the files and, if there are any, the labels for the model.
 
     Raises:
-        DataError: nothing there, or nothing that can be read.
+        DataError: nothing was found, or nothing can be read.
     """
     table, unlabelled = None, ""
     try:
@@ -115,13 +122,11 @@ def data_from_path(
             path, contract.task, min_labels=1, multi_label=contract.multi_targets, encoding=encoding, sheet=sheet
         )
     except DataError as error:
-        if format_of(path) or (
-            path.is_file() and path.suffix.lower() in SUFFIXES
-        ):  # a data set or a manifest, and a bad one
+        if format_of(path) or (path.is_file() and path.suffix.lower() in SUFFIXES):  # an invalid data set or manifest
             raise
         unlabelled = error.what
-    if table and len(test := table.of_split("test")):  # a model may have learnt from the others
-        log.info("%s has splits: the %d samples of test are taken", path.name, len(test))
+    if table and len(test := table.of_split("test")):  # the model may have been trained on the others
+        log.info("%s has splits: the %d samples of the test split are used", path.name, len(test))
         table = test
     paths = [os.fspath(sample.path) for sample in table.samples] if table else list(find_inputs([path]).paths)
     chosen = evenly_spread(len(paths), limit)
@@ -131,17 +136,19 @@ def data_from_path(
             truth_from_table(table, contract.targets)
         except DataError as error:
             table, unlabelled = None, error.what
-    inputs = find_inputs(
-        list(dict.fromkeys(paths[index] for index in chosen))
-    )  # a file once, however many parts have labels
-    held = _read(inputs, contract)  # and into the system's cache, for every later pass alike
+    # Each file once, however many of its parts have labels.
+    inputs = find_inputs(list(dict.fromkeys(paths[index] for index in chosen)))
+    held = _read(inputs, contract)  # also fills the system's cache, so that later passes are comparable
     if not held.clips:
         raise DataError(f"none of {len(inputs.paths)} inputs can be read")
     return BenchData(inputs, len(paths), table, unlabelled, held)
 
 
 def evenly_spread(count: int, limit: int) -> list[int]:
-    """Rising indices below ``count``, at most ``limit`` of them: of files in order, every class and camera has its share."""
+    """Return ascending indices below ``count``, at most ``limit`` of them.
+
+    Of files in order, every class and camera gets its share.
+    """
     return sorted(set(np.linspace(0, count - 1, min(limit, count)).round().astype(int).tolist()))
 
 
@@ -151,10 +158,13 @@ def end_to_end(
     frames_per_s: Mapping[Candidate, float],
     on_progress: OnProgress,
 ) -> tuple[DecodeLimit, dict[Candidate, EndToEnd]]:
-    """Run every candidate over the files, in turns with only reading them.
+    """Run every candidate over the files, alternating with only reading them.
 
     Args:
+        classifiers: the candidates, opened.
+        data: the files.
         frames_per_s: of each encoder at its best batch.
+        on_progress: reports the round.
 
     Raises:
         RuntimeFailure: an engine failed.
@@ -171,7 +181,7 @@ def end_to_end(
         for done, (candidate, classifier) in enumerate(classifiers.items()):
             on_progress(f"end to end, round {rounds}", done, len(classifiers))
             running_s[candidate].append(_run_seconds(classifier, data.inputs))
-        if (time.perf_counter() - started_s) * (rounds + 1) / rounds > BUDGET_S:  # so long with one more
+        if (time.perf_counter() - started_s) * (rounds + 1) / rounds > BUDGET_S:  # estimated time with one more round
             break
     decode = held.clips / statistics.median(reading_s)
     results = {}
@@ -189,7 +199,10 @@ def end_to_end(
 def accuracies(
     classifiers: Mapping[Candidate, Classifier], table: Table, on_progress: OnProgress
 ) -> dict[Candidate, dict[str, dict[str, Any]]]:
-    """Measure samples, top-1 (mAP of multi-label targets), macro-F1 and ECE per target; nothing of candidates without an answer."""
+    """Return number of samples, top-1 (mAP for multi-label targets), macro-F1 and ECE per target.
+
+    Candidates without an answer are left out.
+    """
     found = {}
     for done, (candidate, classifier) in enumerate(classifiers.items()):
         on_progress("accuracy", done, len(classifiers))
@@ -211,7 +224,7 @@ def accuracies(
 
 
 def _read(inputs: Inputs, contract: Contract) -> Held:
-    """Read every file once, in the worker processes that the pipeline reads with, and drop what they read."""
+    """Read every file once with the pipeline's worker processes, and drop the frames."""
     settings = InferSettings()
     clips, frames = Counter[int](), Counter[int]()
     reading = ReadSettings(contract.pixel, contract.time, slots=settings.batch_frames)
@@ -231,6 +244,6 @@ def _run_seconds(classifier: Classifier, inputs: Inputs) -> float:
         begin_s = time.perf_counter()
         try:
             run_folder(classifier, inputs, Path(folder) / "out")
-        except Interrupted:  # it would say how to resume in a folder that goes away here
+        except Interrupted:  # its message explains how to resume in a folder that is deleted here
             raise KeyboardInterrupt from None
         return time.perf_counter() - begin_s

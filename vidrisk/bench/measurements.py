@@ -1,4 +1,4 @@
-"""What a bench finds out: one row per runtime and variant, the limits that it is held against, and the files it is written to."""
+"""Results of a benchmark: one row per runtime and variant, the limits for comparison, and the JSON."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from vidrisk.runtimes.contract import versions
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one runtime and variant; None where it was not.
+    """Measurements of one runtime and variant; None if not measured.
 
     Attributes:
         problem: why it does not run here; then nothing was measured.
         memory_mb: peak of a process that runs it alone, in batches of ``Bench.memory_batch`` frames.
-        frame: latency of the stages that run per frame, on one; ``clip``, of all stages on one clip.
-        gmac_per_s: 10⁹ multiply-accumulates a second, at the best batch.
-        of_peak: that, as a share of the processor's fastest matrix product in this precision; None on a GPU.
+        frame: latency of the stages that run per frame, on one frame.
+        clip: latency of all stages on one clip.
+        gmac_per_s: 10⁹ multiply-accumulates per second at the best batch.
+        of_peak: that rate relative to the processor's fastest matrix product in this precision; None on a GPU.
         accuracy: per target: n, top1, macro_f1, ece.
     """
 
@@ -41,7 +42,11 @@ class Row:
 
 @dataclass(frozen=True)
 class DataResult:
-    """The files that candidates were run on: ``used`` of ``found``. ``unlabelled`` says why there is no accuracy."""
+    """The files that candidates were run on: ``used`` of ``found``.
+
+    Attributes:
+        unlabelled: why there is no accuracy.
+    """
 
     found: int
     used: int
@@ -51,11 +56,11 @@ class DataResult:
 
 @dataclass(frozen=True)
 class Bench:
-    """All that was measured.
+    """Everything that was measured.
 
     Attributes:
         threads: of the engines; None leaves it to them, as ``infer`` does.
-        macs_per_frame: of what throughput is of; None for bundles that do not say.
+        macs_per_frame: of the work whose throughput is measured; None for bundles that do not record it.
         peaks: ``fp32`` and ``int8``: the fastest matrix products measured before and after everything else.
     """
 

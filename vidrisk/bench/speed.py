@@ -1,4 +1,4 @@
-"""Latency and throughput of classifiers, timed in turns, so that a busy moment of the machine hits all of them alike."""
+"""Latency and throughput of classifiers, timed in turns to spread disturbances evenly over all of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.memory import available_bytes
 
 BATCHES = (1, 4, 8, 16, 32, 64)
-WORTH = 1.02  # a batch pays when it is so much faster than the best smaller one
-PATIENCE = 2  # batches in a row that do not pay end the search
-MEMORY_SHARE = 0.5  # of what is available, that a batch may take
-SHORT_S = 0.05  # engines spin for a few milliseconds: nothing to a call that takes longer
+WORTH = 1.02  # factor by which a batch must be faster than the best smaller one to count as an improvement
+PATIENCE = 2  # this many batches in a row without improvement end the search
+MEMORY_SHARE = 0.5  # of the available memory that a batch may take
+SHORT_S = 0.05  # threads of engines spin for a few milliseconds, which is negligible for longer calls
 
 Key = TypeVar("Key")
 
@@ -37,7 +37,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Throughput:
-    """Frames per second by batch, as far as batches were enlarged; ``stopped`` says why no further."""
+    """Frames per second by batch size; ``stopped`` says why no larger batches were measured."""
 
     frames_per_s: Mapping[int, float]
     stopped: str
@@ -54,14 +54,21 @@ class Throughput:
 def seconds_in_turns(
     calls: Mapping[Key, Callable[[], object]], warm_s: Mapping[Key, float], *, least: int, most: int, budget_s: float
 ) -> dict[Key, list[float]]:
-    """Seconds of every call, in turns: from ``least`` to ``most`` rounds, as fit into the budget.
+    """Time every call in turns, for ``least`` to ``most`` rounds as fit into the budget.
 
-    In each turn a short call is made twice, and the second counts: during the first one the threads of the engine
-    before still spin, waiting for more work.
+    In each turn a short call is made twice, and only the second is timed: during the first the threads of the previous
+    engine still spin, waiting for more work.
 
     Args:
-        warm_s: what ``second_call_s`` gave for each call: its first one, in which engines compile and allocate, lies
-            behind it.
+        calls: the calls by key.
+        warm_s: result of ``second_call_s`` for each call, so its first call, in which engines compile and allocate, is
+            already done.
+        least: minimum number of rounds.
+        most: maximum number of rounds.
+        budget_s: for all rounds together.
+
+    Returns:
+        Seconds of every call, by key.
 
     Raises:
         RuntimeFailure: an engine failed.
@@ -89,10 +96,10 @@ def _call_s(call: Callable[[], object]) -> float:
 
 
 def frame_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candidate, Latency]:
-    """Of the stages that run per frame, on one; of no model that has none."""
+    """Measure the stages that run per frame on one frame; models without such stages are left out."""
     return _latencies(
         {
-            candidate: _encoding(classifier, _noise(classifier, 1))
+            candidate: _encode_call(classifier, _noise(classifier, 1))
             for candidate, classifier in classifiers.items()
             if classifier.plan.frame
         }
@@ -100,17 +107,20 @@ def frame_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candida
 
 
 def clip_latencies(classifiers: Mapping[Candidate, Classifier]) -> dict[Candidate, Latency]:
-    """Of all stages, on one clip."""
+    """Measure all stages on one clip."""
     return _latencies(
         {
-            candidate: _classifying(classifier, _noise(classifier, classifier.contract.frames))
+            candidate: _classify_call(classifier, _noise(classifier, classifier.contract.frames))
             for candidate, classifier in classifiers.items()
         }
     )
 
 
 def _latencies(calls: Mapping[Candidate, Callable[[], object]]) -> dict[Candidate, Latency]:
-    """Forty rounds are the fewest with two beyond the 95th percentile; slow models get twenty."""
+    """Measure the latencies of calls.
+
+    Forty rounds are the fewest with two beyond the 95th percentile; slow models get twenty.
+    """
     warm_s = {candidate: second_call_s(call) for candidate, call in calls.items()}
     found = {}
     for candidate, times_s in seconds_in_turns(calls, warm_s, least=20, most=40, budget_s=6).items():
@@ -122,18 +132,19 @@ def _latencies(calls: Mapping[Candidate, Callable[[], object]]) -> dict[Candidat
 def throughputs(
     classifiers: Mapping[Candidate, Classifier], footprints: Mapping[Candidate, Footprint], on_progress: OnProgress
 ) -> dict[Candidate, Throughput]:
-    """Of what takes the time, by batch: the stages that run per frame, or whole windows where more than a head runs per window.
+    """Measure the throughput of the dominant work by batch size.
 
-    Batches are enlarged until that no longer pays or memory gets short; then all of them, of all
-    candidates, are timed in turns.
+    That work is the stages that run per frame, or whole windows if more than a head runs per window. Batches are
+    enlarged until they are no longer faster or memory runs short; then all batches of all candidates are timed in
+    turns.
     """
     calls: dict[tuple[Candidate, int], Callable[[], object]] = {}
     warm_s: dict[tuple[Candidate, int], float] = {}
     stopped = {}
     for done, (candidate, classifier) in enumerate(classifiers.items()):
-        on_progress("batches that pay", done, len(classifiers))
+        on_progress("best batch sizes", done, len(classifiers))
         tried = _batches(classifier)
-        times_s, stopped[candidate] = _enlarged(tried, footprints[candidate].bytes_per_frame)
+        times_s, stopped[candidate] = _enlarge_batches(tried, footprints[candidate].bytes_per_frame)
         warm_s |= {(candidate, batch): call_s for batch, call_s in times_s.items()}
         calls |= {(candidate, batch): tried[batch] for batch in times_s}
     on_progress("throughput", 0, 1)
@@ -143,17 +154,17 @@ def throughputs(
     return {candidate: Throughput(rates[candidate], stopped[candidate]) for candidate in classifiers}
 
 
-def _enlarged(calls: Mapping[int, Callable[[], object]], bytes_per_frame: int) -> tuple[dict[int, float], str]:
-    """Seconds by batch as far as batches are worth timing, and why no further (empty when all are).
+def _enlarge_batches(calls: Mapping[int, Callable[[], object]], bytes_per_frame: int) -> tuple[dict[int, float], str]:
+    """Return seconds by batch for batches worth timing, and why there are no more ('' if all are).
 
     Raises:
-        RuntimeFailure: the engine failed at the smallest.
+        RuntimeFailure: the engine failed at the smallest batch.
     """
     times_s: dict[int, float] = {}
     for batch, call in calls.items():
         rates = [size / call_s for size, call_s in times_s.items()]
         if len(rates) > PATIENCE and max(rates[-PATIENCE:]) < WORTH * max(rates[:-PATIENCE]):
-            return times_s, "larger batches do not pay"
+            return times_s, "larger batches are not faster"
         available = available_bytes()
         if rates and available is not None and bytes_per_frame * batch > MEMORY_SHARE * available:
             return times_s, f"memory is short: {available / 1e6:.0f} MB available"
@@ -167,29 +178,29 @@ def _enlarged(calls: Mapping[int, Callable[[], object]], bytes_per_frame: int) -
 
 
 def _noise(classifier: Classifier, count: int) -> npt.NDArray[np.uint8]:
-    """Frames ``uint8 (count, H, W, 3)``."""
+    """Return random frames ``uint8 (count, H, W, 3)``."""
     return np.random.default_rng(0).integers(0, 256, (count, *classifier.contract.pixel.frame_shape), dtype=np.uint8)
 
 
 def _batches(classifier: Classifier) -> dict[int, Callable[[], object]]:
-    """Calls by frames per batch, where windows count: of whole ones."""
+    """Return calls by frames per batch; if windows are batched, only whole windows."""
     if not classifier.plan.batches_windows:
         frames = _noise(classifier, max(BATCHES))
-        return {batch: _encoding(classifier, frames[:batch]) for batch in BATCHES}
+        return {batch: _encode_call(classifier, frames[:batch]) for batch in BATCHES}
     moments = classifier.contract.frames
     sizes = [batch for batch in BATCHES if batch * moments <= max(BATCHES)] or [1]
     frames = _noise(classifier, max(sizes) * moments)
     clips = frames.reshape(-1, moments, *frames.shape[1:])
-    return {size * moments: _answering(classifier, clips[:size]) for size in sizes}
+    return {size * moments: _logits_call(classifier, clips[:size]) for size in sizes}
 
 
-def _answering(classifier: Classifier, clips: npt.NDArray[np.uint8]) -> Callable[[], object]:
+def _logits_call(classifier: Classifier, clips: npt.NDArray[np.uint8]) -> Callable[[], object]:
     return lambda: classifier.logits_from_frames(clips, len(clips) * clips.shape[1])
 
 
-def _encoding(classifier: Classifier, frames: npt.NDArray[np.uint8]) -> Callable[[], object]:
+def _encode_call(classifier: Classifier, frames: npt.NDArray[np.uint8]) -> Callable[[], object]:
     return lambda: classifier.encode(frames)
 
 
-def _classifying(classifier: Classifier, clip: npt.NDArray[np.uint8]) -> Callable[[], object]:
+def _classify_call(classifier: Classifier, clip: npt.NDArray[np.uint8]) -> Callable[[], object]:
     return lambda: classifier.classify(clip[None])

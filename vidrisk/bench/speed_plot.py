@@ -1,4 +1,4 @@
-"""A bench as PNG: latency and throughput of every runtime and variant."""
+"""Plot of a benchmark as PNG: latency and throughput of every runtime and variant."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vidrisk.metrics.plots import new_figure, save_figure
 
 
 def plot_bench(path: Path, bench: Bench) -> None:
-    """On the left latency at batch 1, median and 95th percentile; on the right throughput by batch.
+    """Plot latency at batch 1 (median, 95th percentile) on the left, throughput by batch on the right.
 
-    Latency is of a frame, and of a clip where no stage runs per frame.
+    Latency is of a frame, or of a clip if no stage runs per frame.
     """
     has_frames = any(row.frame for row in bench.rows)
     latencies = [(row, row.frame if has_frames else row.clip) for row in bench.rows]

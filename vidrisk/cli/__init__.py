@@ -1,1 +1,1 @@
-"""The command line: every command parses, calls, prints. Heavy imports happen inside the commands."""
+"""The command line: every command parses options, calls the library, and prints; heavy imports are deferred."""

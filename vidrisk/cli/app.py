@@ -1,4 +1,4 @@
-"""The Typer application, and the one place where errors become a line and an exit code."""
+"""The Typer application, and the conversion of errors to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
 from vidrisk.cli.interrupt import ending_at_second_interrupt
 from vidrisk.cli.remedies import line_from_error
-from vidrisk.cli.streams import lost_output, restart_in_utf8, settle_streams
+from vidrisk.cli.streams import find_lost_output, restart_in_utf8, settle_streams
 from vidrisk.cli.train import train
 from vidrisk.cli.verify import verify
 from vidrisk.cli.watch import watch
@@ -63,12 +63,14 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _vidrisk(
-    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv says everything.")] = 0,
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Print more messages; -vv prints all.")
+    ] = 0,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """A folder of labelled clips or defect photos in; a verified INT8 model and a report per folder out."""
+    """Turn a folder of labelled clips or defect photos into a verified INT8 model and a report per folder."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PrintableFormatter("%(levelname)s: %(message)s"))
@@ -77,24 +79,27 @@ def _vidrisk(
 
 
 def main() -> None:
-    """Run the command line. Every expected failure is one line on stderr and an exit code (README: Exit codes)."""
+    """Run the command line.
+
+    Every expected failure is one line on stderr and an exit code (README: Exit codes).
+    """
     restart_in_utf8()
     settle_streams()
     try:
         with ending_at_second_interrupt():
             _run(sys.argv[1:])
     finally:
-        lost = lost_output()
+        lost = find_lost_output()
         if lost:
             _fail(f"cannot write to standard output: {lost.strerror}", EXIT_ERROR)
 
 
 def _run(arguments: list[str]) -> None:
-    verbosity = [argument for argument in arguments if argument in VERBOSITY]  # welcome before and behind the command
+    verbosity = [argument for argument in arguments if argument in VERBOSITY]  # allowed before and after the command
     try:
         app(verbosity + [argument for argument in arguments if argument not in VERBOSITY])
     except SystemExit as end:
-        if end.code == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+        if end.code == EXIT_INTERRUPTED:  # Typer's exit code for KeyboardInterrupt
             say_error("stopped by Ctrl-C")
         raise
     except VidriskError as error:

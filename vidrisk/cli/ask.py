@@ -21,7 +21,7 @@ def ask(
         ),
     ] = None,
     runtime: Annotated[
-        RuntimeChoice, typer.Option(help="Engine of the vision graph; auto takes the fastest here.")
+        RuntimeChoice, typer.Option(help="Engine of the vision graph; auto takes the fastest on this machine.")
     ] = "auto",
     variant: Annotated[
         VariantChoice, typer.Option(help="Precision; auto takes the smallest that passed the gate.")
@@ -32,9 +32,9 @@ def ask(
     text_model: TextModel = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Ask a bundle that writes reports about photos, in free words; the answer is written as it comes.
+    """Ask a bundle that writes reports a free-form question about photos; the answer is printed as it is generated.
 
-    In a conversation, /new begins another one about the same photos; /exit or Ctrl-D ends it.
+    In a conversation, /new starts another one about the same photos; /exit or Ctrl-D ends it.
     """
     from vidrisk.cli.chat import chat, print_answer
     from vidrisk.cli.infer_reports import server_from_options

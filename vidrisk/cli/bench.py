@@ -1,4 +1,4 @@
-"""``vidrisk bench``: every runtime and variant of a bundle that works here, side by side."""
+"""``vidrisk bench``: all runtimes and variants of a bundle that work on this machine, side by side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def bench(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help="Clips or photos to run end to end; for accuracy, labelled as for train.",
+            help="Clips or photos to run end to end; labelled as for train, they also give the accuracy.",
         ),
     ] = None,
     out: Annotated[
@@ -30,19 +30,22 @@ def bench(
     variant: Annotated[VariantName | None, typer.Option(show_default="every one", help="This precision only.")] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, metavar="N", show_default="as the engine likes", help="Threads of the engines."),
+        typer.Option(min=1, max=1024, metavar="N", show_default="the engine's default", help="Threads of the engines."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Files of DATA to take at most, evenly spread.")] = 64,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Maximum number of files of DATA, evenly spread.")
+    ] = 64,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Latency, throughput and memory of every runtime and variant that works here, timed in turns; with DATA also clips per
-    second from file to prediction, and accuracy.
+    """Measure latency, throughput and memory of every runtime and variant that works here, timed in turns.
 
-    Effective multiply-accumulates are held against the fastest matrix product of this machine, and the whole way
-    against what reading the files and encoding them allow. Files that cannot be read are left out; the exit code is
-    then 4.
+    With DATA, also measure clips per second from file to prediction, and accuracy.
+
+    Effective multiply-accumulates are compared with the fastest matrix product of this machine, and the end-to-end
+    speed with what reading and encoding the files allow. Files that cannot be read are left out; the exit code is then
+    4.
     """
     from vidrisk.bench.benchmark import run_bench
     from vidrisk.bench.output import check_output, write_bench

@@ -1,4 +1,4 @@
-"""The tables that ``vidrisk bench`` ends with."""
+"""The tables that ``vidrisk bench`` prints."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def print_bench(bench: Bench, *, as_json: bool) -> None:
     measured = [row for row in bench.rows if not row.problem]
     _say_speed(bench, measured)
     say(
-        "ms: median / 95th percentile, one at a time; a frame: the encoder alone, the other: with the head; "
-        "MB: peak of a process by itself"
+        "ms: median / 95th percentile, one at a time; per frame: the encoder alone, the other: with the head; "
+        "MB: peak of a separate process"
     )
     if bench.data:
         _say_end_to_end(measured)
@@ -28,7 +28,7 @@ def print_bench(bench: Bench, *, as_json: bool) -> None:
     for name, peak in bench.peaks.items():
         say(f"{name} peak: {_number(peak.gmac_per_s, '.0f')} GMAC/s ({peak.how})")
     if bench.macs_per_frame is None:
-        say("the bundle does not say how much its encoder computes; one that is exported again does")
+        say("the bundle does not record how much its encoder computes; export it again to add that")
     best = bench.fastest
     if best.throughput:
         say(
@@ -97,7 +97,7 @@ def _say_data(data: DataResult) -> None:
     held, decode = data.decode.held, data.decode
     failed = f", {held.unreadable} could not be read" if held.unreadable else ""
     say(
-        f"{data.used:,} of {data.found:,} files: {held.clips:,} clips, {held.frames:,} frames{failed}; only reading them: "
+        f"{data.used:,} of {data.found:,} files: {held.clips:,} clips, {held.frames:,} frames{failed}; reading alone: "
         f"{decode.clips_per_s:.1f} clips/s with {decode.workers} workers"
     )
     if data.unlabelled:

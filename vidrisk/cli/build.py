@@ -1,4 +1,4 @@
-"""``vidrisk build``: the TensorRT engines of a bundle, for the GPU that is here or for GPUs that are elsewhere."""
+"""``vidrisk build``: the TensorRT engines of a bundle, for the local GPU or for other GPUs."""
 
 from __future__ import annotations
 
@@ -21,43 +21,45 @@ def build(
             "--output",
             metavar="DIR",
             show_default="the engine cache",
-            help="Folder for the engines; copied into the cache of a device they are used there.",
+            help="Folder for the engines; copied into the engine cache of a device, they are used there.",
         ),
     ] = None,
     engine: Annotated[
-        EngineName | None, typer.Option(show_default="the one that is installed", help="Library to build with.")
+        EngineName | None, typer.Option(show_default="the installed one", help="Library to build with.")
     ] = None,
     compute_capability: Annotated[
         str,
         typer.Option(
             metavar="8.6,8.9",
             show_default="of the GPU here",
-            help="Build ahead of time for these GPUs; tensorrt-rtx can, and needs no GPU for it.",
+            help="Build ahead of time for these GPUs; needs tensorrt-rtx, but no GPU.",
         ),
     ] = "",
     variant: Annotated[
-        VariantName | None, typer.Option(show_default="every one that passed", help="This precision only.")
+        VariantName | None, typer.Option(show_default="all that passed", help="Only this precision.")
     ] = None,
     batch: Annotated[
         str, typer.Option(metavar="MIN,OPT,MAX", help="Rows per call that the engines take; they are tuned for OPT.")
     ] = "1,8,64",
     dla: Annotated[
         bool,
-        typer.Option("--dla", help="Use a Jetson's deep-learning accelerator, and the GPU for what that cannot do."),
+        typer.Option("--dla", help="Use a Jetson's deep-learning accelerator, and the GPU for unsupported layers."),
     ] = False,
     portable: Annotated[
         bool,
         typer.Option(
             "--portable",
-            help="For every GPU from Ampere on but a Jetson's, and later versions of TensorRT; may be slower.",
+            help="For all GPUs since Ampere except Jetson's, and later versions of TensorRT; may be slower.",
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Build the engines of a bundle that are not there yet. `infer`, `eval` and `bench` build what they miss; this does it before.
+    """Build the missing engines of a bundle.
 
-    An engine is good for one kind of GPU and one version of TensorRT. Beside it lies what its layers are, in
-    .layers.json. Ctrl-C stops at the builder's next step; engines that were finished are kept.
+    `infer`, `eval` and `bench` build missing engines too; this command does it in advance.
+
+    An engine is valid for one kind of GPU and one version of TensorRT. Its layers are described beside it, in
+    .layers.json. Ctrl-C stops at the builder's next step; finished engines are kept.
     """
     from vidrisk.cli.build_view import batches_from_text, capabilities_from_text, print_engines
     from vidrisk.cli.console import progress_bar, say_aside

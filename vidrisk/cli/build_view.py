@@ -1,4 +1,4 @@
-"""What ``vidrisk build`` reads from its options, and the table that it ends with."""
+"""Parsers for the options of ``vidrisk build``, and the table that it prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from vidrisk.runtimes.tensorrt.cache import Batches
 
 
 def batches_from_text(text: str) -> Batches:
-    """
+    """Parse ``MIN,OPT,MAX``.
+
     Raises:
         SettingsError: ``text`` is not MIN,OPT,MAX.
     """
@@ -24,7 +25,9 @@ def batches_from_text(text: str) -> Batches:
 
 
 def capabilities_from_text(text: str) -> tuple[str, ...]:
-    """Each once, in order: whoever names the same GPUs means the same engine. None of them in an empty text.
+    """Parse compute capabilities; return each once, in order, so equal sets of GPUs give the same engine.
+
+    An empty text gives none.
 
     Raises:
         SettingsError: ``text`` is not like 8.6,8.9.

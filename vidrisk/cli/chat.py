@@ -1,4 +1,4 @@
-"""What ``vidrisk ask`` reads and writes: answers piece by piece, and the turns of a conversation."""
+"""Input and output of ``vidrisk ask``: answers piece by piece, and the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def print_answer(reporter: Reporter, pictures: Sequence[Picture], question: str,
     """Answer one question.
 
     Raises:
-        RuntimeFailure: there is no answer.
+        RuntimeFailure: the model gives no answer.
     """
     if not as_json:
         _answer(reporter, pictures, question, ())
@@ -45,7 +45,10 @@ def print_answer(reporter: Reporter, pictures: Sequence[Picture], question: str,
 
 
 def chat(reporter: Reporter, pictures: Sequence[Picture]) -> None:
-    """Answer questions until ``/exit`` or the end of the input. What cannot be answered is said, and the conversation goes on."""
+    """Answer questions until ``/exit`` or the end of the input.
+
+    If a question cannot be answered, the error is printed, and the conversation goes on.
+    """
     history: list[Exchange] = []
     while True:
         try:
@@ -67,10 +70,10 @@ def chat(reporter: Reporter, pictures: Sequence[Picture]) -> None:
 
 
 def _answer(reporter: Reporter, pictures: Sequence[Picture], question: str, history: Sequence[Exchange]) -> Answer:
-    """Write an answer as it comes.
+    """Write an answer as it is generated.
 
     Raises:
-        RuntimeFailure: there is none.
+        RuntimeFailure: the model gives no answer.
     """
 
     def write(_: int, piece: str) -> None:

@@ -1,4 +1,4 @@
-"""``vidrisk compare``: two models on the same data; or reports of a run beside the truth, a classifier and similar cases."""
+"""``vidrisk compare``: two models on the same data, or reports with the truth, a classifier and similar cases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compare(
         typer.Argument(
             metavar="[B|TRUTH]",
             show_default=False,
-            help="Another bundle or run; or labelled cases: a CSV, Excel, JSONL or Parquet table, or a folder of these.",
+            help="Another bundle or run; or labelled cases: a CSV, Excel, JSONL or Parquet table, or a folder of them.",
         ),
     ] = None,
     data: Annotated[
@@ -38,7 +38,7 @@ def compare(
         typer.Option(
             "--classifier",
             metavar="OUT",
-            help="Reports: output folder of a classifier over the same photos: its level leads.",
+            help="Reports: output folder of a classifier over the same photos; its level takes precedence.",
         ),
     ] = None,
     cases: Annotated[
@@ -46,8 +46,8 @@ def compare(
         typer.Option(
             "--cases",
             metavar="FILE",
-            help="Reports: index that `vidrisk data index` made, asked with the features that --classifier has saved: the most similar "
-            "labelled cases are shown beside each report.",
+            help="Reports: index that `vidrisk data index` made, searched with the features that --classifier has "
+            "saved; the most similar labelled cases are shown beside each report.",
         ),
     ] = None,
     scheme: SchemeOption = None,
@@ -58,14 +58,14 @@ def compare(
     ] = None,
     group_by: Annotated[
         str | None,
-        typer.Option(help="Models: samples that share this column or regular expression are no independent evidence."),
+        typer.Option(help="Models: samples that share this column or regular expression are not independent evidence."),
     ] = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Reports: leave comparison.html out.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Compare two models A and B on DATA: better, worse or undecided beyond chance, and how many samples would decide.
+    """Compare two models A and B on DATA: significantly better, worse or undecided, and how many samples would decide.
 
     Or compare the reports in OUT with TRUTH, by the id of the case or the name of the photo: levels, choices, texts,
     confidence. That writes comparison.json, comparison.jsonl and comparison.html into OUT.

@@ -1,4 +1,4 @@
-"""The tables that ``vidrisk compare`` ends with."""
+"""The tables that ``vidrisk compare`` prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MEASURES = {"top1": "right answers", "macro_f1": "macro-F1", "mean_average_prec
 
 
 def print_comparison(comparison: ReportComparison, page: Path, *, as_json: bool) -> None:
-    """Print scores; ``page`` is what to open next."""
+    """Print the scores; ``page`` is the file or folder to open next."""
     if as_json:
         say_json(comparison.to_json())
         return
@@ -61,7 +61,8 @@ def print_comparison(comparison: ReportComparison, page: Path, *, as_json: bool)
     say(f"{scores.reports:,} reports: {_share(scores.parsed)} parsed; {_share(scores.abstained)} uncertain{ece}")
     if scores.agreement:
         say(
-            f"the classifier agrees with {_share(scores.agreement)} levels; it has not seen {comparison.unseen:,} photos"
+            f"the classifier agrees with {_share(scores.agreement)} levels; "
+            f"it has not seen {comparison.unseen:,} photos"
         )
     _say_unpaired("reports without a truth", comparison.unpaired_reports)
     _say_unpaired("cases without a report", comparison.unpaired_cases)
@@ -85,7 +86,8 @@ def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
                     _MEASURES[each.measure],
                     f"{each.first:.1%}",
                     f"{each.second:.1%}",
-                    f"{100 * (each.second - each.first):+.1f} ({each.interval_points[0]:+.1f} … {each.interval_points[1]:+.1f})",
+                    f"{100 * (each.second - each.first):+.1f} "
+                    f"({each.interval_points[0]:+.1f} … {each.interval_points[1]:+.1f})",
                     f"{each.p_value:.3f}",
                     each.verdict,
                 )
@@ -98,11 +100,11 @@ def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
         if right.verdict != "undecided":
             say(f"{target}: B is {right.verdict}, by {basis}")
         elif right.samples_to_decide is None:
-            say(f"{target}: undecided by {basis}: both are right equally often, which no number of samples decides")
+            say(f"{target}: undecided by {basis}: both are right equally often, so more samples would not help")
         else:
             say(
-                f"{target}: undecided by {basis}; about {right.samples_to_decide:,} samples would decide such a difference, four "
-                "times of five"
+                f"{target}: undecided by {basis}; about {right.samples_to_decide:,} samples would decide such a "
+                "difference, four times out of five"
             )
     if comparison.unreadable:
         say(f"{comparison.unreadable:,} samples were left out: one of the models could not score them")

@@ -1,7 +1,7 @@
-"""What commands share: how they print, and a progress bar on stderr (none where stderr is no terminal).
+"""Printing and progress bars of all commands; the bar is on stderr, and hidden if that is not a terminal.
 
-Nothing else in the command line prints. What comes from a file (a name, a label, a message of a library) is text of
-strangers: here it is made printable, once, and none of it is read as rich's markup.
+Nothing else in the command line prints. Text from files (names, labels, messages of libraries) is untrusted: it is made
+printable here, once, and never interpreted as rich's markup.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Protocol
 from vidrisk.runtimes.contract.printable import printable
 
 LINE_EVERY_S = 5.0
-ESTIMATE_S = 900.0  # of steps that the time left is estimated by: a step of a large model takes minutes
+ESTIMATE_S = 900.0  # period for the estimate of the time left: a step of a large model takes minutes
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
 _NOT_PLAIN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -29,17 +29,17 @@ def say(line: str) -> None:
 
 
 def say_aside(line: str) -> None:
-    """Print one line on standard error that is no part of the result."""
+    """Print one line on standard error that is not part of the result."""
     print(printable(line), file=sys.stderr)
 
 
 def say_error(line: str) -> None:
-    """Print one line of error on standard error."""
+    """Print one error line on standard error."""
     print(f"error: {printable(line)}", file=sys.stderr)
 
 
 def say_json(text: str) -> None:
-    """Print JSON. Characters that the console lacks, or would obey, become JSON's escapes: it says the same."""
+    """Print JSON, with JSON escapes for characters that the console lacks or would interpret."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "")
     escaped = _NOT_PLAIN if encoding == "utf8" else _NOT_ASCII
     print(escaped.sub(lambda found: _json_escapes(found[0]), text))
@@ -51,7 +51,7 @@ def _json_escapes(text: str) -> str:
 
 
 def say_styled(line: str, style: str, *, mark_style: str = "") -> None:
-    """Print one line in a style of rich's, its first character in another."""
+    """Print one line in a rich style, its first character in another."""
     from rich.console import Console
     from rich.text import Text
 
@@ -71,10 +71,8 @@ def say_table(
 ) -> None:
     """Print a table.
 
-    Args:
-        columns: headings, which are ours.
-        right_from: the place of the first column of those that are flush right.
-        last_styles: a style of rich's for the last cell of every row.
+    ``columns`` are headings, which are trusted text. Columns from ``right_from`` on are right-aligned. ``last_styles``
+    are rich styles for the last cell of every row.
     """
     from rich.console import Console
     from rich.table import Table
@@ -92,7 +90,7 @@ def say_table(
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log records as printable text; a traceback keeps its lines."""
+    """Formatter that makes log records printable; a traceback keeps its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
@@ -104,14 +102,14 @@ class PrintableFormatter(logging.Formatter):
 
 
 class Advance(Protocol):
-    """Told (what, done, total) and perhaps a note; a new ``what`` starts the bar anew."""
+    """Callback for progress: (what, done, total) and an optional note; a new ``what`` restarts the bar."""
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
 
 @contextmanager
 def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
-    """A bar with the time left; with ``lines``, a line of text now and then where stderr is no terminal."""
+    """Show a bar with the time left; with ``lines``, print lines at intervals if stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 

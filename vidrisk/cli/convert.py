@@ -1,4 +1,4 @@
-"""``vidrisk data convert``: tables of risks become data sets of reports, and labelled data other formats."""
+"""``vidrisk data convert``: tables of risks to data sets of reports, and labelled data to other formats."""
 
 from __future__ import annotations
 
@@ -23,10 +23,7 @@ SchemeOption = Annotated[
 PhotosOption = Annotated[
     Path | None,
     typer.Option(
-        "--photos",
-        metavar="FOLDER",
-        show_default="that of the table",
-        help="Folder that paths of photos are relative to.",
+        "--photos", metavar="FOLDER", show_default="that of the table", help="Base folder of relative photo paths."
     ),
 ]
 SplitOption = Annotated[
@@ -46,7 +43,7 @@ def convert(
         typer.Argument(
             metavar="DATA",
             help="A CSV, Excel, JSONL or Parquet table, a folder, a data set, or an output folder of `vidrisk infer`, "
-            "whose predictions become labels to be corrected.",
+            "whose predictions become labels to correct.",
         ),
     ],
     output: Annotated[
@@ -69,46 +66,49 @@ def convert(
             "--media",
             metavar="FOLDER",
             show_default="above all inputs",
-            help="Predictions: folder that names of files are relative to.",
+            help="Predictions: base folder of relative file names.",
         ),
     ] = None,
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
-    image_quality: Annotated[int, typer.Option(help="Reports: of JPEG, 1 to 100.")] = 85,
+    image_quality: Annotated[int, typer.Option(help="Reports: JPEG quality, 1 to 100.")] = 85,
     max_image_size: Annotated[
         tuple[int, int],
-        typer.Option(
-            metavar="WIDTH HEIGHT", help="Reports: photos that are larger are scaled down, none is scaled up."
-        ),
+        typer.Option(metavar="WIDTH HEIGHT", help="Reports: larger photos are scaled down; none is scaled up."),
     ] = (1024, 1024),
     answers: Annotated[
         Literal["json", "brackets", "bold"],
         typer.Option("--answers", help="Reports: json; brackets: 【label】：value; bold: **label**: value."),
     ] = "json",
     ratios: Annotated[
-        str, typer.Option(help="Reports: parts for train:val:test, where the data have no split.")
+        str, typer.Option(help="Reports: parts for train:val:test, if the data have no split.")
     ] = "8:1:1",
     seed: Annotated[int, typer.Option(help="Reports: another seed gives another split.")] = 0,
     group_by: Annotated[
         str | None,
         typer.Option(
-            help="Reports: keep together what shares this column, or a regular expression's group in an id or a photo's name: "
-            "'house([0-9]+)'."
+            help="Reports: keep together what shares this column, or a regular expression's group in an id or a "
+            "photo's name: 'house([0-9]+)'."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Reports: split again what has a split already.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Reports: split again even if there is a split already.")
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option(
             "--strict",
-            help="Refuse files that are missing or cannot be read, and cases of one id, photo or group in two splits.",
+            help="Refuse missing or unreadable files, and cases of the same id, photo or group in two splits.",
         ),
     ] = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON.")] = False,
 ) -> None:
-    """Write a table of risks as a data set of reports, or labelled data in another format. What is lost is counted and said."""
+    """Write a table of risks as a data set of reports, or labelled data in another format.
+
+    Information that the format cannot hold is counted and reported.
+    """
     from vidrisk.cli.refused import refuse_options
 
     is_report = to in REPORTS
@@ -158,9 +158,10 @@ def _convert_reports(
 ) -> None:
     from vidrisk.cli.console import progress_bar
     from vidrisk.data import load_cases, ratios_from_text, split_cases
-    from vidrisk.data.convert_cases import convert_cases
+    from vidrisk.data.convert_cases import check_new_folder, convert_cases
     from vidrisk.decode.messages import PhotoSettings
 
+    check_new_folder(output)
     settings = PhotoSettings(*sizes)
     parts = ratios_from_text(ratios)
     cases = load_cases(data, scheme, photos=photos, strict=strict, encoding=encoding, sheet=sheet)
@@ -193,9 +194,10 @@ def _convert_labels(
     from vidrisk.cli.console import say, say_json
     from vidrisk.cli.refused import refuse_options
     from vidrisk.data import load_table
-    from vidrisk.data.data_sets import write_data_set
+    from vidrisk.data.data_sets import check_destination, write_data_set
     from vidrisk.jobs.predicted_table import is_run_output, table_from_predictions
 
+    check_destination(output, to, also=REPORTS)
     model = None
     if is_run_output(data):
         refuse_options(

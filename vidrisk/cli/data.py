@@ -1,4 +1,4 @@
-"""``vidrisk data``: look at labelled data, split it, import and convert data sets, before anything is trained."""
+"""``vidrisk data``: inspect labelled data, split it, and import and convert data sets, before any training."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def split(
             help="Keep together what shares this column, or a regular expression's group in the name: 'seq([0-9]+)'."
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Split again what has a split already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Split again even if there is a split already.")] = False,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
@@ -82,7 +82,7 @@ def preview(
         typer.Option(
             "--augment",
             metavar="KINDS",
-            help="Show what augmentation makes of some samples instead: flip,zoom,light,still …",
+            help="Show augmented versions of some samples instead: flip,zoom,light,still …",
         ),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows of a data set of reports to print.")] = 10,
@@ -92,7 +92,7 @@ def preview(
     sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
-    """Draw a contact sheet: one row of thumbnails per class. Of a Parquet file of risk reports, print rows, too."""
+    """Draw a contact sheet: one row of thumbnails per class. For a Parquet file of risk reports, also print rows."""
     if data.suffix.lower() == ".parquet":
         from vidrisk.data.parquet_rows import is_data_set
 
@@ -103,7 +103,7 @@ def preview(
     from vidrisk.runtimes.contract.errors import SettingsError
 
     if output is None:
-        raise SettingsError("a preview without a name for the sheet", fix="name a PNG with -o")
+        raise SettingsError("a preview without an output file", fix="name a PNG with -o")
     table = load_table(data, task, multi_label=multi_label, encoding=encoding, sheet=sheet, strict=strict)
     check_leaks(table, strict=strict)
     if augment is not None:
@@ -177,22 +177,16 @@ def import_data_set(
     ] = None,
     media: Annotated[
         Path | None,
-        typer.Option(
-            "--media", metavar="FOLDER", show_default="beside SOURCE", help="Folder in which the clips or photos lie."
-        ),
+        typer.Option("--media", metavar="FOLDER", show_default="beside SOURCE", help="Folder of the clips or photos."),
     ] = None,
     rate: Annotated[
         float | None,
-        typer.Option(
-            "--rate",
-            metavar="FPS",
-            help="Frames per second in which the labels count, where the data set does not say it.",
-        ),
+        typer.Option("--rate", metavar="FPS", help="Frame rate of the labels, if the data set does not state it."),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            "--labels", metavar="FILE", help="Names of the classes, where the data set holds their numbers alone."
+            "--labels", metavar="FILE", help="Names of the classes, if the data set holds only their numbers."
         ),
     ] = None,
     multi_label: Annotated[
@@ -200,21 +194,23 @@ def import_data_set(
         typer.Option(
             "--multi-label/--one-label",
             show_default="what the data hold",
-            help="Whether any number of classes may hold for a sample.",
+            help="Whether a sample may have any number of classes.",
         ),
     ] = None,
     crops: Annotated[bool, typer.Option("--crops", help="Make every box a photo of its own.")] = False,
     per_class: Annotated[
         int | None,
         typer.Option(
-            min=1, show_default="all", help="Keep at most so many clips of each class in each split, to try things out."
+            min=1,
+            show_default="all",
+            help="Keep at most this many clips of each class in each split, to try things out.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives another val, and other clips with --per-class.")] = 0,
     strict: Strict = False,
     json_output: Json = False,
 ) -> None:
-    """Write a data set as a manifest. Photos that it holds inside its own files are put into a folder beside the manifest."""
+    """Write a data set as a manifest; photos embedded in its files are extracted to a folder beside the manifest."""
     from vidrisk.data import check_leaks, write_table
     from vidrisk.data.choice import few_per_class
     from vidrisk.data.data_sets import import_data
@@ -243,7 +239,7 @@ def import_data_set(
 
 @app.command()
 def formats(json_output: Json = False) -> None:
-    """List the formats of data sets: what is read, what is written, and what survives it."""
+    """List the formats of data sets: what is read, what is written, and which information is kept."""
     from vidrisk.cli.console import say_json, say_table
     from vidrisk.data.formats import FORMATS
 
@@ -288,9 +284,7 @@ def index(
         Path,
         typer.Argument(metavar="RUN", help="Output folder of `vidrisk infer … --save-features` over labelled photos."),
     ],
-    table: Annotated[
-        Path, typer.Argument(metavar="TABLE", help="The table that names these photos, with what is known of them.")
-    ],
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="The table of these photos with their labels.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Index to write: .npz.")],
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
@@ -299,7 +293,7 @@ def index(
     sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
-    """Index labelled cases by their photos' features, so that reports can show the most similar ones beside their advice."""
+    """Index labelled cases by their photos' features, so that reports can show similar cases and their advice."""
     from vidrisk.cli.console import say, say_json
     from vidrisk.data import load_cases
     from vidrisk.inference.neighbours import write_index
@@ -321,7 +315,7 @@ def index(
 
 
 def _print_counts(table: Table, output: Path, as_json: bool, **more: str | int) -> None:
-    """Samples per target, class and split; ``unsplit`` where there is none."""
+    """Print the samples per target, class and split; ``unsplit`` if there is no split."""
     from vidrisk.cli.console import say, say_json, say_table
 
     splits = [name for name in ("train", "val", "test") if len(table.of_split(name))]

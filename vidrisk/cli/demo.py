@@ -1,4 +1,4 @@
-"""``vidrisk demo``: the whole main job on real data that a package ships."""
+"""``vidrisk demo``: the whole main job on real data from a package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def demo(
         bool,
         typer.Option(
             "--reports",
-            help="Instead, let SmolLM2-135M learn to write reports about the photos, in a quarter of an hour.",
+            help="Instead, train SmolLM2-135M to write reports about the photos, which takes a quarter of an hour.",
         ),
     ] = False,
 ) -> None:

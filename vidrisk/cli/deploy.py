@@ -1,4 +1,4 @@
-"""``vidrisk deploy``: a folder that puts a bundle to work on another machine."""
+"""``vidrisk deploy``: a folder that installs a bundle as a service on another machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def deploy(
     ],
     target: Annotated[
         Literal["jetson-orin", "jetson-thor", "x86-gpu", "cpu"],
-        typer.Option(show_default=False, help="What kind of machine it is for."),
+        typer.Option(show_default=False, help="Kind of machine."),
     ],
     out: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", show_default=False, help="New folder to write.")
     ],
     wheels: Annotated[
-        bool, typer.Option("--wheels", help="Bring all Python packages along, so that the machine needs no network.")
+        bool, typer.Option("--wheels", help="Include all Python packages, so that the machine needs no network.")
     ] = False,
     python: Annotated[
         str | None,
@@ -31,12 +31,13 @@ def deploy(
         ),
     ] = None,
     inbox: Annotated[
-        str, typer.Option(metavar="PATH", help="Folder on the machine that is to be watched.")
+        str, typer.Option(metavar="PATH", help="Folder to watch on the machine.")
     ] = "/var/lib/vidrisk/inbox",
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Write a folder that is copied to a machine and installed there by the install.sh in it: vidrisk, the bundle, and a service
-    that predicts what comes into the inbox. A Dockerfile and an uninstall.sh are in it, too.
+    """Write a folder to copy to a machine and install there with its install.sh.
+
+    It holds vidrisk, the bundle, a service that predicts the files in the inbox, a Dockerfile, and an uninstall.sh.
     """
     from dataclasses import asdict
     from json import dumps
@@ -51,11 +52,11 @@ def deploy(
         say_json(dumps({**asdict(made), "folder": str(made.folder)}, ensure_ascii=False))
         return
     brought = (
-        f"{made.wheels} wheels along, pinned by hash"
+        f"with {made.wheels} wheels, pinned by hash"
         if wheels
         else "packages from its index, in the versions of that day"
     )
     say(f"{made.bundle} for {target}, {made.bytes / 1e6:.1f} MB, {brought} → {made.folder}")
-    say(f"licences of what it holds: {made.folder / 'LICENSES.txt'}")
+    say(f"licences of the contents: {made.folder / 'LICENSES.txt'}")
     folder, script = quote(str(made.folder)), quote(f"./{made.folder.name}/install.sh")
     say(f"next: scp -r {folder} USER@MACHINE: && ssh -t USER@MACHINE sudo {script}")

@@ -8,7 +8,7 @@ import typer
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a list.")] = False) -> None:
-    """Check what works on this machine; exit code 1 when something is broken, or `infer` lacks what it needs."""
+    """Check what works on this machine; exit code 1 if something is broken, or `infer` lacks a requirement."""
     from vidrisk.cli.doctor_view import print_checks
     from vidrisk.doctor import examine
     from vidrisk.runtimes.contract.errors import EXIT_ERROR

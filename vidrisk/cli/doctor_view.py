@@ -1,4 +1,4 @@
-"""The list that ``vidrisk doctor`` prints: a line per check, and under it the command that mends it, ready to be copied."""
+"""The list that ``vidrisk doctor`` prints: a line per check, and under it the command that fixes a problem."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ def print_checks(checks: Sequence[Check], *, as_json: bool) -> None:
         for check in group:
             _print_check(console.width, check, marks[check.state], name_width)
     red = sum(check.is_red for check in checks)
-    say_styled(f"{red} to mend" if red else "nothing to mend", "bold red" if red else "bold green")
+    say_styled(f"{red} to fix" if red else "nothing to fix", "bold red" if red else "bold green")
 
 
 def _print_check(console_width: int, check: Check, mark: str, name_width: int) -> None:
-    """``✓ name  found``, wrapped under itself; the fix is never wrapped, so that it can be copied as it stands. One that nobody has
-    to follow stands on the same line where there is room.
+    """Print ``✓ name  found``, wrapped and indented; the fix is never wrapped, so that it can be copied.
+
+    An optional fix is on the same line if there is room.
     """
     style, fix = STYLES[check.state], check.fix
     indent = " " * (name_width + 4)

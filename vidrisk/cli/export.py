@@ -1,4 +1,4 @@
-"""``vidrisk export``: a run, or a model that somebody else trained, in; a gated bundle out."""
+"""``vidrisk export``: from a run, or a model trained elsewhere, to a bundle that passed the gate."""
 
 from __future__ import annotations
 
@@ -49,14 +49,15 @@ def export(
         Path | None,
         typer.Option(
             metavar="YAML",
-            show_default="found out by asking --val",
-            help="What an ONNX model does to pixels: scale, or mean and std; channels, resize, height, width.",
+            show_default="determined with --val",
+            help="Pixel preprocessing of an ONNX model: scale, or mean and std; channels, resize, height, width.",
         ),
     ] = None,
     check: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="IMAGE=LABEL", help="An image, or a clip, whose label the model must give; may be repeated."
+            metavar="IMAGE=LABEL",
+            help="An image or a clip, and the label that the model must predict; may be repeated.",
         ),
     ] = None,
     from_hf: Annotated[
@@ -64,14 +65,14 @@ def export(
     ] = False,
     task: Annotated[
         LabelTask | None,
-        typer.Option(show_default="risk", help="What --calib and --val are labelled for, when MODEL is no run."),
+        typer.Option(show_default="risk", help="Task that --calib and --val are labelled for, if MODEL is not a run."),
     ] = None,
     vendor: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
             show_default=False,
-            help="Also write what the toolchains of Hailo, Rockchip, Qualcomm and Core ML take: "
+            help="Also write the input files for the toolchains of Hailo, Rockchip, Qualcomm and Core ML: "
             "plain ONNX files, calibration frames, expected outputs.",
         ),
     ] = None,
@@ -96,8 +97,8 @@ def export(
         bool,
         typer.Option(
             "--merged",
-            help="Write no bundle: the vision-language model with its adapters merged, as a Hugging Face folder that "
-            "servers such as vLLM load.",
+            help="Instead of a bundle, write the vision-language model with its adapters merged, as a Hugging Face "
+            "folder that servers such as vLLM can load.",
         ),
     ] = False,
     encoding: Encoding = None,
@@ -112,28 +113,33 @@ def export(
             min=0.1,
             max=100,
             metavar="POINTS",
-            help="Points of probability that INT8 or FP16 may move the confidence by, where an answer stays.",
+            help="Percentage points that INT8 or FP16 may change the confidence of an unchanged answer.",
         ),
     ] = 5.0,
     allow_drop: Annotated[
         bool,
-        typer.Option("--allow-drop", help="Ship it even if it loses more or is not faster; the bundle records that."),
+        typer.Option(
+            "--allow-drop", help="Ship a variant even if it loses more or is not faster; the bundle records that."
+        ),
     ] = False,
     strict: Annotated[
         bool,
         typer.Option(
             "--strict",
-            help="Refuse the export when INT8 is not worth its loss, instead of shipping floating point alone.",
+            help="Refuse the export if INT8 is not worth its loss, instead of shipping floating point alone.",
         ),
     ] = False,
     trt: Annotated[
-        bool, typer.Option("--trt", help="Also make an FP16 variant, and all for TensorRT: target gpu, jetson or any.")
+        bool,
+        typer.Option(
+            "--trt", help="Also make an FP16 variant, and make all variants for TensorRT: target gpu, jetson or any."
+        ),
     ] = False,
     target: Annotated[
         ExportTarget | None,
         typer.Option(
             show_default="cpu; gpu with --trt",
-            help="What the bundle is to run on: INT8 kernels of processors and of TensorRT differ, and any makes both.",
+            help="Hardware of the bundle: the INT8 kernels of CPUs and of TensorRT differ, and any makes both.",
         ),
     ] = None,
     openvino: Annotated[
@@ -149,45 +155,45 @@ def export(
             min=0,
             metavar="SECONDS",
             show_default="180",
-            help="How long --int8 searches for the blocks that are to stay in floating point.",
+            help="Time limit of the search of --int8 for the blocks to keep in floating point.",
         ),
     ] = None,
     qat_steps: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Fine-tune so many steps with INT8's rounding, first.")
+        int, typer.Option(min=0, metavar="N", help="First fine-tune for N steps with INT8 rounding.")
     ] = 0,
     only: Annotated[
         OnlyVariant | None,
-        typer.Option(show_default="every variant", help="Ship this variant alone; int8 includes mixed precision."),
+        typer.Option(show_default="every variant", help="Ship only this variant; int8 includes mixed precision."),
     ] = None,
     no_golden: Annotated[
         bool,
         typer.Option(
-            "--no-golden", help="Seal no validation pictures in the bundle; `vidrisk verify` has nothing to ask then."
+            "--no-golden", help="Put no validation pictures into the bundle; `vidrisk verify` is then not possible."
         ),
     ] = False,
     coverage: Annotated[
         float,
         typer.Option(
             metavar="SHARE",
-            help="How often the true label is to be among those that are not excluded; an answer is uncertain unless "
-            "it is the only one.",
+            help="How often the true label must be in the set of possible labels; an answer is uncertain unless it is "
+            "the only one in the set.",
         ),
     ] = 0.9,
-    json: Annotated[bool, typer.Option("--json", help="Print what the gate measured as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the gate's measurements as JSON.")] = False,
 ) -> None:
-    """Merge, convert to ONNX, quantise, and compare every hop with the one before it.
+    """Merge, convert to ONNX, quantize, and compare every hop with the one before it.
 
-    A model that was trained elsewhere comes as an ONNX file with --labels, or as a Hugging Face folder with --from-hf;
-    --val judges it, and shows which pixels it takes.
+    A model trained elsewhere is an ONNX file with --labels, or a Hugging Face folder with --from-hf; --val is used to
+    evaluate it, and to determine its pixel preprocessing.
 
-    For a GPU or a Jetson, what INT8 leaves in floating point is FP16, but for norms, softmax and what the check of FP16
-    finds on real frames; TensorRT, where it is installed, must read every graph.
+    For a GPU or a Jetson, the layers that INT8 leaves in floating point are FP16, except norms, softmax and layers that
+    the FP16 check on real frames finds; TensorRT, if it is installed, must be able to read every graph.
 
-    INT8 that loses more than --max-drop keeps some blocks in floating point; the fastest such point is searched. A hop
-    that still loses more than it may stops the export: exit code 3, and no bundle is written. INT8 that is not faster
-    than floating point is left out with a word, and floating point ships; with --strict that is exit code 3, too. A
-    language model's weights in 4 or 8 bits ship beside floating point even if they are slower, where their files are at
-    most half as large.
+    If INT8 loses more than --max-drop, some blocks stay in floating point; the fastest such combination is searched
+    for. A hop that still loses more than allowed stops the export: exit code 3, and no bundle is written. INT8 that is
+    not faster than floating point is left out with a message, and floating point ships; with --strict that is exit code
+    3, too. A language model's weights in 4 or 8 bits ship beside floating point even if they are slower, if their files
+    are at most half as large.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_gate, print_text_gate
@@ -236,7 +242,7 @@ def export(
         from_hf=from_hf,
         labels=labels,
         pixel=pixel,
-        checks=[_known(text) for text in check or ()],
+        checks=[_parse_check(text) for text in check or ()],
         task=task,
         has_val=val is not None,
         qat_steps=qat_steps,
@@ -328,11 +334,7 @@ def export(
 
 
 def _write_merged(model: Path, out: Path, *, others: bool) -> None:
-    """Write a merged model.
-
-    Args:
-        others: whether options of a bundle are given, too.
-    """
+    """Write a merged model; ``others`` says whether options of a bundle are also given."""
     from vidrisk.cli.console import say
     from vidrisk.runtimes.contract.errors import SettingsError, require
 
@@ -345,8 +347,8 @@ def _write_merged(model: Path, out: Path, *, others: bool) -> None:
     say(f"merged model → {out}")
 
 
-def _known(text: str) -> tuple[Path, str]:
-    """``IMAGE=LABEL``."""
+def _parse_check(text: str) -> tuple[Path, str]:
+    """Parse ``IMAGE=LABEL``."""
     from vidrisk.runtimes.contract.errors import SettingsError
 
     path, equals, label = text.rpartition("=")

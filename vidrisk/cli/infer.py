@@ -10,7 +10,7 @@ import typer
 from vidrisk.runtimes.contract.choices import FrameChoice, RuntimeChoice, VariantChoice
 
 Frames = Annotated[
-    FrameChoice, typer.Option(help="keyframes: show at every moment the last keyframe before it; decodes nothing else.")
+    FrameChoice, typer.Option(help="keyframes: use the last keyframe before every moment, and decode nothing else.")
 ]
 SkipStatic = Annotated[
     float,
@@ -18,24 +18,30 @@ SkipStatic = Annotated[
         min=0,
         max=255,
         metavar="LEVELS",
-        help="Encode no frame whose luma nowhere differs by LEVELS of 255 from the last one encoded; 0 encodes all.",
+        help="Skip frames whose luma differs from the last encoded one by less than LEVELS of 255 everywhere; "
+        "0 encodes all.",
     ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, 8 at most")
+    int | None, typer.Option(min=1, max=64, metavar="N", help="Decode processes.", show_default="cores, at most 8")
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=1024, metavar="N", help="Threads of the engine.", show_default="all cores")
 ]
 FileTimeout = Annotated[
     float,
-    typer.Option(min=0.1, max=86400, metavar="S", help="Give up a file whose decoder says nothing for S seconds."),
+    typer.Option(
+        min=0.1, max=86400, metavar="S", help="Give up on a file if its decoder does not respond for S seconds."
+    ),
 ]
-MaxMemory = Annotated[int, typer.Option(min=64, max=1048576, metavar="MB", help="What a decode process may allocate.")]
+MaxMemory = Annotated[int, typer.Option(min=64, max=1048576, metavar="MB", help="Memory limit of a decode process.")]
 AnswerTokens = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="N", help="Of bundles that write reports: most tokens of an answer.", show_default="the bundle's"
+        min=1,
+        metavar="N",
+        help="For bundles that write reports: maximum tokens per answer.",
+        show_default="the bundle's",
     ),
 ]
 TextServerUrl = Annotated[
@@ -43,10 +49,10 @@ TextServerUrl = Annotated[
     typer.Option(
         "--text-server",
         metavar="URL",
-        help="Let an OpenAI-compatible server answer, http://host:port/v1; key: VIDRISK_TEXT_KEY.",
+        help="Get answers from an OpenAI-compatible server, http://host:port/v1; key: VIDRISK_TEXT_KEY.",
     ),
 ]
-TextModel = Annotated[str | None, typer.Option("--text-model", metavar="NAME", help="Name of the model at the server.")]
+TextModel = Annotated[str | None, typer.Option("--text-model", metavar="NAME", help="Name of the model on the server.")]
 
 
 def infer(
@@ -58,10 +64,10 @@ def infer(
             help="Clips, photos: files, folders, quoted globs; for reports also list.txt and tables of cases.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for what is found.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="New folder for the results.")],
     runtime: Annotated[
         RuntimeChoice,
-        typer.Option(help="Engine; auto takes the fastest measured here. TensorRT's are built first, once."),
+        typer.Option(help="Engine; auto takes the fastest measured here. TensorRT engines are built once, first."),
     ] = "auto",
     variant: Annotated[
         VariantChoice, typer.Option(help="Precision; auto takes the fastest that passed the gate.")
@@ -70,7 +76,7 @@ def infer(
         float | None,
         typer.Option(
             metavar="S",
-            help="Predict windows of S seconds, and merge neighbours that agree into segments.",
+            help="Predict windows of S seconds, and merge adjacent ones with the same label into segments.",
             show_default="as trained",
         ),
     ] = None,
@@ -78,7 +84,7 @@ def infer(
         float | None,
         typer.Option(
             metavar="S",
-            help="A window every S seconds. Overlap costs little: a frame is decoded and encoded once.",
+            help="Start a window every S seconds. Overlap costs little: a frame is decoded and encoded once.",
             show_default="window",
         ),
     ] = None,
@@ -89,34 +95,35 @@ def infer(
     file_timeout: FileTimeout = 60.0,
     max_memory: MaxMemory = 2048,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in OUT. Files that changed since are done again.")
+        bool,
+        typer.Option("--resume", help="Continue the run in OUT. Files that have changed since are processed again."),
     ] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="Also write predictions.parquet.")] = False,
     save_features: Annotated[
-        bool, typer.Option("--save-features", help="Also keep the encoder's features of every frame, under features/.")
+        bool, typer.Option("--save-features", help="Also save the encoder's features of every frame, under features/.")
     ] = False,
     feature_cache: Annotated[
         bool,
-        typer.Option(
-            "--feature-cache/--no-feature-cache",
-            help="Keep features of files that were read, and use those that are kept.",
-        ),
+        typer.Option("--feature-cache/--no-feature-cache", help="Cache the features of files, and reuse cached ones."),
     ] = False,
     enter: Annotated[
         float,
         typer.Option(
             metavar="P",
-            help="A segment begins where a label is the most probable one and has at least P; where any number may hold, "
-            "where it holds.",
+            help="A segment begins when a label is the most probable one and has at least P; of a multi-label target, "
+            "when the label holds.",
         ),
     ] = 0.5,
-    leave: Annotated[float, typer.Option(metavar="P", help="It goes on while the label has at least P.")] = 0.35,
+    leave: Annotated[
+        float, typer.Option(metavar="P", help="A segment continues while its label has at least P.")
+    ] = 0.35,
     question: Annotated[
         str | None,
         typer.Option(
             metavar="TEXT",
             show_default=False,
-            help="Ask this about each photo, or about the photos of each case of a table, instead of a report: in free words.",
+            help="Instead of writing reports, ask this free-form question about each photo, or about the photos of "
+            "each case of a table.",
         ),
     ] = None,
     answer_tokens: AnswerTokens = None,
@@ -128,16 +135,14 @@ def infer(
             "--classifier",
             metavar="OUT",
             show_default=False,
-            help="Output folder of a classifier over the same photos: reports are written under its levels, and a disagreement is "
+            help="Output folder of a classifier over the same photos: reports use its levels, and disagreements are "
             "shown.",
         ),
     ] = None,
     photos: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER",
-            show_default="that of each table",
-            help="Folder that paths of photos in tables are relative to.",
+            metavar="FOLDER", show_default="that of each table", help="Base folder of relative photo paths in tables."
         ),
     ] = None,
     compare: Annotated[
@@ -153,16 +158,17 @@ def infer(
     progress: Annotated[
         bool,
         typer.Option(
-            "--progress",
-            help="Show files/s, clips/s, the queue and the bottleneck; as lines where there is no terminal.",
+            "--progress", help="Show files/s, clips/s, the queue and the bottleneck; as lines if there is no terminal."
         ),
     ] = False,
 ) -> None:
-    """Predict clips and photos into OUT: predictions.jsonl, segments.jsonl, ledger.sqlite, summary.json and report.html.
+    """Predict clips and photos into OUT: predictions, segments, ledger, summary and report.
 
-    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file:
-    by its scheme, or the --question. An input that cannot be read becomes a row of the ledger with its reason, and the
-    run goes on; the exit code is then 4.
+    The files are predictions.jsonl, segments.jsonl, ledger.sqlite, summary.json and report.html.
+
+    A bundle that writes reports answers for every photo, and for every case of a .csv, .xlsx, .jsonl or .parquet file,
+    according to its scheme or the --question. An input that cannot be read is recorded in the ledger with the reason,
+    and the run goes on; the exit code is then 4.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.infer_view import note_from_pace, print_left_out, print_summary

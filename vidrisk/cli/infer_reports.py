@@ -1,4 +1,4 @@
-"""What ``vidrisk infer`` does with a bundle that writes reports."""
+"""``vidrisk infer`` for a bundle that writes reports."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 
 def server_from_options(url: str | None, model: str | None) -> TextServer | None:
-    """Return the server that is asked for.
+    """Return the requested text server, or None.
 
     Raises:
-        SettingsError: one of both is missing.
+        SettingsError: only one of the two options is given.
     """
     if url is None and model is None:
         return None
     if url is None or model is None:
         raise SettingsError(
             "--text-server and --text-model go together",
-            allowed="a URL such as http://localhost:8000/v1, and the name of a model that it has",
+            allowed="a URL such as http://localhost:8000/v1, and the name of one of its models",
         )
     return TextServer(url, model)
 
@@ -55,19 +55,17 @@ def infer_reports(
 ) -> tuple[Summary, ReportComparison | None, Path]:
     """Write reports, or answers to a question, over an output folder, and compare reports with a truth.
 
-    Args:
-        engine: runtime and variant.
-        classifier: output folder of a classifier over the same photos: texts are written under its levels, which lead.
-        photos: the folder that paths of photos in tables are relative to.
-        truth: a table of labelled cases, in the scheme of the bundle; it is read before anything is written.
+    ``engine`` is the runtime and variant. ``classifier`` is the output folder of a classifier over the same photos,
+    whose levels take precedence in the texts. ``photos`` is the base folder of relative photo paths in tables.
+    ``truth`` is a table of labelled cases, in the scheme of the bundle; it is read before anything is written.
 
     Returns:
-        The summary, the comparison where there is a truth, and what to open next.
+        The summary, the comparison (None without a truth), and the file or folder to open next.
     """
     chosen = resolve_choice(out, *engine) if settings.resume else engine
     if chosen[0] == "server" and server is None:
         raise SettingsError(
-            f"a server has answered in {out}",
+            f"the answers in {out} are from a server",
             fix="name it with --text-server and --text-model, or choose another folder",
         )
     with DecodePool(settings.workers) as pool:
@@ -85,7 +83,7 @@ def infer_reports(
         ):
             scheme = reporter.query(settings.question).scheme
             known = None if truth is None else load_cases(truth, scheme, photos=photos)
-            leads = None if classifier is None else read_leads(classifier, reporter.needed_scheme())
+            leads = None if classifier is None else read_leads(classifier, reporter.require_scheme())
             inputs = find_cases(paths, scheme, photos)
             print_left_out(inputs.left_out)
             summary = run_reports(

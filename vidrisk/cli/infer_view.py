@@ -1,4 +1,4 @@
-"""The short summary that ``vidrisk infer`` ends with."""
+"""The short summary that ``vidrisk infer`` prints."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vidrisk.jobs.summary import Summary
 
 def note_from_pace(pace: Pace) -> str:
     return (
-        f"{pace.files_per_s:.1f} files/s, {pace.clips_per_s:.1f} clips/s; {pace.decoded} frames decoded, {pace.batched} in the "
-        f"batch; waiting for {pace.bottleneck}"
+        f"{pace.files_per_s:.1f} files/s, {pace.clips_per_s:.1f} clips/s; {pace.decoded} frames decoded, "
+        f"{pace.batched} in the batch; waiting for {pace.bottleneck}"
     )
 
 
 def print_left_out(left_out: LeftOut) -> None:
-    """Say on stderr what lies in the folders and is not looked at."""
+    """Print on stderr which files of the folders are ignored."""
     if text := str(left_out):
         say_aside(f"left out: {text}")
 
 
 def print_summary(summary: Summary, result: Path, *, as_json: bool) -> None:
-    """``result`` is what to open next: the report, or the output folder."""
+    """Print the summary; ``result`` is the report or output folder to open next."""
     if as_json:
         say_json(summary.to_json())
         return

@@ -1,9 +1,8 @@
-"""The second Ctrl-C ends the command at once, whatever it is in the middle of.
+"""Immediate exit at the second Ctrl-C, whatever the command is doing.
 
-The first one raises ``KeyboardInterrupt`` in the main thread, and what was finished is kept. An engine that never
-returns keeps that from happening, so the interrupts are counted in a thread, by Python's wakeup descriptor: it is
-written to by the C signal handler, which needs neither the main thread nor its return from an engine. Output folders
-survive it as they survive a kill.
+The first one raises ``KeyboardInterrupt`` in the main thread, and finished work is kept. An engine that does not return
+prevents that, so a thread counts the interrupts by Python's wakeup file descriptor: the C signal handler writes to it,
+without waiting for the main thread to return from an engine. Output folders stay consistent, as after a kill.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ END = b"error: stopped at once by a second Ctrl-C\n"
 
 @contextmanager
 def ending_at_second_interrupt() -> Iterator[None]:
-    """Watch for interrupts while the block runs. Does nothing outside the main thread."""
+    """Watch for interrupts while the block runs; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -38,9 +37,8 @@ def ending_at_second_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        if (
-            is_interrupted.is_set()
-        ):  # the command is ending: a further one would end it by the signal, without its exit code
+        if is_interrupted.is_set():
+            # The command is ending: another signal would kill it without its exit code.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(before)
         theirs.close()
@@ -66,4 +64,4 @@ def _count(signals: socket.socket, is_interrupted: threading.Event) -> None:
 
 def _say(line: bytes) -> None:
     with suppress(OSError):
-        os.write(2, line)  # not through Python's buffer, whose lock the main thread may hold
+        os.write(2, line)  # bypasses Python's buffer, whose lock the main thread may hold

@@ -1,4 +1,4 @@
-"""``vidrisk data suspects`` and ``vidrisk data curve``: which labels are wrong, and whether enough is labelled."""
+"""``vidrisk data suspects`` and ``vidrisk data curve``: probably wrong labels, and whether enough is labelled."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Backbone = Annotated[
         "--backbone",
         metavar="NAME",
         show_default="efficientnet-lite0",
-        help="Encoder whose features are asked; it is not trained.",
+        help="Encoder that computes the features; it is not trained.",
     ),
 ]
 Settings = Annotated[
@@ -32,7 +32,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting of training that shapes the features, such as frames=16 or head.kind=motion.",
+        help="A training setting that affects the features, such as frames=16 or head.kind=motion.",
     ),
 ]
 GroupBy = Annotated[
@@ -48,12 +48,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def suspects(
     data: Data,
     output: Annotated[
-        Path,
-        typer.Option("-o", "--output", metavar="CSV", help="Table to write: all labels, the most suspected first."),
+        Path, typer.Option("-o", "--output", metavar="CSV", help="Table to write: all labels, the most suspect first.")
     ],
     gallery: Annotated[
         Path | None,
-        typer.Option("--gallery", metavar="PNG", help="Picture of the most suspected samples, with both labels."),
+        typer.Option("--gallery", metavar="PNG", help="Picture of the most suspect samples, with both labels."),
     ] = None,
     most: Annotated[int, typer.Option(min=1, max=100, help="Samples in the gallery.")] = 40,
     task: TaskOption = "action",
@@ -61,18 +60,18 @@ def suspects(
     backbone: Backbone = None,
     settings: Settings = None,
     group_by: GroupBy = None,
-    seed: Annotated[int, typer.Option(help="Another seed deals other folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed gives other folds.")] = 0,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
-    """Rank the labels of DATA by how probably they are wrong (confident learning on probabilities out of fold)."""
+    """Rank the labels of DATA by how likely they are wrong (confident learning on out-of-fold probabilities)."""
     import json
 
     from vidrisk.cli.console import progress_bar, say, say_json, say_table
     from vidrisk.data.io import check_new_file, write_rows
-    from vidrisk.data.sheet import captioned_sheet, check_sheet
+    from vidrisk.data.sheet import check_sheet, draw_captioned_sheet
     from vidrisk.train.label_suspects import find_suspects
 
     check_new_file(output, (".csv",))
@@ -84,7 +83,7 @@ def suspects(
     write_rows([suspect.to_row() for suspect in found.ranked], output)
     if gallery is not None:
         shown = found.ranked[:most]
-        captioned_sheet(
+        draw_captioned_sheet(
             [(suspect.sample, f"{suspect.given}, more like {suspect.likely}") for suspect in shown], gallery
         )
     if json_output:
@@ -108,12 +107,12 @@ def suspects(
             (suspect.sample.title, suspect.given, suspect.likely, f"{suspect.margin:+.2f}")
             for suspect in found.ranked[:20]
         ),
-        title=f"the most suspected of {len(found.ranked)} labels",
+        title=f"the most suspect of {len(found.ranked)} labels",
         right_from=3,
     )
     for target, share in found.share.items():
         say(
-            f"{target}: {share:.1%} of the labels are suspected; probes that have not learnt from a sample agree with "
+            f"{target}: {share:.1%} of the labels are suspected; out-of-fold probes agree with "
             f"{found.accuracy[target]:.1%}"
         )
     say(f"→ {output}")
@@ -129,13 +128,13 @@ def curve(
     backbone: Backbone = None,
     settings: Settings = None,
     group_by: GroupBy = None,
-    seed: Annotated[int, typer.Option(help="Another seed deals other folds.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed gives other folds.")] = 0,
     strict: Strict = False,
     encoding: Encoding = None,
     sheet: Sheet = None,
     json_output: Json = False,
 ) -> None:
-    """Tell whether enough is labelled: accuracy on more and more of DATA, and a forecast at twice as much."""
+    """Estimate whether enough is labelled: accuracy on growing shares of DATA, and a forecast for twice as much."""
     import json
     from dataclasses import asdict
 
@@ -166,7 +165,7 @@ def curve(
         return
     for target, each in curves.items():
         say_table(
-            ("samples learnt from", "score", "repeats"),
+            ("training samples", "score", "repeats"),
             ((str(size), f"{sum(scores) / len(scores):.1%}", str(len(scores))) for size, scores in each.scores.items()),
             title=target,
             right_from=0,

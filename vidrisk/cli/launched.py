@@ -1,4 +1,4 @@
-"""A command in several processes (``accelerate launch -m vidrisk train …``): the main one alone speaks."""
+"""Commands in several processes (``accelerate launch -m vidrisk train …``): only the main one prints."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 
 from vidrisk.runtimes.contract.errors import VidriskError
 
-HEAD_START_S = 30.0  # of the main process to say its error and end, on a busy machine too
+HEAD_START_S = 30.0  # time for the main process to print its error and end, even on a busy machine
 
 
 @contextmanager
 def silence_other_processes() -> Iterator[bool]:
-    """Join the other processes for the block, which gets whether this is the main one.
+    """Join the other processes for the block; yield whether this is the main one.
 
-    What befalls all of them the main process says: the others wait with their errors, and the launcher ends them
-    meanwhile. An error that the main process does not have is said.
+    An error of all processes is printed by the main one: the others wait before they raise theirs, and the launcher
+    ends them meanwhile. An error that the main process does not have is printed by another process.
     """
     from vidrisk.train.shares import LostProcess, close_share, open_share
 

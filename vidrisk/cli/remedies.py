@@ -1,10 +1,10 @@
-"""Errors of the library in words of the command line: the library knows arguments, a user types flags."""
+"""Translation of library errors to the command line: the library names arguments, the command line options."""
 
 from __future__ import annotations
 
 from vidrisk.runtimes.contract.errors import VidriskError
 
-# Words of the library → words of the command line, in what is allowed and in the fix.
+# Library wording → command-line wording, in the parts "allowed" and "fix".
 FLAGS = {
     "the window or the stride": "--window or --stride",
     "run it again with resume, which": "the same command with --resume",
@@ -27,23 +27,23 @@ FLAGS = {
     "give another python": "give another --python",
     "export it for TensorRT and the target": "vidrisk export RUN -o BUNDLE --int8 --trt --target",
     "force a new split": "vidrisk data split --force",
-    "name the sheet that is meant": "name the one that is meant (--sheet)",
+    "name the sheet to read": "name the sheet to read (--sheet)",
     "use the task": "use --task",
     "read the data set without strict": "leave --strict out",
     "read the data without strict": "leave --strict out",
     "convert without strict": "leave --strict out",
     "name the scheme that the data are written in": "name the scheme that the data are written in (--scheme)",
-    "name the scheme that the reports are written by": "name the scheme that the reports are written by (--scheme)",
+    "name the scheme of the reports": "name the scheme of the reports (--scheme)",
     "a truth, the run of a classifier, or both": "TRUTH, --classifier, or both",
     "compare the run first": "vidrisk compare OUT TRUTH",
-    "name the format, to be told": "name it with --format, to be told",
-    "name the encoding of all of it": "name the encoding of all of it (--encoding)",
+    "name the format; the error then says": "name it with --format; the error then says",
+    "name the encoding of the whole file": "name the encoding of the whole file (--encoding)",
     "give infer a question": 'vidrisk infer … --question "QUESTION"',
     "compare a run without a question": "compare a run without --question",
     "use another runtime": "use another --runtime",
     "use tensorrt-rtx": "use --engine tensorrt-rtx",
     "the target any": "--target any",
-    "name compute capabilities, such as 8.6, of other GPUs": "--compute-capability 8.6,8.9 builds for GPUs that are elsewhere",
+    "name compute capabilities, such as 8.6, of other GPUs": "--compute-capability 8.6,8.9 builds for other GPUs",
     "a smaller batch": "a smaller --batch",
     "export for TensorRT, which": "export with --trt, which",
     "another variant": "another --variant",
@@ -64,7 +64,7 @@ FLAGS = {
     "do not mirror the views": "leave --mirror out",
     "say it in a pixel file": "say it with --pixel pixel.yaml",
 }
-# The same at the beginning of what is wrong, where names of files come later.
+# The same for the beginning of "what is wrong"; only there, because file names may follow.
 FLAGS_FIRST = {
     "python without wheels": "--python without --wheels",
     "python=": "--python ",
@@ -74,14 +74,16 @@ FLAGS_FIRST = {
     "tune_minutes without tune": "--tune-minutes without --tune",
     "vendor with only": "--vendor with --only",
     "vendor of a vision-language model": "--vendor of a vision-language model",
-    "vendor names a folder that the bundle takes": "--vendor names a folder that -o takes",
+    "vendor names a folder that the bundle uses": "--vendor names a folder that -o uses",
     "dynamic_vision without a run": "--dynamic-vision without a run",
-    "dynamic_vision names a folder that the bundle or vendor takes": "--dynamic-vision names a folder that -o or --vendor takes",
+    "dynamic_vision names a folder that the bundle or vendor uses": (
+        "--dynamic-vision names a folder that -o or --vendor uses"
+    ),
 }
 
 
 def line_from_error(error: VidriskError) -> str:
-    """Return an error as the line that a user reads, in words of the command line."""
+    """Return an error as one line in the wording of the command line."""
     what = next(
         (
             flags + error.what.removeprefix(words)

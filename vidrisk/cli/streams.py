@@ -1,8 +1,9 @@
-"""What the command line does before anything else: names become bytes, and no character or reader that is missing is an error.
+"""Setup of names and streams at the start: UTF-8 mode for file names, and output that never fails.
 
-Python decodes file names by the locale, and so do the libraries that open files. In a locale that is not UTF-8 they
-disagree about names, or cannot write them at all. So the command starts itself anew in Python's UTF-8 mode (PEP 540):
-then every name is its bytes, in this process and in those that it starts. The console keeps the locale's encoding.
+Python decodes file names by the locale, and so do the libraries that open files. In a locale other than UTF-8 they
+disagree about names, or cannot write them at all. Therefore the command restarts itself in Python's UTF-8 mode (PEP
+540): every name then keeps its bytes, in this process and in its child processes. The console keeps the locale's
+encoding.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ UTF8_MODE = ("-X", "utf8")
 
 
 def restart_in_utf8() -> None:
-    """Replace this process by one in UTF-8 mode, where the locale is not UTF-8. Else, and where that is not possible, return.
+    """Replace this process by one in UTF-8 mode if the locale is not UTF-8.
 
-    The arguments are taken as bytes from the kernel: what Python makes of them in some locales cannot be turned back.
+    Returns if that is unnecessary or impossible. The arguments are read as bytes from the kernel, because Python's
+    decoding of them cannot be reversed in some locales.
     """
     own_arguments = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
     if sys.getfilesystemencoding() == "utf-8" or _is_restarted() or not own_arguments:
@@ -42,7 +44,7 @@ def _is_restarted() -> bool:
 
 
 def _console_encoding(stream: TextIO | None) -> str:
-    """What Python takes the console for, or would have without the restart."""
+    """Return the encoding that Python uses for the console, or would use without the restart."""
     if stream and ("PYTHONIOENCODING" in os.environ or not _is_restarted()):
         return stream.encoding
     try:
@@ -52,22 +54,25 @@ def _console_encoding(stream: TextIO | None) -> str:
 
 
 def settle_streams() -> None:
-    """Make standard output and error take anything.
+    """Make standard output and error accept everything.
 
-    A character that the console lacks is shown as ``?``. What nobody reads any more, as behind ``| head``, or no disk
-    can hold, is dropped: the command goes on, and its exit code says what became of its work. A stream that is closed
-    is replaced by the null device, before some file of the command gets its number.
+    A character that the console lacks is shown as ``?``. Output without a reader (as with ``| head``), or for a full
+    disk, is dropped: the command goes on, and its exit code reports on its work. A closed stream is replaced by the
+    null device, before a file of the command gets its number.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
     sys.stdout, sys.stderr = _lenient(sys.stdout, 1), _lenient(sys.stderr, 2)
 
 
-def lost_output() -> OSError | None:
-    """Why standard output does not hold all that was printed; a reader that has gone is no reason."""
+def find_lost_output() -> OSError | None:
+    """Return the error that prevented output from being written, or None.
+
+    A reader that has gone does not count.
+    """
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
@@ -75,7 +80,7 @@ def lost_output() -> OSError | None:
 
 
 class _Pipe(io.FileIO):
-    """A stream that may be lost while the command goes on: its reader goes, the disk is full."""
+    """A stream that may be lost while the command goes on: its reader is gone, or the disk is full."""
 
     problem: OSError | None = None
 
@@ -89,7 +94,7 @@ class _Pipe(io.FileIO):
 
 
 def _lenient(stream: TextIO | None, number: int) -> TextIO:
-    if stream is not None and type(stream) is not io.TextIOWrapper:  # somebody's own, as in a test
+    if stream is not None and type(stream) is not io.TextIOWrapper:  # replaced by the caller, as in a test
         return stream
     encoding = _console_encoding(stream)
     pipe = _Pipe(number, "w", closefd=False)

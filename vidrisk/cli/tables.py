@@ -1,4 +1,4 @@
-"""Options of every command that reads a manifest."""
+"""Options of all commands that read a manifest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Encoding = Annotated[
     typer.Option(
         "--encoding",
         metavar="NAME",
-        show_default="UTF-8, or Chinese text that is recognised",
+        show_default="UTF-8, or a recognised Chinese encoding",
         help="Code page of a CSV or JSONL manifest, such as gb18030, big5, shift_jis, euc-kr or cp1252.",
     ),
 ]
@@ -21,21 +21,21 @@ Sheet = Annotated[
         "--sheet",
         metavar="NAME",
         show_default="the one with a table",
-        help="Sheet of an Excel manifest; Data!3 also names the row of its header.",
+        help="Sheet of an Excel manifest; Data!3 also gives the row of its header.",
     ),
 ]
 Strict = Annotated[
     bool,
     typer.Option(
         "--strict",
-        help="Refuse data with one content in two splits or of two labels, groups in two splits, and data sets that list "
-        "files which are not there, instead of warning.",
+        help="Refuse identical content in two splits or with two labels, groups in two splits, and data sets that list "
+        "missing files, instead of warning.",
     ),
 ]
 MultiLabel = Annotated[
     bool,
     typer.Option(
         "--multi-label",
-        help="Any number of classes may hold for a sample: cells hold lists, or labels between semicolons.",
+        help="A sample may have any number of classes: cells hold lists, or labels separated by semicolons.",
     ),
 ]

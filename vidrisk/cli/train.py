@@ -1,4 +1,4 @@
-"""``vidrisk train``: labelled clips or photos in, a run directory out."""
+"""``vidrisk train``: from labelled clips or photos to a run directory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def train(
         typer.Argument(
             metavar="DATA",
             show_default=False,
-            help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, JSONL or Parquet "
-            "manifest. For reports: a table of cases, or conversations (LLaVA, ShareGPT, ms-swift, captions).",
+            help="A folder with one sub-folder per class or of UCF101 or Something-Something V2, or a CSV, Excel, "
+            "JSONL or Parquet manifest. For reports: a table of cases, or conversations (LLaVA, ShareGPT, ms-swift, "
+            "captions).",
         ),
     ],
     out: Annotated[
@@ -39,15 +40,17 @@ def train(
             help="efficientnet-lite0, a Hugging Face hub id, or a local folder.",
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="YAML", help="Settings; config.yaml of a run is one.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="File of settings, such as config.yaml of a run.")
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(
             "--from",
             metavar="RUN",
             show_default=False,
-            help="Start from a finished run: its weights, merged, and its settings, but those of its data, where no others "
-            "are given.",
+            help="Start from a finished run: its weights are merged, and its settings, except those about its data, "
+            "apply unless others are given.",
         ),
     ] = None,
     assignments: Annotated[
@@ -60,17 +63,13 @@ def train(
     scheme: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|YAML",
-            show_default="what the data carry, or three-levels",
-            help="Levels and fields of reports.",
+            metavar="NAME|YAML", show_default="that of the data, or three-levels", help="Levels and fields of reports."
         ),
     ] = None,
     photos: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER",
-            show_default="that of DATA",
-            help="Folder that paths of photos of reports are relative to.",
+            metavar="FOLDER", show_default="that of DATA", help="Reports: base folder of relative photo paths."
         ),
     ] = None,
     multi_label: MultiLabel = False,
@@ -83,7 +82,8 @@ def train(
             "--tune",
             metavar="N",
             show_default="no search",
-            help="First try N settings, 2 to 200, by cross-validation on the training split; --set and --config stay.",
+            help="First try N settings, 2 to 200, by cross-validation on the training split; those of --set and "
+            "--config stay fixed.",
         ),
     ] = None,
     tune_minutes: Annotated[
@@ -92,15 +92,15 @@ def train(
             "--tune-minutes",
             metavar="M",
             show_default="no limit",
-            help="Begin no trial that would not end within M minutes of the search.",
+            help="Start no trial that would not finish within M minutes of the search.",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in RUN.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Train LoRA and head jointly on DATA and write the run: weights, metrics, split, plots, TensorBoard.
+    """Train LoRA and the head jointly on DATA and write the run: weights, metrics, split, plots, TensorBoard.
 
-    With --task report, LoRA and projector of a vision-language model, on the answers of conversations.
+    With --task report, train LoRA and the projector of a vision-language model on the answers of conversations.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.launched import silence_other_processes

@@ -1,4 +1,4 @@
-"""``vidrisk verify``: whether a bundle answers here as it did where it was exported."""
+"""``vidrisk verify``: whether a bundle gives the same answers here as on the machine that exported it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ def verify(
     ],
     runtime: Annotated[
         RuntimeName | None,
-        typer.Option(show_default="all that are installed", help="This engine only. TensorRT's are built first, once."),
+        typer.Option(
+            show_default="all installed ones", help="Only this engine. TensorRT engines are built once, first."
+        ),
     ] = None,
     variant: Annotated[
-        VariantName | None, typer.Option(show_default="every one that passed", help="This precision only.")
+        VariantName | None, typer.Option(show_default="all that passed", help="Only this precision.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Ask every engine the golden samples of a bundle, compare the answers with those of the export, and count which precision the
-    layers really run in.
+    """Run the golden samples of a bundle on every engine, and compare the answers with those of the export.
 
-    Exit code 3 when answers differ; 4 when not everything could be compared: a bundle without golden samples, an engine
-    that does not work.
+    Also count the precisions in which the layers really run. Exit code 3 if answers differ; 4 if not everything could
+    be compared: a bundle without golden samples, or an engine that does not work.
     """
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.verify_view import print_verification

@@ -1,4 +1,4 @@
-"""The table that ``vidrisk verify`` ends with."""
+"""The table that ``vidrisk verify`` prints."""
 
 from __future__ import annotations
 

@@ -96,9 +96,11 @@ def _print_search(search: dict[str, Any]) -> None:
     )
     say(f"trial {search['chosen']} is taken: {search['why']}")
     if search["time_was_up"]:
-        say(
-            f"time was up: the trials that were left are compared on {search['compared_on']} of {search['folds']} folds"
-        )
+        begun, trials = sum(trial["folds"] > 0 for trial in ranked), len(ranked)
+        told = [f"{trials - begun} of {trials} trials were not begun"] if begun < trials else []
+        if begun > 1:
+            told.append(f"those that were left are compared on {search['compared_on']} of {search['folds']} folds")
+        say(f"time was up: {'; '.join(told)}")
 
 
 def _setting(value: object) -> str:
@@ -156,7 +158,10 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
 
 
 def print_text_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:
-    """What every hop of a model that writes reports lost, and where the bundle is; without a bundle the gate has refused."""
+    """Print the losses of every hop of a model that writes reports, and the location of the bundle.
+
+    Without a bundle, the gate has refused it.
+    """
     if as_json:
         say_json(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False))
         return
@@ -203,7 +208,7 @@ def _field_figures(hop: TextHop) -> tuple[str, str, str]:
 
 
 def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:
-    """What every hop lost, and where the bundle is; without a bundle the gate has refused."""
+    """Print the losses of every hop, and the location of the bundle; without a bundle, the gate has refused it."""
     from vidrisk.export.gate.race import speed_in_words
 
     if as_json:
@@ -277,7 +282,7 @@ def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = Non
 
 
 def _say_lacks(reasons: Iterable[tuple[str, str]]) -> None:
-    """Say once of each target that has no threshold why."""
+    """Print, once per target, why it has no threshold."""
     for line in dict.fromkeys(f"no threshold for {target}: {reason}" for target, reason in reasons if reason):
         say(line)
 

@@ -1,4 +1,4 @@
-"""``vidrisk watch``: a folder is watched, and what comes in is predicted."""
+"""``vidrisk watch``: predicts the files that arrive in a folder."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vidrisk.runtimes.contract.choices import RuntimeChoice, VariantChoice
 
 def watch(
     inbox: Annotated[
-        Path, typer.Argument(metavar="INBOX", show_default=False, help="Folder that clips and photos come into.")
+        Path, typer.Argument(metavar="INBOX", show_default=False, help="Folder where clips and photos arrive.")
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", metavar="OUT", show_default=False, help="Folder for the results: one folder a day in it."
+            "-o", "--output", metavar="OUT", show_default=False, help="Folder for the results, with one folder per day."
         ),
     ],
     bundle: Annotated[
@@ -41,41 +41,43 @@ def watch(
     file_timeout: FileTimeout = 60.0,
     max_memory: MaxMemory = 2048,
     settle: Annotated[
-        float,
-        typer.Option(min=0, metavar="S", help="A file is complete when nothing has happened to it for S seconds."),
+        float, typer.Option(min=0, metavar="S", help="A file is complete when it has not changed for S seconds.")
     ] = 2.0,
-    poll: Annotated[float, typer.Option(min=0.01, metavar="S", help="Look every S seconds.")] = 2.0,
+    poll: Annotated[float, typer.Option(min=0.01, metavar="S", help="Check the folder every S seconds.")] = 2.0,
     report_every: Annotated[
-        float, typer.Option(min=0, metavar="S", help="Write today's report.html again at most every S seconds.")
+        float, typer.Option(min=0, metavar="S", help="Rewrite today's report.html at most every S seconds.")
     ] = 300.0,
     no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.html.")] = False,
     keep_days: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", show_default="all", help="Delete results but those of the last N days that have any."
+            min=1,
+            metavar="N",
+            show_default="all",
+            help="Keep the results of the last N days that have any, and delete older ones.",
         ),
     ] = None,
     move_done: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", show_default="stay where they are", help="Move files to DIR when their day is over."
+            metavar="DIR", show_default="stay where they are", help="Move files to DIR at the end of their day."
         ),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Predict what is there now, and end: for cron.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Predict the files present now, and exit: for cron.")] = False,
 ) -> None:
-    """Predict what comes into INBOX: every day gets a folder in OUT with everything that `vidrisk infer` writes.
+    """Predict the files that arrive in INBOX; every day gets a folder in OUT, as `vidrisk infer` writes it.
 
-    Golden samples of the bundle are asked first, when engine, driver or bundle have changed: where answers differ from
-    those of the export, nothing is predicted (exit code 3).
+    If the engine, the driver or the bundle has changed, the golden samples of the bundle are run first: if answers
+    differ from those of the export, nothing is predicted (exit code 3).
 
-    Names that begin with a dot or end in .part or .tmp are left alone. Ends on SIGTERM or Ctrl-C; the next watch goes
-    on there.
+    Files whose names begin with a dot or end in .part or .tmp are ignored. Ends on SIGTERM or Ctrl-C; the next watch
+    continues there.
     """
     from vidrisk.cli.console import progress_bar, say
     from vidrisk.decode.pool import default_workers
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.run_settings import InferSettings
-    from vidrisk.jobs.summary import failed_from_states
+    from vidrisk.jobs.summary import count_failed
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
     from vidrisk.verify.start import ensure_same_answers
     from vidrisk.watch import Batch, WatchSettings, watch_inbox
@@ -85,7 +87,7 @@ def watch(
 
     def tell(batch: Batch) -> None:
         nonlocal failed
-        failed += failed_from_states(batch.states)
+        failed += count_failed(batch.states)
         say(str(batch))
 
     settings = WatchSettings(
@@ -106,7 +108,7 @@ def watch(
         max_memory_mb=max_memory,
     )
     with ending_on_sigterm():
-        with progress_bar(lines=True) as advance:  # of engines that have to be built first
+        with progress_bar(lines=True) as advance:  # for engines that have to be built first
             opened = open_classifier(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=advance)
         with opened as classifier:
             ensure_same_answers(bundle, classifier)

@@ -1,4 +1,7 @@
-"""Labelled data: class folders, data sets and CSV, Excel, JSONL or Parquet manifests become one table, its split and targets."""
+"""Labelled data: reads class folders, data sets and manifests into one table with its split and targets.
+
+Manifests are CSV, Excel, JSONL or Parquet files.
+"""
 
 from vidrisk.data.case_split import split_cases
 from vidrisk.data.cases import Case, Cases

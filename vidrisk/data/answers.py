@@ -1,4 +1,4 @@
-"""Answers: fields → the text that a model is taught, and any text that a model has written → fields, checked.
+"""Answers of a report model: writes fields as the text to train on, and parses and checks the text that a model writes.
 
 The canonical answer is JSON on one line, without spaces, in the order of the scheme's JSON Schema. Labelled lines are
 the style of older data: ``【风险等级】：严重`` or ``**risk level**: severe``.
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vidrisk.data.report_prompts import Style, labelled
-from vidrisk.data.scheme import Scheme, folded, problem_of
-from vidrisk.data.text import label_from_text, trimmed
+from vidrisk.data.report_prompts import Style, format_labelled_line
+from vidrisk.data.scheme import Scheme, fold_name, problem_of
+from vidrisk.data.text import label_from_text, trim_text
 
 MAX_ANSWER_CHARS = 200_000
 MAX_SHOWN = 40
@@ -33,14 +33,12 @@ _Pairs = list[tuple[str, Any]]
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """What a text says.
+    """Fields parsed from an answer.
 
     Attributes:
-        fields: values of all fields by name, in the order of the scheme; '' where there is none, or none that is
-            allowed.
-        parse_ok: every field that is required is there, every value is allowed, nothing is cut off or contradicts
-            itself.
-        problems: what was wrong or had to be guessed, one line each; there may be some in an answer that is usable.
+        fields: values of all fields by name, in the order of the scheme; '' if a value is missing or not allowed.
+        parse_ok: every required field is present, every value is allowed, and nothing is cut off or contradictory.
+        problems: what was wrong or had to be guessed, one line each; a usable answer may have some, too.
     """
 
     fields: dict[str, str]
@@ -49,26 +47,32 @@ class ParsedAnswer:
 
 
 def answer_from_fields(scheme: Scheme, fields: Mapping[str, str], style: Style = "json") -> str:
-    """Write fields as an answer. In labelled lines, line breaks in a value become spaces.
+    """Write fields as an answer.
+
+    Line breaks in a value become spaces in labelled lines.
 
     Raises:
         DataError: a value that the scheme does not allow.
     """
-    values = scheme.checked_fields(fields, "the answer")
+    values = scheme.check_fields(fields, "the answer")
     if style == "json":
         return json.dumps(
             {field.name: values[field.name] for field in scheme.answer_fields},
             ensure_ascii=False,
             separators=(",", ":"),
         )
-    return "\n".join(labelled(field.label, _BREAK.sub(" ", values[field.name]), style) for field in scheme.fields)
+    return "\n".join(
+        format_labelled_line(field.label, _BREAK.sub(" ", values[field.name]), style) for field in scheme.fields
+    )
 
 
 def fields_from_answer(scheme: Scheme, text: str) -> ParsedAnswer:
-    """Read an answer in any style; never raises. ``fields_from_answer(s, answer_from_fields(s, x)).fields == x``.
+    """Parse an answer in any style.
 
-    Fields are known by name, label and column, whatever stands around them: bullets, numbers, 【】, ``**``, half- or
-    full-width colons, a code fence, words before and behind.
+    Never raises. ``fields_from_answer(s, answer_from_fields(s, x)).fields == x``.
+
+    Fields are recognized by name, label and column, whatever surrounds them: bullets, numbers, 【】, ``**``, half- or
+    full-width colons, a code fence, words before and after.
     """
     is_cut = len(text) > MAX_ANSWER_CHARS
     text = text[:MAX_ANSWER_CHARS].replace("\r\n", "\n").replace("\r", "\n")
@@ -81,16 +85,16 @@ def fields_from_answer(scheme: Scheme, text: str) -> ParsedAnswer:
             None if starts_as_json else _pairs_from_json(scheme, body, problems)
         )
     if not pairs:
-        problems.append("it holds no field of the scheme")
+        problems.append("it contains no field of the scheme")
     is_whole = not is_cut and "it is cut off" not in problems
-    return _checked(scheme, pairs or [], problems, is_whole)
+    return _check_pairs(scheme, pairs or [], problems, is_whole)
 
 
 def _without_fence(text: str) -> str:
     return (text.partition("\n")[2] or text.strip("`")).removesuffix(FENCE) if text.startswith(FENCE) else text
 
 
-def _checked(scheme: Scheme, pairs: _Pairs, problems: list[str], is_ok: bool) -> ParsedAnswer:
+def _check_pairs(scheme: Scheme, pairs: _Pairs, problems: list[str], is_ok: bool) -> ParsedAnswer:
     said: dict[str, str] = {}
     for key, value in pairs:
         field = scheme.field_named(key)
@@ -99,20 +103,20 @@ def _checked(scheme: Scheme, pairs: _Pairs, problems: list[str], is_ok: bool) ->
             continue
         written = _text_from_json(value)
         if written is None:
-            problems.append(f"{field.name} is no text")
+            problems.append(f"{field.name} is not text")
             is_ok, written = False, ""
         if field.name not in said:
             said[field.name] = written
         elif label_from_text(said[field.name]) != label_from_text(written):
-            problems.append(f"{field.name} is there twice, with different values; the first one counts")
+            problems.append(f"{field.name} occurs twice, with different values; the first one counts")
             is_ok = False
         else:
-            problems.append(f"{field.name} is there twice")
+            problems.append(f"{field.name} occurs twice")
     found = {}
     for field in scheme.fields:
         written = said.get(field.name, "")
         if field.kind != "text" and scheme.value_from_text(field, written) is None:
-            written = trimmed(written).partition("\n")[0]  # a remark may follow
+            written = trim_text(written).partition("\n")[0]  # a remark may follow
         value = scheme.value_from_text(field, written)
         if field.name not in said:
             problems.append(f"{field.name} is missing")
@@ -136,14 +140,17 @@ def _text_from_json(value: Any) -> str | None:
 
 
 def _pairs_from_json(scheme: Scheme, text: str, problems: list[str]) -> _Pairs | None:
-    """The members of the first object; those that are whole, where it is cut off."""
+    """Return the members of the first JSON object in a text.
+
+    If the object is cut off, return its complete members. Return None if no member is a field of the scheme.
+    """
     start = text.find("{")
     if start < 0:
         return None
     try:
         value, end = json.JSONDecoder(object_pairs_hook=_Members, strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
-        pairs: _Pairs = [(_unescaped(key), _unescaped(value)) for key, value in _PAIR.findall(text[start:])]
+        pairs: _Pairs = [(_unescape(key), _unescape(value)) for key, value in _PAIR.findall(text[start:])]
         known = [pair for pair in pairs if scheme.field_named(pair[0])]
         if known:
             problems.append("it is cut off")
@@ -159,10 +166,10 @@ def _pairs_from_json(scheme: Scheme, text: str, problems: list[str]) -> _Pairs |
 
 
 class _Members(list[tuple[str, Any]]):
-    """Members of a JSON object, with those that are repeated."""
+    """Members of a JSON object, repeated keys included."""
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     try:
         return str(json.loads(f'"{text}"', strict=False))
     except (ValueError, RecursionError):
@@ -173,23 +180,26 @@ def _pairs_from_lines(scheme: Scheme, text: str) -> _Pairs:
     at_start = list(_labels(scheme, text, _AT_START))
     if len({name for name, *_ in at_start if scheme.field_named(name)}) < len(scheme.fields):
         anywhere = list(_labels(scheme, text, _ANYWHERE))
-        if len(_known(scheme, anywhere)) > len(_known(scheme, at_start)):
+        if len(_find_fields(scheme, anywhere)) > len(_find_fields(scheme, at_start)):
             at_start = anywhere
-    if not _known(scheme, at_start):
+    if not _find_fields(scheme, at_start):
         return []
     ends = [start for _, start, _ in at_start[1:]] + [len(text)]
-    return [(name, trimmed(text[behind:end])) for (name, _, behind), end in zip(at_start, ends, strict=True)]
+    return [(name, trim_text(text[behind:end])) for (name, _, behind), end in zip(at_start, ends, strict=True)]
 
 
-def _known(scheme: Scheme, labels: Iterable[tuple[str, int, int]]) -> set[str]:
+def _find_fields(scheme: Scheme, labels: Iterable[tuple[str, int, int]]) -> set[str]:
     return {field.name for name, *_ in labels if (field := scheme.field_named(name))}
 
 
 def _labels(scheme: Scheme, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, int, int]]:
-    """Labels with where they begin and where their value does. A plain one must be of the scheme: any line may hold a colon."""
+    """Yield each label with its start and the start of its value.
+
+    A label without brackets or bold must belong to the scheme, because any line may contain a colon.
+    """
     for found in pattern.finditer(text):
         groups = found.groupdict()
         decorated = groups["brackets"] or groups["bold"]
         name = (decorated or groups.get("plain") or "").strip(" :：")
-        if scheme.field_named(name) or (decorated and folded(name) and found[0].rstrip().endswith((":", "："))):
+        if scheme.field_named(name) or (decorated and fold_name(name) and found[0].rstrip().endswith((":", "："))):
             yield name, found.start(), found.end()

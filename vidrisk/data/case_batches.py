@@ -1,4 +1,4 @@
-"""The photos of cases, read a few at a time in the order of the cases: from files, and from rows of Parquet files."""
+"""Reads the photos of cases in small batches, in the order of the cases, from files and from rows of Parquet files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Read = Callable[[Sequence[PhotoInput]], Sequence[tuple[_Picture | None, InputEnd
 def read_photos_of_cases(
     cases: Iterable[Case], read: Read[_Picture]
 ) -> Iterator[tuple[Case, tuple[Found[_Picture], ...]]]:
-    """Yield every case with what became of its photos, in order; memory does not grow with their number.
+    """Yield every case with the results of reading its photos, in order.
 
-    Args:
-        read: called with some photos, numbered from 0; answers each in their order.
+    ``read`` is called with a batch of photos, numbered from 0, and returns one result per photo in the same order.
+    Memory does not grow with the number of cases.
 
     Raises:
-        DataError: a Parquet file that cannot be opened any more.
+        DataError: a Parquet file can no longer be opened.
     """
     with RowPhotos() as rows:
         waiting: list[Case] = []

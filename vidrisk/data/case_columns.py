@@ -1,8 +1,8 @@
-"""Which column of a table of cases means what. Columns are matched by name, never by their order.
+"""Maps the columns of a table of cases to their meaning, by name and never by position.
 
 Case, white space, underscores, full-width forms and a leading ``data_`` do not matter. Fields are found by their name,
-their label or their ``columns`` in the scheme. Where several columns could mean the same, the first name listed wins
-and the others are extra columns.
+their label or their ``columns`` in the scheme. If several columns could mean the same, the first name listed wins and
+the others are extra columns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vidrisk.data.columns import GROUP, PATH, SPLIT
-from vidrisk.data.scheme import Scheme, folded
+from vidrisk.data.scheme import Scheme, fold_name
 from vidrisk.runtimes.contract.errors import DataError
 
 PATHS = (
@@ -26,23 +26,23 @@ PATHS = (
     "照片",
 )
 PATH_OF_CASE = (*PATH, "photo", "photo_path", "original_image_path", "照片路径")
-CASE_IDS = ("case_id", "defect_id", "缺陷编号", "案例编号")  # rows of one id are one case
-IMAGE_IDS = ("image_id", "id", "图片编号")  # rows of one id are one case where they agree
-FILE_ID, INDEX = ("file_id",), ("defect_index",)  # together they are the id of a case
+CASE_IDS = ("case_id", "defect_id", "缺陷编号", "案例编号")  # rows with the same id are one case
+IMAGE_IDS = ("image_id", "id", "图片编号")  # rows with the same id are one case if they agree
+FILE_ID, INDEX = ("file_id",), ("defect_index",)  # together they form the id of a case
 BUILDING = ("building", "building_id", "楼栋", "建筑", "建筑物", "房屋", "file_id")
 CONVERSATIONS, METADATA = "conversations", "metadata"
-IGNORED = ("original_image_paths",)  # of photos that are named otherwise, too
+IGNORED = ("original_image_paths",)  # its photos are also named in another column
 
 
 @dataclass(frozen=True)
 class CaseColumns:
-    """The column for each thing; None where there is none.
+    """The column for each kind of value, or None if there is no such column.
 
     Attributes:
-        ids: columns whose cells, joined, are the id.
-        is_case_id: whether rows of one id must be one case.
-        fields: by the name of the field.
-        extra: all others.
+        ids: columns whose cells, joined, form the id.
+        is_case_id: whether rows with the same id must be one case.
+        fields: columns by the name of the field.
+        extra: all other columns.
     """
 
     ids: tuple[str, ...]
@@ -61,12 +61,11 @@ def columns_of_cases(
 ) -> CaseColumns:
     """Find the columns of a table of cases.
 
-    Args:
-        labelled: whether the fields that the scheme requires must have a column.
-        has_photos: whether the rows hold photos themselves.
+    With ``labelled``, every field that the scheme requires must have a column. ``has_photos`` says whether the rows
+    contain the photos themselves.
 
     Raises:
-        DataError: neither a column for photos nor one for the text that may stand for them; a required field without a
+        DataError: neither a column for photos nor one for the text that may replace them; a required field without a
             column.
     """
     fields = {
@@ -96,7 +95,7 @@ def columns_of_cases(
     group = column_named(free, GROUP) or column_named(free, BUILDING)
     split = column_named(free, SPLIT)
     used = {*taken, *ids, path, paths, column_named(free, GROUP), split, conversations, *IGNORED}
-    used -= {group} - {column_named(free, GROUP)}  # a building may be asked for by its name, too
+    used -= {group} - {column_named(free, GROUP)}  # keep the building column as an extra, too, for group_by
     return CaseColumns(
         ids,
         bool(case_id or (file_id and index)),
@@ -111,12 +110,12 @@ def columns_of_cases(
 
 
 def column_named(header: Sequence[str], names: Sequence[str]) -> str | None:
-    """Find the column of the first name that is there; one that is written exactly so goes first."""
+    """Find the column of the first name that is present; among its columns, prefer an exact spelling."""
     by_text: dict[str, list[str]] = {}
     for column in header:
-        by_text.setdefault(folded(column.strip().casefold().removeprefix("data_")), []).append(column)
+        by_text.setdefault(fold_name(column.strip().casefold().removeprefix("data_")), []).append(column)
     for name in names:
-        matches = by_text.get(folded(name), [])
+        matches = by_text.get(fold_name(name), [])
         if matches:
             return name if name in matches else matches[0]
     return None

@@ -1,4 +1,4 @@
-"""The photos of cases as frames of a model: decoded in supervised processes, in the order of the cases, a few at a time."""
+"""Decodes the photos of cases to model frames in supervised processes, in small batches, in the order of the cases."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 @dataclass(frozen=True, eq=False)
 class CaseFrame:
-    """What became of a photo.
+    """Result of decoding one photo to a frame.
 
     Attributes:
-        frame: ``uint8 (H, W, 3)``; None where it cannot be read.
+        frame: ``uint8 (H, W, 3)``, or None if the photo cannot be read.
         state: one of ``messages.FINAL_STATES``.
-        reason: why it cannot be read, or what there is to say all the same; '' for nothing.
-        content: sha256 of the photo's file or bytes; '' where nothing could be read.
-        bytes, mtime_ns: of the file when it was read; None where there was none.
+        reason: why the photo cannot be read, or a remark on one that can; '' if there is nothing to say.
+        content: sha256 of the photo's file or bytes, or '' if nothing could be read.
+        bytes: size of the file when it was read, or None if there was no file.
+        mtime_ns: modification time of the file when it was read, or None if there was no file.
     """
 
     source: PhotoSource
@@ -38,7 +39,7 @@ class CaseFrame:
 
     @property
     def is_partial(self) -> bool:
-        """Whether a part of it is missing, which is grey."""
+        """Whether a part of the photo is missing; that part is grey."""
         return self.state == "partial"
 
 
@@ -50,15 +51,14 @@ def read_case_frames(
     max_memory_mb: int = ReadSettings.max_memory_mb,
     limits: Limits | None = None,
 ) -> Iterator[tuple[Case, tuple[CaseFrame, ...]]]:
-    """Yield every case with its frames, in order; memory does not grow with their number.
+    """Yield every case with its frames, in order.
 
-    Args:
-        max_memory_mb: what a decode worker may allocate beyond what it starts with.
-        limits: of a photo; None takes those of ``DecodePool.photos``.
+    Memory does not grow with the number of cases. A decode worker may allocate ``max_memory_mb`` beyond what it uses
+    at its start. ``limits`` applies to each photo; None selects the limits of ``DecodePool.photos``.
 
     Raises:
         RuntimeFailure: decode workers cannot be started.
-        DataError: a Parquet file that cannot be opened any more.
+        DataError: a Parquet file can no longer be opened.
     """
     settings = ReadSettings(pixel, None, max_memory_mb=max_memory_mb)
     for case, found in read_photos_of_cases(cases, lambda requests: pool.photos(requests, settings, limits)):

@@ -1,4 +1,4 @@
-"""The photos of cases as JPEGs: decoded in supervised processes, in the order of the cases, a few at a time."""
+"""Decodes the photos of cases to JPEGs in supervised processes, in small batches, in the order of the cases."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vidrisk.decode.session import Limits
 
 @dataclass(frozen=True)
 class CasePhoto:
-    """What became of a photo.
+    """Result of decoding one photo to a JPEG.
 
     Attributes:
-        jpeg: None where it cannot be read.
+        jpeg: the JPEG, or None if the photo cannot be read.
         state: one of ``messages.FINAL_STATES``.
-        reason: why it cannot be read, or what there is to say all the same; '' for nothing.
-        content: sha256 of the photo's file or bytes; '' where nothing could be read.
+        reason: why the photo cannot be read, or a remark on one that can; '' if there is nothing to say.
+        content: sha256 of the photo's file or bytes, or '' if nothing could be read.
     """
 
     source: PhotoSource
@@ -32,12 +32,12 @@ class CasePhoto:
 
     @property
     def is_partial(self) -> bool:
-        """Whether a part of it is missing, which is grey."""
+        """Whether a part of the photo is missing; that part is grey."""
         return self.state == "partial"
 
     @property
     def title(self) -> str:
-        """Its file or its row, and the reason, for people."""
+        """Readable name: the file or the row, and the reason."""
         name = self.source.name if isinstance(self.source, PhotoFile) else str(self.source)
         return f"{name}: {self.reason}" if self.reason else name
 
@@ -45,14 +45,14 @@ class CasePhoto:
 def read_case_photos(
     cases: Iterable[Case], pool: DecodePool, settings: PhotoSettings | None = None, limits: Limits | None = None
 ) -> Iterator[tuple[Case, tuple[CasePhoto, ...]]]:
-    """Yield every case with its photos, in order; memory does not grow with their number.
+    """Yield every case with its photos, in order.
 
-    Args:
-        limits: of a photo; None takes those of ``DecodePool.jpegs``.
+    Memory does not grow with the number of cases. ``limits`` applies to each photo; None selects the limits of
+    ``DecodePool.jpegs``.
 
     Raises:
         RuntimeFailure: decode workers cannot be started.
-        DataError: a Parquet file that cannot be opened any more.
+        DataError: a Parquet file can no longer be opened.
     """
     wanted = settings or PhotoSettings()
     for case, found in read_photos_of_cases(cases, lambda requests: pool.jpegs(requests, wanted, limits)):

@@ -1,4 +1,4 @@
-"""Rows of a table → what each tells of a case: its photos, its fields, its id. Rows of one id are joined where they agree."""
+"""Reads cases (photos, fields and id) from the rows of a table, and joins rows with the same id if they agree."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from vidrisk.data.photo_paths import MAX_PHOTOS, find_photos, paths_from_cells
 from vidrisk.data.places import Places
 from vidrisk.data.scheme import Scheme, problem_of
 from vidrisk.data.table import SPLIT_WORDS, SplitName, first_three
-from vidrisk.data.text import label_from_text, nfc, trimmed
+from vidrisk.data.text import label_from_text, nfc, trim_text
 from vidrisk.files.paths import is_unicode
 from vidrisk.runtimes.contract.errors import DataError
 
-ID_PREFIX = "risk_detection_"  # of ids that ``data convert`` writes
-MOST_COMPARED = 50  # rows of one id that a row is compared with
+ID_PREFIX = "risk_detection_"  # prefix of the ids that ``data convert`` writes
+MOST_COMPARED = 50  # a row is compared with at most so many rows with the same id
 
 
 @dataclass(frozen=True)
 class ToldCase:
-    """A case as a row tells it, before rows of one id are joined.
+    """Case from a single row, before rows with the same id are joined.
 
     Attributes:
-        case: its values as they are written.
-        missing: photos that are not there, with the row.
-        named: how many photos there are, missing ones too.
+        case: the case, with its values as written.
+        missing: photos that do not exist, each with its row.
+        named: number of photos, missing ones included.
     """
 
     case: Case
@@ -41,7 +41,9 @@ class ToldCase:
 
 
 def rows_of_file(path: Path, encoding: str | None, sheet: str | None) -> tuple[Rows, list[tuple[PhotoInRow, ...]]]:
-    """Read rows, with what a column ``metadata`` holds in columns of its own, where those are empty, and the photos in each.
+    """Read the rows of a file and the photos in each row.
+
+    The members of a column ``metadata`` become columns of their own; they fill only cells that are empty.
 
     Raises:
         DataError: the file cannot be read, or has no rows.
@@ -74,7 +76,7 @@ def _members(text: str) -> dict[str, str]:
 
 
 class CaseReader:
-    """Rows of one file → what they tell of cases."""
+    """Reads cases from the rows of one file."""
 
     def __init__(
         self, path: Path, scheme: Scheme, columns: CaseColumns, places: Places, split: SplitName | None
@@ -82,10 +84,10 @@ class CaseReader:
         self._path, self._scheme, self._columns, self._places, self._split = path, scheme, columns, places, split
 
     def tell(self, row: Row, in_row: Sequence[PhotoInRow]) -> ToldCase:
-        """Read a row.
+        """Read the case in a row.
 
         Raises:
-            DataError: a path that leaves the folder, a list of photos that is none, a split that is none.
+            DataError: a path that leaves the folder, an invalid list of photos, or an unknown split.
         """
         where = f"{self._path.name}, {row.where}"
         cells = {name: _clean(text) for name, text in row.cells.items()}
@@ -97,32 +99,32 @@ class CaseReader:
         fields = {name: self._value(name, cells[column]) for name, column in columns.fields.items()}
         if not fields and columns.conversations:
             fields = _fields_of_conversation(self._scheme, cells[columns.conversations])
-        ids = [trimmed(cells[column]) for column in columns.ids]
+        ids = [trim_text(cells[column]) for column in columns.ids]
         case = Case(
             "-".join(ids).removeprefix(ID_PREFIX) if all(ids) else "",
             tuple(photos),
             fields,
             split=self._split_of(cells, where),
-            group=trimmed(_cell(cells, columns.group)) or None,
+            group=trim_text(_cell(cells, columns.group)) or None,
             extra={name: cells[name] for name in columns.extra if cells[name]},
             where=where,
         )
         return ToldCase(case, tuple(missing), len(photos) + len(missing))
 
     def _value(self, name: str, text: str) -> str:
-        """A value as the scheme writes it; as it is written, where the scheme does not allow it."""
+        """Return a value in the scheme's spelling, or as written if the scheme does not allow it."""
         field = self._scheme.field_named(name)
         value = self._scheme.value_from_text(field, text) if field else None
         return label_from_text(text) if value is None else value
 
     def refuse_bad(self, told: Iterable[ToldCase], *, labelled: bool) -> None:
-        """Refuse values that the scheme does not allow, all of one field in one line.
+        """Refuse values that the scheme does not allow.
 
-        Args:
-            labelled: whether a value that is required and empty is one of these.
+        All bad values of one field are named in one message. With ``labelled``, a required value that is empty is
+        refused, too.
 
         Raises:
-            DataError: there are some.
+            DataError: there are such values.
         """
         cases = [found.case for found in told]
         for field in self._scheme.fields:
@@ -149,12 +151,12 @@ class CaseReader:
                 raise DataError(
                     f"{self._path.name} has rows whose {field.name} is not of the scheme {self._scheme.name} "
                     f"({len(wrong)}): {shown}",
-                    allowed=self._scheme.allowed_text(field),
+                    allowed=self._scheme.describe_allowed_values(field),
                     fix=fix,
                 )
 
     def _split_of(self, cells: Mapping[str, str], where: str) -> SplitName | None:
-        written = trimmed(_cell(cells, self._columns.split))
+        written = trim_text(_cell(cells, self._columns.split))
         if written and written.casefold() not in SPLIT_WORDS:
             raise DataError(f"{where}: split {written[:40]!r}", allowed="train, val, test, or empty")
         return SPLIT_WORDS[written.casefold()] if written else self._split
@@ -165,12 +167,12 @@ def _cell(cells: Mapping[str, str], column: str | None) -> str:
 
 
 def _clean(text: str) -> str:
-    """Text that UTF-8 can hold; paths keep the bytes that they have."""
+    """Replace characters that UTF-8 cannot hold; paths keep their bytes."""
     return text if is_unicode([text]) else text.encode("utf-8", "replace").decode()
 
 
 def _fields_of_conversation(scheme: Scheme, text: str) -> dict[str, str]:
-    """What the last answer of a conversation says, where a table has no columns for it."""
+    """Parse the fields from the last answer of a conversation, for a table without columns for them."""
     try:
         turns: Any = json.loads(text) if text.startswith("[") else []
     except (ValueError, RecursionError):
@@ -184,7 +186,7 @@ def _fields_of_conversation(scheme: Scheme, text: str) -> dict[str, str]:
 
 
 def join_rows(told: Sequence[ToldCase], columns: CaseColumns, source: str) -> Iterator[ToldCase]:
-    """Join rows of one id to one case, where they agree.
+    """Join rows with the same id into one case if they agree.
 
     Raises:
         DataError: two rows of one case contradict each other, or a case has too many photos.
@@ -208,7 +210,7 @@ def join_rows(told: Sequence[ToldCase], columns: CaseColumns, source: str) -> It
         else:
             same.append(_with_few_photos(found, source))
     for key, same in by_id.items():
-        shared = None if len(same) == 1 else f"id {key}"  # of one photo: they never straddle a split
+        shared = None if len(same) == 1 else f"id {key}"  # cases with the same id stay in one split
         yield from (replace(found, case=replace(found.case, group=found.case.group or shared)) for found in same)
 
 

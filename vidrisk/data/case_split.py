@@ -1,4 +1,4 @@
-"""Cases → train, val and test, with the split of other tables: what shows one thing stays in one split."""
+"""Splits cases into train, val and test like other tables; cases that show the same thing stay in one split."""
 
 from __future__ import annotations
 
@@ -28,19 +28,20 @@ def split_cases(
     force: bool = False,
     strict: bool = False,
 ) -> Cases:
-    """Give every case a split; see ``split_table``. Cases of one group or of one id, and cases that share a photo stay together.
+    """Assign a split to every case; see ``split_table``.
 
-    Args:
-        group_by: a field or an extra column; or, with a parenthesis in it, a regular expression with one group,
-            searched in the id and in the names of the photos.
-        force: split again what has a split already; otherwise that one is kept, and cases that should be together and
-            are in two splits are warned of.
-        strict: refuse what is else warned of.
+    Cases of one group or with the same id, and cases that share a photo, stay together. The proportions are ``ratios``,
+    and the choice depends only on ``seed``.
+
+    ``group_by`` is a field or an extra column; if it contains a parenthesis, it is a regular expression with one group,
+    which is searched in the id and in the names of the photos. With ``force``, cases that have a split already are
+    split again; otherwise they keep it, and cases that belong together but are in two splits cause a warning, or an
+    error with ``strict``.
 
     Raises:
         DataError: fewer than three groups, some cases without a split, or some without a group; with ``strict``, cases
             that belong together in two splits.
-        SettingsError: bad ratios, or a ``group_by`` that is no column.
+        SettingsError: bad ratios, or a ``group_by`` that is not a column.
     """
     groups = _groups(cases, group_by)
     units = _units(cases.cases, groups)
@@ -72,7 +73,7 @@ def _groups(cases: Cases, group_by: str | None) -> list[str | None]:
         column = column_named(known, (group_by, group_by.removeprefix("data_")))
         if column is None:
             raise SettingsError(
-                f"group-by {group_by!r} is no column",
+                f"group-by {group_by!r} is not a column",
                 allowed=", ".join(known),
                 fix="or give a regular expression with one group, as in building([0-9]+)",
             )
@@ -91,7 +92,10 @@ def _names(case: Case) -> list[str]:
 
 
 def _units(cases: Sequence[Case], groups: Sequence[str | None]) -> list[str]:
-    """What each case moves with: every case of its group or its id, and every one that shares a photo with these."""
+    """Return a key per case: cases with the same key must stay together.
+
+    These are cases of one group or with the same id, and all that share a photo with them.
+    """
     things = [
         [
             ("case", case.id),
@@ -105,15 +109,15 @@ def _units(cases: Sequence[Case], groups: Sequence[str | None]) -> list[str]:
 
 
 def _check_leaks(samples: Sequence[Sample], name: str, *, strict: bool) -> list[str]:
-    """Warn of units that are in two splits, as those may be that the data came with; return what was said.
+    """Warn of units that are in two splits, which may come from the data; return the warnings.
 
     Raises:
-        DataError: with ``strict``, where there are any.
+        DataError: with ``strict``, there is such a unit.
     """
     pairs = [" = ".join(f"{sample.name} ({sample.split})" for sample in pair) for pair in straddling_groups(samples)]
     if not pairs:
         return []
-    line = f"cases of one id, photo or group that are in two splits: {len(pairs)} ({first_three(pairs)})"
+    line = f"cases that share an id, a photo or a group and are in two splits: {len(pairs)} ({first_three(pairs)})"
     if strict:
         raise DataError(
             f"{name}: {line}",

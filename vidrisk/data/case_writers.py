@@ -1,7 +1,7 @@
-"""Rows of a data set of risk reports, written as they come: Parquet with the photos in its rows, or JSONL with files beside it.
+"""Writes a data set of risk reports row by row: Parquet with the photos in its rows, or JSONL with image files.
 
-Columns as RisKVA has them (``id``, ``image_base64``, ``original_image_path``, ``conversations``, ``metadata``), and
-those of further photos and of the group.
+The columns are those of RisKVA (``id``, ``image_base64``, ``original_image_path``, ``conversations``, ``metadata``),
+and more for further photos and the group.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from vidrisk.data.case_rows import ID_PREFIX
 from vidrisk.data.cases import Case
 from vidrisk.data.parquet_rows import SCHEME_KEY
 from vidrisk.data.report_prompts import ReportPrompt, Style, without_markers
-from vidrisk.data.scheme import Scheme, folded
+from vidrisk.data.scheme import Scheme, fold_name
 from vidrisk.data.table import SplitName
 from vidrisk.decode.jpegs import Jpeg
 from vidrisk.runtimes.contract.errors import DataError, require
 
 ROWS_PER_GROUP, BYTES_PER_GROUP = 256, 32 << 20
 IMAGES = "images"
-# Keys of ``metadata`` beside the fields, and the columns that they come from.
+# Keys of ``metadata`` in addition to the fields, and the columns that they come from.
 EXTRAS = {
     "序号": ("序号", "number"),
     "来源文件": ("source_csv", "来源文件"),
@@ -41,11 +41,7 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class RiskRow:
-    """One sample.
-
-    Attributes:
-        photos: name and JPEG of each.
-    """
+    """One sample; ``photos`` are the name and the JPEG of each photo."""
 
     case: Case
     photos: tuple[tuple[str, Jpeg], ...] = field(repr=False)
@@ -53,7 +49,7 @@ class RiskRow:
     style: Style = "json"
 
     def conversations(self, scheme: Scheme) -> list[dict[str, str]]:
-        """System, user and assistant; the answer holds nothing that would read as a marker."""
+        """Return the system, user and assistant turns; the answer contains nothing that would read as a marker."""
         answer = answer_from_fields(scheme, fields_without_markers(scheme, self.case), self.style)
         return [
             {"from": "system", "value": self.prompt.system},
@@ -62,25 +58,31 @@ class RiskRow:
         ]
 
     def metadata(self, scheme: Scheme) -> dict[str, str]:
-        """The fields by their labels, and what else is known of the row."""
+        """Return the fields by label, and the other known values of the row."""
         found = {report_field.label: self.case.fields[report_field.name] for report_field in scheme.fields}
-        extra = {folded(name.strip().casefold().removeprefix("data_")): text for name, text in self.case.extra.items()}
+        extra = {
+            fold_name(name.strip().casefold().removeprefix("data_")): text for name, text in self.case.extra.items()
+        }
         for key, names in EXTRAS.items():
             if scheme.field_named(key) is None:
-                found[key] = next((extra[folded(name)] for name in names if folded(name) in extra), "")
+                found[key] = next((extra[fold_name(name)] for name in names if fold_name(name) in extra), "")
         return found
 
 
 def fields_without_markers(scheme: Scheme, case: Case) -> dict[str, str]:
-    """The fields of a case as an answer may hold them: shortened by nothing, markers taken apart."""
+    """Return the fields of a case for an answer: markers are broken up, and nothing is shortened.
+
+    Raises:
+        DataError: a value is too long once its markers are broken up.
+    """
     found = {}
     for report_field in scheme.fields:
         value = case.fields[report_field.name]
         plain = without_markers(value) if report_field.kind == "text" else value
         if scheme.value_from_text(report_field, plain) is None:
             raise DataError(
-                f"{case.where or case.id}: {report_field.name} has {len(plain)} characters, with its markers apart",
-                allowed=scheme.allowed_text(report_field),
+                f"{case.where or case.id}: {report_field.name} has {len(plain)} characters with its markers broken up",
+                allowed=scheme.describe_allowed_values(report_field),
                 fix="shorten it",
             )
         found[report_field.name] = plain
@@ -88,7 +90,7 @@ def fields_without_markers(scheme: Scheme, case: Case) -> dict[str, str]:
 
 
 class CaseWriter(AbstractContextManager["CaseWriter"], ABC):
-    """Writes the rows of one split."""
+    """Writer of the rows of one split."""
 
     def __init__(self, folder: Path, split: SplitName, scheme: Scheme) -> None:
         self._folder, self._split, self._scheme = folder, split, scheme
@@ -99,7 +101,7 @@ class CaseWriter(AbstractContextManager["CaseWriter"], ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Write what is held."""
+        """Write what is still buffered."""
 
     def __enter__(self) -> Self:
         return self
@@ -109,7 +111,10 @@ class CaseWriter(AbstractContextManager["CaseWriter"], ABC):
 
 
 class ParquetWriter(CaseWriter):
-    """``<split>.parquet``: snappy, row groups of at most 256 rows and 32 MB of photos; the scheme is in the file's metadata."""
+    """Writer of ``<split>.parquet``, with the scheme in the file's metadata.
+
+    The compression is snappy; a row group has at most 256 rows and 32 MB of photos.
+    """
 
     def __init__(self, folder: Path, split: SplitName, scheme: Scheme) -> None:
         super().__init__(folder, split, scheme)
@@ -167,7 +172,7 @@ class ParquetWriter(CaseWriter):
 
 
 class JsonlWriter(CaseWriter):
-    """``<split>.jsonl``, and the photos as ``images/<split>-<row>-<photo>.jpg``."""
+    """Writer of ``<split>.jsonl``, with the photos as ``images/<split>-<row>-<photo>.jpg``."""
 
     def __init__(self, folder: Path, split: SplitName, scheme: Scheme) -> None:
         super().__init__(folder, split, scheme)
@@ -199,5 +204,5 @@ class JsonlWriter(CaseWriter):
 
 
 def _utf8(name: str) -> str:
-    """A name that UTF-8 can hold: bytes that are none of its characters become escapes."""
+    """Return a name that UTF-8 can hold; bytes that are not valid in it become escapes."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Cases: what a risk report is about. A case is one defect: its photos, or a text where there is none, and what is known of it."""
+"""Cases, the subjects of risk reports: one defect with its photos, or a text instead, and the known fields."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vidrisk.data.table import SplitName, items_of_split
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photo in a file.
+    """Photo in a file.
 
     Attributes:
         path: absolute.
-        name: relative to the folder of the data, with ``/`` between folders.
+        name: relative to the data folder, with ``/`` between folders.
     """
 
     path: Path
@@ -26,14 +26,14 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class PhotoInRow:
-    """A photo in a row of a Parquet file, which ``row_photos`` reads.
+    """Photo in a row of a Parquet file, which ``row_photos`` reads.
 
     Attributes:
         file: absolute.
-        row: from 0, over all row groups.
-        column: that holds it, as bytes, as base64, or as a struct with ``bytes``.
-        place: in the list that the column holds; None where it holds one photo.
-        name: what it was called; '' where that is unknown.
+        row: counted from 0 over all row groups.
+        column: the column with the photo, as bytes, as base64, or as a struct with ``bytes``.
+        place: index in the column's list, or None if the column holds one photo.
+        name: original name, or '' if unknown.
     """
 
     file: Path
@@ -55,14 +55,14 @@ class Case:
 
     Attributes:
         id: unique among the cases of a table.
-        photos: in their order; none where the case is told in words.
-        fields: values by the names of the scheme's fields, all of them; '' where nothing is known.
-        level: of the scheme's first level field that has one; '' where none is known.
+        photos: in their order; empty if the case is described by a text only.
+        fields: values by field name, for all fields of the scheme; '' if unknown.
+        level: value of the scheme's first level field that has one; '' if there is none.
         split: ``train``, ``val`` or ``test``; None before the split.
         group: cases of one group, such as a building, stay in one split.
-        extra: every other column that is not empty, by its name.
-        where: the row that it comes from, for messages.
-        written_id: the id that its row has, which rows of other files may have, too; '' for none.
+        extra: every other column that is not empty, by name.
+        where: the row that the case comes from, for messages.
+        written_id: the id in the row, which rows of other files may have, too; '' if there is none.
     """
 
     id: str
@@ -76,7 +76,8 @@ class Case:
     written_id: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
-        return f"Case({self.id}: {len(self.photos)} photos, {self.level or 'no level'}{f', {self.split}' if self.split else ''})"
+        split = f", {self.split}" if self.split else ""
+        return f"Case({self.id}: {len(self.photos)} photos, {self.level or 'no level'}{split})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,12 +85,12 @@ class Cases:
     """Cases of one scheme.
 
     Attributes:
-        root: the folder that photos in files are relative to.
-        missing: photos that are named and not there, with the row that names each.
-        left_out: rows that are no case, with the reason: all photos missing, or neither photo nor text.
-        notes: what was assumed when they were read.
-        absent: photos that are named and not there, by the id of their case, those of rows that are no case too.
-        no_cases: what is known of the rows that are no case: their ids, without photos.
+        root: the folder that the names of photo files are relative to.
+        missing: named photos that do not exist, each with the row that names it.
+        left_out: rows that do not make a case, with the reason: all photos missing, or neither photo nor text.
+        notes: assumptions made when the cases were read.
+        absent: named photos that do not exist, by the id of their case; rows that do not make a case are included.
+        no_cases: the rows that do not make a case, with their ids and without photos.
     """
 
     root: Path
@@ -110,7 +111,7 @@ class Cases:
         return f"Cases({self.root.name}, {self.scheme.name}: {parts or 'empty'})"
 
     def of_split(self, name: str) -> Cases:
-        """The cases of one split; empty when there are none.
+        """Return the cases of one split, which may be empty.
 
         Raises:
             SettingsError: no such split.
@@ -121,6 +122,6 @@ class Cases:
         return replace(self, cases=tuple(cases))
 
     def level_counts(self) -> dict[str, int]:
-        """Cases per level, in the order of the scheme, without levels that no case has."""
+        """Count the cases per level, in the order of the scheme, without levels that no case has."""
         counts = Counter(case.level for case in self.cases)
         return {name: counts[name] for name in self.scheme.level_names if counts[name]}

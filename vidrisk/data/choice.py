@@ -1,4 +1,4 @@
-"""Choosing few samples out of many, so that every class and every source has its share."""
+"""Chooses a few samples of a table; every class and every source gets its share."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from vidrisk.frames import Interval
 Item = TypeVar("Item")
 
 
-def balanced_order(table: Table, seed: int) -> list[Sample]:
-    """All samples, such that any first N of them are balanced: over classes, and within a class over sources.
+def make_balanced_order(table: Table, seed: int) -> list[Sample]:
+    """Order all samples, with the first N of them balanced over classes, and within a class over sources, for any N.
 
     The class is the combination of all labels; the source is the group, or else the folder of the file. Classes and
     sources take turns, in an order drawn from the seed; a class that runs out leaves its turns to the others.
@@ -35,10 +35,10 @@ def balanced_order(table: Table, seed: int) -> list[Sample]:
 
 
 def few_per_class(table: Table, count: int, seed: int) -> Table:
-    """Up to ``count`` samples of each class in each split, in the table's order, their sources in turns."""
+    """Choose up to ``count`` samples of each class in each split, in the table's order, with their sources in turns."""
     left: Counter[tuple[Label | None, ...]] = Counter()
     kept = set()
-    for sample in balanced_order(table, seed):
+    for sample in make_balanced_order(table, seed):
         place = (sample.split, *sample.labels.values())
         left[place] += 1
         if left[place] <= count:
@@ -47,12 +47,12 @@ def few_per_class(table: Table, count: int, seed: int) -> Table:
 
 
 def spread_evenly(items: Sequence[Item], most: int) -> list[Item]:
-    """At most so many items, evenly spread over all, in their order."""
+    """Choose at most ``most`` items, evenly spread over all, in their order."""
     return [items[int(place)] for place in np.linspace(0, len(items) - 1, min(len(items), most)).round()]
 
 
 class Shown:
-    """What some samples show of the world: ``sample in shown`` says whether a sample shows a part of it."""
+    """Files and intervals that some samples cover: ``sample in shown`` tells whether a sample overlaps any of them."""
 
     def __init__(self, table: Table) -> None:
         self._parts: dict[Path, list[Interval | None]] = defaultdict(list)
@@ -66,8 +66,8 @@ class Shown:
         )
 
 
-def drawn(table: Table, count: int, seed: int) -> Table:
-    """``count`` samples as they come, in the table's order: with the frequencies that the data have."""
+def draw_samples(table: Table, count: int, seed: int) -> Table:
+    """Draw ``count`` samples at random, in the table's order; classes keep their frequencies."""
     chosen = sorted(np.random.default_rng(seed).permutation(len(table))[:count])
     return table.with_samples(table.samples[i] for i in chosen)
 

@@ -1,11 +1,11 @@
-"""A folder with one sub-folder per class as a table: which sub-folders are classes, and which are splits.
+"""Reads a folder with one sub-folder per class as a table, and tells class folders from split folders.
 
     crack/a.jpg               classes
     train/crack/a.jpg         splits, and classes in them
     crack/train/a.jpg         classes, and splits in them
 
-A folder that is none of the three is refused with the names that do not fit: read as classes, splits would become
-labels.
+A folder with another layout is refused, and the message names the folders that do not fit: if they were read as
+classes, splits would become labels.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from vidrisk.data.table import SPLIT_WORDS, Sample, SplitName, Table, first_thre
 from vidrisk.data.text import nfc
 from vidrisk.files.walk import Entry, Listing, Omitted, folder_id, list_folder, walk
 from vidrisk.frames import is_media
-from vidrisk.frames.left_out import LeftOut, shortened
+from vidrisk.frames.left_out import LeftOut, shorten_path
 from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError
 
 log = logging.getLogger(__name__)
 
-# A link to itself, or a folder too deep for any program: nobody has files there. Whatever else cannot be listed may
-# hold samples.
+# A link to itself, or a folder too deep for any program, cannot contain files. Any other folder that cannot be listed
+# may contain samples.
 _ERRORS_WITHOUT_SAMPLES = (ELOOP, ENAMETOOLONG)
-# ``train_set``, ``val2017``, ``0_test``: splits where two different ones stand together; a class may be named test1,
-# too.
+# ``train_set``, ``val2017``, ``0_test``: these are splits only if two different ones stand together, because a class
+# may be named test1, too.
 _DECORATED = re.compile(
     r"[\W\d_]*(?P<word>.+?)[\W_]*"
     r"(?:set|data|split|images?|imgs?|photos?|videos?|clips?|集|图片|图像|视频|数据)?[\W\d_]*"
@@ -52,7 +52,7 @@ class _ClassFolder:
 
 @dataclass
 class _Reading:
-    """One reading of a folder: lists, and remembers what is left out."""
+    """Lists the folders below a root, and records what is left out."""
 
     root: Path
     other: list[str] = field(default_factory=list)
@@ -68,23 +68,26 @@ class _Reading:
         return listing
 
     def omit(self, item: Omitted) -> None:
-        """
+        """Record an entry that is left out.
+
         Raises:
-            DataError: there may be samples in it.
+            DataError: the entry may contain samples.
         """
         if item.error and item.error.errno not in _ERRORS_WITHOUT_SAMPLES:
             raise DataError(
-                f"{shortened(item.path)} cannot be listed: {item.reason}",
+                f"{shorten_path(item.path)} cannot be listed: {item.reason}",
                 fix="grant the permission, or move it elsewhere",
             )
         self.omitted.append(item)
 
 
 def table_from_folder(root: Path, task: LabelTask) -> Table:
-    """Read the samples below a folder. Links to folders are followed, but not from one class into another.
+    """Read the samples below a folder.
+
+    Links to folders are followed, but not from one class into another.
 
     Raises:
-        DataError: no sample, another layout than the three, or a folder that cannot be listed.
+        DataError: no sample, a layout other than the three, or a folder that cannot be listed.
     """
     target = "action" if task == "action" else "defect"
     reading = _Reading(root)
@@ -106,7 +109,7 @@ def table_from_folder(root: Path, task: LabelTask) -> Table:
         log.warning("%s: left out: %s", name_of(root.name), left_out)
     if not samples:
         raise DataError(
-            f"{name_of(root)} holds no clip or photo in a sub-folder",
+            f"{name_of(root)} has no clip or photo in a sub-folder",
             allowed="one sub-folder per class with media files",
             fix=manifest_hint(root),
         )
@@ -116,7 +119,7 @@ def table_from_folder(root: Path, task: LabelTask) -> Table:
 
 
 def manifest_hint(root: Path) -> str | None:
-    """Name the manifest that lies in a folder, in case that was meant."""
+    """Return a hint that names the manifest in a folder, or None if there is none."""
     found = [entry.path for entry in list_folder(root).files if Path(entry.name).suffix.lower() in SUFFIXES]
     return f"name the manifest instead: {name_of(found[0])}" if found else None
 
@@ -136,7 +139,7 @@ def _class_folders(reading: _Reading) -> list[_ClassFolder]:
             allowed=_LAYOUTS,
             fix=f"move {_names(others)} elsewhere, or into the split folders",
         )
-    return [_ClassFolder(folder, folder.name) for folder in folders]  # a train is also something that a clip may show
+    return [_ClassFolder(folder, folder.name) for folder in folders]  # "train" may also be a class: clips of trains
 
 
 def _classes_below_splits(
@@ -147,26 +150,26 @@ def _classes_below_splits(
         listing = reading.listing_of(split)
         if not listing.folders and any(map(is_media, listing.files)):
             raise DataError(
-                f"{name_of(split.path)} holds files, and no class folders",
+                f"{name_of(split.path)} contains files, and no class folders",
                 allowed=_LAYOUTS,
                 fix="sort the files into class folders, or list them in a manifest",
             )
         for folder in listing.folders:
             if _holds_splits(list_folder(folder)):
                 raise DataError(
-                    f"{name_of(folder.path)} lies in a split folder and holds split folders",
+                    f"{name_of(folder.path)} lies in a split folder and contains split folders",
                     allowed=_LAYOUTS,
-                    fix="give each class folder files alone",
+                    fix="keep only files in each class folder",
                 )
             classes.append(_ClassFolder(folder, folder.name, split_of[split.path]))
     return classes
 
 
 def _classes_above_splits(reading: _Reading, folders: Sequence[Entry]) -> list[_ClassFolder]:
-    """The split folders in each class folder; none where no class folder holds any.
+    """Return the split folders in each class folder; empty if no class folder has any.
 
     Raises:
-        DataError: some class folders do and others do not, or there are more folders in between.
+        DataError: only some class folders have split folders, or there are more folders in between.
     """
     listings = [(folder, list_folder(folder)) for folder in folders]
     with_splits = [folder for folder, listing in listings if _holds_splits(listing)]
@@ -182,7 +185,7 @@ def _classes_above_splits(reading: _Reading, folders: Sequence[Entry]) -> list[_
             f"{name_of(reading.root)} has class folders with split folders in them ({_names(with_splits)}) and others "
             f"without, or with files beside them ({_names(misfits)})",
             allowed=_LAYOUTS,
-            fix="sort the files of every class into train, val and test, or of none",
+            fix="sort the files into train, val and test for every class, or for none",
         )
     classes = []
     for folder in folders:
@@ -192,7 +195,7 @@ def _classes_above_splits(reading: _Reading, folders: Sequence[Entry]) -> list[_
             listing = list_folder(split)
             if listing.folders and not any(map(is_media, listing.files)):
                 raise DataError(
-                    f"{name_of(split.path)} is a split folder in {name_of(folder.name)}, and holds folders "
+                    f"{name_of(split.path)} is a split folder in {name_of(folder.name)}, and contains folders "
                     f"({_names(listing.folders)})",
                     allowed=_LAYOUTS,
                     fix=f"name {name_of(folder.path)} if it is the data, or sort the files into {name_of(split.name)}",
@@ -202,13 +205,13 @@ def _classes_above_splits(reading: _Reading, folders: Sequence[Entry]) -> list[_
 
 
 def _holds_splits(listing: Listing) -> bool:
-    """Tell whether split folders and nothing else are in a folder, or two different ones among others."""
+    """Return whether a folder contains split folders only, or two different ones among others."""
     split_of = _splits_among(listing.folders)
     return bool(split_of) and (len(split_of) == len(listing.folders) or len(set(split_of.values())) > 1)
 
 
 def _splits_among(folders: Iterable[Entry]) -> dict[str, SplitName]:
-    """The splits that folders are named after, by path."""
+    """Return the splits that folders are named after, by path."""
     exact, decorated = {}, {}
     for folder in folders:
         name = nfc(folder.name).strip().casefold()

@@ -1,9 +1,8 @@
-"""Which column of a manifest means what. Case, outer spaces and a leading ``data_`` do not matter.
+"""Maps the columns of a manifest to their meaning; case, outer spaces and a leading ``data_`` do not matter.
 
-Where several columns could mean the same, the first name listed below wins and the others are kept as extra columns.
-
-The column ``defect`` means two things in the field: a class (``crack``) in some manifests, a sentence about the photo
-in others. It is the class when no other column is, and its values look like names: at most 50 different ones, none
+If several columns could mean the same, the first name listed below wins and the others are kept as extra columns.
+The column ``defect`` has two meanings in practice: a class (``crack``) in some manifests, a sentence about the photo
+in others. It is the class if no other column is, and its values look like names: at most 50 different ones, none
 longer than 40 characters, and at least two rows for each on average. Otherwise it is the description. Name the column
 ``defect_class`` or ``description`` to leave no doubt.
 """
@@ -63,7 +62,7 @@ MAX_CLASSES, MAX_CLASS_CHARS, MIN_ROWS_PER_CLASS = 50, 40, 2
 class Columns:
     """The column for each field: ``labels`` by target name, ``texts`` by attribute of ``Sample``; see ``intervals``.
 
-    ``label_order`` is what columns of ids say, see ``label_ids``.
+    ``label_order`` is the order given by columns of ids; see ``label_ids``.
     """
 
     path: str
@@ -77,7 +76,7 @@ class Columns:
 
 
 def looks_like_header(cells: Sequence[str]) -> bool:
-    """Whether there is a name for the path among the cells, and one for a label of any task."""
+    """Return whether the cells name a column for the path and one for a label of any task."""
     return bool(_find(cells, PATH) and _find(cells, (*ACTION, *DEFECT, *DEFECT_OR_TEXT, *LEVEL)))
 
 
@@ -86,11 +85,10 @@ def columns_from_header(
 ) -> Columns:
     """Find the columns of a manifest.
 
-    Args:
-        where: where every row is, for warnings.
+    ``where`` gives the place of every row, for warnings.
 
     Raises:
-        DataError: no column for the path, none for a label of this task, or one for only one end of an interval.
+        DataError: no column for the path, none for a label of this task, or a column for only one end of an interval.
     """
     path = _find(header, PATH)
     if path is None:
@@ -116,7 +114,7 @@ def columns_from_header(
         if odd is not None:
             place, (label, text) = numbered[target][odd]
             log.warning(
-                "%s, %s: column %r has %r for the label %r, and most rows give every label an id of its own; labels are "
+                "%s, %s: column %r has %r for the label %r, but most rows give every label its own id; labels are "
                 "ordered by name until this is corrected",
                 source,
                 place,
@@ -152,7 +150,7 @@ def columns_from_header(
 def _labels(
     header: Sequence[str], rows: Sequence[Mapping[str, str]], task: LabelTask, source: str, texts: dict[str, str]
 ) -> dict[str, str]:
-    """Columns by target name; adds to ``texts`` when ``defect`` turns out to be the description."""
+    """Return columns by target name; add to ``texts`` if ``defect`` turns out to be the description."""
     if task != "risk":
         action = _find(header, ACTION if task == "action" else ACTION_ALONE)
         if action is None:
@@ -202,7 +200,7 @@ def _look_like_classes(values: Sequence[str], distinct: set[str]) -> bool:
 
 
 def _find(header: Sequence[str], names: Sequence[str]) -> str | None:
-    """The column of the first name that is there; a column that is written exactly so goes first."""
+    """Find the column of the first name that is present; among its columns, prefer an exact spelling."""
     for name in names:
         matches = [column for column in header if column.strip().casefold().removeprefix("data_") == name]
         if matches:

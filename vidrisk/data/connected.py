@@ -1,17 +1,16 @@
-"""What hangs together: things that share a key, directly or through others."""
+"""Groups things that share a key, directly or through others (connected components)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-Key = tuple[str, str]  # of what kind it is, and which one
+Key = tuple[str, str]  # kind, value
 
 
 def smallest_connected(things: Sequence[Iterable[Key]]) -> list[Key]:
-    """Return for each thing the smallest key of all that hangs together with it; it does not depend on the order of the things.
+    """Return for each thing the smallest key of its connected component.
 
-    Args:
-        things: the keys of each, one at least.
+    Each thing has at least one key. The result does not depend on the order of the things.
     """
     joined: dict[Key, Key] = {}
 

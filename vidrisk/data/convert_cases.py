@@ -1,10 +1,10 @@
-"""Cases → a data set for training and inference: Parquet with the photos in its rows, or JSONL with the photos beside it.
+"""Converts cases to a data set for training and inference: Parquet with photos in its rows, or JSONL with image files.
 
     OUT/train.parquet, val.parquet, test.parquet      or  OUT/train.jsonl, val.jsonl, test.jsonl, images/
     OUT/dataset_stats.json, OUT/scheme.json
 
-Photos are decoded in supervised processes and encoded anew, rows are written as they come, and OUT takes its name when
-it is whole.
+Photos are decoded in supervised processes and re-encoded, rows are written as they are produced, and the folder gets
+the name OUT only once it is complete.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from vidrisk.decode.jpegs import Jpeg
 from vidrisk.decode.messages import PhotoSettings
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["risk-parquet", "risk-jsonl"]
 STATS = "dataset_stats.json"
-MAX_NAMED = 100  # photos and rows that the statistics name
+MAX_NAMED = 100  # photos and rows that the statistics list by name
 
 Progress = Callable[[str, int, int], None]
 
@@ -65,21 +66,21 @@ def convert_cases(
     """Write a data set.
 
     Args:
-        cases: every one with a split; see ``split_cases``.
+        cases: every case must have a split; see ``split_cases``.
         out: a folder that does not exist, or is empty.
         kind: ``risk-parquet`` or ``risk-jsonl``.
         settings: size and quality of the photos.
-        style: of the answers.
-        strict: refuse a photo that cannot be read; else it is left out, counted and named.
-        progress: told (what, done, total).
+        style: style of the answers.
+        strict: refuse a photo that cannot be read; otherwise it is left out, counted and named.
+        progress: called with (what, done, total).
 
     Returns:
-        What ``dataset_stats.json`` says.
+        The content of ``dataset_stats.json``.
 
     Raises:
-        SettingsError: an unknown kind, or an ``out`` that is taken.
-        DataError: cases without a split, with ``strict`` a photo that cannot be read, nothing that can be, no room on
-            the disk.
+        SettingsError: an unknown kind, or ``out`` exists and is not an empty folder.
+        DataError: cases without a split, with ``strict`` a photo that cannot be read, no usable case, no space on the
+            disk.
         RuntimeFailure: decode workers cannot be started.
         MissingExtra: Parquet without pyarrow.
     """
@@ -92,7 +93,7 @@ def convert_cases(
             f"cases without a split: {len(without)} of {len(cases)} ({first_three(without)})", fix="split them first"
         )
     counts = _Counts()
-    with _staged(out) as folder, ExitStack() as stack:
+    with _stage_folder(out) as folder, ExitStack() as stack:
         pool = stack.enter_context(DecodePool(default_workers()))
         writers: dict[str, CaseWriter] = {}
         for done, (case, photos) in enumerate(read_case_photos(cases.cases, pool, settings), start=1):
@@ -114,7 +115,7 @@ def convert_cases(
         (folder / STATS).write_text(json.dumps(stats, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     for what, names in (
         ("photos that cannot be read", counts.unreadable),
-        ("photos of which a part is missing", counts.partial),
+        ("photos with a missing part", counts.partial),
     ):
         if names:
             log.warning("%s: %s: %d (%s)", cases.root.name, what, len(names), first_three(names))
@@ -124,7 +125,7 @@ def convert_cases(
 def _row(
     cases: Cases, case: Case, photos: tuple[CasePhoto, ...], style: Style, counts: _Counts, strict: bool
 ) -> RiskRow | None:
-    """A row with the photos that can be read; None where none of them can."""
+    """Make a row of the photos that can be read, or return None if none of them can."""
     readable: list[tuple[str, Jpeg]] = []
     for photo in photos:
         if photo.jpeg is None:
@@ -190,17 +191,32 @@ def _statistics(cases: Cases, counts: _Counts, settings: PhotoSettings, kind: Ki
     }
 
 
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` that takes its name in the end, or goes.
+def check_new_folder(out: Path) -> None:
+    """Refuse a path that a data set cannot be written to, before any data are read.
 
     Raises:
-        SettingsError: ``out`` is taken.
+        SettingsError: ``out`` exists and is not an empty folder, or lies below a file.
+        DataError: it cannot be read.
+    """
+    refuse_below_file(out)
+    try:
+        is_taken = out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir())))
+    except OSError as error:
+        raise DataError(f"{out} cannot be read: {error.strerror}", fix="check the permissions") from error
+    if is_taken:
+        raise SettingsError(f"{out} exists already", fix="choose another folder, or delete it first")
+
+
+@contextmanager
+def _stage_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``out``; rename it to ``out`` on success, delete it on failure.
+
+    Raises:
+        SettingsError: as ``check_new_folder``.
         DataError: it cannot be written.
     """
+    check_new_folder(out)
     try:
-        if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-            raise SettingsError(f"{out} exists already", fix="choose another folder, or delete it first")
         out.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{out.name[:40]}.", dir=out.parent))
         try:

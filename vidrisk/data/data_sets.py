@@ -1,18 +1,22 @@
-"""A data set becomes a table, and a table a data set: what is absent or lost is counted and said; val comes out of train."""
+"""Imports data sets of known formats as tables and exports tables to them, and reports what is absent or lost.
+
+A data set with a train split and no val split gets a val split taken from train.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vidrisk.data.formats import FORMATS, Format, format_named, format_of
+from vidrisk.data.formats.crops import photo_of_crop
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import Reading, Writing
 from vidrisk.data.formats.lists import places_text
 from vidrisk.data.formats.rows import name_missing
-from vidrisk.data.io import unicode_checked
+from vidrisk.data.io import check_vacant, unicode_checked
 from vidrisk.data.split import hold_out
 from vidrisk.data.table import Table, first_three
 from vidrisk.frames.media import name_of
@@ -26,15 +30,19 @@ VAL_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Imported:
-    """A table, the format that it was read from, and the names of listed files that are not there."""
+    """A table, and what is known of the data set.
+
+    Attributes:
+        table: the samples.
+        format: the format that it was read from.
+        absent: names of listed files that do not exist.
+        listed: number of listed files, those that do not exist included.
+    """
 
     table: Table
     format: Format
     absent: tuple[str, ...] = field(repr=False)
-
-    @property
-    def listed(self) -> int:
-        return len(self.table) + len(self.absent)
+    listed: int
 
 
 def import_data(
@@ -56,19 +64,25 @@ def import_data(
 
     Args:
         source: folder or file of the data set.
-        name: of the format; None recognises it.
-        task: that is wanted; None takes what the format is mostly about.
-        split: number of an official split; None takes the first.
-        media, rate, labels, multi_label, crops, made: see ``Reading``.
-        seed: of the choice of val, where the data set has none.
-        strict: refuse a data set that lists files which are not there.
+        name: name of the format; None detects it.
+        task: the task to read; None selects the main task of the format.
+        split: number of an official split; None selects the first.
+        media: see ``Reading``.
+        rate: see ``Reading``.
+        labels: see ``Reading``.
+        multi_label: see ``Reading``.
+        crops: see ``Reading``.
+        made: see ``Reading``.
+        seed: seed for the choice of val, if the data set has none.
+        strict: refuse a data set that lists files which do not exist.
 
     Returns:
-        A table whose every sample has a split, if the data set has splits.
+        A table in which every sample has a split, if the data set has splits.
 
     Raises:
-        DataError: nothing there, none of the formats or several, a list that is missing or damaged, a label that does
-            not exist, no file of those listed, with ``strict`` any that is missing; another task than the format's.
+        DataError: the source does not exist, matches none of the formats or several, has a missing or damaged list, a
+            label that does not exist, or none of the listed files; with ``strict``, any missing file; a task that the
+            format does not have.
         SettingsError: an unknown format, a split or another option that the format does not have.
     """
     source = Path(source)
@@ -78,16 +92,18 @@ def import_data(
     source = source.resolve()
     chosen = chosen or format_of(source)
     if chosen is None:
+        if source.is_file() and not source.stat().st_size:
+            raise DataError(f"{name_of(source)} is empty (0 bytes)", fix="get the file again")
         raise DataError(
-            f"{name_of(source)} is of no known format",
-            allowed="; ".join(f"{known.name}: {known.signs}" for known in FORMATS.values()),
-            fix="name the format, to be told what is missing",
+            f"{name_of(source)} matches no known format",
+            allowed=", ".join(FORMATS),
+            fix="name the format; the error then says what is missing",
         )
     if task is not None and task not in chosen.tasks:
         tasks = " or ".join(chosen.tasks)
         raise DataError(
             f"{name_of(source)} is {chosen.title}, whose labels are of the task {tasks}, not {task}",
-            fix=f"use the task {chosen.tasks[0]} where it is a choice, or data of the task {task}",
+            fix=f"use the task {chosen.tasks[0]} if you can choose, or data of the task {task}",
         )
     given = {"rate": rate is not None, "labels": labels is not None, "crops": crops}
     for option, is_given in given.items():
@@ -95,7 +111,7 @@ def import_data(
             takes = ", ".join(known.name for known in FORMATS.values() if option in known.options)
             raise SettingsError(f"{option} for {chosen.title}", allowed=f"only for {takes or 'no format'}")
     if media is not None and not media.is_dir():
-        raise DataError(f"{media} is no folder", allowed="the folder with the files of the data set")
+        raise DataError(f"{media} is not a folder", allowed="the folder with the files of the data set")
     reading = Reading(
         task or chosen.tasks[0],
         _split_number(chosen, split),
@@ -106,26 +122,27 @@ def import_data(
         crops,
         None if made is None else made.resolve(),
     )
-    return _imported(chosen, source, reading, seed, strict)
+    return _import(chosen, source, reading, seed, strict)
 
 
 def _split_number(chosen: Format, split: int | None) -> int:
     if split is None:
         return chosen.splits[0] if chosen.splits else 0
     if split not in chosen.splits:
-        allowed = ", ".join(map(str, chosen.splits)) or "none: it has one split alone"
+        allowed = ", ".join(map(str, chosen.splits)) or "none: it has only one split"
         raise SettingsError(f"split {split} of {chosen.title}", allowed=allowed)
     return split
 
 
-def _imported(chosen: Format, source: Path, reading: Reading, seed: int, strict: bool) -> Imported:
+def _import(chosen: Format, source: Path, reading: Reading, seed: int, strict: bool) -> Imported:
     listed = chosen.read(source, reading)
-    total = len(listed.samples) + len(listed.absent)
+    files = {photo_of_crop(sample.name) if reading.crops else sample.name for sample in listed.samples}
+    total = len(files) + len(listed.absent)
     missing = name_missing(listed.absent, total)
     places = places_text(listed.root, listed.looked_in)
     if not listed.samples:
         raise DataError(
-            f"{name_of(source)}: {missing}" if total else f"{name_of(source)} holds no labelled file",
+            f"{name_of(source)}: {missing}" if total else f"{name_of(source)} has no labelled file",
             allowed=f"files in {places}" if total else f"{chosen.title}: {chosen.signs}",
             fix=f"unpack the files there; if class folders were meant, move the lists ({chosen.signs}) elsewhere"
             if total
@@ -148,48 +165,69 @@ def _imported(chosen: Format, source: Path, reading: Reading, seed: int, strict:
     for note in table.notes:
         log.info("%s: %s", name_of(source), note)
     _warn_of_gaps(table)
-    return Imported(table, chosen, listed.absent)
+    return Imported(table, chosen, listed.absent, total)
 
 
 @dataclass(frozen=True)
 class Written:
-    """How many samples a data set holds that was written, and how many each kind of loss concerns."""
+    """Number of samples in a data set that was written, and the number of samples that each kind of loss affects."""
 
     samples: int
     lost: Mapping[str, int]
 
 
-def write_data_set(table: Table, destination: str | Path, *, name: str, model: str | None = None) -> Written:
-    """Write a table in a format.
-
-    Formats that hold files have copies of them; others name them relative to the table's root.
+def check_destination(destination: Path, name: str, *, also: Sequence[str] = ()) -> Format:
+    """Look up a format to write, and check that the destination suits it, before any data are read.
 
     Args:
-        destination: a file or a folder, as the format says, which does not exist.
-        name: of the format.
-        model: see ``Writing``.
+        destination: see ``write_data_set``.
+        name: see ``write_data_set``.
+        also: further formats, which only the caller can write, for the error.
 
     Raises:
-        DataError: something is there already, nothing of the table can be carried, a name is not Unicode, or the disk
-            is full.
-        SettingsError: an unknown format, one that is only read, or a name with another suffix than the format's.
+        DataError: the destination exists.
+        SettingsError: an unknown format, one that can only be read, a name without the format's suffix, or one below a
+            file.
     """
-    destination, chosen = Path(destination).resolve(), format_named(name)
-    writable = ", ".join(known.name for known in FORMATS.values() if known.write)
-    if chosen.write is None:
-        raise SettingsError(f"writing {chosen.title}", allowed=writable)
+    chosen = FORMATS.get(name)
+    if chosen is None or chosen.write is None:
+        writable = (*also, *(known.name for known in FORMATS.values() if known.write))
+        raise SettingsError(
+            f"writing {chosen.title}" if chosen else f"format {name!r} to write", allowed=", ".join(writable)
+        )
     if chosen.suffix and destination.suffix.lower() != chosen.suffix:
         raise SettingsError(
             f"the name {destination.name} for {chosen.title}", allowed=f"a name that ends in {chosen.suffix}"
         )
-    if destination.exists():
-        raise DataError(f"{destination} exists already", fix="choose another name, or delete it first")
+    check_vacant(destination)
+    return chosen
+
+
+def write_data_set(table: Table, destination: str | Path, *, name: str, model: str | None = None) -> Written:
+    """Write a table in a format.
+
+    Formats with media files of their own get copies; others name the files relative to the table's root.
+
+    Args:
+        table: the samples to write.
+        destination: a file or a folder, as the format requires, which must not exist.
+        name: name of the format.
+        model: see ``Writing``.
+
+    Raises:
+        DataError: the destination exists, the format can represent no sample of the table, a name is not Unicode, or
+            the disk is full.
+        SettingsError: an unknown format, one that can only be read, or a name without the format's suffix.
+    """
+    destination, chosen = Path(destination).resolve(), check_destination(destination, name)
+    assert chosen.write
     fitted, lost = fit_table(table, chosen, model=model)
     for what, count in lost.items():
-        log.warning("%s cannot carry %s: %d of %d samples", chosen.title, what, count, len(table))
+        log.warning("%s cannot represent %s: %d of %d samples", chosen.title, what, count, len(table))
     if not fitted.samples:
         raise DataError(
-            f"{chosen.title} can carry no sample of {name_of(table.root)}", allowed=", ".join(sorted(chosen.carries))
+            f"{chosen.title} can represent no sample of {name_of(table.root)}",
+            allowed=", ".join(sorted(chosen.carries)),
         )
     with unicode_checked():
         chosen.write(fitted, destination, Writing(model))
@@ -218,4 +256,4 @@ def _warn_of_gaps(table: Table) -> None:
                 first_three(untaught),
             )
     if not len(table.of_split("val")):
-        log.warning("%s: the train list has too few clips to spare some as val", name_of(table.root))
+        log.warning("%s: the train list has too few clips to take a val split from it", name_of(table.root))

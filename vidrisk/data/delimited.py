@@ -1,4 +1,4 @@
-"""Text with delimiters → lines of cells: CSV as spreadsheets of all countries write it."""
+"""Reads text with delimiters as lines of cells: CSV as spreadsheet programs of all locales write it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _DECLARED = re.compile(r'"?sep=(?P<delimiter>[^\r\n"])"?[ ,;\t]*(?:\r\n|\n|\r|$)
 
 
 def lines_from_csv(text: str, name: str) -> tuple[str, Iterator[Line]]:
-    """The delimiter and the lines of a CSV file.
+    """Return the delimiter and the lines of a CSV file.
 
-    The delimiter is what a first line ``sep=;`` declares, as Excel writes and hides it, else the one that brings out a
-    header, else the one that cuts the first line into most cells.
+    The delimiter is the one that a first line ``sep=;`` declares (Excel writes and hides it), else the one with which a
+    header is found, else the one that splits the first line into most cells.
 
     Raises:
-        DataError: (while the lines are read) quotes that do not end, or other than CSV.
+        DataError: (while the lines are read) quotes that are not closed, or text that is not CSV.
     """
     declared = _DECLARED.match(text)
     if declared:
@@ -42,7 +42,7 @@ def _delimiter_of(text: str) -> str:
         )
         try:
             first[delimiter] = list(islice(filter(any, reader), MOST_ABOVE_HEADER))
-        except csv.Error:  # said when the lines are read
+        except csv.Error:  # reported when the lines are read
             first[delimiter] = []
     with_header = [
         delimiter for delimiter, lines in first.items() if header_index([("", cells) for cells in lines]) is not None
@@ -66,6 +66,6 @@ def _lines(text: str, name: str, delimiter: str, *, skipped: int) -> Iterator[Li
             yield f"line {reader.line_num + skipped}", cells
     except csv.Error as error:
         raise DataError(
-            f"{name}, line {reader.line_num + skipped} is no CSV: {error}",
+            f"{name}, line {reader.line_num + skipped} is not CSV: {error}",
             fix='close every quote, and write a quote inside of quotes twice: ""',
         ) from error

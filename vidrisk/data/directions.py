@@ -1,4 +1,4 @@
-"""Labels that say left or right: what they are called when a picture is mirrored."""
+"""Maps labels that contain left or right to their names in a mirrored picture."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ _WORD = re.compile(
 )
 
 
-def mirrored_label(label: str, labels: Sequence[str]) -> str | None:
-    """Return what a label is called in a mirrored picture: itself without a direction; None where that is none of the labels."""
+def mirror_label(label: str, labels: Sequence[str]) -> str | None:
+    """Return the name of a label in a mirrored picture, or None if that is not one of the labels.
+
+    A label without a direction keeps its name.
+    """
     if not _WORD.search(label):
         return label
     known = {each.casefold(): each for each in labels}
-    return next((known[name.casefold()] for name in sorted(_turned(label)) if name.casefold() in known), None)
+    return next((known[name.casefold()] for name in sorted(_turn_directions(label)) if name.casefold() in known), None)
 
 
-def mirrored_labels(labels: Sequence[str]) -> list[int] | None:
-    """Number, for each label, the one that it becomes in a mirrored picture; None where a direction has no counterpart."""
-    found = [mirrored_label(label, labels) for label in labels]
+def mirror_labels(labels: Sequence[str]) -> list[int] | None:
+    """Return, for each label, the index of its mirrored label, or None if a direction has no counterpart."""
+    found = [mirror_label(label, labels) for label in labels]
     return None if None in found else [labels.index(label) for label in found if label is not None]
 
 
-def _turned(label: str) -> set[str]:
-    """Names of a label with every direction exchanged for one of its opposites."""
+def _turn_directions(label: str) -> set[str]:
+    """Return the names of a label with every direction replaced by one of its opposites."""
     names = {""}
     end = 0
     for match in _WORD.finditer(label):
         opposites = {other for pair in PAIRS for one, other in (pair, pair[::-1]) if one == match[0].casefold()}
-        names = {name + label[end : match.start()] + _cased(other, match[0]) for name in names for other in opposites}
+        names = {
+            name + label[end : match.start()] + _match_case(other, match[0]) for name in names for other in opposites
+        }
         end = match.end()
     return {name + label[end:] for name in names}
 
 
-def _cased(word: str, like: str) -> str:
+def _match_case(word: str, like: str) -> str:
     return word.capitalize() if like[:1].isupper() else word

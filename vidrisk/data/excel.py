@@ -1,7 +1,7 @@
-"""Excel workbooks (.xlsx, .xlsm) → the lines of the sheet that holds the table. Nothing in them is run or looked up.
+"""Reads the sheet with the table from Excel workbooks (.xlsx, .xlsm), without running macros or following links.
 
-A workbook is a ZIP archive of XML files that may come from anywhere: what it unpacks to, its cells and its texts are
-bounded, and a document type, which no writer of workbooks needs, is refused, so that there are no entities to expand.
+A workbook is a ZIP archive of XML files from an untrusted source: its unpacked size, cells and texts are limited, and a
+document type, which no program that writes workbooks needs, is refused, which excludes entity expansion.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".xlsx", ".xlsm")
 OLD_SUFFIXES = (".xls", ".xlsb", ".ods", ".et", ".numbers")
 MAX_BYTES = 512 << 20  # of all files in the archive, unpacked
-MAX_SHARED_STRINGS_BYTES = 128 << 20  # texts of all cells, which are held in memory
+MAX_SHARED_STRINGS_BYTES = 128 << 20  # texts of all cells, which are kept in memory
 MAX_FILES = 10_000
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384  # of a sheet in Excel
 MAX_CELLS = 20_000_000
-MOST_ROWS_ABOVE_HEADER = 1000  # empty ones too
+MOST_ROWS_ABOVE_HEADER = 1000  # empty rows included
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # first bytes of .xls, and of an .xlsx with a password
 CHUNK = 1 << 20
 SAVE_AS = "open it in Excel or LibreOffice and save it as .xlsx (Excel Workbook), without a password"
@@ -40,16 +40,17 @@ _MERGED = re.compile(rb'<(?:\w+:)?mergeCell\s[^>]*?ref="([A-Z]{1,3})([0-9]{1,7})
 
 
 def lines_from_workbook(path: Path, sheet: str | None = None) -> list[Line]:
-    """The lines of the sheet with the table, its header first if it is found; every cell as text.
+    """Return the lines of the sheet with the table, every cell as text; the header comes first if it is found.
 
-    The sheet is the one that is named, else the only visible one with a header among its first lines. Cells that are
-    merged have their text in each of them, below the header.
+    The sheet is the named one, else the only visible one with a header among its first lines. Below the header, merged
+    cells have their text in each of the cells.
 
     Args:
-        sheet: its name; with ``!`` and a number behind it, such as ``Data!3``, also the row of the header.
+        path: the workbook.
+        sheet: its name; followed by ``!`` and a number, such as ``Data!3``, also the row of the header.
 
     Raises:
-        DataError: no workbook, one that is too large, several sheets that may be meant, a formula without its value.
+        DataError: not a workbook, a workbook that is too large, several candidate sheets, a formula without its value.
         SettingsError: no such sheet.
         MissingExtra: openpyxl is not installed.
     """
@@ -63,15 +64,15 @@ def lines_from_workbook(path: Path, sheet: str | None = None) -> list[Line]:
         raise DataError(
             f"{path.name} is an old Excel file, or has a password", allowed=".xlsx without a password", fix=SAVE_AS
         )
-    with _translated(path):
+    with _translate_errors(path):
         _check_archive(path)
-        with _opened(openpyxl, path, values=True) as workbook:
-            worksheet, header_row = _chosen(workbook, path.name, sheet)
+        with _open_workbook(openpyxl, path, values=True) as workbook:
+            worksheet, header_row = _choose_sheet(workbook, path.name, sheet)
             with zipfile.ZipFile(path) as archive:
                 facts = _facts_of_sheet(archive, worksheet._worksheet_path)
             if facts.hidden_rows:
                 log.warning(
-                    "%s, sheet %r: rows that are hidden, as by a filter, are read, too: %d",
+                    "%s, sheet %r: hidden rows (for example, by a filter) are read, too: %d",
                     path.name,
                     worksheet.title,
                     facts.hidden_rows,
@@ -79,36 +80,39 @@ def lines_from_workbook(path: Path, sheet: str | None = None) -> list[Line]:
             rows = _rows(worksheet, path.name)
             if not facts.has_formulas:
                 return list(_lines(rows, worksheet.title, header_row, facts.merged))
-            with _opened(openpyxl, path, values=False) as formulas:
-                checked = _checked(rows, _rows(formulas[worksheet.title], path.name), path.name)
+            with _open_workbook(openpyxl, path, values=False) as formulas:
+                checked = _check_values(rows, _rows(formulas[worksheet.title], path.name), path.name)
                 return list(_lines(checked, worksheet.title, header_row, facts.merged))
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """The seam where what openpyxl makes of a damaged file becomes one line."""
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of openpyxl on a damaged file into a DataError of one line."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # styles and rules that it does not know
+            warnings.simplefilter("ignore")  # about styles and rules that openpyxl does not know
             yield
     except VidriskError:
         raise
     except MemoryError as error:
         raise DataError(f"{path.name} does not fit into memory", fix="save the sheet as CSV UTF-8") from error
-    except Exception as error:  # of a hostile file anything may come
+    except Exception as error:  # a hostile file may cause any exception
         raise DataError(
-            f"{path.name} is no readable workbook: {type(error).__name__}: {str(error)[:200]}", fix=SAVE_AS
+            f"{path.name} is not a readable workbook: {type(error).__name__}: {str(error)[:200]}", fix=SAVE_AS
         ) from error
 
 
 @contextmanager
-def _opened(openpyxl: Any, path: Path, *, values: bool) -> Iterator[Any]:
-    with path.open("rb") as file:  # openpyxl leaves its own one open where it fails
+def _open_workbook(openpyxl: Any, path: Path, *, values: bool) -> Iterator[Any]:
+    with path.open("rb") as file:  # openpyxl leaves its own file open if it fails
         yield openpyxl.load_workbook(file, read_only=True, data_only=values, keep_links=False)
 
 
 def _check_archive(path: Path) -> None:
-    """Refuse what unpacks to too much, and entities. ``zipfile`` reads no more of a file than its entry states."""
+    """Refuse an archive that unpacks to too much, or has entities.
+
+    ``zipfile`` reads no more of a file than its entry states.
+    """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         shared = sum(entry.file_size for entry in entries if "sharedstrings" in entry.filename.casefold())
@@ -119,7 +123,7 @@ def _check_archive(path: Path) -> None:
         ):
             if value > most:
                 raise DataError(
-                    f"{path.name} holds {value} {what}", allowed=f"up to {most}", fix="save the sheet as CSV UTF-8"
+                    f"{path.name} contains {value} {what}", allowed=f"up to {most}", fix="save the sheet as CSV UTF-8"
                 )
         for entry in entries:
             if entry.filename.casefold().endswith((".xml", ".rels")) and _has_document_type(archive, entry):
@@ -133,7 +137,7 @@ def _has_document_type(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool
 
 
 def _chunks(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
-    """A file in overlapping pieces, without the zero bytes of UTF-16."""
+    """Yield a file in overlapping chunks, without the zero bytes of UTF-16."""
     before = b""
     with archive.open(name) as file:
         while chunk := file.read(CHUNK):
@@ -143,7 +147,11 @@ def _chunks(archive: zipfile.ZipFile, name: str) -> Iterator[bytes]:
 
 
 class _Facts(NamedTuple):
-    """Of a sheet: whether it may have formulas; merged cells as (first row, last row, first column, last column) from 0."""
+    """Properties of a sheet.
+
+    ``has_formulas`` tells whether it may have formulas; ``merged`` are the areas of merged cells as (first row, last
+    row, first column, last column) from 0.
+    """
 
     has_formulas: bool
     merged: list[tuple[int, int, int, int]]
@@ -169,8 +177,8 @@ def _column(letters: bytes) -> int:
     return number - 1
 
 
-def _chosen(workbook: Any, name: str, asked: str | None) -> tuple[Any, int | None]:
-    """The sheet with the table, and the row of its header from 0; None where that is not found."""
+def _choose_sheet(workbook: Any, name: str, asked: str | None) -> tuple[Any, int | None]:
+    """Return the sheet with the table, and the row of its header from 0, or None for a header that is not found."""
     sheets = {sheet.title: sheet for sheet in workbook.worksheets}
     if asked is not None:
         title, mark, row = asked.rpartition("!")
@@ -188,18 +196,18 @@ def _chosen(workbook: Any, name: str, asked: str | None) -> tuple[Any, int | Non
     if len(found) > 1:
         raise DataError(
             f"{name} has {len(found)} sheets with a table: {first_three([sheet.title for sheet, _ in found])}",
-            fix="name the sheet that is meant",
+            fix="name the sheet to read",
         )
     if found:
         return found[0]
     if len(visible) == 1:
-        return visible[0], None  # what it lacks is said where columns are looked for
+        return visible[0], None  # the search for columns reports what is missing
     hidden = [sheet.title for sheet in sheets.values() if sheet.sheet_state != "visible"]
     raise DataError(
         f"{name} has no visible sheet with a column for the path and one for the label among its first "
         f"{MOST_ABOVE_HEADER} rows; sheets: {first_three([sheet.title for sheet in visible]) or 'none'}"
         + (f"; hidden: {first_three(hidden)}" if hidden else ""),
-        fix="name the sheet that is meant",
+        fix="name the sheet to read",
     )
 
 
@@ -220,22 +228,25 @@ def _header_row(sheet: Any, name: str) -> int | None:
 
 
 def _rows(sheet: Any, name: str) -> Iterator[tuple[Any, ...]]:
-    sheet.reset_dimensions()  # what a file says of its size is not asked
+    sheet.reset_dimensions()  # the size that a file declares is not trusted
     cells = 0
     for number, row in enumerate(sheet.iter_rows(values_only=True), start=1):
         cells += len(row)
         if number > MAX_ROWS or len(row) > MAX_COLUMNS or cells > MAX_CELLS:
             raise DataError(
                 f"{name}, sheet {sheet.title!r} has more than {MAX_CELLS} cells or {MAX_ROWS} rows",
-                fix="keep the table alone in a sheet",
+                fix="keep only the table in the sheet",
             )
         yield row
 
 
-def _checked(
+def _check_values(
     values: Iterator[tuple[Any, ...]], formulas: Iterator[tuple[Any, ...]], name: str
 ) -> Iterator[tuple[Any, ...]]:
-    """The values, where every formula has one: Excel stores it, and programs that only write workbooks do not."""
+    """Yield the rows of values; refuse a formula without its value.
+
+    Excel stores the values of formulas; programs that only write workbooks do not.
+    """
     for number, (row, written) in enumerate(zip(values, formulas, strict=True), start=1):
         for column, (value, formula) in enumerate(zip(row, written, strict=False)):
             is_formula = (isinstance(formula, str) and formula.startswith("=")) or hasattr(formula, "ref")
@@ -277,7 +288,10 @@ def _fill(cells: list[str], areas: Sequence[tuple[tuple[int, int, int, int], str
 
 
 def text_from_cell(value: Any) -> str:
-    """A cell as a spreadsheet shows it: whole numbers without ``.0``, dates and times as ISO 8601, TRUE and FALSE."""
+    """Convert a cell to the text that a spreadsheet shows.
+
+    Whole numbers have no ``.0``, dates and times are ISO 8601, booleans are TRUE and FALSE.
+    """
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Instruction data: conversations about images, wherever they come from. Cases become instructions through the prompt builder."""
+"""Instruction data: conversations about images from any source, and their construction from cases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says. ``<image>`` stands for the next image of the conversation."""
+    """Text of one side of a conversation; ``<image>`` stands for the next image of the conversation."""
 
     role: Role
     text: str
@@ -33,13 +33,13 @@ class Instruction:
     Attributes:
         id: unique in a data set.
         images: in the order of their markers in the turns.
-        turns: perhaps a system text, then user and assistant in turns.
+        turns: optionally a system text, then user and assistant in turns.
         split: ``train``, ``val`` or ``test``; None before the split.
         group: instructions of one group, such as those about one image, stay in one split.
         where: the record that it comes from, for messages.
 
     Raises:
-        DataError: turns out of order, an empty answer, or another number of markers than of images.
+        DataError: turns out of order, an empty answer, or a number of markers that differs from that of images.
     """
 
     id: str
@@ -65,9 +65,9 @@ class Instructions:
 
     Attributes:
         root: the folder that images are relative to.
-        missing: images that are named and not there.
+        missing: named images that do not exist.
         left_out: records that cannot be used, and why.
-        notes: what was assumed, and what is left out.
+        notes: assumptions made, and what is left out.
     """
 
     root: Path
@@ -85,13 +85,13 @@ class Instructions:
 
 
 def problem_of_turns(turns: Sequence[Turn], images: int) -> str:
-    """Say what is wrong with a conversation; '' where nothing is."""
+    """Describe the first problem of a conversation, or return '' if there is none."""
     spoken = turns[1:] if turns and turns[0].role == "system" else turns
     if not spoken:
         return "it has no turn of a user"
     for place, turn in enumerate(spoken):
         if turn.role != ("user", "assistant")[place % 2]:
-            return f"turn {place + 1} is of the {turn.role}, where user and assistant take turns"
+            return f"turn {place + 1} is of the {turn.role}, but user and assistant must alternate"
         if turn.role == "assistant" and (not turn.text.strip() or PHOTO in turn.text):
             return f"turn {place + 1} is an answer with {'an image in it' if turn.text.strip() else 'nothing in it'}"
     if turns[0].role == "system" and PHOTO in turns[0].text:

@@ -1,13 +1,13 @@
-"""Columns of a manifest that say which part of a file a row is about.
+"""Finds and reads the columns of a manifest that restrict a row to a part of its file.
 
-A column is one of them by the words in its name: ``start``, ``start_s``, ``start_time``, ``t_start``, ``segmentStart``,
-``start (ms)``, ``start_frame``, 开始时间, 起始帧 … and the same with ``end``. Without a unit they are seconds, as numbers or
-as ``hh:mm:ss.f``. Frames count from 0 and become seconds by a column ``fps``, or by the file's own timestamps. A part
-is half-open: its end, and the frame ``end_frame``, belong to what comes next. A column ``segment`` may hold both,
-``[2.5, 4]``.
+A column is recognized by the words in its name: ``start``, ``start_s``, ``start_time``, ``t_start``, ``segmentStart``,
+``start (ms)``, ``start_frame``, 开始时间, 起始帧 … and the same with ``end``. Without a unit the values are seconds, as
+numbers or as ``hh:mm:ss.f``. Frames count from 0 and are converted to seconds by a column ``fps``, or by the file's own
+timestamps. A part is half-open: its end, and the frame ``end_frame``, are excluded. A column ``segment`` may contain
+both, ``[2.5, 4]``.
 
-Columns of numbers that may be meant so, and are named otherwise (``from`` and ``to``, 起点 and 终点), are not read, and
-said.
+Columns of numbers that may have this meaning under other names (``from`` and ``to``, 起点 and 终点) are not read; a
+warning names them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Side = Literal["start", "end"]
 Unit = Literal["s", "ms", "frame"]
-START_S, END_S, START_FRAME, END_FRAME = "start_s", "end_s", "start_frame", "end_frame"  # as ``write_table`` names them
+START_S, END_S, START_FRAME, END_FRAME = "start_s", "end_s", "start_frame", "end_frame"  # used by ``write_table``
 RATE = ("fps", "frame_rate", "framerate", "rate", "帧率")
 SPAN_OF_TIME = ("time_range", "time_span", "timestamps", "时间段", "起止时间", "时间范围", "时间区间")
 SPAN = ("segment", "interval", "temporal_coordinates", "区间", *SPAN_OF_TIME)
@@ -49,7 +49,7 @@ _WORDS_OF_UNITS: dict[Unit, str] = {
 }
 _UNITS = {word: unit for unit, words in _WORDS_OF_UNITS.items() for word in words.split()}
 _FILLERS = {"clip", "video", "segment", "action", "event", "temporal", "interval", "label", "annotation"}
-# What else may stand for an end, or for something else altogether.
+# Words that may stand for a start or an end, or for something else altogether.
 _MAY_BE: dict[Side, frozenset[str]] = {
     "start": frozenset(("from", "first", "in", "t0", "tmin", "beginning", "起点", "入点", "起", "始")),
     "end": frozenset(("to", "last", "out", "t1", "tmax", "ending", "offset", "终点", "出点", "终", "止")),
@@ -71,10 +71,12 @@ _LIKE_A_PAIR = re.compile(r"[\[(]\s*[\[(]?\s*-?[\d.]|\d+:\d+\S*\s*[-~–—至]"
 
 @dataclass(frozen=True)
 class IntervalColumns:
-    """Where a manifest keeps the part of a file: ``start`` and ``end``, which are one column when both are in its cells.
+    """Columns of a manifest with the part of a file; ``start`` and ``end`` are the same column if its cells have both.
 
     Attributes:
-        unit: of the numbers.
+        start: column with the start.
+        end: column with the end.
+        unit: unit of the numbers.
         rate: the column with frames per second; None for the file's own timestamps.
     """
 
@@ -84,15 +86,15 @@ class IntervalColumns:
     rate: str | None = None
 
     def interval_of(self, cells: Mapping[str, str]) -> Interval | None:
-        """The part that a row names; None where its cells are empty.
+        """Return the interval of a row, or None if its cells are empty.
 
         Raises:
-            DataError, SpecError: only one end, or what is no time, no rate or no interval.
+            DataError, SpecError: only one end, or an invalid time, rate or interval.
         """
         texts = (
             self._pair_from_cell(cells[self.start])
             if self.start == self.end
-            else (trimmed(cells[self.start]), trimmed(cells[self.end]))
+            else (trim_text(cells[self.start]), trim_text(cells[self.end]))
         )
         if not any(texts):
             return None
@@ -106,15 +108,15 @@ class IntervalColumns:
             if self.rate is None:
                 return Interval(start, end, "frame")
             per_second = _rate(cells[self.rate], self.rate)
-            Interval(start, end, "frame")  # speaks of what is written
+            Interval(start, end, "frame")  # check it in frames first: an error then shows the values as written
             return Interval(start / per_second, end / per_second)
         start_s, end_s = (_seconds(text, column) for text, column in zip(texts, (self.start, self.end), strict=True))
         return Interval(start_s / 1000, end_s / 1000) if self.unit == "ms" else Interval(start_s, end_s)
 
     def _pair_from_cell(self, cell: str) -> tuple[str, str]:
-        if not trimmed(cell):
+        if not trim_text(cell):
             return "", ""
-        found = _PAIR.fullmatch(trimmed(cell))
+        found = _PAIR.fullmatch(trim_text(cell))
         if not found:
             raise DataError(
                 f"{self.start} {cell[:40]!r}",
@@ -125,7 +127,7 @@ class IntervalColumns:
 
 
 def interval_columns(header: Sequence[str], rows: Sequence[Mapping[str, str]], source: str) -> IntervalColumns | None:
-    """Find the columns; seconds go before milliseconds, and these before frames.
+    """Find the columns; seconds take precedence over milliseconds, and these over frames.
 
     Raises:
         DataError: a column for one end only.
@@ -157,35 +159,39 @@ def interval_columns(header: Sequence[str], rows: Sequence[Mapping[str, str]], s
         (side, _), column = next(iter(found.items()))
         other = "end" if side == "start" else "start"
         raise DataError(
-            f"{source} has the column {column!r} for the {side} of an interval, and none for its {other}",
+            f"{source} has the column {column!r} for the {side} of an interval, but none for its {other}",
             allowed=f"{START_S} and {END_S}, or {START_FRAME} and {END_FRAME}",
             fix=f"add the other one, or rename {column!r} if it is something else",
         )
     for column in header:
-        if _plain(column) in SPAN and any(_looks_like_a_pair(trimmed(row[column]), column) for row in rows):
+        if _plain(column) in SPAN and any(_looks_like_a_pair(trim_text(row[column]), column) for row in rows):
             return IntervalColumns(column, column)
     _say_what_is_not_read(header, rows, source)
     return None
 
 
 def _looks_like_a_pair(cell: str, column: str) -> bool:
-    """Whether a cell may hold two times. ``3-5`` does where the column is named after time, and may be any name elsewhere."""
+    """Return whether a cell may contain two times.
+
+    ``3-5`` does if the column is named after time; elsewhere it may be any name.
+    """
     return bool(_LIKE_A_PAIR.match(cell) or (_plain(column) in SPAN_OF_TIME and _PAIR.fullmatch(cell)))
 
 
 def _are_whole(rows: Sequence[Mapping[str, str]], columns: Iterable[str]) -> bool:
-    cells = [trimmed(row[column]) for row in rows for column in columns]
+    cells = [trim_text(row[column]) for row in rows for column in columns]
     return any(cells) and all(re.fullmatch(r"\d*", cell) for cell in cells)
 
 
 def _say_what_is_not_read(header: Sequence[str], rows: Sequence[Mapping[str, str]], source: str) -> None:
-    """Warn of two columns that may be the ends of intervals, by their names and their cells."""
-    times = [column for column in header if _are_times([trimmed(row[column]) for row in rows])]
+    """Warn of two columns that may be the ends of intervals, judging by their names and their cells."""
+    times = [column for column in header if _are_times([trim_text(row[column]) for row in rows])]
     start = next((column for column in times if _may_be("start", column)), None)
     end = next((column for column in times if _may_be("end", column) and column != start), None)
     if start and end:
         log.warning(
-            "%s: %r and %r are not read, each row is a whole file; name them %s and %s, or %s and %s, if it is a part",
+            "%s: %r and %r are not read, each row is a whole file; "
+            "name them %s and %s, or %s and %s, if each row is a part",
             source,
             start,
             end,
@@ -213,7 +219,7 @@ def _words(column: str) -> list[str]:
 
 
 def _meaning(column: str) -> tuple[Side, Unit] | None:
-    """Which end a column names, and in which unit; None if it is about something else."""
+    """Return which end a column names, and in which unit, or None if it has another meaning."""
     if match := _CHINESE.fullmatch(_plain(column)):
         unit = match["unit"] or "s"
         return ("start" if match["start"] else "end"), (
@@ -228,13 +234,13 @@ def _meaning(column: str) -> tuple[Side, Unit] | None:
 
 
 def _seconds(text: str, column: str) -> float:
-    """Seconds from ``1.5``, ``1.5 s``, ``mm:ss`` or ``hh:mm:ss.f``."""
+    """Parse seconds from ``1.5``, ``1.5 s``, ``mm:ss`` or ``hh:mm:ss.f``."""
     if text.startswith("-"):
         raise DataError(f"{column} {text[:40]!r} is negative", allowed="0 or more")
     found = _SECONDS.fullmatch(text)
     if not found:
         raise DataError(
-            f"{column} {text[:40]!r} is no time",
+            f"{column} {text[:40]!r} is not a time",
             allowed="seconds, such as 1.5, or hh:mm:ss",
             fix="correct it, or rename the column if it is something else",
         )
@@ -246,16 +252,16 @@ def _seconds(text: str, column: str) -> float:
 
 def _frame(text: str, column: str) -> int:
     if not re.fullmatch(r"\d{1,15}(\.0*)?", text):
-        raise DataError(f"{column} {text[:40]!r} is no frame", allowed="whole numbers from 0")
+        raise DataError(f"{column} {text[:40]!r} is not a frame number", allowed="whole numbers from 0")
     return int(text.partition(".")[0])
 
 
 def _rate(cell: str, column: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d*)?)(?:/(\d+(?:\.\d*)?))?", trimmed(cell))
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)(?:/(\d+(?:\.\d*)?))?", trim_text(cell))
     rate = float(found[1]) / (float(found[2] or 1) or 1) if found else 0
     if not 0 < rate <= MAX_RATE:
         raise DataError(
-            f"{column} {cell[:40]!r} is no rate",
+            f"{column} {cell[:40]!r} is not a frame rate",
             allowed=f"frames per second up to {MAX_RATE}",
             fix="fill it in every row, or remove the column to count by the files' own timestamps",
         )
@@ -263,7 +269,7 @@ def _rate(cell: str, column: str) -> float:
 
 
 def interval_cells(interval: Interval | None, unit: str) -> dict[str, str]:
-    """Cells of the columns that ``write_table`` keeps an interval in."""
+    """Return the cells of the columns in which ``write_table`` stores an interval."""
     names = (START_S, END_S) if unit == "s" else (START_FRAME, END_FRAME)
     values = ("", "") if interval is None else tuple(_number(value) for value in (interval.start, interval.end))
     return dict(zip(names, values, strict=True))

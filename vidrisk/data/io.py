@@ -1,4 +1,4 @@
-"""Manifest files: CSV, Excel, JSONL and Parquet to rows of text, and a table back to all of them but Excel."""
+"""Reads manifests (CSV, Excel, JSONL and Parquet) as rows of text, and writes tables to all of them except Excel."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from vidrisk.data.grid import records_from_grid
 from vidrisk.data.intervals import interval_cells
 from vidrisk.data.label_ids import ID_COLUMNS
 from vidrisk.data.table import Sample, Table
-from vidrisk.data.text import nfc, trimmed
+from vidrisk.data.text import nfc, trim_text
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, require
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 
 MISSING = frozenset({"", "nan", "null", "n/a", "#n/a", "<na>"})
 CSV_SUFFIXES, JSONL_SUFFIXES, PARQUET_SUFFIX = (".csv", ".tsv"), (".jsonl", ".ndjson"), ".parquet"
 WRITTEN_SUFFIXES = (*CSV_SUFFIXES, *JSONL_SUFFIXES, PARQUET_SUFFIX)
 SUFFIXES = (*WRITTEN_SUFFIXES, *excel.SUFFIXES)
 LABEL_COLUMNS = {"action": "action", "defect": "defect_class", "level": "risk_level"}
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets compute
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # spreadsheets compute cells that begin with these
 
 _Cell = str | list[str]
 _Records = Iterator[tuple[str, dict[str, Any]]]
@@ -37,7 +38,7 @@ _Records = Iterator[tuple[str, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Row:
-    """Cells by column, all as text, '' where a value is missing; ``where`` names the row in errors."""
+    """Cells by column, all as text, '' for a missing value; ``where`` names the row in errors."""
 
     where: str
     cells: Mapping[str, str]
@@ -45,11 +46,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """What a manifest holds.
+    """Content of a manifest.
 
     Attributes:
         header: names of the columns, composed (NFC).
-        notes: what was assumed when it was read.
+        rows: the rows below the header.
+        notes: assumptions made when it was read.
     """
 
     header: list[str]
@@ -58,15 +60,18 @@ class Rows:
 
 
 def rows_from_manifest(path: Path, *, encoding: str | None = None, sheet: str | None = None) -> Rows:
-    """Read the header and the rows of a manifest. ``encoding`` says how text becomes characters, ``excel`` which sheet counts.
+    """Read the header and the rows of a manifest.
+
+    See ``encoding`` for how text is decoded and ``excel`` for which sheet is read.
 
     Args:
-        encoding: of CSV and JSONL; None recognises it.
-        sheet: of a workbook; None finds it.
+        path: the manifest.
+        encoding: encoding of CSV and JSONL; None detects it.
+        sheet: sheet of a workbook; None finds it.
 
     Raises:
         DataError: unknown suffix, unknown encoding, a row that does not fit the header, broken JSON, Parquet or Excel.
-        SettingsError: an encoding that does not exist, or of what is no text; a sheet that does not exist.
+        SettingsError: an encoding that does not exist, or for a file that is not text; a sheet that does not exist.
         MissingExtra: Parquet without pyarrow, or Excel without openpyxl.
     """
     suffix = path.suffix.lower()
@@ -106,7 +111,10 @@ def rows_from_manifest(path: Path, *, encoding: str | None = None, sheet: str | 
 
 
 def text_from_value(value: Any) -> str:
-    """A cell as text: missing values as '', whole floats without ``.0``, durations as seconds, nested values as JSON."""
+    """Convert a cell to text.
+
+    Missing values become '', whole floats lose ``.0``, durations become seconds, nested values JSON.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -116,7 +124,7 @@ def text_from_value(value: Any) -> str:
     if isinstance(value, (dict, list, bool)):
         return json.dumps(value, ensure_ascii=False, default=str)
     text = str(value)
-    return "" if trimmed(text).casefold() in MISSING else text
+    return "" if trim_text(text).casefold() in MISSING else text
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -138,9 +146,9 @@ def _jsonl_records(text: str, name: str) -> _Records:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{name}, line {number} is no JSON: {error}") from error
+            raise DataError(f"{name}, line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
-            raise DataError(f"{name}, line {number} is no JSON object", allowed='one {"path": …} per line')
+            raise DataError(f"{name}, line {number} is not a JSON object", allowed='one {"path": …} per line')
         yield f"line {number}", record
 
 
@@ -149,23 +157,23 @@ def _parquet_records(path: Path) -> _Records:
     try:
         records = parquet.read_table(path).to_pylist()
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path.name} is no readable Parquet file: {error}") from error
+        raise DataError(f"{path.name} is not a readable Parquet file: {error}") from error
     for number, record in enumerate(records, start=1):
         yield f"row {number}", record
 
 
 def write_table(table: Table, path: str | Path, *, path_column: str = "path") -> None:
-    """Write a manifest that ``load_table`` reads back equal. Paths in it, in ``path_column``, are relative to its own folder.
+    """Write a manifest that ``load_table`` reads back equal; its paths are relative to its own folder.
 
-    Columns: ``path``, the labels (``action``, ``defect_class``, ``risk_level``; lists of a multi-label target, as JSON
-    in CSV), their numbers (``action_id``, ``defect_class_id``) where the table has an order of labels, ``split``,
-    ``group``, ``risk``, ``advice``, ``description``,
-    ``start_s`` and ``end_s`` (or ``start_frame`` and ``end_frame``) where there are intervals, then the extra ones.
-    Labels of an order that no sample has are not written.
+    Columns: the path (named ``path_column``), the labels (``action``, ``defect_class``, ``risk_level``; lists for a
+    multi-label target, as JSON in CSV), their numbers (``action_id``, ``defect_class_id``) if the table has an order of
+    labels, ``split``, ``group``, ``risk``, ``advice``, ``description``, ``start_s`` and ``end_s`` (or ``start_frame``
+    and ``end_frame``) if there are intervals, then the extra ones. Labels of an order that no sample has are not
+    written.
 
-    A spreadsheet that opens a CSV computes cells that begin with ``=``, ``+``, ``-`` or ``@``. Paths get ``./`` in
-    front of these. Labels and texts are written as they are, so that they are read back as they are: open a CSV of
-    strangers' labels as text, or write JSONL.
+    A spreadsheet that opens a CSV computes cells that begin with ``=``, ``+``, ``-`` or ``@``. Paths that begin so get
+    ``./`` in front. Labels and texts are written unchanged, to be read back equal: open a CSV with labels from an
+    untrusted source as text, or write JSONL.
 
     Raises:
         DataError: the file exists, its suffix is unknown, a sample lies outside its folder, a label reads as a missing
@@ -197,10 +205,10 @@ def write_table(table: Table, path: str | Path, *, path_column: str = "path") ->
 
 @contextmanager
 def unicode_checked() -> Iterator[None]:
-    """Encode texts of a table inside of this.
+    """Turn encoding errors in the texts of a table into a DataError.
 
     Raises:
-        DataError: one of them is not Unicode, as the name of a file may be.
+        DataError: a text is not Unicode; names of files may be so.
     """
     try:
         yield
@@ -209,7 +217,7 @@ def unicode_checked() -> Iterator[None]:
 
 
 def check_new_manifest(path: Path) -> None:
-    """Refuse a name that no manifest can be written by: before long lists are read.
+    """Refuse a name under which no manifest can be written, before long lists are read.
 
     Raises:
         DataError: the file exists, or its suffix is unknown.
@@ -218,18 +226,18 @@ def check_new_manifest(path: Path) -> None:
 
 
 def check_new_file(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse the name of a file that exists, or that has none of these suffixes: before anything is computed.
+    """Refuse a file name that exists, or has none of these suffixes, before anything is computed.
 
     Raises:
-        DataError: one of the two.
+        DataError: the file exists, or its suffix is unknown.
     """
     if path.suffix.lower() not in suffixes:
         raise DataError(f"{path.name} has the unknown suffix {path.suffix.lower()!r}", allowed=", ".join(suffixes))
-    _check_vacant(path)
+    check_vacant(path)
 
 
 def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
-    """Write rows of equal columns as CSV, a header first; paths that a spreadsheet would compute get ``./`` in front.
+    """Write rows of equal columns as CSV with a header; paths that a spreadsheet would compute get ``./`` in front.
 
     Raises:
         DataError: as ``write_new_file``; a name that is not Unicode.
@@ -284,14 +292,14 @@ def _csv_bytes(
     records: Sequence[Mapping[str, _Cell]], columns: Sequence[str], delimiter: str, path_column: str
 ) -> bytes:
     buffer = io.StringIO(newline="")
-    # Cells that hold a character of the line end are quoted: with both characters in it, no stray one ends a row.
+    # Cells with a character of the line end are quoted; with "\r\n", neither a lone "\r" nor a lone "\n" ends a row.
     writer = csv.DictWriter(buffer, columns, delimiter=delimiter, lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(
         {column: _csv_cell(cell, is_path=column == path_column) for column, cell in record.items()}
         for record in records
     )
-    return buffer.getvalue().encode("utf-8-sig")  # the mark lets spreadsheets read Chinese
+    return buffer.getvalue().encode("utf-8-sig")  # with the byte order mark, spreadsheets read Chinese
 
 
 def _csv_cell(cell: _Cell, *, is_path: bool) -> str:
@@ -314,21 +322,28 @@ def _parquet_column(arrow: Any, cells: Sequence[_Cell]) -> Any:
         return arrow.array(cells, arrow.string())
     return arrow.array(
         [cell if isinstance(cell, list) else None for cell in cells], arrow.list_(arrow.string())
-    )  # '' is no list
+    )  # '' is not a list
 
 
-def _check_vacant(path: Path) -> None:
+def check_vacant(path: Path) -> None:
+    """Refuse a path that exists, or that cannot be written because a file lies above it.
+
+    Raises:
+        DataError: it exists.
+        SettingsError: it lies below a file.
+    """
+    refuse_below_file(path)
     if path.exists():
         raise DataError(f"{path} exists already", fix="choose another name, or delete it first")
 
 
 def write_new_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and never over another one.
+    """Write a file completely or not at all, and never over another one.
 
     Raises:
         DataError: ``path`` exists, or the system refuses (no space, no permission).
     """
-    _check_vacant(path)
+    check_vacant(path)
     staging = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

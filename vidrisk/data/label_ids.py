@@ -1,4 +1,4 @@
-"""Columns of a manifest that number its labels: the order of the labels among the outputs of a model."""
+"""Reads the columns of a manifest that number its labels, which give the order of a model's outputs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from vidrisk.data.text import label_from_text, trimmed
+from vidrisk.data.text import label_from_text, trim_text
 
-ID_COLUMNS = {
-    "action": "action_id",
-    "defect": "defect_class_id",
-}  # target → its column; levels have an order of their own
+ID_COLUMNS = {"action": "action_id", "defect": "defect_class_id"}  # column by target; levels have an order of their own
 _ID = re.compile(r"[0-9]{1,9}")
 
 
 def labels_beside_ids(labels: str, ids: str) -> list[tuple[str, str]]:
-    """Return label and id of a row, or of a multi-label row all of them: two JSON lists. A row without a label has none."""
+    """Return the (label, id) pairs of a row; none if it has no label.
+
+    A multi-label row has two JSON lists, and so several pairs.
+    """
     if labels.startswith("[") and ids.startswith("["):
         try:
             pairs = list(zip(json.loads(labels), json.loads(ids), strict=True))
         except (ValueError, TypeError, RecursionError):
             return [(labels, ids)]
         return [(str(label), str(number)) for label, number in pairs]
-    return [(labels, ids)] if trimmed(labels) else []
+    return [(labels, ids)] if trim_text(labels) else []
 
 
 def labels_from_ids(cells: Iterable[tuple[str, str]]) -> dict[int, str]:
@@ -34,8 +34,8 @@ def labels_from_ids(cells: Iterable[tuple[str, str]]) -> dict[int, str]:
         cells: label and id of every row.
 
     Returns:
-        Labels by id, in the order of the ids; nothing where a cell is no id, a label has two ids or an id has two
-        labels: the column is about something else, or ``find_odd_row`` names the row that differs.
+        Labels by id, in the order of the ids. Empty if a cell is not an id, a label has two ids or an id has two
+        labels: then the column means something else, or ``find_odd_row`` finds the row that differs.
     """
     ids: dict[str, int] = {}
     for label, text in cells:
@@ -47,14 +47,16 @@ def labels_from_ids(cells: Iterable[tuple[str, str]]) -> dict[int, str]:
 
 
 def find_odd_row(cells: Sequence[tuple[str, str]]) -> int | None:
-    """Find the first row whose id is not that of its label, where at least half of the rows agree on one id per label.
+    """Find the first row whose id differs from that of its label.
+
+    It is only looked for if at least half of the rows agree on one id per label.
 
     Args:
         cells: label and id of every row.
 
     Returns:
-        Index of the row; None where all rows agree, fewer than half do, or the column numbers samples: no id is there
-        twice and some label has several.
+        Index of the row, or None if all rows agree, fewer than half do, or the column numbers samples (no id occurs
+        twice and some label has several).
     """
     pairs = [(label_from_text(label), _id_from_text(text)) for label, text in cells]
     counts = Counter((label, number) for label, number in pairs if number is not None)
@@ -71,4 +73,4 @@ def find_odd_row(cells: Sequence[tuple[str, str]]) -> int | None:
 
 
 def _id_from_text(text: str) -> int | None:
-    return int(trimmed(text)) if _ID.fullmatch(trimmed(text)) else None
+    return int(trim_text(text)) if _ID.fullmatch(trim_text(text)) else None

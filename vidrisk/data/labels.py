@@ -1,4 +1,4 @@
-"""Cells of labels: one label each, or any number of a multi-label target, and how several are told from a name with a comma."""
+"""Reads cells of labels, single or multi-label, and tells several labels from a name that contains a comma."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from vidrisk.data.table import Label, first_three
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
 
-# Between several labels. Names have commas and line breaks too, so these need more to show for it than the others.
+# Separators between labels. Names have commas and line breaks, too, so these need more evidence than the others.
 SEPARATORS, IN_NAMES = (";；", "|｜", ",，、", "\r\n"), (",，、", "\r\n")
 SPREADSHEET_ERRORS = re.compile(
     r"#(?:REF!|DIV/0!|VALUE!|NAME\?|NUM!|NULL!|SPILL!|CALC!|FIELD!|GETTING_DATA|BLOCKED!|CONNECT!)"
 )
 _LIST_WITHOUT_QUOTES = re.compile(r"\[[^\[\]]*[,;，；、][^\[\]]*\]|\{[^{}]*[,;:，；、][^{}]*\}")
 FIX = "keep the main one in each row, or read the data as multi-label"
-_BETWEEN = (
-    "\r\n",
-    ";；",
-    "|｜",
-    ",，、",
-)  # what parts the labels of a multi-label cell: the first of these that any cell has
+_BETWEEN = ("\r\n", ";；", "|｜", ",，、")  # separators of a multi-label cell: the first of these that any cell has
 
-Cell = tuple[str, str]  # where it is, and its text
+Cell = tuple[str, str]  # its place and its text
 
 
 def labels_from_cells(
@@ -34,14 +29,14 @@ def labels_from_cells(
 ) -> list[Label | None]:
     """Read a column of labels.
 
-    Args:
-        multi: whether any number of labels may hold; a column whose cells are JSON lists of strings is always read so.
+    With ``multi``, any number of labels may apply to a sample; a column whose cells are JSON lists of strings is always
+    read this way. In errors, ``what`` describes the label, and ``column`` and ``source`` say where it is.
 
     Returns:
-        Per cell its label, or all its labels; None where the cell is empty, which says that nobody has labelled it.
+        The label or all labels of each cell; None for an empty cell, which means that the row is not labelled.
 
     Raises:
-        DataError: naming the first lines; no cell has a label.
+        DataError: cells with bad labels (the message names the first lines); no cell has a label.
     """
     filled = [(where, text) for where, text in cells if label_from_text(text)]
     if not filled:
@@ -50,11 +45,7 @@ def labels_from_cells(
         )
     failed = {text for _, text in filled if SPREADSHEET_ERRORS.fullmatch(label_from_text(text))}
     _refuse(
-        filled,
-        failed,
-        f"whose {what} is an error of the spreadsheet",
-        source,
-        "correct these cells: '-x and '=x are texts",
+        filled, failed, f"whose {what} is a spreadsheet error", source, "correct these cells: '-x and '=x are texts"
     )
     if not multi and not all(_list_from_json(text) is not None for _, text in filled):
         _check_single(filled, what, source)
@@ -72,7 +63,7 @@ def _labels_of(text: str, between: str) -> tuple[str, ...]:
 
 
 def _list_from_json(text: str) -> list[str] | None:
-    """Read a JSON list of strings; None where it is none."""
+    """Parse a JSON list of strings, or return None if the text is not one."""
     if not label_from_text(text).startswith("["):
         return None
     try:
@@ -87,7 +78,7 @@ def _list_from_json(text: str) -> list[str] | None:
 
 
 def _list_from_text(text: str) -> list[str] | None:
-    """Read a list of strings as JSON or pandas write it; None where it is none."""
+    """Parse a list of strings as JSON or pandas writes it, or return None if the text is not one."""
     listed = _list_from_json(text)
     if listed is not None or not label_from_text(text).startswith(("[", "(", "{")):
         return listed
@@ -102,10 +93,11 @@ def _list_from_text(text: str) -> list[str] | None:
 
 
 def _check_single(cells: Sequence[Cell], what: str, source: str) -> None:
-    """Refuse cells with a list of labels, or with several between separators.
+    """Refuse cells with a list of labels, or with several labels between separators.
 
-    A label with a separator is several labels, when each of its parts stands alone in another row, or when the same
-    parts come in other combinations: in another number, in another order, or, but for commas and line breaks, at all.
+    A label with a separator counts as several labels if each of its parts stands alone in another row, or if the same
+    parts occur in other combinations: in another number, in another order, or, except for commas and line breaks, at
+    all.
     """
     labels = {text: label_from_text(text) for _, text in cells}
     lists = {text for text, label in labels.items() if _is_list(label)}
@@ -122,7 +114,7 @@ def _refuse(cells: Sequence[Cell], wrong: set[str], what: str, source: str, fix:
 
 
 def _is_list(label: str) -> bool:
-    """Whether it is a list or an object of JSON, or of Python, which pandas writes, or one without quotes."""
+    """Return whether a label is a JSON or Python list or object (pandas writes those), or a list without quotes."""
     if not label.startswith(("[", "{", "(")):
         return False
     for parse in (json.loads, ast.literal_eval):
@@ -140,7 +132,7 @@ def _several(labels: Mapping[str, str]) -> set[str]:
         parts = {text: _parts(label, characters) for text, label in labels.items()}
         parts = {text: of_text for text, of_text in parts.items() if len(of_text) > 1}
         found |= {text for text, of_text in parts.items() if alone.issuperset(of_text)}
-        found |= _recombined(parts, in_names=characters in IN_NAMES)
+        found |= _find_recombined(parts, in_names=characters in IN_NAMES)
     return found
 
 
@@ -148,8 +140,11 @@ def _parts(label: str, characters: str) -> tuple[str, ...]:
     return tuple(part for part in map(label_from_text, re.split(f"[{re.escape(characters)}]", label)) if part)
 
 
-def _recombined(parts: Mapping[str, tuple[str, ...]], *, in_names: bool) -> set[str]:
-    """Cells whose parts come again in others: the same ones in another order, all of them among more, or one with others."""
+def _find_recombined(parts: Mapping[str, tuple[str, ...]], *, in_names: bool) -> set[str]:
+    """Find cells whose parts occur in other cells.
+
+    These are the same parts in another order, all of them among more, or, unless ``in_names``, one of them with others.
+    """
     with_part: dict[str, set[tuple[str, ...]]] = defaultdict(set)
     for of_text in parts.values():
         for part in of_text:

@@ -1,7 +1,7 @@
-"""Find what makes the scores of a split look better than they are: copies across splits, and groups that straddle them.
+"""Finds leaks that make the scores of a split look too good: copies across splits, and groups in several splits.
 
-Two files are compared only where it matters (their splits or labels differ) and they may be equal: by size, then by
-three short pieces, then by SHA-256. So 40,000 photos cost a look at their sizes.
+Two files are compared only if their splits or labels differ and they may be equal: by size, then by three short pieces,
+then by SHA-256. Therefore 40,000 photos usually cost only a look at their sizes.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ def check_leaks(table: Table, *, strict: bool = False) -> None:
     """Warn of the leaks of a table.
 
     Raises:
-        DataError: with ``strict``, where there are any.
+        DataError: with ``strict``, there is a leak.
     """
     leaks = leaks_from_table(table)
     if leaks and strict:
         raise DataError(
             "; ".join(leaks),
             allowed="every content and every group in one split, every content with one label",
-            fix="remove the copies, or split anew with what belongs together in one group",
+            fix="remove the copies, or split anew with related samples in one group",
         )
     for leak in leaks:
         log.warning("%s: %s", name_of(table.root.name), leak)
 
 
 def leaks_from_table(table: Table) -> list[str]:
-    """Name contents in two splits, contents with two labels, and groups in two splits, in a line each."""
+    """Describe contents in two splits, contents with two labels, and groups in two splits, in one line each."""
     crossing, contradictory = [], []
     for copies in _copies(table.samples):
         crossing += _first_difference([sample for sample in copies if sample.split], _split_of)
-        for same_part in _grouped(copies, _part_of).values():
+        for same_part in _group_by_key(copies, _part_of).values():
             contradictory += _first_difference(same_part, _labels_of)
     straddling = [str(first.group) for first, _ in straddling_groups(table.samples)]
     lines = []
@@ -63,24 +63,26 @@ def leaks_from_table(table: Table) -> list[str]:
 
 
 def straddling_groups(samples: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
-    """Return of each group that is in two splits its first sample, and the next one that is in another split."""
-    in_groups = _grouped([sample for sample in samples if sample.split and sample.group], lambda sample: sample.group)
+    """Return, for each group in two splits, its first sample and the next one that is in another split."""
+    in_groups = _group_by_key(
+        [sample for sample in samples if sample.split and sample.group], lambda sample: sample.group
+    )
     return [pair for group in in_groups.values() for pair in _first_difference(group, _split_of)]
 
 
 def _copies(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Samples of one content that differ in split or label. What cannot be read is a copy of nothing."""
-    pieces, digest = cache(_pieces_of), cache(_digest_of)  # of one file there may be many samples
-    for of_size in _grouped(samples, lambda sample: _size_of(sample.path)).values():
-        for of_pieces in _grouped(of_size, lambda sample: pieces(sample.path)).values():
+    """Yield groups of samples with equal content that differ in split or label; unreadable files have no copies."""
+    pieces, digest = cache(_pieces_of), cache(_digest_of)  # a file may have many samples
+    for of_size in _group_by_key(samples, lambda sample: _size_of(sample.path)).values():
+        for of_pieces in _group_by_key(of_size, lambda sample: pieces(sample.path)).values():
             if len({sample.path for sample in of_pieces}) == 1:
                 yield of_pieces
             else:
-                yield from _grouped(of_pieces, lambda sample: digest(sample.path)).values()
+                yield from _group_by_key(of_pieces, lambda sample: digest(sample.path)).values()
 
 
-def _grouped(samples: Iterable[Sample], key: _Key) -> dict[Hashable, list[Sample]]:
-    """Samples by a key, without those of the key None, and only groups whose samples differ in split or label."""
+def _group_by_key(samples: Iterable[Sample], key: _Key) -> dict[Hashable, list[Sample]]:
+    """Group samples by a key, without the key None; keep only groups whose samples differ in split or label."""
     groups: defaultdict[Hashable, list[Sample]] = defaultdict(list)
     for sample in samples:
         value = key(sample)
@@ -94,7 +96,7 @@ def _grouped(samples: Iterable[Sample], key: _Key) -> dict[Hashable, list[Sample
 
 
 def _first_difference(samples: Sequence[Sample], key: _Key) -> list[tuple[Sample, Sample]]:
-    """The first sample and the next one that differs from it; nothing where none does."""
+    """Return the first sample and the next one that differs from it, or an empty list if none does."""
     for sample in samples:
         if key(sample) != key(samples[0]):
             return [(samples[0], sample)]
@@ -116,7 +118,7 @@ def _labels_of(sample: Sample) -> str:
 
 
 def _part_of(sample: Sample) -> Hashable:
-    """Parts of one file may have labels of their own."""
+    """Return a key of the part of a file; parts of one file may have different labels."""
     return str(sample.interval)
 
 
@@ -129,7 +131,7 @@ def _size_of(path: Path) -> int | None:
 
 
 def _pieces_of(path: Path) -> bytes | None:
-    """A digest of the first, the middle and the last piece of a file."""
+    """Return a digest of the first, the middle and the last piece of a file."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Reading a table: a folder with one sub-folder per class, a known data set, or a manifest that names files and labels."""
+"""Loads a table from a folder with one sub-folder per class, a known data set, or a manifest of files and labels."""
 
 from __future__ import annotations
 
@@ -36,28 +36,30 @@ def load_table(
 
     Args:
         source: a folder with one sub-folder per class (``train``, ``val`` and ``test`` may stand above or in them); a
-            data set that ``formats`` recognises by its list files, of which the first official split is read; or a
-            ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. ``columns``
-            says which columns are understood, in English and Chinese, and ``intervals`` those that make a row a part of
-            a clip.
+            data set that ``formats`` detects by its list files, of which the first official split is read; or a
+            ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` manifest whose paths stay inside its own folder. See
+            ``columns`` for the columns that are understood, in English and Chinese, and ``intervals`` for those that
+            restrict a row to a part of a clip.
         task: ``action`` reads the target ``action``; ``risk`` reads ``defect`` (a folder has only that) and ``level``;
             ``action+risk`` reads both from a manifest.
-        min_labels: fewer different labels of a target are refused: nothing is learnt from one, but a model may be
+        min_labels: least number of different labels per target; a model cannot learn from one label, but it may be
             scored on it.
-        multi_label: any number of classes may hold for a sample: cells of a manifest hold a list, or labels between
-            line breaks, semicolons, bars or commas. A column whose cells are all JSON lists is read so without being
-            asked. Levels have one, and in a folder each sample has one. Names of targets, such as those of a model, say
-            that it is these.
-        encoding: of a CSV or JSONL manifest; None recognises UTF-8, what has a mark, and Chinese text in GB 18030.
-        sheet: of an Excel manifest; None takes the one with a table in it.
-        strict: refuse a data set that lists files which are not there, and rows without any label, which else are left
-            out, and counted; and labels that differ in case or spaces alone, of which a warning is said else.
+        multi_label: any number of classes may apply to a sample: cells of a manifest contain a list, or labels
+            separated by line breaks, semicolons, bars or commas. A column whose cells are all JSON lists is always read
+            this way. A level is always single, and in a folder each sample has one label. A collection of target names,
+            such as those of a model, restricts this to these targets.
+        encoding: encoding of a CSV or JSONL manifest; None detects UTF-8, files with a byte order mark, and Chinese
+            text in GB 18030.
+        sheet: sheet of an Excel manifest; None selects the one with a table in it.
+        strict: refuse a data set that lists files which do not exist, and rows without any label, which are otherwise
+            left out and counted; also refuse labels that differ only in case or spaces, which otherwise cause a
+            warning.
 
     Raises:
-        DataError: nothing there, an empty folder, too few classes, a missing column, a missing file, a row with several
-            labels (without ``multi_label``), a path that leaves the folder, one file with two labels, an interval that
-            is none, an unknown suffix or encoding; a data set whose lists are missing or damaged.
-        SettingsError: an unknown task, an unknown encoding or sheet, or one for what has none.
+        DataError: a missing source, an empty folder, too few classes, a missing column, a missing file, a row with
+            several labels (without ``multi_label``), a path that leaves the folder, one file with two labels, an
+            invalid interval, an unknown suffix or encoding; a data set whose lists are missing or damaged.
+        SettingsError: an unknown task, encoding or sheet, or an encoding or sheet for a source that has none.
         MissingExtra: a Parquet manifest without pyarrow, an Excel one without openpyxl.
     """
     source = Path(source)
@@ -72,7 +74,7 @@ def load_table(
     elif source.is_dir():
         if task == "action+risk":
             raise DataError(
-                f"{source} is a folder, whose classes are of one target",
+                f"{source} is a folder, whose classes belong to one target",
                 allowed="a manifest with columns of both",
                 fix="use the task action or risk",
             )
@@ -97,12 +99,12 @@ def load_table(
         counts = table.label_counts(target)
         if not is_unicode(counts):
             raise DataError(
-                f"{source} has a {target} label that is no UTF-8: {next(x for x in counts if not is_unicode([x]))}",
+                f"{source} has a {target} label that is not UTF-8: {next(x for x in counts if not is_unicode([x]))}",
                 fix="rename the folder, or correct the manifest",
             )
         if len(counts) < min_labels:
             raise DataError(
-                f"{source} has one {target} label only ({next(iter(counts))})",
+                f"{source} has only one {target} label ({next(iter(counts))})",
                 allowed="two or more",
                 fix=manifest_hint(source) or "add examples of another class, such as normal ones",
             )

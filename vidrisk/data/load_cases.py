@@ -1,6 +1,6 @@
-"""Tables of cases: CSV, Excel, JSONL or Parquet, or a folder with ``train``, ``val`` and ``test`` of these, become cases.
+"""Loads cases from tables (CSV, Excel, JSONL or Parquet), or from a folder with ``train``, ``val`` and ``test`` tables.
 
-Rows are matched by names and ids, never by their order: a photo that is missing costs its own row alone.
+Rows are matched by names and ids, never by their order: a missing photo affects only its own row.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidrisk.data.table import SPLIT_WORDS, SplitName
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 DEFAULT_SCHEME = "three-levels"
-SCHEME_FILE = "scheme.json"  # beside data that were converted
+SCHEME_FILE = "scheme.json"  # beside converted data
 _SPLIT_SUFFIXES = (PARQUET_SUFFIX, ".jsonl")
 
 
@@ -42,19 +42,20 @@ def load_cases(
 
     Args:
         source: a ``.csv``, ``.xlsx``, ``.jsonl`` or ``.parquet`` file, or a folder with ``train``, ``val`` and ``test``
-            as ``.parquet`` or ``.jsonl``. ``case_columns`` says which columns are understood, in English and Chinese.
-        scheme: one, or the name or the file of one; None takes the one that a Parquet file carries, or that
-            a conversion has put beside a JSONL file, else ``three-levels``.
-        photos: the folder that paths of photos are relative to; None for that of the table.
-        labelled: whether the fields that the scheme requires must be there.
-        checked: whether the values that are there must be ones that the scheme allows; else others are ''.
-        strict: refuse missing photos; else they are left out, counted and named.
-        encoding: of CSV and JSONL; None recognises it.
-        sheet: of a workbook; None finds it.
+            as ``.parquet`` or ``.jsonl``. See ``case_columns`` for the columns that are understood, in English and
+            Chinese.
+        scheme: a scheme, or its name or file; None selects the one in a Parquet file, or the one that a conversion has
+            written beside a JSONL file, else ``three-levels``.
+        photos: the folder that paths of photos are relative to; None selects that of the table.
+        labelled: whether the fields that the scheme requires must be present.
+        checked: refuse values that the scheme does not allow; otherwise they become ''.
+        strict: refuse missing photos; otherwise they are left out, counted and named.
+        encoding: encoding of CSV and JSONL; None detects it.
+        sheet: sheet of a workbook; None finds it.
 
     Raises:
-        DataError: nothing there, a missing column, a level outside of the scheme, a text that is too long, one id for
-            rows that contradict each other, a path that leaves the folder, with ``strict`` a photo that is missing; no
+        DataError: a missing source, a missing column, a level that is not in the scheme, a text that is too long, one
+            id for rows that contradict each other, a path that leaves the folder, with ``strict`` a missing photo; no
             case at all.
         SettingsError: an unknown scheme, encoding or sheet.
         MissingExtra: Parquet without pyarrow, Excel without openpyxl, a scheme in YAML without PyYAML.
@@ -66,7 +67,7 @@ def load_cases(
         if isinstance(scheme, Scheme)
         else load_scheme(scheme)
         if scheme is not None
-        else _carried_scheme(files[0][0])
+        else _find_scheme(files[0][0])
     )
     root = (Path(photos) if photos is not None else files[0][0].parent).resolve()
     if photos is not None and not root.is_dir():
@@ -86,13 +87,11 @@ def load_cases(
         if checked:
             reader.refuse_bad(
                 joined, labelled=labelled
-            )  # of several rows of a defect, one may say what the others do not
+            )  # after joining, because one row of a defect may have values that the others lack
         found += joined
     usable = _usable(Cases(root, chosen, ()), _with_unique_ids(found))
     notes += notes_of_left_out(
-        source.name,
-        {"photos that are not there": usable.missing, "rows that are no case": usable.left_out},
-        strict=strict,
+        source.name, {"missing photos": usable.missing, "rows that do not make a case": usable.left_out}, strict=strict
     )
     if not usable.cases:
         raise DataError(f"{source.name} has no case", allowed=f"rows with a photo under {root}, or with a text")
@@ -100,7 +99,7 @@ def load_cases(
 
 
 def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
-    """The files of a source, with the split that their name says."""
+    """Return the files of a source, each with the split in its name."""
     if source.is_file():
         return [
             (
@@ -127,8 +126,8 @@ def _files_of(source: Path) -> list[tuple[Path, SplitName | None]]:
     )
 
 
-def _carried_scheme(path: Path) -> Scheme:
-    """The scheme in a Parquet file, or in the file beside a JSONL that a conversion has written; else the default."""
+def _find_scheme(path: Path) -> Scheme:
+    """Load the scheme in a Parquet file, or the one that a conversion wrote beside a JSONL file; else the default."""
     suffix, beside = path.suffix.lower(), path.with_name(SCHEME_FILE)
     if suffix in JSONL_SUFFIXES and beside.is_file():
         return load_scheme(beside)
@@ -150,7 +149,7 @@ def _with_unique_ids(told: Iterable[ToldCase]) -> Iterator[ToldCase]:
 
 
 def _usable(empty: Cases, told: Iterable[ToldCase]) -> Cases:
-    """Cases with all their fields, photos that are missing, and rows that are no case."""
+    """Select the usable cases, with all their fields, and record missing photos and rows that do not make a case."""
     scheme = empty.scheme
     cases: list[Case] = []
     missing: list[str] = []

@@ -1,4 +1,4 @@
-"""Files of instruction data → instructions: ids made unique, images found, what is missing counted and said."""
+"""Loads files of instruction data: makes ids unique, finds the images, and counts and reports what is missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.connected import smallest_connected
-from vidrisk.data.formats.json_lists import first_character_of, json_lines_of, listed_in, records_of
+from vidrisk.data.formats.json_lists import first_character_of, json_lines_of, records_of, records_of_lists
 from vidrisk.data.instruction_formats import FORMATS, First, InstructionFormat, format_from_first
 from vidrisk.data.instruction_formats.dataset_info import format_told
 from vidrisk.data.instruction_formats.reader import ToldConversation
@@ -28,20 +28,19 @@ def load_instructions(
 ) -> Instructions:
     """Read instruction data.
 
-    An image may be in any number of records: each keeps its questions. Where a record has fewer markers than images,
-    those that lack one are put in front of its first question.
+    An image may be in any number of records, and every record keeps its questions. If a record has fewer markers than
+    images, the missing markers are put in front of its first question.
 
     Args:
         source: a ``.json`` or ``.jsonl`` file of one of ``FORMATS``.
-        images: the folder that paths are relative to; None for that of the file.
-        name: of the format; None recognises it.
-        strict: refuse images that are missing and records that cannot be used; else they are left out, counted and
-            named.
+        images: the folder that paths are relative to; None selects that of the file.
+        name: name of the format; None detects it.
+        strict: refuse missing images and records that cannot be used; otherwise they are left out, counted and named.
 
     Raises:
-        DataError: no file, none of the formats, damaged JSON, a path that leaves the folder; with ``strict``, what is
-            left out otherwise; nothing that can be used.
-        SettingsError: an unknown format, or no folder of images.
+        DataError: a missing file, an unknown format, damaged JSON, a path that leaves the folder; with ``strict``,
+            whatever is left out otherwise; no usable record.
+        SettingsError: an unknown format name, or a missing image folder.
     """
     source = Path(source)
     if not source.is_file():
@@ -49,10 +48,10 @@ def load_instructions(
     root = (Path(images) if images is not None else source.parent).resolve()
     if not root.is_dir():
         raise SettingsError(f"images in {images}", allowed="a folder")
-    chosen = _format_named(name) if name is not None else _recognised(source)
+    chosen = _format_named(name) if name is not None else _detect_format(source)
     maker = _Maker(Places(root), split_from_name(source.stem))
     items = [made for told in chosen.read(source) if (made := maker.instruction(told))]
-    left_out = {"images that are not there": maker.missing, "records that cannot be used": maker.left_out}
+    left_out = {"missing images": maker.missing, "records that cannot be used": maker.left_out}
     notes = notes_of_left_out(source.name, left_out, strict=strict)
     if not items:
         raise DataError(
@@ -62,7 +61,7 @@ def load_instructions(
 
 
 def _with_groups(items: Sequence[Instruction]) -> Iterator[Instruction]:
-    """Instructions that share an image, directly or through others, in one group: the name of an image of it."""
+    """Group instructions that share an image, directly or through others; a group is named after one of its images."""
     shown = [item for item in items if item.images]
     names = {
         key: photo.name for item in shown for key, photo in zip(keys_of_photos(item.images), item.images, strict=True)
@@ -72,7 +71,7 @@ def _with_groups(items: Sequence[Instruction]) -> Iterator[Instruction]:
 
 
 class _Maker:
-    """Makes instructions of what files tell."""
+    """Builds instructions from the records of a file."""
 
     def __init__(self, places: Places, split: SplitName | None) -> None:
         self._places, self._split = places, split
@@ -82,7 +81,7 @@ class _Maker:
         self.left_out: list[str] = []
 
     def instruction(self, told: ToldConversation) -> Instruction | None:
-        """Return the instruction; None where it cannot be used, which is noted."""
+        """Build the instruction, or record it and return None if it cannot be used."""
         self._number += 1
         files, absent = find_photos(told.images, self._places, told.where, "images")
         self.missing += [f"{name} ({told.where})" for name in absent]
@@ -121,14 +120,16 @@ def _format_named(name: str) -> InstructionFormat:
     return FORMATS[name]
 
 
-def _recognised(source: Path) -> InstructionFormat:
+def _detect_format(source: Path) -> InstructionFormat:
+    if source.is_file() and not source.stat().st_size:
+        raise DataError(f"{source.name} is empty (0 bytes)", fix="get the file again")
     first = _first_of(source)
     found = first and format_from_first(first._replace(told=format_told(source)))
     if not found:
         raise DataError(
-            f"{source.name} is of no known format",
+            f"{source.name} matches no known format",
             allowed=", ".join(f"{known.name} ({known.title})" for known in FORMATS.values()),
-            fix="name the format, to be told what is missing",
+            fix="name the format; the error then says what is missing",
         )
     return found
 
@@ -143,5 +144,5 @@ def _first_of(source: Path) -> First | None:
     if first_character_of(source) == "[":
         record = next((record for _, record in records_of(source)), None)
         return First("list", record) if record is not None else None
-    record = next((record for _, _, record in listed_in(source, ("annotations",))), None)
+    record = next((record for _, _, record in records_of_lists(source, ("annotations",))), None)
     return First("object", record) if record is not None else None

@@ -1,4 +1,4 @@
-"""Labels that differ in case or spaces alone: nearly always one class, written in two ways."""
+"""Finds labels that differ only in case or spaces, which are nearly always one class in two spellings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vidrisk.data.text import label_from_text
 
 
 def describe_lookalikes(table: Table) -> list[str]:
-    """Name labels of one target that differ in case or spaces alone, with their counts: a line for each target that has any."""
+    """Describe labels of a target that differ only in case or spaces, with their counts: a line per target with any."""
     lines = []
     for target in table.target_names:
         counts = table.label_counts(target)
@@ -23,7 +23,7 @@ def describe_lookalikes(table: Table) -> list[str]:
         ]
         if named:
             lines.append(
-                f"{target} labels that differ in case or spaces alone are classes of their own ({len(named)}): "
+                f"{target} labels that differ only in case or spaces are separate classes ({len(named)}): "
                 f"{first_three(named)}"
             )
     return lines

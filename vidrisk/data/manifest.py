@@ -1,4 +1,4 @@
-"""A manifest, which names files and labels, becomes a table. What cannot be used is an error that names the line."""
+"""Turns a manifest, which lists files and labels, into a table; an error names the line that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidrisk.data.labels import labels_from_cells
 from vidrisk.data.notes import notes_of_left_out
 from vidrisk.data.places import Places
 from vidrisk.data.table import SPLIT_WORDS, Label, Sample, Table, first_three
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.frames import MEDIA_SUFFIXES, Interval, is_media, kind_of
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SpecError
@@ -30,10 +30,9 @@ def table_from_manifest(
     multi_label: bool | Collection[str] = False,
     strict: bool = False,
 ) -> Table:
-    """Read a manifest; see ``load_table`` for arguments and errors.
+    """Read a manifest; see ``load_table`` for the other arguments and errors.
 
-    Args:
-        path: absolute, links followed.
+    ``path`` is absolute, with links resolved.
     """
     manifest = rows_from_manifest(path, encoding=encoding, sheet=sheet)
     rows = manifest.rows
@@ -66,9 +65,9 @@ def _sample(manifest: Path, row: Row, columns: Columns, places: Places, labels: 
     written = row.cells[columns.path]
     name = places.name_of(written)
     if name is None:
-        what = f"the path {written[:80]!r} leaves the manifest's folder" if trimmed(written) else "the path is empty"
+        what = f"the path {written[:80]!r} leaves the manifest's folder" if trim_text(written) else "the path is empty"
         raise DataError(f"{manifest.name}, {row.where}: {what}", allowed=f"files under {manifest.parent}")
-    split = trimmed(row.cells[columns.split]) if columns.split else ""
+    split = trim_text(row.cells[columns.split]) if columns.split else ""
     if split and split.casefold() not in SPLIT_WORDS:
         raise DataError(f"{manifest.name}, {row.where}: split {split!r}", allowed="train, val, test, or empty")
     return Sample(
@@ -114,7 +113,7 @@ def _check_intervals(manifest: Path, rows: Sequence[Row], samples: Sequence[Samp
     ]
     if photos:
         raise DataError(
-            f"{manifest.name} gives photos an interval of time ({len(photos)}): {first_three(photos)}",
+            f"{manifest.name} gives photos a time interval ({len(photos)}): {first_three(photos)}",
             fix="leave start and end of photos empty, or rename these columns if they are something else",
         )
     whole = sum(sample.interval is None for sample in samples)

@@ -1,4 +1,4 @@
-"""What is left out of data, said in a line for each kind: in the log, and in what is kept of a run."""
+"""Reports what is left out of data, one line per kind, in the log and in the notes of a run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ log = logging.getLogger(__name__)
 
 
 def notes_of_left_out(name: str, left_out: Mapping[str, Sequence[str]], *, strict: bool) -> list[str]:
-    """Warn of what is left out of data; return what was said, a line for each kind.
+    """Warn of what is left out of data; return the warnings, one line per kind.
 
-    Args:
-        name: of the data.
-        left_out: names by what they are of.
+    ``name`` is that of the data; ``left_out`` are the names of what is left out, by kind.
 
     Raises:
-        DataError: with ``strict``, where there is any.
+        DataError: with ``strict``, something is left out.
     """
     lines = [f"{name}: {what}: {len(names)} ({first_three(names)})" for what, names in left_out.items() if names]
     if lines and strict:

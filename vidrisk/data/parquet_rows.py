@@ -1,4 +1,4 @@
-"""Rows of a Parquet file that may hold photos: everything else as text, the photos as references. No photo is held in memory."""
+"""Reads the rows of a Parquet file: photos as references, everything else as text; no photo is kept in memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from vidrisk.data.text import nfc
 from vidrisk.runtimes.contract.errors import DataError, VidriskError, require
 
 BASE64_COLUMNS = ("image_base64", "images_base64", "more_images_base64")
-NAMES = {"image_base64": "original_image_path", "more_images_base64": "more_image_paths"}  # of photos in a column
+# Columns with the names of a column's photos.
+NAMES = {"image_base64": "original_image_path", "more_images_base64": "more_image_paths"}
 ROWS_AT_A_TIME = 256
 PHOTO_ROWS_AT_A_TIME = 16
-SCHEME_KEY = b"vidrisk.scheme"  # of a file that vidrisk has written
+SCHEME_KEY = b"vidrisk.scheme"  # in the metadata of files that vidrisk has written
 MAX_ROWS = 10_000_000
 
 
 def photo_columns(schema: Any) -> tuple[str, ...]:
-    """Name the columns that hold photos: bytes, structs with ``bytes``, base64 under a known name, and lists of these."""
+    """Return the columns with photos: bytes, structs with ``bytes``, base64 under a known name, and lists of these."""
     return tuple(field.name for field in schema if _holds_photos(field.name, field.type))
 
 
@@ -39,20 +40,20 @@ def _holds_photos(name: str, kind: Any) -> bool:
 
 
 def rows_from_parquet(path: Path) -> tuple[Rows, list[tuple[PhotoInRow, ...]]]:
-    """Read the rows of a file, and which photos each of them holds. Photos are counted and not decoded.
+    """Read the rows of a file and the references of the photos in each of them; photos are counted and not decoded.
 
     Raises:
-        DataError: no Parquet file, or a damaged one.
+        DataError: not a Parquet file, or a damaged one.
         MissingExtra: pyarrow is not installed.
     """
-    with opened_parquet(path) as file:
+    with open_parquet(path) as file:
         if file.metadata.num_rows > MAX_ROWS:
             raise DataError(
                 f"{path.name} has {file.metadata.num_rows} rows", allowed=f"up to {MAX_ROWS}", fix="split it"
             )
         with_photos = photo_columns(file.schema_arrow)
         names = file.schema_arrow.names
-        left_out = {*with_photos, *((CONVERSATIONS,) if METADATA in names else ())}  # the latter says it in fewer words
+        left_out = {*with_photos, *((CONVERSATIONS,) if METADATA in names else ())}  # metadata is shorter
         texts = [name for name in names if name not in left_out]
         found: list[dict[str, str]] = []
         for batch in file.iter_batches(batch_size=ROWS_AT_A_TIME, columns=texts):
@@ -65,29 +66,29 @@ def rows_from_parquet(path: Path) -> tuple[Rows, list[tuple[PhotoInRow, ...]]]:
 
 
 def scheme_of_parquet(path: Path) -> str | None:
-    """Return the scheme that a file carries, as JSON; None where it carries none.
+    """Return the scheme in a file's metadata, as JSON, or None if there is none.
 
     Raises:
-        DataError: no Parquet file.
+        DataError: not a Parquet file.
     """
-    with opened_parquet(path) as file:
+    with open_parquet(path) as file:
         text: bytes | None = (file.schema_arrow.metadata or {}).get(SCHEME_KEY)
     return text.decode("utf-8", "replace") if text is not None else None
 
 
 def is_data_set(path: Path) -> bool:
-    """Tell whether a Parquet file has photos in its rows, or conversations.
+    """Return whether a Parquet file has photos in its rows, or conversations.
 
     Raises:
-        DataError: no Parquet file.
+        DataError: not a Parquet file.
     """
-    with opened_parquet(path) as file:
+    with open_parquet(path) as file:
         return bool(photo_columns(file.schema_arrow)) or CONVERSATIONS in file.schema_arrow.names
 
 
 @contextmanager
-def opened_parquet(path: Path) -> Iterator[Any]:
-    """Open a file; what pyarrow says of it while it is read becomes one line.
+def open_parquet(path: Path) -> Iterator[Any]:
+    """Open a file; turn the errors of pyarrow while it is read into a DataError of one line.
 
     Raises:
         DataError: it cannot be opened or read.
@@ -100,7 +101,7 @@ def opened_parquet(path: Path) -> Iterator[Any]:
     except VidriskError:
         raise
     except (arrow.ArrowException, OSError, ValueError, MemoryError) as error:
-        raise DataError(f"{path.name} is no readable Parquet file: {error}") from error
+        raise DataError(f"{path.name} is not a readable Parquet file: {error}") from error
 
 
 def _photos_of(
@@ -120,7 +121,7 @@ def _photos_of(
 
 
 def _places(array: Any) -> Iterator[list[int | None]]:
-    """Places of the photos in each row: None for the only one, numbers from 0 in a list. What is empty is no photo."""
+    """Yield the places of the photos in each row: None for a single photo, indices in a list; empty cells have none."""
     types, compute = require("pyarrow.types", "parquet"), require("pyarrow.compute", "parquet")
     if types.is_list(array.type) or types.is_large_list(array.type):
         filled = iter(list(_places(array.flatten())))

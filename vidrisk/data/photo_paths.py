@@ -1,4 +1,4 @@
-"""Cells that name photos: one path, or several in a list of JSON or Python, or between separators."""
+"""Reads cells that name photos: one path, or several in a JSON or Python list, or between separators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from vidrisk.data.cases import PhotoFile, PhotoSource
 from vidrisk.data.connected import Key
 from vidrisk.data.places import Places
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_CELL_CHARS = 1 << 16
@@ -22,14 +22,14 @@ _BETWEEN = re.compile(r"[;；|\n]")
 def paths_from_cells(one: str, several: str, where: str) -> tuple[str, ...]:
     """Return the paths that a row names, each once: that of the single column, then those of the list.
 
-    The order is that of the list, where the list has the single one too.
+    If the list contains the single path, too, the order is that of the list.
 
     Raises:
-        DataError: a list that cannot be read, or that holds something else than paths; too many photos.
+        DataError: a list that cannot be read, or that contains anything but paths; too many photos.
     """
-    listed = _paths_from_list(trimmed(several), where) if trimmed(several) else ()
-    first = (one,) if trimmed(one) and one not in listed else ()
-    paths = tuple(dict.fromkeys(path for path in (*first, *listed) if trimmed(path)))
+    listed = _paths_from_list(trim_text(several), where) if trim_text(several) else ()
+    first = (one,) if trim_text(one) and one not in listed else ()
+    paths = tuple(dict.fromkeys(path for path in (*first, *listed) if trim_text(path)))
     if len(paths) > MAX_PHOTOS:
         raise DataError(
             f"{where} names {len(paths)} photos",
@@ -42,11 +42,9 @@ def paths_from_cells(one: str, several: str, where: str) -> tuple[str, ...]:
 def find_photos(
     named: Iterable[str], places: Places, where: str, what: str = "photos"
 ) -> tuple[list[PhotoFile], list[str]]:
-    """Look photos up by the names that a record gives; return those that are there, and the names of the others.
+    """Look up photos by the names in a record; return those that exist, and the names of the others.
 
-    Args:
-        where: the record, for messages.
-        what: they are, for messages.
+    For messages, ``where`` names the record and ``what`` the kind of files.
 
     Raises:
         DataError: a path that leaves the folder.
@@ -70,7 +68,7 @@ def _paths_from_list(text: str, where: str) -> tuple[str, ...]:
     if len(text) > MAX_CELL_CHARS:
         raise DataError(f"{where} has a list of photos of {len(text)} characters", allowed=f"up to {MAX_CELL_CHARS}")
     if not text.startswith(("[", "(", '"')):
-        return tuple(part for part in map(trimmed, _BETWEEN.split(text)) if part)
+        return tuple(part for part in map(trim_text, _BETWEEN.split(text)) if part)
     for parse in (json.loads, ast.literal_eval):
         try:
             value = parse(text)
@@ -86,10 +84,10 @@ def _paths_from_list(text: str, where: str) -> tuple[str, ...]:
             return ()
         break
     raise DataError(
-        f"{where} has {text[:40]!r} as list of photos", allowed='["a.jpg", "b.jpg"], or paths with ; between them'
+        f"{where} has {text[:40]!r} as a list of photos", allowed='["a.jpg", "b.jpg"], or paths with ; between them'
     )
 
 
 def keys_of_photos(photos: Iterable[PhotoSource]) -> list[Key]:
-    """Return what tells the files of photos apart; a photo in a row is in that row alone."""
+    """Return the keys that identify the files of photos; a photo in a row belongs to that row only and has no key."""
     return [("photo", str(photo.path.resolve())) for photo in photos if isinstance(photo, PhotoFile)]

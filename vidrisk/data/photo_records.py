@@ -1,4 +1,4 @@
-"""Where the photos of cases are, ready for JSON, and back."""
+"""Converts the places of photos to JSON records and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from vidrisk.files.paths import path_from_stored, stored_from_path
 
 
 def record_from_photo(photo: PhotoSource) -> dict[str, Any]:
-    """Return where a photo is: its path, or that of its Parquet file with its row and column; a photo in a file loses its name."""
+    """Return a record of a photo's place: its path, or that of its Parquet file with its row and column.
+
+    The name of a photo in a file is not kept.
+    """
     if isinstance(photo, PhotoFile):
         return {"path": stored_from_path(str(photo.path))}
     return {
@@ -24,10 +27,12 @@ def record_from_photo(photo: PhotoSource) -> dict[str, Any]:
 
 
 def photo_from_record(record: Mapping[str, Any]) -> PhotoSource:
-    """The inverse of ``record_from_photo``; a photo in a file has the name of its file.
+    """Return the photo of a record; the inverse of ``record_from_photo``.
+
+    A photo in a file gets the name of its file.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        KeyError, TypeError, ValueError: the record is not one of a photo.
     """
     path = Path(path_from_stored(record["path"]))
     if "row" not in record:

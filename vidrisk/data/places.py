@@ -1,4 +1,4 @@
-"""Paths that a manifest writes, and the files that they mean."""
+"""Resolves the paths in a manifest to files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from vidrisk.data.text import nfc, trimmed
+from vidrisk.data.text import nfc, trim_text
 from vidrisk.files.paths import path_from_written
 
 
 class Places:
-    """Finds files under a root folder by the paths that a manifest writes, however the disk spells their names.
+    """Finds files under a root folder by the paths in a manifest, however the disk encodes their names.
 
     A Mac may have written ``é`` into a file's name as one character or as two (NFC, NFD), and other systems keep the
-    bytes that they are given. A name that is there as it is written is taken; else the only one that is equal to it in
-    NFC.
+    bytes that they are given. A name that exists as written is used, else the only one that is equal to it in NFC.
     """
 
     def __init__(self, root: Path) -> None:
@@ -23,11 +22,14 @@ class Places:
         self._listings: dict[Path, dict[str, list[str]]] = {}
 
     def name_of(self, written: str) -> str | None:
-        """A path relative to the root in normal form, links followed only to check; None when it leaves the root."""
+        """Return a path relative to the root in normal form, or None if it leaves the root.
+
+        Links are followed only for this check.
+        """
         if not written or "\0" in written or not _is_encodable(written):
             return None
         found = path_from_written(self.root, written)
-        for meant in (trimmed(written), trimmed(written).replace("\\", "/")):  # typed into a cell, written on Windows
+        for meant in (trim_text(written), trim_text(written).replace("\\", "/")):  # typed in a cell; Windows path
             if meant != written and not os.path.lexists(found):
                 written, found = meant, path_from_written(self.root, meant)
         path = Path(os.path.realpath(found) if Path(written).is_absolute() else os.path.normpath(found))
@@ -51,7 +53,7 @@ class Places:
         return found
 
     def _listing(self, folder: Path) -> dict[str, list[str]]:
-        """Names in a folder by their NFC form; none where it cannot be listed."""
+        """Return the names in a folder by their NFC form; empty if it cannot be listed."""
         if folder not in self._listings:
             names = self._listings[folder] = defaultdict(list)
             try:

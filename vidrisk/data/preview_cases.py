@@ -1,4 +1,4 @@
-"""A data set of risk reports at a glance: its rows as text, and a contact sheet with a row per level."""
+"""Previews a data set of risk reports: its rows as text, and a contact sheet with a row per level."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from vidrisk.data.case_photos import CasePhoto, read_case_photos
 from vidrisk.data.cases import Case, Cases
 from vidrisk.data.io import write_new_file
-from vidrisk.data.sheet import THUMBNAIL_PX, check_sheet, crossed_out, font_for, sheet_row, spread, stacked
+from vidrisk.data.sheet import THUMBNAIL_PX, check_sheet, draw_crossed_out, font_for, sheet_row, spread, stack_rows
 from vidrisk.data.table import first_three
 from vidrisk.decode.messages import PhotoSettings
 from vidrisk.decode.pool import DecodePool, default_workers
@@ -26,7 +26,7 @@ _GREY = (128, 128, 128)
 
 
 def rows_of_cases(cases: Cases, count: int) -> tuple[list[str], list[list[str]]]:
-    """Return columns and the first rows of cases, as text to be printed.
+    """Return the columns and the first rows of cases as text for printing.
 
     Raises:
         SettingsError: a count outside 1 to 1000.
@@ -36,17 +36,17 @@ def rows_of_cases(cases: Cases, count: int) -> tuple[list[str], list[list[str]]]
     fields = cases.scheme.fields
     columns = ["id", "split", "photos", *(field.label for field in fields)]
     rows = [
-        [case.id, case.split or "", str(len(case.photos)), *(_shortened(case.fields[field.name]) for field in fields)]
+        [case.id, case.split or "", str(len(case.photos)), *(_shorten(case.fields[field.name]) for field in fields)]
         for case in cases.cases[:count]
     ]
     return columns, rows
 
 
 def cases_sheet(cases: Cases, path_png: str | Path, *, per_level: int = 8) -> tuple[str, ...]:
-    """Draw a PNG with one row per level, its number of cases and the first photo of some of them, spread evenly.
+    """Draw a PNG with one row per level: its number of cases and the first photo of some of them, spread evenly.
 
     Returns:
-        Photos that cannot be read, which are crossed out, and why.
+        Photos that cannot be read (they are crossed out), each with the reason.
 
     Raises:
         DataError: the file exists, or cannot be written.
@@ -71,7 +71,7 @@ def cases_sheet(cases: Cases, path_png: str | Path, *, per_level: int = 8) -> tu
             unreadable += [photo.title for photo in photos if photo.jpeg is None]
             rows.append(sheet_row(names[level], count, [_cell(photo) for photo in photos], font))
     buffer = io.BytesIO()
-    stacked(rows).save(buffer, "PNG")
+    stack_rows(rows).save(buffer, "PNG")
     write_new_file(path_png, buffer.getvalue())
     if unreadable:
         log.warning(
@@ -86,13 +86,13 @@ def _first_photo(case: Case) -> Case:
 
 def _cell(photo: CasePhoto) -> Image.Image:
     if photo.jpeg is None:
-        return crossed_out(1)
+        return draw_crossed_out(1)
     cell = Image.new("RGB", (THUMBNAIL_PX, THUMBNAIL_PX), _GREY)
     with Image.open(io.BytesIO(photo.jpeg.data), formats=("JPEG",)) as image:
         cell.paste(image, ((THUMBNAIL_PX - image.width) // 2, (THUMBNAIL_PX - image.height) // 2))
     return cell
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[: MAX_SHOWN_CHARS - 1]}…"

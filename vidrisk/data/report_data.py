@@ -1,4 +1,4 @@
-"""What a model that writes is trained on: conversations, made of cases or read from instruction data, each in a split."""
+"""Loads the training data of a report model: conversations from cases or from instruction data, with splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidrisk.data.table import SPLITS, Sample, SplitName, Table, items_of_split
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 TURNS = ("conversations", "messages")  # keys of a conversation in instruction data
-FIELDS = "metadata"  # key of the fields of a case, beside a conversation
+FIELDS = "metadata"  # key of the fields of a case, next to its conversation
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,10 +27,10 @@ class ReportData:
     """Conversations, and the cases that they are about.
 
     Attributes:
-        scheme: of levels and fields; None of instruction data.
-        items: all of them in a split, unless they were read without one.
-        cases: by the id of the conversation; none of instruction data.
-        notes: what was assumed when they were read, and what is left out.
+        scheme: levels and fields; None for instruction data.
+        items: the conversations; all have a split, unless they were read without splitting.
+        cases: by the id of the conversation; empty for instruction data.
+        notes: assumptions made when they were read, and what is left out.
     """
 
     scheme: Scheme | None
@@ -61,13 +61,11 @@ def load_report_data(
     sheet: str | None = None,
     split: bool = True,
 ) -> ReportData:
-    """Read cases (``load_cases``) or instruction data (``load_instructions``), and split what has no split.
+    """Read cases (``load_cases``) or instruction data (``load_instructions``), and split data without a split.
 
-    Args:
-        scheme: of cases; None takes the one that a Parquet file carries, else the default.
-        photos: the folder that paths of photos are relative to; None for that of the data.
-        group_by: what cases have in common that stay in one split, see ``split_cases``.
-        split: else every conversation keeps the split that the data give it, or none.
+    ``scheme`` applies to cases; None selects the one in a Parquet file, else the default. Paths of photos are relative
+    to ``photos``; None selects the folder of the data. Cases with a common ``group_by`` stay in one split, see
+    ``split_cases``. Without ``split``, every conversation keeps the split in the data, or has none.
 
     Raises:
         DataError, SettingsError, MissingExtra: as those raise them; a scheme or a group for instruction data.
@@ -80,7 +78,7 @@ def load_report_data(
         if given is not None:
             raise SettingsError(
                 f"{what} for the conversations of {source.name}",
-                allowed="for tables of cases",
+                allowed="only for tables of cases",
                 fix=f"leave {what.removeprefix('a ')} out",
             )
     found = load_instructions(source, images=photos, strict=strict)
@@ -88,7 +86,7 @@ def load_report_data(
 
 
 def data_from_cases(cases: Cases) -> ReportData:
-    """Make conversations of cases.
+    """Make conversations from cases.
 
     Raises:
         DataError: a case whose fields the scheme does not allow.
@@ -98,21 +96,21 @@ def data_from_cases(cases: Cases) -> ReportData:
 
 
 def _has_conversations_alone(source: Path, encoding: str | None) -> bool:
-    """Whether a file holds conversations, and no fields of cases beside them."""
+    """Return whether a file contains conversations without the fields of cases."""
     suffix = source.suffix.lower()
     if suffix in JSON_SUFFIXES:
         return True
     if suffix not in LINES_SUFFIXES or not source.is_file():
         return False
     for tried in (encoding,) if encoding else (None, "gb18030"):
-        with suppress(DataError, LookupError):  # what reads all of it says what is wrong
+        with suppress(DataError, LookupError):  # reading the whole file later reports the error
             first = next((record for _, record in json_lines_of(source, tried)), {})
             return FIELDS not in first and any(key in first for key in TURNS)
     return False
 
 
 def _split(items: Sequence[Instruction], root: Path, seed: int) -> tuple[Instruction, ...]:
-    """Give conversations a split; those about one image stay together."""
+    """Assign a split to conversations; those about one image stay together."""
     if all(item.split for item in items):
         if not any(item.split == "train" for item in items):
             raise DataError(

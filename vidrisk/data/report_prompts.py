@@ -1,7 +1,7 @@
-"""The prompt of a report: one builder for data that are converted, for training and for inference.
+"""Builds the prompt of a report, the same for converted data, training and inference.
 
-The system text depends on the scheme and the style alone, so that what is computed of it serves a whole folder. Words
-of strangers that would read as a marker of a photo or as a token of a chat template are taken apart.
+The system text depends only on the scheme and the style, so its prefix cache serves a whole folder. Text from untrusted
+sources that would read as a photo marker or as a token of a chat template is broken up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MARKER = re.compile(r"<(image|video|audio)>|<\|")
 
 
 class _Words(NamedTuple):
-    """Texts of a language, with places in braces."""
+    """Texts of a language, with placeholders in braces."""
 
     system: str
     photos: str
@@ -49,8 +49,8 @@ _ZH = _Words(
     of_key="{name}（{label}）：{rule}",
 )
 _EN = _Words(
-    system="You are an expert in building defects. Judge from the photos what the defect is, what risk it brings and how bad it "
-    "is, and give advice; where there is no photo, judge from the description.\n{fields}",
+    system="You are an expert in building defects. Judge from the photos what the defect is, what risk it brings and "
+    "how bad it is, and give advice; where there is no photo, judge from the description.\n{fields}",
     photos="Photos of one defect: {count}. Fill in the report.",
     text="There is no photo. Description of the defect: {text}\nFill in the report.",
     forms={
@@ -69,12 +69,12 @@ _WORDS = {"zh": _ZH, "en": _EN}
 
 @dataclass(frozen=True)
 class ReportPrompt:
-    """What a model is asked.
+    """Prompt for one report.
 
     Attributes:
         system: the same for all cases of a scheme.
-        question: of this case, without its photos.
-        photos: how many there are; they come before the question.
+        question: about this case, without its photos.
+        photos: number of photos, which come before the question.
     """
 
     system: str
@@ -83,15 +83,12 @@ class ReportPrompt:
 
     @property
     def user(self) -> str:
-        """The user's turn with a marker for every photo, as training data are written."""
+        """The user's turn with a marker for every photo, as in training data."""
         return f"{PHOTO}\n" * self.photos + self.question
 
 
 def prompt_from_case(scheme: Scheme, case: Case, *, photos: int | None = None, style: Style = "json") -> ReportPrompt:
-    """Build the prompt of a case.
-
-    Args:
-        photos: how many are shown; None takes those of the case.
+    """Build the prompt of a case with ``photos`` photos; None selects the number of photos of the case.
 
     Raises:
         DataError: neither a photo nor a text.
@@ -103,7 +100,7 @@ def prompt_from_case(scheme: Scheme, case: Case, *, photos: int | None = None, s
     text = text_of_case(scheme, case)
     if not text:
         raise DataError(
-            f"{case.where or case.id}: neither a photo nor a text that tells of the defect",
+            f"{case.where or case.id}: neither a photo nor a text that describes the defect",
             allowed=f"a photo, or {scheme.text_field or 'a text_field in the scheme'}",
         )
     template = scheme.prompts.text or _WORDS[scheme.language].text
@@ -111,7 +108,7 @@ def prompt_from_case(scheme: Scheme, case: Case, *, photos: int | None = None, s
 
 
 def text_of_case(scheme: Scheme, case: Case) -> str:
-    """Return the text that stands for photos; '' where there is none."""
+    """Return the text that replaces photos, or '' if there is none."""
     return case.fields.get(scheme.text_field, "") if scheme.text_field else ""
 
 
@@ -124,19 +121,19 @@ def system_text(scheme: Scheme, style: Style = "json") -> str:
     return template.replace("{levels}", words.between.join(scheme.level_names)).replace("{fields}", "\n".join(lines))
 
 
-def labelled(label: str, value: str, style: Style) -> str:
-    """Write a label and its value as a line of a style other than JSON."""
+def format_labelled_line(label: str, value: str, style: Style) -> str:
+    """Format a label and its value as a line of a style other than JSON."""
     return f"【{label}】：{value}" if style == "brackets" else f"**{label}**: {value}"
 
 
 def without_markers(text: str) -> str:
-    """Take apart what would read as a photo's marker or as a token of a chat template: ``<image>`` becomes ``< image>``."""
+    """Break up what would read as a photo marker or a chat template token: ``<image>`` becomes ``< image>``."""
     return _MARKER.sub(lambda found: f"< {found[0][1:]}", text)
 
 
 def _line(scheme: Scheme, field: ReportField, style: Style) -> str:
     words = _WORDS[scheme.language]
-    values = [value for value in scheme.allowed_values(field) if value]
+    values = [value for value in scheme.list_allowed_values(field) if value]
     rule = (
         words.one_of.replace("{values}", words.between.join(values))
         if values
@@ -145,4 +142,4 @@ def _line(scheme: Scheme, field: ReportField, style: Style) -> str:
     rule += "" if field.required else words.may_be_empty
     if style == "json":
         return words.of_key.replace("{name}", field.name).replace("{label}", field.label).replace("{rule}", rule)
-    return labelled(field.label, f"<{rule}>", style)
+    return format_labelled_line(field.label, f"<{rule}>", style)

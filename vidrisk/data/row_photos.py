@@ -1,4 +1,7 @@
-"""The bytes of photos in rows of Parquet files: read row by row, forwards for little, backwards from the start of a row group."""
+"""Reads the bytes of photos from rows of Parquet files, row by row.
+
+Reading forwards is cheap; reading backwards starts again at the beginning of the row group.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import Any
 from typing_extensions import Self
 
 from vidrisk.data.cases import PhotoInRow
-from vidrisk.data.parquet_rows import PHOTO_ROWS_AT_A_TIME, opened_parquet
+from vidrisk.data.parquet_rows import PHOTO_ROWS_AT_A_TIME, open_parquet
 from vidrisk.frames.media import MAX_PHOTO_BYTES
 from vidrisk.runtimes.contract.errors import UnreadableError
 
@@ -23,7 +26,10 @@ _URI = "data:"
 
 
 class RowPhotos(AbstractContextManager["RowPhotos"]):
-    """Reads photos out of Parquet files; keeps one file open, and one batch of each of its columns. Close it, or use ``with``."""
+    """Reads photos from Parquet files; keeps one file open, and one batch of each of its columns.
+
+    Close it, or use ``with``.
+    """
 
     def __init__(self) -> None:
         self._path: Path | None = None
@@ -33,22 +39,22 @@ class RowPhotos(AbstractContextManager["RowPhotos"]):
         self._open = ExitStack()
 
     def read(self, photo: PhotoInRow) -> bytes:
-        """Return the bytes of a photo, whatever they are; base64 is decoded.
+        """Return the bytes of a photo, unchecked; base64 is decoded.
 
         Raises:
-            UnreadableError: the row is damaged, or holds no base64; it names the row.
-            DataError: the file is no Parquet file any more.
+            UnreadableError: the row is damaged, or is not base64; the message names the row.
+            DataError: the file is no longer a Parquet file.
             MissingExtra: pyarrow is not installed.
         """
         if photo.file != self._path:
             self.close()
-            self._file = self._open.enter_context(opened_parquet(photo.file))
+            self._file = self._open.enter_context(open_parquet(photo.file))
             self._path = photo.file
             sizes = [self._file.metadata.row_group(n).num_rows for n in range(self._file.metadata.num_row_groups)]
             self._starts = [0, *accumulate(sizes)]
         try:
             value = self._value(photo)
-        except Exception as error:  # of a damaged page anything may come
+        except Exception as error:  # a damaged page may cause any exception
             self._columns.pop(photo.column, None)
             raise UnreadableError(f"{photo} cannot be read: {error}") from error
         return bytes_from_value(value, str(photo))
@@ -56,7 +62,7 @@ class RowPhotos(AbstractContextManager["RowPhotos"]):
     def _value(self, photo: PhotoInRow) -> Any:
         group = bisect_right(self._starts, photo.row) - 1
         if photo.row < 0 or group >= len(self._starts) - 1:
-            raise IndexError(f"it has no row {photo.row + 1}")
+            raise IndexError(f"the file has no row {photo.row + 1}")
         row = photo.row - self._starts[group]
         column = self._columns.get(photo.column)
         if column is None or column.group != group or row < column.first:
@@ -65,7 +71,7 @@ class RowPhotos(AbstractContextManager["RowPhotos"]):
         return value if photo.place is None else value[photo.place]
 
     def close(self) -> None:
-        """Close what is open; it may be read from again."""
+        """Close the open file; reading again reopens it."""
         self._columns.clear()
         self._path = None
         self._open.close()
@@ -78,7 +84,10 @@ class RowPhotos(AbstractContextManager["RowPhotos"]):
 
 
 class _Column:
-    """A column of a row group, of which a batch of rows is held. ``first``: the first row that can be asked for."""
+    """A column of a row group, with a batch of its rows in memory.
+
+    ``first`` is the first row that is still available.
+    """
 
     def __init__(self, file: Any, group: int, name: str) -> None:
         self.group, self.first = group, 0
@@ -95,17 +104,17 @@ class _Column:
 
 
 def bytes_from_value(value: Any, name: str) -> bytes:
-    """Return what a cell holds as bytes.
+    """Return the content of a cell as bytes.
 
     Raises:
-        UnreadableError: nothing, no base64, or more than a photo may have.
+        UnreadableError: an empty cell, invalid base64, or more bytes than the limit for photos.
     """
     if isinstance(value, dict):
         value = value.get("bytes")
     if isinstance(value, str):
         value = _from_base64(value, name)
     if not isinstance(value, bytes) or not value:
-        raise UnreadableError(f"{name} holds no photo")
+        raise UnreadableError(f"{name} has no photo")
     if len(value) > MAX_PHOTO_BYTES:
         raise UnreadableError(
             f"{name} has {len(value)} bytes, the limit of photos is {MAX_PHOTO_BYTES}",
@@ -125,4 +134,4 @@ def _from_base64(text: str, name: str) -> bytes:
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise UnreadableError(f"{name} is no base64: {error}") from error
+        raise UnreadableError(f"{name} is not base64: {error}") from error

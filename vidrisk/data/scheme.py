@@ -1,4 +1,4 @@
-"""A scheme: the levels of a risk and the fields of a report, as ``scheme.yaml`` states them.
+"""Schemes: the levels of a risk and the fields of a report, as defined in ``scheme.yaml``.
 
     name: three-levels
     language: zh                    # zh or en: of prompts and labels
@@ -8,9 +8,9 @@
       - {name: level, label: 风险等级, kind: level, required: true, columns: [risk_level]}
       - {name: part, label: 部位, kind: choice, choices: [墙, 梁]}
       - {name: risk, label: 风险, max_chars: 300}
-    text_field: risk                # shown to the model where a case has no photo
+    text_field: risk                # shown to the model if a case has no photo
 
-``prompts`` may replace the texts that a model is given, see ``report_prompts``.
+``prompts`` may replace the texts of the prompt, see ``report_prompts``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vidrisk.data.text import INVISIBLE, label_from_text, trimmed
+from vidrisk.data.text import INVISIBLE, label_from_text, trim_text
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
 MAX_LEVELS, MAX_FIELDS, MAX_ALIASES, MAX_CHOICES = 30, 30, 50, 200
 MAX_NAME_CHARS, MAX_TEXT_CHARS = 60, 4000
-_ENDS = " \t\"'“”‘’`*。．.,，;；:：!！()（）[]【】"  # around a level that a person or a model has written
+_ENDS = " \t\"'“”‘’`*。．.,，;；:：!！()（）[]【】"  # stripped from the ends of a level
 
 _Name = Field(min_length=1, max_length=MAX_NAME_CHARS)
 
@@ -42,11 +42,11 @@ class RiskLevel(_Frozen):
     """One level.
 
     Attributes:
-        aliases: other ways to write it.
-        severity: 0 to 100; None for one that is off the scale, such as an observation.
-        colour: ``#rrggbb``; '' for none.
+        aliases: other spellings.
+        severity: 0 to 100; None for a level that is off the scale, such as an observation.
+        colour: ``#rrggbb``, or '' for none.
         response: time in which something has to be done, in words.
-        advice: what to do where nobody has said more.
+        advice: default advice, for reports without a more specific one.
     """
 
     name: str = _Name
@@ -65,8 +65,8 @@ class ReportField(_Frozen):
         label: for people, in the language of the data.
         kind: ``text``, ``level`` (one of the scheme's levels) or ``choice`` (one of ``choices``).
         required: whether an answer without it is refused.
-        max_chars: most characters of a text.
-        columns: other names of it, in tables and in answers.
+        max_chars: maximum number of characters of a text.
+        columns: its other names, in tables and in answers.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")
@@ -79,12 +79,12 @@ class ReportField(_Frozen):
 
 
 class Prompts(_Frozen):
-    """Texts that replace those of vidrisk; '' keeps them.
+    """Texts that replace the built-in ones; '' keeps the built-in text.
 
     Attributes:
-        system: may hold ``{levels}`` and ``{fields}``.
-        photos: of a case with photos; may hold ``{count}``.
-        text: of a case without a photo; holds ``{text}``.
+        system: may contain ``{levels}`` and ``{fields}``.
+        photos: for a case with photos; may contain ``{count}``.
+        text: for a case without a photo; must contain ``{text}``.
     """
 
     system: str = Field(default="", max_length=MAX_TEXT_CHARS)
@@ -94,7 +94,7 @@ class Prompts(_Frozen):
     @field_validator("photos", "text")
     @classmethod
     def _without_space_around(cls, value: str) -> str:
-        """A block of YAML ends in a new line, and what is trained is asked to the letter."""
+        """Strip white space: a YAML block ends in a new line, and inference must repeat the trained prompt exactly."""
         return value.strip()
 
     @model_validator(mode="after")
@@ -103,25 +103,25 @@ class Prompts(_Frozen):
             unknown = set(re.findall(r"\{(\w+)\}", getattr(self, name))) - places
             if unknown:
                 raise SpecError(
-                    f"prompts.{name} holds {{{sorted(unknown)[0]}}}",
+                    f"prompts.{name} contains {{{sorted(unknown)[0]}}}",
                     allowed=", ".join(f"{{{place}}}" for place in sorted(places)),
                 )
         if self.text and "{text}" not in self.text:
             raise SpecError(
-                "prompts.text lacks {text}, so the model would not be told of the defect", fix="put {text} into it"
+                "prompts.text lacks {text}, so the model would not get the description", fix="put {text} into it"
             )
         return self
 
 
 class Scheme(_Frozen):
-    """Levels and fields, checked.
+    """Validated levels and fields.
 
     Attributes:
-        text_field: the field that is given to a model where there is no photo; None where cases always have photos.
+        text_field: the field that is given to a model instead of photos; None if cases always have photos.
 
     Raises:
-        SpecError: a name or an alias twice, no field of the kind level, severities that fall, choices where there are
-            none.
+        SpecError: a repeated name or alias, no field of the kind level, severities that decrease, choices for another
+            kind than choice.
     """
 
     name: str = Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,59}$")
@@ -151,7 +151,7 @@ class Scheme(_Frozen):
             if (field.kind == "choice") != bool(field.choices):
                 raise SpecError(
                     f"field {field.name} of the kind {field.kind} has {len(field.choices)} choices",
-                    allowed="choices for the kind choice alone",
+                    allowed="choices only for the kind choice",
                 )
             if field.kind == "choice":
                 _refuse_repeats(f"choices of {field.name}", ((choice, (choice,)) for choice in field.choices))
@@ -168,7 +168,7 @@ class Scheme(_Frozen):
 
     @cached_property
     def answer_fields(self) -> tuple[ReportField, ...]:
-        """The fields in the order of an answer in JSON: levels first, so that no level depends on text that was generated."""
+        """The fields in the order of a JSON answer: levels first, and so no level depends on generated text."""
         return tuple(sorted(self.fields, key=lambda field: field.kind != "level"))
 
     @property
@@ -181,29 +181,30 @@ class Scheme(_Frozen):
 
     @cached_property
     def _levels_by_text(self) -> dict[str, RiskLevel]:
-        return {folded(text): level for level in self.levels for text in (level.name, *level.aliases)}
+        return {fold_name(text): level for level in self.levels for text in (level.name, *level.aliases)}
 
     @cached_property
     def _fields_by_text(self) -> dict[str, ReportField]:
-        return {folded(text): field for field in self.fields for text in (field.name, field.label, *field.columns)}
+        return {fold_name(text): field for field in self.fields for text in (field.name, field.label, *field.columns)}
 
     def level_from_text(self, text: str) -> RiskLevel | None:
-        """Find the level that a text names, in any of its spellings; None where it names none."""
-        return self._levels_by_text.get(folded(text)) or self._levels_by_text.get(folded(text.strip(_ENDS)))
+        """Find the level that a text names, in any of its spellings, or None if there is none."""
+        return self._levels_by_text.get(fold_name(text)) or self._levels_by_text.get(fold_name(text.strip(_ENDS)))
 
     def field_named(self, text: str) -> ReportField | None:
-        """Find a field by its name, its label or one of its columns; None where there is none."""
-        return self._fields_by_text.get(folded(text))
+        """Find a field by its name, its label or one of its columns, or return None."""
+        return self._fields_by_text.get(fold_name(text))
 
-    def allowed_values(self, field: ReportField) -> tuple[str, ...]:
-        """Return what a field of the kind level or choice may hold; '' too, where it is not required. Empty for texts."""
+    def list_allowed_values(self, field: ReportField) -> tuple[str, ...]:
+        """Return the values of a field of the kind level or choice, with '' if it is not required; empty for texts."""
         values = self.level_names if field.kind == "level" else field.choices
         return (*values, "") if values and not field.required else values
 
     def value_from_text(self, field: ReportField, text: str) -> str | None:
-        """Return a text as a value of a field: a level or a choice by its name; None where the field does not allow it.
+        """Convert a text to a value of a field, or return None if the field does not allow it.
 
-        Texts lose white space around them, nothing else; one that is too long is not allowed.
+        A level or a choice is returned by its name. Texts lose only the white space around them; a text that is too
+        long is not allowed.
         """
         text = label_from_text(text)
         if not text:
@@ -212,15 +213,16 @@ class Scheme(_Frozen):
             level = self.level_from_text(text)
             return level.name if level else None
         if field.kind == "choice":
-            names = {folded(choice): choice for choice in field.choices}
-            return names.get(folded(text)) or names.get(folded(text.strip(_ENDS)))
+            names = {fold_name(choice): choice for choice in field.choices}
+            return names.get(fold_name(text)) or names.get(fold_name(text.strip(_ENDS)))
         return text if len(text) <= field.max_chars else None
 
-    def checked_fields(self, values: Mapping[str, str], where: str) -> dict[str, str]:
-        """Return a value for every field, by name, in the order of the scheme; what is not given is ''.
+    def check_fields(self, values: Mapping[str, str], where: str) -> dict[str, str]:
+        """Return a valid value for every field, by name, in the order of the scheme; '' for a missing value.
 
         Raises:
-            DataError: a value that is not allowed, or none where one is required; ``where`` is named.
+            DataError: a value that is not allowed, or a missing one that is required; the message begins with
+                ``where``.
         """
         found = {}
         for field in self.fields:
@@ -228,14 +230,16 @@ class Scheme(_Frozen):
             value = self.value_from_text(field, text)
             if value is None:
                 raise DataError(
-                    f"{where}: {problem_of(field, text)}", allowed=self.allowed_text(field), fix=_fix_of(field, text)
+                    f"{where}: {problem_of(field, text)}",
+                    allowed=self.describe_allowed_values(field),
+                    fix=_fix_of(field, text),
                 )
             found[field.name] = value
         return found
 
-    def allowed_text(self, field: ReportField) -> str:
-        """Say what a field may hold, for an error."""
-        names = [value for value in self.allowed_values(field) if value]
+    def describe_allowed_values(self, field: ReportField) -> str:
+        """Describe the values that a field allows, for an error message."""
+        names = [value for value in self.list_allowed_values(field) if value]
         if names:
             return ", ".join(names)
         return f"1 to {field.max_chars} characters" if field.required else f"up to {field.max_chars} characters"
@@ -243,12 +247,12 @@ class Scheme(_Frozen):
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON Schema of an answer, for constrained generation.
 
-        Properties are in the order of ``answer_fields``, all are required and no other is allowed; every string is
-        bounded.
+        Properties are in the order of ``answer_fields``, all are required and no others are allowed; the length of
+        every string is limited.
         """
         properties: dict[str, Any] = {}
         for field in self.answer_fields:
-            values = self.allowed_values(field)
+            values = self.list_allowed_values(field)
             properties[field.name] = (
                 {"enum": list(values)}
                 if values
@@ -262,8 +266,8 @@ class Scheme(_Frozen):
 
 
 def problem_of(field: ReportField, text: str) -> str:
-    """Say what is wrong with a text that a field does not allow."""
-    if not trimmed(text):
+    """Describe why a field does not allow a text."""
+    if not trim_text(text):
         return f"{field.name} is empty"
     if field.kind == "text":
         return f"{field.name} has {len(label_from_text(text))} characters"
@@ -271,15 +275,15 @@ def problem_of(field: ReportField, text: str) -> str:
 
 
 def _fix_of(field: ReportField, text: str) -> str:
-    if not trimmed(text):
+    if not trim_text(text):
         return f"fill it, or let the scheme not require {field.name}"
     if field.kind == "text":
         return f"shorten it, or raise max_chars of {field.name} in the scheme"
     return "correct the row, or name the scheme that the data are written in"
 
 
-def folded(text: str) -> str:
-    """A text as names are compared: without case, full-width forms, white space and underscores."""
+def fold_name(text: str) -> str:
+    """Normalize a text for comparing names: without case, full-width forms, white space and underscores."""
     return "".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split()).strip(INVISIBLE)
 
 
@@ -288,14 +292,14 @@ def _refuse_repeats(what: str, items: Iterable[tuple[str, Iterable[str]]]) -> No
     named: set[str] = set()
     for owner, texts in items:
         if owner in named:
-            raise SpecError(f"{what}: {owner[:40]!r} is there twice", allowed="every name once")
+            raise SpecError(f"{what}: {owner[:40]!r} occurs twice", allowed="every name once")
         named.add(owner)
         for text in texts:
-            if not folded(text):
+            if not fold_name(text):
                 raise SpecError(f"{what}: {owner!r} has an empty name")
-            if owners.setdefault(folded(text), owner) != owner:
+            if owners.setdefault(fold_name(text), owner) != owner:
                 raise SpecError(
-                    f"{what}: {text[:40]!r} means both {owners[folded(text)]!r} and {owner!r}",
+                    f"{what}: {text[:40]!r} means both {owners[fold_name(text)]!r} and {owner!r}",
                     allowed="every name once",
                 )
         if label_from_text(owner) != owner:

@@ -1,4 +1,4 @@
-"""``scheme.yaml`` → a scheme; what is wrong in the file is said in one line."""
+"""Loads a scheme from ``scheme.yaml``, and reports errors in the file in one line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MAX_FILE_BYTES = 1 << 20
 
 
 def load_scheme(source: str | Path) -> Scheme:
-    """Read a scheme: one of vidrisk's own by its name, else a YAML or JSON file.
+    """Read a scheme: a built-in one by its name, else a YAML or JSON file.
 
     Raises:
-        SettingsError: no such name, and no such file.
-        DataError: a file that is no scheme; the line says what is wrong in it.
+        SettingsError: neither a built-in name nor a file.
+        DataError: a file that is not a valid scheme; the message says what is wrong.
         MissingExtra: PyYAML is not installed.
     """
     name = str(source)
@@ -36,7 +36,7 @@ def load_scheme(source: str | Path) -> Scheme:
     except FileNotFoundError as error:
         raise SettingsError(f"scheme {name!r}", allowed=f"{', '.join(BUILT_IN)}, or a YAML file") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is no UTF-8 text", fix="save it as UTF-8") from error
+        raise DataError(f"{path.name} is not UTF-8 text", fix="save it as UTF-8") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return scheme_from_text(text, path.name)
@@ -46,15 +46,15 @@ def scheme_from_text(text: str, source: str) -> Scheme:
     """Read a scheme from YAML, or from JSON, which is YAML.
 
     Raises:
-        DataError: it is no scheme; the line says what is wrong in it.
-        MissingExtra: PyYAML is not installed, and the text is no JSON.
+        DataError: not a valid scheme; the message says what is wrong.
+        MissingExtra: PyYAML is not installed, and the text is not JSON.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = _value_from_yaml(text, source)
     if not isinstance(value, dict):
-        raise DataError(f"{source} is no scheme", allowed="a mapping with name, levels and fields")
+        raise DataError(f"{source} is not a scheme", allowed="a mapping with name, levels and fields")
     try:
         return Scheme.model_validate(value)
     except ValidationError as error:
@@ -76,6 +76,6 @@ def _value_from_yaml(text: str, source: str) -> Any:
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise DataError(f"{source}, line {line} is no YAML: {error.problem}") from error
+        raise DataError(f"{source}, line {line} is not YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{source} is no YAML: {error}") from error
+        raise DataError(f"{source} is not YAML: {error}") from error

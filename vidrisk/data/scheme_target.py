@@ -1,4 +1,4 @@
-"""Levels and other choices of a scheme: what a report says in one word can be learnt, counted, calibrated and compared."""
+"""Derives targets and comparisons from a scheme, to learn, count, calibrate and compare levels and other choices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vidrisk.runtimes.text.requests import MOST_ALTERNATIVES, Comparison
 
 
 def target_from_scheme(scheme: Scheme) -> Target:
-    """Return the target of the scheme's first level field, named like it; ordered where no level is off the scale."""
+    """Return the target of the scheme's first level field, with its name; ordered unless a level is off the scale."""
     severities = tuple(level.severity for level in scheme.levels if level.severity is not None)
     on_scale = len(severities) == len(scheme.levels)
     return Target(
@@ -20,9 +20,11 @@ def target_from_scheme(scheme: Scheme) -> Target:
 
 
 def comparisons_from_scheme(scheme: Scheme) -> dict[str, Comparison]:
-    """Return for each field that holds one of a few words where it is in an answer in JSON, and the words."""
+    """Return, for each field with a few possible words, its place in a JSON answer and the words."""
     last = scheme.answer_fields[-1]
-    words = {field: tuple(value for value in scheme.allowed_values(field) if value) for field in scheme.answer_fields}
+    words = {
+        field: tuple(value for value in scheme.list_allowed_values(field) if value) for field in scheme.answer_fields
+    }
     return {
         field.name: Comparison.of_field(field.name, found, is_last=field is last)
         for field, found in words.items()

@@ -1,4 +1,4 @@
-"""A contact sheet: one row of thumbnails per class, to see at a glance what a table holds."""
+"""Draws a contact sheet of a table, with one row of thumbnails per class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vidrisk.data.io import write_new_file
+from vidrisk.data.io import check_vacant, write_new_file
 from vidrisk.data.table import Sample, Table
 from vidrisk.frames import kind_of, read_clips
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
@@ -78,12 +78,12 @@ def contact_sheet(table: Table, path_png: str | Path, *, per_class: int = 8) -> 
         members = sorted((s for s in table.samples if label in s.labels_of(target)), key=lambda sample: sample.order)
         rows.append(sheet_row(label, len(members), [_cell(sample) for sample in spread(members, per_class)], font))
     buffer = io.BytesIO()
-    stacked(rows).save(buffer, "PNG")
+    stack_rows(rows).save(buffer, "PNG")
     write_new_file(path_png, buffer.getvalue())
 
 
-def captioned_sheet(samples: Sequence[tuple[Sample, str]], path_png: Path) -> None:
-    """Draw a PNG with one row per sample: a caption, its name, and what it shows.
+def draw_captioned_sheet(samples: Sequence[tuple[Sample, str]], path_png: Path) -> None:
+    """Draw a PNG with one row per sample: a caption, its name, and its photo or frames.
 
     Raises:
         DataError, SettingsError: as ``check_sheet``; no sample.
@@ -92,14 +92,16 @@ def captioned_sheet(samples: Sequence[tuple[Sample, str]], path_png: Path) -> No
     if not samples:
         raise DataError("there is no sample to show", fix="name data that has some")
     font = font_for("".join(f"{caption}{sample.name}" for sample, caption in samples))
-    rows = [captioned_row((caption, sample.title), [_cell(sample)], font) for sample, caption in samples[:MAX_ROWS]]
+    rows = [
+        draw_captioned_row((caption, sample.title), [_cell(sample)], font) for sample, caption in samples[:MAX_ROWS]
+    ]
     buffer = io.BytesIO()
-    stacked(rows).save(buffer, "PNG")
+    stack_rows(rows).save(buffer, "PNG")
     write_new_file(path_png, buffer.getvalue())
 
 
 def check_sheet(path_png: Path, per_class: int) -> None:
-    """Check where a sheet is to be written and how many thumbnails a row has.
+    """Check the path of a sheet and the number of thumbnails per row.
 
     Raises:
         DataError: the file exists.
@@ -109,31 +111,30 @@ def check_sheet(path_png: Path, per_class: int) -> None:
         raise SettingsError(f"{per_class} thumbnails per class", allowed="1 to 100")
     if path_png.suffix.lower() != ".png":
         raise SettingsError(f"the sheet's name {path_png.name}", allowed="a name that ends in .png")
-    if path_png.exists():
-        raise DataError(f"{path_png} exists already", fix="choose another name, or delete it first")
+    check_vacant(path_png)
 
 
 def spread(members: Sequence[_T], most: int) -> list[_T]:
-    """Choose some, spread evenly."""
+    """Choose at most ``most`` members, spread evenly."""
     n = min(most, len(members))
     return [members[i * len(members) // n] for i in range(n)]
 
 
 def _cell(sample: Sample) -> Image.Image:
-    """One thumbnail, or a strip of them side by side."""
+    """Draw one thumbnail, or a strip of them side by side."""
     clip = kind_of(sample.path) == "video"
     pixel = PixelSpec(height=THUMBNAIL_PX, width=THUMBNAIL_PX, resize="pad")
     try:
         read = next(read_clips(sample.path, pixel, TimeSpec(frames=STRIP_FRAMES) if clip else None, sample.interval))
     except UnreadableError as error:
         log.warning("%s cannot be read: %s", sample.name, error)
-        return crossed_out(STRIP_FRAMES if clip else 1)
+        return draw_crossed_out(STRIP_FRAMES if clip else 1)
     if read.note:
         log.warning("%s: %s", sample.name, read.note)
     return Image.fromarray(np.concatenate(list(read.frames), axis=1))
 
 
-def crossed_out(frames: int) -> Image.Image:
+def draw_crossed_out(frames: int) -> Image.Image:
     """Draw the cell of a file that cannot be read."""
     width, height = frames * THUMBNAIL_PX, THUMBNAIL_PX
     cell = Image.new("RGB", (width, height), GREY)
@@ -145,15 +146,17 @@ def crossed_out(frames: int) -> Image.Image:
 
 def sheet_row(label: str, count: int, cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont) -> Image.Image:
     """Draw a label, a count and cells side by side."""
-    return captioned_row((label, f"n = {count}"), cells, font)
+    return draw_captioned_row((label, f"n = {count}"), cells, font)
 
 
-def captioned_row(lines: tuple[str, str], cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Draw a line in ink, a grey one below it, and cells beside them."""
+def draw_captioned_row(
+    lines: tuple[str, str], cells: Sequence[Image.Image], font: ImageFont.FreeTypeFont
+) -> Image.Image:
+    """Draw a line of text in black, a grey one below it, and cells beside them."""
     row = Image.new("RGB", (LABEL_PX + sum(cell.width + GAP_PX for cell in cells), THUMBNAIL_PX + GAP_PX), BACKGROUND)
     draw = ImageDraw.Draw(row)
-    draw.text((GAP_PX, THUMBNAIL_PX // 3), _fitted(lines[0], font), fill=INK, font=font)
-    draw.text((GAP_PX, THUMBNAIL_PX // 3 + FONT_PX + GAP_PX), _fitted(lines[1], font), fill=GREY, font=font)
+    draw.text((GAP_PX, THUMBNAIL_PX // 3), _fit_label(lines[0], font), fill=INK, font=font)
+    draw.text((GAP_PX, THUMBNAIL_PX // 3 + FONT_PX + GAP_PX), _fit_label(lines[1], font), fill=GREY, font=font)
     x = LABEL_PX
     for cell in cells:
         row.paste(cell, (x, GAP_PX // 2))
@@ -161,8 +164,8 @@ def captioned_row(lines: tuple[str, str], cells: Sequence[Image.Image], font: Im
     return row
 
 
-def stacked(rows: Sequence[Image.Image]) -> Image.Image:
-    """Put rows below one another."""
+def stack_rows(rows: Sequence[Image.Image]) -> Image.Image:
+    """Stack rows below one another."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), BACKGROUND)
     y = 0
     for row in rows:
@@ -171,8 +174,11 @@ def stacked(rows: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _fitted(label: str, font: ImageFont.FreeTypeFont) -> str:
-    """The label on one line, cut to the label column; what the font cannot show is escaped (``\\u7f3a``)."""
+def _fit_label(label: str, font: ImageFont.FreeTypeFont) -> str:
+    """Return the label on one line, cut to the label column.
+
+    Characters that the font lacks are escaped (``\\u7f3a``).
+    """
     text = label if label.isascii() or _is_cjk(font) else label.encode("ascii", "backslashreplace").decode()
     text = " ".join(text.split())
     if font.getlength(text) <= LABEL_PX - 2 * GAP_PX:
@@ -187,7 +193,7 @@ def _is_cjk(font: ImageFont.FreeTypeFont) -> bool:
 
 
 def font_for(text: str) -> ImageFont.FreeTypeFont:
-    """Pillow's own font; for text beyond ASCII a system font with Chinese characters, if one is installed."""
+    """Return Pillow's own font, or for non-ASCII text a system font with Chinese characters, if one is installed."""
     if not text.isascii():
         for folder in (Path(name).expanduser() for name in FONT_FOLDERS):
             for pattern in CJK_FONTS:

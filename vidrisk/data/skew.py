@@ -1,21 +1,21 @@
-"""How unevenly the classes of a table are filled, and what to say of it."""
+"""Measures and describes how unevenly the samples of a table are distributed over its classes."""
 
 from __future__ import annotations
 
 from vidrisk.data.table import Table, first_three
 
-FEW_SAMPLES = 5  # of a class: with fewer, no figure about it means much
-SKEWED = 100  # samples of the largest class for each of the smallest
+FEW_SAMPLES = 5  # of a class; with fewer, metrics of the class mean little
+SKEWED = 100  # samples of the largest class per sample of the smallest
 
 
 def ratio_of_classes(table: Table, target: str) -> float:
-    """Return how many samples the largest class of a target has for each of the smallest; 1 where it has no class."""
+    """Return the ratio of the largest to the smallest class of a target, or 1 if it has no class."""
     counts = table.label_counts(target).values()
     return max(counts) / min(counts) if counts else 1.0
 
 
 def describe_skew(table: Table) -> list[str]:
-    """Name classes with few samples, or with very few beside the largest one: a line for each target that has any."""
+    """Describe classes with few samples, or with very few compared to the largest, in a line per target with any."""
     lines = []
     for target in table.target_names:
         counts = table.label_counts(target)
@@ -30,6 +30,6 @@ def describe_skew(table: Table) -> list[str]:
             beside = f"; {largest!r} has {counts[largest]}" if largest not in named else ""
             lines.append(
                 f"too few samples of {len(named)} of {len(counts)} {target} classes: {shown}{beside}: add samples, and "
-                "do not trust figures about these"
+                "do not trust metrics of these"
             )
     return lines

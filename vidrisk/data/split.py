@@ -1,4 +1,4 @@
-"""Train, val and test: stratified, seeded, and grouped so that clips of one source never straddle a split."""
+"""Splits a table into train, val and test: stratified, seeded, and with clips of one source in one split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIN_UNITS = 3
 
 
 def ratios_from_text(text: str) -> Ratios:
-    """``"8:1:1"`` → ``(8.0, 1.0, 1.0)``.
+    """Parse ratios: ``"8:1:1"`` → ``(8.0, 1.0, 1.0)``.
 
     Raises:
         SettingsError: not three numbers, a negative one, or no train part.
@@ -31,10 +31,10 @@ def ratios_from_text(text: str) -> Ratios:
         train, val, test = (float(part) for part in text.split(":"))
     except ValueError as error:
         raise SettingsError(f"ratios {text!r}", allowed="train:val:test, such as 8:1:1") from error
-    return _checked((train, val, test))
+    return _check_ratios((train, val, test))
 
 
-def _checked(ratios: Ratios) -> Ratios:
+def _check_ratios(ratios: Ratios) -> Ratios:
     if not (all(0 <= ratio < 1e6 for ratio in ratios) and ratios[0] > 0):
         raise SettingsError(f"ratios {':'.join(map(str, ratios))}", allowed="numbers from 0, and more than 0 for train")
     return ratios
@@ -43,29 +43,31 @@ def _checked(ratios: Ratios) -> Ratios:
 def split_table(
     table: Table, *, ratios: Ratios = (8, 1, 1), seed: int = 0, group_by: str | None = None, force: bool = False
 ) -> Table:
-    """Give every sample a split; the result does not depend on the order of the samples.
+    """Assign a split to every sample; the result does not depend on the order of the samples.
 
     Samples of one group stay together, and so do the parts of one file. The groups come from ``group_by``, else from
-    the table's own groups, else every sample stands alone. Every class has a group in train; as far as that leaves any,
-    no split with a ratio above 0 stays empty.
+    the table's own groups, else every sample is a group of its own. Every class has a group in train; if enough groups
+    are left, no split with a ratio above 0 stays empty.
 
-    The groups are dealt out greedily, the largest first, those with equal labels after one another. Each brings credit
-    to every split in proportion to the ratios, for the whole table, for each label and for each combination of labels;
-    it goes where most credit is open and uses that up. So single samples keep the ratios within a few samples, overall
-    and per class; large groups keep them as far as their sizes allow.
+    The groups are dealt out greedily, the largest first, those with equal labels after one another. Each group adds
+    credit to every split in proportion to the ratios, for the whole table, for each label and for each combination of
+    labels; the group goes to the split with the most open credit and uses that up. Therefore single samples keep the
+    ratios within a few samples, overall and per class; large groups keep them as far as their sizes allow.
 
     Args:
+        table: the samples.
         ratios: parts for train, val and test.
+        seed: seed of the order in which groups of equal size and labels are dealt out.
         group_by: ``group``, a target or an extra column; or, with a parenthesis in it, a regular expression with one
             group, searched in each sample's name (``seq(\\d+)``).
-        force: split again a table that has a split already; otherwise that one is kept.
+        force: replace the split that a table has already; otherwise that one is kept.
 
     Raises:
         DataError: fewer than three samples or groups, samples without a group, some samples without a split.
-        SettingsError: bad ratios, or a ``group_by`` that is neither a column nor such an expression, or that comes too
-            late.
+        SettingsError: bad ratios, a ``group_by`` that is neither a column nor such an expression, or a ``group_by`` for
+            a table that is split already.
     """
-    ratios = _checked(ratios)
+    ratios = _check_ratios(ratios)
     without = sum(sample.split is None for sample in table.samples)
     if not force and without < len(table):
         if without:
@@ -77,10 +79,10 @@ def split_table(
                 f"group-by {group_by!r} of data that is split already",
                 fix="take the split out of the data, or force a new split",
             )
-        log.info("%s keeps the split it has", table.root.name)
+        log.info("%s keeps its existing split", table.root.name)
         return table
     keys = _keys(table, group_by)
-    joined = _joined_keys(table, keys)
+    joined = _join_keys(table, keys)
     units = _units(table, joined)
     if len(units) < MIN_UNITS:
         things = "samples" if len(units) == len(table) else "groups" if any(keys) else "files"
@@ -92,9 +94,9 @@ def split_table(
         raise DataError(
             f"{table.root.name} has {len(units)} {things} to split", allowed=f"{MIN_UNITS} or more", fix=fix
         )
-    split_of = _dealt(units, ratios, seed)
+    split_of = _deal_to_splits(units, ratios, seed)
     if without < len(table):
-        table = replace(table, notes=(*table.notes, f"the split that the data had is replaced by another, seed {seed}"))
+        table = replace(table, notes=(*table.notes, f"the split of the data is replaced by a new one, seed {seed}"))
     return table.with_samples(
         replace(sample, split=split_of[unit], group=key)
         for sample, key, unit in zip(table.samples, keys, joined, strict=True)
@@ -102,13 +104,10 @@ def split_table(
 
 
 def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
-    """Move a share of the train split to val, dealt out as ``split_table`` does it.
+    """Move a share of the train split to val, dealt out as in ``split_table``.
 
-    Samples of one group stay together, as do the parts of one file, and every class keeps a group in train: where there
-    is no other, val stays empty.
-
-    Args:
-        share: of the train split, 0 to 1.
+    Samples of one group stay together, as do the parts of one file, and every class keeps a group in train; if no other
+    groups are left, val stays empty. ``share`` is a part of the train split, between 0 and 1.
 
     Raises:
         SettingsError: another share.
@@ -117,13 +116,13 @@ def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
         raise SettingsError(f"a share of {share} for val", allowed="more than 0 and less than 1")
     train = table.of_split("train")
     keys = unit_keys(train)
-    split_of = _dealt(_units(train, keys), (1 - share, share, 0), seed)
+    split_of = _deal_to_splits(_units(train, keys), (1 - share, share, 0), seed)
     moved = iter(replace(sample, split=split_of[key]) for sample, key in zip(train.samples, keys, strict=True))
     return table.with_samples(next(moved) if sample.split == "train" else sample for sample in table.samples)
 
 
 def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:
-    """Number the fold of each sample, 0 to ``folds`` - 1, dealt out as ``split_table`` does it with equal parts.
+    """Return the fold of each sample, 0 to ``folds`` - 1, dealt out as in ``split_table`` with equal parts.
 
     Samples of one group stay together, as do the parts of one file; every label is spread over as many folds as it has
     groups.
@@ -147,15 +146,16 @@ def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:
 
 
 def unit_keys(table: Table) -> list[str]:
-    """Name what each sample shows: its group, joined with every group and sample that a file has in common with it; else its file.
+    """Return the unit of each sample: its group, joined with all groups and samples that share a file with it.
 
-    Samples of one unit are never in two folds or splits, and are no independent evidence.
+    Without a group, the unit is the file. Samples of one unit are never in two folds or splits, and are not independent
+    evidence.
     """
-    return _joined_keys(table, [sample.group for sample in table.samples])
+    return _join_keys(table, [sample.group for sample in table.samples])
 
 
-def _dealt(units: Sequence[_Unit], ratios: Ratios, seed: int) -> dict[str, SplitName]:
-    """The split of each unit, by its key; every class has a unit in train."""
+def _deal_to_splits(units: Sequence[_Unit], ratios: Ratios, seed: int) -> dict[str, SplitName]:
+    """Return the split of each unit by its key; every class has a unit in train."""
     drawn = _in_order(units, seed)
     shares = {split: ratio / sum(ratios) for split, ratio in zip(SPLITS, ratios, strict=True) if ratio > 0}
     return dict(zip((unit.key for unit in drawn), _deal(drawn, shares, first="train"), strict=True))
@@ -167,8 +167,8 @@ def _in_order(units: Sequence[_Unit], seed: int) -> list[_Unit]:
     return sorted(drawn, key=lambda unit: (-unit.size, unit.stratum))
 
 
-def _joined_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
-    """What each sample moves with: its group, and every group and sample that a file joins to it.
+def _join_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
+    """Return the unit of each sample: its group, and every group and sample that a file joins to it.
 
     Parts of one file show the same scene, so they are never in two splits, whatever they are grouped by.
     """
@@ -181,7 +181,10 @@ def _joined_keys(table: Table, keys: Sequence[str | None]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Unit:
-    """What moves as a whole: one group, one file, or one sample. ``counts``: samples per feature (see ``_features``)."""
+    """Samples that stay together: one group, one file, or one sample.
+
+    ``counts`` are samples per feature (see ``_features``).
+    """
 
     key: str
     size: int
@@ -197,7 +200,7 @@ class _Unit:
 
 
 def _features(sample: Sample) -> list[tuple[str, ...]]:
-    """What is balanced: everything, each label, and with several targets their combination."""
+    """Return the features to balance: all samples, each label, and with several targets their combination."""
     labels = [(target, label) for target in sample.labels for label in sample.labels_of(target)]
     combination = [("combination", *(label for _, label in labels))] if len(labels) > 1 else []
     return [("all",), *labels, *combination]
@@ -214,7 +217,7 @@ def _units(table: Table, keys: Sequence[str]) -> list[_Unit]:
 
 
 def _keys(table: Table, group_by: str | None) -> list[str | None]:
-    """Each sample's group; None for all of them when the table has no groups."""
+    """Return each sample's group, or None for all of them if the table has no groups."""
     if group_by is None:
         keys = [sample.group for sample in table.samples]
         if not any(keys):
@@ -236,7 +239,7 @@ def _keys(table: Table, group_by: str | None) -> list[str | None]:
 
 
 def group_table(table: Table, group_by: str | None) -> Table:
-    """Return a table whose samples have the groups that ``split_table`` would keep together; unchanged where none are asked for.
+    """Return a table with the groups that ``split_table`` would keep together, or unchanged if ``group_by`` is None.
 
     Raises:
         DataError, SettingsError: as ``split_table``.
@@ -249,15 +252,15 @@ def group_table(table: Table, group_by: str | None) -> Table:
 
 
 def group_pattern(expression: str) -> re.Pattern[str]:
-    """Compile the expression that a group is searched with.
+    """Compile the regular expression that finds a group.
 
     Raises:
-        SettingsError: no regular expression, or one without exactly one group.
+        SettingsError: not a regular expression, or one without exactly one group.
     """
     try:
         pattern = re.compile(expression)
     except re.error as error:
-        raise SettingsError(f"group-by {expression!r} is no regular expression: {error}") from error
+        raise SettingsError(f"group-by {expression!r} is not a regular expression: {error}") from error
     if pattern.groups != 1:
         raise SettingsError(
             f"group-by {expression!r} has {pattern.groups} groups",
@@ -275,7 +278,7 @@ def _cell(sample: Sample, column: str) -> str | None:
     }
     if column not in cells:
         raise SettingsError(
-            f"group-by {column!r} is no column",
+            f"group-by {column!r} is not a column",
             allowed=", ".join(cells),
             fix="or give a regular expression with one group, as in seq([0-9]+)",
         )
@@ -283,16 +286,14 @@ def _cell(sample: Sample, column: str) -> str | None:
 
 
 def _deal(units: Sequence[_Unit], shares: Mapping[_Part, float], first: _Part | None = None) -> list[_Part]:
-    """Deal units out to parts, in their order.
+    """Deal out units to parts, in their order.
 
-    Args:
-        shares: of each part, which sum to 1.
-        first: part in which every class has a unit.
+    The ``shares`` of the parts sum to 1. Every class gets a unit in the part ``first``.
     """
     credit: defaultdict[tuple[tuple[str, ...], _Part], float] = defaultdict(float)
     in_first: set[tuple[str, ...]] = set()
     chosen: list[_Part] = []
-    free = []  # units that no class needs in the first part
+    free = []  # indices of units that no class needs in ``first``
     for i, unit in enumerate(units):
         for feature, count in unit.counts.items():
             for part, share in shares.items():

@@ -1,4 +1,4 @@
-"""A table of labelled clips or photos: what every later stage reads, wherever the labels came from."""
+"""Table of labelled clips or photos, the common input of all later stages, whatever the source of the labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
-Label = str | tuple[str, ...]  # of a target that is one of several, or of one of which any number may hold
+Label = str | tuple[str, ...]  # single-label target, multi-label target
 SplitName = Literal["train", "val", "test"]
 TARGETS = ("action", "defect", "level")
 TARGETS_OF: dict[LabelTask, tuple[str, ...]] = {
@@ -44,19 +44,19 @@ SPLIT_WORDS: dict[str, SplitName] = {
 
 
 def split_from_name(name: str) -> SplitName | None:
-    """Read the split that the name of a file says, such as ``instances_val2017.json``; None where it says none, or several."""
+    """Return the split in a file name such as ``instances_val2017.json``, or None if there is none or several."""
     words = re.findall(r"[a-z]+|[\u4e00-\u9fff]+", name.casefold())
     found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None
 
 
 def main_target(task: LabelTask) -> str:
-    """Return the target that labels without a name of their own belong to."""
+    """Return the target of labels that do not name one."""
     return "defect" if task == "risk" else "action"
 
 
 class InSplit(Protocol):
-    """Anything that lies in a split."""
+    """Anything that belongs to a split."""
 
     @property
     def split(self) -> SplitName | None: ...
@@ -66,7 +66,7 @@ Item = TypeVar("Item", bound=InSplit)
 
 
 def items_of_split(items: Iterable[Item], name: str) -> tuple[Item, ...]:
-    """Return what lies in a split, in its order.
+    """Return the items of a split, in their order.
 
     Raises:
         SettingsError: no such split.
@@ -83,10 +83,12 @@ class Sample:
     Attributes:
         path: the file, absolute.
         name: its path relative to the table's root, with ``/`` between folders.
-        labels: target name → label; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. A target
-            that is not there is not labelled. A tuple holds all labels of a multi-label target, sorted, each once; an
-            empty one says that none holds. Composed (NFC) and without white space around them, however they are given.
-        risk, advice, description: texts that came with it, '' when absent.
+        labels: label by target name; ``action`` for clips of actions, ``defect`` and/or ``level`` for risks. A missing
+            target is not labelled. A tuple contains all labels of a multi-label target, sorted, each once; an empty one
+            means that no label applies. Labels are converted to composed form (NFC) without white space around them.
+        risk: text on the risk from the data, '' if absent.
+        advice: text with advice from the data, '' if absent.
+        description: description from the data, '' if absent.
         split: ``train``, ``val`` or ``test``; None before the split.
         group: samples of one group stay in one split.
         extra: every other column, by its name in the manifest.
@@ -113,17 +115,17 @@ class Sample:
         return f"Sample({self.title}: {labels}{f', {self.split}' if self.split else ''})"
 
     def labels_of(self, target: str) -> tuple[str, ...]:
-        """Return all labels of one target; none where it is not labelled, or where none holds."""
+        """Return all labels of one target; empty if it is not labelled or no label applies."""
         label = self.labels.get(target, ())
         return (label,) if isinstance(label, str) else label
 
     def label_text(self, target: str) -> str:
-        """Return the labels of one target, for people."""
+        """Return the labels of one target as readable text."""
         return " + ".join(self.labels_of(target)) or ("none" if target in self.labels else "not labelled")
 
     @property
     def title(self) -> str:
-        """Name and interval, for people."""
+        """Name and interval, for messages."""
         return f"{self.name} {self.interval}" if self.interval else self.name
 
     @property
@@ -133,23 +135,23 @@ class Sample:
 
     @property
     def order(self) -> tuple[str, str, float, float]:
-        """Sorts samples by name, then by time."""
+        """Sort key: name, then time."""
         part = (self.interval.start, self.interval.end) if self.interval else (0.0, 0.0)
         return self.name, str(self.path), *part
 
 
 @dataclass(frozen=True, repr=False)
 class Table:
-    """Samples of one task under one root folder. Every sample is labelled for at least one target.
+    """Samples of one task under one root folder; every sample is labelled for at least one target.
 
     Attributes:
-        notes: what was assumed when it was read, such as a code page that was recognised.
-        label_order: target → its labels in the order of the model's outputs, where the data say one; it may name labels
+        notes: assumptions made when it was read, such as a detected encoding.
+        label_order: labels by target in the order of the model's outputs, if the data specify one; it may name labels
             that no sample has. Labels of other targets are sorted by name.
 
     Raises:
-        DataError: an order that lacks a label of a sample, or has one twice; a target that has one label in a sample,
-            and any number of them in another.
+        DataError: an order that lacks a label of a sample, or has one twice; a target that is single-label in one
+            sample and multi-label in another.
     """
 
     root: Path
@@ -176,7 +178,7 @@ class Table:
         )
         if mixed:
             raise DataError(
-                f"{mixed[0]} has one label in some samples of {self.root.name}, and any number in others",
+                f"{mixed[0]} has one label in some samples of {self.root.name}, but any number in others",
                 fix="read them all as multi-label",
             )
 
@@ -190,23 +192,23 @@ class Table:
 
     @cached_property
     def target_names(self) -> tuple[str, ...]:
-        """Targets that any sample is labelled for: of ``action``, ``defect`` and ``level``, in this order."""
+        """Targets that any sample is labelled for: out of ``action``, ``defect`` and ``level``, in this order."""
         found = dict.fromkeys(target for sample in self.samples for target in sample.labels)
         return tuple(sorted(found, key=lambda target: TARGETS.index(target) if target in TARGETS else len(TARGETS)))
 
     @cached_property
     def multi_targets(self) -> frozenset[str]:
-        """Targets of which any number of labels may hold."""
+        """Multi-label targets."""
         return frozenset(
             target for sample in self.samples for target, label in sample.labels.items() if not isinstance(label, str)
         )
 
     def is_labelled_for_all(self) -> bool:
-        """Tell whether every sample is labelled for every target."""
+        """Return whether every sample is labelled for every target."""
         return all(len(sample.labels) == len(self.target_names) for sample in self.samples)
 
     def of_split(self, name: str) -> Table:
-        """The samples of one split; empty when the table has none there.
+        """Return the samples of one split, which may be empty.
 
         Raises:
             SettingsError: no such split.
@@ -217,7 +219,7 @@ class Table:
         return replace(self, samples=tuple(samples))
 
     def label_counts(self, target: str) -> dict[str, int]:
-        """Samples per label of one target, in the order of ``labels_of``, without labels that no sample has.
+        """Count the samples per label of one target, in the order of ``labels_of``, without labels that no sample has.
 
         Raises:
             SettingsError: the table has no such target.
@@ -228,7 +230,7 @@ class Table:
         return {label: counts[label] for label in self.label_order.get(target, sorted(counts)) if label in counts}
 
     def labels_of(self, target: str) -> tuple[str, ...]:
-        """All labels of one target in the order of the model's outputs: as the data say, else sorted by name.
+        """Return all labels of one target in the order of the model's outputs: that of the data, else sorted by name.
 
         Raises:
             SettingsError: the table has no such target.
@@ -238,7 +240,7 @@ class Table:
 
 
 def as_multi_label(table: Table, targets: Collection[str]) -> Table:
-    """Return a table in which any number of labels may hold for some targets: one each, where there was one. Levels stay."""
+    """Return a table in which some targets are multi-label: single labels become tuples of one; levels stay single."""
 
     def several(label: Label, target: str) -> Label:
         return (label,) if isinstance(label, str) and target in targets and target != "level" else label
@@ -256,6 +258,6 @@ def _canonical(label: Label) -> Label:
 
 
 def first_three(items: Sequence[str], most_chars: int = 80) -> str:
-    """The first three of some names, for an error of one line."""
+    """Join the first three of some names, for an error message of one line."""
     shown = ", ".join(item if len(item) <= most_chars else item[: most_chars - 3] + "..." for item in items[:3])
     return shown if len(items) <= 3 else f"{shown} and {len(items) - 3} more"

@@ -1,4 +1,4 @@
-"""From a table's labels and texts to what the model answers and what a report says beside it."""
+"""Derives the targets of a model and the guidance texts of a report from the labels and texts of a table."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 from vidrisk.data.table import Sample, Table
 from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.contract import Guidance, Target
-from vidrisk.runtimes.contract.errors import DataError, SettingsError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, name_some
 
 MAX_LEVELS = 20
-# Known scales of levels, least severe first; names in one group mean the same step.
+# Known scales of levels, least severe first; the names in one group mean the same step.
 SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("无", "正常", "无风险"), ("轻微", "轻度"), ("中等", "中度"), ("严重", "重度"), ("特别严重", "极其严重")),
     (("无", "正常", "无风险"), ("低", "低风险"), ("中", "中风险"), ("高", "高风险"), ("极高", "极高风险")),
@@ -25,15 +25,11 @@ SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 
 def targets_from_table(table: Table, level_order: Sequence[str] | None = None) -> tuple[Target, ...]:
-    """The questions that a head trained on this table answers.
+    """Return the targets of a head that is trained on this table.
 
-    Args:
-        level_order: levels from the least to the most severe; needed when they are neither numbers nor a known scale.
-            It may name levels that the table does not have.
-
-    Returns:
-        One target per label column. Classes are in the order that the table says, else sorted by name; levels by
-        severity, evenly spread over 0–100.
+    There is one target per label column. Classes are in the order of the table, else sorted by name; levels by
+    severity, evenly spread over 0–100. ``level_order`` lists the levels from the least to the most severe; it is
+    required if they are neither numbers nor a known scale, and may name levels that the table does not have.
 
     Raises:
         DataError: levels whose order is unknown or that ``level_order`` lacks, or more than 20 of them.
@@ -61,16 +57,16 @@ def _level_target(table: Table, level_order: Sequence[str] | None) -> Target:
             fix="group them into a few levels",
         )
     labels = (
-        ordered_levels(seen)
+        order_levels(seen)
         if level_order is None
-        else _checked_order(seen, [label_from_text(name) for name in level_order])
+        else _check_order(seen, [label_from_text(name) for name in level_order])
     )
     steps = max(len(labels) - 1, 1)
     severity = tuple(round(100 * i / steps, 4) for i in range(len(labels)))
     return Target(name="level", labels=labels, ordered=True, severity=severity)
 
 
-def _checked_order(seen: Iterable[str], level_order: Sequence[str]) -> tuple[str, ...]:
+def _check_order(seen: Iterable[str], level_order: Sequence[str]) -> tuple[str, ...]:
     if len(set(level_order)) != len(level_order):
         raise SettingsError(f"level order {', '.join(level_order)}", allowed="every level once")
     missing = sorted(set(seen) - set(level_order))
@@ -82,11 +78,11 @@ def _checked_order(seen: Iterable[str], level_order: Sequence[str]) -> tuple[str
     return tuple(level_order)
 
 
-def ordered_levels(levels: Sequence[str]) -> tuple[str, ...]:
-    """Levels from the least to the most severe: numbers by value, words by a known scale.
+def order_levels(levels: Sequence[str]) -> tuple[str, ...]:
+    """Sort levels from the least to the most severe: numbers by value, words by a known scale.
 
     Raises:
-        DataError: neither, or two levels that mean the same.
+        DataError: neither numbers nor a known scale, or two levels that mean the same.
     """
     ranks = _numbers(levels) or next(filter(None, (_ranks(levels, scale) for scale in SCALES)), None)
     if ranks is None:
@@ -116,9 +112,9 @@ def _ranks(levels: Sequence[str], scale: Sequence[Sequence[str]]) -> dict[str, f
 
 
 def guidance_from_table(table: Table) -> tuple[Guidance, ...]:
-    """Every (defect, level) pair that has texts, with its most frequent ones, the first seen on a tie.
+    """Return every (defect, level) pair that has texts, with its most frequent ones, the first seen on a tie.
 
-    Then every level and every defect by itself, for pairs that the table does not have.
+    Every level and every defect by itself follow, for pairs that the table does not have.
     """
     pairs: dict[tuple[str | None, str | None], list[Sample]] = {}
     for sample in table.samples if table.task != "action" else ():
@@ -149,18 +145,18 @@ NOT_LABELLED = -1
 
 
 def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.NDArray[np.int64]]:
-    """Number the labels of samples, per target name.
+    """Return the label indices of samples, per target name.
 
-    Labels are compared as they look: models of earlier versions may hold them decomposed (NFD), or with spaces around
-    them.
+    Labels are compared in normalized form, because models of earlier versions may contain decomposed labels (NFD), or
+    labels with spaces around them.
 
     Returns:
-        Label indices ``int64 (N,)``; of a multi-label target ``int64 (N, labels)``, 1 where a label holds and 0 where
-        it does not. A sample that is not labelled for a target has ``NOT_LABELLED``.
+        Label indices ``int64 (N,)``; for a multi-label target ``int64 (N, labels)``, 1 if a label applies and 0 if not.
+        A sample that is not labelled for a target has ``NOT_LABELLED``.
 
     Raises:
-        DataError: no sample is labelled for a target, or one with a label that it does not know; several labels for a
-            target that has one, or the other way round.
+        DataError: no sample is labelled for a target, or one has a label that the target lacks; several labels for a
+            single-label target, or vice versa.
     """
     truth = {}
     for target in targets:
@@ -172,7 +168,7 @@ def truth_from_table(table: Table, targets: Sequence[Target]) -> dict[str, npt.N
             label = next((label for label in sample.labels_of(target.name) if label not in index), None)
             raise DataError(
                 f"{sample.title} has {target.name} {label!r} ({len(unknown or table.samples)} such samples)",
-                allowed=", ".join(target.labels),
+                allowed=name_some(target.labels),
                 fix="correct the labels, or train with them",
             )
         if table.samples and target.multi_label != (target.name in table.multi_targets):

@@ -1,21 +1,21 @@
-"""Text as it is compared: two strings that look the same are the same."""
+"""Normalizes text for comparison: strings that look the same compare equal."""
 
 from __future__ import annotations
 
 import unicodedata
 
-# Invisible characters that cells bring along beside white space: zero-width space, word joiner, byte order mark,
+# Invisible characters in cells, in addition to white space: zero-width space, word joiner, byte order mark,
 # direction marks.
 INVISIBLE = "\u200b\u2060\ufeff\u200e\u200f"
 
 
 def nfc(text: str) -> str:
-    """The composed form: macOS writes é into file names as e and an accent (NFD)."""
+    """Return the composed form (NFC); macOS writes é into file names as e and an accent (NFD)."""
     return unicodedata.normalize("NFC", text)
 
 
-def trimmed(text: str) -> str:
-    """Without white space (full-width and non-breaking too) and invisible characters at both ends."""
+def trim_text(text: str) -> str:
+    """Strip white space (full-width and non-breaking, too) and invisible characters from both ends."""
     before = None
     while before != text:
         before, text = text, text.strip().strip(INVISIBLE)
@@ -23,5 +23,5 @@ def trimmed(text: str) -> str:
 
 
 def label_from_text(text: str) -> str:
-    """A label as tables and models hold it: composed, without white space around it."""
-    return trimmed(nfc(text))
+    """Return a label as tables and models store it: composed, without white space around it."""
+    return trim_text(nfc(text))

@@ -1,1 +1,1 @@
-"""The pool of supervised decode processes: whoever opens a file that came from elsewhere does it there."""
+"""Pool of supervised decode processes, in which all files from outside are opened."""

@@ -1,5 +1,6 @@
-"""A process of ours at the other end of a line: started, asked whether it gets on, and ended. It works on one stranger's file at
-a time, so that whatever the file does to a decoder is done there.
+"""Child process that works on one untrusted file at a time and is monitored and ended over a socket.
+
+Whatever a file does to a decoder happens in this process.
 """
 
 from __future__ import annotations
@@ -15,23 +16,27 @@ from pathlib import Path
 
 from vidrisk.decode.wire import Line
 
-# The starter's own module path, instead of the folder that a child happens to start in.
+# Use the module path of the parent, not the folder that the child happens to start in.
 START = "import sys; sys.path[:] = sys.argv[{end}:]; from {module} import main; main(*sys.argv[1:{end}])"
 HANG_UP_S = 1.0
 KILL_S = 5.0
 LAST_WORDS_BYTES = 4096
-PIPE_BYTES = 1 << 16  # that Linux's pipes hold
+PIPE_BYTES = 1 << 16  # capacity of a pipe on Linux
 
 
 class Child:
-    """Runs ``module.main(socket, *arguments)`` in a process of its own; all arguments are text. It is in UTF-8 mode, whatever the
-    locale: a path that it is sent as ``paths.stored_from_path`` makes it is one that it can open.
+    """A process that runs ``module.main(socket, *arguments)``.
+
+    All arguments are text. The process runs in UTF-8 mode, whatever the locale, so it can open any path that is sent to
+    it in the form of ``paths.stored_from_path``.
 
     Args:
-        descriptors: that it inherits beside its socket.
+        module: module whose ``main`` is run.
+        arguments: further arguments of ``main``.
+        descriptors: descriptors that it inherits in addition to its socket.
 
     Attributes:
-        line: to it, which never blocks here.
+        line: connection to it, which never blocks on this side.
 
     Raises:
         OSError: no process can be started.
@@ -45,7 +50,10 @@ class Child:
             errors, their_errors = os.pipe()
             self._errors = on_failure.enter_context(os.fdopen(errors, "rb", buffering=0))
             with theirs, os.fdopen(their_errors, "wb", buffering=0):
-                for end in (errors, their_errors):  # one that says more than is read goes on, and its words are lost
+                for end in (
+                    errors,
+                    their_errors,
+                ):  # a child that writes more than is read continues; the excess is lost
                     os.set_blocking(end, False)
                 start = START.format(module=module, end=2 + len(arguments))
                 self._process = subprocess.Popen(
@@ -54,7 +62,7 @@ class Child:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=their_errors,
-                    start_new_session=True,  # Ctrl-C is for its starter alone
+                    start_new_session=True,  # so that Ctrl-C reaches only the parent
                     env={
                         **os.environ,
                         "OPENBLAS_NUM_THREADS": "1",
@@ -67,19 +75,20 @@ class Child:
         self._last_words = b""
 
     def bytes_read(self) -> int:
-        """Bytes that it has read so far; 0 where the system does not tell."""
+        """Return the number of bytes that it has read so far, or 0 if the system does not report it."""
         try:
             return int(Path(f"/proc/{self._process.pid}/io").read_text(encoding="ascii").split()[1])
         except (OSError, IndexError, ValueError):
             return 0
 
     def read_errors(self) -> None:
-        """Make room for what it says on its standard error; the last of it is kept."""
+        """Drain its standard error so that it does not fill up; keep the last part."""
         self._last_words = (self._last_words + (self._errors.read(PIPE_BYTES) or b""))[-LAST_WORDS_BYTES:]
 
     def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
-        """Kill it if it lives; how it ended, in words, and the last line on its standard error. One that has hung up is about
-        to end by itself.
+        """Kill it if it is alive; return how it ended, in words, and the last line of its standard error.
+
+        If ``has_hung_up``, it is about to exit by itself.
         """
         self.line.close()
         with suppress(subprocess.TimeoutExpired):

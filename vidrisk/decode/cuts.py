@@ -1,7 +1,7 @@
-"""Parts of photos as PNGs, without loss of a pixel: boxes that people have drawn become photos of their own.
+"""Lossless cutting of boxes out of photos: annotated boxes become PNG files of their own.
 
-What comes out is made anew of pixels: nothing of the file, such as EXIF with its place, is carried over. Decoders run
-here, so this is for processes that may crash and hang: see ``pool``.
+The PNG is encoded from pixels alone: no metadata of the file, such as EXIF with a location, is carried over. Decoders
+run in the calling process, so call this only in processes that may crash and hang: see ``pool``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from vidrisk.decode.jpegs import refuse_videos
 from vidrisk.frames.photos import read_upright
 
 Box = tuple[float, float, float, float]  # left, top, width, height, in pixels of the upright photo
-MAX_BOXES = 64  # of a photo in one request: what waits for a worker fits into its socket
-ROUNDING_PX = 1e-3  # an edge that is so close to one of pixels is that one
-COMPRESSION = 3  # of 9: twice as fast as the usual 6, and hardly larger
+MAX_BOXES = 64  # per request, so that all pending messages fit into the worker's socket
+ROUNDING_PX = 1e-3  # an edge this close to a pixel boundary is snapped to it
+COMPRESSION = 3  # of 9: twice as fast as the default 6, and hardly larger
 _SIGNATURE, _END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _HEADER = struct.Struct(">8sI4sII5B")
 _MOST_HEADER_BYTES = 1 << 16
@@ -30,7 +30,7 @@ _MOST_HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Cut:
-    """A part of a photo as a PNG file, RGB. ``place`` is that of its box in the request."""
+    """A part of a photo as a PNG file, RGB. ``place`` is the index of its box in the request."""
 
     place: int
     data: bytes = field(repr=False)
@@ -39,14 +39,14 @@ class Cut:
 
 
 def cuts_from_photo(path: Path, boxes: Sequence[Box], max_side: int) -> Iterator[Cut | str]:
-    """Decode a photo once and cut boxes out of it, in their order; what lies outside of the photo is cut off.
+    """Decode a photo once and cut boxes out of it, in order; boxes are clipped to the photo.
 
     Yields:
-        What is missing of the photo, '' for nothing; then the parts. There is none of a box without area. One with a
+        The damage of the photo, '' if there is none; then the parts. A box without area yields no part. A part with a
         side of more than ``max_side`` pixels is scaled down.
 
     Raises:
-        UnreadableError: no photo, or one that cannot be decoded.
+        UnreadableError: not a photo, or one that cannot be decoded.
     """
     refuse_videos(path)
     photo = read_upright(path)
@@ -70,7 +70,10 @@ def cuts_from_photo(path: Path, boxes: Sequence[Box], max_side: int) -> Iterator
 
 
 def edges_from_box(box: Box, width: int, height: int) -> tuple[int, int, int, int] | None:
-    """Return the edges (left, top, right, bottom) of all pixels that a box touches; None where it has no area in the photo."""
+    """Return the edges (left, top, right, bottom) of all pixels that a box touches.
+
+    The result is None if the box has no area inside the photo.
+    """
     left, top, of_width, of_height = box
     if not all(map(math.isfinite, (*box, left + of_width, top + of_height))) or of_width <= 0 or of_height <= 0:
         return None
@@ -85,19 +88,17 @@ def _edges(start: float, end: float, length: int) -> tuple[int, int]:
 
 
 def most_bytes(width: int, height: int) -> int:
-    """Return the most bytes that a PNG of this size may have."""
+    """Return the largest number of bytes that a PNG of this size may have."""
     return 4 * (width + 1) * height + _MOST_HEADER_BYTES
 
 
 def cut_from_pieces(pieces: Sequence[bytes], values: Sequence[Any], first: int, boxes: int, max_side: int) -> Cut:
-    """Check what a worker says is a part of a photo. It is not decoded.
+    """Validate the part of a photo that a worker has sent, without decoding it.
 
-    Args:
-        first: place that it may have at least.
-        boxes: that were asked for.
+    ``first`` is the smallest place that it may have, ``boxes`` the number of requested boxes.
 
     Raises:
-        ValueError, TypeError: it is none, of a box that had its turn, or larger than was asked for.
+        ValueError, TypeError: not a PNG, of a box that has been processed, or larger than requested.
     """
     place, width, height = values
     if not (type(place) is type(width) is type(height) is int and first <= place < boxes):

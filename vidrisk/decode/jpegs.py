@@ -1,7 +1,7 @@
-"""Photos as JPEGs of a bounded size: for data sets and for models that take whole photos.
+"""Conversion of photos to JPEGs of bounded size, for data sets and for models that take whole photos.
 
-What comes out is made anew of pixels: nothing of the file, such as EXIF with its place, is carried over. Decoders run
-here, so this is for processes that may crash and hang: see ``pool``.
+The JPEG is encoded from pixels alone: no metadata of the file, such as EXIF with a location, is carried over. Decoders
+run in the calling process, so call this only in processes that may crash and hang: see ``pool``.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def jpeg_from_photo(path: Path, max_width: int, max_height: int, quality: int) -
     """Decode a photo and encode it as a JPEG that fits into a box; small photos are not enlarged.
 
     Returns:
-        The JPEG, what there is to say of the photo, and whether a part of it is missing, which is grey.
+        The JPEG, remarks on the photo, and whether a part of it is missing, which is grey.
 
     Raises:
-        UnreadableError: no photo, or one that cannot be decoded.
+        UnreadableError: not a photo, or one that cannot be decoded.
     """
     refuse_videos(path)
     photo = read_upright(path, max(max_width, max_height))
@@ -50,7 +50,7 @@ def jpeg_from_photo(path: Path, max_width: int, max_height: int, quality: int) -
     if scale < 1:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    image.info.clear()  # a comment or a colour profile of the file would be written, too
+    image.info.clear()  # otherwise a comment or a colour profile of the file would be written, too
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     damage = str(photo.damage) if photo.damage else ""
@@ -58,7 +58,7 @@ def jpeg_from_photo(path: Path, max_width: int, max_height: int, quality: int) -
 
 
 def refuse_videos(path: Path) -> None:
-    """Check that a file holds a photo, as far as its beginning tells.
+    """Check that a file holds a photo, judging by its beginning.
 
     Raises:
         UnreadableError: it does not.
@@ -68,15 +68,15 @@ def refuse_videos(path: Path) -> None:
 
 
 def most_bytes(max_width: int, max_height: int) -> int:
-    """Return the most bytes that a JPEG of this size may have."""
+    """Return the largest number of bytes that a JPEG of this size may have."""
     return max_width * max_height * _MOST_BYTES_PER_PIXEL + _MOST_HEADER_BYTES
 
 
 def piece_from_value(value: Any) -> bytes:
-    """Check a piece of a JPEG that a worker has sent.
+    """Validate a piece of a JPEG that a worker has sent.
 
     Raises:
-        ValueError, TypeError: no base64, or too much of it.
+        ValueError, TypeError: not base64, or too long.
     """
     piece = base64.b64decode(value, validate=True)
     if not 0 < len(piece) <= PIECE_BYTES:
@@ -85,10 +85,10 @@ def piece_from_value(value: Any) -> bytes:
 
 
 def jpeg_from_pieces(pieces: Sequence[bytes], values: Sequence[Any], max_width: int, max_height: int) -> Jpeg:
-    """Check what a worker says is a JPEG. It is not decoded.
+    """Validate the JPEG that a worker has sent, without decoding it.
 
     Raises:
-        ValueError, TypeError: it is none, or larger than was asked for.
+        ValueError, TypeError: not a JPEG, or larger than requested.
     """
     width, height = values
     data = b"".join(pieces)

@@ -1,8 +1,9 @@
-"""What a pool is asked for and what it answers. Stated once: workers make the items, the wire carries them, callers get them."""
+"""Requests, settings and answers of a decode pool: created by workers, sent over the wire, returned to callers."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -21,11 +22,11 @@ READ_STATES = ("ok", "partial")
 
 @dataclass(frozen=True)
 class Input:
-    """A photo or a video to be read.
+    """A photo or a video to read.
 
     Attributes:
-        id: by which its items are told from those of others; the caller's own.
-        interval: the part of a video to read; None for all of it.
+        id: chosen by the caller; identifies the items of this input.
+        interval: part of a video to read; None for the whole video.
     """
 
     id: int
@@ -35,7 +36,7 @@ class Input:
 
 @dataclass(frozen=True)
 class ThumbnailInput:
-    """A photo or a video of which thumbnails are wanted: see ``thumbnails.thumbnails_at``."""
+    """A request for thumbnails of a photo or a video; see ``thumbnails.thumbnails_at``."""
 
     id: int
     path: str
@@ -45,11 +46,13 @@ class ThumbnailInput:
 
 @dataclass(frozen=True)
 class PhotoInput:
-    """A photo that is wanted as a JPEG (``PhotoSettings``, ``jpegs.jpeg_from_photo``) or as a frame (``ReadSettings``).
+    """A request for a photo as a JPEG (``PhotoSettings``) or as a frame (``ReadSettings``).
+
+    See ``jpegs.jpeg_from_photo`` for the JPEG.
 
     Attributes:
-        path: of the file; where there is ``content``, nothing is opened there.
-        content: the photo itself, where it lies in no file.
+        path: path of the file; not opened if ``content`` is set.
+        content: the photo itself, if it is not stored in a file.
     """
 
     id: int
@@ -59,7 +62,7 @@ class PhotoInput:
 
 @dataclass(frozen=True)
 class CutInput:
-    """A photo of which parts are wanted: see ``cuts.cuts_from_photo``. It has ``cuts.MAX_BOXES`` boxes at most."""
+    """A request for parts of a photo, at most ``cuts.MAX_BOXES``; see ``cuts.cuts_from_photo``."""
 
     id: int
     path: str
@@ -77,12 +80,12 @@ class ReadSettings:
         pixel, time: the specs.
         decoder, choice: see ``frames.read_frames``.
         static_levels: see ``static.without_static``.
-        max_memory_mb: what a worker may allocate beyond what it starts with.
-        slots: frames that a worker may be ahead.
-        cache_salt: stands for the encoder and the specs in the keys of the feature cache; empty without it.
-        features: of a frame, D, where there is a cache.
-        thumbnail_bytes, frame_thumbnail_bytes: of a photo's thumbnail, and of one of each of a video's first frames, at
-            most; 0 for none.
+        max_memory_mb: memory that a worker may allocate beyond what it starts with.
+        slots: number of frames that a worker may be ahead.
+        cache_salt: represents the encoder and the specs in the keys of the feature cache; empty without a cache.
+        features: number of features per frame, D, if there is a cache.
+        thumbnail_bytes, frame_thumbnail_bytes: maximum size of a photo's thumbnail, and of each thumbnail of a video's
+            first frames; 0 for no thumbnails.
     """
 
     pixel: PixelSpec
@@ -96,6 +99,11 @@ class ReadSettings:
     features: int = 0
     thumbnail_bytes: int = 0
     frame_thumbnail_bytes: int = 0
+
+    @property
+    def slot_bytes(self) -> int:
+        """Size of a slot, which holds a frame or its features; a multiple of 4, so that float32 are aligned."""
+        return -(-max(math.prod(self.pixel.frame_shape), 4 * self.features) // 4) * 4
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -112,7 +120,7 @@ class ThumbnailSettings:
     """How thumbnails are read.
 
     Attributes:
-        max_memory_mb: what a worker may allocate beyond what it starts with.
+        max_memory_mb: memory that a worker may allocate beyond what it starts with.
     """
 
     max_memory_mb: int = 2048
@@ -123,12 +131,12 @@ class ThumbnailSettings:
 
 @dataclass(frozen=True)
 class PhotoSettings:
-    """What JPEGs of photos are like.
+    """Size and quality of JPEGs of photos.
 
     Attributes:
-        max_width, max_height: of the box, in pixels, that they fit into.
-        quality: 1 to 100, as libjpeg counts it.
-        max_memory_mb: what a worker may allocate beyond what it starts with.
+        max_width, max_height: sides, in pixels, of the box that they fit into.
+        quality: 1 to 100, on libjpeg's scale.
+        max_memory_mb: memory that a worker may allocate beyond what it starts with.
 
     Raises:
         SettingsError: a side or a quality outside of what is allowed.
@@ -154,11 +162,11 @@ class PhotoSettings:
 
 @dataclass(frozen=True)
 class CutSettings:
-    """What parts of photos are like.
+    """Size of parts of photos.
 
     Attributes:
-        max_side: pixels; larger parts are scaled down.
-        max_memory_mb: what a worker may allocate beyond what it starts with.
+        max_side: in pixels; larger parts are scaled down.
+        max_memory_mb: memory that a worker may allocate beyond what it starts with.
     """
 
     max_side: int = 4096
@@ -172,7 +180,7 @@ Settings = ReadSettings | ThumbnailSettings | PhotoSettings | CutSettings
 
 
 def settings_from_json(text: str) -> Settings:
-    """The inverse of ``to_json`` of every kind."""
+    """Parse settings of any kind from the text that their ``to_json`` returned."""
     values = json.loads(text)
     if "pixel" in values:
         return ReadSettings.from_json(text)
@@ -183,7 +191,7 @@ def settings_from_json(text: str) -> Settings:
 
 @dataclass(frozen=True, eq=False)
 class KnownFrame:
-    """A frame whose features, float32 (D,), were kept."""
+    """A frame whose features, float32 (D,), come from the cache."""
 
     index: int
     time_s: float
@@ -192,27 +200,30 @@ class KnownFrame:
 
 @dataclass(frozen=True)
 class Again:
-    """What came of this input does not count: it will be read again from its start."""
+    """Signals that all earlier items of this input are void: it will be read again from the start."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Everything that was given has ended, and the next input has yet to come. Of no input: it comes behind the last end."""
+    """Signals that all inputs so far have ended and the next has not arrived yet.
+
+    It belongs to no input: it follows the last end.
+    """
 
 
 @dataclass(frozen=True)
 class InputEnd:
-    """What became of an input.
+    """Final state of an input.
 
     Attributes:
         state: one of ``FINAL_STATES``.
-        reason: why it is not ``ok``, or what there is to say all the same.
-        decode_s: time that it took.
-        key: under which its windows were kept.
-        content: sha256 of the file; empty where nothing was read.
-        bytes, mtime_ns: of the file when it was read; None where there was none.
-        is_starved: it wants more memory than it may have.
-        is_refused: it may not be opened.
+        reason: why it is not ``ok``, or a remark on an input that is.
+        decode_s: time spent decoding.
+        key: key of its windows in the feature cache.
+        content: sha256 of the file; empty if nothing was read.
+        bytes, mtime_ns: size and modification time of the file when it was read; None if there was no file.
+        is_starved: it needs more memory than it may have.
+        is_refused: access to it is denied.
     """
 
     state: str

@@ -1,15 +1,15 @@
-"""The owner of decode workers: one thread that starts, feeds, hears, watches and ends them.
+"""Owner of the decode workers: one thread that starts, feeds, watches and ends them and receives their messages.
 
-Linux ends a worker with the thread that started it, so this thread lives as long as the pool, whoever calls it. It
-alone touches sessions and workers. Callers send it commands, and hear from it through the queue of their session.
+Linux ends a worker with the thread that started it, so this thread lives as long as the pool, whichever threads use the
+pool. Only this thread touches sessions and workers. Callers send it commands, and receive answers through the queue of
+their session.
 
-A worker that crashes, wants too much memory, or makes no progress with a file in its hands, is killed and replaced. Its
-file is read once more when all others that its session has been given are done, by a fresh worker; what had come of it
-before does not count. If that fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial``
-with what could be read.
+A worker that crashes, needs too much memory, or makes no progress on a file, is killed and replaced. Its file is read
+once more, by a fresh worker, after all other inputs of its session are done; items from the first attempt are void. If
+that fails too, the file ends as ``crashed``, ``too_large`` or ``timeout``, or as ``partial`` with what could be read.
 
-Sessions take turns. One that waits while the workers are busy with others, or wait for callers that pause, gets a
-worker more.
+Sessions take turns. A session that waits because the workers are busy with other sessions, or are blocked by callers
+that pause, gets an additional worker.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 60.0
 FAILED_STARTS = 3
-CHECK_S = 0.25  # between two looks at workers that say nothing, and sessions that wait
-IDLE_S = 300.0  # after which a pool that nobody wants anything of keeps one worker
-DROP_S = 2.0  # in which a worker must let go of an input that nobody wants any more
+CHECK_S = 0.25  # interval between checks of silent workers and waiting sessions
+IDLE_S = 300.0  # after which an idle pool keeps only one worker
+DROP_S = 2.0  # in which a worker must abandon a cancelled input
 
 
 class Owner:
     """Starts workers when they are needed, and keeps them.
 
     Args:
-        workers: at most, but for sessions that would wait for others.
+        workers: most workers, not counting extra ones for sessions that would otherwise wait for other sessions.
     """
 
     def __init__(self, workers: int) -> None:
@@ -58,11 +58,11 @@ class Owner:
         self._is_stopped = False
         self._warm = 0
         self._busy_s = time.monotonic()
-        self._cache: CacheFolder | None = None  # of the last call that had one
+        self._cache: CacheFolder | None = None  # of the last call that used one
         self._thread = threading.Thread(target=self._run, name="decode pool", daemon=True)
         self._thread.start()
 
-    # What callers may call, from any thread.
+    # Methods that callers may use, from any thread.
 
     @property
     def is_alive(self) -> bool:
@@ -83,7 +83,7 @@ class Owner:
         self._submit(lambda: self._close(session))
 
     def warm_up(self, workers: int) -> None:
-        """Start workers before anybody needs them."""
+        """Start workers before they are needed."""
 
         def act() -> None:
             self._warm = max(self._warm, workers)
@@ -102,10 +102,10 @@ class Owner:
 
     def _submit(self, command: Callable[[], None]) -> None:
         self._commands.append(command)
-        with suppress(OSError):  # it is awake, or has ended
+        with suppress(OSError):  # the thread is awake, or has ended
             self._wake.send(b"\0")
 
-    # The thread.
+    # Methods of the owner's thread.
 
     def _run(self) -> None:
         try:
@@ -135,8 +135,8 @@ class Owner:
             self._watch(worker)
         self._hand_out()
         if self._grow():
-            self._hand_out()  # what need not wait for a new worker
-        for worker in list(self._turns.asked_back()):
+            self._hand_out()  # requests that need not wait for a new worker
+        for worker in list(self._turns.find_workers_to_ask_back()):
             worker.ask_back()
         self._shrink()
 
@@ -144,7 +144,7 @@ class Owner:
         return any(not worker.is_idle for worker in self._turns.workers) or bool(self._turns.waiting())
 
     def _wait_s(self) -> float | None:
-        """Until there is something to do, unless something is heard before; None where there is nothing."""
+        """Return how long to wait for messages, or None to wait indefinitely."""
         if self._is_busy():
             return CHECK_S
         return max(0.0, self._busy_s + IDLE_S - time.monotonic()) if len(self._turns.workers) > 1 else None
@@ -163,7 +163,7 @@ class Owner:
             session.answers.put(error)
             self._close(session)
 
-    # Hearing.
+    # Receiving.
 
     def _hear(self, worker: Worker) -> None:
         try:
@@ -171,7 +171,7 @@ class Owner:
             answers: dict[Session, list[tuple[Read, Slot | None]]] = {}
             try:
                 for line in lines:
-                    given_back = worker.given_back(line)
+                    given_back = worker.take_back_tasks(line)
                     for task in reversed(given_back or ()):
                         self._take_back(task)
                     if given_back is None:
@@ -180,18 +180,18 @@ class Owner:
                             if isinstance(item, InputEnd):
                                 self._failed_starts = 0
                                 self._out_of_hand(task.session)
-            finally:  # what it said before it said nonsense
+            finally:  # deliver what came before a malformed message
                 for session, reads in answers.items():
                     self._tell(session, reads)
         except EOFError:
-            if not worker.is_deaf:  # else ``_watch`` knows more of it
+            if not worker.is_deaf:  # else ``_watch`` gives a more exact reason
                 self._lose(worker, "crashed")
         except Starved:
             limit_mb = worker.tasks[0].session.settings.max_memory_mb
-            self._lose(worker, "too_large", f"it needs more than {limit_mb} MB to be decoded")
+            self._lose(worker, "too_large", f"decoding it needs more than {limit_mb} MB")
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError):
             log.debug("a decode worker sent a malformed message", exc_info=True)
-            self._lose(worker, "crashed", "its decoder sent malformed messages")
+            self._lose(worker, "crashed", "the decode process sent malformed messages")
 
     def _tell(self, session: Session, reads: list[tuple[Read, Slot | None]]) -> None:
         if not session.is_closed:
@@ -208,22 +208,22 @@ class Owner:
         session.waits_since_s = time.monotonic()
 
     def _watch(self, worker: Worker) -> None:
-        """End a worker that makes no progress, or does not listen."""
+        """End a worker that makes no progress or does not read its messages."""
         now_s = time.monotonic()
         if worker.is_deaf:
-            self._lose(worker, "crashed", "its decoder reads no messages")
+            self._lose(worker, "crashed", "the decode process does not read its messages")
         elif not worker.ready:
             if now_s - worker.heard_s > START_TIMEOUT_S:
-                self._lose(worker, "timeout", f"it did not start within {START_TIMEOUT_S:g} s")
+                self._lose(worker, "timeout", f"the decode process did not start within {START_TIMEOUT_S:g} s")
         elif worker.is_unwanted_for(DROP_S):
-            self._lose(worker, "timeout", "it does not let go of an input that nobody wants any more")
+            self._lose(worker, "timeout", "the decode process did not abandon a cancelled input")
         else:
             reason = worker.is_silent()
             if reason:
                 self._lose(worker, "timeout", reason)
 
     def _lose(self, worker: Worker, state: str, reason: str = "") -> None:
-        """A worker has ended (then there is no reason yet) or has to. Only the file in its hands is to blame."""
+        """Remove a worker that has ended (empty ``reason``) or must end; blame only the file being read."""
         self._turns.workers.remove(worker)
         self._selector.unregister(worker)
         ending, last_words = worker.end(has_hung_up=not reason)
@@ -256,7 +256,7 @@ class Owner:
     # Feeding.
 
     def _hand_out(self) -> None:
-        """Give requests to whoever has the fewest; sessions take turns."""
+        """Give requests to the workers with the fewest tasks; sessions take turns."""
         waiting = self._turns.waiting()
         ahead = AHEAD if len(waiting) < 2 else AHEAD_SHARED
         while waiting:
@@ -274,7 +274,11 @@ class Owner:
                 waiting.append(session)
 
     def _grow(self) -> bool:
-        """Start workers for what waits: up to the count, in the place of idle ones that do not fit, and for the starved."""
+        """Start workers for waiting requests.
+
+        They are started up to the maximum, in place of idle ones that do not fit, and additionally for starved
+        sessions.
+        """
         before = len(self._turns.workers)
         for session in list(self._turns.sessions):
             if not session.is_waiting:
@@ -296,7 +300,7 @@ class Owner:
     def _start(self, session: Session | None) -> bool:
         try:
             self._cache = (session and session.cache) or self._cache
-            worker = Worker(self._cache)  # also for a call without: the next one may have it
+            worker = Worker(self._cache)  # even if this call uses no cache: the next one may use it
         except OSError as error:
             self._fail(
                 [session] if session else [],
@@ -309,7 +313,7 @@ class Owner:
         return True
 
     def _shrink(self) -> None:
-        """End workers that are more than there should be, and all but one of those that have had nothing to do for long."""
+        """End surplus workers, and all but one if the pool has been idle for a long time."""
         while worker := self._turns.surplus():
             self._dismiss(worker)
         if self._is_busy():

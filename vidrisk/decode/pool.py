@@ -1,4 +1,4 @@
-"""Decode workers that outlive calls: whatever one file does to its decoder, the caller goes on.
+"""Pool of decode processes that outlives single calls and survives files that crash, hang or exhaust a decoder.
 
 One pool serves several calls at once, from several threads, each with its own settings; see ``owner`` for how they
 share it.
@@ -50,8 +50,8 @@ from vidrisk.frames.media import kind_of
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError
 
 CHECK_S = 1.0
-SLOW_S = 0.02  # to give an input, from which on whoever gives them is slow
-PATIENCE_S = 0.1  # with what is being read, before a slow giver is asked for the next input
+SLOW_S = 0.02  # an iterable of inputs that takes longer than this for the next one counts as slow
+PATIENCE_S = 0.1  # spent on the inputs in progress before a slow iterable is advanced again
 PHOTO_LIMITS = Limits(silence_s=30.0, input_s=120.0)
 CUT_LIMITS = Limits(silence_s=30.0, input_s=600.0)
 THUMBNAIL_LIMITS = Limits(silence_s=20.0, input_s=600.0, retries=False)
@@ -60,28 +60,28 @@ _Picture = TypeVar("_Picture")
 
 
 class CallMeter(Protocol):
-    """Measures a call.
+    """Interface for measuring a call.
 
     Attributes:
-        decoded: items that have come and were not taken yet, most of them frames.
+        decoded: items that have arrived and have not been consumed yet; most of them are frames.
     """
 
     decoded: int
 
     def wait_for_decode(self) -> AbstractContextManager[None]:
-        """Entered while the caller waits for an item."""
+        """Return a context that is entered while the caller waits for an item."""
         ...
 
 
 class DecodePool:
-    """Reads inputs in worker processes, which start when they are needed and stay. Use it as a context manager, or ``close`` it.
+    """Worker processes that read inputs, started on demand and kept until ``close``.
 
-    Safe from several threads. The workers end with the pool, and with the process, however that ends. A pool does not
-    survive a
-    fork: the child has to make its own.
+    Use it as a context manager, or call ``close``. Safe to use from several threads. The workers end with the pool and
+    with the process, however that ends. A pool does not survive a fork: the child has to create its own.
 
     Args:
-        workers: at most, but for calls that would wait for others; see ``default_workers``.
+        workers: most workers, not counting extra ones for calls that would otherwise wait for other calls; see
+            ``default_workers``.
 
     Raises:
         SettingsError: fewer than 1 worker, or more than ``turns.MAX_WORKERS``.
@@ -103,15 +103,18 @@ class DecodePool:
         limits: Limits | None = None,
         meter: CallMeter | None = None,
     ) -> Generator[Read, None, None]:
-        """What the workers read, as it comes: in order within an input, mixed between inputs. Close it to stop.
+        """Yield what the workers read, as it arrives: in order within an input, mixed between inputs.
+
+        Close the generator to stop early. ``settings`` apply to all inputs.
 
         Args:
-            inputs: taken one by one, in the calling thread, while fewer than ``AHEAD`` per worker and as many again
-                have not ended. Each is read as soon as it is given, but what comes of it is told when the next one has
-                been given, or the
-                last: an iterable must not wait for it. One that is slow gets a ``Pause`` when all that it gave has
-                    ended.
-            meter: of what has come and what was waited for.
+            inputs: consumed one by one in the calling thread, as long as fewer than ``AHEAD`` per worker, plus
+                ``AHEAD`` more, are unfinished. Reading an input starts as soon as the iterable yields it, but its items
+                are yielded only once the iterable has yielded the next input or ended, so the iterable must not wait
+                for them. If it is slow, a ``Pause`` is yielded once all its inputs so far have ended.
+            settings: how the inputs become frames.
+            limits: when to give up on an input; None takes ``Limits()``.
+            meter: counts the items that have arrived and measures the time spent waiting.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -125,7 +128,7 @@ class DecodePool:
     def thumbnails(
         self, requests: Sequence[ThumbnailInput], settings: ThumbnailSettings
     ) -> list[tuple[Thumbnail, ...]]:
-        """The thumbnails of each request, in the order of the requests; none of an input that cannot be read.
+        """Return the thumbnails of each request, in order; an empty tuple for an unreadable input.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -140,7 +143,7 @@ class DecodePool:
     def jpegs(
         self, requests: Sequence[PhotoInput], settings: PhotoSettings, limits: Limits | None = None
     ) -> list[tuple[Jpeg | None, InputEnd]]:
-        """Each photo as a JPEG, in the order of the requests, and what became of it; None where it cannot be read.
+        """Return each photo as a JPEG, or None if it cannot be read, with its final state, in order.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -150,12 +153,14 @@ class DecodePool:
     def photos(
         self, requests: Sequence[PhotoInput], settings: ReadSettings, limits: Limits | None = None
     ) -> list[tuple[npt.NDArray[np.uint8] | None, InputEnd]]:
-        """Each photo as a frame ``uint8 (H, W, 3)``, in the order of the requests, and what became of it; None where it cannot be
-        read. The pixels are those that ``read`` gives of the same file.
+        """Return each photo as a frame, or None if it cannot be read, with its final state, in order.
+
+        Frames are ``uint8 (H, W, 3)``; their pixels equal those that ``read`` yields for the same file.
 
         Args:
-            settings: moments, thumbnails and the feature cache in them are for videos and for runs: they are left out.
-            limits: of a photo; None takes ``PHOTO_LIMITS``.
+            requests: photos to read.
+            settings: moments, thumbnails and the feature cache apply to videos and runs only and are ignored.
+            limits: when to give up on a photo; None takes ``PHOTO_LIMITS``.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -166,7 +171,7 @@ class DecodePool:
         )
 
     def cuts(self, requests: Iterable[CutInput], settings: CutSettings) -> Generator[Read, None, None]:
-        """Parts of photos as they come, as ``read`` gives items: an ``Again`` says that those before it do not count.
+        """Yield parts of photos as they arrive; an ``Again`` discards the earlier parts of its photo.
 
         Raises:
             RuntimeFailure: workers cannot be started, or the pool is closed.
@@ -202,8 +207,8 @@ class DecodePool:
         self._refuse_unusable()
         most_waiting = AHEAD * (self.workers + 1)
         given = ended = 0
-        asks_s = 0.0  # when the next request may be asked for
-        last: Request | None = None  # behind which no pause was told
+        asks_s = 0.0  # earliest time to ask for the next request
+        last: Request | None = None  # last request that no ``Pause`` has followed yet
         is_complete = is_slow = False
         self._owner.open(session)
         try:
@@ -211,11 +216,11 @@ class DecodePool:
                 may_take = not is_complete and given - ended < most_waiting
                 patience_s = asks_s - time.monotonic() if is_slow and ended < given else 0.0
                 if not may_take:
-                    answers = self._waited_for(session, meter)
+                    answers = self._wait_for_answers(session, meter)
                 elif patience_s > 0 or given - ended > most_waiting // 2:
                     answers = self._come(session, patience_s)
                 else:
-                    answers = []  # those that have come may wait, no worker has to
+                    answers = []  # arrived answers can wait, idle workers should not
                 for place, (read, slot) in enumerate(answers, 1):
                     if meter:
                         meter.decoded = len(answers) - place
@@ -246,7 +251,7 @@ class DecodePool:
             self._owner.close(session)
 
     def _come(self, session: Session, wait_s: float) -> list[tuple[Read, Slot | None]]:
-        """Answers that have come, or come within a time; perhaps none."""
+        """Return answers that have arrived or arrive within ``wait_s``; may be empty."""
         try:
             answers = session.answers.get(timeout=wait_s) if wait_s > 0 else session.answers.get_nowait()
         except queue.Empty:
@@ -255,8 +260,8 @@ class DecodePool:
             raise answers
         return answers
 
-    def _waited_for(self, session: Session, meter: CallMeter | None) -> list[tuple[Read, Slot | None]]:
-        """The next answers."""
+    def _wait_for_answers(self, session: Session, meter: CallMeter | None) -> list[tuple[Read, Slot | None]]:
+        """Wait for the next answers."""
         answers = self._come(session, 0.0)
         if not answers:
             with meter.wait_for_decode() if meter else nullcontext():
@@ -273,12 +278,12 @@ class DecodePool:
             raise RuntimeFailure("the decode pool is closed", fix="make another one")
 
     def warm_up(self, workers: int = 1) -> None:
-        """Start workers before they are needed; returns at once."""
+        """Start workers before they are needed; return at once."""
         self._refuse_unusable()
         self._owner.warm_up(workers)
 
     def close(self) -> None:
-        """End the workers. Safe to call twice; in a process that was forked it does nothing."""
+        """End the workers. Safe to call twice; does nothing in a forked process."""
         self._end()
 
     def __enter__(self) -> Self:
@@ -289,12 +294,12 @@ class DecodePool:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: as many threads the engines take."""
+    """Return the number of cores that this process may use, which is also the engines' thread count."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers() -> int:
-    """One decode process per core, 8 at most."""
+    """Return the default number of workers: one per core, at most 8."""
     return min(usable_cores(), 8)
 
 
@@ -304,14 +309,14 @@ def _stop(owner: Owner, process: int) -> None:
 
 
 def _whole_picture(picture: _Picture | None, end: InputEnd) -> tuple[_Picture | None, InputEnd]:
-    """A picture only of an input that was read to its end."""
+    """Pair a picture with its end; drop the picture if its input was not read to the end."""
     if end.state not in READ_STATES:
         return None, end
-    return (picture, end) if picture is not None else (None, InputEnd("crashed", "its decoder made no picture of it"))
+    return (picture, end) if picture is not None else (None, InputEnd("crashed", "the decoder produced no picture"))
 
 
 def whole_thumbnails(request: ThumbnailInput, found: Sequence[Thumbnail]) -> tuple[Thumbnail, ...]:
-    """All thumbnails of a request, or none."""
+    """Return all thumbnails of a request, or an empty tuple if any is missing."""
     is_photo = kind_of(request.path) == "image"
     is_whole = len(found) == len(request.moments_s) and all(
         (thumbnail.time_s is None) == is_photo for thumbnail in found

@@ -1,4 +1,4 @@
-"""One input, from its path to its end, as a worker reads it."""
+"""Reading of one input in a worker, from its path to its final state."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _log = logging.getLogger(__name__)
 def read_input(
     path: str, settings: ReadSettings, cache: ArrayCache | None, interval: Interval | None = None
 ) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
-    """Frames and windows of one input, then its end; where thumbnails are wanted, each before its frame.
+    """Yield the frames and windows of one input, then its end; thumbnails, if wanted, precede their frames.
 
-    Never raises: what goes wrong becomes the state and its reason. An input that fails after its first windows is
-    ``partial``: what could be read counts.
+    Never raises: errors become the state and its reason. An input that fails after its first windows is ``partial``:
+    what could be read counts.
     """
     decode_s, keys = 0.0, [""]
     damage: Damage | None = None
-    notes: dict[str, None] = {}  # each once, in order
+    notes: dict[str, None] = {}  # an ordered set
     last: FrameWindow | None = None
     state, reason, is_starved, is_refused = "ok", "", False, False
     thumbnails: list[Thumbnail] = []
@@ -51,14 +51,14 @@ def read_input(
                     notes[item.note] = None
             decode_s += time.perf_counter() - started_s
             if isinstance(item, Frame):
-                yield from thumbnails[-1:]  # those before it are of frames that were left out
+                yield from thumbnails[-1:]  # earlier ones belong to frames that were skipped
                 thumbnails.clear()
             yield item
             started_s = time.perf_counter()
         if damage:
             state, reason = "partial", str(damage)
         reason = "; ".join(filter(None, (reason, *notes)))
-    except Exception as error:  # one file's decoder must not end the run
+    except Exception as error:  # a decoder error must not end the run
         failed = _end_from_error(error, path)
         state, reason, is_starved, is_refused = failed.state, failed.reason, failed.is_starved, failed.is_refused
     if last and state not in READ_STATES:
@@ -78,7 +78,7 @@ def read_input(
 def read_thumbnails(
     path: str, moments_s: tuple[float, ...], max_bytes: int, on_frame: Callable[[], None]
 ) -> Iterator[Thumbnail | InputEnd]:
-    """Thumbnails of one input, then its end."""
+    """Yield the thumbnails of one input, then its end."""
     started_s = time.perf_counter()
     try:
         yield from thumbnails_at(path, moments_s, max_bytes, on_frame)
@@ -89,7 +89,7 @@ def read_thumbnails(
 
 
 def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
-    """One photo as a JPEG, then its end. Never raises."""
+    """Yield one photo as a JPEG, then its end. Never raises."""
     started_s = time.perf_counter()
     try:
         jpeg, reason, is_damaged = jpeg_from_photo(
@@ -103,7 +103,7 @@ def read_jpeg(path: str, settings: PhotoSettings) -> Iterator[Jpeg | InputEnd]:
 
 
 def read_cuts(path: str, boxes: Sequence[Box], settings: CutSettings) -> Iterator[Cut | InputEnd]:
-    """Parts of one photo as PNGs, then its end. Never raises."""
+    """Yield parts of one photo as PNGs, then its end. Never raises."""
     started_s = time.perf_counter()
     damage = ""
     try:
@@ -121,7 +121,7 @@ def read_cuts(path: str, boxes: Sequence[Box], settings: CutSettings) -> Iterato
 def read_photo_frame(
     path: str, settings: ReadSettings
 ) -> Iterator[Frame | KnownFrame | FrameWindow | Thumbnail | InputEnd]:
-    """The frame of one photo, then its end, as ``read_input`` gives them; a video is refused. Never raises."""
+    """Yield the frame of one photo, then its end, like ``read_input``. Never raises; refuses videos."""
     started_s = time.perf_counter()
     try:
         refuse_videos(Path(path))
@@ -132,7 +132,7 @@ def read_photo_frame(
 
 
 def _end_from_error(error: Exception, path: str) -> InputEnd:
-    """The end of an input whose reading raised."""
+    """Convert an error raised while reading an input into its end."""
     if isinstance(error, UnreadableError):
         cause = error.__cause__
         return InputEnd(
@@ -150,7 +150,7 @@ def _end_from_error(error: Exception, path: str) -> InputEnd:
 
 
 def content_of(path: str) -> str:
-    """Hex sha256 of a file that has been read; empty where it cannot be read any more."""
+    """Return the hex sha256 of a file that has been read, or "" if it is no longer readable."""
     try:
         return sha256_of(Path(path))
     except OSError:
@@ -191,7 +191,7 @@ def _items(
 
 
 def _refuse_folder(path: str) -> None:
-    """A folder among the inputs is one that could not be listed: say why."""
+    """Raise the error that a folder causes when listed; a folder becomes an input only if listing it failed."""
     if os.path.isdir(path):  # noqa: PTH112 (never raises)
         with os.scandir(path):
-            raise UnreadableError("a folder that could not be listed before", state="skipped")
+            raise UnreadableError("a folder that could not be listed", state="skipped")

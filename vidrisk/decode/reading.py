@@ -1,4 +1,4 @@
-"""What a worker says of the input that it reads, checked: a file may have taken it over."""
+"""Validation of a worker's messages about the input it reads; a file may have taken the worker over."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vidrisk.decode.messages import (
 )
 from vidrisk.decode.session import Slot
 from vidrisk.decode.thumbnails import MAX_KEPT_FRAMES, Thumbnail, thumbnail_from_values
-from vidrisk.decode.wire import MAX_REASON, Slots, features_from_slot, finite_number, whole_number
+from vidrisk.decode.wire import MAX_REASON, Slots, features_from_slot, finite_number, frame_from_slot, whole_number
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.frames.media import MAX_DURATION_S, MAX_FRAMES_PER_VIDEO
 from vidrisk.frames.sampling import MAX_WINDOWS
@@ -39,11 +39,11 @@ from vidrisk.runtimes.contract.specs import TimeSpec
 DIGEST_DIGITS = frozenset("0123456789abcdef")
 LATEST_S = MAX_DURATION_S + 1.0  # sums of float64 round
 MAX_DECODE_S = 1e8
-MAX_BEGINS = 8  # of an input: its file may be replaced before it is opened
+MAX_BEGINS = 8  # per input, whose file may be replaced before it is opened
 
 
 class Starved(Exception):
-    """The decoder of an input wants more memory than it may have."""
+    """Raised when the decoder of an input needs more memory than it may have."""
 
 
 @dataclass(eq=False)
@@ -51,9 +51,10 @@ class Memory:
     """The slots that a worker and the pool share for one session.
 
     Attributes:
-        lump: slots that are told to be free at a time. Few messages: they must fit into the socket, whoever is slow.
-        filled: frames that have come; the owner counts.
-        told_free: of these, those that the worker may write over; the caller counts.
+        lump: number of slots that are reported free at a time. This keeps messages few: they must fit into the socket
+            even if the worker is slow.
+        filled: number of frames that have arrived; counted by the owner.
+        told_free: number of these that the worker may overwrite; counted by the caller.
     """
 
     session: int
@@ -66,7 +67,7 @@ class Memory:
     told_free: int = 0
 
     def free(self) -> None:
-        """A frame of it has been copied."""
+        """Record that one of its frames has been copied."""
         self.used += 1
         if self.used - self.told_free == self.lump:
             self.told_free = self.used
@@ -77,10 +78,10 @@ class Memory:
         return self.filled - self.told_free >= self.count
 
     def next(self) -> npt.NDArray[np.uint8]:
-        """The slot of the next frame.
+        """Return the slot of the next frame.
 
         Raises:
-            ValueError: none is free.
+            ValueError: no slot is free.
         """
         if self.is_full:
             raise ValueError("a frame where there is no room for it")
@@ -90,16 +91,16 @@ class Memory:
 
 @dataclass(eq=False)
 class Reading:
-    """What has come of the input that a worker reads.
+    """What has arrived for the input that a worker reads.
 
     Attributes:
-        begins: how often it was begun.
-        indices: of its frames that a window may still name.
-        windows, thumbnails, signs: that have come; the last are those of life.
-        pieces: of its JPEG or PNG, until that is whole.
-        jpegs: that are whole.
-        boxes: that have had their turn.
-        start_s, end_s: of its last window; the end is None before there is one, and for a photo's.
+        begins: how often reading has begun.
+        indices: indices of its frames that a window may still refer to.
+        windows, thumbnails, signs: numbers of windows, thumbnails and signs of life that have arrived.
+        pieces: pieces of its JPEG or PNG, until that is complete.
+        jpegs: number of complete JPEGs.
+        boxes: number of boxes that have been processed.
+        start_s, end_s: interval of its last window; the end is None before the first window, and for a photo.
     """
 
     size: int | None
@@ -117,10 +118,10 @@ class Reading:
     end_s: float | None = None
 
     def again(self, size: int | None, mtime_ns: int | None) -> Reading:
-        """The reading of the file that has taken the place of this one before anything came of it.
+        """Return a new state for a file that replaced this one before any of its items arrived.
 
         Raises:
-            ValueError: something has come of it, or that happens too often.
+            ValueError: items have arrived, or it has been replaced too often.
         """
         has_come = (
             self.indices or self.windows or self.thumbnails or self.signs or self.pieces or self.jpegs or self.boxes
@@ -133,13 +134,18 @@ class Reading:
 def item_from_message(
     request: Request, settings: Settings, memory: Memory | None, reading: Reading, kind: str, value: Any
 ) -> tuple[Item, Slot | None] | None:
-    """What a message says of the input that is being read, checked; None where it only says that the worker is alive.
+    """Validate a message about the input being read; return None if it is only a sign of life.
 
     Args:
-        memory: that the worker shares for the input's session; None where thumbnails are wanted.
+        request: the input.
+        settings: settings of its session.
+        memory: slots that the worker shares for the session; None for calls that only return pictures.
+        reading: what has arrived so far; updated.
+        kind: key of the message.
+        value: value of the message.
 
     Raises:
-        ValueError, TypeError, KeyError, IndexError, AttributeError: no worker of ours says this.
+        ValueError, TypeError, KeyError, IndexError, AttributeError: the message is not one that a sane worker sends.
         Starved: the worker is about to end.
     """
     if kind == "alive" and isinstance(request, ThumbnailInput):
@@ -161,7 +167,7 @@ def item_from_message(
         raise ValueError(f"{kind} where pictures are wanted")
     if kind == "frame":
         index, time_s = next_index(reading, value[0], settings), finite_number(value[1])
-        return Frame(index, time_s, memory.next()), memory
+        return Frame(index, time_s, frame_from_slot(memory.next(), settings.pixel.frame_shape)), memory
     if kind == "features":
         index, time_s = next_index(reading, value[0], settings), finite_number(value[1])
         features = features_from_slot(memory.next(), value[2], settings.features)
@@ -172,7 +178,7 @@ def item_from_message(
 
 
 def _jpeg(settings: PhotoSettings, reading: Reading, kind: str, value: Any) -> Jpeg | None:
-    """The JPEG, when all its pieces have come; a photo has one."""
+    """Return the JPEG once all its pieces have arrived; a photo has one."""
     if reading.jpegs:
         raise ValueError("a second picture")
     if kind == "piece":
@@ -187,7 +193,7 @@ def _jpeg(settings: PhotoSettings, reading: Reading, kind: str, value: Any) -> J
 
 
 def _cut(request: CutInput, settings: CutSettings, reading: Reading, kind: str, value: Any) -> Cut | None:
-    """The part of a photo, when all its pieces have come; boxes are cut out in their order."""
+    """Return the part of a photo once all its pieces have arrived; boxes are processed in order."""
     if kind == "piece":
         reading.pieces.append(piece_from_value(value))
         if sum(map(len, reading.pieces)) > cuts.most_bytes(settings.max_side, settings.max_side):
@@ -211,9 +217,9 @@ def _end(reading: Reading, values: Sequence[Any]) -> InputEnd:
 
 
 def _window(settings: ReadSettings, reading: Reading, values: Sequence[Any]) -> FrameWindow:
-    """That of a photo, which is its only one and has no interval; or the next one of a video."""
+    """Return the only window of a photo, which has no interval, or the next window of a video."""
     start_s, end_s, indices = values
-    shown = shown_indices(reading, indices, settings)
+    shown = check_shown_indices(reading, indices, settings)
     reading.windows = whole_number(reading.windows + 1, most_windows(settings.time))
     if start_s is None and end_s is None and reading.windows == 1:
         return FrameWindow(None, None, shown)
@@ -225,13 +231,16 @@ def _window(settings: ReadSettings, reading: Reading, values: Sequence[Any]) -> 
 
 
 def most_windows(time: TimeSpec | None) -> int:
-    """Windows that any input can have."""
+    """Return the largest number of windows that any input can have."""
     stride_s = time and (time.stride_s or time.window_s)
     return math.ceil(min(MAX_WINDOWS, MAX_DURATION_S / stride_s)) if stride_s else 1
 
 
 def most_awaited(time: TimeSpec | None) -> int:
-    """Frames that windows may still name, at most: those of the windows that overlap with the last one or the next."""
+    """Return the largest number of frames that windows may still refer to.
+
+    These are the frames of the windows that overlap with the last one or the next.
+    """
     if time is None or time.window_s is None:
         return time.frames if time else 1
     overlap = min(MAX_WINDOWS, time.window_s / (time.stride_s or time.window_s))
@@ -249,8 +258,10 @@ def _thumbnail(request: Request, settings: Settings, reading: Reading, values: S
 
 
 def next_index(reading: Reading, value: object, settings: ReadSettings) -> int:
-    """Raises:
-    ValueError: not behind the frames that came before it, or more than windows may name.
+    """Check and record the index of a frame.
+
+    Raises:
+        ValueError: it does not follow the previous frames, or there are more frames than windows may refer to.
     """
     index = whole_number(value, MAX_FRAMES_PER_VIDEO)
     if reading.indices and index <= reading.indices[-1]:
@@ -261,9 +272,11 @@ def next_index(reading: Reading, value: object, settings: ReadSettings) -> int:
     return index
 
 
-def shown_indices(reading: Reading, values: Sequence[object], settings: ReadSettings) -> tuple[int, ...]:
-    """Raises:
-    ValueError: not T frames that have come, in order.
+def check_shown_indices(reading: Reading, values: Sequence[object], settings: ReadSettings) -> tuple[int, ...]:
+    """Check the frame indices of a window; forget the frames before it.
+
+    Raises:
+        ValueError: they are not T frames that have arrived, in order.
     """
     shown = tuple(map(whole_number, values))
     moments = settings.time.frames if settings.time else 1

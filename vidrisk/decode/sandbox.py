@@ -1,20 +1,20 @@
-"""Confine a process that reads strangers' files: whatever a file does to its decoder, the machine is out of reach.
+"""Confinement of processes that read untrusted files, so that a file can affect nothing but its decoder.
 
-Two layers, each with what the kernel has of it:
+There are two layers, each as strong as the kernel permits:
 
-    process   no new privileges; Landlock: no file is written, made, removed or executed but below the folders that are
-              named, no TCP connection, no signal to a process outside; seccomp: no socket, no process, no ptrace
-    files     Landlock once more, for a thread that lives as long as the files that are next are read: of all files it
-              may open these and the code of Python and its packages
+    process   no new privileges; Landlock: no file is written, created, removed or executed outside of the named
+              folders, no TCP connection, no signal to a process outside; seccomp: no socket, no process, no ptrace
+    files     a second Landlock rule set for a thread that lives as long as the next files are read: it may open only
+              these files and the code of Python and its packages
 
-Landlock cannot be loosened, and it binds a thread and its descendants. So the files that are next, one or a few, are
-read by a thread of their own, while the main thread, which reads no file, keeps the right to start another. A decoder
-that merely opens what a file names is stopped by the second layer. One that a file has taken over shares its memory
-with the main thread, and may get as far as the first layer: it can read what the user can read, and has no way to
+Landlock cannot be loosened, and it binds a thread and its descendants. Therefore the next files, one or a few, are read
+by a separate thread, while the main thread, which reads no file, keeps the right to start another. A decoder that
+merely opens paths named in a file is stopped by the second layer. A decoder that a file has taken over shares its
+memory with the main thread, and may get as far as the first layer: it can read what the user can read, but cannot
 change, start or send anything.
 
 Kernels: Landlock from 5.13 (TCP from 6.7, signals from 6.12), seccomp on x86_64 and aarch64. Sources: landlock(7),
-    seccomp(2).
+seccomp(2).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib"
 
 @dataclass(frozen=True)
 class Rule:
-    """What may be done to the file or folder behind a descriptor, and to all that is below it."""
+    """Rights on the file or folder behind a descriptor, and on everything below it."""
 
     descriptor: int
     rights: int
@@ -62,12 +62,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What confines this process.
+    """The confinement of this process.
 
     Attributes:
         landlock: version of Landlock's interface; 0 without it.
         seccomp: whether system calls are refused.
-        rules: what may be opened at any time: code, and what may be written.
+        rules: what may be opened at any time: code, and the writable folders.
     """
 
     landlock: int
@@ -75,7 +75,7 @@ class Sandbox:
     rules: tuple[Rule, ...] = ()
 
     def read_alone(self, paths: Iterable[str | os.PathLike[str]], work: Callable[[], None]) -> None:
-        """Call ``work`` while ``paths`` are the only files that it may open, beside code and what the process may write.
+        """Call ``work`` in a thread that may open only ``paths``, code, and what the process may write.
 
         Raises:
             BaseException: whatever ``work`` raises.
@@ -86,7 +86,7 @@ class Sandbox:
         raised: list[BaseException] = []
         ended = _thread.allocate_lock()
 
-        def confined() -> None:
+        def run_confined() -> None:
             try:
                 own = _rules_of(paths, READ)
                 try:
@@ -101,22 +101,24 @@ class Sandbox:
                 ended.release()
 
         ended.acquire()
-        _thread.start_new_thread(confined, ())  # a third of what threading.Thread costs
+        _thread.start_new_thread(run_confined, ())  # a third of what threading.Thread costs
         ended.acquire()
         if raised:
             raise raised[0]
 
 
 def confine_process(writable: Iterable[Path] = ()) -> Sandbox:
-    """Confine this process as far as the kernel can, for good. Call it before another thread is started.
+    """Confine this process permanently, as far as the kernel can.
+
+    Call it before another thread is started.
 
     Args:
-        writable: folders that exist, in which files may be made and removed.
+        writable: existing folders in which files may be created and removed.
     """
     if sys.platform != "linux":
         return Sandbox(0, False)
     _libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _libc().mallopt(M_ARENA_MAX, 1)  # else memory is kept apart for threads that live for one file
+    _libc().mallopt(M_ARENA_MAX, 1)  # otherwise malloc keeps an arena for each short-lived thread
     version = landlock_version()
     rules = [*_rules_of(writable, ~EXECUTE), *_rules_of(code_folders(), READ)]
     try:
@@ -129,12 +131,12 @@ def confine_process(writable: Iterable[Path] = ()) -> Sandbox:
 
 
 def landlock_version() -> int:
-    """Version of Landlock's interface; 0 where the kernel has none, or forbids it."""
+    """Return the version of Landlock's interface, or 0 if the kernel lacks or forbids it."""
     return max(0, int(_libc().syscall(CREATE_RULESET, None, ctypes.c_size_t(0), CREATE_RULESET_VERSION)))
 
 
 def code_folders() -> tuple[str, ...]:
-    """Where Python, its packages and shared libraries lie: decoders load parts of themselves when they first need them."""
+    """Return the folders of Python, its packages and shared libraries, which decoders load on demand."""
     standard = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     standard += [os.path.join(prefix, "lib") for prefix in (sys.prefix, sys.base_prefix)]  # noqa: PTH118 (conda's libraries)
     packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
@@ -152,49 +154,52 @@ def code_folders() -> tuple[str, ...]:
 
 
 def _rules_of(paths: Iterable[str | os.PathLike[str]], rights: int) -> list[Rule]:
-    """A rule for each file and folder that is there; their descriptors are open."""
-    descriptors = map(_opened, paths)
+    """Return a rule for each file and folder that exists; their descriptors are open."""
+    descriptors = map(_open_path, paths)
     return [Rule(descriptor, rights) for descriptor in descriptors if descriptor is not None]
 
 
-def _opened(path: str | os.PathLike[str]) -> int | None:
-    """A descriptor that names a file and reads nothing; None where there is none: then there is nothing to allow."""
+def _open_path(path: str | os.PathLike[str]) -> int | None:
+    """Return an ``O_PATH`` descriptor of a file, or None if there is none and so nothing to allow."""
     with suppress(OSError, ValueError):
         return os.open(path, os.O_PATH | os.O_CLOEXEC)
     return None
 
 
 def _changing(version: int) -> int:
-    """All rights that this version of Landlock knows, but to read."""
+    """Return all rights that this version of Landlock supports, except for reading."""
     return (FIRST_RIGHTS | sum(right for since, right in LATER_RIGHTS.items() if version >= since)) & ~READ
 
 
 def _restrict(version: int, handled: int, rules: Iterable[Rule], *, scoped: bool = False) -> None:
-    """Take the handled rights from this thread, and from those that it starts, but for what the rules allow.
+    """Take the handled rights from this thread and those that it starts, except for what the rules allow.
 
     Args:
-        scoped: refuse TCP and signals to other processes, too.
+        version: version of Landlock's interface.
+        handled: rights to take.
+        rules: exceptions.
+        scoped: also refuse TCP and signals to other processes.
 
     Raises:
         OSError: the kernel refuses.
     """
     attributes = struct.pack("=QQQ", handled, TCP * scoped, SCOPES * scoped)
     attributes = attributes[: 24 if version >= SCOPES_VERSION else 16 if version >= TCP_VERSION else 8]
-    ruleset = _called(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
+    ruleset = _call(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     try:
         for rule in rules:
             rights = rule.rights & handled
             if rights and _libc().syscall(
                 ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights, rule.descriptor), 0
             ):
-                # what is no folder has fewer rights
-                _called(ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights & OF_FILES, rule.descriptor), 0)
-        _called(RESTRICT_SELF, ruleset, 0)
+                # fewer rights apply to a file than to a folder
+                _call(ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights & OF_FILES, rule.descriptor), 0)
+        _call(RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
 
 
-def _called(number: int, *arguments: object) -> int:
+def _call(number: int, *arguments: object) -> int:
     result = int(_libc().syscall(number, *arguments))
     if result < 0:
         code = ctypes.get_errno()

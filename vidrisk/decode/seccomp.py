@@ -1,7 +1,7 @@
-"""Refuse system calls that a decoder has no use for: those that reach other processes, other machines or the kernel itself.
+"""Seccomp filter that refuses system calls by which a decoder could reach other processes, machines or the kernel.
 
-A refused call fails with EPERM, so that a decoder may go on without. Numbers are those of Linux's ``asm/unistd.h``;
-other processors than x86_64 and aarch64 have no filter. The program is classic BPF, see seccomp(2).
+A refused call fails with EPERM, so that a decoder may continue without it. The numbers are those of Linux's
+``asm/unistd.h``; processors other than x86_64 and aarch64 have no filter. The program is classic BPF, see seccomp(2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLONE3 = 435
 CLONE_THREAD = 0x10000
 X32_BIT = 0x40000000
 
-# System call → its number on x86_64 and on aarch64; None where there is none.
+# System call → its number on x86_64 and on aarch64; None if the processor does not have it.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
     "socket": (41, 198),
     "socketpair": (53, 199),
@@ -41,7 +41,7 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "process_vm_readv": (310, 270),
     "process_vm_writev": (311, 271),
     "pidfd_getfd": (438, 438),
-    # Landlock leaves these alone (before Linux 6.2 truncate, too), and io_uring would do what is refused here
+    # Landlock does not cover these (nor truncate before Linux 6.2), and io_uring would bypass this filter
     "truncate": (76, 45),
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -83,14 +83,17 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "kexec_load": (246, 104),
 }
 
-# Instructions of classic BPF (linux/bpf_common.h), and where they look (struct seccomp_data).
+# Instructions of classic BPF (linux/bpf_common.h), and the offsets they read (struct seccomp_data).
 LOAD, IF_EQUAL, IF_AT_LEAST, IF_ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 NUMBER, ARCHITECTURE, FIRST_ARGUMENT = 0, 4, 16
 ALLOW, KILL, REFUSE, ABSENT = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM, 0x00050000 | errno.ENOSYS
 
 
 def refuse_system_calls() -> bool:
-    """Install the filter for all threads of this process; False where it cannot be. It needs ``no_new_privs``."""
+    """Install the filter for all threads of this process; return False if it cannot be installed.
+
+    It needs ``no_new_privs``.
+    """
     machine = platform.machine()
     if sys.platform != "linux" or machine not in AUDIT_ARCH:
         return False
@@ -105,7 +108,7 @@ def refuse_system_calls() -> bool:
 
 
 def filter_of(machine: str) -> list[bytes]:
-    """The program, an instruction each."""
+    """Return the BPF program for a machine, one element per instruction."""
     program = [
         _instruction(LOAD, ARCHITECTURE),
         _instruction(IF_EQUAL, AUDIT_ARCH[machine], 1, 0),
@@ -116,7 +119,7 @@ def filter_of(machine: str) -> list[bytes]:
         program += [_instruction(IF_AT_LEAST, X32_BIT, 0, 1), _instruction(RETURN, REFUSE)]
     for number in filter(None, (numbers[list(AUDIT_ARCH).index(machine)] for numbers in REFUSED.values())):
         program += [_instruction(IF_EQUAL, number, 0, 1), _instruction(RETURN, REFUSE)]
-    # A filter cannot read what clone3 is given; without it, libraries take clone.
+    # A filter cannot read the arguments of clone3; libraries fall back to clone if it is absent.
     program += [
         _instruction(IF_EQUAL, CLONE3, 0, 1),
         _instruction(RETURN, ABSENT),

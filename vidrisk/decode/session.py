@@ -1,4 +1,4 @@
-"""One call of a pool: what waits to be read for it, and what has come of it."""
+"""State of one call of a pool: its pending requests and its answers."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _numbers = itertools.count()
 
 
 class Slot(Protocol):
-    """Where the pixels of an item lie."""
+    """Storage of the pixels of an item."""
 
     def free(self) -> None:
-        """They have been copied."""
+        """Record that the pixels have been copied."""
         ...
 
 
@@ -38,8 +38,8 @@ class Limits:
     """When to give up on an input.
 
     Attributes:
-        silence_s: a worker that for so long gives no sign of life is killed.
-        input_s: what one input may take in all; None for any time.
+        silence_s: a worker without a sign of life for so long is killed.
+        input_s: most seconds that one input may take; None for no limit.
         retries: whether an input that costs its worker is read once more, alone.
     """
 
@@ -50,16 +50,16 @@ class Limits:
 
 @dataclass(eq=False)
 class Session:
-    """One call. All but ``answers`` belongs to the pool's owner.
+    """One call. Everything but ``answers`` belongs to the pool's owner.
 
     Attributes:
-        cache: that its workers may write; None without.
+        cache: feature cache that its workers may write; None without a cache.
         pending: requests that no worker has.
-        failed: requests that cost their worker, and are to be read again.
-        in_hand: requests that workers have.
-        is_closed: nobody listens any more.
-        answers: items as they come, or an error that ends the call.
-        waits_since_s: since when something is pending and no worker reads anything of it.
+        failed: requests that cost their worker and will be read again.
+        in_hand: number of requests that workers have.
+        is_closed: the caller has stopped listening.
+        answers: items as they arrive, or an error that ends the call.
+        waits_since_s: time since which requests have been pending without any worker reading one.
     """
 
     settings: Settings
@@ -75,9 +75,9 @@ class Session:
 
     @property
     def is_alone(self) -> bool:
-        """Whether its next request is one that is read again: when all others that it has been given are done, by a fresh worker.
+        """Whether its next request is a retry, which a fresh worker reads after all others are done.
 
-        More of them may come later: whoever gives them waits for the failed ones, too.
+        More requests may follow later: the caller that provides them waits for the retries, too.
         """
         return not self.pending and not self.in_hand and bool(self.failed)
 

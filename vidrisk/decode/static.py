@@ -1,4 +1,4 @@
-"""Frames in which nothing has happened since the last one that was kept: they need not be encoded again."""
+"""Detection of static frames, which look like the last kept frame and need not be encoded again."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import numpy.typing as npt
 
 from vidrisk.frames import Frame, FrameWindow
 
-CELLS = 16  # a grid of so many by so many: fine enough that a small thing that moves changes some cell's mean
+CELLS = 16  # cells per side of the grid: fine enough that a small moving object changes some cell's mean
 LUMA = np.array((0.299, 0.587, 0.114), np.float32)  # ITU-R BT.601
-ROUNDING = 1e-3  # levels by which float32 sums may differ between processors: a frame must not be kept on one alone
+ROUNDING = 1e-3  # levels by which float32 sums may differ between processors, which must all keep the same frames
 
 
 def without_static(items: Iterable[Frame | FrameWindow], levels: float) -> Iterator[Frame | FrameWindow]:
-    """Leave out frames that look like the last one that was kept; windows show that one in their place.
+    """Skip frames that look like the last kept one; windows refer to that one instead.
 
-    A frame is compared with the last *kept* one, so slow changes add up and are seen.
+    A frame is compared with the last *kept* frame, so slow changes add up and are noticed.
 
     Args:
-        levels: of 255, by which the luma of no cell of the grid may differ; 0 keeps every frame.
+        items: frames and windows of one input.
+        levels: of 255; a frame is skipped if the luma of every grid cell differs by less. 0 keeps every frame.
     """
     kept: tuple[int, npt.NDArray[np.float32]] | None = None
     stands_for: dict[int, int] = {}
@@ -39,7 +40,10 @@ def without_static(items: Iterable[Frame | FrameWindow], levels: float) -> Itera
 
 
 def luma_cells(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Mean luma of the cells of a grid over ``uint8 (H, W, 3)``: float32 (16, 16), or fewer where there are fewer pixels."""
+    """Return the mean luma of the cells of a grid over ``uint8 (H, W, 3)``.
+
+    The result is float32 (16, 16), or smaller if the frame has fewer pixels.
+    """
     rows, columns = (np.linspace(0, side, min(CELLS, side), endpoint=False).astype(int) for side in pixels.shape[:2])
     sums = np.add.reduceat(np.add.reduceat(pixels, rows, axis=0, dtype=np.float32), columns, axis=1)
     areas = np.outer(np.diff([*rows, pixels.shape[0]]), np.diff([*columns, pixels.shape[1]]))

@@ -1,4 +1,4 @@
-"""One decode worker, as the pool's owner sees it: what it was given, what it says, checked, and whether it is alive."""
+"""One decode worker as seen by the pool's owner: its tasks, its validated messages, and whether it is alive."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from vidrisk.decode.session import CacheFolder, Session, Slot
 from vidrisk.decode.wire import Slots, memory_file, shared_memory, whole_number
 from vidrisk.files.paths import stored_from_path
 
-# What may be read of a file before reading counts as hanging: to hash it (twice), to find its frames, to decode them,
-# and to seek.
+# How much of a file may be read before reading counts as hanging: for hashing it (twice), indexing its frames, decoding
+# them, and seeking.
 READS_OF_A_FILE, READ_BYTES = 9, 64 << 20
 
 
 @dataclass(eq=False)
 class Task:
-    """A request that a worker has. ``is_last_try``: it has cost a worker before."""
+    """A request that a worker has. ``is_last_try``: its first attempt has cost a worker."""
 
     session: Session
     request: Request
@@ -34,17 +34,17 @@ class Task:
 
 
 class Worker:
-    """A decode process. Requests that it is given are read in their order.
+    """A decode process, which reads its requests in order.
 
     Attributes:
-        cache: that it may write; None without.
-        tasks: given and not ended.
-        reading: of the first of them; None before it has been begun.
-        is_asked_back: whether it was asked to give back those that are not begun, and has not answered.
-        is_deaf: whether it has not read what it was sent, so that nothing more can be sent.
+        cache: feature cache that it may write; None without a cache.
+        tasks: tasks that it was given and that have not ended.
+        reading: state of the first task; None before it has begun.
+        is_asked_back: whether it was asked to return the requests that it has not begun, and has not answered.
+        is_deaf: whether it has stopped reading its messages, so that nothing more can be sent.
         ready: whether it has started.
         is_fresh: whether it has read nothing yet.
-        heard_s: when it gave a sign of life.
+        heard_s: time of its last sign of life.
         dropping: sessions that it was told to drop, and since when.
     """
 
@@ -70,14 +70,14 @@ class Worker:
         return self.ready and not self.tasks
 
     def is_blocked_for(self, session: Session) -> bool:
-        """Whether a request of the session would wait for a caller that takes nothing, or for an input that nobody wants."""
+        """Return whether a request of the session would wait for a stalled caller or a cancelled input."""
         if not self.tasks:
             return False
         first = self.tasks[0].session
         return first.is_closed or (first is not session and self.is_stalled)
 
     def is_unwanted_for(self, limit_s: float) -> bool:
-        """Whether it has gone on for so long with an input that it was told to drop."""
+        """Return whether it has continued for longer than ``limit_s`` with an input that it was told to drop."""
         since_s = self.dropping.get(self.tasks[0].session.number) if self.tasks else None
         return since_s is not None and time.monotonic() - since_s > limit_s
 
@@ -112,9 +112,9 @@ class Worker:
             self._memories[session.number] = None
             self.send(opening)
             return
-        descriptor = shared_memory(settings.slots, settings.pixel.frame_shape)
+        descriptor = shared_memory(settings.slots, settings.slot_bytes)
         try:
-            slots = Slots(descriptor, settings.slots, settings.pixel.frame_shape)
+            slots = Slots(descriptor, settings.slots, settings.slot_bytes)
             self._memories[session.number] = Memory(
                 session.number, slots, settings.slots, max(1, settings.slots // 4), self._tell_free
             )
@@ -123,26 +123,26 @@ class Worker:
             os.close(descriptor)
 
     def _tell_free(self, message: dict[str, Any]) -> None:
-        self.heard_s = time.monotonic()  # it may have waited for this
+        self.heard_s = time.monotonic()  # it may have been waiting for this
         self.send(message)
 
     def ask_back(self) -> None:
-        """Ask for the requests that it has not begun."""
+        """Ask it to return the requests that it has not begun."""
         self.is_asked_back = True
         self.send({"give back": True})
 
     def drop(self, session: Session) -> None:
-        """Tell it that nobody wants the inputs of a session any more."""
+        """Tell it that the inputs of a session are cancelled."""
         if session.number in self._memories:
             self.dropping[session.number] = time.monotonic()
             self.send({"drop": session.number})
 
     def receive(self) -> list[bytes]:
-        """Lines that it has sent, perhaps none.
+        """Return the lines that it has sent; may be empty.
 
         Raises:
             EOFError: the process has ended.
-            ValueError: what it sends is no line.
+            ValueError: a line is too long.
         """
         lines = self._line.receive()
         if lines:
@@ -150,10 +150,11 @@ class Worker:
         return lines
 
     def items_from(self, line: bytes) -> Iterator[tuple[Task, Item, Slot | None]]:
-        """What a line says of its inputs, checked; most lines say one thing.
+        """Validate a line about its inputs and yield the items, usually one.
 
         Raises:
-            ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError: no worker of ours says this.
+            ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError: the line is not one that a sane
+                worker sends.
             Starved: the worker is about to end.
         """
         ((kind, value),) = json.loads(line).items()
@@ -181,11 +182,11 @@ class Worker:
                     self.reading = None
                 yield task, *said
 
-    def given_back(self, line: bytes) -> list[Task] | None:
-        """The tasks that a line gives back, in their order; None where it says something else.
+    def take_back_tasks(self, line: bytes) -> list[Task] | None:
+        """Remove the tasks that a line returns and return them in order, or None if the line is of another kind.
 
         Raises:
-            ValueError, TypeError, AttributeError, RecursionError: no worker of ours says this.
+            ValueError, TypeError, AttributeError, RecursionError: the line is not one that a sane worker sends.
         """
         if not line.startswith(b'{"given back"'):
             return None
@@ -203,16 +204,16 @@ class Worker:
         self._read_limit = self._read_bytes + READS_OF_A_FILE * (size or 0) + READ_BYTES
 
     def end_of(self, reading: Reading, state: str, reason: str) -> InputEnd:
-        """The end of the input that it was reading when it was lost: what could be read counts."""
+        """Return the end of the input that it was reading when it was lost: what could be read counts."""
         if reading.end_s is not None:
             state, reason = "partial", f"{reason}; read up to {reading.end_s:.2f} s"
         return InputEnd(state, reason, bytes=reading.size, mtime_ns=reading.mtime_ns)
 
     def is_silent(self) -> str:
-        """Why the input that it reads is to be given up; empty while it need not be.
+        """Return the reason to give up on the input being read, or "" if there is none.
 
-        It may neither say anything that waits to be heard, nor read on in the file, nor wait for room. (To find the
-        frames of a large file takes longer than to decode one.)
+        The worker counts as silent if it has no unread message, makes no progress in the file, and does not wait for a
+        free slot. (Indexing the frames of a large file takes longer than decoding one.)
         """
         if not self.tasks:
             return ""
@@ -240,13 +241,16 @@ class Worker:
 
     def end(self, *, has_hung_up: bool = False) -> tuple[str, str]:
         """See ``Child.end``."""
-        with self._sending:  # no longer: a caller that tells of free slots does not wait for a process to end
+        with self._sending:  # released at once: a caller that reports free slots must not wait for the process to end
             self._line.close()
         return self._child.end(has_hung_up=has_hung_up)
 
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Send without waiting. What waits for a worker fits into its socket: one that lets it be full reads nothing."""
-        with self._sending, suppress(OSError):  # it has ended, which the next ``receive`` tells
+        """Send without waiting.
+
+        Everything sent to a worker fits into its socket, so a worker whose socket is full does not read.
+        """
+        with self._sending, suppress(OSError):  # it has ended, which the next ``receive`` reports
             try:
                 self._line.send(message, descriptors)
             except BlockingIOError:

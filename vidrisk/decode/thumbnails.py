@@ -1,7 +1,8 @@
-"""Thumbnails: small pictures of an input, for a page.
+"""Thumbnails: small pictures of an input, for HTML pages.
 
-They are made of frames that a run decodes anyway, or read again from the source at the moments that are to be shown and
-at no others. Decoders run here, so this is for processes that may crash and hang: see ``pool``.
+They are made of frames that a run decodes anyway, or of frames that are read again from the source, only at the moments
+that are shown. Decoders run in the calling process, so call this only in processes that may crash and hang: see
+``pool``.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 _log = logging.getLogger(__name__)
 
 MAX_SIDE_PX, MIN_SIDE_PX = 480, 16
-MAX_QUICK_SIDE_PX = 256  # of a photo's thumbnail that is made while a model waits for the next frame
-MAX_QUICK_FRAME_SIDE_PX = 192  # the same of a frame of a video, which is one of several
-MAX_KEPT_FRAMES = 64  # of a video: to decode a few of many frames again costs little
+MAX_QUICK_SIDE_PX = 256  # longer side of a photo's thumbnail that is made while a model waits for the next frame
+MAX_QUICK_FRAME_SIDE_PX = 192  # the same for a frame of a video, which is one of several
+MAX_KEPT_FRAMES = 64  # per video: decoding a few of many frames again costs little
 QUALITY = 60
-BYTES_PER_PIXEL = 0.06  # of a photo at that quality; sets the first guess of a picture's size
+BYTES_PER_PIXEL = 0.06  # of a photo at that quality; determines the first guess of a picture's size
 QUICK_BYTES_PER_PIXEL = 0.085  # more than most pictures take, so that the first guess fits
-MARGIN = 0.93  # smaller pictures need more bytes per pixel
+MARGIN = 0.93  # because smaller pictures need more bytes per pixel
 MAX_SHRINK = 0.3
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture. ``webp`` is its file in base64, ``time_s`` is None for photos."""
+    """A small picture: ``webp`` is its file in base64, ``time_s`` is None for photos."""
 
     webp: str
     width: int
@@ -60,31 +61,32 @@ class Thumbnail:
 def thumbnails_at(
     path: str, moments_s: Sequence[float], max_bytes: int, on_frame: Callable[[], None] = lambda: None
 ) -> tuple[Thumbnail, ...]:
-    """One picture per moment, in at most ``max_bytes`` together (before base64). A photo is the same at every moment.
+    """Return one picture per moment, in at most ``max_bytes`` together (before base64).
 
-    Empty when the source has gone or can no longer be read. ``on_frame`` is called after every frame of a video.
+    A photo is the same at every moment. The result is empty if the source is gone or no longer readable. ``on_frame``
+    is called after every frame of a video.
 
     Raises:
-        MemoryError: it needs more than there is.
+        MemoryError: it needs more memory than there is.
     """
     max_bytes //= len(moments_s)
     side_px = side_from_bytes(max_bytes)
     try:
         # "pad" keeps the aspect; the padding is cut off again.
         frames, times_s = _frames_at(Path(path), moments_s, PixelSpec(side_px, side_px, resize="pad"), on_frame)
-    except Exception as error:  # the file may have become anything since
+    except Exception as error:  # the file may have been replaced by anything since
         if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
             raise MemoryError from error
         _log.debug("no thumbnail of %r", path, exc_info=True)
         return ()
     return tuple(
-        _encoded(Image.fromarray(frame), time_s, max_bytes)
+        _encode_webp(Image.fromarray(frame), time_s, max_bytes)
         for frame, time_s in zip(without_padding(frames), times_s, strict=True)
     )
 
 
 def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Cut the rows and columns at the edges that are padding in every one of the frames ``(T, H, W, 3)``."""
+    """Cut off the rows and columns at the edges that are padding in all frames ``(T, H, W, 3)``."""
     content = (frames != PAD_GREY).any(axis=0).any(axis=2)
     rows, columns = np.flatnonzero(content.any(axis=1)), np.flatnonzero(content.any(axis=0))
     if not len(rows):
@@ -95,7 +97,10 @@ def without_padding(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _frames_at(
     path: Path, moments_s: Sequence[float], pixel: PixelSpec, on_frame: Callable[[], None]
 ) -> tuple[npt.NDArray[np.uint8], list[float | None]]:
-    """The frames shown at the moments, uint8 ``(T, H, W, 3)``, and when each begins; what lies between is not decoded."""
+    """Return the frames shown at the moments, uint8 ``(T, H, W, 3)``, and their start times.
+
+    Frames in between are not decoded.
+    """
     if check_file(path) == "image":
         return np.repeat(pixels_from_photo(path, pixel)[None], len(moments_s), axis=0), [None] * len(moments_s)
     with PyAVSource(path) as source:
@@ -109,28 +114,28 @@ def _frames_at(
 
 
 def thumbnail_from_image(image: Image.Image, time_s: float | None, max_bytes: int) -> Thumbnail:
-    """Make a thumbnail of an upright RGB image, quickly: it costs a hundredth of what decoding the image did.
+    """Make a thumbnail of an upright RGB image, in a hundredth of the time of decoding the image.
 
     Raises:
-        MemoryError: it needs more than there is.
+        MemoryError: it needs more memory than there is.
     """
     side_px = min(MAX_QUICK_SIDE_PX if time_s is None else MAX_QUICK_FRAME_SIDE_PX, side_from_bytes(max_bytes))
     scale = min(1.0, side_px / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.0)
-    return _encoded(small, time_s, max_bytes, method=0, bytes_per_pixel=QUICK_BYTES_PER_PIXEL)
+    return _encode_webp(small, time_s, max_bytes, method=0, bytes_per_pixel=QUICK_BYTES_PER_PIXEL)
 
 
 def side_from_bytes(max_bytes: int) -> int:
-    """The longer side, in pixels, of a picture that may take so many bytes."""
+    """Return the longer side, in pixels, of a picture of at most ``max_bytes``."""
     return min(MAX_SIDE_PX, math.ceil(math.sqrt(2 * max_bytes / BYTES_PER_PIXEL)))
 
 
 def thumbnail_from_values(values: Sequence[Any], max_bytes: int) -> Thumbnail:
-    """Check what a worker says is a thumbnail: nothing in it can harm a page. It is not decoded.
+    """Validate the thumbnail that a worker has sent, without decoding it: nothing in it can harm a page.
 
     Raises:
-        ValueError, TypeError: it is none, or has more than ``max_bytes``.
+        ValueError, TypeError: not a thumbnail, or larger than ``max_bytes``.
     """
     thumbnail = Thumbnail(*values)
     webp = base64.b64decode(thumbnail.webp, validate=True)
@@ -146,7 +151,7 @@ def thumbnail_from_values(values: Sequence[Any], max_bytes: int) -> Thumbnail:
     return thumbnail
 
 
-def _encoded(
+def _encode_webp(
     image: Image.Image,
     time_s: float | None,
     max_bytes: int,

@@ -1,4 +1,4 @@
-"""Who reads what next: sessions take turns at the workers that there are."""
+"""Scheduling of sessions: which worker reads which request next."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterator
 from vidrisk.decode.session import Session
 from vidrisk.decode.supervised import Worker
 
-# the input that a worker reads and the next ones: it need not wait to be told, and lets itself into all of them at once
+# The input being read and the next ones: the worker need not wait for a message, and opens access to all at once.
 AHEAD = 8
-AHEAD_SHARED = 2  # the same where several sessions wait
+AHEAD_SHARED = 2  # the same if several sessions wait
 MAX_WORKERS = 64
-PATIENCE_S = 0.25  # of a session that nobody reads for
+PATIENCE_S = 0.25  # after which a session that no worker serves is starved
 
 
 def fits(worker: Worker, session: Session) -> bool:
-    """Whether a worker may read for a session: it may write the session's cache, if that has one."""
+    """Return whether a worker may read for a session: it must have the session's cache, if there is one."""
     return session.cache is None or worker.cache == session.cache
 
 
 class Turns:
-    """Sessions and workers of a pool, and what may be given to whom.
+    """Sessions and workers of a pool, and the rules by which requests are assigned.
 
     Attributes:
-        count: of workers, that there should be at most.
-        sessions: whose turn is next comes first.
+        count: maximum number of workers.
+        sessions: in the order of their turns, the next one first.
     """
 
     def __init__(self, count: int) -> None:
@@ -37,7 +37,7 @@ class Turns:
         return [session for session in self.sessions if session.is_waiting]
 
     def worker_for(self, session: Session, ahead: int, is_last_try: bool) -> Worker | None:
-        """The worker that may have the session's next request now; None where it has to wait."""
+        """Return the worker that may take the session's next request now, or None if it has to wait."""
         fitting = [
             worker
             for worker in self.workers
@@ -56,8 +56,11 @@ class Turns:
             return None
         return least
 
-    def asked_back(self) -> Iterator[Worker]:
-        """Workers that have what is not begun, where somebody else could read it: an hour of video may lie before it."""
+    def find_workers_to_ask_back(self) -> Iterator[Worker]:
+        """Yield workers with unstarted requests that another worker could read.
+
+        Such a request may be queued behind an hour of video.
+        """
         idle = [worker for worker in self.workers if worker.is_idle]
         for worker in self.workers:
             if worker.reading and len(worker.tasks) > 1 and not worker.is_asked_back:
@@ -70,7 +73,7 @@ class Turns:
                     yield worker
 
     def is_starved(self, session: Session) -> bool:
-        """Whether for a while nobody has read anything of a session, or is about to, though it waits."""
+        """Return whether a session waits although no worker has read, or is about to read, for it for a while."""
         if session.is_closed or not (session.is_waiting or session.in_hand):
             return False
         being_read = any(worker.tasks and worker.tasks[0].session is session for worker in self.workers)
@@ -83,12 +86,14 @@ class Turns:
         return len(self.workers) < self.count
 
     def may_exceed_for(self, session: Session) -> bool:
-        """Whether one worker more than there should be may be started for a session that nobody reads for."""
+        """Return whether one worker above the maximum may be started for a starved session."""
         return self.is_starved(session) and not self.starting(session) and len(self.workers) < MAX_WORKERS
 
     def surplus(self) -> Worker | None:
-        """A worker that is more than there should be and has nothing to do: rather one that starts, for a session that was read for
-        meanwhile, than one that reads fast because it has read before.
+        """Return an idle worker above the maximum, or None.
+
+        A worker that is still starting is preferred, since its session has been served meanwhile, over one that has
+        read before and is therefore fast.
         """
         if len(self.workers) <= self.count:
             return None

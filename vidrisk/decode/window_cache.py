@@ -1,8 +1,8 @@
-"""Windows of whole inputs in the feature cache: what an encoder saw in a file once, it need not see again.
+"""Windows of whole inputs in the feature cache, so that no file has to be encoded twice.
 
-An entry is found by the content of the file, the encoder and the specs. It has two halves, because two processes know
-them: the worker that reads the file keeps its windows, whoever encodes the frames keeps their features
-    (``inference.feature_cache``).
+An entry is identified by the content of the file, the encoder and the specs. It has two halves, written by two
+processes: the worker that reads the file stores its windows, the process that encodes the frames stores their features
+(``inference.feature_cache``).
 """
 
 from __future__ import annotations
@@ -29,12 +29,15 @@ def through_cache(
     interval: Interval | None = None,
     on_kept: Callable[[str], None] = lambda key: None,
 ) -> Iterator[Frame | KnownFrame | FrameWindow]:
-    """The items of an input, from the cache where it is known there, and kept there where it is not.
+    """Yield the items of an input from the cache, or read them and store their windows there.
 
     Args:
-        items: of the input; asked for only when it is not known.
-        interval: the part of the file that they are of.
-        on_kept: told, at the end, under which key the windows of an input that was read whole were kept.
+        cache: the feature cache.
+        path: path of the input.
+        settings: how the input becomes frames.
+        items: items of the input; consumed only on a cache miss.
+        interval: part of the file that they cover.
+        on_kept: called at the end with the key under which the windows of a completely read input were stored.
 
     Raises:
         UnreadableError, OSError: it cannot be read.
@@ -42,16 +45,16 @@ def through_cache(
     kind = check_file(Path(path))
     before = stamp_of(Path(path).stat())
     key = key_of("input", sha256_of(Path(path)), kind, settings.cache_salt, json.dumps(interval and interval.to_json()))
-    known = _known_input(cache, key, settings)
+    known = _load_input(cache, key, settings)
     if known:
-        yield from _replayed(*known)
+        yield from _replay(*known)
         return
     windows: list[FrameWindow] = []
     for item in items:
         if isinstance(item, FrameWindow):
             windows.append(item)
         yield item
-    is_same = stamp_of(Path(path).stat()) == before  # else they may be of another content than the key says
+    is_same = stamp_of(Path(path).stat()) == before  # otherwise they may not belong to the content in the key
     if windows and is_same and not any(window.damage or window.note for window in windows):
         cache.put(
             key_of(key, "windows"),
@@ -63,7 +66,7 @@ def through_cache(
         on_kept(key)
 
 
-def _known_input(
+def _load_input(
     cache: ArrayCache, key: str, settings: ReadSettings
 ) -> tuple[list[KnownFrame], list[FrameWindow]] | None:
     windows, frames = cache.get(key_of(key, "windows")), cache.get(key_of(key, "features"))
@@ -81,8 +84,8 @@ def _known_input(
     ]
 
 
-def _replayed(frames: Sequence[KnownFrame], windows: Sequence[FrameWindow]) -> Iterator[KnownFrame | FrameWindow]:
-    """Every window behind the last of its frames, as ``frames.read_frames`` orders them."""
+def _replay(frames: Sequence[KnownFrame], windows: Sequence[FrameWindow]) -> Iterator[KnownFrame | FrameWindow]:
+    """Yield every window after the last of its frames, in the order of ``frames.read_frames``."""
     remaining = iter(frames)
     given = -1
     for window in windows:

@@ -1,32 +1,33 @@
-"""What passes between a pool and its workers: lines of JSON over a socket, and pixels in shared memory.
+"""Protocol between a pool and its workers: lines of JSON over a socket, and pixels in shared memory.
 
-    pool → worker    {"open": [session, settings]}     a call: how its inputs are read; a descriptor of its slots comes
-                     along {"read": [session, path, interval]}   one more input, in this order; the path as
-                                                       ``paths.stored_from_path`` makes it, the interval null for a
-                                                       whole file
+    pool → worker    {"open": [session, settings]}     start a call: how its inputs are read; a descriptor of its slots
+                                                       comes along
+                     {"read": [session, path, interval]}   queue an input; path in the form of
+                                                       ``paths.stored_from_path``, interval null for a whole file
                      {"thumbnails": [session, path, [moment_s, …], max_bytes]}
-                     {"photo": [session, path, has_content]}   with content, a descriptor of it comes along and the path
-                     is empty {"cuts": [session, path, [[left, top, width, height], …]]}
+                     {"photo": [session, path, has_content]}   with content, a descriptor of it comes along and the
+                                                       path is empty
+                     {"cuts": [session, path, [[left, top, width, height], …]]}
                      {"free": [session, n]}            n of its slots may be written again, oldest first
-                     {"give back": true}               inputs that are not begun, to be read by somebody else
-                     {"drop": session}                 nobody wants its inputs any more
-    worker → pool    {"ready": true}                   it has started
+                     {"give back": true}               return the inputs that are not begun, for another worker
+                     {"drop": session}                 cancel the session's inputs
+    worker → pool    {"ready": true}                   the worker has started
                      {"begin": [bytes, mtime_ns]}      of the next input, before it is opened
-                     {"alive": true}                   it gets on
+                     {"alive": true}                   sign of life
                      {"frame": [index, time_s]}        pixels are in the next slot
-                     {"features": [index, time_s, D]}  D float32 that were kept are in the next slot
+                     {"features": [index, time_s, D]}  D cached float32 are in the next slot
                      {"window": [start_s, end_s, [index, …]]}
                      {"thumbnail": [webp, width, height, time_s]}
                      {"piece": base64}                 of a JPEG or a PNG, in order
-                     {"jpeg": [width, height]}         that the pieces before it make up
-                     {"cut": [place, width, height]}   a PNG of the box at that place, that the pieces before it make up
+                     {"jpeg": [width, height]}         the preceding pieces are a JPEG
+                     {"cut": [place, width, height]}   the preceding pieces are a PNG of the box at that place
                      {"end": [state, reason, decode_s, key, sha256]}
                      {"starved": true}                 the input needs more memory than it may have; the worker ends
-                     {"given back": n}                 the last n inputs
-                     {"dropped": session}              it has none of its inputs any more
+                     {"given back": n}                 the last n inputs are returned
+                     {"dropped": session}              the worker has none of the session's inputs any more
 
-A file may take over the decoder that reads it. So nothing is pickled, what a worker says is checked, the memory cannot
-be shrunk under the pool, and it has no name: whatever is killed leaves nothing behind.
+A file may take over the decoder that reads it. Therefore nothing is pickled, a worker's messages are validated, and the
+shared memory is anonymous and cannot be shrunk by the worker: a killed process leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class Line:
     """Messages over a stream socket, one JSON value per line.
 
     Args:
-        takes_descriptors: those that come along are kept; else they are refused.
+        end: this end of the socket.
+        takes_descriptors: keep descriptors that come along; otherwise they are refused.
 
     Attributes:
-        descriptors: that have come and nobody has taken yet, in their order.
+        descriptors: descriptors that have arrived and have not been taken yet, in order.
     """
 
     def __init__(self, end: socket.socket, *, takes_descriptors: bool = False) -> None:
@@ -76,9 +78,11 @@ class Line:
         return self._socket.fileno()
 
     def send(self, message: dict[str, Any], descriptors: Sequence[int] = ()) -> None:
-        """Raises:
-        BlockingIOError: the socket does not block, and is full.
-        OSError: nobody is at the other end.
+        """Send a message, with descriptors if there are any.
+
+        Raises:
+            BlockingIOError: the socket is non-blocking and full.
+            OSError: the other end is closed.
         """
         data = json.dumps(message).encode() + b"\n"
         if descriptors:
@@ -86,11 +90,11 @@ class Line:
         self._socket.sendall(data)
 
     def receive(self) -> list[bytes]:
-        """Wait for bytes, if the socket does; the whole lines among them, perhaps none.
+        """Return the complete lines that have arrived; wait for bytes if the socket is blocking. May be empty.
 
         Raises:
-            EOFError: nobody is at the other end.
-            ValueError: a line that does not end.
+            EOFError: the other end is closed.
+            ValueError: a line is too long.
         """
         try:
             if self._takes_descriptors:
@@ -110,13 +114,13 @@ class Line:
         return lines
 
     def has_something(self) -> bool:
-        """Whether ``receive`` would not wait."""
-        poll = select.poll()  # select() knows no descriptor above 1023
+        """Return whether ``receive`` would return without waiting."""
+        poll = select.poll()  # select() supports no descriptor above 1023
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
     def hang_up(self) -> None:
-        """Let both ends hear that nothing will follow."""
+        """Shut down both directions, which both ends notice."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -125,23 +129,23 @@ class Line:
 
 
 class Slots:
-    """Shared memory for frames, used in turn: frame n of a worker is in slot n modulo their number."""
+    """Shared memory for frames, used in rotation: frame n of a worker is in slot n modulo the number of slots."""
 
-    def __init__(self, descriptor: int, count: int, frame_shape: tuple[int, int, int]) -> None:
-        self._memory = mmap.mmap(descriptor, count * int(np.prod(frame_shape)))
-        self._frames = np.frombuffer(self._memory, np.uint8).reshape(count, *frame_shape)
+    def __init__(self, descriptor: int, count: int, slot_bytes: int) -> None:
+        self._memory = mmap.mmap(descriptor, count * slot_bytes)
+        self._slots = np.frombuffer(self._memory, np.uint8).reshape(count, slot_bytes)
         self._next = 0
 
     def next(self) -> npt.NDArray[np.uint8]:
-        """The next slot as ``uint8 (H, W, 3)``: a view."""
-        slot: npt.NDArray[np.uint8] = self._frames[self._next % len(self._frames)]
+        """Return the bytes of the next slot, a view."""
+        slot: npt.NDArray[np.uint8] = self._slots[self._next % len(self._slots)]
         self._next += 1
         return slot
 
 
-def shared_memory(count: int, frame_shape: tuple[int, int, int]) -> int:
-    """Descriptor of memory for ``count`` frames that processes share by inheriting it. The caller closes it."""
-    size = count * int(np.prod(frame_shape))
+def shared_memory(count: int, slot_bytes: int) -> int:
+    """Return a descriptor of memory for ``count`` slots, shared by inheriting it. The caller closes it."""
+    size = count * slot_bytes
     if sys.platform == "linux":
         descriptor = os.memfd_create("vidrisk-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(descriptor, size)
@@ -154,7 +158,7 @@ def shared_memory(count: int, frame_shape: tuple[int, int, int]) -> int:
 
 
 def memory_file(content: bytes) -> int:
-    """Descriptor of a file without a name that holds some bytes. The caller closes it."""
+    """Return a descriptor of an anonymous file that holds ``content``. The caller closes it."""
     if sys.platform == "linux":
         descriptor = os.memfd_create("vidrisk-photo", os.MFD_CLOEXEC)
     else:
@@ -166,13 +170,15 @@ def memory_file(content: bytes) -> int:
 
 
 def path_of_descriptor(descriptor: int) -> str:
-    """Where a process finds a file that it has open."""
+    """Return the path under which a process finds a file that it has open."""
     return f"/proc/self/fd/{descriptor}" if sys.platform == "linux" else f"/dev/fd/{descriptor}"
 
 
 def whole_number(value: object, most: int = MAX_INT64) -> int:
-    """Raises:
-    ValueError: anything but an integer from 0 to ``most``.
+    """Check that a value is an integer from 0 to ``most``.
+
+    Raises:
+        ValueError: it is not.
     """
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"{value!r} is no whole number up to {most}")
@@ -180,21 +186,30 @@ def whole_number(value: object, most: int = MAX_INT64) -> int:
 
 
 def finite_number(value: object) -> float:
-    """Raises:
-    ValueError: anything but a finite number.
+    """Check that a value is a finite number, and return it as a float.
+
+    Raises:
+        ValueError: it is not.
     """
     try:
         if isinstance(value, int | float) and math.isfinite(value):
             return float(value)
-    except OverflowError:  # an integer beyond float64
+    except OverflowError:  # an integer beyond the range of float64
         pass
     raise ValueError(f"{value!r} is no finite number")
 
 
+def frame_from_slot(slot: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return the frame ``(H, W, 3)`` that a slot begins with, a view."""
+    return slot[: math.prod(shape)].reshape(shape)
+
+
 def features_from_slot(slot: npt.NDArray[np.uint8], width: object, features: int) -> npt.NDArray[np.float32]:
-    """Raises:
-    ValueError: features of another width than the encoder's.
+    """Copy the D float32 features that a slot begins with.
+
+    Raises:
+        ValueError: their width differs from the encoder's.
     """
     if width != features or 4 * features > slot.size or not features:
         raise ValueError(f"features of width {width!r}")
-    return slot.reshape(-1)[: 4 * features].view(np.float32).copy()
+    return slot[: 4 * features].view(np.float32).copy()

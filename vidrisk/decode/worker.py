@@ -1,8 +1,8 @@
-"""A decode worker, the other end of ``pool``: reads one input after another, of any calls, into their shared memory.
+"""Decode worker: the process that reads inputs one after another, for any call, into that call's shared memory.
 
-A process of its own, so that a decoder that crashes, hangs or takes all memory takes one input with it, and confined
-(``sandbox``), so that one that is taken over takes nothing else. It ends when the process that started it ends, however
-that ends.
+It is a separate process, so that a decoder that crashes, hangs or exhausts memory costs only one input, and confined
+(``sandbox``), so that a decoder taken over by a file can reach nothing else. It ends when the process that started it
+ends, however that ends.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from vidrisk.decode.messages import (
 from vidrisk.decode.read_input import read_cuts, read_input, read_jpeg, read_photo_frame, read_thumbnails
 from vidrisk.decode.sandbox import Sandbox, confine_process
 from vidrisk.decode.thumbnails import Thumbnail
-from vidrisk.decode.wire import Line, Slots, path_of_descriptor
+from vidrisk.decode.wire import Line, Slots, frame_from_slot, path_of_descriptor
 from vidrisk.files.cache import ArrayCache
 from vidrisk.files.stamps import stamp_of_file
 from vidrisk.frames import Frame, FrameWindow
@@ -54,16 +54,16 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class _Dropped(Exception):
-    """Nobody wants the input any more that is being read."""
+    """The input being read has been cancelled."""
 
 
 @dataclass(eq=False)
 class _Session:
-    """A call whose inputs are read here.
+    """A call whose inputs this worker reads.
 
     Attributes:
-        slots: for its frames; None where only pictures are wanted.
-        free: slots that may be written.
+        slots: shared memory for its frames; None for calls that only return pictures.
+        free: number of slots that may be written.
     """
 
     settings: Settings
@@ -72,7 +72,7 @@ class _Session:
 
 
 class _Worker:
-    """Reads one input after another; waits where it is a session's slots ahead."""
+    """Reads one input after another; blocks while all slots of the session are full."""
 
     def __init__(self, line: Line, cache: ArrayCache | None, limit_memory: Callable[[int], None]) -> None:
         self._line, self._cache, self._limit_memory = line, cache, limit_memory
@@ -80,7 +80,7 @@ class _Worker:
         self._inputs: deque[tuple[int, Request]] = deque()
         self._reading: int | None = None  # the session of the input that is being read
         self._is_dropped = False
-        self._contents: dict[str, int] = {}  # path → descriptor of a photo that lies in no file
+        self._contents: dict[str, int] = {}  # path → descriptor of a photo passed as bytes
 
     def work(self, sandbox: Sandbox) -> None:
         self._line.send({"ready": True})
@@ -92,21 +92,20 @@ class _Worker:
 
     @property
     def writable(self) -> list[Path]:
-        """The folders that it may write."""
-        return [self._cache.folder] if self._cache and self._cache.made() else []
+        """Folders that the worker may write."""
+        return [self._cache.folder] if self._cache and self._cache.ensure_folder() else []
 
     def _read(self, known: dict[str, tuple[int, int] | None]) -> None:
-        """Read inputs as long as the next one is among those that may be opened, and still the same file: what may be opened is a
-        file, not its path. The first one is read whatever it is.
+        """Read inputs while the next one may be opened and is still the same file.
+
+        Access is granted to a file, not to its path. The first input is read in any case.
         """
         is_open = True
         while self._inputs and is_open:
             self._reading, request = self._inputs.popleft()
             try:
                 if not self._read_one(self._sessions[self._reading], request, known):
-                    self._inputs.appendleft(
-                        (self._reading, request)
-                    )  # another file took its place before it was opened
+                    self._inputs.appendleft((self._reading, request))  # replaced by another file before it was opened
                     return
                 self._close_content(request)
             except _Dropped:
@@ -118,7 +117,7 @@ class _Worker:
             is_open = following in known and known[following] == _identity_of(following)
 
     def _read_one(self, session: _Session, request: Request, known: dict[str, tuple[int, int] | None]) -> bool:
-        """Read an input; False where it may not be opened because it is no longer the file that was let in."""
+        """Read an input; return False if access is denied because the file has been replaced since."""
         self._limit_memory(session.settings.max_memory_mb)
         self._line.send({"begin": stamp_of_file(request.path)})
         for item in self._items(session.settings, request):
@@ -149,10 +148,10 @@ class _Worker:
 
     def _hand_over(self, session: _Session, item: Item) -> None:
         if isinstance(item, Frame):
-            self._next_slot(session)[:] = item.pixels
+            frame_from_slot(self._next_slot(session), item.pixels.shape)[:] = item.pixels
             self._line.send({"frame": [item.index, item.time_s]})
         elif isinstance(item, KnownFrame):
-            self._next_slot(session).reshape(-1)[: item.features.nbytes] = item.features.view(np.uint8)
+            self._next_slot(session)[: item.features.nbytes] = item.features.view(np.uint8)
             self._line.send({"features": [item.index, item.time_s, len(item.features)]})
         elif isinstance(item, FrameWindow):
             self._line.send({"window": [item.start_s, item.end_s, item.indices]})
@@ -166,7 +165,7 @@ class _Worker:
         elif isinstance(item, InputEnd):
             if item.is_starved:
                 self._line.send({"starved": True})
-                raise EOFError  # what a decoder has taken and lost is given back by ending
+                raise EOFError  # only exiting releases the memory that a decoder has leaked
             self._line.send({"end": [item.state, item.reason, item.decode_s, item.key, item.content]})
 
     def _next_slot(self, session: _Session) -> npt.NDArray[np.uint8]:
@@ -214,7 +213,7 @@ class _Worker:
                         self._close_content(request)
                 self._inputs = deque(waiting for waiting in self._inputs if waiting[0] != value)
                 if self._reading == value:
-                    self._is_dropped = True  # said when its decoder has come to rest
+                    self._is_dropped = True  # answered once the decoder returns
                 else:
                     self._forget(value)
 
@@ -223,7 +222,7 @@ class _Worker:
         slots, free = None, 0
         if isinstance(settings, ReadSettings):
             memory, free = self._line.descriptors.popleft(), settings.slots
-            slots = Slots(memory, settings.slots, settings.pixel.frame_shape)
+            slots = Slots(memory, settings.slots, settings.slot_bytes)
             os.close(memory)
         self._sessions[session] = _Session(settings, slots, free)
 
@@ -238,10 +237,10 @@ class _Worker:
 
 
 def _identity_of(path: str) -> tuple[int, int] | None:
-    """Device and inode; None where there is no file."""
+    """Return the device and inode of a file, or None if there is no file."""
     try:
         info = Path(path).stat()
-    except (OSError, ValueError):  # the latter for what can be no path
+    except (OSError, ValueError):  # ValueError: not a valid path
         return None
     return info.st_dev, info.st_ino
 
@@ -251,7 +250,8 @@ def main(end: str, cache_folder: str, cache_bytes: str) -> None:
 
     Args:
         end: inherited descriptor of a socket.
-        cache_folder, cache_bytes: of the feature cache; empty without one.
+        cache_folder: folder of the feature cache; empty without a cache.
+        cache_bytes: maximum size of the feature cache, in bytes.
     """
     end_with_parent()
     line = Line(socket.socket(fileno=int(end)), takes_descriptors=True)
@@ -259,18 +259,19 @@ def main(end: str, cache_folder: str, cache_bytes: str) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionError):  # the process that started it has ended
         worker = _Worker(line, cache, memory_limiter())
         worker.work(confine_process(worker.writable))
-    os._exit(0)  # no decoder's clean-up may hang or crash now
+    os._exit(0)  # skip decoders' clean-up, which could hang or crash
 
 
 def end_with_parent() -> None:
-    """Even a worker that hangs inside a decoder ends with the thread that started it: Linux kills it."""
+    """Have Linux kill this worker, even if a decoder hangs, when the thread that started it ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def memory_limiter() -> Callable[[int], None]:
-    """A function that lets this process allocate so many megabytes beyond what it has now. Allocations beyond them fail, which
-    decoders report, instead of taking the machine's memory.
+    """Return a function that limits how many megabytes this process may allocate beyond its current use.
+
+    Allocations beyond the limit fail, which decoders report, instead of exhausting the machine's memory.
     """
     if sys.platform != "linux":
         return lambda megabytes: None

@@ -1,4 +1,4 @@
-"""What the wheels in a folder are, read out of them: exact versions with hashes for pip, and the licences that they come under."""
+"""Contents of the wheels in a folder: exact versions with hashes for pip, and their licences."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from vidrisk.runtimes.contract.bundle import sha256_of
 
-MAX_LICENSE_CHARS = 100  # some put the whole text into the field
+MAX_LICENSE_CHARS = 100  # some packages put the whole text into the field
 GPL_LIBRARIES = re.compile(r"(?:^|/)(lib(?:x264|x265|xvidcore|postproc))[-.]")
 HEADER = """\
-Licences of the Python packages in this folder, as their own metadata states them. Each wheel has the full texts in its
-folder NAME.dist-info. Whoever hands this folder on hands these packages on, under these licences.
+Licences of the Python packages in this folder, as stated in their own metadata. Each wheel has the full texts in its
+folder NAME.dist-info. Redistributing this folder redistributes these packages, under these licences.
 """
 WITHOUT_WHEELS = """\
-This folder brings no other package along: what vidrisk depends on comes from the package index of the machine that it is
-installed on, under its own licences. Among it are PyAV, whose wheels hold FFmpeg with libx264 and libx265 (GPL-2.0-or-later),
+This folder contains no other package: the dependencies of vidrisk are installed from the package index of the machine,
+under their own licences. They include PyAV, whose wheels contain FFmpeg with libx264 and libx265 (GPL-2.0-or-later),
 and for GPUs packages of NVIDIA, under NVIDIA's licences.
 """
 
@@ -32,7 +32,10 @@ def metadata_of(wheel: Path) -> Message:
 
 
 def lines_of_lock(own: Path, extras: Iterable[str], wheels: Sequence[Path]) -> list[str]:
-    """Return lines of a requirements file that admits these wheels and nothing else (``pip install --require-hashes``)."""
+    """Return the lines of a requirements file that admits exactly these wheels.
+
+    It is for ``pip install --require-hashes``.
+    """
     lines = [f"# Exactly what SHA256SUMS lists: install with --require-hashes --no-index. {len(wheels) + 1} packages."]
     for wheel in (own, *wheels):
         described = metadata_of(wheel)
@@ -42,7 +45,7 @@ def lines_of_lock(own: Path, extras: Iterable[str], wheels: Sequence[Path]) -> l
 
 
 def text_of_licenses(wheels: Sequence[Path]) -> str:
-    """Return a page that names every wheel, its licence, and what in it has another one."""
+    """Return a page with every wheel, its licence, and the parts of it that have another one."""
     lines = [HEADER]
     for wheel in wheels:
         described = metadata_of(wheel)
@@ -54,7 +57,7 @@ def text_of_licenses(wheels: Sequence[Path]) -> str:
 
 
 def license_of(described: Message) -> str:
-    """Return a package's licence in one line, from whichever field its author has used."""
+    """Return a package's licence in one line, from whichever field its author used."""
     stated = str(described["License-Expression"] or described["License"] or "").strip()
     trove = [
         value.split(" :: ")[-1] for value in described.get_all("Classifier") or () if value.startswith("License ::")

@@ -1,4 +1,4 @@
-"""The folder that is copied to a machine, written whole or not at all."""
+"""The folder that is copied to a machine, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from vidrisk.deploy.wheel import write_wheel
 from vidrisk.runtimes.contract.bundle import MANIFEST, Bundle, sha256_of
 from vidrisk.runtimes.contract.errors import BundleError, SettingsError, VidriskError, require
 from vidrisk.runtimes.contract.manifest import WEIGHT_ONLY
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 STATE = "/var/lib/vidrisk"
 DEFAULT_INBOX = f"{STATE}/inbox"
 OWN_FOLDERS = (f"{STATE}/out", f"{STATE}/cache")
-HIDDEN = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys")  # PrivateTmp=, PrivateDevices= and the like in the unit
+HIDDEN = ("/tmp", "/var/tmp", "/dev", "/proc", "/sys")  # by PrivateTmp=, PrivateDevices= and the like in the unit
 FILES = Path(__file__).with_name("files")
 SCRIPTS = ("install.sh", "uninstall.sh")
 TEMPLATES = ("deploy.conf", "vidrisk-watch.service", "Dockerfile", "README.md")
@@ -35,14 +36,18 @@ SUMS = "SHA256SUMS"
 LICENSES = "LICENSES.txt"
 REQUIREMENTS = "requirements.txt"
 OLDEST_DRIVER = 580  # that runs CUDA 13
-# What Python packages take when they are installed; engines and the bundle come on top.
+# Size of the installed Python packages; engines and the bundle come on top.
 PACKAGES_MB = {"tensorrt": 1000, "tensorrt-rtx": 4000, "": 1000}
 BUNDLE_COPIES = 5  # the copy, and an engine per variant
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A written folder. ``wheels``: how many it brings along, vidrisk's own not counted."""
+    """A written folder.
+
+    Attributes:
+        wheels: number of wheels in it, not counting vidrisk's own.
+    """
 
     folder: Path
     bundle: str
@@ -64,16 +69,19 @@ def write_deployment(
     """Write the folder for one bundle and one kind of machine.
 
     Args:
+        bundle: to deploy.
+        name: kind of machine.
         out: folder to make; it must not exist yet.
-        wheels: bring all packages along, so that no network is needed there.
-        python: version of Python there, for ``wheels``; the machine's usual one where nobody says.
-        inbox: absolute path there, of the folder that is watched.
+        wheels: include all packages, so that no network is needed there.
+        python: version of Python there, for ``wheels``; None takes the usual one of that machine.
+        inbox: absolute path, on that machine, of the folder to watch.
+        on_progress: reports what is written.
 
     Raises:
-        BundleError: the bundle is damaged, or was quantised for another kind of machine.
-        SettingsError: ``out`` exists, or a value that makes no sense.
-        VidriskError: a package has no wheel for that machine, vidrisk's own cannot be made, or the folder not be
-            written.
+        BundleError: the bundle is damaged, or was quantized for another kind of machine.
+        SettingsError: ``out`` exists, or a value makes no sense.
+        VidriskError: a package has no wheel for that machine, vidrisk's own wheel cannot be built, or the folder cannot
+            be written.
     """
     target, opened = TARGETS[name], Bundle.open(bundle)
     version = target.python(python)
@@ -86,7 +94,7 @@ def write_deployment(
     except OSError as error:
         raise VidriskError(f"cannot write to {out.parent}: {error.strerror}", fix="choose another folder") from error
     try:
-        deployment = _filled(staging, opened, name, target, inbox, version if wheels else None, on_progress)
+        deployment = _fill_folder(staging, opened, name, target, inbox, version if wheels else None, on_progress)
         staging.chmod(0o755)
         staging.rename(out)
     except OSError as error:
@@ -99,6 +107,7 @@ def write_deployment(
 
 
 def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: str) -> None:
+    refuse_below_file(out)
     if os.path.lexists(out):
         raise SettingsError(f"{out} exists already", fix="choose another folder, or delete it first")
     for what, text in (("the name of the bundle ", bundle.root.resolve().name), ("inbox=", inbox)):
@@ -123,9 +132,9 @@ def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: s
         for name, variant in bundle.manifest.variants.items()
         if variant.lowest_precision not in ("fp32", "fp16")
     }
-    told, precisions = _quantised_for(bundle), [set(variant.precision.values()) for variant in quantised.values()]
-    # What was exported for any target and has packed weights is for TensorRT in floating point, where it has such a
-    # variant.
+    told, precisions = _read_export_target(bundle), [set(variant.precision.values()) for variant in quantised.values()]
+    # A bundle that was exported for any target and has packed weights runs on TensorRT in floating point, if it has
+    # such a variant.
     is_for_both = (
         told == "any"
         and all(WEIGHT_ONLY & each for each in precisions)
@@ -141,15 +150,15 @@ def _check(bundle: Bundle, name: TargetName, target: Target, out: Path, inbox: s
         )
 
 
-def _quantised_for(bundle: Bundle) -> str:
-    """What ``export --target`` was told, as the gate has noted it; empty where it has not."""
+def _read_export_target(bundle: Bundle) -> str:
+    """Return the target of the export as the gate recorded it, or '' if it did not."""
     try:
         return str(json.loads((bundle.root / "gate.json").read_text(encoding="utf-8")).get("target", ""))
     except (OSError, ValueError, AttributeError):
         return ""
 
 
-def _filled(
+def _fill_folder(
     folder: Path,
     bundle: Bundle,
     name: TargetName,
@@ -174,7 +183,7 @@ def _filled(
         wheels, lines = (
             [],
             [
-                "# Beside what vidrisk itself requires. Versions are those that the index has when this is installed.",
+                "# In addition to vidrisk's own requirements. Versions are those in the index when this is installed.",
                 *target.requirements,
             ],
         )
@@ -231,7 +240,7 @@ def _write_wheels(wheel: Path, target: Target, python: str, on_progress: OnProgr
 
 
 def write_smoke_clip(path: Path) -> None:
-    """A second of moving colours: enough to try decoder and model on."""
+    """Write one second of moving colours, enough to try decoder and model on."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=8)
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
@@ -256,10 +265,10 @@ def _environment() -> jinja2.Environment:
 
 
 def unit_text(text: str) -> str:
-    """Text in a unit file, where ``%`` begins a specifier (systemd.unit(5))."""
+    """Escape text for a unit file, where ``%`` begins a specifier (systemd.unit(5))."""
     return text.replace("%", "%%")
 
 
 def unit_word(text: str) -> str:
-    """One argument of a command line in a unit file (systemd.service(5), "Command lines")."""
+    """Quote one argument of a command line in a unit file (systemd.service(5), "Command lines")."""
     return '"' + unit_text(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$") + '"'

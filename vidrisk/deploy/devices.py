@@ -1,4 +1,4 @@
-"""The kinds of machine that a bundle is deployed to."""
+"""The kinds of machine that a bundle can be deployed to."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 TargetName = Literal["jetson-orin", "jetson-thor", "x86-gpu", "cpu"]
 
-# C library of the oldest system with that Python which we deploy to: Ubuntu 22.04 and 24.04, Debian 12 and 13.
+# glibc of the oldest supported system with that Python: Ubuntu 22.04 and 24.04, Debian 12 and 13.
 GLIBC: Mapping[str, tuple[int, int]] = {"3.10": (2, 35), "3.11": (2, 36), "3.12": (2, 39), "3.13": (2, 41)}
 
 
 @dataclass(frozen=True)
 class Target:
-    """Attributes:
-    machines: what ``uname -m`` may say there.
-    pythons: versions of its system's Python; the first one is meant where nobody says.
-    extras: of vidrisk.
-    requirements: beside vidrisk's own.
-    engine: what runs the model; empty where ``auto`` measures it.
-    l4t: releases of Jetson Linux that it may have: major → the least minor.
-    base_image: of the Dockerfile.
+    """A kind of machine.
+
+    Attributes:
+        machines: possible outputs of ``uname -m``.
+        pythons: possible versions of the system's Python; the first is the default.
+        extras: of vidrisk.
+        requirements: in addition to vidrisk's own.
+        engine: that runs the model; empty if ``auto`` measures it.
+        l4t: possible releases of Jetson Linux: major and least minor.
+        base_image: of the Dockerfile.
     """
 
     machines: tuple[str, ...]
@@ -41,18 +43,18 @@ class Target:
         return bool(self.l4t)
 
     def python(self, asked: str | None) -> str:
-        """The version of Python to bring wheels for.
+        """Return the version of Python to collect wheels for.
 
         Raises:
-            SettingsError: the machine has another one.
+            SettingsError: the machine does not have this version.
         """
         if asked is not None and asked not in self.pythons:
             raise SettingsError(f"python={asked}", allowed=", ".join(self.pythons))
         return asked or self.pythons[0]
 
 
-# CUDA's bindings must not be newer than the driver, which comes with JetPack: CUDA 12.6 with JetPack 6 (Python 3.10),
-# 13 with 7.
+# The CUDA bindings must not be newer than the driver, which comes with JetPack: CUDA 12.6 with JetPack 6 (Python 3.10),
+# CUDA 13 with JetPack 7.
 JETSON_CUDA = ("cuda-python>=12.6,<13; python_version < '3.11'", "cuda-python>=13,<14; python_version >= '3.11'")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PYTHONS = tuple(GLIBC)

@@ -1,6 +1,7 @@
-"""``python -I -m vidrisk.deploy.intact BUNDLE``: compares a bundle with its hashes. ``install.sh`` asks it.
+"""Integrity check of a bundle and of installed packages, which ``install.sh`` runs on the machine.
 
-With ``--packages`` the files of every installed package are compared, too, with the hashes that pip has noted.
+``python -I -m vidrisk.deploy.intact BUNDLE`` compares a bundle with its hashes. With ``--packages`` the files of every
+installed package are also compared with the hashes that pip recorded.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def check_packages(prefix: Path) -> None:
     """Compare the files of the packages below ``prefix`` with the hashes in their ``RECORD``.
 
     Raises:
-        VidriskError: one is missing or was changed.
+        VidriskError: a file is missing or was changed.
     """
     for distribution in metadata.distributions():
         name = distribution.metadata["Name"]

@@ -1,4 +1,4 @@
-"""vidrisk itself as a wheel: built from a checkout, or packed again from what pip has installed. Neither needs a network."""
+"""Build of vidrisk's own wheel from a checkout, or repacking of the installed package, both offline."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vidrisk.runtimes.contract.errors import VidriskError
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
 BESIDE = ("pyproject.toml", "README.md", "LICENSE")
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
-# The time of everything in a wheel, so that the same content makes the same file: the first that a zip can hold.
+# Timestamp of everything in a wheel, for reproducible files: the earliest that a zip can hold.
 EPOCH_S = 315_532_800
 EPOCH = (1980, 1, 1, 0, 0, 0)
-# What pip adds to the metadata of a wheel that it installs; a wheel's own list is written anew.
+# Files that pip adds to the metadata of a wheel when it installs it; RECORD is written anew.
 INSTALLERS = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json"}
 
 
 def write_wheel(folder: Path) -> Path:
-    """Write vidrisk's wheel into ``folder``; return its path.
+    """Write vidrisk's wheel into ``folder`` and return its path.
 
     Raises:
         VidriskError: it cannot be built here, or the installed files were changed.
@@ -40,10 +40,12 @@ def write_wheel(folder: Path) -> Path:
 
 
 def wheel_from_checkout(root: Path, folder: Path) -> Path:
-    """Build in a copy: setuptools leaves its traces beside the sources, which may belong to somebody else.
+    """Build the wheel in a copy of the sources.
+
+    setuptools leaves files beside the sources, which may belong to another user.
 
     Raises:
-        VidriskError: setuptools is not there, too old, or refuses.
+        VidriskError: setuptools is missing, too old, or fails.
     """
     with tempfile.TemporaryDirectory(prefix="vidrisk-wheel-") as scratch:
         copy, built = Path(scratch, "source"), Path(scratch, "built")
@@ -73,10 +75,12 @@ def wheel_from_checkout(root: Path, folder: Path) -> Path:
 
 
 def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> Path:
-    """Pack the files that pip has noted (``RECORD``), each compared with its hash there. Scripts are made anew on installing.
+    """Pack the files that pip recorded (``RECORD``), after comparing each with its hash there.
+
+    Scripts are left out; pip creates them again when it installs the wheel.
 
     Raises:
-        VidriskError: nothing is noted, or a file is missing or was changed.
+        VidriskError: nothing is recorded, or a file is missing or was changed.
     """
     name, version = distribution.metadata["Name"], distribution.version
     described = (distribution.read_text("WHEEL") or "").splitlines()
@@ -88,7 +92,7 @@ def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> P
     (metadata_folder,) = {
         file.parent for file in distribution.files if re.fullmatch(r"[^/]+\.dist-info/METADATA", str(file))
     }
-    wheel = folder / f"{name.replace('-', '_')}-{version}-{compressed_tag(tags)}.whl"
+    wheel = folder / f"{name.replace('-', '_')}-{version}-{compress_tags(tags)}.whl"
     record: list[str] = []
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in sorted(distribution.files, key=str):
@@ -113,14 +117,17 @@ def wheel_from_installed(distribution: metadata.Distribution, folder: Path) -> P
                     fix=f"pip install --force-reinstall {name}",
                 )
             _add(archive, str(path), content)
-            record.append(f"{_quoted(str(path))},sha256={digest},{len(content)}")
+            record.append(f"{_quote_csv(str(path))},sha256={digest},{len(content)}")
         own_name = f"{metadata_folder}/RECORD"
-        _add(archive, own_name, "".join(f"{line}\n" for line in [*record, f"{_quoted(own_name)},,"]).encode())
+        _add(archive, own_name, "".join(f"{line}\n" for line in [*record, f"{_quote_csv(own_name)},,"]).encode())
     return wheel
 
 
-def compressed_tag(tags: list[str]) -> str:
-    """``py2-none-any`` and ``py3-none-any`` → ``py2.py3-none-any``, as wheels are named."""
+def compress_tags(tags: list[str]) -> str:
+    """Return the compressed tag set of a wheel's file name.
+
+    ``py2-none-any`` and ``py3-none-any`` become ``py2.py3-none-any``.
+    """
     parts = zip(*(tag.split("-") for tag in tags), strict=True)
     return "-".join(".".join(dict.fromkeys(part)) for part in parts)
 
@@ -129,8 +136,8 @@ def _digest(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
-def _quoted(path: str) -> str:
-    """A field of CSV."""
+def _quote_csv(path: str) -> str:
+    """Quote a field of CSV if needed."""
     return '"' + path.replace('"', '""') + '"' if "," in path or '"' in path else path
 
 

@@ -1,8 +1,8 @@
-"""The wheels that vidrisk depends on, for another machine.
+"""Download of the wheels that vidrisk depends on, for another machine.
 
-pip can download for another platform, but takes for granted that the other machine's markers (``python_version <
-'3.11'``) are this one's (https://github.com/pypa/pip/issues/11664). So dependencies are followed here, with the markers
-of the machine that is meant, and pip is asked for one round of wheels after another.
+pip can download for another platform, but evaluates markers (``python_version < '3.11'``) for this machine
+(https://github.com/pypa/pip/issues/11664). So dependencies are resolved here, with the markers of the target machine,
+and pip downloads one round of wheels after another.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ from vidrisk.deploy.contents import metadata_of
 from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
-OLDEST_GLIBC_MINOR = 17  # manylinux2014; older wheels are named in other ways, and rare
+OLDEST_GLIBC_MINOR = 17  # manylinux2014; older wheels have other names, and are rare
 NO_MATCH = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
 
 
 @dataclass(frozen=True)
 class Platform:
-    """The machine that is meant: ``x86_64`` or ``aarch64``, CPython's version (``3.10``), the C library's (2, 35)."""
+    """The target machine.
+
+    Attributes:
+        machine: ``x86_64`` or ``aarch64``.
+        python: version of CPython (``3.10``).
+        glibc: version of the C library (2, 35).
+    """
 
     machine: str
     python: str
@@ -65,7 +71,7 @@ class Platform:
 
 
 def requirements_of(wheel: Path, extras: Iterable[str], platform: Platform) -> list[Requirement]:
-    """What a wheel requires on a platform, with these of its extras."""
+    """Return the requirements of a wheel on a platform, including those of the given extras."""
     requirements = map(Requirement, metadata_of(wheel).get_all("Requires-Dist") or ())
     environments = [{**platform.markers, "extra": extra} for extra in ("", *sorted(extras))]
     return [
@@ -76,7 +82,7 @@ def requirements_of(wheel: Path, extras: Iterable[str], platform: Platform) -> l
 
 
 def requirements_from_lines(lines: Iterable[str], platform: Platform) -> list[Requirement]:
-    """Those lines of a requirements file that hold on a platform."""
+    """Return the lines of a requirements file that apply to a platform."""
     requirements = map(Requirement, lines)
     return [r for r in requirements if r.marker is None or r.marker.evaluate({**platform.markers, "extra": ""})]
 
@@ -84,15 +90,22 @@ def requirements_from_lines(lines: Iterable[str], platform: Platform) -> list[Re
 def download_wheels(
     requirements: Sequence[Requirement], platform: Platform, folder: Path, on_progress: OnProgress = ignore_progress
 ) -> list[Path]:
-    """Fill ``folder`` with wheels for the requirements and all that they require.
+    """Fill ``folder`` with wheels for the requirements and all their dependencies.
 
-    A specifier that is found to be narrower than the wheel which was taken for it takes another one; no more is tried.
+    If a specifier found later excludes a wheel that was already downloaded, that wheel is replaced; there is no further
+    backtracking.
 
     Args:
-        on_progress: told what is being done, how many wheels are there and how many are known to be needed.
+        requirements: to download wheels for.
+        platform: the target machine.
+        folder: for the wheels.
+        on_progress: reports what is done, how many wheels there are and how many are known to be needed.
+
+    Returns:
+        Paths of all wheels, sorted.
 
     Raises:
-        VidriskError: something has no wheel for the platform, contradicts something else, or pip fails.
+        VidriskError: a package has no wheel for the platform, requirements contradict each other, or pip fails.
     """
     wanted: dict[NormalizedName, Requirement] = {}
     wheels: dict[NormalizedName, Path] = {}
@@ -121,7 +134,7 @@ def download_wheels(
 
 
 def _narrow(known: Requirement, other: Requirement) -> bool:
-    """Add to ``known`` what ``other`` asks for besides; whether that changes anything."""
+    """Add the constraints of ``other`` to ``known``; return whether that changes anything."""
     before = (known.specifier, set(known.extras))
     known.specifier &= other.specifier
     known.extras |= other.extras

@@ -1,16 +1,16 @@
-"""What works on this machine, what does not, and the command that mends it.
+"""Checks of this machine: what works, what does not, and the command that fixes it.
 
-Needs nothing but the standard library, and never ends in a crash: whatever may crash or hang is loaded in a process of
-its own. Read in this order:
+Needs only the standard library, and never crashes: everything that may crash or hang is loaded in a process of its own.
+Read in this order:
 
-    check.py     one line of what is found
+    check.py     one line of the result
     asking.py    files, commands and probes, with time limits
-    probes.py    what is found out by loading libraries, in a process of its own
-    jetson.py    what a Jetson's files say
-    facts.py     all of that, gathered
+    probes.py    facts that need libraries to be loaded, in a process of its own
+    jetson.py    facts from a Jetson's files
+    facts.py     all facts together
     machine.py, gpu.py, board.py, runtimes.py, verified.py, packages.py    facts → checks
-    versions.py, trouble.py, support.py, known.py    what is known to be wrong, crash or be slow: known_trouble.json →
-    checks
+    versions.py, trouble.py, support.py, known.py    known problems (wrong, crashing or slow): known_trouble.json →
+        checks
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pathlib import Path
 
 from vidrisk.doctor.board import board_checks
 from vidrisk.doctor.check import Check
-from vidrisk.doctor.facts import Facts, gathered
+from vidrisk.doctor.facts import Facts, gather_facts
 from vidrisk.doctor.gpu import gpu_checks
 from vidrisk.doctor.known import trouble_checks
 from vidrisk.doctor.machine import machine_checks
 from vidrisk.doctor.packages import package_checks
 from vidrisk.doctor.runtimes import runtime_checks
-from vidrisk.doctor.verified import verified_checks
+from vidrisk.doctor.verified import verification_checks
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +36,23 @@ SECTIONS: tuple[Callable[[Facts], Iterator[Check]], ...] = (
     board_checks,
     gpu_checks,
     runtime_checks,
-    verified_checks,
+    verification_checks,
     package_checks,
     trouble_checks,
 )
 
 
 def examine(root: Path = Path("/")) -> list[Check]:
-    """All checks of this machine, in the order in which they matter. ``root`` is where its files are."""
-    return checks_from_facts(gathered(root))
+    """Return all checks of this machine, in order of importance.
+
+    Args:
+        root: of the machine's file system.
+    """
+    return checks_from_facts(gather_facts(root))
 
 
 def checks_from_facts(facts: Facts) -> list[Check]:
-    """Judge. A section that fails on something nobody has thought of costs no other one."""
+    """Return the checks for facts; a section that fails unexpectedly does not affect the others."""
     checks: list[Check] = []
     for section in SECTIONS:
         try:

@@ -1,8 +1,7 @@
-"""Asking the machine. Files that are not there read as empty. Whatever may crash, or never answer, is asked in a process of its
-own, with a time limit.
+"""Queries to the machine, with time limits: files, commands, and probes in processes of their own.
 
-A broken driver can end the interpreter that loads its library, and ``nvidia-smi`` can hang in the kernel, where not
-even SIGKILL reaches it.
+Files that do not exist read as empty. Whatever may crash or hang runs in a process of its own. A broken driver can end
+the interpreter that loads its library, and ``nvidia-smi`` can hang in the kernel, where not even SIGKILL reaches it.
 """
 
 from __future__ import annotations
@@ -25,13 +24,17 @@ COMMAND_LIMIT_S = 5.0
 PROBE_LIMIT_S = 60.0  # the first import of an engine from a slow card takes many seconds
 AT_ONCE = 4
 MAX_PROBLEM = 200  # characters
-# The asker's own module path, instead of the folder that the user happens to be in.
+# The module path of this process, instead of the user's current folder.
 START = "import sys; sys.path[:] = sys.argv[2:]; from vidrisk.doctor.probes import main; main(sys.argv[1])"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command wrote, and in one line why it is of no use; empty when it ended well."""
+    """Output of a command.
+
+    Attributes:
+        problem: why the output is of no use, in one line; empty if the command succeeded.
+    """
 
     stdout: str
     stderr: str
@@ -40,7 +43,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe of ``probes`` told; where it failed, the problem in one line, and the fix if it knew one."""
+    """Result of a probe of ``probes``.
+
+    Attributes:
+        told: the result.
+        problem: why the probe failed, in one line.
+        fix: of the problem, if the probe knows one.
+    """
 
     told: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
@@ -68,7 +77,7 @@ def answer_of(command: Sequence[str], limit_s: float = COMMAND_LIMIT_S) -> Answe
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):  # one that hangs in the kernel is not waited for
+        with suppress(subprocess.TimeoutExpired):  # do not wait for a process that hangs in the kernel
             process.communicate(timeout=1)
         return Answer("", "", f"no answer within {limit_s:.0f} s")
     if process.returncode < 0:
@@ -79,13 +88,13 @@ def answer_of(command: Sequence[str], limit_s: float = COMMAND_LIMIT_S) -> Answe
     return Answer(stdout, stderr)
 
 
-def probed(names: Sequence[str]) -> dict[str, Probe]:
+def run_probes(names: Sequence[str]) -> dict[str, Probe]:
     """Run some of ``probes.PROBES``, several at once."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(names, pool.map(_probed, names), strict=True))
+        return dict(zip(names, pool.map(_run_probe, names), strict=True))
 
 
-def _probed(name: str) -> Probe:
+def _run_probe(name: str) -> Probe:
     answer = answer_of([sys.executable, "-c", START, name, *sys.path], PROBE_LIMIT_S)
     if answer.problem:
         return Probe(problem=answer.problem, stderr=answer.stderr)
@@ -93,12 +102,12 @@ def _probed(name: str) -> Probe:
         told = json.loads(answer.stdout.splitlines()[-1])
         problem, fix = told.pop("problem", ""), told.pop("fix", "")
     except (IndexError, ValueError, AttributeError):
-        return Probe(problem="its process told nothing", stderr=answer.stderr)
+        return Probe(problem="its process returned no result", stderr=answer.stderr)
     return Probe(told, one_line(problem), fix, answer.stderr)
 
 
 def number_of(path: Path) -> int | None:
-    """The whole number that a file of the kernel holds; None where there is none."""
+    """Return the integer in a kernel file, or None if there is none."""
     try:
         return int(text_of(path))
     except ValueError:

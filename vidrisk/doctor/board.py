@@ -1,4 +1,4 @@
-"""A Jetson, judged: JetPack, power mode, clocks, throttling. On other machines there is nothing to say."""
+"""Checks of a Jetson: JetPack, power mode, clocks, throttling; none on other machines."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _clocks(jetson: Jetson) -> Check:
     )
     if all(clock.is_locked for clock in jetson.clocks):
         return Check(SECTION, "clocks", "ok", f"locked: {found}")
-    return Check(SECTION, "clocks", "optional", f"{found}; not locked, so that figures vary", "sudo jetson_clocks")
+    return Check(SECTION, "clocks", "optional", f"{found}; not locked, so measurements vary", "sudo jetson_clocks")
 
 
 def _throttling(jetson: Jetson) -> Iterator[Check]:
@@ -76,7 +76,7 @@ def _throttling(jetson: Jetson) -> Iterator[Check]:
             "throttling",
             "warning",
             f"{', '.join(jetson.hot)}: clocks are held down now, {hottest}",
-            "sudo systemctl restart nvfancontrol  # and look at the heat sink",
+            "sudo systemctl restart nvfancontrol  # and check the heat sink",
         )
     elif jetson.overcurrents:
         counted = ", ".join(f"{name} {count} times" for name, count in jetson.overcurrents.items())

@@ -1,4 +1,4 @@
-"""One line of what the doctor finds."""
+"""One line of the doctor's result."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ State = Literal["ok", "optional", "warning", "broken", "missing"]
 
 @dataclass(frozen=True)
 class Check:
-    """What one thing on this machine is like.
+    """The state of one thing on this machine.
 
     Attributes:
-        section: the heading that it stands under.
-        name: of the thing; no two checks share one.
-        state: ``ok``; ``optional``, it is not there or could be faster, and nobody has to miss that; ``warning``, it
-            works and will be slow or in the way; ``broken``, it is there and does not work; ``missing``, ``infer``
-            cannot do without it.
+        section: heading of the line.
+        name: of the thing; unique among the checks.
+        state: ``ok``; ``optional``, it is absent or could be faster, and is not required; ``warning``, it works, but
+            slowly or with side effects; ``broken``, it is present but does not work; ``missing``, ``infer`` cannot run
+            without it.
         found: one line.
-        fix: the command that mends it; never empty where ``is_red``.
+        fix: command that fixes it; never empty if ``is_red``.
     """
 
     section: str

@@ -1,4 +1,4 @@
-"""What is known of the machine before anything is judged: files, installed packages, and the answers of the probes."""
+"""Facts about the machine before anything is judged: files, installed packages, and results of the probes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
-from vidrisk.doctor.asking import Probe, answer_of, probed
+from vidrisk.doctor.asking import Probe, answer_of, run_probes
 from vidrisk.doctor.jetson import Jetson, jetson_from_files, mode_from_query
 from vidrisk.runtimes.gpu import driver_from_text, text_of
 from vidrisk.runtimes.tensorrt.api import MODULES
 
-# Newest CUDA major that a driver speaks, by the first driver that does. Below CUDA 13 a driver also runs all programs
-# built with a later minor version (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table
-# 1).
+# CUDA major → first driver that supports it. Below CUDA 13 a driver also runs all programs built with a later minor
+# version (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html, table 1).
 FIRST_DRIVER = {13: 580, 12: 525, 11: 450}
 SMI_FIELDS = ("name", "driver_version", "memory.total", "memory.free", "compute_cap")
-# Import name → probe. What is not installed is not asked; numpy is, as everything else needs it.
+# Import name → probe. Only installed libraries are probed, and numpy always, as everything else needs it.
 LIBRARIES = {"PIL": "Pillow", "av": "PyAV", "decord": "decord", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """The GPU that is used; empty or None where it was not told.
+    """The GPU that is used; empty or None where unknown.
 
     Attributes:
         driver: its version, ``580.95.05``.
-        cuda: newest CUDA version that the driver speaks: ``12.8``, or the major alone.
-        works: CUDA has used it just now.
-        problem: why CUDA cannot.
+        cuda: newest CUDA version that the driver supports: ``12.8``, or the major alone.
+        works: CUDA has just used it.
+        problem: why CUDA cannot use it.
     """
 
     name: str = ""
@@ -53,7 +52,13 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Environment:
-    """The Python that runs: its ``major.minor``, its folder, and whether that is a virtual one without the system's packages."""
+    """The running Python.
+
+    Attributes:
+        python: its version, ``major.minor``.
+        folder: its folder.
+        is_closed: whether that is a virtual environment without the system's packages.
+    """
 
     python: str
     folder: Path
@@ -73,10 +78,10 @@ class Facts:
     """Everything that the checks judge.
 
     Attributes:
-        root: of the file system; another folder than ``/`` in tests.
-        packages: installed distributions, normalised name → version.
-        probes: what ``probes`` told, for what is installed.
-        gpu: None where there is neither a GPU of NVIDIA nor a driver.
+        root: of the file system; a folder other than ``/`` in tests.
+        packages: installed distributions, normalized name → version.
+        probes: results of ``probes`` for what is installed.
+        gpu: None if there is neither an NVIDIA GPU nor a driver.
         jetson: None on any other machine.
     """
 
@@ -90,21 +95,21 @@ class Facts:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether there is a GPU for an engine to run on, whoever says so."""
+        """Whether there is a GPU for an engine to run on, whatever the source of that fact."""
         return self.gpu is not None and bool(self.gpu.works or self.gpu.name or self.jetson)
 
 
-def gathered(root: Path = Path("/")) -> Facts:
-    """Look at this machine. Takes seconds: libraries are loaded, in processes of their own."""
+def gather_facts(root: Path = Path("/")) -> Facts:
+    """Examine this machine. Takes seconds, as libraries are loaded in processes of their own."""
     installed = ["numpy", *(probe for module, probe in LIBRARIES.items() if is_there(module))]
     installed += [kind for kind, modules in MODULES.items() if any(is_there(module) for module in modules)]
-    probes = probed([*installed, "GPU", "workers", "sandbox", "cache", "verified"])
+    probes = run_probes([*installed, "GPU", "workers", "sandbox", "cache", "verified"])
     jetson = jetson_from_files(root)
     if jetson is not None and not jetson.power_mode:
         jetson = replace(jetson, power_mode=mode_from_query(answer_of(["nvpmodel", "-q"]).stdout))
     gpu = _gpu(root, probes["GPU"], is_expected=jetson is not None)
     if gpu is not None and is_there("torch"):
-        probes |= probed(["torch"])
+        probes |= run_probes(["torch"])
     return Facts(
         root,
         platform.machine() in ("x86_64", "AMD64"),
@@ -117,16 +122,19 @@ def gathered(root: Path = Path("/")) -> Facts:
 
 
 def installed_packages() -> dict[str, str]:
-    """Normalised name (PEP 503) → version. What is broken is left out."""
+    """Return versions by normalized name (PEP 503), without broken distributions."""
     found = {}
     for distribution in metadata.distributions():
-        with suppress(Exception):  # metadata that cannot be read has many ways to say so
+        with suppress(Exception):  # unreadable metadata raises many kinds of errors
             found[re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()] = distribution.version
     return found
 
 
 def is_there(module: str) -> bool:
-    """Whether a package with code in it is installed: a folder of type stubs can be imported and is none."""
+    """Tell whether a package with code in it is installed.
+
+    A folder of type stubs can be imported but contains no code.
+    """
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -135,8 +143,9 @@ def is_there(module: str) -> bool:
 
 
 def cuda_majors(packages: dict[str, str]) -> dict[str, int]:
-    """Packages that bring, or are built for, a CUDA runtime, and its major version. cuda-python brings one, too, and engines do
-    without it: they ask the driver itself.
+    """Return the major version of CUDA by package, for packages that contain or need a CUDA runtime.
+
+    cuda-python contains one, too, but engines do not use it: they query the driver itself.
     """
     found = {}
     for name, version in packages.items():
@@ -151,7 +160,7 @@ def cuda_majors(packages: dict[str, str]) -> dict[str, int]:
 
 
 def _gpu(root: Path, probe: Probe, *, is_expected: bool) -> Gpu | None:
-    """By CUDA itself where it works, else by ``nvidia-smi``, else by what the kernel says."""
+    """Return the GPU as seen by CUDA if that works, else by ``nvidia-smi``, else by the kernel."""
     version = text_of(root / "proc/driver/nvidia/version")
     driver = driver_from_text(version)
     if not probe.problem:
@@ -181,7 +190,10 @@ def _gpu(root: Path, probe: Probe, *, is_expected: bool) -> Gpu | None:
 
 
 def gpu_from_smi(text: str, problem: str) -> Gpu | None:
-    """The first line of ``nvidia-smi --query-gpu``; None when it is not of that form. A Jetson says ``[N/A]`` to most of it."""
+    """Parse the first line of ``nvidia-smi --query-gpu``; None if it has another form.
+
+    A Jetson reports ``[N/A]`` for most fields.
+    """
     values = [value.strip() for value in text.partition("\n")[0].split(",")]
     if len(values) != len(SMI_FIELDS):
         return None
@@ -192,13 +204,13 @@ def gpu_from_smi(text: str, problem: str) -> Gpu | None:
 
 
 def name_from_information(text: str) -> str:
-    """``/proc/driver/nvidia/gpus/*/information`` → the model."""
+    """Return the model from ``/proc/driver/nvidia/gpus/*/information``, or ''."""
     match = re.search(r"^Model:\s*(\S.*)$", text, re.M)
     return match[1].strip() if match else ""
 
 
 def cuda_from_driver(driver: str) -> str:
-    """Version of the driver → the newest CUDA major that it speaks."""
+    """Return the newest CUDA major that a version of the driver supports."""
     if not driver:
         return ""
     number = int(driver.partition(".")[0])
@@ -206,7 +218,7 @@ def cuda_from_driver(driver: str) -> str:
 
 
 def _is_on_pci_bus(root: Path) -> bool:
-    """Whether the PCI bus has a display controller (class 0x03) of NVIDIA (vendor 0x10de)."""
+    """Tell whether the PCI bus has a display controller (class 0x03) of NVIDIA (vendor 0x10de)."""
     return any(
         text_of(path).strip() == "0x10de" and text_of(path.with_name("class")).startswith("0x03")
         for path in (root / "sys/bus/pci/devices").glob("*/vendor")

@@ -1,4 +1,4 @@
-"""The GPU and its driver, and whether the packages that are installed fit that driver."""
+"""Checks of the GPU and its driver, and of whether the installed packages fit that driver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidrisk.runtimes.gpu import text_of
 
 SECTION = "GPU"
 LITTLE_FREE = 0.1  # of the GPU's memory
-# A Jetson's GPU is used through these; they belong to the group video.
+# Device nodes of a Jetson's GPU; they belong to the group video.
 TEGRA_NODES = ("dev/nvmap", "dev/nvhost-gpu")
 CONTAINER_MARKS = (".dockerenv", "run/.containerenv")
 
@@ -54,7 +54,7 @@ def _gpu(facts: Facts, gpu: Gpu) -> Check:
 
 
 def _fix(facts: Facts, gpu: Gpu) -> str:
-    """The most likely reason why CUDA does not work, although there is a GPU."""
+    """Return the fix for the most likely reason why CUDA does not work although there is a GPU."""
     if "mismatch" in gpu.problem.lower():  # the driver was updated, and the old one is still loaded
         return "sudo reboot"
     if "CUDA_VISIBLE_DEVICES" in os.environ and "visible" in gpu.problem:
@@ -77,12 +77,15 @@ def _driver(facts: Facts, gpu: Gpu) -> Check:
 
 
 def _too_old_driver(facts: Facts, gpu: Gpu, packages: list[str]) -> Check:
-    """Programs built with a newer major of CUDA than the driver speaks fail with ``cudaErrorInsufficientDriver``."""
+    """Return the check for packages that need a newer driver.
+
+    Programs built with a newer CUDA major than the driver supports fail with ``cudaErrorInsufficientDriver``.
+    """
     majors = cuda_majors(facts.packages)
     needed = max(majors[name] for name in packages)
     named = ", ".join(packages[:3]) + (f" and {len(packages) - 3} more" if len(packages) > 3 else "")
     driver = f"driver {FIRST_DRIVER[needed]} or newer" if needed in FIRST_DRIVER else "a newer driver"
-    found = f"{named}: CUDA {needed}, which needs {driver}; this one speaks CUDA {gpu.cuda}"
+    found = f"{named}: CUDA {needed}, which needs {driver}; this one supports CUDA {gpu.cuda}"
     return Check(
         SECTION,
         "CUDA",

@@ -1,7 +1,8 @@
-"""What a Jetson says of itself: which board, Jetson Linux (L4T), JetPack, power mode, clocks, throttling. All of it is in files
-that need neither root nor NVIDIA's tools.
+"""Facts from a Jetson's files: board, Jetson Linux (L4T), JetPack, power mode, clocks, throttling.
 
-Sources of the files' forms: Jetson Linux Developer Guide r36.4 (Platform Power and Performance: nvpmodel,
+Reading these files needs neither root nor NVIDIA's tools.
+
+Sources of the file formats: Jetson Linux Developer Guide r36.4 (Platform Power and Performance: nvpmodel,
 jetson_clocks, soctherm-oc-event, throttle-alert cooling devices); releases by github.com/rbonghi/jetson_stats,
 ``jetson_variables.py``.
 """
@@ -50,14 +51,14 @@ class Clock:
 
 @dataclass(frozen=True)
 class Jetson:
-    """One board; empty where a file is not there.
+    """One board; fields are empty if their file does not exist.
 
     Attributes:
         model: ``NVIDIA Jetson Orin NX Engineering Reference Developer Kit``.
         l4t: ``36.4.3``.
-        jetpack: ``6.2``, of the package if it is installed.
-        has_jetpack: whether that package, CUDA and TensorRT with it, is installed.
-        power_mode, power_modes: the current mode, and all of them by their numbers.
+        jetpack: ``6.2``; the version of the package if it is installed.
+        has_jetpack: whether that package, and with it CUDA and TensorRT, is installed.
+        power_mode, power_modes: the current mode, and all modes by number.
         clocks: of GPU and processors.
         hot: alerts that hold the clocks down at this moment.
         overcurrents: throttling events since the start, by ``oc1``, ``oc2``, ``oc3``.
@@ -77,12 +78,12 @@ class Jetson:
 
     @property
     def is_too_old(self) -> bool:
-        """For TensorRT 10.3, which is the oldest that engines are built with."""
+        """Whether it is too old for TensorRT 10.3, the oldest version that engines are built with."""
         return bool(self.l4t) and tuple(map(int, self.l4t.split(".")))[:2] < OLDEST_L4T
 
     @property
     def fastest_mode(self) -> tuple[int, str] | None:
-        """MAXN, in its latest form."""
+        """The latest form of MAXN."""
         return max(
             ((number, name) for number, name in self.power_modes.items() if name.startswith("MAXN")),
             key=lambda mode: (len(mode[1]), mode[0]),
@@ -91,7 +92,7 @@ class Jetson:
 
 
 def jetson_from_files(root: Path) -> Jetson | None:
-    """The Jetson whose files are under ``root``; None where there are none of a Jetson."""
+    """Return the Jetson whose files are under ``root``, or None if it is another machine."""
     model = text_of(root / "proc/device-tree/model").strip("\0\n ")
     l4t = l4t_from_release(text_of(root / "etc/nv_tegra_release"))
     if not l4t and "Jetson" not in model:
@@ -117,19 +118,19 @@ def jetson_from_files(root: Path) -> Jetson | None:
 
 
 def l4t_from_release(text: str) -> str:
-    """``# R36 (release), REVISION: 4.3, …`` → ``36.4.3``."""
+    """Parse ``# R36 (release), REVISION: 4.3, …`` into ``36.4.3``."""
     match = re.match(r"# R(\d+) \(release\), REVISION: (\d+(?:\.\d+)*)", text)
     return f"{match[1]}.{match[2]}" if match else ""
 
 
 def jetpack_from_l4t(l4t: str) -> str:
-    """By the longest entry of ``JETPACK`` that the release begins with."""
+    """Return the JetPack of the longest entry of ``JETPACK`` that the release begins with."""
     parts = l4t.split(".")
     return next((JETPACK[key] for end in range(len(parts), 0, -1) if (key := ".".join(parts[:end])) in JETPACK), "")
 
 
 def dpkg_version(status: str, package: str) -> str:
-    """Version of a package in the text of ``/var/lib/dpkg/status``; empty when it is not installed."""
+    """Return a package's version from the text of ``/var/lib/dpkg/status``, or '' if not installed."""
     stanza = re.search(rf"^Package: {re.escape(package)}\n((?:.+\n?)*)", status, re.M)
     if not stanza or not re.search(r"^Status: .* installed$", stanza[1], re.M):
         return ""
@@ -138,26 +139,29 @@ def dpkg_version(status: str, package: str) -> str:
 
 
 def modes_from_conf(text: str) -> dict[int, str]:
-    """``< POWER_MODEL ID=2 NAME=MAXN_SUPER >`` of ``/etc/nvpmodel.conf`` → {2: MAXN_SUPER}."""
+    """Parse ``< POWER_MODEL ID=2 NAME=MAXN_SUPER >`` of ``/etc/nvpmodel.conf`` into {2: MAXN_SUPER}."""
     return {
         int(number): name for number, name in re.findall(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", text, re.M)
     }
 
 
 def mode_from_query(text: str) -> str:
-    """``nvpmodel -q`` → MAXN; it may warn of other things first."""
+    """Parse the power mode, such as MAXN, from ``nvpmodel -q``, which may print other warnings first."""
     match = re.search(r"NV Power Mode: (\S+)", text)
     return match[1] if match else ""
 
 
 def _power_mode(status: str, modes: dict[int, str]) -> str:
-    """``pmode:0002``, which ``nvpmodel`` keeps for the next start, → MAXN_SUPER."""
+    """Parse ``pmode:0002``, which ``nvpmodel`` stores for the next start, into MAXN_SUPER."""
     match = re.search(r"pmode:(\d+)", status)
     return modes.get(int(match[1]), f"mode {int(match[1])}") if match else ""
 
 
 def _clocks(root: Path) -> Iterator[Clock]:
-    """The GPU is ``17000000.gpu`` (JetPack 6) or ``17000000.ga10b`` (5) on Orin, and ``gpu-gpc-0`` on Thor; Hz. Processors: kHz."""
+    """Yield the clocks of GPU (files in Hz) and processors (files in kHz).
+
+    The GPU is ``17000000.gpu`` (JetPack 6) or ``17000000.ga10b`` (5) on Orin, and ``gpu-gpc-0`` on Thor.
+    """
     for folder in sorted((root / "sys/class/devfreq").glob("*")):
         if re.search(r"\.(gpu|ga10b)$|^gpu-gpc-", folder.name):
             low, high = number_of(folder / "min_freq"), number_of(folder / "max_freq")
@@ -171,7 +175,11 @@ def _clocks(root: Path) -> Iterator[Clock]:
 
 
 def _alerts(thermal: Path) -> Iterator[str]:
-    """``cpu-throttle-alert``, ``hot-surface-alert`` and the like are cooling devices; one that is not in state 0 is active."""
+    """Yield the active throttling alerts.
+
+    ``cpu-throttle-alert``, ``hot-surface-alert`` and the like are cooling devices; one that is not in state 0 is
+    active.
+    """
     for folder in sorted(thermal.glob("cooling_device*")):
         kind = text_of(folder / "type").strip()
         if kind.endswith("-alert") and number_of(folder / "cur_state"):
@@ -179,6 +187,9 @@ def _alerts(thermal: Path) -> Iterator[str]:
 
 
 def _overcurrents(root: Path) -> dict[str, int]:
-    """Counted since the start; one is under-voltage, two the average current, three its peaks."""
+    """Return the events counted since the start.
+
+    oc1 is under-voltage, oc2 the average current, oc3 its peaks.
+    """
     counters = sorted((root / "sys/devices/platform/soctherm-oc-event").glob("hwmon/hwmon*/oc*_event_cnt"))
     return {path.name.partition("_")[0]: count for path in counters if (count := number_of(path))}

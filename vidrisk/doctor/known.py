@@ -1,4 +1,4 @@
-"""Known trouble of this machine, and of engines that are about to be built: entries of the table → checks and lines."""
+"""Known problems of this machine, and of engines about to be built: entries of the table → checks and lines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidrisk.doctor.check import Check
 from vidrisk.doctor.facts import Facts
 from vidrisk.doctor.jetson import Jetson, jetson_from_files
 from vidrisk.doctor.support import read_table
-from vidrisk.doctor.trouble import Machine, Situation, fitting
+from vidrisk.doctor.trouble import Machine, Situation, find_troubles
 from vidrisk.runtimes.contract.errors import VidriskError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SECTION = "known trouble"
 MACHINES: dict[str, Machine] = {"x86_64": "x86-64", "AMD64": "x86-64", "aarch64": "arm64", "arm64": "arm64"}
-# Component of the table → the probe that tells its version; what has none is asked of the installed packages.
+# Component of the table → the probe that returns its version; for others it is that of the installed package.
 PROBES = {
     "av": "PyAV",
     "onnxruntime": "onnxruntime",
@@ -33,18 +33,20 @@ PROBES = {
 
 
 def trouble_checks(facts: Facts) -> Iterator[Check]:
-    """A check per entry that fits, or one that says that none does."""
+    """Yield a check per entry that applies, or one that says that none does."""
     situation = situation_from_facts(facts)
-    found = fitting(read_table(), situation)
+    found = find_troubles(read_table(), situation)
     for trouble in found:
         is_slow = trouble.severity == "slow"
-        yield Check(SECTION, trouble.id, "optional" if is_slow else "warning", trouble.found(situation), trouble.remedy)
+        yield Check(
+            SECTION, trouble.id, "optional" if is_slow else "warning", trouble.describe(situation), trouble.remedy
+        )
     if not found:
-        yield Check(SECTION, "known trouble", "ok", f"none of {len(read_table())} entries fits this machine")
+        yield Check(SECTION, "known trouble", "ok", f"none of {len(read_table())} entries applies to this machine")
 
 
 def situation_from_facts(facts: Facts) -> Situation:
-    """What the doctor knows: nothing of the engines that somebody may build."""
+    """Return the situation that the doctor knows, without anything about engines to be built."""
     told = {
         component: facts.probes[probe].told.get("version", "")
         for component, probe in PROBES.items()
@@ -64,7 +66,16 @@ def situation_from_facts(facts: Facts) -> Situation:
 def lines_before_build(
     bundle: Bundle, options: BuildOptions, kind: Kind | None, variants: Sequence[VariantName] | None
 ) -> list[str]:
-    """What is known of engines like these, a line per entry with its remedy, before minutes are spent on them.
+    """Return known problems of engines like these, to print before minutes are spent on the build.
+
+    Args:
+        bundle: that engines are built from.
+        options: of the build.
+        kind: of TensorRT; None takes what is installed.
+        variants: to build; None takes those that passed the gate.
+
+    Returns:
+        A line per entry, with its remedy.
 
     Raises:
         MissingExtra, RuntimeFailure: no TensorRT.
@@ -82,11 +93,11 @@ def lines_before_build(
         try:
             capabilities = (current_device().compute_capability,)
         except VidriskError:
-            capabilities = ()  # the build says why it needs one
+            capabilities = ()  # the build explains why it needs one
     lines: dict[str, str] = {}
     for variant in variants or bundle.passed:
         if variant not in bundle.manifest.variants:
-            continue  # the build says what there is
+            continue  # the build lists the existing ones
         situation = Situation(
             {api.kind: api.version, **_board_versions(board)},
             MACHINES.get(platform.machine()),
@@ -96,8 +107,8 @@ def lines_before_build(
             max(bundle.path(stage.name, variant).stat().st_size for stage in bundle.stages) / 1e6,
             options.dla,
         )
-        for trouble in fitting(read_table(), situation):
-            lines.setdefault(trouble.id, f"{trouble.found(situation)}; {trouble.remedy}")
+        for trouble in find_troubles(read_table(), situation):
+            lines.setdefault(trouble.id, f"{trouble.describe(situation)}; {trouble.remedy}")
     return list(lines.values())
 
 

@@ -1,4 +1,4 @@
-"""The machine itself: Python, processor, memory, disk, the cache, and what decode workers need."""
+"""Checks of the machine itself: Python, processor, memory, disk, the cache, and what decode workers need."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def machine_checks(facts: Facts) -> Iterator[Check]:
     yield _processor(facts.root)
     yield from _memory(facts)
     yield from _disk()
-    if not facts.probes["numpy"].problem:  # both need it, and it has a line of its own
+    if not facts.probes["numpy"].problem:  # these need numpy, which has a line of its own
         yield _workers(facts)
         yield from _sandbox(facts)
         yield from _cache(facts)
@@ -61,7 +61,7 @@ def _memory(facts: Facts) -> Iterator[Check]:
         available, total = (int(fields[key].split()[0]) * 1024 for key in ("MemAvailable", "MemTotal"))
     except (KeyError, IndexError, ValueError):
         return
-    group = facts.root / "sys/fs/cgroup"  # of a container that has a limit
+    group = facts.root / "sys/fs/cgroup"  # for containers with a limit
     limit, used = number_of(group / "memory.max"), number_of(group / "memory.current")
     if limit is not None and used is not None and limit < total:
         total, available = limit, min(available, limit - used)
@@ -75,7 +75,7 @@ def _memory(facts: Facts) -> Iterator[Check]:
 
 
 def _workers(facts: Facts) -> Check:
-    """Decode workers hand frames over in sealed memory; kernels and sandboxes can forbid it."""
+    """Check sealed memory, through which decode workers pass frames; kernels and sandboxes can forbid it."""
     probe = facts.probes["workers"]
     if not probe.problem:
         return Check(
@@ -92,13 +92,13 @@ def _workers(facts: Facts) -> Check:
 
 
 def _sandbox(facts: Facts) -> Iterator[Check]:
-    """What a decoder that a file has taken over cannot do; without it, vidrisk works all the same."""
+    """Check that a decoder compromised by a file is confined; vidrisk also works without."""
     probe = facts.probes.get("sandbox")
     if probe is None:
         return
     if probe.problem or probe.told["open"]:
-        found = probe.problem or f"decode workers are not kept from {' and '.join(probe.told['open'])}"
-        yield Check(SECTION, "sandbox", "optional", found, "a kernel from Linux 5.13 on, started with lsm=landlock,…")
+        found = probe.problem or f"decode workers can still access {' and '.join(probe.told['open'])}"
+        yield Check(SECTION, "sandbox", "optional", found, "use Linux 5.13 or later, booted with lsm=landlock,…")
     else:
         yield Check(
             SECTION, "sandbox", "ok", f"decode workers are confined (Landlock {probe.told['landlock']}, seccomp)"
@@ -118,7 +118,10 @@ def _disk() -> Iterator[Check]:
 
 
 def _cache(facts: Facts) -> Iterator[Check]:
-    """Engines, calibration and measured choices are kept there; without it they are made anew at every start."""
+    """Check the cache of engines, calibration and measured choices.
+
+    Without it they are made anew at every start.
+    """
     probe = facts.probes["cache"]
     if probe.problem:
         yield Check(SECTION, "cache", "warning", probe.problem, probe.fix or ELSEWHERE)
@@ -127,8 +130,8 @@ def _cache(facts: Facts) -> Iterator[Check]:
     folder, quoted = engines.parent, shlex.quote(str(engines.parent))
     why = why_not_writable(folder)
     if why:
-        is_of_others = why == errno.EACCES and _existing(folder) == folder
-        fix = f'sudo chown -R "$USER" {quoted}' if is_of_others else ELSEWHERE
+        belongs_to_others = why == errno.EACCES and _existing(folder) == folder
+        fix = f'sudo chown -R "$USER" {quoted}' if belongs_to_others else ELSEWHERE
         yield Check(SECTION, "cache", "warning", f"{folder} cannot be written: {os.strerror(why)}", fix)
         return
     files, held = _size(engines)
@@ -142,8 +145,9 @@ def _cache(facts: Facts) -> Iterator[Check]:
 
 
 def why_not_writable(folder: Path) -> int | None:
-    """The error number of making a file in ``folder``, or in the nearest folder above it that exists; None where one can be made.
-    Nothing is left behind.
+    """Return the error number of creating a file in ``folder``, or None if that works.
+
+    If the folder does not exist, the nearest existing folder above it is tried. Nothing is left behind.
     """
     try:
         with tempfile.TemporaryFile(dir=_existing(folder)):
@@ -153,12 +157,12 @@ def why_not_writable(folder: Path) -> int | None:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that can be seen."""
+    """Return the folder, or the nearest one above it that is visible."""
     return next(path for path in (folder, *folder.parents) if os.access(path, os.F_OK))
 
 
 def _size(folder: Path) -> tuple[int, int]:
-    """Number of files under a folder, and their bytes."""
+    """Return the number of files under a folder, and their total size in bytes."""
     files = held = 0
     for top, _, names in os.walk(folder):
         for name in names:

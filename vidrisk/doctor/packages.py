@@ -1,4 +1,4 @@
-"""The libraries that read files, the extras, and packages that do not go together."""
+"""Checks of the libraries that read files, of the extras, and of packages that conflict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vidrisk.doctor.facts import Facts, is_there
 from vidrisk.doctor.runtimes import does_not_load
 
 SECTION = "libraries"
-# Distribution → (what is imported of it, extra, what it is for).
+# Distribution → (module to import, extra, purpose).
 EXTRAS = {
     "cuda-python": ("cuda.bindings", "tensorrt", "engines on an NVIDIA GPU"),
     "pyarrow": ("pyarrow", "parquet", "Parquet"),
@@ -21,7 +21,7 @@ EXTRAS = {
     "onnx": ("onnx", "export", "export"),
     "elpv-dataset": ("elpv_dataset", "demo", "the data of vidrisk demo"),
 }
-# Distributions that write the same files: the one that was installed last has overwritten the other.
+# Distributions that write the same files: the one installed last overwrites the other.
 RIVALS = (
     ("onnxruntime", "onnxruntime-gpu"),
     ("decord", "decord2"),
@@ -38,7 +38,7 @@ def package_checks(facts: Facts) -> Iterator[Check]:
                 SECTION,
                 f"{one} and {other}",
                 "broken",
-                "are both installed, and overwrite each other's files",
+                "both are installed and overwrite each other's files",
                 f"pip uninstall -y {one} {other} && pip install {kept}",
             )
     for package, (module, extra, purpose) in EXTRAS.items():

@@ -1,6 +1,6 @@
-"""What is found out by loading libraries. Every probe runs in a process of its own (``asking``), which may crash or hang.
+"""Probes: facts that need libraries to be loaded, each in a process of its own that may crash or hang.
 
-A probe returns what it has found, as JSON can hold it, or raises whatever it is that fails.
+The processes are started by ``asking``. A probe returns its result in a form that JSON can hold, or raises an error.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from vidrisk.runtimes.contract.errors import VidriskError
 
-# Codec → the decoders of FFmpeg that decode it in software, any of which will do. Its own ``av1`` needs a GPU.
+# Codec → FFmpeg's software decoders for it, any of which will do. FFmpeg's own ``av1`` decoder needs a GPU.
 DECODERS = {
     "h264": ("h264", "libopenh264"),
     "hevc": ("hevc",),
@@ -27,7 +27,7 @@ DECODERS = {
 }
 PHOTO_FORMATS = {"jpg": "JPEG", "zlib": "PNG", "libtiff": "TIFF", "webp": "WebP"}
 GPU_PROVIDERS = {"TensorrtExecutionProvider": "TensorRT", "CUDAExecutionProvider": "CUDA"}
-# An ONNX model of one node, ``Identity``, on float (1,), as onnx writes it: IR version 8, opset 17.
+# An ONNX model with one node, ``Identity``, on float (1,), as written by onnx: IR version 8, opset 17.
 IDENTITY = bytes.fromhex(
     "08083a370a100a017812017922084964656e746974791201675a0f0a0178120a0a08080112040a020801"
     "620f0a0179120a0a08080112040a02080142040a001011"
@@ -35,15 +35,15 @@ IDENTITY = bytes.fromhex(
 
 
 def main(name: str) -> None:
-    """Print one line of JSON: what the probe has found, or the problem and perhaps its fix."""
+    """Run a probe, and print one line of JSON: its result, or the problem and perhaps its fix."""
     try:
         told = PROBES[name]()
     except VidriskError as error:
         told = {"problem": error.what, "fix": error.fix or ""}
-    except Exception as error:  # whatever a broken library raises is what is to be told
+    except Exception as error:  # whatever a broken library raises is the result
         told = {"problem": f"{type(error).__name__}: {error}"}
     print(json.dumps(told), flush=True)
-    os._exit(0)  # some drivers crash when they are unloaded, after the question has been answered
+    os._exit(0)  # some drivers crash when they are unloaded, after the probe has ended
 
 
 def _version(module: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def _av() -> dict[str, Any]:
 
 
 def _onnxruntime() -> dict[str, Any]:
-    """The providers that run a model, and those that are built in and fall back to the processor."""
+    """Return the providers that run a model, and built-in ones that fall back to the processor."""
     import onnxruntime as ort
 
     built_in = [provider for provider in GPU_PROVIDERS if provider in ort.get_available_providers()]
@@ -74,7 +74,7 @@ def _onnxruntime() -> dict[str, Any]:
     for provider in built_in:
         try:
             session = ort.InferenceSession(IDENTITY, providers=[provider, "CPUExecutionProvider"])
-        except Exception:  # it says why on standard error, and so does one that falls back
+        except Exception:  # the reason is on standard error, as for a provider that falls back
             continue
         if session.get_providers()[0] == provider:
             working.append(GPU_PROVIDERS[provider])
@@ -117,39 +117,38 @@ def _torch() -> dict[str, Any]:
 
 
 def _workers() -> dict[str, Any]:
-    """Sealed memory, as a decode worker of ``infer`` gets it: made, and mapped."""
+    """Create and map sealed memory as a decode worker of ``infer`` does."""
     from vidrisk.decode.messages import ReadSettings
     from vidrisk.decode.wire import Slots, shared_memory
     from vidrisk.runtimes.contract.specs import PixelSpec
 
     settings = ReadSettings(pixel=PixelSpec(), time=None)
-    shape = settings.pixel.frame_shape
-    descriptor = shared_memory(settings.slots, shape)
+    descriptor = shared_memory(settings.slots, settings.slot_bytes)
     try:
-        Slots(descriptor, settings.slots, shape).next()[:] = 1
+        Slots(descriptor, settings.slots, settings.slot_bytes).next()[:] = 1
         return {"bytes": os.fstat(descriptor).st_size}
     finally:
         os.close(descriptor)
 
 
 def _sandbox() -> dict[str, Any]:
-    """What of the sandbox of decode workers holds: it is put on, and leaned against."""
+    """Enter the sandbox of decode workers, and return which of its restrictions hold."""
     from vidrisk.decode.sandbox import confine_process
 
     sandbox = confine_process()
-    holds = {"a file that was not given": False, "the network": False}
+    holds = {"other files": False, "the network": False}
 
-    def lean() -> None:
+    def try_access() -> None:
         try:
             Path("/etc/passwd").read_bytes()
         except PermissionError:
-            holds["a file that was not given"] = True
+            holds["other files"] = True
         try:
             socket.socket().close()
         except PermissionError:
             holds["the network"] = True
 
-    sandbox.read_alone([sys.executable], lean)
+    sandbox.read_alone([sys.executable], try_access)
     return {
         "landlock": sandbox.landlock,
         "seccomp": sandbox.seccomp,
@@ -164,8 +163,8 @@ def _cache() -> dict[str, Any]:
     return {"engines": os.fspath(store.folder.absolute()), "limit_bytes": store.max_bytes}
 
 
-def _verified() -> dict[str, Any]:
-    """What `vidrisk verify` has found the last times of bundles that are still there, and what has changed since."""
+def _read_verified() -> dict[str, Any]:
+    """Return the last results of ``vidrisk verify`` for bundles that still exist, and changes since then."""
     from vidrisk.verify.kept import last_results
 
     return {"results": [{**asdict(kept), "changed": kept.changed} for kept in last_results() if kept.is_there]}
@@ -185,5 +184,5 @@ PROBES: dict[str, Callable[[], dict[str, Any]]] = {
     "workers": _workers,
     "sandbox": _sandbox,
     "cache": _cache,
-    "verified": _verified,
+    "verified": _read_verified,
 }

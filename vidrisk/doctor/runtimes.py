@@ -1,4 +1,4 @@
-"""Runtimes: does each load, which version, and on what would it run."""
+"""Checks of the runtimes: whether each loads, its version, and the devices it would run on."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _tensorrt(facts: Facts) -> Check:
             return does_not_load(SECTION, "tensorrt", "tensorrt", probe)
         return Check(SECTION, "tensorrt", "ok", probe.told["version"])
     stubs = ", only its type stubs" if "tensorrt-stubs" in facts.packages else ""
-    hidden = _hidden_tensorrt(facts)
+    hidden = _check_hidden_tensorrt(facts)
     if hidden is not None:
         return hidden
     if not facts.has_gpu:
@@ -83,8 +83,11 @@ def _tensorrt(facts: Facts) -> Check:
     return Check(SECTION, "tensorrt", "warning", f"not installed{stubs}", fix)
 
 
-def _hidden_tensorrt(facts: Facts) -> Check | None:
-    """TensorRT as a system package (JetPack, or ``python3-libnvinfer``) that this Python does not see."""
+def _check_hidden_tensorrt(facts: Facts) -> Check | None:
+    """Check for a system package of TensorRT that this Python does not see.
+
+    It may come from JetPack or ``python3-libnvinfer``.
+    """
     found = sorted(facts.root.glob("usr/lib/python3*/dist-packages/tensorrt/__init__.py"))
     if not found:
         return None
@@ -103,7 +106,7 @@ def _hidden_tensorrt(facts: Facts) -> Check | None:
             SECTION,
             "tensorrt",
             "broken",
-            "the system has it, and this virtual environment does not see it",
+            "the system has it, but this virtual environment does not see it",
             f"sed -i '/^include-system-site-packages/s/false/true/' {shlex.quote(f'{environment.folder}/pyvenv.cfg')}",
         )
     return None
@@ -129,7 +132,7 @@ def _tensorrt_rtx(facts: Facts) -> Check:
 
 
 def _torch(facts: Facts, probe: Probe) -> Check:
-    """Only asked where there is a GPU, on which training is to run."""
+    """Check torch, which is probed only if there is a GPU to train on."""
     if probe.problem:
         return does_not_load(SECTION, "torch on the GPU", "torch", probe)
     if probe.told["sees_gpu"] or not facts.has_gpu:
@@ -146,13 +149,12 @@ def _torch(facts: Facts, probe: Probe) -> Check:
 
 
 def does_not_load(section: str, name: str, packages: str, probe: Probe) -> Check:
-    """A library that is installed and crashes, hangs or raises."""
+    """Return the check for a library that is installed but crashes, hangs or raises an error."""
     said = f"{probe.problem} {probe.stderr}"
-    if (
-        "NumPy 1.x" in said or "_ARRAY_API not found" in said
-    ):  # numpy's own words for an extension that was built before numpy 2
+    # numpy's own words for an extension that was built for numpy 1.
+    if "NumPy 1.x" in said or "_ARRAY_API not found" in said:
         return Check(
-            section, name, "broken", "was built for numpy 1, and numpy 2 is installed", "pip install 'numpy<2'"
+            section, name, "broken", "was built for numpy 1, but numpy 2 is installed", "pip install 'numpy<2'"
         )
     fix = (
         probe.fix

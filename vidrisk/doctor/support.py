@@ -1,4 +1,4 @@
-"""The table of known trouble, ``known_trouble.json``: read, and every entry refused that is not whole or contradicts itself."""
+"""Reader of ``known_trouble.json``, which refuses entries that are incomplete or contradict themselves."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ CAPABILITY = re.compile(r"[0-9]{1,2}\.[0-9]")
 
 @functools.cache
 def read_table() -> tuple[Trouble, ...]:
-    """The table that comes with vidrisk."""
+    """Return the table that is part of vidrisk."""
     return troubles_from_json(resources.files("vidrisk.doctor").joinpath(TABLE).read_text(encoding="utf-8"))
 
 
 def troubles_from_json(text: str) -> tuple[Trouble, ...]:
-    """
+    """Parse a table of known problems.
+
     Raises:
-        VidriskError: an entry that is not whole, or contradicts itself; says which, and what is allowed.
+        VidriskError: an entry is incomplete or contradicts itself; says which, and what is allowed.
     """
     try:
         entries = json.loads(text)
     except ValueError as error:
-        raise VidriskError(f"{TABLE} is no JSON: {error}") from error
+        raise VidriskError(f"{TABLE} is not JSON: {error}") from error
     if not isinstance(entries, list):
-        raise VidriskError(f"{TABLE} holds no list of entries")
+        raise VidriskError(f"{TABLE} is not a list of entries")
     troubles = tuple(_trouble(number, entry) for number, entry in enumerate(entries, start=1))
     seen: set[str] = set()
     for trouble in troubles:
@@ -52,7 +53,7 @@ def _trouble(number: int, entry: Any) -> Trouble:
     name = f"entry {number}"
     try:
         if not isinstance(entry, dict):
-            raise ValueError("is no object")
+            raise ValueError("is not an object")
         name = f"entry {entry.get('id') or number}"
         allowed = {each.name for each in fields(Trouble)}
         if unknown := sorted(set(entry) - allowed):
@@ -68,10 +69,10 @@ def _trouble(number: int, entry: Any) -> Trouble:
 
 
 def _values(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each value as ``Trouble`` has it.
+    """Yield each value as an attribute of ``Trouble``.
 
     Raises:
-        ValueError: one that it cannot have.
+        ValueError: a value is not allowed.
     """
     for key, value in entry.items():
         if key == "versions":
@@ -91,12 +92,12 @@ def _values(entry: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield (
                 key,
                 tuple(
-                    each if CAPABILITY.fullmatch(_text(key, each)) else _refuse(key, each, "8.7 and the like")
+                    each if CAPABILITY.fullmatch(_text(key, each)) else _refuse(key, each, "a number such as 8.7")
                     for each in _of_type(list, key, value)
                 ),
             )
         elif key in ("opt_batch_at_most", "model_mb_at_most"):
-            yield key, value if type(value) is int and value > 0 else _refuse(key, value, "a whole number from 1 on")
+            yield key, value if type(value) is int and value > 0 else _refuse(key, value, "a whole number, at least 1")
         elif key == "dla":
             yield key, _of_type(bool, key, value)
         else:
@@ -109,7 +110,7 @@ def _source(value: Any) -> Source:
     try:
         return Source(value["at"], date.fromisoformat(_text("date", value["date"])))
     except ValueError:
-        _refuse("date", value["date"], "2026-01-31 and the like")
+        _refuse("date", value["date"], "a date such as 2026-01-31")
 
 
 def _text(key: str, value: Any) -> str:

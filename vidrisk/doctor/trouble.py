@@ -1,6 +1,7 @@
-"""What is known to be wrong, to crash or to be slow, of versions of libraries on some machines; whether it fits this machine.
+"""Known problems of library versions (wrong, crashing or slow) on some machines, and whether they apply to this one.
 
-The entries are in ``known_trouble.json`` (``support.py``). What is unknown of a machine never fits an entry.
+The entries are in ``known_trouble.json`` (``support.py``). An entry never applies if a fact that it depends on is
+unknown.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ Machine = Literal["x86-64", "arm64"]
 
 @dataclass(frozen=True)
 class Situation:
-    """What is known of a machine, and of an engine that is to be built; empty or None where it is not.
+    """Facts about a machine, and about an engine to be built; empty or None if unknown.
 
     Attributes:
         versions: component → its version; components are Python packages, ``driver``, ``jetpack`` and ``jetson-linux``.
-        compute_capabilities: of the GPU that is here, or of those that are built for.
-        variants, opt_batch, model_mb, dla: of an engine that is to be built.
+        compute_capabilities: of the GPU in this machine, or of those that an engine is built for.
+        variants, opt_batch, model_mb, dla: of an engine to be built.
     """
 
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +38,12 @@ class Situation:
 
 @dataclass(frozen=True)
 class Source:
-    """Where it is reported: ``owner/repository#number`` or an address; the day of what is said there, or of looking it up."""
+    """Where a problem is reported.
+
+    Attributes:
+        at: ``owner/repository#number`` or an address.
+        date: of the statement there, or of looking it up.
+    """
 
     at: str
     date: date
@@ -45,14 +51,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Trouble:
-    """One entry of the table. Conditions that are not given hold.
+    """One entry of the table. A condition that is not given always holds.
 
     Attributes:
-        versions: of the component that have it.
-        beside: component → versions that have to be there, too.
-        variants, opt_batch_at_most, model_mb_at_most, dla: of an engine; an entry with one of them is told when it is
-            built.
-        fixed_in: the first version that is known to be without it; empty where none is.
+        versions: of the component that have the problem.
+        beside: component → versions that must be present as well.
+        variants, opt_batch_at_most, model_mb_at_most, dla: of an engine; an entry with one of them is reported when the
+            engine is built.
+        fixed_in: first version known to be free of it; empty if none is known.
     """
 
     id: str
@@ -72,7 +78,7 @@ class Trouble:
     dla: bool = False
 
     def fits(self, situation: Situation) -> bool:
-        """Whether all conditions are known to hold."""
+        """Tell whether all conditions are known to hold."""
         wanted = {self.component: self.versions, **self.beside}
         return (
             all(situation.versions.get(name) in versions for name, versions in wanted.items())
@@ -84,14 +90,14 @@ class Trouble:
             and (situation.dla or not self.dla)
         )
 
-    def found(self, situation: Situation) -> str:
-        """One line: the version that is here, what is wrong with it, and who says so."""
+    def describe(self, situation: Situation) -> str:
+        """Return one line: the installed version, what is wrong with it, and the source."""
         more = f" and {len(self.sources) - 1} more" if len(self.sources) > 1 else ""
         return f"{self.component} {situation.versions[self.component]}: {self.what} ({self.sources[0].at}{more})"
 
 
-def fitting(troubles: Iterable[Trouble], situation: Situation) -> list[Trouble]:
-    """Those that fit; first what gives wrong answers, then what crashes."""
+def find_troubles(troubles: Iterable[Trouble], situation: Situation) -> list[Trouble]:
+    """Return the troubles that apply: wrong answers first, then crashes."""
     order = get_args(Severity)
     return sorted(
         (trouble for trouble in troubles if trouble.fits(situation)), key=lambda trouble: order.index(trouble.severity)

@@ -1,4 +1,4 @@
-"""Bundles that were verified here, as this user: whether they answered as expected, and what has changed since."""
+"""Checks of bundles that this user verified here: whether they answered as expected, and what has changed since."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SECTION = "bundles"
 MOST_BUNDLES = 5
 
 
-def verified_checks(facts: Facts) -> Iterator[Check]:
+def verification_checks(facts: Facts) -> Iterator[Check]:
     probe = facts.probes.get("verified")
-    if probe is None or probe.problem:  # numpy or pydantic, which have lines of their own
+    if probe is None or probe.problem:  # of numpy or pydantic, which have lines of their own
         return
     by_bundle: dict[str, list[dict[str, Any]]] = {}
     for result in probe.told["results"]:
@@ -30,7 +30,7 @@ def verified_checks(facts: Facts) -> Iterator[Check]:
 
 
 def _bundle(name: str, results: Sequence[dict[str, Any]]) -> Check:
-    """A line for all runtimes and variants of one bundle, the newest first."""
+    """Return a line for all runtimes and variants of one bundle, the newest first."""
     command = f"vidrisk verify {shlex.quote(results[0]['folder'])}"
     other = [result for result in results if result["state"] != "same"]
     wrong = [result for result in other if not result["changed"]]
@@ -39,12 +39,12 @@ def _bundle(name: str, results: Sequence[dict[str, Any]]) -> Check:
             SECTION,
             name,
             "broken",
-            f"{_asked(wrong)} answered otherwise than at export, on {wrong[0]['when']}: {wrong[0]['said']}",
+            f"{_names_of(wrong)} did not answer as at export, on {wrong[0]['when']}: {wrong[0]['said']}",
             command,
         )
     changed = {what: change for result in results for what, change in result["changed"].items()}
-    told, how = (other, "otherwise than") if other else (results, "as")
-    when = f"{_asked(told)} answered {how} at export, on {told[0]['when']}"
+    told, how = (other, "did not answer") if other else (results, "answered")
+    when = f"{_names_of(told)} {how} as at export, on {told[0]['when']}"
     if changed:
         said = ", ".join(
             f"{what} {before or 'none'} → {now or 'none'}" for what, (before, now) in sorted(changed.items())
@@ -53,5 +53,5 @@ def _bundle(name: str, results: Sequence[dict[str, Any]]) -> Check:
     return Check(SECTION, name, "ok", when)
 
 
-def _asked(results: Sequence[dict[str, Any]]) -> str:
+def _names_of(results: Sequence[dict[str, Any]]) -> str:
     return ", ".join(sorted(f"{result['runtime']} {result['variant']}" for result in results))

@@ -1,8 +1,8 @@
-"""Ranges of versions, ``>=10.3,<10.5``, of whatever gives itself a version: a package, a driver, Jetson Linux.
+"""Version ranges such as ``>=10.3,<10.5`` for packages, drivers and Jetson Linux.
 
-Less than PEP 440, because TensorRT and JetPack do not follow it. A version is the numbers that it begins with:
+Simpler than PEP 440, because TensorRT and JetPack do not follow it. A version is its leading numbers:
 ``10.13.3.9-1+cuda13.0`` is 10.13.3.9, ``2.9.0a0+git5a1b`` is 2.9.0. A clause compares as many numbers as it has:
-``==10.13.3`` means 10.13.3.9, too.
+``==10.13.3`` also matches 10.13.3.9.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 Release = tuple[int, ...]
 
-# Longer signs before shorter ones that they begin with.
+# Longer operators before their prefixes.
 OPERATORS: dict[str, Callable[[Release, Release], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -29,19 +29,19 @@ _VERSION = re.compile(rf"\s*v?({NUMBERS})(?![0-9!])")
 
 
 def release_from_version(version: str) -> Release | None:
-    """The numbers that a version begins with; None where it begins with none, or has an epoch."""
+    """Return the leading numbers of a version, or None if it has none or has an epoch."""
     match = _VERSION.match(version)
     return _release(match[1]) if match else None
 
 
 @dataclass(frozen=True)
 class VersionRange:
-    """Clauses that all have to hold. Get it from ``range_from_text``."""
+    """Clauses that must all hold. Create it with ``range_from_text``."""
 
     clauses: tuple[tuple[str, Release], ...]
 
     def __contains__(self, version: object) -> bool:
-        """False for what is no version, too: nothing is known of it."""
+        """Return False also for what is not a version: nothing is known about it."""
         release = release_from_version(version) if isinstance(version, str) else None
         return release is not None and all(
             OPERATORS[sign](_cut(release, len(wanted)), wanted) for sign, wanted in self.clauses
@@ -52,13 +52,14 @@ class VersionRange:
 
 
 def range_from_text(text: str) -> VersionRange:
-    """
+    """Parse a range of versions.
+
     Raises:
         ValueError: ``text`` is not like ``>=10.3,<10.5``.
     """
     clauses = [_CLAUSE.fullmatch(part) for part in text.split(",")]
     if not all(clauses):
-        raise ValueError(f"{text!r} is no range of versions; allowed: for example >=10.3,<10.5")
+        raise ValueError(f"{text!r} is not a range of versions; allowed: for example >=10.3,<10.5")
     return VersionRange(tuple((clause[1], _release(clause[2])) for clause in clauses if clause))
 
 
@@ -67,5 +68,5 @@ def _release(numbers: str) -> Release:
 
 
 def _cut(release: Release, length: int) -> Release:
-    """The first numbers; zeros for those that are not there."""
+    """Return the first numbers of a release, padded with zeros."""
     return (*release, *(0,) * length)[:length]

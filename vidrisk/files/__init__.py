@@ -1,1 +1,1 @@
-"""Files as every part sees them: caches, paths, lines of JSON, folders that are walked."""
+"""File access shared by all parts: caches, paths, lines of JSON, folder walks."""

@@ -1,10 +1,10 @@
-"""Arrays that were computed once, kept on disk under the content they were computed from.
+"""On-disk cache of computed arrays, keyed by the content that they were computed from.
 
     $VIDRISK_CACHE/arrays/ab/cdef…    one entry: the arrays of one key
 
-The key is a digest of everything that the arrays depend on, so an entry never goes stale. It only becomes unused, and
-what was used least recently makes room. Whatever is wrong with the folder (full, read-only, damaged) costs time, never
-a run.
+The key is a digest of everything that the arrays depend on, so an entry never becomes stale. Entries that are no longer
+needed are evicted, least recently used first. A problem with the folder (full, read-only, damaged) costs time but never
+fails a run.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 SIZE_VARIABLE = "VIDRISK_CACHE_GB"
 DEFAULT_GB = 2.0
-MAX_PART_OF_BOUND = 4  # an entry may be a quarter of it: one alone must not push out everything else
-SCAN_PART_OF_BOUND = 8  # what is written between two looks at the whole folder
-MIN_FREE_BYTES = 2**30  # of the disk, left to those who cannot do without
+MAX_PART_OF_BOUND = 4  # an entry may take a quarter of the bound: one entry must not evict everything else
+SCAN_PART_OF_BOUND = 8  # part of the bound that may be written between two scans of the folder
+MIN_FREE_BYTES = 2**30  # disk space left free for other programs
 
 # An entry: magic, length and CRC-32 of a JSON index [[name, dtype, shape, CRC-32], …], the index, the arrays' bytes.
-KINDS = "biufc"  # of numpy's types
+KINDS = "biufc"  # numpy dtype kinds
 _MAGIC = b"vrarray1"
 _HEAD = struct.Struct("<8sII")
 
 
 def key_of(*parts: str) -> str:
-    """Hex sha256 over text in order; ``("ab", "c")`` is not ``("a", "bc")``."""
+    """Return the hex sha256 of text parts in order; ``("ab", "c")`` differs from ``("a", "bc")``."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -61,28 +61,32 @@ def key_of(*parts: str) -> str:
 
 
 def array_cache() -> ArrayCache:
-    """The user's cache, of 2 GiB or what ``VIDRISK_CACHE_GB`` says; 0 keeps nothing.
+    """Return the user's cache, of 2 GiB or the size in ``VIDRISK_CACHE_GB``; 0 stores nothing.
 
     Raises:
-        SettingsError: the variable holds no size.
+        SettingsError: the variable does not hold a size.
     """
     return ArrayCache(cache_folder() / "arrays", bytes_from_variable(SIZE_VARIABLE, DEFAULT_GB, may_be_zero=True))
 
 
 class ArrayCache:
-    """Named arrays by key, for several processes and threads at once.
+    """Named arrays by key, safe for several processes and threads at once.
 
-    An entry appears whole or not at all. The folder stays within ``max_bytes``; each further process that writes at the
-    same time may exceed them by an eighth until it looks at the folder again.
+    An entry appears complete or not at all. The folder stays within ``max_bytes``; each additional process that writes
+    at the same time may exceed them by an eighth until it scans the folder again.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
-        self._room = 0  # bytes that may be written before the next look at the folder
+        self._room = 0  # bytes that may be written before the next scan of the folder
         self._works = True
 
-    def made(self) -> bool:
-        """Make the folder. False where it cannot be, or where somebody else may write it: then nothing is kept or found."""
+    def ensure_folder(self) -> bool:
+        """Create the folder; return whether the cache can be used.
+
+        Returns:
+            False if it cannot be created, or if other users may write to it: then nothing is stored or found.
+        """
         try:
             make_private_folder(self.folder)
         except OSError as error:
@@ -91,7 +95,7 @@ class ArrayCache:
         return is_private_folder(self.folder)
 
     def get(self, key: str) -> dict[str, npt.NDArray[Any]] | None:
-        """The arrays under ``key``; None when there are none, or none that are whole."""
+        """Return the arrays under ``key``, or None if there are none or the entry is damaged."""
         path = self._path(key)
         if not is_private_folder(path.parent):
             return None
@@ -100,19 +104,19 @@ class ArrayCache:
         except OSError:
             return None
         except (ValueError, TypeError, SyntaxError, RecursionError, struct.error) as error:
-            log.info("%s is damaged and removed: %s", path, error)
+            log.info("%s is damaged and was removed: %s", path, error)
             with suppress(OSError):
                 path.unlink()
             return None
-        with suppress(OSError):  # a cache that may only be read serves all the same
+        with suppress(OSError):  # a read-only cache can still be read
             os.utime(path)
         return arrays
 
     def put(self, key: str, arrays: Arrays) -> None:
-        """Keep numeric arrays under ``key``, unless they are larger than a quarter of the bound or the disk is full.
+        """Store numeric arrays under ``key``, unless they exceed a quarter of the bound or the disk is full.
 
         Raises:
-            SpecError: an array of anything but numbers and truth values.
+            SpecError: an array holds anything but numbers and booleans.
         """
         blocks = _blocks_from_arrays(arrays)
         size = sum(len(block) for block in blocks)
@@ -136,12 +140,14 @@ class ArrayCache:
 
     def _give_up(self, error: OSError) -> None:
         if self._works:
-            log.info("the cache in %s is not written any more: %s", self.folder, error)
+            log.info("the cache in %s is no longer written: %s", self.folder, error)
         self._works = False
 
     def _make_room(self, size: int) -> None:
-        """Look at the whole folder, and remove what was used least recently until ``size`` bytes fit, or an eighth of the
-        bound if that is more. Temporary files of processes that were killed go with the rest: nobody uses them.
+        """Scan the folder, and evict the least recently used entries until there is room.
+
+        Room is ``size`` bytes, or an eighth of the bound if that is more. Temporary files of killed processes are
+        evicted like any other entry.
         """
         entries = []
         for folder in filter(os.DirEntry.is_dir, os.scandir(self.folder)):
@@ -164,7 +170,7 @@ def _blocks_from_arrays(arrays: Arrays) -> list[bytes | memoryview]:
     index, raws = [], []
     for name, array in arrays.items():
         if array.dtype.kind not in KINDS:
-            raise SpecError(f"{name} is {array.dtype}", allowed="numbers and truth values")
+            raise SpecError(f"{name} is {array.dtype}", allowed="numbers and booleans")
         raw = _bytes_of(np.ascontiguousarray(array))
         index.append((name, array.dtype.str, array.shape, zlib.crc32(raw)))
         raws.append(raw)
@@ -178,7 +184,7 @@ def _read_entry(path: Path) -> dict[str, npt.NDArray[Any]]:
         magic, length, crc = _HEAD.unpack(file.read(_HEAD.size))
         described = file.read(length) if magic == _MAGIC else b""
         if magic != _MAGIC or zlib.crc32(described) != crc:
-            raise ValueError("no index of ours")
+            raise ValueError("not an entry of this cache")
         arrays = {}
         for name, dtype, shape, crc in json.loads(described):
             if np.dtype(dtype).kind not in KINDS or math.prod(shape) * np.dtype(dtype).itemsize > size:
@@ -191,5 +197,5 @@ def _read_entry(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _bytes_of(array: npt.NDArray[Any]) -> memoryview:
-    """The memory of a contiguous array, writable through the view."""
+    """Return the memory of a contiguous array, writable through the view."""
     return array.reshape(-1).view(np.uint8).data

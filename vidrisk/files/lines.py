@@ -1,4 +1,4 @@
-"""Records of inputs as lines of JSON: how the files of an output folder are written and read."""
+"""Records of inputs as lines of JSON: how files of an output folder are written and read."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 
 def json_from_value(value: Any, *, indent: int | None = None) -> str:
-    """JSON that UTF-8 can hold: bytes of a path that are no UTF-8 (PEP 383) are written as JSON escapes (``\\udcff``).
+    """Return JSON that UTF-8 can hold.
+
+    Bytes of a path that are not UTF-8 (PEP 383) are written as JSON escapes (``\\udcff``).
 
     Raises:
-        ValueError: a number that is not finite.
+        ValueError: a number is not finite.
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def line_from_record(record: DataclassInstance, version: FileVersion) -> bytes:
-    """One line of UTF-8, floats rounded, the path in the form that every locale reads alike, the version last."""
-    values = _rounded(asdict(record))
+    """Return one line of UTF-8: floats rounded, the path independent of the locale, the version last."""
+    values = _round_floats(asdict(record))
     return json_from_value(version.stamp({**values, "path": stored_from_path(values["path"])})).encode() + b"\n"
 
 
 def record_from_line(kind: type[Record], line: str | bytes, version: FileVersion) -> Record:
-    """The inverse, up to the rounding; other versions are read as ``contract.versions`` says.
+    """Parse a line of ``line_from_record``, up to the rounding.
+
+    Lines of other versions are read as ``contract.versions`` describes.
 
     Raises:
-        DataError: not a line that ``line_from_record`` wrote.
+        DataError: ``line_from_record`` did not write this line.
     """
     try:
         data = json.loads(line)
@@ -51,7 +55,7 @@ def record_from_line(kind: type[Record], line: str | bytes, version: FileVersion
         raise DataError(f"a line of {version.file} names no path: {data['path']!r}") from error
 
 
-def _rounded(value: Any) -> Any:
+def _round_floats(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, DIGITS)
-    return {key: _rounded(item) for key, item in value.items()} if isinstance(value, dict) else value
+    return {key: _round_floats(item) for key, item in value.items()} if isinstance(value, dict) else value

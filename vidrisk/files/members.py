@@ -1,4 +1,4 @@
-"""Objects of one name out of every module of a package: whoever adds a file adds one."""
+"""Objects of one name from every module of a package, so that adding a file adds an object."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 
 
 def members_of_package(package: str, path: Iterable[str], name: str) -> list[Any]:
-    """Import the modules of a package and of the packages in it, and return the objects of a name in those that have one.
+    """Import the modules of a package, recursively, and return their objects of one name.
+
+    Modules without such an object are skipped.
 
     Args:
-        package, path: its ``__name__`` and ``__path__``.
+        package: its ``__name__``.
+        path: its ``__path__``.
         name: of the objects, such as ``FORMAT``.
     """
     return [getattr(module, name) for module in _modules_of(package, path) if hasattr(module, name)]

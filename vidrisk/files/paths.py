@@ -1,9 +1,9 @@
-"""File names are bytes. This is how they become text: on disk, between processes, and in a table that somebody wrote.
+"""Conversion of file names, which are bytes, to and from text: on disk, between processes, and in tables.
 
-Inside a process a path is the ``str`` that Python makes of its bytes, by the encoding of the locale, with surrogates
-for bytes that this cannot decode (PEP 383). That text differs between locales. What is stored or sent is the same
-everywhere: the bytes read as UTF-8, with surrogates for those that are not. Where the locale is UTF-8, which it is
-    below the command line, the two are equal.
+Inside a process a path is the ``str`` that Python decodes from its bytes with the encoding of the locale, using
+surrogates for bytes that cannot be decoded (PEP 383). That text differs between locales. What is stored or sent is the
+same everywhere: the bytes decoded as UTF-8, with surrogates for those that are not UTF-8. If the locale is UTF-8, which
+it always is below the command line, the two are equal.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-MAX_PATH_BYTES = 4096  # PATH_MAX of Linux, of what is opened in one go
+MAX_PATH_BYTES = 4096  # PATH_MAX of Linux: the limit for a path in one system call
 
 
 def stored_from_path(path: str) -> str:
-    """Text of a path's bytes that every locale reads alike.
+    """Return the text of a path's bytes in a form that does not depend on the locale.
 
     Raises:
-        UnicodeEncodeError: characters that no file name of this locale can have.
+        UnicodeEncodeError: it holds characters that no file name of this locale can have.
     """
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
 def path_from_stored(stored: str) -> str:
-    """The inverse of ``stored_from_path``, in any locale."""
+    """Return the path that ``stored_from_path`` converted, in any locale."""
     return stored if stored.isascii() else os.fsdecode(stored.encode("utf-8", "surrogateescape"))
 
 
 def why_no_path(path: str) -> str:
-    """Why no file can be called so, in this locale; empty where one can."""
+    """Return why no file can have this name in this locale, or '' if one can."""
     try:
         name = os.fsencode(path)
     except UnicodeEncodeError:
@@ -44,7 +44,7 @@ def why_no_path(path: str) -> str:
 
 
 def is_unicode(texts: Iterable[str]) -> bool:
-    """Whether UTF-8 can hold all of them: none is a path with bytes that are none of its characters."""
+    """Tell whether UTF-8 can hold all texts: none is a path with bytes that are not UTF-8."""
     try:
         return all(text.encode() is not None for text in texts)
     except UnicodeEncodeError:
@@ -52,16 +52,18 @@ def is_unicode(texts: Iterable[str]) -> bool:
 
 
 def path_from_written(root: Path, written: str) -> Path:
-    """The file below ``root`` that a table names in characters: its bytes are UTF-8, or else of the locale's encoding.
+    """Return the file below ``root`` that a table names in characters.
+
+    The bytes of its name are UTF-8, or else in the locale's encoding.
 
     Returns:
-        Where neither exists, the path in UTF-8.
+        If neither file exists, the path in UTF-8.
     """
-    paths = [root / os.fsdecode(name) for name in _encoded(written)]
+    paths = [root / os.fsdecode(name) for name in _encode(written)]
     return next((path for path in paths if os.path.lexists(path)), paths[0])
 
 
-def _encoded(written: str) -> list[bytes]:
+def _encode(written: str) -> list[bytes]:
     name = written.encode("utf-8", "surrogateescape")
     try:
         return [name, written.encode(locale_encoding())]
@@ -70,5 +72,5 @@ def _encoded(written: str) -> list[bytes]:
 
 
 def locale_encoding() -> str:
-    """What the user's environment says, also where Python itself runs in UTF-8 mode."""
+    """Return the encoding of the user's environment, even if Python itself runs in UTF-8 mode."""
     return locale.nl_langinfo(locale.CODESET) if hasattr(locale, "nl_langinfo") else locale.getpreferredencoding(False)

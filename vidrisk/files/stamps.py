@@ -1,4 +1,4 @@
-"""Size and time of change, by which one sees that a file is another one than before."""
+"""Size and modification time of a file, which show whether the file has been replaced or changed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ MAX_INT64 = 2**63 - 1
 
 
 def stamp_of(info: os.stat_result) -> tuple[int, int]:
-    """Return size and time of change in ns. The time is cut to what a ledger can hold: a camera may date its files into any
-    century.
+    """Return size and modification time in ns.
+
+    The time is truncated to what a ledger can hold: a camera may date its files into any century.
     """
     return info.st_size, info.st_mtime_ns & MAX_INT64
 
 
 def stamp_of_file(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Return the same of a file; None where there is none."""
+    """Return the stamp of a file, or None if it does not exist."""
     try:
         return stamp_of(Path(path).stat())
-    except (OSError, ValueError):  # the latter for what can be no path
+    except (OSError, ValueError):  # ValueError: not a valid path
         return None

@@ -1,8 +1,9 @@
-"""Names of files and folders that NAS, desktop systems and cameras make for themselves, and of files that are not finished.
+"""Names of files that NAS, desktop systems and cameras create for themselves, and of unfinished files.
 
 They hold thumbnails, deleted files and older copies of the very files that are to be read. The rule is the same for
-training data, inputs and inboxes, ignores case, and applies below a folder that was named: one that is itself named is
-read. Names that begin with a dot (``.zfs``, ``.Trashes``, ``.AppleDouble``, ``._photo.jpg``) are hidden anyway.
+training data, inputs and inboxes, ignores case, and applies below a folder that was named: a system folder that is
+named explicitly is read. Names that begin with a dot (``.zfs``, ``.Trashes``, ``.AppleDouble``, ``._photo.jpg``) are
+hidden anyway.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _FOLDERS = frozenset(
         "trashbox",
         "_nas_recycle_",
         "network trash folder",
-        # Windows: recycle bins, volume data, what a check of the disk found, File History, system images
+        # Windows: recycle bins, volume data, fragments recovered by chkdsk, File History, system images
         "$recycle.bin",
         "recycler",
         "system volume information",
@@ -61,7 +62,7 @@ _FOLDERS = frozenset(
 )
 _FOLDER_PATTERN = re.compile(r"@syno.*|found\.[0-9]{3}")
 _FILES = frozenset(("thumbs.db", "thumbs.db:encryptable", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"))
-# Small copies that GoPro's and DJI's cameras lay beside every clip: a JPEG, an MP4.
+# Previews that GoPro and DJI cameras write beside every clip: a JPEG, an MP4.
 _PREVIEW_SUFFIXES = (".thm", ".lrv", ".lrf")
 
 UNFINISHED_SUFFIXES = (
@@ -90,22 +91,22 @@ def is_hidden(name: str) -> bool:
 
 
 def is_system_folder(name: str) -> bool:
-    """Tell whether a NAS, a desktop system or a camera makes folders of this name."""
+    """Tell whether a NAS, a desktop system or a camera creates folders with this name."""
     folded = name.casefold()
     return folded in _FOLDERS or _FOLDER_PATTERN.fullmatch(folded) is not None
 
 
 def is_system_file(name: str) -> bool:
-    """Tell whether a desktop system or a camera makes files of this name."""
+    """Tell whether a desktop system or a camera creates files with this name."""
     folded = name.casefold()
     return folded in _FILES or folded.endswith(_PREVIEW_SUFFIXES)
 
 
 def is_unfinished(name: str) -> bool:
-    """Tell whether a browser, a copy or a sync program gives this name to a file while it writes it."""
+    """Tell whether a browser, a copy or a sync program uses this name for a file that it is still writing."""
     return name.lower().endswith(UNFINISHED_SUFFIXES)
 
 
 def is_copy(name: str) -> bool:
-    """Tell whether a program names its copy of a file so before it changes the file (``a.jpg_original``, ``a.jpg~``)."""
+    """Tell whether this is a backup that a program makes before it changes a file (``a.jpg_original``, ``a.jpg~``)."""
     return name.lower().endswith(_COPY_SUFFIXES)

@@ -1,8 +1,8 @@
 """List the files below a folder: one iterative walk for training data, inputs and inboxes.
 
-An entry that cannot be taken costs that entry, and has a reason. Depth is limited by the length of a path that the
-system accepts, not by Python's stack. Folders are entered once each, by device and inode, so links that form a loop do
-no harm.
+An entry that cannot be read is omitted, with a reason; the walk goes on. Depth is limited by the length of a path that
+the system accepts, not by Python's stack. Each folder is entered once, by device and inode, so loops of links are
+harmless.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ FolderId = tuple[int, int]  # device, inode
 
 
 class Omitted(NamedTuple):
-    """An entry that is not taken. ``error``: what the system said where it could not be looked at, else None."""
+    """An entry that is not taken.
+
+    Attributes:
+        error: of the system, if the entry could not be examined, else None.
+    """
 
     path: str
     reason: str
@@ -31,7 +35,11 @@ class Omitted(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """Content of one folder, each part sorted by name. ``files``: all that is no folder, devices and broken links too."""
+    """Content of one folder, each part sorted by name.
+
+    Attributes:
+        files: everything that is not a folder, including devices and broken links.
+    """
 
     files: list[Entry]
     folders: list[Entry]
@@ -39,10 +47,13 @@ class Listing(NamedTuple):
 
 
 def list_folder(folder: str | os.PathLike[str], is_ignored: Callable[[str], bool] = is_hidden) -> Listing:
-    """List one folder. What cannot be looked at is omitted with the system's words, the folder itself included.
+    """List one folder.
+
+    Whatever cannot be examined is omitted with the system's error message, including the folder itself.
 
     Args:
-        is_ignored: tells of a name whether it is passed over as a hidden one is.
+        folder: to list.
+        is_ignored: tells whether a name is skipped like a hidden one.
     """
     listing = Listing([], [], [])
     path = os.fspath(folder)
@@ -50,8 +61,8 @@ def list_folder(folder: str | os.PathLike[str], is_ignored: Callable[[str], bool
         with os.scandir(path) as entries:
             for entry in entries:
                 _sort_in(entry, listing, is_ignored)
-    except OSError as error:  # what came before it counts
-        listing.omitted.append(_omitted(path, error))
+    except OSError as error:  # entries listed before the error are kept
+        listing.omitted.append(_omit(path, error))
     for part in listing:
         part.sort(key=_path_of)
     return listing
@@ -60,11 +71,14 @@ def list_folder(folder: str | os.PathLike[str], is_ignored: Callable[[str], bool
 def walk(
     root: str | os.PathLike[str], *, is_ignored: Callable[[str], bool] = is_hidden, entered: set[FolderId] | None = None
 ) -> Iterator[Entry | Omitted]:
-    """Yield the files below ``root``, and whatever is omitted: in a folder sorted by name, files before sub-folders.
+    """Yield the files below ``root``, and omitted entries.
+
+    The entries of a folder are sorted by name, files before sub-folders.
 
     Args:
-        is_ignored: tells of a name whether it is passed over as a hidden one is.
-        entered: folders that are not entered again; those that are entered are added.
+        root: folder to start in.
+        is_ignored: tells whether a name is skipped like a hidden one.
+        entered: folders that are not entered again; folders that are entered are added.
     """
     entered = set() if entered is None else entered
     pending = [os.fspath(root)]
@@ -73,7 +87,7 @@ def walk(
         try:
             identity = folder_id(folder)
         except OSError as error:
-            yield _omitted(folder, error)
+            yield _omit(folder, error)
             continue
         if identity in entered:
             yield Omitted(folder, ENTERED)
@@ -89,7 +103,7 @@ def folder_id(folder: str | os.PathLike[str]) -> FolderId:
     """Identify a folder, whatever its name.
 
     Raises:
-        OSError: it has gone, or may not be looked at.
+        OSError: it no longer exists, or may not be examined.
     """
     info = Path(folder).stat()
     return info.st_dev, info.st_ino
@@ -101,9 +115,9 @@ def _sort_in(entry: Entry, listing: Listing, is_ignored: Callable[[str], bool]) 
         listing.omitted.append(Omitted(entry.path, HIDDEN))
         return
     try:
-        is_folder = entry.is_dir()  # asks the system only about links
+        is_folder = entry.is_dir()  # needs a system call only for links
     except OSError as error:  # a link to itself, or into a folder that may not be entered
-        listing.omitted.append(_omitted(entry.path, error))
+        listing.omitted.append(_omit(entry.path, error))
         return
     if (is_system_folder if is_folder else is_system_file)(name):
         listing.omitted.append(Omitted(entry.path, SYSTEM))
@@ -113,7 +127,7 @@ def _sort_in(entry: Entry, listing: Listing, is_ignored: Callable[[str], bool]) 
         listing.files.append(entry)
 
 
-def _omitted(path: str, error: OSError) -> Omitted:
+def _omit(path: str, error: OSError) -> Omitted:
     return Omitted(path, error.strerror or str(error), error)
 
 

@@ -1,4 +1,4 @@
-"""The frame reader: one way from a file to ``uint8 (T, height, width, 3)`` for training, calibration and inference."""
+"""Frame reader, the only path from a file to ``uint8 (T, height, width, 3)`` in training, calibration and inference."""
 
 from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
 from vidrisk.frames.interval import Interval

@@ -1,7 +1,7 @@
-"""What an MP4's tables state, read before FFmpeg makes room for it.
+"""Frame counts stated in an MP4's tables, read before FFmpeg allocates memory for them.
 
-The file's size bounds most tables, but not what FFmpeg allocates for two of them: ``stsz`` when all frames are of one
-size (ISO/IEC 14496-12, 8.7.3), and ``trun`` (8.8.8). There one false number of four bytes asks for gigabytes.
+The file's size bounds most tables, but not FFmpeg's allocation for two of them: ``stsz`` if all frames have one size
+(ISO/IEC 14496-12, 8.7.3), and ``trun`` (8.8.8). There one wrong number of four bytes requests gigabytes.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import BinaryIO
 
 FIRST_BOXES = (b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide")
 CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf")
-# A day in fragments of a second has fewer.
+# A day of one-second fragments has fewer.
 MAX_BOXES = 1_000_000
-# A table lies in stbl in minf in mdia in trak in moov.
+# A table is nested in moov, trak, mdia, minf, stbl.
 MAX_DEPTH = 5
 
 
-def stated_frames(path: Path) -> int:
-    """The most frames that one such table of an MP4 states; 0 for other containers. Sound does not count: PCM has a frame
-    for every sample, and FFmpeg takes those together.
+def read_stated_frames(path: Path) -> int:
+    """Return the largest frame count that one such table of an MP4 states; 0 for other containers.
+
+    Audio is ignored: PCM has a frame for every sample, and FFmpeg combines those.
     """
     most, is_sound = 0, False
     with path.open("rb") as file:
@@ -30,7 +31,7 @@ def stated_frames(path: Path) -> int:
             second, third = int.from_bytes(content[4:8], "big"), int.from_bytes(content[8:], "big")
             if name in (b"trak", b"traf"):
                 is_sound = False
-            elif name == b"hdlr":  # QuickTime has a second one in a track, of how the data are reached
+            elif name == b"hdlr":  # QuickTime has a second one per track, the data handler
                 is_sound = is_sound or content[8:] == b"soun"
             elif name == b"stsz" and second and not is_sound:  # version, size of every frame, frames
                 most = max(most, third)
@@ -40,7 +41,7 @@ def stated_frames(path: Path) -> int:
 
 
 def _boxes(file: BinaryIO, start: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
-    """(name, first 12 bytes of the content) of the boxes in a part of a file, and of the boxes in them."""
+    """Yield (name, first 12 bytes of the content) of the boxes in a part of a file, recursively."""
     while end - start >= 8:
         file.seek(start)
         head = file.read(28)
@@ -49,7 +50,7 @@ def _boxes(file: BinaryIO, start: int, end: int, depth: int = 0) -> Iterator[tup
             return
         if size == 1:
             size, content = int.from_bytes(head[8:16], "big"), 16
-        elif size == 0:  # up to the end
+        elif size == 0:  # extends to the end
             size = end - start
         if size < content:
             return

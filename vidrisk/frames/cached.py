@@ -1,4 +1,4 @@
-"""Clips through the cache: a file that was decoded once is not decoded again, by this process or a later one."""
+"""Cached clips: a file is decoded only once, across processes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vidrisk.runtimes.contract.errors import UnreadableError
 
 log = logging.getLogger(__name__)
 
-_Stamp = tuple[Path, int, int]  # path, bytes, time of change in ns: while it is the same, so is the content
+_Stamp = tuple[Path, int, int]  # path, bytes, modification time in ns: identifies the content
 
 
 class CachedClips:
-    """The first clip of each photo and video, as a contract wants its frames."""
+    """The first clip of each photo and video, with frames as a contract specifies."""
 
     def __init__(self, contract: Contract, cache: ArrayCache) -> None:
         self.contract, self._cache = contract, cache
@@ -34,8 +34,9 @@ class CachedClips:
         self._specs = json.dumps([*specs, __version__, *decoder_versions()], sort_keys=True)
 
     def frames(self, path: Path, count: int, interval: Interval | None = None) -> npt.NDArray[np.uint8]:
-        """``count`` of the T frames of a clip, or of an interval of it, evenly spread, or all if there are fewer: uint8
-        (min(count, T), H, W, 3).
+        """Return ``count`` evenly spaced frames of a clip, or of an interval of it.
+
+        The result is uint8 (min(count, T), H, W, 3): all T frames if there are fewer.
 
         Raises:
             UnreadableError: as ``read_clips``.
@@ -57,12 +58,12 @@ class CachedClips:
             log.warning("%s: %s", name_of(path), clip.note)
         length = len(clip.frames)
         frames: npt.NDArray[np.uint8] = clip.frames[np.linspace(0, length - 1, min(count, length)).astype(int)]
-        if _stamp(path) == stamp:  # else they may be of another content than the key says
+        if _stamp(path) == stamp:  # otherwise they may not belong to the content in the key
             self._cache.put(key, {"frames": frames})
         return frames
 
     def digest(self, path: Path) -> str:
-        """Hex sha256 of the file, read once while it does not change.
+        """Return the hex sha256 of the file, which is read once as long as it does not change.
 
         Raises:
             UnreadableError: it cannot be read.

@@ -1,4 +1,4 @@
-"""What reading yields: frames with their times, and what is known about a file."""
+"""Results of reading: frames with their times, damage, and properties of a file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Clip:
     """T frames of one photo, one whole clip or one window of a clip.
 
     Attributes:
-        frames: uint8 (T, height, width, 3), RGB, upright, as the ``PixelSpec`` says.
+        frames: uint8 (T, height, width, 3), RGB, upright, as specified by the ``PixelSpec``.
         time_s: float64 (T,), presentation times of the frames really shown; the file's first frame is at 0.
         start_s, end_s: the half-open window [start_s, end_s) on the file's timeline; None for photos.
         source: path of the file.
-        damage: None when every moment could be read.
+        damage: None if every moment could be read.
         note: see ``FrameWindow``.
     """
 
@@ -53,7 +53,7 @@ class Frame:
     """One frame in the model's size.
 
     Attributes:
-        index: its place on the file's timeline, which no other frame of the file has; rising. 0 for a photo.
+        index: index on the file's timeline; unique within the file and increasing. 0 for a photo.
         time_s: presentation time of the frame really shown; the first frame is at 0.
         pixels: uint8 (height, width, 3), RGB, upright.
     """
@@ -65,14 +65,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Damage:
-    """What of a video or a photo could not be read.
+    """The parts of a video or a photo that could not be read.
 
     Attributes:
-        lost_s: the first and the last moment that show a neighbour, because their own frame cannot be decoded; None
-            where there are none.
-        cut_s: where the file ends and where it states to end, when the one comes before the other.
-        missing: share of a photo's pixels that its file does not hold; they are grey.
-        is_coarse: a photo lacks its last passes, which bring detail and colour to pixels that are there.
+        lost_s: the first and the last moment that show a neighbouring frame, because their own cannot be decoded; None
+            if there are none.
+        cut_s: actual and stated end of the file, if the former comes first.
+        missing: fraction of a photo's pixels that its file does not hold; they are grey.
+        is_coarse: a photo lacks its last passes, which add detail and colour to existing pixels.
     """
 
     lost_s: tuple[float, float] | None = None
@@ -85,18 +85,18 @@ class Damage:
         if self.lost_s:
             first_s, last_s = self.lost_s
             where = f"at {first_s:.2f} s" if first_s == last_s else f"between {first_s:.2f} and {last_s:.2f} s"
-            parts.append(f"frames {where} cannot be decoded, shown are their neighbours")
+            parts.append(f"frames {where} cannot be decoded and are replaced by their neighbours")
         if self.cut_s:
             parts.append(f"the file ends at {self.cut_s[0]:.2f} of {self.cut_s[1]:.2f} s")
         if self.missing:
             share = f"{self.missing:.0%}" if self.missing >= 0.01 else "less than 1%"
-            parts.append(f"the file is cut: {share} of the picture is missing, and grey")
+            parts.append(f"the file is cut: {share} of the picture is missing and shown in grey")
         if self.is_coarse:
             parts.append("the file is cut: detail or colour is missing")
         return "; ".join(parts)
 
     def with_later(self, later: Damage) -> Damage:
-        """Both, as one interval."""
+        """Merge the damage of a later window into this one; lost moments become one interval."""
         lost = [lost_s for lost_s in (self.lost_s, later.lost_s) if lost_s]
         return Damage(
             (min(first for first, _ in lost), max(last for _, last in lost)) if lost else None,
@@ -108,14 +108,13 @@ class Damage:
 
 @dataclass(frozen=True)
 class FrameWindow:
-    """Which frames a photo, a clip or one of its windows shows, in order of time.
+    """The frames that a photo, a clip or one of its windows shows, in order of time.
 
     Attributes:
         start_s, end_s: the half-open window [start_s, end_s); None for photos.
-        indices: of the T frames; a frame may show at several moments.
-        damage: None when every moment could be read.
-        note: what the ledger says of a file that could be read all the same, such as a colour tag that was ignored; ''
-            for nothing.
+        indices: indices of the T frames; a frame may be shown at several moments.
+        damage: None if every moment could be read.
+        note: remark for the ledger on a file that could be read, such as an ignored colour tag; '' if there is none.
     """
 
     start_s: float | None
@@ -127,14 +126,14 @@ class FrameWindow:
 
 @dataclass(frozen=True)
 class MediaInfo:
-    """What a file holds. Sizes are those that are seen, after rotation.
+    """Properties of a file. Sizes are those after rotation.
 
     Attributes:
         kind: photo or video.
         width, height: pixels.
         duration_s: from the first frame's start to the last frame's end; None for photos.
         frames: number of moments at which a frame is shown; 1 for photos.
-        fps: mean rate, for information only (moments are never found with it); None for photos.
+        fps: mean rate, for information only (moments are never computed from it); None for photos.
     """
 
     kind: Literal["image", "video"]

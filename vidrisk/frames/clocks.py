@@ -1,16 +1,17 @@
-"""When the frames of a video are shown: stored times, repaired where they are broken.
+"""Presentation times of a video's frames: the stored times, repaired if they are broken.
 
-``ticks_from_stamps`` takes the stored stamps of frames in their order of presentation. What a container stores is kept,
-equal stamps and pauses too (of two frames with one stamp the second is seen). Between two stamps times are
-interpolated; before the first, and behind the last that moves, they go on at the usual step, which is the median of the
-stored ones. A stamp that goes back is one of two:
+``ticks_from_stamps`` takes the stored timestamps of frames in presentation order. Stored values are preserved,
+including equal timestamps and pauses (of two frames with one timestamp the second is seen). Missing times between two
+timestamps are interpolated; before the first timestamp, and after the last one that advances, they are extrapolated
+with the usual step, which is the median of the stored steps. A timestamp that goes back is one of two things:
 
-    a stray     a run of stamps that are off, behind which the clock goes on as if nothing had been: that run counts as
-    missing a cut       a recorder that set its clock, or files laid end to end: the frames follow each other as they
-                are stored, and a step that no clock makes counts as the usual one. A clock that went back may have gone
-                ahead too: then no step is longer than MAX_PAUSE_S
+    a stray     a run of wrong timestamps, after which the clock continues as if nothing had happened: that run is
+                treated as missing
+    a cut       a recorder that set its clock, or concatenated files: the frames follow each other as they are stored,
+                and an implausible step is replaced by the usual one. A clock that went back may have gone ahead too:
+                then no step is longer than MAX_PAUSE_S
 
-Only a stream without two different stamps is counted by its rate.
+Only a stream without two different timestamps is timed by its rate.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
-# FFmpeg's own mark of a packet without a time.
+# FFmpeg's AV_NOPTS_VALUE, for a packet without a time.
 NO_STAMP = -(2**63)
 MAX_PAUSE_S = 10
-# A run of stamps is a stray when the time between its neighbours is that of their number of frames, within these
+# A run of timestamps is a stray if the time between its neighbours matches their number of frames, within these
 # factors.
 MIN_PACE, MAX_PACE = 0.5, 4.0
-# The longest run that is taken for a stray, in stamps; and the number of cuts after which none is looked for.
+# The longest run that is taken for a stray, in timestamps; and the number of cuts after which strays are not searched.
 MAX_RUN, MAX_CUTS = 10_000, 100
 
 
@@ -38,9 +39,9 @@ class Ticks:
 
     Attributes:
         ticks: float64 (N,), sorted, the first is 0.
-        step: from a frame to the next, usually.
-        is_counted: whether there are no stored times, so that the frames are counted by rate.
-        is_cut: whether the clock was set on the way.
+        step: usual step from one frame to the next.
+        is_counted: whether there are no stored times, so that the frames are timed by rate.
+        is_cut: whether the clock was reset midway.
     """
 
     ticks: npt.NDArray[np.float64]
@@ -50,11 +51,13 @@ class Ticks:
 
 
 def ticks_from_stamps(stamps: Integers, rate_step: float, base: Fraction) -> Ticks:
-    """Make times of the stamps of frames in order of presentation, NO_STAMP where a frame has none.
+    """Compute times from the timestamps of frames in presentation order; NO_STAMP marks a missing one.
 
     Args:
         stamps: int64 (N,), in units of ``base``; N is at least 1.
-        rate_step: one over the rate that the container states, in the same units; only for a stream without stamps.
+        rate_step: reciprocal of the rate that the container states, in the same units; used only for a stream without
+            timestamps.
+        base: the stream's time base, in seconds.
     """
     numbers = np.flatnonzero(stamps != NO_STAMP)
     known = stamps[numbers]
@@ -67,7 +70,7 @@ def ticks_from_stamps(stamps: Integers, rate_step: float, base: Fraction) -> Tic
     if (known[1:] < known[:-1]).any():
         kept, cuts = _without_strays(numbers.tolist(), known.tolist(), step)
         numbers, known = numbers[kept], known[kept]
-    # exact integers as long as they can be, so that equal moments give equal floats
+    # exact integers as long as possible, so that equal moments give equal floats
     elapsed = (
         known - known[0] if int(known.max()) - int(known.min()) < 2**62 else known.astype(np.float64) - float(known[0])
     )
@@ -86,7 +89,10 @@ def ticks_from_stamps(stamps: Integers, rate_step: float, base: Fraction) -> Tic
 
 
 def _moving(known: Integers) -> int:
-    """How many stamps there are until the clock stands still for good: until more frames share the last stamp than any other."""
+    """Return the number of timestamps before the clock stops for good.
+
+    The clock has stopped if more frames share the last timestamp than any other.
+    """
     ends = np.append(np.flatnonzero(known[1:] != known[:-1]) + 1, len(known))
     shared = np.diff(ends, prepend=0)
     return len(known) - max(0, int(shared[-1] - shared[:-1].max()))
@@ -97,20 +103,20 @@ def _usual_step(numbers: npt.NDArray[np.intp], known: Integers) -> float:
 
 
 def _median(steps: npt.NDArray[np.float64]) -> float:
-    """Of the steps ahead; 0 where there are none."""
+    """Return the median of the positive steps; 0 if there are none."""
     ahead = steps[steps > 0]
     return float(np.median(ahead)) if len(ahead) else 0.0
 
 
 def _without_strays(numbers: list[int], stamps: list[int], step: float) -> tuple[list[int], list[int]]:
-    """Leave stray runs out.
+    """Remove stray runs.
 
     Returns:
-        The places of what is kept, and the places in that list behind which the clock was set back.
+        The places of the remaining timestamps, and the places in that list after which the clock was set back.
     """
 
     def excess(one: int, other: int) -> float:
-        """How much longer the time between two stamps is than usual."""
+        """Return how much longer than usual the time between two timestamps is."""
         return stamps[other] - stamps[one] - (numbers[other] - numbers[one]) * step
 
     def is_in_pace(one: int, other: int) -> bool:
@@ -119,13 +125,12 @@ def _without_strays(numbers: list[int], stamps: list[int], step: float) -> tuple
 
     kept: list[int] = [0]
     cuts: list[int] = []
-    start, place = 0, 1  # of the part since the last cut, in ``kept``; the stamp that is looked at
+    start, place = 0, 1  # start of the part since the last cut, in ``kept``; current timestamp
     while place < len(stamps):
         last = kept[-1]
         if stamps[place] < stamps[last]:
-            jump = -excess(last, place) / 2  # a run that is off begins and ends with a jump
-            # where the clock goes on as before: behind a run that is late, or before one that is ahead, and which is
-            # shorter
+            jump = -excess(last, place) / 2  # a stray run begins and ends with a jump
+            # find where the clock continues as before, after a late run or before an early one; the shorter run wins
             runs = MAX_RUN if len(cuts) < MAX_CUTS else 0
             late = next(
                 (

@@ -1,17 +1,17 @@
-"""Tell which packets of a video begin a frame that is shown, and from which decoding can begin.
+"""Detection of the packets that begin a shown frame, and of those at which decoding can begin.
 
-One packet is one frame nearly everywhere: FFmpeg's demuxers and parsers see to that. The exceptions are written in the
-first bits of a packet:
+In nearly all streams one packet is one frame, thanks to FFmpeg's demuxers and parsers. The exceptions are visible in
+the first bits of a packet:
 
     H.264       a picture may be coded as two fields, and FFmpeg gives each field a packet of its own unless the
                 container stores both as one sample. The second field has the other parity and the same ``frame_num``
                 (ITU-T H.264, 3.30 and 7.4.3)
-    VP8, VP9    a frame may be stored only for others to refer to (RFC 6386, 9.1; VP9 bitstream specification, 6.2)
+    VP8, VP9    a frame may be stored only as a reference for others (RFC 6386, 9.1; VP9 bitstream specification, 6.2)
 
-FFmpeg's mark of keyframes is right as well, but for H.264 that is refreshed bit by bit: there it marks the pictures at
-which a refresh begins, and frames decoded from one of those on are not always those that the encoder made.
+FFmpeg's keyframe flags are correct except for H.264 with gradual refresh: there it flags the pictures at which a
+refresh begins, and frames decoded from such a picture on may differ from those that the encoder made.
 
-H.265 codes fields as pictures of their own, which FFmpeg gives out as frames; MPEG-2's parser joins the fields; AV1
+H.265 codes fields as pictures of their own, which FFmpeg outputs as frames; MPEG-2's parser joins the fields; AV1
 stores whole temporal units.
 """
 
@@ -34,14 +34,15 @@ _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 # Enough for a slice header up to bottom_field_flag, and for a parameter set up to frame_mbs_only_flag.
 _HEADER_BYTES, _PARAMETER_BYTES = 32, 1024
 
-# Of a packet: whether it begins a frame that is shown, and whether decoding can begin there.
+# Whether a packet begins a frame that is shown, and whether decoding can begin there.
 Role = tuple[bool, bool]
 RoleOf = Callable[["Packet[Stream]"], Role]
 
 
 def roles_from_codec(codec: VideoCodecContext) -> RoleOf | None:
-    """Make the test for a codec's packets, to be asked of every packet in its order; None where each is a frame and FFmpeg's mark
-    of keyframes is right.
+    """Return the test for a codec's packets, or None if each is a frame and the keyframe flags are correct.
+
+    The test must be called with every packet, in order.
     """
     if codec.name in ("vp8", "libvpx"):
         return lambda packet: (not packet.size or bool(memoryview(packet)[0] & 0x10), packet.is_keyframe)
@@ -56,13 +57,13 @@ def _shows_vp9(packet: Packet[Stream]) -> bool:
     if not packet.size:
         return True
     data = memoryview(packet)
-    if data[-1] & 0xE0 == 0xC0:  # a superframe: hidden frames together with the one that is shown
+    if data[-1] & 0xE0 == 0xC0:  # a superframe: hidden frames together with a shown one
         return True
     bits = _Bits(bytes(data[:2]))
     bits.read(2)
-    if bits.read(1) | bits.read(1) << 1 == 3:  # a profile with one bit more
+    if bits.read(1) | bits.read(1) << 1 == 3:  # a profile with one more bit
         bits.read(1)
-    if bits.read(1):  # a frame that is stored already
+    if bits.read(1):  # show_existing_frame
         return True
     bits.read(1)
     return bool(bits.read(1))
@@ -70,10 +71,10 @@ def _shows_vp9(packet: Packet[Stream]) -> bool:
 
 @dataclass(frozen=True)
 class _Picture:
-    """What of a slice header tells pictures apart.
+    """The fields of a slice header that distinguish pictures.
 
     Attributes:
-        parity: 0 of a top, 1 of a bottom field; None of a frame.
+        parity: 0 for a top field, 1 for a bottom field, None for a frame.
         is_intra: whether the slice needs no other picture.
     """
 
@@ -84,7 +85,7 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Sequence:
-    """What of a sequence parameter set is needed to read a slice header."""
+    """The fields of a sequence parameter set that are needed to read a slice header."""
 
     frame_num_bits: int
     has_planes: bool
@@ -95,7 +96,7 @@ class _Fields:
     """Pairs the fields of an H.264 stream."""
 
     def __init__(self, length_bytes: int, sequence: _Sequence | None) -> None:
-        self._length_bytes = length_bytes  # of a NAL unit's length; 0: start codes stand between the units
+        self._length_bytes = length_bytes  # bytes of a NAL unit's length field; 0: units are separated by start codes
         self._sequence = sequence
         self._waiting: tuple[int, int] | None = None  # parity and frame_num of a first field whose second may follow
 
@@ -113,8 +114,9 @@ class _Fields:
         return fields
 
     def role_of(self, packet: Packet[Stream]) -> Role:
-        """See ``Role``. While the stream has frames only, nothing but its keyframes is looked into: other parameter sets come with
-        those.
+        """Return the ``Role`` of a packet.
+
+        While the stream has only frames, only keyframes are parsed: new parameter sets come with those.
         """
         is_key = packet.is_keyframe
         if self._sequence and self._sequence.is_frames_only and not is_key:
@@ -129,7 +131,7 @@ class _Fields:
         return begins, is_key and begins
 
     def _pictures(self, data: bytes) -> Iterator[_Picture]:
-        """The pictures in a packet, each by its first slice."""
+        """Yield the pictures in a packet, each from its first slice."""
         last: tuple[int | None, int] | None = None
         for unit in self._units(data):
             kind = unit[0] & 31
@@ -144,7 +146,7 @@ class _Fields:
                     return  # a frame fills its packet
 
     def _units(self, data: bytes) -> Iterator[bytes]:
-        """The beginnings of the NAL units, none of them empty."""
+        """Yield the beginnings of the NAL units, skipping empty ones."""
         place, size = 0, self._length_bytes
         if size:
             while place + size < len(data):
@@ -161,7 +163,7 @@ class _Fields:
 
 
 class _Bits:
-    """Reads big-endian bits; zeros behind the end."""
+    """Reads big-endian bits; returns zeros past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
@@ -171,7 +173,7 @@ class _Bits:
         return self._value >> self._left & (1 << count) - 1 if self._left >= 0 else 0
 
     def golomb(self) -> int:
-        """ue(v), ITU-T H.264, 9.1."""
+        """Read ue(v), ITU-T H.264, 9.1."""
         zeros = 0
         while self._left > 0 and not self.read(1):
             zeros += 1
@@ -179,7 +181,7 @@ class _Bits:
 
 
 def _payload(unit: bytes, count: int) -> _Bits:
-    """Bits of a NAL unit's first bytes behind its header, without the bytes that keep start codes out of it."""
+    """Return the first bits of a NAL unit after its header, without emulation prevention bytes."""
     return _Bits(unit[1:count].replace(b"\0\0\3", b"\0\0"))
 
 
@@ -197,7 +199,7 @@ def _picture_from_slice(unit: bytes, sequence: _Sequence) -> _Picture:
 
 
 def _sequence_from_unit(unit: bytes) -> _Sequence | None:
-    """Read a sequence parameter set (7.3.2.1.1); None when it makes no sense."""
+    """Read a sequence parameter set (7.3.2.1.1); return None if it is implausible."""
     bits = _payload(unit, _PARAMETER_BYTES)
     profile, _, _ = bits.read(8), bits.read(16), bits.golomb()
     has_planes = False

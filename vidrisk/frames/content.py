@@ -1,6 +1,7 @@
-"""Recognise photos and videos by the first bytes of a file. No decoder is started.
+"""Recognition of photos and videos by the first bytes of a file, without starting a decoder.
 
-The formats are those that the readers accept, and an answer is certain: None where anything else may begin so.
+The formats are those that the readers accept. A result is certain; it is None for content that may also begin another
+kind of file.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ Kind = Literal["image", "video"]
 
 HEAD_BYTES = 4096
 MIN_TS_PACKETS = 5
-TS_PACKET_BYTES = (188, 192, 204)  # plain, with a time stamp in front (M2TS), with a checksum behind
+TS_PACKET_BYTES = (188, 192, 204)  # plain, with a leading timestamp (M2TS), with a trailing checksum
 TS_SYNC = 0x47
 
-# ISO base media files state a brand. Those that hold no clip: HEIF, AVIF (photos), sound, a camera's raw photos.
+# ISO base media files state a brand. Brands without video: HEIF, AVIF (photos), audio, a camera's raw photos.
 HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"))
 AVIF_BRANDS = frozenset((b"avif", b"avis"))
 _PHOTO_BRANDS = HEIF_BRANDS | AVIF_BRANDS | {b"avci", b"avcs", b"miaf", b"mif2"}
 _OTHER_BRANDS = frozenset((b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B ", b"crx ", b"jp2 ", b"jpx ", b"jpm "))
-# What a QuickTime file without a brand begins with.
+# First atoms of a QuickTime file without a brand.
 _MOVIE_ATOMS = frozenset((b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"))
 _BMP_HEADER_BYTES = frozenset((12, 16, 40, 52, 56, 64, 108, 124))
 _PHOTO_MAGIC = (
@@ -40,7 +41,9 @@ _ASF_MAGIC, _MXF_MAGIC = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), byte
 
 
 def read_head(path: str | os.PathLike[str]) -> tuple[os.stat_result, bytes]:
-    """Read status and first bytes of a file. What is no regular file is not opened, and has no bytes.
+    """Read the status and the first bytes of a file; a file that is not regular is not opened.
+
+    For the latter, the bytes are empty.
 
     Raises:
         OSError, ValueError: it cannot be opened or read.
@@ -48,7 +51,7 @@ def read_head(path: str | os.PathLike[str]) -> tuple[os.stat_result, bytes]:
     status = Path(path).stat()
     if not stat.S_ISREG(status.st_mode):
         return status, b""
-    # It may have become a pipe since, or a terminal.
+    # It may have been replaced by a pipe or a terminal since.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         status = os.fstat(descriptor)
@@ -58,7 +61,7 @@ def read_head(path: str | os.PathLike[str]) -> tuple[os.stat_result, bytes]:
 
 
 def kind_from_content(head: bytes, size: int) -> Kind | None:
-    """Tell what a file of ``size`` bytes holds that begins with ``head``; None where that is not certain."""
+    """Return the kind of a file of ``size`` bytes that begins with ``head``, or None if uncertain."""
     if head.startswith(_PHOTO_MAGIC) or _is_webp(head) or _is_bmp(head):
         return "image"
     if head[4:8] == b"ftyp":
@@ -86,7 +89,10 @@ def _is_bmp(head: bytes) -> bool:
 
 
 def _is_movie(head: bytes, size: int) -> bool:
-    """QuickTime before 2001: an atom of a plausible size comes first. A size of 0 or 1 stands for one that is stated elsewhere."""
+    """Recognize QuickTime before 2001, which begins with an atom of a plausible size.
+
+    The sizes 0 and 1 mean that the size is stated elsewhere.
+    """
     atom_bytes = int.from_bytes(head[:4], "big")
     return head[4:8] in _MOVIE_ATOMS and (atom_bytes in (0, 1) or 8 <= atom_bytes <= size)
 
@@ -100,23 +106,26 @@ def _is_matroska(head: bytes) -> bool:
 
 
 def _is_ogg_video(head: bytes) -> bool:
-    """Ogg whose first streams are Theora or VP8; most Ogg files are sound."""
+    """Recognize Ogg whose first streams are Theora or VP8; most Ogg files are audio."""
     return head[:4] == b"OggS" and (b"\x80theora" in head or b"OVP80" in head)
 
 
 def _is_dv(head: bytes) -> bool:
-    """Header and subcode blocks of a DV frame, of 60 or 50 fields."""
+    """Recognize the header and subcode blocks of a DV frame, for 60 or 50 fields."""
     return head[:4] in (b"\x1f\x07\0\x3f", b"\x1f\x07\0\xbf") and head[80:82] == b"\x3f\x07"
 
 
 def _is_program_stream(head: bytes) -> bool:
-    """A pack header, whose next bits are 01 (MPEG-2) or 0010 (MPEG-1)."""
+    """Recognize a pack header, whose next bits are 01 (MPEG-2) or 0010 (MPEG-1)."""
     return head[:4] == b"\0\0\x01\xba" and len(head) > 4 and (head[4] >> 6 == 0b01 or head[4] >> 4 == 0b0010)
 
 
 def _is_transport_stream(head: bytes) -> bool:
-    """Whether every packet begins with the sync byte and has a payload or an adaptation field; the first may be cut."""
-    if 0 not in head:  # a text, whose columns may look so
+    """Return whether every packet begins with the sync byte and has a payload or an adaptation field.
+
+    The first packet may be cut.
+    """
+    if 0 not in head:  # a text file, whose columns may look like packets
         return False
     for packet_bytes in TS_PACKET_BYTES:
         start = head.find(TS_SYNC, 0, packet_bytes)

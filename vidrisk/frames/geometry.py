@@ -1,4 +1,4 @@
-"""The geometry of a ``PixelSpec`` for photos and video frames: one resampling with Pillow's antialiased filter."""
+"""Geometry of a ``PixelSpec`` for photos and video frames: one resampling with Pillow's antialiased filter."""
 
 from __future__ import annotations
 
@@ -29,16 +29,19 @@ def pixels_from_image(image: Image.Image, spec: PixelSpec) -> npt.NDArray[np.uin
 
 
 def pixels_from_array(array: npt.NDArray[np.uint8], spec: PixelSpec) -> npt.NDArray[np.uint8]:
-    """Resize an upright RGB frame, uint8 (H, W, 3), to uint8 (spec.height, spec.width, 3): itself where that changes nothing."""
+    """Resize an upright RGB frame, uint8 (H, W, 3), to uint8 (spec.height, spec.width, 3).
+
+    The array itself is returned if nothing changes.
+    """
     if array.shape == spec.frame_shape and (spec.resize != "crop" or spec.crop_fraction == 1.0):
         return array
     return pixels_from_image(Image.fromarray(array), spec)
 
 
 def _crop_box(width: int, height: int, spec: PixelSpec) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the centre that is kept, in pixels of the unscaled image.
+    """Return (left, top, right, bottom) of the centre to keep, in pixels of the unscaled image.
 
-    Cutting before scaling gives what scaling before cutting would, without rounding the scaled size.
+    Cropping before scaling gives the same result as scaling before cropping, without rounding the scaled size.
     """
     scale = max(spec.width / width, spec.height / height)
     kept_width = min(width, spec.width / scale * spec.crop_fraction)

@@ -1,7 +1,8 @@
-"""HEIF, which phones write as HEIC, through pi-heif or pillow-heif: Pillow's image class for it, without registering it.
+"""HEIF (HEIC from phones) through pi-heif or pillow-heif: Pillow's image class for it, without registering it.
 
-libheif turns and mirrors as the file says (irot, imir), and takes the primary one of several images. EXIF's orientation
-repeats that and does not count. pi-heif is pillow-heif without its encoder, so its wheels hold nothing under the GPL.
+libheif rotates and mirrors as the file states (irot, imir), and decodes the primary one of several images. EXIF's
+orientation repeats that and is ignored. pi-heif is pillow-heif without its encoder, so its wheels contain nothing under
+the GPL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ MODULES = ("pi_heif", "pillow_heif")
 
 
 def brands_of(head: bytes) -> frozenset[bytes]:
-    """Read the brands of an ISO file from its first bytes: what it says that it is; none for other files."""
+    """Return the brands that an ISO file states in its first bytes; empty for other files."""
     if head[4:8] != b"ftyp":
         return frozenset()
     end = min(int.from_bytes(head[:4], "big"), len(head))
@@ -27,7 +28,7 @@ def brands_of(head: bytes) -> frozenset[bytes]:
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file that begins so is HEIF, and not AVIF, which is built on it."""
+    """Return whether a file that begins with ``head`` is HEIF, and not AVIF, which is based on it."""
     brands = brands_of(head)
     return bool(brands & HEIF_BRANDS) and not brands & AVIF_BRANDS
 
@@ -37,7 +38,7 @@ def open_heif(photo: Path | BinaryIO) -> ImageFile:
 
     Raises:
         MissingExtra: neither module is installed.
-        RuntimeFailure: it does not load.
+        RuntimeFailure: the module cannot be loaded.
         SyntaxError: libheif refuses the file.
     """
     module = next(filter(is_installed, MODULES), None)
@@ -45,7 +46,7 @@ def open_heif(photo: Path | BinaryIO) -> ImageFile:
         raise MissingExtra(MODULES[0], "heif")
     plugin = require(f"{module}.as_plugin", "heif")
     options: Any = importlib.import_module(f"{module}.options")
-    # A decode process has one core; nothing but the picture itself is wanted.
+    # A decode process has one core; only the picture itself is needed.
     options.DECODE_THREADS, options.THUMBNAILS, options.DEPTH_IMAGES, options.AUX_IMAGES = 1, False, False, False
     image: ImageFile = plugin.HeifImageFile(photo)
     return image

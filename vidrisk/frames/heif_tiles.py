@@ -1,7 +1,7 @@
-"""Which tiles of a HEIF photo lie beyond the end of its file.
+"""Detection of the tiles of a HEIF photo that lie past the end of its file.
 
-Phones write a photo as a grid of tiles, and libheif leaves a tile that it cannot read green without a word. So the
-places of the tiles are read here. Source: ISO/IEC 23008-12 (grid, irot, imir) and 14496-12 (meta, iloc, iref, iprp).
+Phones write a photo as a grid of tiles, and libheif silently leaves an unreadable tile green. Therefore the positions
+of the tiles are read here. Source: ISO/IEC 23008-12 (grid, irot, imir) and 14496-12 (meta, iloc, iref, iprp).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class _Extent:
 
     @property
     def end(self) -> int:
-        """In the file; 0 for what is in the directory itself."""
+        """End in the file; 0 for data in the meta box itself."""
         return 0 if self.in_meta else self.offset + self.length
 
 
 class _Reader:
-    """Big-endian numbers, one after another. Raises IndexError at the end."""
+    """Reads consecutive big-endian numbers; raises IndexError at the end."""
 
     def __init__(self, data: bytes, place: int = 0) -> None:
         self.data, self.place = data, place
@@ -46,10 +46,10 @@ class _Reader:
 
 @dataclass(frozen=True, eq=False)
 class CutHeif:
-    """A HEIF file that ends before its parts do.
+    """A HEIF file that is shorter than its parts require.
 
     Attributes:
-        stated_bytes: where the last part would end.
+        stated_bytes: end of its last part.
     """
 
     stated_bytes: int
@@ -61,15 +61,15 @@ class CutHeif:
     _path: Path
 
     def mask(self, size: tuple[int, int]) -> Image.Image:
-        """Mark what of the primary picture, as it is seen, the file does not hold (255).
+        """Return a mask, 255 for the pixels of the upright primary picture that the file does not hold.
 
         Raises:
-            ValueError: where it belongs cannot be said.
+            ValueError: their position cannot be determined.
         """
         if not self._missing:
             return Image.new("L", size)
         try:
-            mask = self._stored_mask()
+            mask = self._make_mask()
             for turn in _turns(self._boxes[b"iprp"], self._primary):
                 mask = mask.transpose(turn)
         except (KeyError, IndexError) as error:
@@ -78,7 +78,7 @@ class CutHeif:
             raise ValueError(f"{len(self._missing)} of its {len(self._tiles)} tiles lie beyond the end of the file")
         return mask
 
-    def _stored_mask(self) -> Image.Image:
+    def _make_mask(self) -> Image.Image:
         grid = self._extents[self._primary][0]
         if grid.in_meta:
             content = self._boxes[b"idat"][grid.offset : grid.offset + grid.length]
@@ -102,15 +102,15 @@ class CutHeif:
 
 
 def cut_heif(path: Path) -> CutHeif | None:
-    """Find the parts of a HEIF photo that its file does not hold; None if it holds all, or nothing can be said.
+    """Find the parts of a HEIF photo that its file does not hold; return None if complete or unknown.
 
     Raises:
-        ValueError: the type of a part is no text, for which pi-heif 1.4 ends the process.
+        ValueError: the type of a part is not text, for which pi-heif 1.4 ends the process.
     """
     file_bytes = path.stat().st_size
     try:
         boxes = dict(_children(_meta(path), 4))
-    except KeyError:  # libheif will say what it thinks of it
+    except KeyError:  # libheif will report the error
         return None
     _check_types(boxes.get(b"iinf", b""))
     try:
@@ -185,11 +185,11 @@ def _check_types(iinf: bytes) -> None:
         try:
             (kind[:4] + rest.partition(b"\0")[0]).decode()
         except UnicodeDecodeError as error:
-            raise ValueError("the type of one of its parts is no text") from error
+            raise ValueError("the type of one of its parts is not text") from error
 
 
 def _tiles_of(iref: bytes, item: int) -> list[int]:
-    """List the items that an item is put together from, in order; empty for a picture in one piece."""
+    """Return the items that an item is composed of, in order; empty for a picture in one piece."""
     wide = 4 if iref[:1] == b"\1" else 2
     for kind, content in _children(iref, 4):
         reader = _Reader(content)
@@ -199,7 +199,7 @@ def _tiles_of(iref: bytes, item: int) -> list[int]:
 
 
 def _properties(iprp: bytes, item: int) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of the properties of an item, in order."""
+    """Yield (kind, content) of the properties of an item, in order."""
     boxes = dict(_children(iprp, 0))
     known, reader = list(_children(boxes[b"ipco"], 0)), _Reader(boxes[b"ipma"], 4)
     version, wide = boxes[b"ipma"][0], boxes[b"ipma"][3] & 1

@@ -1,21 +1,22 @@
-"""Where the frames of a video are stored, in the order in which they are shown.
+"""Index of a video's stored frames in presentation order.
 
-A decoded frame is known by the packet that it was made of: every packet carries its place in the stream through the
-decoder (FFmpeg's ``copy_opaque``), so times may be missing, equal or wrong. What has to be found is the order of
-presentation:
+A decoded frame is identified by the packet that it was decoded from: every packet carries its place in the stream
+through the decoder (FFmpeg's ``copy_opaque``), so times may be missing, equal or wrong. The order of presentation is
+determined in one of four ways:
 
     sorted      every frame has a presentation time and all differ: the order of these times. Nearly every file; also
-                files laid end to end, one behind the other, where the clock goes back at a keyframe
-    stored      times are missing or shared, but none goes back, and the decoder holds no frame back: the order of
-    storage slots       AVI stores no presentation times: frames are shown at a constant rate in the order in which the
-                decoder gives them out, and a packet without a picture keeps the frame before it on screen for one more
+                files concatenated end to end, in which the clock goes back at a keyframe
+    stored      times are missing or shared, but never go back, and the decoder holds no frame back: the order of
+                storage
+    slots       AVI stores no presentation times: frames are shown at a constant rate in the order in which the
+                decoder outputs them, and a packet without a picture keeps the previous frame on screen for one more
                 step
-    decoded     times are missing or wrong, and frames may be reordered: only the decoder knows the order, and it is
-                asked once. Times that rise with the packets although frames are reordered (some writers of ASF, MXF,
-                MP4) are decoding times
+    decoded     times are missing or wrong, and frames may be reordered: only the decoder determines the order, in one
+                pass over the stream. Times that rise with the packets although frames are reordered (some writers of
+                ASF, MXF, MP4) are decoding times
 
-The first three need the packets alone; the last takes a decode of the whole stream, without converting its frames.
-Times come from ``clocks``.
+The first three need only the packets; the last decodes the whole stream, without converting its frames. Times come from
+``clocks``.
 """
 
 from __future__ import annotations
@@ -35,28 +36,28 @@ from vidrisk.frames.source import Timeline
 
 Order = Literal["sorted", "stored", "slots", "decoded"]
 Places = npt.NDArray[np.int32]
-# Where a container states no rate at all.
+# For containers that state no rate at all.
 FALLBACK_RATE = Fraction(25)
-# The most frames that H.264 and MPEG-4 may store ahead of the frames shown before them.
+# Most frames that H.264 and MPEG-4 may store ahead of frames that are shown earlier.
 MAX_REORDERED = 16
-# Containers that store how long a frame is shown; of the others FFmpeg gives what the stream's rate says.
+# Containers that store how long a frame is shown; for others FFmpeg derives it from the stream's rate.
 STORED_DURATIONS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
-# Containers in which FFmpeg looks for decoding times.
+# Containers in which FFmpeg seeks by decoding times.
 SOUGHT_BY_DTS = ("mpegts", "mpeg")
 SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 @dataclass(frozen=True, eq=False)
 class PacketTable:
-    """Packets of one stream, in its order.
+    """Packets of one stream, in stream order.
 
     Attributes:
         pts, dts, durations: int64 (P,), in the stream's time base.
         is_key: bool (P,).
         is_shown: bool (P,), whether the packet begins a frame that is shown.
-        key_offsets, key_sizes: int64 (K,), of the keyframes' packets: where they lie in the file (-1: unknown), and
-            bytes.
-        has_parts: whether some packets are no frame of their own, but the second field of one, or hidden.
+        key_offsets, key_sizes: int64 (K,), position in the file (-1: unknown) and size in bytes of the keyframes'
+            packets.
+        has_parts: whether some packets are not frames of their own, but second fields, or hidden.
     """
 
     pts: Integers
@@ -74,12 +75,12 @@ class Keyframes:
     """The packets from which decoding can begin.
 
     Attributes:
-        frames: int32 (K,), sorted: the frame that each is, or for one that is not shown the first of those stored
-            behind it.
-        places: int32 (K,), sorted: where in the stream the last one is of those up to that one.
-        stamps: int64 (K,), the time to seek to for that.
-        offsets, sizes, pts, at: int64 (K,), int32 (K,) the last: of all keyframes in order of the file, where they lie
-            in it, their bytes, their presentation times, and their places.
+        frames: int32 (K,), sorted: the frame of each keyframe, or for one that is not shown the first frame stored
+            after it.
+        places: int32 (K,), sorted: the last place in the stream among the keyframes up to each.
+        stamps: int64 (K,), the time to seek to for that place.
+        offsets, sizes, pts, at: int64 (K,), the last int32 (K,): all keyframes in file order, with position in the
+            file, size in bytes, presentation time, and place.
     """
 
     frames: Places
@@ -91,17 +92,17 @@ class Keyframes:
     at: Places
 
     def place_of(self, packet: Packet[VideoStream]) -> int | None:
-        """Place in the stream of a keyframe's packet that was just read; None when it is not known."""
+        """Return the place in the stream of a keyframe packet that was just read, or None if unknown."""
         if packet.pos is None:
             return None
         first, end = (int(np.searchsorted(self.offsets, packet.pos, side=side)) for side in SIDES)
         same = first + np.flatnonzero(self.sizes[first:end] == packet.size)
-        if len(same) > 1:  # WMV: many frames of one file packet
+        if len(same) > 1:  # WMV: many frames in one file packet
             same = same[self.pts[same] == (NO_STAMP if packet.pts is None else packet.pts)]
         return int(self.at[same[0]]) if len(same) == 1 else None
 
     def stamps_towards(self, place: int) -> list[int]:
-        """Stamps to seek to for the packet at ``place``: that of the last keyframe up to it, then of the one before."""
+        """Return the times to seek to for the packet at ``place``: the last keyframe up to it, then the previous."""
         keys = int(np.searchsorted(self.places, place, side="right"))
         stamps = self.stamps[max(0, keys - 2) : keys][::-1].tolist()
         return [stamp for stamp in stamps if stamp != NO_STAMP]
@@ -109,13 +110,13 @@ class Keyframes:
 
 @dataclass(frozen=True, eq=False)
 class PacketIndex:
-    """Where to find the frames of a timeline in the stream.
+    """Places in the stream of the frames of a timeline.
 
     Attributes:
-        places: int32 (N,), the packet of every frame of the timeline, counted in the stream.
-        frames: int32 (P,), the frame of every packet; -1 for none.
-        is_repaired: whether the clock was set on the way, or there is none; then its times do not help to seek.
-        note: what the ledger says of the times.
+        places: int32 (N,), place in the stream of the packet of every frame.
+        frames: int32 (P,), frame of every packet; -1 for none.
+        is_repaired: whether the clock was reset midway, or there is none; then its times are of no use for seeking.
+        note: remark on the times for the ledger.
     """
 
     order: Order
@@ -127,17 +128,18 @@ class PacketIndex:
     note: str
 
     def keyframe_before(self, index: int) -> int:
-        """Place in the stream of the last keyframe from which frame ``index`` can be decoded."""
-        if self.order == "slots":  # a keyframe may be shown that many places later than it is stored
+        """Return the place in the stream of the last keyframe from which frame ``index`` can be decoded."""
+        if self.order == "slots":  # a keyframe may be shown up to this many places later than it is stored
             index = max(0, index - MAX_REORDERED)
         keys = int(np.searchsorted(self.keyframes.frames, index, side="right"))
         return int(self.keyframes.places[keys - 1]) if keys else 0
 
 
 def order_from_packets(packets: PacketTable, container: str, reorder_depth: int) -> Order:
-    """Tell what gives the order of presentation.
+    """Determine what gives the order of presentation.
 
     Args:
+        packets: all packets of the stream.
         container: FFmpeg's name of the format.
         reorder_depth: how many frames the decoder holds back.
     """
@@ -147,7 +149,7 @@ def order_from_packets(packets: PacketTable, container: str, reorder_depth: int)
     is_rising = len(known_dts) == len(dts) and bool((known_dts[1:] > known_dts[:-1]).all())
     if is_rising and (container == "avi" or not has_pts.any()):
         return "slots"
-    shown, parts = _shown(packets), _clock_parts(packets)
+    shown, parts = _find_shown(packets), _clock_parts(packets)
     order = _order_of_pts(packets, shown, parts)
     places = shown[order]
     in_order, part_of = pts[places], parts[places]
@@ -167,13 +169,13 @@ def order_from_packets(packets: PacketTable, container: str, reorder_depth: int)
 
 
 def has_rising_pts(packets: PacketTable) -> bool:
-    """Whether every packet has a presentation time, behind that of the packet before it."""
+    """Return whether every packet has a presentation time after that of the previous packet."""
     pts = packets.pts
     return bool((pts != NO_STAMP).all() and (pts[1:] > pts[:-1]).all())
 
 
 def _clock_parts(packets: PacketTable) -> Places:
-    """Number the parts of a stream in which the decoding times never go back: one for each packet, rising."""
+    """Return the number of each packet's part of the stream; a part ends where decoding times go back."""
     goes_back = np.zeros(len(packets.dts), bool)
     known = np.flatnonzero(packets.dts != NO_STAMP)
     goes_back[known[1:][packets.dts[known[1:]] < packets.dts[known[:-1]]]] = True
@@ -181,28 +183,30 @@ def _clock_parts(packets: PacketTable) -> Places:
 
 
 def _order_of_pts(packets: PacketTable, shown: npt.NDArray[np.intp], parts: Places) -> npt.NDArray[np.intp]:
-    """The order of presentation times, one part behind the other."""
+    """Return the order of presentation times, one part after the other."""
     return np.lexsort((packets.pts[shown], parts[shown]))
 
 
-def _shown(packets: PacketTable) -> npt.NDArray[np.intp]:
-    """Places of the packets that begin a frame, from the first keyframe on: what a recording that starts in mid-stream has before
-    it cannot be decoded."""
+def _find_shown(packets: PacketTable) -> npt.NDArray[np.intp]:
+    """Return the places of the packets that begin a shown frame, from the first keyframe on.
+
+    If a recording starts in mid-stream, packets before the first keyframe cannot be decoded.
+    """
     keys = np.flatnonzero(packets.is_key)
     shown = np.flatnonzero(packets.is_shown)
     return shown[shown >= keys[0]] if len(keys) else shown
 
 
 def with_failed(decoded: Places, packets: PacketTable | None) -> Places:
-    """Put packets that gave no frame, because a decoder failed, behind the frame of the packet stored before them.
+    """Insert packets that gave no frame, because a decoder failed, after the frame of the packet stored before them.
 
     Args:
-        decoded: places of the packets whose frames were given out, in that order, each once.
-        packets: the whole stream; None when no decoder failed.
+        decoded: distinct places of the packets whose frames were output, in that order.
+        packets: the whole stream; None if no decoder failed.
     """
     if packets is None or not len(decoded):
         return decoded
-    missing = np.setdiff1d(_shown(packets), decoded).astype(np.int32)
+    missing = np.setdiff1d(_find_shown(packets), decoded).astype(np.int32)
     by_place = np.argsort(decoded)
     before = np.searchsorted(decoded[by_place], missing) - 1
     ranks = np.where(before >= 0, by_place[before] + 0.5, -0.5)
@@ -214,11 +218,14 @@ def with_failed(decoded: Places, packets: PacketTable | None) -> Places:
 def index_from_packets(
     packets: PacketTable, container: str, stream: VideoStream, order: Order, decoded: Places | None = None
 ) -> PacketIndex | None:
-    """Index a stream; None when it shows no frame.
+    """Index a stream; return None if it shows no frame.
 
     Args:
+        packets: all packets of the stream.
         container: FFmpeg's name of the format.
-        decoded: for the order ``decoded``, the places of the packets whose frames the decoder gave out, in its order.
+        stream: the stream, for its rate and time base.
+        order: result of ``order_from_packets``.
+        decoded: for the order ``decoded``, the places of the packets whose frames the decoder output, in its order.
     """
     keys = np.flatnonzero(packets.is_key)
     if order == "slots":
@@ -227,7 +234,7 @@ def index_from_packets(
         places = decoded.astype(np.intp)
         stamps = np.sort(packets.pts[places]) if has_rising_pts(packets) else packets.pts[places]
     else:
-        places = _shown(packets)
+        places = _find_shown(packets)
         if order == "sorted":
             parts = _clock_parts(packets)
             places = places[_order_of_pts(packets, places, parts)]
@@ -281,8 +288,8 @@ def _timeline(ticks: Ticks, last_duration: int, base: Fraction) -> Timeline:
 
 def _note(ticks: Ticks, stream: VideoStream) -> str:
     if ticks.is_counted:
-        return f"no usable times are stored: frames are counted at {float(rate_of(stream)):g} a second"
-    return "the stored clock was set on the way: what follows is joined without a gap" if ticks.is_cut else ""
+        return f"no usable times are stored: frames are timed at {float(rate_of(stream)):g} per second"
+    return "the stored clock was reset midway: the parts are joined without a gap" if ticks.is_cut else ""
 
 
 def base_of(stream: Stream) -> Fraction:

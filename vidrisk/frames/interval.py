@@ -1,4 +1,4 @@
-"""A part of a video, in seconds or in frames."""
+"""Intervals of a video, in seconds or in frames."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vidrisk.frames.source import Timeline
 from vidrisk.runtimes.contract.errors import SpecError, UnreadableError
 
 Unit = Literal["s", "frame"]
-# An interval is read when at least this part of it lies inside the file; what lies behind the end is cut off and said.
+# An interval is read if at least this fraction lies inside the file; the rest is cut off, and a note says so.
 MIN_PART_INSIDE = 0.5
-MAX_ROUNDING_S = 0.1  # lengths are often rounded to a frame: this is not worth a word
+MAX_ROUNDING_S = 0.1  # lengths are often rounded to a frame: no note is needed
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Interval:
     """The half-open part [start, end) of a video.
 
     Attributes:
-        start, end: seconds from the first frame, or frames counted from 0. The frame ``end`` is not a part of it.
-        unit: ``s`` or ``frame``. Frames become seconds by the file's own timestamps, when it is read.
+        start, end: seconds from the first frame, or frames counted from 0. The frame ``end`` is excluded.
+        unit: ``s`` or ``frame``. Frames are converted to seconds with the file's own timestamps when it is read.
 
     Raises:
         SpecError: negative, empty, reversed or not finite; a fraction of a frame.
@@ -41,27 +41,31 @@ class Interval:
         if self.end <= self.start:
             raise SpecError(
                 f"the interval {self} is {'empty' if self.end == self.start else 'reversed'}",
-                allowed="an end behind the start",
+                allowed="an end after the start",
             )
         if self.unit == "frame" and not (float(self.start).is_integer() and float(self.end).is_integer()):
             raise SpecError(f"the interval {self}", allowed="whole frames")
 
     def __str__(self) -> str:
-        span = f"[{self.start:.10g}, {self.end:.10g})"  # as exact as times are: it also tells samples apart
+        span = (
+            f"[{self.start:.10g}, {self.end:.10g})"  # as exact as the times, since the text also distinguishes samples
+        )
         return f"{span} s" if self.unit == "s" else f"frames {span}"
 
     def overlaps(self, other: Interval) -> bool:
-        """Whether both may show the same moment: always, when their units differ."""
+        """Return whether both may show the same moment; always True if their units differ."""
         return self.unit != other.unit or (self.start < other.end and other.start < self.end)
 
     def to_json(self) -> list[Any]:
         return [self.start, self.end, self.unit]
 
-    def located_s(self, timeline: Timeline, name: str) -> tuple[float, float, str]:
-        """Start and end in seconds on a file's timeline, and a note where its end had to be cut to the file's.
+    def locate_s(self, timeline: Timeline, name: str) -> tuple[float, float, str]:
+        """Return the start and end in seconds on a file's timeline, and a note if the end was cut.
+
+        The end is cut to that of the file.
 
         Raises:
-            UnreadableError: it starts behind the end of the file, or less than half of it lies inside.
+            UnreadableError: it starts after the end of the file, or less than half of it lies inside.
         """
         frames = len(timeline.times_s)
         length = timeline.duration_s if self.unit == "s" else frames
@@ -83,5 +87,5 @@ class Interval:
 
 
 def interval_from_json(values: Any) -> Interval | None:
-    """The inverse of ``Interval.to_json``; None stays None."""
+    """Parse the list that ``Interval.to_json`` returned; None stays None."""
     return None if values is None else Interval(*values)

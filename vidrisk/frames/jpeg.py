@@ -1,7 +1,7 @@
-"""Segments of a JPEG, read before and without decoding it: its frame, its scans, and whether its end is there.
+"""Segments of a JPEG, parsed without decoding: its frame, its scans, and whether it is complete.
 
-Each scan is one pass over the whole picture. Cameras write one and progressive files about ten, but nothing in the
-format keeps a small file from asking for a hundred thousand, which take hours. Source: ITU-T T.81, annex B.
+Each scan is one pass over the whole picture. Cameras write one and progressive files about ten, but the format allows a
+small file to request a hundred thousand, which take hours. Source: ITU-T T.81, annex B.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from dataclasses import dataclass, field
 
 MAX_SCANS = 100
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
-# In a scan's data 0xFF is followed by 0, or by the number of a restart.
+# In a scan's data 0xFF is followed by 0 or by a restart number.
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 STANDALONE = frozenset((SOI, EOI))
 # Start of frame: baseline, extended, progressive; with Huffman or arithmetic coding. Pillow decodes no others (lossless
 # ones).
 SEQUENTIAL, PROGRESSIVE = (b"\xff\xc0", b"\xff\xc1", b"\xff\xc9"), (b"\xff\xc2", b"\xff\xca")
 COEFFICIENTS = 64
-# A broken transfer or card leaves bytes of one value instead of the end. So many in a row are no picture's.
+# A broken transfer or card leaves bytes of one value in place of the end. No picture holds this many in a row.
 FILLS = b"\0", b"\xff"
 MIN_FILL_BYTES = 16
 
 
 @dataclass
 class JpegScans:
-    """What the first picture of a JPEG file holds, as far as it goes.
+    """Properties of the first picture of a JPEG file, as far as it is present.
 
     Attributes:
         width, height: pixels; 0 without a frame that can be decoded.
         is_progressive: whether scans refine one another.
         scans: number of scans that begin.
-        has_end: the end marker is there.
-        size: bytes of its segments and scans that can be used; where a segment is cut, up to that.
-        starts_picture: the last scan brings the first values of the first component, so that what it lacks is missing
-            altogether, and is not only coarser.
+        has_end: the end marker is present.
+        size: bytes of its usable segments and scans; ends before a segment that is cut.
+        starts_picture: the last scan holds the first values of the first component, so that pixels it lacks are missing
+            altogether and not only coarser.
     """
 
     width: int = 0
@@ -45,17 +45,19 @@ class JpegScans:
     has_end: bool = False
     size: int = 0
     starts_picture: bool = False
-    _bits_missing: dict[int, list[int]] = field(default_factory=dict)  # per component and coefficient; -1: not begun
+    _bits_missing: dict[int, list[int]] = field(
+        default_factory=dict
+    )  # bits missing per component and coefficient; -1: not begun
 
     @property
     def has_all_scans(self) -> bool:
-        """Whether every component has begun, and in a progressive picture every coefficient has its last bit."""
+        """Whether every component has begun and, in a progressive picture, every coefficient has its last bit."""
         if not self.is_progressive:
             return all(bits[0] == 0 for bits in self._bits_missing.values())
         return all(not any(bits) for bits in self._bits_missing.values())
 
     def begin_frame(self, marker: bytes, content: bytes) -> None:
-        if content[0] != 8:  # bits; Pillow decodes no other
+        if content[0] != 8:  # bits per sample; Pillow decodes no other
             return
         self.height, self.width = int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big")
         self.is_progressive = marker in PROGRESSIVE
@@ -76,13 +78,13 @@ class JpegScans:
 
 
 def has_too_many_scans(data: bytes) -> bool:
-    """Whether the picture at the start of a JPEG file has more than MAX_SCANS."""
-    # thumbnails and what cameras append hold scans too, so a high count only calls for a closer look
+    """Return whether the picture at the start of a JPEG file has more than MAX_SCANS."""
+    # thumbnails and data appended by cameras hold scans too, so a high count only requires a closer look
     return data.count(SOS) > MAX_SCANS and scans_in_jpeg(data).scans > MAX_SCANS
 
 
 def scans_in_jpeg(data: bytes) -> JpegScans:
-    """Read the segments up to the end of the first picture, and no more than MAX_SCANS + 1 scans."""
+    """Read the segments up to the end of the first picture, and at most MAX_SCANS + 1 scans."""
     found = JpegScans()
     for marker, content, end in _segments(data):
         if content is None:  # cut inside the segment
@@ -106,7 +108,7 @@ def scans_in_jpeg(data: bytes) -> JpegScans:
 
 
 def _segments(data: bytes) -> Iterator[tuple[bytes, bytes | None, int]]:
-    """(marker, content, end) of each segment; the content is None where the file ends inside."""
+    """Yield (marker, content, end) of each segment; the content is None if the file ends inside."""
     place = 0
     while (marker := MARKER.search(data, place)) is not None:
         place = marker.end()

@@ -1,4 +1,4 @@
-"""JPEG XL, where a plugin for Pillow is installed: the size from the header first, since the plugin decodes on opening.
+"""JPEG XL through a Pillow plugin, with the size read from the header first, since the plugin decodes on opening.
 
 Source: ISO/IEC 18181-1, SizeHeader; 18181-2, boxes.
 """
@@ -21,7 +21,7 @@ HEADER_BYTES = 1 << 16
 
 
 def is_jxl(head: bytes) -> bool:
-    """Whether a file that begins so is JPEG XL."""
+    """Return whether a file that begins with ``head`` is JPEG XL."""
     return head.startswith((CODESTREAM, CONTAINER))
 
 
@@ -33,7 +33,7 @@ def open_jxl(path: Path) -> Image.Image:
     """
     if not is_installed(PLUGIN):
         raise UnreadableError(
-            f"{name_of(path)} is a JPEG XL photo, which Pillow does not read here",
+            f"{name_of(path)} is a JPEG XL photo, which this Pillow cannot read",
             state="skipped",
             fix="convert it to JPEG, or pip install pillow-jxl-plugin (GPL)",
         )
@@ -44,7 +44,7 @@ def open_jxl(path: Path) -> Image.Image:
 
 
 def _size(head: bytes) -> tuple[int, int]:
-    """(width, height) that the codestream states; (0, 0) where it cannot be found."""
+    """Return (width, height) that the codestream states; (0, 0) if they cannot be found."""
     if head.startswith(CONTAINER):
         head = _codestream(head)
     if not head.startswith(CODESTREAM):
@@ -69,7 +69,7 @@ def _codestream(head: bytes) -> bytes:
         if length == 1:
             length = int.from_bytes(head[place + 8 : place + 16], "big")
         if kind in (b"jxlc", b"jxlp"):
-            return head[content + 4 * (kind == b"jxlp") :]  # a part begins with its number
+            return head[content + 4 * (kind == b"jxlp") :]  # a partial codestream begins with its number
         if length < 8:
             break
         place += length
@@ -77,7 +77,7 @@ def _codestream(head: bytes) -> bytes:
 
 
 class _Bits:
-    """Bits from the least significant one on."""
+    """Reads bits, starting with the least significant one."""
 
     def __init__(self, number: int) -> None:
         self._number = number

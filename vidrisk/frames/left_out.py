@@ -1,4 +1,4 @@
-"""What was found in folders and not taken, in one line for the terminal."""
+"""One-line summary, for the terminal, of files and folders that were found but not used."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ MAX_NAMES, MAX_NAME_CHARS, MAX_PATH_CHARS = 3, 60, 240
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Files and folders that were not taken.
+    """Files and folders that were not used.
 
     Attributes:
-        files: those that are neither clips nor photos.
-        omitted: what a walk passed over, with its reasons.
+        files: files that are neither clips nor photos.
+        omitted: paths that the folder walk skipped, with reasons.
     """
 
     files: Sequence[str] = ()
     omitted: Sequence[Omitted] = ()
 
     def __str__(self) -> str:
-        """Counts and names by reason; hidden names are not worth a word. Empty where nothing is."""
+        """Return counts and names by reason, without hidden files; empty if there are none."""
         by_reason: defaultdict[str, list[str]] = defaultdict(list)
         for item in self.omitted:
             if item.reason != HIDDEN:
@@ -42,14 +42,14 @@ class LeftOut:
         return "; ".join(parts)
 
 
-def shortened(path: str, most_chars: int = MAX_PATH_CHARS) -> str:
-    """Both ends of a path that is too long for a line, printable."""
+def shorten_path(path: str, most_chars: int = MAX_PATH_CHARS) -> str:
+    """Return a printable path, with its middle elided if it is longer than ``most_chars``."""
     shown, half = name_of(path), most_chars // 2
     return shown if len(shown) <= most_chars else f"{shown[:half]}…{shown[1 - half :]}"
 
 
 def _some_names(paths: Iterable[str]) -> str:
-    """The first names, each once: a NAS has a folder of one name in every other."""
+    """Return the first distinct names; a NAS has a folder of the same name in every other."""
     names = list(dict.fromkeys(Path(path).name for path in paths))
-    shown = [shortened(name, MAX_NAME_CHARS) for name in names[:MAX_NAMES]]
+    shown = [shorten_path(name, MAX_NAME_CHARS) for name in names[:MAX_NAMES]]
     return ", ".join([*shown, "…"] if len(names) > MAX_NAMES else shown)

@@ -1,7 +1,7 @@
-"""Pillow images of every mode → RGB of 8 bits, in bands, so that a large photo takes little more memory than its pixels.
+"""Conversion of Pillow images of any mode to 8-bit RGB, in bands, with little memory beyond the pixels.
 
-Transparent pixels are laid on white, as a viewer shows them. Samples wider than 8 bits are scaled to the range that the
-file states, or that its type has.
+Transparent pixels are composited on white, as viewers show them. Samples wider than 8 bits are scaled to the range that
+the file states, or that their type has.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ DEPTHS = frozenset(2.0**bits - 1 for bits in range(1, 33))
 
 @dataclass(frozen=True)
 class Samples:
-    """What a file says of its numbers beyond Pillow's mode.
+    """What a file states about its samples, beyond Pillow's mode.
 
     Attributes:
-        bits: of a sample; 0 where only the mode is known.
-        is_signed: integers below 0 occur.
-        is_inverted: the least value is white, and Pillow does not turn them.
-        range: the least and the greatest value, as the file states.
+        bits: bits per sample; 0 if only the mode is known.
+        is_signed: samples are signed integers.
+        is_inverted: the smallest value is white, and Pillow does not invert it.
+        range: the smallest and the greatest value, as the file states.
     """
 
     bits: int = 0
@@ -45,7 +45,9 @@ class _Levels:
 
 
 def rgb_from_image(image: Image.Image, samples: Samples | None = None) -> tuple[Image.Image, str]:
-    """Convert a Pillow image to mode RGB; also say what its brightness depends on ('' for the usual range).
+    """Convert a Pillow image to mode RGB; also return a note on its brightness scaling.
+
+    The note is '' for the usual range.
 
     Raises:
         ValueError: a mode that Pillow cannot convert, or values that are not finite.
@@ -62,7 +64,7 @@ def rgb_from_image(image: Image.Image, samples: Samples | None = None) -> tuple[
 
 
 def bands(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """Cut an image into parts of BAND_PX at most: (left, top) and pixels, from top to bottom."""
+    """Yield parts of an image of at most BAND_PX pixels: (left, top) and pixels, from top to bottom."""
     rows, columns = max(1, BAND_PX // image.width), min(image.width, BAND_PX)
     for top in range(0, image.height, rows):
         for left in range(0, image.width, columns):
@@ -79,10 +81,10 @@ def _rgb_from_plain(image: Image.Image) -> Image.Image:
 def _levels_of_wide(image: Image.Image, samples: Samples) -> _Levels:
     """Find the values that are black and white.
 
-    Those that the file states, unless it holds others. Else integers without a sign have the range of their bits, as
-    have integers with a sign as long as none is below 0; 32-bit integers that of 16 bits when they fit (some 16-bit
-    files open so); floats 0 to 1, to 255 or to 65535, the first that holds them. Anything else is stretched from its
-    least to its greatest value.
+    These are the values that the file states, unless it holds others. Otherwise unsigned integers have the range of
+    their bits, as have signed integers if none is below 0; 32-bit integers have the 16-bit range if they fit (some
+    16-bit files are opened as 32-bit); floats have the first of the ranges 0 to 1, to 255 or to 65535 that holds them.
+    Anything else is stretched from its smallest to its greatest value.
     """
     low, high = float("inf"), float("-inf")
     for _, band in bands(image):
@@ -100,7 +102,8 @@ def _levels_of_wide(image: Image.Image, samples: Samples) -> _Levels:
                 else f"black is {black:g} and white is {white:g}, as the file states"
             )
             return _Levels(black, white, said)
-        note = f"the file states values from {black:g} to {white:g} and holds {low:g} to {high:g}: its statement is ignored"
+        held = f"holds {low:g} to {high:g}: the stated range is ignored"
+        note = f"the file states values from {black:g} to {white:g} and {held}"
     for white in _usual_whites(image.mode, samples):
         if low >= 0 and high <= white:
             return _Levels(0.0, white, note)
@@ -117,7 +120,10 @@ def _usual_whites(mode: str, samples: Samples) -> tuple[float, ...]:
 
 
 def _values(band: Image.Image, samples: Samples) -> npt.NDArray[Any]:
-    """Read samples as the file means them: Pillow has no unsigned 32-bit and no signed 8-bit mode, and keeps their bits."""
+    """Return samples with the type of the file.
+
+    Pillow has no unsigned 32-bit and no signed 8-bit mode, but preserves their bits.
+    """
     values: npt.NDArray[Any] = np.asarray(band)
     if band.mode == "L" and samples.is_signed:
         return values.view(np.int8)

@@ -1,4 +1,4 @@
-"""Which files are read, and the checks that come before any decoder: content, suffix, kind of file, permission, size."""
+"""Recognition of media files, and checks before any decoder runs: content, suffix, type of file, permission, size."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from vidrisk.frames.content import Kind, kind_from_content, read_head
 from vidrisk.runtimes.contract.errors import UnreadableError
 from vidrisk.runtimes.contract.printable import printable
 
-# Those of raw photos are read by their preview; what no installed decoder reads is an input too, and its reason is
-# said.
+# Raw photos are read through their preview. A file that no installed decoder reads is still an input, and is reported
+# with the reason.
 RAW_SUFFIXES = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
 IMAGE_SUFFIXES = (
     ".avif",
@@ -61,7 +61,7 @@ VIDEO_SUFFIXES = (
 )
 MEDIA_SUFFIXES = IMAGE_SUFFIXES + VIDEO_SUFFIXES
 _SOUND, _RAW_PHOTO, _STREAM = "a sound file", "a camera's raw photo", "a stream of pictures without a container"
-# Files whose content begins as that of a clip or a photo does and is neither, with what they are.
+# Suffixes of files that begin like a clip or a photo but are neither, with what they are.
 _NEITHER = (
     dict.fromkeys((".aax", ".f4a", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".weba", ".wma"), _SOUND)
     | dict.fromkeys(
@@ -70,12 +70,12 @@ _NEITHER = (
     | dict.fromkeys((".mjpeg", ".mjpg"), _STREAM)
     | {".mks": "subtitles"}
 )
-# What encoders and recorders write without a container, or in their own. Some files of these names hold a usual one all
-# the same.
+# Files that encoders and recorders write without a container, or in their own. Some files with these suffixes do hold a
+# common container.
 _STREAMS = dict.fromkeys((".264", ".265", ".avc", ".h264", ".h265", ".hevc", ".m1v", ".m2v", ".mpv"), _STREAM) | {
     ".dav": "in a recorder's own format"
 }
-# Beside clips and photos lie many of these; they are not opened to see what is in them.
+# Files that are common next to clips and photos; they are not opened to determine their content.
 _TEXT_SUFFIXES = (
     ".csv",
     ".db",
@@ -102,9 +102,9 @@ _TEXT_SUFFIXES = (
     ".zip",
 )
 
-# Checked before pixels are allocated: 100 Mpx take 0.4 GB as a photo, and up to 1.6 GB while a WebP is decoded.
+# Checked before pixels are allocated: 100 Mpx take 0.4 GB as a photo, and up to 1.6 GB while decoding a WebP.
 MAX_FRAME_PX = 100_000_000
-# Some photos are read whole. Eight bytes a pixel are 16 bits of four channels, uncompressed.
+# Some photos are read into memory. Eight bytes per pixel are 16 bits of four channels, uncompressed.
 MAX_PHOTO_BYTES = 10 * MAX_FRAME_PX
 # A video's timeline is held in memory: a day at the rate of a fast camera is 0.3 GB of it.
 MAX_DURATION_S = 24 * 3600
@@ -112,10 +112,10 @@ MAX_FRAMES_PER_VIDEO = MAX_DURATION_S * 120
 
 
 def kind_of(path: str | os.PathLike[str]) -> Kind | None:
-    """Tell whether a file is a photo or a video: by its content where that is certain, else by its suffix, in any case.
+    """Return whether a file is a photo or a video, by content if certain, else by suffix in any case.
 
-    Of an animated image the first frame counts, so it is a photo. Opens the file; the suffix alone decides on one that
-    cannot be opened.
+    An animated image counts as a photo, because only its first frame is used. The file is opened; the suffix alone
+    decides if it cannot be opened.
     """
     try:
         status, head = read_head(path)
@@ -125,16 +125,16 @@ def kind_of(path: str | os.PathLike[str]) -> Kind | None:
 
 
 def kind_from_suffix(path: str | os.PathLike[str]) -> Kind | None:
-    """Tell what the suffix says, without opening the file."""
+    """Return the kind that the suffix indicates, without opening the file."""
     suffix = _suffix(path)
     return "image" if suffix in IMAGE_SUFFIXES else "video" if suffix in VIDEO_SUFFIXES else None
 
 
 def is_media(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file that lies in a folder is taken for a clip or a photo.
+    """Return whether a file found in a folder is to be used as a clip or a photo.
 
-    Only files of unknown suffixes are opened. Such a name is not taken where it says that the file is unfinished or a
-    copy that a program has laid aside.
+    Only files of unknown suffixes are opened. They are not used if the name marks them as unfinished or as a copy set
+    aside by a program.
     """
     if kind_from_suffix(path):
         return True
@@ -145,16 +145,16 @@ def is_media(path: str | os.PathLike[str]) -> bool:
 
 
 def name_of(path: str | Path) -> str:
-    """The path for messages, logs and pages: ``printable``, whatever the name is made of."""
+    """Return the path for messages, logs and pages: ``printable``, whatever characters it contains."""
     return printable(str(path))
 
 
 def check_file(path: Path) -> Kind:
-    """Tell what a file holds, and refuse what no decoder should be asked to open (a FIFO would block it for ever).
+    """Return the kind of a file, and refuse files that no decoder should open (a FIFO would block it forever).
 
     Raises:
-        UnreadableError: missing, not a regular file, not permitted, not a media file (skipped), empty (corrupt), or
-            a photo over MAX_PHOTO_BYTES (too_large).
+        UnreadableError: missing, not a regular file, not permitted, not a media file (skipped), empty (corrupt), or a
+            photo over MAX_PHOTO_BYTES (too_large).
     """
     name = name_of(path)
     try:
@@ -206,7 +206,7 @@ def check_size(width: int, height: int, path: Path) -> None:
     """Refuse a frame that is too large, before it is allocated.
 
     Raises:
-        UnreadableError: over MAX_FRAME_PX (too_large), or no size at all (corrupt).
+        UnreadableError: over MAX_FRAME_PX (too_large), or without a size (corrupt).
     """
     if width < 1 or height < 1:
         raise UnreadableError(f"{name_of(path)} states no picture size")
@@ -219,7 +219,7 @@ def check_size(width: int, height: int, path: Path) -> None:
 
 
 def check_frame_count(frames: int, path: Path) -> None:
-    """Refuse a video with too many frames, while they are counted or for what its header states.
+    """Refuse a video with too many frames, as counted so far or as stated in its header.
 
     Raises:
         UnreadableError: over MAX_FRAMES_PER_VIDEO (too_large).

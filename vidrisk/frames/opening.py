@@ -1,4 +1,4 @@
-"""Open a video: its container, the stream that is the clip, and that stream's decoder."""
+"""Opening of a video: its container, the stream to use, and that stream's decoder."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from av.video.stream import VideoStream
 from vidrisk.frames.media import MAX_FRAME_PX, check_size, name_of
 from vidrisk.runtimes.contract.errors import UnreadableError
 
-# Containers only, and local files only: a playlist that calls itself .mp4 must not open other files or addresses.
+# Containers only, and local files only: a playlist named .mp4 must not open other files or addresses.
 OPTIONS = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,avi,matroska,mpegts,mpeg,asf,flv,ogg,mxf,dv",
     "max_pixels": str(MAX_FRAME_PX),
 }
-# MPEG-4 part 2 and its like: ``auto`` takes another inverse transform on ARM; on x86 this is what it takes.
+# For MPEG-4 part 2 and similar codecs, ``auto`` uses another inverse transform on ARM; on x86 it uses this one.
 SAME_TRANSFORM = {"idct": "simple"}
 
 
 def open_video(path: Path, number: int | None = None) -> tuple[InputContainer, VideoStream]:
-    """Open a file with the stream of that number; with None, the one that is preferred.
+    """Open a file with the stream of the given number, or with the preferred stream for None.
 
-    Decoded frames carry the ``opaque`` of the packets that they were made of.
+    Decoded frames carry the ``opaque`` of the packets that they were decoded from.
 
     Raises:
-        UnreadableError: it is no video (corrupt), has none or needs another decoder (skipped), or is too large.
+        UnreadableError: not a video (corrupt), without a video stream or in need of another decoder (skipped), or too
+            large.
     """
-    # "file:" keeps a name with a colon from being read as a protocol
+    # the prefix "file:" keeps a name with a colon from being parsed as a protocol
     try:
         container = av.open(f"file:{path.absolute()}", options=OPTIONS, metadata_errors="replace")
     except av.FFmpegError as error:
@@ -54,8 +55,9 @@ def open_video(path: Path, number: int | None = None) -> tuple[InputContainer, V
 
 
 def streams_by_preference(container: InputContainer) -> list[VideoStream]:
-    """The video streams, that which FFmpeg chooses (av_find_best_stream) first; cover pictures are none, and those that state a
-    single frame come last.
+    """Return the video streams, starting with FFmpeg's choice (av_find_best_stream).
+
+    Cover pictures are excluded, and streams that state a single frame come last.
     """
     best = container.streams.best("video")
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]

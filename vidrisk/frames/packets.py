@@ -1,6 +1,6 @@
-"""The packets of a video, read without decoding one.
+"""Reading of a video's packets, without decoding any.
 
-Hours of video are a million packets, so what is kept of them lies in arrays.
+Hours of video have about a million packets, so their data is kept in arrays.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from vidrisk.frames.coding import roles_from_codec
 from vidrisk.frames.index import PacketIndex, PacketTable, base_of, rate_of
 from vidrisk.frames.media import MAX_DURATION_S, check_frame_count
 
-# A file is taken as cut when more than this is missing from what its header states.
+# A file counts as cut if more than this is missing from the duration in its header.
 CUT_S = 0.5
-# Containers whose clock begins again when it has run out of bits. A clock that was set back by more than a minute looks
-# so to FFmpeg, which then adds the clock's range.
+# Containers whose clock wraps around. FFmpeg mistakes a clock that was set back by more than a minute for a wrap, and
+# adds the clock's range.
 CLOCK_BITS = {"mpegts": 33, "mpeg": 33, "flv": 32, "asf": 32}
 
 
 @dataclass(eq=False)
 class _Packets:
-    """What is kept of a stream's packets while they are read: 26 bytes of each, and 16 more of a keyframe."""
+    """The data of a stream's packets while they are read: 26 bytes per packet, and 16 more per keyframe."""
 
     pts: array[int] = field(default_factory=lambda: array("q"))
     dts: array[int] = field(default_factory=lambda: array("q"))
@@ -56,7 +56,7 @@ class _Packets:
         return len(self.is_key)
 
     def table(self, count: int, clock_bits: int | None) -> PacketTable:
-        """The first ``count`` packets."""
+        """Return the table of the first ``count`` packets."""
         pts, dts, durations = (
             np.frombuffer(column, np.int64, count) for column in (self.pts, self.dts, self.durations)
         )
@@ -73,8 +73,8 @@ class Contents:
     """What a container holds.
 
     Attributes:
-        packets: of one of its streams.
-        end_s: where the last of all its streams ends.
+        packets: packets of one of its streams.
+        end_s: latest end of all its streams.
     """
 
     packets: PacketTable
@@ -82,14 +82,14 @@ class Contents:
 
 
 def read_packets(container: InputContainer, stream: VideoStream, path: Path) -> Contents | None:
-    """Read all packets of an open container; None when the stream has none.
+    """Read all packets of an open container; return None if the stream has none.
 
     Raises:
         UnreadableError: too many frames (too_large).
     """
     packets, whole = _Packets(), 0
     role_of = roles_from_codec(stream.codec_context)
-    ends: dict[int, int] = {}  # of each stream, in its own time base
+    ends: dict[int, int] = {}  # per stream, in its own time base
     try:
         for packet in container.demux():
             stamp = packet.pts if packet.pts is not None else packet.dts
@@ -102,12 +102,12 @@ def read_packets(container: InputContainer, stream: VideoStream, path: Path) -> 
                 packets.append(packet, is_shown=is_frame and not packet.is_discard, is_key=is_key)
                 check_frame_count(len(packets), path)
                 if not packet.is_corrupt:
-                    whole = len(packets)  # what a cut left of the last packet does not count
+                    whole = len(packets)  # ignore the remains of a last packet that was cut
             if stamp is not None:
                 end = stamp + (packet.duration or 0)
                 ends[number] = max(ends.get(number, end), end)
     except av.FFmpegError:
-        pass  # a damaged file: what was read so far is its timeline, and the header tells what is missing
+        pass  # a damaged file: the packets read so far are its timeline; the header states what is missing
     if not whole:
         return None
     end_s = max((float(end * base_of(container.streams[number])) for number, end in ends.items()), default=0.0)
@@ -115,7 +115,10 @@ def read_packets(container: InputContainer, stream: VideoStream, path: Path) -> 
 
 
 def without_false_wraps(pts: Integers, dts: Integers, clock_range: int) -> tuple[Integers, Integers]:
-    """Take away what FFmpeg adds to a clock that was set back: a step of more than half of its range is one the other way."""
+    """Undo the offsets that FFmpeg adds to a clock that was set back.
+
+    A step of more than half of the clock's range is taken as a step in the other direction.
+    """
     stamps = np.where(dts != NO_STAMP, dts, pts)
     known = np.flatnonzero(stamps != NO_STAMP)
     turns = np.zeros(len(stamps), np.int64)
@@ -129,22 +132,24 @@ def without_false_wraps(pts: Integers, dts: Integers, clock_range: int) -> tuple
     both = has_pts & has_dts
     pts[both] -= (
         _nearest(pts[both] - dts[both], clock_range) * clock_range
-    )  # one of them may have been on the other side
+    )  # one of them may have been on the other side of the wrap
     return pts, dts
 
 
 def _nearest(steps: Integers, clock_range: int) -> Integers:
-    """How many whole ranges steps come nearest to."""
+    """Return the number of whole clock ranges nearest to each step."""
     return (steps + clock_range // 2) // clock_range
 
 
-def stated_duration_s(index: PacketIndex, container: InputContainer, stream: VideoStream, contents: Contents) -> float:
-    """What the header states where packets are missing at the end, else what can be read.
+def duration_from_header_s(
+    index: PacketIndex, container: InputContainer, stream: VideoStream, contents: Contents
+) -> float:
+    """Return the duration stated in the header if packets are missing at the end, else the readable one.
 
-    MP4 and AVI state the number of frames, of which an MP4's edit list may show a part only. Matroska states the
+    MP4 and AVI state the number of frames, of which an MP4's edit list may show only a part. Matroska states the
     duration of all streams, so it is compared with the end of all of them, unless their clock was repaired. Other
-    containers state nothing that survives a cut. What no file may last is no statement: recorders that lose power leave
-    anything.
+    containers state nothing that survives a cut. Durations above ``MAX_DURATION_S`` are ignored: recorders that lose
+    power leave arbitrary values.
     """
     readable_s = index.timeline.readable_s
     stated_s = 0.0

@@ -1,7 +1,7 @@
-"""Photos of every format and mode → one upright RGB image: what is in the file decides, whatever its name says.
+"""Decoding of photos of every format and mode to one upright RGB image; the content decides, not the file name.
 
-Orientation follows EXIF; in HEIF and JPEG XL, which the decoder turns itself, it does not. 16-bit grey keeps its full
-range (65535 is white). Of an animation the first frame is taken. What is missing of a cut photo is grey.
+Orientation follows EXIF, except in HEIF and JPEG XL, which the decoder rotates itself. 16-bit grey keeps its full range
+(65535 is white). Animations are read as their first frame. Missing parts of a cut photo are grey.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 logger = logging.getLogger(__name__)
 
-# What the content may be, whatever the suffix says: Pillow would start a PostScript interpreter for a file that asks
-# for it.
+# Formats that the content may have, whatever the suffix: for some others Pillow would start a PostScript interpreter.
 PILLOW_FORMATS = tuple(
     kind.format
     for kind in (
@@ -59,11 +58,11 @@ PILLOW_FORMATS = tuple(
     )
 )
 FORMATS = tuple(sorted({"AVIF", "HEIF", "JPEG XL", "raw", *PILLOW_FORMATS}))
-# Pillow warns above this many pixels, before it allocates them; here that is an error. Its other warnings name no file.
+# Pillow warns above this many pixels, before allocating them; here that is an error. Its other warnings name no file.
 Image.MAX_IMAGE_PIXELS = MAX_FRAME_PX
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-# JPEGs are decoded at 1/2, 1/4 or 1/8 of their size as long as this many times the model's input is left.
+# JPEGs are decoded at 1/2, 1/4 or 1/8 of their size if the result is at least this many times the model's input.
 DRAFT_GAP = 2
 HEAD_BYTES = 4096
 UPRIGHT = 1
@@ -85,8 +84,8 @@ class Photo:
 
     Attributes:
         pixels: uint8 (spec.height, spec.width, 3).
-        damage: None when every pixel could be read.
-        note: what there is to say of it all the same; '' for nothing.
+        damage: None if every pixel could be read.
+        note: remark on a photo that could be read; '' if there is none.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -96,7 +95,7 @@ class Photo:
 
 @dataclass(frozen=True, eq=False)
 class Upright:
-    """A photo as it is seen, RGB. ``damage`` and ``note`` as in ``Photo``."""
+    """An upright RGB photo. ``damage`` and ``note`` as in ``Photo``."""
 
     image: Image.Image
     damage: Damage | None
@@ -104,47 +103,48 @@ class Upright:
 
 
 def photo_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a photo as it is seen.
+    """Return (width, height) of the upright photo.
 
     Raises:
         UnreadableError: as ``read_photo``.
     """
-    with _stored(path, draft_side=None) as stored:
+    with _decode_photo(path, draft_side=None) as stored:
         width, height = stored.image.size
         return (height, width) if stored.orientation >= 5 else (width, height)
 
 
 def read_photo(path: Path, spec: PixelSpec, on_image: Callable[[Image.Image], None] | None = None) -> Photo:
-    """Read a photo at the size that a model wants.
+    """Read a photo in the size of the model's input.
 
     Args:
-        on_image: given the upright RGB image, before it is resized.
+        path: path of the photo.
+        spec: size and geometry of the pixels.
+        on_image: called with the upright RGB image, before it is resized.
 
     Raises:
-        UnreadableError: corrupt, too_large, or of a kind that is not read (skipped).
+        UnreadableError: corrupt, too_large, or of an unsupported kind (skipped).
     """
-    with _opened_upright(path, DRAFT_GAP * max(spec.height, spec.width) / spec.crop_fraction) as photo:
+    with _open_upright(path, DRAFT_GAP * max(spec.height, spec.width) / spec.crop_fraction) as photo:
         if on_image:
             on_image(photo.image)
         return Photo(pixels_from_image(photo.image, spec), photo.damage, photo.note)
 
 
 def read_upright(path: Path, draft_side: float | None = None) -> Upright:
-    """Read a photo as it is seen, RGB.
+    """Read a photo as an upright RGB image.
 
-    Args:
-        draft_side: the shorter side, in pixels, that a JPEG must keep; None keeps its size.
+    ``draft_side`` is the minimum shorter side, in pixels, of a JPEG decoded at reduced size; None keeps its size.
 
     Raises:
         UnreadableError: as ``read_photo``.
     """
-    with _opened_upright(path, draft_side) as photo:
+    with _open_upright(path, draft_side) as photo:
         return photo
 
 
 @contextmanager
-def _opened_upright(path: Path, draft_side: float | None) -> Iterator[Upright]:
-    with _stored(path, draft_side) as stored:
+def _open_upright(path: Path, draft_side: float | None) -> Iterator[Upright]:
+    with _decode_photo(path, draft_side) as stored:
         rgb, brightness = rgb_from_image(stored.image, stored.samples)
         if stored.mask:
             rgb.paste((PAD_GREY,) * 3, mask=stored.mask)
@@ -163,8 +163,11 @@ def pixels_from_photo(path: Path, spec: PixelSpec) -> npt.NDArray[np.uint8]:
 
 
 @contextmanager
-def _stored(path: Path, draft_side: float | None) -> Iterator[Stored]:
-    """Decode a photo in the layout of its file. ``draft_side``: the shorter side, in pixels, that a JPEG must keep."""
+def _decode_photo(path: Path, draft_side: float | None) -> Iterator[Stored]:
+    """Decode a photo in the layout of its file.
+
+    ``draft_side`` is the minimum shorter side, in pixels, of a JPEG decoded at reduced size.
+    """
     name = name_of(path)
     try:
         with path.open("rb") as file:
@@ -188,7 +191,7 @@ def _stored(path: Path, draft_side: float | None) -> Iterator[Stored]:
         ) from error
     except UnidentifiedImageError as error:
         raise _unknown(path, head) from error
-    except Exception as error:  # decoders raise whatever their parsing trips over
+    except Exception as error:  # decoders raise all kinds of exceptions on malformed data
         reason = " ".join(str(error).replace(repr(str(path)), "the file").split()) or type(error).__name__
         raise UnreadableError(f"{name} cannot be decoded: {reason}") from error
 
@@ -197,7 +200,7 @@ def _pillow(path: Path, head: bytes, draft_side: float | None) -> Stored:
     raw = preview_from_raw(path, head)
     samples = Samples()
 
-    def opened(jpeg: bytes | None) -> Image.Image:
+    def open_image(jpeg: bytes | None) -> Image.Image:
         nonlocal samples
         image = Image.open(io.BytesIO(jpeg) if jpeg else path, formats=PILLOW_FORMATS)
         try:
@@ -211,14 +214,14 @@ def _pillow(path: Path, head: bytes, draft_side: float | None) -> Stored:
             raise
         return image
 
-    image = opened(raw.jpeg if raw else None)
+    image = open_image(raw.jpeg if raw else None)
     jpeg = (raw.jpeg if raw else path.read_bytes()) if isinstance(image, JpegImageFile) else None
     if jpeg and has_too_many_scans(jpeg):
         image.close()
         raise UnreadableError(
             f"{name_of(path)} has more than {MAX_SCANS} scans", state="too_large", fix="save it as a baseline JPEG"
         )
-    stored = load_or_recover(image, opened, jpeg)
+    stored = load_or_recover(image, open_image, jpeg)
     orientation = _orientation(stored.image, path)
     if orientation is None and raw:
         orientation = raw.orientation
@@ -228,7 +231,7 @@ def _pillow(path: Path, head: bytes, draft_side: float | None) -> Stored:
 def _heif(path: Path) -> Stored:
     cut = cut_heif(path)
     if cut and cut.stated_bytes * (1 - MOST_MISSING) > path.stat().st_size:
-        raise ValueError("hardly anything of it is there")
+        raise ValueError("most of the file is missing")
     # libheif refuses a file that ends early, but not zeros where tiles should be
     content = io.BytesIO(path.read_bytes().ljust(cut.stated_bytes, b"\0")) if cut else None
     image = open_heif(content or path)
@@ -245,12 +248,12 @@ def _jxl(path: Path) -> Stored:
     image = open_jxl(path)
     check_size(image.width, image.height, path)
     image.load()
-    is_jpeg = bool(getattr(image, "jpeg", False))  # a JPEG put together again, which has not been turned
+    is_jpeg = bool(getattr(image, "jpeg", False))  # a reconstructed JPEG, which is not rotated yet
     return Stored(image, orientation=(_orientation(image, path) or UPRIGHT) if is_jpeg else UPRIGHT)
 
 
 def _orientation(image: Image.Image, path: Path) -> int | None:
-    """Read EXIF's number; None where it states none."""
+    """Return EXIF's orientation, or None if it is not stated."""
     try:
         stated = image.getexif().get(Base.Orientation)
     except Exception as error:  # malformed EXIF must not cost the photo
@@ -260,7 +263,7 @@ def _orientation(image: Image.Image, path: Path) -> int | None:
 
 
 def _unknown(path: Path, head: bytes) -> UnreadableError:
-    """Say why Pillow does not know a file, as far as it can be said."""
+    """Return the error for a file that Pillow does not recognize, with the reason as far as known."""
     brands = brands_of(head)
     if brands & AVIF_BRANDS and HAS_AVIF:
         return UnreadableError(f"{name_of(path)} cannot be decoded: it is an AVIF photo that is cut or damaged")
@@ -272,10 +275,10 @@ def _unknown(path: Path, head: bytes) -> UnreadableError:
         )
     if CANON_BRAND in brands:
         return UnreadableError(
-            f"{name_of(path)} is a raw photo of a kind that is not read (CR3)",
+            f"{name_of(path)} is a raw photo in an unsupported format (CR3)",
             state="skipped",
             fix="convert it to DNG or JPEG",
         )
     return unread_tiff(path, head) or UnreadableError(
-        f"{name_of(path)} cannot be decoded: it is none of {', '.join(FORMATS)}, or its beginning is damaged"
+        f"{name_of(path)} cannot be decoded: its format is not one of {', '.join(FORMATS)}, or its beginning is damaged"
     )

@@ -1,7 +1,7 @@
-"""Raw photos of cameras and drones, by the JPEG that they carry along: the largest one, turned as the raw picture is.
+"""Reading of raw photos of cameras and drones through their largest embedded JPEG, rotated like the raw picture.
 
-Developing raw data is a matter of taste that differs from program to program; the JPEG is the camera's own. Formats
-built on TIFF (DNG, NEF, ARW, CR2, PEF, SRW, RW2) and Fujifilm's RAF are known.
+The result of developing raw data differs from program to program; the JPEG is the camera's own. Supported are formats
+based on TIFF (DNG, NEF, ARW, CR2, PEF, SRW, RW2) and Fujifilm's RAF.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vidrisk.frames.tiff_directories import BYTE_ORDERS, Directory, Tag, read_di
 from vidrisk.runtimes.contract.errors import UnreadableError
 
 RAF_MAGIC, RAF_JPEG_AT = b"FUJIFILMCCD-RAW", 84
-RAW = (32803, 34892)  # values of a colour filter, and linear ones
+RAW = (32803, 34892)  # colour filter array, and linear raw
 JPEG_COMPRESSIONS = (6, 7)
 CANON_MAGIC, CANON_AT = b"CR\2\0", 8
 OTHER_RAW_MAGICS = (b"IIU\0", b"IIRO", b"IIRS", b"MMOR")
@@ -24,7 +24,7 @@ MAX_PREVIEWS = 16
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """The JPEG in a raw photo. ``orientation`` is the raw picture's, as EXIF counts; None where it states none."""
+    """The JPEG in a raw photo; ``orientation`` is the raw picture's EXIF value, None if not stated."""
 
     jpeg: bytes
     orientation: int | None
@@ -32,13 +32,12 @@ class Preview:
 
 
 def preview_from_raw(path: Path, head: bytes) -> Preview | None:
-    """Find the largest JPEG in a raw photo; None for a file that is no raw photo.
+    """Find the largest JPEG in a raw photo; return None if the file is not a raw photo.
 
-    Args:
-        head: the first bytes of the file.
+    ``head`` holds the first bytes of the file.
 
     Raises:
-        UnreadableError: a raw photo without one (skipped).
+        UnreadableError: a raw photo without a JPEG (skipped).
     """
     if not head.startswith((RAF_MAGIC, *BYTE_ORDERS)):
         return None
@@ -79,7 +78,7 @@ def _photometric(directory: Directory) -> int:
 
 
 def _jpeg_in(directory: Directory) -> list[tuple[int, int]]:
-    """(offset, bytes) of what may be a JPEG."""
+    """Return (offset, bytes) of possible JPEGs."""
     found = []
     if Tag.JPEG_OFFSET in directory and Tag.JPEG_BYTES in directory:
         found.append((directory[Tag.JPEG_OFFSET][0], directory[Tag.JPEG_BYTES][0]))
@@ -102,4 +101,4 @@ def _note(size: tuple[int, int], directories: list[Directory]) -> str:
         default=(0, 0),
     )
     whole = f"; its raw picture of {raw[0]}x{raw[1]} is not developed" if raw[0] else ""
-    return f"shown is the embedded JPEG preview of {size[0]}x{size[1]} pixels{whole}"
+    return f"shows the embedded JPEG preview of {size[0]}x{size[1]} pixels{whole}"

@@ -1,4 +1,4 @@
-"""From a path to frames and clips: which decoder, which moments, and every failure as one ``UnreadableError``."""
+"""Reading of frames and clips from a path: choice of decoder and moments; every failure is an ``UnreadableError``."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def read_clips(
     *,
     decoder: Decoder = "auto",
 ) -> Iterator[Clip]:
-    """Read a photo or a video as whole clips: ``read_frames``, gathered into arrays. No more frames are held than two
-    windows need.
+    """Read a photo or a video as whole clips: ``read_frames``, collected into arrays.
+
+    At most the frames of two windows are held.
 
     Raises:
         UnreadableError, SettingsError, MissingExtra: as ``read_frames``.
@@ -75,26 +76,31 @@ def read_frames(
     choice: FrameChoice = "all",
     on_image: OnImage | None = None,
 ) -> Iterator[Frame | FrameWindow]:
-    """Read a photo or a video frame by frame. Every frame comes once, however many windows show it, and every window
-    behind the last of its frames. Nothing is opened before the first item is asked for.
+    """Read a photo or a video frame by frame.
 
-    A photo gives one frame and one window, which shows it ``time.frames`` times (once when ``time`` is None). A video
-    gives one window, the clip, or those of ``sampling.windows_from_interval``; with ``time`` None, its middle frame.
-    With ``interval`` that part of the video stands for the clip: moments and windows lie inside it, their times stay
+    Every frame is yielded once, however many windows show it, and every window after the last of its frames. Nothing is
+    opened before the first item is requested.
+
+    A photo gives one frame and one window, which shows it ``time.frames`` times (once if ``time`` is None). A video
+    gives one window, the clip, or those of ``sampling.windows_from_interval``; if ``time`` is None, its middle frame.
+    With ``interval`` that part of the video is treated as the clip: moments and windows lie inside it, their times stay
     those of the file.
 
     Args:
+        path: path of the file.
+        pixel: size and geometry of the frames.
+        time: moments and windows.
         interval: the part of a video to read; None reads all of it.
         decoder: ``auto`` is ``pyav``; ``decord`` needs the extra of that name.
         choice: ``keyframes`` shows at every moment the last keyframe before it, so that nothing else is decoded.
-        on_image: given the time (None of a photo) and the upright RGB image of every frame just before the frame is
-            yielded, as large as it was decoded.
+        on_image: called with the time (None for a photo) and the upright RGB image of every frame, in the size it was
+            decoded in, just before the frame is yielded.
 
     Raises:
         UnreadableError: the file cannot be read; ``state`` says whether it is corrupt, too_large, or skipped (missing,
             not permitted, no picture in it, an interval outside of it or of a photo).
-        SettingsError: another decoder or choice.
-        MissingExtra: decord is asked for and not installed.
+        SettingsError: an unknown decoder or choice.
+        MissingExtra: decord is requested and not installed.
     """
     path = Path(path)
     for what, value, allowed in (
@@ -114,16 +120,16 @@ def read_frames(
         yield Frame(0, 0.0, photo.pixels)
         yield FrameWindow(None, None, (0,) * (time.frames if time else 1), photo.damage, photo.note)
         return
-    with _translated(path), _opened(path, decoder) as source:
+    with _translate_errors(path), _open(path, decoder) as source:
         timeline = source.timeline
-        part_s = interval.located_s(timeline, name_of(path)) if interval else (0.0, timeline.duration_s, "")
+        part_s = interval.locate_s(timeline, name_of(path)) if interval else (0.0, timeline.duration_s, "")
         if interval and part_s[0] >= timeline.readable_s:
             raise UnreadableError(f"{name_of(path)}: the file ends at {timeline.readable_s:.2f} s, before {interval}")
         yield from _frames_from_video(source, pixel, time or MIDDLE_FRAME, choice, part_s, on_image)
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What a file holds. A video's first frame is decoded, so a file that passes can be read.
+    """Return what a file holds; a video's first frame is decoded, so a file that passes can be read.
 
     Raises:
         UnreadableError: as ``read_clips``.
@@ -132,7 +138,7 @@ def probe(path: str | Path) -> MediaInfo:
     if check_file(path) == "image":
         width, height = photo_size(path)
         return MediaInfo("image", width, height, None, 1, None)
-    with _translated(path), PyAVSource(path) as source:
+    with _translate_errors(path), PyAVSource(path) as source:
         timeline = source.timeline
         height, width = next(source.frames_at([0])).rgb.shape[:2]
         frames = len(timeline.times_s)
@@ -140,27 +146,27 @@ def probe(path: str | Path) -> MediaInfo:
 
 
 def decoder_versions() -> tuple[str, ...]:
-    """Of the libraries whose next version may give other pixels; '' for one that is not installed."""
-    return av.__version__, PIL.__version__, *map(_installed_version, OPTIONAL_DECODERS)
+    """Return the versions of the libraries on which pixels depend; '' if not installed."""
+    return av.__version__, PIL.__version__, *map(_find_version, OPTIONAL_DECODERS)
 
 
-def _installed_version(distribution: str) -> str:
+def _find_version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return ""
 
 
-def _opened(path: Path, decoder: Decoder) -> VideoSource:
+def _open(path: Path, decoder: Decoder) -> VideoSource:
     return DecordSource(path) if decoder == "decord" else PyAVSource(path)
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """The seam where the decoders' exceptions become ours."""
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Convert the decoders' exceptions into ``UnreadableError``."""
     try:
         yield
-    except SpecError as error:  # so many windows that nobody can want them
+    except SpecError as error:  # an absurd number of windows
         raise UnreadableError(f"{name_of(path)}: {error}", state="too_large") from error
     except VidriskError:
         raise
@@ -179,21 +185,24 @@ def _frames_from_video(
     part_s: tuple[float, float, str],
     on_image: OnImage | None,
 ) -> Iterator[Frame | FrameWindow]:
-    """The windows of a part of a video: start and end on its timeline, and the note that comes with every window."""
+    """Yield frames and windows of a part of a video.
+
+    ``part_s`` holds its start and end on the timeline, and the note of every window.
+    """
     timeline = source.timeline
     start_s, stated_end_s, note = part_s
     end_s = min(stated_end_s, timeline.readable_s)
     keyframes = _keyframes_within(source, start_s, end_s) if choice == "keyframes" else None
     wanted, windows = np.zeros(len(timeline.times_s), bool), 0
     for window in windows_from_interval(start_s, end_s, time):
-        wanted[_shown_at(window.moments_s, timeline, keyframes)] = True
+        wanted[_find_shown(window.moments_s, timeline, keyframes)] = True
         windows += 1
     decoded = source.frames_at(np.flatnonzero(wanted).tolist())
     lost: set[int] = set()
     given = -1
-    # Again, because a million windows need not be held.
+    # Generated a second time, so that a million windows need not be held.
     for number, window in enumerate(windows_from_interval(start_s, end_s, time), start=1):
-        shown = tuple(_shown_at(window.moments_s, timeline, keyframes).tolist())
+        shown = tuple(_find_shown(window.moments_s, timeline, keyframes).tolist())
         while given < shown[-1]:
             frame = next(decoded)
             given = frame.index
@@ -210,7 +219,7 @@ def _frames_from_video(
 
 
 def _keyframes_within(source: VideoSource, start_s: float, end_s: float) -> npt.NDArray[np.intp]:
-    """Keyframes that are shown between two moments: one from before an interval may show something else."""
+    """Return the keyframes shown between two moments; earlier ones may show another scene."""
     keyframes, times_s = source.keyframes(), source.timeline.times_s
     if start_s == 0.0:
         return keyframes
@@ -219,10 +228,10 @@ def _keyframes_within(source: VideoSource, start_s: float, end_s: float) -> npt.
     return within
 
 
-def _shown_at(
+def _find_shown(
     moments_s: npt.NDArray[np.float64], timeline: Timeline, keyframes: npt.NDArray[np.intp] | None
 ) -> npt.NDArray[np.intp]:
-    """Index of the frame shown at each moment: the last one before it, or the last keyframe before it."""
+    """Return the index of the frame, or of the keyframe, shown at each moment: the last one before it."""
     indices = indices_from_moments(moments_s, timeline.times_s)
     if keyframes is None or not len(keyframes):
         return indices

@@ -1,8 +1,8 @@
-"""Photos of which a part is missing: what is there is decoded, and what is not is known.
+"""Decoding of incomplete photos: existing pixels are decoded, and missing pixels are identified.
 
-Pillow decodes cut files only under a switch of the whole process (``ImageFile.LOAD_TRUNCATED_IMAGES``), which says
-nothing of what is missing. Here a photo that fails is decoded twice, with something else each time in place of what is
-not there. Pixels that differ are those that the file does not hold.
+Pillow decodes cut files only under a process-wide switch (``ImageFile.LOAD_TRUNCATED_IMAGES``), and does not report
+what is missing. Here a photo that fails is decoded twice, with different fillers in place of the missing data. Pixels
+that differ are those that the file does not hold.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vidrisk.frames.clip import Damage
 from vidrisk.frames.jpeg import EOI, SOS, JpegScans, scans_in_jpeg
 from vidrisk.frames.levels import Samples, bands
 
-# Of the pixels. A photo with more of them missing shows nothing that could be judged.
+# Fraction of the pixels. A photo that lacks more of them shows too little to be judged.
 MOST_MISSING = 0.9
 _RESTARTS = 8
 _BITS = bytes(random.Random(0).choices(range(255), k=2 * _RESTARTS * 512))
@@ -30,10 +30,10 @@ class Stored:
     """A decoded photo in the layout of its file.
 
     Attributes:
-        orientation: EXIF's number of what has to be done to see it upright.
+        orientation: EXIF orientation, which has to be applied to display it upright.
         mask: 255 where pixels are missing.
-        damage: None when every pixel is there.
-        note: what there is to say of it all the same.
+        damage: None if every pixel is present.
+        note: remark on a photo that could be read.
     """
 
     image: Image.Image
@@ -56,16 +56,16 @@ class Stored:
         return cls(image, mask=mask, damage=Damage(missing=share, is_coarse=is_coarse)) if share else cls(image)
 
 
-def load_or_recover(image: Image.Image, opened: Callable[[bytes | None], Image.Image], jpeg: bytes | None) -> Stored:
-    """Decode a photo, or those of its pixels that are there.
+def load_or_recover(image: Image.Image, reopen: Callable[[bytes | None], Image.Image], jpeg: bytes | None) -> Stored:
+    """Decode a photo, or those of its pixels that are present.
 
     Args:
         image: opened, not decoded.
-        opened: opens it again, or a JPEG in its place.
+        reopen: opens it again, or a JPEG in its place.
         jpeg: the content, if it is a JPEG.
 
     Raises:
-        Exception: Pillow's, when hardly anything can be decoded.
+        Exception: Pillow's, if hardly anything can be decoded.
     """
     try:
         image.load()
@@ -76,23 +76,23 @@ def load_or_recover(image: Image.Image, opened: Callable[[bytes | None], Image.I
         image.close()
         scans = scans_in_jpeg(jpeg) if jpeg else None
         recovered = (
-            _load_cut_jpeg(jpeg, scans, opened)
+            _load_cut_jpeg(jpeg, scans, reopen)
             if jpeg and scans and scans.scans and not scans.has_end
-            else _load_partly(lambda: opened(jpeg))
+            else _load_partly(lambda: reopen(jpeg))
         )
         if recovered is None:
             raise
         return recovered
 
 
-def _load_cut_jpeg(data: bytes, scans: JpegScans, opened: Callable[[bytes], Image.Image]) -> Stored | None:
-    """Complete a JPEG in several ways, so that libjpeg comes to an end; from where they differ on, it is missing."""
+def _load_cut_jpeg(data: bytes, scans: JpegScans, reopen: Callable[[bytes], Image.Image]) -> Stored | None:
+    """Complete a JPEG in several ways that libjpeg accepts; rows are missing from the first difference on."""
     data = data[: scans.size]
-    first = opened(data + EOI)
+    first = reopen(data + EOI)
     first.load()
     rows = []
     for rest in _completions(data):
-        with opened(data + rest + EOI) as other:
+        with reopen(data + rest + EOI) as other:
             other.load()
             rows += [top + box[1] for (_, top), mask in _differences(first, other) if (box := mask.getbbox())][:1]
     row = min(rows, default=None)
@@ -106,11 +106,11 @@ def _load_cut_jpeg(data: bytes, scans: JpegScans, opened: Callable[[bytes], Imag
 
 
 def _completions(data: bytes) -> Iterator[bytes]:
-    """Make up what may stand for the rest of a JPEG, where libjpeg itself takes zeros.
+    """Yield substitutes for the missing end of a JPEG, which libjpeg itself would fill with zeros.
 
-    Whatever the codes are, some of so many bits decode to something; they begin with ones and with ones and zeros,
-    because a code of ones alone may mean nothing. The restart markers follow in order, because bits before an expected
-    one are passed over.
+    Whatever the codes are, some of this many bits decode to something; one substitute begins with ones and one with
+    ones and zeros, because a code of only ones may be invalid. The restart markers follow in order, because bits before
+    an expected one are skipped.
     """
     places = [data.rfind(bytes((0xFF, 0xD0 + number)), data.rfind(SOS)) for number in range(_RESTARTS)]
     last = places.index(max(places)) if max(places) >= 0 else -1
@@ -121,9 +121,12 @@ def _completions(data: bytes) -> Iterator[bytes]:
         )
 
 
-def _load_partly(opened: Callable[[], Image.Image]) -> Stored | None:
-    """Decode over two grounds; pixels that show them are missing. For formats that Pillow decodes piece by piece."""
-    first, other = (_loaded_on(opened(), level) for level in (0, 255))
+def _load_partly(reopen: Callable[[], Image.Image]) -> Stored | None:
+    """Decode over two backgrounds; pixels that show the background are missing.
+
+    This works for formats that Pillow decodes piece by piece.
+    """
+    first, other = (_load_over(reopen(), level) for level in (0, 255))
     if first is None or other is None:
         return None
     mask = Image.new("L", first.size)
@@ -141,8 +144,11 @@ def _if_enough(image: Image.Image, mask: Image.Image, *, is_coarse: bool = False
         return None
 
 
-def _loaded_on(image: Image.Image, level: int) -> Image.Image | None:
-    """Decode an image as far as it goes over pixels of one level; None for a format that is decoded whole or not at all."""
+def _load_over(image: Image.Image, level: int) -> Image.Image | None:
+    """Decode an image as far as possible over pixels of one level.
+
+    The result is None for a format that is decoded completely or not at all.
+    """
     decoder: Any = image
     if not decoder.tile:
         image.close()
@@ -159,17 +165,17 @@ def _loaded_on(image: Image.Image, level: int) -> Image.Image | None:
         image.load()
     except MemoryError:
         raise
-    except Exception:  # the one that brought us here
+    except Exception:  # the same error as before
         decoder.tile = []
     if decoder._im is None:
         image.close()
         return None
-    decoder._size = decoder.im.size  # TIFF states the size after turning, and turns only what is complete
+    decoder._size = decoder.im.size  # TIFF states the size after rotation, but rotates only complete images
     return image
 
 
 def _differences(first: Image.Image, other: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
-    """Compare two images band by band: (left, top) and a mask of what differs."""
+    """Compare two images band by band; yield (left, top) and a mask of the differences."""
     for (box, band), (_, other_band) in zip(bands(first), bands(other), strict=True):
         differs = np.asarray(band) != np.asarray(other_band)
         yield box, Image.fromarray((differs.any(axis=2) if differs.ndim == 3 else differs).astype(np.uint8) * 255)

@@ -1,4 +1,4 @@
-"""Decoded frames as upright RGB arrays, the same on every processor."""
+"""Conversion of decoded frames to upright RGB arrays that are identical on every processor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 
-# FFmpeg's quick conversion to RGB rounds differently on x86 and on ARM, in most values and by up to 4 of 255; with
-# ACCURATE_RND it does not. PyAV 17 takes the flags as a number only: SWS_POINT | SWS_ACCURATE_RND.
+# FFmpeg's fast conversion to RGB rounds differently on x86 and on ARM, in most values and by up to 4 of 255; with
+# ACCURATE_RND it does not. PyAV 17 accepts the flags only as a number: SWS_POINT | SWS_ACCURATE_RND.
 SAME_EVERYWHERE = 0x10 | 0x40000
 # "Unspecified" of matrix, transfer and primaries alike (ITU-T H.273).
 UNSPECIFIED = 2
@@ -23,10 +23,10 @@ def rgb_from_frame(frame: VideoFrame) -> tuple[npt.NDArray[np.uint8], str]:
     """Convert a frame; colour tags that FFmpeg's scaler does not know are dropped, one after another.
 
     Returns:
-        Pixels ``uint8 (H, W, 3)`` as they are stored, and words about the tags that were dropped; '' for none.
+        Pixels ``uint8 (H, W, 3)`` as stored, and a note on the dropped tags; '' if there are none.
 
     Raises:
-        av.FFmpegError: the frame cannot be converted without its tags either.
+        av.FFmpegError: the frame cannot be converted even without its tags.
     """
     dropped: list[str] = []
     for name, word in (*COLOUR_TAGS.items(), ("", "")):
@@ -39,7 +39,7 @@ def rgb_from_frame(frame: VideoFrame) -> tuple[npt.NDArray[np.uint8], str]:
             if getattr(frame, name) != UNSPECIFIED:
                 dropped.append(f"{word} {getattr(frame, name)}")
                 setattr(frame, name, UNSPECIFIED)
-    return rgb, f"colour tags that are not known were ignored: {', '.join(dropped)}" if dropped else ""
+    return rgb, f"unknown colour tags were ignored: {', '.join(dropped)}" if dropped else ""
 
 
 def upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.uint8]:
@@ -52,14 +52,14 @@ def upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.
 
 
 def orientation_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
-    """What makes a frame upright: whether rows and columns change places, and then rows, columns are reversed.
+    """Return the steps to make a frame upright: swap rows and columns, then reverse rows, reverse columns.
 
-    The matrix takes a stored point (x, y) to (a x + c y, b x + d y) on the screen (ISO/IEC 14496-12, 8.5.3).
+    The matrix maps a stored point (x, y) to (a x + c y, b x + d y) on the screen (ISO/IEC 14496-12, 8.5.3).
     """
     try:
         every = cast("Iterable[SideData]", frame.side_data)
         matrix = next((data for data in every if data.type == Type.DISPLAYMATRIX), None)
-    except ValueError:  # side data of a kind that PyAV has no name for: it gives the rotation alone
+    except ValueError:  # side data of a kind unknown to PyAV: use the rotation alone
         turns = round(frame.rotation / 90) % 4  # counter-clockwise
         return turns % 2 == 1, turns in (1, 2), turns in (2, 3)
     if matrix is None:

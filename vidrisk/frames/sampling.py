@@ -1,4 +1,4 @@
-"""Which frames a ``TimeSpec`` asks for. Pure arithmetic on presentation times; no file is touched."""
+"""Selection of the frames that a ``TimeSpec`` requires: pure arithmetic on presentation times, without file access."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidrisk.runtimes.contract.specs import TimeSpec
 
 # Presentation times are rationals rounded to float64; a moment this close before a frame's time already shows it.
 TOLERANCE_S = 1e-6
-# A later window is kept when at least this part of it lies inside the clip.
+# Windows after the first are kept if at least this fraction of them lies inside the clip.
 MIN_PART_OF_WINDOW = 0.5
 MAX_WINDOWS = 1_000_000
 
@@ -23,8 +23,8 @@ MAX_WINDOWS = 1_000_000
 class Window:
     """The half-open part [start_s, end_s) of a clip, and its moments, float64 (T,), sorted.
 
-    ``end_s`` never passes the clip's end; the moments of an incomplete last window keep their rate, so some may lie
-    behind it and show the clip's last frame.
+    ``end_s`` never exceeds the clip's end; the moments of an incomplete last window keep their spacing, so some may lie
+    after the end and show the clip's last frame.
     """
 
     start_s: float
@@ -33,13 +33,13 @@ class Window:
 
 
 def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]:
-    """The windows of a clip of ``duration_s`` seconds, in order.
+    """Yield the windows of a clip of ``duration_s`` seconds, in order.
 
     Without ``time.window_s`` there is one, the clip. With it, windows start every ``time.stride_s`` seconds while the
     start lies inside the clip, and one that is less than half inside is dropped, unless it is the first.
 
     Raises:
-        SpecError: no positive duration, or more than MAX_WINDOWS windows.
+        SpecError: the duration is not positive, or there are more than MAX_WINDOWS windows.
     """
     if not (math.isfinite(duration_s) and duration_s > 0):
         raise SpecError(f"a clip of {duration_s} s", allowed="a positive duration")
@@ -62,7 +62,9 @@ def windows_from_duration(duration_s: float, time: TimeSpec) -> Iterator[Window]
 
 
 def windows_from_interval(start_s: float, end_s: float, time: TimeSpec) -> Iterator[Window]:
-    """The windows of the part [start_s, end_s) of a clip: those of a clip of its length, moved to its start.
+    """Yield the windows of the part [start_s, end_s) of a clip.
+
+    They are those of a clip of its length, shifted to its start.
 
     Raises:
         SpecError: as ``windows_from_duration``.
@@ -72,12 +74,15 @@ def windows_from_interval(start_s: float, end_s: float, time: TimeSpec) -> Itera
 
 
 def moments_from_window(start_s: float, window_s: float, frames: int) -> npt.NDArray[np.float64]:
-    """The middles of ``frames`` equal parts of a window: float64 (frames,), sorted, inside it."""
+    """Return the centres of ``frames`` equal parts of a window: float64 (frames,), sorted, inside it."""
     return start_s + (np.arange(frames, dtype=np.float64) + 0.5) * np.float64(window_s / frames)
 
 
 def indices_from_moments(
     moments_s: npt.NDArray[np.float64], frame_times_s: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.intp]:
-    """Index of the frame shown at each moment: the last one whose presentation time is not after it, else the first."""
+    """Return the index of the frame shown at each moment.
+
+    This is the last frame whose presentation time is not after the moment, or the first frame if there is none.
+    """
     return np.maximum(np.searchsorted(frame_times_s, moments_s + TOLERANCE_S, side="right") - 1, 0)

@@ -1,4 +1,4 @@
-"""The seam to the decoders: a stream's timeline, and frames by their place on it."""
+"""Interface of video decoders: a stream's timeline, and frames by their index on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Timeline:
     Attributes:
         times_s: float64 (N,), sorted presentation times; the first frame is at 0.
         duration_s: from the first frame's start to the last frame's end, as the file states it.
-        readable_s: where the frames that are really in the file end; below ``duration_s`` when the file was cut.
+        readable_s: end of the frames that are actually in the file; below ``duration_s`` if the file was cut.
     """
 
     times_s: npt.NDArray[np.float64]
@@ -32,10 +32,10 @@ class Decoded:
     """One decoded frame.
 
     Attributes:
-        index: the frame that was asked for, as an index into ``Timeline.times_s``.
+        index: the requested frame, as an index into ``Timeline.times_s``.
         shown: the frame that ``rgb`` really is.
         rgb: uint8 (height, width, 3), upright.
-        lost: whether ``index`` could not be decoded, so that ``rgb`` is only the nearest that could.
+        lost: whether ``index`` could not be decoded, so that ``rgb`` is the nearest frame that could.
     """
 
     index: int
@@ -52,12 +52,14 @@ class VideoSource(Protocol):
 
     @property
     def note(self) -> str:
-        """What the ledger says of the file so far, though it can be read; '' for nothing."""
+        """Remark for the ledger on a readable file, complete up to the current frame; '' if there is none."""
         ...
 
     def keyframes(self) -> npt.NDArray[np.intp]:
-        """Indices into ``timeline.times_s`` of the frames that are decoded without another, sorted; none where they are
-        not known. Where a container stores no presentation times (AVI), a frame near to the keyframe stands for it.
+        """Return the indices of the keyframes in ``timeline.times_s``, sorted; empty if unknown.
+
+        A keyframe can be decoded without other frames. If a container stores no presentation times (AVI), a frame close
+        to the keyframe represents it.
         """
         ...
 
@@ -68,7 +70,7 @@ class VideoSource(Protocol):
             indices: sorted, without repetition, into ``timeline.times_s``.
 
         Raises:
-            UnreadableError: not one frame can be decoded, or one is too large.
+            UnreadableError: no frame can be decoded, or one is too large.
         """
         ...
 

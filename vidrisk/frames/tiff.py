@@ -1,4 +1,4 @@
-"""What Pillow leaves open of a TIFF: which page, which range its samples have, and what it would read wrongly."""
+"""TIFF properties that Pillow leaves open: the page to read, the range of samples, and files that it would misread."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ REDUCED = 1
 PLANAR = 2
 SIGNED, FLOAT = 2, 3
 KINDS = {1: "unsigned", SIGNED: "signed", FLOAT: "float"}
-# Pillow unpacks these, and leaves them out of its list of what it opens: white is zero in samples wider than 8 bits,
-# and 32 bits without a sign in big-endian files.
+# Pillow can unpack these, but does not list them as supported: samples wider than 8 bits in which white is zero, and
+# unsigned 32 bits in big-endian files.
 for _prefix, _end in ((b"II", ""), (b"MM", "B")):
     OPEN_INFO.setdefault((_prefix, 0, (1,), 1, (16,), ()), (f"I;16{_end}", f"I;16{_end}"))
     OPEN_INFO.setdefault((_prefix, 0, (SIGNED,), 1, (16,), ()), ("I", f"I;16{_end}S"))
     for _photometric in (0, 1):
         OPEN_INFO.setdefault((_prefix, _photometric, (1,), 1, (32,), ()), ("I", f"I;32{_end}"))
         OPEN_INFO.setdefault((_prefix, _photometric, (SIGNED,), 1, (32,), ()), ("I", f"I;32{_end}S"))
-# libtiff gives samples in the machine's order, which Pillow heeds for unsigned 16 bits alone.
+# libtiff returns samples in the machine's byte order, which Pillow respects only for unsigned 16 bits.
 NATIVE = {"I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 MAX_PAGES = 16
 TIFF_MAGICS = (b"II*\0", b"MM\0*")
@@ -46,7 +46,7 @@ MAX_BITS, MAX_SAMPLES = 64, 64
 
 
 def prepare_tiff(image: TiffImageFile, path: Path) -> Samples:
-    """Go to the first page that is no reduced copy, refuse what cannot be read rightly, and say what its samples mean.
+    """Seek the first full-size page, refuse what would be misread, and return the meaning of its samples.
 
     Raises:
         UnreadableError: tiles that are too large, or samples that Pillow misreads (skipped).
@@ -61,7 +61,7 @@ def prepare_tiff(image: TiffImageFile, path: Path) -> Samples:
             fix="save it without tiles",
         )
     bits, kinds = tags.get(BITSPERSAMPLE, (1,)), tags.get(SAMPLEFORMAT, (1,))
-    stated = _stated_range(image)
+    stated = _read_stated_range(image)
     if len(bits) > 1 and bits[0] > 8:
         if tags.get(PLANAR_CONFIGURATION) == PLANAR:
             raise UnreadableError(
@@ -69,7 +69,7 @@ def prepare_tiff(image: TiffImageFile, path: Path) -> Samples:
                 state="skipped",
                 fix="save it with interleaved samples, or as 8 bits",
             )
-        if stated and stated[1] < 2 ** (bits[0] - 1):  # Pillow keeps the upper 8 bits, which then hold next to nothing
+        if stated and stated[1] < 2 ** (bits[0] - 1):  # Pillow keeps the upper 8 bits, which would be nearly empty
             raise UnreadableError(
                 f"{name_of(path)} uses {bits[0]}-bit colours only up to {stated[1]:g}, which Pillow does not scale",
                 state="skipped",
@@ -84,13 +84,16 @@ def prepare_tiff(image: TiffImageFile, path: Path) -> Samples:
     if image.mode in ("P", "PA") and COLORMAP in tags and max(tags[COLORMAP]) < 256:
         image.palette = ImagePalette.raw(
             "RGB;L", bytes(tags[COLORMAP])
-        )  # of 8 bits, as some programs write against TIFF 6.0
+        )  # of 8 bits, which some programs write in violation of TIFF 6.0
     is_inverted = tags.get(PHOTOMETRIC_INTERPRETATION) == 0 and bits[0] > 8
     return Samples(bits[0] if len(bits) == 1 else 0, SIGNED in kinds, is_inverted, stated if len(bits) == 1 else None)
 
 
 def unread_tiff(path: Path, head: bytes) -> UnreadableError | None:
-    """Say why Pillow does not know a TIFF; None where it should, or where a file that begins so is no TIFF."""
+    """Return the error for a TIFF that Pillow does not recognize.
+
+    The result is None if Pillow should recognize it, or if the file is not a TIFF.
+    """
     if not head.startswith(TIFF_MAGICS):
         return None
     with path.open("rb") as file:
@@ -120,7 +123,7 @@ def unread_tiff(path: Path, head: bytes) -> UnreadableError | None:
 
 
 def _seek_full_page(image: TiffImageFile) -> None:
-    """Pass over a preview that comes first and says so."""
+    """Skip leading pages that are marked as previews."""
     page = 0
     try:
         while image.tag_v2.get(Tag.SUBFILE_TYPE, 0) & REDUCED and page < MAX_PAGES:
@@ -130,8 +133,11 @@ def _seek_full_page(image: TiffImageFile) -> None:
         image.seek(0)
 
 
-def _stated_range(image: TiffImageFile) -> tuple[float, float] | None:
-    """Read the least and the greatest value of samples wider than 8 bits; None where the file does not state the greatest."""
+def _read_stated_range(image: TiffImageFile) -> tuple[float, float] | None:
+    """Return the smallest and the greatest value of samples wider than 8 bits.
+
+    The result is None if the file does not state the greatest.
+    """
     tags, bits = image.tag_v2, image.tag_v2.get(BITSPERSAMPLE, (1,))
     lows, highs = (
         [_numbers(tags[tag]) for tag in tag_pair if tag in tags]

@@ -1,4 +1,4 @@
-"""Image file directories of TIFF and of what cameras build on it (DNG, NEF, ARW, CR2, …), as numbers. Nothing is decoded.
+"""Image file directories of TIFF and of raw formats based on it (DNG, NEF, ARW, CR2, …), without decoding.
 
 Source: TIFF 6.0, section 2, and Technical Note 1 (SubIFDs).
 """
@@ -9,12 +9,12 @@ import struct
 from enum import IntEnum
 from typing import BinaryIO
 
-# The number behind the byte order: TIFF's own, Panasonic's (RW2), and two of Olympus (ORF).
+# The number after the byte order: TIFF's own, Panasonic's (RW2), and two of Olympus (ORF).
 MAGICS = (42, 85, 0x4F52, 0x5352)
 BYTE_ORDERS = {b"II": "<", b"MM": ">"}
 MAX_DIRECTORIES = 64
 MAX_ENTRIES = 1024
-MAX_VALUES = 16  # of an entry; longer ones are left out
+MAX_VALUES = 16  # per entry; longer entries are skipped
 FORMATS = {1: "B", 3: "H", 4: "I", 13: "I"}
 BLOB = 7
 
@@ -42,9 +42,10 @@ Directory = dict[int, tuple[int, ...]]
 
 
 def read_directories(file: BinaryIO) -> list[Directory]:
-    """Read every directory in a file, each before those below and behind it: values per tag, (offset, bytes) for a blob.
+    """Read every directory of a file, each before its subdirectories and the next one.
 
-    Empty for what is no TIFF. What is damaged or lies beyond the end is left out.
+    A directory maps tags to values, or to (offset, bytes) for a blob. The result is empty if the file is not a TIFF.
+    Directories that are damaged or lie past the end are skipped.
     """
     head = file.read(8)
     order = BYTE_ORDERS.get(head[:2])

@@ -1,11 +1,11 @@
-"""Video frames through decord (the extra ``decord``), for the files that it reads rightly.
+"""Video decoding with decord (the extra ``decord``), for files that it reads correctly.
 
 The timeline is always PyAV's: decord keeps times as float32 and has none for AVI. Its frames are wrong after some seeks
-in AVI, MPEG-TS, MPEG-PS, WMV, HEVC and MPEG-4 part 2 (tried with numbered frames), so those files are decoded by PyAV,
-and so are cut, rotated and mirrored ones, and those with several video streams, times that had to be repaired, fields
-in packets of their own, or colour tags that FFmpeg's scaler does not know. decord repeats a frame that it
-cannot decode and does not say so: a ``Decoded`` of it is never ``lost``. It converts to RGB in FFmpeg's quick way,
-whose rounding depends on the processor: its pixels are a level off on average, where PyAV's are the same everywhere.
+in AVI, MPEG-TS, MPEG-PS, WMV, HEVC and MPEG-4 part 2 (tested with numbered frames), so those files are decoded by PyAV,
+as are files that are cut, rotated or mirrored, or have several video streams, times that had to be repaired, fields in
+packets of their own, or colour tags that FFmpeg's scaler does not know. decord silently repeats a frame that it cannot
+decode: its ``Decoded`` is never ``lost``. It converts to RGB with FFmpeg's fast method, whose rounding depends on the
+processor: its pixels are off by one level on average, while PyAV's are the same everywhere.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 CODECS = ("h264", "vp9")
-# Full-size frames that are held at once.
+# Number of full-size frames held at once.
 BATCH = 8
 
 
 class DecordSource:
-    """An open video, decoded by decord where it can be trusted and by PyAV where not."""
+    """An open video, decoded by decord if that is reliable, else by PyAV."""
 
     def __init__(self, path: Path) -> None:
         decord = require("decord", "decord")

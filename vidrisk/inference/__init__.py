@@ -1,1 +1,1 @@
-"""A model that answers: frames to features, windows to predictions. Knows no ledger and no output folder."""
+"""Inference with a model: frames to features, windows to predictions; independent of ledger and output folder."""

@@ -1,4 +1,4 @@
-"""Photos and words of a question: which is which, and the photos as the model sees them."""
+"""Arguments of a question: separating photos from the question, and reading the photos for the model."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from vidrisk.inference.reports import is_read
 from vidrisk.runtimes.contract.errors import SettingsError, UnreadableError
 
 MOST_PHOTOS = 64
-EACH_ALONE = "give infer a question, which each photo of a folder is asked alone"
+EACH_ALONE = "give infer a question, which is asked about each photo of a folder separately"
 
 
 def photos_and_question(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """Tell photos from the question behind them, which is None where the last word is a photo, too.
+    """Split words into photos and the question, which is None if the last word is a photo, too.
 
-    The last word is a photo where a file has that name, or where it ends as photos do and holds no white space.
+    The last word is a photo if a file of that name exists, or if it ends like a photo's name and holds no white space.
 
     Raises:
-        SettingsError: a folder among the photos, or in the place of the question.
+        SettingsError: a folder among the photos, or in place of the question.
     """
     if folders := [word for word in words if os.path.isdir(word)]:  # noqa: PTH112 (never raises)
         raise SettingsError(
-            f"{name_of(folders[0])} is a folder", allowed="photos, which one question is about together", fix=EACH_ALONE
+            f"{name_of(folders[0])} is a folder", allowed="photos, all of which the question is about", fix=EACH_ALONE
         )
     *photos, last = words or ("",)
     looks_so = kind_from_suffix(last) is not None and len(last.split()) == 1
@@ -38,7 +38,7 @@ def photos_and_question(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 
 def read_pictures(reporter: Reporter, photos: Sequence[str]) -> tuple[Picture, ...]:
-    """Read photos as a reporter's model sees them.
+    """Read photos in the form that a reporter's model takes.
 
     Raises:
         UnreadableError: one cannot be read.

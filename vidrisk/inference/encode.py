@@ -1,8 +1,8 @@
-"""Batch → encode → window: frames are encoded in full batches, then groups of frames; what windows need of them goes on.
+"""Encoding of frames and groups of frames in full batches, and assembly of windows from the results.
 
-A frame is encoded once, however many windows show it, and so is a group of the same frames. What they gave stays until
-no window of its file needs it, so memory does not grow with the length of a video. While one batch of frames is
-encoded, the next one is filled. Where no stage runs per frame, a frame's pixels stay in its place.
+A frame is encoded once, however many windows show it, and so is a group of the same frames. Results are kept until no
+window of the file needs them, so memory does not grow with the length of a video. While one batch of frames is encoded,
+the next one is filled. If no stage runs per frame, the frame's pixels are passed on instead.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class EncodedFrames:
-    """Frames of one input: places on its timeline int64 (n,), presentation times float64 (n,), features float32 (n, D)."""
+    """Frames of one input with their features.
+
+    Attributes:
+        indices: indices on its timeline, int64 (n,).
+        time_s: presentation times, float64 (n,).
+        features: float32 (n, D).
+    """
 
     indices: npt.NDArray[np.int64]
     time_s: npt.NDArray[np.float64]
@@ -50,25 +56,28 @@ class EncodedFrames:
 
 
 class FeatureSink(Protocol):
-    """Keeps the features of frames as they are computed. They come in order of time within an input."""
+    """Receives the features of frames as they are computed, in order of time within an input."""
 
     def append(self, input_id: int, frames: EncodedFrames) -> None: ...
 
     def discard(self, input_id: int) -> None:
-        """What came of this input does not count."""
+        """Discard everything received for this input."""
         ...
 
     def finish(self, input_id: int, end: InputEnd) -> None:
-        """All frames and answers of an input have come, and its state is final. Nobody else has been told yet."""
+        """Complete an input: all its frames and answers have been computed, and its state is final.
+
+        Sinks are called before the end is reported to anyone else.
+        """
         ...
 
 
 class _Ring:
-    """What is known of one input's frames by their index, and what waits for them.
+    """Results of one input's frames by index, and the items that wait for them.
 
     Attributes:
-        under_way: frames that are being encoded.
-        is_dropped: nobody wants them any more.
+        under_way: number of frames that are being encoded.
+        is_dropped: the input was cancelled.
     """
 
     def __init__(self, input_id: int, names: tuple[str, ...]) -> None:
@@ -83,15 +92,15 @@ class _Ring:
         self._waiting.append(item)
 
     def put(self, indices: Sequence[int], computed: Mapping[str, Array]) -> None:
-        """Keep frames: an array per name, a row per frame."""
+        """Store frames: one array per name, one row per frame."""
         if not self.is_dropped:
             self._frames.update(zip(indices, zip(*(computed[name] for name in self._names), strict=True), strict=True))
 
-    def completed(self) -> Iterator[Encoded]:
+    def pop_complete(self) -> Iterator[Encoded]:
         while self._waiting and not self.is_dropped:
             item = self._waiting[0]
             if isinstance(item, FrameWindow):
-                if item.indices[-1] not in self._frames:  # frames come in order: then the others are there too
+                if item.indices[-1] not in self._frames:  # frames come in order, so the others are present
                     return
                 of_names = zip(*(self._frames[index] for index in item.indices), strict=True)
                 yield EncodedWindow(
@@ -103,7 +112,7 @@ class _Ring:
                 for index in [index for index in self._frames if index < item.indices[0]]:
                     del self._frames[index]
             else:
-                if self.under_way:  # frames that no window needs, of an input that broke off
+                if self.under_way:  # frames of a truncated input that no window needs
                     return
                 yield item
             self._waiting.popleft()
@@ -111,7 +120,7 @@ class _Ring:
 
 @dataclass(eq=False)
 class _Batch:
-    """Frames of any files, and to which place of which ring what is computed of each belongs."""
+    """Frames of any files, with the ring and the place that the results of each belong to."""
 
     pixels: npt.NDArray[np.uint8]
     owners: list[tuple[_Ring, int, float]]
@@ -120,17 +129,16 @@ class _Batch:
 def encode_frames(
     reads: Iterable[Read], classifier: Classifier, batch_frames: int, meter: Meter, sinks: Sequence[FeatureSink] = ()
 ) -> Iterator[list[Encoded]]:
-    """Run all stages that windows share, on full batches of frames and groups, whichever files these come from.
+    """Run all stages that windows share, on full batches of frames and groups across files.
 
-    Yields what became complete, in order within an input: windows once all that they need is computed, the end of an
-    input after its last window. Whoever has the answers tells the sinks of the end. At a pause nothing waits for a
-    batch to be full.
+    Yields items when they are complete, in order within an input: windows once everything they need is computed, the
+    end of an input after its last window. The consumer notifies the sinks of the end. At a pause, incomplete batches
+    are run.
 
-    Args:
-        sinks: only for a model with a feature per frame (``Plan.feature``).
+    ``sinks`` are supported only for a model with a feature per frame (``Plan.feature``).
     """
     plan = classifier.plan
-    batches = _Frames(classifier, batch_frames, meter, sinks).encoded(reads)
+    batches = _Frames(classifier, batch_frames, meter, sinks).encode_reads(reads)
     for level in range(len(plan.groups)):
         batches = encode_groups(batches, classifier, level, batch_frames, meter)
     return (
@@ -139,7 +147,7 @@ def encode_frames(
 
 
 class _Frames:
-    """The frames of a run on their way through the stages that run per frame."""
+    """The frames of a run in the stages that run per frame."""
 
     def __init__(self, classifier: Classifier, batch_frames: int, meter: Meter, sinks: Sequence[FeatureSink]) -> None:
         self._classifier, self._batch_frames, self._meter, self._sinks = classifier, batch_frames, meter, tuple(sinks)
@@ -147,7 +155,7 @@ class _Frames:
         self._rings: dict[int, _Ring] = {}
         self._running: tuple[_Batch, Future[Arrays]] | None = None
 
-    def encoded(self, reads: Iterable[Read]) -> Iterator[list[Encoded]]:
+    def encode_reads(self, reads: Iterable[Read]) -> Iterator[list[Encoded]]:
         shape = (self._batch_frames, *self._classifier.contract.pixel.frame_shape)
         has_stages = bool(self._classifier.plan.frame)
         filling, spare = (_Batch(np.empty(shape if has_stages else 0, np.uint8), []) for _ in range(2))
@@ -161,7 +169,7 @@ class _Frames:
                     ring.under_way += 1
                     self._meter.batched = len(filling.owners)
                     if len(filling.owners) == self._batch_frames:
-                        done = self._finished()
+                        done = self._finish_batch()
                         self._running = filling, thread.submit(self._encode, filling)
                         filling, spare = spare, filling
                         yield done
@@ -180,11 +188,11 @@ class _Frames:
             yield from self._rest(filling, thread)
 
     def _rest(self, filling: _Batch, thread: ThreadPoolExecutor) -> Iterator[list[Encoded]]:
-        """Encode what there is, though the batch is not full."""
-        yield self._finished()
+        """Encode the frames in an incomplete batch."""
+        yield self._finish_batch()
         if filling.owners:
             self._running = filling, thread.submit(self._encode, filling)
-            yield self._finished()
+            yield self._finish_batch()
 
     def _ring(self, input_id: int) -> _Ring:
         return self._rings.setdefault(input_id, _Ring(input_id, self._names))
@@ -193,8 +201,8 @@ class _Frames:
         with self._meter.measure("encode"):
             return self._classifier.encode(batch.pixels[: len(batch.owners)])
 
-    def _finished(self) -> list[Encoded]:
-        """What the batch that is being encoded completes, once it is."""
+    def _finish_batch(self) -> list[Encoded]:
+        """Wait for the running batch; return the items that it completes."""
         if self._running is None:
             return []
         batch, future = self._running
@@ -203,10 +211,10 @@ class _Frames:
         self._running = None
         touched = self._hand_over(batch, computed)
         batch.owners = []
-        return [item for ring in touched for item in ring.completed()]
+        return [item for ring in touched for item in ring.pop_complete()]
 
     def _hand_over(self, batch: _Batch, computed: Arrays) -> list[_Ring]:
-        """What was computed to the rings of its frames; the rings that got some."""
+        """Distribute results to the rings of their frames; return these rings."""
         touched: dict[int, _Ring] = {}
         start = 0
         known = {**computed, PIXELS: batch.pixels}
@@ -215,7 +223,7 @@ class _Frames:
             ring = owners[0][0]
             stop = start + len(owners)
             ring.under_way -= len(owners)
-            # Copied: a view would hold the whole batch for as long as one of its frames.
+            # Copy: a view would keep the whole batch alive as long as one of its frames.
             own = {name: known[name][start:stop].copy() for name in self._names}
             self._put(ring, [index for _, index, _ in owners], [time_s for _, _, time_s in owners], own)
             touched[id(ring)] = ring
@@ -230,8 +238,8 @@ class _Frames:
                 sink.append(ring.input_id, EncodedFrames(np.array(indices), np.array(time_s), features))
 
     def _put_known(self, input_id: int, frame: KnownFrame) -> None:
-        """Features from the cache, in the shape that the stages behind them want."""
-        assert self._feature is not None  # else nothing was kept
+        """Store features from the cache, in the shape that later stages take."""
+        assert self._feature is not None  # otherwise nothing is cached
         features = frame.features.reshape(1, *map(int, self._feature.shape[1:])).astype(self._feature.dtype, copy=False)
         self._put(self._ring(input_id), [frame.index], [frame.time_s], {self._feature.name: features})
 
@@ -244,9 +252,9 @@ class _Frames:
     def _waiting(self, read: Read, item: FrameWindow | InputEnd) -> Iterator[Encoded]:
         if isinstance(item, InputEnd):
             self._meter.add("decode", item.decode_s)
-            ring = self._rings.pop(read.id, None) or _Ring(read.id, self._names)  # none where no frame came of it
+            ring = self._rings.pop(read.id, None) or _Ring(read.id, self._names)  # missing if it gave no frame
             ring.wait(EncodedEnd(read.input, item))
         else:
             ring = self._rings[read.id]
             ring.wait(item)
-        return ring.completed()
+        return ring.pop_complete()

@@ -1,4 +1,4 @@
-"""Features of whole inputs in the cache: the half of the entries that whoever encodes the frames knows.
+"""Features of whole inputs in the cache: the half of an entry that is written by the process that encodes.
 
 The other half is ``decode.window_cache``.
 """
@@ -13,7 +13,7 @@ from vidrisk.decode.messages import InputEnd
 from vidrisk.files.cache import ArrayCache, key_of
 from vidrisk.inference.encode import EncodedFrames
 
-MAX_INPUT_BYTES = 32 << 20  # of features: half an hour at 4 frames/s
+MAX_INPUT_BYTES = 32 << 20  # features of half an hour at 4 frames/s
 
 
 @dataclass(eq=False)
@@ -23,7 +23,10 @@ class _Parts:
 
 
 class KeptFeatures:
-    """The run's half of the entries: an ``encode.FeatureSink``. Of long inputs nothing is kept: they would have to be held."""
+    """An ``encode.FeatureSink`` that caches features, except those of long inputs.
+
+    Features of an input are held in memory until it ends.
+    """
 
     def __init__(self, cache: ArrayCache) -> None:
         self._cache = cache

@@ -1,4 +1,4 @@
-"""Groups of frames: encoded once, in full batches, for all windows that hold the same ones; and windows, in batches."""
+"""Batching of groups of frames, each encoded once for all windows that contain it, and of windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Key = tuple[int, ...]  # indices of the frames of a group
 
 @dataclass(eq=False)
 class _Groups:
-    """Groups of one input: what was computed of them; None where it is still to be."""
+    """Results of the groups of one input; None if a group is not computed yet."""
 
     known: dict[Key, tuple[Array, ...] | None] = field(default_factory=dict)
 
@@ -28,8 +28,8 @@ def encode_groups(
 ) -> Iterator[list[Encoded]]:
     """Run the stages of one level on the groups that windows consist of.
 
-    A group is known by the indices of its frames: windows share those that coincide. Yields windows with what their
-    groups gave, and everything else, in order within an input.
+    A group is identified by the indices of its frames, so windows share groups that coincide. Yields windows with the
+    results of their groups, and everything else, in order within an input.
     """
     plan = classifier.plan.groups[level]
     most = max(1, batch_frames // plan.size)
@@ -43,11 +43,11 @@ def encode_groups(
             computed = classifier.encode_groups(level, flat)
         rows = zip(*(computed[name] for name in plan.gives), strict=True)
         for (groups, key, _), row in zip(batch, rows, strict=True):
-            groups.known[key] = tuple(array.copy() for array in row)  # a view would hold the whole batch
+            groups.known[key] = tuple(array.copy() for array in row)  # a view would keep the whole batch alive
         batch.clear()
 
     def release() -> Iterator[Encoded]:
-        """Yield everything that is complete and whose input has nothing incomplete in front of it."""
+        """Yield every complete item whose input has no incomplete item before it."""
         blocked: set[int] = set()
         for _ in range(len(queue)):
             item = queue.popleft()
@@ -100,7 +100,7 @@ def _with_groups(window: EncodedWindow, names: tuple[str, ...], groups: list[tup
 
 
 def gather_windows(batches: Iterable[list[Encoded]], most: int) -> Iterator[list[Encoded]]:
-    """Collect windows until there are ``most`` of them, or a pause; what comes behind them of their inputs waits with them."""
+    """Collect windows until there are ``most``, or a pause; later items of their inputs wait with them."""
     held: list[Encoded] = []
     windows = 0
     for items in batches:

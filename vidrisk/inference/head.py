@@ -1,4 +1,4 @@
-"""Window → answer: what the model says about each window, and what becomes of inputs for which it has no answer."""
+"""Answers for windows and inputs: the model's output per window, and the final state of inputs without one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NO_ANSWER = "the model gives no finite answer"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says about one input.
+    """The predictions of one input.
 
     Attributes:
-        end: what became of it, with what the model had to do with that.
-        count: of its predictions.
-        predictions: in order of time; to be gone through once.
+        end: final state, which takes the model's output into account.
+        count: number of predictions.
+        predictions: in order of time; can be iterated once.
     """
 
     input: Request
@@ -45,10 +45,10 @@ def predict(
     on_batch: Callable[[], None] = lambda: None,
     sinks: Sequence[FeatureSink] = (),
 ) -> Iterator[Answer]:
-    """Run the stages that run per window on the windows of each batch; yield each input with its predictions when it ends.
+    """Run the stages that run per window on each batch; yield each input with its predictions when it ends.
 
-    A window for which the model computes what is not finite has no prediction, and its input is to blame: it ends
-    ``partial``, or ``corrupt`` when no window is left. The sinks are told of every end.
+    A window for which the model computes non-finite values has no prediction. Its input ends as ``partial``, or as
+    ``corrupt`` if no window is left. The sinks are notified of every end.
     """
     contract = classifier.contract
     answers: defaultdict[int, list[_Scores]] = defaultdict(list)
@@ -100,7 +100,7 @@ def predict(
 
 
 def _judge_end(end: InputEnd, predictions: int, unanswered: int) -> InputEnd:
-    """Return the end of an input with so many windows of which the model has no finite answer."""
+    """Return the end of an input for which the model gave so many predictions and unusable windows."""
     if not unanswered:
         return end
     windows = predictions + unanswered

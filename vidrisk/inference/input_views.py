@@ -1,7 +1,7 @@
-"""Views of one input: other moments of the same parts of a clip, and mirrored frames, to be answered side by side.
+"""Test-time views of an input, predicted side by side: other moments of the same parts of a clip, and mirrored frames.
 
-A clip is read at more moments than the model sees, and each view takes one of every few: the middle one is what the
-model sees without views. Whoever has the answers takes the mean of their probabilities.
+A clip is read at more moments than the model takes, and each view takes every n-th of them: the middle view is the
+model's own input. The caller averages the probabilities.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from vidrisk.data.directions import mirrored_labels
+from vidrisk.data.directions import mirror_labels
 from vidrisk.decode.messages import Read
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.runtimes.contract.contract import Contract
@@ -21,19 +21,19 @@ from vidrisk.runtimes.contract.specs import MAX_FRAMES, TimeSpec
 
 Floats = npt.NDArray[np.float64]
 MAX_VIEWS = 32
-MIRRORED = 2**40  # more than frames of any file
+MIRRORED = 2**40  # exceeds the frame count of any file
 
 
 @dataclass(frozen=True)
 class Views:
-    """How many views there are of every input.
+    """Number and kind of views per input.
 
     Attributes:
-        offsets: moments of each part of a clip that are looked at, one per view, spread evenly over the part.
-        is_mirrored: whether each of them is looked at mirrored, too.
+        offsets: moments per part of a clip, one per view, spread evenly over the part.
+        is_mirrored: whether each view is also mirrored.
 
     Raises:
-        SettingsError: another number than 1 to 32.
+        SettingsError: not a number from 1 to 32.
     """
 
     offsets: int = 1
@@ -45,28 +45,32 @@ class Views:
 
     @property
     def count(self) -> int:
-        """Answers whose mean counts."""
+        """Number of answers that are averaged."""
         return self.offsets * (1 + self.is_mirrored)
 
     @property
     def moments(self) -> int:
-        """Moments that are read of each part: an odd number, so that the middle one is the model's own."""
+        """Moments read per part: an odd number, so that the middle one is the model's own."""
         return self.offsets + 1 - self.offsets % 2
 
     @property
     def windows(self) -> int:
-        """Windows, or photos, that ``split`` makes of one: as many answers there are of an input of which none is lacking."""
+        """Number of windows, or photos, that ``split`` makes of one.
+
+        It is also the number of answers of an input without missing ones.
+        """
         return self.moments * (1 + self.is_mirrored)
 
     def check(self, contract: Contract, time: TimeSpec | None) -> None:
-        """Check that a model can answer them.
+        """Check that a model supports the views.
 
         Args:
-            time: in which windows its inputs are read.
+            contract: contract of the model.
+            time: windows in which its inputs are read.
 
         Raises:
-            SettingsError: moments of photos, windows, too many moments; mirrored frames, and a label with a direction
-                whose counterpart is none of the labels.
+            SettingsError: several moments of photos, windows, too many moments; mirrored frames, and a label with a
+                direction whose counterpart is not one of the labels.
         """
         if self.offsets > 1 and time is None:
             raise SettingsError(
@@ -85,7 +89,7 @@ class Views:
                 fix="leave views or the window out",
             )
         for target in contract.targets if self.is_mirrored else ():
-            if mirrored_labels(target.labels) is None:
+            if mirror_labels(target.labels) is None:
                 raise SettingsError(
                     f"mirrored views: a label of {target.name} says left or right, and its counterpart is no label",
                     allowed="labels in pairs, such as left and right",
@@ -93,7 +97,7 @@ class Views:
                 )
 
     def split(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """Yield reads with a window per view: those of the moments in their order, then the mirrored ones.
+        """Yield reads with a window per view: those of the moments in order, then the mirrored ones.
 
         Mirrored frames are numbered from ``MIRRORED`` on.
         """
@@ -111,16 +115,17 @@ class Views:
                 yield replace(read, item=replace(item, index=MIRRORED + item.index, pixels=flipped))
 
     def mean(self, answers: Floats, labels: Sequence[str]) -> tuple[Floats, Floats]:
-        """Return the mean probabilities over all views of an input, and those of the model's own view ``(C,)`` each.
+        """Return the mean probabilities over all views of an input, and those of the model's own view, each ``(C,)``.
 
         Args:
             answers: probabilities of every view ``(views, C)``, in the order of ``split``.
+            labels: the C labels.
         """
         of_views = answers.reshape(-1, self.moments, answers.shape[1])
         own: Floats = of_views[0, self.moments // 2]
         if self.is_mirrored:
-            turned = mirrored_labels(labels)
-            assert turned is not None  # as ``check`` says
+            turned = mirror_labels(labels)
+            assert turned is not None  # guaranteed by ``check``
             of_views = np.stack([of_views[0], of_views[1][:, turned]])
         chosen = [place for place in range(self.moments) if self.offsets % 2 or place != self.moments // 2]
         found: Floats = of_views[:, chosen].mean(axis=(0, 1))

@@ -1,4 +1,4 @@
-"""What a run has done so far: seconds per stage, and counts."""
+"""Progress of a run: seconds per stage, and counts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ STAGES = ("decode", "encode", "waiting for decode", "waiting for encode", "head"
 class Meter:
     """Seconds per stage, and counts.
 
-    Seconds of ``decode`` add up over processes, so they may exceed the wall time; ``encode`` runs beside the rest,
-    which tells in ``waiting for …`` how long it had nothing else to do.
+    Seconds of ``decode`` are summed over processes, so they may exceed the wall time; ``encode`` runs in parallel to
+    the rest, which counts its idle time in ``waiting for …``.
 
     Attributes:
-        decoded: items of the decode processes that have come and were not taken yet, most of them frames.
-        batched: frames that wait for their batch to be full.
-        windows: predicted.
-        uncertain: predictions written that are.
+        decoded: items of the decode processes that have arrived and have not been consumed yet; most of them are
+            frames.
+        batched: frames in the batch that is being filled.
+        windows: number of windows predicted.
+        uncertain: number of uncertain predictions written.
     """
 
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))

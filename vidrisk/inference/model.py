@@ -1,4 +1,4 @@
-"""A trained model, ready to be asked: stages and their runners, temperature and provenance, from a bundle or a run."""
+"""Trained model ready for inference, from a bundle or a run: stages with runners, temperature and provenance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import Self
 from vidrisk.inference.open_stages import open_stages, provenance_of, refuse_reports
 from vidrisk.inference.plan import plan_from_stages
 from vidrisk.runtimes import Bundle, Contract, Runner
-from vidrisk.runtimes.chain import chained, run_stages
+from vidrisk.runtimes.chain import chain_runners, run_stages
 from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
 from vidrisk.runtimes.contract.contract import DECISION
 from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
@@ -32,24 +32,25 @@ from vidrisk.runtimes.uncertainty import Uncertainty, uncertainty_from_variant
 log = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
-NO_THRESHOLD = "a run holds no threshold; its export fits them"
+NO_THRESHOLD = "a run has no thresholds; export fits them"
 
 
 class Classifier:
-    """Stages of a model behind the contract that they were made for. Use it as a context manager, or ``close`` it. Safe from
-    several threads, which take turns.
+    """Stages of a model behind the contract that they were made for.
+
+    Use it as a context manager, or call ``close``. Safe to use from several threads, which take turns.
 
     Attributes:
-        contract: what goes in and what comes out.
-        stages, runners: of the model, in the order in which they run.
-        plan: which of them run per frame, per group and per window.
-        runtime, variant: the engine and the precision that answer.
-        provenance: where the model came from: name, digest, versions.
+        contract: inputs and outputs.
+        stages, runners: stages of the model and their runners, in execution order.
+        plan: which stages run per frame, per group and per window.
+        runtime, variant: the engine and the precision in use.
+        provenance: origin of the model: name, digest, versions.
         encoder_identity: differs between models that compute different features of a frame.
-        threads: of the engine, as asked for; None leaves them to it.
-        engine_files: sha256 of the engines that were built for it here; empty where it needs none.
+        threads: threads of the engine, as requested; None leaves the number to the engine.
+        engine_files: sha256 of the engine files built for it on this machine; empty if it needs none.
         uncertainty: when its answers are uncertain.
-        decision: per multi-label target and label the probability from which on the label holds.
+        decision: per multi-label target and label, the probability from which on the label holds.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Classifier:
         self.engine_files = " ".join(filter(None, (runner.engine_file for runner in self.runners)))
         self._runner_of = dict(zip((stage.name for stage in self.stages), self.runners, strict=True))
         self._whole: Runner | None = None
-        self._lock = threading.Lock()  # not every engine answers two threads at once, or is freed while it answers one
+        self._lock = threading.Lock()  # engines may not support two calls at once, nor being freed during a call
         self._is_closed = False
         self._temperature = dict(temperature or {})
         self.decision = {
@@ -91,12 +92,12 @@ class Classifier:
 
     @property
     def width(self) -> int | None:
-        """Numbers that are known of a frame once it was encoded, D; None where it is not one tensor per frame."""
+        """Number of features per encoded frame, D; None if the model does not compute one tensor per frame."""
         feature = self.plan.feature
         return math.prod(int(axis) for axis in feature.shape[1:]) if feature else None
 
     def require_feature(self, *, otherwise: str = "") -> TensorSpec:
-        """Return what is kept of a frame; see ``Plan.require_feature``."""
+        """Return the spec of a frame's feature; see ``Plan.require_feature``."""
         return self.plan.require_feature(self.provenance.get("model", "the model"), otherwise=otherwise)
 
     def encode(self, frames: npt.NDArray[np.uint8]) -> Arrays:
@@ -106,7 +107,7 @@ class Classifier:
             frames: ``uint8 (N, H, W, 3)``.
 
         Returns:
-            What later stages take of each frame, N rows by name, without the pixels.
+            The inputs of later stages, N rows by name, without the pixels.
         """
         computed = self._run(self.plan.frame, frames, {})
         return {name: computed[name] for name in self.plan.frame_gives if name in computed}
@@ -115,10 +116,11 @@ class Classifier:
         """Run the stages of one level of groups.
 
         Args:
-            flat: what they take, by name, of G groups of n frames: a row per frame.
+            level: index of the level in the plan.
+            flat: their inputs, by name, for G groups of n frames: one row per frame.
 
         Returns:
-            What later stages take of each group, G rows by name.
+            The inputs of later stages, G rows by name.
         """
         groups = self.plan.groups[level]
         computed = self._run(groups.stages, flat.get(PIXELS), flat)
@@ -128,11 +130,11 @@ class Classifier:
         """Run the stages that run per window.
 
         Args:
-            flat: what they take, by name: a row per frame or group, of one window behind the other.
+            flat: their inputs, by name: one row per frame or group, window after window.
+            windows: number of windows.
 
         Returns:
-            Logits ``float32 (windows, C)`` per target; NaN throughout where something that a window takes is not
-            finite.
+            Logits ``float32 (windows, C)`` per target; all NaN for a window with a non-finite input.
         """
         computed = self._run(self.plan.window, flat.get(PIXELS), flat)
         logits = self._of_targets(computed)
@@ -140,11 +142,11 @@ class Classifier:
             if array.dtype.kind == "f":
                 lost = ~np.isfinite(array.reshape(windows, -1)).all(axis=1)
                 for scores in logits.values():
-                    scores[lost] = np.nan  # a maximum, for one, may hide them
+                    scores[lost] = np.nan  # a maximum, for example, may hide them
         return logits
 
     def probabilities_from_logits(self, logits: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-        """Probabilities per target, after its temperature; NaN throughout in rows that are not finite."""
+        """Return probabilities per target, after its temperature; all NaN in rows that are not finite."""
         return {
             target.name: probabilities_from_logits(
                 logits[target.name], self._temperature.get(target.name, 1.0), multi_label=target.multi_label
@@ -153,22 +155,24 @@ class Classifier:
         }
 
     def features(self, frames: npt.NDArray[np.uint8]) -> FloatArray:
-        """``uint8 (N, H, W, 3)`` → ``float32 (N, D)``, of a model with a feature per frame.
+        """Compute ``float32 (N, D)`` from ``uint8 (N, H, W, 3)``, for a model with a feature per frame.
 
         Raises:
-            SettingsError: it has none.
+            SettingsError: the model has none.
         """
         return self.encode(frames)[self.require_feature().name].reshape(len(frames), -1).astype(np.float32, copy=False)
 
     def probabilities(self, features: FloatArray) -> dict[str, FloatArray]:
-        """``float32 (B, T, D)`` → probabilities ``float32 (B, C)`` per target, after its temperature.
+        """Compute probabilities ``float32 (B, C)`` per target, after its temperature, from ``float32 (B, T, D)``.
 
-        Rows of features or logits that are not finite are NaN throughout: the model has no answer there.
+        Rows with features or logits that are not finite are all NaN: the model has no answer there.
         """
         return self.probabilities_from_logits(self.logits(features))
 
     def logits(self, features: FloatArray) -> dict[str, FloatArray]:
-        """``float32 (B, T, D)`` → logits ``float32 (B, C)`` per target; NaN throughout where a row of features is not finite.
+        """Compute logits ``float32 (B, C)`` per target from ``float32 (B, T, D)``.
+
+        Rows with features that are not finite are all NaN.
 
         Raises:
             SettingsError: as ``features``.
@@ -177,10 +181,11 @@ class Classifier:
         return self.logits_from_parts({name: features.reshape(-1, *features.shape[2:])}, len(features))
 
     def logits_from_frames(self, clips: npt.NDArray[np.uint8], batch_frames: int) -> dict[str, FloatArray]:
-        """Logits of whole windows, computed as a run does: frames in batches, then groups, then windows.
+        """Compute logits of whole windows as a run does: frames in batches, then groups, then windows.
 
         Args:
             clips: ``uint8 (B, T, H, W, 3)``.
+            batch_frames: frames per batch.
         """
         flat = clips.reshape(-1, *clips.shape[2:])
         known: Arrays = {PIXELS: flat} if PIXELS in self.plan.frame_gives else {}
@@ -198,19 +203,20 @@ class Classifier:
         return self.logits_from_parts(known, len(clips))
 
     def logits_from_parts(self, flat: Mapping[str, Array], windows: int) -> dict[str, FloatArray]:
-        """Logits from what is known of frames, a row per frame: the stages per group and per window."""
+        """Compute logits with the stages per group and per window, from one row per frame."""
         known = dict(flat)
         for level, groups in enumerate(self.plan.groups):
             known |= self.encode_groups(level, {name: flat[name] for name in groups.takes})
         return self.answer({name: known[name] for name in self.plan.window_takes}, windows)
 
     def layers(self) -> Layers:
-        """Layers of all stages by the precision that they run in; ask when something has been classified."""
+        """Return the number of layers per precision, over all stages; call it after the first inference."""
         return sum((runner.layers() for runner in self.runners), Layers())
 
     def classify(self, clips: npt.NDArray[np.uint8]) -> dict[str, FloatArray]:
-        """``uint8 (B, T, H, W, 3)`` → probabilities, in one call of each stage; engines of TensorRT leave on the GPU what they
-        hand on.
+        """Compute probabilities from ``uint8 (B, T, H, W, 3)`` in one call of each stage.
+
+        TensorRT engines leave intermediate results on the GPU.
 
         Raises:
             RuntimeFailure: the model is closed, or the engine failed.
@@ -218,7 +224,7 @@ class Classifier:
         with self._lock:
             self._refuse_closed()
             if self._whole is None:
-                self._whole = chained(self.stages, self.runners, self.contract.frames)
+                self._whole = chain_runners(self.stages, self.runners, self.contract.frames)
             return self.probabilities_from_logits(self._of_targets(self._whole.infer({PIXELS: clips})))
 
     def _run(self, stages: Sequence[Stage], pixels: Array | None, flat: Mapping[str, Array]) -> Arrays:
@@ -234,7 +240,7 @@ class Classifier:
             raise RuntimeFailure("the model is closed", fix="load it again")
 
     def close(self) -> None:
-        """Free the engines, once whoever is being answered has the answer. Safe to call twice."""
+        """Free the engines after the current call has returned. Safe to call twice."""
         with self._lock:
             if self._is_closed:
                 return
@@ -258,19 +264,19 @@ def open_classifier(
     threads: int | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Classifier:
-    """Open a bundle with the runtime and variant asked for, or a run directory with torch.
+    """Open a bundle with the requested runtime and variant, or a run directory with torch.
 
     Args:
         path: a bundle, or a run directory (then ``runtime`` is ``auto`` or ``torch``, and ``variant`` is ``auto`` or
             ``fp32``).
         runtime: ``auto`` takes the fastest one, measured once on this machine.
         variant: ``auto`` takes the fastest one that passed the gate.
-        threads: of the engine; None leaves it to the engine.
-        on_progress: told of engines that have to be built first: what, steps done, steps in all.
+        threads: threads of the engine; None leaves the number to the engine.
+        on_progress: called while engines are built: name, steps done, steps in all.
 
     Raises:
         BundleError: neither a bundle nor a run, or damaged.
-        SettingsError: torch asked of a bundle, or another runtime of a run.
+        SettingsError: torch was requested for a bundle, or another runtime for a run.
     """
     path = Path(path)
     if (path / "config.yaml").is_file() and not (path / MANIFEST).is_file():
@@ -294,7 +300,7 @@ def classifier_from_bundle(
     threads: int | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Classifier:
-    """The same for a bundle that is open."""
+    """Return the classifier of an open bundle; see ``open_classifier``."""
     path = bundle.root
     refuse_reports(bundle)
     choice, runners = open_stages(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=on_progress)
@@ -319,7 +325,7 @@ def classifier_from_bundle(
 
 
 def _files_of_features(bundle: Bundle, variant: VariantName) -> list[str]:
-    """The files that shape the features of a frame: graphs, weights that lie beside large ones, constants."""
+    """Return the files that determine a frame's features: graphs, external weights of large graphs, constants."""
     stages = plan_from_stages(bundle.stages).frame
     graphs = [bundle.manifest.variants[variant].files[stage.name] for stage in stages]
     files = [file for graph in graphs for file in (graph, f"{graph}.data") if file in bundle.manifest.files]
@@ -332,7 +338,7 @@ def _join(parts: list[Arrays]) -> Arrays:
 
 
 def _rows(flat: Mapping[str, Array], start: int, windows: int, of: int) -> Arrays:
-    """Rows of some windows, of so many in all."""
+    """Return the rows of ``windows`` windows from ``start`` on, out of ``of`` windows in all."""
     return {
         name: array[start * (len(array) // of) : (start + windows) * (len(array) // of)] for name, array in flat.items()
     }

@@ -1,6 +1,6 @@
-"""The nearest labelled cases of a photo: cosine similarity of features, exact, by numpy; and the file that holds those features.
+"""Nearest labelled cases of a photo: exact cosine similarity of features, with numpy, and the index file.
 
-cases.npz    vectors float32 (N, D) of length 1, and as JSON in bytes the photos that they are of; no pickle
+cases.npz    vectors float32 (N, D) of length 1, and JSON in bytes that describes their photos; no pickle
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 
 Vectors = npt.NDArray[np.float32]
 
-ROWS_AT_A_TIME = 256  # of queries: similarities to all photos are held for so many
+ROWS_AT_A_TIME = 256  # queries whose similarities to all photos are held in memory at once
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class LabelledPhoto:
     Attributes:
         case: id of its case.
         photo: name, relative to the folder of the data.
-        path: absolute path where it was; '' where it is in no file of its own.
-        fields: of the case, by name; those without a value are left out.
+        path: absolute path at the time of indexing; '' if it has no file of its own.
+        fields: fields of the case, by name, without empty ones.
     """
 
     case: str
@@ -44,7 +44,7 @@ class LabelledPhoto:
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A labelled photo like the one that was asked about; ``similarity`` is the cosine of their features, -1 to 1."""
+    """A labelled photo similar to the query; ``similarity`` is the cosine of their features, -1 to 1."""
 
     case: str
     photo: str
@@ -53,7 +53,7 @@ class Neighbour:
     similarity: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the form that rows of reports hold."""
+        """Return the form stored in rows of reports."""
         return {**asdict(self), "path": stored_from_path(self.path), "similarity": round(self.similarity, 6)}
 
 
@@ -63,8 +63,9 @@ class CaseIndex:
 
     Attributes:
         vectors: ``float32 (N, D)``, each of length 1.
-        photos: what each is of.
-        encoder: digest of what computed the features; only features of the same one may be compared with them.
+        photos: the photo of each vector.
+        encoder: digest of the encoder that computed the features; they are comparable only with features of the same
+            one.
     """
 
     vectors: Vectors
@@ -95,13 +96,13 @@ class CaseIndex:
     def nearest(
         self, features: npt.NDArray[np.floating[Any]], encoder: str, count: int = 3, without: Sequence[str] = ()
     ) -> list[tuple[Neighbour, ...]]:
-        """Return the most similar cases of each query, the most similar first, each case once, by its most similar photo.
+        """Return the most similar cases of each query, best first; a case is ranked by its most similar photo.
 
         Args:
-            features: ``(Q, D)``; of a query that is zero or not finite nothing is similar.
-            encoder: digest of what computed them.
-            count: most cases of each.
-            without: per query the id of a case that is left out, such as its own; '' leaves none out.
+            features: ``(Q, D)``; a query that is zero or not finite has no neighbours.
+            encoder: digest of the encoder that computed them.
+            count: most cases per query.
+            without: per query the id of a case to exclude, such as its own; '' excludes none.
 
         Raises:
             SettingsError: features of another encoder.
@@ -119,7 +120,7 @@ class CaseIndex:
             )
         found: list[tuple[Neighbour, ...]] = []
         for start in range(0, len(features), ROWS_AT_A_TIME):
-            queries, usable = normalized(features[start : start + ROWS_AT_A_TIME])
+            queries, usable = normalize_rows(features[start : start + ROWS_AT_A_TIME])
             similarities = queries @ self.vectors.T
             for place, row in enumerate(similarities):
                 own = without[start + place] if without else ""
@@ -127,10 +128,10 @@ class CaseIndex:
         return found
 
     def refuse_other_encoder(self, encoder: str) -> None:
-        """Check that features are of the encoder that the index was made with.
+        """Check that features come from the encoder that the index was made with.
 
         Raises:
-            SettingsError: they are not.
+            SettingsError: they do not.
         """
         if encoder != self.encoder:
             raise SettingsError(
@@ -150,8 +151,11 @@ class CaseIndex:
         return tuple(best.values())
 
 
-def normalized(features: npt.NDArray[np.floating[Any]]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
-    """Return rows of length 1, ``float32 (N, D)``, and which rows have a direction; the others, zero or not finite, are zero."""
+def normalize_rows(features: npt.NDArray[np.floating[Any]]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+    """Return rows scaled to length 1, ``float32 (N, D)``, and which rows are usable.
+
+    Rows that are zero or not finite are unusable, and zero in the result.
+    """
     rows = np.asarray(features, np.float64)
     usable: npt.NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1), np.bool_)
     rows = np.where(usable[:, None], rows, 1)
@@ -163,17 +167,17 @@ def normalized(features: npt.NDArray[np.floating[Any]]) -> tuple[Vectors, npt.ND
 def index_from_features(
     features: npt.NDArray[np.floating[Any]], photos: Sequence[LabelledPhoto], encoder: str
 ) -> CaseIndex:
-    """Make an index; photos whose features have no direction are left out.
+    """Make an index of the photos with usable features.
 
     Raises:
-        DataError: none is left.
-        SpecError: not as many features as photos.
+        DataError: no photo has any.
+        SpecError: the numbers of features and photos differ.
     """
     if features.ndim != 2 or len(features) != len(photos):
         raise SpecError(f"features {features.shape} of {len(photos)} photos", allowed="(N, D) of N photos")
-    vectors, usable = normalized(features) if len(features) else (features.astype(np.float32), np.zeros(0, bool))
+    vectors, usable = normalize_rows(features) if len(features) else (features.astype(np.float32), np.zeros(0, bool))
     if not usable.any():
-        raise DataError(f"none of {len(photos)} photos has features", fix="give a run over the labelled photos")
+        raise DataError(f"none of {len(photos)} photos has features", fix="use a run over the labelled photos")
     return CaseIndex(
         vectors[usable], tuple(photo for photo, is_usable in zip(photos, usable, strict=True) if is_usable), encoder
     )
@@ -200,7 +204,7 @@ def read_index(path: Path) -> CaseIndex:
     """Read an index.
 
     Raises:
-        DataError: no such file, or it is damaged, of another version, or no index.
+        DataError: the file does not exist, is damaged, of another version, or not an index.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:

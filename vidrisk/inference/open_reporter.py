@@ -1,4 +1,4 @@
-"""Opening a bundle that writes reports: its vision stages and its text graph, or a server in the place of both."""
+"""Opening of a bundle that writes reports: its vision stages and text graph, or a server in place of both."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from vidrisk.runtimes.uncertainty import Uncertainty, uncertainty_from_variant
 
 log = logging.getLogger(__name__)
 
-SEQUENCES = 8  # answered at a time
-BY_SERVER = "a server does not tell how likely it finds a level"
+SEQUENCES = 8  # generated at a time
+BY_SERVER = "a server reports no probabilities of levels"
 
 
 @dataclass(frozen=True)
 class TextServer:
-    """A server that answers in the place of a bundle's own graphs; its key is in ``server_engine.KEY_VARIABLE``.
+    """A server that replaces a bundle's own graphs; its key is in ``server_engine.KEY_VARIABLE``.
 
     Attributes:
         url: ``http://host:port/v1``.
-        model: its name there.
+        model: name of the model on the server.
     """
 
     url: str
@@ -57,15 +57,16 @@ def open_reporter(
     """Open a bundle that writes reports.
 
     Args:
-        path: of the bundle.
-        runtime: of the vision stages; ``auto`` takes the fastest one, measured once on this machine. The text graph
-            runs on ONNX Runtime.
-        variant: ``auto`` takes, of those that passed the gate, the one with the smallest text graph: a processor reads
-            all of it for every token.
-        threads: of the engines; None leaves it to them.
-        sequences: answers that are written at a time, at most: as many as memory has room for.
+        path: path of the bundle.
+        runtime: runtime of the vision stages; ``auto`` takes the fastest one, measured once on this machine. The text
+            graph runs on ONNX Runtime.
+        variant: ``auto`` takes the variant with the smallest text graph among those that passed the gate, because a
+            processor reads the whole graph for every token.
+        threads: threads of the engines; None leaves the number to them.
+        sequences: maximum number of answers that are generated at a time; fewer if memory is short.
         answer_tokens: limit of an answer; None takes the bundle's.
-        server: that answers; then no graph is opened.
+        server: server that answers; then no graph is opened.
+        on_progress: called while engines are built: name, steps done, steps in all.
 
     Raises:
         BundleError: no such bundle, one that answers with labels, a damaged one, or no such variant.
@@ -153,7 +154,7 @@ def _scheme_of(bundle: Bundle, part: ReportPart) -> Scheme | None:
 
 
 def _lightest(bundle: Bundle, runtime: str) -> str:
-    """The variant that passed and has the smallest text graph, of those that are made for a runtime; ``auto`` where none is."""
+    """Return the variant that passed, fits the runtime and has the smallest text graph, or ``auto``."""
     runtimes = exact_runtimes() if runtime == "auto" else (runtime,)
     variants = bundle.manifest.variants
     fitting = [name for name in bundle.passed if any(fits(variants[name].engines, each) for each in runtimes)]
@@ -161,7 +162,7 @@ def _lightest(bundle: Bundle, runtime: str) -> str:
 
 
 def _bytes_of(bundle: Bundle, graph: str) -> int:
-    """Of a graph and of weights that lie beside it."""
+    """Return the size of a graph, including external weights."""
     files = bundle.manifest.files
     return sum(files[name].bytes for name in (graph, f"{graph}.data") if name in files)
 
@@ -177,7 +178,7 @@ def _check_width(bundle: Bundle, session: TextSession) -> None:
 
 
 def _open_session(bundle: Bundle, part: ReportPart, graph: str, sequences: int, threads: int | None) -> TextSession:
-    """Open the text graph for as many sequences as there is room for."""
+    """Open the text graph for as many sequences as fit into memory."""
     for count in (*(each for each in (sequences, 4, 2) if each <= sequences), 1):
         try:
             return TextSession(

@@ -1,4 +1,4 @@
-"""Opening the stages of a bundle, and what can be told of a bundle before any of its graphs is opened."""
+"""Opening of the stages of a bundle, and checks of a bundle before any of its graphs is opened."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def open_stages(
 
 
 def writes_reports(path: Path) -> bool:
-    """Tell whether a folder is a bundle that writes reports; False for what is no bundle, which opening it refuses."""
+    """Return whether a folder is a bundle that writes reports; False if it is not a bundle.
+
+    Opening such a folder raises the error.
+    """
     try:
         return json.loads((path / MANIFEST).read_bytes()).get("report") is not None
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -52,7 +55,7 @@ def writes_reports(path: Path) -> bool:
 
 
 def provenance_of(bundle: Bundle, variant: Variant | None = None) -> dict[str, str]:
-    """Where a bundle comes from: name, digest, versions, and what was waived for the variant."""
+    """Return the origin of a bundle: name, digest, versions, and what was waived for the variant."""
     return {
         "model": bundle.root.resolve().name,
         "digest": bundle.digest,
@@ -66,12 +69,12 @@ def refuse_reports(bundle: Bundle) -> None:
     """Check that a bundle answers with labels.
 
     Raises:
-        BundleError: it writes reports; the line names the commands that take it.
+        BundleError: it writes reports; the error names the commands for it.
     """
     if bundle.manifest.report is not None:
         name = bundle.root.name
         raise BundleError(
-            f"{name} writes reports, and this asks for labels",
+            f"{name} writes reports, but labels are required here",
             allowed="a bundle that answers with labels",
             fix=f"vidrisk infer {name} PATH… -o OUT writes reports, vidrisk ask {name} PHOTO QUESTION answers",
         )
@@ -80,11 +83,11 @@ def refuse_reports(bundle: Bundle) -> None:
 def _open_with_engine(
     bundle: Bundle, graph: str, *, runtime: str, variant: VariantName, threads: int | None, on_progress: OnProgress
 ) -> Runner:
-    """``open_runner``, after building the engine that is missing."""
+    """Call ``open_runner``, after building the engine if it is missing."""
     try:
         return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)
     except EngineMissing:
-        from vidrisk.runtimes.tensorrt.build.engines import ensured_engines  # only where something has to be built
+        from vidrisk.runtimes.tensorrt.build.engines import ensure_engines  # imported only if something has to be built
 
-        ensured_engines(bundle, ENGINE_KINDS[runtime], [variant], on_progress)
+        ensure_engines(bundle, ENGINE_KINDS[runtime], [variant], on_progress)
         return open_runner(bundle, graph, runtime=runtime, variant=variant, threads=threads)

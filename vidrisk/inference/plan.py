@@ -1,7 +1,6 @@
-"""Which stages of a model run per frame, per group and per window, and what each level hands on to the next.
+"""Assignment of a model's stages to frames, groups and windows, and the tensors passed from each level to the next.
 
-What is computed once per frame or group is shared by all windows that show it; what runs per window runs for each of
-them.
+Results per frame or group are shared by all windows that contain it; stages per window run for each window.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import TensorSpec, TimeSpec
-from vidrisk.runtimes.contract.stages import PIXELS, Stage, shared_stages
+from vidrisk.runtimes.contract.stages import PIXELS, Stage, select_shared_stages
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class GroupLevel:
     """Stages that run per group of ``size`` frames.
 
     Attributes:
-        takes: names that they take from frames: pixels, or what was computed of them.
-        gives: names that later stages take.
+        takes: names of their inputs per frame: pixels, or outputs of the stages per frame.
+        gives: names of their outputs that later stages take.
     """
 
     size: int
@@ -35,11 +34,11 @@ class Plan:
     """Stages by level.
 
     Attributes:
-        frame: that run per frame, ahead of the others; empty where none does.
+        frame: stages that run per frame, before the others; may be empty.
         frame_gives: names per frame that later stages take: pixels, or outputs of ``frame``.
-        groups: by the size of the group.
-        window: all others; they are run for each window.
-        window_takes: names that these take from frames and groups.
+        groups: levels by the size of the group.
+        window: all other stages, which run for each window.
+        window_takes: names of their inputs from frames and groups.
     """
 
     frame: tuple[Stage, ...]
@@ -50,7 +49,10 @@ class Plan:
 
     @property
     def feature(self) -> TensorSpec | None:
-        """What is known of a frame once it was encoded, where that is one tensor and replaces the pixels: it can be kept."""
+        """Spec of an encoded frame's feature, which can be cached.
+
+        It exists if the stages per frame give one tensor that replaces the pixels.
+        """
         if len(self.frame_gives) != 1:
             return None
         name = self.frame_gives[0]
@@ -58,9 +60,9 @@ class Plan:
 
     @property
     def compares_frames(self) -> bool:
-        """Whether a head answers by features of groups of frames alone: an encoder that sees a frame and how the next one differs.
+        """Whether a head answers only from features of groups, which also encode the difference between frames.
 
-        A vision tower whose groups a language model reads is none.
+        This does not include a vision tower whose groups are read by a language model.
         """
         return bool(self.groups) and not self.frame and len(self.window) == 1 and PIXELS not in self.window_takes
 
@@ -69,7 +71,7 @@ class Plan:
 
         Args:
             model: its name, for the error.
-            otherwise: what else would mend the error.
+            otherwise: another fix to name in the error.
 
         Raises:
             SettingsError: there is none.
@@ -77,7 +79,7 @@ class Plan:
         if self.feature is None:
             fixes = ("train with rgb_diff=false" if self.compares_frames else "", otherwise)
             raise SettingsError(
-                f"{model} knows no feature of a frame alone",
+                f"{model} has no feature per frame",
                 allowed="a model whose first stage runs per frame",
                 fix=", or ".join(filter(None, fixes)) or None,
             )
@@ -85,18 +87,18 @@ class Plan:
 
     @property
     def shares_nothing(self) -> bool:
-        """Whether each window is computed anew from its pixels."""
+        """Whether each window is computed from its own pixels."""
         return not self.frame and not self.groups
 
     @property
     def batches_windows(self) -> bool:
-        """Whether windows are worth a batch of their own size: more than a head runs on what frames have given."""
+        """Whether windows need batches of their own size: more than a head runs on the frames' results."""
         return PIXELS in self.window_takes or bool(self.groups) or len(self.window) > 1
 
 
 def plan_from_stages(stages: Sequence[Stage]) -> Plan:
     """Sort stages into levels."""
-    shared = shared_stages(stages)
+    shared = select_shared_stages(stages)
     frame = tuple(stage for stage in shared if stage.per == "frame")
     grouped = [stage for stage in shared if stage.per == "group"]
     window = tuple(stages[len(shared) :])
@@ -104,28 +106,34 @@ def plan_from_stages(stages: Sequence[Stage]) -> Plan:
     levels = []
     for size in dict.fromkeys(stage.group for stage in grouped):
         own = tuple(stage for stage in grouped if stage.group == size)
-        levels.append(GroupLevel(size, own, _taken(own, of_frames), _taken(window, set(_outputs(own)))))
+        levels.append(GroupLevel(size, own, _select_inputs(own, of_frames), _select_inputs(window, set(_outputs(own)))))
     shared_names = {*of_frames, *_outputs(grouped)}
-    return Plan(frame, _taken((*grouped, *window), of_frames), tuple(levels), window, _taken(window, shared_names))
+    return Plan(
+        frame,
+        _select_inputs((*grouped, *window), of_frames),
+        tuple(levels),
+        window,
+        _select_inputs(window, shared_names),
+    )
 
 
 def _outputs(stages: Iterable[Stage]) -> list[str]:
     return [spec.name for stage in stages for spec in stage.outputs]
 
 
-def _taken(stages: Iterable[Stage], names: set[str]) -> tuple[str, ...]:
-    """Those of the names that stages take, once each, in order."""
+def _select_inputs(stages: Iterable[Stage], names: set[str]) -> tuple[str, ...]:
+    """Return those of the names that the stages take, without repetition, in order."""
     return tuple(dict.fromkeys(spec.name for stage in stages for spec in stage.variable_inputs if spec.name in names))
 
 
 def overlap_cost(plan: Plan, time: TimeSpec | None) -> str:
-    """Say what overlapping windows cost a model that shares nothing between them; empty where they cost nothing."""
+    """Return the cost of overlapping windows for a model that shares nothing between them, or ""."""
     if not plan.shares_nothing or time is None or time.window_s is None or time.stride_s is None:
         return ""
     times = time.window_s / time.stride_s
     if math.isclose(times, 1):
         return ""
     return (
-        f"windows of {time.window_s:g} s begin every {time.stride_s:g} s, and this model computes each of them anew: "
-        f"{times:.3g} × the work of windows that do not overlap"
+        f"windows of {time.window_s:g} s begin every {time.stride_s:g} s, and this model computes each of them "
+        f"separately: {times:.3g} × the work of windows that do not overlap"
     )

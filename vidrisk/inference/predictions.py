@@ -1,4 +1,4 @@
-"""One prediction: what the model says about one clip, or about one window of a longer one. One line of JSON each."""
+"""Predictions: the model's answer for one clip, or one window of a longer clip, as one line of JSON."""
 
 from __future__ import annotations
 
@@ -24,29 +24,32 @@ PREDICTIONS = versions.PREDICTIONS.file
 
 @dataclass(frozen=True)
 class Prediction:
-    """Attributes:
-    path: absolute path of the input.
-    start_s, end_s: the half-open interval that was looked at; None for a photo.
-    label, score: most probable label of the first target, and its probability. Where any number of its labels may hold
-        and none does, ``none`` and the probability that the most probable one does not.
-    uncertain: any target's answer is, see ``runtimes.uncertainty``; None where the model has no threshold.
-    severity: expected severity, 0–100; None where the contract has none.
-    level, defect: most probable labels of the targets of these names.
-    targets: per target the probability of every label. Of a multi-label target they do not sum to 1.
-    risk, advice, description: what the training data says about such inputs.
-    state: ``ok``, or ``partial`` when a part of the input could not be read.
-    candidates: per target that has thresholds the labels that cannot be excluded, most probable first. Lines of before
-        lack it.
-    id: of what was looked at by which model: from the content of the file, the window and the contract, not from the
-        path. Empty where the decode process was lost after some windows (such files are opened nowhere else), and in
-        lines of before.
-    reason: why the state is not ``ok``, or what there is to say all the same.
-    report: of a bundle that writes reports: ``case``, ``fields`` by name, ``parse_ok``, ``problems``, ``text``,
-        ``finish``, ``prompt_tokens``, ``answer_tokens``, ``photos`` of the case (``data.photo_records``; lines of
-        before lack them). The label is the level that is written, '' where the answer does not parse; targets are empty
-        where the engine does not tell how likely levels are. Where a ``question`` was asked in free words, it is there,
-        too, and neither fields nor a label.
-    labels: per multi-label target the labels that hold, most probable first. Lines of before lack it.
+    """The model's answer for one input or one window of it.
+
+    Attributes:
+        path: absolute path of the input.
+        start_s, end_s: the half-open interval that was evaluated; None for a photo.
+        label, score: most probable label of the first target, and its probability. If that target is multi-label and no
+            label holds, ``none`` and the probability that the most probable label does not hold.
+        uncertain: whether the answer for any target is uncertain, see ``runtimes.uncertainty``; None if the model has
+            no threshold.
+        severity: expected severity, 0–100; None if the contract has none.
+        level, defect: most probable labels of the targets of these names.
+        targets: per target the probability of every label. For a multi-label target they do not sum to 1.
+        risk, advice, description: texts of the training data about such inputs.
+        state: ``ok``, or ``partial`` if a part of the input could not be read.
+        candidates: per target with thresholds, the labels that cannot be excluded, most probable first. Missing in
+            lines of earlier versions.
+        id: identifies the evaluated content and the model: from the content of the file, the window and the contract,
+            not from the path. Empty if the decode process was lost after some windows (such files are opened nowhere
+            else), and in lines of earlier versions.
+        reason: why the state is not ``ok``, or a remark on an input that is.
+        report: for a bundle that writes reports: ``case``, ``fields`` by name, ``parse_ok``, ``problems``, ``text``,
+            ``finish``, ``prompt_tokens``, ``answer_tokens``, ``photos`` of the case (``data.photo_records``; missing in
+            lines of earlier versions). The label is then the written level, '' if the answer does not parse; targets
+            are empty if the engine does not report probabilities of levels. For a free-text question, it also holds the
+            ``question``, and there are neither fields nor a label.
+        labels: per multi-label target the labels that hold, most probable first. Missing in lines of earlier versions.
     """
 
     path: str
@@ -70,7 +73,7 @@ class Prediction:
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        """One line of UTF-8: see ``lines.line_from_record``."""
+        """Return one line of UTF-8; see ``lines.line_from_record``."""
         return line_from_record(self, versions.PREDICTIONS)
 
 
@@ -86,17 +89,18 @@ def prediction_from_probabilities(
     content: str = "",
     decision: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Prediction:
-    """Read one row of the head's output.
+    """Make a prediction from one row of the head's output.
 
     Args:
         contract: names the targets and their labels.
         path: the input.
         interval_s: start and end of the clip or window.
         probabilities: per target ``(labels,)``, summing to 1 unless it is multi-label.
-        uncertainty: of the model.
-        state, reason: of the input.
-        content: sha256 of the input; empty where it is not known, and then there is no id.
-        decision: per multi-label target and label the probability from which on the label holds.
+        uncertainty: thresholds of the model.
+        state: state of the input.
+        reason: reason of that state.
+        content: sha256 of the input; empty if unknown, and then there is no id.
+        decision: per multi-label target and label, the probability from which on the label holds.
     """
     targets = {t.name: dict(zip(t.labels, map(float, probabilities[t.name]), strict=True)) for t in contract.targets}
     holding = {name: labels_that_hold(targets[name], thresholds) for name, thresholds in (decision or {}).items()}
@@ -132,34 +136,34 @@ def prediction_from_probabilities(
 
 
 def labels_that_hold(scores: Mapping[str, float], thresholds: Mapping[str, float]) -> list[str]:
-    """Name the labels whose probability reaches their threshold, most probable first."""
+    """Return the labels whose probability reaches their threshold, most probable first."""
     return sorted(
         (label for label, score in scores.items() if score >= thresholds[label]), key=lambda label: -scores[label]
     )
 
 
 def id_from_content(content: str, interval_s: tuple[float | None, float | None], contract: Contract) -> str:
-    """Return 32 hex digits that name what was looked at, and what the model was asked: equal wherever the file lies."""
+    """Return 32 hex digits that identify content, window and contract, independently of the path."""
     window = [None if moment is None else round(moment, DIGITS) for moment in interval_s]
     return key_of("prediction", content, json.dumps(window), contract.digest)[:32]
 
 
 def prediction_from_json(line: str | bytes) -> Prediction:
-    """The inverse of ``Prediction.to_json``, up to the rounding.
+    """Parse a line that ``Prediction.to_json`` returned; values are rounded.
 
     Raises:
-        DataError: not a line that ``to_json`` wrote.
+        DataError: not such a line.
     """
     prediction = record_from_line(Prediction, line, versions.PREDICTIONS)
-    # Without candidates there was no threshold; before there were any, such lines said false.
+    # Without candidates there was no threshold; earlier versions wrote false for such lines.
     return prediction if prediction.candidates else replace(prediction, uncertain=None)
 
 
 def read_predictions(out: str | os.PathLike[str]) -> Iterator[Prediction]:
-    """Stream the predictions of an output folder.
+    """Yield the predictions of an output folder.
 
     Raises:
-        DataError: a line is not one of ours.
+        DataError: a line is not a prediction.
     """
     with (Path(out) / PREDICTIONS).open("rb") as file:
         yield from map(prediction_from_json, file)

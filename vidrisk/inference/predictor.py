@@ -1,4 +1,4 @@
-"""A model as Python code uses it: files or arrays in, predictions out."""
+"""Python interface of a model: files or arrays in, predictions out."""
 
 from __future__ import annotations
 
@@ -34,21 +34,22 @@ ALLOWED_INPUTS = "a path, a numpy array, or several of them"
 
 
 class Model:
-    """A model that predicts files and arrays. Use it as a context manager, or ``close`` it.
+    """A model that predicts files and arrays. Use it as a context manager, or call ``close``.
 
-    Files are decoded in processes that are confined and stay until it is closed, so that a photo costs milliseconds.
-    Safe from several threads. It does not survive a fork: the child has to load it again.
+    Files are decoded in sandboxed processes that stay until the model is closed, so that a photo takes milliseconds.
+    Safe to use from several threads. It does not survive a fork: the child has to load it again.
 
     Attributes:
         classifier: the stages that answer.
-        labels: of each target, in the model's order.
+        labels: labels of each target, in the model's order.
     """
 
     def __init__(self, classifier: Classifier, *, workers: int | None = None) -> None:
-        """
+        """Start the decode processes.
+
         Args:
-            classifier: closed with this.
-            workers: decode processes at most; None takes one per core, 8 at most.
+            classifier: the stages; closed with this object.
+            workers: maximum number of decode processes; None takes one per core, at most 8.
         """
         self.classifier = classifier
         self.labels = {target.name: target.labels for target in classifier.contract.targets}
@@ -59,7 +60,7 @@ class Model:
 
     @property
     def contract(self) -> Contract:
-        """What goes in and what comes out."""
+        """Inputs and outputs of the model."""
         return self.classifier.contract
 
     @property
@@ -80,26 +81,29 @@ class Model:
         Args:
             inputs: paths of photos and videos; arrays ``uint8 (H, W, 3)`` of photos or ``(T, H, W, 3)`` of clips, RGB,
                 of any size.
-            window_s, stride_s: predict windows of a video, of so many seconds every so many; None keeps what the model
-                was trained with. An array is one window.
+            window_s: length of the windows of a video, in seconds; None keeps the value of the training. An array is
+                one window.
+            stride_s: distance between the starts of windows, in seconds; None keeps the value of the training.
 
         Returns:
             In the order of the inputs, one prediction for a photo, a clip or an array, and one per window, in order of
             time.
 
         Raises:
-            UnreadableError: a file that cannot be read: its state and the reason. (``stream`` goes on.)
+            UnreadableError: a file cannot be read; holds its state and the reason. (``stream`` continues instead.)
             SpecError: an array of another shape or type; something that is neither a path nor an array.
-            SettingsError: a window or a stride that makes no sense.
+            SettingsError: an invalid window or stride.
             RuntimeFailure: the model is closed, or was loaded in another process; the engine failed.
         """
         self._refuse_unusable()
-        listed: list[OneInput] = [inputs] if isinstance(inputs, str | os.PathLike | np.ndarray) else _listed(inputs)
+        listed: list[OneInput] = (
+            [inputs] if isinstance(inputs, str | os.PathLike | np.ndarray) else _list_inputs(inputs)
+        )
         paths: dict[int, str] = {}
         arrays: dict[int, ArrayInput] = {}
         for place, one in enumerate(listed):
             if isinstance(one, np.ndarray):
-                arrays[place] = _checked(one)
+                arrays[place] = _check_array(one)
             else:
                 paths[place] = _path_of(one)
         if arrays and (window_s, stride_s) != (None, None):
@@ -121,15 +125,16 @@ class Model:
     def stream(
         self, paths: Iterable[PathInput], *, window_s: float | None = None, stride_s: float | None = None
     ) -> Generator[Prediction, None, None]:
-        """Predict many files; yield predictions as they come. Close it to stop.
+        """Predict many files; yield predictions as they come. Close the generator to stop.
 
         The predictions of a file come together, in order of time; files end in any order. A file that cannot be read
         gives one prediction without a label, whose ``state`` and ``reason`` say why.
 
         Args:
-            paths: taken one by one, in this thread, some ahead of their predictions: an iterable must not wait for the
-                prediction of what it gave before. Where one is slow, no prediction waits for a batch to be full.
-            window_s, stride_s: as in ``predict``.
+            paths: consumed one by one, in this thread, ahead of their predictions: an iterable must not wait for the
+                prediction of an earlier path. If it is slow, no prediction waits for a batch to be full.
+            window_s: as in ``predict``.
+            stride_s: as in ``predict``.
 
         Raises:
             SettingsError, SpecError, RuntimeFailure: as ``predict``.
@@ -138,7 +143,7 @@ class Model:
         inputs = (
             Input(number, _path_of(path))
             for number, path in enumerate(
-                _listed([paths] if isinstance(paths, str | os.PathLike) else paths, is_lazy=True)
+                _list_inputs([paths] if isinstance(paths, str | os.PathLike) else paths, is_lazy=True)
             )
         )
         return self._stream(inputs, window_s, stride_s)
@@ -176,7 +181,7 @@ class Model:
         contract, plan = self.contract, self.classifier.plan
         clip = array if array.ndim == 4 else array[None]
         moments = contract.frames if contract.time else 1
-        shown = ((np.arange(moments) + 0.5) * len(clip) / moments).astype(int)  # the middles of equal parts
+        shown = ((np.arange(moments) + 0.5) * len(clip) / moments).astype(int)  # the centres of equal parts
         different, places = np.unique(shown, return_inverse=True)
         pixels = np.stack([pixels_from_array(clip[index], contract.pixel) for index in different])
         known: dict[str, npt.NDArray[Any]] = {PIXELS: pixels} if PIXELS in plan.frame_gives else {}
@@ -225,7 +230,7 @@ class Model:
         return f"Model({classifier.provenance.get('model', '')!r}, {classifier.runtime}, {classifier.variant})"
 
 
-def _listed(inputs: Iterable[Any], *, is_lazy: bool = False) -> Any:
+def _list_inputs(inputs: Iterable[Any], *, is_lazy: bool = False) -> Any:
     try:
         return iter(inputs) if is_lazy else list(inputs)
     except TypeError:
@@ -233,21 +238,25 @@ def _listed(inputs: Iterable[Any], *, is_lazy: bool = False) -> Any:
 
 
 def _path_of(path: Any) -> str:
-    """Raises:
-    SpecError: it is no path.
-    SettingsError: it is a folder.
+    """Return the absolute path of an input.
+
+    Raises:
+        SpecError: not a path.
+        SettingsError: a folder.
     """
     if not isinstance(path, str | os.PathLike):
         raise SpecError(f"an input of type {type(path).__name__}", allowed=ALLOWED_INPUTS)
-    absolute = os.path.abspath(os.fspath(path))  # noqa: PTH100 (links stay as they are named, ".." goes)
+    absolute = os.path.abspath(os.fspath(path))  # noqa: PTH100 (keeps links, resolves "..")
     if os.path.isdir(absolute):  # noqa: PTH112 (never raises)
         raise SettingsError(f"{path} is a folder", allowed="files", fix="give its files, or use vidrisk.infer")
     return absolute
 
 
-def _checked(array: npt.NDArray[Any]) -> ArrayInput:
-    """Raises:
-    SpecError: neither a photo nor a clip.
+def _check_array(array: npt.NDArray[Any]) -> ArrayInput:
+    """Return an array, after checking that it is a photo or a clip.
+
+    Raises:
+        SpecError: neither a photo nor a clip.
     """
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3 or not array.size:
         raise SpecError(f"an array {array.dtype} {tuple(array.shape)}", allowed=ALLOWED_ARRAYS)

@@ -1,4 +1,4 @@
-"""From a case to what a text engine reads: visual tokens of frames between token ids, or messages with JPEGs for a server."""
+"""Prompts of a case for text engines: visual and text tokens for a graph, or messages with JPEGs for a server."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from vidrisk.runtimes.text.vocabulary import Vocabulary
 
 BATCH_PHOTOS = 8
 MAX_MEMORY_MB = 2048
-SERVER_SIDE_PX = 1024  # of a photo that a server gets, at most
+SERVER_SIDE_PX = 1024  # longest side of a photo that is sent to a server
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What became of a photo of a case.
+    """A photo of a case after reading.
 
     Attributes:
-        pixels: a frame or a JPEG, as the builder wants it; None where the photo cannot be read.
+        pixels: a frame or a JPEG, depending on the builder; None if the photo cannot be read.
         state: one of ``messages.FINAL_STATES``.
-        reason: why it cannot be read, or what there is to say all the same; '' for nothing.
-        content: sha256 of the photo; '' where it is not known.
+        reason: why it cannot be read, or a remark on a readable photo; '' if there is none.
+        content: sha256 of the photo; '' if unknown.
     """
 
     source: PhotoSource | None
@@ -53,11 +53,11 @@ Pictured = tuple[Case, tuple[Picture, ...]]
 
 
 class PromptTooLong(Exception):
-    """A conversation leaves no room for its answer. Who asks says what that means."""
+    """Raised if a conversation leaves no room for its answer; the caller adds the context."""
 
 
 class PromptBuilder(ABC):
-    """Reads photos as an engine wants them, and builds its prompts."""
+    """Reads photos in the form that an engine takes, and builds its prompts."""
 
     @abstractmethod
     def read(
@@ -66,17 +66,19 @@ class PromptBuilder(ABC):
         """Yield cases with their pictures, in order.
 
         Args:
-            max_memory_mb: what a decode worker may allocate beyond what it starts with.
-            limits: of a photo; None takes those of the pool.
+            cases: cases to read.
+            pool: the decode processes.
+            max_memory_mb: memory that a decode worker may allocate beyond what it starts with.
+            limits: when to give up on a photo; None takes the pool's limits.
 
         Raises:
             RuntimeFailure: decode workers cannot be started.
-            DataError: a Parquet file that cannot be opened any more.
+            DataError: a Parquet file cannot be opened any more.
         """
 
     @abstractmethod
     def see(self, pictures: Sequence[Picture]) -> list[Any]:
-        """Return what goes into a prompt for each picture, all of which could be read."""
+        """Return the prompt part of each picture, all of which must be readable."""
 
     @abstractmethod
     def build(
@@ -85,25 +87,31 @@ class PromptBuilder(ABC):
         """Build the prompt of a conversation.
 
         Args:
-            seen: of its photos, in their order.
+            system: text in front of the conversation; None for none.
+            exchanges: questions and answers, ending with the question to be answered.
+            seen: prompt parts of the photos, in order.
             limit: most tokens of the answer.
 
         Raises:
-            PromptTooLong: as said.
+            PromptTooLong: no room is left for the answer.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Release what it has opened. Safe to call twice."""
+        """Release all resources. Safe to call twice."""
 
 
 class GraphPrompts(PromptBuilder):
     """Prompts for the text graph of a bundle.
 
     Args:
-        stages, runners: from frames to visual tokens ``float32 (n, tokens, width)``, the last output; closed with this.
+        stages, runners: compute visual tokens ``float32 (n, tokens, width)``, the last output, from frames; the runners
+            are closed with this object.
+        pixel: size of the frames.
+        vocabulary: the tokenizer.
+        pieces: texts of the chat template.
         end: id of the token that ends an answer.
-        tokens: most of a sequence, prompt and answer.
+        tokens: most tokens of a sequence, prompt and answer.
     """
 
     def __init__(
@@ -129,8 +137,7 @@ class GraphPrompts(PromptBuilder):
         found: list[Embeddings] = []
         for start in range(0, len(pictures), BATCH_PHOTOS):
             frames = [picture.pixels for picture in pictures[start : start + BATCH_PHOTOS]]
-            # An engine may compute one row in another way than several: what a photo gives must not depend on its
-            # batch.
+            # An engine may compute a single row differently from several: results must not depend on the batch.
             batch = np.stack(frames if len(frames) > 1 else [*frames, *frames])
             found += list(run_stages(self._stages, self._runners, batch)[self._stages[-1].outputs[0].name])[
                 : len(frames)
@@ -158,7 +165,7 @@ class GraphPrompts(PromptBuilder):
 
 
 class ChatPrompts(PromptBuilder):
-    """Prompts for a server, which has the model's own template and tower: photos are sent as JPEGs of a bounded size."""
+    """Prompts for a server with its own chat template and vision tower: photos are sent as JPEGs of bounded size."""
 
     def read(
         self, cases: Iterable[Case], pool: DecodePool, max_memory_mb: int = MAX_MEMORY_MB, limits: Limits | None = None
@@ -173,7 +180,7 @@ class ChatPrompts(PromptBuilder):
         ]
 
     def build(self, system: str | None, exchanges: Sequence[Exchange], seen: Sequence[str], limit: int) -> Chat:
-        """Build messages; how long they may be, the server knows and says."""
+        """Build messages; the server enforces the maximum length."""
         messages: list[dict[str, Any]] = [] if system is None else [{"role": "system", "content": system}]
         urls = iter(seen)
         for exchange in exchanges:
@@ -185,4 +192,4 @@ class ChatPrompts(PromptBuilder):
         return Chat(tuple(messages))
 
     def close(self) -> None:
-        """It has opened nothing."""
+        """Do nothing: there are no resources."""

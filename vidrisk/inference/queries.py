@@ -1,4 +1,4 @@
-"""What is asked about every case of a run: a report by a scheme, or a question in free words. It words itself and reads answers."""
+"""Queries about the cases of a run, by a report scheme or in free text: wording, and parsing of answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vidrisk.data.cases import Case
 from vidrisk.data.scheme import Scheme
 from vidrisk.inference.predictions import Prediction, id_from_content
 from vidrisk.inference.prompt_builders import Picture
-from vidrisk.inference.reports import Report, answered_report, content_of_pictures, record_from_report
+from vidrisk.inference.reports import Report, content_of_pictures, make_answered_report, record_from_report
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.text.requests import Answer, Comparison
@@ -19,12 +19,12 @@ from vidrisk.runtimes.uncertainty import Uncertainty
 
 @dataclass(frozen=True)
 class Wording:
-    """What a model is asked about one case.
+    """Prompt texts and answer format of a query about one case.
 
     Attributes:
         system: text in front of everything; None for none.
-        question: behind the photos.
-        schema: JSON schema of the answer; None for free words.
+        question: text after the photos.
+        schema: JSON schema of the answer; None for free text.
         comparison: a place in the answer, and the words that may stand there.
     """
 
@@ -35,15 +35,15 @@ class Wording:
 
 
 class Query(Protocol):
-    """What is asked about every case."""
+    """A query that is put to the model about every case."""
 
     @property
     def scheme(self) -> Scheme | None:
-        """What answers are written by, and columns of tables named by; None for free words."""
+        """Scheme of the answers, which also names the columns of tables; None for free text."""
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What answers are counted by."""
+        """Targets by which answers are counted."""
 
     @property
     def uncertainty(self) -> Uncertainty:
@@ -51,29 +51,32 @@ class Query(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What must be equal for two runs to ask the same."""
+        """Values that are equal for two runs with the same query."""
 
     def why_empty(self, case: Case, photos: int) -> str:
-        """Say why there is nothing to ask about a case of which so many photos can be read; '' where there is."""
+        """Return why a case with so many readable photos gives no query; '' if it does."""
 
     def word(self, case: Case, photos: int) -> Wording:
-        """Word what a model is asked about a case that is not empty."""
+        """Return the wording of the query about a case that is not empty."""
 
     def report(self, case: Case, pictures: Sequence[Picture], answer: Answer, limit: int) -> Report:
-        """Read an answer of at most ``limit`` tokens."""
+        """Parse an answer of at most ``limit`` tokens."""
 
     def prediction(self, report: Report, path: str) -> Prediction:
-        """Write an answered report as a line of ``predictions.jsonl``; ``path`` is the key of the case in the ledger."""
+        """Convert an answered report to a line of ``predictions.jsonl``.
+
+        ``path`` is the key of the case in the ledger.
+        """
 
 
 @dataclass(frozen=True)
 class QuestionQuery:
-    """One question about the photos of every case, answered in free words.
+    """One free-text question about the photos of every case.
 
     Attributes:
-        question: with words in it, and none that UTF-8 cannot hold.
+        question: not blank, and encodable as UTF-8.
         system: the bundle's text in front of questions; None for none.
-        contract: of the bundle.
+        contract: contract of the bundle.
     """
 
     question: str
@@ -95,7 +98,7 @@ class QuestionQuery:
 
     def report(self, case: Case, pictures: Sequence[Picture], answer: Answer, limit: int) -> Report:
         problem = "" if answer.is_whole else cut_off(limit)
-        return answered_report(
+        return make_answered_report(
             case,
             pictures,
             answer,
@@ -123,11 +126,11 @@ class QuestionQuery:
         )
 
 
-def checked_question(question: str) -> str:
-    """Return a question that has words.
+def check_question(question: str) -> str:
+    """Return a question, after checking that it is not blank.
 
     Raises:
-        SettingsError: it has none.
+        SettingsError: it is blank.
     """
     if not question.strip():
         raise SettingsError("a question without words", allowed="a question")
@@ -135,5 +138,5 @@ def checked_question(question: str) -> str:
 
 
 def cut_off(limit: int) -> str:
-    """What has happened to an answer that is not whole."""
+    """Return a description of an answer that reached the token limit."""
     return f"cut off after {limit} tokens"

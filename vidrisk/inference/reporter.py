@@ -1,4 +1,4 @@
-"""A bundle that writes reports, ready to be asked: cases in, reports out, or a conversation about photos."""
+"""Reporter, an open bundle that writes reports on cases and answers questions about photos."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing_extensions import Self
 from vidrisk.data.cases import Case
 from vidrisk.data.scheme import Scheme
 from vidrisk.inference.prompt_builders import BATCH_PHOTOS, Picture, Pictured, PromptBuilder, PromptTooLong
-from vidrisk.inference.queries import Query, QuestionQuery, checked_question
-from vidrisk.inference.reports import Report, failed_report, is_read, unreadable_report
+from vidrisk.inference.queries import Query, QuestionQuery, check_question
+from vidrisk.inference.reports import Report, is_read, make_failed_report, unreadable_report
 from vidrisk.inference.scheme_query import SchemeQuery, comparison_of_level, no_level
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import SettingsError
@@ -25,12 +25,12 @@ from vidrisk.runtimes.text.requests import Answer, Request
 from vidrisk.runtimes.text.turns import Exchange
 from vidrisk.runtimes.uncertainty import Uncertainty
 
-MOST_WAITING = 64  # reports that need no answer, behind one that does
+MOST_WAITING = 64  # reports without a request that may wait for a request before them
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A case whose turn is to come: its request is at the engine, or it has a report without one, and needs no pictures."""
+    """A case in the queue: its request is at the engine, or it has a report without one and needs no pictures."""
 
     case: Case
     pictures: tuple[Picture, ...] = ()
@@ -38,15 +38,15 @@ class _Asked:
 
 
 class Reporter:
-    """Writes reports. Use it as a context manager, or ``close`` it. For one thread.
+    """Writes reports. Use it as a context manager, or call ``close``. For one thread.
 
     Attributes:
         contract: pixels, and the level as target.
-        scheme: fields and levels; None where the model answers questions alone.
-        runtime, variant: what computes, for the ledger and the summary.
-        provenance: where the model came from: name, digest, versions.
+        scheme: fields and levels; None if the model only answers questions.
+        runtime, variant: the engine and the precision, for the ledger and the summary.
+        provenance: origin of the model: name, digest, versions.
         answer_tokens: limit of an answer.
-        threads: of the engines, as asked for; None leaves them to it.
+        threads: threads of the engines, as requested; None leaves the number to them.
         uncertainty: when a level is uncertain.
     """
 
@@ -85,19 +85,18 @@ class Reporter:
             )
 
     def query(self, question: str | None = None, level_of: Callable[[Case], str] = no_level) -> Query:
-        """Return what is asked about every case.
+        """Return the query that is put to the model about every case.
 
         Args:
-            question: in free words; None for a report by the bundle's scheme.
-            level_of: of reports, see ``SchemeQuery``.
+            question: in free text; None for a report by the bundle's scheme.
+            level_of: for reports, see ``SchemeQuery``.
 
         Raises:
-            SettingsError: no question and no scheme, a question without words, or one that leaves no room for an
-                answer.
+            SettingsError: no question and no scheme, a blank question, or one that leaves no room for an answer.
         """
         if question is None:
-            return replace(self._needed_query(), level_of=level_of)
-        question = _encodable(checked_question(question))
+            return replace(self._require_query(), level_of=level_of)
+        question = _encodable(check_question(question))
         try:
             self.prompts.build(self._system, [Exchange(question)], (), self.answer_tokens)
         except PromptTooLong as error:
@@ -107,15 +106,17 @@ class Reporter:
         return QuestionQuery(question, self._system, self.contract)
 
     def reports(self, cases: Iterable[Pictured], query: Query | None = None) -> Generator[Report, None, None]:
-        """Write a report of each case, in order; a few cases are read ahead, and memory does not grow with their number.
+        """Yield a report of each case, in order.
+
+        A few cases are read ahead; memory does not grow with their number.
 
         Args:
-            cases: with their pictures, as ``prompts.read`` gives them.
-            query: what is asked about each; None for a report by the bundle's scheme.
+            cases: with their pictures, as ``prompts.read`` yields them.
+            query: the query about each; None for a report by the bundle's scheme.
 
         Raises:
-            SettingsError: the bundle has no scheme, or a level that is given is none of it.
-            RuntimeFailure: the engine failed; what fails for one case alone is in its report.
+            SettingsError: the bundle has no scheme, or a given level is not one of it.
+            RuntimeFailure: the engine failed; an error of a single case is in its report.
         """
         chosen = query or self.query()
         upcoming = self._requests(chosen, cases)
@@ -123,7 +124,10 @@ class Reporter:
         is_exhausted = False
 
         def requests() -> Iterator[Request]:
-            """Requests until reports wait that the engine has no part in; it gives its answers then, and they follow in turn."""
+            """Yield requests until reports without a request are waiting.
+
+            The engine then returns its answers, and the waiting reports follow in order.
+            """
             nonlocal is_exhausted
             for asked, request in upcoming:
                 waiting.append(asked)
@@ -150,12 +154,12 @@ class Reporter:
         on_text: OnText | None = None,
         limit: int | None = None,
     ) -> Answer:
-        """Answer a question in free words.
+        """Answer a free-text question.
 
         Args:
-            pictures: photos that the conversation is about, all of which could be read; they stand in front of its
-                first question.
-            history: exchanges before, with their answers and without photos.
+            pictures: photos that the conversation is about, all of them readable; they precede its first question.
+            question: the question.
+            history: previous exchanges, with their answers and without photos.
             on_text: called with every piece of text as it is written.
             limit: most tokens of the answer; None takes the bundle's.
 
@@ -163,7 +167,7 @@ class Reporter:
             SettingsError: no question, or a conversation that leaves no room for an answer.
             RuntimeFailure: the engine failed.
         """
-        turns = [*history, Exchange(_encodable(checked_question(question)))]
+        turns = [*history, Exchange(_encodable(check_question(question)))]
         turns[0] = Exchange(turns[0].question, len(pictures), turns[0].answer)
         limit = limit or self.answer_tokens
         try:
@@ -176,12 +180,12 @@ class Reporter:
         return self.engine.answer(Request(prompt, limit), on_text)
 
     def _requests(self, query: Query, cases: Iterable[Pictured]) -> Iterator[tuple[_Asked, Request | None]]:
-        for case, pictures, seen in self._seen(cases):
+        for case, pictures, seen in self._see(cases):
             failed = unreadable_report(case, pictures)
             if failed is None and (reason := query.why_empty(case, len(seen))):
-                failed = failed_report(case, "skipped", reason)
+                failed = make_failed_report(case, "skipped", reason)
             if not all(np.isfinite(tokens).all() for tokens in seen if isinstance(tokens, np.ndarray)):
-                failed = failed_report(case, "corrupt", "the model computes of its photos what is not finite")
+                failed = make_failed_report(case, "corrupt", "the model computes non-finite values for its photos")
             if failed is not None:
                 yield _Asked(case, report=failed), None
                 continue
@@ -191,51 +195,52 @@ class Reporter:
                     wording.system, [Exchange(_encodable(wording.question), len(seen))], seen, self.answer_tokens
                 )
             except PromptTooLong as error:
-                yield _Asked(case, report=failed_report(case, "too_large", str(error))), None
+                yield _Asked(case, report=make_failed_report(case, "too_large", str(error))), None
                 continue
             yield (
                 _Asked(case, pictures),
                 Request(prompt, self.answer_tokens, schema=wording.schema, comparison=wording.comparison),
             )
 
-    def _seen(self, cases: Iterable[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
-        """Cases with what goes into their prompts for the photos that can be read, computed for several cases at once."""
+    def _see(self, cases: Iterable[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
+        """Yield cases with the prompt parts of their readable photos, computed for several cases at once."""
         waiting: list[Pictured] = []
         for pictured in cases:
             waiting.append(pictured)
             if sum(len(pictures) for _, pictures in waiting) >= BATCH_PHOTOS or len(waiting) >= BATCH_PHOTOS:
-                yield from self._seen_of(waiting)
+                yield from self._see_batch(waiting)
                 waiting = []
-        yield from self._seen_of(waiting)
+        yield from self._see_batch(waiting)
 
-    def _seen_of(self, cases: Sequence[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
+    def _see_batch(self, cases: Sequence[Pictured]) -> Iterator[tuple[Case, tuple[Picture, ...], list[object]]]:
         shown = [picture for _, pictures in cases for picture in pictures if is_read(picture)]
         seen = iter(self.prompts.see(shown))
         for case, pictures in cases:
             yield case, pictures, [next(seen) for picture in pictures if is_read(picture)]
 
     def _report(self, query: Query, asked: _Asked, answer: Answer) -> Report:
-        if answer.finish == "failed":  # of a server, another run may have more luck
-            return failed_report(
+        if answer.finish == "failed":  # a server may succeed in another run
+            return make_failed_report(
                 asked.case, "skipped" if self._is_server else "corrupt", f"the model gives no answer: {answer.error}"
             )
         return query.report(asked.case, asked.pictures, answer, self.answer_tokens)
 
-    def needed_scheme(self) -> Scheme:
+    def require_scheme(self) -> Scheme:
         """Return the scheme.
 
         Raises:
             SettingsError: there is none.
         """
-        return self._needed_query().scheme
+        return self._require_query().scheme
 
-    def _needed_query(self) -> SchemeQuery:
+    def _require_query(self) -> SchemeQuery:
         if self._by_scheme is None:
             name = self.provenance.get("model", "the bundle")
             raise SettingsError(
                 f"{name} has no scheme of reports",
                 allowed="a bundle of a model that was trained on cases",
-                fix=f"give infer a question, which each photo is asked alone, or vidrisk ask {name} PHOTO QUESTION",
+                fix="give infer a question, which is asked about each photo separately, "
+                f"or vidrisk ask {name} PHOTO QUESTION",
             )
         return self._by_scheme
 
@@ -253,12 +258,15 @@ class Reporter:
 
 
 def _encodable(text: str) -> str:
-    """A text without halves of characters, which no tokenizer takes: an escape in JSON, or bytes on a command line, may be one."""
+    """Return a text without unpaired surrogates, which no tokenizer accepts.
+
+    They may come from an escape in JSON, or from bytes on a command line.
+    """
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _without_answer(waiting: deque[_Asked]) -> Iterator[Report]:
-    """Reports of cases at the head of the queue that nothing was asked about."""
+    """Yield the reports at the head of the queue that need no answer."""
     while waiting and waiting[0].report is not None:
         report = waiting.popleft().report
         assert report is not None

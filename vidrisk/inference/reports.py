@@ -1,4 +1,4 @@
-"""One report: what a model writes about a case, whatever it was asked."""
+"""Reports: the text that a model writes about a case, for any query."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from vidrisk.runtimes.text.requests import Answer
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a case.
+    """The result of a case.
 
     Attributes:
-        state: one of ``messages.FINAL_STATES``: ``partial`` where photos of it, or parts of them, cannot be read, and
-            where the answer is cut off or does not parse.
-        reason: why the state is not ``ok``, or what there is to say all the same.
-        fields: values of the scheme's fields by name, in its order; '' where there is none, or none that is allowed.
-            Empty where a question was asked in free words.
-        parse_ok: nothing is cut off, and every value that the scheme requires is there and allowed.
+        state: one of ``messages.FINAL_STATES``: ``partial`` if photos of it, or parts of them, cannot be read, or if
+            the answer is cut off or does not parse.
+        reason: why the state is not ``ok``, or a remark on a case that is.
+        fields: values of the scheme's fields by name, in its order; '' if missing or not allowed. Empty for a free-text
+            question.
+        parse_ok: the answer is not cut off, and every value that the scheme requires is present and allowed.
         problems: what is wrong with the answer, one line each.
         text: the answer as it was written.
-        finish: why the answer ended, see ``text.requests``; '' where nothing was asked.
-        prompt_tokens, answer_tokens: their lengths; 0 where the engine does not say.
-        levels: probability of each level at the place of the level; empty where the engine cannot tell.
-        content: sha256 of what was looked at; '' where it is not known.
-        given: the level that the text was written under, such as a classifier's; '' where the model chose it.
+        finish: why the answer ended, see ``text.requests``; '' if nothing was asked.
+        prompt_tokens, answer_tokens: their lengths; 0 if the engine does not report them.
+        levels: probability of each level at the place of the level; empty if the engine does not report it.
+        content: sha256 of the evaluated content; '' if unknown.
+        given: the level that the text was written for, such as a classifier's; '' if the model chose it.
     """
 
     case: Case
@@ -51,7 +51,7 @@ class Report:
 
     @property
     def own_level(self) -> str:
-        """The level that the model itself finds most likely; '' where the engine cannot tell."""
+        """Level that the model itself finds most likely; '' if the engine reports no probabilities."""
         return max(self.levels, key=self.levels.__getitem__) if self.levels else ""
 
     @property
@@ -60,26 +60,26 @@ class Report:
         return self.finish not in ("", "failed")
 
 
-def failed_report(case: Case, state: str, reason: str) -> Report:
-    """A report of a case that has no answer."""
+def make_failed_report(case: Case, state: str, reason: str) -> Report:
+    """Return a report of a case that has no answer."""
     return Report(case, state, reason)
 
 
 def unreadable_report(case: Case, pictures: Sequence[Picture]) -> Report | None:
-    """The report of a case of whose photos none can be read; None where one can, or where there is none."""
+    """Return the report of a case without a readable photo; None if one is readable, or there are none."""
     if not pictures or any(picture.pixels is not None for picture in pictures):
         return None
-    return failed_report(case, pictures[0].state, reason_from_pictures(pictures))
+    return make_failed_report(case, pictures[0].state, reason_from_pictures(pictures))
 
 
 def reason_from_pictures(pictures: Sequence[Picture]) -> str:
-    """What there is to say of photos, each by its name where there are several."""
+    """Return the reasons and remarks of photos, with their names if there are several."""
     if len(pictures) == 1:
         return pictures[0].reason
     return "; ".join(f"{_name_of(picture)}: {picture.reason}" for picture in pictures if picture.reason)
 
 
-def answered_report(
+def make_answered_report(
     case: Case,
     pictures: Sequence[Picture],
     answer: Answer,
@@ -91,11 +91,9 @@ def answered_report(
     levels: Mapping[str, float] | None = None,
     given: str = "",
 ) -> Report:
-    """A report of a case that has an answer.
+    """Return a report of a case that has an answer.
 
-    Args:
-        complaint: why the answer is of no use; '' where it is.
-        problems, content, fields, levels, given: see ``Report``.
+    ``complaint`` says why the answer is unusable; '' if it is usable. For the other arguments, see ``Report``.
     """
     has_all = all(picture.pixels is not None and picture.state == "ok" for picture in pictures)
     reason = "; ".join(filter(None, (reason_from_pictures(pictures), complaint)))
@@ -117,7 +115,10 @@ def answered_report(
 
 
 def content_of_pictures(pictures: Sequence[Picture], words: str = "") -> str:
-    """Hex sha256 of what is looked at: of a photo alone its own, else of all photos and the words; '' where it is not known."""
+    """Return the hex sha256 of the evaluated content; '' if unknown.
+
+    For a single photo it is the photo's own, otherwise that of all photos and the words.
+    """
     contents = [picture.content for picture in pictures if picture.pixels is not None]
     if not all(contents):
         return ""
@@ -127,7 +128,7 @@ def content_of_pictures(pictures: Sequence[Picture], words: str = "") -> str:
 
 
 def record_from_report(report: Report) -> dict[str, Any]:
-    """What a line of ``predictions.jsonl`` says of every answer."""
+    """Return the part of a line of ``predictions.jsonl`` that all answers have."""
     return {
         "case": report.case.id,
         "fields": dict(report.fields),
@@ -146,5 +147,5 @@ def _name_of(picture: Picture) -> str:
 
 
 def is_read(picture: Picture) -> bool:
-    """Whether a photo can be shown to the model."""
+    """Return whether a photo can be shown to the model."""
     return picture.state in READ_STATES and picture.pixels is not None

@@ -1,4 +1,4 @@
-"""Risk: from probabilities to a severity between 0 and 100, and to what should be done about it."""
+"""Risk: from probabilities to a severity between 0 and 100, and to texts with advice."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NO_GUIDANCE = Guidance()
 def severity_from_probabilities(
     targets: Sequence[Target], probabilities: Mapping[str, npt.NDArray[np.float32]]
 ) -> float | None:
-    """Expected severity, ``Σ p · severity`` over the labels of the target that has severities.
+    """Compute the expected severity, ``Σ p · severity`` over the labels of the target that has severities.
 
     Args:
-        targets: of the contract; ``level`` goes before any other target that has severities.
+        targets: targets of the contract; ``level`` takes precedence over other targets with severities.
         probabilities: per target ``(labels,)``, summing to 1.
 
     Returns:
-        0–100, or None when no target has severities.
+        0–100, or None if no target has severities.
     """
     rated = sorted((t for t in targets if t.severity is not None), key=lambda t: t.name != "level")
     if not rated or rated[0].severity is None:
@@ -32,9 +32,9 @@ def severity_from_probabilities(
 
 
 def guidance_for(guidance: Iterable[Guidance], *, defect: str | None, level: str | None) -> Guidance:
-    """The texts that fit best: for this defect at this level, else for this level, else for this defect.
+    """Return the texts that fit best: for this defect at this level, else for this level, else for this defect.
 
-    An entry that is about another defect or another level never fits. Empty texts when none does.
+    An entry for another defect or another level never fits. The texts are empty if no entry fits.
     """
 
     def rank(entry: Guidance) -> int:

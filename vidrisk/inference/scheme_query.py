@@ -1,4 +1,4 @@
-"""A report by a scheme: its prompt, the fields that are read from an answer, and how sure the model is of the level."""
+"""Reports by a scheme: prompt, fields parsed from an answer, and probabilities of the level."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidrisk.data.scheme_target import comparisons_from_scheme
 from vidrisk.inference.predictions import Prediction, id_from_content
 from vidrisk.inference.prompt_builders import Picture
 from vidrisk.inference.queries import Wording, cut_off
-from vidrisk.inference.reports import Report, answered_report, content_of_pictures, record_from_report
+from vidrisk.inference.reports import Report, content_of_pictures, make_answered_report, record_from_report
 from vidrisk.inference.risk import severity_from_probabilities
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import BundleError
@@ -28,7 +28,7 @@ from vidrisk.runtimes.uncertainty import Uncertainty, is_uncertain
 
 
 def no_level(case: Case) -> str:
-    """Give no case a level."""
+    """Return '' for every case, so that no level is given."""
     return ""
 
 
@@ -37,12 +37,12 @@ class SchemeQuery:
     """A report of every case by a scheme.
 
     Attributes:
-        contract: of the bundle; its only target is the level.
+        contract: contract of the bundle; its only target is the level.
         uncertainty: when a level is uncertain.
-        comparison: the place of the level in an answer; None where the engine does not tell how likely it finds words.
-        temperature: that log-probabilities of levels are divided by.
-        level_of: gives the level that the text of a case is to be written under, such as a classifier's; '' leaves it
-            to the model. How likely the model finds each level itself is told all the same.
+        comparison: place of the level in an answer; None if the engine reports no probabilities of words.
+        temperature: divisor of the log-probabilities of levels.
+        level_of: returns the level that the text of a case is to be written for, such as a classifier's; '' leaves it
+            to the model. The model's own probabilities of levels are reported in either case.
     """
 
     scheme: Scheme
@@ -64,10 +64,10 @@ class SchemeQuery:
         return "" if photos or text_of_case(self.scheme, case) else "it has neither a photo nor a text"
 
     def word(self, case: Case, photos: int) -> Wording:
-        """Word what a model is asked about a case that is not empty.
+        """Return the wording of the query about a case that is not empty.
 
         Raises:
-            SettingsError: the level that is given is none of the scheme.
+            SettingsError: the given level is not one of the scheme.
         """
         prompt = prompt_from_case(self.scheme, case, photos=photos)
         given = self.level_of(case)
@@ -83,7 +83,7 @@ class SchemeQuery:
         )
         parse_ok = parsed.parse_ok and answer.is_whole
         words = "" if any(picture.pixels is not None for picture in pictures) else text_of_case(self.scheme, case)
-        return answered_report(
+        return make_answered_report(
             case,
             pictures,
             answer,
@@ -96,7 +96,7 @@ class SchemeQuery:
         )
 
     def prediction(self, report: Report, path: str) -> Prediction:
-        """Write an answered report as a line of ``predictions.jsonl``: the level that is written is its label."""
+        """Convert an answered report to a line of ``predictions.jsonl``: the written level is its label."""
         target = self.contract.targets[0]
         level = report.fields.get(target.name, "") if report.parse_ok else ""
         scores = {target.name: dict(report.levels)} if report.levels else {}
@@ -135,7 +135,10 @@ class SchemeQuery:
         return self.scheme.json_schema()
 
     def _severity(self, level: str, probabilities: Mapping[str, np.ndarray]) -> float | None:
-        """Expected severity; where there are no probabilities, or levels that are off the scale, that of the level."""
+        """Return the expected severity.
+
+        Without probabilities, or without severities in the contract, return the severity of the level.
+        """
         if not level:
             return None
         if probabilities and self.contract.targets[0].severity is not None:
@@ -144,7 +147,7 @@ class SchemeQuery:
 
 
 def levels_from_answer(answer: Answer, names: Sequence[str], temperature: float) -> dict[str, float]:
-    """Probabilities of the levels: a softmax over how likely the model finds each word where the answer names one."""
+    """Return probabilities of the levels: a softmax of the scores of each word at the place of the level."""
     if answer.compared is None or set(answer.compared) != set(names):
         return {}
     scores = np.array([[answer.compared[name] for name in names]], np.float32)
@@ -153,7 +156,7 @@ def levels_from_answer(answer: Answer, names: Sequence[str], temperature: float)
 
 
 def comparison_of_level(scheme: Scheme, level: str) -> Comparison:
-    """The place of a level in an answer, and the levels that may stand there.
+    """Return the place of a level in an answer, and the levels that may stand there.
 
     Raises:
         BundleError: the scheme has no level of that name.

@@ -1,11 +1,11 @@
-"""The flow from files to predictions, as generators:
+"""Pipeline from files to predictions, as generators.
 
     source → decode → batch → encode → window → head
     inputs   DecodePool   encode_frames          predict
 
-Decoding runs in processes, the encoder in a thread, everything else in the caller's. Batches of frames are filled
-across files, so inputs end in the order in which they happen to; the order within an input is that of time. Nothing
-that happens to one file ends the flow.
+Decoding runs in processes, the encoder in a thread, everything else in the caller's thread. Batches of frames are
+filled across files, so inputs end in arbitrary order; results within an input are in order of time. Problems with one
+file do not end the pipeline.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ MAX_MEMORY_MB = 2048
 
 
 def time_from_contract(contract: Contract, window_s: float | None, stride_s: float | None) -> TimeSpec | None:
-    """The contract's moments, in the windows that are asked for.
+    """Return the contract's moments in the requested windows, ``window_s`` long and ``stride_s`` apart.
 
-    Args:
-        window_s, stride_s: None keeps the contract's.
+    None keeps the contract's value.
 
     Raises:
-        SettingsError: a stride without a window, or longer than it; a length that is no positive number.
+        SettingsError: a stride without a window, or longer than it; a length that is not a positive number.
     """
     if window_s is None and stride_s is None:
         return contract.time
@@ -70,32 +69,32 @@ def read_settings_for(
     feature_cache: bool = False,
     moments: int = 1,
 ) -> ReadSettings:
-    """How the inputs of a model are read. A batch is being encoded while decode processes fill their slots.
+    """Return the settings for reading a model's inputs.
 
-    Args:
-        moments: that are read of a clip for each one that the model sees.
+    A batch is encoded while decode processes fill their slots. ``moments`` is the number of moments read per moment
+    that the model takes.
 
     Raises:
         SettingsError: as ``time_from_contract``.
     """
     contract = classifier.contract
     time = time_from_contract(contract, window_s, stride_s)
-    time = time and replace(time, frames=time.frames * moments)  # before the cache's key, which holds it
+    time = time and replace(time, frames=time.frames * moments)  # set first, since the cache key includes it
     reading = ReadSettings(
         contract.pixel, time, decoder, frames, static_levels, max_memory_mb, slots=min(batch_frames, MAX_SLOTS)
     )
     if frames == "keyframes" and classifier.plan.compares_frames:
         _log.warning(
-            "keyframes show this model, which compares frames with the ones before them, the same frame several times: "
-            "evaluate it like that before you rely on it"
+            "with keyframes, this model, which compares consecutive frames, sees the same frame several times: "
+            "evaluate it with keyframes before you rely on it"
         )
     if not feature_cache:
         return reading
     width = classifier.width
     if width is None:
-        _log.warning("the feature cache is not used: this model knows no feature of a frame alone")
+        _log.warning("the feature cache is not used: this model has no feature per frame")
         return reading
-    specs = replace(reading, max_memory_mb=0, slots=0).to_json()  # what does not shape a feature
+    specs = replace(reading, max_memory_mb=0, slots=0).to_json()  # without settings that do not affect features
     salt = key_of(classifier.encoder_identity, specs, __version__, *decoder_versions())
     return replace(reading, cache_salt=salt, features=width)
 
@@ -113,11 +112,10 @@ def stream_answers(
     on_batch: Callable[[], None] = lambda: None,
     tap: Callable[[Iterable[Read]], Iterable[Read]] = lambda reads: reads,
 ) -> Generator[Answer, None, None]:
-    """Each input with its predictions when it ends. Close it to stop.
+    """Yield each input with its predictions when it ends. Close the generator to stop.
 
-    Args:
-        on_batch: called now and then, because the next input may be hours long.
-        tap: sees what is read before it is encoded.
+    ``on_batch`` is called after every batch, because a single input may be hours long; ``tap`` sees what is read before
+    it is encoded.
 
     Raises:
         RuntimeFailure: the engine failed, or decode processes cannot be started.

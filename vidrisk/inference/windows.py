@@ -1,4 +1,4 @@
-"""A window on its way from encoded frames to the model's answer."""
+"""Windows on their way from encoded frames to predictions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vidrisk.runtimes.runner import Array, Arrays
 
 @dataclass(frozen=True, eq=False)
 class EncodedWindow:
-    """A window of which is known what the next stages take.
+    """A window with the inputs of the next stages.
 
     Attributes:
-        indices: places of its T frames on the timeline.
-        parts: by name, an array per frame or per group, in order.
+        indices: indices of its T frames on the timeline.
+        parts: by name, one array per frame or per group, in order.
     """
 
     input_id: int
@@ -28,21 +28,21 @@ class EncodedWindow:
 
     @property
     def features(self) -> npt.NDArray[np.float32]:
-        """``float32 (T, …)``, of a model that knows one tensor of each frame."""
+        """``float32 (T, …)``, for a model with one tensor per frame."""
         (parts,) = self.parts.values()
         return np.stack(parts).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
 class EncodedAgain:
-    """What came of this input does not count."""
+    """Signals that all earlier items of this input are void."""
 
     input_id: int
 
 
 @dataclass(frozen=True)
 class EncodedEnd:
-    """All windows of an input have come."""
+    """Signals that all windows of an input have been yielded."""
 
     input: Request
     end: InputEnd
@@ -54,7 +54,7 @@ class EncodedEnd:
 
 @dataclass(frozen=True)
 class EncodedPause:
-    """The next input has yet to come: what waits for a batch to be full waits no longer. Of no input."""
+    """Signals that the next input has not arrived yet, so incomplete batches are run. It belongs to no input."""
 
     input_id: int = -1
 
@@ -63,6 +63,6 @@ Encoded = EncodedWindow | EncodedAgain | EncodedEnd | EncodedPause
 
 
 def stack_parts(windows: Iterable[EncodedWindow], names: Iterable[str]) -> Arrays:
-    """Put the parts of all windows one behind the other, by name."""
+    """Concatenate the parts of all windows, by name."""
     listed = list(windows)
     return {name: np.stack([part for window in listed for part in window.parts[name]]) for name in names}

@@ -1,1 +1,1 @@
-"""A run over an output folder: its inputs, ledger, results, summary, evaluation; and the export of a training run."""
+"""Runs over an output folder (inputs, ledger, results, summary, evaluation), and exports of training runs."""

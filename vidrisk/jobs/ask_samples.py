@@ -1,4 +1,4 @@
-"""Ask a classifier about the samples of a table, through the very pipeline that ``infer`` runs: one answer per sample."""
+"""Classification of the samples of a table through the pipeline that ``infer`` runs: one answer per sample."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Scores = dict[str, npt.NDArray[np.float64]]  # per target
 
 @dataclass(frozen=True)
 class SampleAnswers:
-    """What the model says of each sample, by its place in the table.
+    """The model's answers, by the sample's place in the table.
 
     Attributes:
-        mean: probabilities ``(C,)`` per target, over windows and views.
-        own: those of the one view that the model has without others, where there are several.
+        mean: probabilities ``(C,)`` per target, averaged over windows and views.
+        own: probabilities of the model's own view alone, if there are several views.
         failed: samples without an answer.
-        spans_s: begin and end, on the clip's timeline, of what was answered.
-        notes: with what reservation a sample was read.
+        spans_s: begin and end of the part that was answered, on the clip's timeline.
+        notes: reservations with which samples were read.
     """
 
     mean: dict[int, Scores] = field(default_factory=dict)
@@ -49,10 +49,17 @@ def ask_samples(
     pool: DecodePool | None = None,
     views: Views = ONE_VIEW,
 ) -> SampleAnswers:
-    """Ask a classifier about all samples of a table. One that lacks the answer of a view fails: the mean would be of other views.
+    """Classify all samples of a table.
+
+    A sample that lacks the answer of a view fails: its mean would be over other views.
 
     Args:
-        pool: that decodes; None makes one, of ``settings.workers``.
+        classifier: that answers.
+        table: with the samples.
+        settings: of the run.
+        on_progress: reports the number of samples done.
+        pool: that decodes; None makes one with ``settings.workers``.
+        views: of each sample.
 
     Raises:
         SettingsError: views that the model cannot answer.

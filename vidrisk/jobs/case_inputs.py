@@ -1,6 +1,6 @@
-"""What a run of reports looks at: photos of files, folders, globs and lists are cases of their own, tables hold cases.
+"""Inputs of a report run: photos from files, folders, globs and lists as single cases, and cases from tables.
 
-Every case has a key in the ledger: the path of a photo, or of a table and the case's id in it
+Every case has a key in the ledger: the path of a photo, or the path of a table and the case's id in it
 (``/data/risks.csv#case-3``).
 """
 
@@ -34,10 +34,11 @@ class CaseInputs:
 
     Attributes:
         cases: in the order of the arguments.
-        stamps: of cases in tables: bytes of the table and its photos, and when the last of them was changed.
-        absent: per key the photos that a table names and that are not there.
-        refused: per key why a row is no case.
-        left_out: what lies in the folders and is not looked at.
+        stamps: for cases in tables: total bytes of the table and its photos, and the time of the last change among
+            them.
+        absent: per key, photos that a table names but that do not exist.
+        refused: per key, why a row is not a case.
+        left_out: content of the folders that is skipped.
     """
 
     cases: Mapping[str, Case]
@@ -53,11 +54,14 @@ class CaseInputs:
 def find_cases(
     arguments: Sequence[str | os.PathLike[str]], scheme: Scheme | None, photos: Path | None = None
 ) -> CaseInputs:
-    """Expand files, folders, globs, lists of photos (``.txt``, a path per line, relative to the list) and tables of cases.
+    """Expand files, folders, globs, lists of photos and tables of cases.
+
+    A list of photos is a ``.txt`` file with one path per line, relative to the list.
 
     Args:
-        scheme: that tables are read by; None where nothing but photos and ids matters.
-        photos: the folder that paths of photos in tables are relative to; None for that of each table.
+        arguments: what to expand.
+        scheme: that tables are read by; None if only photos and ids matter.
+        photos: folder that paths of photos in tables are relative to; None for that of each table.
 
     Raises:
         DataError: nothing was found; a table or a list that cannot be used.
@@ -68,7 +72,7 @@ def find_cases(
     left_out: list[LeftOut] = []
     for is_table, group in groupby([os.fspath(argument) for argument in arguments], _is_table):
         if not is_table:
-            found = find_inputs([path for argument in group for path in _named(argument)])
+            found = find_inputs([path for argument in group for path in _expand_list(argument)])
             left_out.append(found.left_out)
             for path in found.paths:
                 cases.setdefault(path, case_of_photo(path))
@@ -88,11 +92,7 @@ def find_cases(
 
 
 def case_of_photo(path: str) -> Case:
-    """Make a case of one photo.
-
-    Args:
-        path: absolute.
-    """
+    """Make a case of one photo, given its absolute path."""
     name = name_of(Path(path).name)
     return Case(name, (PhotoFile(Path(path), name),), {})
 
@@ -101,8 +101,8 @@ def _is_table(argument: str) -> bool:
     return Path(argument).suffix.lower() in SUFFIXES and os.path.isfile(argument)  # noqa: PTH113 (never raises)
 
 
-def _named(argument: str) -> Iterator[str]:
-    """The argument, or the paths that it lists."""
+def _expand_list(argument: str) -> Iterator[str]:
+    """Yield the argument, or the paths that it lists."""
     path = Path(argument)
     if path.suffix.lower() != LIST_SUFFIX or not path.is_file():
         yield argument
@@ -115,7 +115,7 @@ def _named(argument: str) -> Iterator[str]:
     if not listed:
         raise DataError(f"{path.name} lists no photo", allowed="a path per line")
     for each in listed:
-        yield os.path.join(path.parent, each)  # noqa: PTH118 (what is listed may be no path at all)
+        yield os.path.join(path.parent, each)  # noqa: PTH118 (an entry may be no path at all)
 
 
 def _cases_of_table(path: Path, scheme: Scheme | None, photos: Path | None) -> CaseInputs:
@@ -129,7 +129,7 @@ def _cases_of_table(path: Path, scheme: Scheme | None, photos: Path | None) -> C
         sizes, changed_ns = zip(of_table, *files, strict=True)
         stamps[keys[case.id]] = sum(sizes), max(changed_ns)
     refused = {
-        keys[case.id]: "none of its photos is there" if case.id in found.absent else "it has neither a photo nor a text"
+        keys[case.id]: "none of its photos exists" if case.id in found.absent else "it has neither a photo nor a text"
         for case in found.no_cases
     }
     return CaseInputs(

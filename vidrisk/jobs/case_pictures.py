@@ -1,4 +1,4 @@
-"""Small pictures of cases for a page, of photos in files and in rows of Parquet files, decoded in supervised processes."""
+"""Small pictures of cases for a page, from photo files and rows of Parquet files, decoded in supervised processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CasePicture:
-    """A picture: its file in base64."""
+    """A picture, as a JPEG file in base64."""
 
     jpeg: str
     width: int
@@ -40,7 +40,7 @@ class CasePicture:
 
 
 def path_of_record(record: Record) -> str | None:
-    """Return the path of a photo; None of one that lies in a row of a file."""
+    """Return the path of a photo, or None if it is stored in a row of a file."""
     photo = photo_from_record(record)
     return str(photo.path) if isinstance(photo, PhotoFile) else None
 
@@ -48,10 +48,16 @@ def path_of_record(record: Record) -> str | None:
 def read_pictures(
     photos: Sequence[Record], pool: DecodePool, side_px: int, max_memory_mb: int
 ) -> list[CasePicture | None]:
-    """Return a picture of each photo, at most ``side_px`` wide and high; None of one that has gone or cannot be read.
+    """Return a picture of each photo, at most ``side_px`` wide and high.
 
     Args:
-        photos: as ``record_from_photo`` writes them.
+        photos: as written by ``record_from_photo``.
+        pool: that decodes.
+        side_px: maximum width and height.
+        max_memory_mb: that a decode process may allocate.
+
+    Returns:
+        None for a photo that no longer exists or cannot be read.
 
     Raises:
         RuntimeFailure: decode processes cannot be started.
@@ -77,7 +83,9 @@ def read_pictures(
 def read_bounded_pictures(
     photos: Sequence[Record], pool: DecodePool, max_bytes: int, max_memory_mb: int
 ) -> list[CasePicture | None]:
-    """Return a picture of each photo, of at most ``max_bytes`` (before base64), as ``read_pictures`` does.
+    """Return a picture of each photo, of at most ``max_bytes`` before base64.
+
+    None is returned for the same photos as by ``read_pictures``.
 
     Raises:
         RuntimeFailure: decode processes cannot be started.
@@ -101,5 +109,5 @@ def _request(place: int, photo: PhotoSource, rows: RowPhotos) -> PhotoInput | No
         return PhotoInput(place, str(photo.path))
     try:
         return PhotoInput(place, "", rows.read(photo))
-    except VidriskError:  # a page lacks a picture, whatever has become of the file
+    except VidriskError:  # whatever is wrong with the file, the page only lacks a picture
         return None

@@ -1,4 +1,4 @@
-"""Checks of single settings: value and allowed in one line."""
+"""Checks of single settings, whose errors give the value and the allowed ones in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 
 def check_number(settings: object, name: str, least: float, most: float, *, kind: type[int | float] = float) -> None:
-    """Check an attribute that is a number, with ``kind`` int a whole one. Both ends are allowed.
+    """Check that an attribute is a number from ``least`` to ``most``, both included.
+
+    Args:
+        settings: with the attribute.
+        name: of the attribute.
+        least: smallest allowed value.
+        most: largest allowed value.
+        kind: ``int`` requires a whole number.
 
     Raises:
         SettingsError: it is out of range, not finite, or of another type.
@@ -22,10 +29,10 @@ def check_number(settings: object, name: str, least: float, most: float, *, kind
 
 
 def check_choice(settings: object, name: str, allowed: Collection[str]) -> None:
-    """Check an attribute that is one of some words.
+    """Check that an attribute is one of the allowed strings.
 
     Raises:
-        SettingsError: it is another one, or no text.
+        SettingsError: it is not.
     """
     value: Any = getattr(settings, name)
     if not isinstance(value, str) or value not in allowed:
@@ -36,7 +43,7 @@ def check_instance(settings: object, name: str, kind: type | UnionType, allowed:
     """Check the type of an attribute.
 
     Raises:
-        SettingsError: it is of another one.
+        SettingsError: it has another type.
     """
     value: Any = getattr(settings, name)
     if not isinstance(value, kind):

@@ -1,4 +1,4 @@
-"""Two models on the same labelled samples: which one is better, beyond chance, and where they differ."""
+"""Comparison of two models on the same labelled samples: which is better beyond chance, and where they differ."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ MAX_CHANGED = 200
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Two models, the second beside the first.
+    """Two models, the second compared with the first.
 
     Attributes:
         names: of the two, with runtime and variant.
-        figures: per target what is compared, the share of right answers first.
-        per_class: per target and label the share of its samples that each model answers rightly, and their number.
-        changed: per target the first 200 samples that one answers rightly and the other does not.
-        unreadable: samples that one of the two could not score.
+        figures: per target the compared figures, the share of right answers first.
+        per_class: per target and label the share of its samples that each model answers correctly, and their number.
+        changed: per target the first 200 samples that one model answers correctly and the other does not.
+        unreadable: samples that at least one of the two could not score.
     """
 
     names: tuple[str, str]
@@ -71,7 +71,9 @@ def compare_models(
     *,
     pool: DecodePool | None = None,
 ) -> ModelComparison:
-    """Score both models on a table, and compare them sample by sample. Samples of one group are no independent evidence.
+    """Score both models on a table, and compare them sample by sample.
+
+    Samples of one group do not count as independent evidence.
 
     Raises:
         DataError: as ``evaluate``; models that share no target with the same labels, or no sample that both can score.
@@ -98,7 +100,7 @@ def compare_models(
             for each, model in zip(scores, (first, second), strict=True)
         ]
         groups = [table.samples[row].group for row in labelled]
-        decided = [_decided(target, each, model) for each, model in zip(scores, (first, second), strict=True)]
+        decided = [_apply_decision(target, each, model) for each, model in zip(scores, (first, second), strict=True)]
         further = (
             compare_scores("macro_f1", known, decided[0], decided[1], groups),
             compare_scores("mean_average_precision", known, scores[0], scores[1], groups),
@@ -119,7 +121,7 @@ def compare_models(
 
 
 def common_targets(first: Contract, second: Contract) -> tuple[Target, ...]:
-    """Return the targets that both answer with the same labels, in whatever order.
+    """Return the targets that both models answer with the same labels, in any order.
 
     Raises:
         DataError: there is none.
@@ -140,7 +142,7 @@ def common_targets(first: Contract, second: Contract) -> tuple[Target, ...]:
 
 
 def _scores_of(evaluation: Evaluation, contract: Contract, target: Target, rows: list[int]) -> np.ndarray[Any, Any]:
-    """Probabilities of some rows of the table, with the labels in the order of ``target``."""
+    """Return the probabilities of some rows of the table, with the labels in the order of ``target``."""
     place = {row: number for number, row in enumerate(evaluation.rows)}
     own = contract.target(target.name)
     assert own is not None
@@ -148,8 +150,8 @@ def _scores_of(evaluation: Evaluation, contract: Contract, target: Target, rows:
     return evaluation.probabilities[target.name][[place[row] for row in rows]][:, columns]
 
 
-def _decided(target: Target, scores: np.ndarray[Any, Any], model: Classifier) -> np.ndarray[Any, Any]:
-    """Return the scores, or of a multi-label target what is decided, 1 or 0."""
+def _apply_decision(target: Target, scores: np.ndarray[Any, Any], model: Classifier) -> np.ndarray[Any, Any]:
+    """Return the scores, or for a multi-label target the decisions, 1 or 0."""
     if not target.multi_label:
         return scores
     return (scores >= np.array([model.decision[target.name][label] for label in target.labels])).astype(float)

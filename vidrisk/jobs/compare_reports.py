@@ -1,6 +1,6 @@
-"""Compare the generated reports of a run with the truth, with a classifier's levels, and with similar cases.
+"""Comparison of the generated reports of a run with the truth, a classifier's levels, and similar cases.
 
-OUT/comparison.json     scores, and what has no partner on the other side
+OUT/comparison.json     scores, and reports and cases without a counterpart
 OUT/comparison.jsonl    every report beside the truth, in the order of predictions.jsonl
 """
 
@@ -40,7 +40,12 @@ MAX_NAMED = 100
 
 @dataclass(frozen=True)
 class Unpaired:
-    """What has no partner on the other side: how many, and at most ``MAX_NAMED`` of them by name with the reason."""
+    """Reports or cases without a counterpart.
+
+    Attributes:
+        total: their number.
+        named: at most ``MAX_NAMED`` of them, by name, with the reason.
+    """
 
     total: int
     named: tuple[tuple[str, str], ...]
@@ -51,14 +56,14 @@ class ReportComparison:
     """The result of one comparison.
 
     Attributes:
-        scheme: as ``Scheme.to_json`` writes it.
-        truth: what the reports were compared with; '' where no truth was given.
-        cases: cases of the truth that have a report; of some there may be several reports.
-        scores: of the reports that have a case, or of all where no truth was given.
+        scheme: as written by ``Scheme.to_json``.
+        truth: what the reports were compared with; '' if no truth was given.
+        cases: number of cases of the truth that have a report; some may have several reports.
+        scores: of the reports that have a case, or of all if no truth was given.
         unpaired_reports: reports without a case in the truth.
         unpaired_cases: cases of the truth without a report.
         unseen: reports whose photo the classifier has not seen; 0 without a classifier.
-        notes: what was assumed when the truth was read, and what of it was left out.
+        notes: what was assumed when the truth was read, and what was left out of it.
     """
 
     scheme: Mapping[str, Any]
@@ -85,18 +90,18 @@ def compare_run(
     similar: SimilarCases | None = None,
     tables: Sequence[Path] = (),
 ) -> ReportComparison:
-    """Compare the reports of a run that has ended, and write the result into its folder. May be repeated at any time.
+    """Compare the reports of a finished run, and write the result into its folder.
 
-    Reports and cases are matched by the id of the case, else by the name of the photo. A level that is missing, or that
-    stands in an answer that could not be read, counts as wrong.
+    This may be repeated at any time. Reports and cases are matched by the id of the case, else by the name of the
+    photo. A level that is missing, or that is part of an answer that could not be parsed, counts as wrong.
 
     Args:
         out: the output folder.
-        truth: labelled cases, or a table of them; None where nothing but the classifier is compared with.
-        scheme: that the reports were written by; None takes the one of the truth.
-        leads: what a classifier says about the same photos.
-        similar: gives each photo its most similar labelled cases.
-        tables: files that a truth of ``Cases`` was read from, where they do not lie in its root.
+        truth: labelled cases, or a table of them; None compares with the classifier only.
+        scheme: of the reports; None takes that of the truth.
+        leads: a classifier's answers for the same photos.
+        similar: returns the most similar labelled cases of each photo.
+        tables: files that a truth of ``Cases`` was read from, if they are not in its root.
 
     Raises:
         DataError: no run, a damaged line, a truth or reports of another scheme, no case that has a report.
@@ -114,11 +119,11 @@ def compare_run(
         [(row.path, row.case) for row in read_report_rows(out)], () if cases is None else cases.cases, files
     )
     if cases is not None and not any(place is not None for place in pairing.cases):
-        first = f"; of the first, {pairing.reasons[0]}" if pairing.reasons else ""
+        first = f"; the first: {pairing.reasons[0]}" if pairing.reasons else ""
         counts = f"{len(pairing.cases)} reports, {len(cases)} cases"
         raise DataError(
             f"no report of {out} has a case in {cases.root.name}: {counts}{first}",
-            fix="give the table that names these photos, or whose ids the reports have",
+            fix="give the table that contains these photos, or the ids in the reports",
         )
     counter = ScoreCounter(chosen)
     unseen = 0
@@ -143,10 +148,10 @@ def compare_run(
         truth="" if cases is None else name_of(cases.root),
         cases=len(set(pairing.cases) - {None}),
         scores=counter.scores(),
-        unpaired_reports=Unpaired(0, ()) if cases is None else _unpaired_reports(out, pairing.reasons),
+        unpaired_reports=Unpaired(0, ()) if cases is None else _find_unpaired_reports(out, pairing.reasons),
         unpaired_cases=Unpaired(0, ())
         if cases is None
-        else _unpaired_cases([cases.cases[place] for place in pairing.left]),
+        else _list_unpaired_cases([cases.cases[place] for place in pairing.left]),
         unseen=unseen,
         notes=() if cases is None else cases.notes,
     )
@@ -158,7 +163,7 @@ def compare_run(
 def compare_report(
     scheme: Scheme, row: ReportRow, case: Case | None, lead: Lead | None = None, neighbours: Sequence[Neighbour] = ()
 ) -> Compared:
-    """Put one report beside its case, and beside what a classifier says."""
+    """Combine one report with its case and with a classifier's answer."""
     name = scheme.level_fields[0].name
     counted = row.fields if row.parse_ok else {}
     level, truth = counted.get(name, ""), case.fields if case else None
@@ -194,7 +199,7 @@ def read_comparison(out: str | os.PathLike[str]) -> dict[str, Any]:
     """Read ``comparison.json``.
 
     Raises:
-        DataError: no comparison there, or one of another version.
+        DataError: there is no comparison, or it has another version.
     """
     path = Path(out) / COMPARISON
     try:
@@ -225,22 +230,22 @@ def _refuse_other_scheme(row: ReportRow, scheme: Scheme, out: Path) -> None:
     foreign = next((name for name in row.fields if name not in known), None)
     if foreign is not None:
         raise DataError(
-            f"reports of {out} have the field {foreign!r}, which the scheme {scheme.name} has not",
+            f"reports of {out} have the field {foreign!r}, which the scheme {scheme.name} does not have",
             allowed=", ".join(known),
-            fix="name the scheme that the reports are written by",
+            fix="name the scheme of the reports",
         )
     for name, text in row.fields.items():
-        allowed = scheme.allowed_values(known[name])
+        allowed = scheme.list_allowed_values(known[name])
         if text and allowed and text not in allowed:
             raise DataError(
-                f"a report of {out} has {name} {text[:40]!r}, which the scheme {scheme.name} has not",
+                f"a report of {out} has {name} {text[:40]!r}, which the scheme {scheme.name} does not have",
                 allowed=", ".join(filter(None, allowed)),
-                fix="name the scheme that the reports are written by",
+                fix="name the scheme of the reports",
             )
 
 
 def _confidence(row: ReportRow, level: str) -> float | None:
-    """The probability that the model gives the level of its report."""
+    """Return the probability that the model gives the level of its report."""
     return next((scores[level] for scores in row.probabilities.values() if level in scores), None) if level else None
 
 
@@ -249,14 +254,14 @@ def _distance(scheme: Scheme, true: str, found: str) -> int | None:
     return scale.index(found) - scale.index(true) if true in scale and found in scale else None
 
 
-def _unpaired_reports(out: Path, reasons: Mapping[int, str]) -> Unpaired:
-    def named() -> Iterator[tuple[str, str]]:
+def _find_unpaired_reports(out: Path, reasons: Mapping[int, str]) -> Unpaired:
+    def iterate_names() -> Iterator[tuple[str, str]]:
         for number, row in enumerate(read_report_rows(out)):
             if number in reasons:
                 yield name_of(row.path), reasons[number]
 
-    return Unpaired(len(reasons), tuple(pair for pair, _ in zip(named(), range(MAX_NAMED), strict=False)))
+    return Unpaired(len(reasons), tuple(pair for pair, _ in zip(iterate_names(), range(MAX_NAMED), strict=False)))
 
 
-def _unpaired_cases(cases: Sequence[Case]) -> Unpaired:
+def _list_unpaired_cases(cases: Sequence[Case]) -> Unpaired:
     return Unpaired(len(cases), tuple((case.id, case.where) for case in cases[:MAX_NAMED]))

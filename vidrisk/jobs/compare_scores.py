@@ -1,4 +1,4 @@
-"""Scores of generated reports, counted one by one: levels, choices, texts, confidence."""
+"""Scores of generated reports, accumulated one by one: levels, choices, texts, confidence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidrisk.runtimes.shares import share_interval
 
 @dataclass(frozen=True)
 class Share:
-    """A part of a whole, and the 95 % interval of its share (Wilson 1927)."""
+    """A share with its 95 % interval (Wilson 1927)."""
 
     count: int
     of: int
@@ -28,12 +28,12 @@ class Share:
 
 @dataclass(frozen=True)
 class TextScores:
-    """Texts of one field beside the true ones, of the reports whose true text is known; means are over these, 0–1.
+    """Texts of one field compared with the true ones; means over reports whose true text is known, 0–1.
 
     Attributes:
         missing: reports without a text; they score 0.
         exact: share of texts that are equal.
-        length_ratio: characters written for each true one.
+        length_ratio: characters written per true character.
     """
 
     n: int
@@ -46,22 +46,22 @@ class TextScores:
 
 @dataclass(frozen=True)
 class ReportScores:
-    """What generated reports are worth.
+    """Scores of generated reports.
 
     Attributes:
-        reports: reports that have a case in the truth, or where no truth was given, all.
-        parsed: of these, those that could be read as the scheme wants it.
-        levels: per field of the kind level; empty where no true level is known.
-        choices: per field of the kind choice.
-        texts: per field of text.
+        reports: reports that have a case in the truth, or all if no truth was given.
+        parsed: share of these that could be parsed as the scheme requires.
+        levels: per field of kind level; empty if no true level is known.
+        choices: per field of kind choice.
+        texts: per text field.
         ece: expected calibration error of the confidence in the level, over ``with_confidence`` reports whose true
-            level is known; None where there is none.
-        abstained: of the reports that say whether they are certain, those that are not; None where none says.
-        finish: reports by why their answer ended.
+            level is known; None if there are none.
+        abstained: share of uncertain reports among those that say whether they are certain; None if no report does.
+        finish: number of reports by the reason why their answer ended.
         answer_tokens: mean number.
         lead: of the classifier's level; None without a classifier, or without a true level.
-        agreement: reports whose level is the classifier's, of those that have a level and that it has seen; None
-            without a classifier.
+        agreement: share of reports with the classifier's level, among those that have a level and whose photo it has
+            seen; None without a classifier.
     """
 
     reports: int
@@ -123,7 +123,7 @@ class _Texts:
 
 
 class ScoreCounter:
-    """Counts reports as they come; holds a few numbers of each."""
+    """Accumulator of the scores of reports, which stores a few numbers of each."""
 
     def __init__(self, scheme: Scheme) -> None:
         on_scale = tuple(level.severity is not None for level in scheme.levels)
@@ -170,13 +170,13 @@ class ScoreCounter:
             self._right.append(not report.is_wrong)
 
     def scores(self) -> ReportScores:
-        """Return the scores of what was counted."""
+        """Return the scores of all reports added."""
         counts = self._counts
         return ReportScores(
             reports=counts["reports"],
             parsed=share_of(counts["parsed"], counts["reports"]),
-            levels=_known(self._levels),
-            choices=_known(self._choices),
+            levels=_compute_scores(self._levels),
+            choices=_compute_scores(self._choices),
             texts={name: texts.scores() for name, texts in self._texts.items() if texts.n},
             ece=expected_calibration_error(np.array(self._confidence), np.array(self._right))
             if self._confidence
@@ -191,15 +191,15 @@ class ScoreCounter:
 
 
 def share_of(count: int, of: int) -> Share | None:
-    """Return a share with its interval; None of nothing."""
+    """Return a share with its interval, or None if the whole is 0."""
     return Share(count, of, count / of, share_interval(count, of)) if of else None
 
 
 def text_fields(scheme: Scheme) -> tuple[ReportField, ...]:
-    """Return the fields of free text, in the order of the scheme."""
+    """Return the free-text fields, in the order of the scheme."""
     return tuple(each for each in scheme.fields if each.kind == "text")
 
 
-def _known(names: Mapping[str, _Names]) -> dict[str, NameScores]:
+def _compute_scores(names: Mapping[str, _Names]) -> dict[str, NameScores]:
     found = {name: each.scores() for name, each in names.items()}
     return {name: scores for name, scores in found.items() if scores is not None}

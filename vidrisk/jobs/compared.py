@@ -1,4 +1,4 @@
-"""One report beside the truth, beside what a classifier says and beside similar cases: a line of ``comparison.jsonl``."""
+"""One report compared with the truth, a classifier's answer and similar cases: a line of ``comparison.jsonl``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMPARED = versions.COMPARED.file
 
 @dataclass(frozen=True)
 class Lead:
-    """What a classifier says about the same photo. Its level leads: it is calibrated.
+    """A classifier's answer for the same photo. Its level takes precedence because it is calibrated.
 
     Attributes:
-        level: by the scheme's name; as the classifier writes it, where the scheme has no such level.
+        level: by the scheme's name, or as the classifier writes it if the scheme has no such level.
         score: its calibrated probability.
-        uncertain: whether it is; None where the classifier has no threshold.
-        defect: most probable one; '' where it knows none.
+        uncertain: whether it is; None if the classifier has no threshold.
+        defect: the most probable one; '' if the classifier knows none.
         risk, advice, description: guidance from the labelled data.
     """
 
@@ -44,22 +44,22 @@ class Compared:
 
     Attributes:
         path: of the input.
-        case: id of the case that it is about; '' where it is not known.
-        parse_ok, problems, text: of the answer, see ``report_rows.ReportRow``; the text is kept only where ``parse_ok``
-            is false.
-        fields: what the report says, by field; of an answer that could not be read what there is of it, which counts
-            for nothing.
-        truth: what is known, by field; None where the report has no case in the truth.
-        confidence: probability that the model gives its level; None where it gives none.
-        uncertain: whether the level is; None where there is no threshold.
-        distance: levels between the report's and the truth's, or where there is no truth, the classifier's; below 0
-            where the report's is lower. None where either is missing or off the scale.
-        is_wrong: whether the level differs from the true one; None where that is not known.
+        case: id of its case; '' if unknown.
+        parse_ok, problems, text: of the answer, see ``report_rows.ReportRow``; the text is kept only if ``parse_ok`` is
+            false.
+        fields: content of the report, by field; of an answer that could not be parsed whatever there is, which is not
+            scored.
+        truth: known values, by field; None if the report has no case in the truth.
+        confidence: probability that the model gives its level; None if it gives none.
+        uncertain: whether the level is; None if there is no threshold.
+        distance: levels between the report's level and the true one, or the classifier's if there is no truth; negative
+            if the report's is lower. None if either is missing or off the scale.
+        is_wrong: whether the level differs from the true one; None if that is not known.
         disagrees: whether the level differs from the classifier's; None without a classifier, or without a level.
-        rouge_l, chrf: per field of text whose true value is known.
-        lead: what a classifier says; None where none was asked.
+        rouge_l, chrf: per text field whose true value is known.
+        lead: a classifier's answer; None without one.
         neighbours: the most similar labelled cases.
-        photo: that stands for it, see ``photo_records.record_from_photo``; empty where there is none.
+        photo: that represents it, see ``photo_records.record_from_photo``; empty if there is none.
     """
 
     path: str
@@ -82,7 +82,7 @@ class Compared:
 
     @property
     def counted(self) -> Mapping[str, str]:
-        """What counts of the report: nothing of an answer that could not be read."""
+        """The fields that are scored: none if the answer could not be parsed."""
         return self.fields if self.parse_ok else {}
 
     def to_json(self) -> str:
@@ -94,11 +94,11 @@ class Compared:
         return json_from_value(versions.COMPARED.stamp(record))
 
 
-def compared_from_json(line: str) -> Compared:
-    """The inverse of ``Compared.to_json``.
+def comparison_from_json(line: str) -> Compared:
+    """Parse a line of ``Compared.to_json``.
 
     Raises:
-        DataError: not such a line.
+        DataError: it is not such a line.
     """
     try:
         values = versions.COMPARED.read_fields(json.loads(line), Compared)
@@ -118,13 +118,13 @@ def compared_from_json(line: str) -> Compared:
 
 
 def read_compared(out: Path) -> Iterator[Compared]:
-    """Stream the reports that were compared.
+    """Stream the compared reports.
 
     Raises:
         DataError: a damaged line.
     """
     with (out / COMPARED).open(encoding="utf-8") as file:
-        yield from map(compared_from_json, file)
+        yield from map(comparison_from_json, file)
 
 
 def _neighbour(values: Mapping[str, Any]) -> Neighbour:

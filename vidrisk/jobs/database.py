@@ -1,4 +1,4 @@
-"""SQLite as the ledger and the memory of a watch use it."""
+"""SQLite helpers for the ledger and the state of a watch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from vidrisk.files.paths import path_from_stored
 
 @contextmanager
 def transaction(database: sqlite3.Connection) -> Iterator[None]:
-    """All that is written inside, or nothing of it. The connection's ``isolation_level`` is None."""
+    """Commit everything that is written inside, or nothing of it.
+
+    The connection's ``isolation_level`` must be None.
+    """
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -24,7 +27,7 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def sql_from_path(path: str) -> str | bytes:
-    """A path as a column's value: text where its bytes are UTF-8, in any locale, else the bytes themselves."""
+    """Return a path as a column value: text if its bytes are UTF-8, in any locale, else the bytes."""
     encoded = os.fsencode(path)
     try:
         return encoded.decode("utf-8")

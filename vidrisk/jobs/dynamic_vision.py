@@ -1,4 +1,4 @@
-"""A run's vision tower with a dynamic grid, for other programs: a folder that appears when the export beside it ends well."""
+"""A run's vision tower with a dynamic grid, for other programs, in a folder that appears if the export succeeds."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
 @contextmanager
 def dynamic_vision_folder(run: Path, out: Path | None, on_progress: OnProgress = ignore_progress) -> Iterator[None]:
-    """Write the vision tower of a run as one graph for images of any size; the block goes on once it is judged.
+    """Write the vision tower of a run as one graph for images of any size.
+
+    The block runs once the graph has been judged.
 
     Args:
-        out: folder to make, which takes its place when the block ends well; None makes none.
+        run: with the vision tower.
+        out: folder to make, which appears when the block succeeds; None makes none.
+        on_progress: reports the steps.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
-        GateRefused: the graph computes something else than the model.
+        GateRefused: the graph's results differ from the model's.
     """
     if out is None:
         yield

@@ -1,9 +1,9 @@
-"""Evaluation: a bundle or a run over labelled data, through the very pipeline that ``infer`` runs."""
+"""Evaluation of a bundle or a run on labelled data, through the pipeline that ``infer`` runs."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.data import Sample, Table
+from vidrisk.data.io import check_vacant
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.pool import DecodePool
 from vidrisk.files.lines import json_from_value
@@ -32,19 +33,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics per target, the errors made with most confidence, and the samples that could not be read.
+    """Metrics per target, the errors made with most confidence, and the unreadable samples.
 
     Attributes:
         metrics: per target that any sample is labelled for.
-        certainty: per target with one label, what its certain answers are worth.
+        certainty: per single-label target, the quality of its certain answers.
         probabilities: ``(N, C)`` per target, of the readable samples in the table's order.
-        errors: per target those made with most confidence, with where they are to be seen.
-        rows: places of these samples in the table.
-        by_source: per target and source (the group of a sample, else its folder) how many samples, and the share of
+        errors: per target those made with most confidence, and where to see them.
+        rows: places of the readable samples in the table.
+        by_source: per target and source (the group of a sample, else its folder) the number of samples and the share of
             right answers.
         data_notes: what was assumed when the table was read.
         views: whose mean was scored.
-        one_view: metrics of the model's own view alone, where there are several.
+        one_view: metrics of the model's own view alone, if there are several views.
     """
 
     metrics: Mapping[str, TargetMetrics]
@@ -94,10 +95,17 @@ def evaluate(
     pool: DecodePool | None = None,
     views: Views = ONE_VIEW,
 ) -> Evaluation:
-    """Score a classifier on a table. Clips of several windows, and views, count once, by the mean of their probabilities.
+    """Score a classifier on a table.
+
+    Clips with several windows or views count once, by the mean of their probabilities.
 
     Args:
-        pool: that decodes; None makes one, of ``settings.workers``.
+        classifier: to score.
+        table: with the labelled samples.
+        settings: of the run.
+        on_progress: reports the number of samples done.
+        pool: that decodes; None makes one with ``settings.workers``.
+        views: of each sample.
 
     Raises:
         DataError: labels that the model does not know, no sample, or none that can be read.
@@ -119,7 +127,7 @@ def evaluate(
     if found.notes:
         first = min(found.notes)
         log.warning(
-            "%d of %d samples are read with a reservation; the first: %s: %s",
+            "%d of %d samples were read with reservations; the first: %s: %s",
             len(found.notes),
             len(table),
             table.samples[first].title,
@@ -172,7 +180,7 @@ def evaluate(
 
 
 def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """Count samples and right answers of each source; nothing where there is one source alone."""
+    """Count samples and right answers of each source; return nothing if there is only one source."""
     found: dict[str, list[bool]] = {}
     for sample, is_right in zip(samples, right.tolist(), strict=True):
         found.setdefault(sample.group or str(PurePosixPath(sample.name).parent), []).append(is_right)
@@ -182,8 +190,32 @@ def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[
     return sorted(rows, key=lambda row: (row["right"], -row["n"])) if len(rows) > 1 else []
 
 
+def errors_page(path: Path) -> Path:
+    """Return the path of the page of errors beside the JSON of an evaluation."""
+    return path.with_name(f"{path.stem}-errors.html")
+
+
+def check_new_evaluation(path: Path, targets: Iterable[str] = ()) -> None:
+    """Refuse a path where an evaluation would overwrite a file, before anything is computed.
+
+    Args:
+        path: of the JSON.
+        targets: names of the model's targets, for the plots beside it; none while they are not known yet.
+
+    Raises:
+        DataError: the JSON, the page of errors or a plot exists.
+        SettingsError: the path lies below a file.
+    """
+    plots = [path.with_name(f"{path.stem}-{kind}-{target}.png") for target in targets for kind in ("confusion", "risk")]
+    for each in (path, errors_page(path), *plots):
+        check_vacant(each)
+
+
 def write_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """Write the JSON, and beside it a confusion matrix and a risk–coverage curve per target where matplotlib is installed."""
+    """Write the JSON and, if matplotlib is installed, plots beside it.
+
+    The plots are a confusion matrix and a risk–coverage curve per target.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(evaluation.to_json() + "\n", encoding="utf-8")
     if is_installed("matplotlib"):

@@ -1,4 +1,4 @@
-"""From a run directory to a bundle: reads the run's samples, then hands modules and frames to ``vidrisk.export``."""
+"""Export of a run directory to a bundle: reads the run's samples, then calls ``vidrisk.export``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidrisk.data import Table
-from vidrisk.data.choice import Shown, balanced_order, drawn
+from vidrisk.data.choice import Shown, draw_samples, make_balanced_order
 from vidrisk.data.table import Sample
 from vidrisk.data.targets import truth_from_table
 from vidrisk.export.export import export_bundle
@@ -40,8 +40,8 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SAMPLES = 512
 MAX_VALIDATION_BYTES = 2 * 2**30
-MAX_OUTPUT_BYTES = 2**29  # of all stages, float32; the gate holds them of several models at a time
-FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames look much the same
+MAX_OUTPUT_BYTES = 2**29  # of all stages, float32; the gate holds the outputs of several models at a time
+FRAMES_PER_CLIP = 4  # of a calibration clip: its other frames are very similar
 
 
 def export_run(
@@ -58,35 +58,41 @@ def export_run(
     """Export a run.
 
     Args:
-        calib: labelled samples to calibrate on instead of the run's training split; what the gate judges by is left
-            out.
+        run_path: directory of the run.
+        out: bundle to write.
+        options: of the export.
+        calib: labelled samples to calibrate on instead of the run's training split; the gate's validation samples are
+            left out.
         val: labelled samples for the gate instead of the run's validation split.
-        calib_samples: samples to calibrate on, balanced over classes and sources.
+        calib_samples: number of samples to calibrate on, balanced over classes and sources.
         seed: of the choice of samples.
+        on_progress: reports the steps.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
         DataError: no validation samples, fewer than 16 calibration samples that can be read, calibration samples of a
             test split, or validation samples of the training split.
-        GateRefused: a hop lost more than it may.
+        GateRefused: a hop lost more than allowed.
     """
     check_vacant(out)  # before minutes of reading
     run = Run.open(run_path)
     contract = run.contract
     clips = CachedClips(contract, array_cache())
     splits = run.read_split()
-    judged = splits.of_split("val") if val is None else _given_validation(val, splits)
+    judged = splits.of_split("val") if val is None else _choose_validation(val, splits)
     if not len(judged):
         raise DataError(f"{run_path} has no validation samples to judge the export by", fix="give labelled data as val")
     model = run.load_classifier()
-    stages = trained_stages(model, contract)
-    drawn_from = _drawn_judges(judged, contract, [each.stage for each in stages], seed)
+    stages = stages_from_model(model, contract)
+    drawn_from = _draw_judges(judged, contract, [each.stage for each in stages], seed)
     validation = _validation(drawn_from, clips, on_progress)
     frames = None
     if options.int8:
         source = _calibration_source(splits.of_split("train") if calib is None else calib, judged, splits)
-        frames = ReadFrames(readable_samples(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
-    recorded, recorded_on, unreadable = _recorded(run)
+        frames = ReadFrames(
+            readable_samples(make_balanced_order(source, seed), calib_samples, clips, on_progress), clips
+        )
+    recorded, recorded_on, unreadable = _read_recorded(run)
     options = replace(
         options, source={"run": run_path.resolve().name, "backbone": run.config.backbone, "digest": run.digest}
     )
@@ -108,29 +114,31 @@ def export_trained(
     seed: int,
     on_progress: OnProgress,
 ) -> tuple[Bundle, GateReport]:
-    """Export stages that come with no run, judged and calibrated on data that was given.
+    """Export stages that have no run, judged and calibrated on the given data.
 
     Raises:
         DataError: no validation samples, calibration samples of a test split, or fewer than 16 that can be read.
-        GateRefused: a hop lost more than it may.
+        GateRefused: a hop lost more than allowed.
     """
     clips = CachedClips(trained.contract, array_cache())
-    judged = _drawn_judges(_own_split(val, "val"), trained.contract, trained.specs, seed)
+    judged = _draw_judges(_own_split(val, "val"), trained.contract, trained.specs, seed)
     validation = _validation(judged, clips, on_progress)
     frames = None
     if options.int8 and calib is not None:
         source = _calibration_source(_own_split(calib, "train"), judged, None)
-        frames = ReadFrames(readable_samples(balanced_order(source, seed), calib_samples, clips, on_progress), clips)
+        frames = ReadFrames(
+            readable_samples(make_balanced_order(source, seed), calib_samples, clips, on_progress), clips
+        )
     return export_bundle(trained, out, validation, frames, options, on_progress)
 
 
 def _own_split(table: Table, split: str) -> Table:
-    """That split of data that is split; all of data that is not."""
+    """Return the split of a table, or the whole table if it is not split."""
     return table.of_split(split) if any(sample.split for sample in table.samples) else table
 
 
-def _drawn_judges(table: Table, contract: Contract, stages: Sequence[Stage], seed: int) -> Table:
-    """Validation samples: as many as memory is spent on, for their pixels and for what the stages give of them."""
+def _draw_judges(table: Table, contract: Contract, stages: Sequence[Stage], seed: int) -> Table:
+    """Draw validation samples, as many as fit into memory with their pixels and the stages' outputs."""
     pixels = contract.frames * math.prod(contract.pixel.frame_shape)
     outputs = sum(
         4 * math.prod(map(int, spec.shape[1:])) * contract.frames // frames_of(stage, contract.frames)
@@ -138,11 +146,11 @@ def _drawn_judges(table: Table, contract: Contract, stages: Sequence[Stage], see
         for spec in stage.outputs
     )
     most = max(1, min(MAX_VALIDATION_BYTES // pixels, MAX_OUTPUT_BYTES // outputs))
-    return drawn(table, min(VALIDATION_SAMPLES, most), seed)
+    return draw_samples(table, min(VALIDATION_SAMPLES, most), seed)
 
 
-def trained_stages(model: TrainableModel, contract: Contract) -> tuple[TrainedStage, ...]:
-    """Return the stages of a model that vidrisk has trained, as an export takes them."""
+def stages_from_model(model: TrainableModel, contract: Contract) -> tuple[TrainedStage, ...]:
+    """Return the stages of a model trained by vidrisk, in the form that an export needs."""
     return tuple(
         TrainedStage(each.stage, each.module, each.constants, each.example, each.quantization)
         for each in model.stages(contract)
@@ -151,7 +159,10 @@ def trained_stages(model: TrainableModel, contract: Contract) -> tuple[TrainedSt
 
 @dataclass(frozen=True)
 class ReadClips:
-    """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read when asked for: ``export.trained.Clips``."""
+    """Clips ``uint8 (T, H, W, 3)`` of samples that training could read, read on demand.
+
+    Implements ``export.trained.Clips``.
+    """
 
     samples: tuple[Sample, ...]
     clips: CachedClips
@@ -166,7 +177,10 @@ class ReadClips:
 
 @dataclass(frozen=True)
 class ReadFrames:
-    """Frames of photos and clips, read one sample at a time when asked for: ``export.quantize.feeds.CalibrationFrames``."""
+    """Frames of photos and clips, read on demand one sample at a time.
+
+    Implements ``export.quantize.feeds.CalibrationFrames``.
+    """
 
     samples: tuple[Sample, ...]
     clips: CachedClips
@@ -191,11 +205,11 @@ class ReadFrames:
             yield self.clips.frames(sample.path, self.clips.contract.frames, sample.interval)
 
 
-def _given_validation(table: Table, splits: Table) -> Table:
-    """What to judge by out of data that was given: its own val split where it has one.
+def _choose_validation(table: Table, splits: Table) -> Table:
+    """Return the samples to judge by from given data: its own val split if it has one.
 
     Raises:
-        DataError: samples that the run was trained on are among it.
+        DataError: some of them are samples that the run was trained on.
     """
     table = _own_split(table, "val")
     trained = Shown(splits.of_split("train"))
@@ -209,11 +223,10 @@ def _given_validation(table: Table, splits: Table) -> Table:
 
 
 def _calibration_source(table: Table, judged: Table, splits: Table | None) -> Table:
-    """What may be calibrated on.
+    """Return the samples that may be used for calibration.
 
     Raises:
-        DataError: samples of the run's test split are among it, or samples that are a test split's by their own
-            account.
+        DataError: some are in the run's test split, or in a test split of their own data.
     """
     tested = Shown(table.with_samples(()) if splits is None else splits.of_split("test"))
     wrong = sum(sample in tested or sample.split == "test" for sample in table.samples)
@@ -226,7 +239,7 @@ def _calibration_source(table: Table, judged: Table, splits: Table | None) -> Ta
 
 
 def _without_judges(table: Table, judged: Table) -> Table:
-    """Leave out what judges a model: it must not have shaped it.
+    """Remove the samples that judge a model: they must not have influenced it.
 
     Raises:
         DataError: nothing is left.
@@ -235,19 +248,23 @@ def _without_judges(table: Table, judged: Table) -> Table:
     kept = table.with_samples(sample for sample in table.samples if sample not in judges)
     if len(table) and not len(kept):
         raise DataError(
-            f"all {len(table)} samples are what the gate judges by",
-            allowed="others than those of val",
-            fix="give data as calib that val does not have",
+            f"all {len(table)} samples are validation samples of the gate",
+            allowed="samples that are not in val",
+            fix="give data as calib that are not in val",
         )
     if len(kept) < len(table):
-        log.warning("%d of %d samples are what the gate judges by, and left out", len(table) - len(kept), len(table))
+        left_out = len(table) - len(kept)
+        log.warning("%d of %d samples are validation samples of the gate and are left out", left_out, len(table))
     return kept
 
 
 def readable_samples(
     samples: list[Sample], count: int, clips: CachedClips, on_progress: OnProgress
 ) -> tuple[Sample, ...]:
-    """The first ``count`` samples that can be read; those that cannot are replaced by the next ones, and said."""
+    """Return the first ``count`` samples that can be read.
+
+    Those that cannot are replaced by the next ones, and logged.
+    """
     kept: list[Sample] = []
     reasons: list[str] = []
     for sample in samples:
@@ -283,7 +300,7 @@ def _validation(table: Table, clips: CachedClips, on_progress: OnProgress) -> Va
             reasons.append(str(error))
             continue
         kept.append(sample)
-    _say(reasons, "validation", len(table), fix="the run's data must still be in its place", left=len(kept))
+    _say(reasons, "validation", len(table), fix="the run's data must still be at its original path", left=len(kept))
     truth = truth_from_table(table.with_samples(kept), contract.targets)
     return Validation(frames[: len(kept)], truth, [sample.title for sample in kept])
 
@@ -300,16 +317,19 @@ def _say(reasons: list[str], what: str, total: int, *, fix: str, left: int) -> N
         )
 
 
-def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
-    """What training wrote down: top-1 (mAP where any number of labels may hold) per target on the validation split, on how many
-    samples, and the titles of the samples that it could not read.
+def _read_recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
+    """Return what training recorded about validation.
+
+    Returns:
+        Top-1 (mAP for multi-label targets) per target on the validation split, the number of its samples, and the
+            titles of the samples that training could not read.
     """
     if not (run.root / METRICS).is_file():
         return {}, 0, set()
     try:
         metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
         versions.METRICS.is_newer(metrics.get(versions.VERSION))
-        found = {target: _recorded_figure(scores) for target, scores in metrics.get("val", {}).items()}
+        found = {target: _figure_from_scores(scores) for target, scores in metrics.get("val", {}).items()}
         return (
             found,
             int(metrics["samples"].get("val", 0)),
@@ -319,7 +339,7 @@ def _recorded(run: Run) -> tuple[dict[str, float], int, set[str]]:
         raise DataError(f"{run.root / METRICS} cannot be read: {error}", fix=COPY_WHOLE) from error
 
 
-def _recorded_figure(scores: Mapping[str, Any]) -> float:
+def _figure_from_scores(scores: Mapping[str, Any]) -> float:
     if "top1" in scores:
         return float(scores["top1"])
     precision = scores["mean_average_precision"]

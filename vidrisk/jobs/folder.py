@@ -1,4 +1,4 @@
-"""The output folder: which one may be written into, and what the disk answers."""
+"""The output folder: which folders may be written to, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from itertools import zip_longest
 from pathlib import Path
 
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, VidriskError
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 
 LEDGER = "ledger.sqlite"
-APPLICATION_ID = 0x76726B31  # "vrk1" at byte 68 of SQLite's header tells our file from anybody else's
+APPLICATION_ID = 0x76726B31  # "vrk1" at byte 68 of SQLite's header identifies our files
 
 _OWN_FILES = {LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm", f"{LEDGER}-journal"}
 _MEND = "make room or grant the permission, then run it again with resume"
@@ -25,11 +26,12 @@ def refuse_other_folders(out: Path, *, resume: bool) -> None:
     Raises:
         SettingsError: it is something else.
     """
+    refuse_below_file(out)
     try:
         names = {entry.name for entry in out.iterdir()} if os.path.lexists(out) else set()
     except OSError as error:
         raise SettingsError(
-            f"{out} is no folder to write into: {error.strerror}", fix="choose another folder"
+            f"{out} cannot be used as an output folder: {error.strerror}", fix="choose another folder"
         ) from error
     if is_ledger(out / LEDGER):
         if not resume:
@@ -39,7 +41,7 @@ def refuse_other_folders(out: Path, *, resume: bool) -> None:
 
 
 def is_ledger(path: Path) -> bool:
-    """Whether the file is a ledger of ours, found out without opening it as a database."""
+    """Tell whether the file is a ledger of ours, without opening it as a database."""
     try:
         if not path.is_file():  # opening a pipe would wait
             return False
@@ -50,15 +52,15 @@ def is_ledger(path: Path) -> bool:
 
 
 def _is_unborn(path: Path) -> bool:
-    """Whether there is no database yet, or one whose first transaction was cut short by a kill."""
+    """Tell whether there is no database yet, or one whose first transaction was interrupted by a kill."""
     return not path.exists() or path.stat().st_size == 0 or path.with_name(f"{LEDGER}-journal").exists()
 
 
 def refuse_other_runs(out: Path, meta: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Check that the run in ``out`` was made with what ``wanted`` says.
+    """Check that the run in ``out`` was made with the settings in ``wanted``.
 
     Raises:
-        SettingsError: it was not; says in what it differs.
+        SettingsError: it was not; says how it differs.
     """
     for name, value in wanted.items():
         if meta.get(name) != value:
@@ -70,10 +72,12 @@ def refuse_other_runs(out: Path, meta: Mapping[str, str], wanted: Mapping[str, s
 
 
 def refuse_damaged_meta(out: Path, meta: Mapping[str, str], limits: Iterable[str]) -> None:
-    """Check what a ledger says about itself, as far as it is computed with; ``refuse_other_runs`` compares the rest.
+    """Check the ledger's meta values that are used in computations.
+
+    ``refuse_other_runs`` compares the rest.
 
     Raises:
-        VidriskError: something is missing, or is no number.
+        VidriskError: a value is missing or not a number.
     """
     forms = {
         "length": r"\d{1,18}",
@@ -89,7 +93,7 @@ def refuse_damaged_meta(out: Path, meta: Mapping[str, str], limits: Iterable[str
 
 
 def refuse_folders_without(path: Path) -> None:
-    """Check that a run has left this file, before something is made of it.
+    """Check that a run has written this file, before something is derived from it.
 
     Raises:
         DataError: it has not.
@@ -99,7 +103,7 @@ def refuse_folders_without(path: Path) -> None:
 
 
 def _short_pair(*values: str) -> tuple[str, ...]:
-    """Two different values, of long ones a few characters with the first that differs."""
+    """Shorten two different values to a few characters around the first difference."""
     differs = (len(set(pair)) > 1 for pair in zip_longest(*values))
     common = next(place for place, is_other in enumerate(differs) if is_other)
     begin = 0 if common < 12 or max(map(len, values)) <= 20 else common - 8
@@ -110,11 +114,11 @@ def _short_pair(*values: str) -> tuple[str, ...]:
 
 @contextmanager
 def writing_to(out: Path) -> Iterator[None]:
-    """Translate what the disk and SQLite say.
+    """Translate errors of the disk and of SQLite.
 
     Raises:
-        SettingsError: another run has the folder.
-        VidriskError: it cannot be written, or the ledger in it is damaged.
+        SettingsError: another run is using the folder.
+        VidriskError: it cannot be written, or its ledger is damaged.
     """
     try:
         yield
@@ -132,11 +136,13 @@ def writing_to(out: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields the path beside it to write to, which then takes its place. A run that is
-    killed meanwhile leaves it for the next one to overwrite.
+    """Write a file completely or not at all.
+
+    Yields the path of a temporary file beside it, which replaces the file at the end. If the process is killed
+    meanwhile, the temporary file is left for the next run to overwrite.
 
     Raises:
-        VidriskError: as ``writing_to``; what was at ``path`` stays.
+        VidriskError: as ``writing_to``; the previous content of ``path`` stays.
     """
     new = path.with_name(f"{path.name}.new")
     with writing_to(path.parent):

@@ -1,4 +1,4 @@
-"""From a model that somebody else trained to a bundle: reads labels, pixels and samples, then hands over to ``vidrisk.export``."""
+"""Export of a foreign model to a bundle: reads labels, pixels and samples, then calls ``vidrisk.export``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 
 from vidrisk.calibration.files import save_graph
 from vidrisk.data import Table
-from vidrisk.data.choice import drawn
+from vidrisk.data.choice import draw_samples
 from vidrisk.data.table import Sample
-from vidrisk.data.targets import ordered_levels, truth_from_table
+from vidrisk.data.targets import order_levels, truth_from_table
 from vidrisk.export.foreign.answers import Answer
 from vidrisk.export.foreign.classifier import Asked, ImageInput, read_classifier
 from vidrisk.export.foreign.labels import ForeignLabels, read_labels
 from vidrisk.export.foreign.pixels import ForeignPixels, pixels_from_settings, read_pixel_file, says_arithmetic
 from vidrisk.export.foreign.probe import PROBE_SAMPLES, Frames, KnownAnswer, Probe, probe_pixels
-from vidrisk.export.foreign.wrap import classifier_stage, wrapped_classifier
+from vidrisk.export.foreign.wrap import classifier_stage, wrap_classifier
 from vidrisk.export.gate.report import GateReport
 from vidrisk.export.trained import ExportOptions, Trained, TrainedStage
 from vidrisk.files.cache import array_cache
@@ -35,26 +35,27 @@ from vidrisk.models.hub_pixels import PREPROCESSOR
 from vidrisk.runtimes.contract.bundle import Bundle, check_vacant, sha256_of
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.contract import Contract, Target
-from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
+from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError, name_some
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TimeSpec
 from vidrisk.runtimes.runner import Array
 
 log = logging.getLogger(__name__)
 
-HALF_OPSET = 19  # of Q/DQ nodes whose scales are FP16
+HALF_OPSET = 19  # the first with Q/DQ nodes whose scales are FP16
 CLIP_FRAMES = 8
 ONE_TARGET: dict[LabelTask, str] = {"action": "action", "risk": "defect", "action+risk": "action"}
 
 
 @dataclass(frozen=True)
 class ForeignModel:
-    """A model that somebody else trained, and what its owner says of it.
+    """A model trained elsewhere, with its owner's description.
 
     Attributes:
         path: an ONNX file, or a folder with a Hugging Face image or video classifier.
         labels: a labels file (``export.foreign.labels``); a Hugging Face folder has its own.
-        pixel: a pixel file (``export.foreign.pixels``); without it, or with a size alone, labelled samples are asked.
+        pixel: a pixel file (``export.foreign.pixels``); without it, or with a size alone, the pixel format is found by
+            means of labelled samples.
         checks: images and their known labels.
     """
 
@@ -76,17 +77,23 @@ def foreign_model_from_settings(
     has_val: bool,
     qat_steps: int,
 ) -> ForeignModel | None:
-    """The foreign model that is asked for, or None where ``path`` is a run.
+    """Return the foreign model of the settings, or None if ``path`` is a run.
 
     Args:
-        from_hf: the path is a folder with a Hugging Face classifier; an ONNX file needs no word.
-        has_val: whether labelled data are given to judge it by.
+        path: an ONNX file, a Hugging Face folder, or a run.
+        from_hf: the path is a folder with a Hugging Face classifier; an ONNX file is recognized by itself.
+        labels: as in ``ForeignModel``.
+        pixel: as in ``ForeignModel``.
+        checks: as in ``ForeignModel``.
+        task: of the labels.
+        has_val: whether there are labelled data to judge it by.
+        qat_steps: of the export; a foreign model allows none.
 
     Raises:
-        SettingsError: settings that do not belong to the kind of model, or one that is missing.
+        SettingsError: settings that do not belong to the kind of model, or a missing setting.
     """
     given = {"labels": labels, "pixels": pixel, "known answers": checks, "a task": task}
-    is_onnx = path.is_file() or (path.suffix == ".onnx" and not path.exists())  # a name that is mistyped is no run
+    is_onnx = path.is_file() or (path.suffix == ".onnx" and not path.exists())  # a mistyped name is not a run
     if not from_hf and not is_onnx:
         if wrong := next((name for name, value in given.items() if value), None):
             raise SettingsError(
@@ -98,13 +105,13 @@ def foreign_model_from_settings(
             f"{wrong} with a Hugging Face folder", allowed="what the folder's config.json says", fix="leave it out"
         )
     if from_hf and not path.is_dir():
-        raise SettingsError(f"{path} is no folder", allowed="one that save_pretrained has written")
+        raise SettingsError(f"{path} is not a folder", allowed="one that save_pretrained has written")
     if not from_hf and labels is None:
         raise _no_labels(path)
     if not has_val:
         raise SettingsError(f"no labelled data to judge {path.name} by", fix="give some as val, and as calib for INT8")
     if qat_steps:
-        raise SettingsError("a quantisation-aware finish with a model that was trained elsewhere", fix="leave it out")
+        raise SettingsError("quantization-aware training with a model that was trained elsewhere", fix="leave it out")
     return ForeignModel(path, task or "risk", labels, pixel, checks)
 
 
@@ -130,14 +137,20 @@ def export_foreign(
     """Export a foreign model.
 
     Args:
-        val: labelled samples that find the pixels out, and judge the export.
-        calib: labelled samples to calibrate on; what judges is left out.
+        model: to export.
+        out: bundle to write.
+        options: of the export.
+        val: labelled samples to find the pixel format and judge the export.
+        calib: labelled samples to calibrate on; those that judge are left out.
+        calib_samples: number of samples to calibrate on.
+        seed: of the choice of samples.
+        on_progress: reports the steps.
 
     Raises:
-        DataError: no classifier, labels that do not fit, pixels that cannot be found out or are wrong, or too few
+        DataError: not a classifier, labels that do not fit, pixels that are wrong or cannot be found out, or too few
             samples.
         SettingsError: a labels file or pixel file that makes no sense.
-        GateRefused: a hop lost more than it may.
+        GateRefused: a hop lost more than allowed.
     """
     check_vacant(out)
     if options.int8 and calib is None:
@@ -158,7 +171,7 @@ def _from_onnx(
 ) -> tuple[Trained, dict[str, str]]:
     if model.labels is None:
         raise _no_labels(model.path)
-    on_progress("looking at the model", 0, 1)
+    on_progress("inspecting the model", 0, 1)
     labels = read_labels(model.labels, _target_name(val, model.task))
     settings = read_pixel_file(model.pixel) if model.pixel else {}
     classifier = read_classifier(
@@ -172,11 +185,11 @@ def _from_onnx(
     targets, time = _targets(labels, model.task), _time(val)
     given = pixels_from_settings(settings, classifier.image) if says_arithmetic(settings) else None
     shown = tuple(Target(name=name, labels=each) for name, each in labels.labels.items())
-    asked = _Asked(model, drawn(val, PROBE_SAMPLES, seed), shown, time)
-    probe = _probed(asked, classifier, given, on_progress)
+    asked = _Asked(model, draw_samples(val, PROBE_SAMPLES, seed), shown, time)
+    probe = _run_probe(asked, classifier, given, on_progress)
     contract = Contract(task=model.task, pixel=probe.pixels.spec, time=time, targets=targets)
     path = scratch / "classifier.onnx"
-    save_graph(wrapped_classifier(classifier, probe.pixels, contract), path)
+    save_graph(wrap_classifier(classifier, probe.pixels, contract), path)
     batch = "free" if classifier.was_fixed is None else f"{classifier.was_fixed}, made free"
     source = {
         "model": model.path.name,
@@ -200,9 +213,13 @@ def _from_hub(model: ForeignModel, val: Table, seed: int, on_progress: OnProgres
     stage = classifier_stage(contract)
     most = max(1, MAX_VALIDATION_BYTES // (contract.frames * math.prod(hub.pixel.frame_shape)))
     asked = _Asked(
-        model, drawn(val, min(PROBE_SAMPLES, most), seed), (Target(name=name, labels=hub.labels),), time, is_whole=True
+        model,
+        draw_samples(val, min(PROBE_SAMPLES, most), seed),
+        (Target(name=name, labels=hub.labels),),
+        time,
+        is_whole=True,
     )
-    probe = _probed(
+    probe = _run_probe(
         asked, _AskedHub(hub, name, model.path.resolve().name), ForeignPixels(hub.pixel, "rgb"), on_progress
     )
     source = {
@@ -217,7 +234,7 @@ def _from_hub(model: ForeignModel, val: Table, seed: int, on_progress: OnProgres
 
 @dataclass(frozen=True)
 class _AskedHub:
-    """A Hugging Face classifier that can be asked."""
+    """A Hugging Face classifier that can be probed."""
 
     hub: HubClassifier
     target: str
@@ -244,7 +261,7 @@ def _target_name(val: Table, task: LabelTask) -> str:
 
 
 def _time(val: Table) -> TimeSpec | None:
-    """Photos have none; of a clip, the answers to eight moments are averaged."""
+    """Return None for photos; for clips, the answers to eight moments are averaged."""
     return None if all(kind_of(sample.path) == "image" for sample in val.samples[:64]) else TimeSpec(CLIP_FRAMES)
 
 
@@ -254,25 +271,25 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
         return None
     if not all(isinstance(each, int) and not isinstance(each, bool) for each in given):
         raise SettingsError(
-            f"height {given[0]!r} and width {given[1]!r} in the pixel file", allowed="two numbers of pixels, or neither"
+            f"height {given[0]!r} and width {given[1]!r} in the pixel file", allowed="both in pixels, or neither"
         )
     return int(given[0] or 0), int(given[1] or 0)
 
 
 def _targets(labels: ForeignLabels, task: LabelTask) -> tuple[Target, ...]:
-    """The contract's targets: levels by severity, all others in the model's order."""
+    """Return the contract's targets: levels by severity, all others in the model's order."""
     targets = []
     for name, names in labels.labels.items():
         if task != "risk" or name != "level":
             if name in labels.orders:
                 raise DataError(
-                    f"an order of {name}, whose labels are no levels",
-                    allowed="of level, with the task risk",
+                    f"an order for {name}, whose labels are not levels",
+                    allowed="for level, with the task risk",
                     fix="leave it out",
                 )
             targets.append(Target(name=name, labels=names))
             continue
-        order = labels.orders.get(name) or ordered_levels(names)
+        order = labels.orders.get(name) or order_levels(names)
         if sorted(order) != sorted(names):
             raise DataError(f"the order of {name} is {', '.join(order)}", allowed=f"each of {', '.join(names)} once")
         severity = tuple(round(100 * index / (len(order) - 1), 4) for index in range(len(order)))
@@ -282,11 +299,11 @@ def _targets(labels: ForeignLabels, task: LabelTask) -> tuple[Target, ...]:
 
 @dataclass(frozen=True)
 class _Asked:
-    """The samples that are asked, and how to read them.
+    """The samples for the probe, and how to read them.
 
     Attributes:
         targets: with labels in the model's order.
-        is_whole: of a clip, all frames of the window are asked, and not its first moment alone.
+        is_whole: for a clip, use all frames of the window instead of its first moment alone.
     """
 
     model: ForeignModel
@@ -299,29 +316,30 @@ class _Asked:
         contract = Contract(task=self.model.task, pixel=pixels.spec, time=self.time, targets=self.targets)
         return CachedClips(contract, array_cache())
 
-    def shown(self, clips: CachedClips, path: Path, interval: Interval | None = None) -> Frames:
-        """What is asked of a sample: uint8 (H, W, 3), or (T, H, W, 3) of a whole window."""
+    def read_frames(self, clips: CachedClips, path: Path, interval: Interval | None = None) -> Frames:
+        """Return the frames of a sample: uint8 (H, W, 3), or (T, H, W, 3) for a whole window."""
         frames = clips.frames(path, clips.contract.frames if self.is_whole else 1, interval)
         return frames if self.is_whole else frames[0]
 
 
-def _probed(asked: _Asked, classifier: Asked, given: ForeignPixels | None, on_progress: OnProgress) -> Probe:
-    """Ask the samples that can be read."""
+def _run_probe(asked: _Asked, classifier: Asked, given: ForeignPixels | None, on_progress: OnProgress) -> Probe:
+    """Probe the model with the samples that can be read."""
     first = given or pixels_from_settings({"scale": "0..255"}, classifier.image)
     readable = _readable_of(asked.clips(first), asked.table)
     if not len(readable):
         raise DataError(
-            f"none of {len(asked.table)} validation samples can be read", fix="the data must be in its place"
+            f"none of {len(asked.table)} validation samples can be read",
+            fix="the data must still be at its original path",
         )
 
     def read(pixels: ForeignPixels) -> Frames:
         clips, frames = asked.clips(pixels), []
         for done, sample in enumerate(readable.samples):
-            on_progress("asking which pixels the model takes", done, len(readable))
-            frames.append(asked.shown(clips, sample.path, sample.interval))
+            on_progress("probing the model's pixel format", done, len(readable))
+            frames.append(asked.read_frames(clips, sample.path, sample.interval))
         return np.stack(frames)
 
-    checks = [_known(asked, path, label) for path, label in asked.model.checks]
+    checks = [_make_known_answer(asked, path, label) for path, label in asked.model.checks]
     return probe_pixels(classifier, read, truth_from_table(readable, asked.targets), checks, given)
 
 
@@ -336,17 +354,17 @@ def _readable_of(clips: CachedClips, table: Table) -> Table:
     return table.with_samples(sample for sample in table.samples if is_readable(sample))
 
 
-def _known(asked: _Asked, path: Path, label: str) -> KnownAnswer:
+def _make_known_answer(asked: _Asked, path: Path, label: str) -> KnownAnswer:
     fitting = [target.name for target in asked.targets if label in target.labels]
     if len(fitting) != 1:
-        known = "; ".join(f"{target.name}: {', '.join(target.labels)}" for target in asked.targets)
+        known = "; ".join(f"{target.name}: {name_some(target.labels)}" for target in asked.targets)
         raise SettingsError(
             f"{path.name} is said to be {label!r}, which {len(fitting) or 'no'} targets have", allowed=known
         )
 
     def read(pixels: ForeignPixels) -> Frames:
         try:
-            return asked.shown(asked.clips(pixels), path)[None]
+            return asked.read_frames(asked.clips(pixels), path)[None]
         except UnreadableError as error:
             raise DataError(str(error), fix="give another image with a known answer") from error
 

@@ -1,4 +1,4 @@
-"""Expand globs. ``**`` is walked as folders are, so deep trees, loops and folders that may not be entered do no harm."""
+"""Expansion of globs that handles deep trees, loops and unreadable folders, as ``**`` walks folders iteratively."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ ANY_FOLDERS = "**"
 
 
 def expand_glob(pattern: str) -> Iterator[str | Omitted]:
-    """Yield absolute paths that a pattern matches: files and folders, sorted; from ``**`` on only files, in the order of ``walk``.
+    """Yield the absolute paths that a pattern matches.
 
-    Names that a system makes and hidden ones do not match a wildcard.
+    Without ``**`` these are files and folders, sorted; from ``**`` on only files, in the order of ``walk``. Hidden
+    names and names of system files do not match a wildcard.
     """
     names = pattern.split("/")
     if ANY_FOLDERS not in names:
-        yield from map(os.path.abspath, _sorted_matches(pattern))
+        yield from map(os.path.abspath, _find_matches(pattern))
         return
     at = names.index(ANY_FOLDERS)
     start, rest = "/".join([*names[:at], ""]), [name for name in names[at:] if name]
-    if rest[-1] == ANY_FOLDERS:  # what is in them
+    if rest[-1] == ANY_FOLDERS:  # everything in them
         rest.append("*")
-    for folder in _sorted_matches(start) if start else ["."]:
+    for folder in _find_matches(start) if start else ["."]:
         base = os.path.abspath(folder)  # noqa: PTH100 (links stay as they are named)
         prefix = os.path.join(base, "")  # noqa: PTH118
         for item in walk(base):
@@ -38,8 +39,11 @@ def expand_glob(pattern: str) -> Iterator[str | Omitted]:
 
 
 def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether a pattern matches a relative path, or a folder on the way to it. ``**`` stands for any folders, or none."""
-    states = _with_skipped({0}, pattern)  # how much of the pattern may be used up
+    """Tell whether a pattern matches a relative path, or a folder on the way to it.
+
+    ``**`` matches any number of folders, including none.
+    """
+    states = _with_skipped({0}, pattern)  # possible numbers of pattern parts that are used up
     for name in path:
         if len(pattern) in states:
             break
@@ -55,7 +59,7 @@ def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _with_skipped(states: set[int], pattern: Sequence[str]) -> set[int]:
-    """The states, and those behind each ``**`` that stands for no folder."""
+    """Return the states, and those behind each ``**`` that matches no folder."""
     found: set[int] = set()
     for first in states:
         state = first
@@ -66,8 +70,8 @@ def _with_skipped(states: set[int], pattern: Sequence[str]) -> set[int]:
     return found
 
 
-def _sorted_matches(pattern: str) -> Iterator[str]:
-    """Matches of a pattern without ``**``, but those where a wildcard stands for a system's name."""
+def _find_matches(pattern: str) -> Iterator[str]:
+    """Yield the matches of a pattern without ``**``, except those whose wildcard matches a system name."""
     is_wild = [glob.has_magic(name) for name in pattern.split("/")]
     for path in sorted(glob.glob(pattern)):  # noqa: PTH207 (Path.glob takes no absolute pattern)
         wild = compress(path.split("/"), is_wild)

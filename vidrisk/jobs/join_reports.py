@@ -1,4 +1,4 @@
-"""Two ways to a report, joined: a run of a classifier over the photos that a run of a generator has written about."""
+"""Join of a classifier's run with a run that wrote reports about the same photos."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class Leads:
-    """What a classifier says, by photo.
+    """A classifier's answers, by photo.
 
     Attributes:
         by_path: by absolute path.
@@ -44,27 +44,31 @@ class Leads:
         return key_of("leads", *chain.from_iterable(sorted((path, lead.level) for path, lead in self.by_path.items())))
 
     def path_of(self, path: str, photos: Iterable[PhotoSource] = ()) -> str | None:
-        """Return the path under which the classifier has seen an input, or one of its photos; None where it has not.
+        """Return the path under which the classifier has seen an input or one of its photos, or None.
 
-        Of several photos, the first one is taken that the classifier has seen; by name only where one photo has it.
+        Of several photos, the first that the classifier has seen is taken; a match by name counts only if it is unique.
         """
         for each in (path, *(str(photo.path) if isinstance(photo, PhotoFile) else photo.name for photo in photos)):
             if each in self.by_path:
                 return each
-            named = self.names.named(each) if each else ()
+            named = self.names.find(each) if each else ()
             if len(named) == 1:
                 return named[0]
         return None
 
     def level_of(self, case: Case) -> str:
-        """Return the level of the scheme that leads a case; '' where the classifier has not seen it, or gives another level."""
+        """Return the scheme's level that the classifier gives a case.
+
+        Returns:
+            '' if the classifier has not seen the case, or gives a level of another scheme.
+        """
         path = self.path_of("", case.photos)
         level = "" if path is None else self.by_path[path].level
         return level if level in self.level_names else ""
 
 
 def read_leads(out: str | os.PathLike[str], scheme: Scheme) -> Leads:
-    """Read a classifier's run; of an input with several windows, the most severe one leads.
+    """Read a classifier's run; of an input with several windows, the most severe one counts.
 
     Raises:
         DataError: no run there, a damaged line, or a classifier that gives no level of the scheme.
@@ -74,10 +78,10 @@ def read_leads(out: str | os.PathLike[str], scheme: Scheme) -> Leads:
 
 
 def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, source: str) -> Leads:
-    """Return what a classifier leads with; where some of its levels are none of the scheme, say so.
+    """Return a classifier's answers; log a warning if some of its levels are not in the scheme.
 
     Raises:
-        DataError: none of the predictions gives a level of the scheme; ``source`` is named.
+        DataError: no prediction has a level of the scheme; ``source`` is named.
     """
     chosen: dict[str, Prediction] = {}
     for prediction in predictions:
@@ -94,8 +98,8 @@ def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, so
     others = [lead.level for lead in leads.values() if lead.level and lead.level not in scheme.level_names]
     if others:
         _log.warning(
-            "the classifier's run in %s gives %d of %d inputs a level that the scheme %s has not, such as %s: "
-            "it leads none of them",
+            "the classifier's run in %s gives %d of %d inputs a level that the scheme %s does not have, such as %s: "
+            "the level is ignored for these inputs",
             source,
             len(others),
             len(leads),
@@ -106,12 +110,11 @@ def leads_from_predictions(predictions: Iterable[Prediction], scheme: Scheme, so
 
 
 def lead_from_prediction(prediction: Prediction, scheme: Scheme) -> Lead:
-    """Return what a prediction leads with: its level, in the scheme's words, with its probability."""
+    """Return a prediction as a lead: its level, by the scheme's name, with its probability."""
     written = prediction.level if prediction.level is not None else prediction.label
     level = scheme.level_from_text(written)
-    score = prediction.targets.get("level", {}).get(
-        written, prediction.score
-    )  # a label of another target may have its name
+    # A label of another target may have the same name.
+    score = prediction.targets.get("level", {}).get(written, prediction.score)
     return Lead(
         level.name if level else written,
         score,

@@ -1,10 +1,10 @@
-"""Thumbnails that a run keeps of the frames that it decodes anyway, so that its report need not decode them again.
+"""Thumbnails of decoded frames, kept during a run so that its report need not decode them again.
 
-    OUT/thumbnails.sqlite    per input that could be read: size and time of change of its file, and all its frames
+    OUT/thumbnails.sqlite    per readable input: size and modification time of its file, and all its frames
 
-They are small, and few: ``MAX_KEPT_INPUTS`` in a folder, however many runs continue it. Of a long video, and in a run
-over more inputs than that, none are kept: decoding what the report shows costs little beside it then. Whatever is wrong
-with the file costs time, never a run or a report.
+Thumbnails are small and few: ``MAX_KEPT_INPUTS`` per folder, however many runs continue it. None are kept for a long
+video or in a run over more inputs than that, because decoding what the report shows then costs little in comparison. A
+problem with the file costs time but never fails a run or a report.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ THUMBNAILS = "thumbnails.sqlite"
 MAX_CARDS = 500
 MAX_KEPT_INPUTS = 6 * MAX_CARDS
 
-# 500 cards must stay under 5 MB: what the text of the page leaves, less a third for base64.
+# 500 cards must stay under 5 MB: this is the rest after the page's text, less a third for base64.
 MAX_PAGE_BYTES = 2_700_000
-MAX_TIMELINE_PAGE_BYTES = 1_900_000  # the same where every card has a timeline besides
+MAX_TIMELINE_PAGE_BYTES = 1_900_000  # the same if every card also has a timeline
 MAX_CARD_BYTES = 60_000
 MAX_FRAMES, MIN_FRAMES = 8, 3
 MIN_FRAME_BYTES = 1000
@@ -44,7 +44,7 @@ COMMIT_INPUTS = 100
 
 @dataclass(frozen=True)
 class CardBudget:
-    """What the pictures of one card may take: bytes before base64, and frames of a video."""
+    """Size limits for the pictures of one card: bytes before base64, and frames of a video."""
 
     max_bytes: int
     frames: int
@@ -57,11 +57,11 @@ def budget_from_cards(cards: int, *, has_timelines: bool) -> CardBudget:
 
 
 class KeptThumbnails:
-    """The thumbnails of a run, while it decodes. Use it as a context manager.
+    """The thumbnails of a run while it decodes. Use it as a context manager.
 
     Args:
         out: the output folder.
-        cards: that the report will have.
+        cards: number of cards that the report will have.
     """
 
     def __init__(self, out: Path, cards: int) -> None:
@@ -75,7 +75,7 @@ class KeptThumbnails:
             self._give_up()
 
     def ask_thumbnails(self, settings: ReadSettings) -> ReadSettings:
-        """Return the settings that bring thumbnails along."""
+        """Return the settings that also produce thumbnails."""
         if self._database is None:
             return settings
         budget = budget_from_cards(self._cards, has_timelines=bool(settings.time and settings.time.window_s))
@@ -83,7 +83,7 @@ class KeptThumbnails:
         return replace(settings, thumbnail_bytes=budget.max_bytes, frame_thumbnail_bytes=budget.max_bytes // frames)
 
     def collect(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """Yield the reads without the thumbnails, which are kept."""
+        """Keep the thumbnails, and yield the other reads."""
         for read in reads:
             item = read.item
             if isinstance(item, Thumbnail):
@@ -124,8 +124,8 @@ class KeptThumbnails:
                 self._uncommitted = 0
             if not self._room:
                 self._give_up()
-        except sqlite3.Error as error:  # a full disk, which the ledger will say more about
-            _log.debug("thumbnails are not kept any more: %s", error)
+        except sqlite3.Error as error:  # a full disk, which the ledger will report
+            _log.debug("thumbnails are no longer kept: %s", error)
             self._give_up()
 
     def _give_up(self) -> None:
@@ -145,8 +145,9 @@ class KeptThumbnails:
 
 
 def read_kept_thumbnails(out: Path, rows: Iterable[Row]) -> dict[str, tuple[Thumbnail, ...]]:
-    """Per path of these rows the thumbnails of all its frames, in order of time; nothing of those that were not kept, or not of
-    the file that the row tells of.
+    """Return the thumbnails of all frames by path, in order of time.
+
+    Rows whose thumbnails were not kept, or belong to another version of the file, are left out.
     """
     path = out / THUMBNAILS
     if not path.is_file():
@@ -171,7 +172,11 @@ def read_kept_thumbnails(out: Path, rows: Iterable[Row]) -> dict[str, tuple[Thum
 def thumbnails_at_moments(
     kept: tuple[Thumbnail, ...], moments_s: tuple[float, ...], max_bytes: int
 ) -> tuple[Thumbnail, ...]:
-    """Choose what was shown at some moments, of the thumbnails of all frames of an input; none where it would be too much."""
+    """Choose the thumbnails shown at some moments from those of all frames of an input.
+
+    Returns:
+        An empty tuple if they would exceed ``max_bytes``.
+    """
     shown = [
         max((one for one in kept if one.time_s is not None and one.time_s <= moment_s), key=_time_s, default=kept[0])
         for moment_s in moments_s
@@ -184,7 +189,7 @@ def _time_s(thumbnail: Thumbnail) -> float:
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection | None, int]:
-    """The file, and of how many inputs it has thumbnails; None where it cannot be opened."""
+    """Open the file, and count the inputs in it; return None if it cannot be opened."""
     for _ in range(2):
         try:
             database = sqlite3.connect(path)
@@ -201,7 +206,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection | None, int]:
                 database.close()
                 raise
         except sqlite3.Error as error:  # left by a run that was killed
-            _log.debug("%s is made again: %s", path, error)
+            _log.debug("%s is created again: %s", path, error)
             with suppress(OSError):
                 path.unlink()
     return None, 0

@@ -1,13 +1,13 @@
-"""The ledger: one row per input, whatever happened to it, and the truth about ``predictions.jsonl``.
+"""The ledger of an output folder: one row per input, and the authority on which predictions count.
 
     OUT/ledger.sqlite        rows (state, reason, …) and the committed length of the file below
-    OUT/predictions.jsonl    the lines of finished inputs; what lies beyond the committed length does not count
+    OUT/predictions.jsonl    the lines of finished inputs; anything beyond the committed length does not count
 
 Exactly once: lines are written and synced first, then one transaction moves the rows to their final state and the
-committed length behind their lines. A run that is killed between the two leaves lines that nobody committed, and
-resuming cuts them off. Inputs that have changed since go back to ``pending`` in a transaction that also notes
-``rewriting``; then the file is replaced by a copy without their lines, and a second transaction notes its length.
-Killed in between, the copy is made again.
+committed length to the end of their lines. A run that is killed between the two leaves uncommitted lines, which are
+truncated on resume. Inputs that have changed since go back to ``pending`` in a transaction that also sets
+``rewriting``; then the file is replaced by a copy without their lines, and a second transaction records its length. If
+the run is killed in between, the copy is made again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,12 @@ _SCHEMA = (
 
 @dataclass(frozen=True)
 class Row:
-    """One input. ``bytes`` and ``mtime_ns`` are those of the file when it was read; ``predictions`` is a count."""
+    """One input.
+
+    Attributes:
+        bytes, mtime_ns: of the file when it was read.
+        predictions: their number.
+    """
 
     id: int
     path: str
@@ -94,19 +99,19 @@ class Ledger:
 
         Args:
             out: a folder that is absent or empty; with ``resume`` also one that an earlier run left.
-            identity: what may not differ between a run and its continuation (bundle, runtime, variant, windows, …).
-            resume: continue what is there. Inputs whose size or time of change differs are done again.
-            older: what an earlier version wrote for the same identity, where it was something else.
-            only: paths that this run is about, where it is not about all that the folder was ever given: others keep
-                their final rows, whatever has become of their files, and those that have none are taken out.
-            stamps: sizes and times of change, as of now, of inputs that are no files, such as rows of tables.
-            limits: state → the limit that puts an input into it. Where one is higher than it was, such inputs are done
+            identity: what must be the same in a run and its continuation (bundle, runtime, variant, windows, …).
+            resume: continue an existing run. Inputs whose size or modification time differs are done again.
+            older: values that an earlier version wrote for the same identity, if they were different.
+            only: paths of this run, if it does not cover all inputs that the folder was ever given: other inputs keep
+                their final rows even if their files have changed, and those without a final row are removed.
+            stamps: current sizes and modification times of inputs that are not files, such as rows of tables.
+            limits: state → the limit that puts an input into it. If a limit is higher than before, such inputs are done
                 again.
 
         Raises:
             SettingsError: the folder holds something else, a run that was not to be resumed, a run of another identity,
-                or one that is still going on.
-            DataError: its ledger is of another major version.
+                or one that is still running.
+            DataError: its ledger has another major version.
             VidriskError: the folder cannot be written.
         """
         self.out = out
@@ -133,7 +138,7 @@ class Ledger:
         stamps: Mapping[str, tuple[int, int]],
     ) -> None:
         wanted = {"schema_version": str(versions.LEDGER.major), **identity}
-        # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, whoever is killed how.
+        # Exclusive: the lock lasts as long as the connection, so two runs cannot share a folder, even after a kill.
         self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
         with transaction(self._database):
             if not self._database.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
@@ -150,7 +155,7 @@ class Ledger:
         # After the first transaction, because the header (and with it the application id) is not in the WAL then.
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
-        versions.LEDGER.is_newer(self.meta.get(versions.VERSION))  # or another major one: refused
+        versions.LEDGER.is_newer(self.meta.get(versions.VERSION))  # raises an error for another major version
         refuse_other_runs(
             self.out,
             self.meta,
@@ -169,7 +174,7 @@ class Ledger:
         return {str(key): str(value) for key, value in self._database.execute("SELECT key, value FROM meta")}
 
     def add(self, paths: Iterable[str]) -> None:
-        """Give a pending row to every path that has none yet."""
+        """Add a pending row for every path that has none yet."""
         with writing_to(self.out), transaction(self._database):
             self._database.executemany(
                 "INSERT OR IGNORE INTO inputs (path) VALUES (?)", ((sql_from_path(path),) for path in paths)
@@ -179,7 +184,7 @@ class Ledger:
         return _rows(self._database)
 
     def finish(self, row: Row, lines: bytes) -> None:
-        """Hand in a finished input with its lines of ``predictions.jsonl``. Commits now and then.
+        """Record a finished input with its lines of ``predictions.jsonl``; commit from time to time.
 
         Raises:
             VidriskError: the folder cannot be written (a full disk); what was committed before stays.
@@ -189,8 +194,9 @@ class Ledger:
             self.commit()
 
     def commit(self) -> None:
-        """Write and sync the lines of the finished inputs, then move their rows. Safe to repeat after an interruption:
-        it writes the same bytes at the same place.
+        """Write and sync the lines of the finished inputs, then move their rows.
+
+        It can be repeated after an interruption: it writes the same bytes at the same place.
         """
         self._committed_at = time.monotonic()
         if not self._finished:
@@ -249,12 +255,12 @@ class Ledger:
 
     def _shorter(self) -> SettingsError:
         return SettingsError(
-            f"{self.out / PREDICTIONS} is shorter than the ledger says: somebody else changed it",
+            f"{self.out / PREDICTIONS} is shorter than the ledger says: another program changed it",
             fix="choose another folder",
         )
 
     def _drop_pending(self, kept: Collection[str]) -> None:
-        """Take out the inputs that have no result yet, but for those that are ``kept``."""
+        """Remove the inputs that have no result yet, except those in ``kept``."""
         pending = self._database.execute("SELECT id, path FROM inputs WHERE state = 'pending'").fetchall()
         with transaction(self._database):
             self._database.executemany(
@@ -265,8 +271,10 @@ class Ledger:
     def _reopen(
         self, limits: Mapping[str, float], only: Collection[str] | None, stamps: Mapping[str, tuple[int, int]]
     ) -> None:
-        """Make pending what may end otherwise now: files that have changed, what a limit kept out that has been raised, and
-        what was skipped (missing, not permitted), which leaves no trace in the file when it is mended.
+        """Make inputs pending whose result may differ now.
+
+        These are files that have changed, inputs excluded by a limit that has been raised, and skipped inputs (missing,
+        not permitted), as fixing those leaves no trace in the file.
         """
         meta = self.meta
         again = {
@@ -275,7 +283,7 @@ class Ledger:
         }
         rows = (row for row in self.rows() if only is None or row.path in only)
         changed = [
-            row.id for row in rows if row.state in again or (row.state != "pending" and _changed_since(row, stamps))
+            row.id for row in rows if row.state in again or (row.state != "pending" and _has_changed(row, stamps))
         ]
         with transaction(self._database):
             for state, limit in limits.items():
@@ -291,10 +299,10 @@ class Ledger:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Replace the file by a copy that holds the lines of finished rows only.
+        """Replace the file by a copy that holds only the lines of finished rows.
 
         Raises:
-            SettingsError: some of these lines are missing; the file stays as it is.
+            SettingsError: some of these lines are missing; the file is left unchanged.
         """
         lines_of = {row.path: row.predictions for row in self.rows() if row.state != "pending"}
         path, copy = self.out / PREDICTIONS, self.out / f"{PREDICTIONS}.new"
@@ -315,10 +323,10 @@ class Ledger:
 
 
 def read_ledger(out: str | os.PathLike[str]) -> list[Row]:
-    """Rows of an output folder that no run is writing to at the moment, in the order of the inputs.
+    """Return the rows of an output folder that no run is currently writing to, in input order.
 
     Raises:
-        VidriskError: no ledger there, or none that can be read.
+        VidriskError: no ledger there, or one that cannot be read.
     """
     path = Path(out) / LEDGER
     if not is_ledger(path):
@@ -335,21 +343,24 @@ def lines_of_files(predictions: Path, files: Container[str]) -> Iterator[bytes]:
     """Yield the lines of ``predictions.jsonl`` that belong to some input files.
 
     Raises:
-        DataError: a line that is none.
+        DataError: a line is invalid.
     """
     with predictions.open("rb") as file:
         yield from (line for line in file if prediction_from_json(line).path in files)
 
 
 def resolve_choice(out: str | os.PathLike[str], runtime: str, variant: str) -> tuple[str, str]:
-    """Return runtime and variant for continuing the run in ``out``: what ``auto`` chose when it began, else what is asked for."""
+    """Return runtime and variant for continuing the run in ``out``.
+
+    ``auto`` resolves to what it chose when the run began.
+    """
     path = Path(out) / LEDGER
     if not is_ledger(path):
         return runtime, variant
     try:
         with closing(sqlite3.connect(path, timeout=0.2)) as database:
             meta = dict(database.execute("SELECT key, value FROM meta"))
-    except sqlite3.Error:  # opening the run says what is wrong
+    except sqlite3.Error:  # opening the run reports the error
         return runtime, variant
     return tuple(
         str(meta.get(name, asked)) if asked == "auto" else asked  # type: ignore[return-value]
@@ -362,8 +373,8 @@ def _rows(database: sqlite3.Connection) -> list[Row]:
     return [Row(number, path_from_sql(path), *rest) for number, path, *rest in rows]
 
 
-def _changed_since(row: Row, stamps: Mapping[str, tuple[int, int]]) -> bool:
-    """Whether the input is there and no longer the one that was read. One that has gone keeps its result."""
+def _has_changed(row: Row, stamps: Mapping[str, tuple[int, int]]) -> bool:
+    """Tell whether the input exists and has changed since it was read; a missing one keeps its result."""
     stamp = stamps.get(row.path) or stamp_of_file(row.path)
     return stamp is not None and stamp != (row.bytes, row.mtime_ns)
 

@@ -1,4 +1,4 @@
-"""An export and what may be written beside it: files for the toolchains of other vendors, a vision tower with a dynamic grid."""
+"""Export of a model with its optional companions: files for vendor toolchains, a dynamic vision tower."""
 
 from __future__ import annotations
 
@@ -26,13 +26,17 @@ def check_folders(
     vendor: Path | None,
     dynamic_vision: Path | None,
 ) -> None:
-    """Refuse folders that cannot be written beside a bundle: before minutes of work.
+    """Refuse folders that cannot be written beside a bundle, before minutes of work.
 
     Args:
         source: a model that was trained elsewhere, or the configuration of a run.
+        out: bundle to write.
+        options: of the export.
+        vendor: folder for vendor files, or None.
+        dynamic_vision: folder for the vision tower, or None.
 
     Raises:
-        SettingsError: two of them are one, lie in each other, or do not go with the model or the options.
+        SettingsError: two folders are the same, are nested, or do not fit the model or the options.
         BundleError: one exists.
     """
     if vendor is not None:
@@ -46,7 +50,7 @@ def check_folders(
             )
         if _is_nested(vendor, out):
             raise SettingsError(
-                "vendor names a folder that the bundle takes", fix="choose another folder for one of the two"
+                "vendor names a folder that the bundle uses", fix="choose another folder for one of the two"
             )
         check_vacant(vendor)
     if dynamic_vision is not None:
@@ -56,7 +60,7 @@ def check_folders(
             )
         if any(_is_nested(dynamic_vision, folder) for folder in (out, vendor) if folder is not None):
             raise SettingsError(
-                "dynamic_vision names a folder that the bundle or vendor takes", fix="choose another folder"
+                "dynamic_vision names a folder that the bundle or vendor uses", fix="choose another folder"
             )
         check_vacant(out)
         check_vacant(dynamic_vision)
@@ -84,10 +88,17 @@ def export_model(
     """Export a run, or a model that was trained elsewhere.
 
     Args:
-        foreign: the model, where it is no run; ``val`` judges it then.
-        vendor: folder for what other toolchains take; None writes none. Without data of its own to calibrate on, it
-            takes what judges a foreign model, and the training split of a run.
+        model: the run or the foreign model.
+        out: bundle to write.
+        options: of the export.
+        foreign: the model, if it is not a run; then ``val`` judges it.
+        calib: labelled samples to calibrate on.
+        val: labelled samples for the gate.
+        vendor: folder for vendor toolchains; None writes none. Without ``calib``, the validation samples of a foreign
+            model or the training split of a run are used for calibration.
         dynamic_vision: folder for the vision tower as a graph for images of any size; None writes none.
+        calib_samples: number of samples to calibrate on.
+        on_progress: reports the steps.
 
     Raises:
         As ``export_run``, ``export_foreign``, ``write_vendor`` and ``dynamic_vision_folder``.
@@ -107,6 +118,6 @@ def export_model(
 
 
 def _is_nested(one: Path, other: Path) -> bool:
-    """Whether one folder is the other, or lies in it."""
+    """Tell whether the folders are the same or one contains the other."""
     one, other = one.resolve(), other.resolve()
     return one.is_relative_to(other) or other.is_relative_to(one)

@@ -1,4 +1,4 @@
-"""Reports and the cases that they are about: by the id of the case, else by the name of the photo, never by their order."""
+"""Pairing of reports with their cases: by the id of the case, else by the name of the photo, never by order."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from vidrisk.data.cases import Case, Cases, PhotoFile, PhotoInRow
 from vidrisk.frames.media import name_of
 from vidrisk.jobs.photo_names import PhotoNames
 
-# Of cases that a table gives no id: ``load_cases`` numbers them, which says something within one table alone.
+# Ids of cases whose table has none: ``load_cases`` numbers them, which is meaningful only within one table.
 _NUMBERED = re.compile(r"case-(\d+)(?:#\d+)?")
 
 NOT_THERE = "no case has its id or its photo"
-NUMBER_ALONE = "its id is the number of a row, which counts in one and the same table alone"
+NUMBER_ALONE = "its id is a row number, which is valid only within its own table"
 AMBIGUOUS = "its name fits photos of several cases"
 SHARED = "several photos of the run have its name"
 
-_Claim = tuple[int, int]  # case, and the place of its photo; -1 for its id
+_Claim = tuple[int, int]  # place of the case, and of its photo; -1 for its id
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Who belongs to whom.
+    """Reports and their cases.
 
     Attributes:
-        cases: per report the place of its case; None where it has none.
+        cases: per report the place of its case; None if it has none.
         reasons: why reports have none, by their place.
         left: places of the cases without a report.
     """
@@ -44,13 +44,13 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
     """Find the case of every report.
 
     The path of a report about a row of a table is that of the table, ``#`` and the id of the case. An id that is the
-    name of the report's own file says no more than that name: it counts where one photo of the run has it, and the case
-    names no other photos.
+    name of the report's own file carries no more information than that name: it counts only if a single photo of the
+    run has it, and the case names no other photos.
 
     Args:
-        reports: path and id of the case ('' where it is not known), of each.
+        reports: path and id of the case ('' if unknown) of each report.
         cases: with unique ids.
-        tables: resolved paths of the files that the cases are from: in one of these, numbers of rows are ids.
+        tables: resolved paths of the files that the cases are from: within one of these, row numbers are ids.
     """
     tables = tables if _are_ids(cases) else ()
     ids = {case.id: place for place, case in enumerate(cases)}
@@ -75,7 +75,7 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
             found[number] = place
             continue
         at_path = names.at(path)
-        photos: tuple[_Claim, ...] = at_path or tuple(photo for photo in names.named(path) if photo not in exact)
+        photos: tuple[_Claim, ...] = at_path or tuple(photo for photo in names.find(path) if photo not in exact)
         if not photos and is_name and place is not None and not any(photo.name for photo in cases[place].photos):
             photos = ((place, -1),)
         if len({photo[0] for photo in photos}) != 1:
@@ -100,22 +100,25 @@ def pair_reports(reports: Sequence[tuple[str, str]], cases: Sequence[Case], tabl
 
 
 def tables_of_cases(cases: Cases) -> set[Path]:
-    """Return the files that cases are from, as far as they tell: those in their root, and Parquet files that hold their photos."""
+    """Return the files that cases are from, as far as is known.
+
+    These are the files in their root, and Parquet files that hold their photos.
+    """
     in_rows = {photo.file for case in cases.cases for photo in case.photos if isinstance(photo, PhotoInRow)}
     in_root = {cases.root / name for name in {_file_of(case) for case in cases.cases} if name}
     return {path.resolve() for path in in_rows | in_root}
 
 
 def _are_ids(cases: Sequence[Case]) -> bool:
-    """Whether numbers say which row of its table a case is: not where several tables were counted through as one."""
+    """Tell whether numbers identify rows of a table: not if several tables were numbered as one."""
     numbers = [int(number[1]) for case in cases if (number := _NUMBERED.fullmatch(case.id))]
     return len({_file_of(case) for case in cases}) == 1 or any(later <= earlier for earlier, later in pairwise(numbers))
 
 
 def _is_of_table(path: str, case: Case, tables: Collection[Path]) -> bool:
-    """Whether the path of a report names the table that a case is from."""
+    """Tell whether the path of a report names the table that a case is from."""
     suffix = f"#{case.id}"
-    table = _resolved(path.removesuffix(suffix)) if path.endswith(suffix) else None
+    table = _resolve(path.removesuffix(suffix)) if path.endswith(suffix) else None
     return table in tables and table is not None and table.name == _file_of(case)
 
 
@@ -124,5 +127,5 @@ def _file_of(case: Case) -> str:
 
 
 @lru_cache(maxsize=16)
-def _resolved(path: str) -> Path:
+def _resolve(path: str) -> Path:
     return Path(path).resolve()

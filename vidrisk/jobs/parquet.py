@@ -40,21 +40,20 @@ _Labels = list[tuple[str, str]]  # target and label
 
 
 def write_parquet(out: Path) -> Path:
-    """Write ``OUT/predictions.parquet`` beside the predictions of a finished run, whole or not at all. Memory does not grow
-    with their number.
+    """Write ``OUT/predictions.parquet`` beside the predictions of a finished run, completely or not at all.
 
-    A row per prediction, in the same order, with the columns of ``Prediction``; None is null. The probability of every
-    label is a float32 column of its own, ``probability/<target>/<label>``: a nested column would reach pandas as one
-    Python dictionary per row, and nobody could filter, sort or average by it as it stands. The labels that cannot be
-    excluded are a list of strings, ``candidates/<target>``, null where the target has no threshold; those that hold of
-    a multi-label target are ``labels/<target>``. A generated report is JSON in a
-    column of its own; probabilities that its engine did not tell are NaN. What is no UTF-8, such as bytes of a path or
-    half a character in a server's answer, is written as escapes (``\\udcff``), because Parquet's text is UTF-8.
+    Memory does not grow with the number of predictions. There is one row per prediction, in the same order, with the
+    columns of ``Prediction``; None is null. The probability of every label is a float32 column of its own,
+    ``probability/<target>/<label>``: a nested column would reach pandas as one Python dictionary per row, and could not
+    be filtered, sorted or averaged directly. The labels that cannot be excluded are a list of strings,
+    ``candidates/<target>``, null if the target has no threshold; the labels that hold for a multi-label target are
+    ``labels/<target>``. A generated report is JSON in a column of its own; probabilities that its engine did not report
+    are NaN. Text that is not valid UTF-8, such as bytes of a path or a lone surrogate in a server's answer, is written
+    as escapes (``\\udcff``), because Parquet's text is UTF-8.
 
     Raises:
         MissingExtra: pyarrow is not installed.
-        DataError: the folder holds no predictions; a line of them is not one of ours, or has other labels than the
-            first.
+        DataError: the folder holds no predictions, or a line is invalid or has other labels than the first.
         VidriskError: the folder cannot be written.
     """
     arrow, parquet = require("pyarrow", "parquet"), require("pyarrow.parquet", "parquet")
@@ -78,7 +77,7 @@ def _labels_of(prediction: Prediction | None) -> _Labels:
 
 
 def _rows_of(predictions: Iterable[Prediction], labels: _Labels, lists: Sequence[tuple[str, str]]) -> list[Any]:
-    """The columns of one row group, in order; empty when no prediction is left."""
+    """Return the columns of one row group, in order; empty if no prediction is left."""
     fixed: list[tuple[Any, ...]] = []
     probabilities = []
     for prediction in predictions:

@@ -1,4 +1,4 @@
-"""Which of two sides' photos are the same one, by their names: never by their order, and never by a guess between two."""
+"""Matching of photos by name, never by order and never by guessing between two candidates."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class PhotoNames(Generic[Key]):
-    """Names of photos, each with what it stands for.
+    """Names of photos, each mapped to a key.
 
-    A path means a photo of the same absolute path, else the one photo whose name it ends with, or that ends with it,
-    folder by
-    folder: ``/data/house 2/1.jpg`` is ``house 2/1.jpg`` and ``1.jpg``, and is not ``house 1/1.jpg``.
+    A path matches a photo with the same absolute path, else the one photo whose name it ends with, or that ends with
+    it, compared folder by folder: ``/data/house 2/1.jpg`` matches ``house 2/1.jpg`` and ``1.jpg``, but not ``house
+    1/1.jpg``.
 
     Args:
-        names: per photo its absolute path ('' where it has none), its name, and what it stands for.
+        names: per photo its absolute path ('' if it has none), its name, and its key.
     """
 
     def __init__(self, names: Iterable[tuple[str, str, Key]]) -> None:
@@ -34,15 +34,18 @@ class PhotoNames(Generic[Key]):
                 self._by_file[parts[0]].append((parts, key))
 
     def at(self, path: str) -> tuple[Key, ...]:
-        """Return what the photo at an absolute path stands for."""
+        """Return the keys of the photo at an absolute path."""
         return tuple(self._by_path.get(path, ()))
 
-    def named(self, path: str) -> tuple[Key, ...]:
-        """Return what the photos stand for that a path names; of several those whose names have most folders in common with it."""
+    def find(self, path: str) -> tuple[Key, ...]:
+        """Return the keys of the photos that a path names.
+
+        Of several, those whose names have most folders in common with it are taken.
+        """
         parts = _parts(path)
         best, found = 0, dict[Key, None]()
         for other, key in self._by_file.get(parts[0], ()) if parts else ():
-            shared = _shared(parts, other)
+            shared = _count_shared(parts, other)
             if shared < min(len(parts), len(other)) or shared < best:
                 continue
             if shared > best:
@@ -52,11 +55,11 @@ class PhotoNames(Generic[Key]):
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The file's name first, then its folders, the innermost first."""
+    """Return the file's name first, then its folders, innermost first."""
     return tuple(part for part in reversed(PurePath(nfc(name).replace("\\", "/")).parts) if part not in ("/", "."))
 
 
-def _shared(a: Sequence[str], b: Sequence[str]) -> int:
+def _count_shared(a: Sequence[str], b: Sequence[str]) -> int:
     return next(
         (place for place, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b))
     )

@@ -1,4 +1,4 @@
-"""Predictions of a run as a table of labels, to be corrected by people in the tool of their choice."""
+"""Predictions of a run as a table of labels, for people to correct in any tool."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def table_from_predictions(out: Path, root: Path | None = None) -> tuple[Table, 
 
     Args:
         out: output folder of a run.
-        root: folder that names of samples are relative to; None takes the one that all inputs lie in.
+        root: folder that names of samples are relative to; None takes the common folder of all inputs.
 
     Returns:
-        A table with the predicted labels and, in the column ``score``, how sure the model is of the first target; and
-        the model's name. An input of one window is a whole file.
+        A table with the predicted labels and, in the column ``score``, the model's confidence in the first target; and
+            the model's name. An input with one window is a whole file.
 
     Raises:
-        DataError: no prediction with labels, one of a file outside ``root``, or a damaged line.
+        DataError: no prediction with labels, a file outside ``root``, or a damaged line.
     """
     predictions = [each for each in read_predictions(out) if each.targets]
     if not predictions:

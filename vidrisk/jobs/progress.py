@@ -1,4 +1,4 @@
-"""How far a run over a folder is, and how fast it goes."""
+"""Progress and speed of a run over a folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from vidrisk.jobs.ledger import Row
 
 @dataclass(frozen=True)
 class Pace:
-    """Attributes:
-    files_per_s, clips_per_s: of this run alone.
-    decoded, batched: frames that a decode process has waiting, and that wait for their batch to be full.
-    bottleneck: the stage that the others have waited for longest.
+    """Speed of a run.
+
+    Attributes:
+        files_per_s, clips_per_s: of this run alone.
+        decoded, batched: frames that wait in a decode process, and that wait for their batch to fill.
+        bottleneck: the stage that the others have waited for longest.
     """
 
     files_per_s: float
@@ -26,7 +28,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is, counted over the whole output folder, and how fast it goes. ``uncertain`` counts this run's predictions."""
+    """Progress of a run, counted over the whole output folder, and its speed.
+
+    Attributes:
+        uncertain: counts this run's predictions alone.
+    """
 
     files: int
     files_total: int

@@ -1,4 +1,6 @@
-"""From a run that writes reports to a bundle: vision stage and text graph exported, packed, judged by their answers, written whole.
+"""Export of a run that writes reports: vision stage and text graph exported, packed and judged by their answers.
+
+The bundle is written completely or not at all.
 
 trained ─► merged ─► vision fp32 ─► vision INT8
                 └──► text fp32 ───► weights in 4 or 8 bits       every arrow is a hop of the gate
@@ -24,7 +26,7 @@ from vidrisk.data.choice import spread_evenly
 from vidrisk.data.report_data import ReportData
 from vidrisk.decode.pool import DecodePool, default_workers
 from vidrisk.export.convert.graphs import export_onnx
-from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.convert.merge import merge_trained
 from vidrisk.export.gate.refused import page_of_refusal
 from vidrisk.export.gate.report import GateReport
 from vidrisk.export.gate.text_page import text_gate_page
@@ -44,7 +46,7 @@ from vidrisk.jobs.report_samples import (
     ShownConversation,
     data_of_run,
     form_of,
-    held_out_data,
+    read_held_out_data,
     read_shown,
     samples_from_shown,
     split_or_all,
@@ -67,19 +69,15 @@ log = logging.getLogger(__name__)
 VISUAL, GGUF = "visual", "language.gguf"
 JUDGES = 128  # conversations that judge
 CHOOSERS = 24  # conversations that choose how weights are packed
-SQNR_DB = (
-    10.0,
-    20.0,
-    30.0,
-)  # of visual tokens: what INT8 of the vision stage is offered to the gate with, most noise first
-ROOM = 1.5  # for prompts that are longer than those of the data
+SQNR_DB = (10.0, 20.0, 30.0)  # of visual tokens, for the INT8 vision stages offered to the gate, most noise first
+ROOM = 1.5  # factor for prompts that are longer than those of the data
 LEAST_POSITIONS = 512
 Frames = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class PhotoFrames:
-    """Photos to calibrate on: ``export.quantize.feeds.CalibrationFrames``."""
+    """Photos to calibrate on. Implements ``export.quantize.feeds.CalibrationFrames``."""
 
     photos: Sequence[Frames]
     digest: str
@@ -96,7 +94,7 @@ class PhotoFrames:
 
 
 class ReporterReference:
-    """The logits of a model in torch: ``export.text.references.TextReference``."""
+    """Logits of a model in torch. Implements ``export.text.references.TextReference``."""
 
     def __init__(self, model: Reporter) -> None:
         self.model = model.eval()
@@ -126,17 +124,22 @@ def export_reports(
     """Export a run that writes reports.
 
     Args:
+        run_path: directory of the run.
+        out: bundle to write.
         options: ``int8`` also packs the text's weights in 4 or 8 bits, by a recipe that the gate chooses.
-        calib, val: data as ``load_report_data`` takes them, instead of the run's training and validation splits: these
-            splits of them where they have them, else all.
+        calib: data for ``load_report_data`` to use instead of the run's training split: their training split if they
+            have one, else all.
+        val: data for ``load_report_data`` to use instead of the run's validation split: their validation split if they
+            have one, else all.
         calib_samples: photos that INT8 of the vision stage is calibrated on.
-        gguf: file for the merged language model alone, in 8 bits, as llama.cpp takes it; None writes none.
+        gguf: file for the merged language model alone, in 8 bits, for llama.cpp; None writes none.
+        on_progress: reports the steps.
 
     Raises:
         BundleError: ``out`` exists, or the run is damaged.
-        SettingsError: options that make no sense here, or a language model that no text graph can be built of.
-        DataError: no conversation that judges can be read.
-        GateRefused: a hop lost more than it may; what was measured lies in ``<out>.refused.html``.
+        SettingsError: options that make no sense here, or a language model that no text graph can be built for.
+        DataError: no conversation for the gate can be read.
+        GateRefused: a hop lost more than allowed; the measurements are in ``<out>.refused.html``.
     """
     check_vacant(out)
     if gguf is not None:
@@ -182,10 +185,10 @@ class _ReportExport:
     def run_to(self, out: Path, calib: Path | None, val: Path | None, calib_samples: int) -> tuple[Bundle, GateReport]:
         run = self.run
         data = data_of_run(run) if val is None or (calib is None and self.options.int8) else None
-        judging, choosing = (data if given is None else held_out_data(run, given) for given in (val, calib))
+        judging, choosing = (data if given is None else read_held_out_data(run, given) for given in (val, calib))
         assert judging is not None
         model = run.load_reporter()
-        _ = model.backbone.language_model  # refused before minutes of reading
+        _ = model.backbone.language_model  # raises an error before minutes of reading
         vocabulary = vocabulary_of(run.root)
         with DecodePool(default_workers()) as pool:
             judges = read_shown(
@@ -201,7 +204,7 @@ class _ReportExport:
                 )
                 photos = [photo for each in read for photo in each.photos][:calib_samples]
                 choosers = spread_evenly(read, CHOOSERS)
-        merged = merged_from_trained(model)
+        merged = merge_trained(model)
         assert isinstance(merged, Reporter)
         stage = self._vision_stage(merged)
         self.on_progress("exporting the vision stage", 0, 1)
@@ -211,8 +214,8 @@ class _ReportExport:
         self.on_progress("exporting the text graph", 0, 1)
         language = merged.backbone.language_model
         language.float().save_pretrained(self.work / "language")
-        merged.backbone.tokenizer.save_pretrained(self.work / "language")  # the builder looks at it
-        if self.has_gguf:  # refuses what it cannot write before the gate has judged for minutes
+        merged.backbone.tokenizer.save_pretrained(self.work / "language")  # the builder reads it
+        if self.has_gguf:  # raises errors before the gate spends minutes
             export_gguf(self.work / "language", self.work / GGUF)
         text = export_text(self.work / "language", self.work, language)
         system = run.config.vlm.system
@@ -294,7 +297,7 @@ class _ReportExport:
         samples = samples_from_shown(choosers, seen, merged, gate.vocabulary, data, self.run.config.vlm.system)
         judge = None
         if gate.form is not None:
-            one = 100.0 / max(len(samples), 1)  # points: one level of so few is no measure
+            one = 100.0 / max(len(samples), 1)  # points: with so few samples, one level is not significant
             judge = FieldJudge(graph, samples, replace(gate, max_drop=max(gate.max_drop, one)), self.on_progress)
         return choose_recipe(
             graph, gate.embeddings, samples, SearchOptions(seconds=self.options.search_s), self.on_progress, judge
@@ -303,10 +306,14 @@ class _ReportExport:
     def _narrow_visions(
         self, vision: Path, stage: Stage, photos: Sequence[Frames], shown: Sequence[Sequence[Frames]]
     ) -> Iterator[NarrowVision]:
-        """The vision stage in INT8, most noise first, each made when it is asked for; none where there are too few photos, or where
-        all of it would stay in float32.
+        """Yield INT8 vision stages, most noise first, each made on demand.
+
+        None are yielded if there are too few photos, or if the whole stage would stay in float32.
 
         Args:
+            vision: the fp32 graph.
+            stage: its description.
+            photos: to calibrate on.
             shown: photos of the conversations that judge.
         """
         if len(photos) < MIN_CALIBRATION:
@@ -336,7 +343,7 @@ class _ReportExport:
             yield made
         if path is None:
             log.warning(
-                "with any block in INT8, the vision stage has less than %.0f dB of signal to noise: it stays in float32",
+                "with any block in INT8, the vision stage has an SNR below %.0f dB: it stays in float32",
                 SQNR_DB[0],
             )
 

@@ -1,4 +1,4 @@
-"""Rows of ``predictions.jsonl`` that hold a generated report, and what they say."""
+"""Lines of ``predictions.jsonl`` with generated reports."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class ReportRow:
 
     Attributes:
         path: absolute path of the input.
-        case: id of the case that it is about; '' where it is not known.
-        fields: values by the names of the scheme's fields; '' where there is none that is allowed.
-        parse_ok: whether the answer could be read as the scheme wants it.
+        case: id of its case; '' if unknown.
+        fields: values by the scheme's field names; '' if there is no allowed value.
+        parse_ok: whether the answer could be parsed as the scheme requires.
         problems: what was wrong with it.
         text: the answer as it was written.
         finish: why it ended.
         prompt_tokens, answer_tokens: their numbers.
-        probabilities: per target, that of every label.
-        uncertain: whether the level is; None where there is no threshold.
+        probabilities: per target, of every label.
+        uncertain: whether the level is; None if there is no threshold.
         neighbours: the most similar labelled cases.
-        photos: of the case; empty in lines of before, too.
-        own_level: what the model itself finds most likely, where its text was written under a classifier's level; else
-            ''.
+        photos: of the case; also empty in lines of earlier versions.
+        own_level: the level that the model itself finds most likely, if its text was written under a classifier's
+            level; else ''.
     """
 
     path: str
@@ -73,10 +73,10 @@ def read_report_rows(out: str | os.PathLike[str]) -> Iterator[ReportRow]:
 
 
 def report_row_from_line(line: bytes, where: str) -> ReportRow:
-    """Read a line.
+    """Parse a line.
 
     Raises:
-        DataError: it is damaged, or no report, such as the answer to a question; ``where`` is named.
+        DataError: it is damaged, or not a report but, for example, the answer to a question; ``where`` is named.
     """
     known = [each.name for each in fields(Prediction)]
     try:
@@ -90,9 +90,7 @@ def report_row_from_line(line: bytes, where: str) -> ReportRow:
     if not report:
         raise DataError(f"{where} holds no report", fix="compare the run of a model that writes reports")
     if isinstance(report, Mapping) and report.get("question"):
-        raise DataError(
-            f"{where} holds the answer to a question, and no report", fix="compare a run without a question"
-        )
+        raise DataError(f"{where} holds the answer to a question, not a report", fix="compare a run without a question")
     try:
         return _row(values, report)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -133,7 +131,7 @@ def _neighbour(value: Mapping[str, Any]) -> Neighbour:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{str(value)[:40]!r} is no text")
+        raise TypeError(f"{str(value)[:40]!r} is not a text")
     return value
 
 

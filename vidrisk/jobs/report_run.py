@@ -1,7 +1,7 @@
-"""A run of reports, or of answers to a question, over an output folder: every case is answered once, and ends in the ledger.
+"""A run of reports or answers over an output folder: every case is answered once and recorded in the ledger.
 
-The ledger, ``predictions.jsonl`` and ``summary.json`` are those of ``run_folder``, and so is what ends a run and what
-continues it.
+The ledger, ``predictions.jsonl`` and ``summary.json`` are those of ``run_folder``; the same events end a run, and it is
+resumed in the same way.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vidrisk.inference.meter import Meter
 from vidrisk.inference.prompt_builders import Pictured
 from vidrisk.inference.queries import Query
 from vidrisk.inference.reporter import Reporter
-from vidrisk.inference.reports import Report, failed_report
+from vidrisk.inference.reports import Report, make_failed_report
 from vidrisk.inference.scheme_query import no_level
 from vidrisk.jobs.case_inputs import CaseInputs, case_of_photo
 from vidrisk.jobs.folder import writing_to
@@ -35,7 +35,7 @@ from vidrisk.jobs.run_folder import say_remedy
 from vidrisk.jobs.summary import SUMMARY, Summary, write_summary
 from vidrisk.runtimes.contract.errors import Interrupted, RuntimeFailure, SettingsError, require
 
-GONE = "the inputs have no such case any more"
+GONE = "the inputs no longer contain this case"
 
 
 def run_reports(
@@ -48,29 +48,33 @@ def run_reports(
     pool: DecodePool | None = None,
     leads: Leads | None = None,
 ) -> Summary:
-    """Write a report of every case into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``.
+    """Write a report of every case to ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``.
 
     Args:
-        inputs: found by the scheme of what is asked (``Reporter.query``).
-        pool: that decodes; None makes one for this run, of ``settings.workers``.
-        leads: what a classifier says about the same photos: texts are written under its levels.
+        reporter: the model.
+        inputs: found with the scheme of the query (``Reporter.query``).
+        out: the output folder.
+        settings: of the run.
+        on_progress: reports the progress after each case.
+        pool: that decodes; None makes one for this run with ``settings.workers``.
+        leads: a classifier's answers for the same photos: texts are written under its levels.
 
     Raises:
-        SettingsError: neither scheme nor question, a question that is too long or stands beside ``leads``, ``out``
-            cannot be used, or the run in it was made otherwise.
-        MissingExtra: Parquet is asked for and pyarrow is not installed.
+        SettingsError: neither scheme nor question, a question that is too long or combined with ``leads``, ``out``
+            cannot be used, or its run was made with other settings.
+        MissingExtra: Parquet is requested and pyarrow is not installed.
         RuntimeFailure: the engine failed, or decode processes cannot be started.
-        DataError: a Parquet file that cannot be opened any more.
+        DataError: a Parquet file that can no longer be opened.
         Interrupted: Ctrl-C.
         VidriskError: the disk is full or cannot be written.
         In each case ``out`` holds everything that was finished, and ``resume`` continues.
     """
     settings, out, meter = settings or ReportSettings(), Path(out), Meter()
-    if settings.parquet:  # said now, and not after hours
+    if settings.parquet:  # fail now, and not after hours
         require("pyarrow", "parquet")
     if leads is not None and settings.question is not None:
         raise SettingsError(
-            "a question beside a classifier's levels", allowed="one of both: an answer in free words has no level"
+            "a question beside a classifier's levels", allowed="one of the two: a free-form answer has no level"
         )
     query = reporter.query(settings.question, leads.level_of if leads else no_level)
     started_s = time.perf_counter()
@@ -81,7 +85,7 @@ def run_reports(
         rows = ledger.rows()
         progress = before = progress_from_rows(rows)
         pending = [row for row in rows if row.state == "pending"]
-        if pending:  # else a run that is cut short looks like one that has ended
+        if pending:  # otherwise an interrupted run would look like a finished one
             with writing_to(out):
                 (out / SUMMARY).unlink(missing_ok=True)
         try:
@@ -136,7 +140,7 @@ def _reports(
     settings: ReportSettings,
     meter: Meter,
 ) -> Generator[tuple[Row, Report], None, None]:
-    """Each pending row, as it ends, with its report: first those that need not be asked about."""
+    """Yield each pending row with its report, as it ends; rows that need no query come first."""
     asked: list[tuple[Row, Case]] = []
     stamped: list[Row] = []
     for row in pending:
@@ -146,18 +150,18 @@ def _reports(
             case = case_of_photo(row.path)
             reason = GONE if "#" in row.path and stamp_of_file(row.path) is None else ""
         if reason:
-            report = failed_report(case, "skipped", reason)
-            yield _final_row(_stamped(row, inputs), report), report
+            report = make_failed_report(case, "skipped", reason)
+            yield _final_row(_stamp_row(row, inputs), report), report
         else:
             asked.append((row, case))
 
     def cases() -> Iterator[Case]:
         for row, case in asked:
-            stamped.append(_stamped(row, inputs))  # before it is read: what changes meanwhile is noticed later
+            stamped.append(_stamp_row(row, inputs))  # before it is read, so that later changes are detected
             yield case
 
     limits = Limits(settings.file_timeout_s, input_s=None)
-    pictured = _measured(reporter.prompts.read(cases(), pool, settings.max_memory_mb, limits), meter)
+    pictured = _measure_waits(reporter.prompts.read(cases(), pool, settings.max_memory_mb, limits), meter)
     waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
     with closing(reporter.reports(pictured, query)) as reports:
         for place, found in enumerate(reports):
@@ -168,7 +172,7 @@ def _reports(
             waited_s, started_s = meter.seconds["waiting for decode"], time.perf_counter()
 
 
-def _measured(pictured: Iterator[Pictured], meter: Meter) -> Iterator[Pictured]:
+def _measure_waits(pictured: Iterator[Pictured], meter: Meter) -> Iterator[Pictured]:
     while True:
         with meter.wait_for_decode():
             item = next(pictured, None)
@@ -178,10 +182,10 @@ def _measured(pictured: Iterator[Pictured], meter: Meter) -> Iterator[Pictured]:
 
 
 def _with_absent(report: Report, absent: Sequence[str]) -> Report:
-    """The report of a case of which a table names further photos, which are not there."""
+    """Add to the report that its table names further photos that do not exist."""
     if not absent:
         return report
-    reason = f"not there: {', '.join(absent)}"
+    reason = f"missing: {', '.join(absent)}"
     return replace(
         report,
         state="partial" if report.state == "ok" else report.state,
@@ -189,7 +193,7 @@ def _with_absent(report: Report, absent: Sequence[str]) -> Report:
     )
 
 
-def _stamped(row: Row, inputs: CaseInputs) -> Row:
+def _stamp_row(row: Row, inputs: CaseInputs) -> Row:
     size, changed_ns = inputs.stamps.get(row.path) or stamp_of_file(row.path) or (None, None)
     return replace(row, bytes=size, mtime_ns=changed_ns)
 
@@ -207,7 +211,7 @@ def _line(row: Row, report: Report, query: Query, meter: Meter) -> bytes:
 
 
 def _identity(reporter: Reporter) -> dict[str, str]:
-    """What must be equal for two runs to write into one folder, beside what they ask."""
+    """Return what must be equal for two runs to write to one folder, apart from the query."""
     return {
         "bundle": reporter.provenance["digest"],
         "contract": reporter.contract.digest,

@@ -1,4 +1,4 @@
-"""What judges the export of a model that writes reports: conversations of its data, with the visual tokens of their photos."""
+"""Samples that judge the export of a report model: conversations of its data, with visual tokens of their photos."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def data_of_run(run: Run) -> ReportData:
 
     Raises:
         BundleError: ``data.json`` is missing or damaged.
-        DataError: the data are gone, or are others now.
+        DataError: the data no longer exist, or have changed.
     """
     with _record_of_run(run) as record:
         splits = {name: list(record["splits"][name]) for name in SPLITS}
@@ -63,14 +63,14 @@ def data_of_run(run: Run) -> ReportData:
     if {name: [item.id for item in data.of_split(name)] for name in SPLITS} != splits:
         raise DataError(
             f"{source} holds other data than the run was trained on",
-            allowed="the same ones",
-            fix="put them back, or give data as val, and as calib for INT8",
+            allowed="the same data",
+            fix="restore them, or give data as val, and as calib for INT8",
         )
     return data
 
 
-def held_out_data(run: Run, source: Path) -> ReportData:
-    """Read other data for a run, with the split that they have or none; their photos are where those of the run are.
+def read_held_out_data(run: Run, source: Path) -> ReportData:
+    """Read other data for a run, with their own split or none; photos are found as for the run.
 
     Raises:
         BundleError: ``data.json`` is missing or damaged.
@@ -83,7 +83,7 @@ def held_out_data(run: Run, source: Path) -> ReportData:
 
 @contextmanager
 def _record_of_run(run: Run) -> Iterator[Any]:
-    """What ``data.json`` holds; what it lacks is said in one line.
+    """Yield the content of ``data.json``; an error inside says what it lacks.
 
     Raises:
         BundleError: it is missing or damaged.
@@ -98,7 +98,9 @@ def _record_of_run(run: Run) -> Iterator[Any]:
 def read_shown(
     items: Sequence[Instruction], run: Run, pool: DecodePool, what: str, on_progress: OnProgress
 ) -> list[ShownConversation]:
-    """Read the photos of conversations; those of which one cannot be read are left out and said.
+    """Read the photos of conversations.
+
+    Conversations with an unreadable photo are left out, and logged.
 
     Raises:
         DataError: none is left.
@@ -125,19 +127,23 @@ def read_shown(
     if not found:
         raise DataError(
             f"reading {what}: no conversation can be read" + (f"; the first: {reasons[0]}" if reasons else ""),
-            fix="the run's data must still be in their place, or name others",
+            fix="the run's data must still be at their original path; or give other data",
         )
     return found
 
 
 def split_or_all(data: ReportData, split: SplitName) -> tuple[Instruction, ...]:
-    """Return the conversations of a split; all of data that have none of it."""
+    """Return the conversations of a split, or all if the data have no such split."""
     return data.of_split(split) or data.items
 
 
 @torch.inference_mode()
 def visual_by_torch(stage: nn.Module, shown: Sequence[ShownConversation]) -> list[tuple[Embeddings, ...]]:
-    """Run the vision stage of a model on all photos: per conversation and photo ``float32 (tokens, width)``."""
+    """Run the vision stage of a model on all photos.
+
+    Returns:
+        Per conversation and photo ``float32 (tokens, width)``.
+    """
     frames = [photo for each in shown for photo in each.photos]
     tokens: list[Embeddings] = []
     for begin in range(0, len(frames), PHOTOS_AT_ONCE):
@@ -155,12 +161,15 @@ def samples_from_shown(
     data: ReportData,
     system: str | None,
 ) -> list[GateSample]:
-    """Make samples: all turns in front of the last answer are the prompt.
+    """Make samples of conversations: all turns before the last answer are the prompt.
 
     Args:
-        visual: per conversation and photo.
-        data: where the truth is.
-        system: of conversations that have no system text of their own.
+        shown: the conversations.
+        visual: tokens per conversation and photo.
+        model: with its chat template.
+        vocabulary: of the model.
+        data: with the truth.
+        system: system text for conversations that have none of their own.
     """
     return list(_samples(shown, visual, model, vocabulary, data, system))
 
@@ -191,12 +200,12 @@ def _samples(
             seen,
             np.append(vocabulary.encode(str(last.answer)), np.int64(end)),
             truth=dict(case.fields) if case else {},
-            **_rendered(model, said, asked, model.grid.tokens),
+            **_render_prompt(model, said, asked, model.grid.tokens),
         )
 
 
-def _rendered(model: Reporter, system: str | None, exchanges: Sequence[Exchange], tokens: int) -> dict[str, Any]:
-    """The same prompt by the tokenizer and the chat template of the backbone."""
+def _render_prompt(model: Reporter, system: str | None, exchanges: Sequence[Exchange], tokens: int) -> dict[str, Any]:
+    """Return the same prompt made by the backbone's tokenizer and chat template."""
     tokenizer = model.backbone.tokenizer
     if (
         not getattr(tokenizer, "chat_template", None)
@@ -219,7 +228,7 @@ def _rendered(model: Reporter, system: str | None, exchanges: Sequence[Exchange]
 
 
 def form_of(data: ReportData) -> ReportForm | None:
-    """The form of answers; None without a scheme."""
+    """Return the form of answers, or None without a scheme."""
     if data.scheme is None:
         return None
     return ReportForm(data.scheme.json_schema(), data.scheme.level_fields[0].name)

@@ -1,4 +1,4 @@
-"""What to ask about every case, and how to write the answers over an output folder."""
+"""Settings of a run of reports: what to ask about every case, and how to write the answers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 
 from vidrisk.decode.pool import default_workers
 from vidrisk.inference.prompt_builders import MAX_MEMORY_MB
-from vidrisk.inference.queries import checked_question
+from vidrisk.inference.queries import check_question
 from vidrisk.jobs.checks import check_instance, check_number
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """How to run.
+    """Settings of a run of reports.
 
     Attributes:
         workers: decode processes.
-        file_timeout_s: a decoder that says nothing for so long is killed.
-        max_memory_mb: what a decode process may allocate.
+        file_timeout_s: a decoder that sends nothing for so long is killed.
+        max_memory_mb: that a decode process may allocate.
         resume: continue the run in the output folder.
         parquet: also write ``predictions.parquet``.
-        question: that is asked about the photos of every case, in free words; None for a report by the bundle's scheme.
+        question: free-form question about the photos of every case; None for a report by the bundle's scheme.
 
     Raises:
         SettingsError: a value that is not allowed.
@@ -41,4 +41,4 @@ class ReportSettings:
             check_instance(self, name, bool, "True, False")
         check_instance(self, "question", str | None, "a text")
         if self.question is not None:
-            checked_question(self.question)
+            check_question(self.question)

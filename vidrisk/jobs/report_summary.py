@@ -1,4 +1,4 @@
-"""``summary.json`` of a run of reports: the counts that a run of labels has, of the levels that were written, if any."""
+"""``summary.json`` of a run of reports, with the same counts as for labels, over the levels written, if any."""
 
 from __future__ import annotations
 
@@ -31,8 +31,15 @@ def summarize_reports(
     """Count the committed contents of an output folder.
 
     Args:
+        reporter: the model.
+        query: of the run.
+        ledger: of the output folder.
+        other_files: number of files that were left out.
+        meter: with the seconds of each stage.
         wall_s: seconds that this run took.
-        files, clips: cases and answers of this run alone.
+        files: cases of this run alone.
+        clips: answers of this run alone.
+        settings: of the run.
     """
     targets, knows = query.targets, query.uncertainty
     states = Counter(row.state for row in ledger.rows())

@@ -1,5 +1,6 @@
-"""Which variant with fewer bits ships with a model that writes reports: the first that the gate admits and that writes the fields
-which floating point writes, else the one of those admitted that comes closest.
+"""Choice of the variant with fewer bits that ships with a model that writes reports.
+
+It is the first that the gate admits and whose fields are those of floating point, else the closest of those admitted.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class NarrowVision:
     """The vision stage in INT8.
 
     Attributes:
-        visual: tokens that it makes of the samples that judge.
-        float_blocks: of it, that stay in floating point.
+        visual: tokens that it computes for the samples that judge.
+        float_blocks: its blocks that stay in floating point.
     """
 
     path: Path
@@ -53,7 +54,7 @@ class NarrowVision:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant to offer.
+    """A variant to offer to the gate.
 
     Attributes:
         recipe: of the text; None leaves it in floating point.
@@ -78,26 +79,28 @@ def choose_variant(
     """Offer variants to the gate, those with most in few bits first.
 
     Args:
+        gate: that judges.
         exact: the variant in floating point.
         choice: how the text's weights may be packed.
-        narrow: those with fewest blocks in floating point first; the next one is made when it is asked for.
+        narrow: vision stages with the fewest blocks in floating point first, each made on demand.
         work: folder for packed graphs.
+        options: of the export.
 
     Returns:
         The gate's report, and the variant: the first whose fields agree with those of floating point
-        (``agreement_aim``, or in all answers but one), else the one of those admitted that agrees in most answers.
-        Where any drop is allowed, the first that is admitted is taken, and ``options.search_s`` after the first was
-        offered none but that is looked for. No variant where the gate admits none: then the report has the reasons.
+            (``agreement_aim``, or in all answers but one), else the one of those admitted that agrees in most answers.
+            If any drop is allowed, the first that is admitted is taken. Once a variant is admitted, the search stops
+            after ``options.search_s``. There is no variant if the gate admits none: then the report has the reasons.
 
     Raises:
-        GateRefused: none, and the options want one; or a hop that is exact.
+        GateRefused: no variant is admitted and the options require one, or an exact hop is refused.
     """
     gate.judge_exact()
-    return _Choice(gate, exact, choice, _Kept(narrow), work, options).made()
+    return _Choice(gate, exact, choice, _Kept(narrow), work, options).run()
 
 
 class _Kept:
-    """Keep what an iterable gives, so that several loops make it once."""
+    """Cache of the items of an iterable, so that several loops make each item once."""
 
     def __init__(self, source: Iterable[NarrowVision]) -> None:
         self._source, self._made = iter(source), list[NarrowVision]()
@@ -124,9 +127,9 @@ class _Choice:
     options: ExportOptions
     trials: list[VariantTrial] = field(default_factory=list)
     best: tuple[Candidate, GateReport] | None = None
-    refused: list[TextRecipe | NarrowVision] = field(default_factory=list)  # halves, by themselves
+    refused: list[TextRecipe | NarrowVision] = field(default_factory=list)  # halves refused on their own
 
-    def made(self) -> tuple[GateReport, list[ReportVariant]]:
+    def run(self) -> tuple[GateReport, list[ReportVariant]]:
         self.search(time.monotonic() + self.options.search_s)
         if self.best is not None:
             chosen, report = self.best
@@ -137,7 +140,7 @@ class _Choice:
             raise GateRefused(
                 f"the gate refused every variant with fewer bits, no bundle was written: {refusals[-1]}"
                 if refusals
-                else "nothing of the model can be packed",
+                else "no part of the model can be packed",
                 fix="ship floating point, or allow the drop",
             )
         report = replace(self.gate.judge([]), text_variants=self.trials)
@@ -150,21 +153,23 @@ class _Choice:
         best = 0.0
         for candidate in self.candidates():
             if self.best is not None and time.monotonic() > end:
-                log.info("the search of a variant that changes fewer fields ran out of time")
+                log.info("the search for a variant that changes fewer fields ran out of time")
                 return
-            report = self.judged(candidate)
+            report = self.judge_candidate(candidate)
             if report is None:
                 continue
             agreement, answers = _agreement_in(report)
-            if self.best is None or (
-                agreement is not None and agreement > best + 1.5 / answers
-            ):  # one answer is no difference
+            # A difference of one answer is not significant.
+            if self.best is None or (agreement is not None and agreement > best + 1.5 / answers):
                 self.best, best = (candidate, report), agreement or 0.0
             if agreement is None or self.options.allow_drop or _is_enough(agreement, answers, self.options.max_drop):
                 return
 
     def candidates(self) -> Iterator[Candidate]:
-        """Those with most in few bits first; the text in floating point where none that is packed was admitted."""
+        """Yield candidates with most in few bits first.
+
+        The text in floating point follows if no packed one was admitted.
+        """
         for recipe in dict.fromkeys((self.choice.recipe, INT8) if self.choice.recipe is not None else ()):
             for vision in self.narrow:
                 if vision not in self.refused and recipe not in self.refused:
@@ -174,8 +179,8 @@ class _Choice:
         if self.best is None:
             yield from (Candidate(None, vision) for vision in self.narrow if vision not in self.refused)
 
-    def judged(self, candidate: Candidate) -> GateReport | None:
-        """Let the gate judge; None where it refuses."""
+    def judge_candidate(self, candidate: Candidate) -> GateReport | None:
+        """Let the gate judge a candidate; return None if it refuses."""
         float_blocks = candidate.vision.float_blocks if candidate.vision is not None else ()
         visual = None if candidate.vision is None else candidate.vision.visual
         try:
@@ -197,7 +202,7 @@ class _Choice:
         return report
 
     def graph(self, candidate: Candidate) -> Path:
-        """The graph of the text, packed unless that was done."""
+        """Return the graph of the text, packing it if that was not done before."""
         if candidate.recipe is None:
             return self.exact.text
         path = self.work / f"{TEXT}.{self.precision(candidate)}.onnx"
@@ -221,8 +226,11 @@ class _Choice:
 
 
 def _agreement_in(report: GateReport) -> tuple[float | None, int]:
-    """Share of the answers in which the field that changes most is what floating point writes, and how many there are; None where
-    nothing was compared."""
+    """Return the agreement of fields with floating point, and the number of answers.
+
+    The agreement is the share of answers in which the field that changes most is unchanged; None if nothing was
+    compared.
+    """
     fields = report.text_hops[-1].fields
     shares: Sequence[float] = (
         () if fields is None else [share for share in fields.agreement.values() if share == share]

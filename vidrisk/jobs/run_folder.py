@@ -1,6 +1,6 @@
-"""A run over an output folder: every input is predicted once, and ends in the ledger, whatever happens to it.
+"""A run over an output folder: every input is predicted once and recorded in the ledger, whatever happens to it.
 
-Nothing that happens to one file ends the run; an engine that fails, a full disk and Ctrl-C do, and leave a folder that
+No problem with a single file ends the run; an engine failure, a full disk and Ctrl-C do, and leave a folder that
 ``resume`` continues.
 """
 
@@ -51,20 +51,27 @@ def run_folder(
     cards: int = 0,
     is_batch: bool = False,
 ) -> Summary:
-    """Predict every input into ``out``: ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``, where there are windows
-    ``segments.jsonl``, and what the settings ask for beside.
+    """Predict every input into ``out``.
+
+    Writes ``predictions.jsonl``, ``ledger.sqlite``, ``summary.json``, if there are windows ``segments.jsonl``, and
+    whatever else the settings request.
 
     Args:
-        pool: that decodes; None makes one for this run, of ``settings.workers``.
-        cards: that a report of the folder will have: thumbnails for as many are kept while the files are decoded
-            anyway. 0 keeps none.
-        is_batch: the inputs are one more batch of a folder that goes on growing. What the folder was given before stays
-            as it is: nothing of it is done again, inputs that have no result are forgotten, and ``summary.json`` tells
-            of the batches before until this one has ended.
+        classifier: the model.
+        inputs: files to predict.
+        out: the output folder.
+        settings: of the run.
+        on_progress: reports the progress.
+        pool: that decodes; None makes one for this run with ``settings.workers``.
+        cards: number of cards in a later report of the folder: thumbnails for as many are kept while the files are
+            decoded. 0 keeps none.
+        is_batch: the inputs are a batch of a folder that keeps growing. Earlier inputs of the folder stay unchanged:
+            none of them is done again, those without a result are removed, and ``summary.json`` describes the earlier
+            batches until this one has ended.
 
     Raises:
-        SettingsError: ``out`` cannot be used, or the run in it was made otherwise.
-        MissingExtra: decord or Parquet is asked for and not installed.
+        SettingsError: ``out`` cannot be used, or its run was made with other settings.
+        MissingExtra: decord or Parquet is requested and not installed.
         RuntimeFailure: the engine failed, or decode processes cannot be started.
         Interrupted: Ctrl-C.
         VidriskError: the disk is full or cannot be written.
@@ -75,7 +82,7 @@ def run_folder(
         ("decord", "decord", settings.decoder == "decord"),
         ("pyarrow", "parquet", settings.parquet),
     ):
-        if is_wanted:  # said now, and not after hours
+        if is_wanted:  # fail now, and not after hours
             require(module, extra)
     out, meter = Path(out), Meter()
     read_settings = settings.for_reading(classifier)
@@ -94,7 +101,7 @@ def run_folder(
         progress = before = progress_from_rows(rows)
         pending = {row.id: row for row in rows if row.state == "pending"}
         told_s = started_s
-        if pending and not is_batch:  # else a run that is cut short looks like one that has ended
+        if pending and not is_batch:  # otherwise an interrupted run would look like a finished one
             with writing_to(out):
                 (out / SUMMARY).unlink(missing_ok=True)
 
@@ -125,14 +132,14 @@ def run_folder(
                     row = _final_row(pending[answer.input.id], answer)
                     say_remedy(row, said)
                     with meter.measure("write"):
-                        ledger.finish(row, b"".join(p.to_json() for p in _counted(answer.predictions, meter)))
+                        ledger.finish(row, b"".join(p.to_json() for p in _count_uncertain(answer.predictions, meter)))
                     progress = replace(count_row(progress, row), uncertain=meter.uncertain)
                     tell()
             with meter.measure("write"):
                 ledger.commit()
             if progress.files < progress.files_total:
                 raise RuntimeFailure(
-                    f"{progress.files_total - progress.files} inputs were not read to their end",
+                    f"{progress.files_total - progress.files} inputs were not read completely",
                     fix=f"run it again with resume, which continues in {out}",
                 )
         except KeyboardInterrupt:
@@ -166,14 +173,17 @@ def _final_row(row: Row, answer: Answer) -> Row:
     )
 
 
-def _counted(predictions: Iterator[Prediction], meter: Meter) -> Iterator[Prediction]:
+def _count_uncertain(predictions: Iterator[Prediction], meter: Meter) -> Iterator[Prediction]:
     for prediction in predictions:
         meter.uncertain += bool(prediction.uncertain)
         yield prediction
 
 
 def say_remedy(row: Row, said: set[str]) -> None:
-    """Tell once of each thing that an installation lacks: it costs all files of a kind, which the ledger alone would hold."""
+    """Log once what the installation lacks.
+
+    It affects all files of a kind, and would otherwise appear only in the ledger.
+    """
     remedy = row.reason.partition("fix: ")[2]
     if row.state == "skipped" and "pip install" in remedy and remedy not in said:
         said.add(remedy)
@@ -181,7 +191,7 @@ def say_remedy(row: Row, said: set[str]) -> None:
 
 
 def _identity(classifier: Classifier, reading: ReadSettings, settings: InferSettings) -> dict[str, str]:
-    """What must be equal for two runs to write into one folder."""
+    """Return what must be equal for two runs to write to one folder."""
     return {
         "bundle": classifier.provenance["digest"],
         "contract": classifier.contract.digest,

@@ -1,4 +1,4 @@
-"""How to run a model over a folder."""
+"""Settings of a run of a classifier over a folder."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from vidrisk.jobs.segments import Hysteresis
 
 @dataclass(frozen=True)
 class InferSettings:
-    """How to run.
+    """Settings of a run.
 
     Attributes:
         window_s, stride_s: override the bundle's windows, in seconds; None keeps them.
         workers: decode processes.
-        batch_frames: frames that the encoder sees at once.
+        batch_frames: frames per batch of the encoder.
         decoder: ``auto``, ``pyav`` or ``decord``.
-        frames: ``all``, or ``keyframes`` to show at every moment the last keyframe before it.
-        static_levels: frames whose luma nowhere differs by as much, of 255, from the last one encoded share its
-            features; 0 encodes every frame.
-        file_timeout_s: a decoder that says nothing for so long is killed.
-        max_memory_mb: what a decode process may allocate.
+        frames: ``all``, or ``keyframes`` to use at every moment the last keyframe before it.
+        static_levels: a frame whose luma differs nowhere by this much or more, of 255, from the last encoded one shares
+            its features; 0 encodes every frame.
+        file_timeout_s: a decoder that sends nothing for so long is killed.
+        max_memory_mb: that a decode process may allocate.
         resume: continue the run in the output folder.
         parquet: also write ``predictions.parquet``.
         save_features: also keep the features of every frame.
-        feature_cache: keep features under the content of the file, the encoder and the specs, and use what is kept
-            there.
+        feature_cache: cache features by the content of the file, the encoder and the specs, and use cached ones.
         hysteresis: how windows are merged into segments.
 
     Raises:
@@ -56,7 +55,7 @@ class InferSettings:
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
 
     def __post_init__(self) -> None:
-        for name in ("window_s", "stride_s"):  # how long they may be, the contract's moments say: see for_reading
+        for name in ("window_s", "stride_s"):  # the contract's moments limit their length: see for_reading
             check_instance(self, name, int | float | None, "a positive number of seconds, None")
         for name, least, most in (("workers", 1, 64), ("batch_frames", 1, 4096), ("max_memory_mb", 64, 1_048_576)):
             check_number(self, name, least, most, kind=int)
@@ -69,13 +68,14 @@ class InferSettings:
         check_instance(self, "hysteresis", Hysteresis, "a Hysteresis")
 
     def for_reading(self, classifier: Classifier, views: Views = ONE_VIEW) -> ReadSettings:
-        """What the decode processes are told.
+        """Return the settings of the decode processes.
 
         Args:
-            views: whose moments are all read; features of mirrored frames are not kept.
+            classifier: that the frames are for.
+            views: whose moments are all read; features of mirrored frames are not cached.
 
         Raises:
-            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved and the model has none;
+            SettingsError: as ``stream.time_from_contract``; features of frames are to be saved but the model has none;
                 views that the model cannot answer.
         """
         if self.save_features:

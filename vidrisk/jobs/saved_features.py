@@ -1,16 +1,17 @@
-"""Features that a run keeps: what the encoder saw in every frame, for long-video heads and retrieval.
+"""Features of every frame that a run keeps, for long-video heads and retrieval.
 
     OUT/features/00000012.npy    the frames of input 12 of the ledger, one record (time_s, features) per frame
 
-Written frame by frame while a video is being encoded, so that an hour of it is never held, and visible only when it is
-whole:
+A file is written frame by frame while a video is being encoded, so that an hour of it is never held in memory, and
+becomes visible only when it is complete:
 
 >>> frames = np.load("out/features/00000012.npy", mmap_mode="r")      # doctest: +SKIP
 >>> frames["time_s"], frames["features"]                              # doctest: +SKIP
 
-A kill costs nothing: an input that the ledger calls ``ok`` or ``partial`` has its features. A power cut may: these
-files are not synced, which for a folder of photos would be most of the writing, so those of the last half minute may be
-missing or cut short. Reading them says so, and an input that is touched is read again when the run is resumed.
+After a kill nothing is lost: an input with the state ``ok`` or ``partial`` in the ledger has its features. A power cut
+may lose some: these files are not synced, because for a folder of photos that would be most of the writing, so those of
+the last half minute may be missing or truncated. Reading them reports that, and an input that is touched is read again
+when the run is resumed.
 """
 
 from __future__ import annotations
@@ -42,17 +43,18 @@ def features_path(out: Path, row_id: int) -> Path:
 
 
 class FeatureFile:
-    """The features of one input, while they are being written.
+    """The features of one input while they are being written.
 
-    They are kept in float16, which halves the space: off by at most 2⁻¹¹ (0.05 %) of the value, by 3e-8 near 0, and
-    what is beyond ±65504 becomes that. What is not finite, in an input of which other windows could be answered, is
-    NaN.
+    They are stored as float16, which halves the space: the error is at most 2⁻¹¹ (0.05 %) of the value, or 3e-8 near 0,
+    and values beyond ±65504 are clipped. Non-finite values, in an input with other windows that could be answered, are
+    stored as NaN.
     """
 
     def __init__(self, path: Path, width: int) -> None:
-        """
+        """Start writing a file.
+
         Args:
-            path: where the file appears when it is finished; what lies there until then stays.
+            path: where the file appears when it is finished; an existing file stays until then.
             width: of a feature, D.
 
         Raises:
@@ -84,7 +86,7 @@ class FeatureFile:
         self._frames += len(records)
 
     def finish(self) -> None:
-        """Make the file visible, in one step.
+        """Make the file visible atomically.
 
         Raises:
             VidriskError: the disk is full.
@@ -96,15 +98,15 @@ class FeatureFile:
             self._partial.replace(self._path)
 
     def discard(self) -> None:
-        """Forget what was written. After ``finish`` it does nothing."""
-        with suppress(OSError):  # closing a file on a full disk tries once more to write
+        """Delete what was written. After ``finish`` it does nothing."""
+        with suppress(OSError):  # closing a file on a full disk tries to write again
             self._file.close()
         with suppress(OSError):
             self._partial.unlink(missing_ok=True)
 
 
 class SavedFeatures:
-    """The feature files of a run, one per input that is being read: the ``encode.FeatureSink`` of ``--save-features``."""
+    """The feature files of a run, one per input being read: the ``encode.FeatureSink`` of ``--save-features``."""
 
     def __init__(self, out: Path) -> None:
         self._out = out
@@ -120,8 +122,10 @@ class SavedFeatures:
             self._open.pop(input_id).discard()
 
     def finish(self, input_id: int, end: InputEnd) -> None:
-        """Keep what was written of an input that could be read. Of one that could not, nothing stays, not even what was
-        kept of an earlier content by the run that this one continues.
+        """Keep the features of an input that could be read.
+
+        For an input that could not be read nothing is kept, not even features of an earlier content from the run that
+        this one continues.
 
         Raises:
             VidriskError: the folder cannot be written.
@@ -139,7 +143,7 @@ class SavedFeatures:
 
 
 def read_features(out: Path, row_id: int) -> tuple[Features, Times]:
-    """Features (n, D) and presentation times (n,) of an input's frames, mapped from the disk and not loaded.
+    """Return features (n, D) and presentation times (n,) of an input's frames, memory-mapped.
 
     Raises:
         DataError: the run kept none for this row of the ledger, or the file is damaged.
@@ -155,7 +159,7 @@ def read_features(out: Path, row_id: int) -> tuple[Features, Times]:
 
 
 def features_of(out: Path) -> Iterator[tuple[str, Features, Times]]:
-    """Path, features and times of every input that could be read, in the order of the inputs.
+    """Yield path, features and times of every readable input, in input order.
 
     Raises:
         VidriskError: no ledger there; or as ``read_features``.
@@ -166,7 +170,7 @@ def features_of(out: Path) -> Iterator[tuple[str, Features, Times]]:
 
 
 def _header(dtype: np.dtype[np.void], frames: int) -> bytes:
-    """The header of an .npy file, version 1.0, of always the same length (numpy.lib.format describes it)."""
+    """Return a fixed-length header of an .npy file, version 1.0 (see numpy.lib.format)."""
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (frames,)}
     magic = np.lib.format.magic(1, 0)
     length = HEADER_BYTES - len(magic) - 2

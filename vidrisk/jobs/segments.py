@@ -1,8 +1,8 @@
-"""Segments: neighbouring windows of a video that say the same, merged. One line of JSON each in ``segments.jsonl``.
+"""Segments: neighbouring windows of a video with the same label, merged; one line of JSON each in ``segments.jsonl``.
 
-Overlapping windows share their time: each owns what lies between the middles of its overlaps with its neighbours, the
+Overlapping windows share their time: each owns the time between the middles of its overlaps with its neighbours, the
 first one from its start, the last one to its end. So segments never overlap, and a video of equal windows is one
-segment. Of a multi-label target each label has segments of its own, which overlap those of others.
+segment. For a multi-label target, each label has segments of its own, which may overlap those of others.
 
     windows   |------a------|
                      |------a------|
@@ -27,22 +27,22 @@ from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 SEGMENTS = versions.SEGMENTS.file
-# Windows that touch may be this far apart after the rounding of their times; farther apart, nothing saw the time
-# between.
+# Adjacent windows may be this far apart after the rounding of their times; a larger gap was seen by no window.
 MAX_HOLE_S = 1e-3
 
 
 @dataclass(frozen=True)
 class Hysteresis:
-    """Two thresholds, as of a Schmitt trigger: with a single one, a probability that wavers about it would cut one event
-    into many.
+    """Two thresholds, as in a Schmitt trigger.
+
+    With a single one, a probability that fluctuates around it would split one event into many.
 
     Attributes:
-        enter: a label begins in a window where it is the most probable one and has at least this probability. Where any
-            number may hold, a label begins in a window where it holds, whatever this is: the model has a threshold for
-            each.
-        leave: it goes on while its own probability is at least this, even where it is no longer the most probable one,
-            until another label enters; where any number may hold, while it holds or has this probability.
+        enter: a label begins in a window in which it is the most probable one and has at least this probability. For a
+            multi-label target, a label begins in a window in which it holds, whatever this value is: the model has a
+            threshold for each label.
+        leave: it continues while its own probability is at least this, even if it is no longer the most probable one,
+            until another label enters; for a multi-label target, while it holds or has this probability.
 
     Raises:
         SettingsError: unless numbers with 0 < leave <= enter < 1.
@@ -56,22 +56,24 @@ class Hysteresis:
             check_instance(self, name, int | float, "a number")
         if not 0 < self.leave <= self.enter < 1:
             raise SettingsError(
-                f"a label enters at {self.enter} and leaves under {self.leave}", allowed="0 < leave <= enter < 1"
+                f"a label enters at {self.enter} and leaves below {self.leave}", allowed="0 < leave <= enter < 1"
             )
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Attributes:
-    path: absolute path of the video.
-    start_s, end_s: the half-open interval; segments of a video are disjoint and in order, unless any number of labels
-        may hold: then those of one label are, and all are in the order of their ends.
-    label: of the first target.
-    score: mean probability of the label over the windows.
-    severity: the greatest of the windows, 0–100; None where the contract has none.
-    windows: how many were merged.
-    peak_start_s, peak_end_s: the first window in which the label is surest.
-    peak_score: its probability there.
+    """A part of a video with one label.
+
+    Attributes:
+        path: absolute path of the video.
+        start_s, end_s: the half-open interval; segments of a video are disjoint and in order, except for multi-label
+            targets: then those of one label are disjoint, and all are in the order of their ends.
+        label: of the first target.
+        score: mean probability of the label over the windows.
+        severity: the maximum over the windows, 0–100; None if the contract has none.
+        windows: number of merged windows.
+        peak_start_s, peak_end_s: the first window with the highest probability of the label.
+        peak_score: its probability there.
     """
 
     path: str
@@ -90,22 +92,22 @@ class Segment:
         return self.end_s - self.start_s
 
     def to_json(self) -> bytes:
-        """One line of UTF-8: see ``lines.line_from_record``."""
+        """Return one line of UTF-8: see ``lines.line_from_record``."""
         return line_from_record(self, versions.SEGMENTS)
 
 
 def segment_from_json(line: str | bytes) -> Segment:
-    """The inverse of ``Segment.to_json``, up to the rounding.
+    """Parse a line of ``Segment.to_json``, up to the rounding.
 
     Raises:
-        DataError: not a line that ``to_json`` wrote.
+        DataError: ``to_json`` did not write this line.
     """
     return record_from_line(Segment, line, versions.SEGMENTS)
 
 
 @dataclass(frozen=True)
 class _Owned:
-    """A window, and the part [start_s, end_s) of the video that it alone speaks for."""
+    """A window, and the part [start_s, end_s) of the video that it alone decides."""
 
     prediction: Prediction
     start_s: float
@@ -151,18 +153,18 @@ class _Growing:
 
 
 def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hysteresis) -> Iterator[Segment]:
-    """Merge the windows of one video; one window alone, or a photo, has no segments.
+    """Merge the windows of one video; a single window, or a photo, has no segments.
 
     Args:
-        predictions: of one input, in order of time. Two are held at once, however many there are.
+        predictions: of one input, in order of time. Only two are held at once.
         hysteresis: where labels begin and end.
 
     Raises:
-        DataError: several predictions, and one of them has no interval.
+        DataError: there are several predictions, and one of them has no interval.
     """
     growing: _Growing | None = None
     several: dict[str, _Growing] = {}
-    for window in _owned(predictions):
+    for window in _assign_time(predictions):
         if next(iter(window.prediction.targets)) in window.prediction.labels:
             yield from _grow_several(several, window, hysteresis)
             continue
@@ -180,7 +182,7 @@ def segments_from_predictions(predictions: Iterable[Prediction], hysteresis: Hys
 
 
 def _grow_several(growing: dict[str, _Growing], window: _Owned, hysteresis: Hysteresis) -> Iterator[Segment]:
-    """Let every label that holds in a window begin or go on; yield the segments that end before it."""
+    """Start or extend the segment of every label that holds; yield those that end before the window."""
     prediction = window.prediction
     holding = prediction.labels[next(iter(prediction.targets))]
     for label in list(growing):
@@ -194,7 +196,10 @@ def _grow_several(growing: dict[str, _Growing], window: _Owned, hysteresis: Hyst
 
 
 def write_segments(out: Path, hysteresis: Hysteresis) -> int:
-    """Write ``segments.jsonl`` from ``predictions.jsonl``, whole or not at all; return how many there are.
+    """Write ``segments.jsonl`` from ``predictions.jsonl``, completely or not at all.
+
+    Returns:
+        The number of segments.
 
     Raises:
         DataError: the folder holds no ``predictions.jsonl``, or one of another version.
@@ -214,21 +219,21 @@ def read_segments(out: str | os.PathLike[str]) -> Iterator[Segment]:
     """Stream the segments of an output folder: those of a video together, in order of time.
 
     Raises:
-        DataError: a line is not one of ours.
+        DataError: a line is invalid.
     """
     with (Path(out) / SEGMENTS).open("rb") as file:
         yield from map(segment_from_json, file)
 
 
 def _label(prediction: Prediction, current: str | None, hysteresis: Hysteresis) -> str | None:
-    """The label that holds in a window, after ``current`` held in the one before."""
+    """Return the label of a window, given the label ``current`` of the previous one."""
     if prediction.score >= hysteresis.enter:
         return prediction.label
     return current if current is not None and _score(prediction, current) >= hysteresis.leave else None
 
 
-def _owned(predictions: Iterable[Prediction]) -> Iterator[_Owned]:
-    """Share the time out. Nobody owns the time between two windows that do not touch."""
+def _assign_time(predictions: Iterable[Prediction]) -> Iterator[_Owned]:
+    """Assign the time to windows. The gap between two windows that do not touch belongs to neither."""
     start_s: float | None = None
     for window, following in pairwise(predictions):
         (first_s, end_s), (next_s, last_s) = _interval_s(window), _interval_s(following)
@@ -241,7 +246,7 @@ def _owned(predictions: Iterable[Prediction]) -> Iterator[_Owned]:
 
 
 def _score(prediction: Prediction, label: str) -> float:
-    """Probability of a label of the first target."""
+    """Return the probability of a label of the first target."""
     return next(iter(prediction.targets.values()))[label]
 
 

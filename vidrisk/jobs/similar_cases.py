@@ -1,4 +1,4 @@
-"""Similar cases of photos, from runs that have kept features: an index of labelled photos is made of one, and asked by another."""
+"""Similar cases of photos: one run with kept features yields an index of labelled photos, another run queries it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NEIGHBOURS = 3
 
 
 class SimilarCases:
-    """Gives photos of a run their most similar labelled cases.
+    """Lookup of the most similar labelled cases for photos of a run.
 
     Args:
         index: of the labelled cases.
-        out: output folder of a run over the photos, by the model that the index was made with, which has kept features.
-        count: most cases of a photo.
+        out: output folder of a run over the photos, with kept features, by the model that the index was made with.
+        count: maximum number of cases per photo.
 
     Raises:
         SettingsError: a run of another model.
@@ -42,15 +42,15 @@ class SimilarCases:
         self._own = {photo.path: photo.case for photo in index.photos if photo.path}
 
     def of(self, path: str, case: str = "") -> tuple[Neighbour, ...]:
-        """Return the most similar cases, the most similar first; none where the run has not seen the photo.
+        """Return the most similar cases, the most similar first; none if the run has not seen the photo.
 
         Args:
             path: absolute.
-            case: id of its own case, which is left out.
+            case: id of the photo's own case, which is left out.
 
         Raises:
             DataError: the run has kept no features, or they are damaged.
-            SpecError: features of another width than those of the index.
+            SpecError: the features have another width than those of the index.
         """
         if path not in self._rows:
             return ()
@@ -59,10 +59,10 @@ class SimilarCases:
 
 
 def index_from_run(out: str | os.PathLike[str], cases: Cases) -> CaseIndex:
-    """Make an index of labelled cases, of the features that a run over their photos has kept.
+    """Make an index of labelled cases from the features that a run over their photos has kept.
 
     Raises:
-        DataError: the run has not ended or has kept no features, or none of its photos is of a case.
+        DataError: the run has not ended or has kept no features, or none of its photos belongs to a case.
     """
     encoder = encoder_from_summary(read_summary(out))
     rows = [row for row in read_ledger(out) if row.state in READ_STATES]
@@ -70,19 +70,19 @@ def index_from_run(out: str | os.PathLike[str], cases: Cases) -> CaseIndex:
     pairs = [(row, cases.cases[place]) for row, place in zip(rows, pairing.cases, strict=True) if place is not None]
     if not pairs:
         raise DataError(
-            f"none of {len(rows)} photos of {out} is of a case in {cases.root.name}",
+            f"none of {len(rows)} photos of {out} belongs to a case in {cases.root.name}",
             fix="give a run over the photos that the table names",
         )
     features = np.stack([_mean_feature(Path(out), row.id) for row, _ in pairs])
-    return index_from_features(features, [_labelled_photo(row.path, case) for row, case in pairs], encoder)
+    return index_from_features(features, [_make_labelled_photo(row.path, case) for row, case in pairs], encoder)
 
 
 def encoder_from_summary(summary: Summary) -> str:
-    """Return the digest of what computed the features of a run: of its bundle and variant."""
+    """Return a digest of the encoder that computed the features of a run: of its bundle and variant."""
     return key_of("encoder", summary.provenance["digest"], summary.variant)
 
 
-def _labelled_photo(path: str, case: Case) -> LabelledPhoto:
+def _make_labelled_photo(path: str, case: Case) -> LabelledPhoto:
     name = next(
         (photo.name for photo in case.photos if isinstance(photo, PhotoFile) and str(photo.path) == path),
         Path(path).name,

@@ -1,7 +1,7 @@
-"""Which files to look at: files, folders and globs on the command line become one list of inputs, each once.
+"""Inputs of a run: files, folders and globs on the command line become one list without duplicates.
 
-Paths are absolute ``str`` everywhere in an inference run. A name that is no valid UTF-8 keeps its bytes as surrogates
-(PEP 383): ``os.fsencode`` gives them back.
+Paths are absolute ``str`` everywhere in an inference run. A name that is not valid UTF-8 keeps its bytes as surrogates
+(PEP 383): ``os.fsencode`` restores them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class Inputs:
-    """What a run looks at.
+    """Inputs of a run.
 
     Attributes:
         paths: absolute, in the order of the arguments; inside a folder sorted by name, files before sub-folders.
-        left_out: what lies in the folders and is not looked at.
+        left_out: content of the folders that is skipped.
     """
 
     paths: tuple[str, ...]
@@ -36,7 +36,7 @@ class Inputs:
 
     @property
     def other_files(self) -> int:
-        """Files in the folders that are neither clips nor photos."""
+        """Number of files in the folders that are neither clips nor photos."""
         return len(self.left_out.files)
 
     def __repr__(self) -> str:
@@ -46,10 +46,10 @@ class Inputs:
 def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Inputs:
     """Expand files, folders (recursive) and globs (``'cam*/**/*.mp4'``).
 
-    A file that is named becomes an input whatever it is, and so does an entry that cannot be looked at: the ledger says
-    what became of it. Inside folders and globs only clips and photos count; hidden names and what systems make for
-    themselves do not. Folders are entered once each, so links that form a loop do no harm. A glob beside others that
-    matches nothing is logged.
+    A file that is named becomes an input whatever it is, and so does an entry that cannot be examined: the ledger
+    records what became of it. Inside folders and globs only clips and photos count; hidden and system names are
+    skipped. Each folder is entered once, so loops of links are harmless. If one of several arguments is a glob that
+    matches nothing, this is logged.
 
     Raises:
         DataError: nothing was found.
@@ -61,7 +61,7 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Inputs:
     named = [os.fspath(argument) for argument in arguments]
     unmatched = dict.fromkeys(named)
     for argument in named:
-        for path, is_named in _named(argument):
+        for path, is_named in _expand_argument(argument):
             unmatched.pop(argument, None)
             if isinstance(path, Omitted):
                 items: Iterable[str | Entry | Omitted] = (path,)
@@ -94,10 +94,10 @@ def find_inputs(arguments: Sequence[str | os.PathLike[str]]) -> Inputs:
     return Inputs(tuple(found), left_out)
 
 
-def _named(argument: str) -> Iterator[tuple[str | Omitted, bool]]:
-    """Absolute paths that one argument names: itself, or the matches of a glob. A literal name goes first.
+def _expand_argument(argument: str) -> Iterator[tuple[str | Omitted, bool]]:
+    """Yield the absolute paths of one argument: itself, or the matches of a glob.
 
-    The second value tells whether it is the argument itself.
+    A literal name takes precedence over a glob. The second value tells whether the path is the argument itself.
     """
     if os.path.lexists(argument) or not glob.has_magic(argument):
         yield os.path.abspath(argument), True  # noqa: PTH100 (links stay as they are named, ".." goes)

@@ -26,27 +26,30 @@ SUMMARY = versions.SUMMARY.file
 OLD_RUN = "the run was made before bundles had thresholds"
 
 
-def failed_from_states(states: Mapping[str, int]) -> int:
-    """Of inputs counted by state, those that did not end well: all but ``ok``. Exit code 4 says that there are any."""
+def count_failed(states: Mapping[str, int]) -> int:
+    """Count the inputs that did not end well: all states but ``ok``.
+
+    Exit code 4 reports that there are any.
+    """
     return sum(count for state, count in states.items() if state != "ok")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts are over the whole output folder; timings and rates over the last run that wrote into it.
+    """Summary of a run. Counts cover the whole output folder, timings and rates the last run that wrote to it.
 
     Attributes:
         task: ``action``, ``risk`` or ``report``.
         inputs: rows of the ledger; ``states`` counts them per final state.
         predictions: lines of ``predictions.jsonl``; ``labels`` counts them per target and most probable label.
-        uncertain: of the predictions; None where the model has no threshold.
-        mean_severity: over all predictions; None where the contract has no severities.
+        uncertain: number of uncertain predictions; None if the model has no threshold.
+        mean_severity: over all predictions; None if the contract has no severities.
         other_files: files in the given folders that are neither clips nor photos.
         timings_s: wall seconds, and seconds per stage (see ``Meter``).
-        targets: labels and severities of the model, in order; none where a question was asked.
+        targets: labels and severities of the model, in order; empty for a question.
         time: moments and windows; None for photos.
-        coverage: asked of the thresholds, 0–1; None where there are none.
-        no_threshold: per target that has no thresholds, why.
+        coverage: target of the thresholds, 0–1; None if there are none.
+        no_threshold: reason per target without thresholds.
     """
 
     task: str
@@ -74,17 +77,17 @@ class Summary:
 
     @property
     def question(self) -> str:
-        """What every case was asked in free words; '' where labels or reports were written."""
+        """The free-form question of the run; '' if labels or reports were written."""
         return self.settings.get("question") or ""
 
     @property
     def failed(self) -> int:
-        """Inputs that did not end well: of which nothing could be predicted, or a part only."""
-        return failed_from_states(self.states)
+        """Number of inputs that failed entirely or in part."""
+        return count_failed(self.states)
 
     @property
     def why_unknown(self) -> str:
-        """Why targets have no threshold; names them where they differ. Empty where all have."""
+        """Why targets have no threshold, by target if the reasons differ; empty if all have one."""
         reasons = set(self.no_threshold.values())
         if len(reasons) == 1 and len(self.no_threshold) == len(self.targets):
             return reasons.pop()
@@ -106,7 +109,10 @@ def summarize(
     time_spec: TimeSpec | None,
     settings: Mapping[str, Any],
 ) -> Summary:
-    """Count the committed contents of an output folder. ``files`` and ``clips`` are those of this run alone."""
+    """Count the committed contents of an output folder.
+
+    ``files`` and ``clips`` are those of this run alone.
+    """
     contract, knows = classifier.contract, classifier.uncertainty
     states = Counter(row.state for row in ledger.rows())
     labels = {target.name: dict.fromkeys(target.labels, 0) for target in contract.targets}
@@ -147,7 +153,7 @@ def summarize(
 
 
 def write_summary(summary: Summary, out: Path) -> None:
-    """Write ``summary.json`` whole or not at all.
+    """Write ``summary.json`` completely or not at all.
 
     Raises:
         VidriskError: the folder cannot be written.
@@ -157,16 +163,18 @@ def write_summary(summary: Summary, out: Path) -> None:
 
 
 def read_summary(out: str | os.PathLike[str]) -> Summary:
-    """Raises:
-    DataError: no summary there (the run has not ended), or one of another version.
+    """Read ``summary.json``.
+
+    Raises:
+        DataError: no summary there (the run has not ended), or one of another version.
     """
     path = Path(out) / SUMMARY
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if "no_threshold" not in content:  # of a version before bundles had thresholds: its 0 says nothing
+        if "no_threshold" not in content:  # written before bundles had thresholds: its 0 means nothing
             content |= {"uncertain": None, "no_threshold": {target["name"]: OLD_RUN for target in content["targets"]}}
         values = versions.SUMMARY.read_fields(content, Summary)
-        if values["time"] is not None:  # of the other mappings, names are data, or readers take those that they know
+        if values["time"] is not None:  # the names in other mappings are data, or unknown ones are ignored
             values["time"] = versions.SUMMARY.read_fields(
                 {**values["time"], versions.VERSION: content.get(versions.VERSION)}, TimeSpec
             )
@@ -174,4 +182,4 @@ def read_summary(out: str | os.PathLike[str]) -> Summary:
     except FileNotFoundError as error:
         raise DataError(f"{out} has no {SUMMARY}: its run did not end", fix="run it again with resume") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{path} is no summary of this version: {error}", fix="run it again with resume") from error
+        raise DataError(f"{path} is not a summary of this version: {error}", fix="run it again with resume") from error

@@ -1,4 +1,4 @@
-"""A bundle for other toolchains: reads calibration samples, then hands over to ``vidrisk.export.vendor.folder``."""
+"""Export of a bundle for other toolchains: reads calibration samples, then calls ``vidrisk.export.vendor.folder``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vidrisk.data import Table
-from vidrisk.data.choice import balanced_order
+from vidrisk.data.choice import make_balanced_order
 from vidrisk.export.vendor.folder import write_vendor_files
 from vidrisk.files.cache import array_cache
 from vidrisk.frames.cached import CachedClips
@@ -17,11 +17,15 @@ from vidrisk.runtimes.contract.bundle import Bundle
 
 
 def write_vendor(bundle: Bundle, table: Table | None, run: Path, out: Path, samples: int = 128, seed: int = 0) -> None:
-    """Write a bundle's fp32 variant, calibration frames and expected outputs for the toolchains of other vendors.
+    """Write a bundle's fp32 variant, calibration frames and expected outputs for other vendors' toolchains.
 
     Args:
+        bundle: to write.
         table: to calibrate on; None takes the training split of ``run``.
-        samples: to write, balanced over classes and sources.
+        run: directory of the run, read if ``table`` is None.
+        out: folder to make.
+        samples: number of samples, balanced over classes and sources.
+        seed: of the choice of samples.
 
     Raises:
         BundleError: ``out`` exists.
@@ -30,6 +34,6 @@ def write_vendor(bundle: Bundle, table: Table | None, run: Path, out: Path, samp
     """
     table = Run.open(run).read_split().of_split("train") if table is None else table
     clips = CachedClips(bundle.contract, array_cache())
-    kept = readable_samples(balanced_order(table, seed), samples, clips, lambda what, done, total: None)
+    kept = readable_samples(make_balanced_order(table, seed), samples, clips, lambda what, done, total: None)
     windows = np.stack([clips.frames(sample.path, bundle.contract.frames, sample.interval) for sample in kept])
     write_vendor_files(bundle, windows, out)

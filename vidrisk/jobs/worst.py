@@ -1,4 +1,4 @@
-"""The errors that a model makes with most confidence, and what a page needs to show them."""
+"""The errors that a model makes with most confidence, with the data to show them on a page."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ WORST = 50  # of each target
 
 @dataclass(frozen=True)
 class Shown:
-    """Where a sample is to be seen.
+    """Where to see a sample.
 
     Attributes:
-        span_s: begin and end, on the clip's timeline, of what was answered; None of a photo.
+        span_s: begin and end of the part that was answered, on the clip's timeline; None for a photo.
     """
 
     path: str
@@ -32,21 +32,24 @@ class Shown:
 
 @dataclass(frozen=True)
 class WorstError:
-    """One error: the sample, and what is wrong, as ``worst_errors`` of an evaluation says it."""
+    """One error: the sample, and the error in the form of ``worst_errors`` of an evaluation."""
 
     shown: Shown
     told: dict[str, Any]
 
     @classmethod
     def of(cls, sample: Sample, told: dict[str, Any], span_s: tuple[float, float] | None) -> WorstError:
-        """Name the sample, and where it is."""
+        """Make an error with the sample's name and location."""
         return cls(Shown(str(sample.path), sample.title, span_s), {**sample.identity, **told})
 
 
 def find_worst(
     target: Target, truth: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the row of each error, and what is wrong: of a multi-label target one label, which holds or does not."""
+    """Yield the row of each error, and what is wrong.
+
+    For a multi-label target an error concerns one label, which holds or does not.
+    """
     if target.multi_label:
         for sample, label in worst_labels(truth, scores, WORST):
             yield (

@@ -1,1 +1,1 @@
-"""How good a classifier is: accuracy, calibration, certainty, and plots of them."""
+"""Metrics of classifiers: accuracy, calibration, certainty, and plots of them."""

@@ -1,4 +1,4 @@
-"""What certain answers are worth on labelled data: coverage, share kept and its accuracy, risk–coverage curve. numpy only."""
+"""Value of certain answers on labelled data: coverage, share kept and its accuracy, risk–coverage curve. numpy only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.shares import share_interval
 from vidrisk.runtimes.uncertainty import Uncertainty, certain_rows, label_sets
 
-MAX_POINTS = 200  # of a curve: more than anybody sees
+MAX_POINTS = 200  # per curve; more could not be distinguished in a plot
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, repr=False)
 class RiskCurve:
-    """Error of the answers with the highest probabilities, by their share of all: a risk–coverage curve (El-Yaniv & Wiener 2010).
+    """Risk–coverage curve (El-Yaniv & Wiener 2010).
+
+    The error of the answers with the highest probabilities, by their share of all answers.
 
     Attributes:
-        kept: shares, rising, the last one 1; answers of equal probability are kept together.
+        kept: shares in ascending order, the last one 1; answers of equal probability are kept together.
         error: of these answers, 0–1.
         area: under all points, as steps; the mean error over all shares.
     """
@@ -34,13 +36,15 @@ class RiskCurve:
 
 @dataclass(frozen=True)
 class Certainty:
-    """Certain answers to one target. Shares are 0–1, intervals 95 %; None where there is no threshold, and ``reason`` says why.
+    """Certain answers to one target.
+
+    Shares are 0–1, intervals 95 %. Fields are None if there is no threshold; ``reason`` then says why.
 
     Attributes:
         asked: coverage that the thresholds were fitted for.
         coverage: share of the samples whose true label is not excluded.
         kept: share of the samples with a certain answer; ``kept_samples`` is their number.
-        accuracy_of_kept: None also where nothing is kept.
+        accuracy_of_kept: None also if nothing is kept.
         curve: needs no threshold.
     """
 
@@ -57,17 +61,18 @@ class Certainty:
     reason: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and containers, ready for JSON."""
+        """Return plain numbers, strings and containers, ready for JSON."""
         return asdict(self)
 
 
 def certainty_report(truth: Ints, probabilities: Floats, target: Target, knows: Uncertainty) -> Certainty:
-    """Compare a model's doubt with the truth.
+    """Compare a model's uncertainty with the truth.
 
     Args:
         truth: label indices ``(N,)``, N ≥ 1.
         probabilities: finite, ``(N, C)``.
-        knows: of the model.
+        target: the target that the samples are labelled for.
+        knows: thresholds of the model.
     """
     samples = len(truth)
     correct = probabilities.argmax(axis=1) == truth
@@ -93,10 +98,11 @@ def certainty_report(truth: Ints, probabilities: Floats, target: Target, knows: 
 
 
 def risk_curve(correct: np.ndarray[Any, np.dtype[np.bool_]], confidence: Floats) -> RiskCurve:
-    """Compute the error of the surest answers.
+    """Compute the error of the most confident answers by their share of all answers.
 
     Args:
-        correct, confidence: whether the answer is right, and its probability, ``(N,)``, N ≥ 1.
+        correct: whether each answer is right, ``(N,)``, N ≥ 1.
+        confidence: probability of each answer, ``(N,)``.
     """
     order = np.argsort(-confidence, kind="stable")
     last_of_ties = np.flatnonzero(np.append(np.diff(confidence[order]) != 0, True))

@@ -1,4 +1,4 @@
-"""Accuracy, calibration and agreement of a classifier, from its probabilities. numpy only."""
+"""Accuracy, calibration and agreement of a classifier, computed from its probabilities. numpy only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from vidrisk.runtimes.precision import average_precision
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.integer[Any]]
 
-SUM_TOLERANCE = 1e-2  # half precision and rounding in files
+SUM_TOLERANCE = 1e-2  # allows for half precision and rounding in files
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One class against the rest, each 0–1. With no case to divide by, ``ap`` is None and the others are 0.
+    """One-vs-rest metrics of one class, each 0–1.
 
-    ``ap`` is None as well where there is no rest to be told from: any scores would give 1.
+    If there is no case to divide by, ``ap`` is None and the others are 0. ``ap`` is also None if all samples are of
+    this class, since any scores would give 1.
     """
 
     label: str
@@ -36,21 +37,21 @@ class ClassMetrics:
 
 @dataclass(frozen=True, repr=False)
 class Metrics:
-    """What ``classification_report`` measures; every score is 0–1.
+    """Result of ``classification_report``; every score is 0–1.
 
     Attributes:
         n: samples.
-        top1, top5: share of samples whose true class is the most probable, among the five most probable; ``top5`` is
+        top1, top5: share of samples whose true class is the most probable, or among the five most probable; ``top5`` is
             None for five classes or fewer.
         macro_f1: mean F1 over the classes that occur in the truth or in the predictions.
         mean_average_precision: mean over the classes with samples of the one-vs-rest average precision
-            (sum over thresholds of recall gained x precision); None where all samples are of one class.
+            (sum over thresholds of recall gained x precision); None if all samples are of one class.
         ece: expected calibration error of the top-1 confidence, 15 equal-width bins (Guo et al. 2017).
         per_class: in the order of the labels.
         confusion: ``confusion[true][predicted]`` samples.
         mean_absolute_level_error: mean distance in levels; None unless the labels are ordered.
         quadratic_kappa: agreement of ordered levels beyond chance, by squared distances (Cohen 1968): 1 is perfect, 0
-            chance. None unless the labels are ordered, and where truth and predictions are all of one level.
+            chance. None unless the labels are ordered, and if truth and predictions are all of one level.
     """
 
     n: int
@@ -72,7 +73,7 @@ class Metrics:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and containers, ready for JSON."""
+        """Return plain numbers, strings and containers, ready for JSON."""
         return asdict(self)
 
 
@@ -84,12 +85,13 @@ def classification_report(
     Args:
         truth: class indices ``(N,)``, N ≥ 1.
         probabilities: ``(N, C)``, each row sums to 1.
-        labels: C class names; when ``ordered``, levels from the least to the most severe.
+        labels: C class names.
+        ordered: whether the labels are levels, from the least to the most severe.
 
     Raises:
-        SpecError: shapes that do not fit, an index without a label, or rows that are no probabilities.
+        SpecError: shapes do not match, an index has no label, or rows are not probabilities.
     """
-    truth, probabilities = _checked(truth, probabilities, len(labels))
+    truth, probabilities = _check_inputs(truth, probabilities, len(labels))
     n, classes = probabilities.shape
     predicted = probabilities.argmax(axis=1)
     confusion = np.zeros((classes, classes), np.int64)
@@ -116,7 +118,9 @@ def classification_report(
 
 
 def quadratic_kappa(confusion: Ints) -> float | None:
-    """Return the agreement of ordered levels beyond chance, by squared distances (Cohen 1968); None where both are of one level.
+    """Return the agreement of ordered levels beyond chance, by squared distances (Cohen 1968).
+
+    Returns None if truth and predictions are all of one level.
 
     Args:
         confusion: samples by true and by predicted level ``(C, C)``, at least one.
@@ -128,7 +132,7 @@ def quadratic_kappa(confusion: Ints) -> float | None:
     return 1 - float((distances * confusion).sum()) / expected if expected else None
 
 
-def _checked(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Floats]:
+def _check_inputs(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Floats]:
     truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
     if truth.ndim != 1 or len(truth) == 0 or probabilities.shape != (len(truth), classes):
         raise SpecError(
@@ -136,11 +140,11 @@ def _checked(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Fl
             allowed="(N,) and (N, C) with N of at least 1",
         )
     if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= classes:
-        raise SpecError("truth has values that are no class", allowed=f"integers from 0 to {classes - 1}")
+        raise SpecError("truth has values that are not class indices", allowed=f"integers from 0 to {classes - 1}")
     sums = probabilities.sum(axis=1)
     if not (np.isfinite(probabilities).all() and probabilities.min() >= 0 and np.abs(sums - 1).max() <= SUM_TOLERANCE):
         raise SpecError(
-            "rows that are no probabilities",
+            "rows that are not probabilities",
             allowed="numbers from 0 that sum to 1",
             fix="apply a softmax to logits first",
         )
@@ -148,7 +152,7 @@ def _checked(truth: Ints, probabilities: Floats, classes: int) -> tuple[Ints, Fl
 
 
 def ratio(part: Ints, whole: Ints) -> Floats:
-    """Return ``part / whole``, 0 where both are 0."""
+    """Return ``part / whole``, or 0 if both are 0."""
     return part / np.maximum(whole, 1)
 
 
@@ -158,13 +162,14 @@ def _top_k(truth: Ints, probabilities: Floats, k: int) -> float:
 
 
 def agreement(a: Floats, b: Floats) -> float:
-    """Share of rows in which two models prefer the same class.
+    """Return the share of rows in which two models prefer the same class.
 
     Args:
-        a, b: probabilities or logits ``(N, C)``, N ≥ 1.
+        a: probabilities or logits of the first model ``(N, C)``, N ≥ 1.
+        b: those of the second model, of the same shape.
 
     Raises:
-        SpecError: different shapes, or no rows.
+        SpecError: shapes differ, or there are no rows.
     """
     if a.shape != b.shape or a.ndim != 2 or len(a) == 0:
         raise SpecError(f"shapes {a.shape} and {b.shape}", allowed="(N, C) twice, with N of at least 1")
@@ -172,10 +177,9 @@ def agreement(a: Floats, b: Floats) -> float:
 
 
 def worst_errors(truth: Ints, probabilities: Floats, limit: int = 20) -> list[int]:
-    """Rows of the wrong predictions, the most confident first, at most ``limit``.
+    """Return the row indices of at most ``limit`` wrong predictions, the most confident first.
 
-    Args:
-        truth, probabilities: as in ``classification_report``.
+    ``truth`` and ``probabilities`` are as in ``classification_report``.
     """
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != truth)

@@ -1,9 +1,9 @@
-"""Labels that are probably wrong, by confident learning from out-of-fold probabilities. numpy only.
+"""Detection of probably wrong labels by confident learning from out-of-fold probabilities. numpy only.
 
-Northcutt, Jiang & Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021. A class's threshold
-is the mean probability that samples with its label have for it. A sample is suspected to belong to the most probable
-class of those that reach their threshold, where that is not its label. Samples are ranked by how far the probability of
-their label falls short of the most probable other class.
+Northcutt, Jiang & Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels, JAIR 2021. The threshold of a
+class is the mean probability that the samples with its label have for it. Among the classes that reach their
+threshold, the most probable one is a sample's likely class; the sample is suspected if that is not its label. Samples
+are ranked by how far the probability of their label falls short of the most probable other class.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Ints = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """What is suspected of the labels of one target.
+    """Suspected label errors of one target.
 
     Attributes:
         order: samples, the most suspected first ``(N,)``.
-        margin: of each sample ``(N,)``, probability of its label less that of the most probable other one, -1 to 1.
-        likely: label that each sample is most probably of ``(N,)``, as far as it is told from its own.
+        margin: per sample ``(N,)``, probability of its label minus that of the most probable other label, -1 to 1.
+        likely: per sample ``(N,)``, its most probable label other than the given one.
         suspected: whether confident learning counts the label as wrong ``(N,)``.
         confident_joint: ``confident_joint[given][likely]`` samples.
     """
@@ -49,10 +49,10 @@ def find_label_errors(truth: Ints, probabilities: Floats) -> LabelErrors:
 
     Args:
         truth: given labels ``(N,)``, N ≥ 1.
-        probabilities: ``(N, C)`` of models that have not learnt from the sample.
+        probabilities: ``(N, C)`` of models that were not trained on the sample.
 
     Raises:
-        SpecError: shapes that do not fit.
+        SpecError: shapes do not match.
     """
     fits = truth.ndim == 1 and len(truth) and probabilities.ndim == 2 and len(probabilities) == len(truth)
     if not fits or probabilities.shape[1] < 2:
@@ -64,7 +64,7 @@ def find_label_errors(truth: Ints, probabilities: Floats) -> LabelErrors:
     own = probabilities[rows, truth]
     counts = np.bincount(truth, minlength=classes)
     thresholds = np.bincount(truth, weights=own, minlength=classes) / np.maximum(counts, 1)
-    thresholds[counts == 0] = np.inf  # nobody has that label: nothing is told from it
+    thresholds[counts == 0] = np.inf  # no sample has the label, so no sample can be suspected of it
     reaches = probabilities >= thresholds
     likely = np.where(reaches, probabilities, -1.0).argmax(axis=1)
     likely = np.where(reaches.any(axis=1), likely, truth)

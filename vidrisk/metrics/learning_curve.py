@@ -1,10 +1,10 @@
-"""How accuracy grows with the number of samples, and what twice as many would bring. numpy only.
+"""Learning curve: accuracy by number of samples, and a forecast for twice as many. numpy only.
 
 The error of a model falls roughly as a power of the number of samples (Hestness et al. 2017, Deep Learning Scaling is
-Predictable, Empirically): ``error = floor + scale * samples ** -rate``. The three are fitted to repeated measurements
-at several sizes, and the interval of a forecast comes from refitting resamples of the repeats, from the scatter of a
-single measurement, from how far the fit has been off where the largest size was left out, and from the samples
-themselves: all scores are measured on the same ones, which may be easier or harder than those that are still to come.
+Predictable, Empirically): ``error = floor + scale * samples ** -rate``. The three parameters are fitted to repeated
+measurements at several sizes. The interval of a forecast combines four sources: refits to resampled repeats, the
+scatter of a single measurement, the error of the fit at the largest size when that size is left out, and the samples
+themselves, since all scores are measured on the same ones, which may be easier or harder than future samples.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LEAST_SIZES = 3
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected at a number of samples.
+    """Expected score at a number of samples.
 
     Attributes:
         score: 0–1.
-        interval: that holds, with 90 % probability, the score of a new measurement, on the samples of now and as many
-            others.
+        interval: contains, with 90 % probability, the score of a new measurement on the present samples and as many new
+            ones.
     """
 
     samples: int
@@ -45,7 +45,7 @@ class LearningCurve:
     """Scores by number of samples, and the fitted power law.
 
     Attributes:
-        scores: 0–1 per size, of every repeat.
+        scores: 0–1 per size, one per repeat.
         floor, scale, rate: of ``error = floor + scale * samples ** -rate``.
         forecast: at twice the largest size.
     """
@@ -58,7 +58,7 @@ class LearningCurve:
 
     @property
     def is_saturated(self) -> bool:
-        """Tell whether twice the data is not expected to bring more than half a point."""
+        """Whether twice the data is expected to bring less than half a point."""
         return self.forecast.score - float(np.mean(self.scores[max(self.scores)])) < 0.005
 
 
@@ -66,8 +66,8 @@ def fit_learning_curve(scores: Mapping[int, Sequence[float]], units: int) -> Lea
     """Fit a power law.
 
     Args:
-        scores: 0–1 per number of samples that are learnt from, of one or more repeats each.
-        units: independent samples that all scores are measured on.
+        scores: 0–1 per number of training samples, one or more repeats each.
+        units: number of independent samples that all scores are measured on.
 
     Raises:
         SpecError: fewer than three sizes, or a score outside 0 to 1.
@@ -79,22 +79,23 @@ def fit_learning_curve(scores: Mapping[int, Sequence[float]], units: int) -> Lea
         raise SpecError("scores out of range", allowed="0 to 1")
     errors = [1 - np.asarray(scores[size], np.float64) for size in sizes]
     numbers = np.array(sizes, np.float64)
-    law = _fitted(numbers, np.array([[each.mean() for each in errors]]))[0]
+    law = _fit_laws(numbers, np.array([[each.mean() for each in errors]]))[0]
     ahead = 2 * sizes[-1]
     rng = np.random.default_rng(0)
     resampled = np.stack([rng.choice(each, (RESAMPLES, len(each))).mean(axis=1) for each in errors], axis=1)
-    drawn = _error_at(ahead, _fitted(numbers, resampled))
+    drawn = _error_at(ahead, _fit_laws(numbers, resampled))
     scatter = float(np.mean([each.std(ddof=1) for each in errors if len(each) > 1] or [0.0]))
     missed = 0.0
-    if len(sizes) > LEAST_SIZES:  # by how much the largest size is missed when it is left out
-        earlier = _fitted(numbers[:-1], np.array([[each.mean() for each in errors[:-1]]]))
+    if len(sizes) > LEAST_SIZES:  # error of the fit at the largest size when that size is left out
+        earlier = _fit_laws(numbers[:-1], np.array([[each.mean() for each in errors[:-1]]]))
         missed = abs(float(_error_at(sizes[-1], earlier)[0]) - float(errors[-1].mean()))
     score = 1 - float(_error_at(ahead, law[None])[0])
-    # Of a mean over the samples of now and as many others, which differs from theirs by half of what the others do.
+    # Variance of a mean over the present samples and as many new ones: it differs from the mean over the present
+    # samples by half as much as the mean over the new ones does.
     sampled = score * (1 - score) / (2 * units)
     half = 1.645 * float(
         np.sqrt(np.var(drawn) + scatter**2 + missed**2 + sampled)
-    )  # of a normal distribution, for 90 %
+    )  # 90 % quantile of a normal distribution
     floor, scale, rate = map(float, law)
     return LearningCurve(
         {size: tuple(map(float, scores[size])) for size in sizes},
@@ -105,11 +106,14 @@ def fit_learning_curve(scores: Mapping[int, Sequence[float]], units: int) -> Lea
     )
 
 
-def _fitted(sizes: Floats, means: Floats) -> Floats:
-    """Fit floor, scale and rate by least squares, weighted by the number of samples, floor and scale not under 0.
+def _fit_laws(sizes: Floats, means: Floats) -> Floats:
+    """Fit floor, scale and rate by least squares, weighted by the number of samples.
+
+    Floor and scale are at least 0.
 
     Args:
-        means: errors ``(R, K)`` at K sizes, of R resamples.
+        sizes: numbers of samples ``(K,)``.
+        means: mean errors of R resamples at these sizes ``(R, K)``.
 
     Returns:
         ``(R, 3)``.

@@ -1,4 +1,4 @@
-"""Accuracy and calibration of a model whose labels may hold in any number, from its probabilities. numpy only."""
+"""Accuracy and calibration of a model for which any number of labels may hold, from its probabilities. numpy only."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vidrisk.runtimes.precision import average_precision
 
 @dataclass(frozen=True, repr=False)
 class MultiLabelMetrics:
-    """What ``multi_label_report`` measures; every score is 0–1.
+    """Result of ``multi_label_report``; every score is 0–1.
 
     Attributes:
         n: samples.
-        mean_average_precision: mean over the labels that hold for some samples and not for others; None where there is
-            none.
+        mean_average_precision: mean over the labels that hold for some samples and not for others; None if there is no
+            such label.
         micro_f1: F1 over all decisions at the thresholds.
-        macro_f1: mean F1 over the labels that hold or are predicted anywhere.
-        exact_match: share of samples all of whose labels are decided right.
+        macro_f1: mean F1 over the labels that hold or are predicted for any sample.
+        exact_match: share of samples for which every label is decided correctly.
         ece: expected calibration error of all probabilities, 15 equal-width bins.
-        thresholds: from which probability on each label holds.
+        thresholds: per label, the least probability at which it is decided to hold.
         per_class: in the order of the labels, at the thresholds.
     """
 
@@ -47,23 +47,23 @@ class MultiLabelMetrics:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and containers, ready for JSON."""
+        """Return plain numbers, strings and containers, ready for JSON."""
         return asdict(self)
 
 
 def multi_label_report(
     truth: Ints, probabilities: Floats, labels: Sequence[str], thresholds: Sequence[float]
 ) -> MultiLabelMetrics:
-    """Score a model.
+    """Score a multi-label model.
 
     Args:
-        truth: ``(N, C)``, 1 where a label holds and 0 where it does not, N ≥ 1.
+        truth: ``(N, C)``, 1 if a label holds and 0 if it does not, N ≥ 1.
         probabilities: ``(N, C)``, 0 to 1.
         labels: C names.
-        thresholds: from which probability on each label holds.
+        thresholds: per label, the least probability at which it is decided to hold.
 
     Raises:
-        SpecError: shapes that do not fit, or values out of range.
+        SpecError: shapes do not match, or values are out of range.
     """
     truth, probabilities = np.asarray(truth), np.asarray(probabilities, np.float64)
     shape = (len(truth), len(labels))
@@ -101,10 +101,9 @@ def multi_label_report(
 
 
 def worst_labels(truth: Ints, probabilities: Floats, limit: int = 20) -> list[tuple[int, int]]:
-    """Return sample and label of the decisions that are most wrong, the most confident first, at most ``limit``.
+    """Return sample and label index of at most ``limit`` wrong decisions, the most confident first.
 
-    Args:
-        truth, probabilities: as in ``multi_label_report``.
+    ``truth`` and ``probabilities`` are as in ``multi_label_report``.
     """
     wrong = np.abs(probabilities - truth).reshape(-1)
     order = np.argsort(-wrong, kind="stable")[:limit]

@@ -1,4 +1,4 @@
-"""How well levels, or other names, that stand in generated reports agree with the truth. A name that is missing is wrong."""
+"""Agreement of levels, or of other names, in generated reports with the truth; a missing name counts as wrong."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class NameScores:
     """Agreement of names with the truth; shares are 0–1.
 
     Attributes:
-        labels: the names, in their order.
+        labels: the names, in order.
         n: reports whose true name is known.
-        correct, accuracy, interval: all of them count, those without a name as wrong; the interval is 95 % (Wilson
-            1927).
+        correct, accuracy, interval: over all reports, those without a name counted as wrong; the interval is 95 %
+            (Wilson 1927).
         missing: reports without a name.
         macro_f1: mean F1 over the names that occur in the truth or in the reports.
-        f1: of every name; None where it does not occur.
-        confusion: ``confusion[true][found]``, its last column counts the missing ones.
-        on_scale: reports whose true and found names are both ordered; the next four are about these alone.
-        quadratic_kappa: by squared distances (Cohen 1968); None where it is not defined.
-        mean_distance: in names; None where there are none.
+        f1: per name; None if it does not occur.
+        confusion: ``confusion[true][found]``; the last column counts the missing names.
+        on_scale: reports whose true and found names are both ordered; the next four fields cover only these.
+        quadratic_kappa: by squared distances (Cohen 1968); None if it is not defined.
+        mean_distance: in names; None if ``on_scale`` is 0.
         too_low, too_high: reports whose name is lower or higher than the true one.
     """
 
@@ -59,23 +59,23 @@ def name_scores(
     """Score names.
 
     Args:
-        truth: places in ``labels`` of the true names, N ≥ 1.
-        found: places of the names that were found; None where there is none.
-        labels: all names; those that are ordered from the least to the most severe.
-        ordered: which of the names are; None for none.
+        truth: indices in ``labels`` of the true names, N ≥ 1.
+        found: indices of the names in the reports; None if a report has no name.
+        labels: all names; ordered ones from the least to the most severe.
+        ordered: per name, whether it is ordered; None if no name is.
 
     Raises:
-        SpecError: lengths that do not fit, or a place without a name.
+        SpecError: lengths do not match, or an index has no name.
     """
     classes = len(labels)
     true = np.asarray(truth, np.int64)
     got = np.asarray([-1 if place is None else place for place in found], np.int64)
     scale = np.flatnonzero(np.zeros(classes, bool) if ordered is None else np.asarray(ordered, bool))
     if not len(true) or len(true) != len(got) or (ordered is not None and len(ordered) != classes):
-        raise SpecError(f"{len(true)} true and {len(got)} found names", allowed="as many of both, at least one")
+        raise SpecError(f"{len(true)} true and {len(got)} found names", allowed="the same number of both, at least one")
     if true.min() < 0 or max(true.max(), got.max()) >= classes or -1 in found or got.min() < -1:
-        raise SpecError("a place without a name", allowed=f"0 to {classes - 1}")
-    confusion = np.zeros((classes, classes + 1), np.int64)  # a place of -1 is its last column
+        raise SpecError("an index without a name", allowed=f"0 to {classes - 1}")
+    confusion = np.zeros((classes, classes + 1), np.int64)  # index -1 is the last column
     np.add.at(confusion, (true, got), 1)
     square = confusion[:, :classes]
     support, guesses = confusion.sum(axis=1), square.sum(axis=0)
@@ -103,6 +103,6 @@ def name_scores(
 
 
 def _distances(size: int) -> npt.NDArray[np.int64]:
-    """``found - true`` for every cell of a confusion matrix."""
+    """Return ``found - true`` for every cell of a confusion matrix."""
     places = np.arange(size)
     return places - places[:, None]

@@ -1,4 +1,4 @@
-"""Two models on the same samples: which one is better, or how many samples would tell. numpy only."""
+"""Comparison of two models on the same samples: which is better, or how many samples would decide. numpy only."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from vidrisk.runtimes.precision import average_precision
 Verdict = Literal["better", "worse", "undecided"]
 Measure = Literal["top1", "macro_f1", "mean_average_precision"]
 RESAMPLES = 2000
-Z_95, Z_POWER = 1.959964, 0.841621  # of a two-sided test at 5 %, and of a power of 80 %
+Z_95, Z_POWER = 1.959964, 0.841621  # normal quantiles of a two-sided test at 5 %, and of a power of 80 %
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One figure of two models, ``second`` beside ``first``.
+    """One metric of two models, ``first`` and ``second``.
 
     Attributes:
-        measure: that is compared.
+        measure: metric that is compared.
         first, second: 0–1.
-        interval_points: 95 % interval of what the second gains, in percentage points.
+        interval_points: 95 % interval of the gain of the second model, in percentage points.
         p_value: how likely chance alone explains the difference.
-        test: ``McNemar`` (exact), or ``bootstrap`` (paired; over groups, where samples have some).
+        test: ``McNemar`` (exact), or ``bootstrap`` (paired; over groups, if the samples have groups).
         verdict: whether the second is better.
-        samples, groups: that were compared; groups is None where every sample stands alone.
-        samples_to_decide: with how many samples such a difference would be found four times of five; None where the
-            models do not differ at all.
+        samples, groups: numbers compared; groups is None if every sample is independent.
+        samples_to_decide: number of samples with which such a difference would be found four times out of five; None if
+            the models do not differ at all.
     """
 
     measure: Measure
@@ -48,21 +48,22 @@ class Compared:
     samples_to_decide: int | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and containers, ready for JSON."""
+        """Return plain numbers, strings and containers, ready for JSON."""
         return asdict(self)
 
 
 def compare_answers(
     first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], groups: Sequence[str | None] | None = None
 ) -> Compared:
-    """Compare the shares of right answers.
+    """Compare the shares of right answers of two models.
 
-    Samples of one group are no independent evidence: where there are groups, they are resampled whole instead of
-    McNemar's test.
+    Samples of one group are not independent evidence: if there are groups, whole groups are resampled instead of
+    applying McNemar's test.
 
     Args:
-        first, second: whether each answer is right ``(N,)``, N ≥ 1.
-        groups: of the samples; None where every one stands alone.
+        first: whether each answer of the first model is right ``(N,)``, N ≥ 1.
+        second: the same for the second model.
+        groups: group per sample; None if every sample is independent.
     """
     lost, gained, samples = int((first & ~second).sum()), int((~first & second).sum()), len(first)
     of_groups = _group_numbers(groups, samples)
@@ -70,8 +71,8 @@ def compare_answers(
         low, high = drop_interval_points(gained, lost, samples)
         p_value, test, count = mcnemar_p(lost, gained), "McNemar", None
     else:
-        drawn = 100 * _resampled_means(second.astype(float) - first, of_groups)
-        low, high, p_value = _judged(drawn)
+        drawn = 100 * _resample_means(second.astype(float) - first, of_groups)
+        low, high, p_value = _interval_and_p_value(drawn)
         test, count = "bootstrap", int(of_groups.max()) + 1
     return Compared(
         "top1",
@@ -93,12 +94,14 @@ def compare_scores(
     """Compare macro-F1 or mean average precision by a paired bootstrap.
 
     Args:
-        truth: ``(N,)``, or ``(N, C)`` of a multi-label target.
-        first, second: probabilities ``(N, C)``; for macro-F1 of a multi-label target, what was decided, 1 or 0.
+        measure: ``macro_f1`` or ``mean_average_precision``.
+        truth: ``(N,)``, or ``(N, C)`` for a multi-label target.
+        first: probabilities of the first model ``(N, C)``; for macro-F1 of a multi-label target its decisions, 1 or 0.
+        second: the same for the second model.
         groups: as in ``compare_answers``.
 
     Returns:
-        None where the samples do not give such a figure: no label tells one of them from another.
+        None if the metric is undefined on these samples: no label separates one of them from another.
     """
     samples = len(truth)
     of_groups = _group_numbers(groups, samples)
@@ -109,10 +112,10 @@ def compare_scores(
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES // 4):
-        rows = _drawn_rows(rng, samples, of_groups)
+        rows = _draw_rows(rng, samples, of_groups)
         drawn.append(100 * (score(truth[rows], second[rows]) - score(truth[rows], first[rows])))
     found = np.array([value for value in drawn if math.isfinite(value)] or [0.0])
-    low, high, p_value = _judged(found)
+    low, high, p_value = _interval_and_p_value(found)
     gain, deviation = 100 * (whole[1] - whole[0]), float(found.std())
     needed = None if abs(gain) < 1e-12 else math.ceil(samples * ((Z_95 + Z_POWER) * deviation / abs(gain)) ** 2)
     return Compared(
@@ -135,7 +138,7 @@ def _verdict(gain: float, p_value: float) -> Verdict:
 
 
 def _samples_to_decide(lost: int, gained: int, samples: int) -> int | None:
-    """Return the number of pairs with which McNemar's test finds such a difference four times of five (Connor 1987)."""
+    """Return how many pairs McNemar's test needs to find such a difference four times out of five (Connor 1987)."""
     changed, difference = (lost + gained) / samples, abs(gained - lost) / samples
     if not difference:
         return None
@@ -145,7 +148,10 @@ def _samples_to_decide(lost: int, gained: int, samples: int) -> int | None:
 
 
 def _group_numbers(groups: Sequence[str | None] | None, samples: int) -> Ints | None:
-    """Number the groups; a sample without one is a group of its own. None where no group has two samples."""
+    """Return the group number of each sample, or None if no group has two samples.
+
+    A sample without a group is a group of its own.
+    """
     if groups is None or not any(groups):
         return None
     names = [group if group else f"\0{place}" for place, group in enumerate(groups)]
@@ -153,21 +159,21 @@ def _group_numbers(groups: Sequence[str | None] | None, samples: int) -> Ints | 
     return None if len(set(names)) == samples else np.asarray(numbers)
 
 
-def _resampled_means(values: Floats, groups: Ints) -> Floats:
+def _resample_means(values: Floats, groups: Ints) -> Floats:
     sums, sizes = np.bincount(groups, weights=values), np.bincount(groups)
     counts = np.random.default_rng(0).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), RESAMPLES)
     means: Floats = (counts @ sums) / (counts @ sizes)
     return means
 
 
-def _drawn_rows(rng: np.random.Generator, samples: int, groups: Ints | None) -> Ints:
+def _draw_rows(rng: np.random.Generator, samples: int, groups: Ints | None) -> Ints:
     if groups is None:
         return rng.integers(0, samples, samples)
     chosen = rng.integers(0, groups.max() + 1, groups.max() + 1)
     return np.concatenate([np.flatnonzero(groups == group) for group in chosen])
 
 
-def _judged(drawn: Floats) -> tuple[float, float, float]:
+def _interval_and_p_value(drawn: Floats) -> tuple[float, float, float]:
     """Return the 95 % interval and the two-sided p-value of resampled differences."""
     low, high = np.quantile(drawn, (0.025, 0.975))
     beyond = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))

@@ -1,4 +1,4 @@
-"""Plots as PNG: lines, a confusion matrix, the error by the share kept."""
+"""Plots as PNG: lines, a confusion matrix, a learning curve, and the error by the share kept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidrisk.runtimes.contract.errors import require
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Make a figure with no window behind it, in a font that has CJK characters where the system has one."""
+    """Create a figure without a window, with a CJK font if the system has one."""
     require("matplotlib", "train")
     from matplotlib import font_manager, rcParams
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ def new_figure(width: float, height: float) -> Any:
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as PNG."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a character that no font here has is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a character missing from every font is drawn as a box
         figure.savefig(path)
 
 
@@ -42,7 +42,9 @@ def plot_lines(path: Path, series: Mapping[str, Mapping[int, float]], label: str
     """Plot series over the epochs.
 
     Args:
+        path: PNG file to write.
         series: by name, values by epoch.
+        label: of the y axis.
     """
     figure = new_figure(6, 4)
     axes = figure.subplots()
@@ -55,7 +57,7 @@ def plot_lines(path: Path, series: Mapping[str, Mapping[int, float]], label: str
 
 
 def plot_learning_curve(path: Path, curve: LearningCurve, title: str) -> None:
-    """Plot every measurement, the fitted law, and the forecast with its interval."""
+    """Plot every measurement, the fitted power law, and the forecast with its interval."""
     figure = new_figure(6, 4)
     axes = figure.subplots()
     sizes = np.array(list(curve.scores))
@@ -81,7 +83,7 @@ def plot_learning_curve(path: Path, curve: LearningCurve, title: str) -> None:
 
 
 def plot_confusion(path: Path, report: Metrics) -> None:
-    """Rows are the truth, columns the prediction, shades the share of the row."""
+    """Plot a confusion matrix: rows are the truth, columns the prediction, shades the share of the row."""
     counts = np.asarray(report.confusion)
     labels = [per_class.label for per_class in report.per_class]
     side = max(4.0, 0.5 * len(labels) + 2)
@@ -112,7 +114,7 @@ def plot_confusion(path: Path, report: Metrics) -> None:
 
 
 def plot_risk(path: Path, certainty: Certainty) -> None:
-    """The error of the surest answers by their share of all, and where the thresholds put it."""
+    """Plot the error of the most confident answers by their share of all, and the operating point of the thresholds."""
     figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.step(

@@ -1,4 +1,4 @@
-"""The standard error of a mean over samples of which some show the same thing. numpy only."""
+"""Standard error of a mean over samples that are not all independent. numpy only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ Losses = npt.NDArray[np.float64]
 
 
 def standard_error(values: Losses, units: Sequence[str]) -> float:
-    """Return the standard error of the mean of values ``(N,)``, those of one unit taken together; infinite of one unit."""
+    """Return the standard error of the mean of values ``(N,)``, clustered by unit.
+
+    Values of one unit are taken together; the result is infinite if there is only one unit.
+    """
     numbers = np.unique(np.asarray(units), return_inverse=True)[1]
     count = int(numbers.max()) + 1
     if count < 2:

@@ -1,6 +1,6 @@
-"""Longest common subsequences, exact, by bit vectors: a row of the table of lengths is one integer.
+"""Exact longest common subsequences by bit vectors: each row of the table of lengths is one integer.
 
-Hyyrö, Bit-parallel LCS-length computation revisited, AWOCA 2004: bit i of a row is 0 where the length grows at place i.
+Hyyrö, Bit-parallel LCS-length computation revisited, AWOCA 2004: bit i of a row is 0 if the length grows at position i.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from collections.abc import Hashable, Iterator, Sequence
 
 
 def lcs_length(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
-    """Return the length of the longest common subsequence. Time grows with ``len(b)`` times ``len(a)`` / 64."""
+    """Return the length of the longest common subsequence.
+
+    Time grows with ``len(b)`` times ``len(a)`` / 64.
+    """
     row = (1 << len(a)) - 1
-    for row in _rows(a, b):  # noqa: B007 - the last one counts
+    for row in _rows(a, b):  # noqa: B007 - only the last row is needed
         pass
     return len(a) - row.bit_count()
 
 
 def lcs_pairs(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Return the places in ``a`` and in ``b`` of one longest common subsequence, both rising. Memory grows with their product."""
+    """Return the positions in ``a`` and in ``b`` of one longest common subsequence, both ascending.
+
+    Memory grows with the product of the lengths.
+    """
     rows = [(1 << len(a)) - 1, *_rows(a, b)]
     pairs: list[tuple[int, int]] = []
     i, j = len(a), len(b)

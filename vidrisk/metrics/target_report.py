@@ -1,4 +1,4 @@
-"""The metrics of one target, whichever kind it is, over the samples that are labelled for it."""
+"""Metrics of one target of any kind, over the samples that are labelled for it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TargetMetrics = Metrics | MultiLabelMetrics
 
 
 def labelled_rows(truth: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Tell which samples are labelled for a target ``(N,)``.
+    """Return a mask ``(N,)`` of the samples that are labelled for a target.
 
     Args:
-        truth: as ``data.targets.truth_from_table`` gives it.
+        truth: as returned by ``data.targets.truth_from_table``.
     """
     return np.asarray((truth.reshape(len(truth), -1) >= 0).all(axis=1))
 
@@ -25,7 +25,10 @@ def labelled_rows(truth: Ints) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 def right_answers(
     target: Target, truth: Ints, probabilities: Floats, decision: Mapping[str, float] | None = None
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Tell which answers are right ``(N,)``, of a multi-label target as a whole. Arguments as of ``report_on_target``."""
+    """Return a mask ``(N,)`` of the right answers; of a multi-label target, every label must be right.
+
+    The arguments are those of ``report_on_target``.
+    """
     if target.multi_label:
         thresholds = np.array([(decision or {}).get(label, DECISION) for label in target.labels])
         return np.asarray(((probabilities >= thresholds) == (truth == 1)).all(axis=1))
@@ -35,12 +38,13 @@ def right_answers(
 def report_on_target(
     target: Target, truth: Ints, probabilities: Floats, decision: Mapping[str, float] | None = None
 ) -> TargetMetrics | None:
-    """Score a model on one target; None where no sample is labelled for it.
+    """Score a model on one target, or return None if no sample is labelled for it.
 
     Args:
-        truth: ``(N,)``, or ``(N, C)`` of a multi-label target.
+        target: of the model.
+        truth: ``(N,)``, or ``(N, C)`` for a multi-label target.
         probabilities: ``(N, C)``.
-        decision: per label of a multi-label target the probability from which on it holds.
+        decision: per label of a multi-label target, the least probability at which it is decided to hold.
     """
     rows = labelled_rows(truth)
     if not rows.any():

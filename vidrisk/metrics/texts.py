@@ -1,4 +1,7 @@
-"""Overlap of a text with a reference, 0–1: ROUGE-L and chrF, exact. Chinese is compared by characters, other scripts by words."""
+"""Exact ROUGE-L and chrF, 0–1, of a text and a reference; ROUGE-L compares Chinese and Japanese by character.
+
+Other scripts are compared by word.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,7 @@ from vidrisk.metrics.subsequence import lcs_length
 
 CHRF_ORDER = 6
 CHRF_BETA = 2.0
-# Scripts that are written without spaces between words: Han, Hiragana, Katakana, Bopomofo. First and last code point of
-# each block.
+# First and last code point of each block of scripts without spaces between words: Han, Hiragana, Katakana, Bopomofo.
 _UNSPACED = (
     (0x3005, 0x3007),
     (0x3041, 0x312F),
@@ -24,10 +26,10 @@ _UNSPACED = (
 
 
 def tokens_from_text(text: str) -> list[str]:
-    """Return the tokens that ROUGE counts: words in lower case, and every Chinese or Japanese character for itself.
+    """Return the tokens that ROUGE counts: lower-case words, and single Chinese or Japanese characters.
 
-    Letters, digits and marks make words; everything else separates them and does not count. Full-width forms are as
-    their half-width ones (NFKC).
+    Words consist of letters, digits and marks; everything else separates words and is not counted. Full-width forms are
+    treated as their half-width forms (NFKC).
     """
     tokens: list[str] = []
     word = ""
@@ -44,13 +46,13 @@ def tokens_from_text(text: str) -> list[str]:
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether a character is of a script that does not separate words."""
+    """Return whether a character is of a script that does not separate words."""
     code = ord(character)
     return code >= _UNSPACED[0][0] and any(first <= code <= last for first, last in _UNSPACED)
 
 
 def is_word(character: str) -> bool:
-    """Whether a character is part of a word: a letter, a digit or a mark."""
+    """Return whether a character is part of a word: a letter, a digit or a mark."""
     return unicodedata.category(character)[0] in "LNM"
 
 
@@ -58,18 +60,18 @@ def rouge_l(reference: str, candidate: str) -> float:
     """Return ROUGE-L as F1, 0–1: 2 P R / (P + R), P = LCS / tokens of the candidate, R = LCS / tokens of the reference.
 
     LCS is the length of the longest common subsequence of tokens. Lin, ROUGE: A Package for Automatic Evaluation of
-    Summaries, ACL 2004, with beta 1. 1 where neither text has a token.
+    Summaries, ACL 2004, with beta 1. 1 if neither text has a token.
     """
     a, b = tokens_from_text(reference), tokens_from_text(candidate)
     return 2 * lcs_length(a, b) / (len(a) + len(b)) if a or b else 1.0
 
 
 def chrf(reference: str, candidate: str) -> float:
-    """Return chrF, 0–1: (1 + β²) P R / (β² P + R), β = 2, P and R the mean precision and recall of character n-grams, n = 1 … 6.
+    """Return chrF, 0–1: (1 + β²) P R / (β² P + R) with β = 2.
 
-    White space is removed, case and punctuation count. Orders for which a text is too short are left out of the mean,
-    as sacreBLEU does. Popović, chrF: character n-gram F-score for automatic MT evaluation, WMT 2015. 1 where both texts
-    are empty.
+    P and R are the mean precision and recall of character n-grams, n = 1 … 6. White space is removed; case and
+    punctuation count. Orders for which a text is too short are left out of the mean, as in sacreBLEU. Popović, chrF:
+    character n-gram F-score for automatic MT evaluation, WMT 2015. 1 if both texts are empty.
     """
     a, b = "".join(reference.split()), "".join(candidate.split())
     orders = range(1, min(CHRF_ORDER, len(a), len(b)) + 1)

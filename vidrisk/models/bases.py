@@ -1,4 +1,4 @@
-"""What a run started from: the trained weights of earlier runs, kept in its directory and merged into the backbone."""
+"""Bases of a run: the trained weights of earlier runs, copied into its directory and merged into the backbone."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ BASE, ADAPTER_SETTINGS = "base", "adapter_config.json"
 
 
 def weight_files(root: Path) -> list[Path]:
-    """Files of trained weights in a run directory, those of its bases included, in a fixed order; checkpoints are left out."""
+    """Return the files of trained weights in a run directory in a fixed order, including those of its bases.
+
+    Checkpoints are left out.
+    """
     own = [*sorted(root.glob("*.safetensors")), *sorted((root / ADAPTER).glob("*.safetensors"))]
     return own + (weight_files(root / BASE) if (root / BASE).is_dir() else [])
 
 
 def bases_of(root: Path) -> list[Path]:
-    """Folders of the runs that a run started from, the first one first."""
+    """Return the folders of the runs that a run started from, the earliest first."""
     base = root / BASE
     return [*bases_of(base), base] if base.is_dir() else []
 
 
 def load_bases(model: Trainable, bases: Sequence[Path]) -> None:
-    """Put what earlier runs trained into a plain model, one after the other, and merge it.
+    """Load what earlier runs trained into a plain model, one after the other, and merge it.
 
     Raises:
         BundleError: something does not fit the model.
@@ -39,7 +42,10 @@ def load_bases(model: Trainable, bases: Sequence[Path]) -> None:
 
 
 def start_digest(root: Path) -> str:
-    """sha256 over all that a run takes of a folder which it starts from: trained weights but for heads, and adapters' settings."""
+    """Return the sha256 over everything that a run takes from a folder that it starts from.
+
+    That is trained weights except heads, and the settings of adapters.
+    """
     digest = hashlib.sha256()
     for path in weight_files(root):
         if path.name != HEAD:
@@ -51,14 +57,14 @@ def start_digest(root: Path) -> str:
 
 
 def copy_base(source: Path, root: Path) -> None:
-    """Copy what a run trained, but for its head, into a new run directory that starts from it.
+    """Copy what a run trained, except its head, into a new run directory that starts from it.
 
     Args:
-        source: directory of the run that has been trained.
-        root: of the new one.
+        source: directory of the trained run.
+        root: directory of the new run.
 
     Raises:
-        SettingsError: it starts from another run already.
+        SettingsError: the new run already starts from another run.
     """
     if (root / BASE).is_dir():
         if start_digest(root / BASE) != start_digest(source):

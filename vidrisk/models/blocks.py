@@ -1,4 +1,4 @@
-"""A transformer block as plain matrix products, so that every exporter can write it down."""
+"""A transformer block written as plain matrix products, so that every exporter supports it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """A transformer block with normalisation in front of attention and MLP (Xiong et al. 2020)."""
+    """Transformer block with normalisation before attention and MLP (Xiong et al. 2020)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Encoder and head: a model of two stages, trained jointly."""
+"""Clip classifier: an encoder and a head, two stages that are trained jointly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADAPTER, HEAD = "adapter", "head.safetensors"
 class ClipClassifier(TrainableModel):
     """An encoder of frames or windows, and a head.
 
-    ``lower`` gives floats ``(B, T, …)``, ``(B, T / 2, …)`` where the encoder sees pairs, or ``(B, …)`` where it sees
+    ``lower`` returns floats: ``(B, T, …)``, ``(B, T / 2, …)`` if the encoder sees pairs, or ``(B, …)`` if it sees
     windows.
     """
 
@@ -47,12 +47,18 @@ class ClipClassifier(TrainableModel):
         return hidden.reshape(len(frames), -1, *hidden.shape[1:])
 
     def _groups(self, frames: Tensor) -> Tensor:
-        """Divide frames ``(B, T, H, W, 3)`` into what the encoder sees at a time: ``(B, T / n, n, H, W, 3)``, or the frames."""
+        """Split frames ``(B, T, H, W, 3)`` into the encoder's inputs.
+
+        Returns ``(B, T / n, n, H, W, 3)`` for groups of n frames; for n = 1, the frames unchanged.
+        """
         group = self.encoder.group
         return frames if group == 1 else frames.reshape(len(frames), -1, group, *frames.shape[2:])
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Frames, or the output of ``lower`` → features ``(B, T, D)``, of pairs ``(B, T / 2, 2D)``, of windows ``(B, D)``."""
+        """Compute features from frames, or from the output of ``lower``.
+
+        Returns ``(B, T, D)``; for pairs ``(B, T / 2, 2D)``, for windows ``(B, D)``.
+        """
         is_raw = inputs.dtype == torch.uint8
         run = self.encoder if is_raw else self.encoder.upper
         if self.encoder.sees_windows:
@@ -82,20 +88,20 @@ class ClipClassifier(TrainableModel):
             add_lora(self.encoder, config.lora)
 
     def freeze(self, head: Head) -> None:
-        """Leave the encoder out of training, in place, and put another head behind it; adapters stay as they are."""
+        """Exclude the encoder from training, in place, and attach another head; adapters stay unchanged."""
         self.encoder.requires_grad_(False)
         self.encoder.is_frozen = True
         self.head = head.to(next(self.parameters()).device)
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
-        """Compute features as before LoRA changed anything while the block runs."""
+        """Disable LoRA while the block runs, so that features are those of the backbone before training."""
         with nullcontext() if self.encoder.is_frozen else self.encoder.backbone.disable_adapter():
             yield
 
     @contextmanager
     def as_frozen(self) -> Iterator[None]:
-        """Take the encoder, without its adapters, for one that is not trained while the block runs: ``lower`` gives features."""
+        """Treat the encoder, without its adapters, as frozen while the block runs: ``lower`` then returns features."""
         with self.without_adapters():
             was_frozen, self.encoder.is_frozen = self.encoder.is_frozen, True
             try:
@@ -108,7 +114,10 @@ class ClipClassifier(TrainableModel):
         self.encoder.requires_grad_(False)
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
-        """LoRA with its own rate and no decay (it decays towards the pretrained weights by itself), then the head."""
+        """Return the groups ``lora`` and ``head``.
+
+        LoRA has its own rate and no decay: it decays towards the pretrained weights by itself.
+        """
         lora = [p for p in self.encoder.parameters() if p.requires_grad]
         head_lr = DEFAULT_HEAD_LR if optim.head_lr is None else optim.head_lr
         return [
@@ -127,7 +136,7 @@ class ClipClassifier(TrainableModel):
         return ModelStage(encoder, self.encoder), ModelStage(head, self.head)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter, unless the encoder stayed frozen, and the head."""
+        """Write the head, and the adapter unless the encoder is frozen."""
         if not self.encoder.is_frozen:
             save_adapter(self.encoder.backbone, folder / ADAPTER)
         save_tensors(self.head.state_dict(), folder / HEAD)

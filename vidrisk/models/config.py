@@ -1,7 +1,7 @@
-"""The training configuration: ``config.yaml`` of a run, ``--config`` and ``--set key=value`` on the command line.
+"""Training configuration: ``config.yaml`` of a run, ``--config``, and ``--set key=value`` on the command line.
 
-Every field has a default, so a configuration file holds only what differs. A run stores all of it, with the pixel and
-time specs resolved, so that it can be repeated.
+Every field has a default, so a configuration file holds only what differs. A run stores the whole configuration, with
+the pixel and time specs resolved, so that it can be repeated.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ Augmentation = Literal[
 
 
 class LoraSettings(Sealed, allow_inf_nan=False):
-    """``last_blocks`` adapts only that many of the last blocks; 0 leaves the encoder frozen, null adapts all of them.
+    """LoRA adapters: which layers they adapt, and how.
 
-    What lies below the first adapted block of EfficientNet-Lite0 runs once per view (see ``views``), not once per
-    epoch. ``targets`` are ends of layers' paths, such as ``q_proj``; null takes what the family adapts. Of a
-    vision-language model, ``parts`` says where; there, 0 blocks leave the row of the model's token as it is, too.
+    ``last_blocks`` adapts only that many of the last blocks; 0 leaves the encoder frozen, null adapts all of them.
+    Layers below the first adapted block of EfficientNet-Lite0 run once per view (see ``views``), not once per epoch.
+    ``targets`` are ends of layers' paths, such as ``q_proj``; null uses the family's default. ``parts`` selects the
+    parts of a vision-language model to adapt; with 0 blocks, the embedding row of its token is not trained either.
     """
 
     rank: int = Field(16, ge=1, le=512)
@@ -43,12 +44,14 @@ class LoraSettings(Sealed, allow_inf_nan=False):
 
 
 class HeadSettings(Sealed):
-    """``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion; ``motion``
-    and ``transformer`` see these alone, and nothing that stays all through a clip.
+    """The head behind an encoder or a vision-language model.
 
-    ``auto`` is ``linear`` for photos, and for clips ``motion``, or ``segments`` where that is better beyond chance.
-    Behind a vision-language model, ``linear``, ``mlp`` and ``transformer_no_vision`` see the state at its token,
-    ``transformer`` the visual tokens, too; ``auto`` is ``linear``.
+    ``linear`` and ``mlp`` average the features over time; ``segments`` and ``attention`` see their order and motion;
+    ``motion`` and ``transformer`` see only order and motion, and nothing that stays constant throughout a clip.
+    ``auto`` is ``linear`` for photos; for clips it is ``motion``, or ``segments`` if that is significantly better.
+
+    Behind a vision-language model, ``linear``, ``mlp`` and ``transformer_no_vision`` see the state at its token;
+    ``transformer`` also sees the visual tokens; ``auto`` is ``linear``.
     """
 
     kind: Literal[
@@ -57,15 +60,14 @@ class HeadSettings(Sealed):
     hidden: int = Field(256, ge=8, le=4096)
     dropout: float = Field(0.3, ge=0, lt=1)
     start: Literal["probe", "zero"] = Field(
-        "probe",
-        description="what linear classifiers begin with: a logistic regression on features as they come, or nothing",
+        "probe", description="initial linear classifiers: a logistic regression on the unadapted features, or zero"
     )
     layers: int = Field(2, ge=1, le=24, description="blocks of a transformer head")
     heads: int = Field(8, ge=1, le=64, description="attention heads of a transformer head")
 
 
 class PromptPair(Sealed):
-    """A question about what is shown, and a reply that holds the model's token once."""
+    """A question about the input, and a reply that contains the model's token once."""
 
     question: str = Field(min_length=1, max_length=2000)
     reply: str = Field(min_length=1, max_length=2000)
@@ -83,20 +85,20 @@ class VlmSettings(Sealed, allow_inf_nan=False):
     """How a vision-language model classifies: by the state at a token of the reply that training adds.
 
     Attributes:
-        token: that is added.
-        prompts: pairs of question and reply, or a YAML file of them, from which training draws; null takes vidrisk's
+        token: the token that is added.
+        prompts: pairs of question and reply, or a YAML file of them, from which training draws; null uses vidrisk's
             own.
         fixed_prompt: number of the pair, from 0, for validation and export.
-        system: what the conversation begins with; null leaves that to the backbone's chat template. Fewer tokens are
+        system: system text of the conversation; null leaves it to the backbone's chat template. Fewer tokens are
             faster.
-        question_first: whether the question stands in front of the visual tokens. What is in front of them is computed
-            once, at export, so that inference is faster; published models were trained with the question behind them.
+        question_first: whether the question precedes the visual tokens. Text before them is computed once, at export,
+            so that inference is faster; published models were trained with the question after them.
         language_loss: weight of the language-model loss on the reply, beside the classes' cross-entropy.
-        max_tokens: of the whole sequence; a longer one is refused, never cut off.
-        grid: averages of a composed model's feature map per side: 2 makes 4 visual tokens per frame; null keeps all.
-        fps: frames per second that positions in time assume, a nominal rate: moments are spread evenly over clips of
-            any length.
-        weights: type in which training holds weights that are not trained. 4bit needs bitsandbytes.
+        max_tokens: limit for the whole sequence; a longer one is refused, never truncated.
+        grid: averages of a composed model's feature map per side: 2 gives 4 visual tokens per frame; null keeps all.
+        fps: nominal frames per second assumed for positions in time: moments are spread evenly over clips of any
+            length.
+        weights: data type of frozen weights during training. 4bit needs bitsandbytes.
     """
 
     token: str = Field("<ACT>", pattern=r"^<[A-Za-z0-9_|]{1,30}>$")
@@ -112,21 +114,21 @@ class VlmSettings(Sealed, allow_inf_nan=False):
 
 
 MAX_ANSWER_TOKENS, DEFAULT_ANSWER_TOKENS = 8192, 256
-ANSWER_MARGIN = 1.5  # of the longest answer that was learnt, for what a model may write
+ANSWER_MARGIN = 1.5  # limit for generated answers, relative to the longest training answer
 
 
 class ReportSettings(Sealed):
-    """What a model that writes reports is taught.
+    """Training of a model that writes reports.
 
     Attributes:
-        scheme: of levels and fields: the name of one of vidrisk's own, or a file; null takes the one that the data
-            carry, else three-levels. Instruction data have none.
+        scheme: of levels and fields: the name of a built-in scheme, or a file; null uses the one stored with the data,
+            else three-levels. Instruction data have none.
         photos: the folder that paths of photos are relative to; null for that of the data.
-        answer_tokens: most tokens of an answer, at inference; null for what the longest answer of the training data
-            takes, and half as much again.
-        longest_answer: tokens of the longest answer of the training data; training writes it.
-        choice_weight: in the loss, of each token by which an answer names a level or another choice; others have 1.
-            Such tokens are few, and what is written behind them follows from them.
+        answer_tokens: most tokens of an answer at inference; null for one and a half times the longest answer of the
+            training data.
+        longest_answer: tokens of the longest answer of the training data; written by training.
+        choice_weight: weight in the loss of each token that names a level or another choice; other tokens have weight
+            1. Such tokens are few, and the text after them depends on them.
     """
 
     scheme: str | None = None
@@ -143,21 +145,21 @@ class ReportSettings(Sealed):
         return min(int(self.longest_answer * ANSWER_MARGIN) + 8, MAX_ANSWER_TOKENS)
 
 
-DEFAULT_HEAD_LR = 1e-3  # of a head that begins at zero
+DEFAULT_HEAD_LR = 1e-3  # for a head that starts at zero
 
 
 class OptimSettings(Sealed, allow_inf_nan=False):
     """AdamW with its own learning rates, linear warm-up, cosine decay to zero.
 
-    A vision-language model's projector keeps its weights where ``projector_lr`` is 0; null is the family's own choice:
-    0.001 for a composed model, whose projector is new, and 0 for others. A null ``head_lr`` is 0.0001 where the head
-    begins at a probe, and 0.001 where it begins at zero.
+    A vision-language model's projector keeps its weights if ``projector_lr`` is 0; null is the family's default: 0.001
+    for a composed model, whose projector is new, and 0 for others. A null ``head_lr`` is 0.0001 if the head starts at a
+    probe, and 0.001 if it starts at zero.
 
     Attributes:
-        class_weights: for classes that are rare. ``drawn`` draws their samples more often, by the square root of how
-            rare they are, and keeps the probabilities those of the data; ``auto`` is that where the largest class of a
-            target has more than ten times the samples of the smallest, else ``none``. ``sqrt`` and ``balanced`` weigh
-            them in the loss, which raises their probabilities, too.
+        class_weights: treatment of rare classes. ``drawn`` draws their samples more often, by the square root of how
+            rare they are, and keeps the probabilities those of the data; ``auto`` is ``drawn`` if the largest class of
+            a target has more than ten times the samples of the smallest, else ``none``. ``sqrt`` and ``balanced``
+            weight rare classes in the loss, which also raises their probabilities.
     """
 
     epochs: int = Field(10, ge=1, le=10_000)
@@ -176,12 +178,12 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     clip_norm: float = Field(1.0, gt=0)
     patience: int | None = Field(None, ge=1, description="epochs without a better validation metric before stopping")
     metric: Metric = Field(
-        "top1", description="that the best epoch has most of; of multi-label targets it is mAP, or macro_f1"
+        "top1", description="metric that selects the best epoch; for multi-label targets mAP, or macro_f1"
     )
 
 
 class TrainConfig(Sealed):
-    """All of a training run but the data itself."""
+    """Complete configuration of a training run, except for the data."""
 
     task: Task = "action"
     backbone: str = "efficientnet-lite0"
@@ -191,16 +193,16 @@ class TrainConfig(Sealed):
         8,
         ge=1,
         le=512,
-        description="moments per clip; photos have one. Encoders of frames see 16 of clips, in "
-        "pairs, where neither this nor rgb_diff is given",
+        description="moments per clip; photos have one. Frame encoders use 16 per clip, in pairs, if neither this nor "
+        "rgb_diff is given",
     )
-    jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used, to train on any of them")
+    jitter: Literal[1, 3, 5, 7, 9] = Field(1, description="moments read per moment used; training uses any of them")
     rgb_diff: bool = Field(
-        False, description="show every second moment of a clip as its difference from the one before"
+        False, description="replace every second moment of a clip by its difference from the moment before"
     )
     level_order: tuple[str, ...] | None = None
     multi_label: bool = Field(
-        False, description="any number of classes may hold for a sample; cells of the data hold several"
+        False, description="any number of classes may hold for a sample; a cell of the data may list several"
     )
     lora: LoraSettings = LoraSettings()
     head: HeadSettings = HeadSettings()
@@ -208,26 +210,24 @@ class TrainConfig(Sealed):
     report: ReportSettings = ReportSettings()
     optim: OptimSettings = OptimSettings()
     augment: tuple[Augmentation, ...] | None = Field(
-        None, description="by default flip, zoom, light and still of clips, and flip of photos of defects"
+        None, description="by default flip, zoom, light and still for clips, and flip for photos of defects"
     )
     seed: int = Field(0, ge=0, le=2**31)
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 where the processor computes in it"
-    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 if the processor supports it")
     gradient_checkpointing: bool = False
     workers: int = Field(0, ge=0)
     cache_mb: int = Field(512, ge=0, description="decoded frames, or views, kept in memory between epochs")
-    disk_cache_mb: int = Field(20_480, ge=0, description="the same in a file of the run, beyond what memory keeps")
+    disk_cache_mb: int = Field(
+        20_480, ge=0, description="as cache_mb, in a file of the run, for what memory cannot hold"
+    )
     views: int = Field(
-        4, ge=0, le=64, description="augmented views per sample carried once through the frozen layers; 0: none"
+        4, ge=0, le=64, description="augmented views per sample that pass the frozen layers only once; 0: none"
     )
     group_by: str | None = None
-    compare: bool = Field(
-        True, description="whether LoRA is compared with the head alone and the probe when training has ended"
-    )
-    start: str | None = Field(None, description="sha256 of what the run started from; training writes it")
+    compare: bool = Field(True, description="compare LoRA with the head alone and with the probe after training")
+    start: str | None = Field(None, description="sha256 of the weights that the run started from; written by training")
     decoder: Literal["auto", "pyav", "decord"] = "auto"
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(("tensorboard",), description="where curves go")
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = Field(("tensorboard",), description="where to log curves")
 
 
 def config_from_options(
@@ -237,17 +237,17 @@ def config_from_options(
     without: Collection[str] = (),
     **options: Any,
 ) -> TrainConfig:
-    """Defaults, then the YAML file, then named options, then settings and ``key=value`` assignments; the later one wins.
+    """Build a configuration from defaults, a YAML file, options, settings and assignments; later sources win.
 
     Args:
         path: a YAML file, or None.
         assignments: such as ``optim.epochs=3``; values are read as YAML, so lists and null work.
         settings: values by dotted names, such as ``{"optim.epochs": 3}``.
         without: dotted names of settings that are not taken from the file.
-        options: top-level fields; None means not given.
+        options: top-level fields; None means not given. They override the file.
 
     Raises:
-        SettingsError: an unreadable file, an unknown key, or a value out of range, naming the key.
+        SettingsError: an unreadable file, an unknown key, or a value out of range; names the key.
     """
     yaml: Any = require("yaml", "train")
     values: dict[str, Any] = {}
@@ -260,9 +260,9 @@ def config_from_options(
                 raise SettingsError(f"{path} holds a {type(loaded).__name__}", allowed="a mapping of settings")
             values.update(loaded)
             if options.get("backbone") not in (None, values.get("backbone")):
-                values.pop("pixel", None)  # size, mean and deviation were the other backbone's
+                values.pop("pixel", None)  # size, mean and deviation belong to the file's backbone
                 values.pop("pool", None)
-                if values.pop("rgb_diff", None):  # not every backbone sees frames
+                if values.pop("rgb_diff", None):  # not every backbone sees single frames
                     values.pop("frames", None)
             for name in without:
                 _drop(values, name.split("."))
@@ -273,6 +273,10 @@ def config_from_options(
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise SettingsError(f"the setting {assignment!r}", allowed="key=value, for example optim.epochs=3")
+            if not all(part.strip() for part in key.split(".")):
+                raise SettingsError(
+                    f"a setting without a name: {assignment!r}", allowed="key=value, for example optim.epochs=3"
+                )
             _assign(values, key.strip().split("."), yaml.safe_load(text))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from error
@@ -288,14 +292,18 @@ def config_from_options(
         first = error.errors()[0]
         keys = [key for key in first["loc"] if key not in (FILE, PAIRS)]
         where = ".".join(map(str, keys))
-        known = ", ".join(_settings_around(keys).model_fields) if first["type"] == "extra_forbidden" else None
         line = _line_of(path, keys, first["input"])
         place = f" ({path} line {line})" if line else ""
-        raise SettingsError(f"setting {where}: {first['msg']}{place}", allowed=known) from error
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_settings_around(keys).model_fields)
+            raise SettingsError(f"unknown setting {where}{place}", allowed=known) from error
+        given = first["input"]
+        shown = f" (given: {str(given)[:40]!r})" if isinstance(given, str | int | float) else ""
+        raise SettingsError(f"setting {where}: {first['msg']}{shown}{place}") from error
 
 
 def _settings_around(keys: Sequence[str | int]) -> type[Sealed]:
-    """The settings whose field a key names."""
+    """Return the settings class that a key belongs to."""
     if keys[:2] == ["vlm", "prompts"]:
         return PromptPair
     sections: dict[object, type[Sealed]] = {
@@ -309,18 +317,21 @@ def _settings_around(keys: Sequence[str | int]) -> type[Sealed]:
 
 
 def _check_keys(node: Any, path: Path, around: tuple[int, ...] = (), known: set[int] | None = None) -> None:
-    """Refuse a mapping with a key twice: YAML would keep the last one, and drop all that the first one holds.
+    """Refuse a mapping that has a key twice: YAML would keep the last one and drop the contents of the first.
 
     Args:
-        around, known: nodes that hold this one, and those that were looked at; an alias names one of them again.
+        node: YAML node to check.
+        path: of the file, for messages.
+        around: ids of the nodes that contain this one.
+        known: ids of the nodes checked before; an alias refers to one of them again.
 
     Raises:
-        SettingsError: as said, or something that holds itself.
+        SettingsError: a key occurs twice, or a node contains itself.
     """
     known = set() if known is None else known
     if id(node) in around:
         raise SettingsError(
-            f"a setting holds itself ({path} line {node.start_mark.line + 1})", allowed="aliases of other settings"
+            f"a setting contains itself ({path} line {node.start_mark.line + 1})", allowed="aliases of other settings"
         )
     if node is None or node.id == "scalar" or id(node) in known:
         return
@@ -331,15 +342,15 @@ def _check_keys(node: Any, path: Path, around: tuple[int, ...] = (), known: set[
             line = key.start_mark.line + 1
             if key.value in lines:
                 twice = f"lines {lines[key.value]} and {line}"
-                raise SettingsError(f"setting {key.value} stands twice ({path} {twice})", allowed="once")
+                raise SettingsError(f"setting {key.value} occurs twice ({path} {twice})", allowed="once")
             lines[key.value] = line
         _check_keys(value, path, (*around, id(node)), known)
 
 
 def _line_of(path: Path | None, keys: Sequence[str | int], value: object) -> int | None:
-    """Line, from 1, where a YAML file holds a value under a key; None where the value does not come from it.
+    """Return the line, from 1, at which a YAML file holds a value under a key, or None if the file lacks the value.
 
-    Of a key that YAML reads as something else (``on``) or that is merged in (``<<``), it is the line of the section.
+    For a key that YAML reads as something else (``on``) or that is merged in (``<<``), it is the line of the section.
     """
     if path is None:
         return None

@@ -1,8 +1,8 @@
 """Encoders: the contract's pixels → features ``float32 (N, D)``, normalisation folded in.
 
 A backbone is the embedded ``efficientnet-lite0``, a Hugging Face hub id, or a local folder in the same layout. Its
-family (``families``) says whether it sees ``uint8 (N, H, W, 3)``, one frame at a time, or windows ``uint8 (N, T, H, W,
-3)``. One that sees frames may be shown pairs ``uint8 (N, 2, H, W, 3)``: a frame, and what changes until the next one.
+family (``families``) determines whether it sees single frames ``uint8 (N, H, W, 3)`` or windows ``uint8 (N, T, H, W,
+3)``. A frame encoder can also take pairs ``uint8 (N, 2, H, W, 3)``: a frame, and what changes until the next one.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 log = logging.getLogger(__name__)
 
-PAIR = 2  # frames that a picture and its difference image come from
-DIFFERENCE_GAIN, GREY = 2.0, 128.0  # a difference image is grey where nothing changes
+PAIR = 2  # frames per picture and its difference image
+DIFFERENCE_GAIN, GREY = 2.0, 128.0  # unchanged pixels are grey in a difference image
 
 
 class Encoder(nn.Module):
-    """A backbone between the contract's pixels and its features.
+    """A backbone wrapped to take the contract's pixels and return features.
 
     Args:
-        backbone: normalised pixels → what its family says.
+        backbone: takes normalised pixels; its output is defined by its family.
         pixel: its mean and std become part of the graph.
-        pool: how the backbone's output becomes one vector; not ``auto``.
-        frames: of a window, T; only where the family sees windows.
+        pool: how the backbone's output is reduced to one vector; not ``auto``.
+        family: of the backbone.
+        frames: frames per window, T; only if the family sees windows.
         rgb_diff: see pairs of frames, and describe the first one and the difference image of both, side by side.
 
     Attributes:
         pixel: as given.
         width: D, size of a feature.
-        group: frames that a feature is of: 1, ``PAIR``, or a window's.
-        frozen_blocks: blocks at the bottom that training leaves alone, in a backbone that can be run in two parts.
-        is_frozen: training leaves the whole encoder alone.
+        group: frames per feature: 1, ``PAIR``, or a window's.
+        frozen_blocks: blocks at the bottom that are not trained, in a backbone that can be run in two parts.
+        is_frozen: whether the whole encoder is excluded from training.
     """
 
     scale: Tensor
@@ -82,7 +83,7 @@ class Encoder(nn.Module):
         return self.family.per == "window"
 
     def train(self, mode: bool = True) -> Encoder:
-        """Training mode, but for batch norms: their statistics belong to the pretrained weights."""
+        """Set training mode, except for batch norms, whose statistics belong to the pretrained weights."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -90,9 +91,9 @@ class Encoder(nn.Module):
         return self
 
     def lower(self, frames: Tensor) -> Tensor:
-        """The part below every trained layer, whose output can be kept between epochs; the frames where there is none.
+        """Run the part below every trained layer, whose output can be kept between epochs.
 
-        ``upper(lower(frames))`` is ``forward(frames)``.
+        Returns the frames if there is no such part. ``upper(lower(frames))`` equals ``forward(frames)``.
         """
         if self.is_frozen:
             features: Tensor = self(frames)
@@ -107,19 +108,26 @@ class Encoder(nn.Module):
             return hidden
         if self.frozen_blocks:
             hidden = hidden.flatten(0, 1) if self.rgb_diff else hidden
-            return self._side_by_side(_pooled(self.backbone.upper(hidden, self.frozen_blocks), self.pool))
+            return self._side_by_side(_pool(self.backbone.upper(hidden, self.frozen_blocks), self.pool))
         features: Tensor = self(hidden)
         return features
 
     def forward(self, frames: Tensor) -> Tensor:
-        return self._side_by_side(_pooled(self.family.run(self.backbone, self._pixels(frames)), self.pool))
+        return self._side_by_side(_pool(self.family.run(self.backbone, self._pixels(frames)), self.pool))
 
     def _side_by_side(self, features: Tensor) -> Tensor:
-        """Put what is known of a frame and of its difference image into one feature: ``(2N, D)`` → ``(N, 2D)``."""
+        """Join the features of a frame and of its difference image: ``(2N, D)`` → ``(N, 2D)``."""
         return features.reshape(-1, PAIR * features.shape[1]) if self.rgb_diff else features
 
     def tokens(self, frames: Tensor) -> Tensor:
-        """Frames ``uint8 (N, H, W, 3)`` → places of the last feature map ``(N, h · w, D)``, row by row, without class tokens."""
+        """Return the positions of the last feature map, row by row, without class tokens.
+
+        Args:
+            frames: ``uint8 (N, H, W, 3)``.
+
+        Returns:
+            ``(N, h · w, D)``.
+        """
         output = self.family.run(self.backbone, self._pixels(frames))
         if isinstance(output, tuple):
             output = output[-1]
@@ -140,15 +148,15 @@ class Encoder(nn.Module):
             values = torch.stack((first, change), dim=1).flatten(0, 1)
         if not self.sees_windows:
             return values.permute(0, 3, 1, 2) * self.scale + self.shift
-        # Channels first, as the layer wants them that makes tokens: backbones that take them behind the frames turn
-        # that back, and no transposition is left between the pixels and that layer.
+        # Channels first, as the patch embedding layer expects them. Backbones that take channels after the frames
+        # undo the second transposition, so that none is left between the pixels and that layer.
         return (values.permute(0, 4, 1, 2, 3) * self.scale + self.shift).transpose(1, 2)
 
 
-def _pooled(output: Any, pool: Pool) -> Tensor:
+def _pool(output: Any, pool: Pool) -> Tensor:
     if isinstance(output, Tensor):
         output = (output,)
-    if isinstance(output, tuple):  # feature maps, the finest first
+    if isinstance(output, tuple):  # feature maps, finest first
         maps = output if pool == "stages" else output[-1:]
         means = [one.mean(dim=(2, 3)) for one in maps]
         return torch.cat([*means, *(one.amax(dim=(2, 3)) for one in maps)] if pool != "avg" else means, dim=1)
@@ -170,15 +178,15 @@ def build_encoder(
     rgb_diff: bool = False,
     local_only: bool = False,
 ) -> Encoder:
-    """Load a backbone and wrap it. Code that lies beside its weights is never run.
+    """Load a backbone and wrap it; code stored beside its weights is never run.
 
     Args:
         backbone: ``efficientnet-lite0``, a hub id, or a local folder.
-        pixel: fields of ``PixelSpec`` that override what the backbone was trained with.
+        pixel: fields of ``PixelSpec`` that override those the backbone was trained with.
         pool: ``auto`` takes the family's own.
-        frames: of a window, T, for a backbone that sees windows.
-        rgb_diff: show a backbone of frames pairs of them: the first one, and the difference image.
-        local_only: take a hub id from what was downloaded before, and ask no network.
+        frames: frames per window, T, for a backbone that sees windows.
+        rgb_diff: give a frame encoder pairs of frames: the first one, and the difference image.
+        local_only: take a hub id from earlier downloads, without network access.
 
     Raises:
         SettingsError: an unknown backbone, a pool that it does not have, or windows that it does not take.
@@ -191,8 +199,8 @@ def build_encoder(
     spec = pixel_spec(family.pixel(source), pixel)
     if family.name not in FAMILIES:
         log.warning(
-            "%s is of family %s, which no test has seen (CONTRIBUTING: adding a backbone): its export is judged by the "
-            "gate alone",
+            "%s is of family %s, which is not covered by tests (CONTRIBUTING: adding a backbone): its export is "
+            "checked by the gate alone",
             backbone,
             family.name,
         )
@@ -211,14 +219,14 @@ def build_encoder(
 
 
 def drop_pooling_head(backbone: nn.Module) -> None:
-    """Leave out a head that pools tokens by attention, as SigLIP's does: nothing reads it but the pool of that name."""
+    """Remove a head that pools tokens by attention, such as SigLIP's; only the pool ``pooler`` uses it."""
     for module in backbone.modules():
         if getattr(module, "use_head", False):
             module.use_head, module.head = False, nn.Identity()  # type: ignore[assignment]
 
 
 def default_pixel(backbone: str) -> PixelSpec:
-    """What the backbone was trained with, as a ``PixelSpec``: its size, filter, mean and deviation."""
+    """Return the ``PixelSpec`` that the backbone was trained with: its size, filter, mean and deviation."""
     source = Source(backbone)
     return family_of(source).pixel(source)
 

@@ -1,4 +1,4 @@
-"""Which settings somebody has chosen, by their dotted names: what a search leaves alone."""
+"""Settings that the user has chosen, by their dotted names; a search leaves them unchanged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from vidrisk.runtimes.contract.errors import require
 
 
 def names_given(config: Path | None, assignments: Sequence[str] = (), settings: Iterable[str] = ()) -> frozenset[str]:
-    """Return the names of settings in a YAML file and in ``key=value`` assignments, which were read without an error.
+    """Return the names of the settings in a YAML file, in ``key=value`` assignments and in ``settings``.
 
-    Args:
-        settings: further names.
+    The file and the assignments must already have been read without an error.
     """
     yaml: Any = require("yaml", "train")
     loaded = {} if config is None else yaml.safe_load(config.read_text(encoding="utf-8")) or {}

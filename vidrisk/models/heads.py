@@ -1,7 +1,8 @@
-"""Heads: features ``(B, T, D)``, or ``(B, D)`` of whole windows → one logits tensor ``(B, C)`` per target, in the contract's order.
+"""Heads: features ``(B, T, D)``, or ``(B, D)`` of whole windows → one logits tensor ``(B, C)`` per target.
 
-Features are first standardised with the mean and deviation of the training features (buffers, part of the exported
-graph), so that a head trains alike on every backbone. Classifiers start at zero.
+The tensors are in the contract's order. Features are first standardised with the mean and deviation of the training
+features (buffers, part of the exported graph), so that a head trains similarly on every backbone. Classifiers start at
+zero.
 """
 
 from __future__ import annotations
@@ -19,27 +20,28 @@ from vidrisk.runtimes.contract.errors import SettingsError
 HeadKind = Literal["linear", "mlp", "segments", "motion", "attention", "transformer"]
 SEGMENTS = 8
 KEY_WIDTH = 64
-QUIET = 0.1  # of the average deviation is added to every feature's own, so that dead features stay quiet
+QUIET = 0.1  # share of the average deviation added to every feature's own, so that dead features stay small
 
 
 class Head(nn.Module):
     """A trunk over the moments and one linear classifier per target.
 
     Args:
-        kind: ``linear`` averages over time; ``mlp`` puts a hidden layer behind that; ``segments`` keeps the order of up
-            to 8 parts of the clip and the changes in them; ``motion`` the same without what stays all through the clip;
-            ``attention`` learns where its parts look; ``transformer`` lets moments attend to one another, by what
-            differs from the whole clip.
+        kind: ``linear`` averages over time; ``mlp`` adds a hidden layer after the average; ``segments`` keeps the order
+            of up to 8 parts of the clip and the changes in them; ``motion`` does the same without what stays constant
+            throughout the clip; ``attention`` learns which moments its parts average; ``transformer`` lets moments
+            attend to one another, represented by their difference from the whole clip.
         width: D, size of a feature.
-        frames: T, moments per clip; None where a feature is of a whole window, so that only ``linear`` and ``mlp`` are
-            left.
-        targets: what is asked; one output each.
+        frames: T, moments per clip; None if a feature covers a whole window, in which case only ``linear`` and ``mlp``
+            are possible.
+        targets: of the contract; one output each.
         hidden: width of the hidden layer of ``mlp``, and of a moment in ``transformer``.
-        layers, heads: blocks of ``transformer``, and their attention heads.
-        dropout: in front of the classifiers.
+        dropout: before the classifiers.
+        layers: blocks of ``transformer``.
+        heads: attention heads of ``transformer``.
 
     Raises:
-        SettingsError: a kind that needs features per frame, and there are none; attention heads that do not divide the
+        SettingsError: a kind that needs features per frame, if there are none; attention heads that do not divide the
             width.
     """
 
@@ -87,21 +89,21 @@ class Head(nn.Module):
             nn.init.zeros_(parameter)
 
     def standardise_by(self, batches: Iterable[Tensor]) -> None:
-        """Take mean and deviation from batches of training features ``(N, D)``."""
+        """Set mean and deviation from batches of training features ``(N, D)``."""
         copy_statistics(batches, self.mean, self.deviation)
 
     @property
     def is_linear(self) -> bool:
-        """Whether the classifiers are all that is trained."""
+        """Whether only the classifiers are trained."""
         return not any(True for _ in self.trunk.parameters())
 
     def summary(self, features: Tensor) -> Tensor:
-        """Return what the classifiers see ``(B, S)``."""
+        """Return the input of the classifiers ``(B, S)``."""
         summary: Tensor = self.trunk((features - self.mean) / self.deviation)
         return summary
 
     def start_classifiers(self, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Let the classifiers begin with weights ``(C, S)`` and biases ``(C,)``, per target."""
+        """Initialise the classifiers with weights ``(C, S)`` and biases ``(C,)``, per target."""
         with torch.no_grad():
             for classifier, (weight, bias) in zip(self.classifiers, weights, strict=True):
                 assert isinstance(classifier, nn.Linear)
@@ -109,7 +111,7 @@ class Head(nn.Module):
                 classifier.bias.copy_(bias)
 
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
-        """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
+        """Scale the logits of each target by a number, and add ``(C,)`` to them."""
         self.start_classifiers(
             [
                 (each.weight * scale, each.bias * scale + more.to(each.bias))
@@ -124,14 +126,18 @@ class Head(nn.Module):
 
 
 def copy_statistics(batches: Iterable[Tensor], mean: Tensor, deviation: Tensor) -> None:
-    """Write mean and deviation of features into two buffers ``(D,)``, as ``statistics_of`` gives them."""
+    """Write mean and deviation of features into two buffers ``(D,)``, as returned by ``statistics_of``."""
     for buffer, found in zip((mean, deviation), statistics_of(batches), strict=True):
         buffer.copy_(found)
 
 
 def statistics_of(batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation ``(D,)`` of batches of features ``(N, D)``; nearly constant features stay quiet (``QUIET``)."""
-    count, mean, squares = 0, torch.zeros(()), torch.zeros(())  # squares: of what is beside the mean (Chan et al. 1979)
+    """Return mean and deviation ``(D,)`` of batches of features ``(N, D)``.
+
+    The deviation is raised so that nearly constant features stay small (``QUIET``).
+    """
+    # squares: sums of squared differences from the mean (Chan et al. 1979)
+    count, mean, squares = 0, torch.zeros(()), torch.zeros(())
     for batch in batches:
         features = batch.double()
         away = features.mean(dim=0) - mean
@@ -149,14 +155,16 @@ class AverageOverTime(nn.Module):
 
 
 class SegmentsOfTime(nn.Module):
-    """Mean appearance and mean change in each part of the clip, side by side: order and motion, and nothing to train.
+    """Mean appearance and mean change in each part of the clip, side by side: order and motion, without parameters.
 
     ``(B, T, D)`` → ``(B, parts · 2D)``. The parts are a fixed averaging matrix, so that any T works.
 
     Args:
-        is_relative: whether appearance is how a part differs from the whole clip. What stays all through it, such as a
-            scene that a still camera shows, is then unknown to the classifiers, and cannot be mistaken for what happens
-            there.
+        frames: T, moments per clip.
+        parts: number of parts.
+        is_relative: whether appearance is the difference of a part from the whole clip. Content that stays constant,
+            such as a scene that a still camera shows, is then hidden from the classifiers, and cannot be mistaken for
+            an action.
     """
 
     average: Tensor
@@ -176,7 +184,7 @@ class SegmentsOfTime(nn.Module):
 
 
 class AttentionBetweenMoments(nn.Module):
-    """A small transformer over moments, each by how it differs from the whole clip and from the moment before.
+    """A small transformer over moments, each given by its difference from the whole clip and from the moment before.
 
     ``(B, T, D)`` → ``(B, hidden)``, the mean over the moments of the last block.
 
@@ -207,7 +215,7 @@ class AttentionBetweenMoments(nn.Module):
 
 
 class AttentionOverTime(nn.Module):
-    """As ``SegmentsOfTime``, but every part learns which moments it averages, by place in time and by content.
+    """Variant of ``SegmentsOfTime`` in which every part learns which moments it averages, by time and by content.
 
     Part s starts as a Gaussian over the moments of the s-th segment; its content query starts at zero.
     """
@@ -226,7 +234,10 @@ class AttentionOverTime(nn.Module):
 
 
 def _with_change(features: Tensor) -> Tensor:
-    """``(B, T, D)`` → ``(B, T, 2D)``: each moment beside how far it is from the one before; the first repeats the second's."""
+    """Append to each moment its absolute change from the moment before: ``(B, T, D)`` → ``(B, T, 2D)``.
+
+    The first moment repeats the change of the second.
+    """
     if features.shape[1] == 1:
         return torch.cat([features, torch.zeros_like(features)], dim=2)
     change = (features[:, 1:] - features[:, :-1]).abs()

@@ -1,4 +1,7 @@
-"""Hugging Face classifiers of images and videos that were fine-tuned elsewhere: safetensors, a local folder, no code from it."""
+"""Hugging Face classifiers of images and videos that were fine-tuned elsewhere.
+
+They are read from safetensors in a local folder; no code from it is run.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ FRAME_KEYS = ("num_frames", "frames_per_clip")
 
 @dataclass(frozen=True)
 class HubClassifier:
-    """A classifier, its labels, and the pixels that it takes.
+    """A classifier, its labels, and its pixel contract.
 
     Attributes:
         frames: of a window; None for a classifier of images.
@@ -42,11 +45,11 @@ class HubClassifier:
     digest: str
 
     def module(self, frames: int, order: Sequence[int]) -> nn.Module:
-        """A module from ``frames: uint8 (batch, T, H, W, 3)`` to logits, columns in ``order``."""
+        """Return a module from ``frames: uint8 (batch, T, H, W, 3)`` to logits, columns in ``order``."""
         return _WindowClassifier(self, frames, order)
 
     def logits(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Logits (N, C), in the order of ``labels``, of N windows of normalised pixels (N, T, 3, H, W).
+        """Return logits (N, C), in the order of ``labels``, of N windows of normalised pixels (N, T, 3, H, W).
 
         Raises:
             DataError: pixels that the model does not take.
@@ -70,7 +73,10 @@ class HubClassifier:
 
 
 class _WindowClassifier(nn.Module):
-    """A classifier behind the contract's pixels. One of images sees each of the T frames, and its logits are averaged."""
+    """A classifier behind the contract's pixels.
+
+    An image classifier sees each of the T frames, and its logits are averaged.
+    """
 
     scale: Tensor
     shift: Tensor
@@ -91,7 +97,7 @@ class _WindowClassifier(nn.Module):
         return logits if self.order is None else logits[:, self.order]
 
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits in the model's order of normalised pixels (batch · T, 3, H, W)."""
+        """Return logits in the model's order of normalised pixels (batch · T, 3, H, W)."""
         if self.is_video:
             pixels = pixels.reshape(-1, self.frames, *pixels.shape[1:])
         logits: Tensor = self.model(**{self.input: pixels}).logits
@@ -101,15 +107,16 @@ class _WindowClassifier(nn.Module):
 
 
 def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
-    """Load a classifier from a folder that ``save_pretrained`` has written.
+    """Load a classifier from a folder written by ``save_pretrained``.
 
     Args:
-        is_video: what there is to classify: videos are taken by classifiers of either kind, photos by those of images.
+        folder: of the classifier.
+        is_video: whether the data are videos: classifiers of either kind take videos, image classifiers also photos.
 
     Raises:
         BundleError: no such folder, or a damaged one.
-        DataError: labels or pixels that make no sense.
-        SettingsError: no classifier, one of videos for photos, or weights that are no safetensors.
+        DataError: invalid labels or pixels.
+        SettingsError: not a classifier, a video classifier for photos, or weights that are not safetensors.
     """
     config = _read_json(folder / CONFIG)
     architecture = _architecture(config)
@@ -117,7 +124,7 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
     if not takes_videos and not architecture.endswith("ForImageClassification"):
         raise SettingsError(f"{folder} holds {architecture}", allowed="an image or video classifier of transformers")
     if "auto_map" in config:
-        raise SettingsError(f"{folder} brings code of its own", allowed="architectures of transformers itself")
+        raise SettingsError(f"{folder} contains code of its own", allowed="architectures of transformers itself")
     refuse_adapter(Source(str(folder), local_only=True), str(folder))
     if takes_videos and not is_video:
         raise SettingsError(f"{folder} holds a classifier of videos, and the data are photos", fix="give videos")
@@ -127,13 +134,11 @@ def load_hub_classifier(folder: Path, *, is_video: bool) -> HubClassifier:
             f"{folder} has no safetensors", fix="save it with save_pretrained(folder, safe_serialization=True)"
         )
     if config.get("problem_type") == "multi_label_classification":
-        raise SettingsError(
-            f"{folder} gives every label a probability of its own", allowed="labels of which one is true"
-        )
+        raise SettingsError(f"{folder} is a multi-label classifier", allowed="classifiers with exactly one true label")
     labels = _labels(config)
     frames = _frames(config) if takes_videos else None
     pixel = pixel_from_preprocessor(_read_json(folder / PREPROCESSOR), config)
-    model = _loaded(
+    model = _load_model(
         folder, "AutoModelForVideoClassification" if takes_videos else "AutoModelForImageClassification", architecture
     )
     digest = hashlib.sha256("".join(sha256_of(path) for path in weights).encode()).hexdigest()
@@ -172,9 +177,9 @@ def _frames(config: Mapping[str, Any]) -> int:
     return frames
 
 
-def _loaded(folder: Path, auto: str, architecture: str) -> nn.Module:
+def _load_model(folder: Path, auto: str, architecture: str) -> nn.Module:
     transformers: Any = require("transformers", "train")
-    # Said, or the folder chooses: a name of kernels on the hub is possible, too.
+    # Set explicitly: otherwise the folder chooses, and could name kernels on the hub.
     attention = "sdpa" if getattr(getattr(transformers, architecture, None), "_supports_sdpa", False) else "eager"
     try:
         model, loaded = getattr(transformers, auto).from_pretrained(
@@ -193,7 +198,7 @@ def _loaded(folder: Path, auto: str, architecture: str) -> nn.Module:
             f"{folder} lacks {len(loaded['missing_keys'])} weights, such as {sorted(loaded['missing_keys'])[0]}",
             fix="save the fine-tuned classifier whole",
         )
-    result: nn.Module = model.eval().float()  # as its weights are stored, which may be half
+    result: nn.Module = model.eval().float()  # weights may be stored in half precision
     return result.requires_grad_(False)
 
 
@@ -202,9 +207,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(
-            f"{path.parent} is no Hugging Face model: {path.name} cannot be read ({error})",
-            fix="give a folder that save_pretrained has written, the image processor's, too",
+            f"{path.parent} is not a Hugging Face model: {path.name} cannot be read ({error})",
+            fix="give a folder written by save_pretrained, including that of the image processor",
         ) from error
     if not isinstance(data, dict):
-        raise BundleError(f"{path} holds no object", fix="save the model again with save_pretrained")
+        raise BundleError(f"{path} does not hold an object", fix="save the model again with save_pretrained")
     return data

@@ -1,4 +1,4 @@
-"""What an image processor of transformers does to a picture, as a pixel contract."""
+"""Conversion of an image processor of transformers to a pixel contract."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidrisk.runtimes.contract.specs import Interpolation, PixelSpec
 
 PREPROCESSOR = "preprocessor_config.json"
 FILTERS: dict[int, Interpolation] = {2: "bilinear", 3: "bicubic"}  # in Pillow's numbering
-SQUASHED_FROM_PX = 384  # ConvNeXt cuts smaller ones only
+SQUASHED_FROM_PX = 384  # ConvNeXt crops only below this size
 ENDING = re.compile(r"(ImageProcessor|VideoProcessor|FeatureExtractor)(Fast|Pil)?$")
 TYPES = ("image_processor_type", "video_processor_type", "feature_extractor_type")
 
@@ -24,18 +24,18 @@ Size = int | tuple[int, int]  # of the shorter side, or height and width
 
 @dataclass(frozen=True)
 class Processor:
-    """What an image processor does where its file says nothing.
+    """Defaults of an image processor for settings that its file leaves out.
 
     Attributes:
         resample: filter, in Pillow's numbering.
-        is_shortest: a size of one number is that of the shorter side, else of both.
-        crops: it cuts the centre out after resizing; None where it never does.
-        crop_px: height and width of that; None where a file that cuts has to say it.
-        crop_pct: it scales to ``size / crop_pct`` before it cuts.
-        squashes: it cuts nothing off from 384 pixels on.
+        is_shortest: whether a size of one number is that of the shorter side; otherwise of both.
+        crops: whether it crops the centre after resizing; None if it never does.
+        crop_px: height and width of the crop; None if a file that crops must give it.
+        crop_pct: it scales to ``size / crop_pct`` before cropping.
+        squashes: whether it crops nothing from 384 pixels on.
         factor: that values are multiplied by.
-        offset: key of whether 1 is taken off then, and whether it is.
-        top: it may divide by the deviation a second time (``include_top``).
+        offset: key of the setting that subtracts 1 after that, and its default.
+        top: whether it can divide by the deviation a second time (``include_top``).
     """
 
     resample: int
@@ -72,14 +72,14 @@ ALLOWED = ", ".join(f"{name}ImageProcessor" for name in PROCESSORS)
 
 
 def pixel_from_preprocessor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> PixelSpec:
-    """What a Hugging Face image processor does, as a pixel contract.
+    """Convert a Hugging Face image processor to a pixel contract.
 
     Args:
         settings: of ``preprocessor_config.json``.
-        config: of the model, whose type names the processor where the file does not.
+        config: of the model, whose type identifies the processor if the file does not.
 
     Raises:
-        DataError: it does what a contract cannot say, or has a value that makes no sense.
+        DataError: a contract cannot express what it does, or a value is invalid.
     """
     processor = _processor(settings, config)
     height, width, fraction = _geometry(settings, processor)
@@ -98,22 +98,21 @@ def pixel_from_preprocessor(settings: Mapping[str, Any], config: Mapping[str, An
 
 
 def normalisation_from_preprocessor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[Triple, Triple]:
-    """Mean and deviation on the 0–1 scale that an image or video processor comes to: what it does to the shape of a picture aside.
+    """Return mean and deviation on the 0–1 scale of an image or video processor, ignoring its geometry.
 
     Args:
-        settings: of ``preprocessor_config.json`` or ``video_preprocessor_config.json``; of a processor that is not
-            known, too.
+        settings: of ``preprocessor_config.json`` or ``video_preprocessor_config.json``; the processor may be unknown.
         config: of the model.
 
     Raises:
-        DataError: a value is missing or makes no sense.
+        DataError: a value is missing or invalid.
     """
-    _, processor = _named(settings, config)
+    _, processor = _find_processor(settings, config)
     return _arithmetic(settings, processor or Processor(2))
 
 
 def _processor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Processor:
-    key, found = _named(settings, config)
+    key, found = _find_processor(settings, config)
     if found is not None:
         return found
     if key is None:
@@ -123,8 +122,8 @@ def _processor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> Proces
     raise _wrong(key, settings[key], ALLOWED)
 
 
-def _named(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str | None, Processor | None]:
-    """The key that names the processor, and which one that is; without a key that of the model's type."""
+def _find_processor(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str | None, Processor | None]:
+    """Return the key that names the processor, and the processor; without a key, that of the model's type."""
     key = next((key for key in TYPES if settings.get(key) is not None), None)
     if key is None:
         return None, BY_MODEL_TYPE.get(str(config.get("model_type")).replace("_", ""))
@@ -133,7 +132,7 @@ def _named(settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str 
 
 
 def _geometry(settings: Mapping[str, Any], processor: Processor) -> tuple[int, int, float | None]:
-    """Height, width, and the part that is kept of what covers them; None where both sides are stretched."""
+    """Return height, width, and the kept fraction of the resized picture; None if both sides are stretched."""
     if not _flag(settings, "do_resize", True):
         raise _wrong("do_resize", False, "true: pictures come in all sizes", "set it to true, and look at the accuracy")
     if _flag(settings, "do_pad", False):
@@ -155,7 +154,7 @@ def _geometry(settings: Mapping[str, Any], processor: Processor) -> tuple[int, i
         return _cut(settings, size, crop)
     if crop not in (None, size):
         raise DataError(
-            f"{PREPROCESSOR} has size {size[0]}x{size[1]} and crop_size {_shown(crop)}: a stretched picture is cut",
+            f"{PREPROCESSOR} has size {size[0]}x{size[1]} and crop_size {_shorten(crop)}: it crops a stretched picture",
             allowed="size as shortest_edge, or no crop",
             fix="set size to a shortest_edge or do_center_crop to false, and look at the accuracy",
         )
@@ -165,7 +164,7 @@ def _geometry(settings: Mapping[str, Any], processor: Processor) -> tuple[int, i
 def _cut(settings: Mapping[str, Any], shortest: int, crop: Size | None) -> tuple[int, int, float]:
     if crop is None:
         raise DataError(
-            f"{PREPROCESSOR} has size {_shown(settings['size'])} and no crop: every picture gets a shape of its own",
+            f"{PREPROCESSOR} has size {_shorten(settings['size'])} and no crop: pictures would differ in shape",
             allowed="height and width, or do_center_crop",
             fix="set do_center_crop to true, and look at the accuracy",
         )
@@ -184,7 +183,7 @@ def _part(settings: Mapping[str, Any], default: float) -> float:
 
 
 def _arithmetic(settings: Mapping[str, Any], processor: Processor) -> tuple[Triple, Triple]:
-    """Mean and deviation on the 0–1 scale."""
+    """Return mean and deviation on the 0–1 scale."""
     factor, offset = 1.0, False
     if _flag(settings, "do_rescale", True):
         factor = _number(settings, "rescale_factor", processor.factor)
@@ -197,7 +196,7 @@ def _arithmetic(settings: Mapping[str, Any], processor: Processor) -> tuple[Trip
     again = (
         _triple(settings, "image_std") if processor.top and _flag(settings, "include_top", True) else (1.0, 1.0, 1.0)
     )
-    ratio = 255 * factor  # of its scale to ours
+    ratio = 255 * factor  # of the processor's scale to the contract's
     red, green, blue = ((m + offset) / ratio for m in mean)
     first, second, third = (s * t / ratio for s, t in zip(std, again, strict=True))
     return (red, green, blue), (first, second, third)
@@ -244,7 +243,7 @@ def _flag(settings: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def _value(settings: Mapping[str, Any], key: str, default: Any) -> Any:
-    """What is given; null stands for the processor's own, as in transformers."""
+    """Return the given value; null stands for the processor's default, as in transformers."""
     return default if settings.get(key) is None else settings[key]
 
 
@@ -255,14 +254,14 @@ def _is_whole(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def _wrong(key: str, value: Any, allowed: str, fix: str | None = None) -> DataError:
-    return DataError(f"{PREPROCESSOR} has {key} {_shown(value)}", allowed=allowed, fix=fix)
+    return DataError(f"{PREPROCESSOR} has {key} {_shorten(value)}", allowed=allowed, fix=fix)
 
 
-def _shown(value: Any) -> str:
-    """A value as JSON writes it, cut where it is long."""
+def _shorten(value: Any) -> str:
+    """Return a value as JSON, cut after 80 characters."""
     return json.dumps(value, ensure_ascii=False)[:80]

@@ -1,4 +1,4 @@
-"""LoRA through PEFT on the modules that an encoder's family names by their paths.
+"""LoRA through PEFT, on the modules that an encoder's family selects by their paths.
 
 Hu et al. 2021, https://arxiv.org/abs/2106.09685.
 """
@@ -26,7 +26,7 @@ from vidrisk.runtimes.contract.errors import BundleError, SettingsError, Vidrisk
 
 
 def add_lora(encoder: Encoder, lora: LoraSettings) -> None:
-    """Freeze the encoder and put trainable LoRA layers into its backbone, in place."""
+    """Freeze the encoder and add trainable LoRA layers to its backbone, in place."""
     paths = choose_paths(encoder.family.lora_targets(encoder.backbone, lora.last_blocks), lora)
     if encoder.family.divisible and lora.last_blocks is not None:
         encoder.frozen_blocks = min(encoder.family.divisible, max(0, len(encoder.backbone.blocks) - lora.last_blocks))
@@ -34,7 +34,7 @@ def add_lora(encoder: Encoder, lora: LoraSettings) -> None:
 
 
 def peft_config_from_lora(lora: LoraSettings) -> Any:
-    """Return PEFT's configuration of new adapters, without their places."""
+    """Return PEFT's configuration of new adapters, without their target modules."""
     peft: Any = require_peft("train")
     return peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, use_rslora=lora.rslora
@@ -45,7 +45,7 @@ def choose_paths(paths: Sequence[str], lora: LoraSettings) -> list[str]:
     """Return the layers to adapt: those whose path ends in one of ``lora.targets``, or all.
 
     Raises:
-        SettingsError: a target that no path ends in; names those that are spelt alike.
+        SettingsError: no path ends in a target; suggests similar names.
     """
     if lora.targets is None:
         return list(paths)
@@ -66,22 +66,23 @@ def _ends_in(path: str, target: str) -> bool:
 
 
 def attach_lora(backbone: nn.Module, config: Any, paths: Collection[str]) -> Any:
-    """Wrap a backbone in a PEFT model that adapts the modules at these paths, and no others.
+    """Wrap a backbone in a PEFT model that adapts exactly the modules at these paths.
 
-    PEFT takes a list of names for the ends of paths: ``layers.0.fc`` would reach into ``vision.layers.0.fc``.
+    The paths are passed as a pattern, because PEFT treats a list as suffixes of paths: ``layers.0.fc`` would also match
+    ``vision.layers.0.fc``.
     """
     peft: Any = require_peft("train")
     config.target_modules = "|".join(map(re.escape, paths))
     adapted = peft.get_peft_model(backbone, config)
-    config.target_modules = set(paths)  # for ``save_adapter``
+    config.target_modules = set(paths)  # written by ``save_adapter``
     return adapted
 
 
 def save_adapter(adapted: Any, folder: Path) -> None:
-    """Write the adapter of a PEFT model (PEFT's layout, safetensors); the backbone's own weights are not in it.
+    """Write the adapter of a PEFT model (PEFT's layout, safetensors), without the backbone's own weights.
 
     Raises:
-        VidriskError: the disk is full or may not be written.
+        VidriskError: the disk is full or not writable.
     """
     try:
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
@@ -93,7 +94,7 @@ def save_adapter(adapted: Any, folder: Path) -> None:
 
 
 class AutoMapping(Sealed):
-    """What PEFT notes of the adapted class. Nothing is imported by it."""
+    """PEFT's record of the adapted class; nothing is imported because of it."""
 
     base_model_class: str = Field(pattern=r"^[A-Za-z_]\w*$")
     parent_library: str = Field(pattern=r"^(transformers|vidrisk)(\.\w+)*$")
@@ -102,8 +103,9 @@ class AutoMapping(Sealed):
 class AdapterConfig(BaseModel):
     """The part of ``adapter_config.json`` that shapes the adapter; everything else in it must be PEFT's default.
 
-    A run may come from a stranger, and PEFT imports modules and builds other adapters as its configuration says. So
-    that file chooses none of it: these values are checked, and the configuration is made of them anew.
+    A run may come from an untrusted source, and PEFT imports modules and builds other adapters according to its
+    configuration. The file must not control that: these values are validated, and a new configuration is built from
+    them.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -116,7 +118,7 @@ class AdapterConfig(BaseModel):
     use_dora: bool = False
     use_rslora: bool = False
     trainable_token_indices: list[Annotated[int, Field(ge=0)]] | None = Field(None, max_length=64)
-    # Notes that change nothing.
+    # Metadata without effect.
     auto_mapping: AutoMapping | None = None
     base_model_name_or_path: str | None = None
     inference_mode: bool = False
@@ -132,9 +134,10 @@ class AdapterConfig(BaseModel):
 
 
 def read_adapter_config(path: Path) -> AdapterConfig:
-    """
+    """Read and validate ``adapter_config.json``.
+
     Raises:
-        BundleError: it is none that training writes.
+        BundleError: training does not write such a configuration.
     """
     try:
         return AdapterConfig.model_validate_json(path.read_bytes())
@@ -149,7 +152,7 @@ def read_adapter_config(path: Path) -> AdapterConfig:
 
 
 def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) -> Any:
-    """Put a saved adapter onto a fresh backbone, in place; return the PEFT model.
+    """Load a saved adapter into a fresh backbone, in place; return the PEFT model.
 
     Raises:
         BundleError: the adapter is missing, damaged, foreign, or made for another backbone.
@@ -170,22 +173,22 @@ def load_adapter(backbone: nn.Module, folder: Path, *, trainable: bool = False) 
     )
     fix = "use the backbone that the run was trained with"
     here, made_for = type(backbone).__name__, read.auto_mapping and read.auto_mapping.base_model_class
-    if made_for not in (None, here):  # layers of one name and one size are no proof
+    if made_for not in (None, here):  # equal names and sizes of layers prove nothing
         raise BundleError(
             f"{folder} does not fit the backbone: it was made for {made_for}, and this is {here}", fix=fix
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of missing keys, which the comparison below refuses
+            warnings.simplefilter("ignore", UserWarning)  # about missing keys, which the comparison below refuses
             adapted = attach_lora(backbone, config, read.target_modules)
             peft.set_peft_model_state_dict(adapted, saved)
     except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
         reason = first_line(error)
         raise BundleError(f"{folder} does not fit the backbone: {reason}", fix=fix) from error
-    # PEFT skips a layer that only one side has.
+    # PEFT silently skips layers that only one side has.
     alone = sorted(set(saved) ^ set(peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)))
     if alone:
         raise BundleError(
-            f"{folder} does not fit the backbone: {len(alone)} layers without a partner, such as {alone[0]}", fix=fix
+            f"{folder} does not fit the backbone: {len(alone)} layers have no counterpart, such as {alone[0]}", fix=fix
         )
     return adapted

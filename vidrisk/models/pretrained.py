@@ -1,4 +1,4 @@
-"""From a configuration to a contract, and to a pretrained model with a fresh head."""
+"""Construction of a contract, and of a pretrained model with a fresh head, from a configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidrisk.runtimes.contract.contract import Contract, Guidance, Sealed, Targe
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
-# Settings that only a classifier knows.
+# Settings that only classifiers have.
 OF_CLASSIFIERS = (
     "pool",
     "frames",
@@ -47,17 +47,17 @@ class Labels(Sealed):
 
 
 def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
-    """The configuration with nothing left to defaults or to the folder it was run in.
+    """Return the configuration with all defaults resolved and independent of the working directory.
 
     Mean, deviation, size and filter are the backbone's own. Clips are cropped, so that the aspect ratio of a camera
-    does not give the label away; photos are squashed, so that a defect at the rim is not cut off.
+    does not give the label away; photos are squashed, so that a defect at the edge is not cut off.
 
     Raises:
-        SettingsError: a setting that means nothing to the backbone, or makes no sense.
+        SettingsError: a setting has no effect on the backbone, or is invalid.
     """
     family = family_of(Source(config.backbone))
     prompts = config.vlm.prompts
-    if prompts in [prompts_from_settings(None, task) for task in get_args(LabelTask)]:  # nobody chose them
+    if prompts in [prompts_from_settings(None, task) for task in get_args(LabelTask)]:  # they are the defaults
         prompts = None
     if "vlm.prompts" not in family.ignored and config.task != "report":
         prompts = prompts_from_settings(prompts, config.task)
@@ -66,9 +66,7 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
     if config.task == "report":
         _check_report_settings(config)
     elif config.report != ReportSettings():
-        raise SettingsError(
-            f"settings of reports for task {config.task!r}", allowed="for task report", fix="leave report out"
-        )
+        raise SettingsError(f"report settings for task {config.task!r}", allowed="task report", fix="leave report out")
     config = config.model_copy(update=moments_of_clips(config, family, clips=clips))
     _check_differences(config, family)
     pixel = pixel_spec(default_pixel(config.backbone), {"resize": "crop" if clips else "squash", **config.pixel})
@@ -87,11 +85,11 @@ def resolve_config(config: TrainConfig, *, clips: bool) -> TrainConfig:
 
 
 def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tuple[Augmentation, ...]:
-    """Return what is done to training samples where nobody has said it.
+    """Return the default augmentations of training samples.
 
-    Clips that an encoder of frames sees are mirrored, zoomed, lit otherwise and laid over with a still frame; photos of
-    defects are mirrored. Whoever trains takes mirroring out again where labels say left or right and have no
-    counterpart. For a vision-language model, which reads words about what it sees, nothing is changed.
+    For clips and a frame encoder these are mirroring, zoom, changed light, and a blended still frame; photos of defects
+    are mirrored. Training removes mirroring again if labels say left or right and have no counterpart. For a
+    vision-language model, which reads words about its input, there are none.
     """
     if family.build is not None or config.task == "report":
         return ()
@@ -101,10 +99,10 @@ def default_augment(config: TrainConfig, family: Family, *, clips: bool) -> tupl
 
 
 def moments_of_clips(config: TrainConfig, family: Family, *, clips: bool) -> dict[str, int | bool]:
-    """Return ``frames`` and ``rgb_diff``; where nobody has said either, twice as many moments, every second one as a difference.
+    """Return ``frames`` and ``rgb_diff``.
 
-    What changes between two moments carries over to other scenes better than what is seen in one. Photos have no
-    differences.
+    If neither is given, a frame encoder gets twice as many moments, every second one as a difference: changes between
+    two moments carry over to other scenes better than the content of one. Photos have no differences.
     """
     if not clips:
         return {"frames": config.frames, "rgb_diff": False}
@@ -115,11 +113,11 @@ def moments_of_clips(config: TrainConfig, family: Family, *, clips: bool) -> dic
 
 
 def _check_differences(config: TrainConfig, family: Family) -> None:
-    """Refuse difference images where there are none.
+    """Refuse difference images for models that cannot use them.
 
     Raises:
-        SettingsError: for a window encoder or a vision-language model, in an odd number of frames, or in one pair, in
-            which a head that sees changes alone has nothing to compare.
+        SettingsError: for a window encoder or a vision-language model, for an odd number of frames, or for a single
+            pair, in which a head that sees only changes has nothing to compare.
     """
     can = family.build is None and family.per == "frame" and config.frames % PAIR == 0 and config.frames >= 2 * PAIR
     if config.rgb_diff and not can:
@@ -131,7 +129,10 @@ def _check_differences(config: TrainConfig, family: Family) -> None:
 
 
 def rate_of_head(config: TrainConfig, family: Family) -> float | None:
-    """Return the head's learning rate: a probe that a head begins at is nearly right, and zero is not. Reports have no head."""
+    """Return the head's learning rate; None for reports, which have no head.
+
+    It is lower for a head that starts at a probe, which is nearly right, than for one that starts at zero.
+    """
     if config.optim.head_lr is not None or config.task == "report":
         return config.optim.head_lr
     is_linear = config.head.kind in ("auto", "linear", "segments", "motion")
@@ -140,10 +141,10 @@ def rate_of_head(config: TrainConfig, family: Family) -> float | None:
 
 
 def _check_report_settings(config: TrainConfig) -> None:
-    """Refuse settings that mean nothing to a model that writes.
+    """Refuse settings that have no effect on a model that writes reports.
 
     Raises:
-        SettingsError: one that is not at its default.
+        SettingsError: such a setting is not at its default.
     """
     given, default = config.model_dump(), TrainConfig().model_dump()
     for name in OF_CLASSIFIERS:
@@ -152,18 +153,18 @@ def _check_report_settings(config: TrainConfig) -> None:
         if (name, values[0]) in (
             ("optim.head_lr", DEFAULT_HEAD_LR),
             ("optim.class_weights", "none"),
-        ):  # as those of before hold it
+        ):  # values stored by earlier versions
             continue
         if values[0] != values[1]:
             raise SettingsError(
-                f"{name} {values[0]!r:.60} of a model that writes reports, to which it means nothing",
+                f"{name} {values[0]!r:.60} has no effect on a model that writes reports",
                 allowed="its default",
                 fix=f"leave {name} out, or train a classifier",
             )
 
 
 def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:
-    """The contract of a resolved configuration."""
+    """Return the contract of a resolved configuration."""
     pixel = {key: tuple(value) if isinstance(value, list) else value for key, value in config.pixel.items()}
     return Contract(
         task=config.task,
@@ -177,8 +178,7 @@ def contract_from_config(config: TrainConfig, labels: Labels) -> Contract:
 def build_classifier(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> TrainableModel:
     """Build a pretrained model with a fresh head, and without adapters.
 
-    Args:
-        local_only: see ``build_encoder``.
+    ``local_only`` is that of ``build_encoder``.
     """
     family = family_of(Source(config.backbone, local_only))
     family.check_pool(config.pool, config.backbone)
@@ -187,15 +187,15 @@ def build_classifier(config: TrainConfig, contract: Contract, *, local_only: boo
 
 
 def build_reporter(config: TrainConfig, pixel: PixelSpec, *, local_only: bool = False) -> Reporter:
-    """Build a pretrained model that writes, without adapters.
+    """Build a pretrained model that writes reports, without adapters.
 
     Raises:
-        SettingsError: the backbone is no vision-language model.
+        SettingsError: the backbone is not a vision-language model.
     """
     family = family_of(Source(config.backbone, local_only))
     if family.backbone is None:
         raise SettingsError(
-            f"backbone {config.backbone!r} writes no text",
+            f"backbone {config.backbone!r} does not generate text",
             allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM",
             fix="name a vision-language model, such as compose:efficientnet-lite0+smollm2-135m",
         )
@@ -203,7 +203,7 @@ def build_reporter(config: TrainConfig, pixel: PixelSpec, *, local_only: bool = 
 
 
 def build_clip_classifier(config: TrainConfig, contract: Contract, *, local_only: bool = False) -> ClipClassifier:
-    """Build an encoder and a head: what a family without a ``build`` of its own is."""
+    """Build an encoder and a head, the model of every family without its own ``build``."""
     encoder = build_encoder(
         config.backbone,
         pixel=dataclasses.asdict(contract.pixel),
@@ -221,9 +221,9 @@ def build_head(config: TrainConfig, contract: Contract, encoder: Encoder) -> Hea
     """Build a fresh head behind an encoder.
 
     Raises:
-        SettingsError: a head that does not go with the encoder.
+        SettingsError: the head is incompatible with the encoder.
     """
-    sees_order = contract.time is not None and not encoder.sees_windows  # a window encoder has seen it
+    sees_order = contract.time is not None and not encoder.sees_windows  # a window encoder already uses it
     kind = config.head.kind
     if kind == "auto":
         kind = "segments" if sees_order else "linear"

@@ -1,13 +1,13 @@
-"""A run directory: what training leaves, and everything needed to repeat it, go on, evaluate or export.
+"""A run directory: the results of training, and everything needed to repeat, resume, evaluate or export it.
 
 config.yaml          the whole configuration, pixel and time specs resolved
 labels.json          targets and guidance: with config.yaml, the contract
-adapter/             LoRA, and the row of a token (PEFT, safetensors); absent when the backbone stayed frozen
+adapter/             LoRA, and the row of a token (PEFT, safetensors); absent if the backbone stayed frozen
 head.safetensors     the head
 projector.safetensors, prompt.json    of a vision-language model
-base/                what an earlier run trained, where this one started from it: merged first. It may have a base in
-its turn metrics.json         best epoch, validation and test metrics
-split.parquet        who was in train, val and test
+base/                weights of the earlier run that this one started from, merged first; may itself have a base
+metrics.json         best epoch, validation and test metrics
+split.parquet        samples in train, val and test
 checkpoints/         last epoch, for --resume
 tensorboard/, plots/
 """
@@ -42,14 +42,17 @@ from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import BundleError, DataError, SettingsError, SpecError, require
 
 CONFIG, LABELS, SPLIT, METRICS, SCHEME = "config.yaml", "labels.json", "split.parquet", "metrics.json", "scheme.json"
-# Settings that belong to the data of a run.
+# Settings that depend on the data of a run.
 OF_DATA = ("group_by", "report.scheme", "report.photos", "report.longest_answer", "optim.class_weights")
-SOURCE = "data.json"  # of a run that writes reports: where its data are, and who is in which split
+SOURCE = "data.json"  # of a run of task report: location of its data, and the split of each sample
 
 
 @dataclass(frozen=True)
 class Run:
-    """Configuration and contract of a run directory; the weights are read by ``load_classifier`` or ``load_reporter``."""
+    """Configuration and contract of a run directory.
+
+    The weights are read by ``load_classifier`` or ``load_reporter``.
+    """
 
     root: Path
     config: TrainConfig
@@ -67,7 +70,7 @@ class Run:
         missing = [name for name in (CONFIG, LABELS, trained) if not (root / name).is_file()]
         if missing:
             raise BundleError(
-                f"{root} is no finished run: it lacks {', '.join(missing)}", fix="vidrisk train DATA -o RUN"
+                f"{root} is not a finished run: it lacks {', '.join(missing)}", fix="vidrisk train DATA -o RUN"
             )
         try:
             labels = versions.LABELS.read_model(json.loads((root / LABELS).read_bytes()), Labels)
@@ -86,7 +89,7 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """sha256 over the trained weights: head, adapter, and the others by their names."""
+        """sha256 over the trained weights: head, adapter, then the others by name."""
         first = [self.root / HEAD, self.root / ADAPTER / "adapter_model.safetensors"]
         digest = hashlib.sha256()
         for path in [*first, *(path for path in weight_files(self.root) if path not in first)]:
@@ -95,19 +98,21 @@ class Run:
 
     @property
     def bases(self) -> list[Path]:
-        """Folders of the runs that this one started from, the first one first."""
+        """Folders of the runs that this one started from, the earliest first."""
         return bases_of(self.root)
 
     def load_classifier(self) -> TrainableModel:
-        """The trained model on the CPU, adapter unmerged, in evaluation mode. Its backbone must be on this machine: the run may be
-        a stranger's, and chooses nothing that is fetched.
+        """Load the trained model on the CPU, adapter unmerged, in evaluation mode.
+
+        Its backbone must be on this machine: the run may be from an untrusted source, and must not choose what is
+        downloaded.
 
         Raises:
             BundleError: weights are missing or do not fit the configuration.
         """
         if self.config.task == "report":
             raise BundleError(
-                f"{self.root} is a run that writes reports, and no classifier", fix="vidrisk export RUN -o BUNDLE"
+                f"{self.root} is a run that writes reports, not a classifier", fix="vidrisk export RUN -o BUNDLE"
             )
         model = build_classifier(self._config_in_float32, self.contract, local_only=True)
         self._load_backbone(model)
@@ -115,18 +120,20 @@ class Run:
         return model.eval()
 
     def load_reporter(self, *, merged: bool = False) -> Reporter:
-        """The trained model that writes, on the CPU, in evaluation mode; its backbone must be on this machine.
+        """Load the trained model that writes reports, on the CPU, in evaluation mode.
+
+        Its backbone must be on this machine.
 
         Args:
-            merged: with its adapter in its weights.
+            merged: merge the adapter into the weights.
 
         Raises:
-            BundleError: weights are missing or do not fit the configuration, the tokenizer is another one, or the run
-                is one of a classifier.
+            BundleError: weights are missing or do not fit the configuration, the tokenizer is a different one, or the
+                run is that of a classifier.
         """
         if self.config.task != "report":
             raise BundleError(
-                f"{self.root} is a run of a classifier, and writes no reports",
+                f"{self.root} is a run of a classifier and does not write reports",
                 allowed="runs of task report",
                 fix="vidrisk train DATA -o RUN --task report",
             )
@@ -139,7 +146,7 @@ class Run:
 
     @property
     def _config_in_float32(self) -> TrainConfig:
-        """The configuration with weights in float32, whatever training held them in."""
+        """The configuration with weights in float32, regardless of their type in training."""
         return self.config.model_copy(update={"vlm": self.config.vlm.model_copy(update={"weights": "float32"})})
 
     def _load_backbone(self, model: Trainable) -> None:
@@ -152,7 +159,7 @@ class Run:
 
     @property
     def scheme(self) -> Scheme | None:
-        """The scheme of a run that writes reports; None of one that was trained on instruction data, and of a classifier.
+        """Scheme of a run that writes reports; None for one trained on instruction data, and for a classifier.
 
         Raises:
             DataError: it is damaged.
@@ -169,10 +176,9 @@ class Run:
         model.save(self.root)
 
     def write_split(self, table: Table) -> None:
-        """Record who was in which split: absolute path, name, interval, labels, split.
+        """Record the split of every sample: absolute path, name, interval, labels, split.
 
-        Paths and names are bytes where one is no UTF-8. A label is null where nobody has given one; several labels are
-        a list.
+        Paths and names are bytes if any of them is not UTF-8. An unknown label is null; several labels are a list.
         """
         pa: Any = require("pyarrow", "train")
         parquet: Any = require("pyarrow.parquet", "train")
@@ -194,7 +200,7 @@ class Run:
         parquet.write_table(table_of_rows, self.root / SPLIT)
 
     def read_split(self) -> Table:
-        """The table that the run was trained on, splits included.
+        """Read the table that the run was trained on, splits included.
 
         Raises:
             BundleError: ``split.parquet`` is missing or damaged.
@@ -202,7 +208,8 @@ class Run:
         parquet: Any = require("pyarrow.parquet", "train")
         if self.config.task == "report":
             raise BundleError(
-                f"{self.root} is a run of reports, which has no table of labels", fix="vidrisk export RUN -o BUNDLE"
+                f"{self.root} is a run that writes reports, without a table of labels",
+                fix="vidrisk export RUN -o BUNDLE",
             )
         try:
             found = parquet.read_table(self.root / SPLIT)
@@ -232,7 +239,7 @@ class Run:
         text = json.dumps(versions.METRICS.stamp(metrics), indent=2, ensure_ascii=False)
         staged = self.root / f"{METRICS}.tmp"
         staged.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-        staged.replace(self.root / METRICS)  # the last file: it says that the run is finished
+        staged.replace(self.root / METRICS)  # written last: it marks the run as finished
 
 
 def open_start(
@@ -242,15 +249,18 @@ def open_start(
     settings: Mapping[str, object] | None = None,
     **options: Any,
 ) -> tuple[Run | None, TrainConfig]:
-    """Open a run to start from, if any; return it with the configuration of the run that starts.
+    """Open the run to start from, if any, and return it with the configuration of the new run.
 
     Args:
-        config: a YAML file; None takes the settings of the run to start from, without those that belong to its data.
-        assignments, settings, options: see ``config_from_options``.
+        start: directory of the run to start from, or None.
+        config: a YAML file; None takes the settings of the run to start from, except those that depend on its data.
+        assignments: see ``config_from_options``.
+        settings: see ``config_from_options``.
+        **options: see ``config_from_options``.
 
     Raises:
         BundleError: not a run directory, incomplete or damaged.
-        SettingsError: as ``config_from_options``.
+        SettingsError: as in ``config_from_options``.
     """
     run = None if start is None else Run.open(Path(start))
     if run is None or config is not None:
@@ -263,7 +273,7 @@ def _label_from_cell(cell: str | list[str]) -> Label:
 
 
 def _interval_fields(interval: Interval | None) -> dict[str, Any]:
-    """Columns of ``split.parquet``; runs of earlier versions have none."""
+    """Return the interval columns of ``split.parquet``; runs of earlier versions have none."""
     values = (None, None, None) if interval is None else (float(interval.start), float(interval.end), interval.unit)
     return dict(zip(("interval_start", "interval_end", "interval_unit"), values, strict=True))
 

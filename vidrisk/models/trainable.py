@@ -1,4 +1,4 @@
-"""What training, export and inference ask of a model, whatever its architecture."""
+"""Interface of a model for training, export and inference, whatever its architecture."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ModelStage:
     """One stage of a model, and the module that computes it.
 
     Attributes:
-        module: takes the stage's inputs in their order and gives a tensor, or a tuple of tensors in the order of its
+        module: takes the stage's inputs in order and returns a tensor, or a tuple of tensors in the order of its
             outputs.
         constants: values of the stage's constant inputs, by name.
-        example: batch size → inputs in their order, to trace the module with; None takes noise.
-        quantization: how an export quantises it: ``weights`` for a language model.
+        example: batch size → inputs in order, to trace the module with; None uses noise.
+        quantization: how an export quantizes it: ``weights`` for a language model.
     """
 
     stage: Stage
@@ -38,44 +38,44 @@ class ModelStage:
 
 
 class Trainable(nn.Module, ABC):
-    """What training asks of any model.
+    """Interface of any model for training.
 
     Attributes:
-        own_parts: beginnings of the names of parameters and buffers that training writes whole, adapted or not.
+        own_parts: prefixes of the names of parameters and buffers that training saves whole, adapted or not.
     """
 
     own_parts: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def adapt(self, config: TrainConfig) -> None:
-        """Add fresh adapters; all weights but those and the model's own parts are frozen."""
+        """Add fresh adapters; freeze all weights except those and the model's own parts."""
 
     @abstractmethod
     def merge(self) -> None:
-        """Add adapters to the weights that they adapt, in place, so that ``adapt`` may add further ones."""
+        """Merge adapters into the weights that they adapt, in place, so that ``adapt`` can add further ones."""
 
     @abstractmethod
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
-        """Return what an optimiser trains: groups with a ``name``, ``params``, ``lr`` and ``weight_decay``."""
+        """Return the parameter groups of an optimiser, with ``name``, ``params``, ``lr`` and ``weight_decay``."""
 
     def draw(self, generator: Generator) -> None:
-        """Choose what the next training step does at random, besides dropout."""
+        """Make the random choices of the next training step, except dropout."""
 
     @abstractmethod
     def checkpoint_gradients(self) -> None:
-        """Compute activations again in the backward pass, where the architecture can."""
+        """Recompute activations in the backward pass, if the architecture supports it."""
 
     def blocks(self) -> Iterable[nn.Module]:
-        """Return the large layers that are called as a whole: where weights lie in shards, they come together layer by layer."""
+        """Return the large layers that are called as a whole; sharded weights are gathered layer by layer."""
         return ()
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write what was trained into a run directory, as safetensors."""
+        """Write the trained weights into a run directory, as safetensors."""
 
     @abstractmethod
     def load_backbone(self, folder: Path) -> None:
-        """Read it back into a model without adapters, all but the head.
+        """Read all trained weights except the head into a model without adapters.
 
         Raises:
             BundleError: something is missing, or does not fit.
@@ -83,9 +83,9 @@ class Trainable(nn.Module, ABC):
 
 
 class TrainableModel(Trainable):
-    """``uint8 (B, T, H, W, 3)`` → logits ``(B, C)`` per target. Photos have T = 1.
+    """A classifier: ``uint8 (B, T, H, W, 3)`` → logits ``(B, C)`` per target; photos have T = 1.
 
-    ``forward`` takes what ``lower`` gives just as well.
+    ``forward`` also takes the output of ``lower``.
     """
 
     own_parts: ClassVar[tuple[str, ...]] = ("head.",)
@@ -93,15 +93,15 @@ class TrainableModel(Trainable):
     @property
     @abstractmethod
     def has_frozen_part(self) -> bool:
-        """Whether ``lower`` computes anything: what it gives is kept between epochs then."""
+        """Whether ``lower`` computes anything; its output is then kept between epochs."""
 
     @abstractmethod
     def lower(self, frames: Tensor) -> Tensor:
-        """Run the part below every trained layer; return the frames where there is none."""
+        """Run the part below every trained layer, or return the frames if there is none."""
 
     @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
-        """Run everything below the head on frames, or on what ``lower`` gave; ``(…, D)``."""
+        """Run everything below the head on frames, or on the output of ``lower``; ``(…, D)``."""
 
     @abstractmethod
     def logits(self, features: Tensor) -> tuple[Tensor, ...]:
@@ -109,40 +109,40 @@ class TrainableModel(Trainable):
 
     @abstractmethod
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
-        """Take from training inputs what trained layers are to begin with.
+        """Initialise trained layers from training inputs.
 
         Args:
-            batches: begins a pass over inputs, frames or what ``lower`` gives of them; may be called several times.
+            batches: starts a pass over inputs, frames or outputs of ``lower``; may be called several times.
         """
 
     def summaries(self, inputs: Tensor) -> Tensor | None:
-        """Return what linear classifiers see of inputs ``(B, S)``; None where something else is trained in front of them."""
+        """Return the inputs of linear classifiers ``(B, S)``, or None if other layers are trained before them."""
         return None
 
     def start_classifiers(self, weights: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Let the classifiers behind ``summaries`` begin with weights ``(C, S)`` and biases ``(C,)``, per target."""
+        """Initialise the classifiers after ``summaries`` with weights ``(C, S)`` and biases ``(C,)``, per target."""
         raise NotImplementedError
 
     @abstractmethod
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
-        """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
+        """Scale the logits of each target by a number, and add ``(C,)`` to them."""
 
     @abstractmethod
     def stages(self, contract: Contract) -> tuple[ModelStage, ...]:
-        """Return the stages that compute the contract's answers, in the order in which they run."""
+        """Return the stages that compute the contract's answers, in order of execution."""
 
     def dynamic_vision(self) -> DynamicGraph | None:
-        """Return the vision tower as a graph for images of any size, where the model has such a tower."""
+        """Return the vision tower as a graph for images of any size, or None if there is no such tower."""
         return None
 
     @abstractmethod
     def load_head(self, folder: Path) -> None:
-        """Read the head back.
+        """Read the head.
 
         Raises:
             BundleError: it is missing, or does not fit.
         """
 
     def forward(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return logits, and what a training step adds to their loss; None where that is nothing."""
+        """Return logits, and a term to add to the training loss, or None."""
         return self.logits(self.features(inputs)), None

@@ -1,4 +1,4 @@
-"""Tensors on disk: safetensors only, whole or not at all, and every failure as one line."""
+"""Tensors on disk: safetensors only, written atomically, with one-line error messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ COPY_WHOLE = "copy the run whole, or train it again"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a file in one step: a stop in the middle leaves the old one.
+    """Write a file atomically: an interruption leaves the old one.
 
     Raises:
-        VidriskError: the disk is full or may not be written.
+        VidriskError: the disk is full or not writable.
     """
     staged = path.with_suffix(".tmp")
     try:
@@ -35,7 +35,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file.
 
     Raises:
-        BundleError: missing, damaged or no safetensors.
+        BundleError: missing, damaged or not safetensors.
     """
     try:
         tensors: dict[str, Tensor] = load_file(path)
@@ -45,7 +45,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(module: nn.Module, path: Path) -> None:
-    """Read a file into a module, all of whose parameters and buffers it must hold, and no others.
+    """Load a file into a module; it must hold exactly the module's parameters and buffers.
 
     Raises:
         BundleError: missing, damaged, or of another module.

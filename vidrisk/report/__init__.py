@@ -1,6 +1,6 @@
-"""Self-contained HTML pages about an output folder of ``vidrisk infer``: what was found, and reports beside the truth.
+"""Self-contained HTML pages for an output folder of ``vidrisk infer``: its results, and a comparison with the truth.
 
-The functions are imported when they are asked for: the processes that read thumbnails have no use for them.
+The functions are imported on first access, because the processes that read thumbnails do not need them.
 """
 
 from typing import TYPE_CHECKING, Any

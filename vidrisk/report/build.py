@@ -38,12 +38,12 @@ Picture = Thumbnail | CasePicture
 
 @dataclass(frozen=True)
 class Card:
-    """One input as the gallery shows it.
+    """One input as shown in the gallery.
 
     Attributes:
         thumbnails: of its moments, or of its first photos.
-        peaks: a picture for each of the timeline's, or none.
-        photos: how many the input has; None of a clip, and in runs of before.
+        peaks: one picture per peak of the timeline; empty without a timeline.
+        photos: number of photos of the input; None for a clip, and for runs made before photos were recorded.
     """
 
     name: str
@@ -56,18 +56,19 @@ class Card:
 
 
 def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) -> Path:
-    """Write ``report.html`` into the output folder of a run that has ended. May be repeated at any time.
+    """Write ``report.html`` into the output folder of a finished run.
 
-    Thumbnails are those that the run has kept, or come from the sources, through processes that may allocate what the
-    run's decode processes might. An input of which none was kept, and that can no longer be read or crashes its
-    decoder, gets a placeholder.
+    May be repeated at any time. Thumbnails are those that the run kept. The others are read from the sources by
+    processes with the same memory limit as the run's decode processes. An input without a kept thumbnail gets a
+    placeholder if its source can no longer be read or crashes the decoder.
 
     Args:
-        pool: that decodes; None makes one where it is needed.
+        out: output folder of the run.
+        pool: decode pool to use; None creates one if it is needed.
 
     Raises:
-        DataError: the run has not ended, or its files are of another version.
-        RuntimeFailure: those processes cannot be started.
+        DataError: the run has not finished, or its files are of another version.
+        RuntimeFailure: the decode processes cannot be started.
         VidriskError: the folder holds no run, or cannot be written.
     """
     out = Path(out)
@@ -95,7 +96,7 @@ def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) ->
 def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> list[Card]:
     timelines = read_timelines(out, results)
     budget = budget_from_cards(len(results.gallery), has_timelines=bool(timelines))
-    strip = max(2, budget.frames // 2)  # two of them where there is a timeline
+    strip = max(2, budget.frames // 2)  # cards with a timeline have two strips
     time_spec = TimeSpec(**results.summary.time) if results.summary.time else None
 
     def moments_s(result: InputResult) -> tuple[list[float], list[float]]:
@@ -141,7 +142,7 @@ def _cards(results: Results, out: Path, root: Path, pool: DecodePool | None) -> 
 
 @dataclass(frozen=True)
 class _Request:
-    """Pictures that a card wants of a file, or of a photo in a row of a Parquet file; ``place`` is that of the card."""
+    """Pictures that a card needs of a file, or of a photo in a row of a Parquet file; ``place`` is the card's index."""
 
     place: int
     source: str | Record
@@ -152,7 +153,7 @@ class _Request:
 def _read_pictures(
     requests: Sequence[_Request], out: Path, max_memory_mb: int, pool: DecodePool | None
 ) -> list[tuple[Picture, ...]]:
-    """Those that were kept; the others are read from the sources."""
+    """Return the pictures per request: kept thumbnails if there are any, else pictures read from the sources."""
     wanted = {request.source for request in requests if isinstance(request.source, str)}
     kept = read_kept_thumbnails(out, (row for row in read_ledger(out) if row.path in wanted))
     found: dict[int, tuple[Picture, ...]] = {}
@@ -177,10 +178,10 @@ def _read_pictures(
 
 
 def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, most: int) -> list[float]:
-    """The moments that the time spec takes of the prediction's window, or ``most`` of them, evenly; of a photo the only one.
+    """Return at most ``most`` evenly spread moments of those that the time spec selects in the prediction's window.
 
-    What a video shows at these is what the model saw, unless it was given keyframes alone: then it saw the last one
-    before.
+    A photo has one moment, 0. The frames of a video at these moments are those that the model saw, unless it was given
+    only keyframes: then it saw the last keyframe before each moment.
     """
     if prediction.start_s is None or prediction.end_s is None:
         return [0.0]
@@ -192,14 +193,16 @@ def moments_from_prediction(prediction: Prediction, time_spec: TimeSpec | None, 
 
 
 def _doubts(prediction: Prediction) -> list[tuple[str, Sequence[str]]]:
-    """The targets whose answer is uncertain, with the labels that cannot be excluded."""
+    """Return the targets whose answer is uncertain, with the labels that cannot be excluded."""
     answers = {target: max(scores, key=scores.__getitem__) for target, scores in prediction.targets.items()}
     return [(target, prediction.candidates[target]) for target in doubtful_targets(prediction.candidates, answers)]
 
 
 def _texts(prediction: Prediction, target: str | None) -> list[tuple[str, str]]:
-    """Headings and what is written under them: of a generated report all its fields but the label, which is that of ``target``;
-    as it is an answer that does not parse, or that is in free words.
+    """Return headings and the texts under them.
+
+    A generated report has all its fields except the label, which is that of ``target``. An answer that could not be
+    parsed, or that is in free words, is given verbatim.
     """
     report = prediction.report
     if report is None:
@@ -216,8 +219,8 @@ def _texts(prediction: Prediction, target: str | None) -> list[tuple[str, str]]:
             found.append(
                 (
                     "Disagreement",
-                    f"The classifier gives {report['given_level']}, and this text is written under it; the "
-                    f"language model finds {report['own_level']} more likely.",
+                    f"The classifier predicts {report['given_level']}, and this text was written for that level; "
+                    f"the language model considers {report['own_level']} more likely.",
                 )
             )
     return [(heading, text) for heading, text in found if text]
@@ -244,7 +247,10 @@ def _environment() -> jinja2.Environment:
 
 
 def percent_text(part: float) -> str:
-    """0–1 as text that never rounds a certain-looking 99.97 % up to 100 or a rare class down to 0."""
+    """Format a share of 0–1 as a percentage.
+
+    99.97 % is never rounded up to 100 %, nor a small share down to 0 %.
+    """
     percent = 100 * part
     if 99 < percent < 100:
         return f"{min(percent, 99.9):.1f} %"
@@ -256,7 +262,7 @@ def _seconds(value: float) -> str:
 
 
 def _clock(time_s: float, duration_s: float) -> str:
-    """A moment of a video: ``7.25 s`` of a short one, else ``2:07.2`` or ``1:02:07.2``."""
+    """Format a moment of a video: ``7.25 s`` of a short one, else ``2:07.2`` or ``1:02:07.2``."""
     if duration_s < 100:
         return f"{time_s:.2f} s"
     minutes, tenths = divmod(round(time_s * 10), 600)
@@ -265,7 +271,7 @@ def _clock(time_s: float, duration_s: float) -> str:
 
 
 def _interval(interval_s: tuple[float, float], duration_s: float) -> str:
-    """``7.25–8.50 s``, or ``2:07.2–2:08.5``."""
+    """Format an interval: ``7.25–8.50 s``, or ``2:07.2–2:08.5``."""
     start, end = (_clock(time_s, duration_s) for time_s in interval_s)
     return f"{start.removesuffix(' s')}–{end}"
 
@@ -275,5 +281,5 @@ def moment_text(iso_time: str) -> str:
 
 
 def lang_of(text: str) -> str:
-    """``zh`` where a text has Chinese characters, so that browsers take their Chinese forms; else ``en``."""
+    """Return ``zh`` if a text has Chinese characters, so that browsers use their Chinese forms, else ``en``."""
     return "zh" if any("CJK UNIFIED" in unicodedata.name(character, "") for character in text) else "en"

@@ -1,4 +1,4 @@
-"""Build ``comparison.html``: reports of a run beside the truth, worst first. One file, no network, no script."""
+"""Build ``comparison.html``: the reports of a run beside the truth, worst first; one file without network or script."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ PAGE = "comparison.html"
 TEMPLATE, CASE_TEMPLATE = "comparison.html.j2", "comparison_case.html.j2"
 MAX_CASES = 200
 MAX_PAGE_BYTES = 5_000_000
-MAX_PICTURE_BYTES = 30_000  # of a thumbnail that a run has kept, before base64
-SIDE_PX, SMALL_PX = 240, 120  # of pictures of reports, and of similar cases
+MAX_PICTURE_BYTES = 30_000  # of a kept thumbnail, before base64
+SIDE_PX, SMALL_PX = 240, 120  # for pictures of reports, and of similar cases
 MAX_NEIGHBOURS = 3
 Picture = Thumbnail | CasePicture
 KINDS = ("wrong", "unparsed", "differs", "unsure", "alone")
@@ -43,7 +43,10 @@ KINDS = ("wrong", "unparsed", "differs", "unsure", "alone")
 
 @dataclass(frozen=True)
 class FieldRow:
-    """One field of a report beside the truth; ``sides`` is None where there is no truth of it, or nothing to compare."""
+    """One field of a report beside the truth.
+
+    ``sides`` is None if the true value is not known, or there is nothing to compare.
+    """
 
     label: str
     is_text: bool
@@ -56,7 +59,7 @@ class FieldRow:
 
 @dataclass(frozen=True)
 class SimilarCase:
-    """A labelled case like the one of a report, with its photo where it can be read."""
+    """A labelled case similar to that of a report, with its photo if it can be read."""
 
     neighbour: Neighbour
     level: str
@@ -66,7 +69,7 @@ class SimilarCase:
 
 @dataclass(frozen=True)
 class CaseCard:
-    """One report as the page shows it."""
+    """One report as shown on the page."""
 
     name: str
     report: Compared
@@ -78,7 +81,7 @@ class CaseCard:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What the page can be filtered by."""
+        """Kinds that the page can be filtered by."""
         report = self.report
         found = {
             "wrong": report.is_wrong,
@@ -91,15 +94,17 @@ class CaseCard:
 
 
 def build_comparison(out: str | os.PathLike[str], pool: DecodePool | None = None) -> Path:
-    """Write ``comparison.html`` into the output folder of a run that was compared. May be repeated at any time.
+    """Write ``comparison.html`` into the output folder of a run that was compared.
 
-    At most ``MAX_CASES`` reports are shown, as many as ``MAX_PAGE_BYTES`` hold; the others are counted.
+    May be repeated at any time. At most ``MAX_CASES`` reports are shown, as many as fit in ``MAX_PAGE_BYTES``; the
+    others are counted.
 
     Args:
-        pool: that decodes photos of which the run kept no thumbnail; None makes one where it is needed.
+        out: output folder of the run.
+        pool: decodes photos of which the run kept no thumbnail; None creates one if it is needed.
 
     Raises:
-        DataError: the run has not ended, was not compared, or its files are of another version.
+        DataError: the run has not finished, was not compared, or its files are of another version.
         RuntimeFailure: decode processes cannot be started.
         VidriskError: the folder holds no run, or cannot be written.
     """
@@ -128,7 +133,7 @@ def build_comparison(out: str | os.PathLike[str], pool: DecodePool | None = None
 
 
 class _Names:
-    """Labels of fields and levels, out of a scheme as ``comparison.json`` holds it."""
+    """Labels of fields and levels, from a scheme as stored in ``comparison.json``."""
 
     def __init__(self, scheme: Mapping[str, Any]) -> None:
         self.scheme = str(scheme["name"])
@@ -144,7 +149,10 @@ class _Names:
 
 
 def _urgency(report: Compared, level: str) -> tuple[float, int, float, str]:
-    """Sorts reports without a level first, then by how far the level is off, those that are too low first; then by their texts."""
+    """Return a sort key: reports without a level first, then by how far the level is off.
+
+    At equal distance, levels that are too low come first; after that, reports are sorted by the overlap of their texts.
+    """
     if not report.counted.get(level):
         mistake = float("inf")
     elif report.is_wrong or (report.is_wrong is None and report.disagrees):
@@ -188,7 +196,10 @@ def _cards(
 def _pictures(
     reports: Sequence[Compared], out: Path, max_memory_mb: int, pool: DecodePool | None
 ) -> dict[tuple[str, int], Picture]:
-    """Pictures by the path of the report or of the similar case, and their side: kept by the run, or from the sources."""
+    """Return pictures by the path of the report or similar case and by their side.
+
+    Kept thumbnails are used if there are any; the others are read from the sources.
+    """
     shown = {report.path for report in reports}
     kept = read_kept_thumbnails(out, [row for row in read_ledger(out) if row.path in shown])
     found: dict[tuple[str, int], Picture] = {

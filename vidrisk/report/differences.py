@@ -1,4 +1,4 @@
-"""Where two texts differ: runs of words, or of Chinese characters, that the other one lacks."""
+"""Differences between two texts: runs of words, or of Chinese characters, that the other text lacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from vidrisk.metrics.subsequence import lcs_pairs
 from vidrisk.metrics.texts import is_unspaced, is_word
 
 MAX_SHOWN_CHARS = 1200
-LEAST_COMMON = 0.2  # of the pieces of the shorter text: below, the texts have only chance words in common
+LEAST_COMMON = 0.2  # of the pieces of the shorter text; with less, the texts share words only by chance
 
 Marked = tuple[tuple[str, bool], ...]
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Two texts as pieces, each with whether the other text lacks it; and how many characters of each are not shown."""
+    """Two texts as pieces, each with whether the other text lacks it, and how many characters of each are not shown."""
 
     truth: Marked
     found: Marked
@@ -26,9 +26,10 @@ class Sides:
 
 
 def mark_differences(truth: str, found: str) -> Sides:
-    """Mark what only one of two texts has, along a longest common subsequence of words, Chinese characters and signs.
+    """Mark the pieces that only one of two texts has.
 
-    Texts longer than ``MAX_SHOWN_CHARS`` are cut. Texts that have little in common are marked as a whole.
+    The pieces are words, Chinese characters and punctuation, aligned along a longest common subsequence. Texts longer
+    than ``MAX_SHOWN_CHARS`` are cut. Texts with little in common are marked as a whole.
     """
     shown = truth[:MAX_SHOWN_CHARS], found[:MAX_SHOWN_CHARS]
     a, b = pieces_from_text(shown[0]), pieces_from_text(shown[1])
@@ -38,15 +39,15 @@ def mark_differences(truth: str, found: str) -> Sides:
     if common <= LEAST_COMMON * least:
         pairs = []
     return Sides(
-        _marked(a, {i for i, _ in pairs}),
-        _marked(b, {j for _, j in pairs}),
+        _mark(a, {i for i, _ in pairs}),
+        _mark(b, {j for _, j in pairs}),
         len(truth) - len(shown[0]),
         len(found) - len(shown[1]),
     )
 
 
 def pieces_from_text(text: str) -> list[str]:
-    """Return a text as words, Chinese characters, white space and single signs; joined, they are the text."""
+    """Return a text as words, Chinese characters, white space and single signs, which concatenate to the text."""
     pieces: list[str] = []
     for kind, run in groupby(text, key=_kind):
         text_of_run = "".join(run)
@@ -60,8 +61,11 @@ def _kind(character: str) -> str:
     return "word" if is_word(character) else "space" if character.isspace() else "sign"
 
 
-def _marked(pieces: Sequence[str], common: set[int]) -> Marked:
-    """Neighbours of one kind as one; white space between two marked pieces is marked with them, and else never."""
+def _mark(pieces: Sequence[str], common: set[int]) -> Marked:
+    """Join adjacent pieces with the same mark.
+
+    White space is marked if it stands between two marked pieces, and only then.
+    """
     marks = [place not in common for place in range(len(pieces))]
     for place, piece in enumerate(pieces):
         if piece.isspace():

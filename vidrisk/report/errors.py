@@ -1,4 +1,4 @@
-"""Build a page of the errors that a model makes with most confidence: what is shown, the truth, the answer, and how sure it was."""
+"""Build a page of a model's most confident errors: pictures, truth, answer, and its probability."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from vidrisk.report.build import percent_text
 from vidrisk.runtimes.html import page_environment
 
 TEMPLATE = "errors.html.j2"
-FRAMES = 3  # of a clip: the middles of its thirds
-MAX_CARD_BYTES = 30_000  # of its pictures, before base64
+FRAMES = 3  # per clip: the middles of its thirds
+MAX_CARD_BYTES = 30_000  # for the pictures of a card, before base64
 
 
 @dataclass(frozen=True)
 class ErrorCard:
-    """One error as the page shows it.
+    """One error as shown on the page.
 
     Attributes:
-        name: of the file, and its part.
-        answer: what the model said; of a label of which any number may hold, the label and that it holds or does not.
-        score: probability of what the model said.
-        thumbnails: none where the file can no longer be read.
+        name: of the file, and the part of it.
+        answer: the model's answer; for a multi-label target, the label and whether it holds.
+        score: probability of the answer.
+        thumbnails: empty if the file can no longer be read.
     """
 
     name: str
@@ -47,7 +47,9 @@ def build_errors(evaluation: Evaluation, path: Path, pool: DecodePool | None = N
     """Write the page.
 
     Args:
-        pool: that decodes; None makes one where it is needed.
+        evaluation: its errors are shown.
+        path: HTML file to write.
+        pool: decode pool to use; None creates one if it is needed.
 
     Raises:
         RuntimeFailure: decode processes cannot be started.

@@ -1,4 +1,4 @@
-"""What the page says, computed from ``summary.json``, the ledger and ``predictions.jsonl``, streamed."""
+"""Contents of the page, computed by streaming ``summary.json``, the ledger and ``predictions.jsonl``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BANDS = ("low", "moderate", "high", "severe")
 
 @dataclass(frozen=True)
 class InputResult:
-    """One input of the gallery: of several windows the one that matters most, how many there are, and where they end."""
+    """One input of the gallery: its most relevant window, the number of its windows, and where the last one ends."""
 
     prediction: Prediction
     windows: int
@@ -32,7 +32,10 @@ class InputResult:
 
 @dataclass
 class ClassLine:
-    """One label of the first target. ``mean_severity`` is None where the contract has no severities."""
+    """Statistics of one label of the first target.
+
+    ``mean_severity`` is None if the contract has no severities.
+    """
 
     label: str
     count: int = 0
@@ -58,13 +61,15 @@ class Level:
 
 @dataclass
 class Results:
-    """Attributes:
-    classes: labels of the first target, most frequent first; empty where a question was asked.
-    levels: of the target ``level``, least severe first; empty where there is none.
-    histogram: predictions per tenth of the severity scale; empty without severities.
-    gallery: at most ``MAX_CARDS`` inputs, in the order that ``by_severity`` tells.
-    gallery_total: inputs with a prediction.
-    failures: inputs that were not read, or not whole; at most ``MAX_FAILURES`` of ``failures_total``.
+    """Contents of the page.
+
+    Attributes:
+        classes: labels of the first target, most frequent first; empty if a question was asked.
+        levels: of the target ``level``, least severe first; empty if there is none.
+        histogram: predictions per tenth of the severity scale; empty without severities.
+        gallery: at most ``MAX_CARDS`` inputs, in the order given by ``by_severity``.
+        gallery_total: inputs with a prediction.
+        failures: inputs that were not read, or only in part; at most ``MAX_FAILURES`` of ``failures_total``.
     """
 
     summary: Summary
@@ -79,9 +84,11 @@ class Results:
 
 
 def read_results(out: str | os.PathLike[str]) -> Results:
-    """Raises:
-    DataError: the run has not ended, or its files are not of this version.
-    VidriskError: there is no ledger.
+    """Read the results of a finished run.
+
+    Raises:
+        DataError: the run has not finished, or its files are not of this version.
+        VidriskError: there is no ledger.
     """
     summary = read_summary(out)
     results = Results(summary, by_severity=summary.mean_severity is not None)
@@ -94,7 +101,7 @@ def read_results(out: str | os.PathLike[str]) -> Results:
 
 
 def band_from_severity(severity: float) -> str:
-    """``low`` under 25, ``moderate`` under 50, ``high`` under 75, else ``severe``."""
+    """Return ``low`` under 25, ``moderate`` under 50, ``high`` under 75, else ``severe``."""
     return BANDS[min(int(severity // 25), 3)]
 
 
@@ -105,7 +112,7 @@ def _count(results: Results, out: str | os.PathLike[str]) -> None:
         results.histogram = [0] * HISTOGRAM_BINS
     for prediction in read_predictions(out):
         line = lines.get(prediction.label)
-        if line is None:  # an answer that names no level
+        if line is None:  # the answer names no level
             continue
         line.count += 1
         line.uncertain += bool(prediction.uncertain)
@@ -124,7 +131,7 @@ def _count(results: Results, out: str | os.PathLike[str]) -> None:
 
 
 def _gallery(out: str | os.PathLike[str], by_severity: bool) -> list[InputResult]:
-    """The inputs that matter most; without severities also the surest examples of every class."""
+    """Return the most urgent inputs; without severities also the surest examples of every class."""
     shown = heapq.nsmallest(MAX_CARDS, _inputs(out), key=_urgency)
     if by_severity or len(shown) < MAX_CARDS:
         return shown
@@ -151,7 +158,7 @@ def _inputs(out: str | os.PathLike[str]) -> Iterator[InputResult]:
 
 
 def _result_from_windows(windows: Iterator[Prediction]) -> InputResult:
-    """Held are two at a time: a long video has thousands."""
+    """Reduce the windows of one input, holding two at a time, since a long video has thousands."""
     first = next(windows)
     result = InputResult(first, 1, first.end_s)
     for prediction in windows:
@@ -161,17 +168,20 @@ def _result_from_windows(windows: Iterator[Prediction]) -> InputResult:
 
 
 def _urgency(result: InputResult) -> tuple[float, float, str]:
-    """Sorts the most severe first; without severities, the least certain first. Inputs end in any order, the page has one:
-    of equals, such as answers to a question, by name."""
+    """Return a sort key: the most severe first, or without severities the least certain first.
+
+    Inputs finish in any order, but the page must not depend on it: ties, such as answers to a question, are sorted by
+    path.
+    """
     prediction = result.prediction
     return (0.0 if prediction.severity is None else -prediction.severity, prediction.score, prediction.path)
 
 
 def _doubt(result: InputResult) -> tuple[float, str]:
-    """Sorts the surest first."""
+    """Return a sort key: the surest first."""
     return (-result.prediction.score, result.prediction.path)
 
 
 def common_folder(paths: Sequence[str]) -> Path:
-    """The deepest folder that holds all ``paths``."""
+    """Return the deepest folder that contains all ``paths``."""
     return Path(os.path.commonpath([Path(path).parent for path in paths])) if paths else Path()

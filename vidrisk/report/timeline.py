@@ -13,14 +13,14 @@ from pathlib import Path
 from vidrisk.jobs.segments import SEGMENTS, Segment, read_segments
 from vidrisk.report.results import InputResult, Results, band_from_severity
 
-COLOURS = 6  # that any reader can tell apart: --label-0 … of the style sheet
+COLOURS = 6  # distinguishable by any reader: --label-0 … of the style sheet
 OTHER = "other"
 BAR_UNITS = 1000  # width of the bar's drawing
 MAX_PEAKS = 4
 
 MAX_LISTED, MIN_LISTED = 40, 5
 MAX_STEPS, MIN_STEPS = BAR_UNITS, 100
-# Of the whole page, so that 500 timelines leave room for their pictures.
+# Limits for the whole page, so that 500 timelines leave room for their pictures.
 PAGE_LISTED, PAGE_STEPS = 2_000, 50_000
 
 
@@ -29,11 +29,11 @@ Painted = tuple[Segment, str]  # a segment and its kind: see Timeline
 
 @dataclass(frozen=True)
 class Limits:
-    """What one card may show.
+    """Limits of one card.
 
     Attributes:
-        listed: segments in the list.
-        steps: equal parts of the bar, where there are more segments than that.
+        listed: most segments in the list.
+        steps: equal parts of the bar, if there are more segments than that.
     """
 
     listed: int
@@ -49,12 +49,14 @@ class LegendEntry:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A kind is a colour and a class of the style sheet: of a label or, where there are severities, of a band.
+    """Timeline of one video.
+
+    A kind is a colour and a class of the style sheet: of a label or, if there are severities, of a band.
 
     Attributes:
-        duration_s: of what the windows saw.
-        total: segments that there are.
-        step_s: the bar's resolution where it cannot show every segment, else None.
+        duration_s: length covered by the windows.
+        total: number of segments.
+        step_s: resolution of the bar if it cannot show every segment, else None.
         bars: per kind its parts of the bar, as an SVG path of horizontal lines.
         legend: per kind its name and the time that it covers, the longest first.
         empty_s: time in no segment.
@@ -73,12 +75,12 @@ class Timeline:
 
     @property
     def peak_moments_s(self) -> list[float]:
-        """The middles of the peaks' windows."""
+        """Midpoints of the peaks' windows."""
         return [(segment.peak_start_s + segment.peak_end_s) / 2 for segment, _ in self.peaks]
 
 
 def read_timelines(out: str | os.PathLike[str], results: Results) -> dict[str, Timeline]:
-    """Per path of the gallery that has several windows, its timeline; none at all without ``segments.jsonl``.
+    """Return a timeline by path for each input of the gallery with several windows; empty without ``segments.jsonl``.
 
     Raises:
         DataError: ``segments.jsonl`` is of another version.
@@ -108,8 +110,11 @@ def limits_from_cards(cards: int) -> Limits:
 
 
 def kinds_from_labels(labels: Sequence[str], most_frequent: Sequence[str]) -> dict[str, str]:
-    """A colour per label. While there are enough, in the model's order, so that they are the same in every report of it;
-    else for the most frequent labels, and the rest share ``OTHER``."""
+    """Assign a colour to each label.
+
+    If there are enough colours, they follow the model's order, so that they are the same in every report of it.
+    Otherwise the most frequent labels get them, and the rest share ``OTHER``.
+    """
     ranked = labels if len(labels) <= COLOURS else most_frequent
     return {label: f"label-{place}" if place < COLOURS else OTHER for place, label in enumerate(ranked)}
 
@@ -117,30 +122,32 @@ def kinds_from_labels(labels: Sequence[str], most_frequent: Sequence[str]) -> di
 def timeline_from_segments(
     segments: Iterable[Segment], duration_s: float, kinds: Mapping[str, str], limits: Limits
 ) -> Timeline:
-    """Args:
-    segments: of one video.
-    duration_s: of the video.
-    kinds: per label; where the segments have severities, these decide.
-    limits: what may be shown.
+    """Build the timeline of one video.
+
+    Args:
+        segments: of the video.
+        duration_s: of the video.
+        kinds: per label; severities override them if the segments have any.
+        limits: of the card.
     """
     painted = [(segment, _kind(segment, kinds)) for segment in segments]
     is_exact = len(painted) <= limits.steps
     steps = BAR_UNITS if is_exact else limits.steps
-    ranked = heapq.nsmallest(limits.listed, _ranked(painted))
+    ranked = heapq.nsmallest(limits.listed, _rank(painted))
     return Timeline(
         duration_s,
         len(painted),
         None if is_exact else duration_s / steps,
         _bars(painted, duration_s, steps),
         _legend(painted),
-        max(0.0, duration_s - _covered_s(painted)),
+        max(0.0, duration_s - _measure_coverage_s(painted)),
         _in_order(ranked),
         _in_order(ranked[:MAX_PEAKS]),
     )
 
 
-def _covered_s(painted: Iterable[Painted]) -> float:
-    """Measure the time in any segment; those of several labels may overlap."""
+def _measure_coverage_s(painted: Iterable[Painted]) -> float:
+    """Return the time covered by any segment; segments of several labels may overlap."""
     total_s = until_s = 0.0
     for segment in sorted((segment for segment, _ in painted), key=lambda segment: segment.start_s):
         total_s += max(0.0, segment.end_s - max(segment.start_s, until_s))
@@ -160,8 +167,11 @@ def _legend(painted: Iterable[Painted]) -> tuple[LegendEntry, ...]:
     return tuple(LegendEntry(*key, total_s) for key, total_s in sorted(totals_s.items(), key=lambda item: -item[1]))
 
 
-def _ranked(painted: Iterable[Painted]) -> Iterator[tuple[float, float, float, str, Painted]]:
-    """Lowest: the most severe, of equals the longest. Without severities the longest of each label, then the second, …"""
+def _rank(painted: Iterable[Painted]) -> Iterator[tuple[float, float, float, str, Painted]]:
+    """Yield sort keys, lowest first: the most severe, then the longest.
+
+    Without severities: the longest of each label, then the second longest of each, and so on.
+    """
     place_of: dict[str, int] = {}
     for segment, kind in sorted(painted, key=lambda pair: -pair[0].length_s):
         place = place_of[segment.label] = place_of.get(segment.label, -1) + 1
@@ -179,8 +189,11 @@ def _in_order(ranked: Iterable[tuple[float, float, float, str, Painted]]) -> tup
 
 
 def _bars(painted: Iterable[Painted], duration_s: float, steps: int) -> tuple[tuple[str, str], ...]:
-    """Ends are rounded to whole steps, and no segment is shorter than one. A step that is asked for twice shows the more
-    severe segment, of equals the one that has more of it."""
+    """Return per kind an SVG path of its parts of the bar.
+
+    Ends are rounded to whole steps, and no segment is shorter than one step. A step that two segments claim shows the
+    more severe one, or of equal severities the one that covers more of it.
+    """
     step_s = duration_s / steps
     shown = [(-1.0, 0.0, "")] * steps
     for segment, kind in painted:

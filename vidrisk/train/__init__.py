@@ -1,1 +1,1 @@
-"""Training: a configuration and a table in, a run directory out."""
+"""Training: from a configuration and a table to a run directory."""

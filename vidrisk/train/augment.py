@@ -1,6 +1,6 @@
-"""Augmentation on batches of clips, ``uint8 (B, T, H, W, 3)`` → the same, one draw per clip for all its moments.
+"""Augmentation of batches of clips, ``uint8 (B, T, H, W, 3)``, with one draw per clip for all its frames.
 
-It works on what the contract's reader yields, so an augmented frame is a frame that the reader could have yielded.
+It works on the output of the contract's reader, so an augmented frame is a frame that the reader could have returned.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from torch import Tensor
 
 ZOOM = 1.25
 LIGHT = 0.2
-CROP_AREA, CROP_ASPECT = 0.35, 4 / 3  # least area of a crop, and how far its sides may be apart
-STILL = 0.5  # most of a still frame that is laid over a clip
+CROP_AREA, CROP_ASPECT = 0.35, 4 / 3  # minimum area of a crop, and maximum change of its aspect ratio
+STILL = 0.5  # maximum opacity of a still frame that is blended over a clip
 SPEED = 1.5
-ERASED = 0.25  # most of the area that is erased
-GREY = 0.15  # of the clips lose their colours
-RANDOM_KINDS = 2  # of RandAugment, per clip
+ERASED = 0.25  # maximum share of the area that is erased
+GREY = 0.15  # share of the clips that are turned grey
+RANDOM_KINDS = 2  # changes of RandAugment per clip
 
 _Draw = Callable[[Tensor, torch.Generator], Tensor]
 
 
-def augmented(frames: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
-    """Apply augmentations; see ``augment_clips``, which also tells which clips were mirrored."""
+def augment_frames(frames: Tensor, kinds: Sequence[str], generator: torch.Generator) -> Tensor:
+    """Apply augmentations; ``augment_clips`` also returns which clips were mirrored."""
     return augment_clips(frames, kinds, generator)[0]
 
 
@@ -34,20 +34,19 @@ def augment_clips(frames: Tensor, kinds: Sequence[str], generator: torch.Generat
 
     Args:
         frames: ``uint8 (B, T, H, W, 3)``.
-        kinds: of
-            ``flip`` (left and right), ``updown``, ``dihedral`` (any of the 8 turns and mirrorings; needs square
-            frames); ``zoom`` (a random part down to 1/1.25 of each side, or as far out), ``crop`` (a random part of 35
-            to 100 % of the area, with sides up to 3:4 apart, as ImageNet models are trained);
-            ``light`` (brightness and contrast ± 20 %), ``colour`` (channels ± 20 %, saturation, at times none);
-            ``still`` (up to half of another moment's or another clip's frame laid over all moments: Wang et al. 2021,
-            Removing the Background by Adding the Background);
-            ``erase`` (a rectangle of noise at one place), ``rand`` (two of eight mild changes, RandAugment: Cubuk et
-            al. 2020); ``speed`` (a part of the clip, two thirds of it at least, for as long as all of it).
+        kinds: any of ``flip`` (left-right), ``updown``, ``dihedral`` (any of the 8 rotations and reflections; needs
+            square frames); ``zoom`` (a random part down to 1/1.25 of each side, or as far out), ``crop`` (a random part
+            of 35 to 100 % of the area with an aspect ratio changed by up to 3:4, as ImageNet models are trained);
+            ``light`` (brightness and contrast ± 20 %), ``colour`` (channels ± 20 %, saturation, sometimes grey);
+            ``still`` (a frame of the same or of another clip blended over all frames with up to half opacity: Wang et
+            al. 2021, Removing the Background by Adding the Background); ``erase`` (a rectangle of noise at one place),
+            ``rand`` (two of eight mild changes, RandAugment: Cubuk et al. 2020); ``speed`` (a part of the clip, at
+            least two thirds of it, stretched to the length of the clip).
         generator: source of randomness, on the CPU.
 
     Returns:
-        The frames, and which clips are mirrored left to right ``bool (B,)``: there, labels that say left or right are
-        the other way round.
+        The frames, and which clips are mirrored left to right ``bool (B,)``; for these, labels that say left or right
+        must be swapped.
     """
     mirrored = torch.zeros(len(frames), dtype=torch.bool)
     for kind in kinds:
@@ -80,8 +79,8 @@ def _updown(clip: Tensor, generator: torch.Generator) -> Tensor:
     return clip.flip(1) if _uniform(generator, 0, 1) < 0.5 else clip
 
 
-def _moved(clip: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
-    """Sample every frame at the places that a matrix ``2 x 3`` gives, mirrored beyond the edge."""
+def _warp(clip: Tensor, matrix: Sequence[Sequence[float]]) -> Tensor:
+    """Sample every frame at the places given by a ``2 x 3`` matrix; beyond the edge the frame is reflected."""
     theta = torch.tensor(matrix, dtype=torch.float32).expand(len(clip), 2, 3)
     pixels = clip.permute(0, 3, 1, 2).float()
     grid = F.affine_grid(theta.to(pixels.device), list(pixels.shape), align_corners=False)
@@ -97,7 +96,7 @@ def _zoom(clip: Tensor, generator: torch.Generator) -> Tensor:
     scale = _uniform(generator, 1 / ZOOM, ZOOM)
     slack = abs(1 - scale)
     shift_x, shift_y = (_uniform(generator, -slack, slack) for _ in range(2))
-    return _moved(clip, [[scale, 0.0, shift_x], [0.0, scale, shift_y]])
+    return _warp(clip, [[scale, 0.0, shift_x], [0.0, scale, shift_y]])
 
 
 def _crop(clip: Tensor, generator: torch.Generator) -> Tensor:
@@ -107,7 +106,7 @@ def _crop(clip: Tensor, generator: torch.Generator) -> Tensor:
     )
     width, height = min(1.0, math.sqrt(area * aspect)), min(1.0, math.sqrt(area / aspect))
     shift_x, shift_y = _uniform(generator, width - 1, 1 - width), _uniform(generator, height - 1, 1 - height)
-    return _moved(clip, [[width, 0.0, shift_x], [0.0, height, shift_y]])
+    return _warp(clip, [[width, 0.0, shift_x], [0.0, height, shift_y]])
 
 
 def _light(clip: Tensor, generator: torch.Generator) -> Tensor:
@@ -124,7 +123,7 @@ def _colour(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _still(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Lay a frame over each clip: of its own, or of any other of the batch, at half the odds each."""
+    """Blend a frame over each clip: with equal odds one of its own, or one of any clip of the batch."""
     clips, moments = frames.shape[:2]
     result = frames.clone()
     for number in range(clips):
@@ -148,7 +147,7 @@ def _erase(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _speed(clip: Tensor, generator: torch.Generator) -> Tensor:
-    """Show a part of the clip for as long as all of it: the moments nearest to those that it would show."""
+    """Stretch a part of the clip to the length of the clip, using the nearest frames."""
     moments = len(clip)
     shown = moments / math.exp(_uniform(generator, 0, math.log(SPEED)))
     start = _uniform(generator, 0, moments - shown)
@@ -158,15 +157,15 @@ def _speed(clip: Tensor, generator: torch.Generator) -> Tensor:
 
 def _rotate(clip: Tensor, generator: torch.Generator) -> Tensor:
     turn = math.radians(_uniform(generator, -15, 15))
-    return _moved(clip, [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0]])
+    return _warp(clip, [[math.cos(turn), -math.sin(turn), 0.0], [math.sin(turn), math.cos(turn), 0.0]])
 
 
 def _shear(clip: Tensor, generator: torch.Generator) -> Tensor:
-    return _moved(clip, [[1.0, _uniform(generator, -0.2, 0.2), 0.0], [_uniform(generator, -0.2, 0.2), 1.0, 0.0]])
+    return _warp(clip, [[1.0, _uniform(generator, -0.2, 0.2), 0.0], [_uniform(generator, -0.2, 0.2), 1.0, 0.0]])
 
 
 def _translate(clip: Tensor, generator: torch.Generator) -> Tensor:
-    return _moved(clip, [[1.0, 0.0, _uniform(generator, -0.25, 0.25)], [0.0, 1.0, _uniform(generator, -0.25, 0.25)]])
+    return _warp(clip, [[1.0, 0.0, _uniform(generator, -0.25, 0.25)], [0.0, 1.0, _uniform(generator, -0.25, 0.25)]])
 
 
 def _gamma(clip: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""A picture of what augmentation makes of some samples: each as it is, and below it as training may see it."""
+"""A picture of what augmentation does: some samples unchanged, and below each one its augmented versions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from vidrisk.data import Table
-from vidrisk.data.choice import balanced_order
+from vidrisk.data.choice import make_balanced_order
 from vidrisk.data.io import write_new_file
-from vidrisk.data.sheet import THUMBNAIL_PX, captioned_row, check_sheet, font_for, stacked
+from vidrisk.data.sheet import THUMBNAIL_PX, check_sheet, draw_captioned_row, font_for, stack_rows
 from vidrisk.frames import kind_of, read_clips
 from vidrisk.models.config import Augmentation
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
@@ -24,12 +24,12 @@ from vidrisk.train.augment import augment_clips
 
 log = logging.getLogger(__name__)
 
-MOMENTS, SHOWN = 16, 4  # that are read of a clip, and that are drawn
+MOMENTS, SHOWN = 16, 4  # frames read per clip, and frames drawn
 DRAWS = 4
 
 
 def kinds_from_text(text: str) -> tuple[str, ...]:
-    """``"flip,light"`` → ``("flip", "light")``.
+    """Split ``"flip,light"`` into ``("flip", "light")``.
 
     Raises:
         SettingsError: an unknown kind.
@@ -42,18 +42,18 @@ def kinds_from_text(text: str) -> tuple[str, ...]:
 
 
 def augmentation_sheet(table: Table, path_png: Path, kinds: Sequence[str], *, samples: int = 6, seed: int = 0) -> None:
-    """Draw a PNG: for each sample a row as it is, and ``DRAWS`` rows as augmentation makes it; of a clip four moments.
+    """Draw a PNG with one unchanged row per sample and ``DRAWS`` augmented rows below it; four frames per clip.
 
-    Samples are of all classes in turns. What cannot be read is left out.
+    The samples are taken from all classes in turn. Unreadable samples are left out.
 
     Raises:
-        DataError, SettingsError: as ``check_sheet``; no sample that can be read.
+        DataError, SettingsError: see ``check_sheet``; also if no sample can be read.
     """
     check_sheet(path_png, samples)
     generator = torch.Generator().manual_seed(seed)
     pixel = PixelSpec(height=2 * THUMBNAIL_PX, width=2 * THUMBNAIL_PX)
     clips: list[tuple[str, str, torch.Tensor]] = []
-    for sample in balanced_order(table, seed):
+    for sample in make_balanced_order(table, seed):
         if len(clips) == samples:
             break
         time = TimeSpec(frames=MOMENTS) if kind_of(sample.path) == "video" else None
@@ -65,13 +65,13 @@ def augmentation_sheet(table: Table, path_png: Path, kinds: Sequence[str], *, sa
         caption = ", ".join(map(sample.label_text, sample.labels))
         clips.append((caption, sample.title, torch.from_numpy(np.ascontiguousarray(frames))))
     if not clips:
-        raise DataError(f"{table.root.name} has no sample that can be shown", fix="name data that has some")
+        raise DataError(f"{table.root.name} has no sample that can be shown", fix="give data with readable samples")
     font = font_for("".join(f"{caption}{title}" for caption, title, _ in clips))
     rows = []
     for number, (caption, title, clip) in enumerate(clips):
-        rows.append(captioned_row((caption, title), [_strip(clip)], font))
+        rows.append(draw_captioned_row((caption, title), [_strip(clip)], font))
         for _ in range(DRAWS):
-            # Beside others of its shape: some augmentations mix clips.
+            # In one batch with others of the same shape, because some augmentations mix clips.
             batch = torch.stack(
                 [
                     clip,
@@ -83,14 +83,14 @@ def augmentation_sheet(table: Table, path_png: Path, kinds: Sequence[str], *, sa
                 ]
             )
             made, mirrored = augment_clips(batch, kinds, generator)
-            rows.append(captioned_row(("mirrored" if mirrored[0] else "", ""), [_strip(made[0])], font))
+            rows.append(draw_captioned_row(("mirrored" if mirrored[0] else "", ""), [_strip(made[0])], font))
     buffer = io.BytesIO()
-    stacked(rows).save(buffer, "PNG")
+    stack_rows(rows).save(buffer, "PNG")
     write_new_file(path_png, buffer.getvalue())
 
 
 def _strip(clip: torch.Tensor) -> Image.Image:
-    """Draw some moments of a clip side by side."""
+    """Draw some frames of a clip side by side."""
     shown = clip[np.linspace(0, len(clip) - 1, min(len(clip), SHOWN)).round().astype(int)].numpy()
     cells = [np.asarray(Image.fromarray(frame).resize((THUMBNAIL_PX, THUMBNAIL_PX))) for frame in shown]
     return Image.fromarray(np.concatenate(cells, axis=1))

@@ -1,7 +1,7 @@
 """Checkpoints of an unfinished run: trained weights and optimiser state, in safetensors and JSON only (no pickle).
 
-model.<parameter>               what training changes, and all of the model's own parts
-optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's place in the optimiser instead of
+model.<parameter>               the trained parameters, and all of the model's own parts
+optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's index in the optimiser instead of
 its name
 """
 
@@ -23,14 +23,16 @@ from vidrisk.train.shares import ALONE, Share, is_asked
 from vidrisk.train.strategies import gather_weights, lay_out_as, load_weights, reshard, whole
 
 STATE_KEYS = ("fingerprint", "file", "schedule_step", "history")
-START = "start"  # the epoch before the first step, where that was judged
+START = "start"  # the state before the first step, if it was evaluated
 
 
 class Checkpoint:
-    """``last.safetensors`` and ``state.json`` after every epoch, ``best.safetensors`` when the metric is the best so far.
+    """Checkpoint folder with ``last`` weights after every epoch, and the best ones so far.
 
-    Files are replaced in one step, the JSON last: whatever is killed when, the pair on disk belongs together. Of
-    several processes the main one writes and all of them read: the folder has to be one that all can see.
+    ``epoch-<n>.safetensors`` and ``state.json`` are written after every epoch, ``best.safetensors`` when the metric is
+    the best so far. Files are replaced atomically, the JSON last, so the pair on disk is consistent whenever the
+    process is killed. With several processes, the main one writes and all of them read: the folder has to be visible to
+    all.
     """
 
     def __init__(self, folder: Path, fingerprint: str, share: Share = ALONE) -> None:
@@ -42,22 +44,22 @@ class Checkpoint:
         return (self.folder / "state.json").is_file()
 
     def save(self, model: Trainable, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
-        """Write the state after an epoch; all processes have to take part."""
+        """Write the state after an epoch; a collective call for all processes."""
         moments = {name: whole(tensor) for name, tensor in _moments(model, optimizer).items()}
         with gather_weights(model):
             if self.share.is_main:
-                self._write(_trained(model), moments, schedule, history, is_best=is_best)
+                self._write(_collect_trained(model), moments, schedule, history, is_best=is_best)
         self.share.wait()
 
     def save_start(self, model: Trainable) -> None:
-        """Write the weights before the first step as the best so far; all processes have to take part.
+        """Write the weights before the first step as the best so far; a collective call for all processes.
 
-        A run that is killed before its first epoch has ended begins anew.
+        A run that is killed before the end of its first epoch starts again from the beginning.
         """
         with gather_weights(model):
             if self.share.is_main:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                save_tensors(_trained(model), self.folder / "best.safetensors")
+                save_tensors(_collect_trained(model), self.folder / "best.safetensors")
         self.share.wait()
 
     def _write(
@@ -91,10 +93,10 @@ class Checkpoint:
                 old.unlink()
 
     def read_state(self) -> dict[str, Any]:
-        """Content of ``state.json``.
+        """Return the content of ``state.json``.
 
         Raises:
-            BundleError: damaged, or left by a run with other settings or data.
+            BundleError: the file is damaged, or was left by a run with other settings or data.
         """
         try:
             text = (self.folder / "state.json").read_text(encoding="utf-8")
@@ -110,17 +112,17 @@ class Checkpoint:
         return content
 
     def load(self, model: Trainable, optimizer: Any, schedule: Any) -> list[Epoch]:
-        """Restore weights, optimiser and schedule; returns the history so far.
+        """Restore weights, optimiser and schedule; return the history so far.
 
         Raises:
-            BundleError: damaged, or left by a run with other settings or data.
+            BundleError: the checkpoint is damaged, or was left by a run with other settings or data.
         """
         content = self.read_state()
         tensors = load_tensors(self.folder / content["file"])
         if is_asked("DEEPSPEED") or not any(key.startswith("optimizer.") for key in tensors):
             raise BundleError(
-                f"{self.folder} cannot be continued: DeepSpeed's optimiser has a state of its own, which is not kept",
-                fix="train again, with DDP or FSDP2 where a run has to be resumed",
+                f"{self.folder} cannot be continued: the state of DeepSpeed's optimiser is not saved",
+                fix="train again, with DDP or FSDP2 if the run has to be resumable",
             )
         _restore(model, tensors)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -152,13 +154,13 @@ class Checkpoint:
 
 
 def _names_in_optimizer(model: nn.Module, optimizer: Any) -> list[str]:
-    """Names of the parameters in the order in which an optimiser counts them."""
+    """Return the names of the parameters in the order of the optimiser."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _moments(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
-    """State of an optimiser by parameter; none of DeepSpeed's, which is flat and in pieces."""
+    """Return the state of an optimiser by parameter; empty for DeepSpeed, whose state is flat and partitioned."""
     if is_asked("DEEPSPEED"):
         return {}
     reshard(model)
@@ -170,8 +172,8 @@ def _moments(model: nn.Module, optimizer: Any) -> dict[str, Tensor]:
     }
 
 
-def _trained(model: Trainable) -> dict[str, Tensor]:
-    """What training changes: the parameters with a gradient, and all of the model's own parts."""
+def _collect_trained(model: Trainable) -> dict[str, Tensor]:
+    """Return what training changes: the parameters with a gradient, and all of the model's own parts."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     return {
         f"model.{name}": tensor
@@ -181,8 +183,10 @@ def _trained(model: Trainable) -> dict[str, Tensor]:
 
 
 def _restore(model: Trainable, tensors: dict[str, Tensor]) -> None:
-    """Raises:
-    BundleError: a tensor that training changes is not there, or one that the model lacks is.
+    """Load the tensors of a checkpoint into a model.
+
+    Raises:
+        BundleError: a trained tensor is missing, or the model has no tensor of that name.
     """
     trained = {
         name

@@ -1,8 +1,8 @@
-"""Classes that are much rarer than others: how often their samples are drawn, and what that does to the logits.
+"""Rare classes: how often their samples are drawn, and how that shifts the logits.
 
-A loss that weighs rare classes moves the probabilities of the model, the more so where a batch holds none of them. Here
-samples of rare classes are drawn more often, and the loss is told by how much (logit adjustment: Menon et al. 2021):
-the logits stay those of the data as they are, and nothing has to be taken back at the end.
+A loss that weights rare classes shifts the probabilities of the model, especially if a batch holds none of them.
+Instead, samples of rare classes are drawn more often, and the loss is corrected by how much (logit adjustment: Menon et
+al. 2021): the logits remain those of the unchanged data, so nothing has to be undone at the end.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from vidrisk.train.objective import columns_of_targets
 
 log = logging.getLogger(__name__)
 
-MOST_EVEN = 10  # samples of the largest class for each of the smallest, up to which classes are left as they are
+MOST_EVEN = 10  # ratio of the largest to the smallest class up to which samples are drawn evenly
 
 
 def settle_class_weights(config: TrainConfig, train: Table) -> TrainConfig:
-    """Return the configuration with ``optim.class_weights`` decided, where it is ``auto``.
+    """Return the configuration with ``optim.class_weights`` resolved if it is ``auto``.
 
-    ``drawn`` where a target with one label per sample has classes of which the largest is more than ten times the
-    smallest, else
-    ``none``: labels of which any number may hold are counted one by one, and get thresholds of their own at export.
+    The result is ``drawn`` if a target with one label per sample has a largest class of more than ten times the
+    smallest, else ``none``. Multi-label targets do not count here: their labels are independent, and get their own
+    thresholds at export.
     """
     if config.optim.class_weights != "auto":
         return config
@@ -43,10 +43,10 @@ def settle_class_weights(config: TrainConfig, train: Table) -> TrainConfig:
 
 
 def draw_weights(truth: Tensor, targets: Sequence[Target]) -> Tensor:
-    """Return how often each sample is drawn per epoch ``(N,)``, of mean 1: by the square root of how rare its rarest label is.
+    """Return how often each sample is drawn per epoch ``(N,)``, with mean 1.
 
-    Args:
-        truth: of all samples, ``int64 (N, columns)``.
+    The weight is the square root of the rarity of the sample's rarest label. ``truth`` is that of all samples, ``int64
+    (N, columns)``.
     """
     weights = torch.ones(len(truth), dtype=torch.float64)
     for columns in columns_of_targets(targets):
@@ -60,7 +60,7 @@ def draw_weights(truth: Tensor, targets: Sequence[Target]) -> Tensor:
 
 
 def draw_order(weights: Tensor, generator: torch.Generator) -> list[int]:
-    """Draw as many samples as there are, each as often as its weight says, rounded up or down, in random order."""
+    """Draw as many samples as there are, in random order, each as often as its weight (rounded up or down)."""
     ends = weights.cumsum(0) * (len(weights) / weights.sum()) + torch.rand((), generator=generator, dtype=torch.float64)
     begins = torch.cat([ends[-1:] - len(weights), ends[:-1]])
     drawn = torch.repeat_interleave(torch.arange(len(weights)), (ends.floor() - begins.floor()).long())
@@ -69,7 +69,10 @@ def draw_order(weights: Tensor, generator: torch.Generator) -> list[int]:
 
 
 def shifts_of_draws(weights: Tensor, truth: Tensor, targets: Sequence[Target]) -> list[Tensor]:
-    """Return per target by how much draws raise its logits ``(C,)``: the logarithm of how often its samples are drawn."""
+    """Return per target the shift of its logits caused by the draws ``(C,)``.
+
+    It is the logarithm of how often the samples of each class are drawn.
+    """
 
     def mean_weight(chosen: Tensor) -> Tensor:
         return weights[chosen].mean() if chosen.any() else weights.new_ones(())
@@ -86,7 +89,7 @@ def shifts_of_draws(weights: Tensor, truth: Tensor, targets: Sequence[Target]) -
 
 
 def prior_logits(truth: Tensor, targets: Sequence[Target]) -> list[Tensor]:
-    """Return per target the logits ``(C,)`` of a model that knows nothing of a sample but how frequent labels are."""
+    """Return per target the logits ``(C,)`` of a model that knows only the frequencies of the labels."""
     found = []
     for target, columns in zip(targets, columns_of_targets(targets), strict=True):
         known = truth[:, columns][truth[:, columns.start] != NOT_LABELLED]

@@ -1,4 +1,4 @@
-"""Work of a classifier: clips or photos with labels, cross-entropy over classes or over each label."""
+"""Training of a classifier: clips or photos with labels, cross-entropy over classes or over each label."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Classification(Work):
     """A classifier, and samples with labels.
 
     Args:
-        train, val: clips or photos, or views of them that are made already; val is None for none.
-        share: of this process.
-        scratch: folder for what is kept between epochs and does not fit the memory.
+        train, val: clips or photos, or precomputed views of them; val may be None.
+        share: share of this process.
+        scratch: folder for data that is kept between epochs and does not fit in memory.
 
     Attributes:
-        fitted, judged: what is learnt from, and what epochs are judged by: views, once they are made.
+        fitted, judged: the training data, and the data that epochs are evaluated on: views, once they are computed.
     """
 
     def __init__(
@@ -79,21 +79,21 @@ class Classification(Work):
         self.judged: ViewDataset | ClipDataset | None = val
 
     def prepare(self, on_progress: OnProgress) -> None:
-        """Carry samples through the layers that are not trained, where that costs least per epoch."""
+        """Compute the output of the frozen layers in advance, if that makes an epoch cheaper."""
         self.fitted = self.make_views(self.fitted, self.config.views, on_progress)
         if self.judged is not None:
-            with torch.autocast(self.share.device.type, enabled=False):  # weights are judged in their own type
+            with torch.autocast(self.share.device.type, enabled=False):  # weights are evaluated in their own dtype
                 self.judged = self.make_views(self.judged, min(self.config.views, 1), on_progress)
 
     def make_views(
         self, data: ViewDataset | ClipDataset, views: int, on_progress: OnProgress
     ) -> ViewDataset | ClipDataset:
-        """Return views of samples, carried through the layers that are not trained; the samples where that cannot be."""
+        """Return views of the samples from the frozen layers, or the samples themselves if that is impossible."""
         if isinstance(data, ViewDataset):
             return data
         kinds = self.config.augment or ()
         if not kinds and data.jitter == 1:
-            views = min(views, 1)  # others would be equal to it
+            views = min(views, 1)  # further ones would be identical
         made = views_from_clips(
             self.model,
             data,
@@ -114,9 +114,9 @@ class Classification(Work):
         return made
 
     def standardise(self, on_progress: OnProgress) -> None:
-        """Let head and projector begin with features of mean 0 and deviation 1, and linear classifiers at the best probe.
+        """Give the head and projector inputs of mean 0 and deviation 1, and start linear classifiers at the best probe.
 
-        Where rare classes are drawn more often, others begin at the frequencies of the classes.
+        If rare classes are drawn more often, other classifiers start at the frequencies of the classes.
         """
         standardise(self.model, self.fitted, self.config, self.share, on_progress)
         if self._draws is not None and not is_sharded(self.model):
@@ -130,7 +130,7 @@ class Classification(Work):
         return super().order_samples(order) if self._draws is None else draw_order(self._draws, order)
 
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Mixed]:
-        """Frames, augmented, or views, and the truth; mixed in pairs where that is asked for."""
+        """Yield augmented frames, or views, and the truth, mixed in pairs if the settings say so."""
         data, share, config = self.fitted, self.share, self.config
         rows: list[list[int]] = [[*share.of(batch)] or [batch[0]] for batch in batches]
         if isinstance(data, ViewDataset):
@@ -147,7 +147,7 @@ class Classification(Work):
             yield mix_batch(inputs, truth, config.optim, draws.own)
 
     def loss(self, model: Any, inputs: Mixed, batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the loss of the share, and its logits."""
+        """Return the loss of this process's share, and its logits."""
         logits, further = model(inputs.inputs)
         loss = self._objective.loss(logits, further, inputs.truth, batch)
         if inputs.share < 1:
@@ -156,10 +156,10 @@ class Classification(Work):
         return loss, logits
 
     def scale_logits(self, on_progress: OnProgress) -> None:
-        """Make the probabilities of trained weights believable by the validation samples, where rare classes were drawn more often.
+        """Calibrate the probabilities on the validation samples if rare classes were drawn more often.
 
-        Nothing is done where there are none of some class, and where the classifiers began at a probe, which was made
-        so.
+        Does nothing if a class has no validation sample, or if the classifiers started at a probe, which is already
+        calibrated.
         """
         if (
             self._draws is None
@@ -188,7 +188,7 @@ class Classification(Work):
         self.model.adjust_classifiers(changes)
 
     def judge(self, on_progress: OnProgress) -> Judgement | None:
-        """Return validation loss and the metric that was chosen, the mean over targets."""
+        """Return the validation loss and the selected metric, averaged over the targets."""
         if self.judged is None:
             return None
         loss, reports = evaluate(self.model, self.contract, self.judged, self.config, self.share, on_progress)

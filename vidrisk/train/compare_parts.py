@@ -1,7 +1,7 @@
-"""What LoRA adds: the frozen probe, the head alone, and LoRA with the head, beside one another on the same samples.
+"""Comparison of the frozen probe, the head alone, and LoRA with the head on the same samples.
 
-probe   a logistic regression on features of the frozen encoder: what training begins at (epoch 0)
-head    the same head, trained by the same settings on features of the frozen encoder
+probe   a logistic regression on features of the frozen encoder: the start of training (epoch 0)
+head    the same head, trained with the same settings on features of the frozen encoder
 lora    the run
 """
 
@@ -49,16 +49,13 @@ def compare_parts(
 ) -> dict[str, Any] | None:
     """Train the head alone, and compare it and the probe with the run on val and test.
 
-    The model is spent: its encoder is frozen, and its head another one.
-
-    Args:
-        work: that the model was trained by; its views are used again.
-        parts: samples by split.
-        logits: of the run, by split.
+    The model cannot be used afterwards: its encoder is frozen, and its head replaced. ``work`` is the one that the
+    model was trained with; its views are reused. ``parts`` are the samples, and ``logits`` those of the run, both by
+    split.
 
     Returns:
-        What ``metrics.json`` says: ``splits`` with the shares of right answers, and ``says`` in a line per target. None
-        where there is nothing to compare: no LoRA, no encoder with a head, several processes, or nothing but training
+        The entry of ``metrics.json``: ``splits`` with the shares of right answers, and ``says`` with a line per target.
+        None if there is nothing to compare: no LoRA, no encoder with a head, several processes, or only training
         samples.
     """
     config, contract = work.config, work.contract
@@ -78,7 +75,7 @@ def compare_parts(
         found = _frozen_features(model, work, data, config.views if name == "train" else 1, room_mb, tell)
         if found is None:
             log.warning(
-                "cache_mb has no room for features of the %s split: LoRA is not compared with the head alone", name
+                "cache_mb is too small for the features of the %s split: LoRA is not compared with the head alone", name
             )
             return None
         features[name] = found
@@ -96,7 +93,7 @@ def try_comparison(
     logits: Mapping[str, Logits],
     on_progress: OnProgress,
 ) -> dict[str, Any] | None:
-    """Compare as ``compare_parts`` does; warn where that fails, because the run itself is whole."""
+    """Run ``compare_parts``, but only warn if it fails, because the run itself is complete."""
     try:
         return compare_parts(model, work, parts, logits, on_progress)
     except (VidriskError, MemoryError, OSError, RuntimeError) as error:
@@ -112,7 +109,10 @@ def _frozen_features(
     room_mb: float,
     on_progress: OnProgress,
 ) -> ViewDataset | None:
-    """Return features of the frozen encoder; of clips and photos as many views as a frozen encoder learns from."""
+    """Return features of the frozen encoder, or None if they do not fit.
+
+    For clips and photos, ``views`` views are computed, as many as a frozen encoder is trained on.
+    """
     if isinstance(data, ViewDataset):
         return compute_features(model, data, room_mb, on_progress)
     with model.as_frozen():
@@ -128,7 +128,7 @@ def _train_head(
     work: Classification,
     on_progress: OnProgress,
 ) -> dict[str, dict[str, Logits]]:
-    """Return the logits of the head alone, and of the probe where training begins at one, by split."""
+    """Return, by split, the logits of the head alone, and those of the probe if training starts at one."""
     share = work.share
     require("accelerate", "train").utils.set_seed(config.seed)
     model.freeze(build_head(config, contract, model.encoder))
@@ -166,11 +166,10 @@ def compare_answers_of_parts(
     answers: Mapping[str, Mapping[str, Logits]],
     truth: Mapping[str, tuple[Tensor, Sequence[str | None]]],
 ) -> dict[str, Any]:
-    """Compare right answers; of a multi-label target all labels of a sample have to be right.
+    """Compare right answers; for a multi-label target all labels of a sample have to be right.
 
-    Args:
-        answers: logits by part and split.
-        truth: by split, ``int64 (N, columns)``, and the groups of the samples.
+    ``answers`` are logits by part and split. ``truth`` holds by split the labels ``int64 (N, columns)``, and the groups
+    of the samples.
     """
     splits: dict[str, dict[str, Any]] = {}
     lines: dict[str, str] = {}
@@ -197,18 +196,18 @@ def compare_answers_of_parts(
                 **{part: float(each.mean()) for part, each in by_part.items()},
                 "beside": {part: each.to_dict() for part, each in beside.items()},
             }
-            lines[name] = _line(name, split, beside[HEAD])  # of test, where there is one
+            lines[name] = _line(name, split, beside[HEAD])  # that of test, if there is one
     return {"splits": splits, "says": [*lines.values()]}
 
 
 def _line(target: str, split: str, beside: Compared) -> str:
     told = (
-        f"{beside.second:.1%} right beside {beside.first:.1%} of the head alone, p = {beside.p_value:.2g}, "
+        f"{beside.second:.1%} right versus {beside.first:.1%} for the head alone, p = {beside.p_value:.2g}, "
         f"{beside.samples} samples"
     )
     where = f"({target}, {split}: {told})"
     if beside.verdict == "better":
         return f"LoRA is better than the head alone {where}"
     if beside.verdict == "worse":
-        return f"LoRA is worse than the head alone {where}; lora.last_blocks=0 trains the head alone, quicker"
-    return f"LoRA adds nothing beyond chance {where}; lora.last_blocks=0 trains and exports the same, quicker"
+        return f"LoRA is worse than the head alone {where}; lora.last_blocks=0 trains the head alone, faster"
+    return f"LoRA adds nothing beyond chance {where}; lora.last_blocks=0 trains and exports the same, faster"

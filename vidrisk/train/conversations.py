@@ -1,4 +1,4 @@
-"""Conversations as training reads them: their tokens, and the photos that they show, each decoded and encoded once."""
+"""Conversations for training: their tokens, and their photos, each decoded and encoded once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vidrisk.models.vlm.sequences import TextSequence, sequence_from_parts
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.runtimes.contract.report import ChatPieces
 from vidrisk.runtimes.contract.specs import PixelSpec
-from vidrisk.runtimes.text.alternatives import choosing_tokens
+from vidrisk.runtimes.text.alternatives import find_choice_tokens
 from vidrisk.runtimes.text.requests import Comparison
 from vidrisk.runtimes.text.turns import Encoder
 from vidrisk.train.shares import ALONE, Share
@@ -31,10 +31,10 @@ PHOTOS_AT_ONCE = 16
 
 
 class Photos:
-    """The photos of conversations, without repetition. Those that are shown have numbers, from 0.
+    """The distinct photos of conversations. Photos in use are numbered from 0.
 
     Args:
-        cache_mb: memory for decoded photos; what does not fit is decoded when it is asked for.
+        cache_mb: memory for decoded photos; the ones that do not fit are decoded on demand.
     """
 
     def __init__(self, items: Sequence[Instruction], pixel: PixelSpec, pool: DecodePool, cache_mb: float) -> None:
@@ -49,22 +49,22 @@ class Photos:
         self._kept: dict[PhotoSource, Tensor] = {}
 
     def __len__(self) -> int:
-        """How many are shown."""
+        """Return the number of photos in use."""
         return len(self._shown)
 
     def show(self, photos: Sequence[PhotoSource]) -> list[int]:
-        """Return numbers of photos; one that was not shown before gets the next."""
+        """Return the numbers of photos; a photo that was not in use gets the next number."""
         for photo in photos:
             if photo not in self._numbers:
                 self._numbers[photo] = len(self._shown)
                 self._shown.append(photo)
         return [self._numbers[photo] for photo in photos]
 
-    def shown_by(self, share: Share) -> list[list[int]]:
-        """Return numbers of the shown photos that fall to a process, which has checked them, in batches.
+    def list_batches(self, share: Share) -> list[list[int]]:
+        """Return the numbers of the photos in use that this process has checked, in batches.
 
-        A batch holds the same photos however many processes there are: what a tower makes of one depends on it, in the
-        last bits.
+        A batch holds the same photos for any number of processes, because the output of a tower depends on the batch in
+        the last bits.
         """
         batches = (
             [self._numbers[source] for source in group if source in self._numbers] for group in share.of(self._groups)
@@ -72,10 +72,10 @@ class Photos:
         return [batch for batch in batches if batch]
 
     def check(self, on_progress: OnProgress, share: Share = ALONE) -> dict[PhotoSource, str]:
-        """Decode all photos once; return those that cannot be read, and why. A run must not die of one in its fifth hour.
+        """Decode all photos once; return the unreadable ones with their reasons.
 
-        Args:
-            share: of several processes: each decodes its photos, keeps what fits, and learns what the others found.
+        This way a run cannot fail on a bad photo in its fifth hour. With several processes, each decodes its share of
+        the photos, keeps what fits, and receives the findings of the others. ``on_progress`` is called for each photo.
         """
         places = {source: place for place, source in enumerate(self._sources)}
         read = self._read(list(chain(*share.of(self._groups))), on_progress)
@@ -84,28 +84,28 @@ class Photos:
         return {self._sources[place]: reason for place, reason in unreadable}
 
     def frames(self, numbers: Sequence[int]) -> Tensor:
-        """Return photos ``uint8 (M, H, W, 3)``; grey where one has gone since it was checked."""
+        """Return photos ``uint8 (M, H, W, 3)``; one that can no longer be read is grey."""
         wanted = [self._shown[number] for number in numbers]
         found = {source: self._kept[source] for source in wanted if source in self._kept}
         for source, frame, reason in self._read(
             [source for source in dict.fromkeys(wanted) if source not in found], None
         ):
             if frame is None:
-                log.warning("a photo cannot be read any more: %s", reason)
+                log.warning("a photo can no longer be read: %s", reason)
             found[source] = torch.full(self._pixel.frame_shape, 128, dtype=torch.uint8) if frame is None else frame
         if not numbers:
             return torch.empty((0, *self._pixel.frame_shape), dtype=torch.uint8)
         return torch.stack([found[source] for source in wanted])
 
     def forget(self, *, shown: bool = True) -> None:
-        """Free the decoded photos: all of them, or those alone that are not shown."""
+        """Free the decoded photos: all of them, or only those that are not in use."""
         for source in [source for source in self._kept if shown or source not in self._numbers]:
             self._room += self._kept.pop(source).nbytes
 
     def _read(
         self, sources: Sequence[PhotoSource], on_progress: OnProgress | None
     ) -> Iterator[tuple[PhotoSource, Tensor | None, str]]:
-        """Decode photos, in order, and keep those for which there is room."""
+        """Decode photos in order, and keep as many as fit."""
         cases = [Case(str(number), (source,), {}) for number, source in enumerate(sources)]
         for done, (source, (_, (found,))) in enumerate(
             zip(sources, read_case_frames(cases, self._pool, self._pixel), strict=True)
@@ -122,10 +122,20 @@ class Photos:
 class Conversations:
     """Conversations of one split.
 
+    Conversations with an unreadable photo, too many tokens or no answer are left out.
+
+    Args:
+        unreadable: photos that cannot be used, with their reasons.
+        end: id of the token that ends an answer.
+        system: system text of conversations that have none of their own.
+        limits: maximum number of tokens of a conversation, by the name of the limit; a longer one is left out, never
+            truncated.
+        choices: places in answers that hold one of a few words.
+
     Attributes:
         items, sequences: in the same order.
-        photos: numbers, in ``Photos``, of those that each conversation shows.
-        left_out: identity and reason of what cannot be used.
+        photos: numbers, in ``Photos``, of the photos of each conversation.
+        left_out: identity and reason of each conversation that cannot be used.
     """
 
     def __init__(
@@ -142,13 +152,6 @@ class Conversations:
         limits: Mapping[str, int],
         choices: Collection[Comparison] = (),
     ) -> None:
-        """
-        Args:
-            end: id of the token that ends an answer.
-            system: of conversations that have no system text of their own.
-            limits: most tokens of a conversation, by what bounds it; a longer one is left out, never cut off.
-            choices: places of answers where one of a few words stands.
-        """
         bound, most = min(limits.items(), key=lambda limit: limit[1])
         self.items: list[Instruction] = []
         self.sequences: list[TextSequence] = []
@@ -164,13 +167,14 @@ class Conversations:
                     parts_from_instruction(item, encoder, pieces, end, system=system),
                     grid,
                     [
-                        [place for choice in choices for place in choosing_tokens(encoder, choice, text)]
+                        [place for choice in choices for place in find_choice_tokens(encoder, choice, text)]
                         for text in answers
                     ],
                 )
             )
             if sequence is not None and sequence.length > most:
-                bad = f"{sequence.length} tokens, {sequence.layout.visual} of them visual, where {most} are allowed by {bound}"
+                visual = sequence.layout.visual
+                bad = f"{sequence.length} tokens, {visual} of them visual, but {bound} allows {most}"
             elif sequence is not None and not sequence.answer_tokens:
                 bad = "it has no answer"
             if bad or sequence is None:
@@ -189,9 +193,9 @@ class Conversations:
 
     @property
     def answer_tokens(self) -> list[int]:
-        """Tokens of each that are learnt."""
+        """Number of trained tokens of each conversation."""
         return [sequence.answer_tokens for sequence in self.sequences]
 
     def weights(self, choice: float) -> list[float]:
-        """Weight of each in the loss, where a token that chooses has ``choice`` and any other one 1."""
+        """Return the weight of each conversation in the loss; a choosing token counts ``choice``, any other 1."""
         return [sequence.answer_tokens + (choice - 1) * sequence.choices for sequence in self.sequences]

@@ -1,4 +1,4 @@
-"""Whether enough is labelled: how well probes do on more and more of the samples, and what twice as many would bring."""
+"""Learning curves: how well probes do on growing shares of the samples, with a forecast for twice as many."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from vidrisk.train.probe import DECAYS, fit_probe, log_loss
 from vidrisk.train.summaries import Summaries
 
 FOLDS, REPEATS = 5, 3
-SHARES = (0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0)  # of what is learnt from
-LEAST = 20  # samples that are learnt from at least
+SHARES = (0.125, 0.18, 0.25, 0.35, 0.5, 0.71, 1.0)  # of the training samples
+LEAST = 20  # minimum number of training samples
 
 
 def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress, *, seed: int = 0) -> LearningCurve:
-    """Cross-validate probes that learn from shares of the samples; groups stay in one fold.
+    """Cross-validate probes trained on shares of the samples; groups stay in one fold.
 
-    The score is top-1, or mean average precision of a multi-label target; a repeat is one dealing of folds.
+    The score is top-1, or the mean average precision of a multi-label target; a repeat is one dealing of folds.
 
     Raises:
-        DataError: labelled samples, or groups of them, so few that nothing can be told.
+        DataError: too few labelled samples, or groups of them, for a result.
     """
     rows = np.flatnonzero(labelled_rows(summaries.truth[target.name]))
     table = summaries.table.with_samples(summaries.table.samples[row] for row in rows)
     features, truth = summaries.features[rows], summaries.truth[target.name][rows]
     folds = [np.asarray(deal_folds(table, FOLDS, seed=seed + repeat)) for repeat in range(REPEATS)]
-    most = min(len(rows) - int(np.bincount(numbers).max()) for numbers in folds)  # that any fold leaves to learn from
+    most = min(len(rows) - int(np.bincount(numbers).max()) for numbers in folds)  # training samples left by any fold
     if sum(round(share * most) >= LEAST for share in SHARES) < LEAST_SIZES:
         raise DataError(
-            f"{len(rows)} samples are labelled for {target.name}, of which a fold leaves {most} to learn from",
+            f"{len(rows)} samples are labelled for {target.name}, and a fold leaves only {most} for training",
             allowed=f"{LEAST_SIZES} sizes of {LEAST} or more, as of 50 samples that stand alone",
             fix="label more, or group by something finer",
         )
@@ -62,12 +62,12 @@ def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress,
             scores[size].append(
                 report.mean_average_precision or 0.0 if target.multi_label else report.to_dict()["top1"]
             )
-    # Folds of different dealings are of slightly different sizes: these are one size.
-    return fit_learning_curve(_merged(scores), len(set(unit_keys(table))))
+    # Folds of different dealings differ slightly in size; such sizes count as one.
+    return fit_learning_curve(_merge_sizes(scores), len(set(unit_keys(table))))
 
 
 def _best_decay(features: np.ndarray, truth: np.ndarray, target: Target) -> float:
-    """Choose by a fifth that is held out, of the samples that are learnt from."""
+    """Choose the decay on a held-out fifth of the training samples."""
     held = np.arange(len(features)) % FOLDS == 0
 
     def loss(decay: float) -> float:
@@ -77,7 +77,7 @@ def _best_decay(features: np.ndarray, truth: np.ndarray, target: Target) -> floa
     return min(DECAYS, key=loss)
 
 
-def _merged(scores: dict[int, list[float]]) -> dict[int, list[float]]:
+def _merge_sizes(scores: dict[int, list[float]]) -> dict[int, list[float]]:
     merged: dict[int, list[float]] = {}
     for size in sorted(scores):
         near = next((known for known in merged if size <= known * 1.1), None)

@@ -1,4 +1,4 @@
-"""A table as a torch dataset: the contract's reader behind an index, with decoded frames kept while memory allows."""
+"""A table as a torch dataset: the contract's reader behind an index, with a cache of decoded frames."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ FRAMES_AT_ONCE = 32
 
 
 def chunks_of(count: int, moments: int) -> list[list[int]]:
-    """Numbers of samples in the batches in which they are run where no gradient is needed.
+    """Return the numbers of samples in batches for passes without gradients.
 
-    Few frames at a time stay in the processor's cache.
+    Small batches stay in the processor's cache.
     """
     size = max(1, FRAMES_AT_ONCE // moments)
     return [list(range(begin, min(begin + size, count))) for begin in range(0, count, size)]
 
 
 class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Item i: frames ``uint8 (T·jitter, H, W, 3)`` and the truth ``int64 (columns,)`` of sample i (``objective.truth_tensor``).
+    """Dataset of clips: item i holds the frames ``uint8 (T·jitter, H, W, 3)`` and truth of sample i.
 
-    With ``jitter`` k, k moments are read around every moment of the contract, whose own is the middle one; training
-    draws one of the k. Frames are kept, up to ``cache_mb`` in memory and ``disk_mb`` in a file in ``scratch``, so that
-    later epochs do not decode again.
+    The truth is ``int64 (columns,)`` (``objective.truth_tensor``). With ``jitter`` k, k moments are read around every
+    moment of the contract, which is the middle one; training draws one of the k. Frames are cached, up to ``cache_mb``
+    in memory and ``disk_mb`` in a file in ``scratch``, so later epochs do not decode again.
 
     Attributes:
-        moments: of an item, T·jitter; 1 of photos.
-        notes: what was said of samples that could be read all the same, by their titles.
+        moments: number of moments of an item, T·jitter; 1 for photos.
+        notes: remarks about samples that could be read nevertheless, by their titles.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         self.samples = list(table.samples)
         self.truth = truth_tensor(truth_from_table(table, contract.targets), contract.targets)
         self._kept = KeptRows(int(cache_mb * 2**20), int(disk_mb * 2**20), scratch)
-        self._numbers: dict[tuple[Path, Interval | None], int] = {}  # of what is kept: a file may be there twice
+        self._numbers: dict[tuple[Path, Interval | None], int] = {}  # cache keys: a file may occur twice
         self.notes: dict[str, str] = {}
         self._is_part = False
 
@@ -85,36 +85,36 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         return frames, self.truth[index]
 
     def part(self, rows: Sequence[int]) -> ClipDataset:
-        """Return some of the samples; frames that are kept are shared, and the part cannot give them back."""
+        """Return some of the samples as a dataset that shares the frame cache, but cannot clear it."""
         part = copy.copy(self)
         part.samples, part.truth = [self.samples[row] for row in rows], self.truth[[*rows]]
         part._is_part = True
         return part
 
     def plain(self, rows: Sequence[int], view: int = 0) -> Tensor:
-        """Return samples as they are, at the contract's own moments, ``uint8 (B, T, H, W, 3)``; they have no further views."""
+        """Return samples at the contract's own moments, ``uint8 (B, T, H, W, 3)``; ``view`` is ignored."""
         return moments_of(torch.stack([self[row][0] for row in rows]), self.jitter, None)
 
     def forget(self) -> None:
-        """Give the kept frames back."""
+        """Free the cached frames."""
         if not self._is_part:
             self._kept.clear()
 
     @property
     def cached_mb(self) -> float:
-        """Frames in memory, in MiB."""
+        """Size of the frames in memory, in MiB."""
         return self._kept.memory_bytes / 2**20
 
     def drop_unreadable(
         self, on_progress: Callable[[int, int], None], share: Share = ALONE
     ) -> list[tuple[Sample, str]]:
-        """Decode every sample once and forget those that cannot be; returns them with their reasons.
+        """Decode every sample once and drop the unreadable ones; return these with their reasons.
 
-        Args:
-            share: of several processes: each decodes its samples, and learns what the others found.
+        With several processes, each decodes its share of the samples, and receives the findings of the others.
+        ``on_progress`` is called with (done, total).
         """
         found: list[tuple[int, str]] = []
-        # By chunks, as they are run: frames that this process keeps are then those that it needs first.
+        # In the chunks of later passes, so that the frames cached here are the ones this process needs first.
         for index in chain(*share.of(chunks_of(len(self), self.moments))):
             on_progress(index, len(self))
             try:
@@ -132,7 +132,10 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def moments_of(frames: Tensor, jitter: int, generator: torch.Generator | None) -> Tensor:
-    """Pick T of ``(B, T·jitter, …)`` moments: one drawn from each group of ``jitter``, or its middle without a generator."""
+    """Pick T of ``(B, T·jitter, …)`` moments, one per group of ``jitter``.
+
+    It is drawn at random, or the middle one without a generator.
+    """
     if jitter == 1:
         return frames
     batch, moments = len(frames), frames.shape[1] // jitter

@@ -1,4 +1,4 @@
-"""What ends a training run in the middle, in one line: a loss that is not finite, memory that does not suffice."""
+"""Errors that end a training run, in one line: a loss that is not finite, or too little memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vidrisk.runtimes.contract.errors import SettingsError, VidriskError
 
 NAMED = 8
 KNOBS = (
-    "a smaller optim.batch_size with as much more optim.accumulate, gradient_checkpointing=true, fewer frames, or for a "
-    "vision-language model vlm.weights=bfloat16 or 4bit"
+    "a smaller optim.batch_size with as much more optim.accumulate, gradient_checkpointing=true, fewer frames, or for "
+    "a vision-language model vlm.weights=bfloat16 or 4bit"
 )
 
 
 def find_not_finite(logits: tuple[Tensor, ...], names: Sequence[str]) -> list[str]:
-    """Return the names of samples whose logits are not finite; ``logits`` are in their order."""
+    """Return the names of the samples whose logits are not finite; ``logits`` has the order of ``names``."""
     finite = torch.stack([output.detach().isfinite().all(dim=1) for output in logits]).all(dim=0).tolist()
     return [name for name, is_finite in zip(names, finite, strict=False) if not is_finite]
 
@@ -27,14 +27,15 @@ def find_not_finite(logits: tuple[Tensor, ...], names: Sequence[str]) -> list[st
 def make_batch_error(
     what: str, *, epoch: int, batch: int, bad: Sequence[Sequence[str]], names: Sequence[Sequence[str]], kept: str
 ) -> SettingsError:
-    """Return the error of a step that gave something else than numbers.
+    """Return the error of a step with a loss or gradient that is not finite.
 
     Args:
-        what: is not finite.
-        epoch, batch: counted from 1.
-        bad: names of samples whose logits are not finite, by process; there may be none.
-        names: of all samples of the batch, by process.
-        kept: where the state before is, in words.
+        what: the quantity that is not finite.
+        epoch: counted from 1.
+        batch: counted from 1.
+        bad: names of the samples whose logits are not finite, by process; may be empty.
+        names: names of all samples of the batch, by process.
+        kept: a phrase that says where the previous state is.
     """
     every, found = list(chain(*names)), list(chain(*bad))
     told = found or every
@@ -48,10 +49,10 @@ def make_batch_error(
 
 @contextmanager
 def name_memory_knobs() -> Iterator[None]:
-    """Say in one line which settings need less memory, where it does not suffice.
+    """Name the settings that need less memory if the block runs out of it.
 
     Raises:
-        VidriskError: as said.
+        VidriskError: out of memory.
     """
     try:
         yield

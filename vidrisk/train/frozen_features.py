@@ -1,4 +1,4 @@
-"""Features of samples as the pretrained encoder gives them, computed once, so that a head alone can be trained on them."""
+"""Features of samples from the pretrained encoder, computed once to train a head alone on them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from vidrisk.train.views import ViewDataset
 def compute_features(
     model: ClipClassifier, data: ViewDataset, room_mb: float, on_progress: OnProgress
 ) -> ViewDataset | None:
-    """Carry views on through the other layers without adapters: ``float16 (N, count, T, D)``.
+    """Return the output of the remaining layers without adapters for the views: ``float16 (N, count, T, D)``.
 
-    Args:
-        room_mb: memory that the features may take; there are fewer views where it does not suffice for all.
-
-    Returns:
-        None where there is no room for one view of each.
+    ``room_mb`` is the memory that the features may take; if it is too small for all views, there are fewer. Returns
+    None if there is no room for one view of each sample.
     """
     model.eval()
     device = next(model.parameters()).device

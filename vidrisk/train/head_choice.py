@@ -1,4 +1,4 @@
-"""Which head a classifier of clips gets, where nobody has chosen one: by cross-validation on the training samples alone."""
+"""Choice of the head of a classifier of clips, by cross-validation on the training samples alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ERRORS, LEAST_GAIN, LEAST_SHARE = (
     0.03,
     0.1,
 )  # standard errors, nats, and share of the loss that ``segments`` must gain
-# The first one is taken unless the other one is better beyond chance: what it does not see cannot mislead it in other
+# The first one is taken unless the other one is significantly better: what it does not see cannot mislead it in other
 # scenes.
 KINDS: tuple[HeadKind, HeadKind] = ("motion", "segments")
 
@@ -41,14 +41,12 @@ KINDS: tuple[HeadKind, HeadKind] = ("motion", "segments")
 def choose_head(
     config: TrainConfig, contract: Contract, train: ClipDataset, bases: list[Path], on_progress: OnProgress
 ) -> TrainConfig:
-    """Return the configuration with ``head.kind`` chosen; unchanged where there is no choice.
+    """Return the configuration with ``head.kind`` chosen; unchanged if there is no choice.
 
-    Probes on what the encoder makes of clips without training are compared out of fold, by the loss of every sample.
-    ``segments`` knows what stays all through a clip; it is taken where that lowers the loss by a tenth, and beyond
-    chance. Samples of one group are in one fold.
-
-    Args:
-        bases: folders of runs that are merged into the backbone.
+    Probes on the features of the pretrained encoder are compared out of fold by the loss of every sample. The head
+    ``segments`` also sees what stays constant throughout a clip; it is taken if that lowers the loss by a tenth, and
+    significantly. Samples of one group are in one fold. ``bases`` are the folders of runs that are merged into the
+    backbone.
     """
     family = family_of(Source(config.backbone))
     if config.head.kind != "auto" or contract.time is None or family.build is not None or family.per == "window":
@@ -69,11 +67,12 @@ def choose_head(
 def head_from_features(
     features: torch.Tensor, truth: torch.Tensor, targets: Sequence[Target], folds: Sequence[int]
 ) -> tuple[HeadKind, str]:
-    """Return the head that suits features, and why.
+    """Return the head that suits the features, and the reason.
 
     Args:
         features: standardised ``(N, T, D)``.
-        truth: ``int64 (N, columns)``, as ``objective.truth_tensor`` gives it.
+        truth: ``int64 (N, columns)``, from ``objective.truth_tensor``.
+        targets: the targets of the columns.
         folds: number of the fold of each sample.
     """
     losses = {kind: np.zeros(len(features)) for kind in KINDS}
@@ -96,7 +95,7 @@ def _with_head(config: TrainConfig, kind: HeadKind, why: str) -> TrainConfig:
 
 @torch.inference_mode()
 def _features(model: ClipClassifier, train: ClipDataset, rows: list[int], on_progress: OnProgress) -> torch.Tensor:
-    """Features ``(N, T, D)``, of mean 0 and deviation 1."""
+    """Return features ``(N, T, D)`` of mean 0 and deviation 1."""
     found = []
     for chunk in chunks_of(len(rows), train.moments):
         on_progress("comparing heads", chunk[0], len(rows))

@@ -1,4 +1,4 @@
-"""The history of a run: what became of every epoch, and which one is best."""
+"""The history of a run: the figures of every epoch, and the choice of the best one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a run's history. Without validation samples there is no ``val_loss`` and no ``metric``.
+    """One line of a run's history. Without validation samples, ``val_loss`` and ``metric`` are None.
 
     Attributes:
-        epoch: counted from 1; 0 is the state before the first step, where that is a candidate.
-        train_loss: None of epoch 0.
-        lr: learning rate at the end of the epoch by group of parameters; ``lora_lr`` and ``head_lr`` of before are not
-            read.
+        epoch: counted from 1; 0 is the state before the first step, if that is a candidate.
+        train_loss: None for epoch 0.
+        lr: learning rate at the end of the epoch by group of parameters; the ``lora_lr`` and ``head_lr`` of older
+            versions are not read.
     """
 
     epoch: int
@@ -25,11 +25,14 @@ class Epoch:
 
 
 def best_epoch(history: Sequence[Epoch]) -> int:
-    """Return the number of the epoch with the best metric, of equals that with the least loss; without a metric the last epoch."""
+    """Return the number of the epoch with the best metric; without a metric, the last epoch.
+
+    Ties are broken by the smallest loss.
+    """
     return max(history, key=lambda e: (e.metric if e.metric is not None else 0.0, -(e.val_loss or 0.0), e.epoch)).epoch
 
 
 def is_stale(history: Sequence[Epoch], patience: int | None) -> bool:
-    """Tell whether the metric has had no new best for ``patience`` epochs."""
+    """Return whether the metric has had no new best for ``patience`` epochs."""
     metrics = [epoch.metric for epoch in history if epoch.metric is not None]
     return patience is not None and bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience

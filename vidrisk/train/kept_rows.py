@@ -1,7 +1,7 @@
-"""Tensors that were computed once, by number: in memory while there is room, then in a file without a name, then nowhere.
+"""Cache of computed tensors by number: in memory while there is room, then in an unnamed file.
 
-The file is read and written piece by piece (pread, pwrite), so that a process does not grow with it, and is gone when
-the process ends, however it ends.
+Rows that fit in neither are not kept. The file is read and written with pread and pwrite, so it does not add to the
+memory of the process, and it disappears when the process ends for any reason.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-MIN_FREE_BYTES = 2**30  # of the disk, left to those who cannot do without
+MIN_FREE_BYTES = 2**30  # disk space left to other programs
 
 
 class KeptRows:
     """Tensors of one shape and type.
 
     Args:
-        memory_bytes, disk_bytes: most that is kept of each kind.
-        folder: that the file is made in; None for the system's folder of temporary files.
+        memory_bytes, disk_bytes: maximum size in memory and on disk.
+        folder: folder of the file; None takes the system's folder for temporary files.
     """
 
     def __init__(self, memory_bytes: int, disk_bytes: int = 0, folder: Path | None = None) -> None:
         self._room, self._disk_room, self._folder = memory_bytes, disk_bytes, folder
         self._in_memory: dict[int, Tensor] = {}
-        self._places: dict[int, int] = {}  # rows in the file
+        self._places: dict[int, int] = {}  # index of each row in the file
         self._file: BinaryIO | None = None
         self._like: Tensor | None = None
 
@@ -43,11 +43,11 @@ class KeptRows:
 
     @property
     def memory_bytes(self) -> int:
-        """How much of the memory is used."""
+        """Number of bytes in memory."""
         return sum(row.numel() * row.element_size() for row in self._in_memory.values())
 
     def get(self, number: int) -> Tensor | None:
-        """Return a row; None where it is not kept."""
+        """Return a row, or None if it is not kept."""
         if number in self._in_memory:
             return self._in_memory[number]
         if number not in self._places:
@@ -60,7 +60,7 @@ class KeptRows:
         return torch.frombuffer(bytearray(data), dtype=self._like.dtype).reshape(self._like.shape)
 
     def put(self, number: int, row: Tensor) -> bool:
-        """Keep a row; tell whether there was room."""
+        """Keep a row; return whether there was room."""
         size = row.numel() * row.element_size()
         if number in self:
             return True
@@ -71,7 +71,7 @@ class KeptRows:
         return self._put_on_disk(number, row, size)
 
     def clear(self) -> None:
-        """Forget all rows, and give their room back."""
+        """Free all rows."""
         self._room += self.memory_bytes
         self._in_memory.clear()
         self._places.clear()
@@ -97,8 +97,7 @@ class KeptRows:
             self._places[number] = place
         except OSError as error:
             log.warning(
-                "what is kept between epochs does not fit the disk (%s): the rest is computed anew in every epoch, slower",
-                error.strerror,
+                "the cache does not fit on disk (%s): the rest is computed again in every epoch, slower", error.strerror
             )
             self._disk_room = 0
             return False

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong: what probes that have not learnt from a sample think of its label."""
+"""Search for wrong labels, by the predictions of probes that were not trained on the sample."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Suspect:
     """A label that may be wrong.
 
     Attributes:
-        target: of the label.
-        given, likely: the label, and the one that it more probably is; of a multi-label target also ``not LABEL``.
-        margin: probability of the given label less that of the likely one, -1 to 1; the lower, the more suspected.
+        target: target of the label.
+        given, likely: the label, and the more probable one; for a multi-label target also ``not LABEL``.
+        margin: probability of the given label minus that of the likely one, -1 to 1; the lower, the more suspect.
         is_suspected: whether confident learning counts the label as wrong.
     """
 
@@ -38,7 +38,7 @@ class Suspect:
     is_suspected: bool
 
     def to_row(self) -> dict[str, str]:
-        """Cells of a table, to be worked through by people."""
+        """Return the cells of a table for manual review."""
         interval = str(self.sample.interval) if self.sample.interval else ""
         return {
             "path": self.sample.name,
@@ -53,11 +53,11 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Suspects:
-    """All labels of a table, the most suspected first.
+    """All labels of a table, the most suspect first.
 
     Attributes:
         share: estimated share of wrong labels, by target, 0–1.
-        accuracy: of the probes, by target: what they say is worth no more than that.
+        accuracy: accuracy of the probes, by target; the suspicions are no more reliable than that.
     """
 
     ranked: tuple[Suspect, ...]
@@ -66,10 +66,10 @@ class Suspects:
 
 
 def find_suspects(summaries: Summaries, *, folds: int = FOLDS, seed: int = 0) -> Suspects:
-    """Ask probes out of fold about every label; groups stay in one fold.
+    """Compare every label with an out-of-fold prediction; groups stay in one fold.
 
     Raises:
-        DataError: fewer groups or files than folds, or a label that all samples of a fold's rest lack.
+        DataError: fewer groups or files than folds, or the other folds lack a label of a fold.
     """
     found: list[Suspect] = []
     share, accuracy = {}, {}
@@ -99,7 +99,11 @@ def find_suspects(summaries: Summaries, *, folds: int = FOLDS, seed: int = 0) ->
 
 
 def _questions(target: Target, truth: Ints, sure: Floats) -> Iterator[tuple[str, tuple[str, ...], tuple[Ints, Floats]]]:
-    """Yield what is asked of a target, the names of its answers, and the truth and probabilities of one answer each."""
+    """Yield each question about a target with its answers.
+
+    That is the name of the question, the names of its answers, and the truth and the probabilities of the answers. A
+    multi-label target has one yes-no question per label.
+    """
     if not target.multi_label:
         yield target.name, target.labels, (truth, sure)
         return
@@ -109,7 +113,7 @@ def _questions(target: Target, truth: Ints, sure: Floats) -> Iterator[tuple[str,
 
 
 def table_of_suspects(suspects: Suspects, table: Table, most: int) -> Table:
-    """Return the samples of the most suspected labels, each once, in their order."""
+    """Return the samples of the most suspect labels in their order, each sample once."""
     chosen: dict[tuple[object, ...], Sample] = {}
     for suspect in suspects.ranked:
         if len(chosen) < most:

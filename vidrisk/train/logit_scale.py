@@ -1,8 +1,8 @@
-"""Make probabilities believable where classes are rare: a scale of the logits, and a shift along the classes' frequencies.
+"""Calibration of probabilities of rare classes: a scale of the logits, and a shift along the class frequencies.
 
-A regression on few samples of a class that is kept from overfitting is too sure of the frequent classes: it never
-answers the rare one, although its scores tell them apart. Two numbers, fitted on samples that it has not learnt from,
-mend that (Platt 1999).
+A regularised regression on few samples of a class is overconfident in the frequent classes: it never predicts the rare
+one, although its scores separate them. Two numbers, fitted on samples outside its training set, correct that (Platt
+1999).
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ STEPS = 100
 
 @dataclass(frozen=True)
 class LogitScale:
-    """What turns logits into believable ones: ``scale * logits - shift * prior``."""
+    """Calibration of logits: ``scale * logits - shift * prior``."""
 
     scale: float = 1.0
     shift: float = 0.0
 
     def of_logits(self, logits: Tensor, prior: Tensor) -> Tensor:
-        """Turn logits ``(N, C)``."""
+        """Return calibrated logits ``(N, C)``."""
         return logits * self.scale - self.shift * prior
 
     def of_classifier(self, weights: Tensor, bias: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weights ``(C, S)`` and bias ``(C,)`` of a linear classifier whose logits it turns."""
+        """Return the weights ``(C, S)`` and bias ``(C,)`` of a linear classifier with calibrated logits."""
         return weights * self.scale, bias * self.scale - self.shift * prior
 
 
 def fit_logit_scale(logits: Tensor, truth: Tensor, target: Target, prior: Tensor) -> LogitScale:
-    """Fit scale and shift by the likelihood of labels, and by a normal prior of deviation 1 on log scale and shift.
+    """Fit scale and shift by the likelihood of labels, with a normal prior of deviation 1 on log scale and shift.
 
-    The prior keeps what a few samples say from moving probabilities far.
+    The prior keeps a few samples from moving probabilities far.
 
     Args:
-        logits: ``(N, C)`` of samples that were not learnt from and are labelled, N ≥ 1.
-        truth: ``int64 (N,)``, or ``(N, C)`` of a multi-label target.
-        prior: logits of the classes' frequencies ``(C,)``.
+        logits: ``(N, C)`` of labelled samples that were not trained on, N ≥ 1.
+        truth: ``int64 (N,)``, or ``(N, C)`` for a multi-label target.
+        target: the target of the logits.
+        prior: logits of the class frequencies ``(C,)``.
     """
     logits, prior = logits.double(), prior.double()
     numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)

@@ -1,6 +1,6 @@
-"""The training loop: what a ``Work`` asks for, thin on top of accelerate.
+"""The training loop for any ``Work``, a thin layer on top of accelerate.
 
-    prepare → standardise → judge what training begins at → epochs (train, judge, keep the best, checkpoint)
+    prepare → standardise → judge the starting weights → epochs (train, judge, keep the best, checkpoint)
 
 An epoch draws all its randomness from (seed, epoch), and a checkpoint holds weights and optimiser state, so a resumed
 run takes the same steps as one that was never stopped.
@@ -42,22 +42,25 @@ def fit(
     on_epoch: Callable[[Epoch], None],
     on_progress: OnProgress,
 ) -> list[Epoch]:
-    """Train in place; at the end the model holds the weights of the best epoch, of the last one without validation samples.
+    """Train in place; at the end the model holds the weights of the best epoch.
 
-    Where training begins at a model that answers already, that is epoch 0, a candidate like the others.
+    Without validation samples these are the weights of the last epoch. If training starts with weights that already
+    give useful predictions, these are epoch 0, a candidate like the others.
 
     Args:
-        work: of the model.
-        share: of this process in it.
-        checkpoint: where state is kept; one that holds an unfinished run is continued.
-        on_epoch: called after every epoch, 0 included.
+        model: the model to train.
+        work: the work of the model.
+        config: settings of the run.
+        share: this process's share of the work.
+        checkpoint: where the state is kept; an unfinished run in it is continued.
+        on_epoch: called after every epoch, including epoch 0.
         on_progress: called with (what, done, total).
 
     Returns:
-        The history, resumed epochs included.
+        The history, including resumed epochs.
 
     Raises:
-        SettingsError: a loss or a gradient that is not finite.
+        SettingsError: a loss or a gradient is not finite.
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim
@@ -101,7 +104,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Lap:
-    """What an epoch works with: ``shell`` is the model as accelerate wraps it, ``plain`` the same without."""
+    """The objects of an epoch: ``shell`` is the model as wrapped by accelerate, ``plain`` the unwrapped one."""
 
     config: TrainConfig
     share: Share
@@ -114,7 +117,7 @@ class _Lap:
     on_progress: OnProgress
 
     def run(self, epoch: int, kept: str) -> float:
-        """Train for an epoch, counted from 1; return the mean loss."""
+        """Train for one epoch, counted from 1; return the mean loss."""
         config, share, optim, work = self.config, self.share, self.config.optim, self.work
         require("accelerate", "train").utils.set_seed(seed := config.seed + 1000 * epoch, device_specific=True)
         shared = torch.Generator().manual_seed(seed + 1)
@@ -142,10 +145,9 @@ class _Lap:
         return total / len(work.names)
 
     def _step(self, inputs: Any, batch: Sequence[int], is_step: bool) -> tuple[float, tuple[Tensor, ...], str]:
-        """Return the loss of a whole batch, what this process computed, and what is not finite, if anything.
+        """Return the loss of a whole batch, the outputs of this process, and what is not finite (or "").
 
-        Args:
-            is_step: whether the weights change; else gradients are added up alone.
+        If ``is_step`` is false, the gradients are only accumulated, and the weights do not change.
         """
         accelerator, optimizer = self.accelerator, self.optimizer
         accelerator.sync_gradients = is_step

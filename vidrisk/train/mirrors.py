@@ -1,4 +1,4 @@
-"""Truth of mirrored samples: labels that say left or right are the other way round."""
+"""Truth of mirrored samples: labels that say left or right are swapped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from vidrisk.data.directions import mirrored_label, mirrored_labels
+from vidrisk.data.directions import mirror_label, mirror_labels
 from vidrisk.data.targets import NOT_LABELLED
 from vidrisk.models.config import TrainConfig
 from vidrisk.runtimes.contract.contract import Target
@@ -21,19 +21,19 @@ MIRRORING = ("flip", "dihedral")
 
 
 class Mirrors:
-    """What the labels of some targets are called in a mirrored picture.
+    """Mapping from the labels of targets to their labels in a mirrored picture.
 
     Args:
-        targets: whose every direction has a counterpart among its labels; of others nothing is turned.
+        targets: the targets; one with a direction that has no counterpart among its labels is left unchanged.
     """
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = tuple(targets)
-        self._turned = [torch.tensor(mirrored_labels(target.labels) or range(len(target.labels))) for target in targets]
+        self._turned = [torch.tensor(mirror_labels(target.labels) or range(len(target.labels))) for target in targets]
         self.are_plain = all(torch.equal(each, torch.arange(len(each))) for each in self._turned)
 
     def turn(self, truth: Tensor, mirrored: Tensor) -> Tensor:
-        """Return the truth ``(B, columns)`` of samples some of which are mirrored ``bool (B,)``."""
+        """Return the truth ``(B, columns)`` with the labels of mirrored samples, ``bool (B,)``, swapped."""
         if self.are_plain or not mirrored.any():
             return truth
         result = truth.clone()
@@ -50,20 +50,21 @@ class Mirrors:
 
 
 def settle_mirroring(config: TrainConfig, asked: Sequence[str] | None, targets: Sequence[Target]) -> TrainConfig:
-    """Leave mirroring out where a label says left or right, and no other label is what it becomes.
+    """Remove mirroring if a label says left or right, and its mirrored counterpart is not a label.
 
     Args:
-        config: resolved.
-        asked: augmentations that somebody asked for; None for nobody.
+        config: resolved configuration.
+        asked: augmentations that the user requested; None if there was no request.
+        targets: the targets with their labels.
 
     Raises:
-        SettingsError: mirroring was asked for, and does not go with the labels.
+        SettingsError: mirroring was requested, but does not fit the labels.
     """
     kinds = [kind for kind in config.augment or () if kind in MIRRORING]
-    lonely = [label for target in targets for label in target.labels if mirrored_label(label, target.labels) is None]
+    lonely = [label for target in targets for label in target.labels if mirror_label(label, target.labels) is None]
     if not kinds or not lonely:
         return config
-    what = f"a mirrored {lonely[0]!r} is none of the labels"
+    what = f"the mirror image of {lonely[0]!r} is not among the labels"
     if asked is not None:
         raise SettingsError(
             f"augment {kinds[0]}: {what}",

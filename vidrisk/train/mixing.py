@@ -1,4 +1,7 @@
-"""Batches whose samples are mixed in pairs, as frames or hidden features: mixup (Zhang et al. 2018), CutMix (Yun et al. 2019)."""
+"""Batches with samples mixed in pairs, as frames or hidden features.
+
+The methods are mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ class Mixed:
     """Inputs of a batch, and the truth of both samples of each pair.
 
     Attributes:
-        share: of the first one, 0–1; what it counts for in the loss.
+        share: share of the first sample, 0–1; its weight in the loss.
     """
 
     inputs: Tensor
@@ -26,13 +29,11 @@ class Mixed:
 
 
 def mix_batch(inputs: Tensor, truth: Tensor, optim: OptimSettings, generator: torch.Generator) -> Mixed:
-    """Mix every sample with another one of the batch; none where nothing is asked for, or the batch has one sample.
+    """Mix every sample with another one of the batch, as the settings say.
 
-    Where both kinds are asked for, batches take turns at random.
-
-    Args:
-        inputs: frames ``uint8 (B, T, H, W, 3)``, or hidden features ``(B, …)``; CutMix cuts those that have height and
-            width, ``(B, T, C, h, w)``, and mixes others.
+    Nothing is mixed if the settings say so, or if the batch has one sample. If both methods are on, each batch takes
+    one of them at random. ``inputs`` are frames ``uint8 (B, T, H, W, 3)``, or hidden features ``(B, …)``; CutMix cuts
+    inputs with height and width, ``(B, T, C, h, w)``, and mixes others.
     """
     kinds = [kind for kind, alpha in (("mixup", optim.mixup), ("cutmix", optim.cutmix)) if alpha > 0]
     if not kinds or len(inputs) < 2:
@@ -42,7 +43,7 @@ def mix_batch(inputs: Tensor, truth: Tensor, optim: OptimSettings, generator: to
     share = _beta(alpha, generator)
     order = torch.arange(len(inputs)).roll(
         int(torch.randint(1, len(inputs), (), generator=generator))
-    )  # nobody with itself
+    )  # no sample with itself
     other = inputs[order.to(inputs.device)]
     if kind == "cutmix" and inputs.ndim == 5:
         high, wide = (2, 3) if inputs.dtype == torch.uint8 else (3, 4)
@@ -63,7 +64,7 @@ def mix_batch(inputs: Tensor, truth: Tensor, optim: OptimSettings, generator: to
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
-    """Draw from Beta(alpha, alpha): torch's own draws take no generator."""
+    """Draw from Beta(alpha, alpha), because torch's own draws take no generator."""
     first, second = (_gamma(alpha, generator) for _ in range(2))
     return first / (first + second) if first + second > 0 else 0.5
 

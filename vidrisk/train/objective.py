@@ -1,4 +1,4 @@
-"""The loss of a batch, and what one process's part of it counts for."""
+"""The loss of a batch, and the weight of one process's part in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def columns_of_targets(targets: Sequence[Target]) -> tuple[slice, ...]:
 
 
 def truth_tensor(truth: dict[str, npt.NDArray[np.int64]], targets: Sequence[Target]) -> Tensor:
-    """Put the truth of all targets side by side: ``int64 (N, columns)``."""
+    """Concatenate the truth of all targets: ``int64 (N, columns)``."""
     return torch.from_numpy(
         np.concatenate(
             [truth[target.name].reshape(-1, len(target.labels) if target.multi_label else 1) for target in targets],
@@ -37,11 +37,10 @@ def truth_tensor(truth: dict[str, npt.NDArray[np.int64]], targets: Sequence[Targ
 
 
 def class_weights(truth: Tensor, targets: Sequence[Target], rule: str) -> list[Tensor | None]:
-    """Return per target a weight per class: the inverse frequency, or its square root, of mean 1 over the samples.
+    """Return per target a weight per class: the inverse frequency, or its square root, with mean 1 over the samples.
 
-    A class without samples weighs as much as one with a single sample. Of a multi-label target it is what a sample
-    counts for that has the label, beside one that lacks it: as many times as those are more, or the square root of
-    that.
+    A class without samples counts as one with a single sample. For a multi-label target the weight is that of samples
+    with the label, relative to those without it: the ratio of their numbers, or its square root.
     """
     if rule in ("none", "drawn"):
         return [None] * len(targets)
@@ -61,16 +60,17 @@ def class_weights(truth: Tensor, targets: Sequence[Target], rule: str) -> list[T
 
 @dataclass(frozen=True)
 class Objective:
-    """Cross-entropy over classes, or over each label of a multi-label target: the mean over targets, plus what the model adds.
+    """Cross-entropy over classes, or over each label of a multi-label target.
 
-    A sample that is not labelled for a target counts for nothing there.
+    The loss is the mean over the targets, plus the model's additional loss. A sample without a label for a target does
+    not count there.
 
     Args:
-        targets: that are learnt.
-        truth: of all training samples, ``int64 (N, columns)``.
-        weights: per target one of each class, or None.
-        shifts: per target what is added to the logits in the loss ``(C,)``, for draws in which some classes are more
-            frequent than in the data; None where samples are drawn evenly.
+        targets: the trained targets.
+        truth: truth of all training samples, ``int64 (N, columns)``.
+        weights: per target one weight per class, or None.
+        shifts: per target an offset of the logits in the loss ``(C,)``, for draws in which some classes are more
+            frequent than in the data; None if samples are drawn evenly.
     """
 
     targets: Sequence[Target]
@@ -89,7 +89,7 @@ class Objective:
         share: Share,
         shifts: Sequence[Tensor] | None = None,
     ) -> Objective:
-        """Describe what settings ask for."""
+        """Create the objective that the settings describe."""
         weights = class_weights(truth.to(share.device), targets, optim.class_weights)
         return cls(
             targets,
@@ -103,11 +103,12 @@ class Objective:
     def loss(self, logits: tuple[Tensor, ...], further: Tensor | None, truth: Tensor, batch: Sequence[int]) -> Tensor:
         """Return the loss of this process's share of a batch.
 
-        The mean of it over the processes is the loss of the whole batch, and the mean of the gradients its gradient.
+        Its mean over the processes is the loss of the whole batch, and the mean of the gradients is its gradient.
 
         Args:
-            further: the mean over the share of what the model adds.
-            truth: of the share; of some sample of the batch where the share has none.
+            logits: per target ``(B, C)``.
+            further: the mean over the share of the model's additional loss.
+            truth: truth of the share; if the share is empty, of any sample of the batch.
             batch: numbers of the samples of all processes.
         """
         if self.shifts is not None:
@@ -128,7 +129,7 @@ class Objective:
 
 
 def _weight(target: Target, truth: Tensor, weights: Tensor | None) -> float:
-    """What samples count for in a mean: torch divides by the sum of their classes' weights."""
+    """Return the weight of samples in a mean: torch divides by the sum of their classes' weights."""
     known = truth[truth[:, 0] != NOT_LABELLED]
     return float(len(known)) if weights is None or target.multi_label else float(weights.cpu()[known[:, 0]].sum())
 
@@ -136,7 +137,7 @@ def _weight(target: Target, truth: Tensor, weights: Tensor | None) -> float:
 def losses_of_targets(
     targets: Sequence[Target], logits: tuple[Tensor, ...], truth: Tensor, weights: Weights, smoothing: float
 ) -> list[Tensor]:
-    """Return the loss of each target; 0 where no sample is labelled for it."""
+    """Return the loss of each target, or 0 if no sample is labelled for it."""
     losses = []
     for target, columns, output, weight in zip(targets, columns_of_targets(targets), logits, weights, strict=True):
         known = truth[:, columns.start] != NOT_LABELLED

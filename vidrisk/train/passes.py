@@ -1,4 +1,4 @@
-"""Passes over samples without gradients: what trained layers start from, and how well a model does."""
+"""Passes over samples without gradients: initial statistics for trained layers, and evaluation of a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STANDARDISE_SAMPLES = 1024
 def standardise(
     model: TrainableModel, train: ClipDataset | ViewDataset, config: TrainConfig, share: Share, on_progress: OnProgress
 ) -> None:
-    """Show the training samples once, so that trained layers start on inputs of mean 0 and deviation 1.
+    """Pass the training samples through the model once, to give trained layers inputs of mean 0 and deviation 1.
 
     The main process does it for all.
     """
@@ -77,22 +77,23 @@ def compute_logits(
 ) -> tuple[Tensor, ...]:
     """Return logits ``(N, C)`` per target, the same in all processes.
 
-    On the contract's own moments, without augmentation; in float32, but for weights that lie in shards.
+    They are computed at the contract's own moments, without augmentation, and in float32 unless the weights are
+    sharded.
     """
     model.eval()
     device = next(model.parameters()).device
     in_shards = is_sharded(model)
     chunks = chunks_of(len(data), data[0][0].shape[0])
     mine = share.of(chunks)
-    # Shards come together as often as all processes ask for them.
+    # Gathering shards is a collective call: all processes need the same number of rounds.
     rounds = mine + chunks[:1] * (-(-len(chunks) // share.world) - len(mine)) if in_shards else mine
     logits = [torch.zeros((len(data), len(target.labels))) for target in contract.targets]
     with torch.no_grad() if in_shards else torch.inference_mode():
         for number, (chunk, inputs) in enumerate(zip(rounds, _inputs(data, config, rounds), strict=True)):
             on_progress("validating", chunk[0], len(data))
             inputs = inputs.to(device)
-            # Part by part: accelerate wraps forward, and only that, into the training precision. Shards come together
-            # nowhere else.
+            # Part by part, because accelerate wraps forward (and only that) in the training precision. Shards are
+            # gathered nowhere else.
             outputs = model(inputs)[0] if in_shards else model.logits(model.features(inputs))
             for collected, output in zip(logits, outputs if number < len(mine) else (), strict=number < len(mine)):
                 collected[chunk] = output.float().cpu()
@@ -100,10 +101,9 @@ def compute_logits(
 
 
 def report_on_logits(contract: Contract, logits: Sequence[Tensor], truth: Tensor) -> dict[str, TargetMetrics]:
-    """Return a report per target name; none of a target that no sample is labelled for.
+    """Return a report per target name, without targets that no sample is labelled for.
 
-    Args:
-        truth: ``int64 (N, columns)``.
+    ``truth`` is ``int64 (N, columns)``.
     """
     reports = {}
     for target, wanted, sure in answers_from_logits(contract, logits, truth):
@@ -116,7 +116,7 @@ def report_on_logits(contract: Contract, logits: Sequence[Tensor], truth: Tensor
 def answers_from_logits(
     contract: Contract, logits: Sequence[Tensor], truth: Tensor
 ) -> Iterator[tuple[Target, Ints, Floats]]:
-    """Yield every target, its truth as ``truth_from_table`` gives it, and probabilities ``(N, C)``."""
+    """Yield every target, its truth as ``truth_from_table`` returns it, and probabilities ``(N, C)``."""
     for target, columns, of_target in zip(contract.targets, columns_of_targets(contract.targets), logits, strict=True):
         wanted = truth[:, columns].numpy()
         yield (
@@ -127,14 +127,17 @@ def answers_from_logits(
 
 
 def metric_of(report: TargetMetrics, metric: Metric) -> float:
-    """Return the figure that compares epochs; of labels of which any number may hold it is the mean average precision."""
+    """Return the figure that epochs are compared by.
+
+    For a multi-label target, ``top1`` is replaced by the mean average precision.
+    """
     if isinstance(report, MultiLabelMetrics):
         return report.macro_f1 if metric == "macro_f1" else report.mean_average_precision or 0.0
     return report.top1 if metric == "top1" else report.macro_f1
 
 
 def _inputs(data: ClipDataset | ViewDataset, config: TrainConfig, chunks: list[list[int]]) -> Iterator[Tensor]:
-    """Batches of a dataset, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``."""
+    """Yield batches of a dataset, unaugmented: frames ``uint8 (B, T, H, W, 3)`` or views ``(B, T, …)``."""
     if isinstance(data, ViewDataset):
         data.draw(None)
     for inputs, _ in DataLoader(data, batch_sampler=chunks, num_workers=config.workers):

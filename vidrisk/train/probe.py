@@ -1,4 +1,4 @@
-"""Logistic regression on features that are not trained: the quickest model there is, for choices and for labels out of fold."""
+"""Logistic regression on frozen features: the fastest model to train, for choices and out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Ints = npt.NDArray[np.int64]
 
 DECAYS = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 STEPS = 200
-MOST_ROTATED = 4096  # samples up to which features are rotated into the space that samples span
-PIECE_BYTES = 2**24  # of the features of more samples, in memory at a time
+MOST_ROTATED = 4096  # maximum number of samples whose features are rotated into the space that they span
+PIECE_BYTES = 2**24  # memory for a piece of the features of more samples
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,26 @@ class Probe:
     bias: Tensor
 
     def logits(self, features: Floats) -> Tensor:
-        """``float32 (N, D)`` → ``float32 (N, C)``."""
+        """Return logits ``float32 (N, C)`` of features ``float32 (N, D)``."""
         return (torch.from_numpy(features).float() - self.mean) / self.deviation @ self.weights.T + self.bias
 
     def probabilities(self, features: Floats) -> Floats:
-        """``float32 (N, D)`` → ``float32 (N, C)``."""
+        """Return probabilities ``float32 (N, C)`` of features ``float32 (N, D)``."""
         return probabilities_from_logits(self.logits(features).numpy(), multi_label=self.target.multi_label)
 
 
 @dataclass(frozen=True, repr=False)
 class ProbeInputs:
-    """Features as regressions learn from them: standardised, and where the samples are few, rotated into the space that they span.
+    """Features prepared for regressions: standardised, and rotated into the space that few samples span.
 
-    Regressions on some of the rows have the same optimum there, and are found much faster. Where the samples are many,
-    the features stay as they are, perhaps in a mapped file, and pieces of them are standardised as they are asked for.
+    Regressions on some of the rows have the same optimum in that space, and are fitted much faster. If there are many
+    samples, the features stay unchanged, possibly in a mapped file, and are standardised piece by piece on demand.
 
     Attributes:
         rows: ``(N, R)``.
         mean, deviation: of the features ``(D,)``.
-        rotation: ``(D, R)``; None where nothing is rotated.
-        is_ready: whether rows are standardised.
+        rotation: ``(D, R)``, or None.
+        is_ready: whether the rows are standardised.
     """
 
     rows: Floats
@@ -70,7 +70,7 @@ class ProbeInputs:
     is_ready: bool
 
     def pieces(self, chosen: Ints) -> Iterator[tuple[Ints, Tensor]]:
-        """Yield places in ``chosen`` and the inputs of these rows ``(P, R)``; all at once where they are few."""
+        """Yield positions in ``chosen`` and the inputs of these rows ``(P, R)``; all at once if they are few."""
         size = len(chosen) if self.is_ready else max(1, PIECE_BYTES // (4 * self.rows.shape[1]))
         for begin in range(0, len(chosen), max(1, size)):
             places = np.arange(begin, min(begin + size, len(chosen)))
@@ -78,7 +78,7 @@ class ProbeInputs:
             yield places, piece if self.is_ready else piece.sub_(self.mean).div_(self.deviation)
 
     def probe(self, target: Target, weights: Tensor, bias: Tensor) -> Probe:
-        """Return a regression on inputs as one on features."""
+        """Convert a regression on inputs to one on features."""
         return Probe(
             target, self.mean, self.deviation, weights if self.rotation is None else weights @ self.rotation.T, bias
         )
@@ -98,31 +98,31 @@ def probe_inputs(features: Floats) -> ProbeInputs:
 
 
 def fit_probe(features: Floats, truth: Ints, target: Target, decay: float) -> Probe:
-    """Fit on samples that are labelled; the optimum is one, so nothing is drawn.
+    """Fit a probe on the labelled samples; the optimum is unique, so nothing is random.
 
     Args:
         features: ``(N, D)``.
-        truth: as ``data.targets.truth_from_table`` gives it.
-        decay: of the squared weights, half of which is added to the mean loss.
+        truth: as ``data.targets.truth_from_table`` returns it.
+        target: the target to predict.
+        decay: factor of half the squared weights, added to the mean loss.
     """
     rows = labelled_rows(truth)
     if not rows.all():  # else there would be a copy of all features
         features, truth = features[rows], truth[rows]
     inputs = probe_inputs(features)
-    return inputs.probe(target, *_minimised(inputs, np.arange(len(features)), truth, target, decay))
+    return inputs.probe(target, *_minimise(inputs, np.arange(len(features)), truth, target, decay))
 
 
 def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: Ints, decay: float) -> Tensor:
-    """Ask, about every row, a probe that has not learnt from its fold: ``float32 (N, C)``.
+    """Predict every row with a probe trained on the other folds: ``float32 (N, C)``.
 
-    Args:
-        folds: number of the fold of each row ``(N,)``.
+    ``folds`` holds the number of the fold of each row ``(N,)``.
     """
     found = torch.zeros((len(folds), len(target.labels)))
     is_labelled = labelled_rows(truth)
     for fold in np.unique(folds):
         learnt, asked = np.flatnonzero((folds != fold) & is_labelled), np.flatnonzero(folds == fold)
-        weights, bias = _minimised(inputs, learnt, truth[learnt], target, decay)
+        weights, bias = _minimise(inputs, learnt, truth[learnt], target, decay)
         for places, piece in inputs.pieces(asked):
             found[torch.from_numpy(asked[places])] = piece @ weights.T + bias
     return found
@@ -131,14 +131,13 @@ def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: 
 def probabilities_out_of_fold(
     features: Floats, truth: Ints, target: Target, folds: Sequence[int], decays: Sequence[float] = DECAYS
 ) -> tuple[Floats, float]:
-    """Ask, about every sample, a probe that has not learnt from its fold.
+    """Predict every sample with a probe trained on the other folds.
 
-    Args:
-        folds: number of the fold of each sample.
-        decays: of which the one with the smallest loss out of fold is taken.
+    ``folds`` holds the number of the fold of each sample. Of the ``decays``, the one with the smallest out-of-fold loss
+    is taken.
 
     Returns:
-        Probabilities ``(N, C)``, and the decay that was taken.
+        Probabilities ``(N, C)``, and the chosen decay.
     """
     inputs = probe_inputs(features)
     logits = ((logits_out_of_fold(inputs, truth, target, np.asarray(folds), decay).numpy(), decay) for decay in decays)
@@ -147,7 +146,10 @@ def probabilities_out_of_fold(
 
 
 def losses_of_samples(probabilities: Floats, truth: Ints, target: Target) -> npt.NDArray[np.float64]:
-    """Return the negative log-likelihood of each sample's labels ``(N,)``, of several the mean; 0 where nobody has labelled it."""
+    """Return the negative log-likelihood of each sample's labels ``(N,)``; 0 for an unlabelled sample.
+
+    For a multi-label target it is the mean over the labels.
+    """
     sure = np.clip(probabilities.astype(np.float64), 1e-7, 1 - 1e-7)
     if target.multi_label:
         losses = -np.where(truth == 1, np.log(sure), np.log1p(-sure)).mean(axis=1)
@@ -157,20 +159,23 @@ def losses_of_samples(probabilities: Floats, truth: Ints, target: Target) -> npt
 
 
 def log_loss(probabilities: Floats, truth: Ints, target: Target) -> float:
-    """Return the mean negative log-likelihood of the labels of samples that are labelled."""
+    """Return the mean negative log-likelihood of the labels over the labelled samples."""
     return float(losses_of_samples(probabilities, truth, target).sum() / labelled_rows(truth).sum())
 
 
 def standardise_features(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return inputs of mean 0 and deviation 1, the mean and the deviation; nearly constant features stay quiet."""
+    """Return inputs of mean 0 and deviation 1, the mean and the deviation.
+
+    Nearly constant features are not amplified.
+    """
     mean, deviation = statistics_of(inputs.split(256))  # type: ignore[no-untyped-call]
     return (inputs - mean).div_(deviation), mean, deviation
 
 
 def _rotation(inputs: Tensor) -> Tensor | None:
-    """Return an orthonormal basis ``(D, R)`` of what the samples span, where they are fewer than the features.
+    """Return an orthonormal basis ``(D, R)`` of the span of the samples; None unless there are fewer than features.
 
-    The optimum lies in that space, because what is orthogonal to all samples only adds to the squared weights.
+    The optimum lies in that space, because any part orthogonal to all samples only adds to the squared weights.
     """
     if len(inputs) >= inputs.shape[1]:
         return None
@@ -180,12 +185,10 @@ def _rotation(inputs: Tensor) -> Tensor | None:
     return basis
 
 
-def _minimised(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, decay: float) -> tuple[Tensor, Tensor]:
-    """Return weights and bias on inputs.
+def _minimise(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, decay: float) -> tuple[Tensor, Tensor]:
+    """Return the weights and the bias, on inputs, of the optimum.
 
-    Args:
-        chosen: rows of the inputs, labelled.
-        truth: of these.
+    ``chosen`` are labelled rows of the inputs, and ``truth`` is that of these rows.
     """
     weights = torch.zeros(len(target.labels), inputs.rows.shape[1], requires_grad=True)
     bias = torch.zeros(len(target.labels), requires_grad=True)

@@ -1,4 +1,7 @@
-"""Which probe training begins at: its decay, and where classes are rare a scale, chosen on samples that it has not learnt from."""
+"""Choice of the probe that training starts at: its decay, and a logit scale if classes are rare.
+
+Both are chosen on samples outside the training set of the probe.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ from vidrisk.train.probe import (
 log = logging.getLogger(__name__)
 
 FOLDS = 5
-DEFAULT_DECAY = 0.1  # where the samples are too few to choose one
+DEFAULT_DECAY = 0.1  # if there are too few samples to choose one
 
 
 def fit_start(
@@ -47,13 +50,17 @@ def fit_start(
     table: Table,
     config: TrainConfig,
 ) -> tuple[Tensor, Tensor]:
-    """Return weights and bias of the probe that training begins at, for summaries that are not standardised.
+    """Return weights and bias of the probe that training starts at, for summaries that are not standardised.
 
     Args:
         features: summaries of every view of every sample ``(V, S)``.
-        truth: of the samples as they are; ``turned`` that of every view.
-        sample, view: numbers of every line of features; view 0 is the sample as it is.
+        truth: truth of the original samples.
+        turned: truth of every view.
+        sample: sample number of every row of the features.
+        view: view number of every row of the features; view 0 is the original sample.
+        target: the target to predict.
         table: the samples.
+        config: settings of the run.
     """
     decay, scale = DEFAULT_DECAY, LogitScale()
     is_drawn = config.optim.class_weights == "drawn"
@@ -63,7 +70,7 @@ def fit_start(
     except DataError:
         folds = np.zeros(0, int)
     if len(folds):
-        is_told = _told_rows(truth, target, folds)
+        is_told = _find_predictable(truth, target, folds)
         if is_told.any():
             inputs = probe_inputs(features)
             judged = {
@@ -71,14 +78,14 @@ def fit_start(
                 for each in DECAYS
             }
             units = [unit for unit, is_one in zip(unit_keys(table), is_told, strict=True) if is_one]
-            del inputs  # as much memory as the features, where they are few
+            del inputs  # if there are few samples, they take as much memory as the features
             decay = choose_decay(
                 {each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0
             )
             scale = judged[decay][0] if is_drawn else scale
     probe = fit_probe(features, turned, target, decay)
     log.info(
-        "%s begins at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f",
+        "%s starts at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f",
         target.name,
         decay,
         scale.scale,
@@ -89,14 +96,15 @@ def fit_start(
 
 
 def choose_decay(losses: Mapping[float, Losses], units: Sequence[str], errors: float) -> float:
-    """Return the largest decay whose mean loss is within some standard errors of the least one.
+    """Return the largest decay whose mean loss is within some standard errors of the smallest one.
 
-    A probe that knows its samples by heart leaves LoRA nothing to learn, and is not as good in other scenes, which
-    nothing here shows.
+    An overfitted probe leaves LoRA nothing to learn, and generalises worse to other scenes, which the losses here do
+    not show.
 
     Args:
-        losses: of the same samples, by decay ``(N,)``.
-        units: what each sample shows: samples of one unit are no independent evidence.
+        losses: losses of the same samples ``(N,)``, by decay.
+        units: what each sample shows: samples of one unit are not independent evidence.
+        errors: number of standard errors.
     """
     best = min(losses, key=lambda each: float(losses[each].mean()))
 
@@ -107,10 +115,10 @@ def choose_decay(losses: Mapping[float, Losses], units: Sequence[str], errors: f
     return max(decay for decay in losses if decay == best or is_near(decay))
 
 
-def _told_rows(truth: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_]:
-    """Tell which samples the other folds can be asked about ``(N,)``: those of a class that they lack say nothing of them.
+def _find_predictable(truth: Ints, target: Target, folds: Ints) -> npt.NDArray[np.bool_]:
+    """Return for which samples the other folds can give a prediction ``(N,)``.
 
-    None where the other folds of some fold are not labelled.
+    They cannot for a class that they lack. If the other folds of any fold have no labels, all values are false.
     """
     is_told = labelled_rows(truth)
     for fold in np.unique(folds):
@@ -134,15 +142,13 @@ def _judge_decay(
     decay: float,
     prior: Tensor,
 ) -> tuple[LogitScale, Losses]:
-    """Learn from all views of the other folds, and be judged on the samples as they are.
+    """Train on all views of the other folds, and evaluate on the original samples.
 
-    Args:
-        is_told: which samples count.
-        prior: logits of the classes' frequencies.
+    ``is_told`` selects the samples that count, and ``prior`` holds the logits of the class frequencies.
 
     Returns:
-        The scale that makes the answers believable, and the losses behind it ``(N,)``: how sure a probe is follows from
-        its decay, and is mended at export.
+        The scale that calibrates the predictions, and the losses after it ``(N,)``: the confidence of a probe depends
+        on its decay, and is corrected at export.
     """
     logits = logits_out_of_fold(inputs, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
     logits, truth = logits[torch.from_numpy(is_told)], truth[is_told]

@@ -1,8 +1,8 @@
-"""Where training begins: classifiers at the logistic regression on features that are not trained yet.
+"""Start of training: classifiers set to a logistic regression on the untrained features.
 
-A head that begins at zero learns from a few hundred steps whatever tells the training samples apart, and LoRA follows
-it. One that begins at the regularised optimum leaves LoRA little to bend, and carries over better to other scenes
-(Kumar et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution).
+A head that starts at zero learns in a few hundred steps whatever separates the training samples, and LoRA follows it.
+One that starts at the regularised optimum leaves LoRA little to change, and generalises better to other scenes (Kumar
+et al. 2022, Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from vidrisk.train.views import ViewDataset
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 2**29  # of summaries
-MOST_IN_MEMORY = 2**25  # of these
+MOST_BYTES = 2**29  # maximum size of the summaries
+MOST_IN_MEMORY = 2**25  # larger summaries go into a mapped file
 
 
 def start_at_probe(
@@ -43,20 +43,19 @@ def start_at_probe(
     scratch: Path | None,
     on_progress: OnProgress,
 ) -> bool:
-    """Fit a regression on what the classifiers see of the training samples, and let them begin there.
+    """Fit a regression on the classifiers' inputs for the training samples, and start the classifiers there.
 
-    Its decay is the largest one of those that are as good, within a standard error, as the best on samples that they
-    have not learnt from; samples of one group are learnt from together. Where views are kept, all of them are learnt
-    from. The main process does it for all. Nothing is done where something else is trained in front of the classifiers,
-    or where weights lie in shards. Where rare classes are drawn more often, decay, scale and bias of the probe are
-    those that are most likely for samples that it has not learnt from.
+    Its decay is the largest one that is as good, within a standard error, as the best on samples outside its training
+    set; samples of one group are always in the same fold. If views are kept, all of them are used. If rare classes are
+    drawn more often, decay, scale and bias of the probe are the most likely ones for samples outside its training set.
+    The main process does it for all. Does nothing if another part in front of the classifiers is trained, or if the
+    weights are sharded.
 
-    Args:
-        table: the training samples, for their groups.
-        scratch: folder for a file of summaries that are too many for the memory; None for the system's.
+    ``table`` holds the training samples, for their groups. ``scratch`` is the folder for a file of summaries that do
+    not fit in memory; None takes the system's folder.
 
     Returns:
-        Whether they begin there; the same in all processes.
+        Whether the classifiers start there; the same in all processes.
     """
     if is_sharded(model):
         return False
@@ -67,7 +66,7 @@ def start_at_probe(
         if summaries is not None:
             rows, views, features = summaries
             truth = train.truth[rows].numpy()
-            # Row and view of every line of features.
+            # Sample and view of every row of the features.
             sample, view = np.tile(np.arange(len(rows)), views), np.repeat(np.arange(views), len(rows))
             found = []
             for target, columns in zip(contract.targets, columns_of_targets(contract.targets), strict=True):
@@ -97,7 +96,7 @@ def start_at_probe(
 
 @torch.inference_mode()
 def sees_summaries(model: TrainableModel, data: ClipDataset | ViewDataset, config: TrainConfig) -> bool:
-    """Tell whether the classifiers of a model begin at a probe."""
+    """Return whether the classifiers of a model start at a probe."""
     return (
         config.head.start == "probe"
         and model.summaries(data.plain([0]).to(next(model.parameters()).device)) is not None
@@ -112,7 +111,10 @@ def _summaries(
     scratch: Path | None,
     on_progress: OnProgress,
 ) -> tuple[list[int], int, Floats] | None:
-    """Return numbers of samples, how many views of each, and the summaries ``(views * samples, S)``, view by view."""
+    """Return the summaries of every view, ``(views * samples, S)``, view by view.
+
+    They come after the numbers of the samples, and the number of views. None if the classifiers see no summaries.
+    """
     first = model.summaries(train.plain([0]).to(next(model.parameters()).device))
     if first is None:
         return None
@@ -132,29 +134,28 @@ def _summaries(
 
 
 def _empty_floats(shape: tuple[int, int], scratch: Path | None) -> Floats:
-    """Return an array whose values are still to be written: of many, one that is mapped from a file without a name.
+    """Return an uninitialised array; a large one is mapped from an unnamed file.
 
-    What is mapped is not the process's own memory: the system takes it back where it needs it.
+    Mapped memory is not the process's own: the system can reclaim it.
     """
     size = 4 * shape[0] * shape[1]
     if size <= MOST_IN_MEMORY:
         return np.empty(shape, np.float32)
     try:
         with tempfile.TemporaryFile(prefix="vidrisk-probe-", dir=scratch) as file:
-            for begin in range(
-                0, size, PIECE_BYTES
-            ):  # a disk that is found full at a mapped page would end the process
+            # Written in advance: running out of disk space at a mapped page would kill the process.
+            for begin in range(0, size, PIECE_BYTES):
                 file.write(bytes(min(PIECE_BYTES, size - begin)))
             file.flush()
             return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         log.warning(
-            "summaries for a probe do not fit the disk (%s): they take %.0f MB of memory", error.strerror, size / 2**20
+            "summaries for a probe do not fit on disk (%s): they take %.0f MB of memory", error.strerror, size / 2**20
         )
         return np.empty(shape, np.float32)
 
 
 def _truth_of_views(train: ViewDataset, rows: list[int], views: int, columns: slice, target: Target) -> Ints:
-    """Return the truth of every view, mirrored ones turned: ``(views * samples, …)``."""
+    """Return the truth of every view, with the labels of mirrored ones swapped: ``(views * samples, …)``."""
     every = torch.stack([train.truth_of(row, view) for view in range(views) for row in rows])[:, columns].numpy()
     return every if target.multi_label else every[:, 0]

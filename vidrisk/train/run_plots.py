@@ -1,4 +1,4 @@
-"""Plots of a run: loss and metric per epoch, a confusion matrix per split and target with one label per sample."""
+"""Plots of a run: loss and metric per epoch, and confusion matrices per split and single-label target."""
 
 from __future__ import annotations
 

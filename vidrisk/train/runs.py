@@ -1,4 +1,4 @@
-"""What runs have in common, whatever they train: the folder, what they start from, what a checkpoint must agree with, trackers."""
+"""The common parts of all runs: the folder, the start, the fingerprint of a checkpoint, and trackers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.run import METRICS, Run
 from vidrisk.models.trainable import Trainable
 from vidrisk.runtimes.contract.errors import Interrupted, SettingsError
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 from vidrisk.runtimes.contract.progress import OnProgress
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.history import Epoch, best_epoch
@@ -24,11 +25,12 @@ from vidrisk.train.work import Work
 
 
 def check_out(out: Path, *, resume: bool) -> None:
-    """Refuse to train into anything but a new folder, or an unfinished run that is resumed.
+    """Refuse a folder unless it is new, or an unfinished run to be resumed.
 
     Raises:
-        SettingsError: as said.
+        SettingsError: the folder cannot be used.
     """
+    refuse_below_file(out)
     if out.exists() and not out.is_dir():
         raise SettingsError(f"{out} is a file", allowed="a new folder", fix="choose another one")
     if out.exists() and any(out.iterdir()) and not resume:
@@ -38,21 +40,21 @@ def check_out(out: Path, *, resume: bool) -> None:
 
 
 def with_start(config: TrainConfig, start: Run | None, out: Path) -> tuple[TrainConfig, list[Path]]:
-    """Return the configuration with what the run starts from in it, and the folders of that, the first one first.
+    """Return the configuration with the digest of the start, and the folders of the bases, the earliest first.
 
     Raises:
-        SettingsError: it is of another backbone, or weights in 4 bits are to hold it.
+        SettingsError: the start has another backbone, or its weights are to be merged into 4-bit ones.
     """
     if start is not None and config.backbone != start.config.backbone:
         raise SettingsError(
-            f"{start.root} was trained on {start.config.backbone!r}, and this run is to be on {config.backbone!r}",
+            f"{start.root} was trained on {start.config.backbone!r}, but this run uses {config.backbone!r}",
             allowed="the same backbone",
             fix="leave the backbone out, or start from none",
         )
     bases = bases_of(out) or ([*start.bases, start.root] if start is not None else [])
     if bases and config.vlm.weights == "4bit":
         raise SettingsError(
-            "a start from another run with vlm.weights 4bit, into which its adapter would be rounded",
+            "a start from another run with vlm.weights 4bit, which would round its merged adapter",
             allowed="float32, bfloat16",
             fix="set vlm.weights=bfloat16",
         )
@@ -60,7 +62,7 @@ def with_start(config: TrainConfig, start: Run | None, out: Path) -> tuple[Train
 
 
 def fingerprint(config: TrainConfig, *data: Any) -> str:
-    """What must be equal for a checkpoint to be continued: settings, data, and what the run started from."""
+    """Return a hash of what a checkpoint must agree with: settings, data, and the start of the run."""
     settings = config.model_dump(mode="json", exclude={"trackers", "compare"}, exclude_defaults=True)
     content = [settings, *data]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -69,7 +71,7 @@ def fingerprint(config: TrainConfig, *data: Any) -> str:
 def fit_run(
     run: Run, model: Trainable, work: Work, checkpoint: Checkpoint, share: Share, on_progress: OnProgress
 ) -> list[Epoch]:
-    """Train, and tell the trackers; the main process alone writes.
+    """Train, and report to the trackers; only the main process writes.
 
     Raises:
         Interrupted: Ctrl-C.
@@ -103,16 +105,16 @@ def metrics_of_run(
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``.
 
-    ``epochs`` begin with 1; ``start`` says how the state before the first step was judged, and is null where it was no
-    candidate.
+    ``epochs`` starts with 1; ``start`` holds the figures before the first step, or null if that was not a candidate.
 
     Args:
-        figures: of the splits, by name.
+        history: all epochs.
+        figures: figures of the splits, by name.
         parts: samples by split.
         unusable: samples that were left out, with their reasons.
-        notes: what was assumed when the data were read.
-        trainable: number of parameters that were trained.
-        begin_s: when the run began, by ``time.perf_counter``.
+        notes: assumptions made when the data were read.
+        trainable: number of trained parameters.
+        begin_s: start time of the run, by ``time.perf_counter``.
     """
     return {
         "best_epoch": best_epoch(history),

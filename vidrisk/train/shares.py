@@ -1,8 +1,8 @@
-"""Training in several processes: each one's share of the work, and how it learns what the others made of theirs.
+"""Training in several processes: the share of each in the work, and the exchange of their results.
 
 A launcher (``accelerate launch``, ``torchrun``) starts the processes. All of them hold the whole table and draw the
-same order of samples; of the samples of a batch, process r of n takes those at r, r + n, r + 2n and so on, and of what
-is done in chunks of samples, such chunks. Tensors and JSON are exchanged, nothing is pickled.
+same order of samples. Process r of n takes the samples r, r + n, r + 2n and so on of a batch; work done in chunks of
+samples is divided by chunks in the same way. Tensors and JSON are exchanged; nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch import Tensor
 
 from vidrisk.runtimes.contract.errors import VidriskError, first_line, require
 
-TIMEOUT = timedelta(hours=2)  # how much longer than the others a process may decode
+TIMEOUT = timedelta(hours=2)  # maximum time that a process may decode longer than the others
 BYTES_AT_ONCE = 2**26
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Share:
-    """One of ``world`` processes that train together; alone, all of them.
+    """One of ``world`` processes that train together; with ``world`` 1, the only one.
 
-    Every method that exchanges something has to be called by all processes, in the same order.
+    Every method that exchanges data has to be called by all processes, in the same order.
     """
 
     rank: int = 0
@@ -43,11 +43,14 @@ class Share:
         return self.rank == 0
 
     def of(self, items: Sequence[Item]) -> list[Item]:
-        """Return every ``world``-th item, from this process's first on."""
+        """Return every ``world``-th item, starting at this process's rank."""
         return list(items[self.rank :: self.world])
 
     def join(self, tensor: Tensor) -> Tensor:
-        """Fill in, in place, what other processes hold of a contiguous tensor; each has zeros where it holds nothing."""
+        """Fill in, in place, the parts of a contiguous tensor that other processes hold.
+
+        Each process has zeros where it holds nothing.
+        """
         if self.world > 1 and tensor.numel():
             for part in torch.split(tensor.view(-1).view(torch.uint8), BYTES_AT_ONCE):  # bytes and zeros add up exactly
                 summed = part.to(self.device)
@@ -64,7 +67,7 @@ class Share:
         return float(self.join(values).sum()) / self.world
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the JSON value that each process gives, in their order."""
+        """Return the JSON value of each process, in the order of ranks."""
         if self.world == 1:
             return [value]
         text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
@@ -75,7 +78,7 @@ class Share:
         return [json.loads(bytes(row[:length].tolist())) for row, length in zip(self.join(texts), lengths, strict=True)]
 
     def copy_main(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrite tensors by those of the main process."""
+        """Overwrite tensors with those of the main process."""
         for tensor in tensors if self.world > 1 else ():
             sent = tensor.detach().to(self.device).contiguous()
             dist.broadcast(sent, src=0)
@@ -83,7 +86,7 @@ class Share:
                 tensor.copy_(sent)
 
     def wait(self) -> None:
-        """Return when all processes are here."""
+        """Wait until all processes have reached this call."""
         if self.world > 1:
             self.join(torch.zeros(1))
 
@@ -92,14 +95,14 @@ ALONE = Share()
 
 
 class LostProcess(VidriskError):
-    """Another process of a training has ended: perhaps the one that says errors."""
+    """Another training process has ended, possibly the one that reports errors."""
 
 
 def open_share() -> Share:
     """Join the processes that a launcher started together.
 
     Raises:
-        MissingExtra: accelerate is not installed, or DeepSpeed is asked for and not installed.
+        MissingExtra: accelerate is not installed, or DeepSpeed is requested but not installed.
         VidriskError: the others cannot be reached.
     """
     accelerate: Any = require("accelerate", "train")
@@ -108,36 +111,36 @@ def open_share() -> Share:
         require("deepspeed", "deepspeed")
     accelerate.state.AcceleratorState._reset_state(
         reset_partial_state=True
-    )  # a run before may have had another precision
+    )  # a previous run may have had another precision
     on_cpu = is_asked("CPU") or not torch.accelerator.is_available()
     backend = {"backend": "gloo"} if uses_deepspeed and on_cpu else {"cpu": on_cpu}
     try:
         state = accelerate.PartialState(**backend, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise VidriskError(
-            f"the processes of this training do not find one another: {first_line(error)}",
-            fix="see MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE, or what the launcher was told",
+            f"the processes of this training cannot reach one another: {first_line(error)}",
+            fix="check MASTER_ADDR, MASTER_PORT, RANK and WORLD_SIZE, or the options of the launcher",
         ) from error
     return Share(state.process_index, state.num_processes, state.device)
 
 
 def close_share() -> None:
-    """Leave the other processes, at the end of a program."""
+    """Leave the process group at the end of a program."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def is_asked(what: str) -> bool:
-    """Whether the launcher was told to use something: CPU, FSDP or DEEPSPEED."""
+    """Return whether the launcher requested CPU, FSDP or DEEPSPEED."""
     return os.environ.get(f"ACCELERATE_USE_{what}", "false").lower() in ("1", "true", "yes")
 
 
 @contextmanager
 def name_lost_processes() -> Iterator[None]:
-    """Say in one line that another process has ended, where an exchange with it fails.
+    """Report in one line that another process has ended if an exchange with it fails.
 
     Raises:
-        LostProcess: as said.
+        LostProcess: another process has ended.
     """
     try:
         yield

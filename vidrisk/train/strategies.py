@@ -1,6 +1,6 @@
-"""Where weights lie in training: whole in each process (one process, DDP, ZeRO-2), or in shards (FSDP2, ZeRO-3).
+"""Placement of weights in training: whole in each process (one process, DDP, ZeRO-2), or sharded (FSDP2, ZeRO-3).
 
-The launcher says it in variables of its own (``accelerate launch --config_file examples/accelerate/fsdp2.yaml``).
+The launcher sets it by environment variables (``accelerate launch --config_file examples/accelerate/fsdp2.yaml``).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ log = logging.getLogger(__name__)
 
 
 def open_accelerator(config: TrainConfig, share: Share) -> Any:
-    """Return accelerate's ``Accelerator``, set up as the launcher says.
+    """Return accelerate's ``Accelerator``, configured as the launcher requests.
 
     Raises:
-        SettingsError: FSDP of the first version.
+        SettingsError: version 1 of FSDP.
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim
     accelerator = accelerate.Accelerator(mixed_precision="bf16" if uses_bf16(config.precision) else "no")
-    accelerator.gradient_accumulation_steps = optim.accumulate  # whatever a launcher left in the environment
+    accelerator.gradient_accumulation_steps = optim.accumulate  # overrides the launcher's environment variable
     if is_asked("FSDP") and share.world > 1:
         _shard_on_cpu(accelerate, accelerator)
         if not accelerator.is_fsdp2:
@@ -49,7 +49,7 @@ def open_accelerator(config: TrainConfig, share: Share) -> Any:
 
 
 def _shard_on_cpu(accelerate: Any, accelerator: Any) -> None:
-    """Turn FSDP on where accelerate leaves it off: torch and accelerate's own preparation shard on processors as well."""
+    """Turn FSDP on for CPUs, where accelerate leaves it off although it and torch support sharding there."""
     if accelerator.distributed_type != accelerate.DistributedType.MULTI_CPU:
         return
     plugin = accelerate.FullyShardedDataParallelPlugin()
@@ -60,27 +60,27 @@ def _shard_on_cpu(accelerate: Any, accelerator: Any) -> None:
 
 
 def place_model(accelerator: Any, model: Trainable, share: Share) -> None:
-    """Put a model on the device of this process, unless it is to lie there in shards: it may not fit whole."""
+    """Move a model to the device of this process, unless it is to be sharded there: it may not fit whole."""
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     if not (accelerator.is_fsdp2 or (plugin is not None and plugin.zero_stage == 3)):
         model.to(share.device)
     elif share.device.type != "cpu":
         log.warning(
-            "weights are to lie in shards: passes before the first step run on the processor, which takes long for a large "
+            "weights are to be sharded: passes before the first step run on the CPU, which takes long for a large "
             "language model; ZeRO-2 or DDP run them on the GPU"
         )
 
 
 def prepare(accelerator: Any, model: Trainable, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
-    """Return the model and the optimiser as training calls them."""
-    if accelerator.is_fsdp2:  # the layers whose weights come together one after the other
+    """Return the model and the optimiser as wrapped for training."""
+    if accelerator.is_fsdp2:  # the layers whose weights are gathered one after the other
         model._no_split_modules = sorted({type(block).__name__ for block in model.blocks()})  # type: ignore[assignment]
     prepared: tuple[Any, Any] = accelerator.prepare(model, optimizer)
     return prepared
 
 
 def uses_bf16(precision: str) -> bool:
-    """Whether to train in bfloat16; ``auto`` asks the processor."""
+    """Return whether to train in bfloat16; ``auto`` depends on the hardware."""
     if precision == "auto":
         if torch.cuda.is_available():
             return bool(torch.cuda.is_bf16_supported())
@@ -89,25 +89,25 @@ def uses_bf16(precision: str) -> bool:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether weights lie in shards, which come together in ``forward`` alone."""
+    """Return whether the weights are sharded, and gathered in ``forward`` only."""
     return isinstance(model, FSDPModule) or any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def reshard(model: nn.Module) -> None:
-    """Let parameters be their shards again: FSDP2 leaves some whole behind a forward pass that no backward pass followed."""
+    """Free gathered parameters: FSDP2 leaves some unsharded after a forward pass without a backward pass."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor with what other processes hold of it; all of them have to ask."""
+    """Return a tensor gathered from all processes; a collective call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @contextmanager
 def gather_weights(model: Trainable) -> Iterator[None]:
-    """Let what is trained be whole while the block runs, where it lies in shards; all processes have to take part.
+    """Gather sharded trained weights while the block runs; all processes have to take part.
 
     In the main process, changes to weights in shards of ZeRO-3 are kept.
     """
@@ -135,7 +135,7 @@ def gather_weights(model: Trainable) -> Iterator[None]:
 
 
 def load_weights(model: Trainable, weights: Mapping[str, Tensor]) -> list[str]:
-    """Read whole tensors into a model whose weights may lie in shards; return the names that it lacks."""
+    """Load whole tensors into a model that may be sharded; return the names that the model lacks."""
     reshard(model)
     known = model.state_dict()
     fitting = {name: lay_out_as(value, known[name]) if name in known else value for name, value in weights.items()}
@@ -146,7 +146,7 @@ def load_weights(model: Trainable, weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def lay_out_as(tensor: Tensor, other: object) -> Tensor:
-    """Return a whole tensor in shards, where another tensor is."""
+    """Return a whole tensor, sharded like ``other`` if that is sharded."""
     if not isinstance(other, DTensor) or tensor.shape != other.shape:
         return tensor
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)

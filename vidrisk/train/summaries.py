@@ -1,4 +1,4 @@
-"""What a pretrained encoder makes of every sample of a table, summed up over time: the input of probes.
+"""Features of a pretrained encoder for every sample of a table, summarised over time: the input of probes.
 
 Every sample is decoded and encoded once; nothing is trained.
 """
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, repr=False)
 class Summaries:
-    """Samples that can be read, and what is known of each.
+    """The readable samples of a table, with their features and truth.
 
     Attributes:
         table: these samples.
         features: ``float32 (N, D)``.
-        truth: per target, as ``truth_from_table`` gives it.
-        unreadable: the others, with their reasons.
+        truth: per target, as ``truth_from_table`` returns it.
+        unreadable: the other samples, with their reasons.
     """
 
     table: Table
@@ -50,14 +50,14 @@ class Summaries:
 
 @torch.inference_mode()
 def summarise_table(table: Table, config: TrainConfig, on_progress: OnProgress) -> Summaries:
-    """Encode all samples, whatever split they are in.
+    """Encode all samples of a table, whatever their split.
 
-    Args:
-        config: backbone, pixels, frames and head; what the head makes of time without any training is the summary.
+    ``config`` gives backbone, pixels, frames and head; the summary is what the head computes over time without
+    training.
 
     Raises:
         DataError: clips and photos are mixed, or no sample can be read.
-        SettingsError: a vision-language model, or a head that has to be trained to sum up anything.
+        SettingsError: a vision-language model, or a head that gives no summary without training.
     """
     whole = table.with_samples(replace(sample, split="train") for sample in table.samples)
     labels = labels_from_table(whole, config)

@@ -1,4 +1,4 @@
-"""Where the curves of a run go: TensorBoard's files in its folder, and Weights & Biases where that is asked for."""
+"""Trackers for the curves of a run: TensorBoard files in its folder, and optionally Weights & Biases."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def check_trackers(config: TrainConfig) -> None:
     """Refuse a tracker whose package is not installed.
 
     Raises:
-        MissingExtra: as said.
+        MissingExtra: the package is missing.
     """
     if "wandb" in config.trackers:
         require("wandb", "wandb")
 
 
 def open_trackers(config: TrainConfig, out: Path) -> list[Tracker]:
-    """Open those that a configuration asks for.
+    """Open the trackers that the configuration lists.
 
     Raises:
-        VidriskError: Weights & Biases cannot be reached, or wants an account.
+        VidriskError: Weights & Biases cannot be reached, or requires an account.
     """
     makers: dict[str, Callable[[TrainConfig, Path], Tracker]] = {"tensorboard": _TensorBoard, "wandb": _Wandb}
     return [makers[name](config, out) for name in config.trackers]
@@ -67,7 +67,10 @@ class _TensorBoard:
 
 
 class _Wandb:
-    """By accelerate's tracker. What it sends where, its own variables say: ``WANDB_MODE=offline`` keeps all of it in the run."""
+    """Weights & Biases, by accelerate's tracker.
+
+    Its own variables control what it sends: ``WANDB_MODE=offline`` keeps everything in the run.
+    """
 
     def __init__(self, config: TrainConfig, out: Path) -> None:
         wandb: Any = require("wandb", "wandb")

@@ -55,22 +55,25 @@ def train_run(
 ) -> Run:
     """Train on a table and write a run directory.
 
+    If a launcher started several processes (see ``shares``), the main one writes.
+
     Args:
         table: labelled samples; without a split of its own it is split 8:1:1 (``config.group_by`` keeps sources
             together).
-        out: folder to make. With ``resume`` an unfinished run there goes on.
-        start: run whose trained weights, but for the head, are merged into the backbone first; the new run keeps a copy
-            of them.
-        strict: refuse what ``check_leaks`` else warns of.
-        tune: search settings on the training split first.
-
-    Of several processes that a launcher started (see ``shares``), the main one writes.
+        config: settings of the run.
+        out: folder to make. With ``resume`` the unfinished run in it is continued.
+        start: run whose trained weights, except those of the head, are merged into the backbone first; the new run
+            keeps a copy of them.
+        resume: continue an unfinished run.
+        strict: refuse leaks that ``check_leaks`` otherwise only warns of.
+        tune: search for settings on the training split first.
+        on_progress: called with (what, done, total).
 
     Raises:
-        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a
-            loss that is not finite.
-        DataError: too few or unreadable samples; with ``strict`` also leaks.
-        VidriskError: memory does not suffice, or another process has ended.
+        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` has another backbone; a loss
+            is not finite.
+        DataError: too few samples, or unreadable ones; with ``strict`` also leaks.
+        VidriskError: out of memory, or another process has ended.
     """
     share = open_share()
     on_progress = on_progress if share.is_main else ignore_progress
@@ -85,18 +88,18 @@ def train_run(
         log.warning("%s: %s", name_of(table.root.name), line)
     labels = labels_from_table(table, config)
     if tune is not None:
-        count_folds(train)  # refuses too few samples before all are read
+        count_folds(train)  # raises for too few samples before all are read
     settle = partial(settle_config, labels=labels, train=train)
     asked, config = config, settle(config)
     contract = contract_from_config(config, labels)
     config, bases = with_start(config, start, out)
     checkpoint = Checkpoint(out / "checkpoints", _fingerprint(config, table, tune), share)
     if checkpoint.exists():
-        checkpoint.read_state()  # refuses another run's before anything is read or written
+        checkpoint.read_state()  # raises for another run's checkpoint before anything is read or written
     scratch = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     parts, unreadable = _readable_parts(table, contract, config, share, scratch, on_progress)
     if "val" not in parts:
-        log.warning("no sample is in the val split: training to the last epoch, without early stop")
+        log.warning("no sample is in the val split: training runs to the last epoch, without early stopping")
     if tune is not None:
         asked = search_settings(
             asked,
@@ -121,7 +124,7 @@ def train_run(
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if share.is_main:
             if start is not None:
-                copy_base(start.root, out)  # refuses another run's base before anything is written
+                copy_base(start.root, out)  # raises for another run's base before anything is written
             run.root.mkdir(parents=True, exist_ok=True)
             run.write_split(table)
         share.wait()
@@ -151,7 +154,7 @@ def train_run(
 
 
 def _fresh_model(config: TrainConfig, contract: Contract, bases: list[Path]) -> TrainableModel:
-    """Build the pretrained model with what earlier runs have trained, with LoRA and a head that are not trained yet."""
+    """Build the pretrained model, merged with earlier runs, with untrained LoRA and head."""
     require("accelerate", "train").utils.set_seed(config.seed)
     model = build_classifier(config, contract)
     load_bases(model, bases)
@@ -160,17 +163,17 @@ def _fresh_model(config: TrainConfig, contract: Contract, bases: list[Path]) -> 
 
 
 def settle_config(config: TrainConfig, labels: Labels, train: Table) -> TrainConfig:
-    """Return the configuration with nothing left open but the head of clips.
+    """Return the configuration with everything resolved except the head of clips.
 
     Raises:
-        SettingsError: as ``resolve_config`` and ``settle_mirroring``.
+        SettingsError: see ``resolve_config`` and ``settle_mirroring``.
     """
     resolved = resolve_config(settle_class_weights(config, train), clips=labels.clips)
     return settle_mirroring(resolved, config.augment, labels.targets)
 
 
 def labels_from_table(table: Table, config: TrainConfig) -> Labels:
-    """Targets and guidance of the training part; whether the inputs are clips."""
+    """Return the targets and guidance of the training split, and whether the inputs are clips."""
     videos = [kind_of(sample.path) == "video" for sample in table.samples]
     clips = any(videos)
     if clips and not all(videos):
@@ -204,9 +207,9 @@ def labels_from_table(table: Table, config: TrainConfig) -> Labels:
 def _readable_parts(
     table: Table, contract: Contract, config: TrainConfig, share: Share, scratch: Path, on_progress: OnProgress
 ) -> tuple[dict[str, ClipDataset], list[dict[str, str]]]:
-    """Datasets per split without the samples that cannot be read, and those samples with their reasons.
+    """Return a dataset per split without the unreadable samples, and these samples with their reasons.
 
-    Every file is decoded once before the first step: a run must not die of a bad file in its fifth hour.
+    Every file is decoded once before the first step, so a run cannot fail on a bad file in its fifth hour.
     """
     parts: dict[str, ClipDataset] = {}
     unreadable: list[dict[str, str]] = []
@@ -226,7 +229,7 @@ def _readable_parts(
             scratch=scratch,
         )
         bad = data.drop_unreadable(partial(on_progress, f"reading {name}"), share)
-        room_mb -= data.cached_mb * share.world  # in the end, each process has what all have now
+        room_mb -= data.cached_mb * share.world  # later, each process caches what all of them together do now
         unreadable += [{**sample.identity, "split": name, "reason": reason} for sample, reason in bad]
         notes |= data.notes
         if not len(data):

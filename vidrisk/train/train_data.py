@@ -1,4 +1,4 @@
-"""From a path to a run: reads the data as the task wants them, and trains."""
+"""Training from a path: reads the data for the task, and trains a run."""
 
 from __future__ import annotations
 
@@ -28,17 +28,22 @@ def train_data(
     tune: Tuning | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Run:
-    """Read data, train by a configuration, and write a run directory.
+    """Read data, train with a configuration, and write a run directory.
 
     Args:
+        source: file or folder of the data.
+        config: settings of the run.
+        out: folder of the run.
         start: run to start from.
-        resume: go on with an unfinished run in ``out``.
-        strict: refuse what is else warned of.
-        encoding, sheet: of a table.
-        tune: search settings first; of classifiers alone.
+        resume: continue an unfinished run in ``out``.
+        strict: refuse what otherwise only causes a warning.
+        encoding: encoding of a table.
+        sheet: Excel sheet of a table.
+        tune: search for settings first; for classifiers only.
+        on_progress: called with (what, done, total).
 
     Raises:
-        DataError, SettingsError, MissingExtra: as ``load_table``, ``train_run``, ``load_report_data`` and
+        DataError, SettingsError, MissingExtra: see ``load_table``, ``train_run``, ``load_report_data`` and
             ``train_reports``.
     """
     if config.task != "report":

@@ -1,4 +1,7 @@
-"""From conversations to a run directory of a model that writes reports: tokens, photos, model, loop, figures of its answers."""
+"""Training of a model that writes reports, from conversations to a run directory.
+
+The steps are tokens, photos, model, loop, and figures of its answers.
+"""
 
 from __future__ import annotations
 
@@ -50,15 +53,19 @@ def train_reports(
     """Train on conversations and write a run directory.
 
     Args:
-        source: where the data are, as ``load_report_data`` takes them: an export reads them again.
+        data: the conversations.
+        config: settings of the run.
+        out: folder of the run.
+        source: location of the data, in the arguments of ``load_report_data``; an export reads them again.
         start: run whose trained weights are merged into the backbone first; the new run keeps a copy of them.
-        resume: go on with an unfinished run in ``out``.
+        resume: continue an unfinished run in ``out``.
+        on_progress: called with (what, done, total).
 
     Raises:
-        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` is of another backbone; a
-            setting that means nothing here; a loss that is not finite.
+        SettingsError: ``out`` exists (without resume), or holds a finished run; ``start`` has another backbone; a
+            setting does not apply to reports; a loss is not finite.
         DataError: no conversation of the train split can be used.
-        VidriskError: memory does not suffice, or another process has ended.
+        VidriskError: out of memory, or another process has ended.
     """
     share = open_share()
     on_progress = on_progress if share.is_main else ignore_progress
@@ -76,7 +83,7 @@ def train_reports(
     )
     checkpoint = Checkpoint(out / "checkpoints", fingerprint(config, rows), share)
     if checkpoint.exists():
-        checkpoint.read_state()  # refuses another run's before anything is read or written
+        checkpoint.read_state()  # raises for another run's checkpoint before anything is read or written
     with DecodePool(config.workers or default_workers()) as pool, name_memory_knobs():
         require("accelerate", "train").utils.set_seed(config.seed)
         model = build_reporter(config, contract.pixel)
@@ -99,7 +106,9 @@ def train_reports(
         with gather_weights(model):
             if share.is_main:
                 run.save(model)
-        figures = {name: vars(work.judged(part, on_progress)) for name, part in parts.items() if name != "train"}
+        figures = {
+            name: vars(work.judge_conversations(part, on_progress)) for name, part in parts.items() if name != "train"
+        }
     if share.is_main:
         plot_run(out / "plots", history, {}, work.metric)
         run.write_metrics(metrics_of_run(history, {"reports": figures}, parts, unusable, data.notes, trainable, begin))
@@ -110,7 +119,7 @@ def train_reports(
 def _usable_parts(
     data: ReportData, model: Reporter, config: TrainConfig, photos: Photos, share: Share, on_progress: OnProgress
 ) -> tuple[dict[str, Conversations], list[dict[str, str]]]:
-    """Conversations per split without those that cannot be used, and these with their reasons."""
+    """Return the usable conversations per split, and the others with their reasons."""
     unreadable: dict[PhotoSource, str] = photos.check(on_progress, share)
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
     choices = comparisons_from_scheme(data.scheme).values() if data.scheme else ()
@@ -134,7 +143,8 @@ def _usable_parts(
         )
         unusable += part.left_out
         if not len(part):
-            raise DataError(f"no conversation of the {name} split can be used; the first: {part.left_out[0]['reason']}")
+            reason = part.left_out[0]["reason"]
+            raise DataError(f"no conversation of the {name} split can be used; the first: {reason}")
         parts[name] = part
     if unusable:
         log.warning(
@@ -147,12 +157,12 @@ def _usable_parts(
     if "train" not in parts:
         raise DataError("no conversation is in the train split", fix="correct the split column, or leave it out")
     if "val" not in parts:
-        log.warning("no conversation is in the val split: training to the last epoch, without early stop")
+        log.warning("no conversation is in the val split: training runs to the last epoch, without early stopping")
     return parts, unusable
 
 
 def _write_data(out: Path, data: ReportData, source: Mapping[str, Any]) -> None:
-    """Record where the data are, who was in which split, and the scheme."""
+    """Record the location of the data, the members of each split, and the scheme."""
     if data.scheme is not None:
         (out / SCHEME).write_text(data.scheme.to_json() + "\n", encoding="utf-8")
     record = {**source, "splits": {name: [item.id for item in data.of_split(name)] for name in SPLITS}}

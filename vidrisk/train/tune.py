@@ -1,10 +1,10 @@
-"""Search settings by cross-validation on the training split, before a run is trained by them.
+"""Search for settings by cross-validation on the training split, before a run is trained with them.
 
     draw trials (``tune_space``) → train and judge them on folds (``tune_halving``, ``tune_folds``) → take one
     (``tune_choice``)
 
-What has ended is in ``RUN/tune/tune.jsonl``, so that a search that was killed goes on and chooses as if nothing had
-happened. ``RUN/tune/tune.json`` says what was chosen.
+Finished results are in ``RUN/tune/tune.jsonl``, so a search that was killed continues and makes the same choice.
+``RUN/tune/tune.json`` records the choice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,15 @@ Settle = Callable[[TrainConfig], TrainConfig]
 
 
 def check_tuning(tuning: Tuning | None, config: TrainConfig, out: Path, share: Share) -> None:
-    """Refuse a search that cannot be, before anything is read.
+    """Refuse an impossible search before anything is read.
 
     Raises:
-        SettingsError: several processes, a vision-language model, or a folder that a search has begun in and none goes
-            on in.
+        SettingsError: several processes, a vision-language model, or a folder with an unfinished search but no search
+            requested.
     """
     if tuning is None:
         if (out / FOLDER / LOG).is_file():
-            raise SettingsError(f"{out} was begun with a search of settings", fix="resume with the same tune")
+            raise SettingsError(f"{out} was started with a search for settings", fix="resume with the same tune")
         return
     if share.world > 1:
         raise SettingsError(
@@ -90,16 +91,21 @@ def search_settings(
     scratch: Path,
     on_progress: OnProgress,
 ) -> TrainConfig:
-    """Return the configuration with the settings that were chosen, and write ``RUN/tune``.
+    """Return the configuration with the chosen settings, and write ``RUN/tune``.
 
     Args:
-        config: the default one, not resolved.
-        settled: the same, resolved: what it says of the data holds for all trials.
+        config: the default configuration, not resolved.
+        settled: the same, resolved: its values that depend on the data hold for all trials.
+        tuning: extent of the search.
         settle: resolves a configuration.
+        contract: contract of the model.
         data: the training split.
         bases: folders of runs that are merged into the backbone.
-        out: folder of the run; a search that was stopped there goes on.
-        fingerprint: of settings and data.
+        share: share of this process.
+        out: folder of the run; an unfinished search in it is continued.
+        fingerprint: fingerprint of settings and data.
+        scratch: folder for temporary files.
+        on_progress: called with (what, done, total).
 
     Raises:
         DataError: too few samples of a label.
@@ -117,7 +123,7 @@ def search_settings(
     sees_order = contract.time is not None and family_of(Source(default.backbone)).per != "window"
     space = space_of(default, contract.targets, tuning.fixed, sees_order=sees_order)
     trials = draw_trials(space, tuning.trials, config.seed)
-    config = config_with(config, {KIND: default.head.kind})  # of every trial that does not change it, and of the run
+    config = config_with(config, {KIND: default.head.kind})  # for every trial that does not change it, and for the run
     configs = {trial.number: settle(config_with(config, trial.settings)) for trial in trials}
     judge = FoldJudge(contract, data, folds, config.seed, bases, share, scratch)
     of_search = hashlib.sha256(
@@ -131,6 +137,9 @@ def search_settings(
     units = [unit for fold in range(depth) for unit in judge.units_of(fold)]
     losses = {number: search.losses_of(number, depth) for number in members}
     chosen = choose_trial(losses, units, {number: simplicity_of(configs[number]) for number in members})
+    if {each.trial for each in search.log} == {chosen.trial}:  # there was no time for another one
+        loss = losses[chosen.trial].mean()
+        chosen = replace(chosen, why=f"only trial {chosen.trial} was run; its loss is {loss:.4f}")
     told = {"search": fingerprint, "head": default.head.kind}
     _write_result(out / FOLDER / RESULT, told, search, chosen, depth, stopped, units)
     log.info("trial %d of %d is taken: %s", chosen.trial, len(trials), chosen.why)
@@ -185,10 +194,10 @@ def _write_result(
 
 
 def _read_result(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Return the settings that a search has chosen, the head of the default ones among them; None where none has ended.
+    """Return the chosen settings, including the default head, or None if no search has finished.
 
     Raises:
-        BundleError: damaged, or left by another search.
+        BundleError: the result is damaged, or was left by another search.
     """
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Which trial of a search is taken: the simplest one of those that the best one does not beat beyond a standard error."""
+"""Choice of a trial: the simplest one whose loss is within a standard error of the best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidrisk.metrics.standard_error import Losses, standard_error
 
 @dataclass(frozen=True)
 class Chosen:
-    """The trial that is taken, the one with the least loss, and why."""
+    """The chosen trial, the one with the smallest loss, and the reason."""
 
     trial: int
     best: int
@@ -22,15 +22,15 @@ class Chosen:
 def choose_trial(
     losses: Mapping[int, Losses], units: Sequence[str], simplicity: Mapping[int, tuple[int, ...]]
 ) -> Chosen:
-    """Take the simplest trial within one paired standard error of the least mean loss (Breiman et al. 1984).
+    """Choose the simplest trial within one paired standard error of the smallest mean loss (Breiman et al. 1984).
 
-    Of equally simple ones number 0, the default, is taken, else the one with the least loss.
+    Among equally simple ones, number 0, the default, wins, else the one with the smallest loss.
 
     Args:
-        losses: out of fold, by trial, of the same samples in the same order ``(N,)``; infinite where a trial failed.
-            Number 0 is there, and finite.
-        units: what each sample shows: samples of one unit are no independent evidence.
-        simplicity: by trial, the smaller the simpler.
+        losses: out-of-fold losses by trial, of the same samples in the same order ``(N,)``; infinite if a trial failed.
+            Number 0 must be present, and finite.
+        units: what each sample shows: samples of one unit are not independent evidence.
+        simplicity: by trial; smaller values are simpler.
     """
     means = {trial: float(each.mean()) for trial, each in losses.items()}
     best = min(means, key=lambda trial: (means[trial], trial))
@@ -48,7 +48,7 @@ def choose_trial(
     else:
         error = standard_error(losses[trial] - losses[best], units)
         why = (
-            f"trial {best} has the least loss, {means[best]:.4f}; trial {trial} is as simple or simpler and within one standard "
-            f"error of it: {means[trial] - means[best]:.4f} more, standard error {error:.4f}"
+            f"trial {best} has the least loss, {means[best]:.4f}; trial {trial} is as simple or simpler and within one "
+            f"standard error of it: {means[trial] - means[best]:.4f} more, standard error {error:.4f}"
         )
     return Chosen(trial, best, why)

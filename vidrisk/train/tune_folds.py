@@ -1,4 +1,4 @@
-"""Cross-validation of settings on the training split: a trial is trained on all folds but one, and asked about that one."""
+"""Cross-validation of settings on the training split: each trial is trained on all but one fold and tested on that."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEAST_FOLDS, MOST_FOLDS = 3, 5
 
 
 def count_folds(table: Table) -> int:
-    """Return into how many folds the training split can be dealt, 3 to 5, so that there is a unit of every label for each of them.
+    """Return the number of folds of the training split, 3 to 5, with a unit of every label in each fold.
 
     Raises:
         DataError: a label with fewer than three groups or files.
@@ -62,13 +62,13 @@ def count_folds(table: Table) -> int:
 
 
 class FoldJudge:
-    """Trains configurations on folds. Decoded frames, and views that several of them learn from, are computed once.
+    """Trains configurations on folds. Decoded frames, and views that several of them use, are computed once.
 
-    Samples that nobody has labelled are in no fold: they are learnt from like in the run, where they count for nothing.
+    Unlabelled samples are in no fold: they are in every training set, as in the run, and do not count there.
 
     Args:
         data: the training split.
-        folds: into how many it is dealt.
+        folds: number of folds.
         bases: folders of runs that are merged into the backbone.
     """
 
@@ -92,16 +92,16 @@ class FoldJudge:
         self._views: dict[tuple[object, ...], ViewDataset] = {}
 
     def units_of(self, fold: int) -> list[str]:
-        """Return what the samples of a fold show, in the order in which they are judged."""
-        return [self._units[row] for row in self._held(fold)]
+        """Return what the samples of a fold show, in the order of their losses."""
+        return [self._units[row] for row in self._rows_of(fold)]
 
     def judge(self, config: TrainConfig, fold: int, on_progress: OnProgress) -> tuple[tuple[float, ...], float]:
         """Train on the other folds; return the losses of the samples of this one, and the metric.
 
-        The weights are those of the last epoch: no sample that is judged has chosen an epoch.
+        The weights are those of the last epoch, so the epoch was not chosen on the evaluated samples.
 
         Raises:
-            SettingsError: a loss that is not finite.
+            SettingsError: a loss is not finite.
         """
         require("accelerate", "train").utils.set_seed(config.seed)
         model = build_classifier(config, self.contract)
@@ -111,7 +111,7 @@ class FoldJudge:
         model.to(self.share.device)
         data = self._views_or_clips(model, config, on_progress)
         learnt = np.flatnonzero(self._fold_of != fold).tolist()
-        held = data.part(self._held(fold))
+        held = data.part(self._rows_of(fold))
         work = Classification(model, self.contract, config, data.part(learnt), None, self.share, self._scratch)
         with tempfile.TemporaryDirectory(prefix="vidrisk-trial-") as folder:
             fit(
@@ -136,17 +136,17 @@ class FoldJudge:
         return tuple(round(float(loss), 6) for loss in losses), metric
 
     def key_of(self, config: TrainConfig) -> tuple[str, ...]:
-        """Return what trials that learn from the same views have in common."""
+        """Return a key shared by trials that use the same views."""
         return str(config.lora.last_blocks), str(config.augment), str(config.views), str(config.rgb_diff)
 
-    def _held(self, fold: int) -> list[int]:
+    def _rows_of(self, fold: int) -> list[int]:
         rows: list[int] = np.flatnonzero(self._fold_of == fold).tolist()
         return rows
 
     def _views_or_clips(
         self, model: ClipClassifier, config: TrainConfig, on_progress: OnProgress
     ) -> ViewDataset | ClipDataset:
-        """Return all of the training split as a model learns from it; the latest views are kept, as far as memory goes."""
+        """Return the whole training split as views or clips; recent views are cached, as far as memory allows."""
         if not model.has_frozen_part:
             return self._data
         key = self.key_of(config)
@@ -164,10 +164,9 @@ class FoldJudge:
 def _deal_labelled(
     table: Table, units: Sequence[str], labelled: Sequence[bool], folds: int, seed: int
 ) -> npt.NDArray[np.int64]:
-    """Deal labelled samples into folds; return the fold of each sample ``(N,)``, -1 of one that nobody has labelled.
+    """Deal labelled samples into folds; return the fold of each sample ``(N,)``, -1 if it is unlabelled.
 
-    Args:
-        units: of each sample of the table, as ``unit_keys`` tells them: one that is not labelled joins others, too.
+    ``units`` are those of each sample of the table, from ``unit_keys``: an unlabelled sample can also join others.
     """
     rows: list[int] = np.flatnonzero(labelled).tolist()
     fold_of = np.full(len(labelled), -1)
@@ -178,6 +177,6 @@ def _deal_labelled(
 
 
 def _forget_oldest(views: dict[tuple[object, ...], ViewDataset], room_mb: float) -> None:
-    """Keep what memory has room for, and one file at most."""
+    """Keep as many views as fit in memory, and at most one file."""
     while len(views) > 1 and sum(each.memory_mb or float("inf") for each in views.values()) > room_mb:
         del views[next(iter(views))]

@@ -1,7 +1,7 @@
 """Successive halving: all trials on the first fold, the better half on the second one, and so on.
 
 Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization. Trial 0, the default,
-goes all the way.
+runs on all folds.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from vidrisk.train.tune_space import Trial, Tuning
 
 log = logging.getLogger(__name__)
 
-LEAST_KEPT = 2  # trials that go on
+LEAST_KEPT = 2  # minimum number of trials that continue
 
 
 @dataclass(frozen=True)
 class Halving:
-    """A search, whose finished parts are in a log.
+    """A search with a log of its finished parts.
 
     Attributes:
         configs: resolved, by number of the trial.
-        folds: number of them.
+        folds: number of folds.
     """
 
     trials: tuple[Trial, ...]
@@ -44,15 +44,15 @@ class Halving:
     on_progress: OnProgress
 
     def halve(self) -> tuple[list[int], int, bool]:
-        """Run trials that have not been run; return those that were compared last, on how many folds, and whether time was up.
+        """Run the remaining trials; return the ones compared last, the number of folds, and whether time ran out.
 
         Raises:
-            SettingsError: the default settings cannot be judged.
+            SettingsError: the default settings cannot be evaluated.
         """
         numbers = [trial.number for trial in self.trials]
         members, depth, stopped = numbers, 0, False
         for fold in range(self.folds):
-            # Those that share views one after the other; the default first, so that its time is known.
+            # Trials that share views run one after the other; the default runs first, to measure its time.
             for number in sorted(
                 numbers, key=lambda number: (number != 0, self.judge.key_of(self.configs[number]), number)
             ):
@@ -73,7 +73,7 @@ class Halving:
         return members, depth, stopped
 
     def losses_of(self, number: int, depth: int) -> Losses:
-        """Return the losses of the first folds, one after the other; infinite where the trial failed."""
+        """Return the concatenated losses of the first ``depth`` folds; infinite if the trial failed."""
         found: list[float] = []
         for fold in range(depth):
             outcome = self.log.get(number, fold)
@@ -88,7 +88,7 @@ class Halving:
         return sorted({0, *(number for number in kept if np.isfinite(self.losses_of(number, depth)).all())})
 
     def _fits(self, number: int) -> bool:
-        """Tell by what was measured whether a fold of a trial, and what is left of the default one, would end in time."""
+        """Estimate whether a fold of a trial, and the rest of the default one, would finish in time."""
         if self.tuning.minutes is None:
             return True
         epochs = self.configs[number].optim.epochs
@@ -111,11 +111,11 @@ class Halving:
         settings = dict(self.trials[number].settings)
         try:
             losses, metric = self.judge.judge(self.configs[number], fold, tell)
-            failed = "" if np.isfinite(losses).all() else "a loss out of fold is not finite"
+            failed = "" if np.isfinite(losses).all() else "an out-of-fold loss is not finite"
         except SettingsError as error:
             losses, metric, failed = (), math.nan, str(error)
         if failed and number == 0:
-            raise SettingsError(f"the default settings cannot be judged: {failed}", fix="correct them, then tune")
+            raise SettingsError(f"the default settings cannot be evaluated: {failed}", fix="correct them, then tune")
         seconds = round(perf_counter() - begin, 3)
         if failed:
             log.warning("trial %d failed: %s", number, failed)

@@ -1,6 +1,6 @@
-"""What a search has measured, ``RUN/tune/tune.jsonl``: a line for each fold of each trial, written and synced when it has ended.
+"""Log of a search, ``RUN/tune/tune.jsonl``: a line for each finished fold of each trial, synced to disk.
 
-The first line says which search it is. A line that was torn when the process was killed does not count.
+The first line identifies the search. A line that was truncated because the process was killed is ignored.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ LOG = "tune.jsonl"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial on one fold.
+    """Result of one trial on one fold.
 
     Attributes:
-        losses: of every held-out sample, in nats; empty where the trial failed.
-        metric: of the held-out samples.
-        seconds: that training and judging took.
-        failed: why, where it did.
+        losses: loss of every held-out sample, in nats; empty if the trial failed.
+        metric: metric of the held-out samples.
+        seconds: time of training and evaluation.
+        failed: the reason, if the trial failed.
     """
 
     trial: int
@@ -50,17 +50,17 @@ class TuneLog:
     """Outcomes by trial and fold.
 
     Args:
-        folder: it is made by the first line.
-        fingerprint: of the search; another one's log is refused.
+        folder: folder of the log; it is made with the first line.
+        fingerprint: fingerprint of the search; another search's log is refused.
 
     Raises:
-        BundleError: damaged, or left by another search.
+        BundleError: the log is damaged, or was left by another search.
     """
 
     def __init__(self, folder: Path, fingerprint: str, folds: int) -> None:
         self.path = folder / LOG
         self._head = _Head(fingerprint, folds)
-        self._whole_bytes = 0  # up to the end of the last line that is whole
+        self._whole_bytes = 0  # up to the end of the last complete line
         self._found: dict[tuple[int, int], Outcome] = {}
         if self.path.is_file():
             self._read()
@@ -69,11 +69,11 @@ class TuneLog:
         return iter(self._found.values())
 
     def get(self, trial: int, fold: int) -> Outcome | None:
-        """Return what is known of a trial on a fold."""
+        """Return the outcome of a trial on a fold, or None."""
         return self._found.get((trial, fold))
 
     def add(self, outcome: Outcome) -> Outcome:
-        """Append an outcome, and return when it is on the disk."""
+        """Append an outcome; return it when it is on the disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("r+b" if self.path.exists() else "w+b") as file:
             file.truncate(self._whole_bytes)
@@ -90,7 +90,7 @@ class TuneLog:
     def _read(self) -> None:
         lines = self.path.read_bytes().splitlines(keepends=True)
         if lines and not lines[-1].endswith(b"\n"):
-            lines.pop()  # torn
+            lines.pop()  # truncated
         self._whole_bytes = sum(map(len, lines))
         try:
             records = [json.loads(line) for line in lines]
@@ -107,7 +107,7 @@ class TuneLog:
 
 
 def other_search(path: Path) -> BundleError:
-    """Return the error about a file that another search has left."""
+    """Return the error for a file that another search has left."""
     return BundleError(
         f"{path} was left by a search with other settings or data",
         fix="resume with the same ones, or choose another run folder",

@@ -1,4 +1,4 @@
-"""Which settings a search tries: the default ones first, then some that differ in a few places."""
+"""The settings that a search tries: the default ones, then random ones that differ in a few places."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidrisk.data.directions import mirrored_label
+from vidrisk.data.directions import mirror_label
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.encoders import PAIR
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
 
 LEAST_TRIALS, MOST_TRIALS = 2, 200
-MOST_CHANGES = 4  # of settings in a trial
+MOST_CHANGES = 4  # maximum number of changed settings in a trial
 BLOCKS, KIND, EPOCHS, RATE, AUGMENT = "lora.last_blocks", "head.kind", "optim.epochs", "optim.lora_lr", "augment"
-PAIRS = "rgb_diff"  # of clips
+PAIRS = "rgb_diff"  # for clips only
 FRAMES, WEIGHTS = "frames", "optim.class_weights"  # never searched
 KINDS_OF_CLIPS = ("motion", "segments", "linear", "transformer")
-KINDS_OF_OTHERS = ("linear", "mlp")  # photos, and encoders that see whole windows
+KINDS_OF_OTHERS = ("linear", "mlp")  # for photos, and encoders of whole windows
 VALUES: dict[str, tuple[Any, ...]] = {
     BLOCKS: (0, 2, 5),
     RATE: (5e-5, 2e-4, 1e-3),
@@ -28,7 +28,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "head.dropout": (0.1, 0.3, 0.5),
     "optim.label_smoothing": (0.0, 0.1),
 }
-# From the simplest head to the one with most to train.
+# From the simplest head to the one with the most to train.
 KINDS = ("auto", "linear", "motion", "segments", "mlp", "attention", "transformer")
 ALL_BLOCKS = 10_000
 
@@ -38,15 +38,15 @@ Space = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How long to search, and where not.
+    """Extent of a search.
 
     Attributes:
-        trials: settings to try, the default ones included.
-        minutes: after which no fold begins that would not end within them; None for no limit.
-        fixed: dotted names of settings that somebody has chosen.
+        trials: settings to try, including the default ones.
+        minutes: no fold starts that would not finish within this time; None for no limit.
+        fixed: dotted names of settings that the user has chosen.
 
     Raises:
-        SettingsError: trials or minutes out of range.
+        SettingsError: trials or minutes are out of range.
     """
 
     trials: int
@@ -65,7 +65,7 @@ def _is_number(value: object, kind: type | tuple[type, ...]) -> bool:
 
 
 def tuning_from_options(trials: int | None, minutes: float | None, fixed: Collection[str]) -> Tuning | None:
-    """Return what to search; None where no trials are asked for.
+    """Return the extent of the search, or None if no trials are requested.
 
     Raises:
         SettingsError: minutes without trials, or out of range.
@@ -79,7 +79,7 @@ def tuning_from_options(trials: int | None, minutes: float | None, fixed: Collec
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings to try. Number 0 changes none."""
+    """Settings to try. Trial 0 changes none."""
 
     number: int
     settings: Settings
@@ -88,11 +88,10 @@ class Trial:
 def space_of(
     config: TrainConfig, targets: Sequence[Target], fixed: Collection[str], *, sees_order: bool
 ) -> dict[str, list[Any]]:
-    """Return the values to try, by setting, the default one first; without settings that are fixed or mean nothing.
+    """Return the values to try by setting, the default one first.
 
-    Args:
-        config: the default one, resolved, with a head chosen.
-        sees_order: whether the head is given features per moment.
+    Settings that are fixed or do not apply are left out. ``config`` is the default configuration, resolved, with a head
+    chosen; ``sees_order`` says whether the head gets features per moment.
 
     Raises:
         SettingsError: nothing is left to search.
@@ -115,7 +114,7 @@ def space_of(
             space[name] = known
     if not space:
         raise SettingsError(
-            "a search with every setting chosen already",
+            "a search with every setting already chosen",
             allowed=f"one of {', '.join(values)} that is left open",
             fix="leave some of them out of the settings",
         )
@@ -123,21 +122,21 @@ def space_of(
 
 
 def is_fixed(name: str, fixed: Collection[str]) -> bool:
-    """Tell whether a setting, or the section that it is in, was chosen."""
+    """Return whether a setting, or the section that it is in, was chosen."""
     return name in fixed or name.partition(".")[0] in fixed
 
 
 def _augmentations(config: TrainConfig, targets: Sequence[Target]) -> list[tuple[str, ...]]:
     default = config.augment or ()
-    can_flip = all(mirrored_label(label, target.labels) is not None for target in targets for label in target.labels)
+    can_flip = all(mirror_label(label, target.labels) is not None for target in targets for label in target.labels)
     more = tuple(kind for kind in ("erase", "colour") if kind not in default)
     return [*dict.fromkeys([default, (), *([("flip",)] if can_flip else []), (*default, *more)])]
 
 
 def draw_trials(space: Space, count: int, seed: int) -> tuple[Trial, ...]:
-    """Draw different trials, the same for the same seed; fewer where the space has fewer.
+    """Draw distinct trials, deterministic by seed; fewer if the space is smaller.
 
-    Number 0 is the default; every other one differs from it in up to four settings, so that what helps can be told.
+    Number 0 is the default; every other one differs from it in up to four settings, so the effect of each can be seen.
     """
     rng = random.Random(seed)
     found: dict[tuple[tuple[str, Any], ...], None] = {(): None}
@@ -148,20 +147,20 @@ def draw_trials(space: Space, count: int, seed: int) -> tuple[Trial, ...]:
         settings = {name: rng.choice(list(space[name][1:])) for name in space if name in changed}
         blocks = settings.get(BLOCKS, space[BLOCKS][0] if BLOCKS in space else None)
         if blocks == 0:
-            settings.pop(RATE, None)  # nobody learns by it
+            settings.pop(RATE, None)  # has no effect without LoRA
         found.setdefault(tuple(settings.items()))
     return tuple(Trial(number, dict(settings)) for number, settings in enumerate(found))
 
 
 def value_of(config: TrainConfig, name: str) -> Any:
-    """Return a setting by its dotted name; the head of photos that nobody chose is linear."""
+    """Return a setting by its dotted name; the automatic head of photos is linear."""
     section, _, key = name.rpartition(".")
     value = getattr(getattr(config, section) if section else config, key)
     return "linear" if name == KIND and value == "auto" else value
 
 
 def config_with(config: TrainConfig, settings: Settings) -> TrainConfig:
-    """Return a configuration with some settings, by their dotted names, changed."""
+    """Return a configuration with some settings changed, given by their dotted names."""
     for name, value in settings.items():
         section, _, key = name.rpartition(".")
         value = tuple(value) if isinstance(value, list) else value
@@ -171,6 +170,6 @@ def config_with(config: TrainConfig, settings: Settings) -> TrainConfig:
 
 
 def simplicity_of(config: TrainConfig) -> tuple[int, int, int]:
-    """Return what orders configurations from the simplest one on: blocks that LoRA adapts, kind of head, epochs."""
+    """Return a sort key, the simplest first: blocks that LoRA adapts, kind of head, epochs."""
     blocks = config.lora.last_blocks
     return ALL_BLOCKS if blocks is None else blocks, KINDS.index(config.head.kind), config.optim.epochs

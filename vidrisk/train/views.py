@@ -1,7 +1,7 @@
-"""Views: what the frozen part of an encoder makes of augmented samples, computed once and drawn from in every epoch.
+"""Views: cached outputs of the frozen part of an encoder for augmented samples, drawn from in every epoch.
 
-When LoRA adapts only the last blocks (or nothing), most of a step's work is the same in every epoch. Carrying a few
-augmented views of every sample through the frozen layers beforehand turns an epoch into the trained layers' work alone.
+If LoRA adapts only the last blocks (or nothing), most of the work of a step is the same in every epoch. With a few
+augmented views of every sample computed by the frozen layers in advance, an epoch only runs the trained layers.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Item i: one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
+    """Dataset of views: item i holds one view ``float16 (T, …)`` of sample i, chosen by ``draw``, and the truth.
 
-    Item i + N is the next view of it, and so on: see ``numbers_of_draws``. View 0 is the sample itself, the others are
-    augmented. Where a view is mirrored, so is the truth.
+    Item i + N is the next view of the same sample, and so on: see ``numbers_of_draws``. View 0 is the sample itself,
+    the others are augmented. If a view is mirrored, its truth is mirrored too.
 
     Attributes:
-        samples: whose views they are.
+        samples: the samples of the views.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         self._mirrored = torch.zeros((len(truth), count), dtype=torch.bool) if mirrored is None else mirrored
         self._mirrors = mirrors
         self._chosen = torch.zeros(len(truth), dtype=torch.long)
-        self._rows = [*range(len(truth))]  # of ``views``
+        self._rows = [*range(len(truth))]  # row in ``views`` of each sample
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -64,7 +64,7 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.view_of(index, view), self.truth_of(index, view)
 
     def truth_of(self, index: int, view: int) -> Tensor:
-        """Return the truth of one view of a sample ``int64 (columns,)``."""
+        """Return the truth of one view of a sample, ``int64 (columns,)``."""
         truth: Tensor = self.truth[index]
         return truth if self._mirrors is None else self._mirrors.turn(truth[None], self._mirrored[index, view][None])[0]
 
@@ -72,7 +72,7 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         """Return one view of a sample, ``float32 (T, …)``."""
         if isinstance(self.views, KeptRows):
             found = self.views.get(self._rows[index] * self.count + view)
-            assert found is not None  # all were kept, or there would be no views
+            assert found is not None  # views exist only if all rows were kept
             return found.float()
         return self.views[self._rows[index], view].float()
 
@@ -82,11 +82,11 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
 
     @property
     def memory_mb(self) -> float:
-        """Memory that the views take, in MiB; those in a file take none."""
+        """Memory that the views take, in MiB; 0 if they are in a file."""
         return self.views.numel() * self.views.element_size() / 2**20 if isinstance(self.views, Tensor) else 0.0
 
     def numbers_of_draws(self, batches: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Return batches in which a sample that comes again is asked for by another number, so that it comes as another view."""
+        """Return batches in which a repeated sample gets another number, to be shown as another view."""
         drawn: Counter[int] = Counter()
         found: list[list[int]] = []
         for batch in batches:
@@ -97,7 +97,7 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         return found
 
     def part(self, rows: Sequence[int]) -> ViewDataset:
-        """Return the views of some samples; what is kept is shared."""
+        """Return the views of some samples; the storage is shared."""
         part = copy.copy(self)
         part._rows = [self._rows[row] for row in rows]
         part.samples = [self.samples[row] for row in rows]
@@ -106,12 +106,12 @@ class ViewDataset(Dataset[tuple[Tensor, Tensor]]):
         return part
 
     def with_views(self, views: Tensor) -> ViewDataset:
-        """Return the same samples with something else computed of their first views ``(N, count, …)``."""
+        """Return the same samples with other data for their first views ``(N, count, …)``."""
         count = views.shape[1]
         return ViewDataset(views, self.truth, count, self._mirrored[:, :count], self._mirrors, self.samples)
 
     def draw(self, generator: torch.Generator | None) -> None:
-        """Choose a view for every sample; without a generator the sample itself."""
+        """Choose a view for every sample; without a generator, the sample itself."""
         self._chosen = (
             torch.zeros(len(self), dtype=torch.long)
             if generator is None
@@ -135,16 +135,24 @@ def views_from_clips(
     scratch: Path | None = None,
     mirrors: Mirrors | None = None,
 ) -> ViewDataset | None:
-    """Carry ``views`` views of every sample through the frozen part of a model.
+    """Compute ``views`` views of every sample with the frozen part of a model.
 
     Args:
-        room_mb: memory that they may take.
-        mirrors: turns the truth of mirrored views.
-        disk_mb: that they may take in a file of ``scratch``, where memory does not suffice and one process trains.
-        share: of several processes: each computes the views of its samples, and gets all of them.
+        model: the model with the frozen part.
+        data: the samples.
+        views: number of views per sample.
+        kinds: augmentations of all views but the first.
+        jitter: moments that one is drawn from.
+        seed: seed of the augmentations.
+        room_mb: memory that the views may take.
+        on_progress: called with (done, total).
+        share: with several processes, each computes the views of its samples, and receives all of them.
+        disk_mb: space that the views may take in a file in ``scratch`` if memory is too small and one process trains.
+        scratch: folder of that file.
+        mirrors: swaps the labels of mirrored views.
 
     Returns:
-        None when the model has no frozen part that can be run alone, or when the views would not fit.
+        The views, or None if the model has no frozen part that can run alone, or if the views would not fit.
     """
     if not views or not model.has_frozen_part:
         return None
@@ -182,7 +190,7 @@ def views_from_clips(
             if rows is None:
                 kept[chunk, view] = computed
             elif not all(rows.put(number * views + view, one) for number, one in zip(chunk, computed, strict=True)):
-                return None  # the disk is full, and it has said so
+                return None  # the disk is full, which was logged
     return ViewDataset(
         share.join(kept) if rows is None else rows, data.truth, views, share.join(mirrored) > 0, mirrors, data.samples
     )

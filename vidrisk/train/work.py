@@ -1,4 +1,4 @@
-"""What the loop trains on: where batches come from, what one costs, how weights are judged. The loop knows no more of it."""
+"""The interface between the loop and the training data: batches, their loss, and the evaluation of weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vidrisk.runtimes.contract.progress import OnProgress
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of an epoch.
+    """Random number generators of an epoch.
 
     Attributes:
         shared: the same in all processes.
-        own: of this process.
-        order: of samples; the same in all processes.
+        own: specific to this process.
+        order: for the order of samples; the same in all processes.
     """
 
     shared: torch.Generator
@@ -30,10 +30,10 @@ class Draws:
 
 @dataclass(frozen=True)
 class Judgement:
-    """How well weights do on validation samples.
+    """Figures of weights on validation samples.
 
     Attributes:
-        metric: that the best epoch has most of.
+        metric: the figure that is highest for the best epoch.
         figures: further ones, by name.
     """
 
@@ -46,9 +46,9 @@ class Work(ABC):
     """Samples of one kind, and one loss.
 
     Attributes:
-        names: of the training samples, for messages.
-        metric: name of what ``judge`` compares epochs by.
-        begins_trained: whether what ``standardise`` leaves is a model that answers, and not one that knows nothing yet.
+        names: names of the training samples, for messages.
+        metric: name of the figure that ``judge`` compares epochs by.
+        begins_trained: whether the model gives useful predictions after ``standardise``.
     """
 
     names: Sequence[str]
@@ -57,41 +57,45 @@ class Work(ABC):
 
     @abstractmethod
     def prepare(self, on_progress: OnProgress) -> None:
-        """Compute what every epoch would else compute anew; the model is in its place."""
+        """Compute in advance what every epoch would otherwise recompute; the model is already on its device."""
 
     @abstractmethod
     def standardise(self, on_progress: OnProgress) -> None:
-        """Take from training samples what trained layers are to begin with."""
+        """Initialise trained layers from the training samples."""
 
     def batches(self, size: int, order: torch.Generator) -> list[list[int]]:
-        """Numbers of the samples of every batch of an epoch, the same in all processes. Batches are as many in every epoch."""
+        """Return the numbers of the samples of every batch of an epoch, the same in all processes.
+
+        All epochs have the same number of batches.
+        """
         found = self.order_samples(order)
         return [found[begin : begin + size] for begin in range(0, len(found), size)]
 
     def order_samples(self, order: torch.Generator) -> list[int]:
         """Draw the samples of an epoch, by their numbers: each once, in random order."""
-        torch.empty((), dtype=torch.int64).random_(generator=order)  # what a loader that shuffles draws first
+        torch.empty((), dtype=torch.int64).random_(generator=order)  # the first draw of a shuffling DataLoader
         found: list[int] = torch.randperm(len(self.names), generator=order).tolist()
         return found
 
     @abstractmethod
     def inputs(self, batches: Sequence[Sequence[int]], draws: Draws) -> Iterator[Any]:
-        """What this process computes of each batch, on its device.
+        """Yield this process's inputs of each batch, on its device.
 
-        A process without a share of a batch computes some of it all the same, and counts for nothing.
+        A process without a share of a batch computes some sample of it nevertheless, with weight 0.
         """
 
     @abstractmethod
     def loss(self, model: Any, inputs: Any, batch: Sequence[int]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the loss of this process's share, and what of every sample must be finite, ``(B, …)``.
+        """Return the loss of this process's share, and values of every sample that must be finite, ``(B, …)``.
 
         The mean of the loss over the processes is that of the whole batch, and the mean of the gradients its gradient.
 
         Args:
-            model: as it is called in training.
+            model: the model as wrapped for training.
+            inputs: from ``inputs``.
             batch: numbers of the samples of all processes.
         """
 
     @abstractmethod
     def judge(self, on_progress: OnProgress) -> Judgement | None:
-        """Judge the weights; None where there are no validation samples."""
+        """Evaluate the weights; return None if there are no validation samples."""

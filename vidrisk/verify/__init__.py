@@ -1,11 +1,13 @@
-"""A bundle is verified where it runs: its golden samples are asked again, and the answers compared. Read in this order:
+"""Verification of a bundle where it runs: its golden samples are computed again and the answers compared.
 
-result.py    what is found: a row per runtime and variant, the faults by name
-judge.py     one runtime and variant against what is expected, with tolerances by precision
+Read in this order:
+
+result.py    the result: a row per runtime and variant, the faults by name
+judge.py     one runtime and variant against the expected answers, with tolerances by precision
 faults.py    all rows together: which fault they show
 replay.py    every runtime and variant that works here, one after the other
-kept.py      the last results, in the cache: good as long as engine, driver, bundle and vidrisk stay the same
-start.py     what a watch asks before it begins
+kept.py      the last results, in the cache: valid while engine, driver, bundle and vidrisk stay the same
+start.py     the check that a watch makes before it begins
 """
 
 from vidrisk.verify.replay import verify_bundle

@@ -1,4 +1,4 @@
-"""Which fault the answers of all runtimes and variants show together."""
+"""Faults that the answers of all runtimes and variants show when taken together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vidrisk.runtimes.golden import EXPORT_AGAIN, Golden
 from vidrisk.runtimes.registry import ENGINE_KINDS, GPU_RUNTIMES
 from vidrisk.verify.result import Fault, Row
 
-NEARLY_ALL = 0.8  # of the samples: noise, a rounding, another kernel does not reach so many
+NEARLY_ALL = 0.8  # of the samples: noise, rounding or another kernel does not affect so many
 SAME_TEMPERATURE = 1e-6  # relative
 
 
 def faults_of(bundle: Bundle, golden: Golden, rows: Sequence[Row]) -> tuple[Fault, ...]:
-    """Name what is wrong; nothing where every answer is the expected one."""
+    """Return the faults, or nothing if every answer is the expected one."""
     foreign = list(_foreign_graphs(bundle, golden))
     explained = {fault.variant for fault in foreign}
     ran = [row for row in rows if not row.problem]
@@ -37,7 +37,7 @@ def _foreign_graphs(bundle: Bundle, golden: Golden) -> Iterator[Fault]:
 
 
 def _files_of(bundle: Bundle, variant: Variant) -> dict[str, str]:
-    """Graphs of a variant, and the weights beside them, by sha256."""
+    """Return the sha256 of a variant's graphs and of the weights beside them."""
     names = [
         name for file in variant.files.values() for name in (file, f"{file}.data") if name in bundle.manifest.files
     ]
@@ -58,14 +58,14 @@ def _stale_temperatures(bundle: Bundle, golden: Golden) -> Iterator[Fault]:
 
 
 def _answers(rows: Sequence[Row], samples: int, bundle: Bundle) -> Iterator[Fault]:
-    """Faults of engines, as far as they can be told from one of what all of them are compared with."""
+    """Yield faults of engines, as far as they can be told from a fault in the expected answers."""
     foreign = [row for row in rows if row.wrong >= NEARLY_ALL * samples and not row.unanswered]
     if len(foreign) == len(rows) and len({row.runtime for row in rows}) > 1:
         least = min(row.wrong for row in rows)
         yield Fault(
             "another model",
-            f"every runtime and variant answers otherwise to {least} of {samples} golden samples or more: "
-            f"they are of another model, or the graphs are; {EXPORT_AGAIN}",
+            f"every runtime and variant gives other answers to {least} of {samples} golden samples or more: "
+            f"the samples or the graphs belong to another model; {EXPORT_AGAIN}",
         )
         return
     for row in rows:
@@ -73,14 +73,14 @@ def _answers(rows: Sequence[Row], samples: int, bundle: Bundle) -> Iterator[Faul
             yield _fault(
                 "not finite",
                 row,
-                f"{row} loads, and its answers to {row.unanswered} of {samples} golden samples are not "
+                f"{row} loads, but its answers to {row.unanswered} of {samples} golden samples are not "
                 "finite; use another runtime or variant, and report it",
             )
         elif row in foreign:
             yield _fault(
                 "another graph",
                 row,
-                f"{row} does not run this graph: it answers otherwise to {row.wrong} of {samples} "
+                f"{row} does not run this graph: it gives other answers to {row.wrong} of {samples} "
                 f"golden samples; {_rebuild(row, bundle)}",
             )
         elif row.wrong:
@@ -88,7 +88,7 @@ def _answers(rows: Sequence[Row], samples: int, bundle: Bundle) -> Iterator[Faul
             yield _fault(
                 "answers differ",
                 row,
-                f"{row} answers otherwise to {row.wrong} of {samples} golden samples: {how}; "
+                f"{row} gives other answers to {row.wrong} of {samples} golden samples: {how}; "
                 "use another runtime or variant, and report it",
             )
 
@@ -100,7 +100,7 @@ def _fault(name: str, row: Row, said: str) -> Fault:
 def _rebuild(row: Row, bundle: Bundle) -> str:
     if row.runtime not in ENGINE_KINDS:
         return "install the runtime again, or use another one"
-    from vidrisk.runtimes.tensorrt.cache import engine_store, graph_sha256  # only where there is a GPU
+    from vidrisk.runtimes.tensorrt.cache import engine_store, graph_sha256  # only with a GPU
 
     variant = next(name for name in bundle.manifest.variants if name == row.variant)
     folder = shlex.quote(str(engine_store().folder))
@@ -109,12 +109,14 @@ def _rebuild(row: Row, bundle: Bundle) -> str:
 
 
 def _precisions(rows: Sequence[Row], bundle: Bundle) -> Iterator[Fault]:
-    """A processor computes FP16 in float32, which is as good, and ONNX Runtime has no INT8 for a GPU. Others that do not run what
-    was asked for lose speed and accuracy for nothing.
+    """Yield a fault for each row that does not run in the precision of its variant.
+
+    Not reported: a processor computes FP16 in float32, which is as good, and ONNX Runtime has no INT8 for a GPU. Any
+    other mismatch loses speed and accuracy for nothing.
     """
     precisions: dict[str, str] = {name: variant.lowest_precision for name, variant in bundle.manifest.variants.items()}
     for row in rows:
         if row.note and (
             row.runtime in ENGINE_KINDS or (row.runtime in GPU_RUNTIMES and precisions[row.variant] == "fp16")
         ):
-            yield _fault("precision", row, f"{row} is not what it is called: {row.note}")
+            yield _fault("precision", row, f"{row} does not run in its own precision: {row.note}")

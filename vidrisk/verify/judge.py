@@ -1,7 +1,7 @@
-"""One runtime and variant against what is expected of it.
+"""Comparison of one runtime and variant with its expected answers.
 
-Engines round differently, and the more so, the fewer bits a variant has. What may differ is a matter of its precision,
-and of how far the runtimes were apart that judged it when it was exported.
+Engines round differently, and more so the fewer bits a variant has. The tolerance depends on the variant's precision,
+and on how far apart the runtimes were that judged it at export.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vidrisk.runtimes.layers import FLOAT16, FLOAT32, INT4, INT8, Layers
 Floats = npt.NDArray[np.float64]
 
 BATCH = 32  # frames, as many as `vidrisk infer` computes at once
-# Lowest precision → what some layer must run in.
+# Lowest precision → the precision that at least one layer must run in.
 ASKED: dict[Precision, str] = {
     "fp32": FLOAT32,
     "fp16": FLOAT16,
@@ -31,40 +31,40 @@ ASKED: dict[Precision, str] = {
     "int8-weight-only": INT8,
     "int4": INT4,
 }
-SPREADS = 2.0  # that an engine may be apart from the reference, of what those were that judged at export
+SPREADS = 2.0  # tolerance, in multiples of the spread between the runtimes that judged at export
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What may differ in a sample.
+    """Allowed differences in a sample.
 
     Attributes:
-        largest: any of its probabilities.
-        logits: its logits, as ``logit_errors`` has them: probabilities near 0 and 1 hide much.
+        largest: of any of its probabilities.
+        logits: of its logits, measured by ``logit_errors``: probabilities near 0 and 1 hide much.
     """
 
     largest: float
     logits: float
 
 
-# Measured with EfficientNet-Lite0 on ONNX Runtime and OpenVINO on an x86 processor, of a probability and of the logits:
-# 0.00002 and 0.0001 in fp32, 0.006 and 0.011 where every node rounds to fp16, 0.06 and 0.14 in int8 and mixed. GPUs
-# round in other places. Beside packed weights, an engine may round activations to 8 bits or leave them as they are; in
-# INT8, engines round them both.
+# Differences of a probability and of the logits, measured with EfficientNet-Lite0 on ONNX Runtime and OpenVINO on an
+# x86 processor: 0.00002 and 0.0001 in fp32, 0.006 and 0.011 if every node rounds to fp16, 0.06 and 0.14 in int8 and
+# mixed. GPUs round in other places. With packed weights, an engine may round activations to 8 bits or leave them
+# unchanged; in INT8, engines round both.
 _INTEGERS = Tolerance(0.15, 0.3)
 TOLERANCES: dict[Precision, Tolerance] = {
     "fp32": Tolerance(0.005, 0.005),
     "fp16": Tolerance(0.05, 0.05),
     **dict.fromkeys(("int8-weight-only", "int8", "mixed", "int4"), _INTEGERS),
 }
-# Whatever the spread was. Where runtimes are far apart at the decision boundary of a model that is sure of itself, its
-# logits judge alone; beyond this, they are another model's.
+# Upper bound, whatever the spread was. If runtimes are far apart at the decision boundary of a confident model, its
+# logits alone decide; beyond this, they are another model's.
 MOST = Tolerance(1.0, 0.8)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a runtime has answered to the golden samples: logits ``float32 (N, C)`` by target."""
+    """A runtime's answers to the golden samples: logits ``float32 (N, C)`` by target."""
 
     logits: Mapping[str, FloatArray]
     layers: Layers
@@ -72,15 +72,16 @@ class Answers:
 
 @dataclass(frozen=True)
 class Compared:
-    """Answers against those that are expected, all but ``agreement`` and ``mean`` by sample.
+    """Answers compared with the expected ones; all but ``agreement`` and ``mean`` are per sample.
 
     Attributes:
-        agreement: share of labels that are the expected ones, of the target that has fewest.
-        mean: difference of a probability, over samples, classes and targets.
-        shift: largest difference of a probability, as ``infer`` would give it, with the temperatures of the manifest.
-        logit_errors: the largest of the targets.
+        agreement: share of labels that are the expected ones, for the target with the lowest share.
+        mean: mean difference of a probability, over samples, classes and targets.
+        shift: largest difference of a probability, as ``infer`` would return it, with the temperatures of the manifest.
+        logit_errors: the largest over the targets.
         unanswered: the answer is not finite.
-        wrong: out of tolerance, with the temperatures that the golden samples were sealed with: the engine is to blame.
+        wrong: out of tolerance with the temperatures that the golden samples were sealed with, so the engine is at
+            fault.
     """
 
     agreement: float
@@ -92,7 +93,7 @@ class Compared:
 
 
 def answers_of(classifier: Classifier, golden: Golden) -> Answers:
-    """Ask a classifier as ``infer`` does.
+    """Run a classifier on the golden samples, as ``infer`` does.
 
     Raises:
         RuntimeFailure: the engine fails.
@@ -100,15 +101,13 @@ def answers_of(classifier: Classifier, golden: Golden) -> Answers:
     logits = classifier.logits_from_frames(golden.frames, BATCH)
     try:
         layers = classifier.layers()
-    except (
-        Exception
-    ) as error:  # what engines raise where they are asked about themselves; their answers count all the same
+    except Exception as error:  # engines may fail to describe their layers; their answers are valid nevertheless
         layers = Layers(unproved=" ".join(str(error).split()) or type(error).__name__)
     return Answers(logits, layers)
 
 
 def tolerance_of(precision: Precision, expected: Expected) -> Tolerance:
-    """What may differ where this is the lowest precision, on a runtime that is not the one that the expected answers are from."""
+    """Return the tolerance for a precision on a runtime other than the one of the expected answers."""
     base, spreads = TOLERANCES[precision], expected.spread.values()
     return Tolerance(
         min(max([base.largest, *(SPREADS * each.largest for each in spreads)]), MOST.largest),
@@ -119,10 +118,10 @@ def tolerance_of(precision: Precision, expected: Expected) -> Tolerance:
 def compare_answers(
     answers: Answers, golden: Golden, name: VariantName, variant: Variant, targets: Sequence[Target]
 ) -> Compared:
-    """Hold answers against those that are expected.
+    """Compare answers with the expected ones.
 
-    A sample is wrong where a probability or its logits are out of tolerance, where its label is another one although
-    the expected one was ahead by more than the tolerance, and where it has no finite answer.
+    A sample is wrong if a probability or its logits are out of tolerance, if its label differs although the expected
+    one was ahead by more than the tolerance, or if it has no finite answer.
     """
     told, found = golden.told.variants[name], answers.logits
     tolerance, wanted, wanted_logits = (
@@ -140,7 +139,8 @@ def compare_answers(
         axis=0,
     )
     decided = [
-        _decided(target, found[target.name], wanted_logits[target.name], wanted[target.name]) for target in targets
+        _compare_labels(target, found[target.name], wanted_logits[target.name], wanted[target.name])
+        for target in targets
     ]
     is_other = np.array([other for other, _ in decided])
     is_ahead = np.array([lead > tolerance.largest for _, lead in decided])
@@ -165,13 +165,13 @@ def _probabilities(
     }
 
 
-def _decided(
+def _compare_labels(
     target: Target, found: FloatArray, wanted: FloatArray, probabilities: FloatArray
 ) -> tuple[npt.NDArray[np.bool_], FloatArray]:
-    """Tell which samples have another label than the expected one, and how far that one was ahead.
+    """Return which samples have another label than the expected one, and how far that one was ahead.
 
-    Of labels of which any number may hold, one is another where it is on the other side of 0.5, and ahead by the least
-    of all.
+    For a multi-label target, a sample differs if any label is on the other side of 0.5, and the lead is the least
+    distance of any label from 0.5.
     """
     if target.multi_label:
         return ((found > 0) != (wanted > 0)).any(axis=1), np.abs(probabilities - 0.5).min(axis=1)
@@ -179,7 +179,7 @@ def _decided(
 
 
 def _apart(found: Mapping[str, FloatArray], wanted: Mapping[str, FloatArray]) -> Floats:
-    """Differences of all classes of all targets, ``(N, C)``; 1 where there is no finite answer."""
+    """Return the differences for all classes of all targets, ``(N, C)``; 1 if there is no finite answer."""
     return np.concatenate(
         [
             np.nan_to_num(np.abs(scores.astype(np.float64) - wanted[target]), nan=1.0)
@@ -190,7 +190,7 @@ def _apart(found: Mapping[str, FloatArray], wanted: Mapping[str, FloatArray]) ->
 
 
 def _lead(probabilities: FloatArray) -> FloatArray:
-    """How far the most probable class is ahead of the next one."""
+    """Return how far the most probable class is ahead of the next one."""
     ordered = np.sort(probabilities, axis=1)
     lead: FloatArray = ordered[:, -1] - ordered[:, -2]
     return lead

@@ -1,9 +1,9 @@
-"""The last results, kept in the user's cache: one file per bundle, runtime and variant.
+"""The last verification results in the user's cache: one file per bundle, runtime and variant.
 
     $VIDRISK_CACHE/verified/<digest of the bundle>-<runtime>-<variant>.json
 
-A result is good for what it was found with: engine, driver and GPU, machine, vidrisk. When one of them changes, or an
-engine of TensorRT is built anew, the bundle is to be verified again.
+A result is valid for the engine, driver and GPU, machine and vidrisk that it was found with. If one of them changes, or
+a TensorRT engine is rebuilt, the bundle has to be verified again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vidrisk.verify.result import State, Verification
 
 log = logging.getLogger(__name__)
 
-MOST_KEPT = 100  # files; the oldest ones make room
+MOST_KEPT = 100  # files; the oldest ones are deleted
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Kept:
     """One result.
 
     Attributes:
-        folder, digest: of which bundle.
-        said: the faults; empty where the answers were the expected ones.
+        folder, digest: of the bundle.
+        said: the faults; empty if the answers were the expected ones.
         when: in UTC, ISO 8601.
-        found_with: what it depends on, by name.
+        found_with: what the result depends on, by name.
         engine_files: as in ``Row``.
     """
 
@@ -53,8 +53,8 @@ class Kept:
 
     @property
     def changed(self) -> dict[str, tuple[str, str]]:
-        """What is another one now, by name: then and now."""
-        now = found_with(self.runtime)
+        """Dependencies that have changed, by name: then and now."""
+        now = result_dependencies(self.runtime)
         return {
             name: (self.found_with.get(name, ""), now.get(name, ""))
             for name in sorted(self.found_with.keys() | now.keys())
@@ -75,8 +75,8 @@ class Kept:
         return self.state == "same" and not self.changed
 
 
-def found_with(runtime: str) -> dict[str, str]:
-    """What a result depends on beside the bundle."""
+def result_dependencies(runtime: str) -> dict[str, str]:
+    """Return what a result depends on apart from the bundle."""
     gpu = {"GPU": visible_gpu() or "", "driver": driver_version()} if runtime in GPU_RUNTIMES else {}
     return {
         runtime: engine_version(runtime) or "",
@@ -87,7 +87,10 @@ def found_with(runtime: str) -> dict[str, str]:
 
 
 def keep(found: Verification) -> None:
-    """Keep every row that ran. A folder that cannot be written costs a verification per start, no more."""
+    """Store every row that ran.
+
+    A folder that cannot be written costs one verification per start, nothing more.
+    """
     when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         make_private_folder(_folder())
@@ -95,7 +98,7 @@ def keep(found: Verification) -> None:
             if row.problem:
                 continue
             said = "; ".join(fault.said for fault in found.faults if fault.is_of(row))
-            state, depends_on = found.state_of(row), found_with(row.runtime)
+            state, depends_on = found.state_of(row), result_dependencies(row.runtime)
             kept = Kept(
                 str(found.folder),
                 found.digest,
@@ -112,16 +115,16 @@ def keep(found: Verification) -> None:
         for old in _newest_first()[MOST_KEPT:]:
             old.unlink(missing_ok=True)
     except OSError as error:
-        log.info("what was verified is not kept: %s", error)
+        log.info("the verification results are not kept: %s", error)
 
 
 def last_result(digest: str, runtime: str, variant: str) -> Kept | None:
-    """What was found the last time; None where nothing is known."""
+    """Return the last result, or None if none is known."""
     return _read(_path(digest, runtime, variant)) if is_private_folder(_folder()) else None
 
 
 def last_results() -> list[Kept]:
-    """All that is known, the newest first."""
+    """Return all known results, newest first."""
     if not is_private_folder(_folder()):
         return []
     return [kept for path in _newest_first() if (kept := _read(path))]

@@ -1,4 +1,4 @@
-"""Ask every runtime and variant of a bundle that works here, one after the other."""
+"""Replay of a bundle's golden samples on every runtime and variant that works here, one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidrisk.verify.judge import ASKED, answers_of, compare_answers, tolerance_o
 from vidrisk.verify.result import Row, Verification
 
 WHY_NONE = {
-    None: "exported before there were any",
+    None: "exported by a version without them",
     False: "left out when it was exported",
     True: "taken out after the export",
 }
@@ -30,11 +30,13 @@ def verify_bundle(
     """Replay the golden samples of a bundle.
 
     Args:
-        runtime, variant: this one only; None takes all that are installed, and all that passed the gate.
-        on_progress: told of what is asked, and of engines that have to be built first.
+        path: of the bundle.
+        runtime: this one only; None takes all that are installed.
+        variant: this one only; None takes all that passed the gate.
+        on_progress: reports what is computed, and engines that have to be built first.
 
     Raises:
-        BundleError: no bundle, a damaged one, golden samples that are none, or no such variant.
+        BundleError: no bundle, a damaged bundle, invalid golden samples, or no such variant.
         AnswersDiffer: golden samples of another contract.
         SettingsError: no such runtime.
         MissingExtra, RuntimeFailure: nothing runs here.
@@ -62,7 +64,7 @@ def verify_bundle(
 
 
 def verify_classifier(bundle: Bundle, classifier: Classifier) -> Verification:
-    """The same with what is open already.
+    """Verify a classifier that is already open.
 
     Raises:
         As ``verify_bundle``.
@@ -109,7 +111,7 @@ def _row(bundle: Bundle, golden: Golden, runtime: str, variant: VariantName, on_
 
 
 def row_of(bundle: Bundle, golden: Golden, classifier: Classifier, variant: VariantName) -> Row:
-    """Ask one classifier.
+    """Verify one classifier.
 
     Raises:
         RuntimeFailure: the engine fails.
@@ -119,7 +121,7 @@ def row_of(bundle: Bundle, golden: Golden, classifier: Classifier, variant: Vari
     counts, unproved = answers.layers.counts, answers.layers.unproved
     precision = bundle.manifest.variants[variant].lowest_precision
     asked = ASKED[precision]
-    note = "" if unproved or asked in counts else f"made for {asked}, and no layer runs in it here"
+    note = "" if unproved or asked in counts else f"made for {asked}, but no layer runs in it here"
     return Row(
         classifier.runtime,
         variant,

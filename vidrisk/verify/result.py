@@ -1,4 +1,4 @@
-"""What a verification finds."""
+"""The result of a verification."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Row:
 
     Attributes:
         engine: version of the runtime's library.
-        engine_files: sha256 of the engines that were built for it here; empty where it needs none.
+        engine_files: sha256 of the engines that were built for it here; empty if it needs none.
         problem: why it does not run here; then nothing was compared.
         agreement: share of labels that are the expected ones.
         largest, mean: difference between a probability and the expected one, over all samples, classes and targets.
-        largest_logit_error: distance of a sample's logits from the expected ones, as a share of the length that those
-            have.
+        largest_logit_error: distance of a sample's logits from the expected ones, relative to the length of the latter.
         tolerance: of ``largest``.
         wrong, unanswered: samples that are out of tolerance, and those among them with answers that are not finite.
-        layers: by the precision that they really run in; ``unproved`` says why the engine's account proves nothing.
-        note: that no layer runs in the variant's own precision; empty where one does.
+        layers: number by the precision that they really run in; ``unproved`` says why the engine's report proves
+            nothing.
+        note: says that no layer runs in the variant's own precision; empty if one does.
     """
 
     runtime: str
@@ -54,7 +54,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is wrong, by its name; ``runtime`` and ``variant`` are empty where it is not of one alone."""
+    """A named fault; ``runtime`` and ``variant`` are empty if it does not concern a single one."""
 
     name: str
     said: str
@@ -67,11 +67,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verification:
-    """All that was compared.
+    """Everything that was compared.
 
     Attributes:
-        folder: of the bundle, without links in it.
-        samples: that were asked; 0 where the bundle has no golden samples, and ``without`` says why.
+        folder: of the bundle, with links resolved.
+        samples: number that was computed; 0 if the bundle has no golden samples, and ``without`` says why.
         reference: runtime and version that the expected answers are from.
     """
 
@@ -94,7 +94,7 @@ class Verification:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there was something to compare, and everything that was to be compared ran."""
+        """Whether there was something to compare, and all of it ran."""
         return bool(self.rows) and not any(row.problem for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a watch asks before it begins: does the bundle answer here as it did where it was exported?"""
+"""The check before a watch begins: whether the bundle answers here as it did where it was exported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ log = logging.getLogger(__name__)
 
 
 def ensure_same_answers(path: Path, classifier: Classifier) -> None:
-    """Verify a bundle with the engine that is about to be used, unless nothing has changed since it was found good.
+    """Verify a bundle with the engine about to be used, unless nothing changed since it was found good.
 
-    A run has no answers to compare with; a bundle without golden samples is used all the same, with a word.
+    A training run has no answers to compare with and is not verified; a bundle without golden samples is used
+    nevertheless, with a warning.
 
     Raises:
-        AnswersDiffer: it answers something else.
-        BundleError, RuntimeFailure: golden samples that are none, or an engine that fails.
+        AnswersDiffer: its answers differ.
+        BundleError, RuntimeFailure: invalid golden samples, or an engine that fails.
     """
     if not (path / MANIFEST).is_file():
         return
@@ -35,9 +36,7 @@ def ensure_same_answers(path: Path, classifier: Classifier) -> None:
         log.warning("%s is not verified: %s", path.name, found.without)
         return
     keep(found)
-    faults = [
-        fault for fault in found.faults if fault.is_of(found.rows[0])
-    ]  # those of other variants are no matter here
+    faults = [fault for fault in found.faults if fault.is_of(found.rows[0])]  # other variants do not matter here
     if faults:
         raise AnswersDiffer(
             f"{path.name} does not answer here as it did where it was exported: "

@@ -1,7 +1,7 @@
-"""Whether the folder of a day can be continued, found out before a run is started in it.
+"""Check whether the folder of a day can be continued, before a run is started in it.
 
 Disks of small machines lose pages, and a power cut leaves files short or full of zeros. A folder that cannot be
-continued must cost no more than itself, so it is recognised here, and the watch goes on in another one.
+continued must not affect others, so it is recognised here, and the watch continues in another one.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ BLOCK_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Damage:
-    """Why a day cannot be continued. ``is_lost``: what was predicted in it can no longer be relied on."""
+    """Why a day cannot be continued. ``is_lost``: the predictions in it are no longer reliable."""
 
     why: str
     is_lost: bool = True
 
 
 def damage_of(folder: Path, *, parses: bool = False) -> Damage | None:
-    """Return what keeps a run from continuing in ``folder``; None for nothing, and for a folder that is not there.
+    """Return what keeps a run from continuing in ``folder``; None if nothing does, or if it does not exist.
 
-    A full disk, and a run that is writing there at the moment, are no damage.
+    A full disk, and a run that is currently writing there, do not count as damage.
 
     Args:
+        folder: folder of the day.
         parses: also parse every prediction.
 
     Raises:
-        OSError: the folder above cannot be looked into.
+        OSError: the parent folder cannot be accessed.
     """
     try:
         mode = folder.lstat().st_mode
@@ -54,22 +55,22 @@ def damage_of(folder: Path, *, parses: bool = False) -> Damage | None:
     if stat.S_ISLNK(mode):
         return Damage("it is a link", is_lost=False)
     if not stat.S_ISDIR(mode):
-        return Damage("it is no folder")
+        return Damage("it is not a folder")
     try:
         there = {entry.name: entry for entry in os.scandir(folder)}
         for name in RUN_FILES:
             if name in there and not there[name].is_file(follow_symlinks=False):
-                return Damage(f"{name} is no regular file")
+                return Damage(f"{name} is not a regular file")
         written = [
             there[name].path for name in (*DATABASE_FILES, PREDICTIONS) if name in there
         ]  # the others are replaced
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK) or not all(
             os.access(path, os.R_OK | os.W_OK) for path in written
         ):
-            return Damage("it may not be written", is_lost=False)
+            return Damage("it is not writable", is_lost=False)
         return _damage_of_files(folder, parses)
     except PermissionError:
-        return Damage("it may not be entered", is_lost=False)
+        return Damage("it cannot be entered", is_lost=False)
     except OSError as error:
         return Damage(f"it cannot be read: {error.strerror or error}")
 
@@ -81,17 +82,19 @@ def _damage_of_files(folder: Path, parses: bool) -> Damage | None:
         try:
             refuse_other_folders(folder, resume=True)
         except SettingsError:
-            return Damage(f"{LEDGER} is none of ours")
+            return Damage(f"{LEDGER} was not written by vidrisk")
         return None
     try:
         with closing(sqlite3.connect(ledger, timeout=0.2)) as database:
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # else a full disk has no room for the shared memory
+            database.execute("PRAGMA locking_mode = EXCLUSIVE")  # otherwise SQLite needs disk space for shared memory
             ((said,),) = database.execute("PRAGMA integrity_check(1)")
-            if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # its first transaction was cut short
+            if not database.execute("SELECT 1 FROM sqlite_master").fetchone():  # its first transaction was interrupted
                 return None if is_empty else Damage(f"{LEDGER} is empty")
             meta = dict(database.execute("SELECT key, value FROM meta"))
             length, is_rewriting = int(meta["length"]), meta["rewriting"] == "1"
-            for _ in database.execute("SELECT path, state, reason, finished_at FROM inputs"):  # text may be none
+            for _ in database.execute(
+                "SELECT path, state, reason, finished_at FROM inputs"
+            ):  # the text may not be decodable
                 pass
             lines_of = (
                 {
@@ -105,7 +108,7 @@ def _damage_of_files(folder: Path, parses: bool) -> Damage | None:
         if "no such" in str(error) or "decode" in str(error):
             return Damage(f"{LEDGER} is damaged: {error}")
         for name in DATABASE_FILES:
-            read_through(folder / name)  # raises where the disk is the reason
+            read_through(folder / name)  # raises if the disk is the cause
         return None
     except (sqlite3.DatabaseError, KeyError, ValueError) as error:
         return Damage(f"{LEDGER} is damaged: {error}")
@@ -117,7 +120,10 @@ def _damage_of_files(folder: Path, parses: bool) -> Damage | None:
 
 
 def _damage_of_copy(path: Path, lines_of: Mapping[str, int]) -> Damage | None:
-    """Check a file that was being replaced by a copy without some lines: whichever of the two it is, the others are there."""
+    """Check a file that was being replaced by a copy without some lines.
+
+    Whether it is the original or the copy, the remaining lines must be present.
+    """
     try:
         found = sum(1 for _ in lines_of_files(path, lines_of)) if path.exists() else 0
     except DataError as error:
@@ -142,10 +148,10 @@ def _damage_of_lines(path: Path, length: int, parses: bool) -> Damage | None:
 
 
 def read_through(path: Path) -> None:
-    """Read a file that may be missing to its end.
+    """Read a file to its end; it may be missing.
 
     Raises:
-        OSError: the disk does not give it.
+        OSError: it cannot be read from the disk.
     """
     if path.exists():
         with path.open("rb") as file:

@@ -1,8 +1,8 @@
-"""Which files lie in an inbox, and which of them are complete.
+"""Listing of the files in an inbox, and detection of the complete ones.
 
-Only looking helps: a network share sends no events. A file is complete when its size and time of change have stayed the
-same for a while, or when something was done to the whole of it long after its last byte was written: it was renamed, or
-given the date of its original. Both times are the file system's own, so the clock of this machine does not matter.
+The inbox is polled, because a network share sends no events. A file is complete if its size and modification time have
+not changed for a while, or if the whole file was renamed or dated long after its last byte was written (it was given
+the date of its original). Both times are the file system's own, so the clock of this machine does not matter.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from vidrisk.files.stamps import stamp_of
 from vidrisk.files.system_files import is_hidden, is_unfinished
 from vidrisk.files.walk import Entry, Omitted, walk
 from vidrisk.frames import is_media
-from vidrisk.frames.left_out import shortened
+from vidrisk.frames.left_out import shorten_path
 from vidrisk.frames.media import kind_from_suffix
 
-Stamp = tuple[int, int]  # size in bytes, time of change in ns
+Stamp = tuple[int, int]  # size in bytes, modification time in ns
 
 log = logging.getLogger(__name__)
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder of this name is still being made: it begins with a dot, or ends in ``.part``, ``.tmp`` or another
-    suffix that programs give to files while they write them.
+    """Return whether a file or folder of this name is still being written.
+
+    Such a name begins with a dot, or ends in ``.part``, ``.tmp`` or another suffix that programs use for unfinished
+    files.
     """
     return is_hidden(name) or is_unfinished(name)
 
 
 class LeftInInbox:
-    """Remembers what was left in an inbox: it is said once, and a file of an unknown suffix is opened once while it stays the
-    same.
+    """Remembers entries that stay in an inbox.
+
+    They are reported once, and a file of an unknown suffix is opened only once while it does not change.
     """
 
     def __init__(self) -> None:
@@ -43,7 +46,7 @@ class LeftInInbox:
         self._seen: dict[str, tuple[Stamp, bool]] = {}
 
     def is_media(self, entry: Entry, info: os.stat_result) -> bool:
-        """Tell whether a file is a clip or a photo. One that is not is said when it has been the same for two passes."""
+        """Return whether a file is a clip or a photo; report one that is not after two passes without a change."""
         if kind_from_suffix(entry):
             return True
         stamp, before = stamp_of(info), self._known.get(entry.path)
@@ -53,48 +56,46 @@ class LeftInInbox:
             suffix = Path(entry.name).suffix.lower()
             self.say(
                 entry.path,
-                f"is neither a clip nor a photo{f' (others in {suffix} are not named)' if suffix else ''}",
+                f"is neither a clip nor a photo{f' (further {suffix} files are not reported)' if suffix else ''}",
                 key=f"*{suffix}",
             )
         return answer[1]
 
     def say(self, path: str, reason: str, *, key: str = "") -> None:
-        """Log why an entry stays in the inbox: once for each ``key``, which is the path where none is given."""
+        """Log why an entry stays in the inbox, once per ``key``, which defaults to the path."""
         if (key or path) not in self._said:
             self._said.add(key or path)
-            log.warning("left in the inbox: %s %s", shortened(path), reason)
+            log.warning("left in the inbox: %s %s", shorten_path(path), reason)
 
     def end_pass(self) -> None:
-        """Forget files that have gone."""
+        """Forget files that are gone."""
         self._known, self._seen = self._seen, {}
 
 
 def files_in(inbox: Path, left: LeftInInbox | None = None) -> dict[str, os.stat_result]:
-    """List every clip and photo below ``inbox`` as absolute path → status: in a folder sorted by name, files before sub-folders.
+    """List every clip and photo below ``inbox`` as absolute path → status.
 
-    Only regular files are taken. What is not is left in the inbox, and said once.
-
-    Args:
-        left: remembers what was left there in earlier passes.
+    Each folder is sorted by name, files before sub-folders. Only regular files are returned; other entries are left in
+    the inbox and reported once. ``left`` remembers the entries left in earlier passes.
 
     Raises:
         OSError: the inbox itself cannot be listed.
     """
     left = LeftInInbox() if left is None else left
     found: dict[str, os.stat_result] = {}
-    root = os.path.abspath(inbox)  # noqa: PTH100 (links stay as they are named)
+    root = os.path.abspath(inbox)  # noqa: PTH100 (keeps links)
     for item in walk(root, is_ignored=is_ignored):
         if isinstance(item, Omitted):
             if item.error and item.path == root:
                 raise item.error
             if item.error:
-                left.say(item.path, f"cannot be looked at: {item.reason}")
+                left.say(item.path, f"cannot be accessed: {item.reason}")
             continue
         try:
             info = item.stat()
         except OSError as error:
-            if item.is_symlink():  # else it has gone again
-                left.say(item.path, f"leads nowhere: {error.strerror}")
+            if item.is_symlink():  # otherwise it is gone again
+                left.say(item.path, f"is a broken link: {error.strerror}")
             continue
         if not stat.S_ISREG(info.st_mode):
             left.say(item.path, "is not a file")
@@ -105,10 +106,10 @@ def files_in(inbox: Path, left: LeftInInbox | None = None) -> dict[str, os.stat_
 
 
 class Settling:
-    """Remembers since when every file has been what it is.
+    """Remembers since when every file has been unchanged.
 
     Args:
-        settle_s: how long nothing may have happened to a file, in seconds.
+        settle_s: how long a file must be unchanged, in seconds.
     """
 
     def __init__(self, settle_s: float) -> None:
@@ -116,7 +117,7 @@ class Settling:
         self._since: dict[str, tuple[Stamp, float]] = {}
 
     def complete(self, found: Mapping[str, os.stat_result], now_s: float) -> dict[str, Stamp]:
-        """The complete ones of the files that were found at ``now_s`` of a clock that never jumps, with their stamps."""
+        """Return the complete files with their stamps, for files found at ``now_s`` of a monotonic clock."""
         since = {}
         for path, info in found.items():
             stamp = stamp_of(info)
@@ -130,20 +131,22 @@ class Settling:
         }
 
     def _was_handed_over(self, info: os.stat_result) -> bool:
-        """Whether it was renamed or dated when its last byte had been there for a while."""
+        """Return whether the file was renamed or dated some time after its last byte was written."""
         return info.st_ctime_ns - info.st_mtime_ns >= max(self._settle_s, 1e-3) * 1e9
 
 
 def is_still(path: str, stamp: Stamp) -> bool:
-    """Whether the file is what it was found to be. A network file system answers for seconds from what it remembers; opening
-    the file makes it ask. Only a regular file is opened: a pipe would hold us up, and opening a device may set it
-    going. One that cannot be opened is still: the ledger will say why.
+    """Return whether a file is unchanged since it was found.
+
+    A network file system may answer from its cache for seconds; opening the file forces a request. Only a regular file
+    is opened: opening a pipe would block, and opening a device may activate it. A file that cannot be opened counts as
+    unchanged: the ledger will hold the reason.
     """
     try:
         info = Path(path).stat()
         if not stat.S_ISREG(info.st_mode):
             return stamp_of(info) == stamp
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # it may be another one by now
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)  # it may have been replaced by now
     except OSError:
         return True
     try:

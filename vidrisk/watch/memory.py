@@ -1,4 +1,4 @@
-"""The file ``inbox.sqlite``: opened, brought up to date, and made again from the ledgers where it was lost or damaged."""
+"""The database ``inbox.sqlite``: opening, migration, and rebuilding from the ledgers if it is lost or damaged."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
 from vidrisk.jobs.ledger import read_ledger
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.runtimes.contract.outputs import refuse_below_file
 from vidrisk.watch.damage import damage_of, read_through
 
 log = logging.getLogger(__name__)
@@ -45,10 +46,12 @@ _SCHEMA = (
 
 
 def open_memory(out: Path) -> sqlite3.Connection:
-    """Open the memory of an output folder, alone; one that cannot be used is renamed and made again from the ledgers.
+    """Open the memory of an output folder exclusively.
+
+    An unusable one is renamed and rebuilt from the ledgers.
 
     Raises:
-        SettingsError: somebody else watches into ``out``.
+        SettingsError: another watch uses ``out``.
         DataError: another major version wrote it.
         VidriskError: it cannot be written.
     """
@@ -72,7 +75,7 @@ def open_memory(out: Path) -> sqlite3.Connection:
 
 
 def is_sound(database: sqlite3.Connection, out: Path) -> bool:
-    """Whether an open memory can be used: one that another watch has, or a disk that is full, does not make it unsound."""
+    """Return whether an open memory is usable; a lock of another watch or a full disk does not make it unsound."""
     try:
         return _may_be_used(database, out / TAKEN)
     except sqlite3.OperationalError:
@@ -81,16 +84,17 @@ def is_sound(database: sqlite3.Connection, out: Path) -> bool:
 
 def _connect(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, timeout=0.2)
-    database.execute(
-        "PRAGMA locking_mode = EXCLUSIVE"
-    )  # the lock lasts as long as the connection, whoever is killed how
+    # the lock lasts as long as the connection, even if a process is killed
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
     return database
 
 
 def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
-    """Raises:
-    sqlite3.OperationalError: it is locked, or the disk does not let it be read.
-    DataError: another major version wrote it.
+    """Return whether the database is undamaged and ours.
+
+    Raises:
+        sqlite3.OperationalError: it is locked, or the disk does not let it be read.
+        DataError: another major version wrote it.
     """
     try:
         with transaction(database):
@@ -102,7 +106,7 @@ def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
             if names:
                 _is_newer(
                     database
-                )  # or of another major version, whose tables may be others; of a damaged file it says nothing
+                )  # refuses another major version, whose tables may differ, unless the file is damaged
                 database.execute("SELECT path, bytes, mtime_ns, day, done FROM files LIMIT 1").fetchall()
                 database.execute("SELECT id, folder, date, identity, reported FROM days").fetchall()
     except sqlite3.OperationalError as error:
@@ -110,7 +114,7 @@ def _may_be_used(database: sqlite3.Connection, path: Path) -> bool:
             return False
         try:
             read_through(path)
-        except OSError:  # the disk is the reason
+        except OSError:  # the disk is the cause
             return False
         raise
     except sqlite3.DatabaseError:
@@ -122,10 +126,10 @@ def _set_aside(path: Path) -> None:
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
         number += 1
-    with suppress(FileNotFoundError):  # left there, it would be taken for the new one's
+    with suppress(FileNotFoundError):  # otherwise SQLite would apply it to the new database
         path.with_name(f"{path.name}-journal").rename(aside.with_name(f"{aside.name}-journal"))
     path.rename(aside)
-    log.warning("%s is damaged: it is kept as %s, and made again from the ledgers", path, aside.name)
+    log.warning("%s is damaged: it is kept as %s and rebuilt from the ledgers", path, aside.name)
 
 
 def _bring_up_to_date(database: sqlite3.Connection, out: Path) -> None:
@@ -142,7 +146,9 @@ def _bring_up_to_date(database: sqlite3.Connection, out: Path) -> None:
 
 
 def _is_newer(database: sqlite3.Connection) -> bool:
-    """Tell whether a newer minor version wrote the file. It is its ``user_version``: major and minor, 16 bits each; 0 before 1.1.
+    """Return whether a newer minor version wrote the file.
+
+    The version is its ``user_version``: major and minor, 16 bits each; 0 before 1.1.
 
     Raises:
         DataError: another major version.
@@ -180,22 +186,23 @@ def _remember_ledgers(database: sqlite3.Connection, out: Path) -> None:
 
 
 def refuse_other_folders(out: Path) -> None:
-    """Check that ``out`` is absent, empty or from watching, so that nobody's files come to harm.
+    """Check that ``out`` is absent, empty or from watching, so that no other files are harmed.
 
     Raises:
-        SettingsError: it holds what is not ours.
+        SettingsError: it holds other files, or lies below a file.
     """
+    refuse_below_file(out)
     try:
         names = sorted(entry.name for entry in out.iterdir()) if os.path.lexists(out) else []
     except OSError as error:
         raise SettingsError(
-            f"{out} is no folder to write into: {error.strerror}", fix="choose another folder"
+            f"{out} cannot be used as an output folder: {error.strerror}", fix="choose another folder"
         ) from error
     other = [name for name in names if not OWN_NAME.fullmatch(name)]
     if other and not _is_ours(out, names):
         raise SettingsError(
-            f"{out} holds {other[0]!r}, which is not from watching",
-            allowed="an empty folder, or one of before",
+            f"{out} holds {other[0]!r}, which is not from a watch",
+            allowed="an empty folder, or one of an earlier watch",
             fix="choose another folder",
         )
 

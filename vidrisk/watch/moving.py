@@ -1,7 +1,8 @@
-"""One file out of an inbox, into which people may write whom the service does not trust.
+"""Moving of one file out of an inbox to which untrusted users may write.
 
-Only regular files that lie in the inbox itself are moved. No link is followed, neither in place of the file nor of a
-folder above it, whatever is exchanged meanwhile: folders are entered one by one, and files are reached through them.
+Only regular files in the inbox itself are moved. No link is followed, neither in place of the file nor of a folder
+above it, even if they are exchanged concurrently: folders are opened one by one, and files are accessed relative to
+them.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Stays(Exception):
-    """A file is none that is moved; says why."""
+    """Raised for a file that must not be moved; the message is the reason."""
 
 
 def move_file(inbox: Path, inside: str, stamp: Stamp, target: Path) -> None:
-    """Move a file, to another file system as well: it appears under its name when it is whole, and only then leaves. Nothing is
-    overwritten: the second of a name gets a number. A file that has changed since ``stamp`` stays without a word.
+    """Move a file, also to another file system.
 
-    Args:
-        inside: its path below the inbox.
+    The file appears under its new name when it is complete, and only then leaves the inbox. Nothing is overwritten: if
+    the name exists, a number is appended. A file that has changed since ``stamp`` silently stays. ``inside`` is its
+    path relative to the inbox.
 
     Raises:
-        Stays: it is no regular file, or lies behind a link.
-        FileNotFoundError: it has gone.
+        Stays: it is not a regular file, or lies behind a link.
+        FileNotFoundError: it is gone.
         OSError: it cannot be moved; nothing is left at the target.
     """
     with _folder_of(inbox, inside) as folder:
         name = PurePath(inside).name
         info = os.stat(name, dir_fd=folder, follow_symlinks=False)
         if not stat.S_ISREG(info.st_mode):
-            raise Stays(KINDS.get(stat.S_IFMT(info.st_mode), "it is no regular file"))
+            raise Stays(KINDS.get(stat.S_IFMT(info.st_mode), "it is not a regular file"))
         if stamp_of(info) != stamp:
             return
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def move_file(inbox: Path, inside: str, stamp: Stamp, target: Path) -> None:
 
 @contextmanager
 def _folder_of(inbox: Path, inside: str) -> Iterator[int]:
-    """The open folder of a file, reached without following a link below the inbox."""
+    """Open the folder of a file without following a link below the inbox."""
     folder = os.open(inbox, FOLDER_FLAGS)
     try:
         for name in PurePath(inside).parts[:-1]:
@@ -83,8 +84,8 @@ def _folder_of(inbox: Path, inside: str) -> Iterator[int]:
 
 
 def _copy_and_remove(folder: int, name: str, info: os.stat_result, free: Path) -> None:
-    if not os.access(".", os.W_OK, dir_fd=folder):  # else it would be copied again at every try
-        raise PermissionError(errno.EACCES, "nothing may be removed from its folder")
+    if not os.access(".", os.W_OK, dir_fd=folder):  # otherwise it would be copied again at every attempt
+        raise PermissionError(errno.EACCES, "files in its folder cannot be removed")
     part = free.with_name(f".{free.name}.part")
     try:
         _copy(folder, name, info, part)
@@ -92,20 +93,20 @@ def _copy_and_remove(folder: int, name: str, info: os.stat_result, free: Path) -
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    with suppress(FileNotFoundError):  # somebody else has removed it: then the copy is all there is
+    with suppress(FileNotFoundError):  # removed by somebody else: the copy is all there is
         try:
             if stamp_of(os.stat(name, dir_fd=folder, follow_symlinks=False)) != stamp_of(info):
-                raise OSError(errno.EAGAIN, "it has changed while it was copied")
+                raise OSError(errno.EAGAIN, "it changed while it was copied")
             os.unlink(name, dir_fd=folder)
         except FileNotFoundError:
             raise
         except OSError:
-            free.unlink()  # the original stays, so no copy may
+            free.unlink()  # the original stays, so remove the copy
             raise
 
 
 def _copy(folder: int, name: str, info: os.stat_result, part: Path) -> None:
-    """Copy as many bytes as the file had, so that one which grows without end ends."""
+    """Copy as many bytes as the file had, so that copying a growing file ends."""
     with open(os.open(name, FILE_FLAGS, dir_fd=folder), "rb") as source, part.open("wb") as copy:  # noqa: PTH123 (a descriptor)
         if not os.path.samestat(os.fstat(source.fileno()), info):
             raise FileNotFoundError(errno.ENOENT, "another file has taken its place")
@@ -114,7 +115,7 @@ def _copy(folder: int, name: str, info: os.stat_result, part: Path) -> None:
             copy.write(block)
             rest -= len(block)
         copy.flush()
-        with suppress(OSError):  # a share may know neither
+        with suppress(OSError):  # a share may support neither
             os.fchmod(copy.fileno(), stat.S_IMODE(info.st_mode) & 0o777)
             os.utime(copy.fileno(), ns=(info.st_atime_ns, info.st_mtime_ns))
         os.fsync(copy.fileno())

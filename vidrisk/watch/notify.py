@@ -1,6 +1,6 @@
-"""What systemd is told, by its own protocol (sd_notify(3)): lines of text in one datagram to ``$NOTIFY_SOCKET``.
+"""Notifications to systemd by its own protocol (sd_notify(3)): lines of text in one datagram to ``$NOTIFY_SOCKET``.
 
-Without systemd nothing is told to anybody.
+Without systemd, all functions do nothing.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ BEAT_S = 5.0
 
 
 def ready() -> None:
-    """The service has started."""
+    """Report that the service has started."""
     _tell("READY=1")
 
 
 def alive() -> None:
-    """It gets on; a watchdog (``WatchdogSec=``) that hears nothing for too long starts it anew."""
+    """Reset the watchdog (``WatchdogSec=``), which restarts a service that is silent for too long."""
     _tell("WATCHDOG=1")
 
 
 def status(text: str) -> None:
-    """One line for ``systemctl status``."""
+    """Set the line shown by ``systemctl status``."""
     _tell(f"STATUS={' '.join(text.split())}")
 
 
@@ -35,7 +35,7 @@ def stopping() -> None:
 
 @contextmanager
 def staying_alive() -> Iterator[None]:
-    """For work that takes long and is known to end."""
+    """Reset the watchdog periodically during work that takes long and is known to end."""
     done = threading.Event()
 
     def beat() -> None:

@@ -1,9 +1,9 @@
-"""The passes of a watch: finish what is undone, look, predict what is complete, report, tidy.
+"""Passes of a watch: finish undone files, look for new ones, predict complete ones, report, tidy.
 
-Every pass may be killed at any moment and the next one goes on. A pass is a row of duties. What keeps one of them from
-being done (a full disk, a share that has gone, an error that nobody foresaw) is said once and tried again until it
-works, and the others are done. What damages a day or the memory costs that alone: it is set aside. Only an engine that
-fails ends the watch, so that whoever has started it starts it anew.
+Every pass may be killed at any moment, and the next one continues. A pass is a sequence of duties. An error that
+prevents one of them (a full disk, an unmounted share, an unexpected error) is reported once and the duty is retried
+until it works, while the others are done. Damage to a day or to the memory affects only that: it is set aside. Only an
+engine failure ends the watch, so that the process manager restarts it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,19 @@ from vidrisk.watch.troubles import Troubles, words_of
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH_FILES = 500  # so that a new day, a report and a signal need not wait for a flood to pass
-MAX_PART_OF_LOOKING = 0.1  # of the time, that a large inbox may take
+MAX_BATCH_FILES = 500  # so that a new day, a report and a signal need not wait for a flood of files
+MAX_PART_OF_LOOKING = 0.1  # fraction of the time that listing a large inbox may take
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Files that were predicted together: where the results are, how many files ended in which state, and how many of their
-    predictions are uncertain; None where the model cannot tell."""
+    """Files that were predicted together.
+
+    Attributes:
+        folder: folder of the results.
+        states: number of files per final state.
+        uncertain: number of uncertain predictions; None if the model has no thresholds.
+    """
 
     folder: Path
     states: Mapping[str, int]
@@ -65,7 +70,7 @@ class Batch:
 
 
 def local_date() -> str:
-    """Today, where this machine says that it is."""
+    """Return the current date in the machine's time zone."""
     return datetime.now().astimezone().date().isoformat()
 
 
@@ -78,18 +83,17 @@ def watch_inbox(
     on_batch: Callable[[Batch], None] = lambda batch: None,
     today: Callable[[], str] = local_date,
 ) -> None:
-    """Predict what comes into ``inbox``, into one folder per day below ``out``, until a signal; with ``once`` what is there now.
+    """Predict files that arrive in ``inbox``, into one folder per day below ``out``, until a signal.
 
-    Args:
-        on_batch: told of every batch when its results are written.
-        today: the date that a file which is complete now belongs to.
+    With ``settings.once``, only the files present now are predicted. ``on_batch`` is called for every batch once its
+    results are written; ``today`` returns the date to which a file that is complete now belongs.
 
     Raises:
-        SettingsError: ``out`` cannot be used, a setting makes no sense, or files would be moved to where they are
-            looked for.
+        SettingsError: ``out`` cannot be used, a setting is invalid, or files would be moved to where they are looked
+            for.
         RuntimeFailure: the engine failed, or decode processes cannot be started.
-        Interrupted, KeyboardInterrupt: a signal; the next watch goes on where this one stopped.
-        Exception: with ``once``, also what a watch that goes on tries again; everything else was done before.
+        Interrupted, KeyboardInterrupt: a signal; the next watch continues where this one stopped.
+        Exception: with ``once``, also errors that a continuous watch would retry; everything else was done before.
     """
     if settings.move_done and settings.move_done.resolve().is_relative_to(inbox.resolve()):
         raise SettingsError(
@@ -99,7 +103,7 @@ def watch_inbox(
         raise SettingsError(
             f"{settings.move_done} lies in {out}, where old days are deleted", fix="choose another folder for move_done"
         )
-    infer.for_reading(classifier)  # what is wrong with the settings is said now
+    infer.for_reading(classifier)  # reports errors in the settings now
     with Taken(out) as taken, DecodePool(infer.workers) as pool:
         watch = _Watch(classifier, inbox, out, settings, replace(infer, resume=True), taken, pool, on_batch, today)
         notify.ready()
@@ -136,7 +140,7 @@ class _Watch:
             classifier.provenance["digest"], classifier.contract.digest, json.dumps(made_with, sort_keys=True)
         )
         self._settling, self._left = Settling(settings.settle_s), LeftInInbox()
-        self._retry_at_s: dict[str, float] = {}  # files that could not be read
+        self._retry_at_s: dict[str, float] = {}  # time of the next attempt, per file that could not be read
         self._reported_at_s = self._mended_at_s = -math.inf
         self._looked_s = 0.0
         self._troubles = Troubles(settings.retry_s)
@@ -155,7 +159,7 @@ class _Watch:
         found = self._look()
         complete = self._settling.complete(found, time.monotonic())
         if any(path not in complete and not self._taken.has(path, stamp_of(info)) for path, info in found.items()):
-            time.sleep(self._settings.settle_s)  # something new may be complete then
+            time.sleep(self._settings.settle_s)  # new files may be complete then
         while self._pass(is_last=True):
             pass
         error = self._troubles.first()
@@ -163,7 +167,7 @@ class _Watch:
             raise error
 
     def _pass(self, *, is_last: bool = False) -> bool:
-        """Do every duty; whether more is waiting already."""
+        """Do every duty; return whether more files are already waiting."""
         self._is_more = False
         try:
             self._do_duties(is_last)
@@ -174,7 +178,7 @@ class _Watch:
 
     def _mend_memory(self) -> None:
         if time.monotonic() - self._mended_at_s < self._settings.retry_s:
-            raise VidriskError(f"{self._out} does not keep what is written to it", fix="look at the disk")
+            raise VidriskError(f"{self._out} loses data that is written to it", fix="check the disk")
         self._mended_at_s, self._is_more = time.monotonic(), True
         self._taken.mend()
 
@@ -219,7 +223,7 @@ class _Watch:
             self._looked_s = time.monotonic() - started_s
 
     def _take_new(self, found: Mapping[str, os.stat_result]) -> None:
-        """Note new files as undone ones of today."""
+        """Record new files as undone files of today."""
         new = dict(islice(self._new(found, time.monotonic()), MAX_BATCH_FILES))
         self._retry_at_s = {path: at_s for path, at_s in self._retry_at_s.items() if path in found}
         if new:
@@ -236,28 +240,28 @@ class _Watch:
                 yield path, stamp
 
     def _finish(self, day: Day) -> None:
-        """Predict what is undone of a day: new files, and what an earlier watch was killed at or the disk had no room for."""
+        """Predict the undone files of a day: new ones, and those that an earlier watch left unfinished."""
         if self._set_aside_if_damaged(day):
-            return  # its files are those of another day now, and wait for the next pass
-        if day.identity != self._identity:  # another bundle began it, and cannot end it
+            return  # its files now belong to another day, and wait for the next pass
+        if day.identity != self._identity:  # begun with another bundle or other settings
             self._settle(day)
             today = self._taken.day(self._today(), self._identity)
             self._taken.hand_over(day, today)
             day = today
-        paths = self._taken.undone(day)  # none where its ledger knew what became of them
+        paths = self._taken.undone(day)  # empty if its ledger has all results
         alone = [path for path in paths if self._troubles.have(path)]
         self._predict(day, [path for path in paths if path not in alone])
         for path in alone:
             self._predict(day, [path])
 
     def _predict(self, day: Day, paths: list[str]) -> None:
-        """Predict files of a day together; where that fails and nobody knows why, in halves, down to the file that it is."""
+        """Predict files of a day together; after an unexpected error, in halves, to isolate the file that causes it."""
         if len(paths) == 1:
             self._troubles.attempt(paths[0], lambda: self._run(day, paths), None)
         elif paths:
             try:
                 self._run(day, paths)
-            except (VidriskError, BrokenPipeError):  # the latter of whoever is told of batches
+            except (VidriskError, BrokenPipeError):  # the latter from ``on_batch``
                 raise
             except Exception as error:
                 log.debug("%s", words_of(error), exc_info=True)
@@ -314,8 +318,10 @@ class _Watch:
         return damage is not None
 
     def _settle(self, day: Day) -> Mapping[str, int]:
-        """Note what the day's ledger says of its undone files. Those that could not be opened are forgotten, to be taken again:
-        the share may have gone, or a permission be missing. Where they can be opened now, that happens once.
+        """Record the results that the day's ledger has for its undone files.
+
+        Files that could not be opened are forgotten, to be taken again: the share may be unmounted, or a permission
+        missing. If they can be opened now, that happens once.
         """
         undone = set(self._taken.undone(day))
         folder = self._out / day.folder
@@ -333,7 +339,7 @@ class _Watch:
         return True
 
     def _report(self, *, is_last: bool) -> None:
-        """Write the pages that are due: of a day that is over at once, of today now and then."""
+        """Write the reports that are due: of a past day at once, of today from time to time."""
         every_s, reported_at_s = self._settings.report_every_s, self._reported_at_s
         for day in self._taken.days():
             if day.reported or self._taken.undone(day):
@@ -355,8 +361,8 @@ class _Watch:
                     return
                 if type(error) is VidriskError or isinstance(
                     error, OSError
-                ):  # what the disk says has no name of its own
+                ):  # errors of the disk have no class of their own
                     raise
-                # another bundle took its files over before it had results, somebody tidied up in there, or nobody knows
+                # its files were handed over before it had results, somebody deleted files, or the cause is unknown
                 log.warning("no report of %s: %s", day.folder, words_of(error))
         self._taken.set_reported(day)

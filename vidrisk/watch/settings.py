@@ -1,4 +1,4 @@
-"""How to watch."""
+"""Settings of a watch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MOST = 1_000_000  # seconds, or dates
 
 @dataclass(frozen=True)
 class WatchSettings:
-    """How to watch.
+    """Settings of a watch.
 
     Attributes:
-        settle_s: a file is complete when nothing has happened to it for so long.
-        poll_s: between two looks; more where looking itself takes long.
-        report_every_s: the page of the day is written again at most so often; None writes none.
-        retry_s: after which what failed is tried again: a full disk, a file that may not be read.
-        keep_dates: the dates with results that are kept; None keeps all.
-        move_done: where files go when their day is over; None leaves them.
+        settle_s: a file is complete if it has not changed for so long.
+        poll_s: time between two passes; longer if listing the inbox itself takes long.
+        report_every_s: shortest time between two reports of the current day; None writes no reports.
+        retry_s: time after which a failed duty is tried again, for example after a full disk or a missing permission.
+        keep_dates: number of dates whose results are kept; None keeps all.
+        move_done: folder to which files are moved when their day is over; None leaves them.
         once: make one pass and return.
 
     Raises:

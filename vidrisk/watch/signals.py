@@ -1,4 +1,4 @@
-"""SIGTERM, with which systemd ends a service, ends a watch as Ctrl-C does, and is no failure."""
+"""Handling of SIGTERM, with which systemd stops a service: it ends a watch like Ctrl-C, but is not a failure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidrisk.watch import notify
 
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
-    """The block ends quietly on SIGTERM. For the main thread.
+    """Leave the block quietly on SIGTERM. For the main thread.
 
     Raises:
         Interrupted: Ctrl-C.
@@ -22,7 +22,7 @@ def ending_on_sigterm() -> Iterator[None]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal came
-        if not came:  # a second one must not disturb what the first one has begun
+        if not came:  # a second signal must not interrupt the shutdown
             came = True
             raise KeyboardInterrupt
 

@@ -1,9 +1,9 @@
-"""What was taken out of an inbox: every file, as it was, and the day that it belongs to.
+"""Record of the files taken from an inbox, with their state and the day that they belong to.
 
-The ledger of a day is the truth about its files; this is the memory across days. A file is noted here, undone, before
-its day's run is told of it, and done when the ledger has its final row. So after a kill at any moment, what is undone
-here is what has to be given to the run of its day again, which knows by itself what it has finished. A memory that was
-lost is made again from the ledgers.
+The ledger of a day is authoritative for its files; this is the memory across days. A file is recorded here as undone
+before its day's run receives it, and as done when the ledger has its final row. So after a kill at any moment, the
+files that are undone here are passed again to the run of their day, which knows which of them it has finished. A lost
+memory is rebuilt from the ledgers.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.watch.inbox import Stamp
 from vidrisk.watch.memory import TAKEN, is_sound, open_memory, refuse_other_folders
 
-STATES = ("kept", "damaged", "deleted")  # of a day: it gets more files, it gets none, its folder has gone
+STATES = ("kept", "damaged", "deleted")  # of a day: gets more files, gets no more files, folder deleted
 
 
 class MemoryDamaged(VidriskError):
-    """The memory of an output folder can no longer be used: ``Taken.mend`` makes it again."""
+    """Raised if the memory of an output folder is unusable; ``Taken.mend`` rebuilds it."""
 
 
 @dataclass(frozen=True)
 class Day:
-    """One folder of results. ``reported``: its page shows everything that it holds."""
+    """One folder of results. ``reported``: its report is up to date."""
 
     id: int
     folder: str
@@ -45,19 +45,21 @@ class Day:
 
 
 class Taken:
-    """The open memory of an output folder, of which there is one at a time. For one thread."""
+    """The open memory of an output folder, which can be opened only once at a time. For one thread."""
 
     def __init__(self, out: Path) -> None:
-        """Raises:
-        SettingsError: ``out`` is no folder for this, or somebody else watches into it.
-        VidriskError: it cannot be written.
+        """Open the memory of an output folder.
+
+        Raises:
+            SettingsError: ``out`` cannot be used for this, or another watch uses it.
+            VidriskError: it cannot be written.
         """
         self._out = out
         refuse_other_folders(out)
         self._database = open_memory(out)
 
     def mend(self) -> None:
-        """Set a memory that was damaged while it was open aside, and make it again from the ledgers.
+        """Set aside a memory that was damaged while it was open, and rebuild it from the ledgers.
 
         Raises:
             VidriskError: it cannot be written; the next call tries again.
@@ -66,11 +68,11 @@ class Taken:
         self._database = open_memory(self._out)
 
     def has(self, path: str, stamp: Stamp) -> bool:
-        """Whether the file was taken as it is."""
+        """Return whether the file was taken in its present state."""
         return self._rows("SELECT bytes, mtime_ns FROM files WHERE path = ?", os.fsencode(path)) == [stamp]
 
     def day(self, date: str, identity: str) -> Day:
-        """The folder of a date for results of this identity; a new one where there is none yet.
+        """Return the folder of a date for results of this identity; create one if there is none.
 
         Raises:
             VidriskError: the memory cannot be written.
@@ -94,7 +96,10 @@ class Taken:
         return int(added.lastrowid or 0)
 
     def days(self, *states: str) -> list[Day]:
-        """Those that may get more files, or those in any of ``states``: in the order in which they began."""
+        """Return days in the order in which they began, by default those that may get more files.
+
+        With ``states``, return the days in any of these.
+        """
         wanted = states or ("kept",)
         return [
             Day(number, folder, date, identity, bool(reported))
@@ -105,12 +110,12 @@ class Taken:
         ]
 
     def undone_days(self) -> list[Day]:
-        """Those that have files which are not done."""
+        """Return the days that have undone files."""
         undone = {number for (number,) in self._rows("SELECT DISTINCT day FROM files WHERE NOT done")}
         return [day for day in self.days() if day.id in undone]
 
     def take(self, files: Mapping[str, Stamp], day: Day) -> None:
-        """Note complete files as undone ones of a day. Its page is no longer up to date then.
+        """Record complete files as undone files of a day, whose report is then out of date.
 
         Raises:
             VidriskError: the memory cannot be written.
@@ -129,29 +134,31 @@ class Taken:
         ]
 
     def finish(self, rows: Iterable[Row], forget: Collection[str] = ()) -> None:
-        """Note final rows of a day's ledger: files are done as they were when they were read, or forgotten, to be taken again.
+        """Record final rows of a day's ledger: files are done in the state in which they were read.
+
+        The files in ``forget`` are removed, to be taken again.
 
         Raises:
             VidriskError: the memory cannot be written.
         """
         with self._writing():
             self._database.executemany(
-                "UPDATE files SET done = 1, bytes = coalesce(?, bytes), mtime_ns = coalesce(?, mtime_ns) WHERE path = ?",
+                "UPDATE files SET done = 1, bytes = coalesce(?, bytes), mtime_ns = coalesce(?, mtime_ns) "
+                "WHERE path = ?",
                 ((row.bytes, row.mtime_ns, os.fsencode(row.path)) for row in rows),
             )
             self._database.executemany("DELETE FROM files WHERE path = ?", ((os.fsencode(path),) for path in forget))
 
     def hand_over(self, before: Day, after: Day) -> None:
-        """Give what is undone of one day to another."""
+        """Move the undone files of one day to another."""
         with self._writing():
             self._database.execute("UPDATE files SET day = ? WHERE day = ? AND NOT done", (after.id, before.id))
             self._database.execute("UPDATE days SET reported = 0 WHERE id = ?", (after.id,))
 
     def set_aside(self, day: Day, *, forgets_done: bool) -> None:
-        """Give a day no more files: what is undone of it gets another folder of its date.
+        """Stop adding files to a day, and move its undone files to another folder of its date.
 
-        Args:
-            forgets_done: what is done is taken again where it still lies in the inbox.
+        With ``forgets_done``, its done files are taken again if they are still in the inbox.
         """
         with self._writing():
             self._database.execute("UPDATE days SET state = 'damaged', reported = 1 WHERE id = ?", (day.id,))
@@ -167,8 +174,8 @@ class Taken:
         with self._writing():
             self._database.execute("UPDATE days SET reported = 1 WHERE id = ?", (day.id,))
 
-    def done_before(self, date: str, paths: Iterable[str]) -> Iterator[tuple[str, Stamp, Day]]:
-        """The done files among ``paths`` whose day is another than ``date`` and has its page."""
+    def find_done_before(self, date: str, paths: Iterable[str]) -> Iterator[tuple[str, Stamp, Day]]:
+        """Yield the done files among ``paths`` whose day is not ``date`` and has its report."""
         days = {day.id: day for day in self.days(*STATES) if day.date != date and day.reported}
         for path in paths if days else ():
             for size, mtime_ns, day in self._rows(
@@ -177,15 +184,16 @@ class Taken:
                 if day in days:
                     yield path, (size, mtime_ns), days[day]
 
-    def outlived(self, keep_dates: int) -> list[Day]:
-        """Finished days before the ``keep_dates`` that began last: a clock that jumps makes no day older."""
+    def find_outlived(self, keep_dates: int) -> list[Day]:
+        """Return finished days older than the ``keep_dates`` dates that began last, independently of clock jumps."""
         days = self.days("kept", "damaged")
         last = list(dict.fromkeys(day.date for day in reversed(days)))[:keep_dates]
         return [day for day in days if day.date not in last and day.reported and not self.undone(day)]
 
     def drop(self, day: Day, present: Collection[str]) -> None:
-        """Forget a day, and its files but those that are ``present`` in the inbox. An empty inbox may be one that is not
-        mounted: then all are remembered.
+        """Forget a day, and those of its files that are not ``present`` in the inbox.
+
+        If the inbox is empty, it may be unmounted: then all files are remembered.
         """
         with self._writing():
             gone = [
@@ -225,5 +233,5 @@ class Taken:
                 if is_sound(self._database, self._out):
                     raise
                 raise MemoryDamaged(
-                    f"{self._out / TAKEN} is damaged: {error}", fix="rename it: it is made again"
+                    f"{self._out / TAKEN} is damaged: {error}", fix="rename it; it will be rebuilt"
                 ) from error

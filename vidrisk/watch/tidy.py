@@ -1,4 +1,4 @@
-"""What becomes of inputs and results when their day is over."""
+"""Moving of inputs and deletion of results after their day is over."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ log = logging.getLogger(__name__)
 def move_done(
     taken: Taken, today: str, inbox: Path, found: Mapping[str, os.stat_result], target: Path, said: set[str]
 ) -> None:
-    """Move files whose day is over and has its page out of the inbox. Not before: the page takes its pictures from them.
+    """Move files out of the inbox whose day is over and has its report.
+
+    They are not moved earlier, because the report reads its pictures from them.
 
     Args:
-        said: files that stay, and of which that was said; more are added.
+        taken: the memory of the output folder.
+        today: the current date.
+        inbox: the inbox.
+        found: files in the inbox, with their status.
+        target: folder to which files are moved.
+        said: files that stay and have been reported; updated.
 
     Raises:
-        VidriskError: some cannot be moved to ``target``; the others are.
+        VidriskError: some cannot be moved to ``target``; the others are moved.
     """
     first: tuple[str, OSError] | None = None
-    for path, stamp, day in taken.done_before(today, found):
+    for path, stamp, day in taken.find_done_before(today, found):
         inside = os.path.relpath(path, os.path.abspath(inbox))  # noqa: PTH100 (as files_in names them)
         try:
             move_file(inbox, inside, stamp, target / day.folder / inside)
@@ -51,18 +58,20 @@ def move_done(
 
 
 def expire(taken: Taken, out: Path, keep_dates: int, found: Mapping[str, os.stat_result]) -> None:
-    """Delete the results but those of the ``keep_dates`` that began last. What lies in place of a folder is left where it is.
+    """Delete all results except those of the ``keep_dates`` dates that began last.
+
+    Anything that is in place of a folder is left alone.
 
     Raises:
-        VidriskError: some cannot be deleted; the others are.
+        VidriskError: some cannot be deleted; the others are deleted.
     """
     first: VidriskError | None = None
-    for day in taken.outlived(keep_dates):
+    for day in taken.find_outlived(keep_dates):
         folder = out / day.folder
         try:
             with writing_to(out):
                 if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
-                    log.warning("%s is no folder: what it is, or leads to, is not deleted", folder)
+                    log.warning("%s is not a folder and is not deleted", folder)
                 elif os.path.lexists(folder):
                     log.info("%s is deleted: %d later dates have results", day.folder, keep_dates)
                     shutil.rmtree(folder)

@@ -1,4 +1,4 @@
-"""What goes wrong while a watch goes on: said once, tried again after a while, and in the way of nothing else."""
+"""Errors during a watch: reported once, retried after a while, without blocking other duties."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Result = TypeVar("Result")
 
 
 class Troubles:
-    """Attempts the duties of one pass after another. A duty that has failed rests for a while.
+    """Attempts the duties of each pass. A duty that has failed is paused for a while.
 
     Args:
-        retry_s: for how long.
+        retry_s: duration of the pause.
     """
 
     def __init__(self, retry_s: float) -> None:
         self._retry_s = retry_s
-        self._errors: dict[str, tuple[Exception, float]] = {}  # duty → what it failed with, and when it is tried again
+        self._errors: dict[str, tuple[Exception, float]] = {}  # duty → its error, and when it is tried again
         self._attempted: set[str] = set()
         self._said: frozenset[str] = frozenset()
 
     def attempt(self, duty: str, work: Callable[[], Result], otherwise: Result) -> Result:
-        """Do the work of a duty, unless it rests; return its result, or ``otherwise``.
+        """Do the work of a duty, unless it is paused; return its result, or ``otherwise``.
 
         Raises:
-            RuntimeFailure, Interrupted, MemoryDamaged, BrokenPipeError: what no other try can mend.
+            RuntimeFailure, Interrupted, MemoryDamaged, BrokenPipeError: errors that a retry cannot fix.
         """
         self._attempted.add(duty)
         if time.monotonic() < self._errors.get(duty, (None, -math.inf))[1]:
@@ -52,15 +52,15 @@ class Troubles:
         return result
 
     def have(self, duty: str) -> bool:
-        """Whether the last attempt at a duty failed."""
+        """Return whether the last attempt at a duty failed."""
         return duty in self._errors
 
     def first(self) -> Exception | None:
-        """Return what the duty that has failed longest failed with."""
+        """Return the error of the duty that has been failing longest, or None."""
         return next((error for error, _ in self._errors.values()), None)
 
     def say(self) -> None:
-        """Say, at the end of a pass, what is new. A duty that was not attempted in it is none any more."""
+        """Report new errors at the end of a pass. Duties that were not attempted in it are forgotten."""
         self._errors = {duty: entry for duty, entry in self._errors.items() if duty in self._attempted}
         self._attempted = set()
         lines = list(dict.fromkeys(words_of(error) for error, _ in self._errors.values()))
@@ -75,7 +75,7 @@ class Troubles:
 
 
 def words_of(error: Exception) -> str:
-    """One line; of an error that nobody foresaw also where it came from."""
+    """Return an error as one line; for an unexpected error, with its location."""
     if isinstance(error, VidriskError):
         return error.what
     last = traceback.extract_tb(error.__traceback__)[-1:]

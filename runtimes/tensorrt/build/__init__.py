@@ -1,1 +1,1 @@
-"""Engines are built here, on the device that runs them or ahead of time."""
+"""Building of engines, on the device that runs them or ahead of time."""

@@ -1,6 +1,6 @@
-"""One ONNX file becomes one engine, on one path for TensorRT 10.3 and later, TensorRT 11 and TensorRT for RTX.
+"""Build an engine from an ONNX file, with the same code for TensorRT 10.3 and later, TensorRT 11 and TensorRT for RTX.
 
-It runs on devices, so it imports neither torch nor onnx: TensorRT's own parser reads the file.
+It runs on devices and therefore imports neither torch nor onnx: TensorRT's own parser reads the file.
 """
 
 from __future__ import annotations
@@ -46,18 +46,19 @@ log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LOOKS = 0.1
 LEAST_WORKSPACE_BYTES = 64 << 20
-MEMORY_FIX = "close what else uses the GPU, choose a smaller batch or a variant of fewer bits"
+MEMORY_FIX = "stop other programs that use the GPU, or choose a smaller batch or a variant of fewer bits"
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What an engine is built for.
+    """Options of a build.
 
     Attributes:
         batches: rows per call.
-        compute_capabilities: GPUs to build for ahead of time, as ``8.6``; empty for the GPU that is here.
-        dla: run on a Jetson's deep-learning accelerator what that can do, and the rest on the GPU.
-        portable: for later versions of TensorRT and for every GPU from Ampere on but a Jetson's; it may be slower.
+        compute_capabilities: GPUs to build for ahead of time, such as ``8.6``; empty for the present GPU.
+        dla: run the layers that a Jetson's deep-learning accelerator supports on it, and the rest on the GPU.
+        portable: build for later versions of TensorRT and every GPU from Ampere on except a Jetson's; the engine may
+            be slower.
     """
 
     batches: Batches = field(default_factory=Batches)
@@ -73,13 +74,13 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """An engine.
+    """Built engine.
 
     Attributes:
-        blob: as TensorRT serialised it.
-        batches: smaller ones than were asked for where the GPU had too little memory.
-        layers_json: what its layers are, for people and for ``layer_counts``.
-        seconds: what it took, parsing and all.
+        blob: the serialized engine.
+        batches: rows per call; smaller than requested if the GPU had too little memory.
+        layers_json: description of its layers, for people and for ``layer_counts``.
+        seconds: duration of the build, including parsing.
     """
 
     blob: memoryview
@@ -89,15 +90,17 @@ class Built:
 
 
 def parse_errors(path: Path, kind: Kind | None = None) -> list[str]:
-    """Why TensorRT's parser refuses an ONNX file, a line per layer; empty when it takes it. No GPU is needed.
+    """Return why TensorRT's parser refuses an ONNX file, one line per layer; empty if it accepts it.
+
+    No GPU is needed.
 
     Raises:
-        MissingExtra, RuntimeFailure: there is no TensorRT to ask.
+        MissingExtra, RuntimeFailure: TensorRT is missing or does not load.
     """
-    return _parsed(open_api(kind), path)[1]
+    return _parse(open_api(kind), path)[1]
 
 
-def built_engine(
+def build_engine(
     path: Path,
     inputs: Sequence[TensorSpec],
     api: Api,
@@ -108,28 +111,32 @@ def built_engine(
     """Build an engine from an ONNX file.
 
     Args:
-        inputs: what the file declares; the axis ``batch`` takes ``options.batches``.
-        device: the GPU that is here; None builds ahead of time.
+        path: the ONNX file.
+        inputs: specs of its inputs; the axis ``batch`` gets ``options.batches``.
+        api: the TensorRT to build with.
+        device: the present GPU; None builds ahead of time.
+        options: options of the build.
+        on_progress: called with the progress in percent.
 
     Raises:
         RuntimeFailure: the parser refuses a layer, the GPU has too little memory, or TensorRT fails.
-        SettingsError: there is no DLA, or no building for such a GPU.
+        SettingsError: there is no DLA, or TensorRT cannot build for such a GPU.
         Interrupted: Ctrl-C.
     """
     begin = time.monotonic()
-    parsed, refused = _parsed(api, path)
+    parsed, refused = _parse(api, path)
     if refused:
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
         raise GraphRefused(
-            f"{api.kind} cannot take {path.name}: {refused[0]}{more}",
-            fix="export for TensorRT, which checks that; or choose another variant",
+            f"{api.kind} cannot read {path.name}: {refused[0]}{more}",
+            fix="export for TensorRT, which checks this, or choose another variant",
         )
     batches = options.batches
     while True:
         if device is not None:
             batches = _batches_that_fit(parsed, path, device, batches)
         config = _config(parsed, path, inputs, device, replace(options, batches=batches))
-        blob = _built_blob(parsed, config, f"building {path.name} for {api.kind}", on_progress)
+        blob = _build_blob(parsed, config, f"building {path.name} for {api.kind}", on_progress)
         if blob is not None:
             break
         if not api.out_of_memory or batches.max == batches.min:
@@ -138,8 +145,8 @@ def built_engine(
                 fix=MEMORY_FIX if api.out_of_memory else None,
             )
         api.errors.clear()
-        batches = _halved(batches, path, "out of GPU memory")
-    api.errors.clear()  # of kernels that were tried and passed over
+        batches = _halve(batches, path, "out of GPU memory")
+    api.errors.clear()  # from kernels that were tried and rejected
     if device is not None:
         keep_timings(api, config, device)
     inspected = _layers_of_engine(api, blob, options.portable) if device is not None else None
@@ -148,7 +155,7 @@ def built_engine(
 
 @dataclass(frozen=True)
 class _Parsed:
-    """A network and what it lives on: the parser owns the weights."""
+    """Parsed network with the objects that it depends on: the parser owns the weights."""
 
     api: Api
     builder: trt.Builder
@@ -156,22 +163,27 @@ class _Parsed:
     network: trt.INetworkDefinition
 
 
-def _parsed(api: Api, path: Path) -> tuple[_Parsed, list[str]]:
-    """The network in a file, and what the parser has against it."""
+def _parse(api: Api, path: Path) -> tuple[_Parsed, list[str]]:
+    """Parse the network in a file; return it and the errors of the parser."""
     builder = api.new_builder()
     network = api.new_network(builder)
     parser = api.new_parser(network)
-    whole = parser.parse_from_file(str(path)) and network.num_outputs > 0  # an empty file is an empty network to it
+    whole = (
+        parser.parse_from_file(str(path)) and network.num_outputs > 0
+    )  # the parser accepts an empty file as an empty network
     errors = [_line_from_error(parser.get_error(at)) for at in range(parser.num_errors)]
     if not whole and not errors:
-        errors = [str(api.failure("this is no ONNX graph"))]
+        errors = [str(api.failure("this is not an ONNX graph"))]
     api.errors.clear()
     network.name = path.stem
     return _Parsed(api, builder, parser, network), [] if whole else errors
 
 
 def _line_from_error(error: trt.ParserError) -> str:
-    """Operator, layer, module and reason. Nodes are named by their module: ``backbone.blocks.3.expand.0/conv2d_9``."""
+    """Return operator, layer, module and reason of an error.
+
+    Nodes are named after their module: ``backbone.blocks.3.expand.0/conv2d_9``.
+    """
     module, _, layer = error.node_name().rpartition("/")
     text = " ".join(error.desc().split())
     said = re.search(r"Error Code \d+:[^(]*\((?:[^:()]*: )?(.+?)\.? In \w+ at ", text)
@@ -188,10 +200,10 @@ def _config(
     for spec in inputs:
         if BATCH not in spec.shape:  # a constant
             continue
-        shapes: Any = [_shape(spec, rows) for rows in astuple(options.batches)]  # TensorRT makes its Dims of tuples
+        shapes: Any = [_shape(spec, rows) for rows in astuple(options.batches)]  # TensorRT converts tuples to Dims
         profile.set_shape(spec.name, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise api.failure(f"{path.name} does not take {', '.join(map(repr, inputs))}")
+        raise api.failure(f"{path.name} does not accept {', '.join(map(repr, inputs))}")
     if options.portable:
         api.make_portable(config)
     elif options.compute_capabilities:
@@ -219,20 +231,20 @@ def _shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
     return tuple(rows if axis == BATCH else int(axis) for axis in spec.shape)
 
 
-def _built_blob(parsed: _Parsed, config: trt.IBuilderConfig, what: str, on_progress: OnProgress) -> memoryview | None:
-    """Build in a thread of its own, while this one tells the progress and listens for Ctrl-C. None when TensorRT fails."""
+def _build_blob(parsed: _Parsed, config: trt.IBuilderConfig, what: str, on_progress: OnProgress) -> memoryview | None:
+    """Build in a separate thread, while this one reports progress and handles Ctrl-C; return None if TensorRT fails."""
     monitor = new_monitor(parsed.api)
     config.progress_monitor = monitor
     pool = ThreadPoolExecutor(1)
-    try:  # from before the thread starts: a Ctrl-C may come with the build's first step
+    try:  # before the thread starts, because Ctrl-C may arrive at the first step of the build
         future: Future[Any] = pool.submit(lambda: parsed.builder.build_serialized_network(parsed.network, config))
         while not future.done():
             on_progress(what, monitor.percent, PERCENT)
             wait([future], timeout=SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt as error:
-        log.warning("stopping: %s ends at its next step", parsed.api.kind)
+        log.warning("stopping: waiting for %s to finish its current step", parsed.api.kind)
         raise Interrupted(f"stopped by Ctrl-C while {what}") from error
-    finally:  # also of a terminal that is gone
+    finally:  # also if the terminal was closed
         monitor.cancelled = True
         _shut_down(pool)
     memory = future.result()
@@ -243,7 +255,7 @@ def _built_blob(parsed: _Parsed, config: trt.IBuilderConfig, what: str, on_progr
 
 
 def _shut_down(pool: ThreadPoolExecutor) -> None:
-    """Wait for the pool's thread. TensorRT crashes where it is left in the middle, so another Ctrl-C changes nothing."""
+    """Wait for the pool's thread, ignoring further Ctrl-C, because TensorRT crashes if it is interrupted."""
     ended = False
     while not ended:
         with suppress(KeyboardInterrupt):
@@ -252,33 +264,33 @@ def _shut_down(pool: ThreadPoolExecutor) -> None:
 
 
 def _batches_that_fit(parsed: _Parsed, path: Path, device: Device, batches: Batches) -> Batches:
-    """The largest batches whose weights and activations fit into what is free, as far as can be said before building.
+    """Return the largest batches whose weights and activations fit into free memory, as estimated before building.
 
     Raises:
-        RuntimeFailure: not even the smallest ones.
+        RuntimeFailure: not even the smallest batches fit.
     """
     while True:
         needed = weights_bytes(path) + activations_bytes(parsed.network, batches.max)
         if needed <= device.free_bytes:
             return batches
-        said = f"needs {_gigabytes(needed)} of GPU memory and {_gigabytes(device.free_bytes)} are available"
+        said = f"needs {_gigabytes(needed)} of GPU memory, but only {_gigabytes(device.free_bytes)} are available"
         if batches.max == batches.min:
             raise RuntimeFailure(f"{path.name} {said}, for batches of {batches.max}", fix=MEMORY_FIX)
-        batches = _halved(batches, path, said)
+        batches = _halve(batches, path, said)
 
 
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.2f} GB"
 
 
-def _halved(batches: Batches, path: Path, why: str) -> Batches:
+def _halve(batches: Batches, path: Path, why: str) -> Batches:
     largest = max(batches.max // 2, batches.min)
     log.warning("%s for batches of %d: %s; halving to %d", path.name, batches.max, why, largest)
     return Batches(batches.min, min(batches.opt, largest), largest)
 
 
 def _layers_of_engine(api: Api, blob: memoryview, portable: bool) -> str | None:
-    """What TensorRT's inspector says of the layers that it has made; None where it cannot be asked."""
+    """Return the layers of an engine from TensorRT's inspector, or None if it cannot be inspected."""
     try:
         engine = api.load_engine(blob, portable=portable)
         text = engine.create_engine_inspector().get_engine_information(api.trt.LayerInformationFormat.JSON)

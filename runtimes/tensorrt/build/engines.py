@@ -1,9 +1,9 @@
-"""The engines of a bundle: built on the device or ahead of time, kept in a cache, and never built twice.
+"""Engines of a bundle, built once, on the device or ahead of time, and cached.
 
-    bundle ─► stages × variants ─► an engine in the cache that fits?  ─yes─► nothing to do
-                                   └─no, and why─► build (``builder.py``) ─► cache
+    bundle ─► stages × variants ─► matching engine in the cache?  ─yes─► nothing to do
+                                   └─no, with reason─► build (``builder.py``) ─► cache
 
-It runs on devices, so it imports neither torch nor onnx.
+It runs on devices and therefore imports neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.registry import variant_for
 from vidrisk.runtimes.tensorrt.api import Api, Kind, open_api
-from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, Built, built_engine, parse_errors
+from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, Built, build_engine, parse_errors
 from vidrisk.runtimes.tensorrt.build.layers import layer_counts, weights_bytes
 from vidrisk.runtimes.tensorrt.cache import Batches, Engine, EngineKey, EngineStore, Missing, engine_store, graph_sha256
 from vidrisk.runtimes.tensorrt.device import Device, current_device
@@ -34,10 +34,10 @@ __all__ = [
     "BuildOptions",
     "Built",
     "EngineReport",
+    "build_engine",
     "build_engines",
-    "built_engine",
-    "ensured_engine",
-    "ensured_engines",
+    "ensure_engine",
+    "ensure_engines",
     "parse_errors",
 ]
 
@@ -47,13 +47,13 @@ class EngineReport:
     """One engine of a bundle.
 
     Attributes:
-        stage: whose graph it runs.
-        variants: those that share its file.
+        stage: stage whose graph it runs.
+        variants: variants that share its file.
         path: the engine's file.
         bytes: size of the engine.
-        seconds: what building took; None where the engine was there already.
+        seconds: duration of the build; None if the engine was in the cache.
         batches: rows per call.
-        computing_layers, int8_layers: layers that compute, and how many of them in INT8; None where that was not kept.
+        computing_layers, int8_layers: number of layers that compute, and of those in INT8; None if not recorded.
     """
 
     stage: str
@@ -78,21 +78,25 @@ def build_engines(
     store: EngineStore | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> list[EngineReport]:
-    """Build the engines of a bundle that are not there yet: for the GPU that is here, or ahead of time. Batches that did not fit
-    into memory are tried again each time.
+    """Build the missing engines of a bundle, for the present GPU or ahead of time.
+
+    Batches that did not fit into memory are tried again each time.
 
     Args:
-        kind: None takes TensorRT where it is installed, else TensorRT for RTX.
-        variants: None takes all that passed the gate and are made for TensorRT, and leaves out, with a word, what it
-            cannot read.
-        store: None takes the user's cache.
+        bundle: the bundle.
+        options: options of the build.
+        kind: None uses TensorRT if it is installed, else TensorRT for RTX.
+        variants: None means all that passed the gate and are made for TensorRT, except those that it cannot read,
+            which are skipped with a warning.
+        store: None means the user's cache.
+        on_progress: called with the progress of each build.
 
     Raises:
-        BundleError: no such variant.
-        SettingsError: the options contradict one another, or what the library can do.
-        GraphRefused: a graph of a variant that was asked for cannot be read, or one of every variant.
-        MissingExtra, RuntimeFailure: no TensorRT, no GPU, a full disk, or a build that fails.
-        Interrupted: Ctrl-C. Engines that were finished are kept.
+        BundleError: there is no such variant.
+        SettingsError: the options contradict one another, or the library does not support them.
+        GraphRefused: TensorRT cannot read a graph of a variant given by name, or of any variant.
+        MissingExtra, RuntimeFailure: no TensorRT, no GPU, a full disk, or a failed build.
+        Interrupted: Ctrl-C. Finished engines are kept.
     """
     api = open_api(kind)
     work = _Work(api, _device(api, options), options, store or engine_store(), on_progress)
@@ -112,18 +116,20 @@ def build_engines(
     return built
 
 
-def ensured_engines(
+def ensure_engines(
     bundle: Bundle, kind: Kind, variants: Sequence[VariantName], on_progress: OnProgress = ignore_progress
 ) -> list[EngineReport]:
-    """Build what is missing to run these variants here, and say why it is. Any engine that fits will do, whatever its batches.
+    """Build the engines that are missing to run these variants here, and log why.
+
+    Any matching engine is used, whatever its batches.
 
     Raises:
-        As ``build_engines``.
+        Errors as ``build_engines``.
     """
-    return [_ensured(source, kind, on_progress) for source in _sources(bundle, _for_kind(bundle, kind, variants))]
+    return [_ensure(source, kind, on_progress) for source in _sources(bundle, _for_kind(bundle, kind, variants))]
 
 
-def ensured_engine(
+def ensure_engine(
     stage: str,
     path: Path,
     inputs: Sequence[TensorSpec],
@@ -131,15 +137,14 @@ def ensured_engine(
     on_progress: OnProgress = ignore_progress,
     options: BuildOptions | None = None,
 ) -> EngineReport:
-    """The same for a graph that is in no bundle yet.
+    """Build the engine of a graph outside of a bundle if it is missing, with ``options``.
 
-    Args:
-        options: what an engine that is missing is built for.
+    Like ``ensure_engines``, it uses any matching engine.
     """
-    return _ensured(_Source(stage, (), path, graph_sha256(path), tuple(inputs)), kind, on_progress, options)
+    return _ensure(_Source(stage, (), path, graph_sha256(path), tuple(inputs)), kind, on_progress, options)
 
 
-def _ensured(source: _Source, kind: Kind, on_progress: OnProgress, options: BuildOptions | None = None) -> EngineReport:
+def _ensure(source: _Source, kind: Kind, on_progress: OnProgress, options: BuildOptions | None = None) -> EngineReport:
     api, device = open_api(kind), current_device()
     work = _Work(api, device, options or BuildOptions(), engine_store(), on_progress)
     return _engine(
@@ -149,7 +154,7 @@ def _ensured(source: _Source, kind: Kind, on_progress: OnProgress, options: Buil
 
 @dataclass(frozen=True)
 class _Work:
-    """What all engines of one call have in common; ``device`` is None ahead of time."""
+    """Common settings of all engines of one call; ``device`` is None when building ahead of time."""
 
     api: Api
     device: Device | None
@@ -160,7 +165,7 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Source:
-    """A file of a stage, and the variants that share it."""
+    """Graph file of a stage, with the variants that share it."""
 
     stage: str
     variants: tuple[VariantName, ...]
@@ -170,7 +175,7 @@ class _Source:
 
 
 def _for_kind(bundle: Bundle, kind: Kind, variants: Sequence[VariantName] | None) -> list[VariantName]:
-    """Variants that TensorRT takes, under the names that were asked for.
+    """Return the variants that TensorRT uses for the given names.
 
     Raises:
         BundleError: one of them does not exist, or nothing is made for TensorRT.
@@ -189,7 +194,7 @@ def _for_kind(bundle: Bundle, kind: Kind, variants: Sequence[VariantName] | None
     )
     if not found:
         raise BundleError(
-            f"{bundle.root.name} has {', '.join(asked) or 'no passed variant'}, and nothing of it is made for {kind}",
+            f"{bundle.root.name} has {', '.join(asked) or 'no passed variant'}, but nothing that is made for {kind}",
             fix="export it for the target any, or for a GPU",
         )
     return found
@@ -207,7 +212,7 @@ def _sources(bundle: Bundle, variants: Sequence[VariantName]) -> list[_Source]:
 
 
 def _device(api: Api, options: BuildOptions) -> Device | None:
-    """The GPU to build for; None where it need not be here."""
+    """Return the GPU to build for, or None if it need not be present."""
     if options.compute_capabilities:
         api.check_compute_capabilities(options.compute_capabilities)
         return None
@@ -223,7 +228,7 @@ def _device(api: Api, options: BuildOptions) -> Device | None:
 
 def _key(work: _Work, source: _Source) -> EngineKey:
     api, device, options = work.api, work.device, work.options
-    bound = None if options.portable else device  # a portable engine does not mind where it was built
+    bound = None if options.portable else device  # a portable engine does not depend on the GPU that built it
     capabilities = (device.compute_capability,) if device else options.compute_capabilities
     machine = platform.machine() if options.portable and api.kind == "tensorrt" else ""
     return EngineKey(
@@ -241,25 +246,23 @@ def _key(work: _Work, source: _Source) -> EngineKey:
 
 
 def _engine(work: _Work, source: _Source, look: Callable[[], Engine | Missing], level: int) -> EngineReport:
-    """What ``look`` finds, or else a new engine, with the reason logged at ``level``."""
+    """Return the engine that ``look`` finds, or build one and log the reason at ``level``."""
     name, seconds = source.path.name, None
     found = look()
     if isinstance(found, Missing):
-        log.log(
-            level, "%s needs an engine of %s: %s; building it may take minutes, once", name, work.api.kind, found.reason
-        )
+        log.log(level, "%s needs a %s engine: %s; building it once may take minutes", name, work.api.kind, found.reason)
         key = _key(work, source)
         with work.store.lock(key):
             found = look()  # another process may have built it while this one waited
             if isinstance(found, Missing):
                 work.store.check_room(weights_bytes(source.path))
-                built = built_engine(source.path, source.inputs, work.api, work.device, work.options, work.on_progress)
+                built = build_engine(source.path, source.inputs, work.api, work.device, work.options, work.on_progress)
                 got = replace(key, batches=built.batches)
                 with nullcontext() if got == key else work.store.lock(got):
                     work.store.add(got, built.blob, built.layers_json)
                     found, seconds = work.store.get(got), round(built.seconds, 2)
     if isinstance(found, Missing):
-        raise RuntimeFailure(f"the engine of {name} was built and cannot be read: {found.reason}")
+        raise RuntimeFailure(f"the engine of {name} was built but cannot be read: {found.reason}")
     return EngineReport(
         source.stage,
         source.variants,

@@ -1,4 +1,4 @@
-"""What can be said of a network that TensorRT has parsed, and of an engine that it has built: memory, and layers in INT8."""
+"""Memory estimates and INT8 layer counts of networks that TensorRT parsed and of engines that it built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidrisk.runtimes.contract.onnx_file import files_of_graph
 from vidrisk.runtimes.layers import INT8, computing_layers
-from vidrisk.runtimes.layers import layers_from_inspection as counted_layers
+from vidrisk.runtimes.layers import layers_from_inspection as count_layers
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -19,12 +19,12 @@ COMPUTING = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "EINSUM")
 
 
 def weights_bytes(path: Path) -> int:
-    """Size of an ONNX file, and of the files that it takes weights from."""
+    """Return the size of an ONNX file including its external weight files."""
     return sum(file.stat().st_size for file in files_of_graph(path))
 
 
 def activations_bytes(network: trt.INetworkDefinition, rows: int) -> int:
-    """Size of the tensors that are alive together at most, layer by layer, before anything is fused; free axes have ``rows``."""
+    """Return the peak size of the live tensors, layer by layer before fusion; free axes have length ``rows``."""
     layers = _layers(network)
     last_use = {tensor.name: at for at, layer in enumerate(layers) for tensor in _inputs(layer)}
     freed_after = [0] * len(layers)
@@ -42,15 +42,16 @@ def activations_bytes(network: trt.INetworkDefinition, rows: int) -> int:
 
 
 def layers_from_network(network: trt.INetworkDefinition) -> str:
-    """JSON of the parsed layers: name, type, types of the outputs. What only Q/DQ pairs feed will compute in INT8: the network is
-    strongly typed, so TensorRT has no choice.
+    """Return JSON of the parsed layers: name, type, output types.
+
+    A layer that is fed only by Q/DQ pairs computes in INT8: the network is strongly typed, so TensorRT has no choice.
     """
     layers = _layers(network)
-    dequantised: set[str] = set()
+    dequantized: set[str] = set()
     for layer in layers:
-        of_dequantised = layer.type.name == "SHUFFLE" and {tensor.name for tensor in _inputs(layer)} <= dequantised
-        if layer.type.name == "DEQUANTIZE" or of_dequantised:
-            dequantised.update(tensor.name for tensor in _outputs(layer))
+        of_dequantized = layer.type.name == "SHUFFLE" and {tensor.name for tensor in _inputs(layer)} <= dequantized
+        if layer.type.name == "DEQUANTIZE" or of_dequantized:
+            dequantized.update(tensor.name for tensor in _outputs(layer))
     described: list[dict[str, Any]] = []
     for layer in layers:
         row: dict[str, Any] = {
@@ -59,7 +60,7 @@ def layers_from_network(network: trt.INetworkDefinition) -> str:
             "output": [t.dtype.name for t in _outputs(layer)],
         }
         if layer.type.name in COMPUTING:
-            row["int8"] = {tensor.name for tensor in [*_inputs(layer)][:2]} <= dequantised
+            row["int8"] = {tensor.name for tensor in [*_inputs(layer)][:2]} <= dequantized
         described.append(row)
     computing = [row["int8"] for row in described if "int8" in row]
     return json.dumps(
@@ -68,19 +69,19 @@ def layers_from_network(network: trt.INetworkDefinition) -> str:
 
 
 def layers_from_inspection(text: str) -> str:
-    """JSON of the engine inspector, with counts as ``layers_from_network`` has them.
+    """Return the JSON of the engine inspector with the same counts as ``layers_from_network``.
 
     Raises:
-        ValueError: ``text`` is no JSON.
+        ValueError: ``text`` is not JSON.
     """
-    inspected, int8 = json.loads(text), counted_layers(text).counts.get(INT8, 0)
+    inspected, int8 = json.loads(text), count_layers(text).counts.get(INT8, 0)
     return json.dumps(
         {"from": "engine", "computing": len(computing_layers(inspected)), "int8": int8, **inspected}, indent=1
     )
 
 
 def layer_counts(path: Path) -> tuple[int | None, int | None]:
-    """(layers that compute, those of them in INT8) of a file of layers; None where there is none."""
+    """Return the numbers of computing layers and of those in INT8 from a layers file; None twice if unreadable."""
     try:
         described = json.loads(path.read_bytes())
         return int(described["computing"]), int(described["int8"])
@@ -93,7 +94,7 @@ def _layers(network: trt.INetworkDefinition) -> list[trt.ILayer]:
 
 
 def _inputs(layer: trt.ILayer) -> Iterator[trt.ITensor]:
-    """The inputs that there are: an optional one may be left out."""
+    """Return the inputs that are present; optional ones may be missing."""
     return (tensor for at in range(layer.num_inputs) if (tensor := layer.get_input(at)) is not None)
 
 

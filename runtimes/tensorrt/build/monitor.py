@@ -1,4 +1,4 @@
-"""How far a build is, and how to stop it."""
+"""Progress monitor of a build, which can also cancel it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ PERCENT = 100
 
 
 def new_monitor(api: Api) -> Any:
-    """A progress monitor for TensorRT. ``percent`` says how far the build is, as if all steps of a phase took equally long; with
-    ``cancelled`` set it ends at its next step. TensorRT calls it from threads of its own.
+    """Create a progress monitor for TensorRT.
+
+    ``percent`` is the progress of the build, assuming that all steps of a phase take equally long. Setting
+    ``cancelled`` stops the build at its next step. TensorRT calls the monitor from its own threads.
     """
     trt: Any = api.trt
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # pybind11 wants it called by name
+            trt.IProgressMonitor.__init__(self)  # required by pybind11
             self.percent = 0
             self.cancelled = False
-            self._phases: dict[str, tuple[str | None, int, int]] = {}  # those under way: parent, steps, steps done
+            self._phases: dict[str, tuple[str | None, int, int]] = {}  # phases in progress: parent, steps, steps done
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
             self._phases[phase] = parent, max(steps, 1), 0
@@ -36,7 +38,7 @@ def new_monitor(api: Api) -> Any:
             self._phases.pop(phase, None)
 
         def _part_done(self, parent: str | None) -> float:
-            """How much of the present step of ``parent`` its phases have done."""
+            """Return the share of the current step of ``parent`` that its phases have completed."""
             under_way = [*self._phases.items()]
             parts = ((done + self._part_done(phase)) / steps for phase, (of, steps, done) in under_way if of == parent)
             return min(max(parts, default=0.0), 1.0)

@@ -1,4 +1,4 @@
-"""Whether TensorRT reads what is about to ship: its parser needs no GPU, so this is known before a device has the bundle."""
+"""Check at export that TensorRT can read the graphs; its parser needs no GPU."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure
 from vidrisk.runtimes.contract.progress import OnProgress
-from vidrisk.runtimes.tensorrt.api import installed_kinds, open_api
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds, open_api
 from vidrisk.runtimes.tensorrt.build.engines import parse_errors
 
 log = logging.getLogger(__name__)
 
-MAX_ERRORS = 3  # in one line
+MAX_ERRORS = 3  # per message
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What every TensorRT that is installed here said.
+    """Result of every installed TensorRT.
 
     Attributes:
-        libraries: those that were asked, with their version.
-        refusals: by file; a layer is named after the module that it comes from.
+        libraries: libraries that read the graphs, with their versions.
+        refusals: error by file; layers are named after their module.
     """
 
     libraries: tuple[str, ...]
     refusals: dict[Path, str]
 
 
-def parsed_graphs(paths: Collection[Path], on_progress: OnProgress) -> Parsed:
-    """Let them read ONNX files. A library that does not load is left out, and said."""
+def parse_graphs(paths: Collection[Path], on_progress: OnProgress) -> Parsed:
+    """Parse ONNX files with every installed TensorRT; skip a library that does not load, with a warning."""
     libraries: list[str] = []
     refusals: dict[Path, str] = {}
-    for kind in installed_kinds():
+    for kind in find_installed_kinds():
         try:
             library = f"{kind} {open_api(kind).version}"
             for done, path in enumerate(paths):
@@ -43,5 +43,5 @@ def parsed_graphs(paths: Collection[Path], on_progress: OnProgress) -> Parsed:
                     refusals.setdefault(path, f"{library}: {'; '.join(errors[:MAX_ERRORS])}")
             libraries.append(library)
         except (MissingExtra, RuntimeFailure) as error:
-            log.warning("%s has not read the graphs: %s", kind, error)
+            log.warning("%s could not read the graphs: %s", kind, error)
     return Parsed(tuple(libraries), refusals)

@@ -1,4 +1,4 @@
-"""Timings of kernels, kept per library and GPU: what was timed for one engine need not be timed for the next one."""
+"""Timing cache of kernels per library and GPU, which saves timing the same kernels for the next engine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def timings_path(api: Api, device: Device) -> Path:
 
 
 def use_timings(api: Api, config: trt.IBuilderConfig, device: Device) -> None:
-    """Let a build begin with what is known. TensorRT itself refuses what does not fit; nothing is known then."""
+    """Start a build with the cached timings; if TensorRT refuses them, start without."""
     if not api.keeps_timings:
         return
     path = timings_path(api, device)
@@ -33,17 +33,17 @@ def use_timings(api: Api, config: trt.IBuilderConfig, device: Device) -> None:
             with open_private(path) as file:
                 known = file.read()
         except OSError as error:
-            log.info("no timings are known: %s", error)
+            log.info("no cached timings: %s", error)
     for timings in (known, b""):
         cache: trt.ITimingCache | None = config.create_timing_cache(timings)
         if cache is not None and config.set_timing_cache(cache, False):
             return
-        log.info("%s does not fit any more and is not used", path)
+        log.info("%s no longer matches and is not used", path)
         api.errors.clear()
 
 
 def keep_timings(api: Api, config: trt.IBuilderConfig, device: Device) -> None:
-    """Keep what a build knows now. Whoever comes last wins, and nothing is lost but time."""
+    """Save the timings of a build. The last writer wins; lost timings only cost time."""
     cache: trt.ITimingCache | None = config.get_timing_cache() if api.keeps_timings else None
     if cache is None:
         return
@@ -53,4 +53,4 @@ def keep_timings(api: Api, config: trt.IBuilderConfig, device: Device) -> None:
         with write_private(path) as file:
             file.write(memoryview(cache.serialize()))
     except OSError as error:
-        log.info("timings are not kept: %s", error)
+        log.info("timings are not cached: %s", error)

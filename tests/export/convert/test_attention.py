@@ -14,7 +14,7 @@ from backbones import BACKBONES, TRANSFORMERS, WINDOW
 from torch import nn
 
 from vidrisk.export.convert.attention import NAME, plain_attention
-from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.convert.merge import merge_trained
 
 Make = Callable[..., Any]
 
@@ -37,7 +37,7 @@ def test_the_graph_holds_two_products_a_softmax_and_no_mask(exported_encoder: Ma
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_the_module_computes_the_same_and_is_left_as_it_was(adapted_encoder: Make, clips: Make, family: str) -> None:
-    module = merged_from_trained(adapted_encoder(family))
+    module = merge_trained(adapted_encoder(family))
     named = ("eager", "eager") if family == "timesformer" else ("sdpa", NAME)  # that has an attention of its own
     frames = torch.from_numpy(clips(3, WINDOW) if BACKBONES[family].sees_windows else clips(3)[:, 0])
     with torch.inference_mode():
@@ -52,7 +52,7 @@ def test_the_module_computes_the_same_and_is_left_as_it_was(adapted_encoder: Mak
 
 
 def test_it_is_left_as_it_was_after_an_error(adapted_encoder: Make) -> None:
-    module = merged_from_trained(adapted_encoder("vit"))
+    module = merge_trained(adapted_encoder("vit"))
     with pytest.raises(ZeroDivisionError), plain_attention(module):
         raise ZeroDivisionError
     assert module.backbone.config._attn_implementation == "sdpa"

@@ -10,7 +10,7 @@ import torch
 from backbones import FAMILIES, WINDOW
 from torch import nn
 
-from vidrisk.export.convert.merge import has_adapter, merged_from_trained
+from vidrisk.export.convert.merge import has_adapter, merge_trained
 from vidrisk.runtimes.contract.errors import RuntimeFailure
 
 Make = Callable[..., Any]
@@ -20,7 +20,7 @@ Make = Callable[..., Any]
 def test_merged_equals_adapted_and_leaves_it_alone(adapted_encoder: Make, clips: Make, family: str) -> None:
     adapted = adapted_encoder(family)
     before = {name: value.clone() for name, value in adapted.state_dict().items()}
-    merged = merged_from_trained(adapted)
+    merged = merge_trained(adapted)
     frames = torch.from_numpy(clips(4, WINDOW) if adapted.sees_windows else clips(4)[:, 0])
     with torch.inference_mode():
         expected, result = adapted(frames), merged(frames)
@@ -47,20 +47,20 @@ def test_broken_adapters_are_refused(adapted_encoder: Make, family: str, poison:
     with torch.no_grad():
         broken[0] = poison
     with pytest.raises(RuntimeFailure, match=r"adapter cannot be merged.*fix: train again") as caught:
-        merged_from_trained(adapted)
+        merge_trained(adapted)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_module_without_adapter_is_copied() -> None:
     module = nn.Linear(2, 2)
     assert not has_adapter(module)
-    merged = merged_from_trained(module)
+    merged = merge_trained(module)
     assert merged is not module
     assert torch.equal(merged.weight, module.weight)
 
 
 def test_a_bare_adapter_is_merged_too(adapted_encoder: Make) -> None:
-    merged = merged_from_trained(adapted_encoder("vit").backbone)
+    merged = merge_trained(adapted_encoder("vit").backbone)
     assert not has_adapter(merged)
     assert type(merged).__name__ == "ViTModel"
 
@@ -72,4 +72,4 @@ def test_lora_outside_of_peft_is_not_exported_unmerged() -> None:
             self.lora_A = nn.Linear(2, 1)
 
     with pytest.raises(RuntimeFailure, match="adapter layers are left"):
-        merged_from_trained(nn.Sequential(Foreign()))
+        merge_trained(nn.Sequential(Foreign()))

@@ -19,7 +19,7 @@ from torch import nn
 from vidrisk.export.foreign.classifier import ForeignClassifier, read_classifier
 from vidrisk.export.foreign.pixels import ForeignPixels, pixels_from_settings
 from vidrisk.export.foreign.session import Session
-from vidrisk.export.foreign.wrap import classifier_stage, wrapped_classifier
+from vidrisk.export.foreign.wrap import classifier_stage, wrap_classifier
 from vidrisk.runtimes.contract.contract import Contract, Target
 from vidrisk.runtimes.contract.errors import DataError, RuntimeFailure, SettingsError
 from vidrisk.runtimes.contract.specs import TimeSpec
@@ -48,7 +48,7 @@ def through_contract(
     pixels = pixels_from_settings(settings or {"scale": "imagenet"}, classifier.image)
     contract = contract_for(pixels, time, **labels)
     check_stages([classifier_stage(contract)], contract)
-    model = wrapped_classifier(classifier, pixels, contract)
+    model = wrap_classifier(classifier, pixels, contract)
     clips = FRAMES.reshape(-1, contract.frames, *FRAMES.shape[1:])
     return Session(model).run({"frames": clips})
 
@@ -106,7 +106,7 @@ def test_nodes_and_weights_keep_their_names(tmp_path: Path) -> None:
     path = export(stranger("cnn"), tmp_path / "m.onnx", images(2), dynamo=False)
     classifier = read_classifier(path, NAMES)
     pixels = pixels_from_settings({"scale": "imagenet"}, classifier.image)
-    wrapped = wrapped_classifier(classifier, pixels, contract_for(pixels))
+    wrapped = wrap_classifier(classifier, pixels, contract_for(pixels))
     own = onnx.load(path)
     assert {node.name for node in own.graph.node} <= {node.name for node in wrapped.graph.node}
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in wrapped.graph.initializer}
@@ -275,7 +275,7 @@ def test_the_labels_file_says_what_no_operator_does(tmp_path: Path) -> None:
     (expected,) = own_outputs(path, SCALES["imagenet"](FRAMES))
     found = through_contract(classifier, **two)["defect_logits"]
     np.testing.assert_allclose(torch.from_numpy(found).softmax(dim=1)[:, 1:], expected, atol=1e-5)
-    with pytest.raises(DataError, match=r"'scores' of m\.onnx is said to give probabilities, and gives -?\d.* to "):
+    with pytest.raises(DataError, match=r"'scores' of m\.onnx is declared to give probabilities, but gives -?\d.* to "):
         raw = export(Ending(stranger("cnn"), lambda x: x[:, :1]), tmp_path / "m.onnx", images(2))
         read_classifier(raw, two, gives={"defect": "probabilities"})
 
@@ -355,7 +355,7 @@ def test_reads_weights_beside_the_file(tmp_path: Path) -> None:
     found = through_contract(read_classifier(tmp_path / "m.onnx", NAMES))["defect_logits"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     (tmp_path / "m.bin").unlink()
-    with pytest.raises(DataError, match=r"takes weights from m\.bin, which is not beside it"):
+    with pytest.raises(DataError, match=r"refers to weights in m\.bin, which is not beside it"):
         read_classifier(tmp_path / "m.onnx", NAMES)
 
 
@@ -444,12 +444,12 @@ def test_refuses_what_cannot_be_computed(tmp_path: Path) -> None:
         helper.make_node("DynamicQuantizeLinear", ["image"], ["q", "s", "z"]),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
     ]
-    with pytest.raises(DataError, match="quantised already"):
+    with pytest.raises(DataError, match="already quantised"):
         read_classifier(saved(tmp_path / "q.onnx", quantised, [floats("x", "n", 3, 8, 8)]), NAMES)
     (tmp_path / "no.onnx").write_bytes(b"PK\x03\x04 a zip")
-    with pytest.raises(DataError, match=r"no\.onnx is no ONNX file"):
+    with pytest.raises(DataError, match=r"no\.onnx is not an ONNX file"):
         read_classifier(tmp_path / "no.onnx", NAMES)
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         read_classifier(tmp_path / "missing.onnx", NAMES)
 
 

@@ -64,7 +64,7 @@ def test_several_targets_name_outputs_and_orders(tmp_path: Path) -> None:
         ("l.txt", "a\nb\na\n", "has 'a' twice"),
         ("l.json", '{"0": "a", "2": "b"}', "no label for output 1"),
         ("l.yaml", "a: [", "cannot be read"),
-        ("l.yaml", "7", "holds no labels"),
+        ("l.yaml", "7", "has no labels"),
         ("l.yaml", "defect: crack", "allowed: a list of labels"),
         ("l.yaml", "defect: {output: x}", "defect has 'no labels'; allowed: labels, output, gives, order"),
         ("l.yaml", "defect: {labels: [a, b], colour: 1}", "defect has 'colour'"),

@@ -84,7 +84,7 @@ def test_labels_in_another_order_are_named(tmp_path: Path) -> None:
     wrong = ("rust", "crack", "sound")
     truth = np.array([wrong.index(LABELS[index]) for index in TRUTH])
     with pytest.raises(
-        DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"
+        DataError, match=r"column 0 of defect is called 'rust', but answers 'crack'.*: crack, rust, sound"
     ):
         probed(classifier_of(tmp_path, "imagenet", wrong), truth)
 
@@ -121,7 +121,7 @@ def test_labels_in_another_order_are_named_with_given_pixels_too(tmp_path: Path)
     truth = np.array([wrong.index(LABELS[index]) for index in TRUTH])
     classifier = classifier_of(tmp_path, "imagenet", wrong)
     with pytest.raises(
-        DataError, match=r"column 0 of defect is called 'rust' and answers 'crack'.*: crack, rust, sound"
+        DataError, match=r"column 0 of defect is called 'rust', but answers 'crack'.*: crack, rust, sound"
     ):
         probed(classifier, truth, given=pixels_from_settings({"scale": "imagenet"}, classifier.image))
 
@@ -136,9 +136,9 @@ def test_given_pixels_that_nothing_can_clearly_beat_are_asked_alone(tmp_path: Pa
 def test_windows_are_prepared_as_their_frames_are(layout: Any) -> None:
     image = ImageInput("image", layout, "float32", 3, SIDE, SIDE)
     pixels = pixels_from_settings({"scale": "imagenet", "channels": "bgr"}, image)
-    windows = pixels.prepared(FRAMES[:6].reshape(2, 3, SIDE, SIDE, 3), image)
+    windows = pixels.prepare(FRAMES[:6].reshape(2, 3, SIDE, SIDE, 3), image)
     np.testing.assert_array_equal(
-        windows, np.stack([pixels.prepared(FRAMES[:3], image), pixels.prepared(FRAMES[3:6], image)])
+        windows, np.stack([pixels.prepare(FRAMES[:3], image), pixels.prepare(FRAMES[3:6], image)])
     )
 
 
@@ -151,10 +151,10 @@ def test_a_known_answer_shows_wrong_pixels(tmp_path: Path) -> None:
     given = pixels_from_settings({"scale": "imagenet"}, classifier.image)
     assert probed(classifier, given=given, checks=[known(0, "crack")]).pixels == given
     with pytest.raises(
-        DataError, match=r"wall\.png is 'rust', and the model says 'crack' \(\d+%\) with imagenet RGB, squash"
+        DataError, match=r"wall\.png is 'rust', but the model says 'crack' \(\d+%\) with imagenet RGB, squash"
     ):
         probed(classifier, given=given, checks=[known(0, "rust")])
-    with pytest.raises(DataError, match=r"wall\.png is 'rust', and the model says"):
+    with pytest.raises(DataError, match=r"wall\.png is 'rust', but the model says"):
         probed(classifier, checks=[known(0, "rust")])
 
 

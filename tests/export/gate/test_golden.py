@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from vidrisk.export.export import export_bundle
 from vidrisk.export.gate import golden as module
-from vidrisk.export.gate.golden import chosen_samples
+from vidrisk.export.gate.golden import rank_samples
 from vidrisk.export.gate.outputs import Validation
 from vidrisk.export.trained import ExportOptions, Trained
 from vidrisk.runtimes import Bundle
@@ -49,8 +49,8 @@ def test_every_sample_has_a_place_and_every_class_comes_first(
     case: tuple[dict[str, np.ndarray], dict[str, np.ndarray]],
 ) -> None:
     logits, truth = case
-    order = chosen_samples(targets_of(logits), logits, truth)
-    assert sorted(order) == list(range(len(order))) and order == chosen_samples(targets_of(logits), logits, truth)
+    order = rank_samples(targets_of(logits), logits, truth)
+    assert sorted(order) == list(range(len(order))) and order == rank_samples(targets_of(logits), logits, truth)
     groups = [(target, label) for target, labels in truth.items() for label in np.unique(labels)]
     first = order[: len(groups)]
     assert all(any(truth[target][sample] == label for sample in first) for target, label in groups)
@@ -59,19 +59,19 @@ def test_every_sample_has_a_place_and_every_class_comes_first(
 def test_the_sure_and_the_unsure_take_turns() -> None:
     margins = np.array([5, 1, 9, 3, 7], np.float32)
     logits = np.stack([margins, np.zeros(5, np.float32)], axis=1)
-    assert chosen_samples(targets_of({"a": logits}), {"a": logits}, {"a": np.zeros(5, np.int64)}) == [2, 1, 4, 3, 0]
+    assert rank_samples(targets_of({"a": logits}), {"a": logits}, {"a": np.zeros(5, np.int64)}) == [2, 1, 4, 3, 0]
 
 
 def test_overconfident_logits_still_have_a_nearest() -> None:
     logits = np.array([[400, 0], [90, 0], [200, 0]], np.float32)  # all probabilities are 1
-    assert chosen_samples(targets_of({"a": logits}), {"a": logits}, {"a": np.zeros(3, np.int64)})[:2] == [0, 1]
+    assert rank_samples(targets_of({"a": logits}), {"a": logits}, {"a": np.zeros(3, np.int64)})[:2] == [0, 1]
 
 
 def test_of_several_labels_every_label_and_none_of_them_come_first() -> None:
     target = Target(name="a", labels=("x", "y"), multi_label=True)
     logits = np.array([[3, -3], [5, -5], [3, 1], [-2, 2], [-4, -1]], np.float32)
     truth = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
-    order = chosen_samples([target], {"a": logits}, {"a": truth})
+    order = rank_samples([target], {"a": logits}, {"a": truth})
     assert sorted(order) == [0, 1, 2, 3, 4] and order[:3] == [1, 3, 4]
 
 
@@ -132,4 +132,4 @@ def test_a_sample_that_is_too_large_is_no_reason_to_refuse(
 ) -> None:
     monkeypatch.setattr(module, "most_samples", lambda contract: 0)
     bundle, golden = exported(small, tmp_path / "a")
-    assert golden is None and bundle.manifest.golden is False and "no golden samples: one alone has" in caplog.text
+    assert golden is None and bundle.manifest.golden is False and "no golden samples: a single one has" in caplog.text

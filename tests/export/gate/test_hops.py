@@ -19,7 +19,7 @@ from vidrisk.export.gate.hops import (
     float_hop,
     lossy_hop,
     outcome_of,
-    recorded_hop,
+    training_hop,
 )
 from vidrisk.export.gate.outputs import Outputs, Validation, outputs_of
 from vidrisk.export.gate.report import GateReport, Hop, Lap, Verdict
@@ -123,7 +123,7 @@ def test_outputs_that_are_not_finite_are_refused_and_never_waived(poison: float)
         (True, lossy(BEFORE, after(broken), 100.0, allow_drop=True)),
         (True, float_hop("adapter → merged", "merged", "torch", after(broken), BEFORE, VALIDATION, CONTRACT)),
         (True, float_hop("both", "merged", "torch", after(broken), after(broken), VALIDATION, CONTRACT)),
-        (True, recorded_hop(after(broken), VALIDATION, CONTRACT, {"action": 1.0})),
+        (True, training_hop(after(broken), VALIDATION, CONTRACT, {"action": 1.0})),
     ):
         assert (result.passed, result.waived) == (False, False)
         assert result.reason == f"outputs are not finite for 1 of {SAMPLES} samples: {by_name[broken_logits]}"
@@ -252,7 +252,7 @@ def test_flips_are_counted_all_and_kept_in_part() -> None:
 
 def recorded(correct: int, samples: int, rate: float) -> Hop:
     validation, contract = samples_of([0] * samples)
-    return recorded_hop(answers([0] * correct + [1] * (samples - correct)), validation, contract, {"action": rate})
+    return training_hop(answers([0] * correct + [1] * (samples - correct)), validation, contract, {"action": rate})
 
 
 def test_what_training_recorded_is_found_again() -> None:
@@ -299,7 +299,7 @@ def test_less_than_recorded_is_refused_when_chance_cannot_explain_it(
 @pytest.mark.parametrize("rates", [{}, {"level": 0.9}, {"action": math.nan}, {"action": 88.1}])
 def test_a_record_that_cannot_be_compared(rates: dict[str, float]) -> None:
     with pytest.raises(DataError, match="training recorded a top-1 of"):
-        recorded_hop(BEFORE, VALIDATION, CONTRACT, rates)
+        training_hop(BEFORE, VALIDATION, CONTRACT, rates)
 
 
 LAPS = [
@@ -496,9 +496,9 @@ def test_few_samples_are_said() -> None:
 def test_on_the_very_samples_of_training_chance_explains_nothing(correct: int, passed: bool) -> None:
     validation = Validation(np.zeros((100, 1, 2, 2, 3), np.uint8), {"action": np.zeros(100, np.int64)}, ["x"] * 100)
     outputs = answers([0] * correct + [1] * (100 - correct))
-    hop = recorded_hop(outputs, validation, CONTRACT, {"action": 0.9}, same_samples=True)
+    hop = training_hop(outputs, validation, CONTRACT, {"action": 0.9}, same_samples=True)
     assert hop.passed == passed
-    assert recorded_hop(outputs, validation, CONTRACT, {"action": 0.9}).passed  # on other samples that would be chance
+    assert training_hop(outputs, validation, CONTRACT, {"action": 0.9}).passed  # on other samples that would be chance
 
 
 def test_the_report_is_json() -> None:

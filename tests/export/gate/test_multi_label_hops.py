@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vidrisk.export.gate.coverage import fit_coverage, fit_decision
-from vidrisk.export.gate.hops import float_hop, lossy_hop, outcome_of, recorded_hop
+from vidrisk.export.gate.hops import float_hop, lossy_hop, outcome_of, training_hop
 from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.report import Hop
 from vidrisk.export.gate.selection import SEPARATE_FROM, separate_samples
@@ -185,7 +185,7 @@ def test_a_float_hop_is_judged_by_logits_alone() -> None:
 
 def recorded(rate: float, logits: np.ndarray = LOGITS, truth: np.ndarray = TRUTH) -> Hop:
     validation, contract = judged(truth)
-    return recorded_hop(outputs(logits), validation, contract, {"defect": rate})
+    return training_hop(outputs(logits), validation, contract, {"defect": rate})
 
 
 def test_the_precision_that_training_recorded_is_found_again() -> None:
@@ -208,7 +208,7 @@ def test_the_precision_that_training_recorded_is_found_again() -> None:
 
 def test_a_record_without_a_precision_says_what_is_missing() -> None:
     with pytest.raises(
-        DataError, match=r"training could not tell the mAP of 'defect'.*fix: give other labelled data as val"
+        DataError, match=r"training could not measure the mAP of 'defect'.*fix: give other labelled data as val"
     ):
         recorded(math.nan)
     with pytest.raises(DataError, match="training recorded a top-1 of 88"):

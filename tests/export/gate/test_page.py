@@ -21,7 +21,7 @@ from PIL import Image
 
 from vidrisk.calibration.points import ALL_QUANTIZED, BETTER, Outcome, Point
 from vidrisk.export.gate.coverage import fit_coverage
-from vidrisk.export.gate.hops import few_samples_note, float_hop, lossy_hop, recorded_hop
+from vidrisk.export.gate.hops import few_samples_note, float_hop, lossy_hop, training_hop
 from vidrisk.export.gate.outputs import Outputs, Validation
 from vidrisk.export.gate.page import MAX_THUMBNAILS, gate_page, picture_from_clip
 from vidrisk.export.gate.report import GateReport, Lap, Selection, Speed, Verdict
@@ -87,7 +87,7 @@ def made(
     report = GateReport(max_drop, samples, note=few_samples_note(samples, max_drop))
     merged = replace(before, ms_per_frame=30.2)
     report.hops = [
-        recorded_hop(before, validation, contract, {t: float((logits[t].argmax(1) == truth[t]).mean()) for t in truth}),
+        training_hop(before, validation, contract, {t: float((logits[t].argmax(1) == truth[t]).mean()) for t in truth}),
         float_hop("adapter → merged", "merged", "torch", before, merged, validation, contract),
     ]
     for runtime, ms in (("openvino", 1.87), ("onnxruntime", 3.3)):
@@ -282,7 +282,7 @@ def test_too_few_samples_for_a_threshold_are_said_with_a_dash() -> None:
     assert [
         "fp32",
         "level",
-        "no threshold 8 validation samples, and a coverage of 90 % needs 10 at least",
+        "no threshold 8 validation samples; a coverage of 90 % needs at least 10",
         "–",
         "90.0 %",
         "–",

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from vidrisk.calibration import PROFILES, Profile, observed_statistics, quantised_from_float, ranges_from_statistics
+from vidrisk.calibration import PROFILES, Profile, observe_statistics, qdq_from_float, ranges_from_statistics
 from vidrisk.export.convert.graphs import export_onnx
-from vidrisk.export.convert.merge import merged_from_trained
-from vidrisk.export.quantize.qat import QatOptions, _loss, batches_of, finished_by_qat, quantised_layers
+from vidrisk.export.convert.merge import merge_trained
+from vidrisk.export.quantize.qat import QatOptions, _loss, batches_of, fine_tune_by_qat, layers_to_quantize
 from vidrisk.export.trained import Trained
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
@@ -64,13 +64,13 @@ class Case:
     def finished(
         self, options: QatOptions = SHORT, profile: Profile = PROFILES["cpu"], keep_float: tuple[str, ...] = ()
     ) -> tuple[nn.Module, nn.Module]:
-        return finished_by_qat(self.merged, self.head, self.ranges, profile, keep_float, self.clips, options)
+        return fine_tune_by_qat(self.merged, self.head, self.ranges, profile, keep_float, self.clips, options)
 
 
 @pytest.fixture
 def make_case(make_trained: Make) -> Callable[..., Case]:
     def make(encoder: nn.Module, side: int = SIDE, samples: int = 24) -> Case:
-        merged = merged_from_trained(encoder)
+        merged = merge_trained(encoder)
         trained, data = make_trained(merged, side, samples=samples)
         return Case(trained, merged, trained.sources["head"], ranges_of(merged, data.frames), data.frames)
 
@@ -142,10 +142,10 @@ def rounded(
     export_onnx(encoder, [torch.from_numpy(flat[:2])], stage.inputs, stage.outputs, path)
     model = onnx.load(str(path))
     ranges = ranges_from_statistics(
-        observed_statistics(model, [{"frames": flat}]), "minmax", symmetric=profile.symmetric
+        observe_statistics(model, [{"frames": flat}]), "minmax", symmetric=profile.symmetric
     )
     nodes = {node.input[1].removesuffix(".weight"): node for node in model.graph.node if node.op_type == "Conv"}
-    int8 = quantised_from_float(model, ranges, profile, keep_float=[nodes[path].name for path in keep_float])
+    int8 = qdq_from_float(model, ranges, profile, keep_float=[nodes[path].name for path in keep_float])
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(int8.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -171,7 +171,7 @@ def test_it_trains_on_what_the_int8_graph_computes(
 
     case = make_case(small_encoder(outlier=20))
     int8 = rounded(case.merged, case.trained, case.clips, profile, tmp_path / "small.onnx", keep_float)
-    finished_by_qat(
+    fine_tune_by_qat(
         case.merged,
         Watching(case.head),
         int8.ranges,
@@ -197,7 +197,7 @@ def test_it_raises_the_agreement_where_8_bits_hurt(
     unseen = clips(256, 3, SIDE, seed=9)
     before = rounded(case.merged, case.trained, case.clips, profile, tmp_path / "before.onnx")
     options = QatOptions(steps=60, lr=5e-3, batch_size=48)
-    encoder, head = finished_by_qat(case.merged, case.head, before.ranges, profile, (), case.clips, options)
+    encoder, head = fine_tune_by_qat(case.merged, case.head, before.ranges, profile, (), case.clips, options)
     after = rounded(encoder, case.trained, case.clips, profile, tmp_path / "after.onnx")
     with torch.inference_mode():
         wanted = case.head(case.merged(torch.from_numpy(unseen).flatten(0, 1)).unflatten(0, unseen.shape[:2]))[
@@ -232,11 +232,11 @@ def test_keeping_a_module_keeps_the_layers_in_it_and_no_others() -> None:
     model = nn.Module()
     model.blocks = nn.ModuleList(nn.Sequential(nn.Linear(2, 2), nn.ReLU()) for _ in range(11))
     ranges = {f"blocks.{i}.0": (0.0, 1.0) for i in range(11) if i != 4}
-    assert list(quantised_layers(model, ranges, ["blocks.1"])) == [
+    assert list(layers_to_quantize(model, ranges, ["blocks.1"])) == [
         f"blocks.{i}.0" for i in range(11) if i not in (1, 4)
     ]
     with pytest.raises(SettingsError, match=r"no layer of Module is left to quantise; fix: keep fewer"):
-        quantised_layers(model, ranges, ["blocks"])
+        layers_to_quantize(model, ranges, ["blocks"])
 
 
 @given(count=st.integers(1, 12), moments=st.integers(1, 4), batch=st.integers(1, 12), steps=st.integers(0, 10))
@@ -254,14 +254,14 @@ def test_a_broken_loss_is_one_line(small: Case) -> None:
     with torch.no_grad():
         small.merged.get_parameter("layers.3.bias")[0] = float("nan")
     with pytest.raises(
-        SettingsError, match=r"step 1 of the quantisation-aware finish has a loss that is not finite; fix: "
+        SettingsError, match=r"step 1 of quantisation-aware fine-tuning has a loss that is not finite; fix: "
     ):
         small.finished()
 
 
 def test_nothing_to_train_on(small: Case) -> None:
     with pytest.raises(DataError, match="no clip"):
-        finished_by_qat(small.merged, small.head, small.ranges, PROFILES["cpu"], (), small.clips[:0], SHORT)
+        fine_tune_by_qat(small.merged, small.head, small.ranges, PROFILES["cpu"], (), small.clips[:0], SHORT)
 
 
 @pytest.mark.parametrize("broken", [{"steps": -1}, {"lr": 0.0}, {"lr": float("nan")}, {"batch_size": 0}, {"rank": 0}])
@@ -272,7 +272,7 @@ def test_options_that_make_no_sense(broken: dict[str, Any]) -> None:
 
 def test_progress_is_told(small: Case) -> None:
     told: list[tuple[str, int, int]] = []
-    finished_by_qat(
+    fine_tune_by_qat(
         small.merged,
         small.head,
         small.ranges,
@@ -282,7 +282,7 @@ def test_progress_is_told(small: Case) -> None:
         SHORT,
         lambda *progress: told.append(progress),
     )
-    assert told == [("quantisation-aware finish", step, 3) for step in range(3)]
+    assert told == [("quantisation-aware fine-tuning", step, 3) for step in range(3)]
 
 
 def test_labels_that_hold_in_any_number_are_matched_one_by_one() -> None:

@@ -232,13 +232,13 @@ def test_what_is_known_is_not_packed_again_but_for_the_result(
     packer: WeightPacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = search(packer, Counted(lambda bits, group: 0), tmp_path)
-    made, pack = [], packer.packed
+    made, pack = [], packer.pack
 
     def packed(packing: Packing, *kept: Any) -> onnx.ModelProto:
         made.append(str(packing))
         return pack(packing, *kept)
 
-    monkeypatch.setattr(packer, "packed", packed)
+    monkeypatch.setattr(packer, "pack", packed)
     again = search(packer, Counted(lambda bits, group: 0), tmp_path)
     assert again.search == first.search and made == [first.search.best.recipe]
 

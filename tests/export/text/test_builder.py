@@ -22,10 +22,10 @@ def written(folder: Path, config: Any) -> Path:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ([], "describes no model"),
-        ({}, "describes no model"),
-        ({"architectures": []}, "describes no model"),
-        ({**LLAMA, "architectures": ["GemmaForCausalLM"]}, "built of GemmaForCausalLM; allowed: .*Qwen2ForCausalLM"),
+        ([], "does not describe a model"),
+        ({}, "does not describe a model"),
+        ({"architectures": []}, "does not describe a model"),
+        ({**LLAMA, "architectures": ["GemmaForCausalLM"]}, "built from GemmaForCausalLM; allowed: .*Qwen2ForCausalLM"),
         ({**LLAMA, "sliding_window": 32}, "attends to 32 tokens"),
         ({**LLAMA, "quantization_config": {"bits": 4}}, "are quantized"),
     ],
@@ -36,7 +36,7 @@ def test_other_models_are_refused(tmp_path: Path, config: Any, said: str) -> Non
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="describes no model"):
+    with pytest.raises(SettingsError, match="does not describe a model"):
         builder.read_config(tmp_path)
 
 
@@ -60,5 +60,5 @@ def test_what_the_builder_says_last_is_the_reason(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(builder, "PACKAGE", "stand_in")
     monkeypatch.setattr(builder, "is_installed", lambda _: True)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "package"))
-    with pytest.raises(RuntimeFailure, match="refuses model: NotImplementedError: a part that is not supported"):
+    with pytest.raises(RuntimeFailure, match="failed for model: NotImplementedError: a part that is not supported"):
         builder.build_graph(tmp_path / "model", tmp_path)

@@ -76,7 +76,7 @@ def test_nothing_to_count_is_no_figure() -> None:
     [
         ([fields()] * 40, ""),
         ([fields()] * 37 + [fields(part="roof")] * 3, ""),
-        ([fields()] * 39 + [None], "97.5 % of the answers are whole, before it were 100.0 %"),
+        ([fields()] * 39 + [None], "97.5 % of the answers are complete, before it was 100.0 %"),
         ([fields()] * 35 + [fields(part="roof")] * 5, "part stays in 87.5 % of the answers, at least 90 % have to"),
         ([fields(advice="fix, and fix")] * 40, r"length of advice changes by \+300 %, at most 50 %"),
         ([fields()] * 39 + [fields("mid")], "accuracy of level falls by 2.50 points, at most 1 is"),
@@ -119,7 +119,7 @@ def test_too_few_levels_have_no_threshold_and_say_so() -> None:
     temperature = fit_temperatures({"fp32": few}, samples, FORM)
     assert temperature == {"fp32": {"level": 1.0}}
     assert (
-        "needs 10 at least"
+        "needs at least 10"
         in fit_level_thresholds({"fp32": few}, temperature, samples, FORM, 0.9)["fp32"]["level"].reason
     )
 

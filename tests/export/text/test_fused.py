@@ -66,7 +66,7 @@ def test_few_places_may_be_ill_conditioned(
     with (
         nullcontext()
         if is_equal
-        else pytest.raises(GateRefused, match=r"nats from torch's, and .* at most of 100 places")
+        else pytest.raises(GateRefused, match=r"nats from torch's, and .* at most of 100 positions")
     ):
         made = check_parity(Path("text.onnx"), Path("embeddings.npy"), reference)
         assert made.apart == 0 and made.most == pytest.approx(apart, rel=1e-3)
@@ -138,7 +138,7 @@ def test_weights_are_packed_as_the_recipe_says(
 
 
 def test_a_recipe_names_layers_that_there_are(graph: Path) -> None:
-    with pytest.raises(SettingsError, match=r"'mlp' is no kind of layer.*allowed: .*lm_head"):
+    with pytest.raises(SettingsError, match=r"'mlp' is not a kind of layer.*allowed: .*lm_head"):
         pack_text(graph, graph.with_name("packed.onnx"), TextRecipe(Packing(WeightGrid(4, 32)), ("mlp",)))
     assert not graph.with_name("packed.onnx").exists()
 

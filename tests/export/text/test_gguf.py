@@ -172,7 +172,7 @@ def test_a_digest_is_one_of_weights_and_tokenizer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"architectures": ["GraniteForCausalLM"]}, "no GGUF is written of GraniteForCausalLM"),
+        ({"architectures": ["GraniteForCausalLM"]}, "no GGUF can be written of GraniteForCausalLM"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "'yarn'"),
         ({"rope_scaling": {"type": "linear"}}, "'linear'"),
         ({"mlp_bias": True}, "MLP with biases"),
@@ -200,10 +200,10 @@ def test_models_of_other_kinds_are_refused(tmp_path: Path, changes: dict[str, An
         (lambda content: content["pre_tokenizer"].update(add_prefix_space=True), "no name in llama.cpp"),
         (lambda content: content.update(normalizer={"type": "Lowercase"}), "changes text by Lowercase"),
         (lambda content: content["model"].update(merges=[]), "merges nothing"),
-        (lambda content: content.update(pre_tokenizer=None), "no tokenizer that llama.cpp reads"),
+        (lambda content: content.update(pre_tokenizer=None), "not a tokenizer that llama.cpp reads"),
         (
             lambda content: content["model"]["vocab"].update(more=VOCABULARY + len(MERGES)),
-            "no tokenizer that llama.cpp reads",
+            "not a tokenizer that llama.cpp reads",
         ),
     ],
 )
@@ -244,7 +244,7 @@ def test_an_engine_refuses_a_gguf_of_another_export_and_of_another_tokenizer(tmp
     save_causal(tmp_path, "Llama", MERGES)
     made = tmp_path / "model.gguf"
     digest = export_gguf(tmp_path, made)
-    with pytest.raises(BundleError, match=f'of export "{digest[:16]}"; allowed: "another"'):
+    with pytest.raises(BundleError, match=f'belongs to export "{digest[:16]}"; allowed: "another"'):
         LlamaEngine(made, Vocabulary(tmp_path / "tokenizer.json", [LAST]), digest="another")
     with pytest.raises(BundleError, match="does not end a text at token 259; allowed: 258"):
         LlamaEngine(made, Vocabulary(tmp_path / "tokenizer.json", [LAST, LAST + 1]))
@@ -259,12 +259,12 @@ def test_an_engine_refuses_a_gguf_of_another_export_and_of_another_tokenizer(tmp
 def test_a_model_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_causal(tmp_path, "Llama", MERGES, num_hidden_layers=1)
     alive: list[str] = []
-    turned = module._turned
+    turned = module._reorder_rows
 
     def counted(values: np.ndarray, name: str, config: dict[str, Any]) -> np.ndarray:
         alive.append(name)
         return turned(values, name, config)
 
-    monkeypatch.setattr(module, "_turned", counted)
+    monkeypatch.setattr(module, "_reorder_rows", counted)
     export_gguf(tmp_path, tmp_path / "model.gguf")
     assert alive == sorted(alive) and len(alive) == 12

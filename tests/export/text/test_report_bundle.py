@@ -96,7 +96,7 @@ def test_what_the_gate_has_not_admitted_is_not_written(judged: Judged, tmp_path:
         write_report_bundle(out, model, [*variants, replace(variants[1], name="mixed")], report)
     with pytest.raises(GateRefused, match="not admitted any variant"):
         write_report_bundle(out, model, [], report)
-    with pytest.raises(SettingsError, match="level 'level' is no target of the contract; allowed: grade"):
+    with pytest.raises(SettingsError, match="level 'level' is not a target of the contract; allowed: grade"):
         other = model.contract.model_copy(update={"targets": (Target(name="grade", labels=LEVELS),)})
         write_report_bundle(out, replace(model, contract=other), variants, report)
     (tmp_path / "elsewhere").mkdir()

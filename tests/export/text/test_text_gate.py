@@ -73,13 +73,13 @@ def test_halves_that_variants_share_are_judged_once(world: World, monkeypatch: p
         for noise in (0.0, 0.02)
     )
     judged: list[str] = []
-    rounded_hop = TextGate._rounded
+    rounding_hop = TextGate._rounding_hop
 
     def counted(self: TextGate, name: str, *given: Any, **how: Any) -> Any:
         judged.append(name)
-        return rounded_hop(self, name, *given, **how)
+        return rounding_hop(self, name, *given, **how)
 
-    monkeypatch.setattr(TextGate, "_rounded", counted)
+    monkeypatch.setattr(TextGate, "_rounding_hop", counted)
     report = gate_reports(
         world.reference(),
         [
@@ -158,7 +158,7 @@ def test_a_swapped_tokenizer_is_caught_by_the_prompts(world: World) -> None:
     assert f"24 of 24 prompts have other tokens than the reference's: in {prompts[0].name}" in said
     said = str(refused(world, options=replace(world.options, vocabulary=swapped)))
     assert (
-        "24 of 24 reference answers are none by the tokenizer that ships" in said
+        "24 of 24 reference answers are invalid with the tokenizer that ships" in said
         and "tokenizer and chat template" in said
     )
 
@@ -178,7 +178,7 @@ def test_prompts_are_equal_to_the_template_of_the_checkpoint(world: World) -> No
         "fp32",
     )
     longer = replace(sample, rendered=np.append(sample.rendered, 7))
-    assert "at place 17, the end and not token 7" in str(refused(world, samples=[longer]))
+    assert "at position 17, the end and not token 7" in str(refused(world, samples=[longer]))
 
 
 def test_a_wrong_image_mean_is_caught_by_the_vision_stage(world: World) -> None:

@@ -144,8 +144,8 @@ def test_missing_and_linked_files_are_found(make_bundle: MakeBundle, tmp_path: P
 
 
 def test_no_bundle_there(tmp_path: Path) -> None:
-    for root in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(BundleError, match=r"is no bundle: it has no bundle\.json; fix: vidrisk export"):
+    for root, why in ((tmp_path, r"has no bundle\.json"), (tmp_path / "absent", "does not exist")):
+        with pytest.raises(BundleError, match=rf"is not a bundle: it {why}; fix: vidrisk export"):
             Bundle.open(root)
 
 
@@ -165,7 +165,7 @@ def test_other_schema_versions_are_refused_before_anything_else_is_read(make_bun
         described["a key of tomorrow"] = {}
 
     with pytest.raises(
-        BundleError, match=f"schema version {version!r}; allowed: 1, 2; fix: use the vidrisk that made it"
+        BundleError, match=f"schema version {version!r}; allowed: 1, 2; fix: use the version of vidrisk that made it"
     ):
         Bundle.open(rewrite_manifest(make_bundle(), change))
 
@@ -399,5 +399,7 @@ def test_a_graph_that_is_no_onnx_file_is_refused(make_bundle: Callable[..., Bund
     manifest = json.loads((root / MANIFEST).read_text())
     manifest["files"]["head.fp32.onnx"] = {"sha256": sha256_of(root / "head.fp32.onnx"), "bytes": len(content)}
     (root / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=r"head\.fp32\.onnx in .* is no ONNX file: .*; fix: export the bundle again"):
+    with pytest.raises(
+        BundleError, match=r"head\.fp32\.onnx in .* is not an ONNX file: .*; fix: export the bundle again"
+    ):
         Bundle.open(root)

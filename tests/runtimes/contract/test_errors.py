@@ -20,6 +20,12 @@ def test_message_says_what_allowed_and_fix() -> None:
     assert (error.what, error.allowed, error.fix) == ("size 0", "1 to 9", "give another")
 
 
+def test_long_lists_of_names_are_cut() -> None:
+    names = [str(number) for number in range(500)]
+    assert errors.name_some(names[:20]) == ", ".join(names[:20])
+    assert errors.name_some(names) == f"{', '.join(names[:20])} … and 480 more"
+
+
 def test_exit_codes() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.VidriskError)]
     codes = {kind.__name__: kind.exit_code for kind in kinds}

@@ -190,7 +190,7 @@ def take_constant(stage: dict[str, Any], name: str) -> None:
         (lambda stages: stages[0].update(name="../x"), "stages.0.name"),
         (
             lambda stages: take_constant(stages[1], "frames"),
-            "stage 'head' has a constant 'frames', which the pixels are",
+            "stage 'head' has a constant 'frames', which is the name of the pixels",
         ),
         (
             lambda stages: take_constant(stages[0], "action_logits"),
@@ -255,14 +255,14 @@ def test_constants_are_read_by_the_name_of_the_input(with_constants: Callable[..
 @pytest.mark.parametrize(
     ("arrays", "said"),
     [
-        (None, "its stages take constants, and no sealed file holds any"),
+        (None, "its stages take constants, but no sealed file holds them"),
         ({}, "lacks 'bias', which stage 'head' takes; allowed: float32"),
         ({"other": np.zeros(3, np.float32)}, "lacks 'bias'"),
         (
             {"bias": np.zeros(4, np.float32)},
-            r"'bias' in constants.safetensors is float32\[4\], and stage 'head' takes float32\[3\]",
+            r"'bias' in constants.safetensors is float32\[4\], but stage 'head' takes float32\[3\]",
         ),
-        ({"bias": np.zeros(3, np.float16)}, r"is float16\[3\], and stage 'head' takes float32\[3\]"),
+        ({"bias": np.zeros(3, np.float16)}, r"is float16\[3\], but stage 'head' takes float32\[3\]"),
     ],
 )
 def test_constants_that_do_not_fit_are_one_line(
@@ -280,7 +280,7 @@ def test_a_file_that_holds_no_constants(with_constants: Callable[..., Bundle]) -
     bundle = with_constants({"bias": np.zeros(3, np.float32)})
     for content in (b"", b"PK\x03\x04", b"\xff" * 64):
         (bundle.root / CONSTANTS).write_bytes(content)
-        with pytest.raises(BundleError, match="holds no constants"):
+        with pytest.raises(BundleError, match="cannot be read as constants"):
             read_constants(bundle.root / CONSTANTS, bundle.stages)
         with pytest.raises(BundleError, match="was changed"):
             Bundle.open(bundle.root)

@@ -75,7 +75,7 @@ def test_time_spec_rate_is_frames_per_window(frames: int, window_s: float, part:
 
 @given(positive_s, st.floats(1.01, 100))
 def test_time_spec_refuses_strides_that_lose_moments(window_s: float, factor: float) -> None:
-    with pytest.raises(SpecError, match="moments would be lost"):
+    with pytest.raises(SpecError, match="moments between windows would be lost"):
         TimeSpec(8, window_s, window_s * factor)
 
 

@@ -23,12 +23,12 @@ import pytest
 
 from vidrisk.runtimes.contract.errors import MissingExtra, RuntimeFailure, SettingsError
 from vidrisk.runtimes.tensorrt import api as api_module
-from vidrisk.runtimes.tensorrt.api import Api, installed_kinds, open_api
+from vidrisk.runtimes.tensorrt.api import Api, find_installed_kinds, open_api
 
 ROOT = Path(__file__).parents[3]
 REQUIRED = os.environ.get("VIDRISK_REQUIRE_TRT") == "1"  # then a test fails rather than be skipped
 needs_rtx = pytest.mark.skipif(
-    "tensorrt-rtx" not in installed_kinds() and not REQUIRED,
+    "tensorrt-rtx" not in find_installed_kinds() and not REQUIRED,
     reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'",
 )
 needs_stubs = pytest.mark.skipif(
@@ -47,7 +47,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A Python with nothing of NVIDIA's, and whatever is put into ``tmp_path``."""
     own = [entry for entry in sys.path if "site-packages" not in entry and "dist-packages" not in entry]
     monkeypatch.setattr(sys, "path", [str(tmp_path), *own])
-    monkeypatch.setattr(api_module, "_loaded", api_module._loaded.__wrapped__)
+    monkeypatch.setattr(api_module, "_load", api_module._load.__wrapped__)
     for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
         monkeypatch.delitem(sys.modules, name, raising=False)
 
@@ -68,7 +68,7 @@ def install(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.mark.usefixtures("alone")
 def test_nothing_is_installed() -> None:
-    assert installed_kinds() == ()
+    assert find_installed_kinds() == ()
     with pytest.raises(
         RuntimeFailure, match=r"neither TensorRT nor TensorRT for RTX is installed; fix: .*system-site-packages"
     ):
@@ -86,7 +86,7 @@ def test_nothing_is_installed() -> None:
 def test_type_stubs_are_no_tensorrt(install: Callable[..., None]) -> None:
     install("class Builder: ...", "__init__.pyi")
     assert importlib.util.find_spec("tensorrt") is not None
-    assert installed_kinds() == ()
+    assert find_installed_kinds() == ()
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_type_stubs_are_no_tensorrt(install: Callable[..., None]) -> None:
             "TensorRT 8.6.1 is too old; allowed: 10.3 or later; fix: JetPack 6.1",
         ),
         ("__version__ = '10.2.0'\nBuilder = object", "TensorRT 10.2.0 is too old"),
-        ("__version__ = '10.3.0'", "is no whole TensorRT"),
-        ("Builder = object", "is no whole TensorRT"),
+        ("__version__ = '10.3.0'", "is not a complete TensorRT"),
+        ("Builder = object", "is not a complete TensorRT"),
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", "does not load: libnvinfer.so.10"),
         ("import ctypes\nctypes.CDLL('libnvinfer.so.99')", "does not load: libnvinfer.so.99"),
     ],
 )
 def test_a_tensorrt_that_cannot_be_used(install: Callable[..., None], code: str, says: str) -> None:
     install(code)
-    assert installed_kinds() == ("tensorrt",)
+    assert find_installed_kinds() == ("tensorrt",)
     kinds: tuple[Any, ...] = (None, "tensorrt")
     for kind in kinds:
         with pytest.raises(RuntimeFailure, match=says):
@@ -189,8 +189,8 @@ def test_what_tensorrt_says_is_logged_and_quoted(tmp_path: Path, caplog: pytest.
 def test_the_library_is_found_without_onnx_runtime() -> None:
     code = """
         import sys
-        from vidrisk.runtimes.tensorrt.api import installed_kinds, open_api
-        assert "tensorrt-rtx" in installed_kinds() and "tensorrt_rtx_bindings" not in sys.modules
+        from vidrisk.runtimes.tensorrt.api import find_installed_kinds, open_api
+        assert "tensorrt-rtx" in find_installed_kinds() and "tensorrt_rtx_bindings" not in sys.modules
         api = open_api("tensorrt-rtx")
         assert api.new_builder()
         assert not {"onnxruntime", "onnxruntime_ep_nv_tensorrt_rtx", "onnx", "torch"} & set(sys.modules)

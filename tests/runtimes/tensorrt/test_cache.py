@@ -134,7 +134,7 @@ def test_an_engine_under_another_name(store: EngineStore) -> None:
 
 def test_a_header_that_makes_no_sense(store: EngineStore) -> None:
     path = keep(store, replace(HERE, version="ten"))
-    assert "makes no sense" in reason(found_here(store)) and not path.exists()
+    assert "is invalid" in reason(found_here(store)) and not path.exists()
 
 
 def test_the_reason_why_none_fits(store: EngineStore) -> None:
@@ -236,7 +236,7 @@ def test_a_graph_is_its_file_and_all_files_that_it_takes_weights_from(tmp_path: 
     with pytest.raises(RuntimeFailure, match=r"shared\.bin cannot be read: No such file.*fix: copy the bundle again"):
         graph_sha256(graph)
     graph.write_bytes(b"<net/>")
-    with pytest.raises(RuntimeFailure, match="is no ONNX file"):
+    with pytest.raises(RuntimeFailure, match="is not an ONNX file"):
         graph_sha256(graph)
 
 
@@ -280,9 +280,7 @@ def test_an_engine_that_somebody_else_may_have_put_there_is_not_loaded(
         assert re.search(said, reason(found)), found
     assert path.exists(), "it is ignored, not removed"
     if "folder" in case or "cache" in case:
-        with pytest.raises(
-            RuntimeFailure, match=f"cannot be kept in .*{said}.*fix: .*that you, and nobody else, can write"
-        ):
+        with pytest.raises(RuntimeFailure, match=f"cannot be stored in .*{said}.*fix: .*that only you can write"):
             keep(store)
 
 
@@ -339,7 +337,7 @@ def test_the_bound_is_respected(tmp_path_factory: pytest.TempPathFactory, sizes:
 def test_an_engine_larger_than_all_may_be(store: EngineStore) -> None:
     small = EngineStore(store.folder, 10_000)
     keep(small, replace(HERE, version="10.4"))
-    with pytest.raises(RuntimeFailure, match=r"all engines together may have 0 MB.*VIDRISK_ENGINE_CACHE_GB"):
+    with pytest.raises(RuntimeFailure, match=r"all engines together are limited to 0 MB.*VIDRISK_ENGINE_CACHE_GB"):
         keep(small, HERE, bytes(10_000))
     assert files_of(store) == [".engine", ".json"]
 
@@ -360,16 +358,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     store = EngineStore(tmp_path / "file" / "engines")
     assert reason(found_here(store)) == "none has been built yet"
-    with pytest.raises(
-        RuntimeFailure, match=r"cannot be kept in .*Not a directory; fix: .*that you, and nobody else, can write"
-    ):
+    with pytest.raises(RuntimeFailure, match=r"cannot be stored in .*Not a directory; fix: .*that only you can write"):
         keep(store)
 
 
 def test_no_room_is_seen_before_building(store: EngineStore) -> None:
     store.folder.mkdir()
     store.check_room(1)
-    with pytest.raises(RuntimeFailure, match="MB are free of about"):
+    with pytest.raises(RuntimeFailure, match="MB are free, but it needs about"):
         store.check_room(2**62)
 
 
@@ -434,7 +430,7 @@ def test_the_second_builder_waits_and_takes_the_firsts_engine(
     assert [(builder.returncode, error) for builder, (_, error) in zip(builders, ends, strict=True)] == [(0, "")] * 3
     words = [out.split("\n") for out, _ in ends]
     assert sum("builds" in said for said in words) == 1
-    assert sum("another process builds this engine; waiting for it" in said for said in words) >= 1
+    assert sum("another process is building this engine; waiting for it" in said for said in words) >= 1
     assert len({said[-2] for said in words}) == 1
     assert files_of(store) == [".engine", ".json"]
 

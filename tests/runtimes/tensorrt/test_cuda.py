@@ -33,12 +33,12 @@ def cuSomething(status: Result, *answers: int) -> tuple[object, ...]:
 
 
 def test_answers_and_failures() -> None:
-    assert cuda._asked(DRIVER, cuSomething, Result.CUDA_SUCCESS, 3) == 3
-    assert cuda._asked(DRIVER, cuSomething, Result.CUDA_SUCCESS) is None
+    assert cuda._call_driver(DRIVER, cuSomething, Result.CUDA_SUCCESS, 3) == 3
+    assert cuda._call_driver(DRIVER, cuSomething, Result.CUDA_SUCCESS) is None
     with pytest.raises(OutOfMemory, match=r"^cuSomething: CUDA_ERROR_OUT_OF_MEMORY"):
-        cuda._asked(DRIVER, cuSomething, Result.CUDA_ERROR_OUT_OF_MEMORY)
+        cuda._call_driver(DRIVER, cuSomething, Result.CUDA_ERROR_OUT_OF_MEMORY)
     with pytest.raises(RuntimeFailure, match=r"^cuSomething: in words") as caught:
-        cuda._asked(DRIVER, cuSomething, Result.CUDA_ERROR_ILLEGAL_ADDRESS)
+        cuda._call_driver(DRIVER, cuSomething, Result.CUDA_ERROR_ILLEGAL_ADDRESS)
     assert not isinstance(caught.value, OutOfMemory)
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from three_stages import PROMPT, logits_of, write_three_stages
 
 from vidrisk.runtimes import Stage, TensorSpec, open_runner
-from vidrisk.runtimes.chain import HostChain, chained
+from vidrisk.runtimes.chain import HostChain, chain_runners
 from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure, SpecError
 from vidrisk.runtimes.tensorrt import belt, context, runner
 from vidrisk.runtimes.tensorrt.api import Kind, open_api
@@ -224,7 +224,7 @@ def test_an_engine_without_room_halves_too(gpu: Gpu, expected: Expected, caplog:
     with gpu.open() as opened:
         gpu.trt.fails = "[defaultAllocator.cpp] Error Code 1: Cuda Runtime (out of memory)"
         with pytest.raises(
-            RuntimeFailure, match=r"no memory for a batch of 1: .*\(out of memory\); fix: end what else uses"
+            RuntimeFailure, match=r"no memory for a batch of 1: .*\(out of memory\); fix: stop other programs"
         ):
             opened.infer({"frames": frames(8)})
         assert gpu.trt.runs == [8, 4, 2, 1] and "at most 1" in caplog.text
@@ -318,7 +318,7 @@ def test_encoder_and_head_in_one_go(gpu: Gpu) -> None:
     with gpu.open() as encoder, gpu.open("head") as head:
         features = np.concatenate([encoder.infer({"frames": clip})["features"][None] for clip in clips])
         reference = head.infer({"features": features})["action_logits"]
-        with chained(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
+        with chain_runners(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
             assert repr(both) == "ChainedRunner(frames['batch', 4, 8, 8, 3] → action_logits['batch', 3])"
             gpu.trt.runs.clear()
             gpu.cuda.log.clear()
@@ -337,7 +337,7 @@ def test_a_chain_respects_the_smallest_batch_of_each_engine(make_gpu: Gpus) -> N
     with gpu.open() as encoder:
         gpu.trt.batches = Batches(1, 2, 3)
         gpu.build("head")
-        with gpu.open("head") as head, chained(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
+        with gpu.open("head") as head, chain_runners(tuple(gpu.graphs.values()), (encoder, head), 4) as both:
             for count in (1, 5):
                 assert both.infer({"frames": np.zeros((count, 4, 8, 8, 3), np.uint8)})["action_logits"].shape == (
                     count,
@@ -349,10 +349,10 @@ def test_a_chain_respects_the_smallest_batch_of_each_engine(make_gpu: Gpus) -> N
 def test_what_does_not_fit_is_not_chained(gpu: Gpu, make_gpu: Gpus) -> None:
     small = make_gpu(batches=Batches(1, 2, 3))
     with small.open() as encoder, small.open("head") as head:
-        with pytest.raises(RuntimeFailure, match=r"encoder\.onnx and head\.onnx have no size of batch in common"):
+        with pytest.raises(RuntimeFailure, match=r"encoder\.onnx and head\.onnx have no batch size in common"):
             ChainedRunner([encoder, head], [4, 1], WINDOW)
         clips = np.stack([frames(4, seed) for seed in range(2)])
-        with chained(tuple(small.graphs.values()), (encoder, head), 4) as both:
+        with chain_runners(tuple(small.graphs.values()), (encoder, head), 4) as both:
             assert type(both) is HostChain
             found = both.infer({"frames": clips})["action_logits"]
         features = encoder.infer({"frames": clips.reshape(8, 8, 8, 3)})["features"].reshape(2, 4, -1)
@@ -375,7 +375,7 @@ def test_three_stages_and_a_constant_in_one_go(make_gpu: Gpus, tmp_path: Path) -
         ]
         pairs = runners[1].infer({"tokens": np.zeros((3, 2, 2, 3), np.float32)})["pair"]
         np.testing.assert_allclose(pairs, np.maximum(PROMPT, 0)[None].repeat(3, axis=0))
-        both = stack.enter_context(chained(bundle.stages, runners, 4))
+        both = stack.enter_context(chain_runners(bundle.stages, runners, 4))
         assert type(both) is ChainedRunner
         gpu.trt.runs.clear()
         gpu.cuda.log.clear()

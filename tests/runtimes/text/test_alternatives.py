@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_text import END, write_tokenizer
 
-from vidrisk.runtimes.text.alternatives import choosing_tokens
+from vidrisk.runtimes.text.alternatives import find_choice_tokens
 from vidrisk.runtimes.text.requests import Comparison
 from vidrisk.runtimes.text.vocabulary import Vocabulary
 
@@ -31,7 +31,7 @@ def merged(tmp_path_factory: pytest.TempPathFactory) -> Vocabulary:
 
 def chosen(vocabulary: Vocabulary, text: str, comparison: Comparison) -> str:
     ids = vocabulary.encode(text)
-    return vocabulary.decode([int(ids[place]) for place in choosing_tokens(vocabulary, comparison, text)])
+    return vocabulary.decode([int(ids[place]) for place in find_choice_tokens(vocabulary, comparison, text)])
 
 
 @pytest.mark.parametrize(("word", "from_bytes", "from_merged"), [("high", "high", "high"), ("lower", "er", "er")])
@@ -63,7 +63,7 @@ def test_where_no_alternative_stands_nothing_chooses(bytewise: Vocabulary) -> No
         '{"other":"low","text":"x"}',
         '{"level":"low"}',
     ):
-        assert not choosing_tokens(bytewise, level, text)
+        assert not find_choice_tokens(bytewise, level, text)
 
 
 @given(
@@ -78,7 +78,7 @@ def test_another_word_there_gives_other_tokens(
     comparison = Comparison("<", tuple(words), until=">")
     word = data.draw(st.sampled_from(words))
     text = f"<{word}>{behind}"
-    places = choosing_tokens(merged, comparison, text)
+    places = find_choice_tokens(merged, comparison, text)
     ids = merged.encode(text)
     assert places and places.stop <= len(ids)
     before = merged.encode(f"<{word}>")[: places.start]

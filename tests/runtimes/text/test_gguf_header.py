@@ -55,7 +55,7 @@ def test_a_file_that_ends_too_early_is_refused(whole: Path, tmp_path: Path) -> N
     assert content.rfind(np.float32(1).tobytes()) > 200
     for length in range(0, len(content) - 32, 3):  # the last tensor may be cut: llama.cpp says so
         (tmp_path / "cut.gguf").write_bytes(content[:length])
-        with pytest.raises(BundleError, match="no whole GGUF"):
+        with pytest.raises(BundleError, match="not a complete GGUF"):
             read_gguf(tmp_path / "cut.gguf")
 
 

@@ -152,7 +152,7 @@ def test_an_answer_without_json_fails_alone(gguf: Path, vocabulary: Vocabulary) 
             vocabulary, "crack", schema=SCHEMA, temperature=5.0, banned=tuple(range(1, LAST)), limit=100
         )
         first, second = engine.answers([ends_at_once, asked(vocabulary, "crack", limit=2)])
-    assert first.finish == "failed" and "which is no JSON" in first.error
+    assert first.finish == "failed" and "which is not JSON" in first.error
     assert second.finish == "length" and not second.error
 
 
@@ -160,9 +160,9 @@ def test_an_answer_without_json_fails_alone(gguf: Path, vocabulary: Vocabulary) 
     ("chunk", "said"),
     [
         ({"error": {"message": "no room"}}, "refuses a request: no room"),
-        ({"choices": []}, "another form"),
-        ("text", "another form"),
-        (None, "another form"),
+        ({"choices": []}, "unexpected response"),
+        ("text", "unexpected response"),
+        (None, "unexpected response"),
         ({"choices": [{"text": "a", "logprobs": None, "finish_reason": None}]}, "without saying why"),
         (
             {
@@ -213,7 +213,7 @@ def test_alternatives_do_not_depend_on_which_is_written(engine: LlamaEngine, voc
 def test_requests_that_cannot_be_served_are_refused(engine: LlamaEngine, vocabulary: Vocabulary) -> None:
     ids = vocabulary.encode("crack")
     for prompt, settings, said in (
-        (Prompt((ids, np.zeros((2, 64), np.float32))), {}, "visual tokens, which llama.cpp does not take"),
+        (Prompt((ids, np.zeros((2, 64), np.float32))), {}, "visual tokens, which llama.cpp does not accept"),
         (Prompt((ids,)), {"limit": 255}, "256 together"),
         (Prompt((np.array([-1]),)), {}, "token -1"),
         (Prompt((np.array([LAST + 2]),)), {}, f"token {LAST + 2} in a prompt"),
@@ -240,7 +240,7 @@ def test_what_cannot_be_opened_is_refused(gguf: Path, vocabulary: Vocabulary, tm
     content = gguf.read_bytes()
     for damaged, error, said in (
         (content[:-64], RuntimeFailure, r"llama\.cpp cannot load"),
-        (content[:999], BundleError, "no whole GGUF"),
+        (content[:999], BundleError, "not a complete GGUF"),
     ):
         (tmp_path / "damaged.gguf").write_bytes(damaged)
         with pytest.raises(error, match=said):

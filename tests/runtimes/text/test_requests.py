@@ -29,7 +29,7 @@ ENUM = {"enum": ["a"]}
         ({"stop": tuple(map(str, range(17)))}, "16 strings"),
         ({"banned": (-2,)}, "banned -2"),
         ({"schema": {"type": "string"}}, "maxLength"),
-        ({"schema": ENUM, "stop": ("a",)}, "beside a schema"),
+        ({"schema": ENUM, "stop": ("a",)}, "together with a schema"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], said: str) -> None:

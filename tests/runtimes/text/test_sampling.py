@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from vidrisk.runtimes.text import sampling
-from vidrisk.runtimes.text.sampling import choose_token, kept_tokens, log_probabilities, log_probability
+from vidrisk.runtimes.text.sampling import choose_token, filter_tokens, log_probabilities, log_probability
 
 logits_of = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-30, 30, width=32))
 temperatures, shares = st.floats(0.05, 5), st.floats(0.01, 1)
@@ -26,7 +26,7 @@ def test_what_is_drawn_is_among_the_most_probable(
     if top_k:
         assert more_probable.sum() < top_k
     weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
-    weights[~np.isin(np.arange(len(logits)), kept_tokens(logits, temperature, top_k, 1.0)[0])] = 0
+    weights[~np.isin(np.arange(len(logits)), filter_tokens(logits, temperature, top_k, 1.0)[0])] = 0
     assert weights[more_probable].sum() / weights.sum() < top_p + 1e-9 or not more_probable.any()
 
 
@@ -34,7 +34,7 @@ def test_what_is_drawn_is_among_the_most_probable(
 def test_the_fewest_tokens_are_kept_that_reach_the_share(
     logits: np.ndarray, temperature: float, top_k: int, top_p: float
 ) -> None:
-    tokens, kept = kept_tokens(logits, temperature, top_k, top_p)
+    tokens, kept = filter_tokens(logits, temperature, top_k, top_p)
     assert len(set(tokens.tolist())) == len(tokens) >= 1
     assert (np.diff(kept) <= 1e-12).all()
     assert kept[:-1].sum() < top_p + 1e-12  # a token of 1e-16 does not change a sum near 1
@@ -46,10 +46,10 @@ def test_a_large_vocabulary_is_drawn_from_as_if_it_was_sorted(monkeypatch: pytes
     rng = np.random.default_rng(0)
     for spread, top_p in product((0.1, 1.0, 6.0), (0.05, 0.5, 0.99)):
         logits = rng.normal(0, spread, 3000).astype(np.float32).round(2)
-        quick = kept_tokens(logits, 1.0, 0, top_p)
+        quick = filter_tokens(logits, 1.0, 0, top_p)
         with monkeypatch.context() as patch:
             patch.setattr(sampling, "FEW", len(logits))
-            every = kept_tokens(logits, 1.0, 0, top_p)
+            every = filter_tokens(logits, 1.0, 0, top_p)
         np.testing.assert_array_equal(quick[0], every[0])
         np.testing.assert_allclose(quick[1], every[1])
 

@@ -45,14 +45,14 @@ REPORT = report(
         (report(score={"type": "integer", "minimum": 0}), "schema.score is from 0 to None"),
         (report(score={"type": "integer", "minimum": 3, "maximum": 2}), "from 3 to 2"),
         (report(score={"type": "number"}), "of type 'number'"),
-        ({"type": "object", "properties": {"a": LEVEL}}, "allows further properties"),
+        ({"type": "object", "properties": {"a": LEVEL}}, "allows additional properties"),
         ({"type": "object", "additionalProperties": False}, "no properties"),
         ({**REPORT, "required": ["risk"]}, "requires"),
         ({**REPORT, "required": [[1]]}, "requires"),
         (report(note={"anyOf": []}), "anyOf"),
         (report(note={"enum": []}), "enum"),
         (report(note={"$ref": "#"}), "of type None"),
-        ([], "no schema"),
+        ([], "not a schema"),
     ],
 )
 def test_a_schema_that_leaves_the_length_open_is_refused(schema: Any, place: str) -> None:
@@ -77,8 +77,8 @@ def test_whatever_a_model_writes_the_answer_fits(vocabulary_of_tests: Vocabulary
     constraint = vocabulary_of_tests.constrainer(VOCABULARY).constraint(REPORT)
     written: list[int] = []
     while not constraint.is_complete:
-        forced = constraint.forced()
-        for token in forced or [int(rng.choice(np.flatnonzero(constraint.allowed())))]:
+        forced = constraint.find_forced()
+        for token in forced or [int(rng.choice(np.flatnonzero(constraint.compute_mask())))]:
             constraint.consume(token)
             written.append(token)
         assert len(written) < 300
@@ -99,7 +99,7 @@ def test_a_level_that_is_given_leaves_the_model_no_other(vocabulary_of_tests: Vo
     schema = schema_with_value(REPORT, "level", "high")
     check_schema(schema)
     constraint = vocabulary_of_tests.constrainer(VOCABULARY).constraint(schema)
-    assert vocabulary_of_tests.decode(constraint.forced()).startswith('{"level":"high","advice":"')
+    assert vocabulary_of_tests.decode(constraint.find_forced()).startswith('{"level":"high","advice":"')
     assert schema_with_value(schema, "level", "high") == schema and REPORT["properties"]["level"] == LEVEL
     assert list(schema["properties"]) == list(REPORT["properties"])
     assert schema_with_value(report(level={"const": "high"}), "level", "high")["properties"]["level"] == {
@@ -117,6 +117,6 @@ def test_a_level_that_is_given_leaves_the_model_no_other(vocabulary_of_tests: Vo
 
 def test_a_token_that_does_not_fit_is_an_error(vocabulary: Vocabulary) -> None:
     constraint = vocabulary.constrainer(VOCABULARY).constraint(REPORT)
-    assert vocabulary.decode(constraint.forced()) == '{"level":"'
+    assert vocabulary.decode(constraint.find_forced()) == '{"level":"'
     with pytest.raises(RuntimeFailure, match="grammar"):
         constraint.consume(int(vocabulary.encode("[")[0]))

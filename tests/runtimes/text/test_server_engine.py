@@ -179,16 +179,16 @@ def test_a_busy_server_is_asked_again_when_it_says(server: Server) -> None:
 @pytest.mark.parametrize(
     ("reply", "said", "tries"),
     [
-        ((503, {"error": "overloaded"}), "gave no answer in 3 tries: HTTP 503: overloaded", 3),
+        ((503, {"error": "overloaded"}), "did not answer in 3 tries: HTTP 503: overloaded", 3),
         ((400, {"error": {"message": "no such template"}}), "refuses: HTTP 400: no such template", 1),
         ((401, b"<html>"), "refuses: HTTP 401: <html>", 1),
         ((302, b""), "HTTP 302", 1),
-        ((200, b"<html>hello</html>"), "which is no JSON", 1),
-        ((200, b"[" * 100_000), "which is no JSON", 1),
+        ((200, b"<html>hello</html>"), "which is not JSON", 1),
+        ((200, b"[" * 100_000), "which is not JSON", 1),
         ((200, {"choices": []}), "lacks something", 1),
         ((200, completion(None)), "lacks something", 1),
-        ((200, completion("a", model="large")), "model 'large' has answered; allowed: tiny", 1),
-        ((200, completion("a", reason="tool_calls")), "ended an answer for 'tool_calls'", 1),
+        ((200, completion("a", model="large")), "the answer is from model 'large'; allowed: tiny", 1),
+        ((200, completion("a", reason="tool_calls")), "ended an answer with finish_reason 'tool_calls'", 1),
         ((200, b" " * 3000), "more than 2000 bytes", 1),
     ],
 )
@@ -205,7 +205,7 @@ def test_an_answer_that_is_none_fails_in_one_line(
 def test_a_server_that_knows_no_schema_fails_and_one_that_cuts_off_says_so(server: Server) -> None:
     server.reply = lambda *_: (200, completion("The level is low."))
     answer = engine_of(server).answer(asked("a", schema=SCHEMA))
-    assert answer.finish == "failed" and "no JSON, though it has a schema" in answer.error
+    assert answer.finish == "failed" and "not JSON, although the request has a schema" in answer.error
     server.reply = lambda *_: (200, completion('{"lev', reason="length"))
     answer = engine_of(server).answer(asked("a", schema=SCHEMA))
     assert (answer.finish, answer.text, answer.is_whole) == ("length", '{"lev', False)
@@ -224,16 +224,16 @@ def test_a_server_that_stalls_or_hangs_up_fails_one_answer(server: Server) -> No
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # what it cannot send any more
     stalled, good, gone = engine_of(server, attempts=2, timeout_s=0.3).answers(map(asked, ("stall", "good", "hang up")))
     assert (stalled.finish, good.finish, gone.finish) == ("failed", "stop", "failed")
-    assert "nothing for 0.3 s" in stalled.error and "no answer in 2 tries" in gone.error
+    assert "no data for 0.3 s" in stalled.error and "did not answer in 2 tries" in gone.error
 
 
 def test_a_server_without_the_model_or_without_a_server_is_refused(server: Server) -> None:
     with pytest.raises(RuntimeFailure, match="no model 'huge'; allowed: tiny, other"):
         ServerEngine(server.url, "huge")
-    with pytest.raises(RuntimeFailure, match="lists no models"):
+    with pytest.raises(RuntimeFailure, match="does not list models"):
         ServerEngine(f"{server.url}/elsewhere", "tiny")
     server_url = "http://127.0.0.1:9"  # discard: nobody listens
-    with pytest.raises(RuntimeFailure, match="no answer in 2 tries"):
+    with pytest.raises(RuntimeFailure, match="did not answer in 2 tries"):
         ServerEngine("", "tiny", server=JsonServer(server_url, attempts=2, first_wait_s=0.01))
 
 
@@ -260,7 +260,7 @@ def test_urls_that_are_none_are_refused(url: str) -> None:
 
 @pytest.mark.parametrize("key", ["secret\n", "schlüssel", "a\0b"])
 def test_a_key_that_no_header_takes_is_refused_and_not_shown(key: str) -> None:
-    with pytest.raises(SettingsError, match="the key of the server") as caught:
+    with pytest.raises(SettingsError, match="the server key") as caught:
         JsonServer("http://a/v1", key)
     assert key not in str(caught.value) and "secret" not in str(caught.value)
 

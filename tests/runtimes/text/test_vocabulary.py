@@ -25,8 +25,8 @@ def test_other_files_and_ends_are_refused(text_folder: Path, tmp_path: Path) -> 
     (tmp_path / "broken.json").write_text("{}", encoding="utf-8")
     good = text_folder / "tokenizer.json"
     for path, ends, said in (
-        (tmp_path / "absent.json", [1], "no tokenizer"),
-        (tmp_path / "broken.json", [1], "no tokenizer"),
+        (tmp_path / "absent.json", [1], "not a tokenizer"),
+        (tmp_path / "broken.json", [1], "not a tokenizer"),
         (good, [999], "no token 999"),
         (good, [], "ends a text"),
     ):

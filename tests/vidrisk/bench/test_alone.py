@@ -37,8 +37,8 @@ def test_the_last_line_is_the_answer(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ("crashes", r"ended by signal 11 \(Segmentation fault\)$"),
-        ("is_killed", r"ended by signal 9 \(Killed\), perhaps for want of memory"),
+        ("crashes", r"killed by signal 11 \(Segmentation fault\)$"),
+        ("is_killed", r"killed by signal 9 \(Killed\), perhaps for lack of memory"),
         ("fails", "^no such kernel$"),
         ("is_silent", "exit code 3"),
     ],

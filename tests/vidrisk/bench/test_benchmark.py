@@ -48,10 +48,10 @@ def bench(tiny_bundle: Path, clip_folder: Path) -> Bench:
     assert {
         "reading the files",
         "matrix products",
-        "memory of each alone",
+        "memory of each candidate",
         "latency of a frame",
         "latency of a clip",
-        "batches that pay",
+        "best batch sizes",
         "throughput",
         "end to end, round 1",
         "accuracy",
@@ -131,7 +131,7 @@ def test_what_does_not_run_is_listed_and_older_bundles_have_no_count(
             del stage["macs"]
         (root / "encoder.int8.onnx").write_bytes(b"\x3a\x00")  # a model whose graph is empty
 
-    monkeypatch.setattr("vidrisk.bench.benchmark.measured_peaks", lambda threads: {})
+    monkeypatch.setattr("vidrisk.bench.benchmark.measure_peaks", lambda threads: {})
     old = rewritten(tiny_bundle, tmp_path / "old.bundle", damage)
     found = run_bench(old, runtime="onnxruntime")
     good, bad = found.rows
@@ -155,7 +155,7 @@ def test_what_is_asked_for_must_exist(tiny_bundle: Path, tmp_path: Path) -> None
         run_bench(tiny_bundle, runtime="tensorflow")
     with pytest.raises(BundleError, match="no variant 'mixed'; allowed: fp32, int8"):
         run_bench(tiny_bundle, variant="mixed")
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         run_bench(tmp_path)
     with pytest.raises(DataError, match="no clip or photo"):
         run_bench(tiny_bundle, tmp_path / "none")
@@ -167,7 +167,7 @@ def test_on_a_machine_with_a_gpu_its_runtimes_are_candidates(any_bundle: Path, m
 
     monkeypatch.setattr("vidrisk.runtimes.registry.visible_gpu", lambda: "Orin, CUDA 12.6")
     monkeypatch.setattr("vidrisk.bench.benchmark.footprint_of", fails)
-    monkeypatch.setattr("vidrisk.bench.benchmark.measured_peaks", lambda threads: {})
+    monkeypatch.setattr("vidrisk.bench.benchmark.measure_peaks", lambda threads: {})
     with pytest.raises(RuntimeFailure) as caught:
         run_bench(any_bundle, variant="int8")
     for runtime in ("onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"):

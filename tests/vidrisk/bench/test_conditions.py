@@ -7,7 +7,7 @@ import pytest
 
 from vidrisk import __version__
 from vidrisk.bench import conditions as machine
-from vidrisk.bench.conditions import Peak, described, fp32_peak, int8_peak, measured_peaks
+from vidrisk.bench.conditions import Peak, describe_machine, fp32_peak, int8_peak, measure_peaks
 from vidrisk.decode.pool import usable_cores
 from vidrisk.runtimes.contract.errors import RuntimeFailure
 
@@ -18,7 +18,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_machine_is_described() -> None:
-    told = described()
+    told = describe_machine()
     assert told["cores"] == usable_cores() >= 1
     assert __version__ in told["vidrisk"] and "cores" in told["processor"] and told["numpy"] == np.__version__
 
@@ -58,6 +58,6 @@ def test_peaks_that_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeFailure("its process was ended by SIGILL")
 
     monkeypatch.setattr(machine, "answer_of_process", fails)
-    assert measured_peaks(1) == dict.fromkeys(
+    assert measure_peaks(1) == dict.fromkeys(
         ("fp32", "int8"), Peak(None, "not measured: its process was ended by SIGILL")
     )

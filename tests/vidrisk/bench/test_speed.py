@@ -45,7 +45,7 @@ def throughputs_of(classifiers: dict[Candidate, Classifier], **footprints: Footp
     found = throughputs(
         classifiers, {c: footprints.get(c.runtime, SMALL) for c in classifiers}, lambda *progress: told.append(progress)
     )
-    assert [what for what, _, _ in told] == ["batches that pay"] * len(classifiers) + ["throughput"]
+    assert [what for what, _, _ in told] == ["best batch sizes"] * len(classifiers) + ["throughput"]
     return found
 
 
@@ -82,7 +82,7 @@ def test_latency_of_a_frame_and_of_a_clip() -> None:
 def test_batches_grow_while_they_pay() -> None:
     found = throughputs_of({A: classifier_of(lambda count: 0.01), B: classifier_of(lambda count: 0.03 * count)})
     assert tuple(found[A].frames_per_s) == BATCHES and found[A].best_batch == 64 and found[A].stopped == ""
-    assert len(found[B].frames_per_s) < len(BATCHES) and found[B].stopped == "larger batches do not pay"
+    assert len(found[B].frames_per_s) < len(BATCHES) and found[B].stopped == "larger batches are not faster"
     assert found[B].best_frames_per_s == max(found[B].frames_per_s.values()) <= 34
 
 

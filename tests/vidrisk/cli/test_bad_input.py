@@ -51,8 +51,39 @@ def test_data_that_does_not_exist(cli: Cli, tiny_bundle: Path, tmp_path: Path, o
 def test_one_class_only(cli: Cli, tmp_path: Path, out: Path) -> None:
     (tmp_path / "data" / "red").mkdir(parents=True)
     write_photo(tmp_path / "data" / "red" / "1.png")
-    assert_one_line(cli("train", tmp_path / "data", "-o", out), EXIT_ERROR, "one action label only", "two or more")
+    assert_one_line(cli("train", tmp_path / "data", "-o", out), EXIT_ERROR, "only one action label", "two or more")
     assert not out.exists()
+
+
+def test_an_output_below_a_file_is_refused_before_any_work(
+    cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    for command, name in (
+        (("eval", tiny_bundle, clip_folder), "e.json"),
+        (("train", clip_folder), "run"),
+        (("infer", tiny_bundle, clip_folder), "out"),
+        (("export", tiny_run), "bundle"),
+        (("data", "convert", tmp_path / "none", "--to", "coco"), "c.json"),
+        (("data", "convert", tmp_path / "none", "--to", "tfrecord"), "records/new"),
+        (("data", "convert", tmp_path / "none", "--to", "risk-jsonl"), "reports"),
+        (("data", "split", clip_folder), "split.csv"),
+        (("bench", tiny_bundle), "b.json"),
+    ):
+        said = f"{notes} is a file, so {notes / name} cannot be written; fix: choose another output"
+        assert_one_line(cli(*command, "-o", notes / name), EXIT_USAGE, said)
+    assert notes.read_text() == "mine" and list(tmp_path.iterdir()) == [notes]
+
+
+@pytest.mark.parametrize("taken", ["e.json", "e-errors.html", "e-confusion-action.png", "e-risk-action.png"])
+def test_an_evaluation_overwrites_no_file(
+    cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, taken: str
+) -> None:
+    (tmp_path / taken).write_text("mine")
+    end = cli("eval", tiny_bundle, clip_folder, "-o", tmp_path / "e.json")
+    assert_one_line(end, EXIT_ERROR, f"{taken} exists already; fix: choose another name, or delete it first")
+    assert (tmp_path / taken).read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_unreadable_clips_become_rows_of_the_ledger(
@@ -111,7 +142,7 @@ def test_nan_in_a_manifest(cli: Cli, tmp_path: Path, out: Path) -> None:
     (tmp_path / "m.jsonl").write_text(
         '{"path": "a.png", "label": NaN}\n{"path": "b.png", "label": "x"}\n', encoding="utf-8"
     )
-    assert_one_line(cli("train", tmp_path / "m.jsonl", "-o", out), EXIT_ERROR, "one action label only (x)")
+    assert_one_line(cli("train", tmp_path / "m.jsonl", "-o", out), EXIT_ERROR, "only one action label (x)")
 
 
 def test_an_unknown_backbone(cli: Cli, clip_folder: Path, out: Path) -> None:
@@ -226,5 +257,5 @@ def test_options_that_contradict_one_another(
     assert_one_line(
         cli("infer", tiny_run, clip_folder, "-o", out, "--runtime", "onnxruntime"), EXIT_USAGE, "vidrisk export"
     )
-    assert_one_line(cli("export", tiny_bundle, "-o", out), EXIT_ERROR, "no finished run")
+    assert_one_line(cli("export", tiny_bundle, "-o", out), EXIT_ERROR, "not a finished run")
     assert not out.exists()

@@ -40,7 +40,7 @@ def test_tables_and_files(
     cli: Cli, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "vidrisk.bench.benchmark.measured_peaks", lambda threads: {"int8": Peak(100.0 * threads, "said so")}
+        "vidrisk.bench.benchmark.measure_peaks", lambda threads: {"int8": Peak(100.0 * threads, "said so")}
     )
     monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
     end = cli("bench", tiny_bundle, clip_folder, "-o", tmp_path / "b.json", "--limit", "6", *ONE)
@@ -109,7 +109,7 @@ def test_a_device_with_one_engine_says_what_it_could_not_measure(
     ("arguments", "code", "said"),
     [
         (("BUNDLE", "none"), EXIT_ERROR, "no clip or photo found"),
-        (("none",), EXIT_ERROR, "is no bundle"),
+        (("none",), EXIT_ERROR, "is not a bundle"),
         (("RUN",), EXIT_ERROR, "vidrisk export RUN"),
         (("BUNDLE", "--variant", "mixed"), EXIT_ERROR, "no variant 'mixed'; allowed: fp32, int8"),
         (("BUNDLE", "-o", "."), EXIT_USAGE, "is a folder"),

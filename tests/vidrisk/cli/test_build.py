@@ -20,13 +20,13 @@ from colour_bundle import write_colour_bundle
 from vidrisk.cli.build_view import batches_from_text, capabilities_from_text
 from vidrisk.runtimes.contract.bundle import Bundle, write_bundle
 from vidrisk.runtimes.contract.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, SettingsError
-from vidrisk.runtimes.tensorrt.api import installed_kinds
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds
 from vidrisk.runtimes.tensorrt.cache import Batches
 from vidrisk.runtimes.tensorrt.engine_file import read_engine
 
 ROOT = Path(__file__).parents[3]
 needs_rtx = pytest.mark.skipif(
-    "tensorrt-rtx" not in installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    "tensorrt-rtx" not in find_installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
     reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'",
 )
 pytestmark = needs_rtx
@@ -138,7 +138,7 @@ def test_known_trouble_is_that_of_the_gpus_that_are_built_for(
 
 def test_no_bundle(cli: Callable[..., Any], tmp_path: Path, cache: Path) -> None:
     end = cli("build", tmp_path, *AHEAD)
-    assert end.code == EXIT_ERROR and "is no bundle" in end.stderr
+    assert end.code == EXIT_ERROR and "is not a bundle" in end.stderr
 
 
 @pytest.mark.parametrize("text", ["", "1", "1,2", "1,2,3,4", "1,2,x", "1,-2,3", "1,,3", "①,2,3"])
@@ -192,7 +192,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_was_finished(bundle: Path, cache: Pat
         time.sleep(0.04)
     _, error = process.communicate(timeout=60)
     assert process.returncode == EXIT_INTERRUPTED
-    assert "stopping: tensorrt-rtx ends at its next step" in error and "Traceback" not in error
+    assert "stopping: waiting for tensorrt-rtx to finish its current step" in error and "Traceback" not in error
     said = (
         r"stopped by Ctrl-C while building (encoder|head)\.fp32\.onnx for tensorrt-rtx"
         if presses == 1

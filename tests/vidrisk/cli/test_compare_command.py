@@ -55,7 +55,7 @@ def test_the_commands_of_the_page(site: Path, cli: Cli, tmp_path: Path, monkeypa
     assert ends[2].stdout == "3 photos, 3 features each → cases.npz\n"
     out = tmp_path / "copy" / "out"
     page = (out / PAGE).read_text(encoding="utf-8")
-    assert "停工 a" in page and "From similar cases" in page and "the two ways disagree" in page
+    assert "停工 a" in page and "From similar cases" in page and "classifier and report disagree" in page
     assert {path.name for path in out.glob("comparison.*")} == {"comparison.json", "comparison.jsonl", PAGE}
 
 
@@ -77,7 +77,7 @@ def test_the_commands_of_the_page(site: Path, cli: Cli, tmp_path: Path, monkeypa
         (
             ["data", "index", "classes", "labelled/cases.csv", "-o", "x.npz"],
             1,
-            "none of 3 photos of classes is of a case",
+            "none of 3 photos of classes belongs to a case",
         ),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_folder_is_written_and_what_comes_next_is_said(bundle: Path, tmp_path:
     said, licenses, then = stdout.splitlines()
     assert said.startswith("colours.bundle for jetson-orin, ")
     assert said.endswith(f"packages from its index, in the versions of that day → {out}")
-    assert licenses == f"licences of what it holds: {out / 'LICENSES.txt'}"
+    assert licenses == f"licences of the contents: {out / 'LICENSES.txt'}"
     words = shlex.split(then.removeprefix("next: "))
     assert words[:3] == ["scp", "-r", str(out)] and words[-1] == "./to orin/install.sh"
 
@@ -55,7 +55,7 @@ def test_json(bundle: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_one_line(bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run(bundle, "--target", "jetson-xavier", "-o", out)[0] == EXIT_USAGE
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         run(tmp_path, "--target", "cpu", "-o", out)
     with pytest.raises(SettingsError, match=r"python=3\.11; allowed: 3\.12"):
         run(bundle, "--target", "jetson-thor", "-o", out, "--wheels", "--python", "3.11")

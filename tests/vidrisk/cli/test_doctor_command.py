@@ -59,7 +59,7 @@ def test_eighty_columns(printed: Callable[..., str]) -> None:
         "runtimes",
         "libraries",
         "extras",
-        "2 to mend",
+        "2 to fix",
     ]
     assert any(line.strip() == f"fix: {LONG}" for line in lines)  # in one piece, to be copied
     assert "– torch               not installed (training): pip install 'vidrisk[train]'" in lines
@@ -77,7 +77,7 @@ def test_colours_are_for_terminals(printed: Callable[..., str]) -> None:
 
 
 def test_nothing_to_mend(printed: Callable[..., str]) -> None:
-    assert printed(CHECKS[:2]).splitlines()[-1] == "nothing to mend"
+    assert printed(CHECKS[:2]).splitlines()[-1] == "nothing to fix"
 
 
 def test_json_and_list_tell_the_same(cli: Callable[..., Any]) -> None:

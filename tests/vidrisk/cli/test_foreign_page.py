@@ -105,7 +105,7 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         (
             "model.onnx --labels labels.txt --val val --check crack.png=rust -o b",
             1,
-            "'rust', and the model says 'crack'",
+            "'rust', but the model says 'crack'",
         ),
         (
             "model.onnx --labels two.txt --val val -o b",
@@ -115,23 +115,23 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         ("model.onnx --labels swapped.txt --val val -o b", 1, "bring the labels into the order of the model's outputs"),
         ("model.onnx --labels labels.txt --pixel wrong.yaml --val val -o b", 1, "the given pixels look wrong"),
         ("model.onnx --labels labels.txt --val val --int8 --only int8 --vendor v -o b", 2, "--vendor with --only int8"),
-        ("model.onnx --labels labels.txt --val val --vendor b -o b", 2, "--vendor names a folder that -o takes"),
+        ("model.onnx --labels labels.txt --val val --vendor b -o b", 2, "--vendor names a folder that -o uses"),
         ("hub --from-hf --labels labels.txt --val val -o b", 2, "labels with a Hugging Face folder"),
-        ("model.onnx --from-hf --val val -o b", 2, "model.onnx is no folder"),
-        ("modle.onnx --labels labels.txt --val val -o b", 1, "modle.onnx is no file; fix: give an ONNX file"),
+        ("model.onnx --from-hf --val val -o b", 2, "model.onnx is not a folder"),
+        ("modle.onnx --labels labels.txt --val val -o b", 1, "modle.onnx is not a file; fix: give an ONNX file"),
         (
             "model.onnx --labels labels.txt --val val --calib calib --int8 --qat-steps 9 -o b",
             2,
-            "a quantisation-aware finish with a model",
+            "quantization-aware training with a model",
         ),
         (
             "val --labels labels.txt --val val -o b",
             2,
             "labels with a run; allowed: with an ONNX file or a Hugging Face folder",
         ),
-        ("hub --from-hf --check crack.png=rust --val val -o b", 1, "'rust', and the model says 'crack'"),
-        ("val --from-hf --val val -o b", 1, "is no Hugging Face model"),
-        ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is no ONNX file"),
+        ("hub --from-hf --check crack.png=rust --val val -o b", 1, "'rust', but the model says 'crack'"),
+        ("val --from-hf --val val -o b", 1, "is not a Hugging Face model"),
+        ("labels.txt --labels labels.txt --val val -o b", 1, "labels.txt is not an ONNX file"),
     ],
 )
 def test_bad_input_is_one_line(options: str, code: int, reason: str, folder: Path, run_line: Run) -> None:

@@ -92,7 +92,7 @@ def test_curve_tells_what_twice_as_much_would_bring(cli: Cli, photos: Path, tmp_
 def test_curve_refuses_what_is_too_little(cli: Cli, photos: Path, tmp_path: Path) -> None:
     (photos / "few.csv").write_text("path,label\n" + "".join(f"{n}.png,{list(COLOURS)[n % 3]}\n" for n in range(12)))
     end = cli("data", "curve", photos / "few.csv", *SMALL)
-    assert end.code == 1 and "12 samples are labelled for action, of which a fold leaves 9 to learn from" in end.stderr
+    assert end.code == 1 and "12 samples are labelled for action, and a fold leaves only 9 for training" in end.stderr
     assert "allowed: 3 sizes of 20 or more" in end.stderr and len(end.stderr.strip().splitlines()) == 1
 
 
@@ -129,7 +129,7 @@ def test_compare_says_which_model_is_better(cli: Cli, photos: Path, runs: tuple[
     assert len(told["changed"]["action"]) == round(18 * (right["second"] - right["first"]))
     assert {row["label"] for row in told["per_class"]["action"]} == set(COLOURS)
     same = cli("compare", runs[1], runs[1], photos / "true.csv", "--split", "test")
-    assert "undecided" in same.stdout and "no number of samples decides" in same.stdout
+    assert "undecided" in same.stdout and "more samples would not help" in same.stdout
     grouped = cli("compare", *runs, photos / "true.csv", "--split", "test", "--group-by", "series", "--json")
     assert json.loads(grouped.stdout)["figures"]["action"][0]["test"] == "bootstrap"
 

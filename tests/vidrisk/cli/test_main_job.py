@@ -115,8 +115,8 @@ def test_infer_writes_predictions_and_the_report(
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("bundle", "validation samples, and a coverage of 90 % needs 10 at least"),
-        ("run", "a run holds no threshold; its export fits them"),
+        ("bundle", "validation samples; a coverage of 90 % needs at least 10"),
+        ("run", "a run has no thresholds; export fits them"),
     ],
 )
 def test_a_model_that_cannot_tell_what_is_uncertain_says_so(

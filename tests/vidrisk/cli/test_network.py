@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from vidrisk.runtimes.telemetry import OPT_OUT_VARIABLES
-from vidrisk.runtimes.tensorrt.api import installed_kinds
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GUARD = """
@@ -164,7 +164,7 @@ def test_no_command_looks_at_the_network(
     settings: list[str],
     tmp_path: Path,
 ) -> None:
-    if name == "build" and "tensorrt-rtx" not in installed_kinds():
+    if name == "build" and "tensorrt-rtx" not in find_installed_kinds():
         pytest.skip("TensorRT for RTX is not installed")
     new = {f"NEW{suffix}": [tmp_path / f"new{suffix}"] for suffix in ("", ".png", ".json")}
     places = {

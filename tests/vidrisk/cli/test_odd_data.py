@@ -135,7 +135,7 @@ def test_labels_that_differ_in_case_or_spaces_alone(
     assert end.code == EXIT_OK and f"{one!r} (4)" in caplog.text and f"{other!r} (4)" in caplog.text
     assert "write each class in one way" in caplog.text
     assert_refused(
-        cli("data", "split", site / "table.csv", "-o", site / "strict.csv", "--strict"), "differ in case or spaces"
+        cli("data", "split", site / "table.csv", "-o", site / "strict.csv", "--strict"), "differ only in case or spaces"
     )
 
 
@@ -151,7 +151,7 @@ def test_one_class(cli: Cli, site: Path, quick: tuple[str, ...], tmp_path: Path)
         ("train", table, "-o", tmp_path / "run", *quick),
         ("data", "split", table, "-o", site / "split.csv"),
     ):
-        assert_refused(cli(*command), "has one action label only (red)", "add examples of another class")
+        assert_refused(cli(*command), "has only one action label (red)", "add examples of another class")
     rows = [(name, "red" if split == "train" else label, split) for name, label, split in rows_of(site)]
     table = csv_of(site / "train.csv", rows, "path", "label", "split")
     assert_refused(

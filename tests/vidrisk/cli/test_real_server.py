@@ -90,5 +90,5 @@ def test_a_run_is_merged_and_served_and_answers_about_photos(
         json.loads(line)["reason"]
         for line in (tmp_path / "reports" / "predictions.jsonl").read_text("utf-8").splitlines()
     ]
-    assert len(reasons) == 3 and all("does not parse" in reason or "no JSON" in reason for reason in reasons)
+    assert len(reasons) == 3 and all("does not parse" in reason or "not JSON" in reason for reason in reasons)
     assert other.code == EXIT_ERROR and f"{url} has no model 'b'; allowed: {tmp_path / 'merged'}" in other.stderr

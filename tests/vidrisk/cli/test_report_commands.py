@@ -155,8 +155,8 @@ def test_questions_are_answered(cli: Callable[..., Any], photos: Path) -> None:
         (
             ["1.png", "../photos", "what?"],
             EXIT_USAGE,
-            "is a folder; allowed: photos, which one question is about together; fix: "
-            'vidrisk infer … --question "QUESTION", which each photo of a folder is asked',
+            "is a folder; allowed: photos, all of which the question is about; fix: "
+            'vidrisk infer … --question "QUESTION", which is asked about each photo of a folder',
         ),
         (["."], EXIT_USAGE, "is a folder"),
         (["0.png"] * 65 + ["what?"], EXIT_USAGE, "65 photos; allowed: up to 64"),
@@ -349,7 +349,7 @@ def test_a_server_answers_in_the_place_of_the_graphs(
         (each.label, each.severity, each.targets, each.uncertain) == ("severe", 100, {}, None) for each in predictions
     )
     without = cli("infer", report_bundle(), photos, "-o", tmp_path / "out", "--resume")
-    assert without.code == EXIT_USAGE and "a server has answered in" in without.stderr
+    assert without.code == EXIT_USAGE and "are from a server" in without.stderr
     asked = cli("ask", report_bundle(), photos / "0.png", "what is it?", *options)
     assert asked.code == EXIT_OK and '"severe"' in asked.stdout
     begin = len(server.asked)
@@ -381,7 +381,7 @@ def test_a_bundle_without_a_scheme_answers_questions_alone(
     end = cli("infer", bundle, photos, "-o", tmp_path / "out")
     assert end.code == EXIT_USAGE and "has no scheme of reports" in end.stderr and not (tmp_path / "out").exists()
     assert (
-        'fix: vidrisk infer … --question "QUESTION", which each photo is asked alone, or vidrisk ask talks.bundle'
+        'fix: vidrisk infer … --question "QUESTION", which is asked about each photo separately, or vidrisk ask talks.bundle'
         in end.stderr
     )
     end = cli("infer", bundle, photos, "-o", tmp_path / "out", "--question", "what?", "--answer-tokens", "5", "--json")

@@ -104,4 +104,4 @@ def test_what_cannot_be_asked_is_one_line(
 
 def test_no_bundle(cli: Cli, tmp_path: Path) -> None:
     end = cli("verify", tmp_path)
-    assert end.code == 1 and "is no bundle" in end.stderr and end.stderr.count("\n") == 1
+    assert end.code == 1 and "is not a bundle" in end.stderr and end.stderr.count("\n") == 1

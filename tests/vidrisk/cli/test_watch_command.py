@@ -70,7 +70,7 @@ def test_without_a_report(inbox: Path, bundle: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_used_is_one_line(inbox: Path, bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         run(inbox, "-o", out, "--bundle", tmp_path, "--once")
     with pytest.raises(SettingsError, match="lies in the inbox"):
         run(inbox, "-o", out, "--bundle", bundle, "--once", "--move-done", inbox / "done")

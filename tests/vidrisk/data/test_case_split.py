@@ -78,11 +78,11 @@ def test_groups_come_from_a_column_or_an_expression(group_by: str) -> None:
 
 
 def test_a_group_by_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(SettingsError, match="group-by 'street' is no column; allowed: group, data_楼, level"):
+    with pytest.raises(SettingsError, match="group-by 'street' is not a column; allowed: group, data_楼, level"):
         split_cases(table(*map(case, range(5))), group_by="street")
     with pytest.raises(DataError, match="gives 5 of 5 cases no group: 0, 1, 2 and 2 more"):
         split_cases(table(*map(case, range(5))), group_by="group")
-    with pytest.raises(SettingsError, match="no regular expression"):
+    with pytest.raises(SettingsError, match="not a regular expression"):
         split_cases(table(*map(case, range(5))), group_by="((")
 
 
@@ -110,7 +110,7 @@ def test_what_belongs_together_and_is_in_two_splits_of_the_data_is_said(
     (note,) = load_report_data(tmp_path).notes
     one = "one.jpg" if shared == "case_id" else "test-0"
     assert note in caplog.text and note.startswith(
-        f"cases of one id, photo or group that are in two splits: 1 ({one} (test) = "
+        f"cases that share an id, a photo or a group and are in two splits: 1 ({one} (test) = "
     )
     with pytest.raises(DataError, match=r"in two splits: 1 .*; allowed: every id, photo and group in one split"):
         load_report_data(tmp_path, strict=True)

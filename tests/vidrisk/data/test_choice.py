@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidrisk.data.choice import balanced_order
+from vidrisk.data.choice import make_balanced_order
 from vidrisk.data.table import Sample, Table
 
 ROWS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), max_size=40)
@@ -40,7 +40,7 @@ def assert_balanced(counts: Counter[str], available: Counter[str]) -> None:
 
 @given(rows=ROWS, seed=st.integers(0, 100))
 def test_every_beginning_is_balanced_over_classes(rows: list[tuple[str, int]], seed: int) -> None:
-    order = balanced_order(table_of(rows), seed)
+    order = make_balanced_order(table_of(rows), seed)
     available = Counter(label for label, _ in rows)
     for end in range(len(order) + 1):
         assert_balanced(Counter(sample.labels["action"] for sample in order[:end]), available)
@@ -48,7 +48,7 @@ def test_every_beginning_is_balanced_over_classes(rows: list[tuple[str, int]], s
 
 @given(rows=ROWS, seed=st.integers(0, 100), by_group=st.booleans())
 def test_within_a_class_sources_take_turns(rows: list[tuple[str, int]], seed: int, by_group: bool) -> None:
-    order = balanced_order(table_of(rows, by_group=by_group), seed)
+    order = make_balanced_order(table_of(rows, by_group=by_group), seed)
     for label in "abcd":
         own = [source_of(sample) for sample in order if sample.labels["action"] == label]
         for end in range(len(own) + 1):
@@ -58,7 +58,7 @@ def test_within_a_class_sources_take_turns(rows: list[tuple[str, int]], seed: in
 @given(rows=ROWS, seed=st.integers(0, 100))
 def test_every_sample_comes_once(rows: list[tuple[str, int]], seed: int) -> None:
     table = table_of(rows)
-    order = balanced_order(table, seed)
+    order = make_balanced_order(table, seed)
     assert len(order) == len(table)
     assert sorted(sample.path for sample in order) == sorted(sample.path for sample in table.samples)
 
@@ -69,18 +69,18 @@ def test_the_order_depends_on_the_seed_and_not_on_the_table(
 ) -> None:
     table = table_of(rows)
     shuffled = table.with_samples(data.draw(st.permutations(table.samples)))
-    assert balanced_order(shuffled, seed) == balanced_order(table, seed)
+    assert make_balanced_order(shuffled, seed) == make_balanced_order(table, seed)
 
 
 def test_seeds_differ() -> None:
     table = table_of([(label, source) for label in "abcd" for source in range(3)] * 3)
-    orders = {tuple(sample.name for sample in balanced_order(table, seed)) for seed in range(10)}
+    orders = {tuple(sample.name for sample in make_balanced_order(table, seed)) for seed in range(10)}
     assert len(orders) == 10
 
 
 def test_no_class_is_always_first() -> None:
     table = table_of([(label, 0) for label in "abcd"] * 3)
-    firsts = Counter(balanced_order(table, seed)[0].labels["action"] for seed in range(40))
+    firsts = Counter(make_balanced_order(table, seed)[0].labels["action"] for seed in range(40))
     assert set(firsts) == set("abcd")
 
 
@@ -89,7 +89,7 @@ def test_a_class_is_the_combination_of_all_labels() -> None:
     samples = tuple(
         Sample(Path(f"/d/{i}.png"), f"{i}.png", {"defect": d, "level": level}) for i, (d, level) in enumerate(pairs)
     )
-    first = balanced_order(Table(Path("/d"), "risk", samples), 0)[:6]
+    first = make_balanced_order(Table(Path("/d"), "risk", samples), 0)[:6]
     assert Counter(tuple(sample.labels.values()) for sample in first) == {
         ("crack", "1"): 2,
         ("crack", "3"): 2,
@@ -98,4 +98,4 @@ def test_a_class_is_the_combination_of_all_labels() -> None:
 
 
 def test_an_empty_table() -> None:
-    assert balanced_order(table_of([]), 0) == []
+    assert make_balanced_order(table_of([]), 0) == []

@@ -57,8 +57,8 @@ def test_some_of_the_splits_are_enough(write: Callable[..., Path]) -> None:
             r"has split folders \(train\) and others beside them: extra;",
         ),
         (["train/1.jpg", "test/1.jpg", "bus/1.jpg"], r"others beside them: bus;"),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg"], r"val holds files, and no class folders"),
-        (["train/1.jpg", "val/1.jpg"], r"train holds files, and no class folders"),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/1.jpg"], r"val contains files, and no class folders"),
+        (["train/1.jpg", "val/1.jpg"], r"train contains files, and no class folders"),
         (
             ["a/train/1.jpg", "a/val/1.jpg", "b/1.jpg"],
             r"class folders with split folders in them \(a\) and others .* \(b\)",
@@ -68,8 +68,8 @@ def test_some_of_the_splits_are_enough(write: Callable[..., Path]) -> None:
             r"\(a, b\) and others without, or with files beside them \(a\)",
         ),
         (["a/train/1.jpg", "a/val/1.jpg", "a/raw/1.jpg", "b/train/1.jpg"], r"files beside them \(a\)"),
-        (["set1/train/a/1.jpg", "set2/train/b/1.jpg"], r"train is a split folder in set1, and holds folders \(a\)"),
-        (["train/a/val/1.jpg", "train/b/1.jpg"], r"a lies in a split folder and holds split folders"),
+        (["set1/train/a/1.jpg", "set2/train/b/1.jpg"], r"train is a split folder in set1, and contains folders \(a\)"),
+        (["train/a/val/1.jpg", "train/b/1.jpg"], r"a lies in a split folder and contains split folders"),
     ],
 )
 def test_every_other_layout_is_refused_with_the_names_that_do_not_fit(

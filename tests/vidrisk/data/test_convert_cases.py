@@ -158,7 +158,7 @@ def test_a_photo_that_cannot_be_read_costs_itself_alone(tmp_path: Path) -> None:
     assert (stats["unreadable_images"], stats["partial_images"], stats["left_out"]) == (3, 1, 2)
     rows = [line.partition(":")[0] for line in stats["unreadable"]]
     assert rows == ["r.parquet, row 3", "r.parquet, row 4", "r.parquet, row 5"]
-    assert "is no base64" in stats["unreadable"][1] and "is missing" in stats["partial"][0]
+    assert "is not base64" in stats["unreadable"][1] and "is missing" in stats["partial"][0]
     with pytest.raises(DataError, match=r"case b: r\.parquet, row 2: .*allowed: photos that can be read") as refused:
         convert_cases(cases, tmp_path / "strict", "risk-jsonl", strict=True)
     assert "\n" not in str(refused.value) and not (tmp_path / "strict").exists()
@@ -254,7 +254,7 @@ def test_only_allowed_answers_are_written(tmp_path: Path) -> None:
     write_seed(tmp_path, 6)
     rows = seed_rows(6)
     rows[2]["data_风险"] = "<|" * 150
-    with pytest.raises(DataError, match="risk has 450 characters, with its markers apart"):
+    with pytest.raises(DataError, match="risk has 450 characters with its markers broken up"):
         convert_cases(split_cases(load_cases(write_csv(tmp_path / "risks.csv", rows))), tmp_path / "out", "risk-jsonl")
     assert not (tmp_path / "out").exists()
 

@@ -86,7 +86,7 @@ def test_the_index_of_pandas(root: Path) -> None:
         ("sep=;\npath;label\na.jpg;x;z\n", "line 3 has 3 cells, the header 2; fix: write cells that contain ';'"),
         ("path,,label\na.jpg,what,x\n", "line 2 has 'what' in a column without a name"),
         ("title\npath,label,label\na.jpg,x,y\n", "line 2 has the column 'label' twice"),
-        ('sep=;\npath;label\na.jpg;"x\n', "line 3 is no CSV"),
+        ('sep=;\npath;label\na.jpg;"x\n', "line 3 is not CSV"),
         ("path,label\na.jpg,x\nnone.jpg,y\n", "none.jpg (line 3)"),
     ],
 )

@@ -262,7 +262,7 @@ def test_a_chinese_header_is_evidence() -> None:
 def test_the_refusal_names_the_line_its_readings_and_the_way_out() -> None:
     with pytest.raises(DataError) as caught:
         text_from_bytes(csv_of(["ok", "größe", "Öl"], "cp1252"), "m.csv")
-    assert "m.csv is not UTF-8, and nothing shows what it is; line 3 reads in" in str(caught.value)
+    assert "m.csv is not UTF-8, and its encoding cannot be detected; line 3 reads in" in str(caught.value)
     assert "cp1252: 'p1.jpg,größe'" in str(caught.value) and "--encoding" in str(caught.value)
 
 
@@ -277,7 +277,7 @@ def test_a_file_of_two_encodings_is_refused_with_both_lines(other: bytes, utf8: 
 @pytest.mark.parametrize("other", ["Öl".encode("cp1252"), "größe".encode("cp1252"), "ひび".encode("shift_jis")])
 def test_a_line_of_another_code_page_among_chinese_ones(other: bytes) -> None:
     raw = csv_of(["正常", "裂纹", "划痕"], "gbk") + b"p9.jpg," + other + b"\r\n"
-    with pytest.raises(DataError, match=r"m\.csv is GB 18030 but for line 5, which would read"):
+    with pytest.raises(DataError, match=r"m\.csv is GB 18030 except for line 5, which would read"):
         text_from_bytes(raw, "m.csv")
 
 
@@ -296,13 +296,13 @@ def test_what_needs_no_evidence(encoding: str, caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize(
     ("raw", "encoding", "message"),
     [
-        (b"path,label\na,\xff\n", "utf-8", "m.csv, line 2 is no utf-8-sig text"),
-        (b"path\nok\na,\x81\xff\n", "euc-kr", "m.csv, line 3 is no euc-kr text"),
-        (b"\xff\xfea", None, "is no utf-16 text"),
+        (b"path,label\na,\xff\n", "utf-8", "m.csv, line 2 is not utf-8-sig text"),
+        (b"path\nok\na,\x81\xff\n", "euc-kr", "m.csv, line 3 is not euc-kr text"),
+        (b"\xff\xfea", None, "is not utf-16 text"),
         (
             "path,label".encode("utf-16-le"),
             None,
-            "has zero bytes, as UTF-16 without a mark has; fix: .* such as utf-16-le",
+            "contains zero bytes, like UTF-16 without a byte order mark; fix: .* such as utf-16-le",
         ),
         (b"path,label\na,\x1b$B@5>o\x1b(B\n", None, "line 2 has the escape sequences of ISO-2022 or HZ"),
     ],

@@ -155,7 +155,7 @@ def test_merged_cells_have_their_text_in_each(root: Path) -> None:
 def test_the_sheet_is_found_or_named(root: Path) -> None:
     other: Rows = [["path", "label"], ["a.jpg", "p"], ["b.jpg", "q"]]
     path = save(root / "m.xlsx", {"one": PLAIN, "two": other, "old": other}, hidden=["old"])
-    with pytest.raises(DataError, match=r"has 2 sheets with a table: one, two; fix: name the sheet that is meant"):
+    with pytest.raises(DataError, match=r"has 2 sheets with a table: one, two; fix: name the sheet to read"):
         load_table(path, "risk")
     assert labels(load_table(path, "risk", sheet="one")) == BOTH
     assert labels(load_table(path, "risk", sheet="old")) == {"a.jpg": "p", "b.jpg": "q"}
@@ -261,7 +261,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(root: Path, monkeypatch: pytest
     patched(path, {}, {"xl/media/zeros.xml": bytes(3 << 20)})
     assert path.stat().st_size < 1 << 16
     monkeypatch.setattr(excel, "MAX_BYTES", 1 << 20)
-    with pytest.raises(DataError, match=r"holds \d{7} bytes, unpacked; allowed: up to 1048576"):
+    with pytest.raises(DataError, match=r"contains \d{7} bytes, unpacked; allowed: up to 1048576"):
         load_table(path, "risk")
     monkeypatch.setattr(excel, "MAX_FILES", 3)
     with pytest.raises(DataError, match="files; allowed: up to 3"):
@@ -312,7 +312,7 @@ def test_any_damage_ends_in_one_line(root: Path) -> None:
     whole = save(root / "m.xlsx", {"s": PLAIN}).read_bytes()
     for end in (0, 2, 100, len(whole) // 2, len(whole) - 30):
         (root / "cut.xlsx").write_bytes(whole[:end])
-        with pytest.raises(DataError, match="is no readable workbook"):
+        with pytest.raises(DataError, match="is not a readable workbook"):
             load_table(root / "cut.xlsx", "risk")
     for at in range(60, len(whole), 97):
         (root / "bit.xlsx").write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
@@ -344,4 +344,4 @@ def test_rows_that_a_filter_hides_are_read_and_said(root: Path, caplog: pytest.L
     workbook.save(path)
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
         assert labels(load_table(path, "risk")) == BOTH
-    assert "m.xlsx, sheet 'Data': rows that are hidden, as by a filter, are read, too: 1" in caplog.text
+    assert "m.xlsx, sheet 'Data': hidden rows (for example, by a filter) are read, too: 1" in caplog.text

@@ -120,28 +120,28 @@ def test_lists_of_jsonl(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,start,label\na.mp4,0,x\n", "has the column 'start' for the start of an interval, and none for its end"),
+        ("path,start,label\na.mp4,0,x\n", "has the column 'start' for the start of an interval, but none for its end"),
         (
             "path,结束时间,label\na.mp4,0,x\n",
-            "has the column '结束时间' for the end of an interval, and none for its start",
+            "has the column '结束时间' for the end of an interval, but none for its start",
         ),
-        ("path,start_s,end_frame,label\na.mp4,0,1,x\n", "'start_s' for the start of an interval, and none for its end"),
+        ("path,start_s,end_frame,label\na.mp4,0,1,x\n", "'start_s' for the start of an interval, but none for its end"),
         ("path,start,end,label\na.mp4,0,1,x\nb.mp4,,1,y\n", "line 3: 'start' is empty and 'end' is not"),
         ("path,start,end,label\na.mp4,0,1,x\nb.mp4,0,NaN,y\n", "line 3: 'end' is empty and 'start' is not"),
         ("path,start,end,label\na.mp4,0,1,x\nb.mp4,-1,1,y\n", "line 3: start '-1' is negative"),
         ("path,start,end,label\na.mp4,0,1,x\nb.mp4,1,1,y\n", "line 3: the interval [1, 1) s is empty"),
         ("path,start,end,label\na.mp4,0,1,x\nb.mp4,2,1,y\n", "line 3: the interval [2, 1) s is reversed"),
-        ("path,start,end,label\na.mp4,0,1,x\nb.mp4,soon,1,y\n", "line 3: start 'soon' is no time"),
-        ("path,start,end,label\na.mp4,0,inf,x\n", "line 2: end 'inf' is no time"),
+        ("path,start,end,label\na.mp4,0,1,x\nb.mp4,soon,1,y\n", "line 3: start 'soon' is not a time"),
+        ("path,start,end,label\na.mp4,0,inf,x\n", "line 2: end 'inf' is not a time"),
         (
             "path,start,end,label\na.mp4,2026-03-01 08:00:00,2026-03-01 09:00:00,x\n",
             "rename the column if it is something else",
         ),
         ("path,start,end,label\na.mp4,0,0:99,x\n", "more than 59 minutes or seconds"),
-        ("path;start;end;label\na.mp4;0,5;1,5;x\n", "line 2: start '0,5' is no time"),
-        ("path,start_frame,end_frame,label\na.mp4,0,2.5,x\n", "line 2: end_frame '2.5' is no frame"),
-        ("path,start_frame,end_frame,label,fps\na.mp4,0,2,x,0\n", "line 2: fps '0' is no rate"),
-        ("path,start_frame,end_frame,label,fps\na.mp4,0,2,x,\n", "line 2: fps '' is no rate"),
+        ("path;start;end;label\na.mp4;0,5;1,5;x\n", "line 2: start '0,5' is not a time"),
+        ("path,start_frame,end_frame,label\na.mp4,0,2.5,x\n", "line 2: end_frame '2.5' is not a frame number"),
+        ("path,start_frame,end_frame,label,fps\na.mp4,0,2,x,0\n", "line 2: fps '0' is not a frame rate"),
+        ("path,start_frame,end_frame,label,fps\na.mp4,0,2,x,\n", "line 2: fps '' is not a frame rate"),
         ('path,segment,label\na.mp4,"[0, 1]",x\nb.mp4,"[[0, 1], [2, 3]]",y\n', "line 3: segment '[[0, 1], [2, 3]]'"),
         ('path,segment,label\na.mp4,"[[0, 1], [2, 3]]",x\n', "write one row for each interval"),
         ("path,start,end,label\na.mp4,0,1,x\na.mp4,0,1,y\n", "names a.mp4 [0, 1) s twice with different labels"),
@@ -155,7 +155,7 @@ def test_what_cannot_be_read_is_an_error(root: Path, text: str, message: str) ->
 
 def test_photos_have_no_interval(root: Path, photo: Callable[..., Path]) -> None:
     photo(root / "p.jpg")
-    with pytest.raises(DataError, match=r"gives photos an interval of time \(1\): p\.jpg \(line 3\)"):
+    with pytest.raises(DataError, match=r"gives photos a time interval \(1\): p\.jpg \(line 3\)"):
         table_of(root, "path,start,end,label\na.mp4,0,1,x\np.jpg,0,1,y\n")
 
 
@@ -313,7 +313,7 @@ def test_whole_numbers_beside_a_rate_may_be_frames(root: Path, caplog: pytest.Lo
     ],
 )
 def test_numbers_beyond_all_measure_are_an_error(root: Path, columns: str, cells: str) -> None:
-    with pytest.raises(DataError, match=r"line 2: end\w* '9+' is no |line 2: end '9+' is no time"):
+    with pytest.raises(DataError, match=r"line 2: end\w* '9+' is not a |line 2: end '9+' is not a time"):
         table_of(root, f"path,{columns},label\na.mp4,{cells},x\nb.mp4,0,1,y\n")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.io import MISSING
-from vidrisk.data.text import label_from_text, trimmed
+from vidrisk.data.text import label_from_text, trim_text
 from vidrisk.runtimes.contract.choices import Task
 from vidrisk.runtimes.contract.errors import DataError, MissingExtra
 
@@ -20,7 +20,7 @@ printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 tricky = ["a, b", 'say "x"', "two\nlines", "one\rtwo", "a;b\tc", "=1+1", "缺陷 🧱", "01", "1.0"]
 cells = st.one_of(printable, st.sampled_from(tricky))
 present = cells.map(str.strip).filter(lambda s: label_from_text(s).casefold() not in MISSING)
-text = cells.map(str.strip).map(lambda s: "" if trimmed(s).casefold() in MISSING else s)
+text = cells.map(str.strip).map(lambda s: "" if trim_text(s).casefold() in MISSING else s)
 
 
 @st.composite

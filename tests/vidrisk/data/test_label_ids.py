@@ -102,7 +102,7 @@ def test_one_wrong_id_that_costs_the_order_is_named(
     lines = ["path,action,action_id", *(f"{number}.png,{label},{of}" for number, (label, of) in enumerate(rows))]
     (tmp_path / "m.csv").write_text("\n".join(lines), encoding="utf-8")
     assert load_table(tmp_path / "m.csv", "action").label_order == {}
-    assert f"m.csv, line 7: column 'action_id' has {wrong!r} for the label 'walk', and most rows" in caplog.text
+    assert f"m.csv, line 7: column 'action_id' has {wrong!r} for the label 'walk', but most rows" in caplog.text
 
 
 def test_ids_of_samples_stay_an_extra_column(

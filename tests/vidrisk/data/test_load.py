@@ -89,10 +89,10 @@ def test_a_train_is_also_a_class(tmp_path: Path, photo: Photo) -> None:
 def test_folder_errors(tmp_path: Path, photo: Photo) -> None:
     with pytest.raises(DataError, match="does not exist"):
         load_table(tmp_path / "none", "action")
-    with pytest.raises(DataError, match="holds no clip or photo"):
+    with pytest.raises(DataError, match="has no clip or photo"):
         load_table(tmp_path, "action")
     photo(tmp_path / "images" / "1.jpg")
-    with pytest.raises(DataError, match=r"one action label only \(images\)"):
+    with pytest.raises(DataError, match=r"only one action label \(images\)"):
         load_table(tmp_path, "action")
     written(tmp_path, "path,label\n", "labels.csv")
     with pytest.raises(DataError, match=r"name the manifest instead: .*labels.csv"):
@@ -201,12 +201,12 @@ def test_absolute_windows_and_repeated_paths(root: Path, photo: Photo, caplog: p
         ),
         ("path,label\na.jpg,x\n./a.jpg,y\n", "a.jpg twice with different labels or splits: line 2 and line 3"),
         ("path,label,split\na.jpg,x,train\na.jpg,x,test\n", "twice with different labels or splits"),
-        ("path,label\na.jpg,x\nb.jpg,x\n", r"one action label only (x)"),
+        ("path,label\na.jpg,x\nb.jpg,x\n", r"only one action label (x)"),
         ("path,label\n", "has no rows"),
         ("", "has no rows"),
         ("path,label\na.jpg,x,y\n", "line 2 has 3 cells, the header 2"),
         ("path,label,label\na.jpg,x,y\n", "column 'label' twice"),
-        ('path,label\na.jpg,"x\n', "is no CSV"),
+        ('path,label\na.jpg,"x\n', "is not CSV"),
         ("path,label,split\na.jpg,x,later\n", "split 'later'; allowed: train, val, test"),
         ("path,label\nm.csv,x\n", "files that are neither clips nor photos (1): m.csv (line 2)"),
         ("path,label\n" + "n" * 300 + ".jpg,x\n", "names files that do not exist (1): nnn"),
@@ -228,10 +228,10 @@ def test_free_text_defect_alone_is_no_label(root: Path) -> None:
     ("name", "data", "message"),
     [
         ("m.doc", b"PK", "unknown suffix '.doc'; allowed: .csv"),
-        ("m.csv", b"path,label\n\xff\xfe\xff,x\n", "is not UTF-8, and nothing shows what it is; line 2 reads in"),
-        ("m.jsonl", b'{"path": "a.jpg"\n', "line 1 is no JSON"),
-        ("m.jsonl", b'["a.jpg"]\n', "line 1 is no JSON object"),
-        ("m.parquet", b"path,label\n", "no readable Parquet"),
+        ("m.csv", b"path,label\n\xff\xfe\xff,x\n", "is not UTF-8, and its encoding cannot be detected; line 2"),
+        ("m.jsonl", b'{"path": "a.jpg"\n', "line 1 is not JSON"),
+        ("m.jsonl", b'["a.jpg"]\n', "line 1 is not a JSON object"),
+        ("m.parquet", b"path,label\n", "not a readable Parquet"),
     ],
 )
 def test_broken_files(root: Path, name: str, data: bytes, message: str) -> None:

@@ -49,7 +49,7 @@ def test_rows_are_matched_by_name_and_never_by_order(tmp_path: Path) -> None:
     after = load_cases(path)
     assert {case.id: case for case in after.cases} == {name: case for name, case in before.items() if name != "IMG_005"}
     assert after.missing == ("图/5 墙.png (line 6)",) and after.left_out == ("line 6: all its photos are missing",)
-    with pytest.raises(DataError, match=r"risks\.csv: photos that are not there: 1 \(图/5 墙\.png \(line 6\)\)"):
+    with pytest.raises(DataError, match=r"risks\.csv: missing photos: 1 \(图/5 墙\.png \(line 6\)\)"):
         load_cases(path, strict=True)
 
 
@@ -190,7 +190,7 @@ def test_rows_without_a_photo_are_told_in_words(tmp_path: Path) -> None:
         ),
         ({"image_path": "../a.jpg"}, r"risks\.csv, line 2: the path '\.\./a\.jpg' leaves the folder"),
         ({"split": "holdout"}, r"line 2: split 'holdout'; allowed: train, val, test, or empty"),
-        ({"all_image_paths": "[1, 2]"}, r"line 2 has '\[1, 2\]' as list of photos"),
+        ({"all_image_paths": "[1, 2]"}, r"line 2 has '\[1, 2\]' as a list of photos"),
         (
             {"all_image_paths": json.dumps([f"{n}.jpg" for n in range(99)])},
             r"line 2 names 100 photos; allowed: up to 64",
@@ -213,9 +213,9 @@ def test_a_bad_row_is_named_with_its_value(tmp_path: Path, change: dict[str, str
         ("r.csv", "path,level\n", "has no rows"),
         ("r.csv", "path,text\na.jpg,x\n", "no column for level"),
         ("r.csv", "name,level\na,minor\n", "no column for photos"),
-        ("r.jsonl", "[1]\n", "no JSON object"),
+        ("r.jsonl", "[1]\n", "not a JSON object"),
         ("r.csv", "path,level\ngone.jpg,minor\n", "has no case"),
-        ("r.parquet", "PAR1", "no readable Parquet"),
+        ("r.parquet", "PAR1", "not a readable Parquet"),
         ("r.doc", "x", "suffix"),
     ],
 )
@@ -332,13 +332,13 @@ def test_rows_without_a_photo_in_parquet_are_told_in_words(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("no base64!", "is no base64"),
-        ("A", "is no base64"),
-        (None, "holds no photo"),
-        ("", "holds no photo"),
-        ({"path": "x"}, "holds no photo"),
-        ([], "holds no photo"),
-        (b"", "holds no photo"),
+        ("no base64!", "is not base64"),
+        ("A", "is not base64"),
+        (None, "has no photo"),
+        ("", "has no photo"),
+        ({"path": "x"}, "has no photo"),
+        ([], "has no photo"),
+        (b"", "has no photo"),
     ],
 )
 def test_a_cell_that_is_no_photo_is_named(value: object, said: str) -> None:
@@ -452,7 +452,7 @@ def test_a_scheme_beside_the_data_is_one_of_jsonl_alone_and_is_read_with_care(tm
     write_jsonl(tmp_path / "r.jsonl", [row])
     write_csv(tmp_path / "r.csv", [row])
     for content, said in (
-        (b"\xff\xfe\xff", r"scheme\.json is no UTF-8 text"),
+        (b"\xff\xfe\xff", r"scheme\.json is not UTF-8 text"),
         (b" " * (1 << 20) + b"{}", "larger than 1 MB"),
     ):
         (tmp_path / "scheme.json").write_bytes(content)

@@ -189,7 +189,7 @@ def test_images_that_are_missing_are_counted(root: Path) -> None:
     path = write(root, *EXAMPLES["llava"])
     found = load_instructions(path)
     assert [item.id for item in found.items] == ["1", "1#2", "3"] and found.missing == ("b.jpg (llava.json, record 3)",)
-    with pytest.raises(DataError, match=r"images that are not there: 1 \(b\.jpg"):
+    with pytest.raises(DataError, match=r"missing images: 1 \(b\.jpg"):
         load_instructions(path, strict=True)
 
 
@@ -203,14 +203,14 @@ def test_videos_and_paths_that_leave_the_folder(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("x.json", "", "no JSON object"),
+        ("x.json", "", r"x\.json is empty \(0 bytes\)"),
         ("x.json", "[", "x.json"),
-        ("x.json", "[1]", "no JSON object"),
+        ("x.json", "[1]", "not a JSON object"),
         ("x.json", "{}", "no known format"),
         ("x.json", "[{}]", "no known format"),
-        ("x.json", '{"annotations": [1]}', "no JSON object"),
+        ("x.json", '{"annotations": [1]}', "not a JSON object"),
         ("x.txt", "a", "no known format"),
-        ("x.json", '{"annotations": [{"image_id": 1, "caption": "a"}]}', "which is not listed"),
+        ("x.json", '{"annotations": [{"image_id": 1, "caption": "a"}]}', "is not listed"),
         (
             "x.json",
             '{"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a"}]}',

@@ -29,7 +29,7 @@ def test_cases_in_a_jsonl_of_gb18030_are_cases(tmp_path: Path, encoding: str | N
 def test_conversations_in_gb18030_are_told_from_cases(tmp_path: Path) -> None:
     line = json.dumps({"conversations": ASKED, "image": "a.jpg"}, ensure_ascii=False)
     (tmp_path / "r.jsonl").write_bytes(f"{line}\n".encode("gb18030"))
-    with pytest.raises(DataError, match=r"is no utf-8 text.*; fix: save it as UTF-8"):
+    with pytest.raises(DataError, match=r"is not utf-8 text.*; fix: save it as UTF-8"):
         load_report_data(tmp_path / "r.jsonl")
     with pytest.raises(SettingsError, match="an encoding for the conversations"):
         load_report_data(tmp_path / "r.jsonl", encoding="gb18030")
@@ -57,8 +57,9 @@ def test_what_is_left_out_is_in_the_notes(tmp_path: Path) -> None:
     rows = [{"path": "a.jpg" if n else "gone.jpg", "level": "minor", "group": f"{n}"} for n in range(4)]
     write_csv(tmp_path / "r.csv", [*rows, {"path": "", "level": "minor", "group": "5"}])
     assert load_report_data(tmp_path / "r.csv", split=False).notes == (
-        "r.csv: photos that are not there: 1 (gone.jpg (line 2)); they are left out",
-        "r.csv: rows that are no case: 2 (line 2: all its photos are missing, line 6: neither a photo nor a text); "
+        "r.csv: missing photos: 1 (gone.jpg (line 2)); they are left out",
+        "r.csv: rows that do not make a case: 2 "
+        "(line 2: all its photos are missing, line 6: neither a photo nor a text); "
         "they are left out",
     )
     records = [
@@ -68,6 +69,6 @@ def test_what_is_left_out_is_in_the_notes(tmp_path: Path) -> None:
     ]
     (tmp_path / "x.json").write_text(json.dumps(records))
     assert load_report_data(tmp_path / "x.json", split=False).notes == (
-        "x.json: images that are not there: 1 (gone.jpg (x.json, record 2)); they are left out",
+        "x.json: missing images: 1 (gone.jpg (x.json, record 2)); they are left out",
         "x.json: records that cannot be used: 1 (x.json, record 3: it has no turn of a user); they are left out",
     )

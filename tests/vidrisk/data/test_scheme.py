@@ -70,7 +70,7 @@ def test_levels_off_the_scale_have_no_severity() -> None:
 
 def test_a_level_outside_of_the_scheme_is_named_with_its_row() -> None:
     with pytest.raises(DataError, match=r"risks\.csv, line 3: level is '特急'; allowed: 轻微, 中等, 严重; fix: "):
-        load_scheme("three-levels").checked_fields({"level": "特急", "risk": "坍塌"}, "risks.csv, line 3")
+        load_scheme("three-levels").check_fields({"level": "特急", "risk": "坍塌"}, "risks.csv, line 3")
 
 
 @pytest.mark.parametrize(
@@ -89,21 +89,21 @@ def test_fields_are_checked(values: dict[str, str], said: str) -> None:
         "{name: part, label: p, kind: choice, choices: [wall, beam]}]",
         "s.yaml",
     )
-    assert scheme.checked_fields({"level": "LOW", "risk": " a b ", "part": "Wall"}, "x") == {
+    assert scheme.check_fields({"level": "LOW", "risk": " a b ", "part": "Wall"}, "x") == {
         "level": "low",
         "risk": "a b",
         "part": "wall",
     }
     with pytest.raises(DataError, match=said):
-        scheme.checked_fields(values, "row 1")
+        scheme.check_fields(values, "row 1")
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("a: [", "line"),
-        ("- 1", "is no scheme"),
-        ("", "is no scheme"),
+        ("- 1", "is not a scheme"),
+        ("", "is not a scheme"),
         ("\x00", "YAML"),
         ("name: x", "levels"),
         (TWO, "fields"),
@@ -118,7 +118,7 @@ def test_fields_are_checked(values: dict[str, str], said: str) -> None:
         (TWO + f"fields: [{LEVEL_FIELD}, {{name: b, label: b, max_chars: 0}}]", "max_chars"),
         (TWO + f"fields: [{LEVEL_FIELD}]\ntext_field: b", "text_field"),
         (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{text: look}}", "lacks {text}"),
-        (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{photos: '{{what}}'}}", "holds {what}"),
+        (TWO + f"fields: [{LEVEL_FIELD}]\nprompts: {{photos: '{{what}}'}}", "contains {what}"),
         (f"name: x\nlevels: [{{name: on}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "between quotes"),
         (f"name: x\nlevels: [{{name: a}}]\nfields: [{LEVEL_FIELD}]", "levels"),
         (f"name: x\nlevels: [{{name: a, severity: .nan}}, {{name: b}}]\nfields: [{LEVEL_FIELD}]", "severity"),

@@ -63,8 +63,8 @@ def test_labels_without_a_font_are_escaped(monkeypatch: pytest.MonkeyPatch, capl
     with caplog.at_level(logging.WARNING, logger="vidrisk"):
         font = sheet.font_for("缺陷")
     assert "no font with Chinese characters" in caplog.text
-    assert sheet._fitted("缺陷", font) == r"\u7f3a\u9677"
-    assert sheet._fitted("long " * 20, font).endswith("...")
+    assert sheet._fit_label("缺陷", font) == r"\u7f3a\u9677"
+    assert sheet._fit_label("long " * 20, font).endswith("...")
 
 
 def test_refusals(tmp_path: Path, photo: Callable[..., Path]) -> None:

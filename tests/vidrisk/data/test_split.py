@@ -113,8 +113,8 @@ def test_an_existing_split_and_group_are_kept() -> None:
 @pytest.mark.parametrize(
     ("group_by", "message"),
     [
-        ("camera", "'camera' is no column; allowed: group, site, defect"),
-        ("(", "is no regular expression"),
+        ("camera", "'camera' is not a column; allowed: group, site, defect"),
+        ("(", "is not a regular expression"),
         ("()()", "has 2 groups; allowed: one"),
         (r"\(x\)", "has 0 groups"),
         (r"seq(\d+)", r"gives 9 of 9 samples no group: 0.jpg, 1.jpg, 2.jpg and 6 more"),

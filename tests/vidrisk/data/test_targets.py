@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.data import Sample, Table, guidance_from_table, targets_from_table
-from vidrisk.data.targets import SCALES, ordered_levels, truth_from_table
+from vidrisk.data.targets import SCALES, order_levels, truth_from_table
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, SpecError
 
 ROOT = Path("/data")
@@ -37,7 +37,7 @@ def risk_table(*rows: dict[str, str]) -> Table:
 def test_known_scales_are_ordered(scale: Sequence[Sequence[str]], rng: random.Random) -> None:
     right = [rng.choice(names) for names in scale]
     levels = rng.sample(right, len(right))
-    assert list(ordered_levels(levels)) == right
+    assert list(order_levels(levels)) == right
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_known_scales_are_ordered(scale: Sequence[Sequence[str]], rng: random.Ra
     ],
 )
 def test_orders(levels: list[str], right: list[str]) -> None:
-    assert list(ordered_levels(levels)) == right
+    assert list(order_levels(levels)) == right
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_orders(levels: list[str], right: list[str]) -> None:
 )
 def test_orders_that_are_not_known(levels: list[str], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        ordered_levels(levels)
+        order_levels(levels)
 
 
 def test_targets() -> None:
@@ -106,6 +106,12 @@ def test_level_order_is_obeyed_and_may_name_more() -> None:
         targets_from_table(risk_table(*({"level": str(i)} for i in range(21))))
     with pytest.raises(SpecError):
         targets_from_table(risk_table({"defect": "a"}))
+
+
+def test_an_unknown_label_is_answered_with_some_of_the_known_ones() -> None:
+    known = targets_from_table(risk_table(*({"defect": f"d{number:03}"} for number in range(500))))
+    with pytest.raises(DataError, match=r"'rust' .*; allowed: d000, d001, .*, d019 … and 480 more; fix: "):
+        truth_from_table(risk_table({"defect": "rust"}), known)
 
 
 def test_guidance_is_the_most_frequent_text_of_each_pair() -> None:

@@ -133,8 +133,8 @@ def test_closing_ends_the_processes(photos: list[str]) -> None:
         ("segfault.png", "crashed", "its decoder crashed (SIGSEGV)"),
         ("exit.png", "crashed", "its decoder crashed (exit code 7)"),
         ("hang.png", "timeout", "decoder timed out after 1 s without progress"),
-        ("astray.png", "crashed", "its decoder sent malformed messages"),
-        ("hungry.png", "too_large", "it needs more than 2048 MB to be decoded"),
+        ("astray.png", "crashed", "the decode process sent malformed messages"),
+        ("hungry.png", "too_large", "decoding it needs more than 2048 MB"),
         ("shrinks.png", "skipped", "Operation not permitted"),
         ("typeerror.png", "crashed", "TypeError: unsupported thing"),
         ("once.png", "ok", ""),
@@ -199,7 +199,10 @@ def test_what_no_worker_of_ours_would_say(
     inputs = [Input(*item) for item in enumerate((*photos[:4], str(bad), *photos[4:8]))]
     with DecodePool(1) as pool:
         rows = ends(pool.read(inputs, SETTINGS, limits=Limits(5.0, retries=False)))
-    assert (rows["astray.png"].state, rows["astray.png"].reason) == ("crashed", "its decoder sent malformed messages")
+    assert (rows["astray.png"].state, rows["astray.png"].reason) == (
+        "crashed",
+        "the decode process sent malformed messages",
+    )
     assert sum(row.state == "ok" for row in rows.values()) == 8
 
 

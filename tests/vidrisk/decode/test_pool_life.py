@@ -196,7 +196,9 @@ def test_a_worker_that_reads_nothing_costs_one_file(
             ]
         )
         (end,) = faulty.result(30.0)
-        assert end.state == "partial" and end.reason.startswith("its decoder reads no messages; read up to")
+        assert end.state == "partial" and end.reason.startswith(
+            "the decode process does not read its messages; read up to"
+        )
         assert thread.submit(lambda: states(pool.read(photos, SETTINGS))).result(30.0) == ["ok"] * 6
 
 

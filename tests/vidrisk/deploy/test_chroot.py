@@ -225,7 +225,7 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
     before, accounts = tree(new_root), (new_root / "etc/passwd").read_text()
     end = inside(new_root, "/root/对 cpu/install.sh")
     assert end.returncode == 0, end.stdout + end.stderr
-    for said in ("a root of its own", "1 inputs: 1 ok", "running. Clips and photos go into"):
+    for said in ("a root of its own", "1 inputs: 1 ok", "running. Put clips and photos into"):
         assert said in end.stdout
 
     (user,) = (
@@ -295,7 +295,7 @@ def test_root_follows_no_link_that_the_service_has_planted(new_root: Path, deplo
     shutil.rmtree(state)
     (new_root / "usr/local/bin/vidrisk").symlink_to("/somewhere/else")
     end = inside(new_root, "/root/cpu/install.sh")
-    assert end.returncode == 0 and "/usr/local/bin/vidrisk is somebody else's and stays" in end.stdout, (
+    assert end.returncode == 0 and "/usr/local/bin/vidrisk belongs to another program and is kept" in end.stdout, (
         end.stdout + end.stderr
     )
     assert (new_root / "usr/local/bin/vidrisk").readlink() == Path("/somewhere/else")
@@ -311,7 +311,9 @@ def test_root_makes_no_inbox_where_others_may_plant_links(new_root: Path, bundle
     (new_root / "data/cam").mkdir(parents=True)
     os.chown(new_root / "data/cam", 12345, 12345)
     end = inside(new_root, "/root/elsewhere/install.sh")
-    assert end.returncode == 1 and "error: others than root may change /data/cam" in end.stderr, end.stdout + end.stderr
+    assert end.returncode == 1 and "error: users other than root may change /data/cam" in end.stderr, (
+        end.stdout + end.stderr
+    )
     assert "mkdir -p /data/cam/in" in end.stderr and list((new_root / "data/cam").iterdir()) == []
 
 
@@ -324,7 +326,7 @@ def test_a_state_folder_on_another_disk_lies_where_only_root_changes_it(new_root
     shutil.rmtree(state, ignore_errors=True)  # of an installation that was refused before
     state.symlink_to("/srv/theirs/vidrisk")
     end = inside(new_root, "/root/disk/install.sh")
-    assert end.returncode == 1 and "error: others than root may change /srv/theirs" in end.stderr, (
+    assert end.returncode == 1 and "error: users other than root may change /srv/theirs" in end.stderr, (
         end.stdout + end.stderr
     )
     assert list((new_root / "srv/theirs/vidrisk").iterdir()) == []

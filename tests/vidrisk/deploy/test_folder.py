@@ -187,7 +187,7 @@ def test_wheels_are_pinned_and_their_licences_named(deployed: Path) -> None:
 
 def test_without_wheels_it_says_that_versions_are_not_pinned(folders: dict[str, Path]) -> None:
     out = folders["x86-gpu"]
-    assert "in the versions that it has then" in " ".join((out / "README.md").read_text(encoding="utf-8").split())
+    assert "in the versions available at that time" in " ".join((out / "README.md").read_text(encoding="utf-8").split())
     assert "NVIDIA" in (out / "LICENSES.txt").read_text(encoding="utf-8")
 
 

@@ -138,7 +138,7 @@ def test_a_release_of_the_future_is_noted(jetson: Machine, folders: dict[str, Pa
 @pytest.mark.parametrize(
     ("target", "text", "what", "fix"),
     [
-        ("jetson-orin", RELEASE.format("36 (release)", "3.0"), "before 10.3", "dist-upgrade"),
+        ("jetson-orin", RELEASE.format("36 (release)", "3.0"), "older than 10.3", "dist-upgrade"),
         (
             "jetson-orin",
             RELEASE.format("35 (release)", "6.0"),
@@ -152,8 +152,8 @@ def test_a_release_of_the_future_is_noted(jetson: Machine, folders: dict[str, Pa
             "another --target",
         ),
         ("jetson-thor", RELEASE.format("36 (release)", "4.3"), "is not for jetson-thor", "another --target"),
-        ("jetson-orin", "", "no Jetson with JetPack", "--target cpu"),
-        ("jetson-orin", "something else\n", "no Jetson with JetPack", "--target cpu"),
+        ("jetson-orin", "", "not a Jetson with JetPack", "--target cpu"),
+        ("jetson-orin", "something else\n", "not a Jetson with JetPack", "--target cpu"),
     ],
 )
 def test_releases_that_do_not(
@@ -268,7 +268,7 @@ def test_wheels_for_another_python(machine: Machine, folders: dict[str, Path], t
 
 def test_a_full_disk(machine: Machine, folders: dict[str, Path]) -> None:
     said = error_of(machine.has("df", "echo Avail; echo 2048").check(folders["cpu"]))
-    assert "2 MB free, and 1000 MB are needed" in said[0]
+    assert "2 MB free, but 1000 MB are needed" in said[0]
 
 
 def test_a_folder_that_was_not_copied_whole(machine: Machine, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: R
     (module,) = release.glob("venv/lib/python*/site-packages/jinja2/runtime.py")
     module.write_text("# half of it", encoding="utf-8")
     said = succeeded(run(deployed / "install.sh", "--prefix", prefix, **environment))
-    assert "is made again" in said and "1 inputs: 1 ok" in said and len(module.read_text(encoding="utf-8")) > 1000
+    assert "is installed again" in said and "1 inputs: 1 ok" in said and len(module.read_text(encoding="utf-8")) > 1000
     assert succeeded(run(vidrisk, "--version")).startswith("vidrisk ")
 
     shutil.rmtree(broken / "wheels")

@@ -11,7 +11,7 @@ import pytest
 
 import vidrisk
 from vidrisk.deploy import wheel as subject
-from vidrisk.deploy.wheel import compressed_tag, wheel_from_checkout, wheel_from_installed, write_wheel
+from vidrisk.deploy.wheel import compress_tags, wheel_from_checkout, wheel_from_installed, write_wheel
 from vidrisk.runtimes.contract.errors import VidriskError
 
 CHECKOUT = Path(vidrisk.__file__).resolve().parent.parent
@@ -145,4 +145,4 @@ def test_what_was_not_installed_from_a_wheel_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_compressed_tags(tags: list[str], compressed: str) -> None:
-    assert compressed_tag(tags) == compressed
+    assert compress_tags(tags) == compressed

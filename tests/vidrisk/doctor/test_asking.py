@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vidrisk.doctor import asking
-from vidrisk.doctor.asking import Probe, answer_of, number_of, one_line, probed
+from vidrisk.doctor.asking import Probe, answer_of, number_of, one_line, run_probes
 from vidrisk.doctor.probes import PROBES
 from vidrisk.runtimes.gpu import text_of
 
@@ -72,7 +72,7 @@ def _lives(pid: int) -> bool:
 
 @pytest.mark.parametrize("name", ["numpy", "workers", "cache"])
 def test_a_probe_tells_json(name: str) -> None:
-    found = probed([name])
+    found = run_probes([name])
     assert list(found) == [name] and not found[name].problem and found[name].told
 
 
@@ -81,8 +81,8 @@ def test_a_probe_tells_json(name: str) -> None:
     [
         ("raise ImportError('libfoo.so.1: cannot open')", "ImportError: libfoo.so.1: cannot open"),
         ("import os; os.abort()", "crashes (Aborted)"),
-        ("import os; print('a driver says hello'); os._exit(0)", "its process told nothing"),
-        ("import os; os._exit(0)", "its process told nothing"),
+        ("import os; print('a driver says hello'); os._exit(0)", "its process returned no result"),
+        ("import os; os._exit(0)", "its process returned no result"),
         ("import time; time.sleep(1000)", "no answer within 1 s"),
     ],
 )
@@ -90,23 +90,23 @@ def test_a_library_that_is_broken(code: str, problem: str, tmp_path: Path, monke
     (tmp_path / "decord.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(asking, "PROBE_LIMIT_S", 1.0 if "sleep" in code else 60.0)
-    assert probed(["decord"])["decord"].problem == problem
+    assert run_probes(["decord"])["decord"].problem == problem
 
 
 def test_a_library_that_chatters_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "decord.py").write_text("print('welcome')\n__version__ = '9'", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert probed(["decord"]) == {"decord": Probe({"version": "9"})}
+    assert run_probes(["decord"]) == {"decord": Probe({"version": "9"})}
 
 
 def test_the_folder_that_the_user_is_in_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "numpy.py").write_text("__version__ = 'fake'", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert probed(["numpy"])["numpy"].told["version"] != "fake"
+    assert run_probes(["numpy"])["numpy"].told["version"] != "fake"
 
 
 def test_an_unknown_probe_is_a_problem() -> None:
-    assert "KeyError" in probed(["no such probe"])["no such probe"].problem and "no such probe" not in PROBES
+    assert "KeyError" in run_probes(["no such probe"])["no such probe"].problem and "no such probe" not in PROBES
 
 
 def test_texts(tmp_path: Path) -> None:

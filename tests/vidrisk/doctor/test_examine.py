@@ -9,7 +9,7 @@ import pytest
 from vidrisk import doctor
 from vidrisk.doctor import Check, Facts, checks_from_facts, examine
 from vidrisk.doctor.asking import Probe
-from vidrisk.doctor.facts import gathered
+from vidrisk.doctor.facts import gather_facts
 
 
 def test_this_machine_is_looked_at_once() -> None:
@@ -25,7 +25,7 @@ def test_this_machine_is_looked_at_once() -> None:
 
 
 def test_a_machine_without_any_file_and_library(tmp_path: Path) -> None:
-    facts = replace(gathered(), root=tmp_path, packages={}, gpu=None, jetson=None)
+    facts = replace(gather_facts(), root=tmp_path, packages={}, gpu=None, jetson=None)
     gone = Probe(problem="ModuleNotFoundError: No module named 'numpy'")
     bare = replace(facts, probes={name: facts.probes[name] for name in ("workers", "cache", "GPU")} | {"numpy": gone})
     red = {check.name: check.fix for check in checks_from_facts(bare) if check.is_red}

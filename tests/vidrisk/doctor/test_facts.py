@@ -19,7 +19,7 @@ from vidrisk.doctor.facts import (
     cuda_from_driver,
     cuda_majors,
     driver_from_text,
-    gathered,
+    gather_facts,
     gpu_from_smi,
     is_there,
     name_from_information,
@@ -128,8 +128,8 @@ def gather(monkeypatch: pytest.MonkeyPatch) -> Callable[..., facts.Facts]:
     def make(root: Path, gpu: Probe = NO_CUDA, **probes: Probe) -> facts.Facts:
         told = {"GPU": gpu, **probes}
         monkeypatch.setattr(facts, "is_there", lambda module: module in probes)
-        monkeypatch.setattr(facts, "probed", lambda names: {name: told.get(name, Probe()) for name in names})
-        return gathered(root)
+        monkeypatch.setattr(facts, "run_probes", lambda names: {name: told.get(name, Probe()) for name in names})
+        return gather_facts(root)
 
     return make
 
@@ -220,7 +220,7 @@ def test_nvpmodel_is_asked_where_no_file_says_the_mode(
 
 
 def test_this_machine() -> None:
-    found = gathered()
+    found = gather_facts()
     assert {"numpy", "Pillow", "PyAV", "onnxruntime", "workers", "cache", "GPU"} <= set(found.probes)
     assert found.packages["numpy"] == found.probes["numpy"].told["version"]
     assert not found.probes["onnxruntime"].problem and "CPU" in found.probes["onnxruntime"].told["providers"]

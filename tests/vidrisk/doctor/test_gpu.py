@@ -102,7 +102,8 @@ def test_a_driver_older_than_the_packages_want(write_tree: Callable[..., Path], 
     check = checks_of(Facts(write_tree(DEBIAN), gpu=L4, packages=packages))["CUDA"]
     assert check.is_red and check.fix == "sudo apt install nvidia-driver && sudo reboot"
     assert (
-        check.found == "tensorrt-rtx-cu13-bindings: CUDA 13, which needs driver 580 or newer; this one speaks CUDA 12.8"
+        check.found
+        == "tensorrt-rtx-cu13-bindings: CUDA 13, which needs driver 580 or newer; this one supports CUDA 12.8"
     )
     root = board("orin nano super")
     check = checks_of(Facts(root, gpu=L4, packages=packages, jetson=jetson_from_files(root)))["CUDA"]

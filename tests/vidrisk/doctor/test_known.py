@@ -20,7 +20,7 @@ def checks_of(facts: Facts) -> dict[str, Check]:
 
 def test_a_machine_without_trouble_is_one_line() -> None:
     (check,) = trouble_checks(Facts(packages={"av": "18.1.0"}))
-    assert (check.section, check.state) == ("known trouble", "ok") and "entries fits this machine" in check.found
+    assert (check.section, check.state) == ("known trouble", "ok") and "entries applies to this machine" in check.found
 
 
 def test_an_orin_with_jetpack_6(board: Callable[..., Path]) -> None:

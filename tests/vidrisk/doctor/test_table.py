@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vidrisk.doctor.known import PROBES
 from vidrisk.doctor.support import read_table, troubles_from_json
-from vidrisk.doctor.trouble import Situation, Trouble, fitting
+from vidrisk.doctor.trouble import Situation, Trouble, find_troubles
 from vidrisk.runtimes.contract.errors import VidriskError
 
 TABLE = read_table()
@@ -55,8 +55,8 @@ def made_up(trouble: Trouble) -> Situation:
 class TestEveryEntry:
     def test_fits_a_machine(self, trouble: Trouble) -> None:
         situation = made_up(trouble)
-        assert trouble in fitting(TABLE, situation)
-        assert trouble.what in trouble.found(situation) and trouble.sources[0].at in trouble.found(situation)
+        assert trouble in find_troubles(TABLE, situation)
+        assert trouble.what in trouble.describe(situation) and trouble.sources[0].at in trouble.describe(situation)
 
     def test_does_not_fit_its_fixed_version(self, trouble: Trouble) -> None:
         if not trouble.fixed_in:
@@ -128,7 +128,7 @@ def test_a_whole_entry() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"versions": "10.3"}, "entry a '10.3' is no range of versions; allowed: for example"),
+        ({"versions": "10.3"}, "entry a '10.3' is not a range of versions; allowed: for example"),
         ({"versions": None}, "entry a is missing 1 required positional argument: 'versions'"),
         ({"severity": "bad"}, "has severity 'bad'; allowed: wrong, crashes, slow"),
         ({"machine": "sparc"}, "has machine 'sparc'; allowed: x86-64, arm64"),
@@ -141,16 +141,16 @@ def test_a_whole_entry() -> None:
         ({"sources": [{"at": "somewhere", "date": "2026-01-31"}]}, "allowed: .*owner/repository#1"),
         (
             {"sources": [{"at": "NVIDIA/TensorRT#1", "date": "31.1.2026"}]},
-            "has date '31.1.2026'; allowed: 2026-01-31 and the like",
+            "has date '31.1.2026'; allowed: a date such as 2026-01-31",
         ),
         ({"sources": [{"at": "NVIDIA/TensorRT#1"}]}, "has sources"),
         ({"sources": "NVIDIA/TensorRT#1"}, "allowed: a list"),
         ({"variants": ["int4"]}, "has variants 'int4'; allowed: fp32, fp16, int8, mixed"),
-        ({"compute_capabilities": ["sm_87"]}, "has compute_capabilities 'sm_87'; allowed: 8.7 and the like"),
+        ({"compute_capabilities": ["sm_87"]}, "has compute_capabilities 'sm_87'; allowed: a number such as 8.7"),
         ({"compute_capabilities": [8.7]}, "has compute_capabilities 8.7; allowed: a str"),
         ({"beside": {"jetpack": 6}}, "has beside 6; allowed: a str"),
         ({"beside": "jetpack"}, "allowed: a dict"),
-        ({"opt_batch_at_most": 0}, "has opt_batch_at_most 0; allowed: a whole number from 1 on"),
+        ({"opt_batch_at_most": 0}, "has opt_batch_at_most 0; allowed: a whole number, at least 1"),
         ({"opt_batch_at_most": True}, "has opt_batch_at_most True"),
         ({"dla": 1}, "has dla 1; allowed: a bool"),
         ({"fixed_in": "10.4.1"}, r"has fixed_in 10\.4\.1; allowed: a version that is not >=10\.3,<10\.5"),
@@ -166,9 +166,9 @@ def test_a_bad_entry_is_refused_in_one_line(changes: dict[str, Any], says: str) 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("[", "is no JSON"),
-        ("{}", "holds no list"),
-        ("[1]", "entry 1 is no object"),
+        ("[", "is not JSON"),
+        ("{}", "is not a list"),
+        ("[1]", "entry 1 is not an object"),
         (f"[{json.dumps(ENTRY)}, {json.dumps(ENTRY)}]", "two entries have the id 'a'"),
     ],
 )
@@ -195,5 +195,5 @@ def test_whatever_stands_in_an_entry_is_read_or_refused(key: str, value: Any) ->
 
 @given(st.dictionaries(st.sampled_from(sorted(OTHERS | set(PROBES))), st.text(max_size=12)))
 def test_no_version_ends_in_a_crash(versions: dict[str, str]) -> None:
-    for trouble in fitting(TABLE, Situation(versions, "arm64", ("8.7",), ("int8",), 1, 1, True)):
+    for trouble in find_troubles(TABLE, Situation(versions, "arm64", ("8.7",), ("int8",), 1, 1, True)):
         assert versions[trouble.component] in trouble.versions

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from vidrisk.doctor.asking import Probe, probed
+from vidrisk.doctor.asking import Probe, run_probes
 from vidrisk.doctor.facts import Facts
-from vidrisk.doctor.verified import MOST_BUNDLES, verified_checks
+from vidrisk.doctor.verified import MOST_BUNDLES, verification_checks
 
 
 def result(
@@ -33,7 +33,7 @@ def result(
 
 def checks_of(*results: dict[str, Any]) -> list[tuple[str, str, str]]:
     facts = Facts(probes={"verified": Probe({"results": list(results)})})
-    return [(check.name, check.state, check.found) for check in verified_checks(facts)]
+    return [(check.name, check.state, check.found) for check in verification_checks(facts)]
 
 
 def test_a_bundle_is_one_line() -> None:
@@ -46,7 +46,7 @@ def test_a_bundle_is_one_line() -> None:
 def test_what_differed_is_broken_whatever_else_did_not() -> None:
     ((name, state, found),) = checks_of(result(), result(runtime="tensorrt", state="differs", said="not this graph"))
     assert (name, state) == ("walls.bundle", "broken")
-    assert found == "tensorrt int8 answered otherwise than at export, on 2026-11-21T08:00:00+00:00: not this graph"
+    assert found == "tensorrt int8 did not answer as at export, on 2026-11-21T08:00:00+00:00: not this graph"
 
 
 def test_what_has_changed_since_is_a_warning() -> None:
@@ -58,13 +58,13 @@ def test_what_differed_before_something_changed_is_to_be_asked_again() -> None:
     ((_, state, found),) = checks_of(
         result(), result(runtime="tensorrt", state="differs", changed={"tensorrt": ["10.3", "10.16"]})
     )
-    assert state == "warning" and found.startswith("tensorrt int8 answered otherwise than at export, on 2026")
+    assert state == "warning" and found.startswith("tensorrt int8 did not answer as at export, on 2026")
     assert found.endswith("; changed since: tensorrt 10.3 → 10.16")
 
 
 def test_the_fix_can_be_copied() -> None:
     facts = Facts(probes={"verified": Probe({"results": [result(state="differs", folder="/data/my walls")]})})
-    (check,) = verified_checks(facts)
+    (check,) = verification_checks(facts)
     assert (check.name, check.fix) == ("my walls", "vidrisk verify '/data/my walls'")
 
 
@@ -77,12 +77,12 @@ def test_few_bundles_are_shown_and_no_two_under_one_name() -> None:
 
 def test_where_nothing_is_told_nothing_is_said() -> None:
     assert (
-        list(verified_checks(Facts()))
-        == list(verified_checks(Facts(probes={"verified": Probe(problem="no numpy")})))
+        list(verification_checks(Facts()))
+        == list(verification_checks(Facts(probes={"verified": Probe(problem="no numpy")})))
         == []
     )
 
 
 def test_the_probe_reads_the_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path))
-    assert probed(["verified"])["verified"] == Probe({"results": []}, stderr="")
+    assert run_probes(["verified"])["verified"] == Probe({"results": []}, stderr="")

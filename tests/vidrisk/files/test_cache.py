@@ -208,7 +208,7 @@ def test_a_folder_that_cannot_be_made_costs_no_run(tmp_path: Path, caplog: pytes
         for number in range(3):
             cache.put(key_of(str(number)), ramp(number))
             assert cache.get(key_of(str(number))) is None
-    assert [record.levelname for record in caplog.records] == ["INFO"] and "is not written any more" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["INFO"] and "is no longer written" in caplog.text
 
 
 @pytest.fixture

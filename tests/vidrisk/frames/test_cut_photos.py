@@ -159,11 +159,11 @@ def test_the_window_and_the_clip_tell(tmp_path: Path) -> None:
     assert isinstance(window, FrameWindow) and window.damage is not None and window.indices == (0, 0, 0)
     (clip,) = read_clips(tmp_path / "a.jpg", SPEC, None)
     assert clip.damage == window.damage
-    assert str(clip.damage) == f"the file is cut: {clip.damage.missing:.0%} of the picture is missing, and grey"
+    assert str(clip.damage) == f"the file is cut: {clip.damage.missing:.0%} of the picture is missing and shown in grey"
 
 
 def test_words_for_what_is_missing() -> None:
-    assert str(Damage(missing=0.004)) == "the file is cut: less than 1% of the picture is missing, and grey"
+    assert str(Damage(missing=0.004)) == "the file is cut: less than 1% of the picture is missing and shown in grey"
     assert Damage(missing=0.2).with_later(Damage(missing=0.1, is_coarse=True)) == Damage(missing=0.2, is_coarse=True)
 
 

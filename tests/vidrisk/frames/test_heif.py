@@ -107,7 +107,7 @@ def test_a_cut_grid_shows_the_tiles_that_are_there(orientation: int, tmp_path: P
     assert whole.damage is None
     cut = read_photo(written(tmp_path / "cut.heic", content[: -len(content) // 3]), SPEC)
     assert cut.damage is not None and 0.3 < cut.damage.missing < 0.7
-    assert str(cut.damage) == f"the file is cut: {cut.damage.missing:.0%} of the picture is missing, and grey"
+    assert str(cut.damage) == f"the file is cut: {cut.damage.missing:.0%} of the picture is missing and shown in grey"
     is_grey = (cut.pixels == PAD_GREY).all(axis=-1)
     assert is_grey.mean() == pytest.approx(cut.damage.missing, abs=0.01)
     assert (cut.pixels == whole.pixels)[~is_grey].all()
@@ -200,7 +200,7 @@ def test_a_large_jpeg_xl_is_refused_before_the_plugin_decodes_it(head: bytes, tm
 
 def test_without_a_plugin_jpeg_xl_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jxl, "PLUGIN", "no_such_module")
-    with pytest.raises(UnreadableError, match="is a JPEG XL photo, which Pillow does not read here") as caught:
+    with pytest.raises(UnreadableError, match="is a JPEG XL photo, which this Pillow cannot read") as caught:
         read_photo(written(tmp_path / "a.jxl", b"\xff\x0a" + bytes(64)), SPEC)
     assert caught.value.state == "skipped"
 

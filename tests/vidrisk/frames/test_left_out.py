@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 
 from vidrisk.files.walk import ENTERED, HIDDEN, SYSTEM, Omitted
-from vidrisk.frames.left_out import LeftOut, shortened
+from vidrisk.frames.left_out import LeftOut, shorten_path
 
 
 def test_counts_and_names_by_reason() -> None:
@@ -32,5 +32,5 @@ def test_nothing_is_said_of_nothing() -> None:
 
 
 def test_long_paths_keep_both_ends() -> None:
-    assert shortened("/in" + "/d" * 2000, 20) == "/in/d/d/d/…d/d/d/d/d"
-    assert shortened("/in/a.png") == "/in/a.png"
+    assert shorten_path("/in" + "/d" * 2000, 20) == "/in/d/d/d/…d/d/d/d/d"
+    assert shorten_path("/in/a.png") == "/in/a.png"

@@ -118,7 +118,7 @@ def test_absurd_tags_are_corrupt(tmp_path: Path, tags: dict[int, int]) -> None:
 def test_other_formats_do_not_hide_behind_a_suffix(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(
-        UnreadableError, match="cannot be decoded: it is none of AVIF, BMP, GIF, HEIF, JPEG, JPEG XL"
+        UnreadableError, match="cannot be decoded: its format is not one of AVIF, BMP, GIF, HEIF, JPEG, JPEG XL"
     ) as caught:
         pixels_of(tmp_path / "a.jpg")
     assert caught.value.state == "corrupt"

@@ -13,7 +13,7 @@ from numbered_clips import number_in_picture, numbered_picture, write_clip
 from odd_clips import avi_stating, mkv_stating, mp4_stating, overwritten
 
 from vidrisk.frames import Clip, read_clips
-from vidrisk.frames.boxes import stated_frames
+from vidrisk.frames.boxes import read_stated_frames
 from vidrisk.frames.media import MAX_FRAMES_PER_VIDEO
 from vidrisk.frames.video_decord import DecordSource
 from vidrisk.frames.video_pyav import PyAVSource
@@ -66,16 +66,19 @@ def test_tables_that_state_too_many_frames_are_not_read(
 
 
 def test_tables_of_honest_files(tmp_path: Path) -> None:
-    assert stated_frames(mp4_of_one_size(tmp_path / "a.mp4", 50)) == 50
-    assert stated_frames(fragments(tmp_path / "b.mp4", 7)) == 7
+    assert read_stated_frames(mp4_of_one_size(tmp_path / "a.mp4", 50)) == 50
+    assert read_stated_frames(fragments(tmp_path / "b.mp4", 7)) == 7
     for name, codec in (("c.mp4", "libx264"), ("d.avi", "mpeg4"), ("e.mkv", "libx264"), ("f.ts", "libx264")):
-        assert stated_frames(write_clip(tmp_path / name, 50, codec=codec)) == 0
+        assert read_stated_frames(write_clip(tmp_path / name, 50, codec=codec)) == 0
 
 
 def test_boxes_in_boxes_without_end(tmp_path: Path) -> None:
     nested = b"".join(struct.pack(">I", 8 * (5000 - depth)) + b"moov" for depth in range(5000))
     (tmp_path / "nested.mp4").write_bytes(write_clip(tmp_path / "a.mp4", 2).read_bytes() + nested)
-    assert stated_frames(tmp_path / "nested.mp4") == 0 and numbers_in(read_one(tmp_path / "nested.mp4", 2)) == [0, 1]
+    assert read_stated_frames(tmp_path / "nested.mp4") == 0 and numbers_in(read_one(tmp_path / "nested.mp4", 2)) == [
+        0,
+        1,
+    ]
 
 
 def test_pcm_has_a_frame_for_every_sample(tmp_path: Path) -> None:
@@ -90,7 +93,7 @@ def test_pcm_has_a_frame_for_every_sample(tmp_path: Path) -> None:
         frame.sample_rate = 48000
         container.mux([*sound.encode(frame), *video.encode(), *sound.encode()])
     assert b"\0\0\0\x02\0\0\xbb\x80" in (tmp_path / "a.mov").read_bytes()  # 48,000 frames of two bytes
-    assert stated_frames(tmp_path / "a.mov") <= 1 and numbers_in(read_one(tmp_path / "a.mov", 1)) == [3]
+    assert read_stated_frames(tmp_path / "a.mov") <= 1 and numbers_in(read_one(tmp_path / "a.mov", 1)) == [3]
 
 
 @pytest.mark.parametrize(("frames", "is_cut"), [(10, False), (250, True), (2**31 - 1, False)])

@@ -32,7 +32,7 @@ SIZE = (192, 128)
 SPEC = PixelSpec(128, 192)
 IMAGE = smooth(*SIZE)
 SMALL = jpeg(Image.new("RGB", (32, 24), "lime"))
-NOTE = "shown is the embedded JPEG preview of 192x128 pixels"
+NOTE = "shows the embedded JPEG preview of 192x128 pixels"
 
 
 def content_of(suffix: str, image: Image.Image, orientation: int = 1) -> bytes:
@@ -56,9 +56,7 @@ def test_the_largest_preview_is_shown_upright_and_said(suffix: str, orientation:
     photo = read_photo(path, SPEC)
     assert np.abs(photo.pixels.astype(int) - np.asarray(image)).mean() < 4 and photo_size(path) == SIZE
     width, height = SIZE if orientation < 5 else SIZE[::-1]
-    assert (
-        photo.note.startswith(f"shown is the embedded JPEG preview of {width}x{height} pixels") and photo.damage is None
-    )
+    assert photo.note.startswith(f"shows the embedded JPEG preview of {width}x{height} pixels") and photo.damage is None
 
 
 def test_the_note_goes_with_the_window_and_names_what_is_not_shown(tmp_path: Path) -> None:
@@ -95,7 +93,7 @@ def test_a_raw_photo_named_tif_does_not_pass_for_its_thumbnail(tmp_path: Path) -
             make_tiff(page_of(np.zeros((4, 4), np.uint16)), magic=0x4F52),
             "is a raw photo without a JPEG preview",
         ),
-        ("a.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(64), "is a raw photo of a kind that is not read"),
+        ("a.cr3", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(64), "is a raw photo in an unsupported format"),
     ],
 )
 def test_what_has_no_preview_is_skipped_with_the_reason(name: str, content: bytes, reason: str, tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_every_colour_tag_can_be_read(tmp_path: Path, name: str) -> None:
         assert rgb.shape == plain.shape
         if note:
             word = {"colorspace": "matrix", "color_trc": "transfer", "color_primaries": "primaries"}[name]
-            assert note == f"colour tags that are not known were ignored: {word} {tag}" and (rgb == plain).all()
+            assert note == f"unknown colour tags were ignored: {word} {tag}" and (rgb == plain).all()
 
 
 def test_several_tags_at_once(tmp_path: Path) -> None:
@@ -121,6 +121,6 @@ def test_the_ledger_says_which_tag_was_ignored(tmp_path: Path, decoder: Decoder)
         for item in read_frames(path, PixelSpec(48, 64), TimeSpec(4), decoder=decoder)
         if isinstance(item, FrameWindow)
     ]
-    assert window[0].note == "colour tags that are not known were ignored: matrix 8" and window[0].damage is None
+    assert window[0].note == "unknown colour tags were ignored: matrix 8" and window[0].damage is None
     (clip,), (other,) = (read_clips(each, PixelSpec(48, 64), TimeSpec(4)) for each in (path, plain))
     assert np.abs(clip.frames.astype(int) - other.frames).max() <= 2

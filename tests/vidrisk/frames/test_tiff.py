@@ -62,7 +62,7 @@ def test_a_false_range_is_ignored_and_said(tmp_path: Path) -> None:
     values = np.rint(SHARE * 60000).astype("u2")
     pixels, note = grey_of(make_tiff(page_of(values, t280=("H", [0]), t281=("H", [1]))), tmp_path)
     assert np.abs(pixels - RAMP * 60000 / 65535).max() <= 1
-    assert note == "the file states values from 0 to 1 and holds 0 to 60000: its statement is ignored"
+    assert note == "the file states values from 0 to 1 and holds 0 to 60000: the stated range is ignored"
 
 
 @pytest.mark.parametrize(

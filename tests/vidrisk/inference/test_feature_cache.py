@@ -21,6 +21,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.jobs.saved_features import read_features
 from vidrisk.jobs.sources import find_inputs
 from vidrisk.jobs.summary import Summary
+from vidrisk.runtimes import Contract
 
 
 @pytest.fixture(autouse=True)
@@ -42,10 +43,12 @@ def media(tmp_path: Path) -> Path:
     return tmp_path / "media"
 
 
-def run(media: Path, out: Path, digest: str = "0" * 64, **settings: object) -> tuple[int, list[bytes], Summary]:
+def run(
+    media: Path, out: Path, digest: str = "0" * 64, contract: Contract = ACTION, **settings: object
+) -> tuple[int, list[bytes], Summary]:
     """Frames that were encoded, the lines, and the summary."""
     sizes: list[int] = []
-    classifier = colour_classifier(ACTION, digest=digest, batch_sizes=sizes)
+    classifier = colour_classifier(contract, digest=digest, batch_sizes=sizes)
     chosen = {"workers": 2, "feature_cache": True, "window_s": 1.0, "stride_s": 0.5, "batch_frames": 8, **settings}
     summary = run_folder(classifier, find_inputs([media]), out, InferSettings(**chosen))  # type: ignore[arg-type]
     return sum(sizes), sorted((out / PREDICTIONS).read_bytes().splitlines()), summary
@@ -63,6 +66,16 @@ def test_a_second_run_encodes_nothing_that_is_whole(media: Path, tmp_path: Path)
             read_features(tmp_path / "first", rows[name]), read_features(tmp_path / "second", rows[name]), strict=True
         ):
             assert (one == other).all() and len(one) == (1 if name == "0.png" else len(other))
+
+
+def test_features_may_be_larger_than_a_frame(media: Path, tmp_path: Path) -> None:
+    """Three float32 beside the three bytes of a frame of one pixel: both go through the same shared memory."""
+    dot = replace(ACTION, pixel=replace(ACTION.pixel, height=1, width=1))
+    assert InferSettings(feature_cache=True).for_reading(colour_classifier(dot)).slot_bytes == 12
+    encoded, lines, first = run(media, tmp_path / "first", contract=dot)
+    again, same_lines, second = run(media, tmp_path / "second", contract=dot)
+    assert first.states == second.states == {"ok": 4, "partial": 1, "corrupt": 1}
+    assert lines == same_lines and again < encoded / 2
 
 
 def test_a_copy_under_another_name_is_known(media: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
             built.extend((variant, graph) for variant in variants for graph in ("encoder", "head"))
 
         monkeypatch.setattr(module, "open_runner", opened)
-        monkeypatch.setattr("vidrisk.runtimes.tensorrt.build.engines.ensured_engines", ensured)
+        monkeypatch.setattr("vidrisk.runtimes.tensorrt.build.engines.ensure_engines", ensured)
         return built
 
     return prepare

@@ -14,7 +14,7 @@ from vidrisk.inference.neighbours import (
     CaseIndex,
     LabelledPhoto,
     index_from_features,
-    normalized,
+    normalize_rows,
     read_index,
     write_index,
 )
@@ -86,7 +86,7 @@ def test_neighbours_are_those_of_a_loop(photos: int, queries: int, count: int, s
 
 @given(st.lists(st.floats(-1e30, 1e30), min_size=3, max_size=3))
 def test_rows_get_the_length_one(row: list[float]) -> None:
-    vectors, usable = normalized(np.array([row]))
+    vectors, usable = normalize_rows(np.array([row]))
     assert np.linalg.norm(vectors) == pytest.approx(1 if any(row) else 0, abs=1e-5) and usable[0] == any(row)
 
 

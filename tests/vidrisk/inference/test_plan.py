@@ -48,7 +48,7 @@ def test_models_without_a_feature_per_frame_are_told_what_helps(stages: Sequence
     with classifier_of(stages) as classifier:
         with pytest.raises(SettingsError) as refused:
             InferSettings(save_features=True).for_reading(classifier)
-        assert refused.value.what == "m.bundle knows no feature of a frame alone" and refused.value.fix == fix
+        assert refused.value.what == "m.bundle has no feature per frame" and refused.value.fix == fix
         with pytest.raises(SettingsError) as refused:
             classifier.require_feature()
         assert refused.value.fix == ("train with rgb_diff=false" if stages is PAIRS else None)

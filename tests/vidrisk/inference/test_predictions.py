@@ -112,7 +112,7 @@ def test_a_line_of_before_has_no_candidates_and_does_not_claim_to_be_certain() -
         "partial",
     )
     for cut, by in ((b'"label": "blue", ', b""), (b'"state"', b'"status"'), (b"}\n", b', "new": 1}\n')):
-        with pytest.raises(DataError, match=r"predictions\.jsonl has other keys than this version writes"):
+        with pytest.raises(DataError, match=r"predictions\.jsonl does not have the keys of this version"):
             prediction_from_json(line.replace(cut, by))
 
 

@@ -372,7 +372,7 @@ def test_what_no_tokenizer_takes_and_what_is_not_finite_costs_its_case_alone(
     case_1 = lost[1][0]
     reports = written(opened, [case(0), lost, case(2, 0, "half a character \ud83d")])
     assert [report.state for report in reports.values()] == ["ok", "corrupt", "ok"]
-    assert reports["1"].reason == "the model computes of its photos what is not finite"
+    assert reports["1"].reason == "the model computes non-finite values for its photos"
 
 
 def test_a_batch_is_computed_for_several_photos(opened: Reporter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.stages import PIXELS, check_stages, window_encoder_stages
 from vidrisk.runtimes.runner import Array, Arrays, FakeRunner
-from vidrisk.runtimes.select import ranked
+from vidrisk.runtimes.select import rank_choices
 from vidrisk.runtimes.tensorrt.build.engines import BuildOptions, build_engines
 from vidrisk.runtimes.tensorrt.cache import EngineStore
 from vidrisk.verify import verify_bundle
@@ -232,7 +232,7 @@ def test_the_whole_chain_is_timed_where_no_stage_weighs_nearly_all(
     light = tuple(stage.model_copy(update={"macs": None}) for stage in STAGES)
     whole = Bundle(bundle.root, bundle.manifest.model_copy(update={"stages": light}), bundle.digest)
     opened.clear()
-    ranked(whole, [choose(bundle, runtime="openvino", variant="int8")], 1, noted)
+    rank_choices(whole, [choose(bundle, runtime="openvino", variant="int8")], 1, noted)
     assert opened == ["vision", "pairs", "answer"]
 
 
@@ -270,7 +270,7 @@ def test_a_variant_is_nothing_to_an_engine_that_it_is_not_made_for(
     both = of_engines(bundle, {"int8": "processor", "int8-tensorrt": "tensorrt"})
     assert {choose(both, runtime=runtime, variant="int8").variant for runtime in RUNTIMES} == {"int8"}
     with pytest.raises(
-        BundleError, match="has int8-tensorrt, and nothing of it is made for onnxruntime; allowed: fp32 for any"
+        BundleError, match="has int8-tensorrt, but not for onnxruntime; allowed: fp32 for any"
     ):
         choose(both, runtime="onnxruntime", variant="int8-tensorrt")
     options, store = BuildOptions(compute_capabilities=("8.6",)), EngineStore(tmp_path / "engines")
@@ -282,7 +282,7 @@ def test_a_variant_is_nothing_to_an_engine_that_it_is_not_made_for(
     reports = build_engines(for_processors, options, kind="tensorrt-rtx", store=store)
     assert {name for report in reports for name in report.variants} == {"fp32"}
     assert "int8 is left out: it is made for processors" in caplog.text
-    with pytest.raises(BundleError, match="has int8, and nothing of it is made for tensorrt-rtx"):
+    with pytest.raises(BundleError, match="has int8, but nothing that is made for tensorrt-rtx"):
         build_engines(for_processors, options, kind="tensorrt-rtx", variants=["int8"], store=store)
 
 
@@ -321,7 +321,7 @@ def test_a_model_per_window_gets_pixels_in_batches_and_says_what_overlap_costs(
     }
     check_predictions(tmp_path / "out", expected, 1e-5)
     assert set(calls[:-3]) >= {3} and max(calls[:4]) == 3  # windows of 4 frames, 12 frames at once
-    assert "begin every 0.5 s, and this model computes each of them anew: 2 × the work" in caplog.text
+    assert "begin every 0.5 s, and this model computes each of them separately: 2 × the work" in caplog.text
 
 
 def test_a_model_per_window_keeps_no_features(videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -329,7 +329,7 @@ def test_a_model_per_window_keeps_no_features(videos: Path, tmp_path: Path, capl
         with pytest.raises(SettingsError, match=r"no feature of a frame alone; .* fix: leave save_features out$"):
             run_folder(classifier, find_inputs([videos]), tmp_path / "out", InferSettings(save_features=True))
         assert not (tmp_path / "out").exists()
-        with pytest.raises(SettingsError, match="knows no feature of a frame alone"):
+        with pytest.raises(SettingsError, match="has no feature per frame"):
             classifier.features(np.zeros((1, 16, 16, 3), np.uint8))
         caplog.set_level(logging.WARNING)
         run_folder(classifier, find_inputs([videos]), tmp_path / "out", InferSettings(feature_cache=True, workers=1))

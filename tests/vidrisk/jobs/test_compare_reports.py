@@ -15,7 +15,7 @@ from vidrisk.data.scheme import Scheme
 from vidrisk.inference.neighbours import Neighbour
 from vidrisk.inference.predictions import Prediction
 from vidrisk.jobs.compare_reports import compare_report, compare_run, read_comparison
-from vidrisk.jobs.compared import Compared, Lead, compared_from_json, read_compared
+from vidrisk.jobs.compared import Compared, Lead, comparison_from_json, read_compared
 from vidrisk.jobs.join_reports import lead_from_prediction, leads_from_predictions, read_leads
 from vidrisk.jobs.report_rows import ReportRow, report_row_from_line
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, VidriskError
@@ -242,9 +242,9 @@ def test_the_score_of_a_lead_is_that_of_its_level() -> None:
 def test_a_truth_of_another_scheme_is_refused(run: Path, truth: Path, photos: Path) -> None:
     with pytest.raises(DataError, match="the truth in photos is of the scheme three-levels; allowed: three-levels-en"):
         compare_run(run, load_cases(truth, SCHEME), ENGLISH)
-    with pytest.raises(DataError, match="has level '轻微', which the scheme three-levels-en has not"):
+    with pytest.raises(DataError, match="has level '轻微', which the scheme three-levels-en does not have"):
         compare_run(run, truth, ENGLISH)
-    with pytest.raises(DataError, match="have the field 'level', which the scheme riskva has not"):
+    with pytest.raises(DataError, match="have the field 'level', which the scheme riskva does not have"):
         compare_run(
             run,
             load_cases(write_truth(photos / "riskva.csv", [{"image_path": "a/1.png", "level_before": "A"}]), "riskva"),
@@ -255,7 +255,7 @@ def test_a_truth_of_another_scheme_is_refused(run: Path, truth: Path, photos: Pa
 def test_no_case_in_common_is_refused(run: Path, tmp_path: Path) -> None:
     other = write_photos(tmp_path / "others", ("c/9.png",))
     table = write_truth(other / "truth.csv", [{"image_path": "c/9.png", "level": "轻微"}])
-    with pytest.raises(DataError, match=r"a case in others: 3 reports, 1 cases; of the first, no case has its id or"):
+    with pytest.raises(DataError, match=r"a case in others: 3 reports, 1 cases; the first: no case has its id or"):
         compare_run(run, table, SCHEME)
     with pytest.raises(SettingsError, match="a comparison with nothing"):
         compare_run(run, None, SCHEME)
@@ -287,7 +287,7 @@ def test_a_report_without_a_case_is_named_and_in_no_score(run: Path, photos: Pat
         (b'{"path": "/a", "targets": {}, "uncertain": null, "report": [1]}', "line 2 holds a damaged report"),
         (
             b'{"path": "/a", "targets": {}, "uncertain": null, "report": {"fields": {"level": 3}, "parse_ok": true}}',
-            "'3' is no text",
+            "'3' is not a text",
         ),
         (
             b'{"path": "/a", "targets": {}, "uncertain": null, "report": {"fields": {}, "parse_ok": 1}}',
@@ -326,7 +326,7 @@ def test_lines_of_a_comparison_are_read_back() -> None:
     neighbour = Neighbour("E", "e.jpg", "/e.jpg", {"advice": "x"}, 0.5)
     told = compare_report(SCHEME, row, None, Lead("严重", 0.9, True), (neighbour,))
     assert told.distance == -2 and told.disagrees and told.is_wrong is None and told.confidence == 0.5
-    assert compared_from_json(told.to_json()) == told
+    assert comparison_from_json(told.to_json()) == told
     for line in (
         "",
         "{",
@@ -336,7 +336,7 @@ def test_lines_of_a_comparison_are_read_back() -> None:
         told.to_json().replace('"E"', '"E", "x": 1'),
     ):
         with pytest.raises(DataError, match=r"comparison\.jsonl"):
-            compared_from_json(line)
+            comparison_from_json(line)
     assert isinstance(told, Compared)
 
 

@@ -137,12 +137,12 @@ def test_a_model_of_one_size_of_frames_is_one_line(cli: Cli, tiny_run: Path, tmp
         (
             ["-o", "b", "--dynamic-vision", "b"],
             EXIT_USAGE,
-            "--dynamic-vision names a folder that -o or --vendor takes; fix: ",
+            "--dynamic-vision names a folder that -o or --vendor uses; fix: ",
         ),
         (
             ["-o", "b", "--dynamic-vision", "b/tower"],
             EXIT_USAGE,
-            "--dynamic-vision names a folder that -o or --vendor takes",
+            "--dynamic-vision names a folder that -o or --vendor uses",
         ),
         (["-o", "b", "--vendor", "t/v", "--dynamic-vision", "t"], EXIT_USAGE, "--dynamic-vision names a folder that"),
         (

@@ -167,7 +167,7 @@ def test_a_model_without_thresholds_has_the_curve_all_the_same(tmp_path: Path) -
     with colour_classifier(RISK, threshold=None) as classifier:
         found = evaluate(classifier, table, ONE).certainty["defect"]
     assert (found.coverage, found.kept, found.accuracy_of_kept, found.accuracy) == (None, None, None, 0.5)
-    assert found.reason == "a run holds no threshold; its export fits them" and found.curve.error[-1] == 0.5
+    assert found.reason == "a run has no thresholds; export fits them" and found.curve.error[-1] == 0.5
 
 
 def test_a_page_that_cannot_be_built_leaves_the_figures(

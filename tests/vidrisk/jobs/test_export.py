@@ -183,9 +183,10 @@ def test_what_judges_the_model_never_calibrates_it(
     train, val = splits.of_split("train"), splits.of_split("val")
     both = splits.with_samples([*train.samples, *val.samples])
     assert calibration_of(tiny_run, calib=both, calib_samples=99).count == 2 * len(train)
-    assert f"{len(val)} of {len(both)} samples are what the gate judges by" in caplog.text
+    assert f"{len(val)} of {len(both)} samples are validation samples of the gate" in caplog.text
     with pytest.raises(
-        DataError, match=rf"all {len(val)} samples are what the gate judges by; allowed: others than those of val"
+        DataError,
+        match=rf"all {len(val)} samples are validation samples of the gate; allowed: samples that are not in val",
     ):
         export_run(tiny_run, tmp_path / "other", ExportOptions(int8=True), calib=val)
     with pytest.raises(DataError, match="validation samples are in the run's training split; fix: leave val out"):
@@ -284,7 +285,7 @@ def test_a_run_whose_data_moved_away_or_that_has_no_validation_samples(tiny_run:
             type(s)(tmp_path / "gone" / s.path.name, s.name, s.labels, split=s.split) for s in table.samples
         )
     )
-    with pytest.raises(DataError, match="still be in its place"):
+    with pytest.raises(DataError, match="still be at its original path"):
         export_run(copy, tmp_path / "out", ExportOptions())
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 import vidrisk
 from vidrisk.data import Table, load_table
-from vidrisk.data.choice import drawn
+from vidrisk.data.choice import draw_samples
 from vidrisk.export.foreign.labels import ForeignLabels
 from vidrisk.export.trained import ExportOptions
 from vidrisk.frames import read_clips
@@ -102,7 +102,7 @@ def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_
     photos = DATA / "brick_crack"
     if not photos.is_dir():
         pytest.skip(f"no photos in {photos}: set VIDRISK_TEST_DATA")
-    train, val = split_of(drawn(load_table(photos, "risk"), 240, 0))
+    train, val = split_of(draw_samples(load_table(photos, "risk"), 240, 0))
     labels = sorted({sample.labels["defect"] for sample in train.samples})
     model = train_on(frames_of(train), [labels.index(sample.labels["defect"]) for sample in train.samples])
     path = export(model, tmp_path / "crack.onnx", torch.zeros(1, 3, PHOTO_SIDE, PHOTO_SIDE), free=False)
@@ -133,7 +133,7 @@ def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_
         (
             "m.onnx",
             {"labels": "l", "val": "v", "options": ExportOptions(int8=True, qat_steps=9)},
-            "a quantisation-aware finish with a model",
+            "quantization-aware training with a model",
         ),
         (
             "run",
@@ -146,7 +146,7 @@ def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_
         (
             "m.onnx",
             {"from_hf": True, "val": "val"},
-            "m.onnx is no folder; allowed: one that save_pretrained has written",
+            "m.onnx is not a folder; allowed: one that save_pretrained has written",
         ),
     ],
 )
@@ -161,6 +161,6 @@ def test_arguments_that_do_not_belong_to_the_model_are_refused(
 def test_only_levels_have_an_order() -> None:
     labels = ForeignLabels({"defect": ("crack", "ok")}, orders={"defect": ("ok", "crack")})
     with pytest.raises(
-        DataError, match=r"^an order of defect, whose labels are no levels; allowed: of level, .*; fix: leave it"
+        DataError, match=r"^an order for defect, whose labels are not levels; allowed: for level, .*; fix: leave it"
     ):
         foreign._targets(labels, "risk")

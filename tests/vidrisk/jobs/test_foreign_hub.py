@@ -51,7 +51,10 @@ def test_a_checkpoint_that_answers_rightly_is_exported(tmp_path: Path, photos: P
     ("options", "reason"),
     [
         ({"trained": False}, r"no better than chance on 96 samples.*preprocessor_config\.json"),
-        ({"id2label": {0: "rust", 1: "crack", 2: "sound"}}, r"column 0 of defect is called 'rust' and answers 'crack'"),
+        (
+            {"id2label": {0: "rust", 1: "crack", 2: "sound"}},
+            r"column 0 of defect is called 'rust', but answers 'crack'",
+        ),
         (
             {"do_rescale": False},
             r"the given pixels look wrong.* and -1\.\.1 RGB.*fix: correct preprocessor_config\.json",
@@ -73,7 +76,7 @@ def test_whole_windows_of_clips_are_asked(tmp_path: Path) -> None:
         path = tmp_path / "clips" / LABELS[label] / f"{number}.mkv"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_frames(path, np.stack([np.full_like(picture, 128), *[picture] * 7]))
-    with pytest.raises(DataError, match="column 0 of defect is called 'rust' and answers 'crack'"):
+    with pytest.raises(DataError, match="column 0 of defect is called 'rust', but answers 'crack'"):
         exported(tmp_path, tmp_path / "clips", id2label={0: "rust", 1: "crack", 2: "sound"})
 
 
@@ -89,7 +92,7 @@ def write_frames(path: Path, frames: npt.NDArray[np.uint8]) -> None:
 
 def test_known_answers_are_asked(tmp_path: Path, photos: Path) -> None:
     crack = photos / LABELS[0] / "0.png"
-    with pytest.raises(DataError, match=r"0\.png is 'rust', and the model says 'crack'"):
+    with pytest.raises(DataError, match=r"0\.png is 'rust', but the model says 'crack'"):
         exported(tmp_path, photos, checks=((crack, "rust"),))
     with pytest.raises(SettingsError, match=r"0\.png is said to be 'dent', which no targets have"):
         exported(tmp_path, photos, checks=((crack, "dent"),))

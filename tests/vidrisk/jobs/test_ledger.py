@@ -150,7 +150,7 @@ def test_a_foreign_database_is_never_written_to(tmp_path: Path) -> None:
 
 def test_out_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(SettingsError, match="no folder to write into"):
+    with pytest.raises(SettingsError, match="cannot be used as an output folder"):
         Ledger(tmp_path / "out", IDENTITY, resume=False)
 
 

@@ -32,9 +32,9 @@ def test_a_tower_of_one_size_of_frames_is_refused_by_its_name(config: TrainConfi
 @pytest.mark.parametrize(
     ("vendor", "said"),
     [
-        ("b", "a folder that the bundle takes"),
-        ("b/v", "a folder that the bundle takes"),
-        (".", "a folder that the bundle takes"),
+        ("b", "a folder that the bundle uses"),
+        ("b/v", "a folder that the bundle uses"),
+        (".", "a folder that the bundle uses"),
     ],
 )
 def test_folders_in_one_another_are_refused(vendor: str, said: str, tmp_path: Path) -> None:

@@ -120,9 +120,9 @@ def test_an_id_that_is_the_name_of_the_photo_says_no_more_than_the_name() -> Non
     ],
 )
 def test_names_that_fit(path: str, name: str, fits: bool) -> None:
-    assert PhotoNames([("", name, 0)]).named(path) == ((0,) if fits else ())
+    assert PhotoNames([("", name, 0)]).find(path) == ((0,) if fits else ())
 
 
 def test_the_longest_name_wins() -> None:
     names = PhotoNames([("", "1.jpg", "short"), ("", "b/1.jpg", "long")])
-    assert names.named("/a/b/1.jpg") == ("long",) and names.named("/a/c/1.jpg") == ("short",)
+    assert names.find("/a/b/1.jpg") == ("long",) and names.find("/a/c/1.jpg") == ("short",)

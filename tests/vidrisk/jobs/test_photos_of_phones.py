@@ -73,8 +73,8 @@ def test_a_folder_of_phone_photos(
     rows = {Path(row.path).name: row for row in read_ledger(photos.parent / "out")}
     states = {name: row.state for name, row in rows.items()}
     assert states.pop("cut.jfif") == "partial" and set(states.values()) == {"ok"} and len(rows) == 6
-    assert "of the picture is missing, and grey" in rows["cut.jfif"].reason
-    assert rows["DJI_1.DNG"].reason.startswith("shown is the embedded JPEG preview of 96x64 pixels")
+    assert "of the picture is missing and shown in grey" in rows["cut.jfif"].reason
+    assert rows["DJI_1.DNG"].reason.startswith("shows the embedded JPEG preview of 96x64 pixels")
     assert (
         rows["IMG_1.HEIC"].reason == rows["open.jpe"].reason == "" and "pip install" not in ended.stdout + ended.stderr
     )

@@ -81,7 +81,7 @@ def test_a_wrong_adapter_is_refused_and_leaves_a_page(
 ) -> None:
     from vidrisk.jobs import report_export
 
-    merge = report_export.merged_from_trained
+    merge = report_export.merge_trained
 
     def twice(model):  # type: ignore[no-untyped-def]
         made = merge(model)
@@ -89,7 +89,7 @@ def test_a_wrong_adapter_is_refused_and_leaves_a_page(
         layer.weight.data = layer.weight.data * 1.05
         return made
 
-    monkeypatch.setattr(report_export, "merged_from_trained", twice)
+    monkeypatch.setattr(report_export, "merge_trained", twice)
     with pytest.raises(GateRefused, match=r"adapter → merged.*\(see b.bundle.refused.html\)"):
         export_reports(run.root, tmp_path / "b.bundle", ExportOptions())
     assert (

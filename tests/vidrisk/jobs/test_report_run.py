@@ -142,8 +142,8 @@ def test_every_kind_of_input_ends_in_the_ledger(run: Run, photos: Path, tmp_path
         others[-1]: "corrupt",
     }
     assert (
-        rows[keys[0]].reason.startswith("not there: photos/gone.png")
-        and rows[keys[3]].reason == "none of its photos is there"
+        rows[keys[0]].reason.startswith("missing: photos/gone.png")
+        and rows[keys[3]].reason == "none of its photos exists"
     )
     assert rows[keys[1]].reason == rows[others[-1]].reason and "does not exist" in rows[listed[2]].reason
     assert (
@@ -173,7 +173,7 @@ def report_page_shows(out: Path, found: dict[str, Prediction]) -> bool:
         has_headings
         and len(reports) == page.count('<li class="card"')
         and photos == page.count("<img") > len(reports) - 1
-        and page.count("told in words") == 1
+        and page.count("described in words only") == 1
         and "no longer there" not in page
     )
 
@@ -455,8 +455,8 @@ def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(
     levels = {str(photos / f"{number}.png"): "minor" if number else "of another scheme" for number in range(9)}
     leads = leads_of(levels)
     assert [record.getMessage() for record in caplog.records] == [
-        f"the classifier's run in classes gives 1 of 9 inputs a level that the scheme {SCHEME.name} has not, such as "
-        "'of another scheme': it leads none of them"
+        f"the classifier's run in classes gives 1 of 9 inputs a level that the scheme {SCHEME.name} does not have, such as "
+        "'of another scheme': the level is ignored for these inputs"
     ]
     run_reports(reporter, inputs_of(photos), tmp_path / "out", ONE, pool=pool, leads=leads)
     reports = {path: prediction.report or {} for path, prediction in result(tmp_path / "out")[1].items()}
@@ -485,7 +485,7 @@ def test_a_question_is_asked_about_every_input(run: Run, talker: Reporter, photo
         gone: "skipped",
         bad: "corrupt",
     }
-    assert (rows[keys[2]].reason, rows[keys[3]].reason) == ("it has no photo", "none of its photos is there")
+    assert (rows[keys[2]].reason, rows[keys[3]].reason) == ("it has no photo", "none of its photos exists")
     assert summary.question == QUESTION == read_summary(out).question and summary.settings["question"] == QUESTION
     assert (summary.predictions, summary.labels, summary.targets, summary.uncertain) == (10, {}, (), None)
     for path, names in {
@@ -545,7 +545,7 @@ def test_a_run_of_another_question_is_another_run(
     with pytest.raises(SettingsError, match="has task question, this one report"):
         run(inputs_of(photos / "1.png"), tmp_path / "answers", AGAIN, reporter)
     with pytest.raises(
-        DataError, match=r"predictions\.jsonl, line 1 holds the answer to a question, and no report; fix: compare"
+        DataError, match=r"predictions\.jsonl, line 1 holds the answer to a question, not a report; fix: compare"
     ):
         compare_run(
             out, write_csv(tmp_path / "truth.csv", [{"id": "1", "image": "photos/1.png", "level": "minor"}]), SCHEME

@@ -10,7 +10,7 @@ import pytest
 from trained_reporters import write_cases, write_photo_of
 
 from vidrisk.data.scheme_file import load_scheme
-from vidrisk.jobs.report_samples import held_out_data, split_or_all
+from vidrisk.jobs.report_samples import read_held_out_data, split_or_all
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.pretrained import Labels
 from vidrisk.models.run import Run
@@ -39,10 +39,10 @@ def held_out(folder: Path, *splits: str) -> Path:
 
 def test_held_out_data_judge_whole_and_with_the_photos_of_the_run(run: Run, tmp_path: Path) -> None:
     write_photo_of(tmp_path / "photos" / "2-0.png", "minor", 2)
-    data = held_out_data(run, held_out(tmp_path / "a", "", "", ""))
+    data = read_held_out_data(run, held_out(tmp_path / "a", "", "", ""))
     assert [item.id for item in split_or_all(data, "val")] == ["0", "1", "2"] and data.scheme == run.scheme
-    data = held_out_data(run, held_out(tmp_path / "b", "val", "test", "val"))
+    data = read_held_out_data(run, held_out(tmp_path / "b", "val", "test", "val"))
     assert [item.id for item in split_or_all(data, "val")] == ["0", "2"]
     (run.root / "data.json").write_text("[]")
     with pytest.raises(BundleError, match=r"data\.json cannot be read"):
-        held_out_data(run, tmp_path / "a" / "held-out.csv")
+        read_held_out_data(run, tmp_path / "a" / "held-out.csv")

@@ -77,7 +77,7 @@ def test_without_a_threshold_what_is_uncertain_is_not_known(media: Path, tmp_pat
     assert {p.uncertain for p in read_predictions(tmp_path / "out")} == {None} and heard[-1].uncertain == 0
     assert replace(read_summary(tmp_path / "out"), targets=summary.targets) == summary  # a list, then
     assert (summary.uncertain, summary.coverage) == (None, None)
-    assert summary.why_unknown == "a run holds no threshold; its export fits them"
+    assert summary.why_unknown == "a run has no thresholds; export fits them"
     summary = run_folder(
         colour_classifier(RISK), find_inputs([media]), tmp_path / "other", SETTINGS, on_progress=heard.append
     )
@@ -100,7 +100,7 @@ def test_a_summary_of_before_does_not_claim_that_nothing_is_uncertain(media: Pat
     assert old.uncertain is None and old.why_unknown == "the run was made before bundles had thresholds"
     for broken in ({}, [], {"task": "risk"}):
         path.write_text(json.dumps(broken), encoding="utf-8")
-        with pytest.raises(DataError, match="is no summary of this version"):
+        with pytest.raises(DataError, match="is not a summary of this version"):
             read_summary(tmp_path / "out")
 
 

@@ -69,7 +69,7 @@ def test_reports_have_their_neighbours_beside_them(site: Path, tmp_path: Path) -
 def test_runs_that_have_no_features_or_another_model(site: Path, tmp_path: Path) -> None:
     cases = load_cases(site / "labelled" / "cases.csv", SCHEME)
     index = index_from_run(site / "labelled-run", cases)
-    with pytest.raises(DataError, match=r"none of 2 photos of .* is of a case in labelled"):
+    with pytest.raises(DataError, match=r"none of 2 photos of .* belongs to a case in labelled"):
         index_from_run(site / "new-run", cases)
     other = write_run(tmp_path / "other", site / "new", {}, classes=site / "new-run")
     summary = json.loads((other / "summary.json").read_text(encoding="utf-8"))

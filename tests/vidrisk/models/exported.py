@@ -11,7 +11,7 @@ from backbones import WINDOW
 from torch import nn
 
 from vidrisk.export.convert.graphs import export_onnx
-from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.convert.merge import merge_trained
 from vidrisk.export.trained import TrainedStage
 from vidrisk.runtimes import Contract, PixelSpec, Target, TimeSpec
 from vidrisk.runtimes.contract.stages import Stage, frame_encoder_stages, window_encoder_stages
@@ -39,7 +39,7 @@ def contract_of(side: int, frames: int = FRAMES) -> Contract:
 
 def export_encoder(adapted: Any, path: Path) -> Exported:
     """Merge an encoder and write its ONNX file, traced with noise."""
-    module = merged_from_trained(adapted)
+    module = merge_trained(adapted)
     describe = window_encoder_stages if module.sees_windows else frame_encoder_stages
     stage, _ = describe(contract_of(64, WINDOW if module.sees_windows else FRAMES), module.width)
     export_onnx(module, TrainedStage(stage, module).inputs(2), stage.inputs, stage.outputs, path)

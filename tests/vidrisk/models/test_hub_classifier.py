@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from vidrisk.export.convert.graphs import export_onnx
-from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.export.convert.merge import merge_trained
 from vidrisk.export.foreign.wrap import classifier_stage
 from vidrisk.export.trained import TrainedStage
 from vidrisk.models.encoders import build_encoder
@@ -106,9 +106,7 @@ def test_the_stage_of_a_bundle_computes_what_transformers_does(kind: str, tmp_pa
     )
     stage = classifier_stage(contract)
     trained = TrainedStage(stage, found.module(4, [0, 1, 2]))
-    export_onnx(
-        merged_from_trained(trained.source), trained.inputs(2), stage.inputs, stage.outputs, tmp_path / "stage.onnx"
-    )
+    export_onnx(merge_trained(trained.source), trained.inputs(2), stage.inputs, stage.outputs, tmp_path / "stage.onnx")
     with torch.inference_mode():
         pixels = normalised(FRAMES)
         expected = (model(pixels) if found.frames else model(pixels.flatten(0, 1))).logits.reshape(2, -1, 3).mean(dim=1)
@@ -137,9 +135,7 @@ def test_an_adapter_beside_the_weights_never_reaches_peft(
     (tmp_path / "adapter_config.json").write_text(
         '{"peft_type": "LORA", "auto_mapping": {"parent_library": "antigravity"}}'
     )
-    with pytest.raises(
-        SettingsError, match=r"has an adapter_config\.json; allowed: weights that are whole; fix: merge"
-    ):
+    with pytest.raises(SettingsError, match=r"has an adapter_config\.json; allowed: merged weights; fix: merge"):
         load_hub_classifier(tmp_path, is_video=False) if task == "image" else build_encoder(str(tmp_path))
 
 
@@ -147,8 +143,8 @@ def test_an_adapter_beside_the_weights_never_reaches_peft(
     ("changes", "error", "reason"),
     [
         ({"architectures": ["ViTModel"]}, SettingsError, "holds ViTModel"),
-        ({"auto_map": {"AutoConfig": "evil.py"}}, SettingsError, "brings code of its own"),
-        ({"problem_type": "multi_label_classification"}, SettingsError, "a probability of its own"),
+        ({"auto_map": {"AutoConfig": "evil.py"}}, SettingsError, "contains code of its own"),
+        ({"problem_type": "multi_label_classification"}, SettingsError, "is a multi-label classifier"),
         ({"id2label": {"0": "run", "2": "sit", "1": "run"}}, DataError, "correct id2label"),
         (
             {"id2label": ["run", "sit"]},
@@ -180,10 +176,10 @@ def test_refuses_what_is_no_classifier(
 
 
 def test_refuses_folders_that_lack_a_part(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is no Hugging Face model: config\.json"):
+    with pytest.raises(BundleError, match=r"is not a Hugging Face model: config\.json"):
         load_hub_classifier(tmp_path, is_video=False)
     (tmp_path / "config.json").write_text("[" * 100_000)
-    with pytest.raises(BundleError, match=r"is no Hugging Face model: config\.json cannot be read"):
+    with pytest.raises(BundleError, match=r"is not a Hugging Face model: config\.json cannot be read"):
         load_hub_classifier(tmp_path, is_video=False)
     saved(tmp_path)
     weights = tmp_path / "model.safetensors"

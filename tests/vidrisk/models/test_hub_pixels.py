@@ -188,7 +188,7 @@ def test_old_and_new_files_say_the_same(settings: dict[str, Any], config: dict[s
         ),
         (
             DEIT,
-            r"has size 36x36 and crop_size \[32, 32\]: a stretched picture is cut; allowed: size as shortest_edge, or no crop",
+            r"has size 36x36 and crop_size \[32, 32\]: it crops a stretched picture; allowed: size as shortest_edge, ",
         ),
     ],
 )

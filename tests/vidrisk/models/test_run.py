@@ -115,7 +115,7 @@ def test_settings_are_those_of_the_start_unless_others_are_given(copy: Path, tmp
     assert open_start(copy, None, group_by="street")[1].group_by == "street"
     write_config(TrainConfig(group_by="floor", seed=6), tmp_path / "c.yaml")
     assert open_start(copy, tmp_path / "c.yaml") == (run, TrainConfig(group_by="floor", seed=6))
-    with pytest.raises(BundleError, match="is no finished run"):
+    with pytest.raises(BundleError, match="is not a finished run"):
         open_start(tmp_path, None)
 
 
@@ -173,5 +173,5 @@ def test_a_class_folder_whose_name_is_no_utf8_is_one_line(tmp_path: Path) -> Non
         folder = tmp_path / os.fsdecode(label)
         folder.mkdir()
         (folder / "a.png").touch()
-    with pytest.raises(DataError, match=r"label that is no UTF-8: \\xff; fix: rename the folder"):
+    with pytest.raises(DataError, match=r"label that is not UTF-8: \\xff; fix: rename the folder"):
         load_table(tmp_path, "action")

@@ -113,7 +113,7 @@ def test_uncertain_answers_in_chromium(threshold: float | None, width: int, medi
     number, note = found["tile"].splitlines()[1:]
     if threshold is None:
         assert not found["filter"] and len(found["left"]) == 5 and set(found["doubts"]) == {""}
-        assert (number, note) == ("–", "not known: a run holds no threshold; its export fits them")
+        assert (number, note) == ("–", "not known: a run has no thresholds; export fits them")
     else:
         assert sorted(found["left"]) == ["clip.mp4", "grey.png"]
         assert sorted(found["doubts"]) == ["could be blue or red", "could be red or green or blue"]

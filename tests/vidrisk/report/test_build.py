@@ -128,7 +128,7 @@ def test_a_field_with_the_same_value_as_the_label_is_shown_all_the_same() -> Non
 
 def test_without_thresholds_nothing_is_said_to_be_certain(photos: Path, tmp_path: Path) -> None:
     page = build_doubtful(ACTION, photos, tmp_path / "out", threshold=None)
-    assert tile(page, "Uncertain") == ["–", "not known: a run holds no threshold; its export fits them"]
+    assert tile(page, "Uncertain") == ["–", "not known: a run has no thresholds; export fits them"]
     assert 'name="uncertain"' not in page and 'data-uncertain="1"' not in page and ">uncertain<" not in page
     rows = re.findall(r'<tr><th scope="row" lang="en">(\w+)</th>(.*?)</tr>', page, re.DOTALL)
     assert {name: re.findall(r">([^<>]*)</td>", cells)[-1] for name, cells in rows} == dict.fromkeys(

@@ -98,7 +98,7 @@ def test_a_stranger_s_html_is_text(site: Path, tmp_path: Path) -> None:
 
 def test_both_ways_and_similar_cases_are_named_as_such(site: Path, tmp_path: Path) -> None:
     page = built(site, tmp_path, both_ways=True).read_text(encoding="utf-8")
-    assert page.count("the two ways disagree") == 2 and 'for="show-differs"' in page
+    assert page.count("classifier and report disagree") == 2 and 'for="show-differs"' in page
     assert page.count("From similar cases, written by people about other photos") == 6
     assert "similarity 1.00" in page and "Levels of the classifier" in page and "From the labelled data" in page
     first = cards(page)[0]

@@ -81,7 +81,7 @@ def test_a_file_that_has_gone_and_a_model_without_errors(tmp_path: Path) -> None
         result = evaluate(classifier, table, ONE)
     path.unlink()
     page = build_errors(result, tmp_path / "errors.html").read_text(encoding="utf-8")
-    assert "It can no longer be read." in page and "No errors." in page
+    assert "The file can no longer be read." in page and "No errors." in page
 
 
 @pytest.mark.parametrize("count", [60])

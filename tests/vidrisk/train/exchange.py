@@ -60,7 +60,7 @@ def check_photos(share: Share, folder: Path) -> list[object]:
         photos = Photos(items, PixelSpec(32, 32), pool, 1)
         unreadable = photos.check(lambda *_: None, share)
         photos.show([source for source in sources if source not in unreadable])
-        return [[getattr(source, "name", "") for source in unreadable], photos.shown_by(share), len(photos._kept)]
+        return [[getattr(source, "name", "") for source in unreadable], photos.list_batches(share), len(photos._kept)]
 
 
 def train(photos: Path) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vidrisk.models.config import Augmentation
-from vidrisk.train.augment import augment_clips, augmented
+from vidrisk.train.augment import augment_clips, augment_frames
 
 KINDS: tuple[str, ...] = get_args(Augmentation)
 
@@ -19,7 +19,7 @@ def random_clips(count: int = 3, moments: int = 2, side: int = 12) -> Tensor:
 
 
 def drawn(frames: Tensor, *kinds: str, seed: int = 0) -> Tensor:
-    return augmented(frames, kinds, torch.Generator().manual_seed(seed))
+    return augment_frames(frames, kinds, torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -47,9 +47,9 @@ def test_a_run_says_what_lora_adds(photos: Table, config_of: ConfigOf, tmp_path:
     assert val["beside"]["head"]["test"] == "McNemar" and val["beside"]["head"]["first"] == val["head"]
     (line,) = metrics["compared"]["says"]
     assert line.startswith(
-        "LoRA adds nothing beyond chance (action, test: 100.0% right beside 100.0% of the head alone, p = 1,"
+        "LoRA adds nothing beyond chance (action, test: 100.0% right versus 100.0% for the head alone, p = 1,"
     )
-    assert line.endswith("lora.last_blocks=0 trains and exports the same, quicker")
+    assert line.endswith("lora.last_blocks=0 trains and exports the same, faster")
 
 
 def test_the_head_alone_is_what_training_without_lora_gives(photos: Table, tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ def answers(right: int, of: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize(
     ("lora", "head", "words"),
     [
-        (30, 10, "LoRA is better than the head alone (action, val: 75.0% right beside 25.0%"),
-        (10, 30, "LoRA is worse than the head alone (action, val: 25.0% right beside 75.0%"),
+        (30, 10, "LoRA is better than the head alone (action, val: 75.0% right versus 25.0%"),
+        (10, 30, "LoRA is worse than the head alone (action, val: 25.0% right versus 75.0%"),
         (
             20,
             18,
-            "LoRA adds nothing beyond chance (action, val: 50.0% right beside 45.0% of the head alone, p = 0.5, 40 samples)",
+            "LoRA adds nothing beyond chance (action, val: 50.0% right versus 45.0% for the head alone, p = 0.5, 40 samples)",
         ),
     ],
 )

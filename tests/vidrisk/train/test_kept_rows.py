@@ -62,7 +62,7 @@ def test_a_full_disk_is_said_once_and_costs_no_run(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 2**30))
     assert not rows.put(1, row_of(1)) and not rows.put(2, row_of(2))
     first = rows.get(0)
-    assert first is not None and torch.equal(first, row_of(0)) and caplog.text.count("does not fit the disk") == 1
+    assert first is not None and torch.equal(first, row_of(0)) and caplog.text.count("does not fit on disk") == 1
 
 
 def test_a_folder_that_is_not_there_costs_no_run(tmp_path: Path) -> None:

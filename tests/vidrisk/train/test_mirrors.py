@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vidrisk.data.directions import mirrored_label, mirrored_labels
+from vidrisk.data.directions import mirror_label, mirror_labels
 from vidrisk.models.config import TrainConfig
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
@@ -35,11 +35,11 @@ LABELS = ("jump", "turn left", "turn right")
 def test_what_a_label_is_called_in_a_mirrored_picture(
     label: str, labels: tuple[str, ...], mirrored: str | None
 ) -> None:
-    assert mirrored_label(label, labels) == mirrored
+    assert mirror_label(label, labels) == mirrored
 
 
 def test_all_labels_or_none_are_mirrored() -> None:
-    assert mirrored_labels(LABELS) == [0, 2, 1] and mirrored_labels(("left", "up")) is None
+    assert mirror_labels(LABELS) == [0, 2, 1] and mirror_labels(("left", "up")) is None
 
 
 def test_truth_turns_where_the_picture_does() -> None:
@@ -56,9 +56,9 @@ def test_mirroring_is_left_out_or_refused_where_a_label_has_no_counterpart(caplo
     config = TrainConfig(augment=("flip", "light"))
     assert settle_mirroring(config, None, (paired,)) is config
     assert (
-        settle_mirroring(config, None, (lonely,)).augment == ("light",) and "a mirrored 'left' is none" in caplog.text
+        settle_mirroring(config, None, (lonely,)).augment == ("light",) and "the mirror image of 'left'" in caplog.text
     )
     with pytest.raises(
-        SettingsError, match=r"augment flip: a mirrored 'left' is none of the labels; allowed: labels in pairs"
+        SettingsError, match=r"augment flip: the mirror image of 'left' is not among the labels; allowed: labels in"
     ):
         settle_mirroring(config, ("flip", "light"), (lonely,))

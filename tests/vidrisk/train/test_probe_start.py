@@ -83,7 +83,7 @@ def test_many_summaries_are_mapped_from_a_file_and_the_probe_is_the_same(
     found = trained(clip_folder, tmp_path / "run", *settings).load_classifier().state_dict()
     assert all(torch.equal(known[name], found[name]) for name in known)
     assert isinstance(mapped[0], np.memmap) == (disk == "has room")
-    assert ("do not fit the disk (No space left on device)" in caplog.text) == (disk == "is full")
+    assert ("do not fit on disk (No space left on device)" in caplog.text) == (disk == "is full")
 
 
 def test_a_head_that_begins_at_zero_knows_nothing_without_a_step(clip_folder: Path, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_without_a_launcher_there_is_one_process(launched: pytest.MonkeyPatch) -
 def test_a_launcher_that_does_not_say_where_the_others_are_is_one_line(launched: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}.items():
         launched.setenv(name, value)
-    told = r"do not find one another: .*MASTER_ADDR.*; fix: see MASTER_ADDR, MASTER_PORT"
+    told = r"cannot reach one another: .*MASTER_ADDR.*; fix: check MASTER_ADDR, MASTER_PORT"
     with pytest.raises(VidriskError, match=told) as caught:
         open_share()
     assert "\n" not in str(caught.value)

@@ -198,7 +198,7 @@ def test_a_curve_of_too_few_samples_is_refused_in_one_line(samples: int, groups:
         )
         told = replace(told, table=table)
     with pytest.raises(
-        DataError, match=f"{samples} samples are labelled for defect, of which a fold leaves .* to learn from"
+        DataError, match=f"{samples} samples are labelled for defect, and a fold leaves only .* for training"
     ):
         measure_curve(told, told.contract.targets[0], ignore_progress)
 

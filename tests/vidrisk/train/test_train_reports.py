@@ -162,7 +162,7 @@ def test_views_of_augmented_photos_are_kept_and_drawn_in_training_alone(
 
 def test_a_single_view_is_said_to_augment_nothing(train: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
     train("optim.epochs=1", "augment=[flip]", "views=1")
-    assert "views=1 keeps photos as they are alone: augment=['flip'] does nothing" in caplog.text
+    assert "views=1 keeps the unaugmented photos only: augment=['flip'] does nothing" in caplog.text
 
 
 def test_photos_are_augmented_where_no_features_are_kept(train: Callable[..., Run], works: list[Reporting]) -> None:
@@ -263,9 +263,9 @@ def test_what_is_too_long_is_left_out_and_said(train: Callable[..., Run], caplog
 @pytest.mark.parametrize(
     ("assignments", "reason"),
     [
-        (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' of a model that writes reports"),
+        (("optim.class_weights=sqrt",), "optim.class_weights 'sqrt' has no effect on a model that writes reports"),
         *(
-            ((f"{name}={value}",), rf"{name} .* of a model that writes reports")
+            ((f"{name}={value}",), rf"{name} .* has no effect on a model that writes reports")
             for name, value in (
                 ("frames", 4),
                 ("jitter", 3),
@@ -302,5 +302,5 @@ def test_a_damaged_run(trained: Run, tmp_path: Path, damage: Callable[[Path], An
 
 
 def test_a_run_of_reports_is_no_classifier(trained: Run) -> None:
-    with pytest.raises(BundleError, match="writes reports, and no classifier"):
+    with pytest.raises(BundleError, match="writes reports, not a classifier"):
         trained.load_classifier()

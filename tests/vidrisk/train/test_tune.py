@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from vidrisk.cli.views import print_training
 from vidrisk.data import Sample, Table, load_table
 from vidrisk.models.config import TrainConfig, config_from_options, write_config
 from vidrisk.models.encoders import Encoder
@@ -289,7 +290,11 @@ def judged(monkeypatch: pytest.MonkeyPatch, loss: Callable[[TrainConfig, int], f
 
 
 def test_within_no_time_the_default_alone_is_judged(
-    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: Table,
+    config_of: ConfigOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     judged(monkeypatch, lambda config, fold: 1.0)
     run = train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(6, 0.0, FIXED))
@@ -299,6 +304,10 @@ def test_within_no_time_the_default_alone_is_judged(
         and result["chosen"] == 0
         and [trial["folds"] for trial in result["trials"]] == [3] + [0] * 5
     )
+    assert result["why"] == "only trial 0 was run; its loss is 1.0000"
+    print_training(run.root, as_json=False)
+    said = capsys.readouterr().out
+    assert "time was up: 5 of 6 trials were not begun\n" in said and "compared on" not in said
 
 
 def test_no_fold_begins_that_would_not_end_in_time(
@@ -328,7 +337,7 @@ def test_a_trial_that_fails_is_out_and_a_default_that_fails_ends_the_search(
     failed = [trial for trial in result["trials"] if "optim.mixup" in trial["settings"]]
     assert failed and all(trial["failed"] and trial["folds"] == 1 and trial["loss"] is None for trial in failed)
     assert "optim.mixup" not in result["settings"]
-    with pytest.raises(SettingsError, match="the default settings cannot be judged: the loss of batch 1 is not finite"):
+    with pytest.raises(SettingsError, match="the default settings cannot be evaluated: the loss of batch 1 is not finite"):
         train_run(few, config_of(*QUICK, "optim.mixup=0.2"), tmp_path / "bad", tune=Tuning(4, fixed=fixed))
 
 

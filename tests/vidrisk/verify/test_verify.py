@@ -95,7 +95,7 @@ def test_what_is_asked_for_and_not_there(small: Path) -> None:
 def test_a_bundle_without_golden_samples_says_so(small: Path, tmp_path: Path) -> None:
     for golden, why in (
         (False, "left out when it was exported"),
-        (None, "exported before there were any"),
+        (None, "exported by a version without them"),
         (True, "taken out after the export"),
     ):
 
@@ -158,7 +158,7 @@ def test_answers_that_were_exchanged_and_bound_to_these_graphs(small: Path, tmp_
 
     found = verify_bundle(changed_bundle(small, tmp_path / "b", golden=turn))
     assert faults_of(found) == {("another model", "", "")} and set(states_of(found).values()) == {"differs"}
-    assert "every runtime and variant answers otherwise to 32 of 32 golden samples" in found.faults[0].said
+    assert "every runtime and variant gives other answers to 32 of 32 golden samples" in found.faults[0].said
 
 
 def test_a_graph_that_was_exchanged(small: Path, other: Path, tmp_path: Path, quantised: str) -> None:
@@ -172,7 +172,7 @@ def test_a_runtime_that_runs_another_graph(small: Path, other: Path, spoilt: Cal
     spoilt("openvino", file=lambda path: other / "encoder.fp32.onnx" if path.name == "encoder.fp32.onnx" else path)
     found = verify_bundle(small)
     assert faults_of(found) == {("another graph", "openvino", "fp32")}
-    assert "openvino fp32 does not run this graph: it answers otherwise to" in found.faults[0].said
+    assert "openvino fp32 does not run this graph: it gives other answers to" in found.faults[0].said
 
 
 def test_a_runtime_that_answers_nothing_finite(small: Path, spoilt: Callable[..., None], quantised: str) -> None:
@@ -206,7 +206,7 @@ def test_one_sample_that_differs_is_one_fault(small: Path, spoilt: Callable[...,
     found = verify_bundle(small, variant="fp32")
     assert faults_of(found) == {("answers differ", "openvino", "fp32")}
     assert (
-        "openvino fp32 answers otherwise to 1 of 32 golden samples: probabilities differ by up to "
+        "openvino fp32 gives other answers to 1 of 32 golden samples: probabilities differ by up to "
         in found.faults[0].said
     )
 
@@ -242,8 +242,8 @@ def test_a_precision_that_cannot_be_proved_is_said_and_not_assumed(
             raise RuntimeFailure("no space left on device")
         return real(self)
 
-    real = OnnxRuntimeRunner._opened
-    monkeypatch.setattr(OnnxRuntimeRunner, "_opened", mute)
+    real = OnnxRuntimeRunner._open_session
+    monkeypatch.setattr(OnnxRuntimeRunner, "_open_session", mute)
     row = verify_bundle(small, runtime="onnxruntime").rows[1]
     assert (dict(row.layers), row.unproved, row.note) == ({}, "no space left on device", "")
 
@@ -319,7 +319,7 @@ def test_an_engine_that_is_not_what_it_is_called_fails(small: Path, trt: FakeTen
     trt.inspection = inspected("Row major linear FP16 format")
     found = verify_bundle(small, runtime="tensorrt", variant="fp32")
     assert faults_of(found) == {("precision", "tensorrt", "fp32")}
-    assert "made for float32, and no layer runs in it here" in found.faults[0].said
+    assert "made for float32, but no layer runs in it here" in found.faults[0].said
 
 
 @pytest.mark.parametrize(
@@ -355,5 +355,5 @@ def test_golden_samples_of_another_contract(small: Path, tmp_path: Path) -> None
     def rename(told: dict[str, Any], entries: dict[str, bytes]) -> None:
         told["contract"] = "0" * 64
 
-    with pytest.raises(AnswersDiffer, match=r"golden samples in b are of another model: of the contract 000000000000"):
+    with pytest.raises(AnswersDiffer, match=r"golden samples in b belong to another model: contract 000000000000"):
         verify_bundle(changed_bundle(small, tmp_path / "b", golden=rename))

@@ -167,7 +167,7 @@ def test_a_day_that_has_not_begun_is_not_damaged(tmp_path: Path) -> None:
     (day / "ledger.sqlite").touch()  # SQLite's first act
     assert damage_of(day) is None
     (day / "predictions.jsonl").touch()  # comes after the ledger's first transaction
-    assert damage_of(day) == Damage("ledger.sqlite is none of ours")
+    assert damage_of(day) == Damage("ledger.sqlite was not written by vidrisk")
 
 
 def test_a_run_that_is_going_on_and_files_of_a_person_are_no_damage(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_memory_that_is_damaged_under_a_watch_is_mended_and_the_watch_goes_on(
     with colour_classifier(ACTION) as classifier, pytest.raises(KeyboardInterrupt):
         watch_inbox(classifier, inbox, out, settings, INFER, today=today)
     assert [line for line in caplog.messages if "damaged" in line] == [
-        f"{out / TAKEN} is damaged: it is kept as {TAKEN}.damaged-1, and made again from the ledgers"
+        f"{out / TAKEN} is damaged: it is kept as {TAKEN}.damaged-1 and rebuilt from the ledgers"
     ]
     assert ended(out) == {"0.png": 1, "1.png": 1, "2.png": 1, "later.png": 1}
 

@@ -60,10 +60,10 @@ def test_what_is_no_file_is_left_and_said_once(
         assert [Path(path).name for path in files_in(inbox, left)] == ["a.png"]
     said = [record.getMessage().removeprefix(f"left in the inbox: {inbox}/") for record in caplog.records]
     assert [line for line in said if not line.startswith("deep")] == [
-        "nowhere.png leads nowhere: No such file or directory",
+        "nowhere.png is a broken link: No such file or directory",
         "null.png is not a file",
         "pipe.mp4 is not a file",
-        "self cannot be looked at: Too many levels of symbolic links",
+        "self cannot be accessed: Too many levels of symbolic links",
     ]
     (deep,) = (line for line in said if "File name too long" in line)
     assert "…" in deep and len(deep) < 320
@@ -76,7 +76,7 @@ def test_folders_that_may_not_be_entered_are_said_and_the_others_read(
         (folder_of_nobody / name).mkdir()
         (folder_of_nobody / name / "c.png").touch()
     (folder_of_nobody / "a").chmod(0)
-    assert names(folder_of_nobody) == ["b/c.png"] and "/a cannot be looked at: Permission denied" in caplog.text
+    assert names(folder_of_nobody) == ["b/c.png"] and "/a cannot be accessed: Permission denied" in caplog.text
     (folder_of_nobody / "a").chmod(0o700)
     folder_of_nobody.chmod(0)
     try:
@@ -102,7 +102,7 @@ def test_files_of_unknown_suffixes_are_opened_once(
         assert [Path(path).name for path in files_in(tmp_path, left)] == ["IMG_1"]
     assert opened == ["IMG_1", "cam.odd", "cam2.odd"]
     assert [record.getMessage() for record in caplog.records] == [
-        f"left in the inbox: {tmp_path}/cam.odd is neither a clip nor a photo (others in .odd are not named)"
+        f"left in the inbox: {tmp_path}/cam.odd is neither a clip nor a photo (further .odd files are not reported)"
     ]
     write_photo(tmp_path / "cam.odd")  # now it is one
     assert [Path(path).name for path in files_in(tmp_path, left)] == ["IMG_1", "cam.odd"]

@@ -75,14 +75,14 @@ def test_the_days_that_began_last_are_kept_whatever_the_clock_said(tmp_path: Pat
         for date in dates:
             taken.day(date, "x")
         taken.day("2026-11-22", "y")
-        assert [day.folder for day in taken.outlived(3)] == ["2026-11-20", "1970-01-01"]
-        assert taken.outlived(5) == []
+        assert [day.folder for day in taken.find_outlived(3)] == ["2026-11-20", "1970-01-01"]
+        assert taken.find_outlived(5) == []
         taken.take({A: (1, 10)}, taken.days()[0])
-        assert [day.folder for day in taken.outlived(3)] == ["1970-01-01"]  # the other one is not finished
+        assert [day.folder for day in taken.find_outlived(3)] == ["1970-01-01"]  # the other one is not finished
         taken.finish([row(A)])
-        assert [day.folder for day in taken.outlived(3)] == ["1970-01-01"]  # nor has it its page
+        assert [day.folder for day in taken.find_outlived(3)] == ["1970-01-01"]  # nor has it its page
         taken.set_reported(taken.days()[0])
-        assert [day.folder for day in taken.outlived(3)] == ["2026-11-20", "1970-01-01"]
+        assert [day.folder for day in taken.find_outlived(3)] == ["2026-11-20", "1970-01-01"]
 
 
 @pytest.mark.parametrize("present", [set(), {A}])
@@ -106,7 +106,7 @@ def test_done_files_of_other_days(tmp_path: Path) -> None:
             taken.finish([row(path)])
             if date != "2026-11-20":
                 taken.set_reported(day)
-        assert [(path, day.folder) for path, _, day in taken.done_before("2026-11-22", [A, B, C, "/in/new"])] == [
+        assert [(path, day.folder) for path, _, day in taken.find_done_before("2026-11-22", [A, B, C, "/in/new"])] == [
             (B, "2026-11-21")
         ]
 
@@ -129,7 +129,7 @@ def test_a_folder_of_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"thesis\.tex"):
         Taken(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(SettingsError, match="no folder to write into"):
+    with pytest.raises(SettingsError, match="cannot be used as an output folder"):
         Taken(tmp_path / "thesis.tex")
 
 
@@ -211,7 +211,7 @@ def test_a_day_that_is_set_aside_gets_no_more_files(tmp_path: Path) -> None:
             assert taken.undone(after) == [B] and taken.has(A, (1, 10)) != forgets_done
             taken.finish([row(B)])
             taken.day("2026-11-22", "x")
-            assert [day.folder for day in taken.outlived(1)] == [
+            assert [day.folder for day in taken.find_outlived(1)] == [
                 "2026-11-21",
                 "2026-11-21.2",
             ]  # it is deleted in its time, too

@@ -1,4 +1,4 @@
-"""Data sets in layouts of their own, a file or a folder each: a module with a ``FORMAT`` is one. Whoever adds it adds a format."""
+"""Formats of data sets, each a file or a folder: every module of this package that defines a ``FORMAT`` adds one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(source: Path) -> Format | None:
-    """Find the format that says a folder or file is its own; None where none does.
+    """Find the format that recognizes a folder or file as its own, or return None.
 
     Raises:
-        DataError: several do.
+        DataError: several formats do.
     """
     found = [known for known in FORMATS.values() if known.owns(source)]
     if len(found) > 1:
@@ -33,7 +33,7 @@ def format_of(source: Path) -> Format | None:
 
 
 def format_named(name: str) -> Format:
-    """Look a format up by its name.
+    """Look up a format by its name.
 
     Raises:
         SettingsError: no such format.

@@ -1,12 +1,13 @@
 """ActivityNet (Caba Heilbron et al. 2015, http://activity-net.org): parts of untrimmed videos, in one JSON file.
 
     activity_net.v1-3.min.json    {"database": {"ABBQqwPOxw4": {"duration": 6.99, "subset": "validation", "annotations":
-                                    [ {"segment": [1.65, 6.94], "label": "Tennis serve with ball bouncing"}]}, …}, …}
-    anet_anno_train.json          {"v_ABBQqwPOxw4": {"duration_second": 6.99, "annotations": […]}, …}, as MMAction2 has
-    it v_ABBQqwPOxw4.mp4
+                                  [{"segment": [1.65, 6.94], "label": "Tennis serve with ball bouncing"}]}, …}, …}
+    anet_anno_train.json          {"v_ABBQqwPOxw4": {"duration_second": 6.99, "annotations": […]}, …}, as in MMAction2
+    v_ABBQqwPOxw4.mp4
 
-Every part of a video is a sample; parts may overlap, and one part may have several labels. In a file that is written,
-``path`` says where a video lies that has another name, and an annotation without a segment is about all of it.
+Every part of a video is a sample; parts may overlap, and one part may have several labels. In a file that vidrisk
+writes, ``path`` is the place of a video that has another name, and an annotation without a segment is about the whole
+video.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from vidrisk.data.formats.clips import head_has, home_of, lists_in, settle_splits, split_from_word
-from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing, format_counts
 from vidrisk.data.formats.json_lists import members_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Row, samples_from_rows
@@ -51,7 +52,7 @@ VIDEO_FOLDERS = (
 SUBSETS: dict[SplitName, str] = {"train": "training", "val": "validation", "test": "testing"}
 CUT, BEHIND, EMPTY = (
     "segments cut to the duration of their video",
-    "segments behind the end of their video left out",
+    "segments after the end of their video left out",
     "segments without a length left out",
 )
 UNLABELLED = "videos without annotations left out"
@@ -62,21 +63,21 @@ _ALLOWED = '{"segment": [start, end], "label": "…"}, in seconds'
 
 
 def is_activitynet(source: Path) -> bool:
-    """Tell whether a file, or one of a folder that is named so, has videos with segments."""
+    """Return whether a file, or a file in a folder with a matching name, has videos with segments."""
     return any(map(_is_list, lists_in(source, _LIST)))
 
 
 def read_activitynet(source: Path, reading: Reading) -> Listed:
-    """Read one file, or those of a folder that say in their names which split they are of."""
+    """Read one file, or the files of a folder that name their split."""
     named = lists_in(source, _LIST)
     paths = [path for path in named if _is_list(path)] if source.is_dir() else named
     whole = [path for path in paths if _is_whole(path)]
     if not paths or (len(paths) > 1 and whole):
-        names = f"several lists ({first_three([path.name for path in paths])})" if paths else "no list of ActivityNet"
+        names = f"several lists ({first_three([path.name for path in paths])})" if paths else "no ActivityNet list"
         raise DataError(
             f"{name_of(source.name)} has {names}",
             allowed="one, such as activity_net.v1-3.min.json",
-            fix="name the file that is meant",
+            fix="name the file to read",
         )
     counts: Counter[str] = Counter()
     homes = Homes.of(home_of(source), reading.media)
@@ -84,7 +85,7 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
     rows = chain.from_iterable(rows_from_file(path, files, reading.target, counts) for path in paths)
     found = samples_from_rows(rows, MediaFiles(homes.root), multi_label=reading.multi_label)
     samples, unsplit = settle_splits(found.samples)
-    notes = counted(counts)
+    notes = format_counts(counts)
     if len(paths) < len(named):
         notes.append(
             f"files without segments are not read: {first_three([path.name for path in named if path not in paths])}"
@@ -95,11 +96,11 @@ def read_activitynet(source: Path, reading: Reading) -> Listed:
 
 
 def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[str]) -> Iterator[Row]:
-    """Read the videos of a file; counts segments that are cut, overlap or are left out.
+    """Read the videos of a file; count the segments that are cut, overlap or are left out.
 
     Raises:
-        DataError: a file without videos, a video without a list of annotations, a segment or label that is none,
-            another subset.
+        DataError: a file without videos, a video without a list of annotations, an invalid segment or label, an unknown
+            subset.
     """
     of_name = split_from_name(path.stem)
     where = ""
@@ -109,7 +110,7 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
         name = safe_name(written) if isinstance(written, str) else None
         if not isinstance(annotations, list) or name is None:
             raise DataError(
-                f"{where} is no video with annotations",
+                f"{where} is not a video with annotations",
                 allowed=f'{{"annotations": [{_ALLOWED}], "subset": "training"}}',
             )
         split = split_from_word(where, record.get("subset")) or of_name
@@ -128,7 +129,7 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
 
 
 def write_activitynet(table: Table, destination: Path, writing: Writing) -> None:
-    """Write the JSON of a table: one entry per video, or more where its parts are in different splits."""
+    """Write the JSON of a table: one entry per video, or several if its parts are in different splits."""
     database: dict[str, dict[str, Any]] = {}
     names: dict[tuple[str, SplitName | None], str] = {}
     files = MediaFiles(table.root, VIDEO_FOLDERS)
@@ -157,7 +158,7 @@ def write_activitynet(table: Table, destination: Path, writing: Writing) -> None
 
 
 def _find(video: str, files: MediaFiles) -> str:
-    """Find the file of a video, relative to the root; name it as it would be where it is not there."""
+    """Find the file of a video, relative to the root; if it does not exist, return its expected name."""
     folder, name = posixpath.split(video)
     return files.find(f"{video}.mp4") or files.find(posixpath.join(folder, f"v_{name}.mp4")) or f"v_{name}.mp4"
 
@@ -170,7 +171,7 @@ def _label(where: str, annotation: object) -> str:
 
 
 def _part(where: str, segment: object, duration_s: float, counts: Counter[str]) -> Interval | None:
-    """Read the part of a video that a segment is about; None where it has no length or begins behind the end."""
+    """Read the part of a video that a segment covers, or return None if it has no length or begins after the end."""
     start, end = segment if isinstance(segment, list) and len(segment) == 2 else ("", "")
     if not (_is_time(start) and _is_time(end)):
         raise DataError(f"{where} has the segment {str(segment)[:80]}", allowed=_ALLOWED)
@@ -185,7 +186,7 @@ def _part(where: str, segment: object, duration_s: float, counts: Counter[str]) 
 
 
 def _duration_s(where: str, value: object) -> float:
-    """Read the length of a video; endless where it is not said."""
+    """Read the length of a video; infinite if it is not given."""
     if value is None:
         return math.inf
     if not _is_time(value) or value <= 0:

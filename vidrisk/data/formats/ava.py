@@ -1,13 +1,13 @@
-"""AVA Actions (Gu et al. 2018, https://arxiv.org/abs/1705.08421): what every person does, once per second of a film.
+"""AVA Actions (Gu et al. 2018, https://arxiv.org/abs/1705.08421): the actions of persons in films, once per second.
 
     ava_train_v2.2.csv, ava_val_v2.2.csv        1j20qq1JyX4,0902,0.002,0.118,0.714,0.977,12,1     (no header)
     ava_action_list_v2.2.pbtxt                  label { name: "stand" label_id: 12 label_type: PERSON_MOVEMENT }
     ava_train_excluded_timestamps_v2.2.csv      1j20qq1JyX4,0903
     trainval/1j20qq1JyX4.mkv
 
-A row is the box of a person and one of its actions: a task of detection. It is read as a task of classification: the 3
-s around a timestamp are a clip whose labels are the actions of all persons in it. Timestamps count from the beginning
-of the film; in ``videos_15min``, the pieces that MMAction2 cuts, from 900 s before that of the file.
+A row is the box of a person and one of its actions, for action detection. It is read for classification: the 3 s
+around a timestamp are a clip whose labels are the actions of all persons in it. Timestamps count from the beginning of
+the film; in ``videos_15min``, the pieces that MMAction2 cuts, the file begins at 900 s of the film.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 from vidrisk.data.formats.class_names import read_class_names
 from vidrisk.data.formats.clips import first_lines, home_of, lists_in, settle_splits
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
 from vidrisk.data.formats.lists import cells_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.table import split_from_name
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.frames import Interval
 from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.errors import DataError
@@ -60,16 +60,16 @@ class _Box(NamedTuple):
 
 
 def is_ava(source: Path) -> bool:
-    """Tell whether a file, or one of a folder that is named so, has rows of boxes and actions."""
+    """Return whether a file, or a file in a folder with a matching name, has rows of boxes and actions."""
     return any(map(_is_list, lists_in(source, _LIST)))
 
 
 def read_ava(source: Path, reading: Reading) -> Listed:
-    """Read one list, or those of a folder, with the names of the actions."""
+    """Read one list, or the lists of a folder, with the names of the actions."""
     paths = lists_in(source, _LIST)
     if not paths:
         raise DataError(
-            f"{name_of(source.name)} has no list of AVA",
+            f"{name_of(source.name)} has no AVA list",
             allowed=f"ava_train_v2.2.csv, with {_ALLOWED}",
             fix="name the list, or unpack the annotations there",
         )
@@ -84,7 +84,10 @@ def read_ava(source: Path, reading: Reading) -> Listed:
     samples, unsplit = settle_splits(found.samples)
     seen = {label for sample in samples for label in sample.labels_of("action")}
     order = tuple(actions.values()) if actions else tuple(sorted(seen, key=int))
-    notes += ["boxes of persons are not kept: the actions of all of them are the labels of a clip", *counted(counts)]
+    notes += [
+        "boxes of persons are not kept: the actions of all of them are the labels of a clip",
+        *format_counts(counts),
+    ]
     notes += [*found.notes, *unsplit]
     return Listed(homes.root, samples, found.absent, homes.places(VIDEO_FOLDERS), {"action": order}, tuple(notes))
 
@@ -92,7 +95,7 @@ def read_ava(source: Path, reading: Reading) -> Listed:
 def rows_from_list(
     path: Path, files: MediaFiles, actions: Mapping[str, str], excluded: set[tuple[str, float]], counts: Counter[str]
 ) -> Iterator[Row]:
-    """Read a list: a row for every timestamp whose boxes follow one another.
+    """Yield a row for every timestamp of a list; the boxes of one timestamp must follow one another.
 
     Raises:
         DataError: an empty list, a row of another form, no action that the action list has.
@@ -124,7 +127,7 @@ def rows_from_list(
 
 def _boxes_of(path: Path) -> Iterator[_Box]:
     for where, cells in cells_of(path):
-        texts = [trimmed(cell) for cell in cells]
+        texts = [trim_text(cell) for cell in cells]
         name = safe_name(texts[0])
         if not _ROW.fullmatch(",".join(texts)) or name is None or float(texts[1]) >= MAX_S:
             raise DataError(
@@ -135,13 +138,13 @@ def _boxes_of(path: Path) -> Iterator[_Box]:
 
 def _timestamps(path: Path) -> Iterator[tuple[str, float]]:
     for where, cells in cells_of(path):
-        if len(cells) != 2 or not re.fullmatch(_NUMBER, trimmed(cells[1])):
+        if len(cells) != 2 or not re.fullmatch(_NUMBER, trim_text(cells[1])):
             raise DataError(f"{where} is {','.join(cells)[:80]!r}", allowed="video_id,timestamp")
-        yield trimmed(cells[0]), float(trimmed(cells[1]))
+        yield trim_text(cells[0]), float(trim_text(cells[1]))
 
 
 def _actions(folder: Path, named: Path | None) -> tuple[dict[str, str], list[str]]:
-    """Read the names of actions by number, in the order of numbers; none, and a note, where there is no list of them."""
+    """Read the names of actions by number, in the order of numbers; without a list of them, return none and a note."""
     lists = [named] if named else lists_in(folder, _ACTIONS, [""])
     if len(lists) > 1:
         raise DataError(

@@ -1,7 +1,8 @@
-"""Names of numbered classes, in the files that data sets keep them in, and the order that they give to the labels.
+"""Reads the names of numbered classes from the files in which data sets keep them; they give the order of the labels.
 
-label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …, or label { label_id: 1 name: "crack" } … as
-AVA has it labels.txt          0:crack, 0 crack, or a name per line, counted from 0
+label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …,
+                    or label { label_id: 1 name: "crack" } … as in AVA
+labels.txt          0:crack, 0 crack, or a name per line, counted from 0
 labels.json         ["crack", …], {"0": "crack"}, {"crack": 0} or {"id2label": {"0": "crack"}}
 """
 
@@ -30,7 +31,7 @@ _TOKEN = re.compile(rf"\s*(?:#[^\n]*|([A-Za-z_]\w*)\s*:?|(-?\d+)|({_STRING})|([{
 
 @dataclass(frozen=True)
 class ClassNames:
-    """Names by number, and other texts that data may name a class by."""
+    """Names by number, and other texts by which data may name a class."""
 
     source: str
     by_number: Mapping[int, str]
@@ -40,7 +41,7 @@ class ClassNames:
         """Return the name of a class.
 
         Raises:
-            DataError: there is no class of this number.
+            DataError: no class has this number.
         """
         if number not in self.by_number:
             numbers = f"{min(self.by_number)} to {max(self.by_number)}"
@@ -60,7 +61,7 @@ def read_class_names(path: Path) -> ClassNames:
     """Read a file of names: ``.pbtxt``, ``.json`` or lines.
 
     Raises:
-        DataError: it cannot be read or is none of these; a number or a name twice.
+        DataError: it cannot be read or is none of these; a repeated number or name.
     """
     suffix = path.suffix.lower()
     aliases: dict[str, str] = {}
@@ -81,9 +82,9 @@ def read_class_names(path: Path) -> ClassNames:
 def orders_that_say_something(
     orders: Mapping[str, Sequence[str]], samples: Iterable[Sample]
 ) -> dict[str, tuple[str, ...]]:
-    """Return orders of labels by target, without those that say nothing.
+    """Return the orders of labels by target that differ from the default.
 
-    By name is the order that every table has of the labels which are there; levels have an order of their own.
+    The default of a table is the order by name of the labels that it has; levels have an order of their own.
     """
     used: dict[str, set[str]] = {}
     for sample in samples:
@@ -97,7 +98,7 @@ def orders_that_say_something(
 
 
 def label_map_text(order: Sequence[str]) -> str:
-    """Write a label map; numbers begin at 1, since 0 is the background."""
+    """Format a label map; numbers begin at 1, because 0 is the background."""
     return "".join(
         f"item {{\n  id: {number}\n  name: {json.dumps(name, ensure_ascii=False)}\n}}\n"
         for number, name in enumerate(order, start=1)
@@ -134,23 +135,23 @@ def _from_label_map(text: str, source: str) -> tuple[list[tuple[int, str]], dict
         elif depth == 1 and key in ("id", "label_id") and number is not None and len(number) < 10:
             item["id"] = int(number)
         elif depth == 1 and key in ("name", "display_name") and string is not None:
-            item[key] = _unquoted(string, source)
+            item[key] = _unquote(string, source)
         if depth not in (0, 1, 2):
-            raise DataError(f"{source}: braces that do not pair", allowed="item { id: 1 name: 'crack' } …")
+            raise DataError(f"{source}: unbalanced braces", allowed="item { id: 1 name: 'crack' } …")
     if depth:
         raise DataError(f"{source} has no end", fix="get the file again: it may be cut off")
     return found, aliases
 
 
-def _unquoted(string: str, source: str) -> str:
+def _unquote(string: str, source: str) -> str:
     try:
         return _ESCAPE.sub(_character, string[1:-1].encode()).decode()
     except UnicodeError as error:
-        raise DataError(f"{source}: the text {string[:40]} is no UTF-8", fix="save the file as UTF-8") from error
+        raise DataError(f"{source}: the text {string[:40]} is not UTF-8", fix="save the file as UTF-8") from error
 
 
 def _character(match: re.Match[bytes]) -> bytes:
-    """Return what an escape stands for; octal and hexadecimal ones are bytes of UTF-8."""
+    """Return the bytes of an escape; octal and hexadecimal escapes are bytes of UTF-8."""
     hexadecimal, octal, unicode, plain = match.groups()
     if hexadecimal or octal:
         return bytes([int(hexadecimal, 16) if hexadecimal else int(octal, 8) & 255])
@@ -162,9 +163,9 @@ def _from_json(path: Path) -> list[tuple[int, str]]:
         try:
             listed = json.loads(text_of(path, MAX_BYTES, "a short list of labels"))
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name} is no JSON: {error}", fix="get the file again: it may be cut off") from error
+            raise DataError(f"{path.name} is not JSON: {error}", fix="get the file again: it may be cut off") from error
         if not all(isinstance(name, str) for name in listed):
-            raise DataError(f"{path.name} holds something else than names", allowed='["crack", …]')
+            raise DataError(f"{path.name} contains something other than names", allowed='["crack", …]')
         return list(enumerate(listed))
     content = object_of(path)
     if isinstance(content.get("id2label"), dict):

@@ -1,4 +1,4 @@
-"""Lists of clips, as many data sets have them: where they lie, how they are recognised, and which splits their rows say."""
+"""Helpers for the list files of data sets: where they are, how they are detected, and the splits of their rows."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from vidrisk.data.text import nfc
 from vidrisk.runtimes.contract.errors import DataError, VidriskError
 
 LIST_FOLDERS = ("", "annotations", "labels", "lists")
-MAX_ENTRIES = 10_000  # of a folder that lists are looked for in
+MAX_ENTRIES = 10_000  # read from a folder when looking for lists
 SNIFFED_LINES = 5
 SNIFFED_BYTES = 2**18
 
 
 def home_of(source: Path) -> Path:
-    """Return the folder of a data set: that of its list, without a folder for lists alone."""
+    """Return the folder of a data set: that of its list, or the one above if that folder has only lists."""
     if source.is_dir():
         return source
     return source.parent.parent if source.parent.name in LIST_FOLDERS[1:] else source.parent
 
 
 def lists_in(source: Path, pattern: re.Pattern[str], folders: Sequence[str] = LIST_FOLDERS) -> list[Path]:
-    """Return a list that is a file itself, or the files in the first of some folders below it that match; never raises."""
+    """Return the source if it is a file, or the matching files in the first of some folders below it that has any.
+
+    Never raises.
+    """
     try:
         if not source.is_dir():
             return [source] if source.is_file() else []
@@ -45,12 +48,12 @@ def lists_in(source: Path, pattern: re.Pattern[str], folders: Sequence[str] = LI
 
 
 def is_manifest(path: Path) -> bool:
-    """Tell whether a CSV file is a manifest of vidrisk's own, as may lie beside the lists that it was made of."""
+    """Return whether a CSV file is a manifest of vidrisk, which may be next to the lists that it was made from."""
     return path.suffix.lower() == ".csv" and looks_like_header(next(iter(first_lines(path)), "").split(","))
 
 
 def first_lines(path: Path) -> list[str]:
-    """Return the first few lines of a text that are not blank; none of what cannot be read."""
+    """Return the first few non-blank lines of a text, or none if it cannot be read."""
     try:
         return [line for _, line in islice(lines_of(path), SNIFFED_LINES)]
     except (VidriskError, ValueError):
@@ -58,16 +61,16 @@ def first_lines(path: Path) -> list[str]:
 
 
 def head_has(path: Path, words: Iterable[str]) -> bool:
-    """Tell whether all these words are JSON strings in the first part of a file; not of one that cannot be read."""
+    """Return whether all these words are JSON strings in the first part of a file; False if it cannot be read."""
     head = head_of(path, SNIFFED_BYTES)
     return all(f'"{word}"'.encode() in head for word in words)
 
 
 def split_from_word(where: str, word: object) -> SplitName | None:
-    """Read the split of a row; None where there is no word.
+    """Return the split that a word in a row names, or None if there is no word.
 
     Raises:
-        DataError: another word.
+        DataError: an unknown word.
     """
     text = str(word or "").strip().lower()
     if text and text not in SPLIT_WORDS:
@@ -78,7 +81,7 @@ def split_from_word(where: str, word: object) -> SplitName | None:
 
 
 def settle_splits(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """Take samples without a split as train where others have one, and say how many: what a list leaves open is to learn from."""
+    """Assign samples without a split to train if others have a split, and return a note with their number."""
     without = sum(sample.split is None for sample in samples)
     if not 0 < without < len(samples):
         return tuple(samples), ()
@@ -87,12 +90,12 @@ def settle_splits(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[
     )
 
 
-def folded(name: str) -> str:
-    """Return a name as copies of a data set differ in: ``air drumming``, ``air_drumming``, ``AirDrumming``."""
+def fold_label(name: str) -> str:
+    """Normalize spellings of a name in copies of a data set: ``air drumming``, ``air_drumming``, ``AirDrumming``."""
     return "".join(character for character in nfc(name).casefold() if character.isalnum())
 
 
 def folders_by_label(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the names of the folders in a folder, each with its folded form; none where it cannot be listed."""
+    """Yield the names of the folders in a folder, each with its folded form; none if it cannot be listed."""
     with suppress(OSError, ValueError), os.scandir(folder) as entries:
-        yield from ((folded(entry.name), entry.name) for entry in entries if entry.is_dir())
+        yield from ((fold_label(entry.name), entry.name) for entry in entries if entry.is_dir())

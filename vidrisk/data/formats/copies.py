@@ -1,4 +1,4 @@
-"""Folders that hold copies of a table's files: made whole or not at all."""
+"""Makes folders with copies of a table's files, completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vidrisk.data.formats.media_files import safe_name
+from vidrisk.data.io import check_vacant
 from vidrisk.data.table import Sample
 from vidrisk.runtimes.contract.errors import DataError
 
 
 @contextmanager
 def new_folder(destination: Path) -> Iterator[Path]:
-    """Yield an empty folder, which gets its name when all is written; of what fails nothing is left.
+    """Yield an empty folder that gets its final name on success and is deleted on failure.
 
     Raises:
         DataError: the destination exists, or the system refuses (no space, no permission, a file that cannot be read).
     """
-    if destination.exists():
-        raise DataError(f"{destination} exists already", fix="choose another name, or delete it first")
+    check_vacant(destination)
     staging: Path | None = None
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def copy_into(folder: Path, sample: Sample) -> str:
         The path of the copy, relative to the folder.
 
     Raises:
-        DataError: a name that leaves the folder, as that of a file outside its table's root does.
+        DataError: a name that leaves the folder, for example of a file outside its table's root.
         OSError: the system refuses.
     """
     name = safe_name(sample.name)
@@ -62,10 +62,10 @@ def copy_into(folder: Path, sample: Sample) -> str:
 
 @contextmanager
 def empty_folder(made: Path) -> Iterator[Path]:
-    """Make a folder for photos that are written out of a data set; where that fails, it is empty again.
+    """Make a folder for photos that are extracted from a data set; empty it again on failure.
 
     Raises:
-        DataError: there is something in it, or the system refuses.
+        DataError: it is not empty, or the system refuses.
     """
     try:
         made.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Boxes on photos become photos of their own: cut out without loss, as PNG, by supervised decode processes."""
+"""Cuts boxes out of photos into photos of their own, lossless, as PNG, in supervised decode processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidrisk.data.formats.rows import Found, Row, samples_from_rows
 from vidrisk.decode.cuts import MAX_BOXES, Box, Cut
 from vidrisk.decode.messages import READ_STATES, Again, CutInput, CutSettings, InputEnd
 from vidrisk.decode.pool import DecodePool, default_workers
-from vidrisk.frames.left_out import shortened
+from vidrisk.frames.left_out import shorten_path
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 
@@ -22,10 +22,15 @@ from vidrisk.runtimes.contract.errors import DataError, SettingsError
 class Crop:
     """A box on a photo.
 
+    The box is in pixels of the upright photo; parts outside the photo are cut off.
+
     Attributes:
-        path: of the photo.
-        name: of the PNG to write, relative to its folder, with ``/`` between folders.
-        left, top, width, height: in pixels of the upright photo. What lies outside of the photo is cut off.
+        path: path of the photo.
+        name: name of the PNG to write, relative to its folder, with ``/`` between folders.
+        left: left edge.
+        top: top edge.
+        width: width of the box.
+        height: height of the box.
     """
 
     path: Path
@@ -39,17 +44,15 @@ class Crop:
 def cut_crops(crops: Iterable[Crop], made: Path) -> list[Path | None]:
     """Cut boxes out of photos and write each as a PNG of every pixel that it touches.
 
-    Photos are decoded in processes of their own, once where their crops follow each other. Parts with a side of more
-    than 4096 pixels (``CutSettings.max_side``) are scaled down. Where this fails, nothing that it wrote is left.
-
-    Args:
-        made: folder to write to, made where it is not there.
+    Photos are decoded in separate processes, and only once if their crops follow each other. Crops with a side of more
+    than 4096 pixels (``CutSettings.max_side``) are scaled down. On failure, the files that were written are deleted.
+    The folder ``made`` is created if it does not exist.
 
     Returns:
-        What was written, in the order of the crops; None where a photo cannot be read or a box has no area.
+        The files that were written, in the order of the crops; None if a photo cannot be read or a box has no area.
 
     Raises:
-        DataError: a name twice, one that leads out of the folder or is taken, or a disk that is full.
+        DataError: a repeated name, one that leaves the folder or exists already, or a disk that is full.
         RuntimeFailure: decode processes cannot be started.
     """
     cutting = _Cutting(made)
@@ -69,10 +72,11 @@ def cut_crops(crops: Iterable[Crop], made: Path) -> list[Path | None]:
 def samples_from_boxes(
     boxes: Iterable[tuple[Row, Box]], files: MediaFiles, made: Path | None, *, multi_label: bool | None
 ) -> Found:
-    """Cut the boxes of rows out of their photos; every one is a sample. Those of one photo stay in one split.
+    """Cut the boxes of rows out of their photos into samples; those of one photo stay in one split.
 
     Args:
         boxes: rows whose name is that of the photo, each with a box in pixels.
+        files: finds the photos.
         made: see ``Reading``; names of samples are relative to it.
         multi_label: see ``samples_from_rows``.
 
@@ -101,12 +105,17 @@ def samples_from_boxes(
     whole = [row for row, path in zip(rows, written, strict=True) if path]
     found = samples_from_rows(whole, MediaFiles(made), kinds=("image",), multi_label=multi_label)
     lost = len(rows) - len(whole)
-    notes = (f"boxes left out, which have no area or whose photo cannot be read: {lost}",) if lost else ()
+    notes = (f"boxes left out because they have no area or their photo cannot be read: {lost}",) if lost else ()
     return found._replace(absent=tuple(absent), notes=(*found.notes, *notes))
 
 
+def photo_of_crop(name: str) -> str:
+    """Return the name of the photo that a sample of ``samples_from_boxes`` was cut out of, from that of the sample."""
+    return name.rsplit(".", 2)[0]
+
+
 def upright_box(box: Box, degrees: float, pivot: tuple[float, float]) -> Box:
-    """Return the upright box around one that is turned clockwise around a point."""
+    """Return the upright box around a box that is rotated clockwise around a point."""
     left, top, width, height = box
     if not degrees:
         return box
@@ -119,15 +128,15 @@ def upright_box(box: Box, degrees: float, pivot: tuple[float, float]) -> Box:
 
 @dataclass(eq=False)
 class _Cutting:
-    """Crops that were asked for, and what has become of them."""
+    """Requested crops and their results."""
 
     made: Path
     written: list[Path | None] = field(default_factory=list)
     _targets: dict[int, list[tuple[int, Path]]] = field(
         default_factory=dict
-    )  # of a request: places in ``written``, and files
+    )  # for each request, places in ``written`` and files
     _named: set[Path] = field(default_factory=set)
-    _files: set[Path] = field(default_factory=set)  # that were made here
+    _files: set[Path] = field(default_factory=set)  # written by this object
 
     def requests(self, crops: Iterable[Crop]) -> Iterator[CutInput]:
         numbers = count()
@@ -151,15 +160,15 @@ class _Cutting:
     def _target(self, name: str) -> Path:
         safe = safe_name(name)
         if safe is None:
-            raise DataError(f"the crop {shortened(name)!r} lies outside of its folder", allowed="a name below it")
+            raise DataError(f"the crop {shorten_path(name)!r} lies outside its folder", allowed="a name below it")
         path = self.made / safe
         if path in self._named:
-            raise DataError(f"two crops have the name {shortened(name)!r}", allowed="a name for each")
+            raise DataError(f"two crops have the name {shorten_path(name)!r}", allowed="a name for each")
         self._named.add(path)
         return path
 
     def take(self, number: int, item: object) -> None:
-        """Write a part that has come, or take back those of a photo that could not be read to its end."""
+        """Write a crop that has arrived, or delete the crops of a photo that could not be read to its end."""
         targets = self._targets[number]
         if isinstance(item, Cut):
             place, path = targets[item.place]
@@ -182,15 +191,15 @@ class _Cutting:
                 file.write(data)
         except FileExistsError as error:
             raise DataError(
-                f"{shortened(str(path))} exists already", fix="delete the folder of an earlier import first"
+                f"{shorten_path(str(path))} exists already", fix="delete the folder of an earlier import first"
             ) from error
         except OSError as error:
             raise DataError(
-                f"{shortened(str(path))} cannot be written: {error.strerror}", fix="check free space and permissions"
+                f"{shorten_path(str(path))} cannot be written: {error.strerror}", fix="check free space and permissions"
             ) from error
 
     def remove_all(self) -> None:
-        """Remove what was made here; folders only where nothing else is in them."""
+        """Delete the files that were written, and their folders if they are empty."""
         for path in self._files:
             path.unlink(missing_ok=True)
         for folder in sorted(
@@ -202,6 +211,6 @@ class _Cutting:
 
 
 def _below(name: str) -> str:
-    """Return a name as one below a folder: of a file that lies elsewhere its last part."""
+    """Return a name below a folder; for a file that lies elsewhere, its last part."""
     safe = safe_name(name)
     return str(safe) if safe else str(Path(name).name)

@@ -1,7 +1,7 @@
-"""What names of columns, attributes, controls and features mean, in whichever format they stand: one table of names.
+"""Maps names of columns, attributes, controls and features to their meaning, by one table for all formats.
 
-``split``, ``group``, ``risk``, ``advice`` and ``description`` are what they say; ``action``, ``defect_class`` and
-``risk_level`` are targets. ``columns`` has their aliases, Chinese ones too. All other names are further columns.
+``split``, ``group``, ``risk``, ``advice`` and ``description`` are fields of a sample; ``action``, ``defect_class`` and
+``risk_level`` are targets. See ``columns`` for their aliases, in Chinese, too. All other names are extra columns.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from vidrisk.data.intervals import END_FRAME, END_S, START_FRAME, START_S
 from vidrisk.data.io import text_from_value
 from vidrisk.data.label_ids import ID_COLUMNS
 from vidrisk.data.table import SPLIT_WORDS, TARGETS_OF, Sample, SplitName
-from vidrisk.data.text import nfc, trimmed
+from vidrisk.data.text import nfc, trim_text
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError
 
-MAX_CHARS = 100_000  # of a column; longer texts are cut off, which no manifest could hold
+MAX_CHARS = 100_000  # of a cell; longer texts, which no manifest could contain, are cut off
 _TARGETS = {
     **dict.fromkeys(ACTION_ALONE, "action"),
     **dict.fromkeys((*DEFECT_ALONE, *DEFECT_OR_TEXT), "defect"),
@@ -38,7 +38,7 @@ _RESERVED = frozenset(
 
 
 class Fields(TypedDict, total=False):
-    """Arguments of ``Row`` beside its name and labels."""
+    """Arguments of ``Row`` other than its name and labels."""
 
     split: SplitName | None
     group: str | None
@@ -49,33 +49,33 @@ class Fields(TypedDict, total=False):
 
 
 def target_named(name: str, task: LabelTask = "action+risk") -> str | None:
-    """Return the target of a task that a name stands for; None for any other name."""
+    """Return the target of a task that a name means, or None for any other name."""
     target = _TARGETS.get(_plain(name))
     return target if target in TARGETS_OF[task] else None
 
 
 def field_named(name: str) -> str | None:
-    """Return the text that a name stands for, ``split`` or ``group``; None for any other name."""
+    """Return the text field that a name means, ``split`` or ``group``, or None for any other name."""
     return _FIELDS.get(_plain(name))
 
 
 def is_class_name(name: str) -> bool:
-    """Tell whether a name, such as ``label``, stands for the class of whichever target is asked for."""
+    """Return whether a name, such as ``label``, means the class of the current target."""
     return _plain(name) in CLASS
 
 
 def column_named(name: str) -> str:
-    """Return the name of a further column: not one that means something else in a manifest."""
+    """Return the name of an extra column, changed if it means something else in a manifest."""
     return f"{nfc(name)} (extra)" if _plain(name) in _RESERVED or not name.strip() else nfc(name)
 
 
 def split_of(word: str) -> SplitName | None:
-    """Return the split that a word stands for; None for any other word."""
-    return SPLIT_WORDS.get(trimmed(word).casefold())
+    """Return the split that a word means, or None for any other word."""
+    return SPLIT_WORDS.get(trim_text(word).casefold())
 
 
 def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
-    """Return the task that columns have labels for, where both were asked for and only those of one are there."""
+    """Return the task that columns have labels for, if the task is both and only one has labels."""
     found = set(map(target_named, header))
     has_risk = bool(found & {"defect", "level"})
     if task != "action+risk" or ("action" in found) == has_risk:
@@ -86,16 +86,12 @@ def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
 def fields_of_sample(
     sample: Sample, *, without: Collection[str] = (), reserved: Collection[str] = ()
 ) -> dict[str, str]:
-    """Name what is known of a sample beside its labels, so that ``fields_from_values`` reads it back.
+    """Return the values of a sample other than its labels by name; ``fields_from_values`` reads them back.
 
-    Empty texts are left out.
-
-    Args:
-        without: names that are left out.
-        reserved: names that the format uses itself.
+    Empty texts and the names in ``without`` are left out; ``reserved`` are names that the format uses itself.
 
     Raises:
-        DataError: a further column has the name of something else.
+        DataError: an extra column has a name with another meaning.
     """
     fields = {
         "split": sample.split or "",
@@ -114,7 +110,7 @@ def fields_of_sample(
 def fields_from_values(values: Mapping[str, Any]) -> Fields:
     """Read values by their names.
 
-    Of two for one field the first counts; the other, and what is no split, are further columns.
+    If a field has two values, the first one is used; the other, and a text that is not a split, become extra columns.
     """
     fields: Fields = {}
     extra: dict[str, str] = {}
@@ -128,21 +124,21 @@ def fields_from_values(values: Mapping[str, Any]) -> Fields:
         elif field == "split":
             fields["split"] = split_of(text)
         elif field == "group":
-            fields["group"] = trimmed(text)
+            fields["group"] = trim_text(text)
         else:
             fields[field] = text  # type: ignore[literal-required]
     return fields | ({"extra": extra} if extra else {})
 
 
 def with_splits(rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
-    """Take rows without a split as train where others have one, and count them."""
+    """Assign rows without a split to train if others have a split, and count them."""
     without = sum(row.split is None for row in rows)
     if not 0 < without < len(rows):
         return list(rows), Counter()
     return [row if row.split else replace(row, split="train") for row in rows], Counter(
-        {"files of no split, taken as train": without}
+        {"files without a split, taken as train": without}
     )
 
 
 def _plain(name: str) -> str:
-    return trimmed(nfc(name)).casefold().removeprefix("data_")
+    return trim_text(nfc(name)).casefold().removeprefix("data_")

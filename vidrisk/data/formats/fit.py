@@ -1,4 +1,4 @@
-"""A table without what a format cannot carry, and what that was, counted."""
+"""Removes from a table what a format cannot represent, and counts it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from vidrisk.frames import kind_of
 
 
 def fit_table(table: Table, format: Format, *, model: str | None = None) -> tuple[Table, dict[str, int]]:
-    """Take out of a table what a format cannot carry.
+    """Remove from a table what a format cannot represent.
 
-    Samples whose files, parts or number of labels it has no place for are left out whole; what else has no place is
-    taken off them.
-
-    Args:
-        model: see ``Writing``; scores of its predictions are left to the format.
+    Samples are left out completely if the format cannot represent their file, their part of it or their number of
+    labels; other data that it cannot represent are removed from them. ``model`` is as in ``Writing``; the scores of its
+    predictions are left to the format.
 
     Returns:
-        The rest, and how many samples each kind of loss concerns, by what was lost.
+        The rest, and the number of samples that each kind of loss affects, by what was lost.
     """
     lost: Counter[str] = Counter()
     fitted = [_fit(sample, table, format, lost, is_predicted=model is not None) for sample in table.samples]
@@ -66,7 +64,7 @@ def _fit(sample: Sample, table: Table, format: Format, lost: Counter[str], *, is
             lost[f"samples without a label of {first}"] += 1
             return None
     if "no label" not in carries and () in labels.values():
-        lost["samples of which no label holds"] += 1
+        lost["samples to which no label applies"] += 1
         return None
     if "multi-label" not in carries:
         several = [target for target, label in labels.items() if not isinstance(label, str) and len(label) != 1]

@@ -1,4 +1,4 @@
-"""What a format is: how it knows its own files, what it reads out of them, and what it can carry when it is written."""
+"""Interface of a format: how it detects its own files, what it reads from them, and what it can represent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Literal, get_args
 from vidrisk.data.table import Sample, Table, main_target
 from vidrisk.runtimes.contract.choices import LabelTask
 
-# What a table may hold beside files with one label each. A format says which of it survives writing and reading.
-# "label order": all labels of a target, those that no sample has, too; "order of used labels": without those.
-# "no label": samples of a multi-label target for which none holds, which differ from those that nobody has labelled.
+# Parts of a table beyond files with one label each. A format lists those that survive writing and reading.
+# "label order": all labels of a target, including those that no sample has; "order of used labels": without those.
+# "no label": samples of a multi-label target to which no label applies, as opposed to samples that are not labelled.
 Part = Literal[
     "clips",
     "photos",
@@ -34,17 +34,17 @@ Option = Literal["split", "rate", "labels", "crops"]
 
 @dataclass(frozen=True)
 class Reading:
-    """How to read a data set.
+    """Options for reading a data set.
 
     Attributes:
-        task: what its labels are about.
-        split: number of an official split; 0 where there are none.
-        media: folder in which its files are looked for, beside the places where the format keeps them.
-        rate: frames per second in which a labelling tool counts, where its files do not say.
-        labels: a file with the names of the classes, where the data set holds their numbers alone.
-        multi_label: whether any number of labels may hold for a sample; None lets the data tell.
+        task: the task of its labels.
+        split: number of an official split; 0 if there are none.
+        media: folder in which its files are looked for, in addition to the usual places of the format.
+        rate: frames per second in which a labelling tool counts, if its files do not specify it.
+        labels: a file with the names of the classes, if the data set has only their numbers.
+        multi_label: whether any number of labels may apply to a sample; None infers it from the data.
         crops: whether every box is a sample of its own, cut out of its photo.
-        made: empty folder for photos that the data set holds inside its own files, or that are cut out; None where none
+        made: empty folder for photos that the data set stores inside its own files, or that are cut out; None if none
             may be written.
     """
 
@@ -59,20 +59,20 @@ class Reading:
 
     @property
     def target(self) -> str:
-        """The target that labels without a name of their own belong to."""
+        """The target of labels that do not name one."""
         return main_target(self.task)
 
 
-SCORE = "score"  # the column of a sample that says how sure a model is of its labels
+SCORE = "score"  # the column of a sample with a model's confidence in its labels
 
 
 @dataclass(frozen=True)
 class Writing:
-    """How to write a data set.
+    """Options for writing a data set.
 
     Attributes:
-        model: the model whose predictions the labels are, to be corrected by people; None for labels of people. With
-            it, the column ``SCORE`` of a sample is how sure it is, 0 to 1.
+        model: the model whose predictions are the labels, for correction by people; None for labels by people. With it,
+            the column ``SCORE`` of a sample is the model's confidence, 0 to 1.
     """
 
     model: str | None = None
@@ -80,15 +80,15 @@ class Writing:
 
 @dataclass(frozen=True, repr=False)
 class Listed:
-    """What a data set names.
+    """Content of a data set.
 
     Attributes:
         root: folder that names of samples are relative to.
-        samples: those whose file is there; with a split each, or none of them with one.
-        absent: names of those whose file is not there.
+        samples: those whose file exists; either all of them have a split or none.
+        absent: names of those whose file does not exist.
         label_order: see ``Table``.
-        looked_in: folders where files were looked for, relative to the root.
-        notes: what was taken for what, and what was left out, counted.
+        looked_in: folders that were searched, relative to the root.
+        notes: assumptions, and counts of what was left out.
     """
 
     root: Path
@@ -102,8 +102,8 @@ class Listed:
         return f"Listed({len(self.samples)} samples, {len(self.absent)} absent)"
 
 
-def counted(notes: Mapping[str, int]) -> list[str]:
-    """Return notes with their counts, without those of nothing."""
+def format_counts(notes: Mapping[str, int]) -> list[str]:
+    """Format notes with their counts, without those that count 0."""
     return [f"{note}: {count}" for note, count in notes.items() if count]
 
 
@@ -112,20 +112,20 @@ class Format:
     """One layout of labelled data.
 
     Attributes:
-        name: as it is asked for.
-        title: for people.
-        tasks: what its labels may be about, the default first.
-        signs: the files by which it is recognised, for errors.
-        owns: tells of a folder or a file whether it is of this format, by a look at a few files; never raises.
-        read: reads a folder or file, absolute.
-        splits: numbers of the official splits, the default first; empty where there is one split alone.
-        options: of ``Reading`` that mean something to it; others are refused before it is asked.
-        write: writes a table that holds nothing but what the format carries (and scores of predictions) to a file or
-            folder that does not exist; None where the format is only read. Files are named relative to the table's
+        name: for options.
+        title: for messages.
+        tasks: possible tasks of its labels, the default first.
+        signs: the files by which it is detected, for errors.
+        owns: returns whether a folder or a file is of this format, by a look at a few files; never raises.
+        read: reads a folder or file, given as an absolute path.
+        splits: numbers of the official splits, the default first; empty if there is only one split.
+        options: options of ``Reading`` that it supports; others are refused before ``read`` is called.
+        write: writes a table that contains only what the format can represent (and scores of predictions) to a file or
+            folder that does not exist; None if the format can only be read. Files are named relative to the table's
             root.
-        carries: what is the same after ``write`` and ``read``.
-        copies: whether ``write`` puts copies of the files into a folder of its own; else it names them where they are.
-        suffix: of the file that ``write`` makes; '' where it makes a folder.
+        carries: the parts of a table that are the same after ``write`` and ``read``.
+        copies: whether ``write`` copies the files into a folder of its own; otherwise it refers to them where they are.
+        suffix: suffix of the file that ``write`` makes, or '' if it makes a folder.
     """
 
     name: str

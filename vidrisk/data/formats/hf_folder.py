@@ -1,11 +1,11 @@
-"""Hugging Face's imagefolder and videofolder (https://huggingface.co/docs/datasets/image_dataset): files beside their metadata.
+"""Hugging Face's imagefolder and videofolder (https://huggingface.co/docs/datasets/image_dataset).
 
     train/metadata.csv      file_name,action,group …
     train/a.jpg, test/metadata.jsonl, metadata.parquet, data/train/metadata.csv
 
-A folder of a split has a ``metadata`` of its own; one in the top folder is of no split, or says it in a column. Columns
-are those of a manifest, by the same names and aliases, with ``file_name`` instead of ``path``. Folders without metadata
-are class folders.
+Files lie beside their metadata. A folder of a split has its own ``metadata``; one in the top folder has no split, or
+names it in a column. Columns are those of a manifest, by the same names and aliases, with ``file_name`` instead of
+``path``. Folders without metadata are class folders.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from vidrisk.data.columns import Columns, columns_from_header
 from vidrisk.data.formats.copies import copy_into, new_folder
 from vidrisk.data.formats.fields import column_named, split_of, task_of_columns, with_splits
-from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing, counted
+from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing, format_counts
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.media_files import Homes, safe_name
 from vidrisk.data.formats.rows import Row, samples_from_rows
@@ -28,15 +28,15 @@ from vidrisk.data.io import rows_from_manifest, write_table
 from vidrisk.data.label_ids import ID_COLUMNS, labels_beside_ids, labels_from_ids
 from vidrisk.data.labels import labels_from_cells
 from vidrisk.data.table import SPLITS, Label, Table
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "dev", "test")
 SNIFFED_BYTES = 2**16
-_NO_NUMBERS = {(column, "[]") for column in ID_COLUMNS.values()}  # of a split in which no label holds
-NAMES_OF_SPLITS = {"val": "validation"}  # as it is written
+_NO_NUMBERS = {(column, "[]") for column in ID_COLUMNS.values()}  # ids of a split in which no label applies
+NAMES_OF_SPLITS = {"val": "validation"}  # in folders that are written
 CARRIES: frozenset[Part] = frozenset(
     {
         "clips",
@@ -56,12 +56,12 @@ CARRIES: frozenset[Part] = frozenset(
 
 
 def is_hf_folder(source: Path) -> bool:
-    """Tell whether a folder has metadata with a column ``file_name``."""
+    """Return whether a folder has metadata with a column ``file_name``."""
     return any(map(_names_files, _metadata_in(source).values()))
 
 
 def read_hf_folder(root: Path, reading: Reading) -> Listed:
-    """Read the metadata of every split, or the one of the whole folder."""
+    """Read the metadata of every split, or that of the whole folder."""
     found = {inner: path for inner, path in _metadata_in(root).items() if _names_files(path)}
     if not found:
         raise DataError(
@@ -86,12 +86,12 @@ def read_hf_folder(root: Path, reading: Reading) -> Listed:
         samples.absent,
         homes.places(list(found)),
         {target: order for target, order in orders.items() if order},
-        (*samples.notes, *notes, *counted(taken)),
+        (*samples.notes, *notes, *format_counts(taken)),
     )
 
 
 def write_hf_folder(table: Table, destination: Path, writing: Writing) -> None:
-    """Copy files into a folder for each split, with a ``metadata.csv``, or ``metadata.jsonl`` where labels are lists."""
+    """Copy files into a folder for each split, with a ``metadata.csv``, or ``metadata.jsonl`` if labels are lists."""
     name = "metadata.jsonl" if table.multi_targets else "metadata.csv"
     with new_folder(destination) as folder:
         for split in (*SPLITS, None):
@@ -121,7 +121,7 @@ def _rows_from(
     labels: list[dict[str, Label]] = [{} for _ in lines]
     for target, column in columns.labels.items():
         cells = [(line.where, line.cells[column]) for line in lines]
-        if not any(trimmed(text) for _, text in cells):
+        if not any(trim_text(text) for _, text in cells):
             continue
         for of_row, label in zip(
             labels,
@@ -163,7 +163,7 @@ def _row(line: Line, labels: Mapping[str, Label], columns: Columns, inner: str, 
 
 
 def _with_path(line: Line) -> Line:
-    """Name the column of files ``path``, as manifests have it; another column of that name is a further one."""
+    """Rename the column of files to ``path``, as in manifests; another column of that name becomes an extra one."""
     names = [FILE_NAME] if FILE_NAME in line.cells else [name for name in line.cells if name.endswith(f"_{FILE_NAME}")]
     if not names:
         raise DataError(f"{line.where} has no {FILE_NAME}", allowed=f"a column {FILE_NAME} with paths below the folder")
@@ -174,7 +174,7 @@ def _with_path(line: Line) -> Line:
 
 
 def _metadata_in(root: Path) -> dict[str, Path]:
-    """Find the files of metadata by their folders, relative to the root."""
+    """Return the metadata files by their folders, relative to the root."""
     folders = ["", *(posixpath.join(top, split) for top in ("", "data") for split in SPLIT_FOLDERS)]
     found = {
         folder: next((path for name in METADATA if (path := root / folder / name).is_file()), None)
@@ -184,7 +184,7 @@ def _metadata_in(root: Path) -> dict[str, Path]:
 
 
 def _names_files(path: Path) -> bool:
-    """Tell whether the beginning of a text, or the end of a Parquet file, names the column."""
+    """Return whether the beginning of a text, or the end of a Parquet file, names the column."""
     return FILE_NAME.encode() in head_of(path, SNIFFED_BYTES, from_end=path.suffix == ".parquet")
 
 

@@ -1,11 +1,11 @@
-"""HMDB51 (Kuehne et al. 2011, https://doi.org/10.1109/ICCV.2011.6126543): a list for every class and every official split.
+"""HMDB51 (Kuehne et al. 2011, https://doi.org/10.1109/ICCV.2011.6126543): a list per class and official split.
 
     testTrainMulti_7030_splits/brush_hair_test_split1.txt … wave_test_split3.txt
-    April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1 hmdb51_org/brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi
+                                April_09_brush_hair_u_nm_np1_ba_goo_0.avi 1
+    hmdb51_org/brush_hair/April_09_brush_hair_u_nm_np1_ba_goo_0.avi
 
-The number says what a clip is for in this split: 1 train, 2 test, 0 nothing. The class is in the name of the list.
-Classes have no
-numbers: outputs are in the order of their names, as other tools have them. Clips of one class that are cut from one
+The number is the use of a clip in this split: 1 train, 2 test, 0 unused. The class is in the name of the list. Classes
+have no numbers: outputs are in the order of their names, as in other tools. Clips of one class that are cut from one
 film begin with its name, which is their group: val is drawn by whole groups.
 """
 
@@ -30,12 +30,12 @@ LIST_FOLDERS = ("testTrainMulti_7030_splits", "test_train_splits", "splits", "",
 VIDEO_FOLDERS = ("hmdb51_org", "", "videos", "hmdb51")
 USES: dict[str, SplitName | None] = {"0": None, "1": "train", "2": "test"}
 _LIST = re.compile(r"(?P<name>.+)_test_split(?P<split>[123])\.txt")
-# Film, class, parts of the body that are seen, motion of the camera, persons, view, quality, number of the clip.
+# Film, class, visible body parts, camera motion, number of persons, viewpoint, quality, number of the clip.
 _CLIP_END = r"_[a-z]+_[a-z]+_np\w+_[a-z]+_[a-z]+_\d+"
 
 
 def is_hmdb51(source: Path) -> bool:
-    """Tell whether a folder has lists of HMDB51."""
+    """Return whether a folder has lists of HMDB51."""
     return source.is_dir() and bool(lists_in(source, _LIST, LIST_FOLDERS))
 
 
@@ -60,10 +60,10 @@ def read_hmdb51(root: Path, reading: Reading) -> Listed:
 
 
 def rows_from_list(path: Path, label: str, unused: list[str]) -> Iterator[Row]:
-    """Read the list of one class; names of clips that the split does not use are added to ``unused``.
+    """Read the list of one class; add the names of clips that the split does not use to ``unused``.
 
     Raises:
-        DataError: an empty list, a line that is no name of a file and a number, another number.
+        DataError: an empty list, a line that is not the name of a file and a number, an unknown number.
     """
     where = ""
     folder = path.name.rpartition("_test_split")[0]
@@ -93,10 +93,10 @@ def rows_from_list(path: Path, label: str, unused: list[str]) -> Iterator[Row]:
 
 
 def _lists_of_split(root: Path, split: int) -> dict[str, Path]:
-    """Lists of a split by label, in the order of labels.
+    """Return the lists of a split by label, in the order of labels.
 
     Raises:
-        DataError: there are none, or a class has lists of other splits alone.
+        DataError: there are none, or a class has only lists of other splits.
     """
     lists = [(match, path) for path in lists_in(root, _LIST, LIST_FOLDERS) if (match := _LIST.fullmatch(path.name))]
     of_split = {label_from_text(match["name"]): path for match, path in lists if match["split"] == str(split)}

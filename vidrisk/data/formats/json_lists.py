@@ -1,4 +1,7 @@
-"""JSON of data sets, however long it is: records of lists and of lines, members of objects. ``object_of`` alone reads it whole."""
+"""Reads JSON of data sets of any length: records of lists and of lines, members of objects.
+
+Only ``object_of`` loads a whole file.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from vidrisk.data.formats.json_pieces import JsonPieces, items_of, names_in
-from vidrisk.data.formats.lists import MAX_RECORD_CHARS, bounded_lines, opened_text, text_of
+from vidrisk.data.formats.lists import MAX_RECORD_CHARS, open_text, read_bounded_lines, text_of
 from vidrisk.runtimes.contract.errors import DataError
 
 MAX_OBJECT_BYTES = 16 * 2**20
 
 
 def records_of(path: Path, most_chars: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSON list: where each is, for errors, and its content.
+    """Yield the place, for errors, and the content of each object in a JSON list.
 
     Raises:
-        DataError: a file that cannot be read, no list of objects, or a record of more characters than it may have.
+        DataError: a file that cannot be read, not a list of objects, or a record of more than ``most_chars``
+            characters.
     """
-    with opened_text(path) as text:
+    with open_text(path) as text:
         pieces = JsonPieces(text, path.name, most_chars)
         if pieces.next_character() != "[":
-            raise DataError(f"{path.name} is no JSON list", allowed='[{"id": …}, …]')
+            raise DataError(f"{path.name} is not a JSON list", allowed='[{"id": …}, …]')
         pieces.skip()
         for number in count(1):
             where = f"{path.name}, record {number}"
@@ -42,40 +46,39 @@ def records_of(path: Path, most_chars: int | None = None) -> Iterator[tuple[str,
                 pieces.skip()
             record = pieces.value(where)
             if not isinstance(record, dict):
-                raise DataError(f"{where} is no JSON object", allowed='[{"id": …}, …]')
+                raise DataError(f"{where} is not a JSON object", allowed='[{"id": …}, …]')
             yield where, record
         if pieces.next_character():
-            raise DataError(f"{path.name} goes on behind the end of its list", allowed='[{"id": …}, …]')
+            raise DataError(f"{path.name} continues after the end of its list", allowed='[{"id": …}, …]')
 
 
 def json_lines_of(path: Path, encoding: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSONL file: where each is, for errors, and its content.
+    """Yield the place, for errors, and the content of each object in a JSONL file.
 
-    Args:
-        encoding: None for UTF-8, or what a mark says.
+    ``encoding`` None means UTF-8, or what a byte order mark declares.
 
     Raises:
-        DataError: a file that cannot be read, a line that is no object, or one of more than a million characters.
+        DataError: a file that cannot be read, a line that is not an object, or one of more than a million characters.
     """
-    for where, line in bounded_lines(path, MAX_RECORD_CHARS, "one JSON object per line", encoding):
+    for where, line in read_bounded_lines(path, MAX_RECORD_CHARS, "one JSON object per line", encoding):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{where} is no JSON: {error}", fix="get the file again: it may be cut off") from error
+            raise DataError(f"{where} is not JSON: {error}", fix="get the file again: it may be cut off") from error
         if not isinstance(record, dict):
-            raise DataError(f"{where} is no JSON object", allowed='{"messages": […]}')
+            raise DataError(f"{where} is not a JSON object", allowed='{"messages": […]}')
         yield where, record
 
 
-def listed_in(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield the objects of the lists of these names in a JSON object: name of the list, where, and content.
+def records_of_lists(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield the list name, the place and the content of each object in the lists of these names in a JSON object.
 
     Raises:
-        DataError: a file that cannot be read, no JSON object, or a list of these names with something else in it.
+        DataError: a file that cannot be read, not a JSON object, or a list of these names with anything but objects.
     """
-    with opened_text(path) as text:
+    with open_text(path) as text:
         pieces = JsonPieces(text, path.name)
         for member, name in names_in(pieces, path.name, '{"images": […], "annotations": […]}'):
             if pieces.next_character() != "[":
@@ -85,20 +88,19 @@ def listed_in(path: Path, names: Container[str]) -> Iterator[tuple[str, str, dic
                 if name not in names:
                     continue
                 if not isinstance(value, dict):
-                    raise DataError(f"{where} is no JSON object", allowed='{"images": [{"id": …}, …]}')
+                    raise DataError(f"{where} is not a JSON object", allowed='{"images": [{"id": …}, …]}')
                 yield name, where, value
 
 
 def members_of(path: Path, inside: str | None = None) -> Iterator[tuple[str, str, Any]]:
-    """Yield the members of a JSON object: where each is, for errors, its name, and its content.
+    """Yield the place, for errors, the name and the content of each member of a JSON object.
 
-    Args:
-        inside: the name of a member that is an object, whose members are meant; None for those of the whole.
+    With ``inside``, the members are those of the member with this name, which is an object.
 
     Raises:
-        DataError: a file that cannot be read, no JSON object, or a member of more than a million characters.
+        DataError: a file that cannot be read, not a JSON object, or a member of more than a million characters.
     """
-    with opened_text(path) as text:
+    with open_text(path) as text:
         pieces = JsonPieces(text, path.name)
         for where, name in names_in(pieces, path.name, '{"name": …}'):
             if inside is None:
@@ -112,7 +114,7 @@ def members_of(path: Path, inside: str | None = None) -> Iterator[tuple[str, str
             else:
                 pieces.value(where)
         if pieces.next_character():
-            raise DataError(f"{path.name} goes on behind the end of its object", allowed='{"name": …}')
+            raise DataError(f"{path.name} continues after the end of its object", allowed='{"name": …}')
 
 
 def records_in_any_layout(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -125,20 +127,20 @@ def records_in_any_layout(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def first_character_of(path: Path) -> str:
-    """Return the first character of a text that is not blank; '' where there is none.
+    """Return the first non-blank character of a text, or '' if there is none.
 
     Raises:
         DataError: a file that cannot be read.
     """
-    with opened_text(path) as text:
+    with open_text(path) as text:
         return JsonPieces(text, path.name).next_character()
 
 
 def object_of(path: Path, most_bytes: int | None = None, allowed: str = "a short list of labels") -> dict[str, Any]:
-    """Read a JSON object that is small.
+    """Read a small JSON object.
 
     Raises:
-        DataError: a file that cannot be read, larger than it may be, no JSON object, or with a key twice.
+        DataError: a file that cannot be read or is larger than ``most_bytes``, not a JSON object, or a repeated key.
     """
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -153,14 +155,14 @@ def object_of(path: Path, most_bytes: int | None = None, allowed: str = "a short
     try:
         value = json.loads(text, object_pairs_hook=without_repeats)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is no JSON: {error}", fix="get the file again: it may be cut off") from error
+        raise DataError(f"{path.name} is not JSON: {error}", fix="get the file again: it may be cut off") from error
     if not isinstance(value, dict):
-        raise DataError(f"{path.name} is no JSON object", allowed='{"label": "id", …}')
+        raise DataError(f"{path.name} is not a JSON object", allowed='{"label": "id", …}')
     return value
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a value of JSON is a number that float64 can hold."""
+    """Return whether a JSON value is a number that float64 can hold."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     try:

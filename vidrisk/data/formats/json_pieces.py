@@ -1,4 +1,4 @@
-"""JSON read piece by piece: held are the value at hand and a piece of the file behind it, at most as long again."""
+"""Reads JSON piece by piece; only the current value and a following piece of at most the same length are in memory."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _DECODER = json.JSONDecoder()
 
 
 class JsonPieces:
-    """The text of a JSON file, of which one piece is held."""
+    """The text of a JSON file, read in pieces."""
 
     def __init__(self, text: TextIO, name: str, most_chars: int | None = None) -> None:
         self._text, self._name, self._most_chars = text, name, most_chars or MAX_RECORD_CHARS
         self._held, self._at = "", 0
 
     def next_character(self) -> str:
-        """Look at the next character that is not blank, which stays; '' at the end."""
+        """Return the next non-blank character without consuming it, or '' at the end."""
         while True:
             while self._at < len(self._held):
                 if self._held[self._at] not in _BLANK:
@@ -33,24 +33,24 @@ class JsonPieces:
                 return ""
 
     def skip(self) -> None:
-        """Pass by one character."""
+        """Skip one character."""
         self._at += 1
 
     def pass_by(self, character: str) -> None:
-        """Pass by a character that must come next.
+        """Skip a character that must come next.
 
         Raises:
             DataError: another one does.
         """
         if self.next_character() != character:
             raise DataError(
-                f"{self._name}: no {character!r} where one belongs, or the file has no end",
+                f"{self._name}: {character!r} is missing, or the file is cut off",
                 fix="get the file again: it may be cut off",
             )
         self.skip()
 
     def value(self, where: str) -> Any:
-        """Take the next value, reading on until it is whole."""
+        """Parse the next value, reading on until it is complete."""
         self.next_character()
         while True:
             try:
@@ -58,15 +58,15 @@ class JsonPieces:
             except json.JSONDecodeError as error:
                 if len(self._held) - self._at > self._most_chars:
                     raise DataError(
-                        f"{where} is no JSON, or longer than {self._most_chars} characters: {error.msg}",
+                        f"{where} is not JSON, or longer than {self._most_chars} characters: {error.msg}",
                         fix="get the file again: it may be cut off",
                     ) from error
                 if not self._read_on():
                     raise DataError(
-                        f"{where} is no JSON: {error.msg}", fix="get the file again: it may be cut off"
+                        f"{where} is not JSON: {error.msg}", fix="get the file again: it may be cut off"
                     ) from error
             except (ValueError, RecursionError) as error:
-                raise DataError(f"{where} is no JSON that can be read: {error}", fix="get the file again") from error
+                raise DataError(f"{where} is not readable JSON: {error}", fix="get the file again") from error
             else:
                 behind = len(self._held) - end
                 if (
@@ -76,26 +76,26 @@ class JsonPieces:
                     or not self._read_on()
                 ):
                     self._at = len(self._held) - behind
-                    return value  # else the number may go on in the next piece
+                    return value  # otherwise the number may continue in the next piece
 
     def _read_on(self) -> bool:
         piece = self._text.read(
             max(PIECE_CHARS, len(self._held) - self._at)
-        )  # as much again: a long value is tried few times
+        )  # double the text, to parse a long value few times
         self._held, self._at = self._held[self._at :] + piece, 0
         return bool(piece)
 
 
 def names_in(pieces: JsonPieces, source: str, allowed: str) -> Iterator[tuple[str, str]]:
-    """Yield the names in the object that begins here, and where each is.
+    """Yield the place and the name of each member in the object that begins here.
 
-    Whoever takes a name takes the value behind it, too.
+    The caller must consume the value after each name.
 
     Raises:
         DataError: there is no object, or it is damaged.
     """
     if pieces.next_character() != "{":
-        raise DataError(f"{source} is no JSON object", allowed=allowed)
+        raise DataError(f"{source} is not a JSON object", allowed=allowed)
     pieces.skip()
     for number in count():
         if pieces.next_character() == "}":
@@ -111,7 +111,7 @@ def names_in(pieces: JsonPieces, source: str, allowed: str) -> Iterator[tuple[st
 
 
 def items_of(pieces: JsonPieces, source: str) -> Iterator[tuple[str, Any]]:
-    """Yield the items of the list that begins here, and where each is; the list is passed by.
+    """Yield the place and the value of each item in the list that begins here; the list is consumed.
 
     Raises:
         DataError: it is damaged.

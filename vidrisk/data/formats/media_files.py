@@ -1,4 +1,4 @@
-"""The clips and photos that a data set names, found in the folders where they may lie; no name leads out of these."""
+"""Finds the clips and photos that a data set names in its folders, and never outside them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from vidrisk.data.text import nfc
 from vidrisk.files.walk import list_folder
-from vidrisk.frames.left_out import shortened
+from vidrisk.frames.left_out import shorten_path
 from vidrisk.frames.media import kind_from_suffix
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -20,7 +20,7 @@ DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def safe_name(written: str) -> PurePosixPath | None:
-    """Read a path of a list as one that stays below its folder; None where it does not."""
+    """Return a path of a list as one that stays below its folder, or None if it leaves it."""
     name = PurePosixPath(written.replace("\\", "/"))
     outside = (
         not name.parts or name.is_absolute() or ".." in name.parts or "\0" in written or DRIVE.fullmatch(name.parts[0])
@@ -31,9 +31,9 @@ def safe_name(written: str) -> PurePosixPath | None:
 class MediaFiles:
     """Finds listed clips and photos in the folders where a data set may keep them.
 
-    Names are compared in composed form (NFC). A video that is not there as it is listed is taken in another container:
-    data sets are often converted to MP4. A photo, and what is listed without the suffix of a video, is found under that
-    very name alone. Links are followed.
+    Names are compared in composed form (NFC). If a listed video does not exist, the same name in another container is
+    used, because data sets are often converted to MP4. A photo, and a name without the suffix of a video, must match
+    exactly. Links are followed.
     """
 
     def __init__(self, root: Path, folders: Sequence[str] = ("",)) -> None:
@@ -41,10 +41,10 @@ class MediaFiles:
         self._listings: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
 
     def find(self, listed: str) -> str | None:
-        """Return where a file such as ``Archery/v_Archery_g01_c01.avi`` is, relative to the root; None where it is not.
+        """Return the path of a file such as ``Archery/v_Archery_g01_c01.avi``, relative to the root, or None.
 
         Raises:
-            DataError: a folder that may not be listed.
+            DataError: no permission to list a folder.
         """
         inner, file = posixpath.split(listed)
         file = nfc(file)
@@ -59,18 +59,18 @@ class MediaFiles:
         return None
 
     def names_in(self, folder: str) -> list[str]:
-        """Return the names of the files in a folder below the root; none where there is no such folder."""
+        """Return the names of the files in a folder below the root; empty if there is no such folder."""
         return list(self._listing(folder)[0].values())
 
     def _listing(self, inner: str) -> tuple[dict[str, str], dict[str, str]]:
-        """List the files of a folder by name, and the videos among them by stem; none where there is no such folder."""
+        """List the files of a folder by name, and the videos among them by stem; empty if there is no such folder."""
         if inner not in self._listings:
             folder = str(self.root / inner)
             listing = list_folder(folder)
             for item in listing.omitted:
                 if item.error and item.path == folder and item.error.errno not in (ENOENT, ENOTDIR):
                     raise DataError(
-                        f"{shortened(item.path)} cannot be listed: {item.reason}", fix="grant the permission"
+                        f"{shorten_path(item.path)} cannot be listed: {item.reason}", fix="grant the permission"
                     )
             names = [entry.name for entry in listing.files if entry.is_file()]
             videos = [name for name in names if kind_from_suffix(name) == "video"]
@@ -83,11 +83,11 @@ class MediaFiles:
 
 @dataclass(frozen=True)
 class Homes:
-    """Where clips are looked for: below the folder that is given for them, then below the data set's own.
+    """Folders in which clips are looked for: the folder that is given for them, then the data set's own.
 
     Attributes:
-        root: what names are relative to: the innermost folder with both of them in it.
-        folders: both, relative to the root; '' where it is one of them.
+        root: the folder that names are relative to: the innermost one that contains both.
+        folders: both, relative to the root; '' for the root itself.
     """
 
     root: Path
@@ -95,12 +95,7 @@ class Homes:
 
     @classmethod
     def of(cls, home: Path, media: Path | None) -> Homes:
-        """Find the root of both.
-
-        Args:
-            home: of the data set.
-            media: see ``Reading``.
-        """
+        """Find the common root of the folder of a data set and that of its media (see ``Reading``)."""
         root = home if media is None else Path(os.path.commonpath([home, media]))
         homes = [home] if media is None else [media, home]
         return cls(
@@ -115,12 +110,15 @@ class Homes:
         )
 
     def files(self, folders: Sequence[str]) -> MediaFiles:
-        """Find clips in folders below each home."""
+        """Return a finder of clips in folders below each home."""
         return MediaFiles(self.root, self.places(folders))
 
 
 def path_below(written: str, folders: Iterable[Path]) -> PurePosixPath | None:
-    """Read a path of a list as one below the folder of its clips; an absolute one has to lie in one of these folders."""
+    """Return a path of a list below the folder of its clips, or None if it leaves it.
+
+    An absolute path must lie in one of these folders.
+    """
     name = PurePosixPath(written.replace("\\", "/"))
     for folder in folders:
         if name.is_absolute() and name.is_relative_to(folder.as_posix()):

@@ -1,12 +1,12 @@
-"""Lists of MMAction2 (https://github.com/open-mmlab/mmaction2) and SlowFast: the path of a video and the numbers of its classes.
+"""Lists of MMAction2 (https://github.com/open-mmlab/mmaction2) and SlowFast: paths of videos and class numbers.
 
-    kinetics400_train_list_videos.txt     some/path/000.mp4 1        of several classes:   some/path/000.mp4 1 3
+    kinetics400_train_list_videos.txt     some/path/000.mp4 1        for several classes:  some/path/000.mp4 1 3
     train.csv (SlowFast)                  some/path/000.mp4 1        or                    some/path/000.mp4,1
     label_map.txt                         abseiling                  the name of class 0, and so on: one per line
 
-Names come from ``label_map.txt`` beside the lists, or from a file that is named for them; without one, the numbers are
-the labels. Lists of folders of frames (``some/folder 163 1``) are refused: vidrisk reads videos. Written is a folder
-with a list per split.
+Names come from ``label_map.txt`` beside the lists, or from a labels file that the user names; without one, the numbers
+are the labels. Lists of folders of frames (``some/folder 163 1``) are refused: vidrisk reads videos. The output is a
+folder with a list per split.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import NamedTuple
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
 from vidrisk.data.formats.clips import first_lines, home_of, is_manifest, lists_in, settle_splits
 from vidrisk.data.formats.copies import new_folder
-from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, Writing, format_counts
 from vidrisk.data.formats.lists import lines_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, path_below
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.table import SplitName, Table, first_three, split_from_name
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.frames.media import kind_from_suffix, name_of
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -46,14 +46,14 @@ _LIST = re.compile(
 )
 _OF_OTHERS = re.compile(
     r"(?:train|test)list\d\d\.txt|.+_test_split\d\.txt"
-)  # UCF101 and HMDB51: their numbers mean other things
+)  # UCF101 and HMDB51, whose numbers have another meaning
 _NUMBERS_BACKWARDS = re.compile(r"(?:[0-9]{1,9}[ \t,]+)+(?=[^ \t,])")
 _NUMBERED = re.compile(r"[0-9]{1,9}\s*[\s:,]\s*.+")
 _ALLOWED = "some/path/000.mp4 1"
 
 
 class Line(NamedTuple):
-    """A line of a list: the path of a video as it is written, and the numbers behind it."""
+    """A line of a list: the path of a video as written, and the numbers after it."""
 
     where: str
     path: str
@@ -62,12 +62,12 @@ class Line(NamedTuple):
 
 
 def is_mmaction(source: Path) -> bool:
-    """Tell whether a file, or one of a folder that is named so, has paths of videos with numbers behind them."""
+    """Return whether a file, or a file in a folder with a matching name, has paths of videos followed by numbers."""
     return any(map(_is_list, lists_in(source, _LIST)))
 
 
 def read_mmaction(source: Path, reading: Reading) -> Listed:
-    """Read one list, or those of a folder: one for every split."""
+    """Read one list, or the lists of a folder, one for every split."""
     paths = _lists_of(source)
     names = _class_names(paths[0].parent, reading)
     lines = [line for path in paths for line in lines_from_list(path)]
@@ -81,7 +81,7 @@ def read_mmaction(source: Path, reading: Reading) -> Listed:
         if names
         else tuple(map(str, range(1 + max((n for line in lines for n in line.numbers), default=0))))
     )
-    notes = [*counted(counts), *found.notes, *unsplit]
+    notes = [*format_counts(counts), *found.notes, *unsplit]
     if not names:
         notes.append(f"no {NAMES}: labels are the numbers of the classes")
     return Listed(
@@ -95,7 +95,7 @@ def read_mmaction(source: Path, reading: Reading) -> Listed:
 
 
 def lines_from_list(path: Path) -> Iterator[Line]:
-    """Read a list. Numbers stand at the end of a line, so a path may have spaces and commas in it.
+    """Yield the lines of a list; the numbers are at the end of a line, so that a path may contain spaces and commas.
 
     Raises:
         DataError: an empty list, or a number that no class has.
@@ -112,28 +112,28 @@ def lines_from_list(path: Path) -> Iterator[Line]:
 
 
 def path_and_numbers(text: str) -> tuple[str, tuple[int, ...]]:
-    """Cut a line into the path and the numbers at its end; -1 means that a video has no class."""
+    """Split a line into the path and the numbers at its end; -1 means that a video has no class."""
     text = re.sub(r"[ \t,]-1$", "", text)
     match = _NUMBERS_BACKWARDS.match(text[::-1])
     if not match:
-        return trimmed(text), ()
+        return trim_text(text), ()
     numbers = re.split(r"[ \t,]+", match[0][::-1].strip(" \t,"))
-    return trimmed(text[: len(text) - match.end()]), tuple(map(int, numbers))
+    return trim_text(text[: len(text) - match.end()]), tuple(map(int, numbers))
 
 
 def rows_from_lines(
     lines: Iterable[Line], homes: Homes, names: ClassNames | None, reading: Reading, counts: Counter[str]
 ) -> Iterator[Row]:
-    """Find the videos of lines, and name their classes; counts those without a class.
+    """Find the videos of lines, and name their classes; count the videos without a class.
 
     Raises:
-        DataError: a path that leaves its folder, a folder of frames, a number that has no name.
+        DataError: a path that leaves its folder, a folder of frames, a number without a name.
     """
     files = {split: homes.files(folders) for split, folders in VIDEO_FOLDERS.items()}
     for line in lines:
         name = _name_below(line, homes)
         if kind_from_suffix(name) != "video":
-            _refuse_frames(line, name, homes)  # anything else is refused as a row
+            _refuse_frames(line, name, homes)  # any other file is refused later, as a row
         elif not line.numbers:
             counts[UNLABELLED] += 1
             continue
@@ -149,14 +149,14 @@ def write_mmaction(table: Table, destination: Path, writing: Writing) -> None:
         (text for text in chain(order, (sample.name for sample in table.samples)) if set("\r\n") & set(text)), None
     )
     if odd:
-        raise DataError(f"{odd[:80]!r} has a line break, which lists cannot hold", fix="rename it")
+        raise DataError(f"{odd[:80]!r} has a line break, which lists cannot represent", fix="rename it")
     numbers = {label: number for number, label in enumerate(order)}
     lists: dict[str, list[str]] = {}
     for sample in table.samples:
-        path = sample.name if sample.name == trimmed(sample.name) else f"./{sample.name}"
+        path = sample.name if sample.name == trim_text(sample.name) else f"./{sample.name}"
         classes = " ".join(str(numbers[label]) for label in sample.labels_of(target))
         lists.setdefault(f"{sample.split}_list_videos.txt" if sample.split else UNSPLIT, []).append(f"{path} {classes}")
-    # Names that all begin with numbers would be read as numbered.
+    # If all names begin with numbers, they would be read as numbered names.
     lists[NAMES] = (
         [f"{number} {name}" for name, number in numbers.items()]
         if all(map(_NUMBERED.fullmatch, order))
@@ -172,7 +172,7 @@ def _lists_of(source: Path) -> list[Path]:
     splits = Counter(split_from_name(path.stem) for path in paths)
     if not paths:
         raise DataError(
-            f"{name_of(source.name)} has no list of MMAction2",
+            f"{name_of(source.name)} has no MMAction2 list",
             allowed=f"train_list_videos.txt, with {_ALLOWED}",
             fix="name the list",
         )
@@ -180,7 +180,7 @@ def _lists_of(source: Path) -> list[Path]:
         raise DataError(
             f"{name_of(source.name)} has several lists of one split: {first_three([path.name for path in paths])}",
             allowed="one list for each split",
-            fix="name the list that is meant, or move the others elsewhere",
+            fix="name the list to read, or move the others elsewhere",
         )
     return paths
 
@@ -191,7 +191,7 @@ def _class_names(folder: Path, reading: Reading) -> ClassNames | None:
 
 
 def _homes_of(source: Path, reading: Reading, lines: list[Line]) -> Homes:
-    """Find where the videos are: in the folder of the lists, or in the one above it."""
+    """Find the folder of the videos: that of the lists, or the one above it."""
     home = home_of(source)
     choices = [Homes.of(home, reading.media), *([] if reading.media else [Homes.of(home.parent, None)])]
     for homes in choices:

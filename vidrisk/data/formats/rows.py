@@ -1,4 +1,4 @@
-"""Rows of data sets, and the files that they name: which are there, which are not, which are named twice."""
+"""Turns the rows of data sets into samples, and finds files that are missing or listed twice."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from vidrisk.data.formats.format import counted
+from vidrisk.data.formats.format import format_counts
 from vidrisk.data.formats.media_files import MediaFiles
 from vidrisk.data.table import Label, Sample, SplitName, first_three
 from vidrisk.data.text import label_from_text
 from vidrisk.frames import Interval
 from vidrisk.frames.content import Kind
-from vidrisk.frames.left_out import shortened
+from vidrisk.frames.left_out import shorten_path
 from vidrisk.frames.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, kind_from_suffix
 from vidrisk.runtimes.contract.errors import DataError
 
@@ -23,13 +23,14 @@ KIND_NAMES: dict[Kind, str] = {"video": "video", "image": "photo"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a data set says of one file, or of a part of it.
+    """Data of one file, or of a part of it.
+
+    See ``Sample`` for the attributes that are not listed here.
 
     Attributes:
         where: the file and the line or item, for errors.
-        name: of the clip or photo, relative to its folder.
-        labels: by target; each one name, or all names that hold. A target that is not there is not labelled.
-        risk, advice, description, split, group, interval, extra: see ``Sample``.
+        name: name of the clip or photo, relative to its folder.
+        labels: by target; one name, or all names that apply. A missing target is not labelled.
     """
 
     where: str
@@ -45,9 +46,9 @@ class Row:
 
 
 class Found(NamedTuple):
-    """Samples whose file is there, names of those whose is not, and what there is to note of them.
+    """Samples whose file exists, names of those whose file does not, and notes.
 
-    ``root`` is what names of samples are relative to.
+    ``root`` is the folder that names of samples are relative to.
     """
 
     root: Path
@@ -61,16 +62,18 @@ def samples_from_rows(
 ) -> Found:
     """Turn rows into samples.
 
-    Rows repeat where they are of one file, by name or as it is found, and of one part of it.
+    Rows are repeated if they have the same file, by name or on disk, and the same part of it.
 
     Args:
-        kinds: of files that rows may name.
-        multi_label: whether any number of labels may hold; None where the rows tell: they do where a row has not
-            exactly one label of a target, or where rows of one file and part differ. With False, such rows are errors.
+        rows: the rows.
+        files: finds the files of the rows.
+        kinds: kinds of files that rows may name.
+        multi_label: whether any number of labels may apply; None infers that they may if a row has not exactly one
+            label of a target, or if rows of one file and part differ. With False, such rows are errors.
 
     Raises:
-        DataError: a name that is no file of these kinds by its suffix, a photo with an interval of time, one file in
-            two splits; with several labels, where that is not allowed.
+        DataError: a name without a suffix of these kinds, a photo with a time interval, one file in two splits; with
+            several labels, if that is not allowed.
     """
     kept: dict[tuple[str | None, str, Interval | None], tuple[Row, dict[str, list[str]]]] = {}
     repeated = 0
@@ -96,13 +99,13 @@ def samples_from_rows(
     absent = dict.fromkeys(name for found, name, _ in kept if found is None)
     overlapping = count_overlapping(of_files)
     counts = {"parts of videos that overlap another one": overlapping, "repeated rows left out": repeated}
-    return Found(files.root, tuple(samples), tuple(absent), (*notes, *counted(counts)))
+    return Found(files.root, tuple(samples), tuple(absent), (*notes, *format_counts(counts)))
 
 
 def count_overlapping(parts: Iterable[tuple[str, Interval | None]]) -> int:
-    """Count the parts of files that overlap another one of their file, in the same unit."""
+    """Count the parts of files that overlap another part of their file, in the same unit."""
     overlapping = set()
-    last: tuple[str, Interval] | None = None  # of those before, the one that ends last
+    last: tuple[str, Interval] | None = None  # the previous part that ends last
     timed = [(name, part) for name, part in parts if part]
     for name, part in sorted(timed, key=lambda timed: (timed[0], timed[1].unit, timed[1].start, timed[1].end)):
         is_beside = last is not None and last[0] == name and last[1].unit == part.unit
@@ -117,19 +120,19 @@ def _check_row(row: Row, kinds: Sequence[Kind]) -> None:
     if kind not in kinds:
         meant = " or ".join(KIND_NAMES[kind] for kind in kinds)
         raise DataError(
-            f"{row.where}: {shortened(row.name)!r} is no {meant} by its suffix",
+            f"{row.where}: {shorten_path(row.name)!r} does not have the suffix of a {meant}",
             allowed=", ".join(suffix for kind in kinds for suffix in SUFFIXES[kind]),
             fix="correct the row, or remove it",
         )
     if kind == "image" and row.interval is not None:
         raise DataError(
-            f"{row.where}: the photo {shortened(row.name)!r} has an interval of time",
+            f"{row.where}: the photo {shorten_path(row.name)!r} has a time interval",
             fix="correct the row, or remove it",
         )
 
 
 def _check_repeated(earlier: Row, row: Row, found: str | None, *, is_single: bool) -> None:
-    """Refuse a file in two splits, or with two labels where one is allowed."""
+    """Refuse a file in two splits, or with two labels if only one is allowed."""
     differs = "splits" if earlier.split != row.split else "labels" if is_single and earlier.labels != row.labels else ""
     if differs:
         written = row.name if earlier.name == row.name else f"{found} (as {earlier.name} and as {row.name})"
@@ -143,7 +146,7 @@ def _check_repeated(earlier: Row, row: Row, found: str | None, *, is_single: boo
 def _multi_targets(
     labels: Sequence[Mapping[str, Sequence[str]]], multi_label: bool | None
 ) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Find the targets of which any number of labels may hold, and say of which that was found out."""
+    """Find the multi-label targets, and return notes on those that were inferred."""
     targets = {target for of_sample in labels for target in of_sample}
     if multi_label:
         return frozenset(targets - {"level"}), ()
@@ -169,5 +172,5 @@ def _multi_targets(
 
 
 def name_missing(names: Sequence[str], total: int) -> str:
-    """Say which listed files are not there."""
-    return f"listed files that are not there: {len(names)} of {total} ({first_three(names)})"
+    """Describe the listed files that do not exist."""
+    return f"listed files that do not exist: {len(names)} of {total} ({first_three(names)})"

@@ -7,7 +7,7 @@
 
 Older downloads name the lists ``something-something-v2-train.json`` and so on. Ids are those of labels.json, which are
 the model's outputs. Published accuracies are on validation.json, because test.json has no labels: it is the test split
-here, and val comes out of train.json.
+here, and val is taken from train.json.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FIX = "unpack the label files of the download there: labels.json, train.json an
 
 
 def is_something(source: Path) -> bool:
-    """Tell whether a folder has the lists. Names as plain as train.json count only where their records have templates."""
+    """Return whether a folder has the lists; generic names (train.json) count only if their records have templates."""
     lists = ("train", "validation")
     if list_in(source, [f"{OFFICIAL}{what}.json" for what in lists], LIST_FOLDERS):
         return True
@@ -45,7 +45,7 @@ def is_something(source: Path) -> bool:
 
 
 def read_something(root: Path, reading: Reading) -> Listed:
-    """Read the lists: validation.json is the test split."""
+    """Read the lists; validation.json is the test split."""
     paths = {what: find_list(root, _names(what), LIST_FOLDERS, fix=_FIX) for what in ("labels", "train", "validation")}
     ids = label_ids(paths["labels"])
     rows = chain(rows_from_list(paths["train"], ids, "train"), rows_from_list(paths["validation"], ids, "test"))
@@ -60,10 +60,10 @@ def read_something(root: Path, reading: Reading) -> Listed:
 
 
 def label_ids(path: Path) -> dict[str, int]:
-    """Read labels.json: ids by label, brackets stripped. Ids are numbers, mostly written as strings.
+    """Read labels.json: ids by label, without brackets. Ids are numbers, mostly written as strings.
 
     Raises:
-        DataError: an id that is no number, a label or an id twice, an id that is left out.
+        DataError: an id that is not a number, a repeated label or id, a gap in the ids.
     """
     ids: dict[str, int] = {}
     for written, value in object_of(path).items():
@@ -76,6 +76,14 @@ def label_ids(path: Path) -> dict[str, int]:
                 f"{path.name}: the id of {written[:80]!r} is {str(value)[:80]!r}", allowed="a whole number from 0"
             )
         ids[label] = int(text)
+    first: dict[int, str] = {}
+    for label, number in ids.items():
+        if first.setdefault(number, label) != label:
+            raise DataError(
+                f"{path.name} has the id {number} twice, of {first[number][:80]!r} and of {label[:80]!r}",
+                allowed="ids from 0 on, each once",
+                fix="get the file again",
+            )
     missing = min(set(range(len(ids))).difference(ids.values()), default=None)
     if missing is not None or not ids:
         numbers = f", with ids from {min(ids.values())} to {max(ids.values())}, without {missing}" if ids else ""
@@ -91,7 +99,7 @@ def rows_from_list(path: Path, ids: Mapping[str, int], split: SplitName) -> Iter
     """Read train.json or validation.json.
 
     Raises:
-        DataError: an empty list, a record without an id or a template, a template that is no label.
+        DataError: an empty list, a record without an id or a template, a template that is not a label.
     """
     labels = {label: label for label in ids}  # one string per label, however many rows there are
     where = ""
@@ -107,7 +115,7 @@ def rows_from_list(path: Path, ids: Mapping[str, int], split: SplitName) -> Iter
         label = labels.get(label_from_template(template))
         if label is None:
             raise DataError(
-                f"{where} (id {video}): the template {template[:120]!r} is no label of labels.json",
+                f"{where} (id {video}): the template {template[:120]!r} is not a label of labels.json",
                 fix="take labels.json and the lists from one download",
             )
         yield Row(where, f"{video}.webm", {"action": label}, split)

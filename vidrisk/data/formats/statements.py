@@ -1,4 +1,4 @@
-"""What a labelling tool says of files becomes samples: which of its controls are targets, and what is said of one file."""
+"""Turns statements of labelling tools into samples: selects controls that are targets and merges labels per file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vidrisk.data.formats.fields import (
     target_named,
     with_splits,
 )
-from vidrisk.data.formats.format import Reading, counted
+from vidrisk.data.formats.format import Reading, format_counts
 from vidrisk.data.formats.media_files import MediaFiles
 from vidrisk.data.formats.rows import Found, Row, samples_from_rows
 from vidrisk.data.io import LABEL_COLUMNS
@@ -27,18 +27,20 @@ from vidrisk.frames import Interval
 from vidrisk.frames.content import Kind
 from vidrisk.runtimes.contract.errors import DataError
 
-TARGETS_BY_NAME = {target: target for target in TARGETS}  # of controls that are named as targets are
+TARGETS_BY_NAME = {target: target for target in TARGETS}  # for controls with the names of targets
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a tool says of a file, or of a part of it.
+    """Output of a labelling tool on a file, or on a part of it.
 
     Attributes:
-        where, name, interval: see ``Row``.
-        labels: by control; of each all that hold.
+        where: see ``Row``.
+        name: see ``Row``.
+        interval: see ``Row``.
+        labels: by control; all labels that apply.
         fields: other values by name.
-        split: as the tool names it; '' where it names none.
+        split: the tool's name for it, or '' if there is none.
     """
 
     where: str
@@ -50,14 +52,14 @@ class Statement:
 
 
 def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str) -> tuple[dict[str, str], list[str]]:
-    """Find the target of each control, and note which was taken without a name that says it.
+    """Find the target of each control, and note a target that is not evident from the name of its control.
 
-    A control is the target of its name; one that alone is left is the target of the task.
+    A control with the name of a target is that target; if only one control is left, it is the target of the task.
 
     Args:
-        controls: names, each with how well it suits: of those without a name that says it, one of the lowest number is
-            taken.
-        what: they are called.
+        controls: names, each with a rank; among those whose name does not say it, one with the lowest rank is chosen.
+        reading: the options for reading the data.
+        what: the tool's word for controls, for messages.
 
     Raises:
         DataError: several could be the target of the task.
@@ -74,9 +76,9 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     best = [name for name, rank in others.items() if rank == lowest]
     if len(best) > 1:
         raise DataError(
-            f"{what} {first_three(best)}: which of them is the {reading.target} cannot be told",
+            f"{what} {first_three(best)}: it is unclear which of them is the {reading.target}",
             allowed=f"one of them with the name {LABEL_COLUMNS[reading.target]}",
-            fix="rename it where it is labelled",
+            fix="rename it in the labelling tool",
         )
     return targets | dict.fromkeys(best, reading.target), [
         f"{name[:80]!r} is taken as the {reading.target}" for name in best
@@ -90,11 +92,9 @@ def samples_from_statements(
     reading: Reading,
     kinds: Sequence[Kind],
 ) -> Found:
-    """Turn what a tool says into samples; what it says of one part of a file in one split becomes one of them.
+    """Turn statements into samples; all statements on one part of a file in one split become one sample.
 
-    Args:
-        targets: by control; labels of other controls become columns.
-        kinds: see ``samples_from_rows``.
+    ``targets`` are by control; labels of other controls become columns. See ``samples_from_rows`` for ``kinds``.
 
     Raises:
         DataError: as ``samples_from_rows``.
@@ -105,18 +105,17 @@ def samples_from_statements(
         key = row.name, row.interval, row.split
         rows[key] = _merge(rows[key], row) if key in rows else row
     kept, taken = with_splits([row for row in rows.values() if row.labels])
-    unlabelled = {"files, or parts of them, of which nobody has chosen a label, left out": len(rows) - len(kept)}
+    unlabelled = {"files, or parts of them, without a label left out": len(rows) - len(kept)}
     found = samples_from_rows(kept, files, kinds=kinds, multi_label=reading.multi_label)
-    return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
+    return found._replace(notes=(*found.notes, *format_counts(unlabelled | taken)))
 
 
 def crops_from_statements(
     boxes: Iterable[tuple[Statement, Box]], targets: Mapping[str, str], files: MediaFiles, reading: Reading
 ) -> Found:
-    """Turn what a tool says of boxes on photos into samples that are cut out of these.
+    """Turn statements on boxes on photos into samples that are cut out of the photos.
 
-    Args:
-        targets: see ``samples_from_statements``.
+    See ``samples_from_statements`` for ``targets``.
 
     Raises:
         DataError, SettingsError: as ``samples_from_boxes``.
@@ -127,8 +126,8 @@ def crops_from_statements(
     found = samples_from_boxes(
         zip(kept, (box for _, box in labelled), strict=True), files, reading.made, multi_label=reading.multi_label
     )
-    unlabelled = {"boxes of which nobody has chosen a label left out": len(pairs) - len(kept)}
-    return found._replace(notes=(*found.notes, *counted(unlabelled | taken)))
+    unlabelled = {"boxes without a label left out": len(pairs) - len(kept)}
+    return found._replace(notes=(*found.notes, *format_counts(unlabelled | taken)))
 
 
 def _row(statement: Statement, targets: Mapping[str, str]) -> Row:
@@ -149,7 +148,7 @@ def _row(statement: Statement, targets: Mapping[str, str]) -> Row:
 
 
 def _merge(first: Row, second: Row) -> Row:
-    """Put the labels of two rows together; of texts and columns that both have, those of the first count."""
+    """Merge the labels of two rows; if both have a text or a column, use that of the first."""
     labels: dict[str, Label] = dict(first.labels)
     for target, values in second.labels.items():
         labels[target] = tuple(dict.fromkeys([*labels.get(target, ()), *values]))

@@ -6,8 +6,8 @@
     UCF-101/ApplyEyeMakeup/v_….avi
 
 Class numbers begin at 1; the model's outputs are those less one. The class of a video is its folder, which must be the
-class that its number means. Clips of one group (``g08``) are cut from one recording: the official lists
-keep them in one split, which is not checked of other lists; val is drawn by whole groups.
+class of its number. Clips of one group (``g08``) are cut from one recording: the official lists keep them in one
+split, which is not checked for other lists; val is drawn by whole groups.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from itertools import chain, count
 from pathlib import Path
 
-from vidrisk.data.formats.clips import folded
+from vidrisk.data.formats.clips import fold_label
 from vidrisk.data.formats.format import Format, Listed, Reading
 from vidrisk.data.formats.lists import find_list, lines_of, list_in
 from vidrisk.data.formats.media_files import Homes, safe_name
@@ -36,7 +36,7 @@ _FIX = "unpack UCF101TrainTestSplits-RecognitionTask.zip there: it has classInd.
 
 
 def is_ucf101(source: Path) -> bool:
-    """Tell whether a folder has a list of UCF101; class folders have none."""
+    """Return whether a folder has a list of UCF101; class folders have none."""
     names = [name for split in SPLITS for name in _list_names(split)]
     return list_in(source, names, LIST_FOLDERS) is not None
 
@@ -60,7 +60,7 @@ def class_numbers(path: Path) -> dict[int, str]:
     """Read classInd.txt: names by number, from 1.
 
     Raises:
-        DataError: a line that is no number and a name, a name or a number twice, a number that is left out.
+        DataError: a line that is not a number and a name, a repeated name or number, a gap in the numbers.
     """
     classes: dict[int, str] = {}
     names: set[str] = set()
@@ -92,18 +92,20 @@ def class_numbers(path: Path) -> dict[int, str]:
 
 
 def rows_from_list(path: Path, classes: Mapping[int, str], split: SplitName) -> Iterator[Row]:
-    """Read one list. The number of the class is optional: test lists have none.
+    """Read one list; the number of the class is optional, because test lists have none.
 
     Raises:
-        DataError: an empty list, a path that is not ``Class/video``, a folder that is no class, a number that is none
-            or another's.
+        DataError: an empty list, a path that is not ``Class/video``, a folder that is not a class, a number that is
+            unknown or belongs to another class.
     """
     row = None
     exact = {name: number for number, name in classes.items()}
-    counts = Counter(map(folded, exact))
-    alike = {folded(name): number for name, number in exact.items() if counts[folded(name)] == 1}
+    counts = Counter(map(fold_label, exact))
+    alike = {fold_label(name): number for name, number in exact.items() if counts[fold_label(name)] == 1}
     for where, line in lines_of(path):
-        row = _row_from_line(where, line, classes, lambda folder: exact.get(folder, alike.get(folded(folder))), split)
+        row = _row_from_line(
+            where, line, classes, lambda folder: exact.get(folder, alike.get(fold_label(folder))), split
+        )
         yield row
     if row is None:
         raise DataError(f"{path.name} lists no video", allowed="one Class/video.avi per line", fix="get the file again")
@@ -132,13 +134,13 @@ def _row_from_line(
         )
     if number is None:
         raise DataError(
-            f"{where}: the folder {folder!r} is no class of {CLASSES}",
-            allowed="folders named as the classes are",
+            f"{where}: the folder {folder!r} is not a class of {CLASSES}",
+            allowed="folders with the names of classes",
             fix="take the lists and classInd.txt from one source",
         )
     if given not in (None, number):
         raise DataError(
-            f"{where}: class {given} is {classes[given]}, and the folder is that of class {number}, {classes[number]}",
+            f"{where}: class {given} is {classes[given]}, but the folder is that of class {number}, {classes[number]}",
             fix="take the lists and classInd.txt from one source",
         )
     group = _GROUP.search(Path(file).stem)

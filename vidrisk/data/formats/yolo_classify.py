@@ -1,9 +1,9 @@
-"""Class folders as Ultralytics' classifiers want them (https://docs.ultralytics.com/datasets/classify/).
+"""Class folders in the layout of Ultralytics' classifiers (https://docs.ultralytics.com/datasets/classify/).
 
-    train/crack/a.jpg, val/crack/b.jpg, test/crack/c.jpg
+train/crack/a.jpg, val/crack/b.jpg, test/crack/c.jpg
 
-They are the class folders that every command reads, so nothing is recognised here: this writes them. CVAT puts a
-``labels.json`` beside them, which says nothing that the folders do not.
+They are the class folders that every command reads, so nothing is detected here: this module writes them. CVAT puts a
+``labels.json`` beside them, which has no facts that the folders lack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_NAME_BYTES = 255
 
 
 def is_yolo_classify(source: Path) -> bool:
-    """Claim nothing: plain class folders are read without a format."""
+    """Return False: plain class folders are read without a format."""
     return False
 
 
@@ -33,7 +33,7 @@ def read_yolo_classify(source: Path, reading: Reading) -> Listed:
     """
     if not source.is_dir():
         raise DataError(
-            f"{source.name} is no folder", allowed="a folder with train, val and test, or with class folders"
+            f"{source.name} is not a folder", allowed="a folder with train, val and test, or with class folders"
         )
     table = table_from_folder(source, reading.task)
     samples = (
@@ -50,23 +50,23 @@ def read_yolo_classify(source: Path, reading: Reading) -> Listed:
 
 
 def write_yolo_classify(table: Table, destination: Path, writing: Writing) -> None:
-    """Copy photos into train, val and test, and class folders in each; without splits into class folders.
+    """Copy photos into train, val and test with class folders in each, or without splits into class folders.
 
     Raises:
-        DataError: a label that can be no folder, or samples without a split beside others.
+        DataError: a label that cannot be the name of a folder, or samples with and without a split.
     """
     labels = sorted({label for sample in table.samples for label in sample.labels.values() if isinstance(label, str)})
     wrong = [label for label in labels if not _can_be_folder(label)]
     if wrong:
         raise DataError(
             f"labels that cannot be names of class folders ({len(wrong)}): {first_three(wrong)}",
-            allowed="names without / that are no split and are not hidden",
+            allowed="names without / that are not splits and not hidden",
             fix="rename these classes",
         )
     without = sum(sample.split is None for sample in table.samples)
     if 0 < without < len(table):
         raise DataError(
-            f"samples without a split, beside others that have one: {without} of {len(table)}",
+            f"samples without a split, although others have one: {without} of {len(table)}",
             fix="split the data first, or leave them out",
         )
     with new_folder(destination) as folder:

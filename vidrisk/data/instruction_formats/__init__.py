@@ -1,4 +1,4 @@
-"""Instruction data in layouts of their own, one file each: a module with a ``FORMAT`` is one. Whoever adds a file adds a format."""
+"""Formats of instruction data: every module of this package that defines a ``FORMAT`` adds one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ FORMATS: dict[str, InstructionFormat] = {
 
 
 def format_from_first(first: First) -> InstructionFormat | None:
-    """Find the format of a file by what is told of it, else by its beginning; None where it is of none. No file is of two."""
+    """Find the format of a file by a list of data sets that names it, else by the file's beginning, or return None.
+
+    No file matches two formats.
+    """
     if first.told in FORMATS:
         return FORMATS[first.told]
     return next((found for found in FORMATS.values() if found.owns(first)), None)

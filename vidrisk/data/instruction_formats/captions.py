@@ -1,4 +1,4 @@
-"""Captions as conversations: a question about an image, whose answer is the caption. Each caption is one of them."""
+"""Turns each caption into a conversation: a question about an image, answered by the caption."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ QUESTIONS = {
 }
 
 
-def told_from_caption(where: str, key: str, image: str, caption: str, language: str) -> ToldConversation:
-    """Make a conversation of a caption; its question is the same every time, and half of them begin with the image."""
+def conversation_from_caption(where: str, key: str, image: str, caption: str, language: str) -> ToldConversation:
+    """Make a conversation from a caption.
+
+    The question depends only on ``key``, and in half of them the image comes first.
+    """
     questions: Sequence[str] = QUESTIONS[language]
     question = questions[zlib.crc32(key.encode("utf-8", "surrogatepass")) % len(questions)]
     problem = "" if caption.strip() else "an empty caption"

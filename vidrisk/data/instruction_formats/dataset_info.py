@@ -1,4 +1,4 @@
-"""``dataset_info.json``, LLaMA-Factory's list of data sets: what it says of a file beside it."""
+"""Reads ``dataset_info.json``, LLaMA-Factory's list of data sets, for the entry of a file beside it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ INFO = "dataset_info.json"
 
 
 def entry_of(path: Path) -> Mapping[str, Any]:
-    """Return the entry whose file this is; an empty one where there is none.
+    """Return the entry of a file, or an empty one if there is none.
 
     Raises:
-        DataError: a ``dataset_info.json`` that is no JSON.
+        DataError: a ``dataset_info.json`` that is not JSON.
     """
     info = path.with_name(INFO)
     entries = object_of(info).values() if info.is_file() else ()
@@ -23,10 +23,12 @@ def entry_of(path: Path) -> Mapping[str, Any]:
 
 
 def format_told(path: Path) -> str:
-    """Return the format that the entry of a file names; '' where there is none. What names roles is ShareGPT, too.
+    """Return the format that the entry of a file names, or '' if there is none.
+
+    An entry that names roles is ShareGPT, too.
 
     Raises:
-        DataError: a ``dataset_info.json`` that is no JSON.
+        DataError: a ``dataset_info.json`` that is not JSON.
     """
     entry = entry_of(path)
     said = entry.get("formatting")

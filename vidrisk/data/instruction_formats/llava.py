@@ -23,7 +23,7 @@ from vidrisk.data.instruction_formats.reader import (
 
 
 def is_llava(first: First) -> bool:
-    """Tell LLaVA's records: ``conversations``, and no list ``images`` in the first one."""
+    """Return whether a file has LLaVA's records: ``conversations``, and no list ``images`` in the first one."""
     return (
         first.layout in ("list", "lines")
         and "conversations" in first.record
@@ -32,9 +32,10 @@ def is_llava(first: First) -> bool:
 
 
 def read_llava(path: Path) -> Iterator[ToldConversation]:
-    """Read all turns of every record; an image may be there any number of times.
+    """Read all turns of every record; an image may occur any number of times.
 
-    A record may have ``images`` and ``system`` all the same: a ShareGPT file may begin with one that has neither.
+    A record may have ``images`` and ``system`` all the same, because a ShareGPT file may begin with a record that has
+    neither.
     """
     for where, record in records_in_any_layout(path):
         turns, inside, problem = turns_from_messages(record.get("conversations"), "from", "value", where)

@@ -21,12 +21,12 @@ from vidrisk.data.instruction_formats.reader import (
 
 
 def is_ms_swift(first: First) -> bool:
-    """Tell its records: lines with ``messages``."""
+    """Return whether a file has the records of this format: lines with ``messages``."""
     return first.layout == "lines" and "messages" in first.record
 
 
 def read_ms_swift(path: Path) -> Iterator[ToldConversation]:
-    """Read every line."""
+    """Read the conversation on every line."""
     for where, record in json_lines_of(path):
         turns, inside, problem = turns_from_messages(record.get("messages"), "role", "content", where)
         images = names_of(record.get("images")) or names_of(record.get("image"))

@@ -1,4 +1,4 @@
-"""What a format of instruction data is: how it knows its own files, and the records that it reads out of them."""
+"""Interface of the formats of instruction data: how a format detects its files, and the records that it reads."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ ROLES: dict[str, Role] = {
 
 
 class ToldConversation(NamedTuple):
-    """One conversation as a file tells it, before images are looked for.
+    """One conversation as stored in a file, before images are looked up.
 
     Attributes:
-        where: in the file, for messages.
-        id: as written; '' for none.
+        where: place in the file, for messages.
+        id: as written, or '' if there is none.
         images: paths as written.
         turns: with or without markers of images.
-        problem: why it cannot be used; '' where it can.
+        problem: why it cannot be used, or '' if it can.
         videos: paths as written.
-        record: all that the file says of it.
+        record: the whole record of the file.
     """
 
     where: str
@@ -49,7 +49,9 @@ class First(NamedTuple):
     """The beginning of a file: a JSON list, JSON lines or a JSON object, and its first record.
 
     Attributes:
-        told: the format that a list of data sets beside the file says it is of; '' where nothing says it.
+        layout: which of the three.
+        record: the first record.
+        told: the format that a list of data sets beside the file names, or '' if there is none.
     """
 
     layout: Layout
@@ -62,9 +64,9 @@ class InstructionFormat:
     """One layout of instruction data.
 
     Attributes:
-        name: as it is asked for.
-        title: for people.
-        owns: tells of the beginning of a file whether it is of this format.
+        name: for options.
+        title: for messages.
+        owns: returns whether the beginning of a file is of this format.
         read: reads a file record by record.
     """
 
@@ -77,13 +79,13 @@ class InstructionFormat:
 def turns_from_messages(
     messages: Any, role_key: str, text_key: str, where: str
 ) -> tuple[tuple[Turn, ...], tuple[str, ...], str]:
-    """Read the turns of a list of messages, the images that stand in them, and what is wrong.
+    """Return the turns of a list of messages, the images in them, and a problem or ''.
 
-    A text may be a list of parts, as servers take them: ``[{"type": "text", "text": "…"}, {"type": "image", "image":
+    A text may be a list of parts, as in server APIs: ``[{"type": "text", "text": "…"}, {"type": "image", "image":
     "a.jpg"}]``.
 
     Raises:
-        DataError: no list of objects.
+        DataError: not a list of objects.
     """
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise DataError(f"{where} has no list of messages", allowed=f'[{{"{role_key}": "user", "{text_key}": "…"}}, …]')
@@ -119,13 +121,13 @@ def _text(content: Any, images: list[str]) -> str | None:
 
 
 def with_system(turns: tuple[Turn, ...], system: Any) -> tuple[Turn, ...]:
-    """Begin a conversation with the system text of its record, where there is one and the turns have none."""
+    """Prepend the system text of a record, if there is one and the turns have none."""
     has_own = bool(turns) and turns[0].role == "system"
     return (Turn("system", system), *turns) if isinstance(system, str) and system and not has_own else turns
 
 
 def names_of(value: Any) -> tuple[str, ...]:
-    """Read one path or a list of them; nothing where there is none."""
+    """Return the paths of a value that is one path or a list of them; empty if there is none."""
     if isinstance(value, str):
         return (value,) if value else ()
     if isinstance(value, list):
@@ -135,11 +137,11 @@ def names_of(value: Any) -> tuple[str, ...]:
 
 
 def id_of(record: Mapping[str, Any]) -> str:
-    """Read the id of a record as text; '' where there is none."""
+    """Return the id of a record as text, or '' if there is none."""
     value = record.get("id")
     return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
 
 
 def videos_in(record: Mapping[str, Any], column: str = "videos") -> tuple[str, ...]:
-    """Read the paths of videos that a record is about."""
+    """Return the paths of the videos of a record."""
     return names_of(record.get("video")) or names_of(record.get(column))

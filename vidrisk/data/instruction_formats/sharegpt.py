@@ -1,4 +1,4 @@
-"""ShareGPT as LLaMA-Factory reads it (https://github.com/hiyouga/LLaMA-Factory): a JSON list, or lines, of conversations.
+"""ShareGPT in the dialect of LLaMA-Factory (https://github.com/hiyouga/LLaMA-Factory): a JSON list, or lines.
 
     [{"conversations": [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "…"}], "images":
     ["a.jpg"]}]
@@ -29,7 +29,10 @@ _ROLE_TAGS = {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "s
 
 
 def is_sharegpt(first: First) -> bool:
-    """Tell its records: ``conversations`` with ``images``, or a list with ``messages``."""
+    """Return whether a file has the records of this format.
+
+    They are ``conversations`` with ``images``, or a list with ``messages``.
+    """
     if first.layout == "list" and "messages" in first.record:
         return True
     return (
@@ -43,7 +46,7 @@ def read_sharegpt(path: Path) -> Iterator[ToldConversation]:
     """Read every record, with the names that ``dataset_info.json`` gives.
 
     Raises:
-        DataError: a record without its messages, a ``dataset_info.json`` that is no JSON.
+        DataError: a record without its messages, a ``dataset_info.json`` that is not JSON.
     """
     entry = entry_of(path)
     columns, tags = _texts(entry.get("columns")), _texts(entry.get("tags"))

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Installs vidrisk and one bundle on this machine, and keeps them at work as a service. README.md beside this file says more.
+# Installs vidrisk and one bundle on this machine, and runs them as a service. See README.md beside this file.
 #
 #   sudo ./install.sh                 below /opt/vidrisk and /var/lib/vidrisk, with the service vidrisk-watch
 #   ./install.sh --prefix DIR         everything below DIR, without root and without a service
 #
-#   --no-service     leave the service out
-#   --dry-run        check the machine, and only say what would be done
-#   --image          for building a container image, where no GPU and no service can be had
+#   --no-service     do not install the service
+#   --dry-run        check the machine, and only print what would be done
+#   --image          for building a container image, without a GPU and a service
 #
-# An installation of before is replaced when the new one has answered as it did where it was exported, and has passed its smoke test,
-# and not earlier. What was predicted stays.
+# An earlier installation is replaced only when the new one has given the same answers as at export and passed its smoke test.
+# Results are kept.
 #
-# Environment: PYTHON takes another Python than python3 (on a Jetson: than /usr/bin/python3, which sees TensorRT).
+# Environment: PYTHON selects another Python than python3 (on a Jetson: than /usr/bin/python3, which sees TensorRT).
 # VIDRISK_CHECK_ROOT=DIR looks for the files that describe the machine (/etc/nv_tegra_release, /etc/os-release,
 # /proc/driver/nvidia/version, /run/systemd/system) below DIR: to try the checks on another machine.
 set -Eeuo pipefail
@@ -33,7 +33,7 @@ fail() { # what, fix
 
 say() { printf '%s\n' "$*"; }
 
-run() { # Do it, or say it.
+run() { # Run a command, or print it for --dry-run.
     if [[ $is_dry == yes ]]; then
         printf '+'
         printf ' %q' "$@"
@@ -74,7 +74,7 @@ check_folder() {
     [[ -r $here/deploy.conf && -r $here/SHA256SUMS ]] || fail "$here is not complete" "copy the whole folder again: scp -r"
     damaged=$(cd -- "$here" && sha256sum --check --quiet --strict SHA256SUMS 2>&1 | head -n 1) ||
         fail "$here is damaged: $damaged" "copy the whole folder again: scp -r"
-    unlisted=$(cd -- "$here" && { # every name that is listed occurs twice
+    unlisted=$(cd -- "$here" && { # every listed name occurs twice
         sed 's/^[0-9a-f]*  //' SHA256SUMS
         find . ! -type d ! -path ./SHA256SUMS -printf '%P\n'
     } | LC_ALL=C sort | uniq -u | sed -n 1p)
@@ -95,7 +95,7 @@ check_rights() {
     if [[ $is_whole_machine == yes && $(id -u) != 0 && $is_dry == no ]]; then
         fail "installing for the whole machine needs root" "sudo $0, or $0 --prefix DIR"
     fi
-    if [[ -d $prefix && ! -e $prefix/installed.conf && $(ls -A -I state -- "$prefix") ]]; then # state: results that were kept
+    if [[ -d $prefix && ! -e $prefix/installed.conf && $(ls -A -I state -- "$prefix") ]]; then # state: results of an earlier installation
         fail "$prefix holds something else" "$0 --prefix DIR, with a folder that is empty or not there yet"
     fi
     [[ $with_service == no ]] || { [[ -d $root/run/systemd/system ]] && command -v systemctl >/dev/null; } ||
@@ -125,7 +125,7 @@ check_jetson_linux() {
     local flash="flash JetPack 6.2 or 7.2 with NVIDIA SDK Manager (docs/jetson.md of vidrisk)"
     if [[ -r $root/etc/nv_tegra_release ]]; then read -r line <"$root/etc/nv_tegra_release" || true; fi
     [[ $line =~ ^#\ R([0-9]+)\ \(release\),\ REVISION:\ ([0-9]+)\.([0-9]+) ]] ||
-        fail "this is no Jetson with JetPack: /etc/nv_tegra_release does not name its release" \
+        fail "this is not a Jetson with JetPack: /etc/nv_tegra_release does not contain its release" \
             "vidrisk deploy BUNDLE --target cpu -o DIR on the workstation, or $flash"
     major=${BASH_REMATCH[1]} minor=${BASH_REMATCH[2]}
     say "Jetson Linux: $major.$minor.${BASH_REMATCH[3]}"
@@ -134,12 +134,12 @@ check_jetson_linux() {
         newest=${known%.*}
     done
     if ((major > newest)); then
-        say "note: Jetson Linux $major is newer than what this version of vidrisk was made for"
+        say "note: Jetson Linux $major is newer than those that this version of vidrisk supports"
     elif [[ " $VIDRISK_L4T" == *" $major."* && $major == 36 ]]; then
-        fail "Jetson Linux $major.$minor brings a TensorRT before 10.3; needed is one of $VIDRISK_L4T or later" \
+        fail "Jetson Linux $major.$minor has a TensorRT older than 10.3; required: one of $VIDRISK_L4T or later" \
             "sudo sed -i 's/r36\\.[0-9]*/r36.4/' /etc/apt/sources.list.d/nvidia-l4t-apt-source.list && sudo apt-get update && sudo apt-get dist-upgrade -y && sudo reboot"
     else
-        fail "Jetson Linux $major.$minor is not for $VIDRISK_TARGET; needed is one of $VIDRISK_L4T or later" \
+        fail "Jetson Linux $major.$minor is not for $VIDRISK_TARGET; required: one of $VIDRISK_L4T or later" \
             "$flash, or make this folder for another --target"
     fi
 }
@@ -150,7 +150,7 @@ check_driver() {
     [[ $line =~ \ ([0-9]+)\.[0-9.]+ ]] || fail "no NVIDIA driver is loaded" "sudo ubuntu-drivers install && sudo reboot"
     say "NVIDIA driver: ${BASH_REMATCH[1]}"
     ((BASH_REMATCH[1] >= VIDRISK_DRIVER)) ||
-        fail "the NVIDIA driver is ${BASH_REMATCH[1]}, and CUDA 13 needs $VIDRISK_DRIVER" "sudo ubuntu-drivers install && sudo reboot"
+        fail "the NVIDIA driver is ${BASH_REMATCH[1]}, but CUDA 13 needs $VIDRISK_DRIVER" "sudo ubuntu-drivers install && sudo reboot"
 }
 
 check_python() {
@@ -159,7 +159,7 @@ check_python() {
         fail "there is no $python" "sudo apt-get install -y python3 python3-venv"
     say "Python: $version ($python)"
     ((${version%.*} == 3 && ${version#*.} >= 10)) ||
-        fail "Python is $version, and vidrisk needs 3.10" "sudo apt-get install -y python3.10-venv && PYTHON=python3.10 $0"
+        fail "Python is $version, but vidrisk needs 3.10" "sudo apt-get install -y python3.10-venv && PYTHON=python3.10 $0"
     [[ ! -d $here/wheels || $version == "$VIDRISK_WHEELS_PYTHON" ]] ||
         fail "the wheels in this folder are for Python $VIDRISK_WHEELS_PYTHON, and this machine has $version" \
             "vidrisk deploy BUNDLE --target $VIDRISK_TARGET --wheels --python $version -o DIR, on the workstation"
@@ -169,7 +169,7 @@ check_python() {
 
 check_tensorrt() {
     local version
-    if [[ $is_image == yes ]]; then # some of its libraries come into a container from the host, when it runs
+    if [[ $is_image == yes ]]; then # at run time some of its libraries are mounted from the host
         "$python" -I -c 'import importlib.util as u, sys; s = u.find_spec("tensorrt"); sys.exit(not (s and s.origin))' ||
             fail "the base image has no TensorRT for $python" "docker build --build-arg BASE_IMAGE=… (README.md names some)"
         return
@@ -178,7 +178,7 @@ check_tensorrt() {
         fail "$python does not see TensorRT" "sudo apt-get update && sudo apt-get install -y python3-libnvinfer"
     say "TensorRT: $version"
     [[ $version =~ ^(10\.([3-9]|[1-9][0-9])|1[1-9]|[2-9][0-9])(\.|$) ]] ||
-        fail "TensorRT is $version, and vidrisk needs 10.3" "sudo apt-get update && sudo apt-get install -y nvidia-jetpack"
+        fail "TensorRT is $version, but vidrisk needs 10.3" "sudo apt-get update && sudo apt-get install -y nvidia-jetpack"
 }
 
 check_disk() {
@@ -187,7 +187,7 @@ check_disk() {
     free_mb=$(($(df --output=avail -k -- "$place" | tail -n 1) / 1024))
     say "disk: $free_mb MB free"
     ((free_mb >= VIDRISK_NEED_MB)) ||
-        fail "$place has $free_mb MB free, and $VIDRISK_NEED_MB MB are needed" "sudo apt-get clean, or $0 --prefix DIR on another disk"
+        fail "$place has $free_mb MB free, but $VIDRISK_NEED_MB MB are needed" "sudo apt-get clean, or $0 --prefix DIR on another disk"
 }
 
 # The owner of everything that the service writes, with access to the GPU's device nodes.
@@ -209,8 +209,8 @@ make_user() {
     done
 }
 
-# The service may do what it likes in folders that it owns, and a link in place of a name there would lead root elsewhere. So the
-# folder above its folders is root's, and everything that is made lies in folders that are root's alone.
+# The service can change folders that it owns, and could place a link there for root to follow. So the folder above its folders
+# belongs to root, and everything is created in folders that only root can change.
 make_folders() {
     local folder old_owner owner=()
     [[ $with_service == no ]] || owner=(-o "$service_user" -g "$service_user")
@@ -231,7 +231,7 @@ make_folders() {
     run install -d -m 0750 "${owner[@]}" "$state/out"
     run install -d -m 0700 "${owner[@]}" "$state/cache"
     if [[ $with_service == yes && $old_owner && $old_owner != 0 && $old_owner != "$(id -u "$service_user" 2>/dev/null)" ]]; then
-        # What a service of before has left belongs to a number.
+        # Files of an earlier service belong to a numeric user id.
         run chown -R -h --from="$old_owner" "$service_user:$service_user" "$state/out" "$state/cache"
     fi
     if [[ ! -d $inbox ]]; then
@@ -247,7 +247,7 @@ refuse_link() {
     [[ ! -L $1 ]] || fail "$1 is a link, which root does not follow" "see who made it: ls -l $(printf %q "$1"); then remove it and run $0 again"
 }
 
-# Every folder above this one is root's, and nobody else may change what lies in it.
+# Every folder above this one must belong to root and be writable by root alone.
 refuse_foreign_folders() {
     local folder=$1
     while [[ $folder != / ]]; do
@@ -257,12 +257,12 @@ refuse_foreign_folders() {
             [[ $(stat -c %u -- "$folder") == 0 ]] || refuse_link "$folder"
             refuse_foreign_folders "$(realpath -m -- "$folder")/."
         elif [[ $(stat -c %u -- "$folder") != 0 || $((8#$(stat -c %a -- "$folder") & 8#22)) != 0 ]]; then
-            fail "others than root may change $folder, so root makes nothing in it" "make it as its owner: mkdir -p $(printf %q "$1")"
+            fail "users other than root may change $folder, so root creates nothing in it" "create it as its owner: mkdir -p $(printf %q "$1")"
         fi
     done
 }
 
-# What uninstall.sh has to know; what an installation of before has made is still ours.
+# Settings for uninstall.sh; it also removes what an earlier installation created.
 read_earlier_installation() {
     [[ -r $prefix/installed.conf ]] || return 0
     # shellcheck source=/dev/null
@@ -288,7 +288,7 @@ install_release() {
             say "this release is installed already: $release"
             return
         fi
-        say "this release was installed, and is not whole any more (the reason is above): it is made again"
+        say "this release was installed, but is damaged (the reason is above): it is installed again"
     fi
     [[ ! $VIDRISK_L4T ]] || options=(--system-site-packages)
     run rm -rf -- "$release"
@@ -297,7 +297,7 @@ install_release() {
     if [[ -d $here/wheels ]]; then
         say "installing Python packages from $here/wheels…"
     else
-        say "installing Python packages; this folder brings none, so their versions are what the index has today…"
+        say "installing Python packages; this folder contains none, so the index determines their versions…"
         source=("$here/${VIDRISK_WHEEL}[$VIDRISK_EXTRAS]")
     fi
     run "$release/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input "${source[@]}" \
@@ -309,7 +309,7 @@ install_release() {
         fail "the bundle cannot be verified (the reason is above)" "copy the whole folder again: scp -r"
 }
 
-as_service() { # The user and the cache that the service has.
+as_service() { # Run as the service's user, with its cache.
     local command=(env HOME="$state/cache" TMPDIR="$state/cache" VIDRISK_CACHE="$state/cache" "$@")
     if [[ $with_service == yes ]]; then
         command=(runuser -u "$service_user" -- "${command[@]}")
@@ -324,7 +324,7 @@ build_engines() {
         fail "the engines cannot be built (the reason is above)" "$release/venv/bin/python -I -m vidrisk doctor"
 }
 
-# The golden samples of the bundle are asked here, by the engine that the service will take.
+# Verify the bundle's golden samples with the engine that the service will use.
 verify_answers() {
     local code=0 engine=()
     [[ ! $VIDRISK_ENGINE || $is_image == no ]] || return 0
@@ -333,7 +333,7 @@ verify_answers() {
     as_service "$release/venv/bin/python" -I -m vidrisk verify "$release/bundle/$bundle" "${engine[@]}" || code=$?
     case $code in
     0) ;;
-    3) fail "answers differ from those of the export (the reason is above)" "mend what is said above, and run $0 again" ;;
+    3) fail "answers differ from those of the export (the reason is above)" "fix the problem above, and run $0 again" ;;
     4) say "note: not everything could be verified (the reason is above)" ;;
     *) fail "the answers cannot be verified (the reason is above)" "$release/venv/bin/python -I -m vidrisk doctor" ;;
     esac
@@ -345,7 +345,7 @@ predict_once() {
     say "predicting a first clip…"
     if [[ $is_dry == no ]]; then
         scratch=$(mktemp -d)
-        # shellcheck disable=SC2064 # it is to be removed whatever becomes of the variable
+        # shellcheck disable=SC2064 # expand it now: the variable may change
         trap "rm -rf -- $(printf %q "$scratch")" EXIT
         [[ $with_service == no ]] || chown "$service_user" "$scratch"
     fi
@@ -363,7 +363,7 @@ switch_release() {
     if [[ ! -e $link && ! -L $link ]]; then
         run ln -s -- "$prefix/current/venv/bin/vidrisk" "$link"
     elif [[ $(readlink -- "$link" || true) != "$prefix/current/venv/bin/vidrisk" ]]; then
-        say "note: $link is somebody else's and stays; ours is $prefix/current/venv/bin/vidrisk"
+        say "note: $link belongs to another program and is kept; use $prefix/current/venv/bin/vidrisk"
     fi
 }
 
@@ -389,7 +389,7 @@ remove_old_releases() {
 }
 
 main() {
-    trap 'fail "line $LINENO: $BASH_COMMAND" "mend what is said above and run $0 again: it goes on"' ERR
+    trap 'fail "line $LINENO: $BASH_COMMAND" "fix the problem above and run $0 again: it continues"' ERR
     unset PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_USER
     USER_MADE=no INBOX_MADE=no SERVICE_MADE=no INBOX=""
     inbox=""
@@ -417,7 +417,7 @@ main() {
     if [[ $is_dry == yes ]]; then
         say "nothing was done: --dry-run"
     elif [[ $with_service == yes ]]; then
-        say "running. Clips and photos go into $inbox, results come into $state/out; systemctl status $unit"
+        say "running. Put clips and photos into $inbox; results are in $state/out; systemctl status $unit"
     else
         say "installed. $prefix/current/venv/bin/vidrisk watch $(printf %q "$inbox") -o $(printf %q "$state/out")" \
             "--bundle $(printf %q "$prefix/current/bundle/$bundle")"

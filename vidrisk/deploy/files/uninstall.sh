@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Removes what install.sh has made. It lies in the folder that was installed to.
+# Removes everything that install.sh created. It is located in the installation folder.
 #
-#   sudo /opt/vidrisk/uninstall.sh    results, and files in the inbox, stay
-#   --purge                           they go, too
-#   --dry-run                         only say what would be done
+#   sudo /opt/vidrisk/uninstall.sh    keeps results and files in the inbox
+#   --purge                           remove them, too
+#   --dry-run                         only print what would be done
 set -Eeuo pipefail
 
 prefix=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
@@ -17,7 +17,7 @@ fail() { # what, fix
     exit 1
 }
 
-run() { # Do it, or say it.
+run() { # Run a command, or print it for --dry-run.
     if [[ $is_dry == yes ]]; then
         printf '+'
         printf ' %q' "$@"
@@ -53,11 +53,11 @@ remove_service() {
     fi
 }
 
-# Root deletes nothing that it reaches through a link: the service, or whoever fills the inbox, may have put it there.
+# Root deletes nothing through a link: the service, or a user of the inbox, may have created it.
 refuse_links() {
     local folder
     if [[ $WHOLE_MACHINE == yes && -d $STATE && ! -L $STATE ]]; then
-        run chown root:root -- "$STATE" # an installation of before gave it to the service, which could go on changing it
+        run chown root:root -- "$STATE" # an earlier version gave it to the service, which could still change it
     fi
     for folder in "$STATE" "$STATE/out" "$STATE/cache" "$INBOX"; do
         while [[ $folder == "$STATE" || $folder == "$STATE"/* ]]; do
@@ -78,12 +78,12 @@ remove_state() {
     [[ $INBOX_MADE == no ]] || folders=("$INBOX" "${folders[@]}")
     for folder in "${folders[@]}"; do
         [[ ! -d $folder ]] || run rmdir --ignore-fail-on-non-empty -- "$folder"
-        [[ $is_dry == yes || ! -d $folder ]] || printf 'kept, because there is something in it: %s\n' "$folder"
+        [[ $is_dry == yes || ! -d $folder ]] || printf 'kept, because it is not empty: %s\n' "$folder"
     done
 }
 
 main() {
-    trap 'fail "line $LINENO: $BASH_COMMAND" "mend what is said above and run $0 again: it goes on"' ERR
+    trap 'fail "line $LINENO: $BASH_COMMAND" "fix the problem above and run $0 again: it continues"' ERR
     read_options "$@"
     [[ -r $prefix/installed.conf ]] || fail "$prefix holds no installation" "run the uninstall.sh in the folder that was installed to"
     # shellcheck source=/dev/null

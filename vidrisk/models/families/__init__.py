@@ -1,4 +1,4 @@
-"""The architectures, one file each: a module with a ``FAMILY`` is one. Whoever adds a file adds an architecture."""
+"""The architectures, one module each: every module that defines a ``FAMILY`` adds one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FAMILIES: dict[str, Family] = {  # by name and alias
 
 
 def family_of(source: Source) -> Family:
-    """Find the family of a backbone; one that is not among the files is taken for an encoder of frames, and the mean is its pool.
+    """Return the family of a backbone.
+
+    An architecture without a module is treated as a frame encoder that is pooled by the mean.
 
     Raises:
         SettingsError: an unknown backbone.

@@ -1,4 +1,4 @@
-"""CLIP (Radford et al. 2021, https://arxiv.org/abs/2103.00020): of the two towers of a checkpoint, the vision tower is loaded."""
+"""CLIP (Radford et al. 2021, https://arxiv.org/abs/2103.00020); only the vision tower of a checkpoint is loaded."""
 
 from vidrisk.models.families.hub import hub_family
 

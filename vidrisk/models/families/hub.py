@@ -1,4 +1,7 @@
-"""Vision towers of Hugging Face: their configuration, preprocessing and weights, from the hub or a folder, never their code."""
+"""Vision towers from Hugging Face: their configuration, preprocessing and weights, from the hub or a folder.
+
+Their code is never run.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 log = logging.getLogger(__name__)
 
-OWN_ATTENTION = (None, "eager", "sdpa")  # implementations that transformers and torch bring along
+OWN_ATTENTION = (None, "eager", "sdpa")  # implementations included in transformers and torch
 POOLS: tuple[Pool, ...] = ("auto", "cls", "mean", "pooler")
 PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
-GENERATING = ("ForConditionalGeneration", "ForCausalLM")  # ends of class names
+GENERATING = ("ForConditionalGeneration", "ForCausalLM")  # suffixes of class names
 NEEDED = "it needs a config.json and model.safetensors of an image encoder"
 Options = Callable[[PixelSpec, int], Mapping[str, Any]]
 Fit = Callable[[Any, PixelSpec, int], None]
@@ -44,16 +47,23 @@ def hub_family(
     run: Callable[[Any, Tensor], Any] = lambda backbone, pixels: backbone(pixels),
     is_known: bool = True,
 ) -> Family:
-    """Describe a family by what differs between towers of transformers.
+    """Describe a family of towers of transformers.
 
     Args:
+        name: model_type of the tower.
         model_class: name in ``transformers`` of the bare tower.
+        pool: see ``Family``.
+        aliases: see ``Family``.
+        pools: see ``Family``.
         size: field of the configuration that holds the side of an image.
         options: pixel and frames → further options of ``from_pretrained``.
         unused: children of the model that are dropped: their weights may be missing.
         fit: changes a loaded tower, in place, to the pixels and the frames of a window; may raise SettingsError.
-        is_known: weights that the checkpoint lacks are refused, or they would be random. A tower that we do not know
-            may lack layers that we do not use.
+        per: see ``Family``.
+        tubelet: see ``Family``.
+        run: see ``Family``.
+        is_known: refuse a checkpoint that lacks weights, which would be random. Unknown towers may lack layers that are
+            not used.
     """
     load = partial(_load_tower, model_class=model_class, options=options, unused=unused, fit=fit, is_known=is_known)
     return Family(
@@ -84,7 +94,7 @@ def hub_config(source: Source) -> Any:
         if source.local_only and not source.is_here:
             raise SettingsError(
                 f"backbone {backbone!r} is not on this machine: {first_line(error)}",
-                fix=f"download it once (`hf download {backbone}`): a run that is opened asks no network",
+                fix=f"download it once (`hf download {backbone}`): opening a run never accesses the network",
             ) from error
         raise SettingsError(
             f"unknown backbone {backbone!r}: {first_line(error)}",
@@ -95,7 +105,7 @@ def hub_config(source: Source) -> Any:
 
 
 def vision_config(config: Any, source: Source) -> Any:
-    """Return the vision tower's part of a configuration; all of it where there is no other tower.
+    """Return the vision tower's part of a configuration, or all of it if there is no other tower.
 
     Raises:
         SettingsError: the model generates text, and its tower alone would be another model.
@@ -104,7 +114,7 @@ def vision_config(config: Any, source: Source) -> Any:
     generates = any(str(name).endswith(GENERATING) for name in getattr(config, "architectures", None) or ())
     if tower is not None and generates:
         raise SettingsError(
-            f"backbone {source.backbone!r} is a {config.model_type} model, which answers in text",
+            f"backbone {source.backbone!r} is a {config.model_type} model, which generates text",
             allowed="image and video encoders, Qwen2.5-VL, Qwen3-VL, LLaVA, compose:TOWER+LLM",
             fix="save its vision tower alone and give that folder, or name it as the TOWER of a composed model",
         )
@@ -112,28 +122,29 @@ def vision_config(config: Any, source: Source) -> Any:
 
 
 def hub_pixel(source: Source, *, size: str = "image_size") -> PixelSpec:
-    """What a backbone was trained with; ImageNet's mean and deviation where nothing says.
+    """Return the pixels that a backbone was trained with; mean and deviation default to those of ImageNet.
 
     Args:
+        source: of the backbone.
         size: field of the configuration that holds the side of an image.
     """
     side = getattr(vision_config(hub_config(source), source), size, 224)
     height, width = (side, side) if isinstance(side, int) else tuple(side)
     spec = PixelSpec(height, width)
     try:
-        return processed_pixel(source, spec)
+        return pixel_from_processor(source, spec)
     except DataError as error:
         log.warning(
-            "%s has no image processor, ImageNet mean and std are taken: %s", source.backbone, first_line(error)
+            "%s has no image processor, using the mean and std of ImageNet: %s", source.backbone, first_line(error)
         )
         return spec
 
 
-def processed_pixel(source: Source, spec: PixelSpec) -> PixelSpec:
+def pixel_from_processor(source: Source, spec: PixelSpec) -> PixelSpec:
     """Return a pixel contract with the mean, the deviation and the filter of a backbone's processor.
 
     Raises:
-        DataError: there is no processor, or it says nothing of them that makes sense.
+        DataError: there is no processor, or it has no valid values for them.
     """
     try:
         processor = _preprocessor(source)
@@ -145,17 +156,17 @@ def processed_pixel(source: Source, spec: PixelSpec) -> PixelSpec:
 
 
 def _preprocessor(source: Source) -> dict[str, Any]:
-    """The settings of an image processor, or else of a video processor.
+    """Read the settings of an image processor, or else of a video processor.
 
     Raises:
         OSError: the checkpoint has neither.
-        ValueError: it holds something else.
+        ValueError: the file does not hold an object.
     """
     processing: Any = require("transformers.image_processing_base", "train")
     missing: list[OSError] = []
     for name in PREPROCESSORS:
         try:
-            # Read, not built: some processors exist for torchvision alone.
+            # Only the settings are read: some processors can be built only with torchvision.
             settings, _ = processing.ImageProcessingMixin.get_image_processor_dict(
                 source.backbone, image_processor_filename=name, **source.options
             )
@@ -163,34 +174,39 @@ def _preprocessor(source: Source) -> dict[str, Any]:
             missing.append(error)
         else:
             if not isinstance(settings, dict):
-                raise ValueError(f"{name} holds a {type(settings).__name__} in place of settings")
+                raise ValueError(f"{name} holds a {type(settings).__name__} instead of settings")
             return settings
     raise missing[0]
 
 
 def refuse_adapter(source: Source, name: str) -> None:
-    """Refuse weights with an adapter beside them: transformers hands its configuration to PEFT, which imports what that names.
+    """Refuse weights with an adapter beside them.
+
+    transformers passes the adapter's configuration to PEFT, which imports the modules that it names.
 
     Args:
-        name: of the source, for people.
+        source: of the weights.
+        name: of the source, for messages.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: there is an adapter.
     """
     utils: Any = require("transformers.utils", "train")
     if utils.find_adapter_config_file(source.backbone, local_files_only=source.local_only):
         raise SettingsError(
             f"{name} has an adapter_config.json",
-            allowed="weights that are whole",
+            allowed="merged weights",
             fix="merge the adapter into the weights, and save the model without it",
         )
 
 
 def check_attention(config: Any, source: Source) -> None:
-    """Refuse a configuration that asks for attention of its own: a name of the hub is one of native code that is fetched and run.
+    """Refuse a configuration that asks for an attention implementation of its own.
+
+    If it is named after a hub repository, transformers would fetch native code from there and run it.
 
     Raises:
-        SettingsError: as said.
+        SettingsError: the implementation is not included in transformers or torch.
     """
     for part in (config, *(getattr(config, name, None) for name in getattr(config, "sub_configs", ()))):
         asked = getattr(part, "_attn_implementation", None)
@@ -232,13 +248,16 @@ def load_model(
     config: Any = None,
     **options: Any,
 ) -> Any:
-    """Load a model of transformers with all its weights, out of safetensors alone: a pickled checkpoint can run code.
+    """Load a model of transformers with all its weights, from safetensors only: a pickled checkpoint can run code.
 
     Args:
-        needed: what such a backbone is, for messages.
-        unused: beginnings of the names of weights that may be missing.
-        is_known: other weights may not be missing; they would be random.
-        config: in the place of the checkpoint's own.
+        source: of the model.
+        model_class: name in ``transformers``.
+        needed: description of such a backbone, for messages.
+        unused: prefixes of the names of weights that may be missing.
+        is_known: refuse other missing weights, which would be random.
+        config: replaces the checkpoint's own.
+        **options: of ``from_pretrained``.
 
     Raises:
         SettingsError: it cannot be loaded, or lacks weights.
@@ -270,7 +289,7 @@ def load_model(
 
 @contextmanager
 def quietly(transformers: Any) -> Iterator[None]:
-    """Without transformers' own bars and load reports; what matters in them is checked."""
+    """Silence the progress bars and load reports of transformers; what matters in them is checked separately."""
     logs = transformers.utils.logging
     level = logs.get_verbosity()
     logs.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""LLaVA (Liu et al. 2023, https://arxiv.org/abs/2310.03744) with a CLIP or SigLIP tower, and composed models that vidrisk saved."""
+"""LLaVA (Liu et al. 2023, https://arxiv.org/abs/2310.03744) with a CLIP or SigLIP tower, and saved composed models."""
 
 from __future__ import annotations
 

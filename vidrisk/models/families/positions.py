@@ -1,4 +1,4 @@
-"""Positions that a checkpoint has learned, for windows of another length or size than its own."""
+"""Resampling of a checkpoint's learned positions for windows of another length or size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """Height and width of a configuration's size, which may be one number."""
+    """Return height and width of a configuration's size, which may be one number."""
     height, width = (size, size) if isinstance(size, int) else size
     return height, width
 
@@ -21,11 +21,13 @@ def check_grid(name: str, pixel: PixelSpec, frames: int, step: tuple[int, ...]) 
     """Return how many tokens a window has along time, height and width.
 
     Args:
-        name: of the architecture, for people.
-        step: frames and pixels that a token covers; what is left over at the right and at the bottom is not seen.
+        name: of the architecture, for messages.
+        pixel: size of a frame.
+        frames: of the window.
+        step: frames and pixels that a token covers; the remainder at the right and at the bottom is not seen.
 
     Raises:
-        SettingsError: frames smaller than a token, or a window that is no whole number of tokens long.
+        SettingsError: frames are smaller than a token, or the window is not a whole number of tokens long.
     """
     deep, high, wide = step
     if frames % deep:
@@ -46,12 +48,14 @@ def check_grid(name: str, pixel: PixelSpec, frames: int, step: tuple[int, ...]) 
 def resample_positions(
     positions: Tensor, grid: Sequence[int], wanted: Sequence[int], mode: str, class_tokens: int = 0
 ) -> Tensor:
-    """Learned positions ``(1, N, D)`` on one grid → on another.
+    """Resample learned positions ``(1, N, D)`` from one grid to another.
 
     Args:
+        positions: learned positions.
         grid: of the positions, N in all, the last dimension varies fastest.
+        wanted: grid of the result.
         mode: of ``torch.nn.functional.interpolate``.
-        class_tokens: so many at the beginning have no place, and stay.
+        class_tokens: number of tokens at the beginning that have no position in the grid and are kept.
     """
     if tuple(grid) == tuple(wanted):
         return positions

@@ -1,4 +1,4 @@
-"""Which modules LoRA adapts: linear layers of attention and MLP, pointwise convolutions of a CNN, by their paths."""
+"""Selection of modules for LoRA: linear layers of attention and MLP, and pointwise convolutions of a CNN."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from vidrisk.runtimes.contract.errors import SettingsError
 LINEAR = (
     "Linear",
     "Linear4bit",
-)  # the second is bitsandbytes'; other subclasses, as in torch's attention, are none to adapt
+)  # the second is bitsandbytes'; other subclasses, as in torch's attention, cannot be adapted
 
 
 def projection_names(backbone: nn.Module, last_blocks: int | None = None) -> list[str]:
-    """Names of the layers that LoRA adapts, in the backbone's order.
+    """Return the paths of the layers that LoRA adapts, in the backbone's order.
 
     Args:
         backbone: any CNN or transformer.
-        last_blocks: adapt only this many of the last blocks and whatever comes after them; earlier layers stay frozen
-            and need no backward pass. None adapts all.
+        last_blocks: adapt only this many of the last blocks and the layers after them; earlier layers stay frozen and
+            need no backward pass. None adapts all.
 
     Raises:
         SettingsError: nothing is left to adapt.

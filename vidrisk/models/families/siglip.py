@@ -1,4 +1,7 @@
-"""SigLIP (Zhai et al. 2023, https://arxiv.org/abs/2303.15343), and SigLIP 2 of fixed resolution, published as "siglip", too."""
+"""SigLIP (Zhai et al. 2023, https://arxiv.org/abs/2303.15343), and SigLIP 2 of fixed resolution.
+
+SigLIP 2 of fixed resolution is also published as "siglip".
+"""
 
 from vidrisk.models.families.hub import hub_family
 

@@ -1,8 +1,8 @@
-"""TimeSformer (Bertasius et al. 2021, https://arxiv.org/abs/2102.05095): a window at a time, over time and over space by turns.
+"""TimeSformer (Bertasius et al. 2021, https://arxiv.org/abs/2102.05095): attends alternately over time and over space.
 
-What its own classifier reads is the class token. A checkpoint has a position per frame and one per patch (8 frames of
-224 pixels in facebook/timesformer-base-*); for other windows the nearest ones are taken, once, as transformers does in
-every pass.
+It takes a window at a time. Its own classifier reads the class token. A checkpoint has a position per frame and one per
+patch (8 frames of 224 pixels in facebook/timesformer-base-*); for other windows the nearest ones are used, resampled
+once at loading, whereas transformers does so in every pass.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 
 
 class _Attention(nn.Module):
-    """Self-attention in torch's fused kernels, and in an exported graph as two products and a softmax of scaled queries.
+    """Self-attention with torch's fused kernels, or in an exported graph as two products and a softmax.
 
-    That of transformers keeps all weights for the backward pass, and scales the products, which overflow in FP16 then.
+    The exported graph scales the queries. The attention of transformers keeps all weights for the backward pass, and
+    scales the products, which then overflow in FP16.
     """
 
     def __init__(self, original: Any) -> None:
@@ -31,7 +32,7 @@ class _Attention(nn.Module):
         self.dropout: float = original.attn_drop.p
 
     def forward(self, hidden: Tensor, output_attentions: bool = False) -> tuple[Tensor]:
-        """``(B, T, D)`` → ``(B, T, D)``."""
+        """Attend ``(B, T, D)`` → ``(B, T, D)``."""
         query, key, value = self.qkv(hidden).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if torch.compiler.is_exporting():
             weights = torch.softmax((query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1), dim=-1)
@@ -58,7 +59,7 @@ def _fit(tower: Any, pixel: PixelSpec, frames: int) -> None:
         resample_positions(positions, grid, wanted[1:], "nearest", class_tokens=1)
     )
     embeddings.time_embeddings = nn.Parameter(resample_positions(times, times.shape[1:2], wanted[:1], "nearest"))
-    # Its layers divide the tokens by these three.
+    # The layers derive the number of tokens from these three.
     config.num_frames, config.image_size, config.patch_size = frames, pixel.width, width
     for layer in tower.encoder.layer:
         for name in ("attention", "temporal_attention"):

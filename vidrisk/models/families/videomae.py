@@ -1,7 +1,7 @@
 """VideoMAE (Tong et al. 2022, https://arxiv.org/abs/2203.12602): a window at a time, in tubelets of two frames.
 
 Position embeddings are sines, computed for any number of frames; checkpoints are trained on 16. There is no class
-token: the mean over all tokens is what its own classifier reads.
+token: its own classifier reads the mean over all tokens.
 """
 
 from vidrisk.models.families.hub import hub_family

@@ -1,4 +1,7 @@
-"""ViT (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929), without the pooling layer that checkpoints do not train."""
+"""ViT (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929), without the pooling layer.
+
+Checkpoints do not train the pooling layer.
+"""
 
 from vidrisk.models.families.hub import hub_family
 

@@ -1,6 +1,6 @@
 """V-JEPA 2 (Assran et al. 2025, https://arxiv.org/abs/2506.09985): a window at a time, in tubelets of two frames.
 
-The encoder alone: the predictor is for pre-training. Positions are rotations, for any number of frames, on a square
+Only the encoder is used: the predictor serves pre-training. Positions are rotary, for any number of frames, on a square
 grid.
 """
 

@@ -1,4 +1,4 @@
-"""Families of vision-language models of transformers: what differs between them is a class."""
+"""Families of vision-language models of transformers, which differ only in their model class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.families.family import Family, Source
-from vidrisk.models.families.hub import processed_pixel
+from vidrisk.models.families.hub import pixel_from_processor
 from vidrisk.runtimes.contract.contract import Contract
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 from vidrisk.runtimes.contract.specs import PixelSpec
@@ -22,7 +22,7 @@ SIDE_PX = 224  # a multiple of 28 and of 32
 
 
 def vlm_family(name: str, model_class: str) -> Family:
-    """Describe a family of Qwen-VL's kind, by the class in ``transformers`` of the whole model."""
+    """Describe a family of the Qwen-VL kind, by the name of its whole model's class in ``transformers``."""
     backbone = partial(_backbone, model_class=model_class)
     return Family(
         name,
@@ -37,13 +37,13 @@ def vlm_family(name: str, model_class: str) -> Family:
 
 
 def _pixel(source: Source) -> PixelSpec:
-    """Mean and deviation of the model's processor, which takes images of any size.
+    """Return mean and deviation of the model's processor, which takes images of any size.
 
     Raises:
-        SettingsError: it says none: others would shift every picture.
+        SettingsError: the processor has none; other values would shift every picture.
     """
     try:
-        spec = processed_pixel(source, PixelSpec(SIDE_PX, SIDE_PX))
+        spec = pixel_from_processor(source, PixelSpec(SIDE_PX, SIDE_PX))
     except DataError as error:
         raise SettingsError(
             f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",

@@ -1,1 +1,1 @@
-"""Vision-language classifiers: prompts, the ``<ACT>`` token, heads, composed models."""
+"""Vision-language models: prompts, the ``<ACT>`` token, heads, reports, composed models."""

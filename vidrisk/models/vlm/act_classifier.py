@@ -1,7 +1,7 @@
-"""A vision-language model as a classifier: the state at a token of the reply, behind the final norm, and a head.
+"""A vision-language model as a classifier: a head on the state at a token of the reply, after the final norm.
 
 The reply is teacher-forced: nothing is generated. Training draws one of the prompts for each step; validation, export
-and inference take one fixed prompt, and read no further than the token.
+and inference use one fixed prompt, and read no further than the token.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.contract.stages import BATCH, PIXELS, Stage
 
 PROMPT = "prompt.json"
-ROWS_PER_SAMPLE = 64  # of visual features, to measure mean and deviation of
+ROWS_PER_SAMPLE = 64  # rows of visual features that mean and deviation are measured on
 
 
 @dataclass(frozen=True)
 class PlacedPrompt:
-    """What every step takes of a prompt, worked out once: ids and places of its text as ``Layout`` has them, and positions."""
+    """Precomputed inputs of a prompt: the ids and order of its text, as in ``Layout``, and its positions."""
 
     text: Tensor
     order: Tensor
@@ -54,10 +54,10 @@ class PlacedPrompt:
 
 
 class SavedPrompt(Sealed):
-    """What the fixed prompt is to the tokenizer of a run, in ``prompt.json``: a run that is loaded with another one is refused.
+    """The fixed prompt as tokenized in a run, in ``prompt.json``; a run loaded with a different tokenizer is refused.
 
     Attributes:
-        ids: tokens in their order; -1 where a visual token is.
+        ids: token ids in order; -1 for visual tokens.
     """
 
     token: str
@@ -68,12 +68,13 @@ class SavedPrompt(Sealed):
 class VlmClassifier(TrainableModel):
     """A backbone and a head.
 
-    ``lower`` gives features of visual tokens ``(B, runs, n, W)`` where the vision tower is not trained; what
-    ``features`` gives where nothing below the head is.
+    ``lower`` returns features of visual tokens ``(B, runs, n, W)`` if the vision tower is not trained, and those of
+    ``features`` if nothing below the head is.
 
     Args:
-        backbone: frozen but for a projector of its own.
-        config: prompts, head, and what is trained.
+        backbone: frozen except for a projector of its own.
+        config: prompts, head, and the parts to train.
+        contract: of the model.
     """
 
     own_parts: ClassVar[tuple[str, ...]] = ("head.", "backbone.own_projector.")
@@ -89,9 +90,9 @@ class VlmClassifier(TrainableModel):
             )
         if not isinstance(settings.prompts, tuple):
             raise SettingsError(
-                "vlm.prompts of a run names no pairs",
-                allowed="the pairs that training has written",
-                fix="copy config.yaml of the run again, or train it again",
+                "vlm.prompts of the run holds no pairs",
+                allowed="the pairs written by training",
+                fix="copy config.yaml of the run again, or train the run again",
             )
         pairs = settings.prompts
         if settings.fixed_prompt >= len(pairs):
@@ -128,7 +129,10 @@ class VlmClassifier(TrainableModel):
         return self._features(seen, self.fixed) if self.is_probe else seen
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Frames, or the output of ``lower`` → the state at the token ``(B, 1, D)``; ``(B, 1 + N, D)`` with the visual tokens."""
+        """Compute the state at the token ``(B, 1, D)`` from frames, or from the output of ``lower``.
+
+        Returns ``(B, 1 + N, D)`` if the head also sees the visual tokens.
+        """
         if inputs.dtype == torch.uint8:
             inputs = self.backbone.encode_frames(inputs)
         elif self.is_probe:
@@ -140,7 +144,7 @@ class VlmClassifier(TrainableModel):
         return logits
 
     def forward(self, inputs: Tensor) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """Return logits; in training by the drawn prompt, with the weighted language-model loss on its reply."""
+        """Return logits; in training, for the drawn prompt, with the weighted language-model loss on its reply."""
         if not self.training or self.is_probe:
             return self.logits(self.features(inputs)), None
         seen = self.backbone.encode_frames(inputs) if inputs.dtype == torch.uint8 else inputs
@@ -149,18 +153,21 @@ class VlmClassifier(TrainableModel):
         return logits, self._loss_of_reply(states, self.drawn) if self.language_loss else None
 
     def _loss_of_reply(self, states: Tensor, prompt: PromptLayout) -> Tensor:
-        """Cross-entropy of each token of the reply after those before it; the prompt and visual tokens are not asked."""
+        """Return the weighted cross-entropy of the reply's tokens, each given the tokens before it.
+
+        The prompt and visual tokens are excluded.
+        """
         begin = prompt.layout.length - prompt.reply
         scores = self.backbone.score_tokens(states[:, begin - 1 : -1]).float()
         wanted = torch.from_numpy(prompt.layout.ids[begin:]).to(scores.device).expand(len(scores), -1)
         return self.language_loss * F.cross_entropy(scores.flatten(0, 1), wanted.flatten())
 
     def positions(self, prompt: PromptLayout) -> Tensor:
-        """Return positions of a prompt's tokens, as the decoder takes them."""
+        """Return positions of a prompt's tokens, as the decoder expects them."""
         return self._placed[prompt].positions
 
     def _states(self, seen: Tensor, prompt: PromptLayout) -> tuple[Tensor, Tensor]:
-        """States ``(B, L, D)`` and visual tokens ``(B, N, k · D)``."""
+        """Return states ``(B, L, D)`` and visual tokens ``(B, N, k · D)``."""
         device = seen.device
         visual = self.backbone.project(seen).flatten(1, 2)
         placed = self._placed[prompt]
@@ -202,7 +209,7 @@ class VlmClassifier(TrainableModel):
             settings.trainable_token_indices = [backbone.token] if self.trains_token else None
             backbone.model = attach_lora(backbone.model, settings, choose_paths(backbone.lora_paths(lora), lora))
         if self.trains_projector:
-            backbone.projector.float()  # updates that are smaller than bfloat16's spacing would vanish
+            backbone.projector.float()  # updates below the resolution of bfloat16 would be lost
         backbone.projector.requires_grad_(self.trains_projector)
 
     def merge(self) -> None:
@@ -210,7 +217,7 @@ class VlmClassifier(TrainableModel):
         self.backbone.requires_grad_(False)
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
-        """LoRA and the token's row without decay, the projector and the head with it, each with its own rate."""
+        """Return LoRA and the token's row without decay, the projector and the head with it, each with its own rate."""
         rows = [
             p
             for name, p in self.backbone.model.named_parameters()
@@ -294,7 +301,7 @@ class VlmClassifier(TrainableModel):
         )
 
     def _constants_of_text(self) -> Arrays:
-        """What the text stage takes beside visual tokens: all that the fixed prompt alone decides."""
+        """Return the constant inputs of the text stage: everything that depends only on the fixed prompt."""
         layout = self.fixed.layout
         prompt, positions = self.backbone.embed(torch.from_numpy(layout.text)), self.positions(self.fixed)
         behind = layout.leading
@@ -309,15 +316,15 @@ class VlmClassifier(TrainableModel):
         return self.backbone.dynamic_vision()
 
     def save(self, folder: Path) -> None:
-        """Write the adapter, the projector where it was trained, the head and the prompt."""
+        """Write the adapter, the projector if it was trained, the head and the prompt."""
         if hasattr(self.backbone.model, "peft_config"):
             save_adapter(self.backbone.model, folder / ADAPTER)
         save_projector(self.backbone, folder, is_trained=self.trains_projector)
         save_tensors(self.head.state_dict(), folder / HEAD)
-        record = versions.PROMPT.stamp(self._saved_prompt().model_dump(mode="json"))
+        record = versions.PROMPT.stamp(self._make_saved_prompt().model_dump(mode="json"))
         (folder / PROMPT).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
-    def _saved_prompt(self) -> SavedPrompt:
+    def _make_saved_prompt(self) -> SavedPrompt:
         backbone = self.backbone
         return SavedPrompt(
             token=backbone.settings.token, token_id=backbone.token, ids=tuple(self.fixed.layout.ids.tolist())
@@ -343,21 +350,21 @@ class VlmClassifier(TrainableModel):
             raise BundleError(
                 f"{path} is damaged: {reason}", allowed="token, token_id and ids", fix=COPY_WHOLE
             ) from error
-        if saved != self._saved_prompt():
+        if saved != self._make_saved_prompt():
             raise BundleError(
-                f"the tokenizer of the backbone gives another prompt than {path} holds",
+                f"the tokenizer of the backbone gives a different prompt from the one in {path}",
                 fix="use the backbone that the run was trained with, its tokenizer included",
             )
         load_state(self.head, folder / HEAD)
 
 
 def _thin(rows: Tensor, samples: int) -> Tensor:
-    """Evenly spread rows of a batch, at most ``ROWS_PER_SAMPLE`` for each of its samples."""
+    """Return evenly spaced rows of a batch, at most ``ROWS_PER_SAMPLE`` per sample."""
     return rows[:: max(1, len(rows) // (ROWS_PER_SAMPLE * samples))]
 
 
 class HeadStage(nn.Module):
-    """The state ``(B, D)`` and, where the head sees them, visual tokens ``(B, runs, n, k · D)`` → logits."""
+    """The state ``(B, D)`` and, if the head sees them, visual tokens ``(B, runs, n, k · D)`` → logits."""
 
     def __init__(self, head: ActHead, width: int) -> None:
         super().__init__()

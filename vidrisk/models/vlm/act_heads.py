@@ -1,4 +1,4 @@
-"""Heads behind a vision-language model: the state at its token, with or without the clip's own visual tokens, → logits."""
+"""Heads of a vision-language classifier: the state at its token, with or without the visual tokens, → logits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from vidrisk.runtimes.contract.errors import SettingsError
 class ActHead(nn.Module):
     """``(B, 1, D)``, or with visual tokens ``(B, 1 + N, D)``, → one logits tensor ``(B, C)`` per target.
 
-    ``linear`` and ``mlp`` are the heads of encoders. A transformer puts the state in front of the visual tokens and
-    reads the first place of its last block; without visual tokens it is a control, a sequence of one.
+    ``linear`` and ``mlp`` are the heads of encoders. A transformer puts the state before the visual tokens and reads
+    the first position of its last block; without visual tokens it is a control, a sequence of length one.
 
     Args:
+        settings: kind and size of the head.
         width: D, of states and visual tokens.
+        targets: of the contract; one output each.
 
     Attributes:
         sees_visual: whether it takes visual tokens.
@@ -60,15 +62,15 @@ class ActHead(nn.Module):
 
     @property
     def is_standardised(self) -> bool:
-        """Whether it takes mean and deviation of training states; a transformer normalises by itself."""
+        """Whether it uses mean and deviation of training states; a transformer normalises by itself."""
         return self.blocks is None
 
     def standardise_by(self, batches: Iterable[Tensor]) -> None:
-        """Take mean and deviation from batches of training states ``(N, D)``."""
+        """Set mean and deviation from batches of training states ``(N, D)``."""
         self.head.standardise_by(batches)
 
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
-        """Multiply the logits of each target by a number, and add ``(C,)`` to them."""
+        """Scale the logits of each target by a number, and add ``(C,)`` to them."""
         self.head.adjust_classifiers(changes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, ...]:

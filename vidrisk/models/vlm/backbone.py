@@ -1,4 +1,4 @@
-"""What a vision-language classifier asks of its backbone, whichever models it is made of."""
+"""Interface of a backbone of a vision-language model, whatever models it consists of."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 
 class VlmBackbone(nn.Module, ABC):
-    """A vision tower, what makes tokens of its features, and a language model.
+    """A vision tower, a projector that turns its features into tokens, and a language model.
 
     Attributes:
-        model: that adapters are put into; a PEFT model then.
+        model: the module that adapters are added to; then a PEFT model.
         vision: frames → features of the N visual tokens of one run, ``uint8 (B, …) → (B, n, W)``; a part of ``model``.
         frames_per_run: frames that ``vision`` sees at a time.
-        token: id of the token that is classified; -1 where the model writes text, and has none.
+        token: id of the token that is classified; -1 for a model that writes text, which has none.
         width: D, of the language model.
     """
 
@@ -38,7 +38,7 @@ class VlmBackbone(nn.Module, ABC):
 
     @property
     def base(self) -> Any:
-        """The model without PEFT's wrapping; its layers may be adapted."""
+        """The model without PEFT's wrapper; its layers may be adapted."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @property
@@ -48,12 +48,12 @@ class VlmBackbone(nn.Module, ABC):
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
-        """Make tokens of the language model ``(…, k · D)``, as ``decoder.decode`` takes them, of features ``(…, W)``."""
+        """Convert features ``(…, W)`` to tokens of the language model ``(…, k · D)``, as ``decoder.decode`` expects."""
 
     @property
     @abstractmethod
     def content(self) -> dict[str, str] | None:
-        """What stands for the visual tokens in a conversation, as ``conversations_from_pairs`` takes it."""
+        """Content item of the visual tokens in a conversation, as ``conversations_from_pairs`` takes it."""
 
     @property
     def language_model(self) -> Any:
@@ -63,14 +63,14 @@ class VlmBackbone(nn.Module, ABC):
             SettingsError: it is a part of a larger model.
         """
         raise SettingsError(
-            "no text graph can be built of a language model that numbers visual tokens in space and time",
+            "no text graph can be built from a language model whose positions of visual tokens are in space and time",
             allowed="composed models",
-            fix="write the merged model, and let a server answer: docs/risk-training.md",
+            fix="write the merged model, and use a model server: docs/risk-training.md",
         )
 
     @property
     def photo_mark(self) -> str | None:
-        """The text that a chat template writes for a photo; None where photos stand between words as ``MARK``."""
+        """Text that a chat template writes for a photo; None if photos are given in the text as ``MARK``."""
         return None
 
     @property
@@ -89,36 +89,37 @@ class VlmBackbone(nn.Module, ABC):
         """Return the layout of a prompt around the visual tokens of a window.
 
         Args:
+            conversation: the prompt.
             frames: of the window.
             fps: frames per second, for positions and times.
-            most: tokens.
+            most: greatest number of tokens.
         """
 
     @abstractmethod
     def positions(self, layout: Layout, fps: float) -> Tensor:
-        """Return positions of a layout's tokens, as its decoder wants them."""
+        """Return positions of a layout's tokens, as its decoder expects them."""
 
     @abstractmethod
     def vision_stage(self) -> nn.Module:
-        """Return the module of the vision stage: ``vision``, and ``project`` where that is a part of it."""
+        """Return the module of the vision stage: ``vision``, and ``project`` if that belongs to it."""
 
     def dynamic_vision(self) -> DynamicGraph | None:
-        """Return the vision tower as a graph for images of any size, where it takes them."""
+        """Return the vision tower as a graph for images of any size, or None if it does not support them."""
         return None
 
     @property
     @abstractmethod
     def projector(self) -> nn.Module:
-        """What makes visual tokens of features, and may be trained whole."""
+        """Module that turns features into visual tokens, and that can be trained whole."""
 
     @property
     @abstractmethod
     def has_own_projector(self) -> bool:
-        """Whether the projector comes with no pretrained weights, and behind ``vision``."""
+        """Whether the projector has no pretrained weights and runs after ``vision``."""
 
     @abstractmethod
     def standardise(self, features: Tensor) -> None:
-        """Take from training features ``(M, W)`` what a new projector is to begin with."""
+        """Initialise a new projector from training features ``(M, W)``."""
 
     @property
     @abstractmethod
@@ -126,7 +127,7 @@ class VlmBackbone(nn.Module, ABC):
         """The vision tower, for adapters."""
 
     def projector_lr(self, optim: OptimSettings) -> float:
-        """Learning rate of the projector; 0 leaves it as it is."""
+        """Return the learning rate of the projector; with 0 it is not trained."""
         return optim.projector_lr if optim.projector_lr is not None else 1e-3 if self.has_own_projector else 0.0
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -135,12 +136,12 @@ class VlmBackbone(nn.Module, ABC):
         return rows
 
     def score_tokens(self, states: Tensor) -> Tensor:
-        """Score the next token behind each state, by the output embeddings."""
+        """Score the next token after each state, by the output embeddings."""
         scores: Tensor = self.base.get_output_embeddings()(states)
         return scores
 
     def lora_paths(self, lora: LoraSettings) -> list[str]:
-        """Paths of the layers that adapters may go into, from ``model``."""
+        """Return the paths, from ``model``, of the layers that adapters can be added to."""
         chosen = {"language": self.decoder, "vision": self.tower}
         names = {id(module): name for name, module in self.base.named_modules()}
         found = []
@@ -159,7 +160,7 @@ class VlmBackbone(nn.Module, ABC):
         return [names[id(module)] for module in self.projector.modules() if id(module) in names]
 
     def runs_from_frames(self, frames: Tensor) -> Tensor:
-        """Cut frames ``(B, T, H, W, 3)`` into runs of ``vision``, ``(B · runs, …)``."""
+        """Split frames ``(B, T, H, W, 3)`` into runs of ``vision``, ``(B · runs, …)``."""
         if self.frames_per_run == 1:
             return frames.flatten(0, 1)
         return frames.reshape(-1, self.frames_per_run, *frames.shape[2:])
@@ -170,5 +171,5 @@ class VlmBackbone(nn.Module, ABC):
         return features.reshape(frames.shape[0], -1, *features.shape[1:])
 
     def checkpoint_gradients(self) -> None:
-        """Compute activations of blocks again in the backward pass, those of a tower too where it is part of the model."""
+        """Recompute activations of blocks in the backward pass, also those of a tower that is part of the model."""
         checkpoint_activations(self.base)

@@ -1,4 +1,4 @@
-"""From the chat template of a tokenizer to the pieces that it puts around a conversation."""
+"""Extraction of the pieces that a tokenizer's chat template puts around a conversation."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ SYSTEM, QUESTION, ANSWER, NEXT = ("\ufffc%s\ufffc" % name for name in ("system",
 
 
 def pieces_from_tokenizer(tokenizer: Any, photo: str | None) -> ChatPieces:
-    """Return the pieces of a tokenizer's chat template; plain lines where it has none.
+    """Return the pieces of a tokenizer's chat template, or plain lines if it has none.
 
     Args:
-        photo: the text that the template writes for an image of a message's content; None where messages are text
-            alone, and a photo is a line of its own.
+        tokenizer: of transformers.
+        photo: text that the template writes for an image in a message's content; None if messages are only text, and a
+            photo is a line of its own.
 
     Raises:
-        SettingsError: the template changes what people say, or cannot be used for several turns.
+        SettingsError: the template changes the messages, or cannot be used for several turns.
     """
     if not getattr(tokenizer, "chat_template", None):
         has_begin = tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
@@ -48,10 +49,10 @@ def pieces_from_tokenizer(tokenizer: Any, photo: str | None) -> ChatPieces:
     begin_bare, to_answer, to_next, last = _between(whole, QUESTION, ANSWER, NEXT)
     photo_open, photo_close = _around_photo(with_photo, begin_bare, photo or MARK)
     if to_answer != last:
-        raise _refusal("goes on otherwise behind the second question")
+        raise _refusal("continues differently after the second question")
     try:
         (with_system,) = render_chats(tokenizer, [([*before, *asked], True)])
-    except SettingsError:  # no such role: the system text stands in front of the first question
+    except SettingsError:  # no system role: the system text precedes the first question
         return ChatPieces(
             begin=begin_bare,
             begin_bare=begin_bare,
@@ -78,10 +79,10 @@ def _content(text: str, photo: str | None) -> Any:
 
 
 def _between(text: str, *marks: str) -> list[str]:
-    """What stands in front of, between and behind marks.
+    """Return the text before, between and after marks.
 
     Raises:
-        SettingsError: one of them is not there once, or not in its order.
+        SettingsError: a mark does not occur exactly once, or is not in order.
     """
     found = []
     for mark in marks:
@@ -95,13 +96,13 @@ def _between(text: str, *marks: str) -> list[str]:
 def _around_photo(text: str, begin: str, photo: str) -> tuple[str, str]:
     before, close, _ = _between(text, photo, QUESTION)
     if not before.startswith(begin):
-        raise _refusal("begins otherwise where there is a photo")
+        raise _refusal("begins differently if there is a photo")
     return before[len(begin) :], close
 
 
 def _refusal(reason: str) -> SettingsError:
     return SettingsError(
         f"the chat template of the backbone {reason}",
-        allowed="one that gives all that is said once, in order",
+        allowed="one that gives every message once, in order",
         fix="copy the backbone with its own chat template",
     )

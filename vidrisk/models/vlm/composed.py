@@ -1,5 +1,7 @@
-"""A backbone composed of any vision tower, a two-layer MLP and any causal language model (Liu et al. 2023, LLaVA,
-https://arxiv.org/abs/2304.08485, https://arxiv.org/abs/2310.03744)."""
+"""A backbone composed of any vision tower, a two-layer MLP and any causal language model.
+
+Liu et al. 2023, LLaVA, https://arxiv.org/abs/2304.08485, https://arxiv.org/abs/2310.03744.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,16 @@ from vidrisk.models.vlm.token import add_token
 from vidrisk.runtimes.contract.errors import SettingsError, first_line
 from vidrisk.runtimes.contract.specs import PixelSpec
 
-SAMPLED_ROWS = 8192  # of the embeddings, whose size visual tokens take
+SAMPLED_ROWS = 8192  # rows of the embeddings that the scale of visual tokens is measured on
 
 
 class TowerAndLanguage(nn.Module):
-    """What adapters are put into: a tower and a language model side by side. PEFT asks it what it asks of a language model."""
+    """A tower and a language model side by side, as the module that adapters are added to.
 
-    _tied_weights_keys: ClassVar[dict[str, str]] = {}  # those of the language model are found in it
+    It has the methods of a language model that PEFT calls.
+    """
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {}  # those of the language model are found inside it
     base_model_prefix: ClassVar[str] = ""
 
     def __init__(self, tower: Encoder, language_model: Any) -> None:
@@ -51,12 +56,12 @@ class TowerAndLanguage(nn.Module):
 
 
 class GridVision(nn.Module):
-    """Frames ``uint8 (N, H, W, 3)`` → ``grid²`` averages of a tower's feature map ``(N, grid², W)``; its tokens where grid is None.
+    """Frames ``uint8 (N, H, W, 3)`` → ``grid²`` averages of a tower's feature map ``(N, grid², W)``.
 
-    Class and register tokens are left out: they come first.
+    If grid is None, the output is the tower's tokens. Class and register tokens, which come first, are left out.
 
     Raises:
-        SettingsError: a tower without a map of places, or a map smaller than the grid.
+        SettingsError: a tower without a spatial map, or a map smaller than the grid.
     """
 
     average: Tensor | None
@@ -72,7 +77,7 @@ class GridVision(nn.Module):
         except (AttributeError, TypeError) as error:  # no patch size, or other outputs
             raise _no_map(tower, first_line(error)) from error
         if probe.shape[1] != height * width:
-            raise _no_map(tower, f"{probe.shape[1]} places where {height}x{width} were expected")
+            raise _no_map(tower, f"{probe.shape[1]} places, {height}x{width} expected")
         average = None
         if grid is not None:
             if grid > min(height, width):
@@ -100,7 +105,10 @@ def _no_map(tower: Encoder, reason: str) -> SettingsError:
 
 
 class Projector(nn.Module):
-    """Features ``(…, W)`` → tokens of the language model ``(…, D)``: two linear layers and a GELU on standardised features."""
+    """Features ``(…, W)`` → tokens of the language model ``(…, D)``.
+
+    Two linear layers and a GELU on standardised features.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -117,14 +125,15 @@ class Projector(nn.Module):
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was taken from training features yet, nor read from a run."""
+        """Whether nothing has been set from training features yet, nor read from a run."""
         return not bool(self.mean.any()) and bool((self.deviation == 1).all())
 
     @torch.no_grad()
     def standardise_by(self, features: Tensor, scale: float) -> None:
-        """Take mean and deviation from features ``(M, W)``; let tokens be as large as the language model's own are.
+        """Set mean and deviation from features, and scale the tokens to the size of the language model's own.
 
         Args:
+            features: ``(M, W)``.
             scale: root mean square of the language model's embeddings.
         """
         copy_statistics([features], self.mean, self.deviation)
@@ -147,11 +156,11 @@ class VisionStage(nn.Module):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What a composed model brings along that was trained before.
+    """The previously trained parts of a composed model.
 
     Attributes:
         image: text that the chat template writes for an image.
-        token: id of the token that is classified, where the tokenizer has it from vidrisk already.
+        token: id of the token that is classified, if vidrisk has already added it to the tokenizer.
     """
 
     projector: Projector
@@ -163,10 +172,11 @@ class Composed(VlmBackbone):
     """A tower, a projector and a language model.
 
     Args:
-        tower: of a family that sees a frame at a time.
+        tower: of a family that sees one frame at a time.
         language_model, tokenizer: of transformers.
-        with_token: whether the model's token is added: for a classifier.
-        pretrained: the projector, of a model that was composed before; None makes a new one.
+        settings: the token and the grid.
+        with_token: whether to add the model's token, for a classifier.
+        pretrained: projector and texts of a model that was composed before; None makes a new projector.
     """
 
     frames_per_run = 1
@@ -205,12 +215,12 @@ class Composed(VlmBackbone):
 
     @property
     def language_model(self) -> Any:
-        """The causal language model as it was loaded, with what training has changed in it."""
+        """The causal language model as it was loaded, with the changes made by training."""
         return self.base.language_model
 
     @property
     def tower(self) -> nn.Module:
-        """The vision tower without the pixels' arithmetic."""
+        """The vision tower without the pixel normalisation."""
         return self.vision.tower.backbone  # type: ignore[no-any-return]
 
     @property
@@ -220,22 +230,22 @@ class Composed(VlmBackbone):
 
     @property
     def has_own_projector(self) -> bool:
-        """Whether the projector stands behind ``vision``: always, and features are kept in front of it."""
+        """Always true: the projector runs after ``vision``, and the features before it are cached."""
         return True
 
     def projector_lr(self, optim: OptimSettings) -> float:
-        """Learning rate of the projector; one that was trained before stays as it is unless a rate is given."""
+        """Return the learning rate of the projector; a pretrained one is not trained unless a rate is given."""
         return 0.0 if self.image is not None and optim.projector_lr is None else super().projector_lr(optim)
 
     def standardise(self, features: Tensor) -> None:
-        """Take mean and deviation of features ``(M, W)`` and the size of embeddings, unless the projector was trained before."""
+        """Initialise a new projector from features ``(M, W)`` and the size of the embeddings; keep a pretrained one."""
         if self.image is None and self.own_projector.is_new:
             known = self.token if self.token >= 0 else len(self.tokenizer)
             rows = self.embed(torch.arange(known, device=features.device)[:SAMPLED_ROWS])  # some models scale them
             self.own_projector.standardise_by(features, float(rows.detach().float().square().mean().sqrt()))
 
     def project(self, features: Tensor) -> Tensor:
-        """Make tokens ``(…, D)`` of features ``(…, W)``."""
+        """Convert features ``(…, W)`` to tokens ``(…, D)``."""
         tokens: Tensor = self.own_projector(features)
         return tokens
 
@@ -245,12 +255,12 @@ class Composed(VlmBackbone):
 
     @property
     def content(self) -> dict[str, str] | None:
-        """None, a mark in front of the question, which is text; an image where the template has a text for one."""
+        """An image if the template has a text for one; None puts a mark, which is text, before the question."""
         return {"type": "image"} if self.image and getattr(self.tokenizer, "chat_template", None) else None
 
     @property
     def photo_mark(self) -> str | None:
-        """The text of an image, where the template has one."""
+        """Text of an image, if the template has one."""
         return None if self.content is None else self.image
 
     def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> PromptLayout:
@@ -259,7 +269,7 @@ class Composed(VlmBackbone):
         if before.count(MARK) != 1:
             raise SettingsError(
                 f"the chat template of the language model gives the question {before.count(MARK)} times",
-                allowed="once, as it is",
+                allowed="once, unchanged",
             )
         head, tail = before.split(MARK)
         grid = Grid(frames, self.vision.height, self.vision.width)
@@ -273,15 +283,15 @@ class Composed(VlmBackbone):
         )
 
     def positions(self, layout: Layout, fps: float) -> Tensor:
-        """Return the places of tokens, from 0."""
+        """Return the indices of tokens, from 0."""
         return torch.arange(layout.length)
 
 
 def load_composed(source: Source, pixel: PixelSpec, settings: VlmSettings, *, with_token: bool = True) -> Composed:
-    """Build a backbone out of the two that ``compose:TOWER+LLM`` names.
+    """Build a backbone from the two models that ``compose:TOWER+LLM`` names.
 
     Raises:
-        SettingsError: not two, a tower that sees whole windows, or no causal language model.
+        SettingsError: not two models, a tower that sees whole windows, or no causal language model.
     """
     if len(source.parts) != 2:
         raise SettingsError(

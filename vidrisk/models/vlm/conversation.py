@@ -1,4 +1,4 @@
-"""From questions and replies to pieces of text, by the chat template that a tokenizer brings along."""
+"""Conversion of questions and replies to text, by a tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidrisk.models.vlm.prompts import PLACE
 from vidrisk.models.vlm.rendering import Messages, render_chats
 from vidrisk.runtimes.contract.errors import SettingsError
 
-MARK = "\ufffcvisual\ufffc"  # where visual tokens go, in text that a template passes on as it is
+MARK = "\ufffcvisual\ufffc"  # place of visual tokens, in text that a template passes on unchanged
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Conversation:
     """A question and a reply as text.
 
     Attributes:
-        before: what stands in front of the reply.
-        reply: with all that ends it.
+        before: text before the reply.
+        reply: with everything that ends it.
     """
 
     question: str
@@ -31,12 +31,14 @@ class Conversation:
 def conversations_from_pairs(
     tokenizer: Any, pairs: Sequence[PromptPair], settings: VlmSettings, *, visual: dict[str, str] | None
 ) -> list[Conversation]:
-    """Return pairs as text, by the chat template of a tokenizer.
+    """Render pairs as text, by the chat template of a tokenizer.
 
     Args:
-        settings: the token that stands in the reply, and what the conversation begins with.
-        visual: the content item that a template turns into marks of its own, such as ``{"type": "video"}``; None puts
-            ``MARK`` there. It stands in front of the question, or behind it as the settings say.
+        tokenizer: of transformers.
+        pairs: questions and replies.
+        settings: the token in the reply, the system text, and the order of question and visual tokens.
+        visual: content item that a template turns into marks of its own, such as ``{"type": "video"}``; None inserts
+            ``MARK``. It stands before the question, or after it as the settings say.
 
     Raises:
         SettingsError: the template cannot be used with one question and one reply.
@@ -47,7 +49,7 @@ def conversations_from_pairs(
     if not getattr(tokenizer, "chat_template", None):
         begin = f"{settings.system}\n" if settings.system else ""
         if tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]:
-            begin = tokenizer.bos_token + begin  # as it begins every text
+            begin = tokenizer.bos_token + begin  # the tokenizer begins every text with it
         return [
             Conversation(pair.question, f"{begin}{words}\n", reply)
             for pair, words, reply in zip(pairs, in_words, replies, strict=True)
@@ -71,5 +73,5 @@ def conversations_from_pairs(
 
 
 def ids_from_text(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Token ids of a piece of text, special tokens in it as such, none added."""
+    """Return token ids of a piece of text; special tokens in it are recognised, none are added."""
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()

@@ -1,4 +1,4 @@
-"""A language model's decoder over one layout: prompt embeddings and visual tokens in, states out."""
+"""The decoder of a language model on one layout: prompt embeddings and visual tokens → states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vidrisk.models.vlm.layout import Layout
 from vidrisk.runtimes.contract.errors import SettingsError, first_line
 
-HIDDEN = -3e4  # what a mask adds to scores; FP16 holds it, and its exponential is 0
+HIDDEN = -3e4  # added to masked scores; representable in FP16, and its exponential is 0
 
 
 def decode(
@@ -24,18 +24,18 @@ def decode(
     mask: Tensor | None = None,
     past: Tensor | None = None,
 ) -> Tensor:
-    """Return the last states, behind the final norm, ``(B, L, D)``.
+    """Return the last states, after the final norm, ``(B, L, D)``.
 
     Args:
         decoder: of transformers, without its output embeddings.
         order: ``(L,)``, of ``layout``.
-        visual: ``(B, N, k · D)``: the N visual tokens, and beside them what is added at their places behind each of the
+        visual: ``(B, N, k · D)``: the N visual tokens, followed by what is added at their positions after each of the
             first k - 1 layers (DeepStack, Meng et al. 2024).
         prompt: embeddings of the text ``(P, D)``.
         positions: ``(L,)``, or ``(3, L)`` in time, height and width.
-        mask: ``(L, L)``, added to attention scores, ``(L, S + L)`` behind a past; None leaves the causal mask to the
+        mask: ``(L, L)``, added to attention scores, ``(L, S + L)`` after a past; None leaves the causal mask to the
             decoder.
-        past: keys and values of S tokens in front, as ``past_from_prompt`` gives them.
+        past: keys and values of the S preceding tokens, as returned by ``past_from_prompt``.
     """
     width = prompt.shape[-1]
     dtype = prompt.dtype
@@ -66,9 +66,10 @@ def decode(
 
 
 def past_from_prompt(decoder: Any, prompt: Tensor, positions: Tensor) -> Tensor:
-    """Compute keys and values of the tokens that a conversation begins with.
+    """Compute keys and values of the first tokens of a conversation.
 
     Args:
+        decoder: as for ``decode``.
         prompt: embeddings ``(S, D)``.
         positions: ``(S,)`` or ``(3, S)``.
 
@@ -88,7 +89,7 @@ def past_from_prompt(decoder: Any, prompt: Tensor, positions: Tensor) -> Tensor:
 
 
 def _cache_argument(decoder: Any, cache: transformers.DynamicCache) -> dict[str, transformers.DynamicCache]:
-    """Name the cache as transformers does: ``cache`` from 5.24 on, ``past_key_values`` before."""
+    """Return the cache under its argument name in transformers: ``cache`` from 5.24 on, ``past_key_values`` before."""
     return {"cache" if "cache" in inspect.signature(decoder.forward).parameters else "past_key_values": cache}
 
 
@@ -97,16 +98,16 @@ def _of_batch(positions: Tensor, batch: int) -> Tensor:
 
 
 def causal_mask(length: int) -> Tensor:
-    """What is added to attention scores ``(L, L)`` so that no token sees those behind it."""
+    """Return a mask to add to attention scores ``(L, L)``, so that no token sees later ones."""
     return torch.full((length, length), HIDDEN).triu(1)
 
 
 class TextStage(nn.Module):
     """Visual tokens ``(B, runs, n, k · D)``, a prompt and its positions → the state at the token, ``(B, D)``.
 
-    The S tokens of text in front of the first visual one are the same for every window: ``past`` holds their keys and
-    values, and ``prompt`` and ``positions`` begin behind them. The mask is part of the graph: what is exported needs no
-    test for its shape.
+    The S text tokens before the first visual one are the same for every window: ``past`` holds their keys and values,
+    and ``prompt`` and ``positions`` begin after them. The mask is part of the graph, so that the exported graph does
+    not test its shape.
     """
 
     order: Tensor
@@ -125,9 +126,9 @@ class TextStage(nn.Module):
 
 
 def reach_of(decoder: Any) -> dict[str, int]:
-    """Return how many tokens a decoder takes at the most, by the settings of its model that bound it.
+    """Return the greatest number of tokens that a decoder takes, by the settings of its model that limit it.
 
-    A sliding window counts: what is exported reaches everywhere.
+    A sliding window counts as a limit, because an exported graph attends to all tokens.
     """
     config = decoder.config
     bounds = {
@@ -140,15 +141,15 @@ def reach_of(decoder: Any) -> dict[str, int]:
 
 
 def check_reach(decoder: Any, length: int) -> None:
-    """Refuse a prompt that is longer than a decoder takes.
+    """Refuse a prompt that is longer than a decoder's limit.
 
     Raises:
-        SettingsError: as said.
+        SettingsError: the prompt is too long.
     """
     for name, most in reach_of(decoder).items():
         if length > most:
             raise SettingsError(
-                f"a prompt of {length} tokens, visual ones included, where {name} allows {most}",
+                f"a prompt of {length} tokens, visual ones included, exceeds {name} of {most}",
                 allowed=f"{most} tokens",
                 fix="use fewer or smaller frames, or another language model",
             )
@@ -158,14 +159,14 @@ def check_reach(decoder: Any, length: int) -> None:
 def check_decoder(language_model: Any) -> None:
     """Refuse a language model that cannot classify.
 
-    It runs on embeddings, does not look ahead, and answers alike with its own mask and with a given one, without a
-    cache and with one.
+    It must run on embeddings, be causal, and give the same output with its own mask and with an explicit one, and with
+    and without a cache.
 
     Args:
         language_model: of transformers, with at least 12 tokens.
 
     Raises:
-        SettingsError: as said.
+        SettingsError: it fails one of these checks.
     """
 
     def refusal(reason: str) -> SettingsError:
@@ -187,11 +188,11 @@ def check_decoder(language_model: Any) -> None:
         raise refusal(first_line(error)) from error
     width = language_model.config.get_text_config().hidden_size
     if not rows.shape[-1] == found.shape[-1] == width:
-        raise refusal(f"embeddings of {rows.shape[-1]} and states of {found.shape[-1]} where both must be {width} wide")
+        raise refusal(f"embeddings are {rows.shape[-1]} and states {found.shape[-1]} wide, but both must be {width}")
     found, masked = found.float(), masked.float()
     if not (found[0, :2] - found[1, :2]).std() < 0.02 * found.std():
-        raise refusal("its tokens see those behind them")
+        raise refusal("its tokens see later ones")
     if not (found - masked).std() < 0.1 * found.std():  # bfloat16 differs by less
-        raise refusal("it answers otherwise when its mask is given")
+        raise refusal("its output changes when the mask is passed explicitly")
     if not (found[:, 2:] - behind).std() < 0.1 * found.std():
-        raise refusal("it answers otherwise when its first tokens come out of a cache")
+        raise refusal("its output changes when its first tokens come from a cache")

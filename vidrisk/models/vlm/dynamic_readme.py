@@ -1,4 +1,4 @@
-"""The README beside a vision tower with a dynamic grid: what goes in, what comes out, and a script that runs it."""
+"""The README of a vision tower with a dynamic grid: inputs, outputs, and a script that runs it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from vidrisk.runtimes.contract.specs import TensorSpec
 
 TEXT = """# A vision tower as ONNX, for images and videos of any size
 
-`vision.onnx` makes visual tokens of images and videos. They may be of any size and length, and any number of them go in at once,
-one behind the other. It is float32 (opset 20), and it is the trained model's own tower: adapters are merged.
+`vision.onnx` computes visual tokens of images and videos. They may be of any size and length, and any number of them
+can be passed at once, concatenated. It is float32 (opset 20), and it is the trained model's own tower, with adapters
+merged.
 
 | file | what it is |
 |---|---|
-| `vision.onnx` | the graph; the weights of a large one are in `vision.onnx.data`, which must lie beside it |
-| `vision_grid.py` | two functions on numpy that compute all inputs; neither torch nor transformers is needed |
-| `vision.json` | what these functions need to know about this model |
+| `vision.onnx` | the graph; the weights of a large one are in `vision.onnx.data`, which must be in the same folder |
+| `vision_grid.py` | two numpy functions that compute all inputs; neither torch nor transformers is needed |
+| `vision.json` | the model's parameters for these functions |
 
-Before it was written, the graph was compared with the model in torch, on windows of unequal and of equal size, on two images, on
-several frames, on a single token and on a mixture, by every engine for processors that was installed.
+Before it was written, the graph was compared with the model in torch on windows of unequal and of equal size, two
+images, several frames, a single token and a mixture, with every CPU engine that was installed.
 
 ## Run it
 
@@ -40,18 +41,19 @@ print(tokens.shape)
 ```
 
 `pixel_values` and the grid may also come from the model's own processor: `pixel_values` with `image_grid_thw`, or
-`pixel_values_videos` with `video_grid_thw`. A grid is three numbers for each image or video: moments, rows of patches, columns of
-patches. A patch is {patch} x {patch} pixels of {times} frames; an image is one moment, and its patches show it {times} times.
+`pixel_values_videos` with `video_grid_thw`. A grid is three numbers for each image or video: moments, rows of patches,
+columns of patches. A patch is {patch} x {patch} pixels of {times} frames; an image is one moment, and its patches
+repeat it {times} times.
 
 ## Inputs
 
-All of them but `pixel_values` follow from the grids; `vision_inputs_from_grid` returns them under these names.
+All inputs except `pixel_values` follow from the grids; `vision_inputs_from_grid` returns them under these names.
 
 | name | type | shape | what it is |
 |---|---|---|---|
 {inputs}
 
-`tokens` in a shape is the number of visual tokens: there are {unit} patches for each, which are neighbours, in the order of the
+`tokens` in a shape is the number of visual tokens. Each consists of {unit} adjacent patches, in the order of the
 processor. {bounds}
 
 ## Outputs
@@ -63,31 +65,37 @@ processor. {bounds}
 ## Memory
 
 {memory}
-If memory is short, give it one image, or one moment of a video, at a time: tokens do not depend on what else is in the call.
+If memory is short, pass one image, or one moment of a video, at a time: tokens do not depend on other inputs of the
+call.
 
 The weights keep the licence of the model that they come from.
 """
 
 MEANING = {
-    "pixel_values": "patches, normalised: red, then green, then blue; of each, frame after frame, row after row",
+    "pixel_values": "normalised patches: red, then green, then blue; each frame by frame, row by row",
     "position_ids": "row and column of each patch in its image",
-    "cu_seqlens": "how many patches lie before each moment, the first of which is 0, and at the end how many there are",
-    "window_index": "of each token, in the order of windows, its place in the order of the input",
-    "cu_window_seqlens": "how many patches lie before each window, and at the end how many there are",
-    "interp_indices": "four entries of the table of position embeddings that lie around each patch",
-    "interp_weights": "the shares of these four",
+    "cu_seqlens": "number of patches before each moment, starting with 0, and finally the total",
+    "window_index": "input index of each token, in the order of windows",
+    "cu_window_seqlens": "number of patches before each window, and finally the total",
+    "interp_indices": "the four entries of the table of position embeddings around each patch",
+    "interp_weights": "interpolation weights of these four",
     "tokens": "visual tokens, image by image, moment by moment, row by row",
 }
-DEEPSTACK = "what is added to the states of these tokens behind layer {number} of the language model"
-PAIRS = "every pair of patches in one call takes memory, of one image or not."
-WINDOWS = f"Most layers look at windows, and take memory in proportion to the patches. The others see whole images: there\n{PAIRS}"
-BOUNDS = "`bounds` is one more than there are moments"
+DEEPSTACK = "added to the states of these tokens after layer {number} of the language model"
+PAIRS = "every pair of patches in one call takes memory, whether of the same image or not."
+WINDOWS = (
+    "Most layers attend within windows, and take memory in proportion to the patches. The others attend to whole\n"
+    f"images: there {PAIRS}"
+)
+BOUNDS = "`bounds` is the number of moments plus one"
 
 
 def readme(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], pixels: dict[str, int]) -> str:
     """Return the README.
 
     Args:
+        inputs: of the graph.
+        outputs: of the graph.
         pixels: ``patch``, ``merge`` and ``frames_per_patch``.
     """
     side = pixels["patch"] * pixels["merge"]
@@ -101,7 +109,7 @@ def readme(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], pixels: 
         patch=pixels["patch"],
         times=pixels["frames_per_patch"],
         unit=pixels["merge"] ** 2,
-        bounds=f"{BOUNDS}, `window_bounds` one more than there are windows." if has_windows else f"{BOUNDS}.",
+        bounds=f"{BOUNDS}, `window_bounds` the number of windows plus one." if has_windows else f"{BOUNDS}.",
         memory=WINDOWS if has_windows else PAIRS.capitalize(),
     )
 

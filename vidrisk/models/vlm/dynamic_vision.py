@@ -1,7 +1,7 @@
-"""Vision towers of Qwen-VL with a dynamic grid: images and videos of any sizes behind one another, as their processor packs them.
+"""Vision towers of Qwen-VL with a dynamic grid: images and videos of any size, concatenated as their processor does.
 
-What follows from the grids (places, segments, windows, shares of position embeddings) are inputs:
-``runtimes/vision_grid.py`` computes them without torch. transformers' own forward computes what the graph must give.
+Everything that follows from the grids (positions, segments, windows, weights of position embeddings) is an input:
+``runtimes/vision_grid.py`` computes it without torch. The reference output is that of transformers' own forward.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Grids = Sequence[tuple[int, int, int]]
 class WindowedVision(nn.Module):
     """Packed patches → merged tokens, by a tower with windows of attention (Qwen2.5-VL).
 
-    Layers of full attention see segments by a block-diagonal mask. In the others each window is a row of its own,
-    filled up to the size of a whole one: what they compute grows with the number of patches, not with its square.
+    Layers of full attention separate segments by a block-diagonal mask. In the others each window is a row of its own,
+    padded to the size of a whole one, so that computation grows with the number of patches, not with its square.
     """
 
     def __init__(self, tower: Any) -> None:
@@ -63,7 +63,10 @@ class WindowedVision(nn.Module):
 
 
 class InterpolatedVision(nn.Module):
-    """Packed patches → merged tokens, and those of DeepStack, by a tower with a table of position embeddings (Qwen3-VL)."""
+    """Packed patches → merged tokens, and those of DeepStack, by a tower with a table of position embeddings.
+
+    This is the tower of Qwen3-VL.
+    """
 
     def __init__(self, tower: Any) -> None:
         super().__init__()
@@ -85,7 +88,7 @@ class InterpolatedVision(nn.Module):
 
 
 def _number(ends: Tensor, length: int) -> Tensor:
-    """Of each patch, the number of the segment that it is in, ``(n,)``."""
+    """Return the segment number of each patch, ``(n,)``."""
     return (torch.arange(length)[:, None] >= ends[None, 1:]).sum(-1)
 
 
@@ -95,7 +98,7 @@ def _segments(ends: Tensor, length: int) -> Scope:
 
 
 def _windows(ends: Tensor, length: int, room: int) -> Scope:
-    """Windows of at most ``room`` patches as rows of so many."""
+    """Return windows of at most ``room`` patches as rows padded to ``room``."""
     patches = ends[:-1, None] + torch.arange(room)
     is_there = patches < ends[1:, None]
     taken = torch.where(is_there, patches, 0).flatten()
@@ -112,8 +115,8 @@ def dynamic_vision_from_tower(tower: Any, pixel: PixelSpec) -> DynamicGraph:
     """Return a tower of Qwen2.5-VL or Qwen3-VL as a graph with a dynamic grid, in float32.
 
     Args:
-        tower: it may carry an unmerged adapter.
-        pixel: mean and deviation of what it was trained on.
+        tower: may carry an unmerged adapter.
+        pixel: mean and deviation that it was trained with.
     """
     if any(parameter.dtype != torch.float32 for parameter in tower.parameters()):
         tower = copy.deepcopy(tower).float()
@@ -146,7 +149,8 @@ def dynamic_vision_from_tower(tower: Any, pixel: PixelSpec) -> DynamicGraph:
     ]
     outputs = tuple(TensorSpec(name, "float32", (tokens, config.out_hidden_size)) for name in names)
     pixels = {"patch": config.patch_size, "merge": merge, "frames_per_patch": config.temporal_patch_size}
-    cases = {case: _case(tower, grids, grid, row, names) for case, grids in _shown(grid["window"] or 3, merge).items()}
+    test_grids = _make_test_grids(grid["window"] or 3, merge)
+    cases = {case: _case(tower, grids, grid, row, names) for case, grids in test_grids.items()}
     return DynamicGraph(
         NAME,
         WindowedVision(tower) if has_windows else InterpolatedVision(tower),
@@ -162,8 +166,8 @@ def dynamic_vision_from_tower(tower: Any, pixel: PixelSpec) -> DynamicGraph:
     )
 
 
-def _shown(window: int, merge: int) -> dict[str, Grids]:
-    """What is shown → grids on which a graph goes wrong that has taken something of its example for a constant."""
+def _make_test_grids(window: int, merge: int) -> dict[str, Grids]:
+    """Return test grids by description; a graph that has baked in something of its example fails on them."""
     edge, whole, more = merge * (window + 1), merge * window, merge * (2 * window + 1)
     return {
         "two images and a video of several sizes": ((1, edge, more), (3, whole, edge), (1, merge, whole)),
@@ -177,7 +181,7 @@ def _shown(window: int, merge: int) -> dict[str, Grids]:
 
 @torch.inference_mode()
 def _case(tower: Any, grids: Grids, settings: dict[str, int], row: int, names: Sequence[str]) -> tuple[Arrays, Arrays]:
-    """Inputs of a graph, and what transformers' own forward gives of them."""
+    """Return inputs of a graph, and the output of transformers' own forward for them."""
     patches = sum(moments * height * width for moments, height, width in grids)
     pixels = np.random.default_rng(patches).normal(size=(patches, row)).astype(np.float32)
     output = tower(torch.from_numpy(pixels), grid_thw=torch.tensor(grids))

@@ -1,4 +1,4 @@
-"""Conversations of a data set as the parts of a prompt: one way for training and for what judges an export."""
+"""Conversion of the conversations of a data set to prompt parts, shared by training and the judging of exports."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ _MARKERS = re.compile(rf"\s*{PHOTO}\n?")
 def parts_from_instruction(
     item: Instruction, encoder: Encoder, pieces: ChatPieces, end: int, *, system: str | None
 ) -> Parts:
-    """Return a conversation as parts: photos stand in front of the turn that names them, wherever in it their markers are.
+    """Return a conversation as parts.
+
+    Photos precede the turn that names them, wherever their markers are in it.
 
     Args:
-        system: where it has no system text of its own.
+        item: the conversation.
+        encoder: of the text.
+        pieces: of the chat template.
+        end: id of the token that ends an answer.
+        system: system text if the conversation has none of its own.
     """
     own, exchanges = exchanges_from_instruction(item)
     return parts_from_exchanges(encoder, pieces, end, system if own is None else own, exchanges)
 
 
 def exchanges_from_instruction(item: Instruction) -> tuple[str | None, list[Exchange]]:
-    """Return the system text, None where there is none, and what is asked and answered."""
+    """Return the system text, or None if there is none, and the questions with their answers."""
     turns = list(item.turns)
     system = turns.pop(0).text if turns[0].role == "system" else None
     return system, list(_exchanges(turns))

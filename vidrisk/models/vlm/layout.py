@@ -1,4 +1,4 @@
-"""One prompt as token ids, with the places of visual tokens, positions in space and time, and the token that is classified."""
+"""The layout of a prompt: token ids, places of visual tokens, positions in space and time, and the classified token."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ Part = Sequence[int] | Ints | Grid
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A conversation, L tokens long. A training set of them lies in memory: what follows from the parts is not kept.
+    """A conversation of L tokens.
+
+    Only the parts are stored, since a whole training set of layouts is held in memory; the rest is computed from them.
 
     Attributes:
         parts: token ids ``int32 (n,)`` and grids, in turns.
@@ -43,7 +45,7 @@ class Layout:
 
     @classmethod
     def of(cls, parts: Iterable[Part]) -> Layout:
-        """Put parts behind one another; token ids that follow token ids become one part with them."""
+        """Concatenate parts; adjacent token ids become one part."""
         groups = (list(group) for _, group in groupby(parts, key=lambda part: isinstance(part, Grid)))
         found: list[npt.NDArray[np.int32] | Grid] = []
         for group in groups:
@@ -57,28 +59,28 @@ class Layout:
 
     @property
     def visual(self) -> int:
-        """How many visual tokens there are."""
+        """Number of visual tokens."""
         return sum(part.tokens for part in self.parts if isinstance(part, Grid))
 
     @property
     def text(self) -> Ints:
-        """Ids of the P tokens that are text, in order."""
+        """Ids of the P text tokens, in order."""
         return np.concatenate([np.empty(0, np.int64), *(part for part in self.parts if not isinstance(part, Grid))])
 
     @property
     def is_visual(self) -> npt.NDArray[np.bool_]:
-        """Whether a visual token is at a place, ``(L,)``."""
+        """Whether each token is visual, ``(L,)``."""
         return self.ids < 0
 
     @property
     def leading(self) -> int:
-        """Tokens of text in front of the first visual one."""
+        """Number of text tokens before the first visual one."""
         first = self.parts[0]
         return 0 if isinstance(first, Grid) else len(first)
 
     @property
     def order(self) -> Ints:
-        """Where each of the L tokens stands in the P of text followed by the visual ones."""
+        """Index of each of the L tokens in the P text tokens followed by the visual ones."""
         is_visual = self.is_visual
         order = np.empty(self.length, np.int64)
         order[~is_visual] = np.arange(self.length - self.visual)
@@ -87,19 +89,20 @@ class Layout:
 
     @property
     def ids(self) -> Ints:
-        """Token ids ``(L,)``; -1 where a visual token is."""
+        """Token ids ``(L,)``; -1 for visual tokens."""
         return np.concatenate(
             [np.full(part.tokens, -1) if isinstance(part, Grid) else part for part in self.parts], dtype=np.int64
         )
 
     def positions(self, interval: float = 1.0) -> Ints:
-        """Positions in time, height and width, ``(3, L)``: equal ones for text, which goes on behind the longer side of a grid.
+        """Return positions in time, height and width, ``(3, L)``.
+
+        The three are equal for text, which continues after the longer side of a grid. Wang et al. 2024,
+        https://arxiv.org/abs/2409.12191, section 2.1.
 
         Args:
-            interval: between two moments of one grid; multiplied in single precision and rounded down, as transformers
-                does.
-
-        Wang et al. 2024, https://arxiv.org/abs/2409.12191, section 2.1.
+            interval: between two moments of one grid; multiplied in single precision and rounded down, as in
+                transformers.
         """
         found, begin = [], 0
         for part in self.parts:
@@ -121,8 +124,8 @@ class PromptLayout:
     """A conversation of one question and one reply.
 
     Attributes:
-        reply: tokens of the reply, at the end.
-        place: of the token whose state is classified, in the reply.
+        reply: number of tokens of the reply, at the end.
+        place: index of the token whose state is classified, in the reply.
     """
 
     layout: Layout
@@ -130,7 +133,7 @@ class PromptLayout:
     place: int
 
     def until_token(self) -> PromptLayout:
-        """Leave out what follows the token: a causal model's state there does not depend on it."""
+        """Drop everything after the token: a causal model's state at the token does not depend on it."""
         behind = self.layout.length - 1 - self.place
         *parts, last = self.layout.parts
         assert not isinstance(last, Grid)
@@ -141,13 +144,14 @@ def layout_from_parts(parts: Sequence[Part], reply: Sequence[int], token: int, *
     """Return the layout of a prompt and its reply.
 
     Args:
-        parts: in front of the reply.
+        parts: before the reply.
+        reply: token ids of the reply.
         token: id of the token whose state is classified.
-        most: tokens.
+        most: greatest number of tokens.
         what: the prompt, for messages.
 
     Raises:
-        SettingsError: the token is not in it exactly once, in the reply; or it is longer than ``most``.
+        SettingsError: the token does not occur exactly once, in the reply; or the layout is longer than ``most``.
     """
     layout = Layout.of((*parts, reply))
     places, in_reply = np.flatnonzero(layout.ids == token), list(reply).count(token)

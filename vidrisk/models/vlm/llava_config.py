@@ -1,4 +1,4 @@
-"""What config.json of a LLaVA model says, transformers' own or one that vidrisk saved: its tower, its pixels, what is run of it."""
+"""Reading of a LLaVA model's config.json, whether of transformers or saved by vidrisk: its tower, pixels and layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from vidrisk.models.families import FAMILIES, Source
 from vidrisk.models.families.composed_folder import is_composed_folder
-from vidrisk.models.families.hub import hub_config, processed_pixel
+from vidrisk.models.families.hub import hub_config, pixel_from_processor
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.contract import Sealed
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, first_line, require
@@ -23,19 +23,19 @@ NOTES = "vidrisk"  # the key in config.json
 STRATEGIES = {
     "clip_vision_model": "default",
     "siglip_vision_model": "full",
-}  # what vision_feature_select_strategy keeps of them
+}  # vision_feature_select_strategy of each tower
 SAVE_AGAIN = "save the composed model again, or copy the folder whole"
 KEYS = ("text_config", "vision_config", "image_token_index", "image_seq_length", "tie_word_embeddings")
 
 
 class Notes(Sealed):
-    """What vidrisk adds to config.json.
+    """Additions of vidrisk to config.json.
 
     Attributes:
         pixel: the contract that the model was trained with.
         grid: averages of the feature map per side, as ``vlm.grid``.
         tower: name of an embedded tower, which transformers does not have.
-        token, token_id: the token that is classified, where the model has one.
+        token, token_id: the token that is classified, if the model has one.
     """
 
     pixel: PixelSpec
@@ -47,15 +47,15 @@ class Notes(Sealed):
 
 @dataclass(frozen=True)
 class LlavaSettings:
-    """A configuration that was checked.
+    """A checked configuration.
 
     Attributes:
-        config: of ``transformers.LlavaForConditionalGeneration``; with an embedded tower, it has the smallest one of
-            that width.
-        notes: None where the model is not vidrisk's.
+        config: of ``transformers.LlavaForConditionalGeneration``; for an embedded tower, with the smallest tower of its
+            width in its place.
+        notes: None if vidrisk did not save the model.
         pixel: default of the pixel contract.
-        layers: of the tower, that are run.
-        is_normed: the layer norm behind the last one is run, too.
+        layers: number of the tower's layers that are run.
+        is_normed: whether the layer norm after the last one is also run.
     """
 
     config: Any
@@ -77,7 +77,7 @@ def read_llava_config(source: Source) -> LlavaSettings:
     """Read the configuration of a LLaVA model.
 
     Raises:
-        SettingsError: its parts do not fit, or do what vidrisk does not.
+        SettingsError: its parts do not fit, or need something that vidrisk does not support.
     """
     is_own = is_composed_folder(source)
     config, record = _own_config(source) if is_own else _plain_config(source)
@@ -121,7 +121,10 @@ def _plain_config(source: Source) -> tuple[Any, Any]:
 
 
 def _own_config(source: Source) -> tuple[Any, Any]:
-    """Of a folder that transformers alone cannot run. An embedded tower is replaced by a small one of its width."""
+    """Read the configuration of a folder that transformers alone cannot run.
+
+    An embedded tower is replaced by a small one of its width.
+    """
     transformers: Any = require("transformers", "train")
     path = Path(source.backbone) / "config.json"
     try:
@@ -140,7 +143,7 @@ def _own_config(source: Source) -> tuple[Any, Any]:
 
 
 def small_tower(width: int) -> dict[str, Any]:
-    """Return the configuration of a tower without layers: transformers wants one where there is none of its own."""
+    """Return the configuration of a tower without layers, for models whose tower transformers does not have."""
     return {
         "model_type": "clip_vision_model",
         "hidden_size": width,
@@ -175,11 +178,11 @@ def _notes(source: Source, record: Any) -> Notes | None:
 
 
 def _pixel(source: Source, vision: Any) -> PixelSpec:
-    """Size of the tower; mean, deviation and filter of the processor."""
+    """Return the size of the tower, and mean, deviation and filter of the processor."""
     side = vision.image_size
     height, width = (side, side) if isinstance(side, int) else side
     try:
-        return processed_pixel(source, PixelSpec(height, width))
+        return pixel_from_processor(source, PixelSpec(height, width))
     except DataError as error:
         raise SettingsError(
             f"the image processor of {source.backbone!r} gives no mean and deviation: {error.what}",

@@ -1,7 +1,8 @@
-"""Composed models as folders that ``transformers.LlavaForConditionalGeneration`` loads: a tower, an MLP and a language model.
+"""Saving of composed models as folders that ``transformers.LlavaForConditionalGeneration`` loads.
 
-What LLaVA cannot say (a feature map that is averaged, a tower that is neither CLIP nor SigLIP) lies in the same layout
-under another model_type: vidrisk reads it, and transformers refuses it instead of computing something else.
+Models that LLaVA cannot express (a feature map that is averaged, a tower that is neither CLIP nor SigLIP) are saved in
+the same layout under another model_type: vidrisk reads it, and transformers refuses it instead of computing something
+else.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ CONFIG, OUTPUT = "config.json", "lm_head.weight"
 
 
 def save_llava(composed: Composed, folder: Path) -> None:
-    """Write a composed model with its tokenizer and its processor; the model stays as it is.
+    """Write a composed model with its tokenizer and its processor; the model is not changed.
 
     Args:
         composed: without adapters, or with merged ones.
-        folder: to be made.
+        folder: to be created.
 
     Raises:
         SettingsError: adapters that are not merged, weights in 4 bits, or a language model that LLaVA cannot hold.
         BundleError: the folder exists.
-        VidriskError: the disk is full or may not be written.
+        VidriskError: the disk is full or not writable.
     """
     transformers: Any = require("transformers", "train")
     if hasattr(composed.model, "get_base_model"):
@@ -63,7 +64,7 @@ def save_llava(composed: Composed, folder: Path) -> None:
         with torch.device("meta"):
             llava = getattr(transformers, CLASS)(config)
     except (AttributeError, ValueError, TypeError) as error:
-        raise _unfit(language, f"other layers than LLaVA looks for: {first_line(error)}") from error
+        raise _unfit(language, f"other layers than LLaVA expects: {first_line(error)}") from error
     _check_names(llava, state, language)
     if composed.image is None:
         tokenizer.chat_template = template_from_tokenizer(tokenizer)
@@ -105,27 +106,27 @@ def save_llava(composed: Composed, folder: Path) -> None:
 def _why_not_plain(composed: Composed) -> str | None:
     name = composed.vision.tower.family.name
     if name not in STRATEGIES:
-        return f"its LLaVA has no tower {name} as vidrisk reads it"
+        return f"its LLaVA does not run the tower {name} as vidrisk does"
     if composed.vision.average is not None:
         return f"its LLaVA does not average a feature map to {composed.vision.height}x{composed.vision.width}"
     return None
 
 
 def _is_normed(tower: Any) -> bool:
-    """Whether a layer norm stands behind the last hidden state: SigLIP's, unless it was taken out."""
+    """Return whether a layer norm follows the last hidden state: SigLIP's, unless it was removed."""
     return getattr(getattr(tower, "config", None), "model_type", None) == "siglip_vision_model" and isinstance(
         tower.post_layernorm, nn.LayerNorm
     )
 
 
 def _image_token(tokenizer: Any, image: str) -> int:
-    """Id of the image token, which the tokenizer gets where it has none."""
+    """Return the id of the image token, adding it to the tokenizer if necessary."""
     if image not in tokenizer.get_vocab():
         tokenizer.add_tokens([image], special_tokens=True)
     number = int(tokenizer.convert_tokens_to_ids(image))
     if tokenizer(image, add_special_tokens=False)["input_ids"] != [number]:
         raise SettingsError(
-            f"the tokenizer cuts {image} into pieces",
+            f"the tokenizer splits {image} into several tokens",
             allowed="one that has it as one token, or not at all",
             fix="choose another language model",
         )
@@ -133,7 +134,7 @@ def _image_token(tokenizer: Any, image: str) -> int:
 
 
 def _state(composed: Composed, language: Any, image: int) -> dict[str, Tensor]:
-    """All weights by LLaVA's names. A token without a row gets one, the mean of all."""
+    """Return all weights by LLaVA's names; a token without a row gets one, the mean of all rows."""
     decoder, output = getattr(language, language.base_model_prefix), language.get_output_embeddings()
     if getattr(output, "bias", None) is not None:
         raise _unfit(language, "output embeddings with a bias")
@@ -146,10 +147,7 @@ def _state(composed: Composed, language: Any, image: int) -> dict[str, Tensor]:
     state |= {f"model.vision_tower.{name}": value for name, value in tower.state_dict().items()}
     config = getattr(tower, "config", None)
     if getattr(config, "model_type", None) == "siglip_vision_model" and not _is_normed(tower):
-        for name, value in (
-            ("weight", torch.ones),
-            ("bias", torch.zeros),
-        ):  # transformers wants one, and does not use it
+        for name, value in (("weight", torch.ones), ("bias", torch.zeros)):  # required by transformers, but not used
             state[f"model.vision_tower.post_layernorm.{name}"] = value(config.hidden_size)  # type: ignore[union-attr]
     return state | {
         f"model.multi_modal_projector.{layer}.{name}": value
@@ -177,7 +175,7 @@ def _config(transformers: Any, composed: Composed, language: Any, image: int, ro
     if not encoder.family.is_embedded:
         vision = copy.deepcopy(tower.config)
         if vision.model_type == "siglip_vision_model":
-            vision.vision_use_head = False  # it pools, and nothing reads that
+            vision.vision_use_head = False  # its pooled output is not used
             vision.tie_last_hidden_states = _is_normed(tower)
     has_token = composed.settings.token in composed.tokenizer.get_vocab()
     notes = Notes(
@@ -202,12 +200,12 @@ def _config(transformers: Any, composed: Composed, language: Any, image: int, ro
 
 
 def _check_names(llava: Any, state: dict[str, Tensor], language: Any) -> None:
-    """Refuse a language model that is built otherwise behind LLaVA."""
+    """Refuse a language model that has other weights inside LLaVA."""
     wanted = {name: value.shape for name, value in llava.state_dict().items() if ".vision_tower." not in name}
     found = {name: value.shape for name, value in state.items() if ".vision_tower." not in name}
     if wanted != found:
         raise _unfit(
-            language, f"other weights behind LLaVA, such as {min(name for name, _ in wanted.items() ^ found.items())}"
+            language, f"other weights inside LLaVA, such as {min(name for name, _ in wanted.items() ^ found.items())}"
         )
 
 
@@ -220,7 +218,7 @@ def _unfit(language: Any, reason: str) -> SettingsError:
 
 
 def _rename_architecture(path: Path, embedded: str | None) -> None:
-    """Write what transformers refuses: a class that is asked for by name minds the strategy, others the model_type."""
+    """Make transformers refuse the folder: by the strategy if the class is given by name, else by the model_type."""
     config = json.loads(path.read_bytes())
     config |= {
         "model_type": COMPOSED_FOLDER,

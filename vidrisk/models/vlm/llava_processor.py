@@ -1,4 +1,4 @@
-"""What LLaVA's processor of transformers reads: how images become pixels, how many tokens one is, the template of a chat."""
+"""Files of LLaVA's processor in transformers: pixel settings, number of image tokens, and the chat template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vidrisk.models.vlm.llava_config import IMAGE
 from vidrisk.runtimes.contract.specs import PixelSpec
 
 FILTERS = {"bilinear": 2, "bicubic": 3}  # in Pillow's numbering
-# Puts the parts of a message in lines of their own, as vidrisk does, and hands on messages that are text.
+# Puts the parts of a message on separate lines, as vidrisk does, and passes on messages that are text.
 PARTS = (
     "{%- set ns = namespace(chat=[]) -%}"
     "{%- for m in messages -%}"
@@ -20,15 +20,16 @@ PARTS = (
     "{%- endif -%}{%- endfor -%}"
     "{%- set messages = ns.chat -%}"
 )
-# What vidrisk does where a language model has no template: lines.
+# As vidrisk formats messages if a language model has no template: in lines.
 LINES = (
-    "{{- %s -}}{%%- for m in messages -%%}{{- m['content'] + (eos_token or '' if m['role'] == 'assistant' else '') + '\\n' -}}"
+    "{{- %s -}}{%%- for m in messages -%%}"
+    "{{- m['content'] + (eos_token or '' if m['role'] == 'assistant' else '') + '\\n' -}}"
     "{%%- endfor -%%}"
 )
 
 
 def template_from_tokenizer(tokenizer: Any) -> str:
-    """Return the chat template of a language model, made to take messages of images and text."""
+    """Return the chat template of a language model, extended to messages of images and text."""
     own = getattr(tokenizer, "chat_template", None)
     if own is None:
         begins = tokenizer.bos_token and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
@@ -37,9 +38,9 @@ def template_from_tokenizer(tokenizer: Any) -> str:
 
 
 def preprocessor_from_pixel(pixel: PixelSpec) -> tuple[dict[str, Any], str | None]:
-    """Return preprocessor_config.json, and what of the contract it cannot say, or None.
+    """Return preprocessor_config.json, and the part of the contract that it cannot express, or None.
 
-    The arithmetic is the contract's; pixels differ where Pillow and torchvision resize otherwise.
+    The arithmetic is the contract's; pixels differ because Pillow and torchvision resize differently.
     """
     height, width = pixel.height, pixel.width
     crops = pixel.resize == "crop" and height == width
@@ -59,7 +60,7 @@ def preprocessor_from_pixel(pixel: PixelSpec) -> tuple[dict[str, Any], str | Non
         "image_mean": list(pixel.mean),
         "image_std": list(pixel.std),
     }
-    left = None if crops or pixel.resize == "squash" else f"images are stretched where the contract says {pixel.resize}"
+    left = None if crops or pixel.resize == "squash" else f"images are stretched, but the contract says {pixel.resize}"
     return settings, left
 
 
@@ -68,7 +69,7 @@ def processor_settings(patch: int, strategy: str) -> dict[str, Any]:
 
     Args:
         patch: side in pixels.
-        strategy: ``default`` drops the class token that the tower has, ``full`` keeps all of one without.
+        strategy: ``default`` drops the tower's class token, ``full`` keeps all tokens of a tower without one.
     """
     return {
         "processor_class": "LlavaProcessor",

@@ -1,7 +1,7 @@
-"""The projector as LLaVA has it, two linear layers and a GELU: standardisation folded into the first one.
+"""The projector in LLaVA's form, two linear layers and a GELU, with the standardisation folded into the first layer.
 
-Folded weights round otherwise, so the layers before folding are kept beside them: a composed model that is saved and
-read again answers as before, to the bit.
+Folded weights round differently, so the layers before folding are stored beside them: a composed model that is saved
+and read again gives bit-identical answers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from vidrisk.models.weights import load_state, save_tensors
 
 OWN = (
     Path("vidrisk") / "projector.safetensors"
-)  # in a folder of its own: some engines read every *.safetensors beside config.json
+)  # in a separate folder: some engines read every *.safetensors beside config.json
 
 
 @torch.no_grad()
 def fold_projector(projector: Projector) -> list[tuple[str, str, Tensor]]:
-    """Return the layers, names and values of a plain projector that computes the same, float32.
+    """Return the layers, names and values of an equivalent plain projector, float32.
 
     ``W ((x - m) / s) + b = (W / s) x + (b - (W / s) m)``, computed in double precision.
     """
@@ -37,10 +37,10 @@ def fold_projector(projector: Projector) -> list[tuple[str, str, Tensor]]:
 
 
 def save_own_projector(projector: Projector, folder: Path) -> None:
-    """Write the projector before folding, where folding changes anything.
+    """Write the projector before folding, if folding changes it.
 
     Raises:
-        VidriskError: the disk is full or may not be written.
+        VidriskError: the disk is full or not writable.
     """
     if not projector.is_new:
         (folder / OWN).parent.mkdir()
@@ -48,7 +48,7 @@ def save_own_projector(projector: Projector, folder: Path) -> None:
 
 
 def read_own_projector(folder: Path, features: int, width: int) -> Projector | None:
-    """Read what ``save_own_projector`` wrote; None where there is nothing.
+    """Read the projector written by ``save_own_projector``, or return None if there is none.
 
     Raises:
         BundleError: it is damaged, or of another model.

@@ -1,4 +1,4 @@
-"""LLaVA models as composed backbones: published ones of transformers' layout, and folders that vidrisk saved."""
+"""Loading of LLaVA models as composed backbones: published ones in transformers' layout, and those vidrisk saved."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 TOWER, PROJECTOR = "vision_tower", "multi_modal_projector"
 UNREAD = tuple(
     f"model.{TOWER}.{child}." for child in ("head", "pooler", "post_layernorm")
-)  # weights that nothing reads, or seldom
+)  # weights that are never or rarely used
 SINGLE = ("processor_config.json", "chat_template.json")
 
 
 def load_llava(source: Source, pixel: PixelSpec, settings: VlmSettings, *, with_token: bool = True) -> Composed:
-    """Load a LLaVA model: its tower, its projector and its language model as they were trained.
+    """Load a LLaVA model: its trained tower, projector and language model.
 
     Raises:
-        SettingsError: a part is missing, or another model's.
-        BundleError: a file that vidrisk has added is damaged.
+        SettingsError: a part is missing, or belongs to another model.
+        BundleError: a file added by vidrisk is damaged.
     """
     found = read_llava_config(source)
     tokenizer, image = _load_tokenizer(source, found.config)
-    token = _known_token(source, tokenizer, found, settings)
+    token = _find_token(source, tokenizer, found, settings)
     unread = (f"model.{TOWER}.",) if found.embedded else UNREAD[:2] if found.is_normed else UNREAD
     with _exact_vision():
         model = load_language_model(source, CLASS, settings.weights, config=found.config, unused=unread)
@@ -59,9 +59,9 @@ def load_llava(source: Source, pixel: PixelSpec, settings: VlmSettings, *, with_
 
 @contextmanager
 def _exact_vision() -> Iterator[None]:
-    """Keep tower and projector in single precision, as new composed models have them, whatever the language model is held in.
+    """Keep tower and projector in single precision, as in new composed models, whatever the type of the language model.
 
-    A subclass would not do: transformers does not rename weights for classes that are not its own.
+    A subclass would not work: transformers renames weights only for its own classes.
     """
     model: Any = require("transformers", "train").LlavaForConditionalGeneration
     before = model._keep_in_fp32_modules_strict
@@ -73,8 +73,8 @@ def _exact_vision() -> Iterator[None]:
 
 
 def _load_tokenizer(source: Source, config: Any) -> tuple[Any, str]:
-    """The tokenizer with its chat template, and the text of the image token."""
-    with quietly(require("transformers", "train")):  # of a model_type that it does not know
+    """Load the tokenizer with its chat template, and return it with the text of the image token."""
+    with quietly(require("transformers", "train")):  # it warns about an unknown model_type
         tokenizer = load_tokenizer(source)
     processor, template = (read_json(source, name) for name in SINGLE)
     if not tokenizer.chat_template and isinstance(template.get("chat_template"), str):
@@ -91,8 +91,8 @@ def _load_tokenizer(source: Source, config: Any) -> tuple[Any, str]:
     return tokenizer, image
 
 
-def _known_token(source: Source, tokenizer: Any, found: LlavaSettings, settings: VlmSettings) -> int | None:
-    """Id of the token that is classified, where vidrisk has added it before."""
+def _find_token(source: Source, tokenizer: Any, found: LlavaSettings, settings: VlmSettings) -> int | None:
+    """Return the id of the token that is classified, or None if vidrisk has not added it before."""
     notes = found.notes
     if notes is None or notes.token != settings.token:
         return None
@@ -108,7 +108,7 @@ def _known_token(source: Source, tokenizer: Any, found: LlavaSettings, settings:
 
 
 def _tower(source: Source, model: Any, found: LlavaSettings, pixel: PixelSpec) -> nn.Module:
-    """The vision tower, without layers that nothing reads."""
+    """Return the vision tower without unused layers."""
     if found.embedded:
         tower = FAMILIES[found.embedded].load(source, pixel, 1)
         try:
@@ -126,7 +126,7 @@ def _tower(source: Source, model: Any, found: LlavaSettings, pixel: PixelSpec) -
         tower.encoder.layers = tower.encoder.layers[: found.layers]
         tower.config.num_hidden_layers = found.layers
     if tower.config.model_type == "siglip_vision_model" and not found.is_normed:
-        tower.post_layernorm = nn.Identity()  # hidden states are taken in front of it
+        tower.post_layernorm = nn.Identity()  # hidden states are taken before it
     return tower  # type: ignore[no-any-return]
 
 
@@ -159,7 +159,10 @@ def _family(found: LlavaSettings) -> Family:
 
 
 def _projector(source: Source, trained: Any) -> Projector:
-    """The two layers; with their standardisation apart where vidrisk has saved it, and they are still the same."""
+    """Return the two layers.
+
+    The standardisation is separate if vidrisk has saved it and the layers have not changed since.
+    """
     width, features = trained.linear_1.weight.shape
     plain = Projector(features, width)
     with torch.no_grad():
@@ -175,12 +178,12 @@ def _projector(source: Source, trained: Any) -> Projector:
         for layer, name, value in fold_projector(own)
     ):
         return own
-    log.info("the projector of %s was trained on since vidrisk saved it: it is taken as it is", source.backbone)
+    log.info("the projector of %s was trained further after vidrisk saved it: using it unchanged", source.backbone)
     return plain
 
 
 def _language_model(source: Source, model: Any) -> Any:
-    """The decoder and its output embeddings as the causal language model that they are."""
+    """Return the decoder and its output embeddings as a causal language model."""
     transformers: Any = require("transformers", "train")
     config = model.config.get_text_config()
     config.tie_word_embeddings = model.config.tie_word_embeddings
@@ -193,7 +196,7 @@ def _language_model(source: Source, model: Any) -> Any:
         causal.set_output_embeddings(model.lm_head)
     except (AttributeError, TypeError, ValueError, KeyError) as error:
         raise SettingsError(
-            f"the language model {config.model_type!r} of backbone {source.backbone!r} is no causal one: "
+            f"the language model {config.model_type!r} of backbone {source.backbone!r} is not causal: "
             f"{first_line(error)}",
             allowed="such as Llama, Qwen, Mistral or Gemma",
         ) from error

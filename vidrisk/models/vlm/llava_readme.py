@@ -6,7 +6,7 @@ PLAIN = """\
 # {name}
 
 A vision-language model in the layout of transformers' LLaVA: {tower}, a two-layer MLP and {language}.
-No code lies beside the weights.
+The folder contains no code.
 
 ```python
 from PIL import Image
@@ -28,15 +28,15 @@ Weights keep the licences of the models that they come from.
 OWN = """\
 # {name}
 
-A vision-language model: {tower}, a two-layer MLP and {language}. No code lies beside the weights.
+A vision-language model: {tower}, a two-layer MLP and {language}. The folder contains no code.
 
 transformers alone cannot run it: {reason}. It is a backbone of vidrisk: `vidrisk train DATA -o RUN --backbone {name}`.
 Names of weights are those of transformers' LLaVA.
 Weights keep the licences of the models that they come from.
 """
 NORMED = (
-    " The tower ends in a layer norm, as `tie_last_hidden_states` of its configuration says; versions that do not know that"
-    " key leave it out without a word, and answer otherwise."
+    " The tower ends in a layer norm, as `tie_last_hidden_states` of its configuration says; versions that do not know"
+    " that key silently leave it out, and give other answers."
 )
 
 
@@ -46,10 +46,13 @@ def readme_text(
     """Return the text.
 
     Args:
+        name: of the folder.
+        tower: name of the vision tower.
+        language: class of the language model.
         reason: why transformers alone cannot run the model, or None.
         version: of transformers.
-        is_normed: hidden states are taken behind the tower's last layer norm.
-        left: what the processor cannot say of the pixel contract, or None.
+        is_normed: whether hidden states are taken after the tower's last layer norm.
+        left: the part of the pixel contract that the processor cannot express, or None.
     """
     if reason is not None:
         return OWN.format(name=name, tower=tower, language=language, reason=reason)

@@ -1,4 +1,4 @@
-"""Loading language models and what belongs to them: weights in the type that training holds them in, tokenizers, processors."""
+"""Loading of language models with their tokenizers and processors, in the weight type used for training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidrisk.runtimes.contract.errors import MissingExtra, SettingsError, first_
 
 SMOLLM2 = "smollm2-135m"  # the embedded language model's name
 Weights = Literal["float32", "bfloat16", "4bit"]
-# Ends and beginnings of layers that stay as they are: output embeddings, and a vision tower, whose features are kept
+# Suffixes and prefixes of layers that are not quantized: output embeddings, and a vision tower, whose features are kept
 # and exported.
 NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?(?:visual|vision_tower|multi_modal_projector)"]
 NEEDED = "it needs config.json, model.safetensors and the files of its tokenizer"
@@ -23,29 +23,35 @@ FURTHER_FILES = ("video_preprocessor_config.json", "chat_template.json", "chat_t
 
 
 def language_source(source: Source) -> Source:
-    """Find a language model's files: the embedded one is unpacked at first use."""
+    """Return the source of a language model's files; the embedded one is unpacked at first use."""
     return Source(str(smollm2_folder()), local_only=True) if source.backbone == SMOLLM2 else source
 
 
 def load_language_model(
     source: Source, model_class: str, weights: Weights, *, config: Any = None, unused: tuple[str, ...] = ()
 ) -> Any:
-    """Load a model with a language model in it, ready to be adapted.
+    """Load a model that contains a language model, ready to be adapted.
 
     Args:
-        config, unused: as ``load_model`` takes them.
+        source: of the model.
+        model_class: name in ``transformers``.
+        weights: data type of the weights.
+        config: as in ``load_model``.
+        unused: as in ``load_model``.
 
     Raises:
-        SettingsError: it is not there, is no such model, or 4-bit weights do not work here.
-        MissingExtra: bitsandbytes is not installed, and 4-bit weights are asked for.
+        SettingsError: it does not exist, is not such a model, or 4-bit weights do not work on this machine.
+        MissingExtra: bitsandbytes is not installed, and 4-bit weights are requested.
     """
     model = load_model(source, model_class, needed=NEEDED, config=config, unused=unused, **_options(weights))
     return model.eval()
 
 
 def _options(weights: Weights) -> dict[str, Any]:
-    """Options of ``from_pretrained``. 4 bits are NF4 with double quantization (QLoRA, Dettmers et al. 2023,
-    https://arxiv.org/abs/2305.14314)."""
+    """Return options of ``from_pretrained``.
+
+    4 bits are NF4 with double quantization (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
+    """
     torch: Any = require("torch", "train")
     if weights != "4bit":
         return {"dtype": getattr(torch, weights)}
@@ -54,7 +60,7 @@ def _options(weights: Weights) -> dict[str, Any]:
         raise MissingExtra("bitsandbytes", "4bit")
     try:
         import_bitsandbytes()
-    except Exception as error:  # it loads a library of its own, and raises what that raises
+    except Exception as error:  # it loads a native library, and may raise anything
         raise SettingsError(
             f"bitsandbytes does not work here: {first_line(error)}",
             allowed="vlm.weights float32 or bfloat16",
@@ -82,19 +88,21 @@ def load_tokenizer(source: Source) -> Any:
     transformers: Any = require("transformers", "train")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source.backbone, **source.options)
-    except Exception as error:  # tokenizers raises bare ones, and a package that is missing an ImportError
+    except Exception as error:  # tokenizers raises bare exceptions, and a missing package an ImportError
         raise SettingsError(
             f"backbone {source.backbone!r} has no tokenizer: {first_line(error)}", fix=NEEDED
         ) from error
     if not tokenizer("a", add_special_tokens=False)[
         "input_ids"
-    ]:  # transformers makes an empty one where files are missing
+    ]:  # transformers creates an empty one if files are missing
         raise SettingsError(f"backbone {source.backbone!r} has a tokenizer without a vocabulary", fix=NEEDED)
     return tokenizer
 
 
 def find_file(source: Source, name: str) -> Path | None:
-    """Find a file of a checkpoint: in its folder or in the cache of the hub, or on the hub itself; None where it has none.
+    """Return the path of a checkpoint's file, or None if it has no such file.
+
+    The file is in the checkpoint's folder, in the hub's cache, or downloaded from the hub.
 
     Raises:
         SettingsError: it cannot be fetched.
@@ -110,16 +118,16 @@ def find_file(source: Source, name: str) -> Path | None:
 
 
 def read_json(source: Source, name: str) -> dict[str, Any]:
-    """Read settings out of a file of a checkpoint; empty where it has none.
+    """Read settings from a file of a checkpoint; empty if it has no such file.
 
     Raises:
-        SettingsError: it cannot be read, or holds something else.
+        SettingsError: it cannot be read, or does not hold an object.
     """
     path = find_file(source, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8")) if path else {}
         if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__} in place of settings")
+            raise ValueError(f"it holds a {type(content).__name__} instead of settings")
     except (OSError, ValueError) as error:
         raise _unreadable(source, name, error) from error
     return content
@@ -152,18 +160,18 @@ def _no_processor(source: Source) -> SettingsError:
 
 
 def check_processor(source: Source, config: Any) -> None:
-    """Refuse a backbone whose image processor is missing, or cuts images into other patches than the model takes.
+    """Refuse a backbone whose image processor is missing, or uses other patches than the model.
 
     Raises:
-        SettingsError: as said.
+        SettingsError: the processor is missing, unreadable or of another model.
     """
-    find_processor(source)  # all of its files are fetched with the weights: a merged model takes them along
+    find_processor(source)  # fetches all of its files with the weights, since a merged model includes them
     found: dict[str, Any] = {}
     for name in PROCESSOR_FILES:
         content = read_json(source, name)
         images = content.get("image_processor", {})
         if not isinstance(images, dict):
-            raise _unreadable(source, name, ValueError(f"it holds a {type(images).__name__} in place of settings"))
+            raise _unreadable(source, name, ValueError(f"it holds a {type(images).__name__} instead of settings"))
         found = {**images, **content, **found}
     if not found:
         raise _no_processor(source)

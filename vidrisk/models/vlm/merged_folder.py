@@ -1,4 +1,4 @@
-"""What a run has trained, merged into its vision-language model and written as a folder that other programs load and serve."""
+"""Writing of a trained vision-language model with merged adapters, as a folder that other programs load and serve."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 
 def write_merged(trained: Trainable | Path, out: Path) -> None:
-    """Write vision tower, projector and language model with all adapters merged; a head is not part of them.
+    """Write vision tower, projector and language model with all adapters merged; a head is not included.
 
     Args:
         trained: a model, whose adapters are merged in place, or the folder of a run.
-        out: to be made: a LLaVA folder of a composed model, a folder as it was published of others.
+        out: to be created: a LLaVA folder for a composed model, else a folder in the layout of the published model.
 
     Raises:
-        SettingsError: it is no vision-language model, or the processor of its backbone is not on this machine.
+        SettingsError: it is not a vision-language model, or the processor of its backbone is not on this machine.
         BundleError: the run is damaged, or ``out`` exists.
-        VidriskError: the disk is full or may not be written.
+        VidriskError: the disk is full or not writable.
     """
     model: Trainable
     if isinstance(trained, Path):
@@ -38,7 +38,7 @@ def write_merged(trained: Trainable | Path, out: Path) -> None:
     if not isinstance(backbone, Composed | QwenVl):
         what = trained if isinstance(trained, Path) else type(trained).__name__
         raise SettingsError(
-            f"{what} as a merged model: {type(backbone).__name__} is no vision-language model",
+            f"{what} as a merged model: {type(backbone).__name__} is not a vision-language model",
             allowed="Qwen2.5-VL, Qwen3-VL, compose:TOWER+LLM, or a LLaVA folder",
             fix="train with such a backbone",
         )
@@ -48,7 +48,7 @@ def write_merged(trained: Trainable | Path, out: Path) -> None:
         return
     processor = find_processor(
         Source(backbone.config.name_or_path, local_only=True)
-    )  # of the hub, its files lie in the cache
+    )  # files from the hub are in the cache
     model.merge()
     with whole_folder(out) as staged:
         backbone.base.save_pretrained(staged)

@@ -1,4 +1,4 @@
-"""The projector of a run: written where it is new or was trained, and missed where it should be there."""
+"""The projector file of a run, which is written, and required, if the projector is new or was trained."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ def save_projector(backbone: VlmBackbone, folder: Path, *, is_trained: bool) -> 
     """Write a projector, unless it is the published one.
 
     Raises:
-        VidriskError: the disk is full or may not be written.
+        VidriskError: the disk is full or not writable.
     """
     if backbone.has_own_projector or is_trained:
         save_tensors(backbone.projector.state_dict(), folder / PROJECTOR)
 
 
 def load_projector(backbone: VlmBackbone, folder: Path) -> None:
-    """Read the projector of a run; a published one stays as it is where the run has none.
+    """Read the projector of a run; a published one is kept if the run has none.
 
     Raises:
-        BundleError: it is damaged, of another backbone, or missing where it is new.
+        BundleError: it is damaged, of another backbone, or missing although it is new.
     """
     if (folder / PROJECTOR).is_file() or backbone.has_own_projector:
         load_state(backbone.projector.float(), folder / PROJECTOR)
 
 
 def check_projector(folder: Path, *, is_trained: bool) -> None:
-    """Refuse a run that lacks a projector which it has trained: the published one would stand in its place.
+    """Refuse a run that lacks the projector it has trained: the published one would be used instead.
 
     Raises:
-        BundleError: as said.
+        BundleError: the projector is missing.
     """
     if is_trained and not (folder / PROJECTOR).is_file():
         raise BundleError(f"{folder} lacks its {PROJECTOR}", fix=COPY_WHOLE)

@@ -1,4 +1,4 @@
-"""Prompt templates: pairs of a question about what is shown and a reply that holds the model's token once."""
+"""Prompt templates: pairs of a question about the input and a reply that contains the model's token once."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from vidrisk.models.config import PromptPair
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import SettingsError, require
 
-PLACE = "{token}"  # of the token in a reply, whatever it is called
+PLACE = "{token}"  # stands for the token in a reply, whatever its name
 ALLOWED = "pairs of `question` and `reply`; the reply holds {token} once"
 
 
 def prompts_from_settings(prompts: Path | Sequence[PromptPair] | None, task: LabelTask) -> tuple[PromptPair, ...]:
-    """Return the pairs that settings ask for.
+    """Return the pairs that the settings select.
 
     Args:
-        prompts: pairs, a YAML file with a list of them, or None for vidrisk's own of the task.
+        prompts: pairs, a YAML file with a list of them, or None for vidrisk's own for the task.
+        task: of the model.
 
     Raises:
-        SettingsError: an unreadable file, no pair, or one whose reply does not hold the token once.
+        SettingsError: an unreadable file, no pair, or a reply that does not contain the token exactly once.
     """
     if prompts is None:
         text = resources.files(__package__).joinpath("prompts.yaml").read_text(encoding="utf-8")

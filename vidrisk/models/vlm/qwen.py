@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen3-VL as backbones of a classifier."""
+"""Qwen2.5-VL and Qwen3-VL as backbones of a classifier or a model that writes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class QwenVl(VlmBackbone):
     Args:
         model, tokenizer: of transformers.
         pixel: size of frames.
-        clips: photos are images to it, not videos.
+        clips: whether inputs are clips, which it sees as videos; photos are images.
         settings: the token.
-        with_token: whether it is added: for a classifier.
+        with_token: whether to add it, for a classifier.
     """
 
     vision: FixedGridVision
@@ -80,14 +80,14 @@ class QwenVl(VlmBackbone):
 
     @property
     def has_own_projector(self) -> bool:
-        """Whether the projector is new: never."""
+        """Always false: the projector is never new."""
         return False
 
     def standardise(self, features: Tensor) -> None:
-        """Keep the projector that was pretrained."""
+        """Keep the pretrained projector."""
 
     def project(self, features: Tensor) -> Tensor:
-        """Return features as they are: the tower has merged them."""
+        """Return the features unchanged: the tower has merged them."""
         return features
 
     def vision_stage(self) -> nn.Module:
@@ -105,11 +105,11 @@ class QwenVl(VlmBackbone):
 
     @property
     def photo_mark(self) -> str:
-        """The mark of an image."""
+        """Mark of an image."""
         return IMAGE
 
     def layout(self, conversation: Conversation, frames: int, fps: float, most: int) -> PromptLayout:
-        """Return the layout of a prompt, with times in front of moments where the model has them."""
+        """Return the layout of a prompt, with times before moments if the model uses them."""
         before = conversation.before
         mark = VIDEO if self.is_clip else IMAGE
         if before.count(mark) != 1:
@@ -123,8 +123,8 @@ class QwenVl(VlmBackbone):
         moments = frames // self.frames_per_run
         grid = Grid(1, self.vision.height, self.vision.width)
         if self.is_clip and self.has_times:  # each moment has marks of its own, with its time in front
-            # Those of the template are left out, as the processor did that came with the model; transformers 5.24
-            # leaves them in.
+            # The template's own marks are dropped, as in the processor published with the model; transformers 5.24
+            # keeps them.
             head, tail = head.removesuffix(START), tail.removeprefix(END)
             for moment in range(moments):
                 begin = moment * self.frames_per_run
@@ -148,7 +148,7 @@ class QwenVl(VlmBackbone):
 
     @property
     def has_times(self) -> bool:
-        """Whether times are written in front of moments (Qwen3-VL) instead of being positions (Qwen2.5-VL)."""
+        """Whether times are written before moments (Qwen3-VL) instead of being positions (Qwen2.5-VL)."""
         return not hasattr(self.config.vision_config, "tokens_per_second")
 
     def positions(self, layout: Layout, fps: float) -> Tensor:
@@ -160,7 +160,7 @@ class QwenVl(VlmBackbone):
 
 
 def _add_everywhere(hidden: Tensor, places: Any, features: Tensor) -> Tensor:
-    """Add features to hidden states; those at places of text are 0, where transformers' own gathers and scatters."""
+    """Add features, which are 0 at text, to hidden states; transformers' own function gathers and scatters."""
     return hidden + features.to(hidden.dtype)
 
 
@@ -170,7 +170,7 @@ def load_qwen(
     """Load a backbone with its tokenizer.
 
     Raises:
-        SettingsError: it is not there, lacks weights, or its processor or tokenizer is missing or another model's.
+        SettingsError: it does not exist, lacks weights, or its processor or tokenizer is missing or of another model.
     """
     model = load_language_model(source, model_class, settings.weights)
     check_processor(source, model.config)

@@ -1,7 +1,8 @@
-"""Chat templates, rendered in a process with limits of its own: a stranger's may loop without end, or take all memory.
+"""Rendering of chat templates in a separate process with limits on time and memory.
 
-What jinja's sandbox keeps from them, it keeps there, too. Memory is limited on Linux. Some templates state today's
-date: they are given one day for ever, so that a run has the prompt tomorrow that it was trained with.
+An untrusted template may loop forever or exhaust memory. jinja's sandbox applies there as well. Memory is limited on
+Linux only. Some templates state today's date: they are given one fixed day, so that a run always has the prompt that it
+was trained with.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing_extensions import Self
 
 from vidrisk.runtimes.contract.errors import SettingsError, first_line
 
-MAX_CHARACTERS = 1_000_000  # of a template, and of all that it gives
-CPU_S, WALL_S = 10, 120  # seconds; the second is for a machine that is busy with something else
-MEMORY_BYTES = 256 << 20  # beside what the process has before it
+MAX_CHARACTERS = 1_000_000  # of a template, and of its total output
+CPU_S, WALL_S = 10, 120  # seconds; the second allows for a busy machine
+MEMORY_BYTES = 256 << 20  # in addition to the memory of the process before rendering
 START = "import sys; sys.path[:] = sys.argv[1:]; from vidrisk.models.vlm.rendering import main; main()"
 Messages = Sequence[dict[str, Any]]
 
@@ -33,14 +34,15 @@ def render_chats(tokenizer: Any, chats: Sequence[tuple[Messages, bool]]) -> tupl
     """Render conversations by the chat template of a tokenizer.
 
     Args:
-        chats: conversations, and whether each ends where a reply is to begin.
+        tokenizer: of transformers.
+        chats: conversations, and whether each ends at the beginning of a reply.
 
     Raises:
-        SettingsError: the template fails, or takes more than it may.
+        SettingsError: the template fails, or exceeds a limit.
     """
     try:
         template = tokenizer.get_chat_template()
-    except ValueError as error:  # several, and none of them is the default
+    except ValueError as error:  # several templates, none of them the default
         raise _refusal(f"fails: {error}") from error
     if len(template) > MAX_CHARACTERS:
         raise _refusal(f"has {len(template)} characters")
@@ -61,9 +63,9 @@ def _render(job: str) -> tuple[str, ...]:
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise _refusal(f"has not ended after {WALL_S} s") from error
+        raise _refusal(f"did not finish within {WALL_S} s") from error
     if end.returncode == -signal.SIGXCPU:
-        raise _refusal(f"has not ended after {CPU_S} s")
+        raise _refusal(f"did not finish within {CPU_S} s")
     if end.returncode:
         raise _refusal(
             f"cannot be run: {next(reversed(end.stderr.strip().splitlines()), f'exit code {end.returncode}')}"
@@ -92,7 +94,7 @@ class _Today(datetime):
 
 
 def main() -> None:
-    """Read a job as JSON, and write what its template gives, or why it fails."""
+    """Read a job as JSON, and write the output of its template, or why it fails."""
     from jinja2 import TemplateError
     from transformers.utils import chat_template_utils
 
@@ -124,7 +126,7 @@ def main() -> None:
 
 
 def _limit(cpu_s: int) -> None:
-    """Let this process compute and allocate no more than so much from now on."""
+    """Limit the CPU time and memory that this process can use from now on."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _lower(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime) + cpu_s)
     if sys.platform == "linux":

@@ -1,4 +1,7 @@
-"""A vision-language model that writes: photos and a question in, an answer token by token out. Trained on the answers alone."""
+"""A vision-language model that writes: photos and a question → an answer, token by token.
+
+Only the answers are trained on.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,10 @@ CHAT, TOKENIZER = "chat.json", "tokenizer.json"
 
 
 class Chat(Sealed):
-    """How a run talks, in ``chat.json``: with another tokenizer it is refused.
+    """Chat format of a run, in ``chat.json``; a different tokenizer is refused.
 
     Attributes:
-        ends: ids of the tokens that end an answer, the one that is learnt first.
+        ends: ids of the tokens that end an answer, beginning with the one that is trained.
         tokenizer: sha256 of ``tokenizer.json``.
     """
 
@@ -48,10 +51,11 @@ class Chat(Sealed):
 
 
 class Reporter(Trainable):
-    """A backbone, and how it is talked to.
+    """A backbone and its chat format.
 
     Args:
-        backbone: without a token for classes; frozen but for a projector of its own.
+        backbone: without a token for classes; frozen except for a projector of its own.
+        config: of the run.
     """
 
     own_parts: ClassVar[tuple[str, ...]] = ("backbone.own_projector.",)
@@ -70,14 +74,14 @@ class Reporter(Trainable):
         self.trains_projector = backbone.projector_lr(config.optim) > 0
         if not (self.trains_language or self.trains_vision or self.trains_projector):
             raise SettingsError(
-                "nothing is to be trained: lora.last_blocks is 0 and the projector has no learning rate",
+                "nothing to train: lora.last_blocks is 0 and the projector has no learning rate",
                 allowed="adapters, the projector, or both",
                 fix="set lora.last_blocks=null, or optim.projector_lr",
             )
 
     @property
     def has_frozen_tower(self) -> bool:
-        """Whether features of photos stay as they are while the model is trained."""
+        """Whether features of photos stay the same during training."""
         return not self.trains_vision and (self.backbone.has_own_projector or not self.trains_projector)
 
     @property
@@ -87,24 +91,27 @@ class Reporter(Trainable):
 
     @property
     def token_limits(self) -> dict[str, int]:
-        """Most tokens of a conversation, by what bounds it."""
+        """Greatest numbers of tokens of a conversation, by the setting that limits them."""
         return {"vlm.max_tokens": self.backbone.settings.max_tokens, **reach_of(self.backbone.decoder)}
 
     def positions(self, layout: Layout) -> Tensor:
-        """Return positions of a layout's tokens, as the decoder takes them."""
+        """Return positions of a layout's tokens, as the decoder expects them."""
         return self.backbone.positions(layout, self.backbone.settings.fps)
 
     def encode(self, frames: Tensor) -> Tensor:
         """Run the tower on photos ``uint8 (M, H, W, 3)`` → features of visual tokens ``(M, n, W)``."""
         return self.backbone.encode_frames(frames[:, None]).flatten(1, 2)
 
-    def embedded(self, batch: SequenceBatch) -> tuple[Tensor, list[Tensor]]:
-        """Embed tokens ``(B, L, D)``; and what is added to visual ones behind the first layers (DeepStack), if anything."""
+    def embed(self, batch: SequenceBatch) -> tuple[Tensor, list[Tensor]]:
+        """Embed tokens ``(B, L, D)``.
+
+        Also return the additions to visual tokens after the first layers (DeepStack), if any.
+        """
         words = self.backbone.embed(batch.ids.flatten()).reshape(*batch.ids.shape, -1)
         photos = batch.photos
         if not len(photos) and not self.training:
             return words, []
-        if not len(photos):  # every process of a step has a gradient of all that is trained
+        if not len(photos):  # every process of a step needs gradients of all trained parameters
             photos = photos.new_zeros((1, *photos.shape[1:]))
         features = self.encode(photos) if photos.dtype == torch.uint8 else photos
         visual = self.backbone.project(features).to(words.dtype).flatten(0, 1)
@@ -116,8 +123,8 @@ class Reporter(Trainable):
         return words.masked_scatter(where, first), [zeros.masked_scatter(where, tokens) for tokens in deeper]
 
     def states(self, batch: SequenceBatch) -> Tensor:
-        """Return the last states, behind the final norm, ``(B, L, D)``."""
-        embedded, deeper = self.embedded(batch)
+        """Return the last states, after the final norm, ``(B, L, D)``."""
+        embedded, deeper = self.embed(batch)
         further = {"deepstack_visual_embeds": deeper} if deeper else {}
         output = self.backbone.decoder(
             inputs_embeds=embedded,
@@ -130,22 +137,24 @@ class Reporter(Trainable):
         return states
 
     def scores(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Return logits ``(K, V)`` of the K tokens that are learnt, in order, and the tokens ``(K,)``."""
+        """Return logits ``(K, V)`` of the K trained tokens, in order, and the tokens ``(K,)``."""
         states = self.states(batch)
         return self.backbone.score_tokens(states[:, :-1][batch.is_answer[:, 1:]]).float(), batch.ids[batch.is_answer]
 
     def forward(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Return what ``losses`` does, as training calls it."""
+        """Return the result of ``losses``, for training."""
         return self.losses(batch)
 
     def losses(self, batch: SequenceBatch) -> tuple[Tensor, Tensor]:
-        """Return of each token that is learnt the negative log-likelihood, in nats, ``(K,)``; and whether it is the one that the
-        model finds most probable, ``(K,)``."""
+        """Return the negative log-likelihood, in nats, of each trained token ``(K,)``.
+
+        Also return whether it is the token that the model finds most probable, ``(K,)``.
+        """
         logits, wanted = self.scores(batch)
         return F.cross_entropy(logits, wanted, reduction="none"), logits.detach().argmax(dim=1) == wanted
 
     def standardise(self, features: Tensor) -> None:
-        """Take from features ``(M, n, W)`` what a new projector is to begin with."""
+        """Initialise a new projector from features ``(M, n, W)``."""
         self.backbone.standardise(features.float().flatten(0, 1))
 
     def adapt(self, config: TrainConfig) -> None:
@@ -155,7 +164,7 @@ class Reporter(Trainable):
                 backbone.model, peft_config_from_lora(lora), choose_paths(backbone.lora_paths(lora), lora)
             )
         if self.trains_projector:
-            backbone.projector.float()  # updates that are smaller than bfloat16's spacing would vanish
+            backbone.projector.float()  # updates below the resolution of bfloat16 would be lost
         backbone.projector.requires_grad_(self.trains_projector)
 
     def merge(self) -> None:
@@ -163,7 +172,7 @@ class Reporter(Trainable):
         self.backbone.requires_grad_(False)
 
     def parameter_groups(self, optim: OptimSettings) -> list[dict[str, Any]]:
-        """LoRA without decay, the projector with it, each with its own rate."""
+        """Return LoRA without decay, the projector with it, each with its own rate."""
         projector = [p for p in self.backbone.projector.parameters() if p.requires_grad]
         known = {id(p) for p in projector}
         lora = [p for p in self.backbone.parameters() if p.requires_grad and id(p) not in known]
@@ -184,7 +193,7 @@ class Reporter(Trainable):
         return next((module for module in self.backbone.decoder.modules() if isinstance(module, nn.ModuleList)), ())
 
     def save(self, folder: Path) -> None:
-        """Write the adapter, the projector where it is new or was trained, the tokenizer and how to talk."""
+        """Write the adapter, the projector if it is new or was trained, the tokenizer and the chat format."""
         if hasattr(self.backbone.model, "peft_config"):
             save_adapter(self.backbone.model, folder / ADAPTER)
         save_projector(self.backbone, folder, is_trained=self.trains_projector)
@@ -198,21 +207,21 @@ class Reporter(Trainable):
         load_projector(self.backbone, folder)
 
     def check_folder(self, folder: Path) -> None:
-        """Refuse a run without the projector that it has trained, or one of another tokenizer or chat template.
+        """Refuse a run without the projector that it has trained, or with another tokenizer or chat template.
 
         Raises:
-            BundleError: as said, or ``chat.json`` is missing or damaged.
+            BundleError: the run is refused, or ``chat.json`` is missing or damaged.
         """
         check_projector(folder, is_trained=self.trains_projector)
         if chat_of(folder) != self.chat:
             raise BundleError(
-                f"the tokenizer of the backbone, or its chat template, is another one than {folder / CHAT} holds",
+                f"the tokenizer of the backbone, or its chat template, differs from {folder / CHAT}",
                 fix="use the backbone that the run was trained with, its tokenizer included",
             )
 
 
 def chat_of(folder: Path) -> Chat:
-    """Read how a run talks.
+    """Read the chat format of a run.
 
     Raises:
         BundleError: ``chat.json`` is missing or damaged.
@@ -230,7 +239,7 @@ def vocabulary_of(folder: Path) -> Vocabulary:
     """Return the tokenizer of a run.
 
     Raises:
-        BundleError: it is missing, damaged or another one than the run was trained with.
+        BundleError: it is missing, damaged, or not the one that the run was trained with.
     """
     chat, path = chat_of(folder), folder / TOKENIZER
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != chat.tokenizer:
@@ -239,7 +248,7 @@ def vocabulary_of(folder: Path) -> Vocabulary:
 
 
 def _tokenizer_text(tokenizer: Any) -> str:
-    """The tokenizer as ``tokenizer.json`` holds it."""
+    """Return the tokenizer as the text of ``tokenizer.json``."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     if fast is None:
         raise SettingsError(
@@ -252,7 +261,7 @@ def _tokenizer_text(tokenizer: Any) -> str:
 
 
 def _ends(backbone: VlmBackbone, pieces: ChatPieces) -> tuple[int, ...]:
-    """Ids of the tokens that end an answer: what the template writes behind one first."""
+    """Return ids of the tokens that end an answer, beginning with the one that the template writes."""
     tokenizer = backbone.tokenizer
     behind = tokenizer(pieces.to_next, add_special_tokens=False)["input_ids"][:1]
     special = set(tokenizer.all_special_ids)

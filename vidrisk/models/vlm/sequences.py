@@ -1,4 +1,4 @@
-"""Conversations as tensors: several of them side by side, padded behind, with the visual tokens of their photos in their places."""
+"""Batches of conversations as tensors, padded at the end, with the visual tokens of their photos in place."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from vidrisk.models.vlm.layout import Grid, Layout
 from vidrisk.runtimes.text.turns import Parts, Photo
 
 READ, WRITTEN, CHOSEN = range(3)
-"""What a model has to do with a token: read it, learn to write it, or learn to choose by it between levels or the like."""
+"""Role of a token: it is read, trained to be written, or trained as a choice, such as between levels."""
 
 
 @dataclass(frozen=True)
 class TextSequence:
-    """One conversation, L tokens long.
+    """One conversation of L tokens.
 
     Attributes:
         layout: of its tokens.
         roles: of its tokens, ``uint8 (L,)``: ``READ``, ``WRITTEN`` or ``CHOSEN``.
-        photos: how many it shows.
+        photos: number of photos in it.
     """
 
     layout: Layout
@@ -36,27 +36,28 @@ class TextSequence:
 
     @property
     def answer_tokens(self) -> int:
-        """Tokens that are learnt."""
+        """Number of trained tokens."""
         return int(np.count_nonzero(self.roles))
 
     @property
     def longest_answer(self) -> int:
-        """Tokens of the longest of its answers, with the one that ends it."""
+        """Tokens of its longest answer, including the one that ends it."""
         ends = np.flatnonzero(np.diff(self.roles != READ, prepend=False, append=False))  # begin, end, begin, end, …
         return int((ends[1::2] - ends[::2]).max(initial=0))
 
     @property
     def choices(self) -> int:
-        """Tokens that choose."""
+        """Number of tokens that express a choice."""
         return int(np.count_nonzero(self.roles == CHOSEN))
 
 
 def sequence_from_parts(parts: Parts, grid: Grid, choices: Sequence[Iterable[int]] = ()) -> TextSequence:
-    """Lay a conversation out.
+    """Lay out a conversation.
 
     Args:
+        parts: of the conversation.
         grid: visual tokens of a photo.
-        choices: places, in each of its answers, of the tokens that choose; none where it is left out.
+        choices: indices, in each of its answers, of the tokens that express a choice; empty if left out.
     """
     found = [grid if isinstance(part, Photo) else part for part in parts.parts]
     lengths = [part.tokens if isinstance(part, Grid) else len(part) for part in found]
@@ -72,11 +73,11 @@ class SequenceBatch:
     """B conversations of at most L tokens.
 
     Attributes:
-        ids: token ids ``int64 (B, L)``; 0 where a visual token is, and behind the end.
-        is_visual, is_token: ``bool (B, L)``; the second is False behind the end.
+        ids: token ids ``int64 (B, L)``; 0 for visual tokens and padding.
+        is_visual, is_token: ``bool (B, L)``; the second is False for padding.
         roles: ``uint8 (B, L)``: ``READ``, ``WRITTEN`` or ``CHOSEN``.
-        positions: as the decoder takes them, ``int64 (B, L)``, or ``(3, B, L)`` in time, height and width.
-        photos: of all of them, in order: features ``(M, n, W)`` or frames ``uint8 (M, H, W, 3)``.
+        positions: as the decoder expects them, ``int64 (B, L)``, or ``(3, B, L)`` in time, height and width.
+        photos: of all conversations, in order: features ``(M, n, W)`` or frames ``uint8 (M, H, W, 3)``.
     """
 
     ids: Tensor
@@ -91,27 +92,28 @@ class SequenceBatch:
 
     @property
     def is_answer(self) -> Tensor:
-        """Whether a token is learnt, ``bool (B, L)``: K tokens are."""
+        """Whether each token is trained, ``bool (B, L)``; K tokens are."""
         return self.roles != READ
 
     @property
     def is_choice(self) -> Tensor:
-        """Whether a token that is learnt chooses, ``bool (K,)``."""
+        """Whether each trained token expresses a choice, ``bool (K,)``."""
         return self.roles[self.is_answer] == CHOSEN
 
     def sums(self, values: Tensor) -> Tensor:
-        """Add values of the tokens that are learnt ``(K,)`` up to those of their conversations ``(B,)``."""
+        """Sum values of the trained tokens ``(K,)`` over their conversations ``(B,)``."""
         return values.new_zeros(len(self.ids)).index_add(0, self.is_answer.nonzero()[:, 0], values)
 
 
 def batch_from_sequences(
     sequences: Sequence[TextSequence], photos: Tensor, positions_of: Callable[[Layout], Tensor]
 ) -> SequenceBatch:
-    """Put conversations side by side.
+    """Combine conversations into a batch.
 
     Args:
-        photos: of all of them, in order.
-        positions_of: gives a layout's positions, ``(L,)`` or ``(3, L)``.
+        sequences: the conversations.
+        photos: of all conversations, in order.
+        positions_of: layout → its positions, ``(L,)`` or ``(3, L)``.
     """
     size, longest = len(sequences), max(sequence.length for sequence in sequences)
     ids = torch.zeros((size, longest), dtype=torch.int64)

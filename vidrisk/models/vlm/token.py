@@ -10,16 +10,18 @@ from vidrisk.runtimes.contract.errors import SettingsError
 
 
 def add_token(model: Any, tokenizer: Any, token: str) -> int:
-    """Give a language model one more token, and return its id.
+    """Add a token to a language model, and return its id.
 
-    The row is a spare one where the embeddings have more rows than the tokenizer has tokens, else one more is added. It
-    starts as the mean of the tokens' rows: the same at every load.
+    It uses a spare row if the embeddings have more rows than the tokenizer has tokens; otherwise a row is added. The
+    row starts as the mean of the tokens' rows, the same at every load.
 
     Args:
         model: of transformers, with input embeddings; tied output embeddings stay tied.
+        tokenizer: of the model.
+        token: to add.
 
     Raises:
-        SettingsError: the tokenizer has it already, and uses it for something else.
+        SettingsError: the tokenizer already has it, and uses it for something else.
     """
     if token in tokenizer.get_vocab():
         raise SettingsError(

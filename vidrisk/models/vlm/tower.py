@@ -1,4 +1,4 @@
-"""The layers of Qwen-VL's vision towers over embedded patches, whatever decides which of them see one another."""
+"""The layers of Qwen-VL's vision towers on embedded patches, for any scope of attention."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def _keep(tokens: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Scope:
-    """Which patches see one another in a layer.
+    """Scope of attention in a layer: which patches see one another.
 
     Attributes:
         split: heads ``(B, n, heads, d)`` → runs of patches that see one another, ``(S, m, heads, d)``.
-        join: the way back.
+        join: the inverse.
         mask: added to the scores of each run, ``(…, m, m)``.
     """
 
@@ -31,7 +31,7 @@ class Scope:
 
 
 def full_layers(tower: Any) -> set[int]:
-    """Return the numbers of the layers that attend beyond windows: all of them where the tower has no windows."""
+    """Return the numbers of the layers that attend beyond windows: all layers if the tower has no windows."""
     return set(getattr(tower.config, "fullatt_block_indexes", range(len(tower.blocks))))
 
 
@@ -50,11 +50,12 @@ def tokens_from_patches(
     Args:
         tower: ``visual`` of Qwen2.5-VL or Qwen3-VL.
         hidden: embedded patches ``(B, n, D)``.
-        cos, sin: rotary positions ``(n, d)``.
-        scope_of: number of a layer → who sees whom in it.
+        cos: rotary positions ``(n, d)``.
+        sin: rotary positions ``(n, d)``.
+        scope_of: number of a layer → its scope of attention.
 
     Returns:
-        Merged tokens, and behind them those of DeepStack's layers, ``(B · n / merge², W)`` each.
+        Merged tokens, followed by those of DeepStack's layers, ``(B · n / merge², W)`` each.
     """
     deep = list(getattr(tower, "deepstack_visual_indexes", ()))
     features: dict[int, Tensor] = {}
@@ -68,7 +69,7 @@ def tokens_from_patches(
 
 
 def _merge(merger: Any, hidden: Tensor) -> Tensor:
-    """Make tokens of patches, in the type of the merger: a trained one is more precise than its tower."""
+    """Merge patches into tokens, in the type of the merger: a trained one is more precise than its tower."""
     tokens: Tensor = merger(hidden.to(next(merger.parameters()).dtype))
     return tokens
 

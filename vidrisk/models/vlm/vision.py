@@ -1,7 +1,8 @@
-"""Vision towers of Qwen-VL on one fixed grid of patches, any number of runs at once, from frames to tokens of the language model.
+"""Vision towers of Qwen-VL on one fixed grid of patches, from frames to tokens of the language model.
 
-The towers' own forward packs images of any size behind one another. Here a contract fixes the size: positions, windows
-and the interpolation of position embeddings are computed once, and windows of equal size are one batch of attention.
+They take any number of runs at once. The towers' own forward packs images of any size one after another. Here the
+contract fixes the size: positions, windows and the interpolation of position embeddings are computed once, and windows
+of equal size are one batch of attention.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec
 class FixedGridVision(nn.Module):
     """``uint8 (N, 2, H, W, 3)``, or ``(N, H, W, 3)`` of photos, → merged tokens ``float32 (N, n, k · D)``.
 
-    Beside the tokens lie those of the k - 1 layers whose features are added in the language model (Qwen3-VL's
+    Each token is followed by those of the k - 1 layers whose features are added in the language model (Qwen3-VL's
     DeepStack).
 
     Args:
@@ -30,10 +31,10 @@ class FixedGridVision(nn.Module):
 
     Attributes:
         height, width: of the grid of merged tokens.
-        is_checkpointed: activations of blocks are computed again in the backward pass.
+        is_checkpointed: whether activations of blocks are recomputed in the backward pass.
 
     Raises:
-        SettingsError: a size that is no multiple of patch × merge.
+        SettingsError: a size that is not a multiple of patch × merge.
     """
 
     scale: Tensor
@@ -65,7 +66,7 @@ class FixedGridVision(nn.Module):
         self._place(config)
 
     def _place(self, config: Any) -> None:
-        """Compute what depends on the grid alone, by transformers' own functions."""
+        """Compute everything that depends only on the grid, by transformers' own functions."""
         from transformers import vision_utils
 
         tower, grid = self.tower, torch.tensor([[1, self.rows, self.columns]])
@@ -80,7 +81,7 @@ class FixedGridVision(nn.Module):
             lengths = (ends[1:] - ends[:-1]).tolist()
             if len(set(lengths)) == 1:
                 self.window = int(lengths[0])
-            else:  # windows at the rim are smaller: each token sees those of its own
+            else:  # windows at the edge are smaller: each token sees those of its own window
                 number = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
                 mask = torch.where(number[:, None] == number, 0.0, HIDDEN)
         fine = (order[:, None] * unit + torch.arange(unit)).flatten()
@@ -111,13 +112,13 @@ class FixedGridVision(nn.Module):
         return _reorder(tokens, self.window_back).float()
 
     def _split(self, heads: Tensor) -> Tensor:
-        """Windows of one size are a batch."""
+        """Return windows of one size as a batch."""
         return heads.reshape(-1, self.window, *heads.shape[2:]) if self.window else heads
 
     def _embed(self, frames: Tensor) -> Tensor:
-        """Frames → patches in the order of windows, embedded, ``(N, rows · columns, D)``."""
-        pixels = frames.to(torch.float32)  # first of all: TensorRT takes uint8 into a Cast only, and has at most 8 axes
-        if pixels.ndim == 4:  # a photo is a video of one moment, shown as long as one patch lasts
+        """Embed frames as patches in the order of windows, ``(N, rows · columns, D)``."""
+        pixels = frames.to(torch.float32)  # first: TensorRT takes uint8 into a Cast only, and has at most 8 axes
+        if pixels.ndim == 4:  # a photo is a video of one moment, repeated for all frames of a patch
             pixels = pixels[:, None].expand(-1, self.times, -1, -1, -1)
         pixels = pixels.permute(0, 4, 1, 2, 3) * self.scale + self.shift  # (N, 3, t, H, W)
         patch, merge = self.patch, self.merge

@@ -25,10 +25,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from vidrisk.calibration import PROFILES, observed_statistics, quantised_from_float, ranges_from_statistics
+from vidrisk.calibration import PROFILES, observe_statistics, qdq_from_float, ranges_from_statistics
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.half import half_from_float
-from vidrisk.calibration.qdq import quantised_tensors
+from vidrisk.calibration.qdq import tensors_to_quantize
 from vidrisk.runtimes import Bundle, Contract, Manifest, PixelSpec, Target, TensorSpec, TimeSpec, Variant, write_bundle
 from vidrisk.runtimes.contract.errors import (
     BundleError,
@@ -39,10 +39,10 @@ from vidrisk.runtimes.contract.errors import (
     SpecError,
 )
 from vidrisk.runtimes.contract.stages import frame_encoder_stages
-from vidrisk.runtimes.tensorrt.api import Api, installed_kinds, open_api
+from vidrisk.runtimes.tensorrt.api import Api, find_installed_kinds, open_api
 from vidrisk.runtimes.tensorrt.build import builder, engines, timings
-from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, built_engine, parse_errors
-from vidrisk.runtimes.tensorrt.build.engines import build_engines, ensured_engines
+from vidrisk.runtimes.tensorrt.build.builder import BuildOptions, build_engine, parse_errors
+from vidrisk.runtimes.tensorrt.build.engines import build_engines, ensure_engines
 from vidrisk.runtimes.tensorrt.build.layers import activations_bytes, layer_counts, layers_from_inspection
 from vidrisk.runtimes.tensorrt.build.monitor import new_monitor
 from vidrisk.runtimes.tensorrt.build.timings import keep_timings, timings_path, use_timings
@@ -52,7 +52,7 @@ from vidrisk.runtimes.tensorrt.engine_file import read_engine
 
 ROOT = Path(__file__).parents[4]
 needs_rtx = pytest.mark.skipif(
-    "tensorrt-rtx" not in installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    "tensorrt-rtx" not in find_installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
     reason="TensorRT for RTX is not installed: pip install 'vidrisk[tensorrt-rtx]'",
 )
 pytestmark = needs_rtx
@@ -127,9 +127,9 @@ def head_model() -> onnx.ModelProto:
 
 def quantised(model: onnx.ModelProto, profile: Any, side: int = SIDE) -> onnx.ModelProto:
     frames = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), np.uint8)
-    statistics = observed_statistics(model, [{"frames": frames}], names=quantised_tensors(Net(model)))
+    statistics = observe_statistics(model, [{"frames": frames}], names=tensors_to_quantize(Net(model)))
     ranges = ranges_from_statistics(statistics, "minmax", symmetric=profile == "tensorrt")
-    return quantised_from_float(model, ranges, PROFILES[profile])
+    return qdq_from_float(model, ranges, PROFILES[profile])
 
 
 @pytest.fixture(scope="session")
@@ -263,7 +263,7 @@ def test_no_gpu_and_nothing_said_of_another(
     with pytest.raises(RuntimeFailure, match=r"no NVIDIA GPU here; fix: name compute capabilities"):
         build_engines(bundle, BuildOptions(), kind="tensorrt-rtx")
     with pytest.raises(RuntimeFailure, match="no NVIDIA GPU here; fix: get one"):
-        ensured_engines(bundle, "tensorrt-rtx", ["fp32"])
+        ensure_engines(bundle, "tensorrt-rtx", ["fp32"])
 
 
 def test_a_variant_that_is_not_there(make_bundle: Callable[..., Bundle], store: EngineStore) -> None:
@@ -294,7 +294,7 @@ def test_what_the_parser_refuses_is_named(
     )
     with pytest.raises(
         RuntimeFailure,
-        match=r"cannot take encoder\.int8\.onnx: DequantizeLinear conv_bias_dequantize of module "
+        match=r"cannot read encoder\.int8\.onnx: DequantizeLinear conv_bias_dequantize of module "
         r"backbone\.blocks\.0\.expand: .*; fix: export for TensorRT",
     ):
         build_engines(make_bundle(int8="cpu"), AHEAD, kind="tensorrt-rtx", store=store, variants=["int8"])
@@ -307,13 +307,13 @@ def test_what_the_parser_refuses_is_left_out_unless_it_is_asked_for(
     """As of a bundle of schema 1, which does not say which engines its variants are made for."""
     built = build_engines(make_bundle(int8="cpu", fp32="fp32"), AHEAD, kind="tensorrt-rtx", store=store)
     assert {each.stage: each.variants for each in built} == {"encoder": ("fp32",), "head": ("fp32", "int8")}
-    assert re.search(r"int8 is left out: tensorrt-rtx cannot take encoder\.int8\.onnx: DequantizeLinear", caplog.text)
+    assert re.search(r"int8 is left out: tensorrt-rtx cannot read encoder\.int8\.onnx: DequantizeLinear", caplog.text)
 
 
 def test_a_bundle_of_nothing_that_tensorrt_takes_is_refused(
     make_bundle: Callable[..., Bundle], store: EngineStore
 ) -> None:
-    with pytest.raises(GraphRefused, match="cannot take"):
+    with pytest.raises(GraphRefused, match="cannot read"):
         build_engines(make_bundle(int8="cpu"), AHEAD, kind="tensorrt-rtx", store=store)
 
 
@@ -343,7 +343,7 @@ def test_weights_beside_the_graph(graphs: dict[str, Path], tmp_path: Path, rtx: 
         size_threshold=100,
     )
     assert (tmp_path / "a.onnx.data").stat().st_size > 1000
-    built = built_engine(tmp_path / "a.onnx", INPUTS, rtx, None, AHEAD)
+    built = build_engine(tmp_path / "a.onnx", INPUTS, rtx, None, AHEAD)
     assert len(built.blob) > 1000 and json.loads(built.layers_json)["computing"] == 2
     (tmp_path / "a.onnx.data").unlink()
     assert parse_errors(tmp_path / "a.onnx", "tensorrt-rtx")
@@ -351,9 +351,9 @@ def test_weights_beside_the_graph(graphs: dict[str, Path], tmp_path: Path, rtx: 
 
 def test_inputs_that_the_graph_does_not_have(graphs: dict[str, Path], rtx: Api) -> None:
     with pytest.raises(SpecError, match="has the free axes moments; allowed: batch"):
-        built_engine(graphs["fp32"], (TensorSpec("frames", "uint8", ("batch", "moments", 3)),), rtx, None, AHEAD)
+        build_engine(graphs["fp32"], (TensorSpec("frames", "uint8", ("batch", "moments", 3)),), rtx, None, AHEAD)
     with pytest.raises(RuntimeFailure, match=r"cannot build fp32\.onnx for batches of 64"):
-        built_engine(graphs["fp32"], (TensorSpec("photos", "uint8", ("batch", SIDE, SIDE, 3)),), rtx, None, AHEAD)
+        build_engine(graphs["fp32"], (TensorSpec("photos", "uint8", ("batch", SIDE, SIDE, 3)),), rtx, None, AHEAD)
 
 
 def test_ctrl_c_stops_at_the_next_step(graphs: dict[str, Path], rtx: Api) -> None:
@@ -361,9 +361,9 @@ def test_ctrl_c_stops_at_the_next_step(graphs: dict[str, Path], rtx: Api) -> Non
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted, match=r"stopped by Ctrl-C while building fp32\.onnx for tensorrt-rtx"):
-        built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, interrupt)
+        build_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, interrupt)
     rtx.errors.clear()
-    assert built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD).blob
+    assert build_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD).blob
 
 
 def test_a_terminal_that_is_gone_ends_the_build(graphs: dict[str, Path], rtx: Api) -> None:
@@ -371,7 +371,7 @@ def test_a_terminal_that_is_gone_ends_the_build(graphs: dict[str, Path], rtx: Ap
         raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
-        built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, hang_up)
+        build_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, hang_up)
 
 
 def test_progress_counts_phases_in_phases(rtx: Api) -> None:
@@ -402,7 +402,7 @@ def test_an_engine_for_the_gpu_that_is_here(
     graphs: dict[str, Path], rtx: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger=builder.__name__):
-        built = built_engine(graphs["int8"], INPUTS, rtx, ADA, BuildOptions())
+        built = build_engine(graphs["int8"], INPUTS, rtx, ADA, BuildOptions())
     assert built.batches == Batches() and layer_json(built)["int8"] == 2
     assert "the engine cannot be inspected" in caplog.text  # for want of a GPU
 
@@ -415,22 +415,22 @@ def layer_json(built: builder.Built) -> dict[str, Any]:
 def test_memory_is_estimated_before_building(
     graphs: dict[str, Path], rtx: Api, caplog: pytest.LogCaptureFixture
 ) -> None:
-    by_rows = [activations_bytes(builder._parsed(rtx, graphs["fp32"])[0].network, rows) for rows in (1, 2, 64)]
+    by_rows = [activations_bytes(builder._parse(rtx, graphs["fp32"])[0].network, rows) for rows in (1, 2, 64)]
     frame, low, high = SIDE * SIDE * 3 * 4, 8 * 15 * 15 * 4, WIDTH * 13 * 13 * 4
     assert frame * 2 <= by_rows[0] <= frame * 2 + low + high
     assert by_rows[2] - by_rows[1] == 62 * (by_rows[1] - by_rows[0]) >= 62 * frame * 2
     weights = graphs["fp32"].stat().st_size
     roomy = replace(ADA, free_bytes=weights + by_rows[2])
-    assert built_engine(graphs["fp32"], INPUTS, rtx, roomy, BuildOptions()).batches == Batches(1, 8, 64)
+    assert build_engine(graphs["fp32"], INPUTS, rtx, roomy, BuildOptions()).batches == Batches(1, 8, 64)
     assert "halving" not in caplog.text
     tight = replace(ADA, free_bytes=weights + 10 * by_rows[0])
-    assert built_engine(graphs["fp32"], INPUTS, rtx, tight, BuildOptions()).batches == Batches(1, 8, 8)
+    assert build_engine(graphs["fp32"], INPUTS, rtx, tight, BuildOptions()).batches == Batches(1, 8, 8)
     halvings = [record.getMessage() for record in caplog.records if "halving" in record.getMessage()]
     assert len(halvings) == 3 and "for batches of 64: needs 0.00 GB of GPU memory" in halvings[0]
     with pytest.raises(
-        RuntimeFailure, match=r"needs .* GB of GPU memory and 0\.00 GB are available, for batches of 1; fix: "
+        RuntimeFailure, match=r"needs .* GB of GPU memory, but only 0\.00 GB are available, for batches of 1; fix: "
     ):
-        built_engine(graphs["fp32"], INPUTS, rtx, replace(ADA, free_bytes=1000), BuildOptions())
+        build_engine(graphs["fp32"], INPUTS, rtx, replace(ADA, free_bytes=1000), BuildOptions())
 
 
 class FailingBuilder:
@@ -453,13 +453,13 @@ class FailingBuilder:
 @pytest.fixture
 def failing(rtx: Api, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
     def fail(failures: int, says: str) -> None:
-        real = builder._parsed
+        real = builder._parse
 
         def parsed(api: Api, path: Path) -> Any:
             found, errors = real(api, path)
             return replace(found, builder=FailingBuilder(api, failures, says)), errors
 
-        monkeypatch.setattr(builder, "_parsed", parsed)
+        monkeypatch.setattr(builder, "_parse", parsed)
 
     return fail
 
@@ -475,7 +475,7 @@ def test_out_of_gpu_memory_halves_the_batch(
     graphs: dict[str, Path], rtx: Api, failing: Callable[[int, str], None], caplog: pytest.LogCaptureFixture, says: str
 ) -> None:
     failing(2, says)
-    built = built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD)
+    built = build_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD)
     assert built.batches == Batches(1, 8, 16) and len(built.blob) > 1000
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         f"fp32.onnx for batches of {rows}: out of GPU memory; halving to {rows // 2}" for rows in (64, 32)
@@ -485,7 +485,7 @@ def test_out_of_gpu_memory_halves_the_batch(
 def test_out_of_gpu_memory_to_the_end(graphs: dict[str, Path], rtx: Api, failing: Callable[[int, str], None]) -> None:
     failing(99, "Error Code 2: OutOfMemory (no further information)")
     with pytest.raises(RuntimeFailure, match=r"for batches of 2: Error Code 2: OutOfMemory.*; fix: .*a smaller batch"):
-        built_engine(graphs["fp32"], INPUTS, rtx, None, replace(AHEAD, batches=Batches(2, 2, 8)))
+        build_engine(graphs["fp32"], INPUTS, rtx, None, replace(AHEAD, batches=Batches(2, 2, 8)))
 
 
 def test_another_failure_is_not_tried_again(
@@ -493,14 +493,14 @@ def test_another_failure_is_not_tried_again(
 ) -> None:
     failing(1, "Error Code 10: Internal Error (Could not find any implementation for node backbone.stem/conv.)")
     with pytest.raises(RuntimeFailure, match=r"for batches of 64: .*implementation for node backbone\.stem/conv"):
-        built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD)
+        build_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD)
 
 
 def test_what_the_builder_got_over_is_not_said_of_what_fails_later(graphs: dict[str, Path], rtx: Api) -> None:
     def say(what: str, done: int, total: int) -> None:
         rtx.errors.append("Error Code 2: OutOfMemory (a kernel that was tried)")
 
-    built_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, say)
+    build_engine(graphs["fp32"], INPUTS, rtx, None, AHEAD, say)
     assert not rtx.errors
 
 
@@ -528,14 +528,14 @@ def test_missing_engines_are_built_with_the_reason(
 
     def ensure() -> tuple[list[bool], list[str]]:
         caplog.clear()
-        reports = ensured_engines(bundle, "tensorrt-rtx", ["fp32"])
+        reports = ensure_engines(bundle, "tensorrt-rtx", ["fp32"])
         said = [record.getMessage() for record in caplog.records if record.name == engines.__name__]
         return [report.seconds is not None for report in reports], said
 
     assert ensure() == (
         [True, True],
         [
-            f"{name}.fp32.onnx needs an engine of tensorrt-rtx: none has been built yet; building it may take minutes, once"
+            f"{name}.fp32.onnx needs a tensorrt-rtx engine: none has been built yet; building it once may take minutes"
             for name in ("encoder", "head")
         ],
     )
@@ -544,7 +544,7 @@ def test_missing_engines_are_built_with_the_reason(
     assert isinstance(found, Engine) and found.key.gpu == ADA.model
     found.path.write_bytes(found.path.read_bytes()[:-1])
     built, said = ensure()
-    assert built == [False, True] and "head.fp32.onnx needs an engine of tensorrt-rtx: its file has" in said[0]
+    assert built == [False, True] and "head.fp32.onnx needs a tensorrt-rtx engine: its file has" in said[0]
     here[0] = replace(ADA, name="NVIDIA GeForce RTX 5090", compute_capability="12.0", multiprocessors=170)
     built, said = ensure()
     assert built == [True, True]
@@ -704,7 +704,7 @@ def test_two_builders_at_once_build_once(
     ends = [process.communicate(timeout=120) for process in builders]
     assert [(process.returncode, error) for process, (_, error) in zip(builders, ends, strict=True)] == [(0, "")] * 2
     assert sum(int(out.split()[-1]) for out, _ in ends) == 2
-    assert sum("another process builds this engine; waiting for it" in out for out, _ in ends) >= 1
+    assert sum("another process is building this engine; waiting for it" in out for out, _ in ends) >= 1
     assert sorted(path.suffix for path in store.folder.iterdir()) == [".engine", ".engine", ".json", ".json"]
 
 
@@ -737,7 +737,7 @@ def test_a_full_disk_is_one_line(
     """)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, error, out.count("\n")) == (0, "", 1)
-    assert "an engine cannot be kept in" in out and "File too large; fix: free some space there" in out
+    assert "an engine cannot be stored in" in out and "File too large; fix: free some space there" in out
     assert list(store.folder.iterdir()) == []
 
 
@@ -772,7 +772,7 @@ def test_every_family_in_every_precision(
         path = tmp_path / f"{precision}.onnx"
         onnx.save_model(model, str(path))
         assert parse_errors(path, "tensorrt-rtx") == []
-        built = built_engine(path, exported.stage.inputs, rtx, None, AHEAD)
+        built = build_engine(path, exported.stage.inputs, rtx, None, AHEAD)
         layers = layer_json(built)
         computing.add(layers["computing"])
         assert layers["int8"] == (layers["computing"] if precision == "int8" else 0)

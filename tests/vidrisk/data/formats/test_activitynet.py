@@ -90,7 +90,7 @@ def test_segments_are_cut_to_the_duration_and_those_behind_it_are_left_out_and_b
     assert [sample.interval for sample in found.samples] == [Interval(50, 60), Interval(0, 5), Interval(1, 60)]
     assert {
         "segments cut to the duration of their video: 2",
-        "segments behind the end of their video left out: 2",
+        "segments after the end of their video left out: 2",
         "segments without a length left out: 2",
     } <= set(found.notes)
 
@@ -201,9 +201,7 @@ def test_a_file_of_such_a_name_without_segments_is_said(tmp_path: Path) -> None:
 def test_two_files_are_not_mixed(tmp_path: Path) -> None:
     root = data_set(tmp_path, {"a": video(annotation(1, 2))})
     data_set(root, {"a": video(annotation(1, 2))}, "activity_net.v1-2.min.json")
-    with pytest.raises(
-        DataError, match=r"several lists \(activity_net\.v1-2\.min\.json, .*fix: name the file that is meant"
-    ):
+    with pytest.raises(DataError, match=r"several lists \(activity_net\.v1-2\.min\.json, .*fix: name the file to read"):
         import_data(root)
     assert len(import_data(root / NAME).table) == 1
 
@@ -211,15 +209,15 @@ def test_two_files_are_not_mixed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], "is no JSON object"),
-        ({"database": []}, "database is no JSON object"),
+        ([], "is not a JSON object"),
+        ({"database": []}, "database is not a JSON object"),
         ({"database": {}}, "has no videos"),
-        ({"database": {"a": 1}}, r"database, 'a' is no video with annotations; allowed: \{\"annotations\""),
-        ({"database": {"a": {"annotations": {}}}}, "'a' is no video with annotations"),
-        ({"database": {"../a": video(annotation(1, 2))}}, r"'\.\./a' is no video with annotations"),
+        ({"database": {"a": 1}}, r"database, 'a' is not a video with annotations; allowed: \{\"annotations\""),
+        ({"database": {"a": {"annotations": {}}}}, "'a' is not a video with annotations"),
+        ({"database": {"../a": video(annotation(1, 2))}}, r"'\.\./a' is not a video with annotations"),
         (
             {"database": {"a": video(annotation(1, 2)) | {"path": "/etc/passwd.mp4"}}},
-            "'a' is no video with annotations",
+            "'a' is not a video with annotations",
         ),
         ({"database": {"a": video({"segment": [1, 2]})}}, "'a' has an annotation without a label"),
         ({"database": {"a": video(annotation(1, 2, " "))}}, "'a' has an annotation without a label"),

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import touch
 
-from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of, files_near, names_from_address, sanitized
+from vidrisk.data.formats.addressed_files import (
+    AddressedFiles,
+    file_name_of,
+    files_near,
+    names_from_address,
+    sanitize_name,
+)
 from vidrisk.data.formats.media_files import safe_name
+from vidrisk.runtimes.contract.errors import DataError
 
 FILES = ("a.mp4", "in/b c.mp4", "in/100%.mp4", "in/我的 (1).mp4", "cam7.mkv")
 
@@ -69,6 +76,17 @@ def test_an_upload_that_was_renamed_is_found(media: AddressedFiles, written: str
     assert media.find(written) is None
 
 
+def test_an_upload_that_may_be_two_files_is_refused(media: AddressedFiles) -> None:
+    for name in ("our clip 1.mp4", "our clip_1.mp4"):
+        touch(media.root / name)
+    assert media.find("our clip 1.mp4", is_renamed=True) == "our clip 1.mp4"
+    said = r"'abcdef12-our_clip_1.mp4' may be 'our clip.1.mp4' or 'our clip.1.mp4'; fix: rename one"
+    with pytest.raises(DataError, match=said):
+        media.find("/data/upload/1/abcdef12-our_clip_1.mp4", is_renamed=True)
+    touch(media.root / "our_clip_1.mp4")
+    assert media.find("/data/upload/1/abcdef12-our_clip_1.mp4", is_renamed=True) == "our_clip_1.mp4"
+
+
 def test_a_path_below_the_root_is_that_file_and_no_other(media: AddressedFiles) -> None:
     touch(media.root / "deep" / "a.mp4")
     assert media.find(f"{media.root}/deep/a.mp4") == "deep/a.mp4"
@@ -98,4 +116,4 @@ def test_whatever_an_address_is_its_names_stay_below_the_root(written: str) -> N
     for name in names_from_address(written, Path("/root/x")):
         assert safe_name(name) is not None
     assert "/" not in file_name_of(written)
-    assert "/" not in sanitized(written)
+    assert "/" not in sanitize_name(written)

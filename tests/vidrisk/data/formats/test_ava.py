@@ -125,7 +125,7 @@ def test_manifests_and_other_tables_are_not_claimed(tmp_path: Path) -> None:
         ([ROW.replace("film-A", "../film")], "line 1 is "),
         ([ROW.replace(",12,", ",twelve,")], "line 1 is "),
         ([ROW.replace("0902", "9" * 30)], "line 1 is "),
-        ([f'"{ROW}'], r"line 1 is no CSV"),
+        ([f'"{ROW}'], r"line 1 is not CSV"),
         ([ROW.replace(",12,", ",5,")], r"has no action of the action list; .*; fix: take the lists"),
     ],
 )
@@ -145,7 +145,7 @@ def test_lists_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, lines: li
         ("label { label_id: 1 }", "names no class"),
         ("label { name: 'a' label_id: 1 } label { name: 'a' label_id: 2 }", "has a number or a name twice"),
         ("label { name: 'a' label_id: 1", "has no end"),
-        ("}", "braces that do not pair"),
+        ("}", "unbalanced braces"),
         ("label { name: 'a", "allowed: item"),
     ],
 )

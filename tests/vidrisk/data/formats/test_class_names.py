@@ -46,13 +46,13 @@ def test_a_label_map_holds_any_name(tmp_path: Path) -> None:
         ("m.pbtxt", "item { name: 'a' }", "the item 'a' has no id"),
         ("m.pbtxt", "item { id: 1 name: 'a' ", "has no end"),
         ("m.pbtxt", "item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", "has a number or a name twice"),
-        ("m.pbtxt", "}", "braces that do not pair"),
+        ("m.pbtxt", "}", "unbalanced braces"),
         ("m.pbtxt", "item { id: 1 name: \x00 }", "character 18"),
         ("m.pbtxt", "", "names no class"),
         ("m.json", '{"a": 1.5}', "has 'a': '1.5'"),
-        ("m.json", "[1]", "something else than names"),
+        ("m.json", "[1]", "something other than names"),
         ("m.json", '["a", "a"]', "twice"),
-        ("m.json", "[", "is no JSON"),
+        ("m.json", "[", "is not JSON"),
     ],
 )
 def test_what_is_no_list_of_names_is_one_line(tmp_path: Path, name: str, text: str, said: str) -> None:

@@ -107,6 +107,9 @@ def test_every_box_becomes_a_photo_of_its_own(root: Path, tmp_path: Path) -> Non
         assert image.size == (6, 4)  # every pixel that 5.5 x 4 touches
     with pytest.raises(SettingsError, match="crops without a folder"):
         import_data(root, crops=True)
+    (root / "train2017" / "b.png").unlink()
+    found = import_data(root, crops=True, made=tmp_path / "less")
+    assert found.listed == 3 and found.table.notes[-1].startswith("listed files that do not exist: 1 of 3 (")
 
 
 def test_roboflow_has_a_list_beside_the_photos_of_every_split(tmp_path: Path) -> None:
@@ -126,7 +129,7 @@ def test_roboflow_has_a_list_beside_the_photos_of_every_split(tmp_path: Path) ->
         ("valid/a.png", "val", "crack"),
         ("test/a.png", "test", "crack"),
     ]
-    assert "categories that only group others, without a box: 3" in table.notes and table.label_order == {}
+    assert "categories without a box that only group others: 3" in table.notes and table.label_order == {}
 
 
 @pytest.mark.parametrize("place", ["images", "", "images/train"])
@@ -165,12 +168,14 @@ def test_a_list_that_is_large_is_known_by_its_beginning_or_its_end(tmp_path: Pat
         ({"images": [{"id": 0, "file_name": "../a.png"}]}, r"has no id, or the file_name '\.\./a\.png'"),
         ({"images": [{"id": 0, "file_name": "/etc/a.png"}]}, "file_name '/etc/a.png'"),
         ({"images": [{"id": 0, "file_name": "a.png"}] * 2}, "has the id 0 of 'a.png'"),
-        ({"categories": []}, "is of the category '7', which is not listed"),
-        ({"categories": [{"id": 7, "name": ""}]}, "no id, no name"),
-        ({"categories": CATEGORIES * 2}, "an id that is taken"),
-        ({"annotations": [{"image_id": 5, "category_id": 7}]}, "is of the image '5', which is not listed"),
+        ({"categories": []}, "belongs to the category '7', which is not listed; fix: add it to categories"),
+        ({"categories": [{"id": 7, "name": ""}]}, "has no name; allowed"),
+        ({"categories": [{"name": "crack"}]}, "has no id; allowed"),
+        ({"categories": [{"id": "x", "name": "crack"}]}, "has the id 'x', which is no whole number"),
+        ({"categories": CATEGORIES * 2}, "has the id 7, which another one has"),
+        ({"annotations": [{"image_id": 5, "category_id": 7}]}, "belongs to the image '5', which is not listed"),
         ({"annotations": [{"image_id": 0, "category_id": True}]}, "category 'True', which"),
-        ({"annotations": [7]}, "is no JSON object"),
+        ({"annotations": [7]}, "is not a JSON object"),
     ],
 )
 def test_a_damaged_list_is_one_line(tmp_path: Path, change: dict[str, Any], said: str) -> None:
@@ -178,6 +183,29 @@ def test_a_damaged_list_is_one_line(tmp_path: Path, change: dict[str, Any], said
     write_json(tmp_path / "x.json", content(["a.png"], [(0, 7, [1, 1, 2, 2])]) | change)
     with pytest.raises(VidriskError, match=said):
         import_data(tmp_path / "x.json", name="coco")
+
+
+def test_ids_of_categories_may_be_written_as_text(tmp_path: Path) -> None:
+    file_of(tmp_path, "a.png", 0)
+    for category, of_box in (("7", 7), (7, "7")):
+        write_json(
+            tmp_path / "x.json",
+            content(["a.png"], [])
+            | {
+                "categories": [{"id": category, "name": "crack"}],
+                "annotations": [{"image_id": 0, "category_id": of_box}],
+            },
+        )
+        assert import_data(tmp_path / "x.json", name="coco").table.samples[0].labels == {"defect": "crack"}
+
+
+def test_categories_of_one_name_are_one_label_and_are_counted(tmp_path: Path) -> None:
+    file_of(tmp_path, "a.png", 0)
+    categories = [{"id": number, "name": name} for number, name in ((1, "crack"), (2, "crack"), (3, "spall"))]
+    write_json(tmp_path / "x.json", content(["a.png"], [(0, 2, None), (0, 3, None)], categories=categories))
+    table = import_data(tmp_path / "x.json", name="coco").table
+    assert table.samples[0].labels == {"defect": ("crack", "spall")}
+    assert "categories with the name of another one (they are one label): 1" in table.notes
 
 
 def test_two_lists_that_number_categories_differently_are_refused(root: Path) -> None:

@@ -74,8 +74,8 @@ def test_no_crops_need_no_process_and_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["a.png", "../a.png"], "outside of its folder"),
-        (["a.png", "/tmp/a.png"], "outside of its folder"),
+        (["a.png", "../a.png"], "outside its folder"),
+        (["a.png", "/tmp/a.png"], "outside its folder"),
         (["a.png", "a.png"], "two crops have the name 'a.png'"),
         (["b.png", "taken.png"], "taken.png exists already; fix: delete"),
     ],
@@ -124,6 +124,6 @@ def test_boxes_become_samples_that_stay_together(tmp_path: Path) -> None:
     ]
     assert np.array_equal(pixels_of(found.samples[0].path), pixels[2:6, 1:4])
     assert found.absent == ("gone.png",)
-    assert found.notes == ("boxes left out, which have no area or whose photo cannot be read: 1",)
+    assert found.notes == ("boxes left out because they have no area or their photo cannot be read: 1",)
     with pytest.raises(SettingsError, match="crops without a folder"):
         samples_from_boxes(rows, MediaFiles(tmp_path / "set"), None, multi_label=None)

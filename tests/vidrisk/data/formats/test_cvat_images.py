@@ -95,7 +95,7 @@ def test_an_attribute_may_be_the_class_and_then_the_label_of_its_tag_is_none(tmp
     )
     listed = read(path)
     assert labels_of(listed) == {"a.jpg": {"defect": "crack", "level": "low"}, "b.jpg": {"level": "high"}}
-    assert "files, or parts of them, of which nobody has chosen a label, left out: 1" in listed.notes
+    assert "files, or parts of them, without a label left out: 1" in listed.notes
 
 
 def test_images_of_a_project_lie_in_their_subsets(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_subset_of_a_task_holds_for_its_images_and_one_of_another_name_is_a_
         ("train", {"subset (extra)": "batch 7"}),
         ("train", {}),
     ]
-    assert "files of no split, taken as train: 2" in listed.notes
+    assert "files without a split, taken as train: 2" in listed.notes
 
 
 def test_frames_of_a_video_are_named_without_a_suffix(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_labels_of_shapes_count_where_there_is_no_tag(tmp_path: Path) -> None:
     }
     assert "images without a tag, whose labels are those of their boxes and other shapes: 2" in listed.notes
     assert "images without a label left out: 1" in listed.notes
-    assert "images left without a level, because their shapes have several: 1" in listed.notes
+    assert "images left without a level because their shapes have several: 1" in listed.notes
 
 
 def test_every_box_is_cut_out_and_those_of_a_photo_stay_together(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_every_box_is_cut_out_and_those_of_a_photo_stay_together(tmp_path: Path)
         with Image.open(sample.path) as crop:
             assert np.array_equal(np.asarray(crop), expected)
     assert listed.absent == ("gone.png",) and listed.root == tmp_path / "made"
-    assert {"images without a box left out: 1", "shapes that are no boxes left out: 2"} <= set(listed.notes)
+    assert {"images without a box left out: 1", "shapes that are not boxes left out: 2"} <= set(listed.notes)
 
 
 def test_crops_need_a_folder(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_predictions_are_tags_that_a_machine_has_made(tmp_path: Path) -> None:
 def test_what_xml_cannot_hold_is_an_error(tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     table = Table(tmp_path, "risk", (Sample(tmp_path / "a.png", "a.png", {"defect": "cra\x07ck"}),))
-    with pytest.raises(DataError, match=r"XML cannot hold the character '\\x07'"):
+    with pytest.raises(DataError, match=r"XML cannot represent the character '\\x07'"):
         write_data_set(table, tmp_path / "out.xml", name="cvat-images")
     assert not (tmp_path / "out.xml").exists()
 
@@ -229,7 +229,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;">]>'
         ),
         (
             "<annotations><meta><task/></meta><image name='a.jpg'>",
-            "is no XML: no element found.*; fix: get the file again",
+            "is not XML: no element found.*; fix: get the file again",
         ),
         ("<annotation><image name='a.jpg'/></annotation>", "begins with <annotation>; allowed: <annotations>"),
         ("<annotations><image id='0'/></annotations>", "image 1: <image> has no name"),
@@ -238,8 +238,8 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;">]>'
             "<annotations><image name='a.jpg'><tag label='a'><attribute>1</attribute></tag></image></annotations>",
             "has no name",
         ),
-        ("<annotations>" + "<a>" * 40, "has elements in more than 32 others"),
-        ("<?xml version='1.0' encoding='nonsense'?><annotations/>", "is no XML"),
+        ("<annotations>" + "<a>" * 40, "has elements nested more than 32 levels deep"),
+        ("<?xml version='1.0' encoding='nonsense'?><annotations/>", "is not readable XML"),
         ("<annotations><image name='a.txt'><tag label='a'/></image></annotations>", "absent"),
     ],
 )

@@ -68,8 +68,17 @@ def test_frames_are_those_of_the_video_and_the_last_one_lasts_until_the_next_tha
     tracks = track("run", shape(10), shape(13), shape(16))
     assert parts_of(read(export(folder, tracks, task=task.format(19)))) == [("run", (10, 19))]
     assert parts_of(read(export(folder, tracks, task=task.format(17)))) == [("run", (10, 18))]
-    assert parts_of(read(export(folder, tracks, task=task.format(9)))) == [("run", (10, 17))]
     assert parts_of(read(export(folder, tracks))) == [("run", (10, 17))]
+
+
+def test_a_track_ends_at_the_last_frame_of_its_task(folder: Path) -> None:
+    task = "<stop_frame>9</stop_frame>"
+    listed = read(export(folder, track("run", shape(0), shape(100)), track("sit", shape(4), shape(30, 1)), task=task))
+    assert parts_of(listed) == [("run", (0, 10)), ("sit", (4, 10))]
+    assert "shapes behind stop_frame left out: 1" in listed.notes
+    listed = read(export(folder, track("run", shape(10), shape(13)), track("sit", shape(9)), task=task))
+    assert parts_of(listed) == [("sit", (9, 10))]
+    assert "shapes behind stop_frame left out: 2" in listed.notes
 
 
 def test_frames_are_sorted_and_only_the_key_frames_need_be_there(folder: Path) -> None:
@@ -101,7 +110,7 @@ def test_an_attribute_that_is_the_action_cuts_the_track_where_it_changes(folder:
     )
     assert parts_of(listed) == [("walk", (0, 9)), ("fall", (9, 12))]
     assert [sample.extra for sample in listed.samples] == [{"site": "1"}, {"site": "2"}]
-    assert "attributes that change within a track, of which the first counts: 1" in listed.notes
+    assert "attributes that change within a track (the first one is used): 1" in listed.notes
 
 
 def test_two_tracks_of_the_same_frames_are_several_labels_of_one_part(folder: Path) -> None:
@@ -121,9 +130,7 @@ def test_what_is_never_seen_and_what_is_of_single_frames_is_counted(folder: Path
         export(folder, track("run", shape(0, 1)), track("run"), track("run", shape(1)), '<tag label="x" frame="3"/>')
     )
     assert parts_of(listed) == [("run", (1, 2))]
-    assert {"tracks that are never seen left out: 2", "<tag> left out, which are of single frames: 1"} <= set(
-        listed.notes
-    )
+    assert {"tracks that are never visible left out: 2", "<tag> of single frames left out: 1"} <= set(listed.notes)
 
 
 def test_the_tasks_of_a_project_are_told_apart_by_their_number(folder: Path) -> None:
@@ -157,8 +164,8 @@ def test_the_tasks_of_a_project_are_told_apart_by_their_number(folder: Path) -> 
         (track("run", shape(-3)), "<source>t.mp4</source>", "track 1: frame is '-3'"),
         (track("run", shape(10**12)), "<source>t.mp4</source>", "track 1: frame is '1000000000000'"),
         (track("", shape(1)), "<source>t.mp4</source>", "track 1: <track> has no label"),
-        (track("run", shape(1)), "", "track 1 is of no video that annotations.xml names; .*fix: export each task"),
-        (track("run", shape(1)), "<source>t.txt</source>", r"'t.txt' is no video by its suffix"),
+        (track("run", shape(1)), "", "track 1 does not belong to a video in annotations.xml; .*fix: export each"),
+        (track("run", shape(1)), "<source>t.txt</source>", r"'t.txt' does not have the suffix of a video"),
     ],
 )
 def test_damaged_tracks_are_one_line(folder: Path, tracks: str, source: str, said: str) -> None:
@@ -208,13 +215,13 @@ def test_a_folder_has_a_task_for_each_video_which_lie_in_it_or_beside_it(tmp_pat
 
 
 def test_a_folder_without_a_task_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no file of CVAT for video 1\.1; allowed: annotations\.xml"):
+    with pytest.raises(DataError, match=r"has no CVAT for video 1\.1 file; allowed: annotations\.xml"):
         read(tmp_path)
 
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     encoded((200, 40, 40), 1)(tmp_path / "a.mp4")
     table = Table(tmp_path, "action", (Sample(tmp_path / "a.mp4", "a.mp4", {"action": "r\x01n"}),))
-    with pytest.raises(DataError, match="XML cannot hold the character"):
+    with pytest.raises(DataError, match="XML cannot represent the character"):
         write_data_set(table, tmp_path / "cvat", name="cvat-video")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

@@ -70,12 +70,27 @@ def test_class_folders_stay_class_folders(tmp_path: Path, names: list[str]) -> N
 
 
 def test_what_is_of_no_format_and_what_is_not_there_are_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is of no known format; allowed: .*ucf101: trainlist01\.txt"):
+    with pytest.raises(DataError, match=r"matches no known format; allowed: activitynet, .*ucf101, ") as caught:
         import_data(tmp_path)
+    assert len(str(caught.value)) < 500
+    (tmp_path / "nothing.json").touch()
+    with pytest.raises(DataError, match=r"nothing\.json is empty \(0 bytes\); fix: get the file again$"):
+        import_data(tmp_path / "nothing.json")
     with pytest.raises(DataError, match="nothing does not exist"):
         import_data(tmp_path / "nothing")
     with pytest.raises(SettingsError, match="format 'nonesuch'; allowed: "):
         import_data(tmp_path, name="nonesuch")
+
+
+def test_a_format_to_write_is_one_that_can_be_written(cli: Callable[..., Any], tmp_path: Path) -> None:
+    for name in ("cavt", "ucf101"):
+        end = cli("data", "convert", tmp_path / "none.csv", "-o", tmp_path / "x", "--to", name)
+        allowed = end.stderr.strip().partition("; allowed: ")[2].split(", ")
+        assert end.code == 2 and set(allowed) == {
+            "risk-parquet",
+            "risk-jsonl",
+            *(known.name for known in FORMATS.values() if known.write),
+        }
 
 
 def test_levels_alone_are_no_labels_of_formats_with_one_target(tmp_path: Path) -> None:
@@ -106,10 +121,10 @@ def test_absent_videos_are_counted_and_said_and_strict_names_three(
     found = import_data(root)
     assert found.listed == whole.listed and {Path(name).name for name in found.absent} == {path.name for path in absent}
     assert len(found.table) == len(whole.table) - 5 and not whole.absent
-    assert f"listed files that are not there: 5 of {whole.listed} (" in found.table.notes[-1]
+    assert f"listed files that do not exist: 5 of {whole.listed} (" in found.table.notes[-1]
     assert "and 2 more); they are left out" in caplog.text
     with pytest.raises(
-        DataError, match=rf"not there: 5 of {whole.listed} \((\S+, ){{2}}\S+ and 2 more\); allowed: all of them "
+        DataError, match=rf"do not exist: 5 of {whole.listed} \((\S+, ){{2}}\S+ and 2 more\); allowed: all of them "
     ):
         load_table(root, "action", strict=True)
 
@@ -169,7 +184,7 @@ def test_one_group_to_learn_from_leaves_none_for_val(tmp_path: Path, caplog: pyt
             path.unlink()
     table = load_table(root, "action")
     assert {sample.split for sample in table.samples} == {"train", "test"}
-    assert "too few clips to spare some as val" in caplog.text
+    assert "too few clips to take a val split from it" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -199,7 +214,7 @@ def test_a_given_split_is_kept_and_forced_anew_by_groups(tmp_path: Path) -> None
         split_table(table, group_by="group")
     anew = split_table(table, force=True, seed=3)
     assert leaks_from_table(anew) == [] and anew.label_order == table.label_order
-    assert "the split that the data had is replaced by another, seed 3" in anew.notes
+    assert "the split of the data is replaced by a new one, seed 3" in anew.notes
 
 
 def test_a_copy_in_two_splits_is_a_leak(tmp_path: Path) -> None:
@@ -237,12 +252,12 @@ def test_import_writes_a_manifest_and_tells_what_is_missing(cli: Callable[..., A
         said["samples"] + 1,
         said["samples"],
     )
-    assert any("not there: 1 of" in note for note in said["notes"])
+    assert any("do not exist: 1 of" in note for note in said["notes"])
     expected = UCF_CLASSES if name == "ucf101" else [t.replace("[", "").replace("]", "") for t in SSV2_TEMPLATES]
     assert list(said["counts"]["action"]) == list(expected)
     assert load_table(root / "m.jsonl", "action") == import_data(root, seed=2).table
     strict = cli("data", "import", root, "-o", root / "n.jsonl", "--strict")
-    assert strict.code == 1 and "not there: 1 of" in strict.stderr and not (root / "n.jsonl").exists()
+    assert strict.code == 1 and "do not exist: 1 of" in strict.stderr and not (root / "n.jsonl").exists()
     assert "fix: get them, or leave --strict out" in strict.stderr
     few = told(cli("data", "import", root, "--format", name, "-o", root / "few.csv", "--per-class", "1", "--json"))
     assert all(count <= 1 for counts in few["counts"]["action"].values() for count in counts.values())
@@ -273,7 +288,7 @@ def test_training_takes_the_folder_as_it_is(
     videos_of(root)[-1].unlink()
     frozen = ["--set", "lora.last_blocks=0", "--set", "optim.epochs=1"]
     end = cli("train", root, "-o", tmp_path / "run", *settings, *frozen)
-    assert end.code == 0 and "not there: 1 of" in caplog.text, end
+    assert end.code == 0 and "do not exist: 1 of" in caplog.text, end
     table = load_table(root, "action")
     run = Run.open(tmp_path / "run")
     assert (
@@ -319,7 +334,7 @@ def test_clips_may_lie_in_a_folder_of_their_own(
     tmp_path: Path, write: Callable[..., Path], place: dict[str, str]
 ) -> None:
     source = write(tmp_path / "lists", **place)
-    with pytest.raises(DataError, match="not there"):
+    with pytest.raises(DataError, match="do not exist"):
         import_data(source)
     found = import_data(source, media=tmp_path / "clips")
     assert found.absent == () and {sample.name.split("/")[0] for sample in found.table.samples} == {"clips"}

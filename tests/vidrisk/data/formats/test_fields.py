@@ -104,7 +104,8 @@ def test_columns_of_one_task_decide_where_both_were_asked_for() -> None:
 def test_rows_without_a_split_are_train_where_others_have_one() -> None:
     rows = [Row("1", "a", {}, "test"), Row("2", "b", {})]
     assert [row.split for row in with_splits(rows)[0]] == ["test", "train"]
-    assert with_splits(rows[1:]) == (rows[1:], {}) and with_splits(rows)[1] == {"files of no split, taken as train": 1}
+    assert with_splits(rows[1:]) == (rows[1:], {})
+    assert with_splits(rows)[1] == {"files without a split, taken as train": 1}
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_numbers_without_classes_get_their_names_from_a_file(tmp_path: Path) -> 
         ({"labels": {"a": True}}, "has the label 'True'"),
         ({"labels": {"a": [{"label": "x", "support": [0, 3]}]}}, "frames counted from 1"),
         ({"labels": {"a": [{"label": "x", "support": "3"}]}}, "two numbers"),
-        ({"classes": "a", "labels": {}}, "no list of names"),
+        ({"classes": "a", "labels": {}}, "not a list of names"),
         ({"labels": {"a": [{"label": "x", "timestamps": [3, 1]}]}}, "allowed: seconds"),
     ],
 )
@@ -196,9 +196,7 @@ def test_damaged_labels_are_one_line(tmp_path: Path, content: Any, said: str) ->
 def test_several_fields_that_may_be_meant_and_labels_without_a_name_are_one_line(tmp_path: Path) -> None:
     file_of(tmp_path / "data", "a.png", 0)
     root = data_set(tmp_path, sample("data/a.png", first=one("x"), second=one("y")))
-    with pytest.raises(
-        DataError, match=r"several fields of labels: first, second; .*fix: export the one that is meant"
-    ):
+    with pytest.raises(DataError, match=r"several fields of labels: first, second; .*fix: export the right one"):
         import_data(root)
     data_set(tmp_path, sample("data/a.png", first={"_cls": "Classification", "label": 3}))
     with pytest.raises(DataError, match="has a label in 'first' without a name"):

@@ -93,9 +93,9 @@ def test_rows_without_a_label_and_files_that_are_not_there_are_counted(tmp_path:
         ("file_name,label\n/etc/a.png,x\n", "the file_name '/etc/a.png'"),
         ("file_name,note\na.png,x\n", "has no column for the action"),
         ("file_name,label,start_s,end_s\na.png,x,3,2\n", "is reversed"),
-        ("file_name,label,start_s,end_s\na.png,x,1,2\n", "interval of time"),
-        ("file_name,label\na.txt,x\n", "no video or photo by its suffix"),
-        ("file_name\n", "holds no labelled file"),
+        ("file_name,label,start_s,end_s\na.png,x,1,2\n", "time interval"),
+        ("file_name,label\na.txt,x\n", "does not have the suffix of a video or photo"),
+        ("file_name\n", "has no labelled file"),
     ],
 )
 def test_damaged_metadata_is_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -91,7 +91,7 @@ def test_a_clip_whose_name_says_no_film_stands_alone(tmp_path: Path) -> None:
 def test_clips_elsewhere_are_found_in_the_folder_that_is_named(tmp_path: Path) -> None:
     root = write_hmdb51(tmp_path / "lists")
     (root / "hmdb51_org").rename(tmp_path / "clips")
-    with pytest.raises(DataError, match="not there: 16 of 16"):
+    with pytest.raises(DataError, match="do not exist: 16 of 16"):
         import_data(root)
     found = import_data(root, media=tmp_path / "clips")
     assert not found.absent and {sample.name.split("/")[0] for sample in found.table.samples} == {"clips"}
@@ -118,9 +118,9 @@ def edited(old: str, new: str) -> Callable[[Path], object]:
         (edited(f"{FIRST} 2", f"{FIRST} 3"), r"line 1: the number '3'; allowed: 1 for train, 2 for test, 0 for a clip"),
         (edited(f"{FIRST} 2", f"{FIRST},2"), r"line 1 is "),
         (edited(f"{FIRST} 2", f"../{FIRST} 2"), r"line 1 is '\.\./Film"),
-        (edited(f"{FIRST} 2", "a.txt 2"), r"line 1: 'wave/a\.txt' is no video by its suffix"),
+        (edited(f"{FIRST} 2", "a.txt 2"), r"line 1: 'wave/a\.txt' does not have the suffix of a video"),
         (edited(f"{FIRST} 2", f"{FIRST} 1\n{FIRST} 2"), r"is listed twice with different splits"),
-        (lambda root: (root / WAVE).write_bytes(b"\xff\xfe\x00"), r"wave_test_split1\.txt is no utf-16 text"),
+        (lambda root: (root / WAVE).write_bytes(b"\xff\xfe\x00"), r"wave_test_split1\.txt is not utf-16 text"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused_in_one_line(

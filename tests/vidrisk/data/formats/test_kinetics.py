@@ -68,7 +68,7 @@ def test_clips_that_are_no_longer_to_be_had_are_absent_and_no_error(tmp_path: Pa
     (root / "train" / "air drumming" / "--video0000_000000_000010.mp4").unlink()
     found = import_data(root)
     assert found.absent == ("--video0000_000000_000010.mp4",) and len(found.table) == 9
-    with pytest.raises(DataError, match="not there: 1 of 10"):
+    with pytest.raises(DataError, match="do not exist: 1 of 10"):
         import_data(root, strict=True)
 
 
@@ -79,7 +79,7 @@ def test_a_whole_video_is_labelled_in_the_part_of_the_row(tmp_path: Path) -> Non
         ("train/v1.webm", "a", Interval(3, 13)),
         ("train/v1.webm", "b", Interval(20.5, 30.5)),
     ]
-    assert "whole videos of which a part is labelled: 2" in found.table.notes
+    assert "whole videos with a labelled part: 2" in found.table.notes
     touch(tmp_path / "train" / "v1_000003_000013.mp4")
     assert [(sample.path.suffix, sample.interval) for sample in import_data(tmp_path).table.samples] == [
         (".mp4", None),
@@ -163,9 +163,9 @@ def test_a_manifest_stays_a_manifest(tmp_path: Path) -> None:
         (
             HEADER,
             ["petting, not (cat),v,0,10,train"],
-            r"line 2 has 6 cells, and the header 5; .*fix: put labels with a comma into ",
+            r"line 2 has 6 cells, but the header 5; .*fix: put labels with a comma into ",
         ),
-        (HEADER, ['"a,v,0,10,train'], r"line 2 is no CSV: "),
+        (HEADER, ['"a,v,0,10,train'], r"line 2 is not CSV: "),
         (HEADER, ["a,../v,0,10,train"], r"line 2: the youtube_id '\.\./v'; allowed: the id of a video"),
         (HEADER, ["a,/etc/v,0,10,train"], r"line 2: the youtube_id '/etc/v'"),
         (HEADER, ["a,,0,10,train"], r"line 2: the youtube_id ''"),
@@ -197,11 +197,11 @@ def test_rows_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, header: st
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ([], r"train\.json is no JSON object"),
+        ([], r"train\.json is not a JSON object"),
         ({}, r"train\.json lists no video"),
-        ({"v": 1}, r"train\.json, 'v' has no annotations of Kinetics; allowed: \{"),
-        ({"v": {"annotations": []}}, "has no annotations"),
-        ({"v": {"annotations": {"label": 7}}}, "has no annotations"),
+        ({"v": 1}, r"train\.json, 'v' has no Kinetics annotations; allowed: \{"),
+        ({"v": {"annotations": []}}, "has no Kinetics annotations"),
+        ({"v": {"annotations": {"label": 7}}}, "has no Kinetics annotations"),
         ({"v": {"annotations": {"label": "a", "segment": [1]}}}, r"'v' has the segment \[1\]; allowed: \[start, end\]"),
         ({"v": {"annotations": {"label": "a", "segment": [1, None]}}}, r"the times '1' and 'None'"),
     ],
@@ -281,7 +281,7 @@ def test_other_files_are_written_with_their_path(tmp_path: Path) -> None:
 def test_a_further_column_of_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     touch(tmp_path / "x.mp4")
     sample = Sample(tmp_path / "x.mp4", "x.mp4", {"action": "a"}, extra={"youtube_id": "x"})
-    with pytest.raises(DataError, match="the extra column 'youtube_id' has a name of Kinetics' own; fix: rename it"):
+    with pytest.raises(DataError, match="extra column 'youtube_id' has the name of a Kinetics column; fix: rename it"):
         write_data_set(Table(tmp_path, "action", (sample,)), tmp_path / "set.csv", name="kinetics")
     assert not (tmp_path / "set.csv").exists()
 

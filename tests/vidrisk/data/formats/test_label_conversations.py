@@ -129,7 +129,7 @@ def test_a_folder_elsewhere_is_read_with_the_folder_of_its_media(tmp_path: Path,
     assert [replace(sample, name=f"media/{sample.name}") for sample in table.samples] == list(again.samples)
     assert (again.label_order, again.root) == (table.label_order, tmp_path)
     assert again == import_data(out, name=name, task="risk", media=table.root, multi_label=True).table
-    with pytest.raises(DataError, match="not there: 2 of 2"):
+    with pytest.raises(DataError, match="do not exist: 2 of 2"):
         import_data(out, name=name, task="risk")
 
 
@@ -178,7 +178,7 @@ def test_short_answers_to_any_question_are_labels_and_others_are_counted(tmp_pat
         "c.png": ("spall", "train"),
     }
     assert {
-        "records whose answers are no labels left out: 2",
+        "records whose answers are not labels left out: 2",
         "records without an answer or a label left out: 1",
         "records without one clip or photo left out: 2",
         "records that cannot be used left out: 1",
@@ -196,7 +196,7 @@ def test_several_questions_of_others_are_not_guessed(tmp_path: Path) -> None:
         for who, text in (("human", "<image>\nWhat?"), ("gpt", "crack"), ("human", "Where?"), ("gpt", "left"))
     ]
     write_json(tmp_path / "x.json", [{"id": 1, "image": "a.png", "conversations": turns}])
-    with pytest.raises(DataError, match="holds no labelled file"):
+    with pytest.raises(DataError, match="has no labelled file"):
         import_data(tmp_path / "x.json", name="llava")
 
 
@@ -216,7 +216,7 @@ def test_numbers_get_their_names_and_truth_values_are_no_numbers(tmp_path: Path)
     assert [s.labels["action"] for s in table.samples] == ["ant", "zebra"] and table.label_order == {
         "action": ("zebra", "ant")
     }
-    assert "records whose answers are no labels left out: 2" in table.notes
+    assert "records whose answers are not labels left out: 2" in table.notes
     write_json(tmp_path / "labels.json", ["zebra"])
     with pytest.raises(DataError, match=r"cls\.jsonl, line 1: the class 1 is not in labels\.json"):
         import_data(path, name="ms-swift")
@@ -228,7 +228,7 @@ def test_an_answer_that_contradicts_its_number_is_one_line_and_agreement_is_an_o
     path = lines(tmp_path / "x.jsonl", asked("zebra", label=0), asked("ant", label=1, images=["b.png"]))
     assert import_data(path, name="ms-swift").table.label_order == {"action": ("zebra", "ant")}
     write_json(tmp_path / "labels.json", ["ant", "zebra"])
-    with pytest.raises(DataError, match="the label 0 is ant, and the answer says zebra"):
+    with pytest.raises(DataError, match="the label 0 is ant, but the answer says zebra"):
         import_data(path, name="ms-swift")
 
 
@@ -256,7 +256,7 @@ def test_paths_never_leave_the_folder(tmp_path: Path, written_path: str) -> None
     root = tmp_path / "one" / "two"
     file_of(tmp_path, "a.png", 0)
     path = lines(root / "x.jsonl", asked("x", images=[written_path]))
-    with pytest.raises(DataError, match="not there: 1 of 1"):
+    with pytest.raises(DataError, match="do not exist: 1 of 1"):
         import_data(path, name="ms-swift")
 
 

@@ -91,9 +91,7 @@ def test_frames_count_from_one_and_include_the_last_one(read: Callable[..., List
 def test_without_a_rate_the_error_names_the_tool_s_defaults(
     read: Callable[..., Listed], folder: Path, cli: Callable[..., Any]
 ) -> None:
-    with pytest.raises(
-        DataError, match="24 where it says none, 25 in Label Studio Enterprise; fix: give the rate"
-    ) as found:
+    with pytest.raises(DataError, match="24 by default, 25 in Label Studio Enterprise; fix: give the rate") as found:
         read(task(timeline("fall", (1, 10))))
     assert "\n" not in str(found.value)
     end = cli("data", "import", folder / "export.json", "-o", folder / "m.csv")
@@ -106,7 +104,7 @@ def test_a_rate_in_the_data_of_a_task_goes_first_and_must_be_one(read: Callable[
         ("fall", (0.0, 1.0))
     ]
     for rate in ("fast", 0, -1, 10**400, [1]):
-        with pytest.raises(DataError, match=r"the rate .* is none"):
+        with pytest.raises(DataError, match=r"the rate .* is invalid"):
             read(task(timeline("fall", (1, 10)), data={**VIDEO, "fps": rate}))
 
 
@@ -179,9 +177,9 @@ def test_the_last_annotation_that_was_not_cancelled_counts(read: Callable[..., L
     listed = read(several, cancelled, predicted, task())
     assert parts_of(listed) == [("sit", None)]
     assert set(listed.notes) == {
-        "annotations of tasks that have a later one, which counts: 1",
+        "annotations left out because their task has a later one: 1",
         "tasks that were skipped left out: 1",
-        "tasks without an annotation left out, which have predictions: 1",
+        "tasks without an annotation left out (they have predictions): 1",
         "tasks whose annotation is empty left out: 1",
     }
 
@@ -218,7 +216,7 @@ def test_one_control_of_any_name_is_the_class_and_of_two_it_cannot_be_told(read:
     assert parts_of(listed) == [("run", None)] and "'what happens' is taken as the action" in listed.notes
     assert parts_of(read(task(choices("run", control="label"), choices("dry", control="weather")))) == [("run", None)]
     with pytest.raises(
-        DataError, match=r"the controls what, weather: which of them is the action .*; allowed: .* action"
+        DataError, match=r"the controls what, weather: it is unclear which of them is the action; allowed: .* action"
     ):
         read(task(choices("run", control="what"), choices("dry", control="weather", region="c2")))
 
@@ -253,7 +251,7 @@ def test_shapes_on_a_photo_count_where_nothing_is_chosen(read: Callable[..., Lis
         task="risk",
     )
     assert parts_of(listed, "defect") == [("rust", None), ("sound", None)]
-    assert "photos without a choice, whose labels are those of their shapes: 1" in listed.notes
+    assert "photos without a choice (the labels of their shapes are used): 1" in listed.notes
 
 
 def test_sound_labels_are_in_seconds(read: Callable[..., Listed]) -> None:
@@ -281,7 +279,7 @@ def test_json_min_says_the_same(read: Callable[..., Listed], folder: Path) -> No
         ("t.mp4", ("run", "sit"), "look", {"site": "north"}),
         ("u.mp4", ("fall",), "", {}),
     ]
-    assert "annotations of tasks that have a later one, which counts: 1" in listed.notes
+    assert "annotations left out because their task has a later one: 1" in listed.notes
     line = [{"ranges": [{"start": 1, "end": 12}], "timelinelabels": ["fall"]}]
     assert parts_of(read({"video": "t.mp4", "id": 1, "tl": line, **after}, rate=24.0)) == [("fall", (0.0, 0.5))]
     box = [{"sequence": [{"frame": 1, "enabled": True}, {"frame": 12, "enabled": False}], "labels": ["car"]}]
@@ -297,6 +295,15 @@ def test_tasks_without_a_clip_are_counted_and_files_that_are_not_there_are_absen
     assert "tasks without a clip or a photo left out: 1" in listed.notes
 
 
+def test_listed_files_are_counted_and_not_their_parts(folder: Path) -> None:
+    tasks = [task(timeline("run", (1, 2)), timeline("sit", (5, 9)), data={"video": "t.mp4", "fps": 24})]
+    tasks += [task(timeline("run", (1, 2)), data={"video": f"{gone}.mp4", "fps": 24}) for gone in ("u", "v")]
+    write_json(folder / "x.json", tasks)
+    found = import_data(folder / "x.json")
+    assert len(found.table) == 2 and found.listed == 3
+    assert "listed files that do not exist: 2 of 3 (u.mp4, v.mp4)" in found.table.notes
+
+
 def test_an_upload_is_found_by_the_name_that_it_was_stored_under(read: Callable[..., Listed], folder: Path) -> None:
     touch(folder / "我 的.mp4")
     listed = read(task(choices("run"), data={"video": "https://cdn.example/x.mp4"}, file_upload="0a1b2c3d-我_的.mp4"))
@@ -307,18 +314,18 @@ def test_an_upload_is_found_by_the_name_that_it_was_stored_under(read: Callable[
     ("broken", "said"),
     [
         ({"text": "hello"}, "record 1 has neither data nor an annotation"),
-        ({"data": [1], "annotations": []}, "record 1 is no task"),
-        ({"data": VIDEO, "annotations": [7]}, "record 1 is no task"),
-        ({"data": VIDEO, "annotations": [{"result": 7}]}, "the result of its annotation is no list of objects"),
+        ({"data": [1], "annotations": []}, "record 1 is not a task"),
+        ({"data": VIDEO, "annotations": [7]}, "record 1 is not a task"),
+        ({"data": VIDEO, "annotations": [{"result": 7}]}, "the result of its annotation is not a list of objects"),
         (task({"type": "choices"}), "result 1 lacks a type, a value or the name"),
         (task(timeline("run", (5, 3))), "has a range from 5 to 3"),
-        (task(timeline("run", (-1, 3))), "'-1' is no frame"),
-        (task(timeline("run", (1, 10**400))), "is no frame"),
+        (task(timeline("run", (-1, 3))), "'-1' is not a frame number"),
+        (task(timeline("run", (1, 10**400))), "is not a frame number"),
         (task(timeline("run", (1, 2)) | {"value": {"ranges": 3}}), "has no ranges"),
         (task(result("choices", choices=7)), "is 7; allowed: a list of names"),
         (task(result("choices", choices=["a", 7])), "a list of names"),
         (task(result("videorectangle", sequence=[7])), "has no sequence of key frames"),
-        (task(result("videorectangle", sequence=[{"frame": 1.5}])), "'1.5' is no frame"),
+        (task(result("videorectangle", sequence=[{"frame": 1.5}])), "'1.5' is not a frame number"),
     ],
 )
 def test_a_damaged_export_is_one_line(read: Callable[..., Listed], broken: Any, said: str) -> None:
@@ -377,7 +384,7 @@ def test_predictions_are_written_to_be_corrected(tmp_path: Path) -> None:
         ("timelinelabels", {"ranges": [{"start": 1, "end": 24}], "timelinelabels": ["run"]}, 0.9),
         ("timelinelabels", {"ranges": [{"start": 25, "end": 48}], "timelinelabels": ["fall"]}, 0.4),
     ]
-    with pytest.raises(DataError, match="holds no labelled file"):
+    with pytest.raises(DataError, match="has no labelled file"):
         import_data(tmp_path / "tasks.json")
 
 
@@ -447,9 +454,9 @@ def test_rectangles_are_cut_out_by_percent_with_what_belongs_to_them(
     ]
     assert listed.root == tmp_path / "made" and listed.absent == ("gone.png",)
     assert {
-        "boxes of which nobody has chosen a label left out: 1",
-        "results that are of no rectangle left out: 2",
-        "tasks of videos, out of which no boxes are cut, left out: 1",
+        "boxes without a label left out: 1",
+        "results without a rectangle left out: 2",
+        "tasks of videos left out, because boxes are cut only from photos: 1",
     } <= set(listed.notes)
 
 

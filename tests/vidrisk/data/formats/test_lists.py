@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vidrisk.data.formats import json_lists, json_pieces, lists
-from vidrisk.data.formats.json_lists import listed_in, members_of, object_of, records_of
+from vidrisk.data.formats.json_lists import members_of, object_of, records_of, records_of_lists
 from vidrisk.data.formats.lists import cells_of, lines_of
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.runtimes.contract.errors import DataError
 
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32"]
 texts = (
     st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=12)
-    .map(trimmed)
+    .map(trim_text)
     .filter(bool)
 )
 values = st.recursive(
@@ -85,21 +85,21 @@ def test_a_list_that_is_cut_off_anywhere_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no JSON list"),
-        ("{}", "is no JSON list"),
-        ('"a"', "is no JSON list"),
-        ("null", "is no JSON list"),
-        ("[1]", "record 1 is no JSON object"),
-        ('[{"a": 1}, null]', "record 2 is no JSON object"),
-        ("[[]]", "record 1 is no JSON object"),
+        ("", "is not a JSON list"),
+        ("{}", "is not a JSON list"),
+        ('"a"', "is not a JSON list"),
+        ("null", "is not a JSON list"),
+        ("[1]", "record 1 is not a JSON object"),
+        ('[{"a": 1}, null]', "record 2 is not a JSON object"),
+        ("[[]]", "record 1 is not a JSON object"),
         ('[{"a": 1} {"a": 2}]', "record 2: no comma before it"),
-        ('[{"a": 1},]', "record 2 is no JSON"),
-        ("[,]", "record 1 is no JSON"),
+        ('[{"a": 1},]', "record 2 is not JSON"),
+        ("[,]", "record 1 is not JSON"),
         ('[{"a": 1}', "record 2: no comma before it, or the list has no end"),
-        ('[{"a": 1}] x', "goes on behind the end"),
-        ("[{'a': 1}]", "record 1 is no JSON"),
-        (f'[{{"a": {"[" * 100_000}', "record 1 is no JSON"),
-        (f'[{{"a": {"9" * 5000}}}]', "record 1 is no JSON that can be read"),
+        ('[{"a": 1}] x', "continues after the end"),
+        ("[{'a': 1}]", "record 1 is not JSON"),
+        (f'[{{"a": {"[" * 100_000}', "record 1 is not readable JSON"),
+        (f'[{{"a": {"9" * 5000}}}]', "record 1 is not readable JSON"),
     ],
 )
 def test_what_is_no_list_of_objects_is_said(tmp_path: Path, text: str, said: str) -> None:
@@ -143,16 +143,16 @@ def test_members_are_those_that_json_reads_wherever_a_piece_ends(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no JSON object"),
-        ("[]", "is no JSON object"),
-        ('{"a": 1', "no ',' where one belongs"),
-        ('{"a" 1}', "no ':' where"),
-        ('{"a": 1, "b"', "no ':' where one belongs, or the file has no end"),
-        ('{"a": }', "'a' is no JSON"),
-        ('{"a": 1 "b": 2}', "no ',' where"),
+        ("", "is not a JSON object"),
+        ("[]", "is not a JSON object"),
+        ('{"a": 1', "',' is missing"),
+        ('{"a" 1}', "':' is missing"),
+        ('{"a": 1, "b"', "':' is missing, or the file is cut off"),
+        ('{"a": }', "'a' is not JSON"),
+        ('{"a": 1 "b": 2}', "',' is missing"),
         ("{1: 2}", "has no name"),
-        ('{"a": 1} x', "goes on behind the end of its object"),
-        ('{"in": [1]}', "in is no JSON object"),
+        ('{"a": 1} x', "continues after the end of its object"),
+        ('{"in": [1]}', "in is not a JSON object"),
     ],
 )
 def test_what_has_no_members_is_said(tmp_path: Path, text: str, said: str) -> None:
@@ -165,7 +165,7 @@ def test_what_has_no_members_is_said(tmp_path: Path, text: str, said: str) -> No
 def test_a_number_may_lie_in_two_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_pieces, "PIECE_CHARS", 1)
     (tmp_path / "a.json").write_text('{"version": 1.25e-7, "list": [{"a": 1}], "last": 12345}', encoding="utf-8")
-    assert [record for *_, record in listed_in(tmp_path / "a.json", ["list"])] == [{"a": 1}]
+    assert [record for *_, record in records_of_lists(tmp_path / "a.json", ["list"])] == [{"a": 1}]
     assert [value for *_, value in members_of(tmp_path / "a.json")] == [1.25e-7, [{"a": 1}], 12345]
 
 
@@ -173,7 +173,7 @@ cells = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
 
 
 @given(
-    st.lists(st.lists(cells, min_size=2, max_size=4).filter(lambda row: any(map(trimmed, row))), max_size=6),
+    st.lists(st.lists(cells, min_size=2, max_size=4).filter(lambda row: any(map(trim_text, row))), max_size=6),
     st.sampled_from(["\n", "\r\n"]),
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
@@ -188,9 +188,9 @@ def test_cells_of_csv_are_those_that_were_written(rows: list[list[str]], end: st
 
 def test_a_quote_or_a_line_of_csv_without_end_is_refused(tmp_path: Path) -> None:
     for text, said in (
-        ('a,b\n"c', "line 2 is no CSV"),
+        ('a,b\n"c', "line 2 is not CSV"),
         ("x" * 3 * lists.MAX_ROW_CHARS, "line 1 is longer than"),
-        ('"' + "x\n" * 10**5, "is no CSV: field larger than"),
+        ('"' + "x\n" * 10**5, "is not CSV: field larger than"),
     ):
         (tmp_path / "list.csv").write_text(text, encoding="utf-8")
         with pytest.raises(DataError, match=said):
@@ -209,13 +209,13 @@ def test_one_record_or_line_without_end_is_refused_before_it_is_all_read(tmp_pat
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is no JSON"),
-        (b"[]", "is no JSON object"),
+        (b"", "is not JSON"),
+        (b"[]", "is not a JSON object"),
         (b'{"a": "0", "a": "1"}', "has 'a' twice"),
-        (b'{"a": ', "is no JSON"),
-        (b"\xff\xfeab", "is no JSON"),
-        (b'{"\xe9": 1}', "is no utf-8 text"),
-        (b'{"a": ' + b"[" * 100_000, "is no JSON"),
+        (b'{"a": ', "is not JSON"),
+        (b"\xff\xfeab", "is not JSON"),
+        (b'{"\xe9": 1}', "is not utf-8 text"),
+        (b'{"a": ' + b"[" * 100_000, "is not JSON"),
     ],
 )
 def test_what_is_no_object_is_said(tmp_path: Path, content: bytes, said: str) -> None:
@@ -244,7 +244,7 @@ def test_an_object_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_bytes_that_are_no_text_and_files_that_are_none_are_said(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"1 caf\xe9\n")
-    with pytest.raises(DataError, match=r"is no utf-8 text: .*; fix: save it as UTF-8"):
+    with pytest.raises(DataError, match=r"is not utf-8 text: .*; fix: save it as UTF-8"):
         list(lines_of(tmp_path / "list.txt"))
     with pytest.raises(DataError, match="cannot be read: "):
         list(records_of(tmp_path))

@@ -13,7 +13,7 @@ from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
 from vidrisk.data.formats.mmaction import path_and_numbers
-from vidrisk.data.text import trimmed
+from vidrisk.data.text import trim_text
 from vidrisk.runtimes.contract.errors import DataError
 
 NAMES = ("run", "fall down", "裂缝, a")
@@ -84,7 +84,7 @@ def test_paths_may_have_spaces_and_commas(tmp_path: Path, line: str) -> None:
 
 
 @given(
-    st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=12).map(trimmed),
+    st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), max_size=12).map(trim_text),
     st.lists(st.integers(0, 99999)),
     st.sampled_from([" ", "\t", ",", ", ", "  "]),
 )
@@ -149,10 +149,10 @@ def test_absolute_paths_count_below_the_folder_of_the_clips(root: Path, tmp_path
         (["/etc/1.mp4 1"], "line 1: the path '/etc/1.mp4' leads out of"),
         (["a/1.mp4 3"], "line 1: the class 3 is not in label_map.txt"),
         (["a/1.mp4 999999999"], "line 1: the class 999999999; allowed: 0 to 99999"),
-        (["a/1.jpg 1"], "is no video by its suffix"),
-        (["a/1.mp4 run"], r"'a/1\.mp4 run' is no video by its suffix"),
-        (["a/1.mp4 1.5"], "is no video by its suffix"),
-        (["a/1.mp4 1", "a/x 1"], r"line 2: 'a/x' is no video by its suffix"),
+        (["a/1.jpg 1"], "does not have the suffix of a video"),
+        (["a/1.mp4 run"], r"'a/1\.mp4 run' does not have the suffix of a video"),
+        (["a/1.mp4 1.5"], "does not have the suffix of a video"),
+        (["a/1.mp4 1", "a/x 1"], r"line 2: 'a/x' does not have the suffix of a video"),
         (["1 2 3"], "is no video|is a folder of frames"),
     ],
 )
@@ -182,7 +182,7 @@ def test_a_video_in_two_splits_and_two_lists_of_one_split_are_refused(tmp_path: 
     with pytest.raises(DataError, match="is listed twice with different splits"):
         import_data(root)
     write_lines(root / "train.txt", ["a.mp4 1"])
-    with pytest.raises(DataError, match=r"several lists of one split: .*; fix: name the list that is meant"):
+    with pytest.raises(DataError, match=r"several lists of one split: .*; fix: name the list to read"):
         import_data(root)
     assert len(import_data(root / "train.txt").table) == 1
 
@@ -236,6 +236,6 @@ def test_names_that_all_begin_with_numbers_are_numbered(tmp_path: Path) -> None:
 
 
 def test_a_name_with_a_line_break_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has a line break, which lists cannot hold; fix: rename it"):
+    with pytest.raises(DataError, match="has a line break, which lists cannot represent; fix: rename it"):
         write_data_set(table_of(tmp_path, ["a.mp4"], ["a\nb"]), tmp_path / "lists", name="mmaction")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]

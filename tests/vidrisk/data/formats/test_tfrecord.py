@@ -208,7 +208,7 @@ def test_shards_that_are_missing_are_said_and_strict_refuses_them(tmp_path: Path
             [{"image/encoded": [photo(tmp_path, number)], "image/class/text": [b"a"]}],
         )
     assert import_data(tmp_path / "set", made=tmp_path / "m1").absent == ("train.tfrecord-00001-of-00003",)
-    with pytest.raises(DataError, match=r"not there: 1 of 3 \(train\.tfrecord-00001-of-00003\)"):
+    with pytest.raises(DataError, match=r"do not exist: 1 of 3 \(train\.tfrecord-00001-of-00003\)"):
         import_data(tmp_path / "set", made=tmp_path / "m2", strict=True)
 
 
@@ -219,7 +219,7 @@ def test_shards_that_are_missing_are_said_and_strict_refuses_them(tmp_path: Path
         (9, "record 1 has a length whose checksum is wrong"),
         (40, "record 1 has a wrong checksum"),
         (-2, "record 1 has a wrong checksum"),
-        (None, "and the file ends before"),
+        (None, "but the file ends earlier"),
     ],
 )
 def test_a_damaged_record_is_one_line_and_leaves_nothing(tmp_path: Path, at: int | None, said: str) -> None:
@@ -235,11 +235,18 @@ def test_a_damaged_record_is_one_line_and_leaves_nothing(tmp_path: Path, at: int
     assert not (tmp_path / "made").exists()
 
 
+def test_a_file_that_ends_in_the_header_of_a_record_says_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tfrecord", [{"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"]}])
+    path.write_bytes(path.read_bytes() + bytes(5))
+    with pytest.raises(DataError, match=r"x\.tfrecord ends in the header of record 2; fix: get the file again"):
+        list(examples_of(path))
+
+
 def test_a_record_of_a_million_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
     length = (10**15).to_bytes(8, "little")
     (tmp_path / "x.tfrecord").write_bytes(length + struct.pack("<I", masked_crc32c(length)) + bytes(100))
     tracemalloc.start()
-    with pytest.raises(DataError, match="has 1000000000000000 bytes, and the file ends before"):
+    with pytest.raises(DataError, match="has 1000000000000000 bytes, but the file ends earlier"):
         list(examples_of(tmp_path / "x.tfrecord"))
     assert tracemalloc.get_traced_memory()[1] < 2**20
     tracemalloc.stop()
@@ -253,7 +260,7 @@ def test_records_of_something_else_are_one_line(tmp_path: Path) -> None:
         path.write_bytes(
             frame + struct.pack("<I", masked_crc32c(frame)) + data + struct.pack("<I", masked_crc32c(data))
         )
-        with pytest.raises(DataError, match=r"record 1 holds no tf\.train\.Example: .*; allowed: features by name"):
+        with pytest.raises(DataError, match=r"record 1 is not a tf\.train\.Example: .*; allowed: features by name"):
             list(examples_of(path))
     (tmp_path / "z.tfrecord").write_bytes(b"\x1f\x8b" + bytes(20))
     with pytest.raises(DataError, match=r"is compressed; .*fix: unpack it with gunzip"):
@@ -262,7 +269,7 @@ def test_records_of_something_else_are_one_line(tmp_path: Path) -> None:
 
 def test_photos_inside_a_file_are_not_read_without_a_folder_for_them(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tfrecord", [{"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"]}])
-    with pytest.raises(DataError, match="holds its photos inside; fix: make them files first: vidrisk data import"):
+    with pytest.raises(DataError, match="stores its photos inside records; fix: extract them .* vidrisk data import"):
         load_table(path, "risk", min_labels=1)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "x").touch()

@@ -144,7 +144,7 @@ def test_a_folder_that_could_be_two_classes_is_none_of_them(tmp_path: Path) -> N
     found = [row.labels["action"] for row in rows_from_list(tmp_path / "testlist01.txt", classes, "test")]
     assert found == ["Push Ups", "PushUps", "Pull Ups"]
     write_lines(tmp_path / "testlist01.txt", ["push-ups/a.avi"])
-    with pytest.raises(DataError, match="the folder 'push-ups' is no class"):
+    with pytest.raises(DataError, match="the folder 'push-ups' is not a class"):
         list(rows_from_list(tmp_path / "testlist01.txt", classes, "test"))
 
 
@@ -240,9 +240,9 @@ NO_PATH = r"trainlist01\.txt, line 1 is .*; allowed: Class/video\.avi"
         (edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} -1"), r"line 1: the class -1 is outside"),
         (
             edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 2"),
-            r"class 2 is HammerThrow, and the folder is that of class 1, Hammering",
+            r"class 2 is HammerThrow, but the folder is that of class 1, Hammering",
         ),
-        (edited(TRAIN, "Hammering/", "Juggling/"), r"line 1: the folder 'Juggling' is no class of classInd\.txt"),
+        (edited(TRAIN, "Hammering/", "Juggling/"), r"line 1: the folder 'Juggling' is not a class of classInd\.txt"),
         (edited(TRAIN, "Hammering/", ""), NO_PATH),
         (edited(TRAIN, "Hammering/", "../Hammering/"), NO_PATH),
         (edited(TRAIN, "Hammering/", "/etc/Hammering/"), NO_PATH),
@@ -250,19 +250,19 @@ NO_PATH = r"trainlist01\.txt, line 1 is .*; allowed: Class/video\.avi"
         (edited(TRAIN, "Hammering/", "a/b/Hammering/"), NO_PATH),
         (
             edited(TRAIN, f"{HAMMER} 1", f"{HAMMER},2"),
-            r"line 1: 'Hammering/\S+_c01\.avi,2' is no video by its suffix; allowed",
+            r"line 1: 'Hammering/\S+_c01\.avi,2' does not have the suffix of a video; allowed",
         ),
         (
             edited(TRAIN, f"{HAMMER} 1", f"{HAMMER} 2 extra"),
-            r"line 1: 'Hammering/\S+\.avi 2 extra' is no video by .*; fix: ",
+            r"line 1: 'Hammering/\S+\.avi 2 extra' does not have the suffix of a video; .*; fix: ",
         ),
         (
             edited(TRAIN, f"{HAMMER} 1", "Hammering/readme.txt 1"),
-            r"line 1: 'Hammering/readme\.txt' is no video by its suffix",
+            r"line 1: 'Hammering/readme\.txt' does not have the suffix of a video",
         ),
         (
             edited(TEST, "v_Hammering_g01_c01.avi", "v_Hammering_g01_c01"),
-            r"testlist01\.txt, line 1: \S+_c01' is no video",
+            r"testlist01\.txt, line 1: \S+_c01' does not have the suffix of a video",
         ),
         (
             edited(TEST, "v_Hammering_g01_c01", "v_Hammering_g03_c01"),

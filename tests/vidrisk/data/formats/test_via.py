@@ -98,7 +98,7 @@ def test_the_older_header_has_a_column_for_each_end(folder: Path) -> None:
     )
     listed = read(path)
     assert parts_of(listed) == [("fall", (1.5, 2.25))] and "'TEMPORAL-SEGMENTS' is taken as the action" in listed.notes
-    assert "files, or parts of them, of which nobody has chosen a label, left out: 1" in listed.notes
+    assert "files, or parts of them, without a label left out: 1" in listed.notes
 
 
 def test_a_header_without_a_mark_and_comments_that_a_spreadsheet_has_quoted(folder: Path) -> None:
@@ -193,7 +193,7 @@ def test_via_2_has_values_of_photos_and_those_of_regions_count_where_there_are_n
     listed = read(folder / "v.json", "risk")
     assert parts_of(listed, "defect") == [(("crack",), None), (("hole", "rust"), None)]
     assert {
-        "photos without values of their own, whose labels are those of their regions: 1",
+        "photos without values of their own (the labels of their regions are used): 1",
         "regions of photos that have values of their own left out: 1",
     } <= set(listed.notes)
 
@@ -220,10 +220,7 @@ def test_rectangles_of_photos_are_cut_out_with_what_is_said_of_the_photo(tmp_pat
         "paint it",
         "a.png",
     )
-    assert {
-        "boxes of which nobody has chosen a label left out: 1",
-        "regions that are no rectangles left out: 1",
-    } <= set(listed.notes)
+    assert {"boxes without a label left out: 1", "regions that are not rectangles left out: 1"} <= set(listed.notes)
     path = csv_file(
         tmp_path,
         row("a.png", [], {"2": "0"}, [2, 5, 6, 7, 8]),
@@ -235,7 +232,7 @@ def test_rectangles_of_photos_are_cut_out_with_what_is_said_of_the_photo(tmp_pat
     assert np.array_equal(np.asarray(Image.open(sample.path)), pixels[6:14, 5:12]) and sample.labels == {
         "defect": "crack"
     }
-    assert {"regions that are no rectangles left out: 1", "labels of whole files left out: 1"} <= set(listed.notes)
+    assert {"regions that are not rectangles left out: 1", "labels of whole files left out: 1"} <= set(listed.notes)
 
 
 def test_options_of_via_2_are_names_where_numbers_stand_for_them(folder: Path) -> None:
@@ -259,14 +256,14 @@ def test_ticks_of_via_2_are_several_labels(folder: Path) -> None:
 
 def test_of_several_attributes_without_a_name_for_it_none_is_the_class(folder: Path) -> None:
     path = csv_file(folder, row("t.mp4", [1, 2], {"a": "x", "b": "y"}), attributes=None)
-    with pytest.raises(DataError, match="the attributes a, b: which of them is the action cannot be told"):
+    with pytest.raises(DataError, match="the attributes a, b: it is unclear which of them is the action"):
         read(path)
 
 
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (row("t.mp4", [2, 1], {"1": "0"}), "lasts from 2 to 1 s; allowed: an end behind the start"),
+        (row("t.mp4", [2, 1], {"1": "0"}), "lasts from 2 to 1 s; allowed: an end after the start"),
         (row("t.mp4", [-1, 1], {"1": "0"}), "lasts from -1 to 1 s"),
         (row("t.mp4", [1, 2, 3], {}), "the temporal coordinates are"),
         (row("t.mp4", ["a"], {}), "the temporal coordinates are"),
@@ -274,10 +271,10 @@ def test_of_several_attributes_without_a_name_for_it_none_is_the_class(folder: P
         (row("t.mp4", [0, 10**400], {}), "the temporal coordinates are"),
         (row("t.mp4", [], 7), "the metadata are '7'"),
         (row("t.mp4", [], {}).replace('[""t.mp4""]', "[]"), "the list of files is"),
-        ("1_a,t.mp4,0,[],[],{}", "'t.mp4' is no JSON"),
-        ("1_a,0", "has 2 cells, and the header 6"),
-        ('"1_a', "is no line of CSV"),
-        (row("t.txt", [], {"1": "0"}), "is no video or photo"),
+        ("1_a,t.mp4,0,[],[],{}", "'t.mp4' is not JSON"),
+        ("1_a,0", "has 2 cells, but the header 6"),
+        ('"1_a', "is not a line of CSV"),
+        (row("t.txt", [], {"1": "0"}), "does not have the suffix of a video or photo"),
     ],
 )
 def test_a_damaged_line_is_an_error_of_one_line(folder: Path, line: str, said: str) -> None:
@@ -289,15 +286,15 @@ def test_a_damaged_line_is_an_error_of_one_line(folder: Path, line: str, said: s
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (project(view={}), "is of the view '1', which has no file"),
+        (project(view={}), "belongs to the view '1', which has no file"),
         (project(file={"1": {}, "2": {}}), "its file has no name"),
-        (project(metadata=[]), "metadata is no JSON object"),
+        (project(metadata=[]), "metadata is not a JSON object"),
         (project(attribute={"1": {"aname": ""}}), "the attribute '1' has no name"),
         (project(metadata={"x": {"vid": "1", "av": 7}}), "its values are 7"),
-        ({"a": 7}, "'a' is no JSON object"),
-        ({"a": {"filename": ""}}, "'a' is no photo of VIA 2"),
-        ({"a": {"filename": "a.jpg", "regions": [7]}}, "has a region that is none"),
-        ({"_via_img_metadata": {}, "_via_attributes": 7}, "_via_attributes is no JSON object"),
+        ({"a": 7}, "'a' is not a JSON object"),
+        ({"a": {"filename": ""}}, "'a' is not a photo of VIA 2"),
+        ({"a": {"filename": "a.jpg", "regions": [7]}}, "has an invalid region"),
+        ({"_via_img_metadata": {}, "_via_attributes": 7}, "_via_attributes is not a JSON object"),
     ],
 )
 def test_a_damaged_project_is_an_error_of_one_line(folder: Path, content: Any, said: str) -> None:

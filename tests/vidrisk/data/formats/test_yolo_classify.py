@@ -69,7 +69,7 @@ def test_what_has_no_place_in_a_class_folder_is_counted(tmp_path: Path) -> None:
     written = write_data_set(table, tmp_path / "out", name="yolo-classify")
     assert written.samples == 1 and written.lost == {"clips": 1, "samples with several labels of defect, or none": 1}
     mixed = table_of(tmp_path / "media", {"a.png": ("x", "train"), "b.png": ("x", None)})
-    with pytest.raises(DataError, match="samples without a split, beside others that have one: 1 of 2"):
+    with pytest.raises(DataError, match="samples without a split, although others have one: 1 of 2"):
         write_data_set(mixed, tmp_path / "mixed", name="yolo-classify")
 
 
@@ -79,5 +79,5 @@ def test_a_file_that_is_gone_leaves_no_half_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be written: No such file or directory \(.*b\.png\)"):
         write_data_set(table, tmp_path / "out", name="yolo-classify")
     assert [path.name for path in tmp_path.iterdir()] == ["media"]
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         import_data(table.samples[0].path, name="yolo-classify")

@@ -55,7 +55,7 @@ def test_an_encoder_takes_no_settings_of_a_language_model(assignment: str, said:
     name = assignment.partition("=")[0]
     with pytest.raises(
         SettingsError,
-        match=rf"^{said} of backbone 'efficientnet-lite0', to which it means nothing; "
+        match=rf"^{said} has no effect on backbone 'efficientnet-lite0'; "
         rf"allowed: its default; fix: leave {name} out",
     ) as caught:
         resolve_config(config_from_options(None, [assignment]), clips=True)

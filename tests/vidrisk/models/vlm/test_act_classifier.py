@@ -251,7 +251,7 @@ def test_a_damaged_prompt_and_one_of_another_tokenizer_are_told_apart(
     run.load_classifier()
     damaged, foreign = (
         "prompt.json is damaged:",
-        "the tokenizer of the backbone gives another prompt than .* holds; fix: use the",
+        "the tokenizer of the backbone gives a different prompt from the one in .*; fix: use the",
     )
     for content, said in (
         ('{"token":', f"{damaged} Expecting value"),

@@ -142,15 +142,18 @@ def test_the_stage_that_is_exported_computes_what_is_trained(
         torch.testing.assert_close(exported, model.features(frames)[:, 0], rtol=1e-4, atol=1e-4)
 
 
-SHORT = r"a prompt of \d+ tokens, visual ones included, where the language model's max_position_embeddings allows 32; allowed: 32 "
+SHORT = (
+    r"a prompt of \d+ tokens, visual ones included, exceeds the language model's max_position_embeddings of 32; "
+    r"allowed: 32 "
+)
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "BloomForCausalLM": ({"n_layer": 3, "n_head": 4}, "BloomForCausalLM as the language model of a classifier: "),
     "MambaForCausalLM": ({}, "MambaForCausalLM as the language model of a classifier: "),
-    "BertLMHeadModel": ({}, "its tokens see those behind them; allowed: causal ones"),
+    "BertLMHeadModel": ({}, "its tokens see later ones; allowed: causal ones"),
     "GPT2LMHeadModel": ({"n_embd": 64, "n_layer": 3, "n_head": 4}, "LoRA finds no projection to adapt in GPT2Model"),
     "MistralForCausalLM": (
         {"sliding_window": 32},
-        r"a prompt of \d+ tokens, .*model's sliding_window allows 32; allowed: 32 ",
+        r"a prompt of \d+ tokens, .*model's sliding_window of 32; allowed: 32 ",
     ),
     "LlamaForCausalLM": ({"max_position_embeddings": 32}, SHORT),
     "T5ForConditionalGeneration": (
@@ -185,7 +188,7 @@ def test_a_language_model_that_cannot_be_adapted_may_stay_frozen(language_folder
         ("compose:{tower}", "allowed: compose:TOWER.LLM; fix: name an encoder and a causal language model"),
         ("compose:{tower}+{language}+{language}", "allowed: compose:TOWER.LLM"),
         ("compose:{tower}+{tower}", "cannot be loaded: Unrecognized"),
-        ("compose:{language}+{language}", "language model, and is no encoder|cannot|lacks|does not encode"),
+        ("compose:{language}+{language}", "language model and is not an encoder|cannot|lacks|does not encode"),
         (
             "compose:{windows}+{language}",
             "as the tower of a composed model; allowed: encoders that see one frame at a time",
@@ -207,9 +210,7 @@ def test_a_tower_without_a_map_of_patches_is_refused(language_folder: Make, tmp_
     """The last layers of Swin have merged the patches of its configuration."""
     config = transformers.SwinConfig(image_size=64, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
     transformers.SwinModel(config).save_pretrained(tmp_path)
-    with pytest.raises(
-        SettingsError, match=r"swin as the tower of a composed model: 64 places where 16x16 were expected; "
-    ):
+    with pytest.raises(SettingsError, match=r"swin as the tower of a composed model: 64 places, 16x16 expected; "):
         build_small(f"compose:{tmp_path}+{language_folder()}", PLAIN)
 
 
@@ -271,7 +272,7 @@ def test_a_template_that_drops_or_repeats_the_question_is_refused(
 
     folder = Path(shutil.copytree(language_folder(), tmp_path / "odd"))
     (folder / "chat_template.jinja").write_text(template)
-    with pytest.raises(SettingsError, match=r"gives the question [02] times; allowed: once, as it is"):
+    with pytest.raises(SettingsError, match=r"gives the question [02] times; allowed: once, unchanged"):
         build_small(f"compose:{EMBEDDED}+{folder}", PLAIN)
 
 

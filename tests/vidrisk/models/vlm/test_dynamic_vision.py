@@ -29,8 +29,8 @@ from vidrisk.runtimes.contract.errors import GateRefused, RuntimeFailure
 from vidrisk.runtimes.contract.specs import PixelSpec, TensorSpec
 from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 from vidrisk.runtimes.runner import Arrays
-from vidrisk.runtimes.tensorrt.api import installed_kinds
-from vidrisk.runtimes.tensorrt.build.parse import parsed_graphs
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds
+from vidrisk.runtimes.tensorrt.build.parse import parse_graphs
 from vidrisk.runtimes.vision_grid import patches_from_frames, vision_inputs_from_grid
 
 Make = Callable[..., Path]
@@ -148,11 +148,11 @@ def test_the_graph_says_what_it_takes_and_old_readers_read_it(written: Written) 
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
+    not find_installed_kinds() and os.environ.get("VIDRISK_REQUIRE_TRT") != "1",
     reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'",
 )
 def test_tensorrt_reads_the_graph(written: Written) -> None:
-    parsed = parsed_graphs([written.file], lambda *_: None)
+    parsed = parse_graphs([written.file], lambda *_: None)
     assert parsed.libraries and parsed.refusals == {}
 
 
@@ -207,7 +207,7 @@ def test_planted_faults_are_refused(written: Written, runtime: str) -> None:
         broken = replace(written.graph, cases={case: (fault(feed), expected)})
         with pytest.raises(
             GateRefused,
-            match=rf"refused vision.onnx, nothing was written: of {case}, {runtime} computes tokens "
+            match=rf"refused vision.onnx, nothing was written: for {case}, {runtime} computes tokens "
             r"that is \S+ off where values reach \S+; \S+ is allowed; fix: this is a fault",
         ):
             judge_dynamic_graph(broken, written.file, runtime)

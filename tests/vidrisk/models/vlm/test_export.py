@@ -15,18 +15,18 @@ import torch
 from vlm_runs import Trained
 
 from vidrisk.calibration.half import half_from_float
-from vidrisk.calibration.half_check import checked_half
-from vidrisk.export.convert.merge import merged_from_trained
+from vidrisk.calibration.half_check import check_half
+from vidrisk.export.convert.merge import merge_trained
 from vidrisk.export.gate.report import GateReport
 from vidrisk.export.trained import ExportOptions
-from vidrisk.jobs.export import export_run, trained_stages
+from vidrisk.jobs.export import export_run, stages_from_model
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.bundle import Bundle
 from vidrisk.runtimes.registry import file_runtimes
-from vidrisk.runtimes.tensorrt.api import installed_kinds
+from vidrisk.runtimes.tensorrt.api import find_installed_kinds
 from vidrisk.runtimes.tensorrt.build.builder import BuildOptions
 from vidrisk.runtimes.tensorrt.build.engines import build_engines
-from vidrisk.runtimes.tensorrt.build.parse import parsed_graphs
+from vidrisk.runtimes.tensorrt.build.parse import parse_graphs
 from vidrisk.runtimes.tensorrt.cache import EngineStore
 
 pytestmark = pytest.mark.slow(minutes=3)
@@ -54,7 +54,7 @@ class Exported:
     def feeds(self, batch: int = 2) -> dict[str, dict[str, Any]]:
         """Inputs of each stage, as the float stages in front of it compute them in torch."""
         frames = self.trained.frames(batch)
-        vision, text, head = trained_stages(self.trained.run.load_classifier(), self.bundle.contract)
+        vision, text, head = stages_from_model(self.trained.run.load_classifier(), self.bundle.contract)
         group = vision.stage.group
         pixels = frames.flatten(0, 1) if group == 1 else frames.reshape(-1, group, *frames.shape[2:])
         with torch.inference_mode():
@@ -115,14 +115,14 @@ def test_each_runtime_answers_as_torch_does(exported: Callable[[str], Exported],
 def test_merging_for_an_export_leaves_the_model_alone(trained: Callable[[str], Trained], case: str) -> None:
     model = trained(case).run.load_classifier()
     before = trained(case).logits(model)
-    for stage in trained_stages(model, trained(case).run.contract):
-        merged = merged_from_trained(stage.source)
+    for stage in stages_from_model(model, trained(case).run.contract):
+        merged = merge_trained(stage.source)
         assert not any("lora" in name or "token_adapter" in name for name, _ in merged.named_modules())
     assert torch.equal(trained(case).logits(model), before)
 
 
 @every_family
-@pytest.mark.skipif(not installed_kinds(), reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'")
+@pytest.mark.skipif(not find_installed_kinds(), reason="no TensorRT is installed: pip install 'vidrisk[tensorrt-rtx]'")
 def test_tensorrt_reads_every_stage_and_half_precision_keeps_it(
     exported: Callable[[str], Exported], tmp_path: Path, case: str
 ) -> None:
@@ -131,16 +131,16 @@ def test_tensorrt_reads_every_stage_and_half_precision_keeps_it(
     for name, feed in was.feeds(8).items():
         single = was.bundle.path(name, "fp32")
         model = onnx.load(str(single))
-        assert checked_half(model, [feed]).cosine >= 0.999, name
+        assert check_half(model, [feed]).cosine >= 0.999, name
         half = tmp_path / f"{name}.onnx"
         onnx.save_model(half_from_float(model), str(half))
         paths += [single, half]
-    parsed = parsed_graphs(paths, lambda what, done, total: None)
+    parsed = parse_graphs(paths, lambda what, done, total: None)
     assert parsed.libraries and not parsed.refusals
 
 
 @pytest.mark.slow(minutes=2)
-@pytest.mark.skipif("tensorrt-rtx" not in installed_kinds(), reason="pip install 'vidrisk[tensorrt-rtx]'")
+@pytest.mark.skipif("tensorrt-rtx" not in find_installed_kinds(), reason="pip install 'vidrisk[tensorrt-rtx]'")
 def test_a_bundle_for_any_target_has_an_engine_of_every_stage(
     trained: Callable[[str], Trained], tmp_path: Path
 ) -> None:

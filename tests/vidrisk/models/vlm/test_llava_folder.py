@@ -135,13 +135,13 @@ def test_transformers_and_vidrisk_read_what_was_composed(
 @pytest.mark.parametrize(
     ("tower", "settings", "reason"),
     [
-        (EMBEDDED, (), "its LLaVA has no tower efficientnet-lite0"),
-        (EMBEDDED, ("pixel.height=96", "vlm.grid=2"), "its LLaVA has no tower efficientnet-lite0"),
+        (EMBEDDED, (), "its LLaVA does not run the tower efficientnet-lite0"),
+        (EMBEDDED, ("pixel.height=96", "vlm.grid=2"), "its LLaVA does not run the tower efficientnet-lite0"),
         (CLIP, ("vlm.grid=2",), "its LLaVA does not average a feature map to 2x2"),
         (SIGLIP, ("vlm.grid=3",), "its LLaVA does not average a feature map to 3x3"),
-        ("dinov2", (), "its LLaVA has no tower dinov2"),
-        ("dinov3_vit", (), "its LLaVA has no tower dinov3_vit"),
-        ("vit", ("vlm.grid=2",), "its LLaVA has no tower vit"),
+        ("dinov2", (), "its LLaVA does not run the tower dinov2"),
+        ("dinov3_vit", (), "its LLaVA does not run the tower dinov3_vit"),
+        ("vit", ("vlm.grid=2",), "its LLaVA does not run the tower vit"),
     ],
 )
 def test_what_llava_cannot_say_is_read_by_vidrisk_and_refused_by_transformers(
@@ -257,7 +257,7 @@ def test_what_the_processor_cannot_say_is_in_the_readme(
 ) -> None:
     save_llava(backbone_of(compose(backbone_folder(SIGLIP), language_folder(), "pixel.resize=pad")), tmp_path / "llava")
     said = (tmp_path / "llava" / "README.md").read_text()
-    assert "images are stretched where the contract says pad" in said and "tie_last_hidden_states" in said
+    assert "images are stretched, but the contract says pad" in said and "tie_last_hidden_states" in said
 
 
 def test_a_projector_that_was_trained_elsewhere_is_taken(
@@ -306,7 +306,7 @@ def test_frozen_weights_may_be_held_in_bfloat16(backbone_folder: Make, language_
         (
             "OPTForCausalLM",
             {"ffn_dim": 96, "word_embed_proj_dim": 64},
-            "other layers than LLaVA looks for: OPTModel has no attribute",
+            "other layers than LLaVA expects: OPTModel has no attribute",
         ),
         (
             "PhiForCausalLM",

@@ -139,7 +139,7 @@ def change(path: Path, **values: Any) -> None:
             {"vision_config": {"model_type": "dinov2"}},
             "a tower 'dinov2'; allowed: clip_vision_model, siglip_vision_model",
         ),
-        ({"text_config": {"model_type": "bert"}}, "cannot be loaded|is no causal one|lacks"),
+        ({"text_config": {"model_type": "bert"}}, "cannot be loaded|is not causal|lacks"),
         ({"text_config": {"model_type": "absent"}}, "unknown backbone"),
         ({"vidrisk": {"version": "1.1"}}, "a key 'vidrisk' that is damaged: pixel Field required"),
         ({"vidrisk": {"version": "9.0"}}, "damaged: vidrisk in config.json has version 9.0; allowed: 1.x"),
@@ -237,12 +237,12 @@ def test_a_size_that_the_tower_does_not_take_is_refused(saved: Callable[[str], P
 
 
 def test_settings_that_mean_nothing_to_a_folder_are_refused(saved: Callable[[str], Path]) -> None:
-    refused(saved("plain"), r"vlm.grid 3 of backbone .*, to which it means nothing", "vlm.grid=3")
+    refused(saved("plain"), r"vlm.grid 3 has no effect on backbone .*", "vlm.grid=3")
 
 
 def test_a_folder_is_no_encoder(saved: Callable[[str], Path]) -> None:
     for kind in ("plain", "own"):
-        with pytest.raises(SettingsError, match="answers with a language model, and is no encoder"):
+        with pytest.raises(SettingsError, match="answers with a language model and is not an encoder"):
             build_encoder(str(saved(kind)))
 
 
@@ -251,7 +251,7 @@ def test_other_models_are_written_as_they_were_published(qwen_folder: Make, tmp_
     write_merged(built.model, tmp_path / "merged")
     names = {path.name for path in (tmp_path / "merged").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= names
-    with pytest.raises(SettingsError, match=r"NoneType is no vision-language model; allowed: Qwen"):
+    with pytest.raises(SettingsError, match=r"NoneType is not a vision-language model; allowed: Qwen"):
         write_merged(SimpleNamespace(), tmp_path / "none")  # type: ignore[arg-type]
 
 

@@ -176,7 +176,7 @@ def test_qwen_is_no_encoder(qwen_folder: Make) -> None:
     from vidrisk.models.encoders import build_encoder
 
     with pytest.raises(
-        SettingsError, match="answers with a language model, and is no encoder; allowed: image and video encoders"
+        SettingsError, match="answers with a language model and is not an encoder; allowed: image and video encoders"
     ):
         build_encoder(str(qwen_folder("qwen3_vl")))
 

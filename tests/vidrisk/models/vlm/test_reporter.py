@@ -230,7 +230,7 @@ def test_the_tower_runs_on_photos_that_are_shown_and_no_others(
         work.prepare(lambda *_: None)
     assert work.train.photos == [[0]] and len(photos) == 1
     assert work._features is not None and len(work._features) == 1
-    assert "cannot be read any more" not in caplog.text
+    assert "can no longer be read" not in caplog.text
 
 
 def test_before_the_first_step_tensors_go_to_where_the_model_is(made: Callable[..., Any], tmp_path: Path) -> None:
@@ -289,15 +289,17 @@ def test_a_conversation_that_is_longer_than_the_language_model_reaches_is_left_o
         )
     assert len(found) == 2
     (left,) = found.left_out
-    assert left["id"] == "long" and left["reason"].endswith(f" where 300 are allowed by the language model's {bound}")
+    assert left["id"] == "long" and left["reason"].endswith(f" but the language model's {bound} allows 300")
     assert min(model.token_limits.values()) == 300 and model.token_limits["vlm.max_tokens"] == 2000
 
 
 def test_settings_that_mean_nothing_and_backbones_that_write_nothing(made: Callable[..., Any]) -> None:
-    with pytest.raises(SettingsError, match=r"head.kind 'mlp' of a model that writes reports.*allowed: its default"):
+    with pytest.raises(
+        SettingsError, match=r"head.kind 'mlp' has no effect on a model that writes.*allowed: its default"
+    ):
         made("compose", "head.kind=mlp")
-    with pytest.raises(SettingsError, match="nothing is to be trained"):
+    with pytest.raises(SettingsError, match="nothing to train"):
         made("compose", "lora.last_blocks=0", "optim.projector_lr=0")
-    with pytest.raises(SettingsError, match="writes no text"):
+    with pytest.raises(SettingsError, match="does not generate text"):
         config = resolve_config(report_config(EMBEDDED, "compose"), clips=False)
         build_reporter(config, contract_from_config(config, Labels(targets=(), clips=False)).pixel)

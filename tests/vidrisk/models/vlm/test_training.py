@@ -127,7 +127,7 @@ def test_a_part_that_is_missing_damaged_or_foreign_is_an_error(
     elif damage == "of another model":
         shutil.copyfile(trained(PARTS[name]).run.root / name, path)
     refused(
-        root, "it lacks head|cannot be read|does not fit|holds no adapter|is damaged|gives another prompt|lacks its"
+        root, "it lacks head|cannot be read|does not fit|holds no adapter|is damaged|gives a different prompt|lacks its"
     )
 
 
@@ -199,7 +199,7 @@ def test_a_tokenizer_that_changed_after_training_is_refused(
     tokenizer.save_pretrained(new)
     refused(
         root,
-        r"gives another prompt than .*prompt\.json holds; fix: use the backbone that the run was trained with, its token",
+        r"gives a different prompt from the one in .*prompt\.json; fix: use the backbone that the run was trained with",
     )
 
 
@@ -211,7 +211,7 @@ def test_a_chat_template_that_changed_after_training_is_refused(
     moved(root, old, new)
     template = new / "chat_template.jinja"
     template.write_text(template.read_text().replace("helpful assistant", "very helpful assistant"))
-    refused(root, "gives another prompt")
+    refused(root, "gives a different prompt")
 
 
 def test_a_backbone_of_another_family_is_refused(qwen_folder: Make, copy: Callable[[str], Path]) -> None:

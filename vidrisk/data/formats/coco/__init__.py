@@ -1,1 +1,1 @@
-"""COCO: boxes on photos, as labels of the photos or as photos of their own."""
+"""COCO: boxes on photos, read as labels of the photos or as photos of their own."""

@@ -4,9 +4,9 @@
     train2017/000000000009.jpg              or images/train2017/, images/, beside the lists
     train/_annotations.coco.json            as Roboflow writes it, with the photos beside it
 
-The categories of the boxes of an image are its labels; with crops every box is a photo of its own. Names of lists tell
-the split. Category ids number the model's outputs. A category whose ``supercategory`` is the name of a target
-(``risk_level``) is of that target, all others are of the one that is asked for.
+The categories of the boxes of an image are its labels; with crops every box is a photo of its own. The names of the
+lists give the split. Category ids number the model's outputs. A category whose ``supercategory`` is the name of a
+target (``risk_level``) belongs to that target, all others to the target of the task.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.coco.coco_writer import CARRIES, NONE_OF, write_coco
 from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import fields_from_values, target_named, with_splits
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
-from vidrisk.data.formats.json_lists import is_number, listed_in
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
+from vidrisk.data.formats.json_lists import is_number, records_of_lists
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Found, Row, samples_from_rows
@@ -50,7 +50,7 @@ class _Image:
 
 @dataclass
 class _Content:
-    """What a list holds."""
+    """Content of a list."""
 
     images: dict[str, _Image] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
@@ -59,16 +59,16 @@ class _Content:
 
 
 def is_coco(source: Path) -> bool:
-    """Tell whether a file, or a list in a folder, begins as COCO's do; captions have no categories."""
+    """Return whether a file, or a list in a folder, begins like those of COCO; captions have no categories."""
     return _is_list(source) if source.is_file() else any(map(_is_list, _lists_in(source)))
 
 
 def read_coco(source: Path, reading: Reading) -> Listed:
-    """Read every list. Photos are looked for in ``reading.media``, or around the lists."""
+    """Read every list; photos are looked for in ``reading.media``, or around the lists."""
     lists = [source] if source.is_file() else [path for path in _lists_in(source) if _is_list(path)]
     if not lists:
         raise DataError(
-            f"{source.name} has no list of COCO",
+            f"{source.name} has no COCO list",
             allowed='a .json with "images", "annotations" and "categories", '
             f"in {', '.join(folder or 'the folder itself' for folder in LIST_FOLDERS)}",
         )
@@ -93,6 +93,7 @@ def read_coco(source: Path, reading: Reading) -> Listed:
     for number in sorted(categories):
         name, group = categories[number]
         target = target_named(group) or reading.target
+        notes["categories with the name of another one (they are one label)"] += name in orders.get(target, ())
         orders[target] = tuple(dict.fromkeys((*orders.get(target, ()), name)))
     return Listed(
         found.root,
@@ -100,7 +101,7 @@ def read_coco(source: Path, reading: Reading) -> Listed:
         found.absent,
         tuple(places),
         orders_that_say_something(orders, found.samples),
-        (*found.notes, *counted(notes)),
+        (*found.notes, *format_counts(notes)),
     )
 
 
@@ -115,7 +116,7 @@ def _samples(rows: list[tuple[Row, Box | None]], files: MediaFiles, reading: Rea
 def _content_of(path: Path) -> _Content:
     content = _Content()
     boxes: list[tuple[str, str, dict[str, Any]]] = []
-    for member, where, record in listed_in(path, ("images", "annotations", "categories")):
+    for member, where, record in records_of_lists(path, ("images", "annotations", "categories")):
         if member == "images":
             key, name = _key(record.get("id")), record.get("file_name")
             if not key or not isinstance(name, str) or safe_name(name) is None:
@@ -132,11 +133,10 @@ def _content_of(path: Path) -> _Content:
                 tuple(map(str, none_of)) if isinstance(none_of, list) else (),
             )
         elif member == "categories":
-            number, label = record.get("id"), label_from_text(str(record.get("name", "")))
-            if not isinstance(number, int) or isinstance(number, bool) or not label or number in content.names:
+            number, label = _number(record.get("id")), label_from_text(str(record.get("name", "")))
+            if number is None or not label or number in content.names:
                 raise DataError(
-                    f"{where} has no id, no name, or an id that is taken",
-                    allowed='{"id": 1, "name": "crack"}, every id once',
+                    f"{where} {_problem_of(record, label)}", allowed='{"id": 1, "name": "crack"}, every id once'
                 )
             content.names[number] = label
             content.groups[number] = label_from_text(str(record.get("supercategory") or ""))
@@ -150,18 +150,20 @@ def _content_of(path: Path) -> _Content:
             )
     used = set()
     for where, key, told_of in boxes:
-        image, number = content.images.get(key), told_of["category_id"]
-        if image is None or not isinstance(number, int) or number not in content.names:
-            what = f"image {key!r}" if image is None else f"category {str(number)[:40]!r}"
+        image, number = content.images.get(key), _number(told_of["category_id"])
+        if image is None or number is None or number not in content.names:
+            what = f"image {key!r}" if image is None else f"category {str(told_of['category_id'])[:40]!r}"
             raise DataError(
-                f"{where} is of the {what}, which is not listed", fix="get the file again: it may be damaged"
+                f"{where} belongs to the {what}, which is not listed",
+                fix=f"add it to {'images' if image is None else 'categories'}, "
+                "or get the file again: it may be damaged",
             )
         used.add(number)
         image.boxes.append((number, None if told_of["iscrowd"] == 1 else _box(told_of["bbox"])))
     for number in [
         number for number, name in content.names.items() if number not in used and name in content.groups.values()
     ]:
-        content.left_out["categories that only group others, without a box"] += 1
+        content.left_out["categories without a box that only group others"] += 1
         del content.names[number]
     return content
 
@@ -205,8 +207,24 @@ def _add_categories(categories: dict[int, tuple[str, str]], content: _Content, p
             )
 
 
+def _number(value: Any) -> int | None:
+    """Return the id of a category, which may be written as text, or None if it is not a whole number."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _problem_of(record: Mapping[str, Any], label: str) -> str:
+    """Say why a category cannot be used."""
+    if "id" not in record:
+        return "has no id"
+    if _number(record["id"]) is None:
+        return f"has the id {str(record['id'])[:40]!r}, which is no whole number"
+    return f"has the id {record['id']}, which another one has" if label else "has no name"
+
+
 def _box(value: Any) -> Box | None:
-    """Left, top, width and height; None where there is no area."""
+    """Return left, top, width and height, or None if there is no area."""
     if (
         not isinstance(value, list)
         or len(value) != 4
@@ -218,7 +236,7 @@ def _box(value: Any) -> Box | None:
 
 
 def _folders_of(path: Path, top: Path) -> list[str]:
-    """Name the folders where the photos of a list may lie: beside it, or in one that is named as it is."""
+    """Return the folders where the photos of a list may lie: beside it, or in a folder with its name."""
     stem = re.sub(r"^(instances|annotations|person_keypoints)_?|\.coco$|^_annotations", "", path.stem)
     beside = path.parent.relative_to(top).as_posix()
     beside = "" if beside in (".", "annotations") else beside

@@ -1,4 +1,4 @@
-"""COCO's JSON of a table of photos: every label is an annotation around the whole image."""
+"""Writes a table of photos as COCO JSON, with every label as an annotation around the whole image."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vidrisk.data.table import Table, main_target
 from vidrisk.frames.photos import photo_size
 from vidrisk.runtimes.contract.errors import DataError, UnreadableError
 
-NONE_OF = "none_of"  # of an image: targets of which no label holds
+NONE_OF = "none_of"  # key of an image for the targets of which no label applies
 CARRIES: frozenset[Part] = frozenset(
     {"photos", "multi-label", "no label", "several targets", "splits", "groups", "label order", "texts", "extra"}
 )
 
 
 def write_coco(table: Table, destination: Path, writing: Writing) -> None:
-    """Write images, annotations and categories; of predictions, annotations with a score.
+    """Write images, annotations and categories; for predictions, annotations with a score.
 
-    Splits, groups, texts and further columns are ``attributes`` of the image, which other programs pass over.
+    Splits, groups, texts and extra columns are ``attributes`` of the image, which other programs ignore.
 
     Raises:
-        DataError: a photo that cannot be read, whose size the format wants.
+        DataError: a photo that cannot be read; the format requires its size.
     """
     primary = main_target(table.task)
     categories: dict[tuple[str, str], dict[str, Any]] = {}
@@ -41,7 +41,7 @@ def write_coco(table: Table, destination: Path, writing: Writing) -> None:
             width, height = photo_size(sample.path)
         except UnreadableError as error:
             raise DataError(
-                f"{error.what}, and {destination.name} has to name its size", fix="remove it from the table"
+                f"{error.what}, but {destination.name} must contain its size", fix="remove it from the table"
             ) from error
         attributes = fields_of_sample(sample, without=(SCORE,) if writing.model is not None else ())
         none_of = [LABEL_COLUMNS[target] for target, labels in sample.labels.items() if labels == ()]

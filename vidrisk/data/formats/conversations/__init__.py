@@ -1,1 +1,1 @@
-"""Files for tuning vision-language models as labels: LLaVA, LLaMA-Factory and ms-swift."""
+"""Files for tuning vision-language models, as labels: LLaVA, LLaMA-Factory and ms-swift."""

@@ -1,8 +1,7 @@
-"""Files for tuning vision-language models, read as labels: a question about a clip or a photo, and the label as its answer.
+"""Reads files for tuning vision-language models as labels: a question on a clip or a photo, answered by its label.
 
-The syntaxes are those of ``instruction_formats``, whose records are conversations about photos. As labels they are read
-only where that is asked for: short answers are labels, all others are counted. ``conversations_writer`` says which
-files there are.
+The syntaxes are those of ``instruction_formats``, whose records are conversations about photos. They are read as labels
+only on request: short answers are labels, all others are counted. See ``conversations_writer`` for the files.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any
 from vidrisk.data.formats.addressed_files import AddressedFiles, files_near
 from vidrisk.data.formats.class_names import ClassNames, orders_that_say_something, read_class_names
 from vidrisk.data.formats.conversations.conversations_writer import ATTRIBUTES, LABELS, NUMBERS
-from vidrisk.data.formats.conversations.questions import asked_for, labels_from_answer
+from vidrisk.data.formats.conversations.questions import labels_from_answer, parse_question
 from vidrisk.data.formats.fields import fields_from_values, with_splits
-from vidrisk.data.formats.format import Listed, Reading, counted
+from vidrisk.data.formats.format import Listed, Reading, format_counts
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.instruction_formats.dataset_info import INFO
 from vidrisk.data.instruction_formats.reader import ToldConversation
@@ -27,13 +26,13 @@ from vidrisk.data.label_ids import labels_from_ids
 from vidrisk.data.table import TARGETS_OF, Label, split_from_name
 from vidrisk.runtimes.contract.errors import DataError
 
-LOOKED_FOR = 100  # records by which the folder of the files is found
+LOOKED_FOR = 100  # records that are used to find the folder of the files
 MAX_FILES = 1000
 Read = Callable[[Path], Iterator[ToldConversation]]
 
 
 def is_never_recognised(source: Path) -> bool:
-    """Claim nothing: the same files are data for models that write."""
+    """Return False: the same files are also training data for models that write."""
     return False
 
 
@@ -42,7 +41,7 @@ def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Seq
     paths = [source] if source.is_file() else _files_in(source, suffixes)
     if not paths:
         raise DataError(
-            f"{source.name} has no file of conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes)
+            f"{source.name} has no file with conversations", allowed=", ".join(f"*{suffix}" for suffix in suffixes)
         )
     folder = source.parent if source.is_file() else source
     shown = [name for told in islice(read(paths[0]), LOOKED_FOR) for name in (*told.images, *told.videos)]
@@ -63,7 +62,7 @@ def read_conversations(source: Path, reading: Reading, read: Read, suffixes: Seq
         found.absent,
         media.looked_in,
         orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
-        (*found.notes, *counted(rows.left_out | without)),
+        (*found.notes, *format_counts(rows.left_out | without)),
     )
 
 
@@ -71,10 +70,10 @@ class _Rows:
     """Turns conversations into rows.
 
     Attributes:
-        names: of numbered classes, by target.
-        rows: that have been made.
-        pairs: labels and their numbers, where both stand in a record.
-        left_out: what could not be used, counted.
+        names: names of numbered classes, by target.
+        rows: the rows so far.
+        pairs: labels and their numbers, from records with both.
+        left_out: counts of what could not be used.
     """
 
     def __init__(self, media: AddressedFiles, reading: Reading, names: Mapping[str, ClassNames]) -> None:
@@ -96,7 +95,7 @@ class _Rows:
         labels = self._labels_from_turns(told)
         number = told.record.get("label")
         if labels is None or (number is not None and not self._add_numbers(labels, number, told.where)):
-            self.left_out["records whose answers are no labels left out"] += 1
+            self.left_out["records whose answers are not labels left out"] += 1
         elif not labels:
             self.left_out["records without an answer or a label left out"] += 1
         else:
@@ -106,7 +105,7 @@ class _Rows:
             self.rows.append(Row(told.where, name, labels, **fields))
 
     def _labels_from_turns(self, told: ToldConversation) -> dict[str, Label] | None:
-        """Read labels by target; None where an answer is none, or there are several and it is not known what was asked."""
+        """Return labels by target, or None if an answer is not a label or there are several to unknown questions."""
         asked, labels = "", {}
         answers = [turn for turn in told.turns if turn.role == "assistant"]
         for turn in told.turns:
@@ -114,9 +113,9 @@ class _Rows:
                 asked = turn.text
             if turn.role != "assistant":
                 continue
-            target, several = asked_for(asked) or (self._reading.target, self._reading.multi_label is not False)
+            target, several = parse_question(asked) or (self._reading.target, self._reading.multi_label is not False)
             found = labels_from_answer(turn.text)
-            is_guessed = asked_for(asked) is None
+            is_guessed = parse_question(asked) is None
             if found is None or (len(found) != 1 and not several) or (is_guessed and len(answers) > 1):
                 return None
             if target in TARGETS_OF[self._reading.task]:
@@ -124,7 +123,10 @@ class _Rows:
         return dict(labels)
 
     def _add_numbers(self, labels: dict[str, Label], number: Any, where: str) -> bool:
-        """Take the numbers of classes of a record; tell whether they are any: a truth value or a fraction is for other training."""
+        """Add the class numbers of a record; return False if they are not class numbers.
+
+        A boolean or a fraction is for other kinds of training.
+        """
         listed = number if isinstance(number, list) else [number]
         if not all(isinstance(one, int) and not isinstance(one, bool) and 0 <= one < 10**9 for one in listed):
             return False
@@ -135,7 +137,7 @@ class _Rows:
             labels[self._reading.target] = found
         elif names and set(said) != set(found):
             raise DataError(
-                f"{where}: the label {number} is {' + '.join(found) or 'none'}, and the answer says {' + '.join(said)}",
+                f"{where}: the label {number} is {' + '.join(found) or 'none'}, but the answer says {' + '.join(said)}",
                 fix="take the names and the data from one source",
             )
         elif len(said) == len(found) == 1:
@@ -144,7 +146,7 @@ class _Rows:
 
 
 def _name_files(folder: Path, reading: Reading) -> dict[str, Path]:
-    """Find files with names of numbered classes: the one that is given, or those beside the conversations."""
+    """Find the files with names of numbered classes: the one that the user gives, or those beside the conversations."""
     paths = {
         target: folder / (LABELS if target == reading.target else f"{LABEL_COLUMNS[target]}_{LABELS}")
         for target in TARGETS_OF[reading.task]

@@ -1,11 +1,11 @@
-"""A table as conversations: files for tuning vision-language models, one for each split.
+"""Writes a table as conversations: files for tuning vision-language models, one for each split.
 
-    train.json, val.json, test.json     ``data.json`` where there are no splits
-    labels.json                         names of the classes in the order of their numbers, where the table or the
-    format has one
+    train.json, val.json, test.json     ``data.json`` if there are no splits
+    labels.json                         names of the classes in the order of their numbers, if the table or the format
+                                        has one
 
-Every target that a sample is labelled for is a question of its own. Splits, groups, texts and further columns are
-``attributes`` of the record, which training passes over.
+Every target that a sample is labelled for is a question of its own. Splits, groups, texts and extra columns are
+``attributes`` of the record, which training ignores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vidrisk.frames import kind_of
 
 LABELS = "labels.json"
 ATTRIBUTES = "attributes"
-NUMBERS = "_seq_cls"  # behind the name of a file of numbers alone
+NUMBERS = "_seq_cls"  # suffix of the stem of a file with class numbers only
 CARRIES: frozenset[Part] = frozenset(
     {
         "clips",
@@ -44,7 +44,7 @@ CARRIES: frozenset[Part] = frozenset(
 
 
 class Asked(NamedTuple):
-    """A sample, what is asked of it and answered, and all else that is known of it."""
+    """A sample, the questions and answers on it, and its other data."""
 
     sample: Sample
     turns: Sequence[tuple[str, str]]
@@ -61,7 +61,7 @@ class Asked(NamedTuple):
             {role_key: role, text_key: text if number else marker + text} for number, (role, text) in enumerate(texts)
         ]
 
-    def known(self) -> dict[str, Any]:
+    def attributes_record(self) -> dict[str, Any]:
         return {ATTRIBUTES: dict(self.attributes)} if self.attributes else {}
 
 
@@ -77,11 +77,13 @@ def write_conversations(
     """Write a folder of conversations.
 
     Args:
+        table: the samples to write.
+        destination: the folder, which must not exist.
         record_of: makes the record of a sample.
         suffix: ``.json`` for a list, ``.jsonl`` for lines.
-        numbers_of: makes a record with the number of the class, or None, for files of these beside the others; then
-            ``labels.json`` is written even where classes are in the order of their names.
-        index: makes the content of ``dataset_info.json`` of the names of the files.
+        numbers_of: makes a record with the number of the class, or None, for additional files; then ``labels.json`` is
+            written even if classes are in the order of their names.
+        index: makes the content of ``dataset_info.json`` from the names of the files.
     """
     primary = main_target(table.task)
     language = language_of(

@@ -1,8 +1,8 @@
-"""LLaMA-Factory's conversations (https://github.com/hiyouga/LLaMA-Factory) as labels: what is shown, and its name.
+"""LLaMA-Factory's conversations (https://github.com/hiyouga/LLaMA-Factory) as labels of clips and photos.
 
     dataset_info.json   {"train": {"file_name": "train.json", "formatting": "sharegpt", "columns": …, "tags": …}}
     train.json          [{"messages": [{"role": "user", "content": "<video>Which …?"}, {"role": "assistant", "content":
-                          "run"}], "images": [], "videos": ["a.mp4"]}]
+                         "run"}], "images": [], "videos": ["a.mp4"]}]
 
 ``dataset_dir`` is the folder, and ``media_dir`` the one that the paths are relative to.
 """
@@ -21,7 +21,7 @@ from vidrisk.data.table import Table
 
 
 def read_llama_factory(source: Path, reading: Reading) -> Listed:
-    """Read lists or lines of records, with the names that ``dataset_info.json`` gives to columns and roles."""
+    """Read lists or lines of records; ``dataset_info.json`` may give other names to columns and roles."""
     return read_conversations(source, reading, read_sharegpt, (".json", ".jsonl"))
 
 
@@ -34,7 +34,7 @@ def _record(asked: Asked) -> dict[str, Any]:
     messages = asked.messages("role", "content", ("user", "assistant"), "<video>" if asked.is_clip else "<image>")
     name = asked.sample.name
     files = {"images": [] if asked.is_clip else [name], "videos": [name] if asked.is_clip else []}
-    return {"messages": messages} | files | asked.known()
+    return {"messages": messages} | files | asked.attributes_record()
 
 
 def _index(names: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""LLaVA's conversations (https://github.com/haotian-liu/LLaVA) as labels: what is shown, and its name.
+"""LLaVA's conversations (https://github.com/haotian-liu/LLaVA) as labels of clips and photos.
 
     [{"id": "1", "image": "a.jpg",
       "conversations": [{"from": "human", "value": "<image>\\nWhich …?"}, {"from": "gpt", "value": "run"}]}]
@@ -32,7 +32,11 @@ def write_llava_labels(table: Table, destination: Path, writing: Writing) -> Non
 def _record(asked: Asked) -> dict[str, Any]:
     name = asked.sample.name
     messages = asked.messages("from", "value", ("human", "gpt"), "<image>\n")
-    return {"id": name, "video" if asked.is_clip else "image": name, "conversations": messages} | asked.known()
+    return {
+        "id": name,
+        "video" if asked.is_clip else "image": name,
+        "conversations": messages,
+    } | asked.attributes_record()
 
 
 FORMAT = Format(

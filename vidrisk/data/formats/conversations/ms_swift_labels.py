@@ -1,13 +1,14 @@
-"""ms-swift's JSON lines (https://github.com/modelscope/ms-swift) as labels: what is shown, and its name or the number of its class.
+"""ms-swift's JSON lines (https://github.com/modelscope/ms-swift) as labels or class numbers of clips and photos.
 
     train.jsonl             {"messages": [{"role": "user", "content": "<video>Which …?"}, {"role": "assistant",
                              "content": "run"}], "videos": ["a.mp4"]}
-    train_seq_cls.jsonl     {"messages": [{"role": "user", "content": "<video>Which …?"}], "videos": ["a.mp4"], "label":
-    0} labels.json             ["run", …]
+    train_seq_cls.jsonl     {"messages": [{"role": "user", "content": "<video>Which …?"}], "videos": ["a.mp4"],
+                             "label": 0}
+    labels.json             ["run", …]
 
-Numbers are for ``--task_type seq_cls --num_labels N``. They stand in files of their own, since an answer in the record
-would tell the model what it is to say. A list of numbers is of several labels; ``true`` and ``false`` are preferences,
-and no labels.
+Numbers are for ``--task_type seq_cls --num_labels N``. They are in separate files, because an answer in the record
+would give the label away to the model. A list of numbers means several labels; ``true`` and ``false`` are preferences,
+not labels.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from vidrisk.data.table import Table, main_target
 
 
 def read_ms_swift_labels(source: Path, reading: Reading) -> Listed:
-    """Read lines with answers or with numbers of classes; names of these are in ``labels.json`` or in the file that is given."""
+    """Read lines with answers or with class numbers, whose names are in ``labels.json`` or in a given file."""
     return read_conversations(source, reading, read_ms_swift, (".jsonl",))
 
 
@@ -48,7 +49,8 @@ def write_ms_swift_labels(table: Table, destination: Path, writing: Writing) -> 
         table,
         destination,
         lambda asked: (
-            _record(asked, asked.messages("role", "content", ("user", "assistant"), _marker(asked))) | asked.known()
+            _record(asked, asked.messages("role", "content", ("user", "assistant"), _marker(asked)))
+            | asked.attributes_record()
         ),
         suffix=".jsonl",
         numbers_of=numbers_of,

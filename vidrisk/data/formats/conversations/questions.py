@@ -1,4 +1,4 @@
-"""Labels as questions and answers: one question for each target, answered by its label, or by all that hold, one on each line."""
+"""Formats labels as questions and answers: one question per target, answered by its labels, one on each line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vidrisk.data.text import label_from_text
 from vidrisk.runtimes.contract.errors import DataError
 
 Language = Literal["en", "zh"]
-MAX_LABEL_CHARS = 80  # an answer that is longer is no label
+MAX_LABEL_CHARS = 80  # a longer answer is not a label
 MAX_LABELS = 100
 NONE: dict[Language, str] = {"en": "none of them", "zh": "都没有"}
-QUESTIONS: dict[tuple[str, bool], dict[Language, str]] = {  # by target, and whether several labels may hold
+QUESTIONS: dict[tuple[str, bool], dict[Language, str]] = {  # by target, and whether several labels may apply
     ("action", False): {
         "en": "Which action is shown? Answer with its name alone.",
         "zh": "画面中是什么动作？只回答名称。",
@@ -41,13 +41,13 @@ _MARKERS = re.compile(r"<(?:image|video)>")
 
 
 def language_of(labels: Iterable[str]) -> Language:
-    """Choose the language of questions: Chinese where at least half of the labels have a Chinese character."""
+    """Choose the language of questions: Chinese if at least half of the labels have a Chinese character."""
     found = [any("\u4e00" <= character <= "\u9fff" for character in label) for label in labels]
     return "zh" if found and 2 * sum(found) >= len(found) else "en"
 
 
 def turns_of(sample: Sample, language: Language) -> list[tuple[str, str]]:
-    """Ask for every target that a sample is labelled for.
+    """Return a question and an answer for every target that a sample is labelled for.
 
     Raises:
         DataError: a label that would be read back as another one.
@@ -70,13 +70,13 @@ def _answer(sample: Sample, target: str, label: Label, language: Language) -> st
     return "\n".join(labels) or NONE[language]
 
 
-def asked_for(question: str) -> tuple[str, bool] | None:
-    """Return the target that a question asks for, and whether for several labels; None for any other question."""
+def parse_question(question: str) -> tuple[str, bool] | None:
+    """Return the target of a question, and whether it asks for several labels, or None for any other question."""
     return _ASKED.get(_MARKERS.sub("", question).strip())
 
 
 def labels_from_answer(answer: str) -> tuple[str, ...] | None:
-    """Read an answer as labels, one on each line; None where it is too long to be labels, or empty."""
+    """Parse an answer as labels, one on each line, or return None if it is empty or too long for labels."""
     if answer.strip() in NONE.values():
         return ()
     labels = [label for line in answer.splitlines() if (label := label_from_text(line))]

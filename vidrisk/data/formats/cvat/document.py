@@ -1,4 +1,4 @@
-"""CVAT's XML, version 1.1, as it is written: labels with their attributes, annotations, and what XML cannot hold."""
+"""Writes CVAT's XML, version 1.1: labels with their attributes, annotations, and escapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ILLEGAL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def value_from_labels(label: Label | None) -> str:
-    """Write labels as the value of an attribute, so that ``labels_from_value`` reads them back."""
+    """Format labels as the value of an attribute; ``labels_from_value`` reads them back."""
     if label is None:
         return UNDEFINED
     if isinstance(label, str) and labels_from_value(label) == (label,):
@@ -25,7 +25,7 @@ def value_from_labels(label: Label | None) -> str:
 
 
 class LabelsUsed:
-    """The labels of a task, with the attributes that were given with each: those of few values are chosen from a list."""
+    """The labels of a task, with the attributes of each; attributes with few values are selected from a list."""
 
     def __init__(self) -> None:
         self._labels: dict[str, dict[str, set[str]]] = {}
@@ -53,7 +53,7 @@ class LabelsUsed:
 
 
 def document(meta: str, items: Iterable[str]) -> bytes:
-    """Write a whole file of what lies in ``<meta>``, and images or tracks."""
+    """Return a whole file from the content of ``<meta>`` and images or tracks."""
     return "\n".join(
         [
             '<?xml version="1.0" encoding="utf-8"?>',
@@ -68,27 +68,29 @@ def document(meta: str, items: Iterable[str]) -> bytes:
 
 
 def attributes_text(attributes: Mapping[str, str]) -> str:
-    """Write the attributes of an annotation."""
-    return "".join(f"<attribute name={quoted(name)}>{text_of(value)}</attribute>" for name, value in attributes.items())
+    """Format the attributes of an annotation."""
+    return "".join(
+        f"<attribute name={quote_value(name)}>{text_of(value)}</attribute>" for name, value in attributes.items()
+    )
 
 
 def text_of(value: str) -> str:
     """Escape a text.
 
     Raises:
-        DataError: a character that XML cannot hold.
+        DataError: a character that XML cannot represent.
     """
     found = _ILLEGAL.search(value)
     if found:
-        raise DataError(f"XML cannot hold the character {found[0]!r} of {value[:40]!r}", fix="remove it")
+        raise DataError(f"XML cannot represent the character {found[0]!r} of {value[:40]!r}", fix="remove it")
     return escape(value, {"\r": "&#13;"})
 
 
-def quoted(value: str) -> str:
-    """Escape a value and put it between quotes.
+def quote_value(value: str) -> str:
+    """Escape and quote a value.
 
     Raises:
-        DataError: a character that XML cannot hold.
+        DataError: a character that XML cannot represent.
     """
     text_of(value)
     return quoteattr(value, {"\r": "&#13;", "\n": "&#10;", "\t": "&#9;"})

@@ -1,6 +1,6 @@
-"""CVAT's XML, version 1.1, in its two layouts, read element by element.
+"""Reads CVAT's XML, version 1.1, element by element, in both of its layouts.
 
-Held are one image or track and what lies before it; entities and document types are refused.
+Only one image or track and what precedes it are in memory; entities and document types are refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vidrisk.data.formats.lists import head_of
 from vidrisk.runtimes.contract.errors import DataError
 
 ANNOTATIONS = "annotations.xml"
-UNDEFINED = "__undefined__"  # what CVAT's manual recommends as a value for "nobody has chosen one"
+UNDEFINED = "__undefined__"  # value that CVAT's manual recommends for "not chosen"
 SNIFFED_BYTES, HEAD_BYTES = 2**20, 2**12
 MAX_ITEM_BYTES = 32 * 2**20  # of an image or a track with all its boxes
 MAX_DEPTH = 32
@@ -39,7 +39,7 @@ def annotations_of(source: Path) -> Path:
 
 
 def layout_of(source: Path) -> Literal["images", "video"] | None:
-    """Tell which of CVAT's layouts a folder or file has, by a look at its first megabyte; never raises."""
+    """Return the CVAT layout of a folder or file, judging by its first megabyte, or None; never raises."""
     path = annotations_of(source)
     if path.suffix.lower() != ".xml" or not _ROOT.search(head_of(path, HEAD_BYTES)):
         return None
@@ -53,11 +53,10 @@ def layout_of(source: Path) -> Literal["images", "video"] | None:
 
 
 def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Element]]:
-    """Yield the elements of these names right below ``<annotations>``: where each is, for errors, and its content.
+    """Yield the place, for errors, and the content of the elements with these names directly below ``<annotations>``.
 
     Raises:
-        DataError: a file that cannot be read, that is no XML of CVAT, declares entities, or has an element of more than
-            32 MB.
+        DataError: a file that cannot be read, is not CVAT XML, declares entities, or has an element of more than 32 MB.
     """
     numbers: dict[str, int] = {}
     depth = 0
@@ -69,7 +68,8 @@ def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Elemen
                 depth += 1 if event == "start" else -1
                 if depth > MAX_DEPTH:
                     raise DataError(
-                        f"{path.name} has elements in more than {MAX_DEPTH} others", allowed="an export of CVAT"
+                        f"{path.name} has elements nested more than {MAX_DEPTH} levels deep",
+                        allowed="an export of CVAT",
                     )
                 if root is None:
                     root = element
@@ -85,20 +85,22 @@ def elements_of(path: Path, names: Container[str]) -> Iterator[tuple[str, Elemen
                     bounded.begin_item()
     except DefusedXmlException as error:
         raise DataError(
-            f"{path.name} declares a document type or entities", allowed="an export of CVAT, which has none"
+            f"{path.name} declares a document type or entities",
+            allowed="an export of CVAT, which has none",
+            fix="export it again, without a document type",
         ) from error
     except ParseError as error:
-        raise DataError(f"{path.name} is no XML: {error}", fix="get the file again: it may be cut off") from error
+        raise DataError(f"{path.name} is not XML: {error}", fix="get the file again: it may be cut off") from error
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"{path.name} is no XML that can be read: {' '.join(str(error).split())[:200]}", fix="export it again"
+            f"{path.name} is not readable XML: {' '.join(str(error).split())[:200]}", fix="export it again"
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
 class _Bounded:
-    """A file of which no item may be longer than memory should hold."""
+    """A file that refuses items that are too long for memory."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file, self._name, self._bytes = file, name, 0
@@ -119,10 +121,10 @@ class _Bounded:
 
 
 def attribute_of(element: Element, name: str, where: str) -> str:
-    """Return an attribute that must be there.
+    """Return a required attribute.
 
     Raises:
-        DataError: it is not, or is empty.
+        DataError: it is missing or empty.
     """
     value = element.get(name, "")
     if not value.strip():
@@ -131,10 +133,10 @@ def attribute_of(element: Element, name: str, where: str) -> str:
 
 
 def number_of(element: Element, name: str, where: str) -> float:
-    """Return an attribute that must be a finite number.
+    """Return a required attribute that is a finite number.
 
     Raises:
-        DataError: it is not.
+        DataError: it is missing or not a finite number.
     """
     text = attribute_of(element, name, where)
     try:
@@ -150,7 +152,7 @@ def whole_number_of(text: str, what: str) -> int:
     """Return a whole number from 0.
 
     Raises:
-        DataError: it is none.
+        DataError: the text is not one.
     """
     if not re.fullmatch(r"\s*[0-9]{1,9}\s*", text):
         raise DataError(f"{what} is {text[:40]!r}", allowed="a whole number from 0")
@@ -158,16 +160,16 @@ def whole_number_of(text: str, what: str) -> int:
 
 
 def attributes_of(element: Element, where: str) -> dict[str, str]:
-    """Return the values of the attributes that people have given an annotation."""
+    """Return the values of the attributes of an annotation."""
     return {attribute_of(child, "name", where): child.text or "" for child in element.findall("attribute")}
 
 
 def labels_and_fields(
     label: str, attributes: Mapping[str, str], reading: Reading
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Tell what an annotation says: labels by target, and its other attributes by name.
+    """Return the labels of an annotation by target, and its other attributes by name.
 
-    Where an attribute is the target of the task, the label of the annotation is none.
+    If an attribute is the target of the task, the label of the annotation is not used as a label.
     """
     targets = {name: target for name in attributes if (target := target_named(name, reading.task))}
     labels: dict[str, tuple[str, ...]] = {} if reading.target in targets.values() else {reading.target: (label,)}
@@ -179,7 +181,7 @@ def labels_and_fields(
 
 
 def labels_from_value(value: str) -> tuple[str, ...] | None:
-    """Read the value of an attribute as labels: one, or a JSON list of them; None where nobody has chosen one."""
+    """Parse the value of an attribute as labels: one, or a JSON list of them; None if none was chosen."""
     text = value.strip()
     if text in ("", UNDEFINED):
         return None

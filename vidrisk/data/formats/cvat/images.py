@@ -1,10 +1,11 @@
-"""CVAT for images 1.1 (https://docs.cvat.ai): the tags of images are their classes; boxes may become photos of their own.
+"""CVAT for images 1.1 (https://docs.cvat.ai): tags of images are classes; boxes may become photos of their own.
 
     annotations.xml                  <image name="a.jpg" subset="Train"><tag label="crack"><attribute name="level">…
     images/a.jpg, images/Train/a.jpg
 
-An attribute with the name of a target (``columns``) is that target, others are columns. Where such an attribute is the
-class, the label of its tag is none. Of an image without tags the labels of its boxes, polygons and so on count.
+An attribute with the name of a target (``columns``) is that target, others are columns. If such an attribute is the
+class, the label of its tag is not used. For an image without tags, the labels of its boxes, polygons and so on are
+used.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from xml.etree.ElementTree import Element
 
 from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.crops import upright_box
-from vidrisk.data.formats.cvat.document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
+from vidrisk.data.formats.cvat.document import (
+    LabelsUsed,
+    attributes_text,
+    document,
+    quote_value,
+    text_of,
+    value_from_labels,
+)
 from vidrisk.data.formats.cvat.elements import (
     SHAPES,
     annotations_of,
@@ -29,7 +37,7 @@ from vidrisk.data.formats.cvat.elements import (
     number_of,
 )
 from vidrisk.data.formats.fields import fields_of_sample
-from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, Writing, format_counts
 from vidrisk.data.formats.statements import TARGETS_BY_NAME, Statement, crops_from_statements, samples_from_statements
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import Table, main_target
@@ -37,12 +45,12 @@ from vidrisk.decode.cuts import Box
 from vidrisk.frames.media import kind_from_suffix
 
 PLACES = ("images", "")
-FRAME_SUFFIXES = (".PNG", ".png", ".jpg", ".jpeg", ".JPEG")  # of frames of a video, which are named without one
-LABEL_OF_ATTRIBUTES = "photo"  # of a tag that only carries attributes
+FRAME_SUFFIXES = (".PNG", ".png", ".jpg", ".jpeg", ".JPEG")  # of video frames, whose names have no suffix
+LABEL_OF_ATTRIBUTES = "photo"  # label of a tag that only has attributes
 
 
 def is_cvat_images(source: Path) -> bool:
-    """Tell whether a folder or file is an export of images."""
+    """Return whether a folder or file is an export of images."""
     return layout_of(source) == "images"
 
 
@@ -54,15 +62,15 @@ def read_cvat_images(source: Path, reading: Reading) -> Listed:
     if reading.crops:
         found = crops_from_statements(images.boxes(), TARGETS_BY_NAME, media.files, reading)
     else:
-        found = samples_from_statements(images.tagged(), TARGETS_BY_NAME, media.files, reading, ("image",))
+        found = samples_from_statements(images.statements(), TARGETS_BY_NAME, media.files, reading, ("image",))
     return Listed(
-        found.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *counted(images.counts))
+        found.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *format_counts(images.counts))
     )
 
 
 @dataclass(eq=False)
 class _Images:
-    """Images of an export, and what there is to say of them."""
+    """Images of an export, and counts for notes."""
 
     path: Path
     reading: Reading
@@ -70,7 +78,7 @@ class _Images:
     counts: Counter[str] = field(default_factory=Counter)
 
     def elements(self) -> Iterator[tuple[str, Element, str, str]]:
-        """Yield images: where, content, name of the file, subset."""
+        """Yield the place, the content, the file name and the subset of each image."""
         of_task = ""
         for where, element in elements_of(self.path, ("meta", "image")):
             if element.tag == "meta":
@@ -86,7 +94,7 @@ class _Images:
             subset = element.get("subset") or of_task
             yield where, element, self._name(attribute_of(element, "name", where), subset), subset
 
-    def tagged(self) -> Iterator[Statement]:
+    def statements(self) -> Iterator[Statement]:
         for where, element, name, subset in self.elements():
             tags = element.findall("tag")
             shapes = [] if tags else [shape for shape in element if shape.tag in SHAPES]
@@ -102,7 +110,7 @@ class _Images:
         for where, element, name, subset in self.elements():
             boxes = element.findall("box")
             self.counts["images without a box left out"] += not boxes
-            self.counts["shapes that are no boxes left out"] += sum(
+            self.counts["shapes that are not boxes left out"] += sum(
                 shape.tag in SHAPES or shape.tag == "tag" for shape in element
             ) - len(boxes)
             for number, box in enumerate(boxes, 1):
@@ -111,7 +119,7 @@ class _Images:
                 yield Statement(place, name, labels, fields, split=subset), edges_of_box(box, place)
 
     def _name(self, written: str, subset: str) -> str:
-        """Find an image; return its name where it is not there."""
+        """Find an image, or return its name if it does not exist."""
         places = (subset, "") if subset and "/" not in subset and subset not in (".", "..") else ("",)
         if kind_from_suffix(written) is not None:
             return self.media.find(written, places=places) or self.media.absent_name(written)
@@ -132,24 +140,25 @@ class _Images:
                 labels[target] = (*labels.get(target, ()), *values)
             for name, value in others.items():
                 if fields.setdefault(name, value) != value:
-                    self.counts[
-                        "attributes on which the annotations of an image differ, of which the first counts"
-                    ] += 1
+                    self.counts["attributes on which the annotations of an image differ (the first one is used)"] += 1
         if is_shape and len(set(labels.get("level", ()))) > 1:
             del labels["level"]
-            self.counts["images left without a level, because their shapes have several"] += 1
+            self.counts["images left without a level because their shapes have several"] += 1
         return labels, fields
 
 
 def edges_of_box(box: Element, where: str) -> Box:
-    """Return left, top, width and height of a box; of one that is turned around its middle, those of the box around it."""
+    """Return left, top, width and height of a box; for a rotated box, those of the upright box around it.
+
+    Boxes are rotated around their middle.
+    """
     left, top, right, bottom = (number_of(box, name, where) for name in ("xtl", "ytl", "xbr", "ybr"))
     degrees = number_of(box, "rotation", where) if "rotation" in box.attrib else 0.0
     return upright_box((left, top, right - left, bottom - top), degrees, ((left + right) / 2, (top + bottom) / 2))
 
 
 def write_cvat_images(table: Table, destination: Path, writing: Writing) -> None:
-    """Write tags of a target, and everything else as attributes of the first one."""
+    """Write tags of a target, and everything else as attributes of the first tag."""
     main = main_target(table.task)
     source = "auto" if writing.model else "manual"
     images, used = [], LabelsUsed()
@@ -162,11 +171,12 @@ def write_cvat_images(table: Table, destination: Path, writing: Writing) -> None
         if not sample.labels_of(main):
             attributes = {LABEL_COLUMNS[main]: value_from_labels(sample.labels.get(main)), **attributes}
         tags = [
-            f"<tag label={quoted(label)} source={quoted(source)}>{'' if place else attributes_text(attributes)}</tag>"
+            f"<tag label={quote_value(label)} source={quote_value(source)}>"
+            f"{'' if place else attributes_text(attributes)}</tag>"
             for place, label in enumerate(labels)
         ]
-        subset = f" subset={quoted(sample.split)}" if sample.split else ""
-        images.append(f'<image id="{number}" name={quoted(sample.name)}{subset}>{"".join(tags)}</image>')
+        subset = f" subset={quote_value(sample.split)}" if sample.split else ""
+        images.append(f'<image id="{number}" name={quote_value(sample.name)}{subset}>{"".join(tags)}</image>')
         for place, label in enumerate(labels):
             used.add(label, {} if place else attributes)
     task = (

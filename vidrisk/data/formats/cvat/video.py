@@ -1,15 +1,15 @@
 """CVAT for video 1.1 (https://docs.cvat.ai): every track is an interval of frames with its label.
 
-    annotations.xml    <source>cam7.mp4</source> … <track label="fall"><box frame="10" …/><box frame="40" outside="1"
-    …/></track>
+    annotations.xml    <source>cam7.mp4</source> …
+                       <track label="fall"><box frame="10" …/><box frame="40" outside="1" …/></track>
 
-Frames are those of the video itself, also where a task takes every n-th of them: a track covers all up to the next one
-that is taken. It ends before the frame where it is ``outside``, or with its last one, and may begin again. Tracks
-within the track of a skeleton are its joints. An attribute with the name of a target is that target, and cuts the track
-where it changes; where it is the class, the label of the track is none.
+Frames are those of the video itself, even if a task uses only every n-th of them: a track covers all frames up to the
+next one that is used. It ends before the frame where it is ``outside``, or with its last one, and may begin again.
+Tracks within the track of a skeleton are its joints. An attribute with the name of a target is that target, and splits
+the track where it changes; if it is the class, the label of the track is not used.
 
-A folder is written, with one file for each video, as CVAT has one task for each. A video without intervals has one box
-with the attribute ``whole_video``.
+The output is a folder with one file for each video, because CVAT has one task for each. A video without intervals has
+one box with the attribute ``whole_video``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vidrisk.data.formats.cvat.elements import (
     whole_number_of,
 )
 from vidrisk.data.formats.cvat.video_writer import WHOLE, write_cvat_video
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
 from vidrisk.data.formats.statements import TARGETS_BY_NAME, Statement, samples_from_statements
 from vidrisk.files.walk import list_folder
 from vidrisk.frames import Interval
@@ -45,7 +45,7 @@ MAX_FILES_SNIFFED = 8
 
 
 def is_cvat_video(source: Path) -> bool:
-    """Tell whether a file is an export of video, or a folder has one."""
+    """Return whether a file is an export of video, or a folder has one."""
     return any(layout_of(path) == "video" for path in _files_of(source)[:MAX_FILES_SNIFFED])
 
 
@@ -54,7 +54,7 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
     files = [path for path in _files_of(source) if path == source or layout_of(path) == "video"]
     if not files:
         raise DataError(
-            f"{name_of(source.name)} has no file of CVAT for video 1.1", allowed=f"{ANNOTATIONS}, or one for each task"
+            f"{name_of(source.name)} has no CVAT for video 1.1 file", allowed=f"{ANNOTATIONS}, or one for each task"
         )
     counts: Counter[str] = Counter()
     statements = [one for path in files for one in _Tracks(path, reading, counts).statements()]
@@ -62,7 +62,9 @@ def read_cvat_video(source: Path, reading: Reading) -> Listed:
     media = files_near(list(names), source if source.is_dir() else source.parent, reading.media)
     statements = [replace(one, name=media.find(one.name) or media.absent_name(one.name)) for one in statements]
     found = samples_from_statements(statements, TARGETS_BY_NAME, media.files, reading, ("video",))
-    return Listed(media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *counted(counts)))
+    return Listed(
+        media.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *format_counts(counts))
+    )
 
 
 def _files_of(source: Path) -> list[Path]:
@@ -75,7 +77,7 @@ def _files_of(source: Path) -> list[Path]:
 
 
 class _Task(NamedTuple):
-    """A video of an export: its name, its subset, and which of its frames are taken."""
+    """A video of an export: its name, its subset, and which of its frames are used."""
 
     video: str
     subset: str
@@ -91,7 +93,7 @@ class _Shape(NamedTuple):
 
 @dataclass(eq=False)
 class _Tracks:
-    """Tracks of one file, and what there is to say of them."""
+    """Tracks of one file, and counts for notes."""
 
     path: Path
     reading: Reading
@@ -105,7 +107,7 @@ class _Tracks:
             elif element.tag == "track":
                 yield from self._intervals(element, where)
             else:
-                self.counts[f"<{element.tag}> left out, which are of single frames"] += 1
+                self.counts[f"<{element.tag}> of single frames left out"] += 1
 
     def _intervals(self, track: Element, where: str) -> Iterator[Statement]:
         label = attribute_of(track, "label", where)
@@ -115,7 +117,7 @@ class _Tracks:
         self.counts["joints of skeletons left out"] += joints
         parts = list(self._parts(label, shapes, task))
         if not parts:
-            self.counts["tracks that are never seen left out"] += 1
+            self.counts["tracks that are never visible left out"] += 1
         for interval, labels, fields in parts:
             is_whole = fields.pop(WHOLE, "").strip().casefold() == "true"
             yield Statement(
@@ -125,35 +127,36 @@ class _Tracks:
     def _parts(
         self, label: str, shapes: list[_Shape], task: _Task
     ) -> Iterator[tuple[Interval, dict[str, tuple[str, ...]], dict[str, str]]]:
-        """Cut a track where it is not seen, and where its labels change."""
+        """Split a track where it is not visible, and where its labels change; it ends at ``stop_frame``."""
+        end = None if task.last is None else task.last + 1
+        behind = [shape for shape in shapes if end is not None and shape.frame >= end]
+        self.counts["shapes behind stop_frame left out"] += sum(not shape.is_outside for shape in behind)
+        shapes = shapes[: len(shapes) - len(behind)]  # they are sorted
         start = 0
-        labels: dict[str, tuple[str, ...]] | None = None  # None while it is not seen
+        labels: dict[str, tuple[str, ...]] | None = None  # None while it is not visible
         fields: dict[str, str] = {}
         for shape in shapes:
             of_shape, more = labels_and_fields(label, shape.attributes, self.reading)
             now = None if shape.is_outside else of_shape
             if now == labels:
                 if now is not None and more != fields:
-                    self.counts["attributes that change within a track, of which the first counts"] += 1
+                    self.counts["attributes that change within a track (the first one is used)"] += 1
                 continue
             if labels is not None:
                 yield Interval(start, shape.frame, "frame"), labels, fields
             start, labels, fields = shape.frame, now, more
         if labels is not None:
-            last = shapes[-1].frame
-            end = last + task.step
-            yield (
-                Interval(start, max(last + 1, min(end, task.last + 1)) if task.last is not None else end, "frame"),
-                labels,
-                fields,
-            )
+            until = shapes[-1].frame + task.step
+            if end is not None:
+                until = end if behind else min(until, end)
+            yield Interval(start, until, "frame"), labels, fields
 
     def _task_of(self, track: Element, where: str) -> _Task:
         number = track.get("task_id", "")
         task = self.tasks.get(number) or (next(iter(self.tasks.values())) if len(self.tasks) == 1 else None)
         if task is None or not task.video:
             raise DataError(
-                f"{where} is of no video that {self.path.name} names",
+                f"{where} does not belong to a video in {self.path.name}",
                 allowed="<source> in <meta>, as in exports of single tasks",
                 fix="export each task of the project",
             )
@@ -164,7 +167,7 @@ def tasks_of_meta(meta: Element, where: str) -> dict[str, _Task]:
     """Read the tasks of an export, by id.
 
     Raises:
-        DataError: frames that are no numbers.
+        DataError: frames that are not numbers.
     """
     found: dict[str, _Task] = {}
     for task in (*meta.findall("task"), *meta.findall("job"), *meta.findall("project/tasks/task")):
@@ -185,10 +188,10 @@ def tasks_of_meta(meta: Element, where: str) -> dict[str, _Task]:
 
 
 def shapes_of(track: Element, where: str) -> list[_Shape]:
-    """Return the shapes of a track by frame; those of its joints where it has none of its own.
+    """Return the shapes of a track by frame, or those of its joints if it has no shapes of its own.
 
     Raises:
-        DataError: a frame that is no number.
+        DataError: a frame that is not a number.
     """
 
     def read(shape: Element) -> _Shape:

@@ -1,4 +1,4 @@
-"""A table → files of CVAT for video 1.1: one for each video, to be uploaded to its task."""
+"""Writes a table as files of CVAT for video 1.1: one for each video, to be uploaded to its task."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vidrisk.data.formats.copies import new_folder
-from vidrisk.data.formats.cvat.document import LabelsUsed, attributes_text, document, quoted, text_of, value_from_labels
+from vidrisk.data.formats.cvat.document import (
+    LabelsUsed,
+    attributes_text,
+    document,
+    quote_value,
+    text_of,
+    value_from_labels,
+)
 from vidrisk.data.formats.fields import fields_of_sample
 from vidrisk.data.formats.format import Writing
 from vidrisk.data.io import LABEL_COLUMNS
@@ -14,8 +21,8 @@ from vidrisk.data.table import Sample, Table, main_target
 from vidrisk.runtimes.contract.choices import LabelTask
 
 WHOLE = "whole_video"
-LABEL_OF_ATTRIBUTES = "video"  # of a track that only carries attributes
-# in a corner: the size of the video is not known
+LABEL_OF_ATTRIBUTES = "video"  # label of a track that only has attributes
+# in a corner, because the size of the video is unknown
 BOX = 'occluded="0" keyframe="1" xtl="0" ytl="0" xbr="10" ybr="10" z_order="0"'
 
 
@@ -23,7 +30,7 @@ def write_cvat_video(table: Table, destination: Path, writing: Writing) -> None:
     """Write a folder with a file for each video; its tracks are boxes in a corner.
 
     Raises:
-        DataError: a column of a reserved name, a character that XML cannot hold, or a disk that is full.
+        DataError: a column with a reserved name, a character that XML cannot represent, or a disk that is full.
     """
     videos: dict[str, list[Sample]] = {}
     for sample in table.samples:
@@ -34,7 +41,7 @@ def write_cvat_video(table: Table, destination: Path, writing: Writing) -> None:
 
 
 def _file_names(videos: Iterable[str]) -> list[str]:
-    """Name the files as their videos are named; those of one name in several folders are numbered."""
+    """Name the files after their videos; number those with the same name in several folders."""
     counts: dict[str, int] = {}
     names = []
     for video in videos:
@@ -85,4 +92,4 @@ def _track(number: int, label: str, sample: Sample, attributes: dict[str, str], 
     boxes = f'<box frame="{start}" outside="0" {BOX}>{values}</box>'
     if end is not None:
         boxes += f'<box frame="{end}" outside="1" {BOX}>{values}</box>'
-    return f'<track id="{number}" label={quoted(label)} source="{source}">{boxes}</track>'
+    return f'<track id="{number}" label={quote_value(label)} source="{source}">{boxes}</track>'

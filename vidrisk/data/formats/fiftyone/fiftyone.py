@@ -1,11 +1,11 @@
 """FiftyOne data sets (https://docs.voxel51.com): files in ``data`` and labels beside them.
 
     samples.json, metadata.json, data/      FiftyOneDataset: every field of every sample
-    labels.json, data/                      image and video classification, temporal detection: see ``fiftyone_labels``
+    labels.json, data/                      image and video classification, temporal detection: see ``stem_labels``
 
-A field of labels whose name is that of a target (``action``, ``risk_level``) is of that target. Of other fields,
-``ground_truth`` or the only one is the target that is asked for. Temporal detections are parts of clips, whose
-``support`` is the first and the last frame, counted from 1. Tags named as splits are splits.
+A label field with the name of a target (``action``, ``risk_level``) belongs to that target. Among other fields,
+``ground_truth`` or the only one is the target of the task. Temporal detections are parts of clips, whose ``support`` is
+the first and the last frame, counted from 1. Tags with the names of splits are splits.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from vidrisk.data.formats.fiftyone.fiftyone_writer import (
     write_fiftyone,
 )
 from vidrisk.data.formats.fiftyone.stem_labels import LABELS, interval_of, rows_from_labels
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
-from vidrisk.data.formats.json_lists import listed_in, object_of
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
+from vidrisk.data.formats.json_lists import object_of, records_of_lists
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.intervals import END_S, START_S
@@ -47,7 +47,7 @@ _LABELS = re.compile(rb'"labels"\s*:\s*\{')
 
 
 def is_fiftyone(source: Path) -> bool:
-    """Tell whether a folder has samples with file paths, or labels by the names of files in ``data``."""
+    """Return whether a folder has samples with file paths, or labels by the names of files in ``data``."""
     if any(b'"filepath"' in head_of(source / inner / SAMPLES, SNIFFED_BYTES) for inner in ("", *KINDS.values())):
         return True
     return (source / DATA).is_dir() and _LABELS.search(head_of(source / LABELS, SNIFFED_BYTES)) is not None
@@ -79,9 +79,14 @@ def read_fiftyone(source: Path, reading: Reading) -> Listed:
     orders = orders_that_say_something(orders, found.samples)
     used = {target: {label for sample in found.samples for label in sample.labels_of(target)} for target in orders}
     for target in [target for target, order in orders.items() if not used[target] <= set(order)]:
-        notes[f"classes of {target} passed over, which lack labels of samples"] = len(orders.pop(target))
+        notes[f"classes of {target} ignored because they lack labels of samples"] = len(orders.pop(target))
     return Listed(
-        media.root, found.samples, (*found.absent, *absent), media.looked_in, orders, (*found.notes, *counted(notes))
+        media.root,
+        found.samples,
+        (*found.absent, *absent),
+        media.looked_in,
+        orders,
+        (*found.notes, *format_counts(notes)),
     )
 
 
@@ -95,7 +100,7 @@ def _rows_from_samples(
 ) -> list[Row]:
     path = folder / SAMPLES
     fields: Counter[str] = Counter()
-    for _, _, record in listed_in(path, ("samples",)):
+    for _, _, record in records_of_lists(path, ("samples",)):
         fields.update(name for name, value in record.items() if _is_label(value))
     targets = _targets(fields, reading, path.name, notes)
     about = object_of(folder / METADATA) if (folder / METADATA).is_file() else {}
@@ -105,16 +110,16 @@ def _rows_from_samples(
         if isinstance(order, list) and order and all(isinstance(name, str) and name.strip() for name in order):
             orders.setdefault(target, tuple(order))
     if (folder / "frames.json").is_file():
-        notes["files with labels of single frames, which are not read (frames.json)"] += 1
+        notes["files with labels of single frames not read (frames.json)"] += 1
     return [
         row
-        for _, where, record in listed_in(path, ("samples",))
+        for _, where, record in records_of_lists(path, ("samples",))
         for row in _rows_of_sample(where, record, _name(record, where, media, inner), targets, reading, notes)
     ]
 
 
 def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Counter[str]) -> dict[str, str]:
-    """Find the target of each field of labels; count labels of other fields."""
+    """Find the target of each label field; count the labels of other fields."""
     named = {field: target for field in fields if (target := target_named(field.removesuffix(EVENTS)))}
     targets = {field: target for field, target in named.items() if target in TARGETS_OF[reading.task]}
     others = [field for field in fields if field not in named]
@@ -124,7 +129,7 @@ def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Co
             raise DataError(
                 f"{source} has several fields of labels: {first_three(others)}",
                 allowed=f"one, or one that is named ground_truth or {reading.target}",
-                fix="export the one that is meant, by label_field",
+                fix="export the right one, with label_field",
             )
         targets[chosen] = reading.target
     for field in fields:
@@ -163,7 +168,7 @@ def _rows_of_sample(
 
 
 def _fields(holder: Mapping[str, Any], record: Mapping[str, Any]) -> Fields:
-    """Read what is known of a sample or of a label: its columns, scalar fields of a sample, and tags."""
+    """Read the data of a sample or of a label: its columns, scalar fields of a sample, and tags."""
     columns = holder.get(COLUMNS)
     known = dict(columns) if isinstance(columns, dict) else {}
     known = {name: value for name, value in known.items() if name not in (START_S, END_S)}
@@ -186,18 +191,20 @@ def _fields(holder: Mapping[str, Any], record: Mapping[str, Any]) -> Fields:
 
 
 def _interval(label: dict[str, Any], where: str) -> Interval | None:
-    """Read the part that a label is of: in seconds, where its columns say them."""
+    """Read the interval of a label, in seconds if its columns have them."""
     columns = label.get(COLUMNS)
     if isinstance(columns, dict) and START_S in columns and END_S in columns:
         try:
             return Interval(float(columns[START_S]), float(columns[END_S]))
         except (TypeError, ValueError, SpecError) as error:
-            raise DataError(f"{where}: {START_S} and {END_S} are no part of a clip", allowed="seconds") from error
+            raise DataError(
+                f"{where}: {START_S} and {END_S} are not a valid part of a clip", allowed="seconds"
+            ) from error
     return interval_of(label, where)
 
 
 def _name(record: Mapping[str, Any], where: str, media: AddressedFiles, inner: str) -> str:
-    """Find the file of a sample, relative to the root; of one that is not there, say how it may be listed."""
+    """Find the file of a sample, relative to the root; if it does not exist, return a name to list it as absent."""
     written = record.get("filepath")
     name = (media.find(written, places=(inner, "")) or media.absent_name(written)) if isinstance(written, str) else ""
     if not name:

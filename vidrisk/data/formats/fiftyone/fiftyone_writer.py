@@ -1,7 +1,7 @@
-"""A table as a FiftyOne data set: copies of its files, ``samples.json`` and ``metadata.json``.
+"""Writes a table as a FiftyOne data set: copies of its files, ``samples.json`` and ``metadata.json``.
 
-The layout is the one without a schema, of which FiftyOne finds out the fields itself. Clips and photos, which are never
-in one data set there, become two: ``videos`` and ``images``.
+The layout is the one without a schema, in which FiftyOne infers the fields. Clips and photos, which FiftyOne never
+mixes in a data set, become two: ``videos`` and ``images``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vidrisk.data.table import Sample, Table
 from vidrisk.frames import Interval, kind_of, probe
 from vidrisk.runtimes.contract.errors import DataError, UnreadableError
 
-EVENTS = "_events"  # behind the name of a field of parts of clips: a field holds labels of one kind
-COLUMNS = "columns"  # of a sample or a label: what else is known of it
+EVENTS = "_events"  # suffix of a field for parts of clips, because a field has labels of one kind
+COLUMNS = "columns"  # other data of a sample or a label
 DATA, SAMPLES, METADATA = "data", "samples.json", "metadata.json"
 KINDS = {"image": "images", "video": "videos"}
 CARRIES: frozenset[Part] = frozenset(
@@ -46,10 +46,10 @@ _NO_FRAMES = "frames/none.json"
 
 
 def write_fiftyone(table: Table, destination: Path, writing: Writing) -> None:
-    """Write a field for each target: classifications of whole files, temporal detections of parts. Splits are tags.
+    """Write a field for each target: classifications of whole files, temporal detections of parts; splits are tags.
 
     Raises:
-        DataError: a clip whose rate cannot be read, where its parts are in seconds.
+        DataError: a clip with parts in seconds whose frame rate cannot be read.
     """
     kinds = {kind: [sample for sample in table.samples if kind_of(sample.path) == kind] for kind in KINDS}
     kinds = {kind: samples for kind, samples in kinds.items() if samples}
@@ -125,7 +125,7 @@ def _label(label: str, sample: Sample, writing: Writing) -> dict[str, Any]:
 
 
 def _support(interval: Interval, path: Path) -> list[int]:
-    """Return first and last frame of a part, counted from 1."""
+    """Return the first and the last frame of a part, counted from 1."""
     if interval.unit == "frame":
         return [int(interval.start) + 1, int(interval.end)]
     rate = _rate_of(path)
@@ -139,5 +139,5 @@ def _rate_of(path: Path) -> float:
         return probe(path).fps or 1.0
     except UnreadableError as error:
         raise DataError(
-            f"{error.what}, and the frames of its parts have to be counted", fix="remove it from the table"
+            f"{error.what}, but the frames of its parts must be counted", fix="remove it from the table"
         ) from error

@@ -1,4 +1,4 @@
-"""``labels.json`` of FiftyOne's classification and temporal detection data sets: labels by the names of files without suffix.
+"""Reads ``labels.json`` of FiftyOne's classification and temporal detection data sets: labels by file name stem.
 
 {"classes": ["crack", …], "labels": {"a": 0, "b": "crack", "c": {"label": 0, "confidence": 0.9}, "d": [0, 1],
                                      "e": [{"label": 0, "support": [1, 40]}, {"label": 1, "timestamps": [2.5, 4]}]}}
@@ -29,18 +29,21 @@ LABELS = "labels.json"
 def rows_from_labels(
     path: Path, media: Path, root: Path, reading: Reading, absent: list[str], notes: Counter[str]
 ) -> tuple[list[Row], tuple[str, ...]]:
-    """Read labels of files below a folder.
+    """Read the labels of the files below a folder.
 
     Args:
+        path: the ``labels.json``.
         media: the folder.
-        root: what names of rows are relative to; above it.
-        absent, notes: files that are not there, and what is left out, are added.
+        root: the folder above it that names of rows are relative to.
+        reading: the options for reading the data set.
+        absent: receives the files that do not exist.
+        notes: receives counts of what is left out.
 
     Returns:
-        The rows, and the classes in the order of their numbers; none where labels are names alone.
+        The rows, and the classes in the order of their numbers; no classes if all labels are names.
 
     Raises:
-        DataError: damaged JSON, a number without a class, a label that is none, a name that two files have.
+        DataError: damaged JSON, a number without a class, an invalid label, a name that two files have.
     """
     classes = _classes(path, reading)
     names: dict[str, str] = {}
@@ -70,7 +73,7 @@ def _classes(path: Path, reading: Reading) -> tuple[str, ...]:
     if listed is not None and not (
         isinstance(listed, list) and all(isinstance(name, str) and name.strip() for name in listed)
     ):
-        raise DataError(f"{path.name}: the classes are no list of names", allowed='"classes": ["crack", …]')
+        raise DataError(f"{path.name}: the classes are not a list of names", allowed='"classes": ["crack", …]')
     return tuple(listed or ())
 
 
@@ -109,10 +112,10 @@ def _name(label: Any, classes: tuple[str, ...], where: str) -> str:
 
 
 def interval_of(label: dict[str, Any], where: str) -> Interval | None:
-    """Read ``support``, first and last frame from 1, or ``timestamps`` in seconds; None where a label has neither.
+    """Read ``support`` (first and last frame from 1) or ``timestamps`` (seconds), or return None if there is neither.
 
     Raises:
-        DataError: it is no pair of numbers, or no interval.
+        DataError: not a pair of numbers, or not a valid interval.
     """
     for name in ("timestamps", "support"):
         pair = label.get(name)

@@ -1,1 +1,1 @@
-"""Kinetics: lists of clips of YouTube videos, and where the clips lie."""
+"""Kinetics: lists of clips of YouTube videos, and the places of the clips."""

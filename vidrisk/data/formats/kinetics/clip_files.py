@@ -1,4 +1,7 @@
-"""Where clips of Kinetics lie: cut out and named by their times, or whole videos; in folders per split and per class, or not."""
+"""Finds the clips of Kinetics, cut out and named by their times, or as whole videos, in folders per split or class.
+
+The folders may be per split, per class, both or neither.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from vidrisk.data.formats.clips import folded, folders_by_label
+from vidrisk.data.formats.clips import fold_label, folders_by_label
 from vidrisk.data.formats.media_files import Homes, MediaFiles
 from vidrisk.data.table import SplitName
 from vidrisk.frames import Interval
@@ -24,7 +27,7 @@ _NAMED_BY_TIMES = re.compile(r"(?P<video>.+)_(?P<start>\d{6})_(?P<end>\d{6})")
 
 
 class FoundClip(NamedTuple):
-    """A file, relative to the root, and the part of it that is meant; None for all of it."""
+    """A file, relative to the root, and the part of it that is labelled; None for all of it."""
 
     name: str
     interval: Interval | None
@@ -42,10 +45,9 @@ class KineticsFiles:
         self._classes: dict[str, tuple[frozenset[str], dict[str, str]]] = {}
 
     def find(self, video: str, part: Interval | None, label: str, split: SplitName | None) -> FoundClip | None:
-        """Return the clip that is cut out of a video, else the whole video with its part; None where neither is there.
+        """Return the clip that is cut out of a video, else the whole video with its part, or None if neither exists.
 
-        Args:
-            video: its id, or the path of a file with the suffix of a video.
+        ``video`` is the id of the video, or the path of a file with the suffix of a video.
         """
         if kind_from_suffix(video) == "video":
             found = self._files.find(video)
@@ -65,7 +67,7 @@ class KineticsFiles:
         return None
 
     def _class_folder(self, base: str, label: str) -> str | None:
-        """Find the folder of a class: of its very name, or the only one that differs in spaces and marks alone."""
+        """Find the folder of a class by its exact name, else the only one that differs just in spaces or signs."""
         if base not in self._classes:
             pairs = list(folders_by_label(self.homes.root / base))
             counts = Counter(form for form, _ in pairs)
@@ -74,19 +76,19 @@ class KineticsFiles:
                 {form: name for form, name in pairs if counts[form] == 1},
             )
         names, by_form = self._classes[base]
-        name = label if label in names else by_form.get(folded(label))
+        name = label if label in names else by_form.get(fold_label(label))
         return posixpath.join(base, name) if name else None
 
 
 def clip_name(video: str, part: Interval | None) -> str | None:
-    """Name the clip that is cut out of a video; None where it is cut at no whole seconds."""
+    """Return the name of the clip that is cut out of a video, or None if it is not cut at whole seconds."""
     if part is None or not (float(part.start).is_integer() and float(part.end).is_integer()):
         return None
     return f"{video}_{int(part.start):06d}_{int(part.end):06d}"
 
 
 def video_and_part(path: str) -> tuple[str, Interval | None]:
-    """Read the name of a clip: the id of its video and its part; a file that is named otherwise is the video."""
+    """Parse the name of a clip: the id of its video and its part; a file with another name is the video."""
     stem = Path(path).stem
     match = _NAMED_BY_TIMES.fullmatch(stem)
     if match and int(match["end"]) > int(match["start"]):

@@ -3,12 +3,13 @@
     train.csv, validate.csv, test.csv     label,youtube_id,time_start,time_end,split
                                           air drumming,--nQbRBEz2s,104,114,train
     train.json                            {"--nQbRBEz2s": {"annotations": {"label": …, "segment": [104.0, 114.0]},
-    "subset": …}, …} train/air drumming/--nQbRBEz2s_000104_000114.mp4
+                                          "subset": …}, …}
+    train/air drumming/--nQbRBEz2s_000104_000114.mp4
 
-Clips lie in a folder per split, per class, both or neither. A video that is there whole, as ``--nQbRBEz2s.mp4``, is
-labelled in the part that the row says. Many videos of the lists are no longer to be had: they are absent. Further
-columns of the CSV are kept. In a list that is written, a file of another name stands in ``youtube_id`` with its path
-and suffix; labelled whole, it has no times.
+Clips lie in a folder per split, per class, both or neither. If a whole video exists, as ``--nQbRBEz2s.mp4``, the part
+in the row is labelled. Many videos of the lists are no longer available: they are absent. Further columns of the CSV
+are kept. In a list that vidrisk writes, ``youtube_id`` is the path with suffix of a file with another name; if it is
+labelled as a whole, it has no times.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from vidrisk.data.formats.clips import (
     settle_splits,
     split_from_word,
 )
-from vidrisk.data.formats.format import Format, Listed, Reading, Writing, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, Writing, format_counts
 from vidrisk.data.formats.json_lists import members_of
 from vidrisk.data.formats.kinetics.clip_files import BASES, KineticsFiles, clip_name, video_and_part
 from vidrisk.data.formats.lists import cells_of
@@ -40,30 +41,30 @@ from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.io import write_new_file
 from vidrisk.data.table import Sample, Table, split_from_name
-from vidrisk.data.text import label_from_text, trimmed
+from vidrisk.data.text import label_from_text, trim_text
 from vidrisk.frames import Interval
 from vidrisk.frames.media import kind_from_suffix, name_of
 from vidrisk.runtimes.contract.errors import DataError
 
 LABEL, VIDEO, START, END, SPLIT = COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
-UNLABELLED, WHOLE = "rows without a label left out", "whole videos of which a part is labelled"
-MAX_S = 10**6  # times have six digits in names of clips
+UNLABELLED, WHOLE = "rows without a label left out", "whole videos with a labelled part"
+MAX_S = 10**6  # times have six digits in the names of clips
 _LIST = re.compile(r"(kinetics[\w-]*[_-])?(train|val|validate|validation|test)\.(csv|json)", re.IGNORECASE)
 _ALLOWED = ",".join(COLUMNS)
 
 
 def is_kinetics(source: Path) -> bool:
-    """Tell whether a file is a list, or a folder has one, by its header or the names in its JSON."""
+    """Return whether a file is a list, or a folder has one, judging by its header or the names in its JSON."""
     return any(map(_is_list, lists_in(source, _LIST)))
 
 
 def read_kinetics(source: Path, reading: Reading) -> Listed:
-    """Read one list, or those of a folder: CSV where a list is there in both forms."""
+    """Read one list, or the lists of a folder; CSV if a list exists in both forms."""
     named = [path for path in lists_in(source, _LIST) if path == source or _is_list(path) or not is_manifest(path)]
-    paths = {path.with_suffix(""): path for path in reversed(named)}  # a CSV comes before the JSON of its name
+    paths = {path.with_suffix(""): path for path in reversed(named)}  # a CSV goes before a JSON with the same stem
     if not paths:
         raise DataError(
-            f"{name_of(source.name)} has no list of Kinetics",
+            f"{name_of(source.name)} has no Kinetics list",
             allowed=f"train.csv, validate.csv, with {_ALLOWED}",
             fix="name the list, or unpack the annotations there",
         )
@@ -78,16 +79,16 @@ def read_kinetics(source: Path, reading: Reading) -> Listed:
         found.absent,
         files.homes.places(BASES[:3]),
         {},
-        (*counted(counts), *found.notes, *unsplit),
+        (*format_counts(counts), *found.notes, *unsplit),
     )
 
 
 def rows_from_list(path: Path, files: KineticsFiles, target: str, counts: Counter[str]) -> Iterator[Row]:
-    """Read a list, and find its clips; counts what is left out, and what has a part.
+    """Read a list, and find its clips; count what is left out, and what has a part.
 
     Raises:
-        DataError: an empty list, a column that is missing, an id that is no name of a file, times that are none,
-            another split.
+        DataError: an empty list, a missing column, an id that cannot be the name of a file, invalid times, an unknown
+            split.
     """
     of_name = split_from_name(path.stem)
     where = ""
@@ -115,26 +116,26 @@ def rows_from_list(path: Path, files: KineticsFiles, target: str, counts: Counte
 
 
 def write_kinetics(table: Table, destination: Path, writing: Writing) -> None:
-    """Write the CSV of a table. Clips that Kinetics names are written as it writes them."""
+    """Write the CSV of a table; clips with Kinetics names are written by id and times."""
     files = KineticsFiles(Homes.of(table.root, None))
     extra = sorted({name for sample in table.samples for name in sample.extra})
     clash = next((name for name in extra if name in COLUMNS), None)
     if clash:
-        raise DataError(f"the extra column {clash!r} has a name of Kinetics' own", fix="rename it")
+        raise DataError(f"the extra column {clash!r} has the name of a Kinetics column", fix="rename it")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*COLUMNS, *extra))
     for sample in table.samples:
         (target,) = sample.labels
         label = sample.labels_of(target)[0]
-        video, part = _written(sample, label, files)
+        video, part = _name_clip(sample, label, files)
         times = ("", "") if part is None else (_number(part.start), _number(part.end))
         writer.writerow((label, video, *times, sample.split or "", *(sample.extra.get(name, "") for name in extra)))
     write_new_file(destination, text.getvalue().encode())
 
 
-def _written(sample: Sample, label: str, files: KineticsFiles) -> tuple[str, Interval | None]:
-    """Return the id and the times by which a sample's file is found again; its path where there are none."""
+def _name_clip(sample: Sample, label: str, files: KineticsFiles) -> tuple[str, Interval | None]:
+    """Return the id and the times by which a sample's file is found again, or its path if there are none."""
     video, part = video_and_part(sample.name) if sample.interval is None else (Path(sample.name).stem, sample.interval)
     if part is not None and files.find(video, part, label, sample.split) == (sample.name, sample.interval):
         return video, part
@@ -144,7 +145,7 @@ def _written(sample: Sample, label: str, files: KineticsFiles) -> tuple[str, Int
 def _records_of_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = cells_of(path)
     where, header = next(rows, (path.name, []))
-    names = [trimmed(name) for name in header]
+    names = [trim_text(name) for name in header]
     lacking = [name for name in (VIDEO, START, END) if name not in names]
     if lacking or len(set(names)) < len(names):
         what = f"no column {lacking[0]}" if lacking else "a column twice"
@@ -152,7 +153,7 @@ def _records_of_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, cells in rows:
         if len(cells) > len(names):
             raise DataError(
-                f"{where} has {len(cells)} cells, and the header {len(names)}",
+                f"{where} has {len(cells)} cells, but the header {len(names)}",
                 allowed=_ALLOWED,
                 fix="put labels with a comma into quotes",
             )
@@ -164,7 +165,7 @@ def _records_of_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         annotations = value.get("annotations", {}) if isinstance(value, dict) else None
         if not isinstance(annotations, dict) or not isinstance(annotations.get("label", ""), str):
             raise DataError(
-                f"{where} has no annotations of Kinetics",
+                f"{where} has no Kinetics annotations",
                 allowed='{"annotations": {"label": …, "segment": [0.0, 10.0]}, "subset": "train"}',
             )
         segment = annotations.get("segment", ["", ""])
@@ -183,7 +184,7 @@ def _records_of_json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _part(where: str, start: object, end: object) -> Interval | None:
-    texts = [trimmed(str(value)) for value in (start, end)]
+    texts = [trim_text(str(value)) for value in (start, end)]
     if not any(texts):
         return None
     try:
@@ -206,7 +207,7 @@ def _is_list(path: Path) -> bool:
     if path.suffix.lower() == ".json":
         return head_has(path, ("annotations", "segment", "label", "subset")) and not head_has(path, ("database",))
     header = next(iter(first_lines(path)), "") if path.suffix.lower() == ".csv" else ""
-    return {VIDEO, START, END} <= {trimmed(name).strip('"') for name in header.split(",")}
+    return {VIDEO, START, END} <= {trim_text(name).strip('"') for name in header.split(",")}
 
 
 FORMAT = Format(

@@ -1,10 +1,10 @@
-"""Label Studio's exports JSON and JSON-MIN (https://labelstud.io): choices of files, and labels of parts of videos.
+"""Label Studio's exports JSON and JSON-MIN (https://labelstud.io): choices for files, and labels of parts of videos.
 
     [{"id": 1, "data": {"video": "/data/local-files/?d=cam7.mp4"}, "annotations": [{"result": [
         {"id": "a", "from_name": "action", "to_name": "video", "type": "timelinelabels",
          "value": {"ranges": [{"start": 1, "end": 48}], "timelinelabels": ["fall"]}}]}]}]
 
-Of several annotations of a task the last one counts that was not cancelled. A control with the name of a target
+Of several annotations of a task, the last one that was not cancelled is used. A control with the name of a target
 (``columns``) is that target. Data of a task, texts and numbers are columns; those of a region belong to its part of the
 video. With crops every rectangle on a photo is a photo of its own.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidrisk.data.formats.addressed_files import AddressedFiles
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
 from vidrisk.data.formats.label_studio.labelled import LabelledTasks
 from vidrisk.data.formats.label_studio.results import tasks_of
 from vidrisk.data.formats.label_studio.tasks import write_label_studio
@@ -25,7 +25,7 @@ SNIFFED_BYTES = 2**16
 
 
 def is_label_studio(source: Path) -> bool:
-    """Tell whether a file is an export, by its first record."""
+    """Return whether a file is an export, judging by its first record."""
     if source.suffix.lower() != ".json":
         return False
     head = head_of(source, SNIFFED_BYTES).decode("utf-8-sig", "ignore")
@@ -35,7 +35,7 @@ def is_label_studio(source: Path) -> bool:
 
 
 def read_label_studio(path: Path, reading: Reading) -> Listed:
-    """Read every task that somebody has labelled."""
+    """Read every labelled task."""
     media = AddressedFiles(path.parent, reading.media)
     labelled = LabelledTasks(reading, media)
     tasks = tasks_of(path, labelled.counts)
@@ -52,7 +52,7 @@ def read_label_studio(path: Path, reading: Reading) -> Listed:
         found.samples,
         found.absent,
         media.looked_in,
-        notes=(*found.notes, *taken, *counted(labelled.counts)),
+        notes=(*found.notes, *taken, *format_counts(labelled.counts)),
     )
 
 

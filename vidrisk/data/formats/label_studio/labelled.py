@@ -1,4 +1,4 @@
-"""Label Studio's tasks as they are read: what each says of its file, of parts of a video, and of rectangles on a photo."""
+"""Converts Label Studio's tasks to statements on files, on parts of videos, and on rectangles on photos."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RECTANGLES = ("rectanglelabels", "rectangle", "labels")
 
 @dataclass(eq=False)
 class Part:
-    """What is said of a file or of a part of it."""
+    """Labels and fields of a file or of a part of it."""
 
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(eq=False)
 class LabelledTasks:
-    """Tasks as they are read, the controls that label them, and what there is to note of them."""
+    """Converter of tasks, with the controls that label them and counts for notes."""
 
     reading: Reading
     media: AddressedFiles
@@ -54,7 +54,7 @@ class LabelledTasks:
     controls: dict[str, int] = field(default_factory=dict)
 
     def statements(self, task: Task) -> Iterator[Statement]:
-        """Yield what a task says of its file and of parts of it."""
+        """Yield the statements of a task on its file and on parts of it."""
         name, data = self._file_of(task)
         if not name:
             return
@@ -68,7 +68,7 @@ class LabelledTasks:
             yield Statement(task.where, name, part.labels, {**data, **of_all, **part.fields}, interval)
 
     def boxes(self, task: Task) -> Iterator[tuple[Statement, Box]]:
-        """Yield what a task says of rectangles on its photo, each with its box in pixels."""
+        """Yield the statements of a task on rectangles on its photo, each with its box in pixels."""
         name, data = self._file_of(task)
         size = self._size_of(name) if name else None
         if size is None:
@@ -82,7 +82,7 @@ class LabelledTasks:
                 None,
             )
             if box is None:
-                self.counts["results that are of no rectangle left out"] += len(results)
+                self.counts["results without a rectangle left out"] += len(results)
                 continue
             part = Part()
             for result in results:
@@ -91,7 +91,10 @@ class LabelledTasks:
             yield Statement(task.where, name, part.labels, {**data, **part.fields}), box
 
     def _file_of(self, task: Task) -> tuple[str, dict[str, str]]:
-        """Find the file that a task shows, or say how it may be listed, '' where it shows none; and its other data."""
+        """Find the file of a task, and return it with the task's other data.
+
+        For a file that does not exist, return a name for the list of absent files, or '' if the task has no file.
+        """
         key, written = self._media_of(task)
         if not written:
             self.counts["tasks without a clip or a photo left out"] += 1
@@ -106,9 +109,9 @@ class LabelledTasks:
         }
 
     def _size_of(self, name: str) -> tuple[int, int] | None:
-        """Return width and height of a photo, 0 of one that is not there; None of what has no boxes to cut out."""
+        """Return width and height of a photo, 0 if it does not exist, or None for a file without boxes to cut out."""
         if kind_from_suffix(name) != "image":
-            self.counts["tasks of videos, out of which no boxes are cut, left out"] += 1
+            self.counts["tasks of videos left out, because boxes are cut only from photos"] += 1
             return None
         found = self.media.files.find(name)
         try:
@@ -118,7 +121,7 @@ class LabelledTasks:
             return None
 
     def _media_of(self, task: Task) -> tuple[str, str]:
-        """Find the column and the address of the file that a task shows."""
+        """Find the column and the address of the file of a task."""
         shown = {result.shown for result in task.results}
         names = {
             name: value
@@ -148,12 +151,12 @@ class LabelledTasks:
             belongs = [parts[interval] for interval in of_region.get(result.region, ())] if result.region else []
             self._add(result, where, belongs or [whole], shapes if is_photo else None)
         if shapes.labels and not whole.labels:
-            self.counts["photos without a choice, whose labels are those of their shapes"] += 1
+            self.counts["photos without a choice (the labels of their shapes are used)"] += 1
             whole.labels.update(shapes.labels)
         return whole, parts
 
     def _intervals(self, result: Result, where: str, clock: Clock) -> list[Interval] | None:
-        """Return the parts of a video that a result labels; None where it labels none."""
+        """Return the parts of a video that a result labels, or None if it is not about parts."""
         value = result.value
         frames: list[tuple[int, int]]
         if result.kind == "timelinelabels":
@@ -169,7 +172,7 @@ class LabelledTasks:
         return [found for first, last in frames if (found := clock.interval(first, last, self.counts))]
 
     def _names(self, result: Result, where: str) -> tuple[str, ...] | None:
-        """Return the labels of a result; None where nobody has chosen one."""
+        """Return the labels of a result, or None if none was chosen."""
         value = result.value.get(result.kind, result.value.get("labels"))
         if value is None:
             return None
@@ -177,7 +180,7 @@ class LabelledTasks:
         return names_in(value, where)
 
     def _add(self, result: Result, where: str, parts: list[Part], shapes: Part | None) -> None:
-        """Add what is no part of a video: choices, texts, numbers, and shapes on a photo."""
+        """Add a result that is not a part of a video: choices, texts, numbers, and shapes on a photo."""
         value = result.value
         if result.kind == "choices":
             for part in parts:
@@ -191,7 +194,7 @@ class LabelledTasks:
             for part in parts:
                 part.fields[result.control] = _text(value.get(VALUES[result.kind]))
         elif result.kind.endswith("labels") and shapes is not None:
-            shapes.add(result.control, self._names(result, where) or None)  # a shape that has no label yet
+            shapes.add(result.control, self._names(result, where) or None)  # a shape may have no label yet
         elif result.kind == "labels" and result.region:
             for part in parts:
                 part.add(result.control, self._names(result, where))

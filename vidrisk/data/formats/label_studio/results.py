@@ -1,7 +1,7 @@
-"""Label Studio's results (https://labelstud.io/guide/task_format): what one annotation of a task says, brought to one form.
+"""Reads Label Studio's results (https://labelstud.io/guide/task_format) from full exports and JSON-MIN into one form.
 
 A full export has a list of results for each annotation; JSON-MIN has one flat record for each annotation, without the
-types of its results, and without those that were skipped.
+types of its results, and without skipped annotations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vidrisk.runtimes.contract.errors import DataError
 
 MAX_TASK_CHARS = 2**24  # of a video with a box in every frame
 TASK = '{"data": {"video": …}, "annotations": [{"result": […]}]}'
-SEVERAL = "annotations of tasks that have a later one, which counts"
+SEVERAL = "annotations left out because their task has a later one"
 AFTER_CONTROLS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")  # of JSON-MIN
 
 
@@ -28,9 +28,12 @@ class Result(NamedTuple):
     """One result.
 
     Attributes:
-        region: what it belongs to; '' for the whole file.
+        control: name of its control.
         kind: such as ``choices`` or ``timelinelabels``.
-        suits: how well its control suits to be the target of the task, see ``targets_of_controls``.
+        region: the region that it belongs to, or '' for the whole file.
+        value: its content.
+        shown: name of the tag that shows the file.
+        suits: rank of its control for the target of the task, see ``targets_of_controls``.
     """
 
     control: str
@@ -42,7 +45,7 @@ class Result(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A task with the annotation that counts."""
+    """A task with the annotation that is used."""
 
     where: str
     data: Mapping[str, Any]
@@ -51,10 +54,10 @@ class Task(NamedTuple):
 
 
 def tasks_of(path: Path, counts: Counter[str]) -> Iterator[Task]:
-    """Yield the tasks that somebody has labelled, and count the others.
+    """Yield the labelled tasks, and count the others.
 
     Raises:
-        DataError: a file that is no export of Label Studio.
+        DataError: a file that is not an export of Label Studio.
     """
     flat: dict[object, Task] = {}
     for where, record in records_of(path, MAX_TASK_CHARS):
@@ -83,16 +86,16 @@ def _task_from_record(where: str, record: Mapping[str, Any], counts: Counter[str
         or not isinstance(annotations, list)
         or not all(isinstance(one, dict) for one in annotations)
     ):
-        raise DataError(f"{where} is no task", allowed=TASK, fix="export the project as JSON")
+        raise DataError(f"{where} is not a task", allowed=TASK, fix="export the project as JSON")
     kept = [one for one in annotations if not one.get("was_cancelled")]
     if not kept:
         what = "tasks that were skipped left out" if annotations else "tasks without an annotation left out"
-        counts[what + (", which have predictions" if record.get("predictions") else "")] += 1
+        counts[what + (" (they have predictions)" if record.get("predictions") else "")] += 1
         return None
     counts[SEVERAL] += len(kept) - 1
     results = kept[-1].get("result")
     if not isinstance(results, list) or not all(isinstance(one, dict) for one in results):
-        raise DataError(f"{where}: the result of its annotation is no list of objects", allowed=TASK)
+        raise DataError(f"{where}: the result of its annotation is not a list of objects", allowed=TASK)
     if not results:
         counts["tasks whose annotation is empty left out"] += 1
         return None
@@ -151,10 +154,10 @@ def _results_from_flat(control: str, value: Any, where: str) -> Iterator[Result]
 
 
 def names_in(value: Any, where: str) -> tuple[str, ...]:
-    """Return names of a result: one, or a list of them.
+    """Return the names in a result: one, or a list of them.
 
     Raises:
-        DataError: something else.
+        DataError: anything else.
     """
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
@@ -165,13 +168,11 @@ def names_in(value: Any, where: str) -> tuple[str, ...]:
 def box_of_value(value: Mapping[str, Any], size: tuple[int, int]) -> Box | None:
     """Return the upright box around a rectangle.
 
-    Values are percents of the photo; a rectangle is turned around its upper left corner.
-
-    Args:
-        size: width and height of the photo in pixels.
+    Values are percentages of the photo, whose ``size`` is its width and height in pixels; a rectangle is rotated around
+    its upper left corner.
 
     Returns:
-        Left, top, width and height in pixels; None of what is no rectangle.
+        Left, top, width and height in pixels, or None if the value is not a rectangle.
     """
     percents = [percent for name in ("x", "y", "width", "height") if is_number(percent := value.get(name))]
     degrees = value.get("rotation") or 0

@@ -1,9 +1,8 @@
-"""A table → tasks of Label Studio, with annotations, or with predictions to be corrected.
+"""Writes a table as tasks of Label Studio, with annotations, or with predictions to be corrected.
 
-Files are named as Label Studio's local storage names them, so that it finds them where its document root is the table's
-root. Parts of videos are rounded to frames of 24 a second, which is what a Video tag counts in where it says nothing
-else; tasks say so in the column ``fps``. Labels are values of the controls ``action``, ``defect_class`` and
-``risk_level``.
+Files are named like those of Label Studio's local storage, which finds them if its document root is the table's root.
+Parts of videos are rounded to frames at 24 per second, the default rate of a Video tag; tasks state the rate in the
+column ``fps``. Labels are values of the controls ``action``, ``defect_class`` and ``risk_level``.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def write_label_studio(table: Table, destination: Path, writing: Writing) -> Non
     """Write a JSON list with a task for each file.
 
     Raises:
-        DataError: a column of a reserved name, or a disk that is full.
+        DataError: a column with a reserved name, or a disk that is full.
     """
     files: dict[str, list[Sample]] = {}
     for sample in table.samples:
@@ -75,7 +74,7 @@ def _fields(sample: Sample, writing: Writing) -> dict[str, str]:
 
 
 def _score(sample: Sample) -> float | None:
-    """Read how sure a model is; None where that is no number."""
+    """Return a model's confidence, or None if it is not a number from 0 to 1."""
     try:
         score = float(sample.extra.get(SCORE, ""))
     except ValueError:
@@ -112,6 +111,6 @@ def _results(
 
 
 def _range(interval: Interval) -> dict[str, Any]:
-    """Frames from 1, the last one included; at least one."""
+    """Return frames from 1, the last one included; at least one."""
     first = round(interval.start * RATE) + 1
     return {"ranges": [{"start": first, "end": max(first, round(interval.end * RATE))}]}

@@ -1,7 +1,7 @@
-"""Label Studio's times: frames of its own counting, from 1 and with the last one included → seconds.
+"""Converts Label Studio's times, frames of its own counting from 1 with the last one included, to seconds.
 
-Label Studio does not count the frames of a file: its frames are times, multiplied by a rate that the project's Video
-tag says. That is 24 where it says none, and 25 in Label Studio Enterprise; exports do not have it.
+Label Studio does not count the frames of a file: its frames are times, multiplied by the rate of the project's Video
+tag. The default rate is 24, and 25 in Label Studio Enterprise; exports do not contain it.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ from vidrisk.data.intervals import MAX_RATE
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError
 
-RATE_NAMES = ("fps", "framerate", "frame_rate")  # of task data, which a Video tag may take its rate from
+RATE_NAMES = ("fps", "framerate", "frame_rate")  # task data from which a Video tag may take its rate
 BEYOND, CUT = "intervals beyond the end of their video left out", "intervals cut to the end of their video"
 MAX_FRAME, MAX_SECONDS = 2**31, 1e9
 
 
 @dataclass(frozen=True)
 class Clock:
-    """How a task counts.
+    """How a task counts time.
 
     Attributes:
-        rate: frames per second; None where nobody has said it.
-        frames, duration_s: of its video; None where the export does not have it.
+        where: the task, for errors.
+        rate: frames per second, or None if unknown.
+        frames: number of frames of its video, or None if the export does not have it.
+        duration_s: duration of its video, or None if the export does not have it.
     """
 
     where: str
@@ -37,18 +39,18 @@ class Clock:
     duration_s: float | None = None
 
     def interval(self, first: int, last: int, counts: Counter[str]) -> Interval | None:
-        """Return the part of a video between two frames, counted from 1 and both included; None beyond the end.
+        """Return the part of a video between two frames, counted from 1 and both included, or None beyond the end.
 
         Raises:
-            DataError: nobody has said the rate.
+            DataError: the rate is unknown.
         """
         rate = self.rate
         if rate is None and self.frames and self.duration_s:
             rate = self.frames / self.duration_s
         if rate is None:
             raise DataError(
-                f"{self.where} counts in frames, and its file does not say how many make a second",
-                allowed="the rate of the project's Video tag: 24 where it says none, 25 in Label Studio Enterprise",
+                f"{self.where} counts in frames, but its file does not contain the frame rate",
+                allowed="the rate of the project's Video tag: 24 by default, 25 in Label Studio Enterprise",
                 fix="give the rate of the labels",
             )
         if self.frames is not None and last > self.frames:
@@ -57,7 +59,7 @@ class Clock:
         return self._in_seconds((first - 1) / rate, last / rate, 1 / rate, counts) if first <= last else None
 
     def seconds(self, start_s: float, end_s: float, counts: Counter[str]) -> Interval | None:
-        """Return the part of a video between two times; None where it lies beyond the end."""
+        """Return the part of a video between two times, or None if it lies beyond the end."""
         return self._in_seconds(start_s, end_s, 0.0, counts)
 
     def _in_seconds(self, start_s: float, end_s: float, tolerance_s: float, counts: Counter[str]) -> Interval | None:
@@ -69,15 +71,12 @@ class Clock:
 
 
 def clock_of(where: str, data: Mapping[str, Any], values: Sequence[Mapping[str, Any]], rate: float | None) -> Clock:
-    """Find how a task counts.
+    """Determine how a task counts time.
 
-    Args:
-        data: of the task.
-        values: of its results.
-        rate: that the user has given.
+    The inputs are the ``data`` of the task, the ``values`` of its results, and the ``rate`` that the user gives.
 
     Raises:
-        DataError: a rate that is none.
+        DataError: an invalid rate.
     """
     stated = next(
         (value for name, value in data.items() if name.casefold() in RATE_NAMES and value not in (None, "")), rate
@@ -88,7 +87,7 @@ def clock_of(where: str, data: Mapping[str, Any], values: Sequence[Mapping[str, 
         number = math.nan
     if number is not None and not 0 < number <= MAX_RATE:
         raise DataError(
-            f"{where}: the rate {str(stated)[:40]!r} is none", allowed=f"frames per second up to {MAX_RATE}"
+            f"{where}: the rate {str(stated)[:40]!r} is invalid", allowed=f"frames per second up to {MAX_RATE}"
         )
     frames = [_number_up_to(MAX_FRAME, value.get(name)) for value in values for name in ("framesCount", "frameCount")]
     durations = [_number_up_to(MAX_SECONDS, value.get("duration")) for value in values]
@@ -99,7 +98,7 @@ def frames_of_ranges(value: Mapping[str, Any], where: str) -> Iterator[tuple[int
     """Yield the first and the last frame of each range of a timeline label.
 
     Raises:
-        DataError: something else, or a range that ends before it begins.
+        DataError: not a list of ranges, or a range that ends before it begins.
     """
     ranges = value.get("ranges")
     if not isinstance(ranges, list):
@@ -114,13 +113,13 @@ def frames_of_ranges(value: Mapping[str, Any], where: str) -> Iterator[tuple[int
 
 
 def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[tuple[int, int]]:
-    """Return the first and the last frame of each part of a video in which a box is there.
+    """Return the first and the last frame of each part of a video in which a box is present.
 
-    Between two key frames it is there where it is ``enabled`` at the first one; at a key frame it always is. Behind the
-    last one it is there to the end, where it is enabled and the end is known.
+    Between two key frames it is present if it is ``enabled`` at the first one; at a key frame it always is. After the
+    last one it is present to the end, if it is enabled and the end is known.
 
     Raises:
-        DataError: no key frames, or no number of a frame.
+        DataError: no key frames, or an invalid frame number.
     """
     sequence = value.get("sequence")
     if not isinstance(sequence, list) or not all(isinstance(key, dict) for key in sequence):
@@ -140,12 +139,12 @@ def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[
 
 
 def _frame(value: Any, where: str) -> int:
-    """Read a frame: the first is 1, for which some exports have a 0."""
+    """Return a frame number from 1; a 0, which some exports have for the first frame, becomes 1."""
     if not is_number(value) or not 0 <= value <= MAX_FRAME or not float(value).is_integer():
-        raise DataError(f"{where}: {str(value)[:40]!r} is no frame", allowed="whole numbers from 1")
+        raise DataError(f"{where}: {str(value)[:40]!r} is not a frame number", allowed="whole numbers from 1")
     return max(1, int(value))
 
 
 def _number_up_to(most: float, value: Any) -> float:
-    """Return a number above 0; 0 for everything else."""
+    """Return a number above 0, or 0 for anything else."""
     return float(value) if is_number(value) and 0 < value <= most else 0.0

@@ -1,4 +1,7 @@
-"""vidrisk's own manifests as formats to convert to: CSV, JSONL and Parquet. ``load_table`` reads them without being told."""
+"""vidrisk's own manifests as formats to convert to: CSV, JSONL and Parquet.
+
+``load_table`` reads them without a format name.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ CARRIES: frozenset[Part] = frozenset(
 
 
 def manifest_format(name: str, title: str) -> Format:
-    """Make the format of manifests with a suffix of this name; it recognises nothing."""
+    """Return the format of manifests with a suffix of this name; it never claims a source."""
     return Format(
         name,
         f"vidrisk's manifest as {title}",
@@ -45,7 +48,7 @@ def manifest_format(name: str, title: str) -> Format:
 
 
 def read_manifest(source: Path, reading: Reading) -> Listed:
-    """Read a manifest; empty cells of further columns are not kept."""
+    """Read a manifest; empty cells of extra columns are not kept."""
     task = task_of_columns(rows_from_manifest(source).header, reading.task)
     table = table_from_manifest(source, task, multi_label=bool(reading.multi_label))
     samples = tuple(
@@ -55,5 +58,5 @@ def read_manifest(source: Path, reading: Reading) -> Listed:
 
 
 def write_manifest(table: Table, destination: Path, writing: Writing) -> None:
-    """Write a manifest; its folder has to be above all files."""
+    """Write a manifest; its folder must be above all files."""
     write_table(table, destination)

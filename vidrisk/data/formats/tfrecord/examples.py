@@ -1,7 +1,7 @@
-"""TFRecord files of ``tf.train.Example``, without TensorFlow.
+"""Reads and writes TFRecord files of ``tf.train.Example``, without TensorFlow.
 
-A file is a row of records: the length as 8 bytes, its masked CRC-32C, the data, their masked CRC-32C, all
-little-endian. The data are a protobuf message, of which this reads and writes what an example needs:
+A file is a sequence of records: the length as 8 bytes, its masked CRC-32C, the data, their masked CRC-32C, all
+little-endian. The data are a protobuf message, of which this module supports the parts that an example needs:
 
     message Example { Features features = 1; }             message Features { map<string, Feature> feature = 1; }
     message Feature { oneof { BytesList = 1; FloatList = 2; Int64List = 3; } }, lists with ``repeated … value = 1``
@@ -25,20 +25,20 @@ CRC = struct.Struct("<I")
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 
 Value = bytes | float | int
-Features = dict[str, memoryview]  # features that are not decoded yet, by name
+Features = dict[str, memoryview]  # features before decoding, by name
 
 
 def is_framed(head: bytes) -> bool:
-    """Tell whether a file begins with a length and the CRC that belongs to it."""
+    """Return whether a file begins with a length and the CRC of that length."""
     return len(head) >= HEADER.size and masked_crc32c(head[:8]) == HEADER.unpack(head[: HEADER.size])[1]
 
 
 def examples_of(path: Path) -> Iterator[tuple[str, Features]]:
-    """Yield every example of a file: where it is, for errors, and its features. One record is held at a time.
+    """Yield the place, for errors, and the features of every example of a file; one record is in memory at a time.
 
     Raises:
-        DataError: a file that cannot be read or is cut off, a CRC that is wrong, a record of more than 256 MB, or one
-            that holds no example.
+        DataError: a file that cannot be read or is cut off, a wrong CRC, a record of more than 256 MB, or one that is
+            not an example.
     """
     try:
         with path.open("rb") as file:
@@ -48,7 +48,7 @@ def examples_of(path: Path) -> Iterator[tuple[str, Features]]:
                     yield where, _features_of(memoryview(record))
                 except _Damaged as error:
                     raise DataError(
-                        f"{where} holds no tf.train.Example: {error}", allowed="features by name"
+                        f"{where} is not a tf.train.Example: {error}", allowed="features by name"
                     ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
@@ -65,6 +65,10 @@ def _records_of(file: BinaryIO, path: Path) -> Iterator[bytes]:
             raise DataError(
                 f"{path.name} is compressed", allowed="TFRecord without compression", fix="unpack it with gunzip"
             )
+        if len(head) < HEADER.size:
+            raise DataError(
+                f"{path.name} ends in the header of record {number}", fix="get the file again: it is cut off"
+            )
         if not is_framed(head):
             raise DataError(
                 f"{where} has a length whose checksum is wrong", allowed="TFRecord", fix="get the file again"
@@ -73,7 +77,7 @@ def _records_of(file: BinaryIO, path: Path) -> Iterator[bytes]:
         left -= HEADER.size + length + CRC.size
         if left < 0 or length > MAX_RECORD_BYTES:
             raise DataError(
-                f"{where} has {length} bytes, and the file {'ends before' if left < 0 else 'has larger ones'}",
+                f"{where} has {length} bytes, {'but the file ends earlier' if left < 0 else 'which is too large'}",
                 allowed=f"up to {MAX_RECORD_BYTES // 2**20} MB",
                 fix="get the file again: it may be cut off",
             )
@@ -85,7 +89,7 @@ def _records_of(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 class _Damaged(Exception):
-    """Bytes that are no message."""
+    """Bytes that are not a valid message."""
 
 
 def _features_of(record: memoryview) -> Features:
@@ -99,7 +103,7 @@ def _features_of(record: memoryview) -> Features:
                 try:
                     features[bytes(parts.get(1, b"")).decode()] = parts.get(2, memoryview(b""))
                 except UnicodeError as error:
-                    raise _Damaged("the name of a feature is no UTF-8") from error
+                    raise _Damaged("the name of a feature is not UTF-8") from error
                 if len(features) > MAX_FEATURES:
                     raise _Damaged(f"more than {MAX_FEATURES} features")
     return features
@@ -118,7 +122,7 @@ def values_of(feature: memoryview, where: str) -> list[Value]:
                 raise _Damaged(f"a feature of kind {kind}")
             for field, value in _fields_of(content):
                 if field == 1:
-                    values += _decoded(kind, value)
+                    values += _decode_values(kind, value)
                 if len(values) > MAX_VALUES:
                     raise _Damaged(f"a feature of more than {MAX_VALUES} values")
     except _Damaged as error:
@@ -126,7 +130,7 @@ def values_of(feature: memoryview, where: str) -> list[Value]:
     return values
 
 
-def _decoded(kind: int, value: memoryview | int) -> list[Value]:
+def _decode_values(kind: int, value: memoryview | int) -> list[Value]:
     if isinstance(value, int):
         if kind == 2:
             return [*struct.unpack("<f", struct.pack("<I", value & 0xFFFFFFFF))]
@@ -147,7 +151,7 @@ def _decoded(kind: int, value: memoryview | int) -> list[Value]:
 
 
 def _fields_of(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield number and content of every field: a view of its bytes, or a number."""
+    """Yield the number and the content of every field: a view of its bytes, or a number."""
     at = 0
     while at < len(message):
         key, at = _varint(message, at)
@@ -180,7 +184,10 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 
 def record_from_features(features: Mapping[str, Sequence[Value]]) -> bytes:
-    """Encode an example with its frame. A feature holds bytes, whole numbers or floats; an empty one holds bytes."""
+    """Encode an example as a record with its length and CRCs.
+
+    A feature has bytes, whole numbers or floats; an empty one has the type bytes.
+    """
     entries = b"".join(
         _field(1, _field(1, name.encode()) + _field(2, _list(values))) for name, values in features.items()
     )

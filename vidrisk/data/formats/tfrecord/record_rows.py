@@ -1,4 +1,4 @@
-"""Records of photos become rows, and files: what TF-Slim, TFOD and TAO call the same things."""
+"""Turns records of photos into rows and image files, with the feature names of TF-Slim, TFOD and TAO."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class RecordRows:
     """Turns records into rows, and writes their photos.
 
     Attributes:
-        left_out: what could not be used, counted.
-        pairs: names of classes and their numbers, where both stand beside each other.
-        boxes: of a photo by its name: the class and the box of every object, in pixels; filled for crops alone.
+        left_out: counts of what could not be used.
+        pairs: names of classes and their numbers, from records with both.
+        boxes: by the name of a photo, the class and the box of every object, in pixels; filled only for crops.
     """
 
     def __init__(self, reading: Reading, photos: Path, maps: Mapping[str, ClassNames]) -> None:
@@ -63,7 +63,7 @@ class RecordRows:
             if not labels:
                 self.left_out["records without a label left out"] += 1
                 continue
-            name = self._written(encoded, self._texts(features, _FILES, where)[:1], f"{path.name}-{number}")
+            name = self._write_photo(encoded, self._texts(features, _FILES, where)[:1], f"{path.name}-{number}")
             if self._reading.crops and not self._add_boxes(features, name, where):
                 self.left_out["records without a box left out"] += 1
                 continue
@@ -79,7 +79,7 @@ class RecordRows:
             yield Row(where, name, labels, **fields)
 
     def _labels(self, features: Features, where: str) -> tuple[dict[str, Label], set[str]]:
-        """Read the labels of a record, and name the features that they stand in."""
+        """Return the labels of a record, and the names of the features that contain them."""
         target = self._reading.target
         labels: dict[str, Label] = {}
         used: set[str] = set()
@@ -100,7 +100,7 @@ class RecordRows:
         return labels, used
 
     def _names(self, features: Features, text: str, number: str, where: str) -> tuple[str, ...]:
-        """Classes by their texts, or else by their numbers, with repeats: one for each object."""
+        """Return the classes by their texts, or else by their numbers, one for each object, with repeats."""
         names = [label for label in self._texts(features, (text,), where) if label]
         numbers = [value for value in self._values(features, number, where) if isinstance(value, int)]
         known = self._maps.get(self._reading.target)
@@ -133,8 +133,8 @@ class RecordRows:
             self.boxes.setdefault(name, []).append((label, box))
         return bool(classes)
 
-    def _written(self, encoded: bytes, names: list[str], otherwise: str) -> str:
-        """Write a photo; it is named as the record says, or after the place of the record."""
+    def _write_photo(self, encoded: bytes, names: list[str], otherwise: str) -> str:
+        """Write a photo, named as in the record, or after the place of the record, and return its name."""
         safe = safe_name(names[0]) if names and names[0] else None
         if safe is None or any(len(part.encode()) > MAX_NAME_BYTES or part.startswith(".") for part in safe.parts):
             safe = safe_name(otherwise)
@@ -170,7 +170,7 @@ class RecordRows:
         ]
 
     def _text(self, feature: memoryview, where: str) -> str:
-        """Read a feature of one value as text; count what is long or several."""
+        """Return a feature with one value as text; count features that are long or have several values."""
         is_long = len(feature) > MAX_TEXT_BYTES
         values = [] if is_long else values_of(feature, where)
         if is_long or len(values) > 1:

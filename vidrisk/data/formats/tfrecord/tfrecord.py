@@ -1,14 +1,13 @@
-"""TFRecord files of photos (https://www.tensorflow.org/tutorials/load_data/tfrecord), as TF-Slim, TFOD and TAO write them.
+"""TFRecord files of photos (https://www.tensorflow.org/tutorials/load_data/tfrecord), as in TF-Slim, TFOD and TAO.
 
     train.tfrecord-00000-of-00010 …, validation-00000-of-00002, train.record, label_map.pbtxt
-
     image/encoded   the photo, with image/filename and image/format
     image/class/text, image/class/label                 its class: the name, and the number
     image/object/class/text, image/object/class/label   classes of objects on it, with image/object/bbox/xmin …, 0 to 1
 
-Photos are written as files when a data set is imported. Names of files tell the split, ``label_map.pbtxt`` what numbers
-stand for. Features with the names of a manifest's columns (``risk_level``, ``group``, ``description`` …) are what they
-say.
+Photos are written as files when a data set is imported. Names of files give the split, and ``label_map.pbtxt`` the
+names of numbers. Features with the names of a manifest's columns (``risk_level``, ``group``, ``description`` …) have
+the same meaning.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from vidrisk.data.formats.class_names import orders_that_say_something, read_cla
 from vidrisk.data.formats.copies import empty_folder
 from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import with_splits
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
 from vidrisk.data.formats.media_files import MediaFiles
 from vidrisk.data.formats.rows import samples_from_rows
 from vidrisk.data.formats.tfrecord.examples import HEADER, is_framed
@@ -42,7 +41,10 @@ _NAME = re.compile(r"tfrecord|\.record|-\d{5}-of-\d{5}", re.IGNORECASE)
 
 
 def is_tfrecord(source: Path) -> bool:
-    """Tell whether a file, or one of such a name in a folder, begins with a record; TensorBoard's events are none of these."""
+    """Return whether a file, or a file in a folder with a matching name, begins with a record.
+
+    TensorBoard's event files do not count.
+    """
     return _begins_with_record(source) if source.is_file() else any(map(_begins_with_record, _files_in(source)[:3]))
 
 
@@ -54,7 +56,9 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
             f"{source.name} has no TFRecord file", allowed="names such as train.tfrecord or train-00000-of-00010"
         )
     if reading.made is None:
-        raise DataError(f"{source.name} holds its photos inside", fix="make them files first: vidrisk data import")
+        raise DataError(
+            f"{source.name} stores its photos inside records", fix="extract them to files first: vidrisk data import"
+        )
     folder = source.parent if source.is_file() else source
     given = {reading.target: reading.labels} if reading.labels else {}
     maps = {target: read_class_names(path) for target, path in (_label_maps(folder, reading) | given).items()}
@@ -83,7 +87,7 @@ def read_tfrecord(source: Path, reading: Reading) -> Listed:
         (*found.absent, *_missing_shards(files)),
         ("",),
         orders_that_say_something({target: order for target, order in orders.items() if order}, found.samples),
-        (*found.notes, *counted(records.left_out)),
+        (*found.notes, *format_counts(records.left_out)),
     )
 
 
@@ -106,12 +110,12 @@ def _label_maps(folder: Path, reading: Reading) -> dict[str, Path]:
 
 
 def _missing_shards(files: list[Path]) -> tuple[str, ...]:
-    """Name the shards that are lacking, as others of their kind count them."""
+    """Return the names of missing shards, according to the shard counts in the names of the others."""
     shards: dict[tuple[str, str, str], set[int]] = {}
     for path in files:
         if match := _SHARD.fullmatch(path.name):
             shards.setdefault((match[1], match[3], match[4] or ""), set()).add(int(match[2]))
-    if len(files) == 1:  # named by itself
+    if len(files) == 1:  # the user may have named a single file
         return ()
     missing = (
         f"{stem}-{number:05d}-of-{count}{suffix}"

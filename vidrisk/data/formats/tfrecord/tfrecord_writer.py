@@ -1,4 +1,4 @@
-"""A table of photos as TFRecord files: shards of every split, and label maps beside them."""
+"""Writes a table of photos as TFRecord files: shards of every split, and label maps beside them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FORMATS = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg"}
 
 
 def write_tfrecord(table: Table, destination: Path, writing: Writing) -> None:
-    """Write shards of about 200 MB, with the photos as they are.
+    """Write shards of about 200 MB, with the photos unchanged.
 
     Classes of the main target are ``image/class/text`` and ``image/class/label``, numbered from 1; those of others are
     features with the names of a manifest's columns.

@@ -1,4 +1,4 @@
-"""The CSV of VIA 3: attributes in comments, then a line for each file or part of it."""
+"""Reads the CSV of VIA 3: attributes in comments, then a line for each file or part of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vidrisk.runtimes.contract.errors import DataError
 
 HEADER_MARK = "# CSV_HEADER"
 COLUMNS = ("metadata_id", "file_list", "flags", "temporal_coordinates", "spatial_coordinates", "metadata")
-STARTS, ENDS = "temporal_segment_start", "temporal_segment_end"  # of the first versions of VIA 3
+STARTS, ENDS = "temporal_segment_start", "temporal_segment_end"  # columns of the first versions of VIA 3
 ALLOWED = f"the CSV of VIA 3, with a line {HEADER_MARK} = {','.join(COLUMNS)}"
 
 
 def attributes_in_csv(path: Path) -> dict[str, Attribute]:
-    """Read the attributes in the comments of a CSV, by what its metadata call them.
+    """Read the attributes in the comments of a CSV, by their keys in the metadata.
 
     Raises:
-        DataError: a file that cannot be read, or attributes that are no JSON.
+        DataError: a file that cannot be read, or attributes that are not JSON.
     """
     for where, line in long_lines_of(path, ALLOWED):
         name, _, text = _comment(line).partition("=")
@@ -55,7 +55,7 @@ def entries_in_csv(path: Path, counts: Counter[str]) -> Iterator[Entry]:
         if "file_list" not in header or "metadata" not in header:
             raise DataError(f"{path.name} has no header before its first line", allowed=ALLOWED)
         if len(cells) < len(header) or any(cells[len(header) :]):
-            raise DataError(f"{where} has {len(cells)} cells, and the header {len(header)}", allowed=ALLOWED)
+            raise DataError(f"{where} has {len(cells)} cells, but the header {len(header)}", allowed=ALLOWED)
         entry = _entry(dict(zip(header, cells, strict=False)), where, counts)
         if entry:
             yield entry
@@ -85,7 +85,7 @@ def _entry(row: Mapping[str, str], where: str, counts: Counter[str]) -> Entry | 
 
 
 def _comment(line: str) -> str:
-    """Read a comment as VIA writes it; spreadsheets put it between quotes, or add commas."""
+    """Return a comment as VIA writes it; spreadsheets put it between quotes, or add commas."""
     text = line.strip().removeprefix("\ufeff")
     if text.startswith('"#'):
         try:
@@ -99,7 +99,7 @@ def _cells(line: str, where: str) -> list[str]:
     try:
         (cells,) = csv.reader([line.strip().removeprefix("\ufeff")], skipinitialspace=True, strict=True)
     except (csv.Error, ValueError) as error:
-        raise DataError(f"{where} is no line of CSV: {error}", allowed=ALLOWED) from error
+        raise DataError(f"{where} is not a line of CSV: {error}", allowed=ALLOWED) from error
     return cells
 
 
@@ -107,4 +107,4 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: {text.strip()[:60]!r} is no JSON", allowed=ALLOWED) from error
+        raise DataError(f"{where}: {text.strip()[:60]!r} is not JSON", allowed=ALLOWED) from error

@@ -1,4 +1,4 @@
-"""Attributes and entries of VIA, whichever file they are in."""
+"""Attributes and entries of VIA, common to all of its files."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.errors import DataError
 
 CHOSEN_NOTHING = ("", "_DEFAULT")
-RECTANGLE = 2  # as VIA 3 numbers shapes
+RECTANGLE = 2  # shape number in VIA 3
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """What values of an attribute mean.
+    """An attribute and its options.
 
     Attributes:
         name: for people.
-        options: names by what stands for them.
-        is_text: whether people type its values.
-        is_several: whether a value names any number of options, with commas between them.
+        options: names by key.
+        is_text: whether its values are typed.
+        is_several: whether a value names any number of options, separated by commas.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Attribute:
 
     @property
     def suits(self) -> int:
-        """How well it suits to be the target of the task, see ``targets_of_controls``."""
+        """Rank as a candidate for the target of the task, see ``targets_of_controls``."""
         return 2 if self.is_text else 1
 
     def names(self, value: Any) -> tuple[str, ...] | None:
-        """Return the names that a value stands for; None where nobody has chosen one."""
+        """Return the option names of a value, or None if none was chosen."""
         if isinstance(value, dict):
             return tuple(self.options.get(key, key) for key, is_chosen in value.items() if is_chosen is True)
         text = self.text(value)
@@ -53,12 +53,13 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is said of a file, of a part of it, or of a region in it.
+    """Annotation of a file, of a part of it, or of a region in it.
 
     Attributes:
-        addresses: of the file, the likeliest first.
+        where: place in the file, for errors.
+        addresses: possible addresses of the file, the likeliest first.
         values: by the key of their attribute.
-        box: of a region that is a rectangle.
+        box: box of a region that is a rectangle.
     """
 
     where: str
@@ -70,7 +71,7 @@ class Entry:
 
 
 def box_of_shape(shape: Any) -> Box | None:
-    """Return the box of a region of VIA 2; None of one that is no rectangle."""
+    """Return the box of a region of VIA 2, or None if it is not a rectangle."""
     return (
         _box([shape.get(name) for name in ("x", "y", "width", "height")])
         if (isinstance(shape, dict) and shape.get("name") == "rect")
@@ -79,7 +80,7 @@ def box_of_shape(shape: Any) -> Box | None:
 
 
 def box_of_place(place: Any) -> Box | None:
-    """Return the box of spatial coordinates of VIA 3; None of any that are no rectangle."""
+    """Return the box of spatial coordinates of VIA 3, or None if they are not a rectangle."""
     return _box(place[1:]) if isinstance(place, list) and place[:1] == [RECTANGLE] else None
 
 
@@ -91,10 +92,10 @@ def _box(numbers: list[Any]) -> Box | None:
 
 
 def interval_of(times: Any, where: str) -> Interval | None:
-    """Return the part of a video of two times in seconds; None of no time and of a single one.
+    """Return the part of a video between two times in seconds, or None for no time or a single one.
 
     Raises:
-        DataError: no list of times, or an end that is not behind its start.
+        DataError: not a list of times, or an end that is not after its start.
     """
     if not isinstance(times, list) or not all(map(is_number, times)) or len(times) > 2:
         raise DataError(
@@ -104,5 +105,5 @@ def interval_of(times: Any, where: str) -> Interval | None:
         return None
     start_s, end_s = times
     if not 0 <= start_s < end_s:
-        raise DataError(f"{where} lasts from {start_s:g} to {end_s:g} s", allowed="an end behind the start, from 0 on")
+        raise DataError(f"{where} lasts from {start_s:g} to {end_s:g} s", allowed="an end after the start, from 0 on")
     return Interval(float(start_s), float(end_s))

@@ -1,4 +1,4 @@
-"""JSON of VIA: annotations and projects of VIA 2, projects of VIA 3."""
+"""Reads JSON of VIA: annotations and projects of VIA 2, projects of VIA 3."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_via_json(path: Path, counts: Counter[str]) -> tuple[dict[str, Attribute
     """Read attributes and entries.
 
     Raises:
-        DataError: a file that cannot be read, is larger than 32 MB, or is no JSON of VIA.
+        DataError: a file that cannot be read, is larger than 32 MB, or is not JSON of VIA.
     """
     content = object_of(path, MAX_BYTES, allowed="a project of VIA, or its CSV")
     if "metadata" in content and "view" in content:
@@ -38,7 +38,7 @@ def attributes_of_project(value: Any, where: str) -> dict[str, Attribute]:
     """Read the attributes of VIA 3, by their numbers.
 
     Raises:
-        DataError: something else.
+        DataError: anything else.
     """
     found = {}
     for key, one in _objects(value, f"{where}, attributes", THIRD):
@@ -56,7 +56,9 @@ def _entries_of_third(content: Mapping[str, Any], where: str, counts: Counter[st
         place = f"{where}, metadata {key[:40]!r}"
         numbers = views.get(str(one.get("vid")), {}).get("fid_list")
         if not isinstance(numbers, list) or not all(str(number) in files for number in numbers) or not numbers:
-            raise DataError(f"{place} is of the view {str(one.get('vid'))[:40]!r}, which has no file", allowed=THIRD)
+            raise DataError(
+                f"{place} belongs to the view {str(one.get('vid'))[:40]!r}, which has no file", allowed=THIRD
+            )
         if len(numbers) > 1:
             counts["entries of several files at once left out"] += 1
             continue
@@ -83,7 +85,7 @@ def _entries_of_third(content: Mapping[str, Any], where: str, counts: Counter[st
 
 
 def _attributes_of_second(value: Any, where: str) -> dict[str, Attribute]:
-    """Read the attributes of VIA 2; those of files go before those of regions."""
+    """Read the attributes of VIA 2; those of files take precedence over those of regions."""
     found: dict[str, Attribute] = {}
     for kind, attributes in sorted(_objects(value, f"{where}, {ATTRIBUTES}", "attributes of VIA 2")):
         for name, one in _objects(attributes, f"{where}, attributes of {kind[:40]}", "attributes of VIA 2"):
@@ -104,13 +106,13 @@ def _entries_of_second(images: Any, where: str) -> Iterator[Entry]:
             or not isinstance(values, dict)
             or not isinstance(regions, list)
         ):
-            raise DataError(f"{place} is no photo of VIA 2", allowed=SECOND)
+            raise DataError(f"{place} is not a photo of VIA 2", allowed=SECOND)
         yield Entry(place, (name,), values)
         for region in regions:
             inner = region.get("region_attributes", {}) if isinstance(region, dict) else None
             if not isinstance(inner, dict):
                 raise DataError(
-                    f"{place} has a region that is none", allowed='{"shape_attributes": {…}, "region_attributes": {…}}'
+                    f"{place} has an invalid region", allowed='{"shape_attributes": {…}, "region_attributes": {…}}'
                 )
             yield Entry(place, (name,), inner, is_region=True, box=box_of_shape(region.get("shape_attributes")))
 
@@ -122,8 +124,8 @@ def _options(attribute: Mapping[str, Any]) -> dict[str, str]:
 
 def _objects(value: Any, where: str, allowed: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not isinstance(value, dict):
-        raise DataError(f"{where} is no JSON object", allowed=allowed)
+        raise DataError(f"{where} is not a JSON object", allowed=allowed)
     for key, one in value.items():
         if not isinstance(one, dict):
-            raise DataError(f"{where}: {key[:40]!r} is no JSON object", allowed=allowed)
+            raise DataError(f"{where}: {key[:40]!r} is not a JSON object", allowed=allowed)
         yield key, one

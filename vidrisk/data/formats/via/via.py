@@ -5,8 +5,8 @@
     VIA 2 JSON    {"a.jpg123": {"filename": "a.jpg", "file_attributes": {"class": "crack"}, "regions": […]}}
 
 Values that are numbers of options are read as the options' names. An attribute with the name of a target (``columns``)
-is that target; temporal coordinates are parts of a video in seconds. Of a photo without values of its own those of its
-regions count; with crops every rectangle is a photo of its own.
+is that target; temporal coordinates are parts of a video in seconds. For a photo without values of its own, those of
+its regions are used; with crops every rectangle is a photo of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
 from vidrisk.data.formats.fields import field_named, target_named
-from vidrisk.data.formats.format import Format, Listed, Reading, counted
+from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.statements import (
     Statement,
@@ -37,7 +37,7 @@ SNIFFED_BYTES = 2**15
 
 
 def is_via(source: Path) -> bool:
-    """Tell whether a file is of VIA, by its beginning."""
+    """Return whether a file belongs to VIA, judging by its beginning."""
     suffix = source.suffix.lower()
     if suffix not in (".csv", ".json"):
         return False
@@ -75,13 +75,13 @@ def read_via(path: Path, reading: Reading) -> Listed:
             _of_files(statements, targets, counts), targets, media.files, reading, ("video", "image")
         )
     return Listed(
-        found.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *taken, *counted(counts))
+        found.root, found.samples, found.absent, media.looked_in, notes=(*found.notes, *taken, *format_counts(counts))
     )
 
 
 def _of_boxes(statements: Sequence[tuple[Statement, Entry]], counts: Counter[str]) -> list[tuple[Statement, Box]]:
-    """Return what is said of rectangles, each with its box; texts and columns of their photos are theirs, too."""
-    counts["regions that are no rectangles left out"] += sum(
+    """Return the statements on rectangles, each with its box; they inherit the texts and columns of their photos."""
+    counts["regions that are not rectangles left out"] += sum(
         entry.is_region and entry.box is None for _, entry in statements
     )
     counts["labels of whole files left out"] += sum(
@@ -98,10 +98,10 @@ def _of_boxes(statements: Sequence[tuple[Statement, Entry]], counts: Counter[str
 def _of_files(
     statements: Sequence[tuple[Statement, Entry]], targets: Mapping[str, str], counts: Counter[str]
 ) -> list[Statement]:
-    """Return what is said of whole files; of photos of which nothing is said, what is said of their regions."""
+    """Return the statements on whole files, and for photos without any those on their regions."""
     whole = {one.name for one, entry in statements if not entry.is_region and not one.labels.keys().isdisjoint(targets)}
     of_regions = {one.name for one, entry in statements if entry.is_region} - whole
-    counts["photos without values of their own, whose labels are those of their regions"] += len(of_regions)
+    counts["photos without values of their own (the labels of their regions are used)"] += len(of_regions)
     counts["regions of photos that have values of their own left out"] += sum(
         entry.is_region and one.name in whole for one, entry in statements
     )
@@ -115,7 +115,7 @@ def _statements(
     media: AddressedFiles,
     counts: Counter[str],
 ) -> Iterator[tuple[Statement, Entry]]:
-    """Yield what entries say, each with its entry; add the attributes that have values to the controls."""
+    """Yield the statements of entries, each with its entry; add the attributes that have values to the controls."""
     for entry in entries:
         if entry.is_region and kind_from_suffix(file_name_of(entry.addresses[0])) == "video":
             counts["regions in frames of videos left out"] += 1

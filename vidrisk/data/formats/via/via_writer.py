@@ -1,4 +1,4 @@
-"""A table as the CSV of VIA 3: a line for each sample, with the classes as options."""
+"""Writes a table as the CSV of VIA 3: a line for each sample, with the classes as options."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vidrisk.data.formats.via.projects import CHECKBOX, TEXT
 from vidrisk.data.io import LABEL_COLUMNS, write_new_file
 from vidrisk.data.table import TARGETS_OF, Sample, Table
 
-SELECT = 4  # as VIA numbers the kinds of attributes
+SELECT = 4  # attribute kind in VIA
 
 
 def write_via(table: Table, destination: Path, writing: Writing) -> None:
     """Write a CSV with a line for each sample; names of classes are options.
 
     Raises:
-        DataError: a column of a reserved name, or a disk that is full.
+        DataError: a column with a reserved name, or a disk that is full.
     """
     values = [_values(sample, writing) for sample in table.samples]
     targets = TARGETS_OF[table.task]
@@ -53,7 +53,7 @@ def write_via(table: Table, destination: Path, writing: Writing) -> None:
 def _attributes(
     table: Table, keys: Mapping[str, str], options: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """Describe attributes by their keys: targets are chosen from their options, all others are typed."""
+    """Describe attributes by their keys: targets are selected from their options, all others are typed."""
     anchor = "FILE1_Z2_XY0" if any(sample.interval for sample in table.samples) else "FILE1_Z0_XY0"
     found: dict[str, dict[str, Any]] = {
         key: {"aname": name, "anchor_id": anchor, "type": TEXT, "desc": "", "options": {}, "default_option_id": ""}
@@ -72,7 +72,7 @@ def _labels(table: Table, target: str) -> Iterable[str]:
 
 
 def _values(sample: Sample, writing: Writing) -> dict[str, str]:
-    """Name what is typed: texts, group, split and further columns."""
+    """Return the typed values by name: texts, group, split and extra columns."""
     return fields_of_sample(sample) | ({"model": writing.model} if writing.model else {})
 
 
