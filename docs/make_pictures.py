@@ -1,4 +1,6 @@
-"""Make the pictures of the pages: photos that are drawn, a model that learns to report about them, and headless Chromium.
+"""Make the pictures of the pages.
+
+Photos that are drawn, a model that learns to report about them, and headless Chromium.
 
     python docs/make_pictures.py [--work FOLDER]
 
@@ -83,7 +85,7 @@ def draw_crack(wall: Image.Image, width: int, random: np.random.Generator) -> No
 
 
 def blob(radius: float, random: np.random.Generator) -> Image.Image:
-    """A mask with an uneven edge."""
+    """Draw a mask with an uneven edge."""
     x, y = random.uniform(radius, SIZE[0] - radius), random.uniform(radius, SIZE[1] - radius)
     angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     reach = radius * random.uniform(0.65, 1.0, len(angles))

@@ -1,4 +1,7 @@
-"""Tiny real models for every room: the architectures of the supported families, random weights, saved as their users do."""
+"""Tiny real models for every room.
+
+The architectures of the supported families, random weights, saved as their users do.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collection, which looks at it again and again: a tenth of the time of an export."""
+    """Leave what was imported out of garbage collection, which looks at it again and again.
+
+    A tenth of the time of an export.
+    """
     gc.collect()
     gc.freeze()
 
@@ -212,8 +218,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @functools.cache
 def take_one_thread_of_onnx_runtime() -> None:
-    """Let sessions in this process compute as torch does, where nobody asks for more: on cores that other tests keep busy, threads
-    wait for one another at every node, and spin meanwhile.
+    """Let sessions in this process compute as torch does, where nobody asks for more.
+
+    On cores that other tests keep busy, threads wait for one another at every node, and spin meanwhile.
     """
     import onnxruntime
 
@@ -244,7 +251,9 @@ def take_one_thread_of_openvino() -> None:
 
 @functools.cache
 def remember_exports() -> None:
-    """Let torch convert equal modules once: the exporter takes three seconds for four layers, and tests export the same ones often.
+    """Let torch convert equal modules once.
+
+    The exporter takes three seconds for four layers, and tests export the same ones often.
 
     Modules are equal when all that they are made of is: classes, settings, weights. What is remembered is the graph
     that the exporter gave; everybody gets one of their own.
@@ -274,7 +283,10 @@ def remember_exports() -> None:
 
 @contextlib.contextmanager
 def _untraced() -> Iterator[None]:
-    """Leave out what coverage would learn a second time: the exporter is all Python, and tracing it costs two thirds more."""
+    """Leave out what coverage would learn a second time.
+
+    The exporter is all Python, and tracing it costs two thirds more.
+    """
     trace = sys.gettrace()
     sys.settrace(None)
     try:

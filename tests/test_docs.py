@@ -1,4 +1,7 @@
-"""The documents against the code: tables, paths, options and targets. ``vidrisk/cli/test_readme.py`` runs the README's commands."""
+"""The documents against the code: tables, paths, options and targets.
+
+``vidrisk/cli/test_readme.py`` runs the README's commands.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The GPU run without a network, as far as it goes without a GPU: its steps on the one of the tests, and what may go wrong."""
+"""The GPU run without a network, as far as it goes without a GPU.
+
+Its steps on the one of the tests, and what may go wrong.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +109,10 @@ def test_the_steps_are_those_of_the_benchmark_and_fit_into_ten_minutes_with_what
 
 @pytest.fixture
 def steps_of(benchmarks: SimpleNamespace, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Programs by step → what was told of each, within so many seconds. A program has ``out``, its JSON file, and ``write``."""
+    """Programs by step → what was told of each, within so many seconds.
+
+    A program has ``out``, its JSON file, and ``write``.
+    """
 
     def run_them(programs: dict[str, str], *, seconds: float = 60, limit_s: float = 20) -> dict[str, Any]:
         program = tmp_path / "program.py"

@@ -58,7 +58,10 @@ FOLDERS = {
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module by its name: ``export.gate.hops`` for ``vidrisk.export.gate.hops``, ``vidrisk.jobs.ledger`` for itself."""
+    """Every module by its name.
+
+    ``export.gate.hops`` for ``vidrisk.export.gate.hops``, ``vidrisk.jobs.ledger`` for itself.
+    """
     found = {}
     for room in (*ALLOWED, "vidrisk"):
         for path in sorted((REPOSITORY / room).rglob("*.py")):
@@ -116,7 +119,10 @@ def test_rooms_import_one_way(room: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_folders_import_one_way(folder: str) -> None:
-    """Late imports and imports for types count, too. ``vidrisk.demo``, the command line and the package itself may import all."""
+    """Late imports and imports for types count, too.
+
+    ``vidrisk.demo``, the command line and the package itself may import all.
+    """
     room = folder.partition(".")[0]
     of_folder = [
         name
@@ -133,7 +139,10 @@ def test_folders_import_one_way(folder: str) -> None:
 
 
 def imports_beyond(name: str, room: str) -> set[str]:
-    """Modules that one imports, and what these import in their turn where they lie in no folder of the room, but in itself."""
+    """Modules that one imports, and what these import in their turn where they lie in no folder of the room.
+
+    But in itself.
+    """
     found: set[str] = set()
     left = [name]
     while left:

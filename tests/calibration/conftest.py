@@ -1,4 +1,7 @@
-"""Graphs of the kinds that are quantised, made by hand, and one that torch exported; and ONNX Runtime to compare them with."""
+"""Graphs of the kinds that are quantised, made by hand, and one that torch exported.
+
+And ONNX Runtime to compare them with.
+"""
 
 from __future__ import annotations
 

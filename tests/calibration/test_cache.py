@@ -1,4 +1,7 @@
-"""Statistics come back as they were, and a cache that is damaged or cannot be written costs a measurement, never an error."""
+"""Statistics come back as they were, and a cache that is damaged or cannot be written costs a measurement.
+
+Never an error.
+"""
 
 from __future__ import annotations
 

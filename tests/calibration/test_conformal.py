@@ -58,7 +58,10 @@ def is_covered(probabilities: Floats, truth: Ints, thresholds: Floats) -> npt.ND
 
 @pytest.mark.parametrize(("samples", "coverage"), [(12, 0.9), (40, 0.9), (200, 0.9), (200, 0.7), (120, 0.98)])
 def test_the_coverage_is_what_was_asked_on_average(samples: int, coverage: float) -> None:
-    """Also where classes have thresholds of their own; the least and the most that it can be on average differ by 1 / (n + 1)."""
+    """Also where classes have thresholds of their own.
+
+    The least and the most that it can be on average differ by 1 / (n + 1).
+    """
     rng = np.random.default_rng(0)
     found = []
     for _ in range(400):

@@ -1,4 +1,7 @@
-"""Graphs typed FP16: every type is as it is said, tensors are cast once, and the numbers are those of float32, rounded."""
+"""Graphs typed FP16: every type is as it is said, tensors are cast once, and the numbers are those of float32.
+
+Rounded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The streamed histogram equals the one of everything at once; ranges equal those of a reference that keeps every value."""
+"""The streamed histogram equals the one of everything at once.
+
+Ranges equal those of a reference that keeps every value.
+"""
 
 from __future__ import annotations
 

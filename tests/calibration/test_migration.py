@@ -35,7 +35,10 @@ def assert_same_function(
 
 
 def ratio(*statistics: Statistics) -> float:
-    """Of the largest to the smallest channel of tensors that share their scales; channels that are always zero left out."""
+    """Of the largest to the smallest channel of tensors that share their scales.
+
+    Channels that are always zero left out.
+    """
     largest = np.max([each.channel_largest for each in statistics], axis=0)
     largest = largest[largest > 0]
     return float(largest.max() / largest.min())

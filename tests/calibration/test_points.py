@@ -38,7 +38,10 @@ def point(result: Outcome, blocks: int = 0, seconds: float | None = None, budget
 
 
 def test_one_clip_of_sixty_is_no_evidence_against_the_aim() -> None:
-    """The case that was reported: 59 of 60 agree, the aim is 98.5 %, and one lost clip is 1.7 points of a budget of 10."""
+    """The case that was reported.
+
+    59 of 60 agree, the aim is 98.5 %, and one lost clip is 1.7 points of a budget of 10.
+    """
     result = outcome(59, 60, lost=1)
     assert result.agreement < BUDGET.min_agreement and result.drop_points == pytest.approx(100 / 60)
     assert result.is_within(BUDGET) and result.reaches_aim(BUDGET)
@@ -130,8 +133,11 @@ def test_an_outcome_survives_a_journal() -> None:
 def test_a_larger_set_never_takes_a_slower_point_for_want_of_samples(
     seed: int, count: int, few: int, times: int, max_drop: float
 ) -> None:
-    """Points with any true drop and agreement, on nested sets of samples: where more samples take a slower point, they prove that
-    the faster one loses more than it may, or that it misses the aim and agrees worse, beyond chance."""
+    """Points with any true drop and agreement, on nested sets of samples.
+
+    Where more samples take a slower point, they prove that the faster one loses more than it may, or that it misses the
+    aim and agrees worse, beyond chance.
+    """
     rng = np.random.default_rng(seed)
     many, budget = few * times, replace(BUDGET, max_drop=max_drop)
     speeds = np.sort(rng.uniform(0.3, 0.95, count))

@@ -1,4 +1,7 @@
-"""The Q/DQ graph: 8 bits where the hardware gains from them, placed as it wants them, and the same answers in every engine."""
+"""The Q/DQ graph: 8 bits where the hardware gains from them, placed as it wants them.
+
+And the same answers in every engine.
+"""
 
 from __future__ import annotations
 
@@ -209,7 +212,10 @@ def optimised(model: onnx.ModelProto, path: Path) -> Counter[str]:
 def test_cpu_graphs_run_in_integer_kernels(
     make_mobilenet: Make, quantise: Quantise, tmp_path: Path, activation: str
 ) -> None:
-    """The last convolution, too: ONNX Runtime multiplies integers only where the result is read in 8 bits, so the average does."""
+    """The last convolution, too.
+
+    ONNX Runtime multiplies integers only where the result is read in 8 bits, so the average does.
+    """
     found = optimised(quantise(make_mobilenet(activation), IMAGES, "cpu"), tmp_path / "o.onnx")
     assert found == {
         "QuantizeLinear": 2,

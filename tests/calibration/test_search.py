@@ -209,7 +209,10 @@ def test_an_aim_out_of_reach_gives_a_slower_point_only_where_it_agrees_better_be
 
 
 def test_a_point_that_is_no_faster_than_floating_point_is_not_taken_for_its_agreement() -> None:
-    """Twelve blocks in float agree better, but float as a whole is as fast: the point within the budget that is faster stays."""
+    """Twelve blocks in float agree better, but float as a whole is as fast.
+
+    The point within the budget that is faster stays.
+    """
     judge = judge_of([30, 30, 30], [100, 5000, 5000])
     found = search_precision(named, judge.blocks, judge, Budget(100, 0.99, NEVER), Journal(), quiet)
     assert not any(point.is_faster_than_float for point in found.points if len(point.float_blocks) == 2)
@@ -327,7 +330,9 @@ INPUTS = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
-    """Eight convolutions; one channel in front of number four is 2,000 times larger than the others, and read 2,000 times smaller.
+    """Eight convolutions; one channel in front of number four is 2,000 times larger than the others.
+
+    And read 2,000 times smaller.
 
     The classifier is centred on ``INPUTS``, so that all four classes occur.
     """

@@ -1,5 +1,7 @@
-"""Any list of stages goes through export, gate, INT8 and bundle: here frame → group of 2 → window, with a constant, in three
-precisions."""
+"""Any list of stages goes through export, gate, INT8 and bundle.
+
+Here frame → group of 2 → window, with a constant, in three precisions.
+"""
 
 from __future__ import annotations
 

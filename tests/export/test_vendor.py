@@ -62,7 +62,10 @@ def answers_of(stages: Any, files: Files, windows: Frames) -> npt.NDArray[Any]:
 
 
 def assert_files_agree(folder: Path) -> npt.NDArray[Any]:
-    """Plain ONNX Runtime gives what is expected, row by row, from the arrays and from the raw files. Returns the logits."""
+    """Plain ONNX Runtime gives what is expected, row by row, from the arrays and from the raw files.
+
+    Returns the logits.
+    """
     model, calibration = onnx.load(folder / "model.onnx"), folder / "calibration"
     onnx.checker.check_model(model, full_check=True)
     assert [opset.version for opset in model.opset_import] == [17]

@@ -22,7 +22,10 @@ RUNNERS: list[Any] = [OnnxRuntimeRunner, OpenVinoRunner]
 
 
 def saved(path: Path, kind: str) -> Path:
-    """Two matrix products with a Relu between them: in ``float32``, ``float16``, the first in ``int8``, or ``none`` at all."""
+    """Two matrix products with a Relu between them.
+
+    In ``float32``, ``float16``, the first in ``int8``, or ``none`` at all.
+    """
     weights = {
         name: np.random.default_rng(seed).normal(size=(WIDTH, WIDTH)).astype(np.float32)
         for seed, name in enumerate("ab")

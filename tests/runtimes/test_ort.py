@@ -27,7 +27,10 @@ class Session:
 
 @pytest.fixture
 def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Session]:
-    """A package like onnxruntime-gpu: it has all providers, prints what it misses, and takes those in ``Session.taken``."""
+    """A package like onnxruntime-gpu.
+
+    It has all providers, prints what it misses, and takes those in ``Session.taken``.
+    """
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     session = type("Taken", (Session,), {})
     package = SimpleNamespace(

@@ -23,7 +23,10 @@ def ranked(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def several(samples: int, labels: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A truth ``(N, C)`` whose every label holds for some samples and not for others, and scores that follow it but for noise."""
+    """A truth ``(N, C)`` whose every label holds for some samples and not for others.
+
+    And scores that follow it but for noise.
+    """
     rng = np.random.default_rng(seed)
     truth = (rng.random((samples, labels)) < 0.3).astype(np.int64)
     truth[0], truth[1] = 1, 0

@@ -104,7 +104,10 @@ def test_patches_of_an_image_are_those_of_its_processor(size: tuple[int, int]) -
 
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_patches_of_a_video_are_those_of_its_processor(count: int) -> None:
-    """The processor's ``patchify``, without torchvision: normalised frames, the last one repeated to a whole number of moments."""
+    """The processor's ``patchify``, without torchvision.
+
+    Normalised frames, the last one repeated to a whole number of moments.
+    """
     clip = frames(count, 56, 84, 3)
     normalised = (np.concatenate([clip, clip[-1:]])[: count + count % 2] / 255 - np.array(MEAN)) / np.array(STD)
     video = torch.from_numpy(normalised.transpose(0, 3, 1, 2)).float()[None]

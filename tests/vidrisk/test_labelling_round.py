@@ -1,4 +1,7 @@
-"""A CVAT task, a Label Studio project, a COCO file and a TFRecord become one manifest, a model, and labels to be corrected."""
+"""A CVAT task, a Label Studio project, a COCO file and a TFRecord become one manifest, a model.
+
+And labels to be corrected.
+"""
 
 from __future__ import annotations
 

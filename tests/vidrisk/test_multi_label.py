@@ -1,4 +1,7 @@
-"""Photos with any number of coloured squares, and a level that not all of them have: trained, exported and asked as one model."""
+"""Photos with any number of coloured squares, and a level that not all of them have.
+
+Trained, exported and asked as one model.
+"""
 
 from __future__ import annotations
 

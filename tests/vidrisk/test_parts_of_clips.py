@@ -1,4 +1,7 @@
-"""One long clip, red in its first half and blue in its second: with intervals it is a data set, from preview to bundle."""
+"""One long clip, red in its first half and blue in its second.
+
+With intervals it is a data set, from preview to bundle.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``long.mp4``: 16 s of either colour; ``m.csv``: one row for each of its seconds, with a split; ``all.csv``: without."""
+    """``long.mp4``: 16 s of either colour; ``m.csv``: one row for each of its seconds, with a split.
+
+    ``all.csv``: without.
+    """
     root = tmp_path_factory.mktemp("parts")
     rng = np.random.default_rng(0)
     for name in ("long", "b", "c"):

@@ -343,8 +343,7 @@ class _ReportExport:
             yield made
         if path is None:
             log.warning(
-                "with any block in INT8, the vision stage has an SNR below %.0f dB: it stays in float32",
-                SQNR_DB[0],
+                "with any block in INT8, the vision stage has an SNR below %.0f dB: it stays in float32", SQNR_DB[0]
             )
 
     def _positions(self, samples: Sequence[GateSample], answer_tokens: int, language: Any) -> int:

@@ -1,4 +1,7 @@
-"""Formats of other tools: made for every family, opened by those tools, and stopped by the gate when they compute otherwise."""
+"""Formats of other tools.
+
+Made for every family, opened by those tools, and stopped by the gate when they compute otherwise.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A target whose labels may hold in any number is judged by mAP: what it loses is refused, and so are decisions that collapse."""
+"""A target whose labels may hold in any number is judged by mAP.
+
+What it loses is refused, and so are decisions that collapse.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,10 @@ from vidrisk.export.gate.report import GateReport, Lap, Speed
 
 
 def turns(ratio: float, noise: float = 0.0, rounds: int = 11, seed: int = 0) -> dict[tuple[str, str], list[float]]:
-    """fp32 takes 10 ms on OpenVINO and 14 elsewhere, INT8 ``ratio`` of that; busy moments hit all alike, noise each alone."""
+    """fp32 takes 10 ms on OpenVINO and 14 elsewhere, INT8 ``ratio`` of that.
+
+    Busy moments hit all alike, noise each alone.
+    """
     rng = np.random.default_rng(seed)
     busy = rng.exponential(0.5, rounds) + 1
 

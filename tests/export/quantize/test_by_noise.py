@@ -1,4 +1,7 @@
-"""INT8 of a stage without labels: as many blocks stay in floating point as the wanted signal to noise takes, and no more."""
+"""INT8 of a stage without labels.
+
+As many blocks stay in floating point as the wanted signal to noise takes, and no more.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A tiny text graph with its tokenizer, samples with visual tokens, and a vision stage: what a gate of text is tested with."""
+"""A tiny text graph with its tokenizer, samples with visual tokens, and a vision stage.
+
+What a gate of text is tested with.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""GGUF files of real architectures: llama.cpp computes with them what torch does, and reads text as the tokenizer does."""
+"""GGUF files of real architectures.
+
+Llama.cpp computes with them what torch does, and reads text as the tokenizer does.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,10 @@ HARD = "model.layers.*.attn.o_proj"
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Output projections of attention have weights that 4 bits cannot hold: one in sixteen inputs is large, and never used."""
+    """Output projections of attention have weights that 4 bits cannot hold.
+
+    One in sixteen inputs is large, and never used.
+    """
     world = make_world(tmp_path, 8)
     changed_graph(world.graph, world.graph, ".*o_proj.weight", _with_outliers)
     return world

@@ -1,4 +1,7 @@
-"""The gate of a language model: what is right passes with its figures, and every planted fault is caught by the hop that should."""
+"""The gate of a language model.
+
+What is right passes with its figures, and every planted fault is caught by the hop that should.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``bundle.json`` may grow: older ones are read, newer minor versions tolerated, and what contradicts itself is one line."""
+"""``bundle.json`` may grow.
+
+Older ones are read, newer minor versions tolerated, and what contradicts itself is one line.
+"""
 
 from __future__ import annotations
 

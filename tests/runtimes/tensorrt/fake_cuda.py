@@ -1,5 +1,7 @@
-"""A GPU that is none, because running an engine takes one: memory is numpy's, and an execution runs the ONNX file behind the
-engine with ONNX Runtime. What is marked ``gpu`` tests the real thing.
+"""A GPU that is none, because running an engine takes one.
+
+Memory is numpy's, and an execution runs the ONNX file behind the engine with ONNX Runtime. What is marked ``gpu`` tests
+the real thing.
 
 ``FakeCuda`` is as late as CUDA may be: work that a stream was given waits until somebody waits for it, so whoever
 forgets to wait finds what was there before. Memory that was freed, or never given, ends the test.

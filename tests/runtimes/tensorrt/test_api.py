@@ -1,5 +1,7 @@
-"""The three TensorRTs behind one door. TensorRT for RTX is the real one; of TensorRT itself only the type stubs are here, so what
-it would do is asked of a fake module, and what it has is asked of the stubs.
+"""The three TensorRTs behind one door.
+
+TensorRT for RTX is the real one; of TensorRT itself only the type stubs are here, so what it would do is asked of a
+fake module, and what it has is asked of the stubs.
 """
 
 from __future__ import annotations
@@ -232,7 +234,10 @@ def test_tensorrt_for_rtx_has_every_name() -> None:
 
 
 def mended_stubs(folder: Path) -> Path:
-    """The stubs of TensorRT 10 as a type checker can read them: as published, parameters are called ``in``, a constant ``bool``."""
+    """The stubs of TensorRT 10 as a type checker can read them.
+
+    As published, parameters are called ``in``, a constant ``bool``.
+    """
     files = [file for file in importlib.metadata.files("tensorrt-stubs") or () if file.suffix == ".pyi"]
     assert files
     for file in files:

@@ -1,4 +1,7 @@
-"""The engine cache, from the bytes of a file to two builders at once. What an engine holds is nothing to it: here it is noise."""
+"""The engine cache, from the bytes of a file to two builders at once.
+
+What an engine holds is nothing to it: here it is noise.
+"""
 
 from __future__ import annotations
 

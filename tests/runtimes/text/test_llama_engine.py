@@ -1,4 +1,7 @@
-"""llama.cpp behind the seam, over a tiny random model: answers as requests say, in their order; and as a server of its own."""
+"""llama.cpp behind the seam, over a tiny random model: answers as requests say, in their order.
+
+And as a server of its own.
+"""
 
 from __future__ import annotations
 

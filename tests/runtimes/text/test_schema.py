@@ -1,4 +1,7 @@
-"""Schemas that bound an answer pass, others are refused by the place that is open; constraints allow what fits and no more."""
+"""Schemas that bound an answer pass, others are refused by the place that is open.
+
+Constraints allow what fits and no more.
+"""
 
 from __future__ import annotations
 

@@ -32,10 +32,7 @@ Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], tuple[int, Any]]
 
 
 class Server(ThreadingHTTPServer):
-    """Attributes:
-    reply: status and content for a body.
-    asked: bodies that came, with the time and the headers.
-    """
+    """Attributes: reply: status and content for a body. asked: bodies that came, with the time and the headers."""
 
     daemon_threads = True
 

@@ -1,4 +1,7 @@
-"""Tiny text models with random weights, as the builder leaves their graphs and as transformers saves them; a tokenizer of bytes."""
+"""Tiny text models with random weights, as the builder leaves their graphs and as transformers saves them.
+
+A tokenizer of bytes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``vidrisk build``: what it prints, where the engines are, and how it ends. Engines are built for real, ahead of time."""
+"""``vidrisk build``: what it prints, where the engines are, and how it ends.
+
+Engines are built for real, ahead of time.
+"""
 
 from __future__ import annotations
 

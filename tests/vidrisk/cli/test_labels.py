@@ -20,7 +20,10 @@ SMALL = ("--set", "pixel.height=64", "--set", "pixel.width=64")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy photos of three colours, five with the label of another one: ``m.csv``, and ``true.csv`` without the mistakes."""
+    """Noisy photos of three colours, five with the label of another one.
+
+    ``m.csv``, and ``true.csv`` without the mistakes.
+    """
     root = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(0)
     rows: dict[str, list[str]] = {"m": [], "true": []}

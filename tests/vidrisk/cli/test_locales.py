@@ -1,4 +1,7 @@
-"""File names are bytes in every locale: found, read, stored and resumed alike; the console shows what it has characters for."""
+"""File names are bytes in every locale: found, read, stored and resumed alike.
+
+The console shows what it has characters for.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,10 @@ Guarded = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def strace_to(calls: Path) -> list[str]:
-    """Return the command that writes a program's calls to a file; nothing where there is none, or a container forbids to trace."""
+    """Return the command that writes a program's calls to a file.
+
+    Nothing where there is none, or a container forbids to trace.
+    """
     command = [shutil.which("strace") or "", *TRACING, "-o", str(calls)]
     works = command[0] and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
     return command if works else []

@@ -1,4 +1,7 @@
-"""Data that are odd or wrong: they train with a warning that names what is odd, or are refused in one line that says what to do."""
+"""Data that are odd or wrong.
+
+They train with a warning that names what is odd, or are refused in one line that says what to do.
+"""
 
 from __future__ import annotations
 

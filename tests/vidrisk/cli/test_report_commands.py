@@ -1,4 +1,7 @@
-"""``infer`` and ``ask`` of a bundle that writes reports: as a user types them, as processes, without torch, and by a server."""
+"""``infer`` and ``ask`` of a bundle that writes reports.
+
+As a user types them, as processes, without torch, and by a server.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``vidrisk infer RUN --resume`` goes on as with a bundle: torch and fp32 are what a run has, and what its ledger says."""
+"""``vidrisk infer RUN --resume`` goes on as with a bundle.
+
+Torch and fp32 are what a run has, and what its ledger says.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,10 @@ Run = Callable[..., Any]
 def test_a_data_set_and_its_configuration_from_train_to_infer(
     name: str, tmp_path: Path, run_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ``docs/ucf101.md`` and ``docs/something-something-v2.md`` have it, but for the size of the model and of frames."""
+    """As ``docs/ucf101.md`` and ``docs/something-something-v2.md`` have it.
+
+    But for the size of the model and of frames.
+    """
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     write, labels = (write_ucf101, UCF_CLASSES) if name == "ucf101" else (write_ssv2, SSV2_TEMPLATES)
     write(tmp_path / name, clips=True)

@@ -1,4 +1,7 @@
-"""Answers: what is written is read back, in every style; what models write is read as far as it can be, its faults are named."""
+"""Answers: what is written is read back, in every style.
+
+What models write is read as far as it can be, its faults are named.
+"""
 
 from __future__ import annotations
 

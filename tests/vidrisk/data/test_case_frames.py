@@ -1,4 +1,7 @@
-"""Frames of the photos of cases: equal for files and for rows of Parquet, in order, and a bad photo costs itself alone."""
+"""Frames of the photos of cases.
+
+Equal for files and for rows of Parquet, in order, and a bad photo costs itself alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Conversion: what goes in comes out again, a photo that cannot be read costs itself alone, nothing half-written has a name."""
+"""Conversion: what goes in comes out again, a photo that cannot be read costs itself alone.
+
+Nothing half-written has a name.
+"""
 
 from __future__ import annotations
 

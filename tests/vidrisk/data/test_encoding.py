@@ -1,4 +1,7 @@
-"""Words as tables of many countries have them, in the code pages that spreadsheets save them in: read right, or refused."""
+"""Words as tables of many countries have them, in the code pages that spreadsheets save them in.
+
+Read right, or refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cases out of tables: columns by name, rows of one defect, photos that are missing, and everything that makes a row unusable."""
+"""Cases out of tables: columns by name, rows of one defect, photos that are missing.
+
+And everything that makes a row unusable.
+"""
 
 from __future__ import annotations
 

@@ -79,8 +79,11 @@ def test_pixels_cross_and_inputs_stay_apart(photos: list[str], tmp_path: Path) -
 
 @pytest.mark.parametrize("slots", [4, 800])
 def test_reading_ahead_is_bounded(slots: int, tmp_path: Path) -> None:
-    """Nobody takes the frames for a while: the worker fills its slots and waits. It is not killed for its silence, no frame
-    overwrites one that was not taken, and neither side waits for the other for ever."""
+    """Nobody takes the frames for a while: the worker fills its slots and waits.
+
+    It is not killed for its silence, no frame overwrites one that was not taken, and neither side waits for the other
+    for ever.
+    """
     colours = ("red", "green", "blue") * 10
     path = write_video(tmp_path / "long.mp4", colours, fps=30)
     settings = ReadSettings(ACTION.pixel, TimeSpec(30, 1.0), slots=slots)

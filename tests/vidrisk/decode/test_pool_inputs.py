@@ -1,4 +1,7 @@
-"""What a pool is given to read: paths that no file can have, iterables that are slow, more bad files than it reads ahead."""
+"""What a pool is given to read.
+
+Paths that no file can have, iterables that are slow, more bad files than it reads ahead.
+"""
 
 from __future__ import annotations
 

@@ -42,9 +42,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Arith
 def said(lines: list[dict[str, Any]], settings: ReadSettings = WHOLE) -> list[Item]:
     """The items of messages, with a caller that takes everything at once."""
     descriptor = shared_memory(settings.slots, settings.slot_bytes)
-    memory = Memory(
-        0, Slots(descriptor, settings.slots, settings.slot_bytes), settings.slots, 2, lambda message: None
-    )
+    memory = Memory(0, Slots(descriptor, settings.slots, settings.slot_bytes), settings.slots, 2, lambda message: None)
     reading, items = Reading(None, None), []
     for line in lines:
         ((kind, value),) = json.loads(json.dumps(line)).items()

@@ -231,7 +231,10 @@ def test_every_kind_of_file_is_read_in_the_sandbox(contract: Contract, decoder: 
 
 
 def test_a_file_that_takes_the_place_of_a_waiting_one_is_read(tmp_path: Path) -> None:
-    """A worker lets itself into the files that are next, and by then another program may have written one of them anew."""
+    """A worker lets itself into the files that are next.
+
+    And by then another program may have written one of them anew.
+    """
     first = write_video(tmp_path / "first.mp4", ("red",))
     waiting, late = write_photo(tmp_path / "waiting.png", "red"), os.fspath(tmp_path / "late.png")
     colours: dict[int, list[int]] = {}

@@ -1,4 +1,7 @@
-"""A real deployment for this machine, with everything that it depends on: the packages that the tests run with, as wheels."""
+"""A real deployment for this machine, with everything that it depends on.
+
+The packages that the tests run with, as wheels.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""``sudo ./install.sh`` for the whole machine, as root in a root of its own: a copy of the system's programs, of Python and of its
-standard library, and nothing else. systemd does not run there: its service is enabled for real, and not started.
+"""``sudo ./install.sh`` for the whole machine, as root in a root of its own.
+
+A copy of the system's programs, of Python and of its standard library, and nothing else. systemd does not run there:
+its service is enabled for real, and not started.
 """
 
 from __future__ import annotations

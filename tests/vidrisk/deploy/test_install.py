@@ -1,6 +1,7 @@
-"""``install.sh`` and ``uninstall.sh``, run for real into a folder; ``test_chroot`` does it as root. Of a Jetson there are only the
-files that tell its release, an ``uname`` and a ``tensorrt`` module, all of them fakes: there the script checks, and
-says what it would do.
+"""``install.sh`` and ``uninstall.sh``, run for real into a folder; ``test_chroot`` does it as root.
+
+Of a Jetson there are only the files that tell its release, an ``uname`` and a ``tensorrt`` module, all of them fakes:
+there the script checks, and says what it would do.
 """
 
 from __future__ import annotations
@@ -383,8 +384,9 @@ def succeeded(end: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.slow(minutes=3)
 def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: Run) -> None:
-    """Without root and network: fail to install (other answers, a broken clip), install, predict, install again, fail to update,
-    remove.
+    """Without root and network.
+
+    Fail to install (other answers, a broken clip), install, predict, install again, fail to update, remove.
     """
     prefix = tmp_path / "装 here"
     inbox, out, model = (

@@ -109,7 +109,10 @@ def changed(write: Writer, change: Callable[[bytes], bytes]) -> Writer:
 
 
 def fields(rate_step: int, *, pairs_in_packet: bool, pairs_in_unit: bool = False) -> Writer:
-    """Field-coded H.264. ``pairs_in_packet``: both fields in one PES or sample; otherwise each has one, with a time of its own."""
+    """Field-coded H.264. ``pairs_in_packet``: both fields in one PES or sample.
+
+    Otherwise each has one, with a time of its own.
+    """
 
     def write(path: Path) -> None:
         units: list[Unit] = list(fields_from_levels([level_of(number) for number in range(FRAMES)]))

@@ -1,4 +1,7 @@
-"""The programs ffmpeg and ffprobe, which tests compare with: skipped where they are missing, unless they must be there."""
+"""The programs ffmpeg and ffprobe, which tests compare with.
+
+Skipped where they are missing, unless they must be there.
+"""
 
 from __future__ import annotations
 

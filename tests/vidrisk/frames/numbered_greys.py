@@ -115,7 +115,10 @@ def places_shown(path: Path, options: Sequence[str]) -> list[int]:
 
 
 def program_stream(units: Sequence[bytes], stamps: Sequence[tuple[int, int] | None]) -> bytes:
-    """An MPEG program stream (ISO/IEC 13818-1, 2.5.3) of H.264: a PES of every access unit, with (pts, dts) or with neither."""
+    """An MPEG program stream (ISO/IEC 13818-1, 2.5.3) of H.264.
+
+    A PES of every access unit, with (pts, dts) or with neither.
+    """
     out = bytearray()
     clock = 0
     for number, (unit, stamp) in enumerate(zip(units, stamps, strict=True)):

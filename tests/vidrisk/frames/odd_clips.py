@@ -74,7 +74,10 @@ def mp4_with_delay(content: bytes, entry: int, ticks: int) -> bytes:
 
 
 def ts_with_times(content: bytes, changed: Callable[[int, float], int]) -> bytes:
-    """A transport stream whose pictures have other times: ``changed(ticks, part of the file before it)``, in 1/90000 s."""
+    """A transport stream whose pictures have other times.
+
+    ``changed(ticks, part of the file before it)``, in 1/90000 s.
+    """
     out = bytearray(content)
     for packet in range(0, len(out), TS_PACKET_BYTES):
         payload = packet + 4 + (1 + out[packet + 4] if out[packet + 3] & 0x20 else 0)
@@ -118,7 +121,10 @@ def write_sizes(path: Path, *sizes: tuple[int, int], frames: int = 24) -> Path:
 
 
 def _sequence_header(width: int, height: int) -> bytes:
-    """A baseline sequence parameter set (H.264, 7.3.2.1.1) for the slices of ``_PLAIN_H264``; sizes in whole blocks of 16."""
+    """A baseline sequence parameter set (H.264, 7.3.2.1.1) for the slices of ``_PLAIN_H264``.
+
+    Sizes in whole blocks of 16.
+    """
     fields: list[int | str] = [0, 0, 2, 1, "0", width // 16 - 1, height // 16 - 1, "1000", "1"]
     bits = "".join(field if isinstance(field, str) else _exp_golomb(field) for field in fields)
     bits += "0" * (-len(bits) % 8)

@@ -1,4 +1,7 @@
-"""A short part of ``benchmarks/clocks.py``: one file of every kind, each frame's time and grey level against ffprobe and ffmpeg."""
+"""A short part of ``benchmarks/clocks.py``.
+
+One file of every kind, each frame's time and grey level against ffprobe and ffmpeg.
+"""
 
 from __future__ import annotations
 

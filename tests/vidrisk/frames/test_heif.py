@@ -1,4 +1,7 @@
-"""Photos of phones: HEIF in tiles, turned, mirrored, deep, transparent, with several images, under a false name, and cut."""
+"""Photos of phones: HEIF in tiles, turned, mirrored, deep, transparent, with several images, under a false name.
+
+And cut.
+"""
 
 from __future__ import annotations
 

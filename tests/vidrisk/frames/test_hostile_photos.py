@@ -1,4 +1,7 @@
-"""Damaged photos of every kind that phones, drones and microscopes write, in a process with limits: a state, and no more."""
+"""Damaged photos of every kind that phones, drones and microscopes write, in a process with limits.
+
+A state, and no more.
+"""
 
 from __future__ import annotations
 

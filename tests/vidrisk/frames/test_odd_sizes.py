@@ -1,4 +1,7 @@
-"""Headers that lie about the picture's size, frames that change it: what cannot be held is refused before it is allocated."""
+"""Headers that lie about the picture's size, frames that change it.
+
+What cannot be held is refused before it is allocated.
+"""
 
 from __future__ import annotations
 

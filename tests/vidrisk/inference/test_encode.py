@@ -80,7 +80,10 @@ def run(
 def test_windows_hold_their_own_frames_whatever_comes_between(
     data: st.DataObject, batch_frames: int, inputs: list[tuple[int, int, int | None]]
 ) -> None:
-    """Each input: so many frames, a window every so many, and perhaps a first attempt that broke off after so many reads."""
+    """Each input: so many frames, a window every so many.
+
+    And perhaps a first attempt that broke off after so many reads.
+    """
     queues: list[list[Read]] = []
     for row, (frames, step, broke_at) in enumerate(inputs):
         first = [] if broke_at is None else [*reads_of(row, frames, step, attempt=1)[:broke_at], read(row, Again())]

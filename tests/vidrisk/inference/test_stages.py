@@ -1,4 +1,7 @@
-"""A model of three stages through every runtime, over real videos, against numpy; and models that run per window alone."""
+"""A model of three stages through every runtime, over real videos, against numpy.
+
+And models that run per window alone.
+"""
 
 from __future__ import annotations
 
@@ -269,9 +272,7 @@ def test_a_variant_is_nothing_to_an_engine_that_it_is_not_made_for(
 ) -> None:
     both = of_engines(bundle, {"int8": "processor", "int8-tensorrt": "tensorrt"})
     assert {choose(both, runtime=runtime, variant="int8").variant for runtime in RUNTIMES} == {"int8"}
-    with pytest.raises(
-        BundleError, match="has int8-tensorrt, but not for onnxruntime; allowed: fp32 for any"
-    ):
+    with pytest.raises(BundleError, match="has int8-tensorrt, but not for onnxruntime; allowed: fp32 for any"):
         choose(both, runtime="onnxruntime", variant="int8-tensorrt")
     options, store = BuildOptions(compute_capabilities=("8.6",)), EngineStore(tmp_path / "engines")
     reports = build_engines(both, options, kind="tensorrt-rtx", store=store)
@@ -361,7 +362,10 @@ def reads_of(number: int, frames: int, step: int, attempt: int = 0) -> list[Read
 def test_groups_and_windows_of_any_inputs_in_any_order(
     bundle: Bundle, data: st.DataObject, batch_frames: int, inputs: list[tuple[int, int, int | None]]
 ) -> None:
-    """Each input: so many frames, a window every so many, and perhaps a first attempt that broke off after so many reads."""
+    """Each input: so many frames, a window every so many.
+
+    And perhaps a first attempt that broke off after so many reads.
+    """
     queues: list[list[Read]] = []
     for number, (frames, step, broke_at) in enumerate(inputs):
         source = Input(number, f"/{number}")

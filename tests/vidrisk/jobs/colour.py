@@ -51,8 +51,9 @@ def colour_classifier(
     seconds_per_batch: float = 0.0,
     batch_sizes: list[int] | None = None,
 ) -> Classifier:
-    """Label: the dominant colour. Level: red is severe, blue is minor. Every row is computed alone, so that a result
-    does not depend on its batch.
+    """Label: the dominant colour. Level: red is severe, blue is minor.
+
+    Every row is computed alone, so that a result does not depend on its batch.
 
     Args:
         contract: ``ACTION`` or ``RISK``.

@@ -76,7 +76,9 @@ class Watch:
 
 
 def run_over(folder: Path, out: Path) -> Watch:
-    """Predict the files of a folder's sub-folders with one decode worker: a second one would hide how long one is held up.
+    """Predict the files of a folder's sub-folders with one decode worker.
+
+    A second one would hide how long one is held up.
 
     Raises:
         AssertionError: an input without a row, or a row without its reason or its predictions.

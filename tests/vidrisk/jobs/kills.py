@@ -117,8 +117,9 @@ class Victim:
         assert self.start(out).wait(timeout=600) in (EXIT_OK, EXIT_SOME_FAILED)
 
     def kill(self, out: Path, chance: random.Random, longest_s: float, *, worker_first: bool) -> list[str]:
-        """Start a run and kill it within ``longest_s``, while it starts or while it reads; ``worker_first`` kills one of its
-        workers before, within ``longest_s`` too.
+        """Start a run and kill it within ``longest_s``, while it starts or while it reads.
+
+        ``worker_first`` kills one of its workers before, within ``longest_s`` too.
 
         Returns:
             Whom it hit: ``worker``, ``run``. The run may have ended before.

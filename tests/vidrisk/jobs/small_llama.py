@@ -1,4 +1,7 @@
-"""A small vision-language classifier: colours of a frame → a token, and a real Llama that reads a prompt around the tokens."""
+"""A small vision-language classifier.
+
+Colours of a frame → a token, and a real Llama that reads a prompt around the tokens.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A bundle that writes reports, small and real: visual tokens of mean colours, a tiny text graph, weights packed or not.
+"""A bundle that writes reports, small and real.
+
+Visual tokens of mean colours, a tiny text graph, weights packed or not.
 
 Nobody has trained it: its answers are noise, in the form that the scheme's JSON Schema leaves it. They depend on the
 photo and on the text of a case, and on nothing else. ``write_report_bundle`` takes a second; ``report_bundle`` keeps

@@ -113,7 +113,7 @@ def test_a_wrong_order_of_windows_is_refused_and_nothing_is_written(
     assert (end.code, end.stdout) == (EXIT_GATE, "")
     (line,) = end.stderr.strip().splitlines()
     assert line.startswith(
-        "error: the gate refused vision.onnx, nothing was written: of two images and a video of several sizes, "
+        "error: the gate refused vision.onnx, nothing was written: for two images and a video of several sizes, "
         "onnxruntime computes tokens that is "
     )
     assert not list(tmp_path.iterdir())

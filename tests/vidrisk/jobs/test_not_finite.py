@@ -1,4 +1,7 @@
-"""What a model cannot answer is that input's failure: never an exception, never a number that is none, never the end of a run."""
+"""What a model cannot answer is that input's failure.
+
+Never an exception, never a number that is none, never the end of a run.
+"""
 
 from __future__ import annotations
 

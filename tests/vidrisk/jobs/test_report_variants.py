@@ -52,7 +52,10 @@ def fields_of(agreement: float) -> FieldFigures:
 
 @dataclass
 class Scripted:
-    """A gate with answers: by (text, vision) the agreement of the fields, None without fields, or the hop that refuses."""
+    """A gate with answers: by (text, vision) the agreement of the fields, None without fields.
+
+    Or the hop that refuses.
+    """
 
     says: dict[tuple[str, str], Said]
     other: Said = 0.5
@@ -121,7 +124,7 @@ def test_the_first_that_writes_the_same_fields_is_taken(choose: Choose) -> None:
     ]
     assert "2 blocks of it in float32" in report.text_variants[1].what
     page = text_gate_page(report, "walls.bundle")
-    assert "Variants offered" in page and "a, b" in page and "a little too good" in page
+    assert "Variants offered" in page and "a, b" in page and "slightly too good" in page
 
 
 def test_else_the_one_that_agrees_in_most_and_one_answer_is_no_difference(choose: Choose) -> None:

@@ -1,4 +1,7 @@
-"""Files that 0.1.0 wrote are read and continued; those of a newer minor version are read, those of another major one refused."""
+"""Files that 0.1.0 wrote are read and continued.
+
+Those of a newer minor version are read, those of another major one refused.
+"""
 
 from __future__ import annotations
 

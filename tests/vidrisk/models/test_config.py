@@ -174,7 +174,9 @@ def test_no_assignment_is_anything_but_settings_or_one_line(text: str) -> None:
 def test_an_error_in_a_file_names_its_line(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("# a comment\nseed: 1\noptim:\n  epochs: 3\n  lora_rate: 0.1\n", encoding="utf-8")
-    with pytest.raises(SettingsError, match=r"unknown setting optim\.lora_rate \(.*c\.yaml line 5\); allowed: epochs, "):
+    with pytest.raises(
+        SettingsError, match=r"unknown setting optim\.lora_rate \(.*c\.yaml line 5\); allowed: epochs, "
+    ):
         config_from_options(path)
     path.write_text(
         "vlm:\n  prompts:\n    - {question: a, reply: b}\n    - {question: '', reply: b}\n", encoding="utf-8"

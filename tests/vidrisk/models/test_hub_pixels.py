@@ -1,4 +1,7 @@
-"""Pixel contracts of image processors: frames and arithmetic as transformers' own processors compute them, or one line."""
+"""Pixel contracts of image processors.
+
+Frames and arithmetic as transformers' own processors compute them, or one line.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ def processor_of(name: str, settings: dict[str, Any]) -> Any:
 
 
 def assert_alike(name: str, settings: dict[str, Any], spec: PixelSpec, size: tuple[int, int]) -> None:
-    """What reaches the model is what the processor makes of a smooth picture, but for a side rounded: in grey values of 0–255."""
+    """What reaches the model is what the processor makes of a smooth picture, but for a side rounded.
+
+    In grey values of 0–255.
+    """
     image = Image.fromarray(PICTURE).resize(size, Image.Resampling.BICUBIC)
     theirs = np.array(
         processor_of(name, settings)([[image]] if name in ("VideoMAE", "Vivit") else image)["pixel_values"]

@@ -1,4 +1,7 @@
-"""What transformers itself makes of a clip or a photo: the processors' tokens, positions and pixels, and the models' states."""
+"""What transformers itself makes of a clip or a photo.
+
+The processors' tokens, positions and pixels, and the models' states.
+"""
 
 from __future__ import annotations
 
@@ -57,10 +60,7 @@ class Reference:
 
     @classmethod
     def of(cls, folder: Path, model_type: str, row: Tensor | None = None, dtype: str = "float32") -> Reference:
-        """
-        Args:
-            row: of the token in the embeddings, as the model under test has it.
-        """
+        """Args: row: of the token in the embeddings, as the model under test has it."""
         name = QWEN[model_type]
         base = getattr(transformers, f"{name}Processor")
         unchecked = type(base.__name__, (base,), {"check_argument_for_proper_class": lambda *_: object})  # VideoPatches

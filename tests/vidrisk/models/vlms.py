@@ -1,4 +1,7 @@
-"""Vision-language models of the real architectures at small size, random weights, with a tokenizer and a processor as published."""
+"""Vision-language models of the real architectures at small size, random weights.
+
+With a tokenizer and a processor as published.
+"""
 
 from __future__ import annotations
 
@@ -258,7 +261,10 @@ def build_small(backbone: str | Path, *assignments: str, clips: bool = True, cla
 
 
 def enliven(model: torch.nn.Module) -> None:
-    """Give trained parameters values such as training leaves: fresh adapters and classifiers answer nothing of their own."""
+    """Give trained parameters values such as training leaves.
+
+    Fresh adapters and classifiers answer nothing of their own.
+    """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -1,4 +1,7 @@
-"""The page of a comparison: what it shows and in which order, what it never runs, how large it becomes; in a real browser, too."""
+"""The page of a comparison: what it shows and in which order, what it never runs, how large it becomes.
+
+In a real browser, too.
+"""
 
 from __future__ import annotations
 

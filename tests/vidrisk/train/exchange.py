@@ -1,4 +1,7 @@
-"""A program that a test starts twice, as a launcher would: it exchanges things with its other half, and prints what it got."""
+"""A program that a test starts twice, as a launcher would.
+
+It exchanges things with its other half, and prints what it got.
+"""
 
 from __future__ import annotations
 

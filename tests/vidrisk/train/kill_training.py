@@ -1,4 +1,6 @@
-"""``vidrisk train`` killed at chosen moments, and resumed: torch is imported once, and every command is a fork of that process.
+"""``vidrisk train`` killed at chosen moments, and resumed.
+
+Torch is imported once, and every command is a fork of that process.
 
     python kill_training.py ROOT TRAIN-ARGUMENTS…
 

@@ -52,7 +52,10 @@ def test_labels_of_which_any_number_may_hold() -> None:
 
 @pytest.mark.parametrize("rare", [4, 40])
 def test_a_probe_finds_what_it_has_seen_a_few_times(rare: int) -> None:
-    """Two Gaussians, one of them a thousandth of the samples: the best classifier is known, and the probe comes near it."""
+    """Two Gaussians, one of them a thousandth of the samples.
+
+    The best classifier is known, and the probe comes near it.
+    """
     rng = np.random.default_rng(1)
 
     def gaussians(frequent: int, few: int) -> tuple[np.ndarray, np.ndarray]:

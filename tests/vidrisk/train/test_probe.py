@@ -1,4 +1,7 @@
-"""Probes are the logistic regressions of scikit-learn, and ask about every sample one that has not learnt from its fold."""
+"""Probes are the logistic regressions of scikit-learn.
+
+And ask about every sample one that has not learnt from its fold.
+"""
 
 from __future__ import annotations
 

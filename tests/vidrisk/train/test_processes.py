@@ -1,4 +1,7 @@
-"""Several processes, started by accelerate's own launcher with the files of ``examples/accelerate``, train what one would."""
+"""Several processes, started by accelerate's own launcher with the files of ``examples/accelerate``.
+
+Train what one would.
+"""
 
 from __future__ import annotations
 

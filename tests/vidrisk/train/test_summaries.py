@@ -1,4 +1,7 @@
-"""What an encoder makes of every sample, whatever split it is in; probes on it find labels that were turned, and draw a curve."""
+"""What an encoder makes of every sample, whatever split it is in.
+
+Probes on it find labels that were turned, and draw a curve.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,10 @@ def test_a_head_that_must_be_trained_sums_up_nothing(photos: Table, config_of: C
 def summaries(
     samples: int, *, turned: int = 0, groups: int | None = None, multi_label: bool = False, separation: float = 3.0
 ) -> Summaries:
-    """Features that tell two labels apart; the first ``turned`` samples have the other label. Every third lacks the level."""
+    """Features that tell two labels apart; the first ``turned`` samples have the other label.
+
+    Every third lacks the level.
+    """
     rng = np.random.default_rng(0)
     true = np.arange(samples) % 2
     given = np.where(np.arange(samples) < turned, 1 - true, true)

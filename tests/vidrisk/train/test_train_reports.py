@@ -1,4 +1,7 @@
-"""Training of a model that writes reports, by the real loop: it learns, resumes, comes back, and bad input costs itself alone."""
+"""Training of a model that writes reports, by the real loop.
+
+It learns, resumes, comes back, and bad input costs itself alone.
+"""
 
 from __future__ import annotations
 
@@ -227,7 +230,10 @@ def test_the_limit_of_answers_follows_from_the_longest_one_of_the_training_data(
 
 
 def test_conversations_about_images(train: Callable[..., Run], tmp_path: Path) -> None:
-    """LLaVA's JSON: several turns, one image in several records, a record without an image, one whose image is damaged."""
+    """LLaVA's JSON: several turns, one image in several records, a record without an image.
+
+    One whose image is damaged.
+    """
     for number in range(6):
         write_photo_of(tmp_path / f"{number}.png", "minor" if number % 2 else "severe", number)
     (tmp_path / "5.png").write_bytes(b"no photo")

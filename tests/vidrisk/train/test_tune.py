@@ -219,7 +219,10 @@ def test_the_choice_of_another_search_is_not_taken_over(
 
 @pytest.fixture(scope="module")
 def moving(write_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """8 tiny clips: 6 to train, half of them of a direction without its counterpart, which cannot be mirrored; 2 to validate."""
+    """8 tiny clips: 6 to train, half of them of a direction without its counterpart, which cannot be mirrored.
+
+    2 to validate.
+    """
     root, samples = tmp_path_factory.mktemp("moving"), []
     for number in range(8):
         path = write_clip(root / f"{number:02}.mp4", (60 + 40 * (number % 2), 80, 80), seed=number)
@@ -236,7 +239,9 @@ def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Pairs suit one head, single frames another: the trial without pairs was judged with the head of the default, so it is kept.
+    """Pairs suit one head, single frames another.
+
+    The trial without pairs was judged with the head of the default, so it is kept.
 
     What is decided by the data is said once, not once per trial.
     """
@@ -290,11 +295,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, loss: Callable[[TrainConfig, int], f
 
 
 def test_within_no_time_the_default_alone_is_judged(
-    few: Table,
-    config_of: ConfigOf,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     judged(monkeypatch, lambda config, fold: 1.0)
     run = train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(6, 0.0, FIXED))
@@ -337,7 +338,9 @@ def test_a_trial_that_fails_is_out_and_a_default_that_fails_ends_the_search(
     failed = [trial for trial in result["trials"] if "optim.mixup" in trial["settings"]]
     assert failed and all(trial["failed"] and trial["folds"] == 1 and trial["loss"] is None for trial in failed)
     assert "optim.mixup" not in result["settings"]
-    with pytest.raises(SettingsError, match="the default settings cannot be evaluated: the loss of batch 1 is not finite"):
+    with pytest.raises(
+        SettingsError, match="the default settings cannot be evaluated: the loss of batch 1 is not finite"
+    ):
         train_run(few, config_of(*QUICK, "optim.mixup=0.2"), tmp_path / "bad", tune=Tuning(4, fixed=fixed))
 
 

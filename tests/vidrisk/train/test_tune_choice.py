@@ -1,4 +1,7 @@
-"""The one-standard-error rule: the simplest trial that the best one does not beat beyond chance; the default wins ties."""
+"""The one-standard-error rule: the simplest trial that the best one does not beat beyond chance.
+
+The default wins ties.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Small models that are exported for real, with golden samples; and bundles in which something was exchanged, and sealed again."""
+"""Small models that are exported for real, with golden samples.
+
+And bundles in which something was exchanged, and sealed again.
+"""
 
 from __future__ import annotations
 

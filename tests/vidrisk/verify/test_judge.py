@@ -167,7 +167,10 @@ def test_the_same_answers_of_several_labels_are_right() -> None:
 
 
 def test_what_all_labels_share_is_a_fault_where_each_is_decided_alone() -> None:
-    """Of labels of which one holds it says nothing; a sigmoid of each is another number, also where that is too near 1 to show."""
+    """Of labels of which one holds it says nothing.
+
+    A sigmoid of each is another number, also where that is too near 1 to show.
+    """
     sure = np.array([[40, 38, 39], [39, 40, 38]], np.float32)
     moved = judge(sure, sure - 30, multi_label=True)
     assert moved.wrong.all() and moved.shift.max() < 0.005 and (moved.logit_errors > 0.5).all()

@@ -74,7 +74,10 @@ def watch(root: Path, date: str, *, digest: str = "0" * 64, kill: random.Random 
 
 
 def leave_undone(root: Path, date: str, paths: Iterable[str]) -> None:
-    """What a watch leaves that was killed before the first result of a batch: files are taken, and pending in their day."""
+    """What a watch leaves that was killed before the first result of a batch.
+
+    Files are taken, and pending in their day.
+    """
     with (
         mock.patch.object(Ledger, "rows", side_effect=Killed),
         mock.patch.object(Ledger, "_reopen"),

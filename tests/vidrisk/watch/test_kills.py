@@ -1,4 +1,7 @@
-"""Watches in processes of their own that are killed, stopped and starved while files come in: nothing is lost or done twice."""
+"""Watches in processes of their own that are killed, stopped and starved while files come in.
+
+Nothing is lost or done twice.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A watch with the classifier that knows colours, in a process of its own, to be killed, stopped and starved:
+"""A watch with the classifier that knows colours, in a process of its own, to be killed, stopped and starved.
+
 ``watcher.py INBOX OUT [--slow] [--date DATE] [--max-file-bytes N]``.
 """
 

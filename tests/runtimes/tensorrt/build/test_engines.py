@@ -1,5 +1,7 @@
-"""Engines built for real: TensorRT for RTX builds ahead of time, without a GPU. Where a GPU would matter (its name, its memory) or
-TensorRT itself (timings, DLA, inspector), it is described to the code or played by a fake, and the test says so.
+"""Engines built for real: TensorRT for RTX builds ahead of time, without a GPU.
+
+Where a GPU would matter (its name, its memory) or TensorRT itself (timings, DLA, inspector), it is described to the
+code or played by a fake, and the test says so.
 """
 
 from __future__ import annotations

@@ -104,7 +104,10 @@ def _content(number: int, suffix: str) -> bytes:
 
 
 def content_of(table: Table, *, named: bool) -> Table:
-    """Return a table as it compares: in an order of its own, without its root; where names are not kept, by the files' content."""
+    """Return a table as it compares: in an order of its own, without its root.
+
+    Where names are not kept, by the files' content.
+    """
 
     def compared(sample: Sample) -> Sample:
         name = sample.name if named else sample.path.read_bytes()[-200:].hex()

@@ -1,4 +1,7 @@
-"""HMDB51: three splits of a list per class, films that stay together, clips that a split does not use, and names with any sign."""
+"""HMDB51: three splits of a list per class, films that stay together, clips that a split does not use.
+
+And names with any sign.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Label Studio: choices, timelines and boxes of full exports and of JSON-MIN; times, uploads, annotations that do not count."""
+"""Label Studio: choices, timelines and boxes of full exports and of JSON-MIN.
+
+Times, uploads, annotations that do not count.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Something-Something V2: ids as labels.json has them, templates without brackets, and rows that cannot be learnt from."""
+"""Something-Something V2.
+
+Ids as labels.json has them, templates without brackets, and rows that cannot be learnt from.
+"""
 
 from __future__ import annotations
 

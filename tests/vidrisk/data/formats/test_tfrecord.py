@@ -269,7 +269,7 @@ def test_records_of_something_else_are_one_line(tmp_path: Path) -> None:
 
 def test_photos_inside_a_file_are_not_read_without_a_folder_for_them(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tfrecord", [{"image/encoded": [photo(tmp_path)], "image/class/text": [b"a"]}])
-    with pytest.raises(DataError, match="stores its photos inside records; fix: extract them .* vidrisk data import"):
+    with pytest.raises(DataError, match=r"stores its photos inside records; fix: extract them .* vidrisk data import"):
         load_table(path, "risk", min_labels=1)
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "x").touch()

@@ -1,4 +1,7 @@
-"""Damaged files of labelling tools, in the layouts that are only read: JSON-MIN, projects of VIA, skeletons and boxes of CVAT."""
+"""Damaged files of labelling tools, in the layouts that are only read.
+
+JSON-MIN, projects of VIA, skeletons and boxes of CVAT.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,10 @@ def write_hmdb51(
     clips: bool = False,
     end: str = " \n",
 ) -> Path:
-    """Three splits of a few classes: five films of two clips each, of which split n tests the n-th and does not use the last."""
+    """Three splits of a few classes.
+
+    Five films of two clips each, of which split n tests the n-th and does not use the last.
+    """
     for label, colour in HMDB_CLASSES.items():
         names = {film: [f"Film_{film}_{label}_f_nm_np1_ba_goo_{clip}.avi" for clip in range(2)] for film in range(1, 6)}
         for split in (1, 2, 3):

@@ -80,7 +80,10 @@ def test_a_vision_language_model_names_what_it_ignores(family: str, name: str) -
 
 
 def test_what_training_wrote_may_be_trained_again(tmp_path: Path) -> None:
-    """Accept a run's own file again, for another task too, and one of an earlier version, which holds prompts for any backbone."""
+    """Accept a run's own file again, for another task too, and one of an earlier version.
+
+    Which holds prompts for any backbone.
+    """
     config = resolve_config(TrainConfig(), clips=True)
     assert config.vlm.prompts is None
     of_before = config.model_copy(update={"vlm": VlmSettings(prompts=prompts_from_settings(None, "action"))})

@@ -1,4 +1,7 @@
-"""Every family goes through the real export to a bundle: exact hops, a vision stage in INT8, torch's answers on each runtime."""
+"""Every family goes through the real export to a bundle.
+
+Exact hops, a vision stage in INT8, torch's answers on each runtime.
+"""
 
 from __future__ import annotations
 
