@@ -7,7 +7,7 @@ GPU_BIN := $(GPU_VENV)/bin
 # In the order of tests/conftest.py: the longest files first.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo demo-text test check coverage gpu format clean
+.PHONY: help demo demo-text test check docs wheel coverage gpu format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
@@ -41,6 +41,13 @@ check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against t
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q -m 'not slow' tests/test_rooms.py tests/test_docs.py
+
+docs: $(STAMP)  ## the documentation as a site: docs/_build/html/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto docs docs/_build/html
+
+wheel: $(STAMP)  ## the wheel and the source archive, in dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist .
 
 # ONNX Runtime for CUDA is another package with the same modules: it needs an environment of its own. Without TensorRT from
 # NVIDIA, TensorRT for RTX is tested and measured alone. Without a network: benchmarks/gpu_offline.sh.

@@ -17,19 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
-PAGES = (
-    "architecture",
-    "distributed-training",
-    "foreign",
-    "labels",
-    "python",
-    "risk-training",
-    "skewed-data",
-    "text",
-    "training",
-    "vlm",
-)
-DOCUMENTS = ("README.md", *(f"docs/{page}.md" for page in PAGES))
+DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 NOT_YET = "Not measured yet."
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -50,6 +38,56 @@ def grid(header: list[str], rows: list[list[str]]) -> str:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+def headline() -> str:
+    """Figures that matter most, each with its data and its command."""
+    cells, actions, quantized = result("elpv")["rows"][-1], result("ut_interaction"), result("int8")["elpv"]
+    kills, overhead = result("kill_resume"), result("pipeline")["overhead"]["rows"]
+    tools = {
+        row["method"]: row["openvino"] for row in quantized["rows"] if row["profile"] == "cpu" and "openvino" in row
+    }
+    kept = ", ".join(
+        f"{tools[name]['agreement']:.1%} {name}" for name in ("vidrisk", "NNCF quantize", "ONNX Runtime, min-max")
+    )
+    ratios = [row["overhead"]["median"] for row in overhead]
+    size = next(row["measured"] for row in result("footprint")["rows"] if "without OpenVINO" in row["what"])
+    return grid(
+        ["what", "measured", "data and protocol", "command"],
+        [
+            [
+                "solar cells, defective or not; four levels",
+                f"{percent(cells['binary_top1'])}; {percent(cells['levels_top1'])}",
+                "elpv-dataset, 75/25, mean of three seeds",
+                "`benchmarks/elpv.py`",
+            ],
+            [
+                "actions, six classes, default settings",
+                percent(actions["default"]["top1"]),
+                "UT-Interaction set 1, leave one sequence out",
+                "`benchmarks/ut_interaction.py`",
+            ],
+            [
+                "answers that INT8 leaves as they were",
+                kept,
+                f"elpv-dataset, {quantized['test_samples']} photos",
+                "`benchmarks/int8.py`",
+            ],
+            [
+                "processor time of `infer` over decoding and inference alone",
+                f"× {min(ratios):.2f} to × {max(ratios):.2f}",
+                "UT-Interaction and 720p clips",
+                "`benchmarks/pipeline.py`",
+            ],
+            [
+                "rows lost by runs that were killed and resumed",
+                str(kills["lost"]),
+                f"{kills['files']} files, {kills['hits']['run'] + kills['hits']['worker']} kills",
+                "`benchmarks/kill_resume.py`",
+            ],
+            ["a device's environment without OpenVINO", size, "pip included", "`benchmarks/footprint.py`"],
+        ],
+    )
 
 
 def machine() -> str:
@@ -883,6 +921,7 @@ def with_tables(text: str) -> str:
     makers = {
         maker.__name__: maker
         for maker in (
+            headline,
             machine,
             elpv,
             ut_interaction,

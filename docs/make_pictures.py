@@ -144,6 +144,10 @@ def write_cases(folder: Path) -> Path:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(chosen)
+    with (folder / "risks.csv").open("w", encoding="utf-8", newline="") as file:
+        risks = csv.writer(file)
+        risks.writerow(["image_path", "risk_level", "advice", "description", "split"])
+        risks.writerows([row[key] for key in ("photo", "level", "advice", "description", "split")] for row in rows)
     (folder / "walls.yaml").write_text(SCHEME, encoding="utf-8")
     return folder / "walls.csv"
 
@@ -187,8 +191,29 @@ def shoot(page: Path, picture: Path, work: Path, top: int, height: int) -> None:
 
 
 def make(work: Path) -> None:
+    """Make the pictures of a classifier and of a model that writes reports."""
     if not (work / "walls.csv").is_file():
         write_cases(work)
+    photos = sorted(str(path.relative_to(work)) for path in (work / "photos").glob("test-*.jpg"))
+    PICTURES.mkdir(exist_ok=True)
+    make_risks(work, photos)
+    make_reports(work, photos)
+
+
+def make_risks(work: Path, photos: list[str]) -> None:
+    """Train, export and run a classifier of risk levels."""
+    if not (work / "risk-run" / "metrics.json").is_file():
+        vidrisk(work, "train", "risks.csv", "-o", "risk-run", "--task", "risk")
+    if not (work / "risks.bundle").is_dir():
+        vidrisk(work, "export", "risk-run", "-o", "risks.bundle", "--int8", "--max-drop", "10")
+    if not (work / "risk-out" / "report.html").is_file():
+        vidrisk(work, "infer", "risks.bundle", *photos, "-o", "risk-out")
+    shoot(work / "risk-out" / "report.html", PICTURES / "report.png", work, 0, 1100)
+    shoot(work / "risks.bundle" / "gate.html", PICTURES / "gate.png", work, 0, 1100)
+
+
+def make_reports(work: Path, photos: list[str]) -> None:
+    """Train, export and run a model that writes reports."""
     if not (work / "run" / "metrics.json").is_file():
         vidrisk(
             work,
@@ -205,10 +230,8 @@ def make(work: Path) -> None:
     if not (work / "walls.bundle").is_dir():
         vidrisk(work, "export", "run", "-o", "walls.bundle", "--int8", "--max-drop", "5")
     if not (work / "out" / "comparison.html").is_file():
-        photos = sorted(str(path.relative_to(work)) for path in (work / "photos").glob("test-*.jpg"))
         (work / "list.txt").write_text("\n".join(photos) + "\n", encoding="utf-8")
         vidrisk(work, "infer", "walls.bundle", "list.txt", "-o", "out", "--compare", "held-out.csv")
-    PICTURES.mkdir(exist_ok=True)
     shoot(work / "out" / "comparison.html", PICTURES / "comparison.png", work, 0, 1500)
     shoot(work / "out" / "report.html", PICTURES / "reports.png", work, 960, 1000)
     shoot(work / "walls.bundle" / "gate.html", PICTURES / "gate-of-reports.png", work, 0, 1100)

@@ -1,7 +1,4 @@
-"""The documents against the code: tables, paths, options and targets.
-
-``vidrisk/cli/test_readme.py`` runs the README's commands.
-"""
+"""The documents against the code: tables, paths, options and targets. ``vidrisk/cli/test_readme.py`` runs the README's commands."""
 
 from __future__ import annotations
 
@@ -15,20 +12,12 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PAGES = README + "".join(
-    (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
-    for name in (
-        "architecture.md",
-        "distributed-training.md",
-        "foreign.md",
-        "labels.md",
-        "python.md",
-        "skewed-data.md",
-        "text.md",
-        "training.md",
-        "vlm.md",
-    )
-)
+DOCS = {
+    path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+    for path in sorted((REPOSITORY / "docs").rglob("*.md"))
+    if path.relative_to(REPOSITORY / "docs").parts[0] not in ("_build", "api")
+}
+PAGES = README + "".join(DOCS.values())
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 
@@ -36,6 +25,10 @@ MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 def test_the_two_commands_come_first() -> None:
     section = README.partition("## Two commands")[2].partition("##")[0]
     assert re.findall(r"^    make (\w+)", section, re.MULTILINE) == ["demo", "test"]
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.encode()) < 10_000
 
 
 @pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
@@ -73,27 +66,39 @@ def test_tables_are_those_of_the_results_and_the_modules(tables: ModuleType, nam
     assert written == expected + "\n", "run: make format"
 
 
-@pytest.mark.parametrize("document", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_paths_and_links_lead_somewhere(document: str) -> None:
-    places = {entry.name for entry in REPOSITORY.iterdir()}
-    quoted = [
-        word
-        for text in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", document, flags=re.DOTALL))
-        for word in text.split()
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", *DOCS])
+def test_paths_and_links_lead_somewhere(name: str) -> None:
+    document, folder = (REPOSITORY / name).read_text(encoding="utf-8"), (REPOSITORY / name).parent
+    links = [
+        link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)", document) if "://" not in link and link[0] != "#"
     ]
-    paths = [word for word in quoted if "/" in word and word.partition("/")[0] in places]
-    links = [link for link in re.findall(r"\]\(([^)#]+)", document) if "://" not in link]
-    assert paths
-    assert [path for path in [*paths, *links] if not (REPOSITORY / path).exists()] == []
+    assert [link for link in links if not (folder / link).exists()] == []
+    if name in ("README.md", "CONTRIBUTING.md"):
+        places = {entry.name for entry in REPOSITORY.iterdir()}
+        texts = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", document, flags=re.DOTALL))
+        paths = [word for text in texts for word in text.split() if "/" in word and word.partition("/")[0] in places]
+        assert paths and [path for path in paths if not (REPOSITORY / path).exists()] == []
 
 
-def test_options_that_the_readme_names_exist() -> None:
-    named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", README)) - {
-        "--check",
-        "--runs",
-        "--data",
-        "--work",
-    }  # of the benchmarks
-    offered = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "vidrisk" / "cli").glob("*.py"))
-    by_name = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", offered, re.MULTILINE)}
-    assert named and named <= by_name | set(re.findall(r'"(--[\w-]+)"', offered))
+OF_OTHERS = {  # of pip, docker, apt, torchrun and tensorboard
+    "--no-deps",
+    "--name",
+    "--build-arg",
+    "--restart",
+    "--purge",
+    "--nproc-per-node",
+    "--logdir",
+}
+DEFINING = ("vidrisk/cli/*.py", "vidrisk/deploy/files/*", "benchmarks/*")  # files that define options
+
+
+@pytest.mark.parametrize("name", ["README.md", *DOCS])
+def test_options_that_the_pages_name_exist(name: str) -> None:
+    named = (
+        set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?!\w)", (REPOSITORY / name).read_text(encoding="utf-8"))) - OF_OTHERS
+    )
+    code = "".join(
+        path.read_text(encoding="utf-8") for pattern in DEFINING for path in REPOSITORY.glob(pattern) if path.is_file()
+    )
+    parameters = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", code, re.MULTILINE)}
+    assert named <= parameters | set(re.findall(r"""["'/ |(](--[a-z][\w-]+)""", code))

@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand, block by block; the first one makes what the second and third begin with."""
+"""The commands of the README and of the pages that it leads to, run as they stand, block by block."""
 
 from __future__ import annotations
 
@@ -14,11 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-README = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
-BLOCKS = [
-    [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-]
+ROOT = Path(__file__).resolve().parents[3]
+README, QUICK_START, INFERENCE, DEVICES = (
+    (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/quick-start.md", "docs/inference.md", "docs/devices.md")
+)
+
+
+def blocks_of(page: str) -> list[list[str]]:
+    return [
+        [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+        for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    ]
+
+
+OWN_PHOTOS, CLIPS, RISKS = blocks_of(QUICK_START)
+(WINDOWS,), (ENGINES,) = blocks_of(INFERENCE), blocks_of(DEVICES)
 QUICK = {"export": ("--search-s", "5")}  # an export takes minutes else, and all but the choice of blocks is the same
 # Of clips; photos are trained and exported at the size of the README.
 QUICK_CLIPS = {**QUICK, "train": ("--set", "pixel.height=96", "--set", "pixel.width=96")}
@@ -45,29 +56,50 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def motions(project: Path, run_line: RunLine) -> Path:
-    """The project after the first block: trained, exported, inferred."""
-    run_block(0, project, run_line)
+    """The project after the block about clips: trained, exported, inferred."""
+    run_block(CLIPS, project, run_line)
     return project
 
 
-def run_block(number: int, folder: Path, run_line: RunLine, quick: dict[str, tuple[str, ...]] = QUICK_CLIPS) -> Any:
+def run_block(
+    block: list[str], folder: Path, run_line: RunLine, quick: dict[str, tuple[str, ...]] = QUICK_CLIPS
+) -> Any:
     """Run its commands, and return how the last one ended."""
     end = None
-    for line in BLOCKS[number]:
-        is_first_infer = number == 0 and line.startswith("vidrisk infer ")
+    for line in block:
+        is_first_infer = block is CLIPS and line.startswith("vidrisk infer ")
         end = run_line(line, folder, *quick.get(line.split()[1], ()), alone=is_first_infer)
     return end
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    verbs = [[line.split()[1] for line in block] for block in BLOCKS]
+    verbs = [[line.split()[1] for line in block] for block in (CLIPS, WINDOWS, ENGINES, RISKS, OWN_PHOTOS[1:])]
     assert verbs == [
         ["data", "data", "train", "export", "verify", "eval", "infer", "doctor"],
         ["infer", "infer", "bench"],
         ["export", "build", "deploy", "watch"],
         ["data", "train", "export", "infer"],
+        ["train", "export", "infer"],
     ]
-    assert all(line.startswith("vidrisk ") for block in BLOCKS for line in block)
+    assert OWN_PHOTOS[0] == "pip install '.[export]'"
+    assert all(
+        line.startswith("vidrisk ") for block in (CLIPS, WINDOWS, ENGINES, RISKS, OWN_PHOTOS[1:]) for line in block
+    )
+
+
+def test_the_commands_of_the_readme_are_those_of_the_quick_start() -> None:
+    (block,) = blocks_of(README)
+    assert len(block) == 6 and [line for line in CLIPS if line in block] == block
+
+
+def test_the_python_of_the_readme_runs(
+    motions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(motions)
+    exec(compile(example, "README.md", "exec"), {})
+    path, label, score = capsys.readouterr().out.split()
+    assert (Path(path), label) == (motions / "cam7" / "08:00.mp4", "wave") and 0 < float(score) <= 1
 
 
 def test_clips_become_a_bundle_and_predictions(motions: Path) -> None:
@@ -79,7 +111,7 @@ def test_clips_become_a_bundle_and_predictions(motions: Path) -> None:
 
 def test_windows_key_frames_and_speed(motions: Path, run_line: RunLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round
-    run_block(1, motions, run_line)
+    run_block(WINDOWS, motions, run_line)
     assert {path.name for path in (motions / "day").iterdir()} - FILES == {"segments.jsonl", "predictions.parquet"}
     quick = json.loads((motions / "quick" / "summary.json").read_text(encoding="utf-8"))
     assert (quick["settings"]["frames"], quick["settings"]["static_levels"]) == ("keyframes", 3.0)
@@ -87,7 +119,7 @@ def test_windows_key_frames_and_speed(motions: Path, run_line: RunLine, monkeypa
 
 
 def test_other_engines_a_deployment_and_a_watched_folder(motions: Path, run_line: RunLine) -> None:
-    run_block(2, motions, run_line)
+    run_block(ENGINES, motions, run_line)
     assert {path.name for path in (motions / "motions-gpu.bundle").iterdir()} > {"bundle.json", "gate.html"}
     assert list((motions / "engines").glob("*.engine"))
     assert (motions / "cabinet" / "install.sh").is_file()
@@ -95,7 +127,7 @@ def test_other_engines_a_deployment_and_a_watched_folder(motions: Path, run_line
 
 
 def test_photos_become_risks_and_a_report(project: Path, run_line: RunLine) -> None:
-    end = run_block(3, project, run_line, QUICK)
+    end = run_block(RISKS, project, run_line, QUICK)
     assert_inferred(project / "walls-out", 30, "features")
     summary = json.loads(end.stdout)
     assert (summary["states"], summary["runtime"]) == ({"ok": 30}, "onnxruntime") and summary["variant"] in (
@@ -104,6 +136,13 @@ def test_photos_become_risks_and_a_report(project: Path, run_line: RunLine) -> N
     )
     assert 0 <= summary["mean_severity"] <= 100
     assert "立即停工" in (project / "walls-out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_own_photos_become_a_report_in_four_commands(tmp_path: Path, run_line: RunLine) -> None:
+    write_risks(tmp_path / "photos")
+    run_block(OWN_PHOTOS[1:], tmp_path, run_line, {**QUICK, "train": ("--set", "optim.epochs=2")})
+    assert_inferred(tmp_path / "first-report", 30)
+    assert (tmp_path / "runs" / "first" / "split.parquet").is_file()
 
 
 def assert_inferred(out: Path, inputs: int, *more: str) -> None:

@@ -1,0 +1,71 @@
+"""Settings of the documentation site: ``make docs`` builds it into ``docs/_build/html``.
+
+The pages of the API are written from the packages before each build, one page per folder.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+
+import vidrisk  # noqa: E402
+
+project = "vidrisk"
+author = "The vidrisk authors"
+release = vidrisk.__version__
+copyright = author
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+html_theme = "furo"
+html_title = f"vidrisk {release}"
+toc_object_entries = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+autodoc_class_signature = "separated"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# Runners of engines that this machine may lack.
+autodoc_mock_imports = ["tensorrt", "tensorrt_rtx", "cuda", "deepspeed", "wandb"]
+ROOMS = ("vidrisk", "vidrisk.export", "vidrisk.calibration", "vidrisk.runtimes")
+
+
+def write_api_pages(folder: Path) -> None:
+    """Write one page for every package, with all that its modules define."""
+    folder.mkdir(exist_ok=True)
+    packages = sorted(_packages())
+    names = "\n".join(packages)
+    (folder / "index.md").write_text(
+        f"# API\n\nEvery folder of the code, with the classes and functions of its modules. The names that programs use are in\n"
+        f"[Python](../python.md).\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n",
+        encoding="utf-8",
+    )
+    for package in packages:
+        parts = [f"# {package}\n", _automodule(package)]
+        path = ROOT / Path(*package.split("."))
+        for module in sorted(each.name for each in pkgutil.iter_modules([str(path)]) if not each.ispkg):
+            if not module.startswith("__"):
+                parts += [f"## {module}\n", _automodule(f"{package}.{module}")]
+        (folder / f"{package}.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def _packages() -> list[str]:
+    found = ["vidrisk"]
+    for package in found:
+        path = ROOT / Path(*package.split("."))
+        found += [f"{package}.{each.name}" for each in pkgutil.iter_modules([str(path)]) if each.ispkg]
+    return found
+
+
+def _automodule(name: str) -> str:
+    return f"```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
+
+
+write_api_pages(DOCS / "api")

@@ -1,0 +1,125 @@
+"""What is published: the wheel and the source archive install into clean environments and predict, with the lowest versions, too."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from colour_bundle import write_colour_bundle
+from PIL import Image
+
+import vidrisk
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("vidrisk", "export", "calibration", "runtimes", "tests", "pyproject.toml", "README.md", "LICENSE")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+pytestmark = pytest.mark.slow(minutes=2)
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source archive, and the wheel that is built from it; both without an index."""
+    folder = tmp_path_factory.mktemp("release")
+    for path in (ROOT / part for part in PARTS):
+        if path.is_dir():
+            shutil.copytree(
+                path, folder / "source" / path.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(path, folder / "source")
+    run(
+        folder / "source",
+        sys.executable,
+        "-m",
+        "build",
+        "--no-isolation",
+        "--outdir",
+        str(folder / "dist"),
+        ".",
+        PIP_NO_INDEX="1",
+    )
+    (source,), (wheel,) = (folder / "dist").glob("*.tar.gz"), (folder / "dist").glob("*.whl")
+    return source, wheel
+
+
+def run(folder: Path, *command: str, **environment: str) -> str:
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, **environment})
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
+    return ended.stdout
+
+
+def lowest_versions() -> list[str]:
+    """Return the lower bounds of what a device installs, as exact requirements."""
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cpu"]]
+    return [re.sub(r"([\w-]+)>=([\w.]+).*", r"\1==\2", requirement) for requirement in wanted]
+
+
+def predict(folder: Path, archive: Path, *more: str) -> dict[str, object]:
+    """Install an archive into a clean environment, predict two photos there, and return the summary."""
+    venv.create(folder / "venv", with_pip=True)
+    binaries = folder / "venv" / "bin"
+    run(folder, str(binaries / "python"), "-m", "pip", "install", "--quiet", *more, f"{archive}[cpu]")
+    bundle = write_colour_bundle(folder / "colour.bundle").root
+    (folder / "photos").mkdir()
+    for name, rgb in (("a", (200, 20, 20)), ("b", (20, 20, 200))):
+        Image.new("RGB", (64, 48), rgb).save(folder / "photos" / f"{name}.png")
+    run(folder, str(binaries / "vidrisk"), "infer", str(bundle), "photos", "-o", "out", PYTHONPATH="")
+    assert (folder / "out" / "report.html").is_file()
+    assert run(folder, str(binaries / "vidrisk"), "--version", PYTHONPATH="").split()[-1] == vidrisk.__version__
+    summary: dict[str, object] = json.loads((folder / "out" / "summary.json").read_text(encoding="utf-8"))
+    return summary
+
+
+def test_archives_hold_the_rooms_and_nothing_of_tests(archives: tuple[Path, Path]) -> None:
+    source, wheel = archives
+    with tarfile.open(source) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {
+        "README.md",
+        "LICENSE",
+        "pyproject.toml",
+        "export/export.py",
+        "runtimes/ort.py",
+        "calibration/recipe.py",
+    } <= held
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+    assert {name.partition("/")[0] for name in names} == {"vidrisk", f"vidrisk-{vidrisk.__version__}.dist-info"}
+    modules = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "vidrisk").rglob("*")
+        if path.suffix in (".py", ".json", ".yaml", ".j2", ".css", ".js") and "__pycache__" not in path.parts
+    }
+    assert modules <= set(names)
+
+
+def test_the_wheel_predicts_in_a_clean_environment(archives: tuple[Path, Path], tmp_path: Path) -> None:
+    assert predict(tmp_path, archives[1])["states"] == {"ok": 2}
+
+
+def test_the_source_archive_predicts_with_the_lowest_versions(archives: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "lowest.txt").write_text("\n".join(lowest_versions()) + "\n", encoding="utf-8")
+    assert predict(tmp_path, archives[0], "-c", "lowest.txt")["states"] == {"ok": 2}
+    installed = run(tmp_path, str(tmp_path / "venv" / "bin" / "python"), "-m", "pip", "list", "--format", "freeze")
+    assert "numpy==1.26.0" in installed and "typer==0.19.0" in installed
+
+
+def test_one_version(archives: tuple[Path, Path]) -> None:
+    assert archives[1].name.startswith(f"vidrisk-{vidrisk.__version__}-")
+    assert f"version: {vidrisk.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"## {vidrisk.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
