@@ -43,8 +43,8 @@ def write_api_pages(folder: Path) -> None:
     packages = sorted(_packages())
     names = "\n".join(packages)
     (folder / "index.md").write_text(
-        f"# API\n\nEvery folder of the code, with the classes and functions of its modules. The names that programs use are in\n"
-        f"[Python](../python.md).\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n",
+        "# API\n\nEvery folder of the code, with the classes and functions of its modules. The names that programs use\n"
+        f"are in [Python](../python.md).\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n",
         encoding="utf-8",
     )
     for package in packages:
