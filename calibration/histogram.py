@@ -115,11 +115,11 @@ def range_from_histogram(histogram: Histogram, method: Method, *, symmetric: boo
 
     It lies inside that of the data, and contains zero if the data's range does.
 
-    minmax      everything.
-    percentile  all but the outermost 0.01 % of the values.
-    entropy     least divergence of the values in 8 bits from the values (Migacz, "8-bit inference with TensorRT",
-                2017); a two-sided asymmetric range shrinks in proportion at both ends.
-    mse         least expected squared error of clipping and rounding.
+        minmax      everything.
+        percentile  all but the outermost 0.01 % of the values.
+        entropy     least divergence of the values in 8 bits from the values (Migacz, "8-bit inference with TensorRT",
+                    2017); a two-sided asymmetric range shrinks in proportion at both ends.
+        mse         least expected squared error of clipping and rounding.
 
     Values of only one sign are quantised from zero on, so only the end away from zero is ever cut.
 

@@ -14,7 +14,7 @@ from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.io import MISSING
 from vidrisk.data.text import label_from_text, trim_text
 from vidrisk.runtimes.contract.choices import Task
-from vidrisk.runtimes.contract.errors import DataError, MissingExtra
+from vidrisk.runtimes.contract.errors import DataError, MissingExtra, SettingsError
 
 printable = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=12)
 tricky = ["a, b", 'say "x"', "two\nlines", "one\rtwo", "a;b\tc", "=1+1", "缺陷 🧱", "01", "1.0"]
@@ -105,9 +105,12 @@ def test_a_name_that_is_not_unicode(table: Table, tmp_path: Path) -> None:
 
 def test_a_system_that_refuses_leaves_nothing(table: Table, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
     inside = table.with_samples([])
-    with pytest.raises(DataError, match=r"cannot be written: (Not a directory|File exists)"):
+    with pytest.raises(SettingsError, match=r"file is a file, so .*m\.csv cannot be written; fix: choose another"):
         write_table(inside, tmp_path / "file" / "m.csv")
+    with pytest.raises(DataError, match=r"cannot be written: File exists"):
+        write_table(inside, tmp_path / "link" / "m.csv")
 
 
 def test_parquet_without_pyarrow(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,8 +271,11 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(
         write_deployment(bundle, "cpu", tmp_path / "out", wheels=True)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(VidriskError, match=r"cannot write to .*file: (Not a directory|File exists)"):
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(SettingsError, match=r"file is a file, so .*out cannot be written"):
         write_deployment(bundle, "cpu", tmp_path / "file" / "out")
+    with pytest.raises(VidriskError, match=r"cannot write to .*link: File exists"):
+        write_deployment(bundle, "cpu", tmp_path / "link" / "out")
 
 
 def test_a_deployment_can_be_made_from_the_bundle_of_another(folders: dict[str, Path], tmp_path: Path) -> None:

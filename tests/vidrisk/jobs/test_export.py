@@ -68,7 +68,7 @@ def test_a_runtime_that_cannot_read_the_model(
 
 
 def test_what_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle: it does not exist"):
         open_classifier(tmp_path / "none")
 
 

@@ -115,10 +115,10 @@ def test_agreement() -> None:
     [
         ([], np.zeros((0, 2)), "N of at least 1"),
         ([0], np.full((1, 3), 1 / 3), "allowed: .N,. and .N, C."),
-        ([2], np.full((1, 2), 0.5), "no class"),
-        ([-1], np.full((1, 2), 0.5), "no class"),
+        ([2], np.full((1, 2), 0.5), "not class indices"),
+        ([-1], np.full((1, 2), 0.5), "not class indices"),
         ([0], np.array([[3.0, -2.0]]), "softmax"),
-        ([0], np.array([[np.nan, 1.0]]), "no probabilities"),
+        ([0], np.array([[np.nan, 1.0]]), "not probabilities"),
     ],
 )
 def test_refusals(truth: list[int], probabilities: npt.NDArray[np.float64], message: str) -> None:

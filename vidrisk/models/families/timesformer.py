@@ -1,8 +1,8 @@
 """TimeSformer (Bertasius et al. 2021, https://arxiv.org/abs/2102.05095): attends alternately over time and over space.
 
 It takes a window at a time. Its own classifier reads the class token. A checkpoint has a position per frame and one per
-patch (8 frames of 224 pixels in facebook/timesformer-base-*); for other windows the nearest ones are used, resampled
-once at loading, whereas transformers does so in every pass.
+patch (8 frames of 224 pixels in ``facebook/timesformer-base-*``); for other windows the nearest ones are used,
+resampled once at loading, whereas transformers does so in every pass.
 """
 
 from __future__ import annotations

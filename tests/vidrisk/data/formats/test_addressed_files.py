@@ -84,7 +84,8 @@ def test_an_upload_that_may_be_two_files_is_refused(media: AddressedFiles) -> No
     with pytest.raises(DataError, match=said):
         media.find("/data/upload/1/abcdef12-our_clip_1.mp4", is_renamed=True)
     touch(media.root / "our_clip_1.mp4")
-    assert media.find("/data/upload/1/abcdef12-our_clip_1.mp4", is_renamed=True) == "our_clip_1.mp4"
+    again = AddressedFiles(media.root, None)
+    assert again.find("/data/upload/1/abcdef12-our_clip_1.mp4", is_renamed=True) == "our_clip_1.mp4"
 
 
 def test_a_path_below_the_root_is_that_file_and_no_other(media: AddressedFiles) -> None:

@@ -225,7 +225,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "lol"><!ENTITY c "&b;&b;&b;">]>'
     [
         (
             BOMB + "<annotations><image name='a.jpg'><tag label='&c;'/></image></annotations>",
-            "document type or entities",
+            "document type or entities; .*; fix: export it again, without a document type",
         ),
         (
             "<annotations><meta><task/></meta><image name='a.jpg'>",
