@@ -153,7 +153,7 @@ def test_without_a_processor_imagenet_is_taken_and_said(
     (folder / "preprocessor_config.json").unlink()
     caplog.set_level(logging.WARNING, "vidrisk")
     assert default_pixel(str(folder)) == PixelSpec(64, 64)
-    assert "ImageNet mean and std are taken" in caplog.text
+    assert "using the mean and std of ImageNet" in caplog.text
 
 
 @pytest.mark.parametrize(("whole", "vision"), [("CLIP", "clip_vision_model"), ("Siglip", "siglip_vision_model")])

@@ -96,7 +96,7 @@ def tile(page: str, name: str) -> list[str]:
 def test_uncertain_answers_are_counted_and_say_what_they_could_be(photos: Path, tmp_path: Path) -> None:
     write_photo(photos / "doubtful.png", "grey")
     page = run(RISK, photos, tmp_path / "out")
-    assert tile(page, "Uncertain") == ["1", "25 % of the predictions; not known of level: no samples"]
+    assert tile(page, "Uncertain") == ["1", "25 % of the predictions; not known for level: no samples"]
     doubtful = card(page, "doubtful.png")
     assert 'data-uncertain="1"' in doubtful and '<span class="badge " lang="en">uncertain</span>' in doubtful
     assert '<p class="doubt">defect: less sure of every label than usual</p>' in doubtful

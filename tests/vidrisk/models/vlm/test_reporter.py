@@ -188,7 +188,7 @@ def test_the_words_that_choose_are_told_apart_and_weigh_more(made: Callable[...,
         1,
     )
     work._features = model.encode(frames)
-    judged = work.judged(found, lambda *_: None)
+    judged = work.judge_conversations(found, lambda *_: None)
     assert judged.loss == pytest.approx(float(loss), rel=1e-4)
     assert judged.figures["choice_accuracy"] == pytest.approx(float(right[batch.is_choice].float().mean()))
     assert judged.figures["token_accuracy"] == pytest.approx(float(right.float().mean()))
