@@ -505,8 +505,8 @@ def _said(path: Path) -> str:
 
 
 def with_tables(text: str) -> str:
-    makers = {maker.__name__: maker for maker in (headline, machine, elpv, ut_interaction, coverage, gate, int8, pipeline, footprint,
-                                                  python_api, foreign, trainer, imbalance, kept_features, label_errors,
+    makers = {maker.__name__: maker for maker in (headline, machine, elpv, ut_interaction, coverage, gate, int8, pipeline,
+                                                  footprint, python_api, foreign, trainer, imbalance, kept_features, label_errors,
                                                   learning_curves, motion, other_scenes, starts, training_data, vlm, vlm_full_size,
                                                   gpu_vlm, text_generation, reports, folders, files)}
     return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)

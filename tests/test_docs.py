@@ -12,7 +12,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-DOCS = {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / "docs").rglob("*.md"))
+DOCS = {path.relative_to(REPOSITORY).as_posix(): path.read_text(encoding="utf-8")
+        for path in sorted((REPOSITORY / "docs").rglob("*.md"))
         if path.relative_to(REPOSITORY / "docs").parts[0] not in ("_build", "api")}
 PAGES = README + "".join(DOCS.values())
 CONTRIBUTING = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")

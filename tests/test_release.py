@@ -1,4 +1,4 @@
-"""What is published: the wheel and the source archive install into clean environments and predict, with the lowest versions, too."""
+"""The wheel and the source archive install into clean environments and predict, with the lowest versions, too."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def test_archives_hold_the_rooms_and_nothing_of_tests(archives: tuple[Path, Path
     with zipfile.ZipFile(wheel) as packed:
         names = packed.namelist()
     assert {name.partition("/")[0] for name in names} == {"vidrisk", f"vidrisk-{vidrisk.__version__}.dist-info"}
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vidrisk").rglob("*") if path.suffix in (".py", ".json", ".yaml",
-               ".j2", ".css", ".js") and "__pycache__" not in path.parts}
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "vidrisk").rglob("*")
+               if path.suffix in (".py", ".json", ".yaml", ".j2", ".css", ".js") and "__pycache__" not in path.parts}
     assert modules <= set(names)
 
 
