@@ -109,11 +109,11 @@ def _exponent(low: float, high: float) -> int:
 def range_from_histogram(histogram: Histogram, method: Method, *, symmetric: bool) -> tuple[float, float]:
     """The range that 8 bits should cover. It lies inside that of the data, and holds zero where that does.
 
-    minmax      everything.
-    percentile  all but the outermost 0.01 % of the values.
-    entropy     least divergence of the values in 8 bits from the values (Migacz, "8-bit inference with TensorRT", 2017);
-                a two-sided asymmetric range shrinks in proportion at both ends.
-    mse         least expected squared error of clipping and rounding.
+        minmax      everything.
+        percentile  all but the outermost 0.01 % of the values.
+        entropy     least divergence of the values in 8 bits from the values (Migacz, "8-bit inference with TensorRT", 2017);
+                    a two-sided asymmetric range shrinks in proportion at both ends.
+        mse         least expected squared error of clipping and rounding.
 
     Values that are all of one sign are quantised from zero on, so only the end away from zero is ever cut.
 

@@ -145,7 +145,9 @@ class DynamicGraph:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Attributes:
+    """Options of an export.
+
+    Attributes:
         int8: also make a quantised variant: ``int8``, or ``mixed`` where some blocks have to stay in floating point, or have their
             weights in 4 bits.
         max_drop: points of top-1 that a variant may lose.

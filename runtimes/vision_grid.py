@@ -25,12 +25,14 @@ def vision_inputs_from_grid(grid_thw: npt.ArrayLike, *, merge: int, window: int 
         table: entries on a side of the table of position embeddings; 0 where the tower has no table.
 
     Returns:
-        position_ids: row and column of each patch, ``int64 (patches, 2)``.
-        cu_seqlens: patches before each segment, and their number, ``int64 (segments + 1,)``: a segment is one moment.
-        window_index: of merged tokens in the order of windows, their place in the order of the input, ``int64 (tokens,)``.
-        cu_window_seqlens: as ``cu_seqlens``, of windows, ``int64 (windows + 1,)``.
-        interp_indices, interp_weights: the four entries of the table around each patch, ``int64 (patches, 4)``, and their shares,
-            ``float32 (patches, 4)``.
+        Arrays by name:
+
+        - position_ids: row and column of each patch, ``int64 (patches, 2)``.
+        - cu_seqlens: patches before each segment, and their number, ``int64 (segments + 1,)``: a segment is one moment.
+        - window_index: of merged tokens in the order of windows, their place in the order of the input, ``int64 (tokens,)``.
+        - cu_window_seqlens: as ``cu_seqlens``, of windows, ``int64 (windows + 1,)``.
+        - interp_indices, interp_weights: the four entries of the table around each patch, ``int64 (patches, 4)``, and their shares,
+          ``float32 (patches, 4)``.
 
     Raises:
         ValueError: a grid that is no whole number of merged tokens.

@@ -24,26 +24,28 @@ PREDICTIONS = versions.PREDICTIONS.file
 
 @dataclass(frozen=True)
 class Prediction:
-    """Attributes:
-    path: absolute path of the input.
-    start_s, end_s: the half-open interval that was looked at; None for a photo.
-    label, score: most probable label of the first target, and its probability. Where any number of its labels may hold and none
-        does, ``none`` and the probability that the most probable one does not.
-    uncertain: any target's answer is, see ``runtimes.uncertainty``; None where the model has no threshold.
-    severity: expected severity, 0–100; None where the contract has none.
-    level, defect: most probable labels of the targets of these names.
-    targets: per target the probability of every label. Of a multi-label target they do not sum to 1.
-    risk, advice, description: what the training data says about such inputs.
-    state: ``ok``, or ``partial`` when a part of the input could not be read.
-    candidates: per target that has thresholds the labels that cannot be excluded, most probable first. Lines of before lack it.
-    id: of what was looked at by which model: from the content of the file, the window and the contract, not from the path. Empty
-        where the decode process was lost after some windows (such files are opened nowhere else), and in lines of before.
-    reason: why the state is not ``ok``, or what there is to say all the same.
-    report: of a bundle that writes reports: ``case``, ``fields`` by name, ``parse_ok``, ``problems``, ``text``, ``finish``,
-        ``prompt_tokens``, ``answer_tokens``, ``photos`` of the case (``data.photo_records``; lines of before lack them). The label
-        is the level that is written, '' where the answer does not parse; targets are empty where the engine does not tell how
-        likely levels are. Where a ``question`` was asked in free words, it is there, too, and neither fields nor a label.
-    labels: per multi-label target the labels that hold, most probable first. Lines of before lack it.
+    """The model's answer for one input or one window of it.
+
+    Attributes:
+        path: absolute path of the input.
+        start_s, end_s: the half-open interval that was looked at; None for a photo.
+        label, score: most probable label of the first target, and its probability. Where any number of its labels may hold and none
+            does, ``none`` and the probability that the most probable one does not.
+        uncertain: any target's answer is, see ``runtimes.uncertainty``; None where the model has no threshold.
+        severity: expected severity, 0–100; None where the contract has none.
+        level, defect: most probable labels of the targets of these names.
+        targets: per target the probability of every label. Of a multi-label target they do not sum to 1.
+        risk, advice, description: what the training data says about such inputs.
+        state: ``ok``, or ``partial`` when a part of the input could not be read.
+        candidates: per target that has thresholds the labels that cannot be excluded, most probable first. Lines of before lack it.
+        id: of what was looked at by which model: from the content of the file, the window and the contract, not from the path.
+            Empty where the decode process was lost after some windows (such files are opened nowhere else), and in lines of before.
+        reason: why the state is not ``ok``, or what there is to say all the same.
+        report: of a bundle that writes reports: ``case``, ``fields`` by name, ``parse_ok``, ``problems``, ``text``, ``finish``,
+            ``prompt_tokens``, ``answer_tokens``, ``photos`` of the case (``data.photo_records``; lines of before lack them). The
+            label is the level that is written, '' where the answer does not parse; targets are empty where the engine does not tell
+            how likely levels are. Where a ``question`` was asked in free words, it is there, too, and neither fields nor a label.
+        labels: per multi-label target the labels that hold, most probable first. Lines of before lack it.
     """
 
     path: str

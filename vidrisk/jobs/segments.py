@@ -59,16 +59,18 @@ class Hysteresis:
 
 @dataclass(frozen=True)
 class Segment:
-    """Attributes:
-    path: absolute path of the video.
-    start_s, end_s: the half-open interval; segments of a video are disjoint and in order, unless any number of labels may hold:
-        then those of one label are, and all are in the order of their ends.
-    label: of the first target.
-    score: mean probability of the label over the windows.
-    severity: the greatest of the windows, 0–100; None where the contract has none.
-    windows: how many were merged.
-    peak_start_s, peak_end_s: the first window in which the label is surest.
-    peak_score: its probability there.
+    """A part of a video with one label.
+
+    Attributes:
+        path: absolute path of the video.
+        start_s, end_s: the half-open interval; segments of a video are disjoint and in order, unless any number of labels may hold:
+            then those of one label are, and all are in the order of their ends.
+        label: of the first target.
+        score: mean probability of the label over the windows.
+        severity: the greatest of the windows, 0–100; None where the contract has none.
+        windows: how many were merged.
+        peak_start_s, peak_end_s: the first window in which the label is surest.
+        peak_score: its probability there.
     """
 
     path: str

@@ -105,7 +105,7 @@ def fit_probe(features: Floats, truth: Ints, target: Target, decay: float) -> Pr
     if not rows.all():  # else there would be a copy of all features
         features, truth = features[rows], truth[rows]
     inputs = probe_inputs(features)
-    return inputs.probe(target, *_minimised(inputs, np.arange(len(features)), truth, target, decay))
+    return inputs.probe(target, *_minimise(inputs, np.arange(len(features)), truth, target, decay))
 
 
 def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: Ints, decay: float) -> Tensor:
@@ -118,7 +118,7 @@ def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: 
     is_labelled = labelled_rows(truth)
     for fold in np.unique(folds):
         learnt, asked = np.flatnonzero((folds != fold) & is_labelled), np.flatnonzero(folds == fold)
-        weights, bias = _minimised(inputs, learnt, truth[learnt], target, decay)
+        weights, bias = _minimise(inputs, learnt, truth[learnt], target, decay)
         for places, piece in inputs.pieces(asked):
             found[torch.from_numpy(asked[places])] = piece @ weights.T + bias
     return found
@@ -175,7 +175,7 @@ def _rotation(inputs: Tensor) -> Tensor | None:
     return basis
 
 
-def _minimised(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, decay: float) -> tuple[Tensor, Tensor]:
+def _minimise(inputs: ProbeInputs, chosen: Ints, truth: Ints, target: Target, decay: float) -> tuple[Tensor, Tensor]:
     """Return weights and bias on inputs.
 
     Args:

@@ -1,7 +1,7 @@
 """TimeSformer (Bertasius et al. 2021, https://arxiv.org/abs/2102.05095): a window at a time, over time and over space by turns.
 
 What its own classifier reads is the class token. A checkpoint has a position per frame and one per patch (8 frames of 224 pixels in
-facebook/timesformer-base-*); for other windows the nearest ones are taken, once, as transformers does in every pass.
+``facebook/timesformer-base-*``); for other windows the nearest ones are taken, once, as transformers does in every pass.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """ViViT (Arnab et al. 2021, https://arxiv.org/abs/2103.15691), its model 1: a window at a time, in tubelets of two frames.
 
 What its own classifier reads is the class token. A checkpoint has a position per tubelet (32 frames of 224 pixels in
-google/vivit-b-16x2-*); for other windows they are interpolated over time and space. The interpolation in transformers does not do
-for that: it takes the tubelets of a whole clip for one square image.
+``google/vivit-b-16x2-*``); for other windows they are interpolated over time and space. The interpolation in transformers does not
+do for that: it takes the tubelets of a whole clip for one square image.
 """
 
 from __future__ import annotations
