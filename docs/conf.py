@@ -38,7 +38,6 @@ napoleon_use_ivar = True
 suppress_warnings = ["ref.python"]  # words such as "bytes" in types, which several classes have as attributes
 # Runners of engines that this machine may lack.
 autodoc_mock_imports = ["tensorrt", "tensorrt_rtx", "cuda", "deepspeed", "wandb"]
-ROOMS = ("vidrisk", "vidrisk.export", "vidrisk.calibration", "vidrisk.runtimes")
 
 
 def write_api_pages(folder: Path) -> None:
@@ -77,6 +76,8 @@ def mark_literal_blocks(
     app: Sphinx, what: str, name: str, described: object, options: object, lines: list[str]
 ) -> None:
     """Mark indented tables in docstrings, which stand between blank lines, as literal blocks."""
+    if what == "module" and described.__doc__:  # autodoc removes the indentation of a table that ends the docstring
+        lines[:] = described.__doc__.splitlines()
     for place in range(len(lines) - 1, 1, -1):
         if lines[place].startswith("    ") and not lines[place - 1].strip():
             above = next((line for line in reversed(lines[:place]) if line.strip()), "")

@@ -28,13 +28,15 @@ def vision_inputs_from_grid(
         table: entries per side of the table of position embeddings; 0 if the tower has no table.
 
     Returns:
-        position_ids: row and column of each patch, ``int64 (patches, 2)``.
-        cu_seqlens: number of patches before each segment, then their total, ``int64 (segments + 1,)``; a segment is one
-            moment.
-        window_index: input positions of the merged tokens, in the order of windows, ``int64 (tokens,)``.
-        cu_window_seqlens: as ``cu_seqlens``, for windows, ``int64 (windows + 1,)``.
-        interp_indices, interp_weights: the four table entries around each patch, ``int64 (patches, 4)``, and their
-            weights, ``float32 (patches, 4)``.
+        Arrays by name:
+
+        - position_ids: row and column of each patch, ``int64 (patches, 2)``.
+        - cu_seqlens: number of patches before each segment, then their total, ``int64 (segments + 1,)``; a segment is
+          one moment.
+        - window_index: input positions of the merged tokens, in the order of windows, ``int64 (tokens,)``.
+        - cu_window_seqlens: as ``cu_seqlens``, for windows, ``int64 (windows + 1,)``.
+        - interp_indices, interp_weights: the four table entries around each patch, ``int64 (patches, 4)``, and their
+          weights, ``float32 (patches, 4)``.
 
     Raises:
         ValueError: a grid is not a whole number of merged tokens.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -89,16 +90,47 @@ OF_OTHERS = {  # of pip, docker, apt, torchrun and tensorboard
     "--nproc-per-node",
     "--logdir",
 }
-DEFINING = ("vidrisk/cli/*.py", "vidrisk/deploy/files/*", "benchmarks/*")  # files that define options
+DEFINING = ("vidrisk/deploy/files/*", "benchmarks/*")  # files beside the command line that define options
 
 
-@pytest.mark.parametrize("name", ["README.md", *DOCS])
-def test_options_that_the_pages_name_exist(name: str) -> None:
-    named = (
-        set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?!\w)", (REPOSITORY / name).read_text(encoding="utf-8"))) - OF_OTHERS
-    )
-    code = "".join(
-        path.read_text(encoding="utf-8") for pattern in DEFINING for path in REPOSITORY.glob(pattern) if path.is_file()
-    )
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+(?!\w)", text))
+
+
+@pytest.fixture(scope="module")
+def offered() -> set[str]:
+    """Options of the command line."""
+    code = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "vidrisk" / "cli").glob("*.py"))
     parameters = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", code, re.MULTILINE)}
-    assert named <= parameters | set(re.findall(r"""["'/ |(](--[a-z][\w-]+)""", code))
+    quoted = re.findall(r'"(--[\w-]+)(?:/(--[\w-]+))?"', code)
+    return parameters | {option for pair in quoted for option in pair}
+
+
+def test_options_that_the_readme_names_exist(offered: set[str]) -> None:
+    assert (named := options_in(README)) and named <= offered
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_options_that_the_pages_name_exist(offered: set[str], name: str) -> None:
+    files = [path for pattern in DEFINING for path in REPOSITORY.glob(pattern) if path.is_file()]
+    others = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert options_in(DOCS[name]) <= offered | options_in(others) | OF_OTHERS
+
+
+@pytest.mark.slow(minutes=1)
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "--quiet",
+        "--fail-on-warning",
+        "--keep-going",
+        "--doctree-dir",
+        tmp_path / "doctrees",
+        REPOSITORY / "docs",
+        tmp_path / "html",
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert (tmp_path / "html" / "api" / "vidrisk.runtimes.html").is_file()

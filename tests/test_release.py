@@ -1,4 +1,4 @@
-"""What is published: the wheel and the source archive install into clean environments and predict, with the lowest versions, too."""
+"""The wheel and the source archive install into clean environments and predict, with the lowest versions, too."""
 
 from __future__ import annotations
 
