@@ -21,7 +21,7 @@ from vidrisk.data.choice import Shown
 from vidrisk.frames import Interval
 from vidrisk.inference.model import open_classifier
 from vidrisk.jobs.evaluate import evaluate
-from vidrisk.jobs.export import _calibration_source, _given_validation
+from vidrisk.jobs.export import _calibration_source, _choose_validation
 from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.errors import DataError
@@ -152,6 +152,6 @@ def test_what_was_seen_is_known_by_its_part(folder: Path, run: Path) -> None:
         return table.with_samples(replace(table.samples[0], interval=interval, split=None) for interval in intervals)
 
     with pytest.raises(DataError, match="2 of 3 validation samples are in the run's training split"):
-        _given_validation(parts(Interval(3, 4), Interval(3.5, 4.5), None), splits)
+        _choose_validation(parts(Interval(3, 4), Interval(3.5, 4.5), None), splits)
     with pytest.raises(DataError, match="1 of 2 calibration samples are in a test split"):
         _calibration_source(parts(Interval(7.5, 8), Interval(1, 2)), splits.of_split("val"), splits)

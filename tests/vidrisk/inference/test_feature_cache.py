@@ -70,7 +70,7 @@ def test_a_second_run_encodes_nothing_that_is_whole(media: Path, tmp_path: Path)
 
 def test_features_may_be_larger_than_a_frame(media: Path, tmp_path: Path) -> None:
     """Three float32 beside the three bytes of a frame of one pixel: both go through the same shared memory."""
-    dot = replace(ACTION, pixel=replace(ACTION.pixel, height=1, width=1))
+    dot = ACTION.model_copy(update={"pixel": replace(ACTION.pixel, height=1, width=1)})
     assert InferSettings(feature_cache=True).for_reading(colour_classifier(dot)).slot_bytes == 12
     encoded, lines, first = run(media, tmp_path / "first", contract=dot)
     again, same_lines, second = run(media, tmp_path / "second", contract=dot)

@@ -327,7 +327,7 @@ def test_a_model_per_window_gets_pixels_in_batches_and_says_what_overlap_costs(
 
 def test_a_model_per_window_keeps_no_features(videos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with window_classifier([]) as classifier:
-        with pytest.raises(SettingsError, match=r"no feature of a frame alone; .* fix: leave save_features out$"):
+        with pytest.raises(SettingsError, match=r"has no feature per frame; .* fix: leave save_features out$"):
             run_folder(classifier, find_inputs([videos]), tmp_path / "out", InferSettings(save_features=True))
         assert not (tmp_path / "out").exists()
         with pytest.raises(SettingsError, match="has no feature per frame"):

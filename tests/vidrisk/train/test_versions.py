@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from vidrisk.jobs.export import _recorded
+from vidrisk.jobs.export import _read_recorded
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.errors import BundleError, VidriskError
 from vidrisk.train.checkpoint import Checkpoint
@@ -44,7 +44,7 @@ def test_a_run_of_0_1_0_is_read(run: Path) -> None:
         ("b.mp4", "train", "sit"),
         ("c.mp4", "val", "run"),
     ]
-    assert _recorded(opened) == ({"action": 0.75}, 4, set())
+    assert _read_recorded(opened) == ({"action": 0.75}, 4, set())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_other_versions_of_a_run(name: str, key: str | None, run: Path) -> None:
 
     def read() -> Any:
         opened = Run.open(run)
-        return opened.config, opened.labels, _recorded(opened)
+        return opened.config, opened.labels, _read_recorded(opened)
 
     before = read()
     change(run / name, newer("1.99"))

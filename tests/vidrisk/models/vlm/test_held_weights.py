@@ -33,5 +33,5 @@ def test_a_run_on_held_weights_comes_back_in_single_precision(
 
 
 def test_a_start_is_not_rounded_to_four_bits(train: Callable[..., Trained], trained: Callable[[str], Trained]) -> None:
-    with pytest.raises(SettingsError, match=r"vlm\.weights 4bit, into which .*; allowed: float32, bfloat16"):
+    with pytest.raises(SettingsError, match=r"vlm\.weights 4bit, which would round .*; allowed: float32, bfloat16"):
         train("composed", "vlm.weights=4bit", start=trained("composed").run)
