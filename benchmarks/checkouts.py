@@ -17,12 +17,14 @@ import json
 import statistics
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from machine import describe_machine
 from PIL import Image
 from process_costs import Spent, adopt_orphans, measure_costs
+from quiet import measure_quietly
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "vidrisk" / "jobs"))
 
@@ -98,7 +100,7 @@ def main() -> int:
             write_photos(inputs, options.files)
         for turn in range(options.rounds + 1):
             for name, checkout in checkouts.items():
-                one, files = run_of(checkout, work / "colours.bundle", inputs, work)
+                one, files = measure_quietly(partial(run_of, checkout, work / "colours.bundle", inputs, work))
                 print(
                     f"turn {turn}, {name}: {files / one.wall_s:.1f} files/s, {one.cpu_s:.1f} s of processor", flush=True
                 )

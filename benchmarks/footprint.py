@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from machine import describe_machine
+from quiet import measure_quietly
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "footprint.json"
@@ -33,11 +34,12 @@ def size_mb(folder: Path) -> float:
 
 
 def help_s(folder: Path) -> float:
-    times = []
-    for _ in range(9):
+    def time_help() -> float:
         begin = time.perf_counter()
         subprocess.run([str(folder / "bin" / "vidrisk"), "--help"], check=True, capture_output=True)
-        times.append(time.perf_counter() - begin)
+        return time.perf_counter() - begin
+
+    times = measure_quietly(lambda: [time_help() for _ in range(9)])
     return statistics.median(times[2:])
 
 

@@ -25,6 +25,7 @@ import onnxruntime
 import peers
 import torch
 from machine import describe_machine
+from quiet import measure_quietly
 from torch import nn
 
 from vidrisk.data import Table, load_table
@@ -179,7 +180,7 @@ def measure(
                     except VidriskError:
                         continue  # an IR is OpenVINO's alone
                     runners[method, runtime] = runner
-        seconds = seconds_in_turns(runners, {"frames": windows[:BATCH]}, ROUNDS)
+        seconds = measure_quietly(lambda: seconds_in_turns(runners, {"frames": windows[:BATCH]}, ROUNDS))
         said = {
             key: np.concatenate(
                 [

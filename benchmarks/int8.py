@@ -37,6 +37,7 @@ import onnx
 import peers
 from datasets import DATASETS, Dataset
 from machine import describe_machine
+from quiet import measure_quietly
 
 from vidrisk.data import Table
 from vidrisk.data.choice import draw_samples
@@ -301,7 +302,10 @@ def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
             for key, path in paths.items()
             if path.suffix == ".onnx" or runtime == "openvino"
         }
-        return {key: BATCH / seconds for key, seconds in seconds_in_turns(runners, {"frames": batch}, ROUNDS).items()}
+        return {
+            key: BATCH / seconds
+            for key, seconds in measure_quietly(lambda: seconds_in_turns(runners, {"frames": batch}, ROUNDS)).items()
+        }
 
 
 def compare_cases(cases: list[Case], scratch: Path) -> dict[str, Any]:

@@ -28,12 +28,14 @@ import statistics
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from machine import describe_machine
+from quiet import measure_quietly
 from small_clips import write_clips
 
 from vidrisk.data import Table
@@ -103,7 +105,10 @@ def measure(table: Table, side_px: int, turns: int) -> dict[str, Any]:
     runs: dict[str, list[Trained]] = {way: [] for way in WAYS}
     apart = 0.0
     for turn in range(turns + 1):
-        found = {way: train(table, side_px, way) for way in [*WAYS][turn % len(WAYS) :] + [*WAYS][: turn % len(WAYS)]}
+        found = {
+            way: measure_quietly(partial(train, table, side_px, way))
+            for way in [*WAYS][turn % len(WAYS) :] + [*WAYS][: turn % len(WAYS)]
+        }
         for way in WAYS:
             apart = max(
                 apart,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from quiet import RECORD
+
+ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vidrisk", "torch", "transformers", "peft", "onnx", "onnxruntime", "openvino", "av", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, cores, vector flags, Python and package versions."""
+    """Return the commit, the processor, versions of Python and packages, and how quiet the machine was."""
     fields: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         key, colon, value = line.partition(":")
@@ -20,10 +24,23 @@ def describe_machine() -> dict[str, Any]:
             fields.setdefault(key.strip(), value.strip())
     flags = set(fields.get("flags", "").split())
     installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    quiet = {"other_work": RECORD.to_json()} if RECORD.accepted or RECORD.too_short else {}
     return {
+        "commit": read_commit(),
         "processor": fields.get("model name", platform.processor()),
         "cores": os.cpu_count(),
         "flags": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags],
         "python": platform.python_version(),
         "packages": {name: installed[name] for name in PACKAGES if name in installed},
+        **quiet,
     }
+
+
+def read_commit() -> str:
+    """Return the commit of the checkout, with ``+`` if files in it were changed since; empty outside of one."""
+    told = subprocess.run(
+        ["git", "-C", ROOT, "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"],
+        capture_output=True,
+        text=True,
+    )
+    return told.stdout.strip()

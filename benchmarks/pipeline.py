@@ -280,7 +280,7 @@ def cold_start(place: Place) -> dict[str, Any]:
                     seen_s.append(time.perf_counter() - begin)
 
             command = [*infer_command(place.python, place.bundle, clip, out), "--no-report", *options]
-            spent = place.spent(command, watch, every_s=POLL_S)
+            spent = place.run_command(command, watch, every_s=POLL_S)
             return (seen_s or [spent.wall_s])[0], spent.wall_s
 
     starts = place.size(STARTS, 2)
@@ -294,7 +294,7 @@ def cold_start(place: Place) -> dict[str, Any]:
         for name, found in done.items()
     ]
     say(str(rows))
-    installed = json.loads(place.spent([place.python, "-c", INSTALLED, *LIBRARIES]).output)
+    installed = json.loads(place.run_command([place.python, "-c", INSTALLED, *LIBRARIES]).output)
     return {"limit_s": 1.5, "starts": starts, "installed": installed, "rows": rows}
 
 
@@ -340,7 +340,7 @@ def _accuracy(place: Place, *options: str) -> dict[str, Any]:
         clips = link_clips([sample.path for sample in tested.samples], len(tested), place.work / f"{run.name}-test")
         with tempfile.TemporaryDirectory(dir=place.work) as scratch:
             file = Path(scratch) / "metrics.json"
-            place.spent(
+            place.run_command(
                 [sys.executable, "-m", "vidrisk", "eval", bundle, clips, "--variant", "fp32", "-o", file, *options]
             )
             confusion = next(iter(json.loads(file.read_text(encoding="utf-8"))["metrics"].values()))["confusion"]

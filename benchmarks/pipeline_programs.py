@@ -15,6 +15,7 @@ import long_video
 import pipeline_peers
 from long_video import clips_below, hd_clips, link_clips
 from process_costs import Spent, measure_costs
+from quiet import measure_quietly
 
 ROUNDS = 5
 HD_CLIPS, HD_SECONDS = 60, 5.0
@@ -132,12 +133,17 @@ class Peer:
 
 
 def in_turns(programs: Mapping[str, Callable[[], Item]], rounds: int) -> dict[str, list[Item]]:
-    """Results per program. The first turn warms the disk's cache, settles the choice of runtime, and does not count."""
+    """Return the results per program of turns on a quiet machine.
+
+    The first turn warms the disk's cache, settles the choice of runtime, and does not count.
+    """
     results: dict[str, list[Item]] = {name: [] for name in programs}
-    for _ in range(1 + rounds):
+    for program in programs.values():
+        program()
+    for _ in range(rounds):
         for name, program in programs.items():
-            results[name].append(program())
-    return {name: found[1:] for name, found in results.items()}
+            results[name].append(measure_quietly(program))
+    return results
 
 
 def walls(done: Iterable[Ours | Peer]) -> list[float]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from machine import describe_machine
 from PIL import Image
+from quiet import measure_quietly
 
 import vidrisk
 from vidrisk import Model
@@ -37,10 +38,11 @@ IMPORT = "import time; begin = time.perf_counter(); import vidrisk; print(time.p
 
 def import_ms() -> float:
     """Median time of ``import vidrisk`` in fresh processes; the first does not count."""
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
-        for _ in range(IMPORTS + 1)
-    ]
+
+    def import_once() -> float:
+        return float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+
+    seconds = measure_quietly(lambda: [import_once() for _ in range(IMPORTS + 1)])
     return 1e3 * statistics.median(seconds[1:])
 
 
@@ -79,7 +81,7 @@ def measure_calls(model: Model, photo: Path) -> dict[str, Any]:
     }
     for act in acts.values():
         call_ms(act)
-    rounds = [{name: call_ms(act) for name, act in acts.items()} for _ in range(ROUNDS)]
+    rounds = [measure_quietly(lambda: {name: call_ms(act) for name, act in acts.items()}) for _ in range(ROUNDS)]
     medians = {f"{name}_ms": round(statistics.median(one[name] for one in rounds), 3) for name in acts}
     ratios = sorted(one["frame"] / one["runner"] for one in rounds)
     return {

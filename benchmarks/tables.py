@@ -19,10 +19,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 ROOMS = ("vidrisk", "export", "calibration", "runtimes")
 DOCUMENTS = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 NOT_YET = "Not measured yet."
+_read: list[str] = []  # results that the table being made was read from
 MARK = re.compile(r"(<!-- table:(\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 
 def result(name: str) -> dict[str, Any]:
+    if name not in _read:
+        _read.append(name)
     content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return content
 
@@ -94,16 +97,9 @@ def machine() -> str:
     """Say which results were measured on which processor."""
     names: dict[str, list[str]] = {}
     for path in sorted(RESULTS.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
-        named = {
-            path.stem: content,
-            **{f"{path.stem} {part}": one for part, one in content.items() if isinstance(one, dict)},
-        }
-        for name, one in named.items():
-            if found := one.get("machine"):
-                names.setdefault(
-                    f"{found['cores']} cores of {found['processor']} ({', '.join(found['flags'])})", []
-                ).append(name)
+        for name, found in machines(path.stem):
+            where = f"{found['cores']} cores of {found['processor']} ({', '.join(found['flags'])})"
+            names.setdefault(where, []).append(name)
     rows = "\n".join(f"- {where}: {', '.join(stems)}" for where, stems in names.items())
     return f"Measured on (`machine` in each JSON has the versions of Python and packages):\n\n{rows}"
 
@@ -950,7 +946,34 @@ def with_tables(text: str) -> str:
             files,
         )
     }
-    return MARK.sub(lambda found: f"{found[1]}{makers[found[2]]()}\n{found[3]}", text)
+
+    def make(found: re.Match[str]) -> str:
+        _read.clear()
+        table = makers[found[2]]()
+        of = "" if found[2] in (headline.__name__, machine.__name__) else commits(_read)
+        return f"{found[1]}{table}\n{of}{found[3]}"
+
+    return MARK.sub(make, text)
+
+
+def commits(names: list[str]) -> str:
+    """Return a line that says on which commit of the code each of the results was measured; empty without results."""
+    parts: dict[str, list[str]] = {}
+    for part, found in (each for name in names for each in machines(name)):
+        parts.setdefault(found.get("commit", ""), []).append(part)
+    said = [
+        (f"on `{commit}`" if commit else "before results recorded their commit")
+        + (f" ({', '.join(of)})" if len(parts) > 1 else "")
+        for commit, of in parts.items()
+    ]
+    return f"\nMeasured {'; '.join(said)}.\n" if said else ""
+
+
+def machines(name: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the parts of a result that were measured at a time, by name, and what each says of its machine."""
+    content = result(name)
+    named = {name: content, **{f"{name} {part}": one for part, one in content.items() if isinstance(one, dict)}}
+    return [(part, one["machine"]) for part, one in named.items() if "machine" in one]
 
 
 def main() -> int:

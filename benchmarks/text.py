@@ -32,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from machine import describe_machine
+from quiet import measure_quietly
 from text_folder import folder_times
 from text_lanes import (
     ENDS,
@@ -165,9 +166,12 @@ def prompts_of(seed: int, count: int, length: int = Sizes.prompt) -> list[Ids]:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+    def time_once() -> float:
+        begin = time.perf_counter()
+        work()
+        return time.perf_counter() - begin
+
+    return measure_quietly(time_once)
 
 
 def speeds(work: Path, engines: list[str], sizes: Sizes) -> dict[str, dict[str, float]]:

@@ -36,10 +36,11 @@ from unittest import mock
 
 import torch
 from machine import describe_machine
+from quiet import measure_quietly
 from small_clips import write_clips
 
 from vidrisk.data import Table
-from vidrisk.models.config import config_from_options
+from vidrisk.models.config import TrainConfig, config_from_options
 from vidrisk.train.class_work import Classification
 from vidrisk.train.train import train_run
 
@@ -72,8 +73,6 @@ def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as scratch:
         table = write_clips(Path(scratch) / "clips", clips, side_px)
         for place, setting in PLACES.items():
-            loading.clear()
-            epochs.clear()
             config = config_from_options(
                 None,
                 [
@@ -89,8 +88,15 @@ def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
                     setting,
                 ],
             )
+
+            def train(config: TrainConfig = config) -> None:
+                loading.clear()
+                epochs.clear()
+                with tempfile.TemporaryDirectory(dir=scratch) as out:
+                    train_run(table, config, Path(out) / "run")
+
             with mock.patch.object(Classification, "inputs", time_inputs):
-                train_run(table, config, Path(scratch) / place)
+                measure_quietly(train)
             shares = [waited / whole for waited, whole in zip(loading, epochs, strict=True)]
             rows.append(
                 {

@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import numpy.typing as npt
 import torch
 from datasets import DATASETS
 from machine import describe_machine
+from quiet import measure_quietly
 
 from vidrisk.data import Table
 from vidrisk.data.targets import truth_from_table
@@ -154,17 +156,22 @@ def speeds(bundles: dict[str, Bundle]) -> dict[str, dict[str, float]]:
             contract = model.contract
             shape = (TIMED, contract.frames, *contract.pixel.frame_shape)
             opened[f"{name} {variant}"] = model, np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    turns: dict[str, list[float]] = {name: [] for name in opened}
-    for turn in range(ROUNDS + 1):
-        names = list(opened)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    names = list(opened)
+
+    def take_turn(first: int) -> dict[str, float]:
+        taken = {}
+        for name in names[first:] + names[:first]:
             model, clips = opened[name]
             begin = time.perf_counter()
             model.classify(clips)
-            if turn:  # the first warms up
-                turns[name].append(1e3 * (time.perf_counter() - begin) / TIMED)
+            taken[name] = 1e3 * (time.perf_counter() - begin) / TIMED
+        return taken
+
+    take_turn(0)  # warms up
+    turns = [measure_quietly(partial(take_turn, turn % len(names))) for turn in range(ROUNDS)]
     found = {
-        name: {"runtime": model.runtime, "ms": statistics.median(turns[name])} for name, (model, _) in opened.items()
+        name: {"runtime": model.runtime, "ms": statistics.median(turn[name] for turn in turns)}
+        for name, (model, _) in opened.items()
     }
     for model, _ in opened.values():
         model.close()

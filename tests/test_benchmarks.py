@@ -1,10 +1,15 @@
-"""Benchmarks run seldom: what they import must still be there when they do."""
+"""The benchmarks: what they import is there, and measurements that other programs disturbed are repeated."""
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -36,3 +41,59 @@ def test_every_benchmark_can_be_imported(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr[-2000:]
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = importlib.import_module("quiet")
+    monkeypatch.setattr(module, "RECORD", module.Record())
+    monkeypatch.setattr(module, "CHECK_S", 0.0)
+    yield module
+
+
+def let_pass(quiet: ModuleType, monkeypatch: pytest.MonkeyPatch, *intervals: tuple[float, float, float]) -> None:
+    """Have time pass between looks at the machine: of the clock, of all cores, and of this process."""
+    moments = [quiet.Moment(0.0, 0.0, 0.0)]
+    for interval in intervals:
+        last = moments[-1]
+        moments.append(quiet.Moment(*(a + b for a, b in zip(vars(last).values(), interval, strict=True))))
+    ahead = iter(moments)
+    monkeypatch.setattr(quiet, "read_moment", lambda: next(ahead))
+
+
+def test_own_work_disturbs_no_measurement(quiet: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_pass(quiet, monkeypatch, (10.0, 19.9, 19.5))
+    assert quiet.measure_quietly(lambda: 7) == 7
+    assert quiet.RECORD.to_json() == {
+        "limit": 0.05,
+        "most": 0.04,
+        "accepted": 1,
+        "rejected": 0,
+        "too_short_to_judge": 0,
+    }
+
+
+def test_a_disturbed_measurement_is_repeated_once_the_machine_is_quiet(
+    quiet: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle, busy = (1.0, 0.0, 0.0), (1.0, 0.5, 0.0)
+    let_pass(quiet, monkeypatch, (10.0, 11.0, 10.0), idle, busy, idle, idle, idle, (10.0, 10.1, 10.0))
+    results = iter(["disturbed", "clean"])
+    assert quiet.measure_quietly(lambda: next(results)) == "clean"
+    assert (quiet.RECORD.accepted, quiet.RECORD.rejected, quiet.RECORD.most) == (1, 1, pytest.approx(0.01))
+
+
+def test_a_machine_that_is_never_quiet_ends_the_benchmark(quiet: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quiet, "PATIENCE_S", 0.05)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(quiet, "read_moment", lambda: quiet.Moment(now := next(clock), 2.0 * now, 0.0))
+    with pytest.raises(SystemExit, match="other programs took over 5% of a core for"):
+        quiet.measure_quietly(lambda: None)
+
+
+def test_work_of_child_processes_is_own_work(quiet: ModuleType) -> None:
+    before = quiet.read_moment()
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    after = quiet.read_moment()
+    assert after.own_s - before.own_s >= 0.5 and after.busy_s - before.busy_s >= 0.4
