@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vidrisk.runtimes.contract import errors
     from vidrisk.runtimes.contract.errors import VidriskError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ExportOptions",
