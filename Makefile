@@ -40,6 +40,7 @@ coverage: $(STAMP)  ## all tests, and the share of lines and branches that they 
 check: $(STAMP)  ## ruff, mypy --strict, the one-way import rule, docs against the code
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file benchmarks/mypy.ini benchmarks/*.py
 	$(BIN)/pytest -q -m 'not slow' tests/test_rooms.py tests/test_docs.py
 
 docs: $(STAMP)  ## the documentation as a site: docs/_build/html/index.html
