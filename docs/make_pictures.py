@@ -6,14 +6,18 @@ Photos that are drawn, a model that learns to report about them, and headless Ch
 
 Nothing in the pictures is anybody's photo: walls are noise with cracks, holes and stains drawn on it. The model is
 EfficientNet-Lite0 and SmolLM2-135M-Instruct, trained for a few minutes and exported as a user would. What is in --work
-already is not made again.
+already is not made again, but a page that is older than its template is refused. ``pictures/sources.json`` has, for
+every picture, a digest of the files that its page is made of; tests/test_docs.py compares it with today's.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +27,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-PICTURES = Path(__file__).resolve().parent / "pictures"
+REPOSITORY = Path(__file__).resolve().parents[1]
+PICTURES = REPOSITORY / "docs" / "pictures"
+SOURCES = PICTURES / "sources.json"
+TEMPLATES = {
+    "report.png": ("vidrisk/report/report.html.j2",),
+    "reports.png": ("vidrisk/report/report.html.j2",),
+    "comparison.png": ("vidrisk/report/comparison.html.j2", "vidrisk/report/comparison_case.html.j2"),
+    "gate.png": ("export/gate/gate.html.j2",),
+    "gate-of-reports.png": ("export/gate/text_gate.html.j2",),
+}
+"""Templates of the page that a picture shows."""
 SIZE = 320, 240
 WIDTH = 1100  # of a page, in pixels
 DEFECTS = {
@@ -156,8 +170,41 @@ def vidrisk(work: Path, *words: str) -> None:
     subprocess.run([sys.executable, "-m", "vidrisk", *words], cwd=work, check=True)
 
 
+def find_sources(picture: str) -> list[Path]:
+    """Return the files that a picture's page is made of: templates, and the styles and scripts that they take in."""
+    found = [REPOSITORY / template for template in TEMPLATES[picture]]
+    for path in found:
+        names = re.findall(
+            r'(?:include|import|extends|from) "([^"]+)"|inline\("([^"]+)"\)', path.read_text(encoding="utf-8")
+        )
+        beside = [path.parent / (included or inlined) for included, inlined in names]
+        found += [each for each in dict.fromkeys(beside) if each not in found]
+    return sorted(found)
+
+
+def compute_digest(picture: str) -> str:
+    """Return a digest of the files that a picture's page is made of."""
+    digest = hashlib.sha256()
+    for path in find_sources(picture):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def write_digest(picture: str) -> None:
+    """Write the digest of a picture into ``SOURCES``."""
+    known = json.loads(SOURCES.read_text(encoding="utf-8")) if SOURCES.is_file() else {}
+    known[picture] = compute_digest(picture)
+    SOURCES.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def shoot(page: Path, picture: Path, work: Path, top: int, height: int) -> None:
-    """Photograph ``height`` pixels of a page, from ``top`` on; the path of the work folder is replaced."""
+    """Photograph ``height`` pixels of a page, from ``top`` on; the path of the work folder is replaced.
+
+    The picture is listed in ``SOURCES``.
+    """
+    newer = [path.name for path in find_sources(picture.name) if path.stat().st_mtime > page.stat().st_mtime]
+    if newer:
+        raise SystemExit(f"{page} is older than {newer[0]}; delete the folder that it lies in")
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         raise SystemExit("Chromium is not installed")
@@ -188,6 +235,7 @@ def shoot(page: Path, picture: Path, work: Path, top: int, height: int) -> None:
     with Image.open(picture) as image:
         smaller = image.crop((0, top, WIDTH, top + height)).convert("P", palette=Image.Palette.ADAPTIVE, colors=128)
     smaller.save(picture, optimize=True)
+    write_digest(picture.name)
 
 
 def make(work: Path) -> None:

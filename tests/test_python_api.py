@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colour_bundle import write_colour_bundle
+from pages import Block, read_blocks
 from PIL import Image
 from small_media import write_photo, write_video
 from strangers import LABELS, SIDE, export, pictures, stranger
@@ -22,8 +23,7 @@ import vidrisk
 from vidrisk.decode.pool import DecodePool
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGE = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = read_blocks("docs/python.md")
 
 
 def test_the_public_names_are_these() -> None:
@@ -179,26 +179,25 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run_examples(examples: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def run_examples(examples: list[Block], capsys: pytest.CaptureFixture[str]) -> str:
     names = types.ModuleType("example").__dict__
     for example in examples:
-        exec(compile(example, "docs/python.md", "exec"), names)
+        example.execute(names)
     return capsys.readouterr().out
 
 
+@pytest.mark.page("docs/python.md")
 def test_the_examples_of_the_page_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(EXAMPLES) >= 7 and "model.close()" in EXAMPLES[-1]
-    said = run_examples([example for example in EXAMPLES if "import pandas" not in example], capsys)
+    assert {example.language for example in EXAMPLES} == {"python"} and "model.close()" in EXAMPLES[-1].text
+    said = run_examples(EXAMPLES, capsys)
     assert said.startswith("red ") and "0.5–1.5 s" in said and "bad.mp4 corrupt" in said
-    assert "\nskipped " in said and "'ok': 2, 'corrupt': 1" in said and (place / "out" / "report.html").is_file()
+    assert (
+        "{'label': 'blue', 'score_mean': " in said
+        and "\nskipped " in said
+        and "'ok': 2, 'corrupt': 1" in said
+        and (place / "out" / "report.html").is_file()
+    )
     assert "imagenet RGB, squash" in said and (place / "cracks.bundle" / "gate.html").is_file()
-
-
-def test_predictions_become_a_pandas_frame(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("pandas")
-    (with_pandas,) = (example for example in EXAMPLES if "import pandas" in example)
-    loop = next(example for example in EXAMPLES if "import Path" in example)
-    assert "blue" in run_examples([EXAMPLES[0], loop, with_pandas, EXAMPLES[-1]], capsys)
 
 
 def test_a_loaded_model_decodes_in_its_own_processes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The demo: the main job twice, from labelled data to a report, on data that needs no download.
 
 1. Risk: electroluminescence photos of solar cells (elpv-dataset, Buerhop-Lutz et al. 2018, CC BY-NC-SA 4.0), four
-levels.
+   levels.
 2. Action: clips rendered here from the same photos, in pairs that are each other's reversal, so that only a head which
    sees the order of the frames can tell them apart.
 """

@@ -18,6 +18,7 @@ from PIL import Image
 from vidrisk.data import Sample, Table, load_table, write_table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.inference.predictions import read_predictions
+from vidrisk.runtimes.contract.errors import DataError
 
 Cli = Callable[..., Any]
 COLOURS = {"crack": (200, 40, 40), "rust": (30, 160, 40), "sound": (40, 40, 200)}
@@ -107,7 +108,14 @@ def test_predictions_go_back_as_labels_to_be_corrected(cli: Cli, folder: Path, o
             assert prediction["model_version"] and prediction["score"] == pytest.approx(own.score, abs=1e-5)
             assert own.label in json.dumps(prediction["result"])
     else:
+        if tool == "cvat-images":
+            with pytest.raises(DataError, match="CVAT has not exported this file: nobody has seen them: 6"):
+                import_data(folder / "new" / name, name=tool, task="risk")
+            (folder / "new" / name).write_text(
+                text.replace("</meta>", "<dumped>now</dumped></meta>")
+            )  # CVAT exports it
         read = import_data(folder / "new" / name, name=tool, task="risk").table
+        assert any(note.endswith("taken as they are: 6") for note in read.notes)
         assert {sample.name: sample.labels["defect"] for sample in read.samples} == {
             file: each.label for file, each in predicted.items()
         }

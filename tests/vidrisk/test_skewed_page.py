@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import read_commands
 from PIL import Image
 
 from vidrisk.models.run import Run
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "skewed-data.md").read_text(encoding="utf-8")
 QUICK = (
     "--set",
     "pixel.height=32",
@@ -26,6 +25,7 @@ QUICK = (
 )
 
 
+@pytest.mark.page("docs/skewed-data.md")
 @pytest.mark.slow(minutes=0.2)
 def test_what_the_page_shows_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_line: Callable[..., object]
@@ -40,9 +40,7 @@ def test_what_the_page_shows_runs(
         Image.fromarray(pixels.astype(np.uint8)).save(f"site/{number}.png")
         rows.append(f"{number}.png,{label}")
     Path("site/labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
-        for line in block.splitlines():
-            words = line.removeprefix("$ ")
-            run_line(f"{words} {' '.join(QUICK)}" if " train " in words else words, tmp_path)
+    for command in read_commands("docs/skewed-data.md"):
+        run_line(command, tmp_path, *(QUICK if " train " in command else ()))
     assert Run.open("runs/site").config.optim.class_weights == "drawn"
     assert json.loads(Path("eval.json").read_text(encoding="utf-8"))["metrics"]["action"]["top1"] == 1.0

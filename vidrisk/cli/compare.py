@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from vidrisk.cli.convert import PhotosOption, SchemeOption, SplitOption
+from vidrisk.cli.convert import PhotosOption, SchemeOption
 from vidrisk.cli.tables import Encoding, Sheet
 
 
@@ -52,7 +52,12 @@ def compare(
     ] = None,
     scheme: SchemeOption = None,
     photos: PhotosOption = None,
-    split: SplitOption = None,
+    split: Annotated[
+        Literal["train", "val", "test", "all"] | None,
+        typer.Option(
+            help="Only this split. Models: the test split, if DATA has one. Reports: all.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="JSON", help="Models: file to write.")
     ] = None,
@@ -104,7 +109,7 @@ def _compare_models(
     from vidrisk.data.io import check_new_file, write_new_file
     from vidrisk.data.split import group_table
     from vidrisk.inference.model import open_classifier
-    from vidrisk.jobs.compare_models import compare_models
+    from vidrisk.jobs.compare_models import choose_split, compare_models
 
     if output is not None:
         check_new_file(output, (".json",))
@@ -117,7 +122,7 @@ def _compare_models(
             encoding=encoding,
             sheet=sheet,
         )
-        table = group_table(table.of_split(split) if split else table, group_by)
+        table = group_table(choose_split(table, split), group_by)
         found = compare_models(one, other, table, on_progress=advance)
     if output is not None:
         write_new_file(output, found.to_json().encode() + b"\n")
@@ -152,7 +157,7 @@ def _compare_reports(
             "--cases without --classifier", allowed="the run that has saved features of the photos", fix="add it"
         )
     known = None if truth is None else load_cases(truth, scheme, photos=photos, encoding=encoding, sheet=sheet)
-    if known is not None and split:
+    if known is not None and split not in (None, "all"):
         known = known.of_split(split)
     written_by = known.scheme if known is not None else load_scheme(scheme or DEFAULT_SCHEME)
     comparison = compare_run(

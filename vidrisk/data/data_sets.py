@@ -141,8 +141,9 @@ def _import(chosen: Format, source: Path, reading: Reading, seed: int, strict: b
     missing = name_missing(listed.absent, total)
     places = places_text(listed.root, listed.looked_in)
     if not listed.samples:
+        why = f" ({'; '.join(listed.notes[:3])})" if listed.notes else ""
         raise DataError(
-            f"{name_of(source)}: {missing}" if total else f"{name_of(source)} has no labelled file",
+            f"{name_of(source)}: {missing}" if total else f"{name_of(source)} has no labelled file{why}",
             allowed=f"files in {places}" if total else f"{chosen.title}: {chosen.signs}",
             fix=f"unpack the files there; if class folders were meant, move the lists ({chosen.signs}) elsewhere"
             if total

@@ -17,7 +17,7 @@ from PIL import Image
 
 from vidrisk.frames.clip import Clip, Damage, Frame, FrameWindow, MediaInfo
 from vidrisk.frames.geometry import pixels_from_image
-from vidrisk.frames.interval import Interval
+from vidrisk.frames.interval import MIN_PART_INSIDE, Interval
 from vidrisk.frames.media import check_file, name_of
 from vidrisk.frames.photos import photo_size, read_photo
 from vidrisk.frames.sampling import indices_from_moments, windows_from_interval
@@ -123,8 +123,10 @@ def read_frames(
     with _translate_errors(path), _open(path, decoder) as source:
         timeline = source.timeline
         part_s = interval.locate_s(timeline, name_of(path)) if interval else (0.0, timeline.duration_s, "")
-        if interval and part_s[0] >= timeline.readable_s:
-            raise UnreadableError(f"{name_of(path)}: the file ends at {timeline.readable_s:.2f} s, before {interval}")
+        inside_s = timeline.readable_s - part_s[0]
+        if interval and inside_s < MIN_PART_INSIDE * (part_s[1] - part_s[0]):
+            where = "before" if inside_s <= 0 else "in the first half of"
+            raise UnreadableError(f"{name_of(path)}: the file ends at {timeline.readable_s:.2f} s, {where} {interval}")
         yield from _frames_from_video(source, pixel, time or MIDDLE_FRAME, choice, part_s, on_image)
 
 

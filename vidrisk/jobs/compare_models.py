@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,9 @@ class ModelComparison:
         figures: per target the compared figures, the share of right answers first.
         per_class: per target and label the share of its samples that each model answers correctly, and their number.
         changed: per target the first 200 samples that one model answers correctly and the other does not.
+        samples: that both could score.
         unreadable: samples that at least one of the two could not score.
+        splits: number of the scored samples in each split; those without a split are not counted.
     """
 
     names: tuple[str, str]
@@ -47,6 +50,7 @@ class ModelComparison:
     samples: int
     unreadable: int
     data_notes: tuple[str, ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         content = {
@@ -54,6 +58,7 @@ class ModelComparison:
             "second": self.names[1],
             "samples": self.samples,
             "unreadable": self.unreadable,
+            "splits": dict(self.splits),
             "figures": {target: [figure.to_dict() for figure in figures] for target, figures in self.figures.items()},
             "per_class": self.per_class,
             "changed": self.changed,
@@ -115,9 +120,21 @@ def compare_models(
             )
         ]
     names = [f"{model.provenance.get('model', 'model')} ({model.runtime} {model.variant})" for model in (first, second)]
+    splits: Counter[str] = Counter(split for row in rows if (split := table.samples[row].split))
     return ModelComparison(
-        (names[0], names[1]), figures, per_class, changed, len(rows), len(table) - len(rows), table.notes
+        (names[0], names[1]), figures, per_class, changed, len(rows), len(table) - len(rows), table.notes, splits
     )
+
+
+def choose_split(table: Table, split: str | None) -> Table:
+    """Return the samples of a split; without one, those of the test split, or all if the table has no test split.
+
+    Models of the same table were trained on its other splits, which show the better memory, not the better model. The
+    split ``all`` has every sample.
+    """
+    if split is None:
+        split = "test" if len(table.of_split("test")) else "all"
+    return table if split == "all" else table.of_split(split)
 
 
 def common_targets(first: Contract, second: Contract) -> tuple[Target, ...]:

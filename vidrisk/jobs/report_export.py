@@ -2,8 +2,8 @@
 
 The bundle is written completely or not at all.
 
-trained ─► merged ─► vision fp32 ─► vision INT8
-                └──► text fp32 ───► weights in 4 or 8 bits       every arrow is a hop of the gate
+    trained ─► merged ─► vision fp32 ─► vision INT8
+                    └──► text fp32 ───► weights in 4 or 8 bits       every arrow is a hop of the gate
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ def measure_curve(summaries: Summaries, target: Target, on_progress: OnProgress,
             if size < LEAST:
                 continue
             found = np.zeros((len(rows), len(target.labels)), np.float32)
+            # Each probe prepares its share alone, as a training on it would; ``logits_out_of_fold`` prepares all rows.
             for fold, rest in enumerate(learnt):
                 chosen, asked = rest[:size], numbers == fold
                 if share not in decays:

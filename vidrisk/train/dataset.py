@@ -78,8 +78,8 @@ class ClipDataset(Dataset[tuple[Tensor, Tensor]]):
         frames = self._kept.get(number)
         if frames is None:
             clip = next(read_clips(sample.path, self.pixel, self.time, sample.interval, decoder=self.decoder))
-            if clip.note:
-                self.notes[sample.title] = clip.note
+            if clip.note or clip.damage:
+                self.notes[sample.title] = "; ".join(map(str, filter(None, (clip.note, clip.damage))))
             frames = torch.from_numpy(np.ascontiguousarray(clip.frames))
             self._kept.put(number, frames)
         return frames, self.truth[index]

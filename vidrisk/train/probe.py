@@ -109,8 +109,12 @@ def fit_probe(features: Floats, truth: Ints, target: Target, decay: float) -> Pr
     rows = labelled_rows(truth)
     if not rows.all():  # else there would be a copy of all features
         features, truth = features[rows], truth[rows]
-    inputs = probe_inputs(features)
-    return inputs.probe(target, *_minimise(inputs, np.arange(len(features)), truth, target, decay))
+    return fit_inputs(probe_inputs(features), truth, target, decay)
+
+
+def fit_inputs(inputs: ProbeInputs, truth: Ints, target: Target, decay: float) -> Probe:
+    """Fit a probe on prepared features, all of them labelled; see ``fit_probe``."""
+    return inputs.probe(target, *_minimise(inputs, np.arange(len(truth)), truth, target, decay))
 
 
 def logits_out_of_fold(inputs: ProbeInputs, truth: Ints, target: Target, folds: Ints, decay: float) -> Tensor:

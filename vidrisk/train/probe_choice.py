@@ -28,7 +28,7 @@ from vidrisk.train.probe import (
     Floats,
     Ints,
     ProbeInputs,
-    fit_probe,
+    fit_inputs,
     logits_out_of_fold,
     losses_of_samples,
     probe_inputs,
@@ -59,9 +59,13 @@ def fit_start(
         sample: sample number of every row of the features.
         view: view number of every row of the features; view 0 is the original sample.
         target: the target to predict.
-        table: the samples.
+        table: the samples; those that are not labelled for the target do not count.
         config: settings of the run.
     """
+    rows = labelled_rows(turned)
+    if not rows.all():  # else there would be a copy of all features
+        features, turned, sample, view = features[rows], turned[rows], sample[rows], view[rows]
+    inputs = probe_inputs(features)
     decay, scale = DEFAULT_DECAY, LogitScale()
     is_drawn = config.optim.class_weights == "drawn"
     prior = prior_logits(torch.from_numpy(truth.reshape(len(truth), -1)), (target,))[0]
@@ -72,18 +76,16 @@ def fit_start(
     if len(folds):
         is_told = _find_predictable(truth, target, folds)
         if is_told.any():
-            inputs = probe_inputs(features)
             judged = {
                 each: _judge_decay(inputs, truth, turned, sample, view, target, folds, is_told, each, prior)
                 for each in DECAYS
             }
             units = [unit for unit, is_one in zip(unit_keys(table), is_told, strict=True) if is_one]
-            del inputs  # if there are few samples, they take as much memory as the features
             decay = choose_decay(
                 {each: losses for each, (_, losses) in judged.items()}, units, errors=0.0 if is_drawn else 1.0
             )
             scale = judged[decay][0] if is_drawn else scale
-    probe = fit_probe(features, turned, target, decay)
+    probe = fit_inputs(inputs, turned, target, decay)
     log.info(
         "%s starts at a probe with decay %g, logits times %.2f, frequencies of classes times %.2f",
         target.name,
@@ -150,8 +152,9 @@ def _judge_decay(
         The scale that calibrates the predictions, and the losses after it ``(N,)``: the confidence of a probe depends
         on its decay, and is corrected at export.
     """
-    logits = logits_out_of_fold(inputs, turned, target, folds[sample], decay)[torch.from_numpy(view == 0)]
-    logits, truth = logits[torch.from_numpy(is_told)], truth[is_told]
+    is_asked = (view == 0) & is_told[sample]
+    logits = logits_out_of_fold(inputs, turned, target, folds[sample], decay)[torch.from_numpy(is_asked)]
+    truth = truth[sample[is_asked]]
     scale = fit_logit_scale(logits, torch.from_numpy(truth), target, prior)
     sure = probabilities_from_logits(scale.of_logits(logits, prior).numpy(), multi_label=target.multi_label)
     return scale, losses_of_samples(sure, truth, target)

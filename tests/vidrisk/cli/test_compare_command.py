@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pages import read_blocks
 from report_runs import report, write_classifier_run, write_photos, write_run, write_truth
 
 from vidrisk.report.comparison import PAGE
 
 Cli = Callable[..., Any]
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "comparing-reports.md"
-COMMANDS = re.findall(r"^\$ vidrisk (.*)$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+CONSOLE, SCRIPT = read_blocks("docs/comparing-reports.md")
+COMMANDS = [command.removeprefix("vidrisk ") for command in CONSOLE.commands]
 LEVELS = {"1.png": "严重", "2.png": "中等", "3.png": "轻微"}
 
 
@@ -44,6 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.page("docs/comparing-reports.md")
 def test_the_commands_of_the_page(site: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(shutil.copytree(site, tmp_path / "copy"))
     ends = [cli(*shlex.split(line)) for line in COMMANDS]
@@ -57,6 +58,16 @@ def test_the_commands_of_the_page(site: Path, cli: Cli, tmp_path: Path, monkeypa
     page = (out / PAGE).read_text(encoding="utf-8")
     assert "停工 a" in page and "From similar cases" in page and "classifier and report disagree" in page
     assert {path.name for path in out.glob("comparison.*")} == {"comparison.json", "comparison.jsonl", PAGE}
+
+
+@pytest.mark.page("docs/comparing-reports.md")
+def test_the_python_of_the_page(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shutil.copytree(site, tmp_path / "copy"))
+    SCRIPT.execute({})
+    accuracy, page = capsys.readouterr().out.split()
+    assert float(accuracy) == pytest.approx(1 / 3) and Path(page) == Path("out") / PAGE and Path(page).is_file()
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,16 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from pages import read_blocks, read_page
 from PIL import Image
 from strangers import LABELS, SCALES, SIDE, export, pictures, save_hub, stranger
 
 from vidrisk.runtimes import Bundle
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-PAGE = (REPOSITORY / "docs" / "foreign.md").read_text(encoding="utf-8")
+PAGE = read_page("docs/foreign.md")
 Run = Callable[..., Any]
-CONSOLE = [
-    line.removeprefix("$ ")
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("$ ")
-]
+FILE, PIXELS, TARGETS, HUB, VENDOR = read_blocks("docs/foreign.md")
+CONSOLE = [command for block in (FILE, PIXELS, HUB, VENDOR) for command in block.commands]
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.page("docs/foreign.md")
 @pytest.mark.slow
 def test_every_command_of_the_page_does_what_it_says(folder: Path, run_line: Run) -> None:
     assert len(CONSOLE) == 5
@@ -61,6 +58,38 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path, run_line: Run
     assert_equals_the_file(folder, Bundle.open(folder / "plain.bundle"))
     assert_equals_the_checkpoint(folder, Bundle.open(folder / "hub.bundle"))
     assert (folder / "vendor" / "expected" / "defect_logits.npy").is_file()
+
+
+class TwoOutputs(torch.nn.Module):
+    """``what`` a photo shows, and ``how`` bad that is: a crack is, a sound wall is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.defects = stranger("cnn")
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        what = self.defects(image)
+        return what, 2 * what[:, [LABELS.index("crack"), LABELS.index("sound")]]
+
+
+@pytest.mark.page("docs/foreign.md")
+@pytest.mark.slow
+def test_the_labels_of_several_outputs_are_those_of_the_page(folder: Path, run_line: Run) -> None:
+    (folder / "targets.yaml").write_text(TARGETS.text, encoding="utf-8")
+    outputs = ("what", "how")
+    export(TwoOutputs(), folder / "two.onnx", torch.zeros(1, 3, SIDE, SIDE), free=False, outputs=outputs)
+    levels = {"crack": "high", "sound": "low"}
+    rows = [f"{path},{path.parent.name},{levels[path.parent.name]}" for path in sorted(folder.glob("val/[cs]*/*.png"))]
+    (folder / "two.csv").write_text("\n".join(["path,defect_class,risk_level", *rows]), encoding="utf-8")
+    run_line("vidrisk export two.onnx --labels targets.yaml --val two.csv -o two.bundle", folder)
+    defect, level = Bundle.open(folder / "two.bundle").contract.targets
+    assert (defect.labels, level.labels) == (LABELS, ("low", "high"))  # in the order of the page, not of the output
+    (stage,) = Bundle.open(folder / "two.bundle").stages
+    ours = onnxruntime.InferenceSession(str(Bundle.open(folder / "two.bundle").path(stage.name, "fp32")))
+    frames, truth = pictures(12, seed=20)
+    found = ours.run(["defect_logits", "level_logits"], {"frames": frames[:, None]})
+    assert (found[0].argmax(1) == truth).mean() > 0.8
+    assert (found[1].argmax(1) == (truth == LABELS.index("crack")))[truth != LABELS.index("rust")].mean() > 0.8
 
 
 def assert_equals_the_file(folder: Path, bundle: Bundle) -> None:

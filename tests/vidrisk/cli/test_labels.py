@@ -124,14 +124,19 @@ def runs(cli: Cli, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 
 
 def test_compare_says_which_model_is_better(cli: Cli, photos: Path, runs: tuple[Path, Path], tmp_path: Path) -> None:
-    end = cli("compare", *runs, photos / "true.csv", "--split", "test", "-o", tmp_path / "c.json")
+    end = cli("compare", *runs, photos / "true.csv", "-o", tmp_path / "c.json")
     assert end.code == 0 and "action: B is better" in end.stdout, end
+    assert "18 samples: 18 of the test split\n" in end.stdout
     told = json.loads((tmp_path / "c.json").read_text())
     right = told["figures"]["action"][0]
     assert (right["verdict"], right["test"], told["samples"]) == ("better", "McNemar", 18)
+    assert told["splits"] == {"test": 18}  # the default
     assert len(told["changed"]["action"]) == round(18 * (right["second"] - right["first"]))
     assert {row["label"] for row in told["per_class"]["action"]} == set(COLOURS)
-    same = cli("compare", runs[1], runs[1], photos / "true.csv", "--split", "test")
+    same = cli("compare", runs[1], runs[1], photos / "true.csv", "--split", "all")
+    assert (
+        f"{PHOTOS} samples: 36 of the train split" in same.stdout and "the models may have learnt from\n" in same.stdout
+    )
     assert "undecided" in same.stdout and "more samples would not help" in same.stdout
     grouped = cli("compare", *runs, photos / "true.csv", "--split", "test", "--group-by", "series", "--json")
     assert json.loads(grouped.stdout)["figures"]["action"][0]["test"] == "bootstrap"

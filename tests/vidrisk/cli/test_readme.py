@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,12 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from pages import Block, read_blocks
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[3]
-README, QUICK_START, INFERENCE, DEVICES = (
-    (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "docs/quick-start.md", "docs/inference.md", "docs/devices.md")
-)
-
-
-def blocks_of(page: str) -> list[list[str]]:
-    return [
-        [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-        for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL)
-    ]
-
-
-OWN_PHOTOS, CLIPS, RISKS = blocks_of(QUICK_START)
-(WINDOWS,), (ENGINES,) = blocks_of(INFERENCE), blocks_of(DEVICES)
+OWN_PHOTOS, CLIPS, RISKS = read_blocks("docs/quick-start.md")
+IN_SHORT, PYTHON = read_blocks("README.md")
+(WINDOWS,), (ENGINES,), (EXPORT,) = map(read_blocks, ("docs/inference.md", "docs/devices.md", "docs/export.md"))
 QUICK = {"export": ("--search-s", "5")}  # an export takes minutes else, and all but the choice of blocks is the same
 # Of clips; photos are trained and exported at the size of the README.
 QUICK_CLIPS = {**QUICK, "train": ("--set", "pixel.height=96", "--set", "pixel.width=96")}
@@ -38,7 +25,10 @@ LEVELS = {"轻微": (60, 60, 60), "中等": (130, 60, 30), "严重": (230, 230, 
 FILES = {"predictions.jsonl", "ledger.sqlite", "summary.json", "thumbnails.sqlite", "report.html"}
 RunLine = Callable[..., Any]
 
-pytestmark = pytest.mark.slow(minutes=4)
+pytestmark = [
+    pytest.mark.slow(minutes=4),
+    pytest.mark.page("README.md", "docs/quick-start.md", "docs/export.md", "docs/inference.md", "docs/devices.md"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,19 +51,23 @@ def motions(project: Path, run_line: RunLine) -> Path:
     return project
 
 
-def run_block(
-    block: list[str], folder: Path, run_line: RunLine, quick: dict[str, tuple[str, ...]] = QUICK_CLIPS
-) -> Any:
-    """Run its commands, and return how the last one ended."""
+def run_block(block: Block, folder: Path, run_line: RunLine, quick: dict[str, tuple[str, ...]] = QUICK_CLIPS) -> Any:
+    """Run its commands, but for those of pip, and return how the last one ended."""
     end = None
-    for line in block:
+    for line in vidrisk_commands(block):
         is_first_infer = block is CLIPS and line.startswith("vidrisk infer ")
         end = run_line(line, folder, *quick.get(line.split()[1], ()), alone=is_first_infer)
     return end
 
 
+def vidrisk_commands(block: Block) -> list[str]:
+    """Return its commands without ``pip``, which tests/test_install_page.py runs."""
+    return [line for line in block.commands if not line.startswith("pip ")]
+
+
 def test_every_block_is_run_by_a_test() -> None:
-    verbs = [[line.split()[1] for line in block] for block in (CLIPS, WINDOWS, ENGINES, RISKS, OWN_PHOTOS[1:])]
+    blocks = (CLIPS, WINDOWS, ENGINES, RISKS, OWN_PHOTOS)
+    verbs = [[line.split()[1] for line in vidrisk_commands(block)] for block in blocks]
     assert verbs == [
         ["data", "data", "train", "export", "verify", "eval", "infer", "doctor"],
         ["infer", "infer", "bench"],
@@ -81,23 +75,20 @@ def test_every_block_is_run_by_a_test() -> None:
         ["data", "train", "export", "infer"],
         ["train", "export", "infer"],
     ]
-    assert OWN_PHOTOS[0] == "pip install '.[export]'"
-    assert all(
-        line.startswith("vidrisk ") for block in (CLIPS, WINDOWS, ENGINES, RISKS, OWN_PHOTOS[1:]) for line in block
-    )
+    assert all(line.startswith("vidrisk ") for block in blocks for line in vidrisk_commands(block))
 
 
-def test_the_commands_of_the_readme_are_those_of_the_quick_start() -> None:
-    (block,) = blocks_of(README)
-    assert len(block) == 6 and [line for line in CLIPS if line in block] == block
+def test_the_commands_of_the_readme_and_of_the_export_are_those_of_the_quick_start() -> None:
+    assert len(IN_SHORT.commands) == 6
+    assert [line for line in CLIPS.commands if line in IN_SHORT.commands] == IN_SHORT.commands
+    assert len(EXPORT.commands) == 1 and EXPORT.commands[0] in CLIPS.commands
 
 
 def test_the_python_of_the_readme_runs(
     motions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(motions)
-    exec(compile(example, "README.md", "exec"), {})
+    PYTHON.execute({})
     path, label, score = capsys.readouterr().out.split()
     assert (Path(path), label) == (motions / "cam7" / "08:00.mp4", "wave") and 0 < float(score) <= 1
 
@@ -140,7 +131,7 @@ def test_photos_become_risks_and_a_report(project: Path, run_line: RunLine) -> N
 
 def test_own_photos_become_a_report_in_four_commands(tmp_path: Path, run_line: RunLine) -> None:
     write_risks(tmp_path / "photos")
-    run_block(OWN_PHOTOS[1:], tmp_path, run_line, {**QUICK, "train": ("--set", "optim.epochs=2")})
+    run_block(OWN_PHOTOS, tmp_path, run_line, {**QUICK, "train": ("--set", "optim.epochs=2")})
     assert_inferred(tmp_path / "first-report", 30)
     assert (tmp_path / "runs" / "first" / "split.parquet").is_file()
 

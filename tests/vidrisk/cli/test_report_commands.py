@@ -9,7 +9,6 @@ import io
 import json
 import os
 import pty
-import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 from colour_bundle import write_colour_bundle
+from pages import read_commands
 from risk_tables import draw, write_csv
 from small_report_bundle import SCHEME, report_bundle, write_report_bundle
 
@@ -255,15 +255,11 @@ def test_a_device_writes_reports_with_base_dependencies(photos: Path, tmp_path: 
     assert (asked.returncode, asked.stderr) == (EXIT_OK, "") and json.loads(asked.stdout)["answer_tokens"] == 5
 
 
+@pytest.mark.page("docs/reports.md")
 def test_every_command_of_the_page_does_what_it_says(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = (REPOSITORY / "docs" / "reports.md").read_text(encoding="utf-8")
-    commands = [
-        line.removeprefix("$ vidrisk ")
-        for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL)
-        for line in block.splitlines()
-    ]
+    commands = [command.removeprefix("vidrisk ") for command in read_commands("docs/reports.md")]
     write_report_bundle(tmp_path / "walls.bundle")
     names = ("north", "south", "east", "west")
     for number, name in enumerate(names):

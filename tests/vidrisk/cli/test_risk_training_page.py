@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 from backbones import EMBEDDED
+from pages import Block, read_blocks, read_page
 from trained_reporters import SCHEME, write_cases, write_photo_of
 from vlms import save_language_model
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PAGE = (REPOSITORY / "docs" / "risk-training.md").read_text(encoding="utf-8")
-BLOCKS = [
-    [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-]
+PAGE = read_page("docs/risk-training.md")
+PARQUET, JSONL, CAPTIONS = read_blocks("docs/risk-training.md")
 # A small language model in the place of SmolLM2, small photos, a short scheme.
 SMALL = {
     "train": " --set pixel.height=64 --set pixel.width=64 --set optim.epochs=1 --set precision=fp32 --set lora.rank=2",
@@ -40,24 +38,26 @@ def language(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_language_model(tmp_path_factory.mktemp("language"), "LlamaForCausalLM")
 
 
+@pytest.mark.page("docs/risk-training.md")
 @pytest.mark.slow(minutes=2)
-@pytest.mark.parametrize("block", [0, 1], ids=["parquet", "jsonl"])
+@pytest.mark.parametrize(("block", "out"), [(PARQUET, "out"), (JSONL, "out-jsonl")], ids=["parquet", "jsonl"])
 def test_from_a_table_to_a_comparison(
-    block: int, tmp_path: Path, language: Path, run_line: Callable[..., object]
+    block: Block, out: str, tmp_path: Path, language: Path, run_line: Callable[..., object]
 ) -> None:
     write_cases(tmp_path / "photos", 24)
     (tmp_path / "photos" / "cases.csv").rename(tmp_path / "photos" / "risks.csv")
     write_photo_of(tmp_path / "photos" / "wall.png", "severe", 7)
     (tmp_path / "scheme.yaml").write_text(SCHEME, encoding="utf-8")
-    for command in BLOCKS[block]:
+    for command in block.commands:
         run_line(small(command, language), tmp_path)
-    out = tmp_path / ("out", "out-jsonl")[block]
-    scores = json.loads((out / "comparison.json").read_text(encoding="utf-8"))
-    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    written = tmp_path / out
+    scores = json.loads((written / "comparison.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (written / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert scores and rows and all(row["report"]["fields"]["level"] in ("minor", "severe") for row in rows)
-    assert (out / "comparison.html").is_file()
+    assert (written / "comparison.html").is_file()
 
 
+@pytest.mark.page("docs/risk-training.md")
 @pytest.mark.slow(minutes=2)
 def test_from_captions_to_answers(tmp_path: Path, language: Path, run_line: Callable[..., object]) -> None:
     for number in range(1, 13):
@@ -87,7 +87,7 @@ def test_from_captions_to_answers(tmp_path: Path, language: Path, run_line: Call
             ]
         )
     )
-    for command in BLOCKS[2]:
+    for command in CAPTIONS.commands:
         run_line(small(command, language), tmp_path)
     assert (tmp_path / "merged" / "config.json").is_file()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pages import read_blocks, read_page
 from risk_tables import draw, seed_rows, write_csv
 
 from vidrisk.data.answers import answer_from_fields
@@ -20,15 +21,11 @@ from vidrisk.data.load_cases import load_cases
 from vidrisk.data.scheme_file import BUILT_IN, load_scheme, scheme_from_text
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PAGE = (REPOSITORY / "docs" / "risk-data.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.removeprefix("$ ")
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("$ ")
-]
+PAGE = read_page("docs/risk-data.md")
+COMMANDS, SCRIPT, BRIDGES = read_blocks("docs/risk-data.md")
 
 
+@pytest.mark.page("docs/risk-data.md")
 @pytest.mark.slow(minutes=2)
 def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, run_line: Callable[..., object]) -> None:
     rows = seed_rows(30)
@@ -38,7 +35,7 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, run_line: C
         row["data_原"] = "D"
     write_csv(tmp_path / "photos" / "risks.csv", rows)
     write_csv(tmp_path / "photos" / "grades.csv", rows)
-    for command in COMMANDS:
+    for command in COMMANDS.commands:
         run_line(command, tmp_path)
     assert (tmp_path / "sheet.png").is_file()
     for name, scheme in (
@@ -51,18 +48,17 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, run_line: C
         assert len(cases) == 30 and (scheme is None or cases.scheme == load_scheme(scheme))
         stats = json.loads((tmp_path / name / "dataset_stats.json").read_text(encoding="utf-8"))
         assert (stats["total_samples"], stats["images"], stats["missing_images"]) == (30, 30, 0)
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "risk-data").rename(tmp_path / "by-command")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     end = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT.text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert end.returncode == 0 and len(load_cases(tmp_path / "risk-data")) == 30, end.stderr
 
 
+@pytest.mark.page("docs/risk-data.md")
 def test_the_scheme_of_the_page_is_one() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    scheme = scheme_from_text(text, "page")
+    scheme = scheme_from_text(BRIDGES.text, "page")
     assert scheme.level_names == ("good", "poor", "not seen") and scheme.levels[2].severity is None
     assert answer_from_fields(scheme, {"level": "差", "part": "pier"}) == '{"level":"poor","part":"pier","finding":""}'
 

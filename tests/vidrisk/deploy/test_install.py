@@ -405,7 +405,7 @@ def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: R
         and "error: answers differ from those of the export" in end.stderr
         and "differs" in end.stdout
     ), end
-    assert "golden samples or more: they are of another model" in end.stdout
+    assert "golden samples or more: the samples or the graphs belong to another model" in end.stdout
     assert installed_files(prefix) == {"installed.conf", "releases", "state", "uninstall.sh"}
     (broken / "bundle" / bundle.name / "golden.zip").unlink()
     manifest = json.loads((broken / "bundle" / bundle.name / "bundle.json").read_text(encoding="utf-8"))

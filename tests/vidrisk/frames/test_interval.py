@@ -92,6 +92,24 @@ def test_what_lies_mostly_outside_is_refused(clip: Path, interval: Interval) -> 
     assert caught.value.state == "skipped" and str(interval) in str(caught.value)
 
 
+def test_what_lies_mostly_behind_the_end_of_a_cut_file_is_refused(tmp_path: Path) -> None:
+    """Its header states 4 s, and only the decoder sees that fewer are there."""
+    path = write_clip(tmp_path / "c.mkv", 100, options={"bf": "0", "g": "12"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (whole,) = read_clips(path, SPEC, TimeSpec(2))
+    end_s = whole.end_s
+    assert end_s is not None and whole.damage is not None and 1.0 < end_s < 3.0
+    for start_s, where in ((end_s + 0.2, "before"), (end_s - 0.2, "in the first half of")):
+        interval = Interval(start_s, 3.9)
+        with pytest.raises(UnreadableError, match=f"the file ends at {end_s:.2f} s, {where} ") as caught:
+            next(read_clips(path, SPEC, TimeSpec(2), interval))
+        assert caught.value.state == "corrupt" and str(interval) in str(caught.value)
+    (read,) = read_clips(path, SPEC, TimeSpec(2), Interval(end_s - 0.8, end_s + 0.4))
+    assert read.end_s == end_s and f"the file ends at {end_s:.2f} of" in str(read.damage)
+    (inside,) = read_clips(path, SPEC, TimeSpec(2), Interval(0.0, 1.0))
+    assert inside.damage is None
+
+
 def test_irregular_frames_are_counted_by_their_own_times(tmp_path: Path) -> None:
     times_ms = [0, 10, 20, 500, 1000, 1010, 1020, 1500, 2000, 2010]
     path = write_clip(tmp_path / "c.mkv", 10, pts_ms=times_ms)

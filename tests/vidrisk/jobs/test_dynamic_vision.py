@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pages import read_blocks
 from PIL import Image
 from vlms import save_qwen
 
@@ -27,8 +27,7 @@ from vidrisk.runtimes.vision_grid import vision_inputs_from_grid
 from vidrisk.train.train import train_run
 
 Cli = Callable[..., Any]
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "vlm.md").read_text(encoding="utf-8")
-SECTION = PAGE.partition("## The vision tower elsewhere")[2].partition("\n## ")[0]
+*FIRST, TOWER, SCRIPT = read_blocks("docs/vlm.md")  # the first ones are of tests/vidrisk/models/vlm/test_vlm_page.py
 SETTINGS = [
     "pixel.height=56",
     "pixel.width=84",
@@ -60,11 +59,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.page("docs/vlm.md")
 @pytest.mark.slow(minutes=3)
 def test_the_page_does_what_it_says(project: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    (command,) = re.findall(r"^\$ vidrisk (.*)$", SECTION, re.MULTILINE)
-    end = cli(*shlex.split(command))
+    (command,) = TOWER.commands
+    end = cli(*shlex.split(command.removeprefix("vidrisk ")))
     assert end.code == EXIT_OK, end
     assert Bundle.open("qwen.bundle").passed == ("fp32",)
     assert {path.name for path in Path("tower").iterdir()} == {
@@ -74,9 +74,13 @@ def test_the_page_does_what_it_says(project: Path, cli: Cli, monkeypatch: pytest
         "README.md",
     }
     assert {path.name for path in Path().iterdir()} == {"photos", "backbone", "runs", "qwen.bundle", "tower"}
-    (script,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
     ran = subprocess.run(
-        [sys.executable, "-c", BLOCKED + script], cwd="tower", capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", BLOCKED + SCRIPT.text],
+        cwd="tower",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert (ran.returncode, ran.stdout.strip()) == (0, "{'tokens': (48, 64)}"), (
         ran.stderr

@@ -40,7 +40,7 @@ IMPORTED = (
 MOMENTS = {
     "decoding": ("vidrisk.train.dataset.read_clips", 5),
     "frozen layers": ("vidrisk.train.views.augment_clips", 1),
-    "fitting the probe": ("vidrisk.train.probe_choice.fit_probe", 2),
+    "fitting the probe": ("vidrisk.train.probe_choice.fit_inputs", 2),
     "epoch 1": ("vidrisk.train.class_work.mix_batch", 2),
     "first file of a checkpoint": ("vidrisk.train.checkpoint.save_tensors", 1),
     "second file of a checkpoint": ("vidrisk.train.checkpoint.save_tensors", 2),

@@ -73,6 +73,16 @@ def test_frames_are_read_once_while_there_is_room(tmp_path: Path) -> None:
     assert data[0][0] is first[0] and not torch.equal(data[2][0], first[2])
 
 
+def test_what_a_cut_file_lacks_is_noted(tmp_path: Path) -> None:
+    path = write_numbered(tmp_path / "c.mkv", 100, options={"bf": "0", "g": "12"})
+    whole = path.read_bytes()
+    for size, said in ((len(whole), ""), (len(whole) // 2, " of 4.00 s")):
+        path.write_bytes(whole[:size])
+        dataset = ClipDataset(table_of(path), contract_of(2, 16))
+        assert not dataset.drop_unreadable(lambda done, total: None)
+        assert [*dataset.notes] == ["c.mkv"] * bool(said) and all(said in note for note in dataset.notes.values())
+
+
 def test_unreadable_samples_are_dropped_with_their_reason(tmp_path: Path) -> None:
     good = [Path(write_photo(tmp_path / f"{colour}.png", colour)) for colour in ("red", "green")]
     (tmp_path / "empty.png").touch()

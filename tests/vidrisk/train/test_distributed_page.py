@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pages import read_commands, read_page
 from trees import encoded
 
 from vidrisk.models.config import TrainConfig, VlmSettings
 from vidrisk.runtimes.contract.errors import is_installed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PAGE = (REPOSITORY / "docs" / "distributed-training.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ accelerate launch (.*)$", PAGE, re.MULTILINE)
+PAGE = read_page("docs/distributed-training.md")
+LAUNCH = "accelerate launch "
+COMMANDS = [command.removeprefix(LAUNCH) for command in read_commands("docs/distributed-training.md")]
 COLOURS = {"sit": (200, 40, 40), "stand": (40, 40, 200)}
 SMALL = (
     "pixel.height=64",
@@ -31,6 +33,7 @@ SMALL = (
 )
 
 
+@pytest.mark.page("docs/distributed-training.md")
 @pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: Path(shlex.split(command)[1]).stem)
 def test_every_command_of_the_page_trains(command: str, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_a_search_that_was_killed_comes_to_the_same_choice(
     assert 1 < before.count(b"\n") < len(lines_of(searched.root)) and not (run / "tune" / "tune.json").exists()
     (run / "tune" / "tune.jsonl").write_bytes(before + b'{"trial": 3, "fo')  # the line that it was writing
     table, config = load_table(manifest, "action"), config_from_options(tmp_path / "c.yaml")
-    with pytest.raises(SettingsError, match="begun with a search of settings; fix: resume with the same tune"):
+    with pytest.raises(SettingsError, match="was started with a search for settings; fix: resume with the same tune"):
         train_run(table, config, run, resume=True)
     with pytest.raises(BundleError, match="other settings or data"):
         train_run(table, config, run, resume=True, tune=Tuning(5, fixed=FIXED))

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from vidrisk.data.formats.clips import head_has, home_of, lists_in, settle_splits, split_from_word
-from vidrisk.data.formats.format import SCORE, Format, Listed, Reading, Writing, format_counts
-from vidrisk.data.formats.json_lists import members_of
+from vidrisk.data.formats.format import SCORE, SCORED, Format, Listed, Reading, Writing, format_counts
+from vidrisk.data.formats.json_lists import is_number, members_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.io import write_new_file
@@ -119,6 +119,7 @@ def rows_from_file(path: Path, files: MediaFiles, target: str, counts: Counter[s
         counts.update([] if annotations else [UNLABELLED])
         for annotation in annotations:
             label, part = _label(where, annotation), None
+            counts[SCORED] += is_number(annotation.get(SCORE))
             if "segment" in annotation:
                 part = _part(where, annotation["segment"], duration_s, counts)
                 if part is None:

@@ -64,6 +64,7 @@ class Reading:
 
 
 SCORE = "score"  # the column of a sample with a model's confidence in its labels
+SCORED = "labels with the confidence of a model, taken as they are"  # for a note
 
 
 @dataclass(frozen=True)

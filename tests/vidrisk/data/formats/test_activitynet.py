@@ -282,3 +282,6 @@ def test_scores_of_predictions_are_written_beside_the_labels(tmp_path: Path) -> 
     activitynet.write_activitynet(table, tmp_path / "set.json", Writing("a model"))
     (entry,) = json.loads((tmp_path / "set.json").read_text(encoding="utf-8"))["database"].values()
     assert entry["annotations"] == [{"segment": [1, 2], "label": "x", "score": 0.75}]
+    table = import_data(tmp_path / "set.json").table
+    assert table.samples[0].labels == {"action": "x"}
+    assert "labels with the confidence of a model, taken as they are: 1" in table.notes

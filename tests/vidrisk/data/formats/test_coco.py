@@ -224,4 +224,6 @@ def test_predictions_are_annotations_with_a_score(tmp_path: Path) -> None:
     assert [(box["bbox"], box["score"]) for box in written["annotations"]] == [([0, 0, 20, 12], 0.91)] * 2
     (image,) = written["images"]
     assert (image["attributes"], image["width"], image["height"]) == ({"note": "x"}, 20, 12)
-    assert import_data(tmp_path / "set.json").table.samples[0].labels == {"defect": "crack", "level": "严重"}
+    table = import_data(tmp_path / "set.json").table
+    assert table.samples[0].labels == {"defect": "crack", "level": "严重"}
+    assert "labels with the confidence of a model, taken as they are: 2" in table.notes

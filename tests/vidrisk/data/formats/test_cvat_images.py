@@ -12,12 +12,13 @@ from trees import photo, touch
 from vidrisk.data import Sample, Table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
-from vidrisk.data.formats.cvat.elements import MAX_ITEM_BYTES
+from vidrisk.data.formats.cvat.elements import MAX_ITEM_BYTES, PREDICTED, TAKEN
 from vidrisk.data.formats.format import Listed, Reading
 from vidrisk.runtimes.contract.choices import LabelTask
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
 KNOWN = FORMATS["cvat-images"]
+DUMPED = "<dumped>2026-09-07 18:35:00+00:00</dumped>"  # when CVAT has exported it
 TASK = "<meta><task><id>4</id><name>t</name><mode>annotation</mode>{}</task></meta>"
 
 
@@ -205,8 +206,39 @@ def test_predictions_are_tags_that_a_machine_has_made(tmp_path: Path) -> None:
         '<tag label="crack" source="auto"><attribute name="score">0.75</attribute><attribute name="model">m1</attribute>'
         in text
     )
-    (sample,) = import_data(tmp_path / "out.xml").table.samples
+    with pytest.raises(
+        DataError, match=r"has no labelled file .*labels with source auto left out, because CVAT has not exported this"
+    ):
+        import_data(tmp_path / "out.xml")
+    (tmp_path / "out.xml").write_text(text.replace("</meta>", f"{DUMPED}</meta>"), encoding="utf-8")  # exported by CVAT
+    table = import_data(tmp_path / "out.xml").table
+    (sample,) = table.samples
     assert sample.labels == {"defect": "crack"} and sample.extra == {"score": "0.75", "model": "m1"}
+    assert f"{TAKEN}: 1" in table.notes
+
+
+def test_what_a_model_has_labelled_is_counted_in_an_export_and_left_out_of_predictions(tmp_path: Path) -> None:
+    for name in "abc":
+        photo(tmp_path / f"{name}.png")
+    images = (
+        image("a.png", tag("crack").replace("manual", "auto"), tag("rust")),
+        image("b.png", box("crack", 1, 2, 30, 40, ' source="Auto"'), box("crack", 5, 6, 7, 8, ' source="semi-auto"')),
+        image("c.png", box("rust", 1, 2, 30, 40, ' source="auto"')),
+    )
+    export(tmp_path, *images, meta=TASK.format("").replace("</meta>", f"{DUMPED}</meta>"))
+    listed = read(tmp_path)
+    assert labels_of(listed) == {
+        "a.png": {"defect": ("crack", "rust")},
+        "b.png": {"defect": ("crack",)},
+        "c.png": {"defect": ("rust",)},
+    }
+    assert f"{TAKEN}: 3" in listed.notes
+    assert len(read(tmp_path, crops=True, made=tmp_path / "made").samples) == 3
+    export(tmp_path, *images)
+    listed = read(tmp_path)
+    assert labels_of(listed) == {"a.png": {"defect": "rust"}, "b.png": {"defect": "crack"}}
+    assert {f"{PREDICTED}: 3", "images without a label left out: 1"} <= set(listed.notes)
+    assert len(read(tmp_path, crops=True, made=tmp_path / "cut").samples) == 1
 
 
 def test_what_xml_cannot_hold_is_an_error(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from trees import encoded, touch
 from vidrisk.data import Sample, Table
 from vidrisk.data.data_sets import import_data, write_data_set
 from vidrisk.data.formats import FORMATS, format_of
+from vidrisk.data.formats.cvat.elements import PREDICTED, TAKEN
 from vidrisk.data.formats.format import Listed, Reading
 from vidrisk.frames import Interval
 from vidrisk.runtimes.contract.choices import LabelTask
@@ -173,6 +174,20 @@ def test_damaged_tracks_are_one_line(folder: Path, tracks: str, source: str, sai
         read(export(folder, tracks, source=source))
 
 
+def test_entities_and_a_file_that_is_cut_off_are_one_line(folder: Path) -> None:
+    path = export(folder, track("run", shape(1)))
+    text = path.read_text("utf-8")
+    bomb = '<!DOCTYPE a [<!ENTITY b "ha"><!ENTITY c "&b;&b;&b;">]>'
+    for content, said in (
+        (text.replace("<annotations>", f"{bomb}<annotations>").replace("run", "&c;"), "declares a document type"),
+        (text[:-40], "annotations.xml is not XML: .*; fix: get the file again: it may be cut off"),
+    ):
+        path.write_text(content, "utf-8")
+        with pytest.raises(DataError, match=said) as found:
+            import_data(path)
+        assert "\n" not in str(found.value)
+
+
 def test_only_an_export_of_video_is_claimed(folder: Path) -> None:
     path = export(folder / "a", track("run", shape(1)))
     assert format_of(path) is format_of(path.parent) is KNOWN
@@ -202,6 +217,10 @@ def test_a_folder_has_a_task_for_each_video_which_lie_in_it_or_beside_it(tmp_pat
     assert written.samples == 3 and written.lost == {"parts of clips in seconds": 1}
     assert sorted(path.name for path in (tmp_path / "cvat").iterdir()) == ["x.mp4.2.xml", "x.mp4.xml"]
     assert 'source="auto"' in (tmp_path / "cvat" / "x.mp4.xml").read_text("utf-8")
+    with pytest.raises(DataError, match=r"has no labelled file .*CVAT has not exported this file: .* 3"):
+        import_data(tmp_path / "cvat")
+    for path in (tmp_path / "cvat").iterdir():  # exported by CVAT
+        path.write_text(path.read_text("utf-8").replace("</meta>", "<dumped>now</dumped></meta>"), "utf-8")
     read_again = sorted(
         import_data(tmp_path / "cvat").table.samples, key=lambda sample: (sample.name, sample.interval is None)
     )
@@ -212,6 +231,14 @@ def test_a_folder_has_a_task_for_each_video_which_lie_in_it_or_beside_it(tmp_pat
         (tmp_path / "cvat" / name).parent.mkdir()
         (tmp_path / name).rename(tmp_path / "cvat" / name)
     assert sorted(sample.name for sample in read(tmp_path / "cvat").samples) == ["a/x.mp4", "a/x.mp4", "b/x.mp4"]
+
+
+def test_tracks_that_a_model_has_made_are_counted_in_an_export_and_left_out_of_predictions(folder: Path) -> None:
+    tracks = (track("run", shape(1), shape(3, 1)), track("sit", shape(5), shape(9, 1)).replace("manual", "auto"))
+    listed = read(export(folder, *tracks, source="<source>t.mp4</source><dumped>now</dumped>"))
+    assert parts_of(listed) == [("run", (1, 3)), ("sit", (5, 9))] and listed.notes == (f"{TAKEN}: 1",)
+    listed = read(export(folder, *tracks))
+    assert parts_of(listed) == [("run", (1, 3))] and listed.notes == (f"{PREDICTED}: 1",)
 
 
 def test_a_folder_without_a_task_is_one_line(tmp_path: Path) -> None:

@@ -144,6 +144,8 @@ def test_labels_json_names_files_without_their_suffix(tmp_path: Path, classes: A
     assert {s.name: s.labels["action"] for s in found.table.samples} == expected and found.absent == ("gone",)
     assert found.table.label_order == ({"action": ("dog", "cat")} if classes else {})
     assert "files without a label left out: 1" in found.table.notes
+    of_models = "confidence" in json.dumps(labels)
+    assert ("labels with the confidence of a model, taken as they are: 1" in found.table.notes) == of_models
 
 
 def test_labels_json_of_clips_has_frames_or_seconds(tmp_path: Path) -> None:
@@ -229,7 +231,9 @@ def test_clips_and_photos_become_two_data_sets_and_seconds_frames(tmp_path: Path
         "columns": {"start_s": "0.2", "end_s": "0.5"},
     }
     assert json.loads((tmp_path / "out" / "images" / "metadata.json").read_text())["media_type"] == "image"
-    assert {s.name: (s.interval, s.split) for s in import_data(tmp_path / "out").table.samples} == {
+    table = import_data(tmp_path / "out").table
+    assert "labels with the confidence of a model, taken as they are: 1" in table.notes
+    assert {s.name: (s.interval, s.split) for s in table.samples} == {
         "videos/data/a.mp4": (Interval(0.2, 0.5), "val"),
         "images/data/b.png": (None, "train"),
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from drawn_tables import file_of
+from pages import read_commands
 from trees import write_json
 
 from vidrisk.data import Sample, Table, load_table
@@ -83,16 +84,26 @@ def text_of(name: str) -> str:
     return (PAGES / f"{name}.md").read_text(encoding="utf-8")
 
 
-def commands_of(name: str) -> Iterable[str]:
-    return re.findall(r"^\$ (vidrisk .*)$", text_of(name), re.MULTILINE)
+MARK = pytest.mark.page(
+    "docs/formats/coco.md",
+    "docs/formats/csv.md",
+    "docs/formats/fiftyone.md",
+    "docs/formats/hf-folder.md",
+    "docs/formats/llama-factory.md",
+    "docs/formats/llava.md",
+    "docs/formats/ms-swift.md",
+    "docs/formats/tfrecord.md",
+    "docs/formats/yolo-classify.md",
+)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@MARK
+@pytest.mark.parametrize("page", MARK.args)
 def test_every_command_of_the_page_does_what_it_says(
-    name: str, tmp_path: Path, run_line: Callable[..., object]
+    page: str, tmp_path: Path, run_line: Callable[..., object]
 ) -> None:
-    WRITERS[name](tmp_path)
-    commands = list(commands_of(name))
+    WRITERS[Path(page).stem](tmp_path)
+    commands = read_commands(page)
     assert len(commands) > 1
     for command in commands:
         run_line(command, tmp_path)
@@ -115,5 +126,9 @@ def test_the_page_is_short_and_says_how_the_format_is_written(name: str) -> None
 def test_options_and_links_of_the_page_exist(name: str) -> None:
     links = re.findall(r"\]\(([^)#]+)", text_of(name))
     assert [link for link in links if not (PAGES / link).exists()] == []
-    own = {option for command in commands_of(name) for option in re.findall(r" (--[a-z][\w-]+)", command)}
+    own = {
+        option
+        for command in read_commands(f"docs/formats/{name}.md")
+        for option in re.findall(r" (--[a-z][\w-]+)", command)
+    }
     assert own <= {"--to", "--task", "--format", "--media", "--labels", "--crops"}

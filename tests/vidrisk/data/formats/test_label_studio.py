@@ -158,6 +158,17 @@ def test_a_box_is_there_between_key_frames_where_it_is_enabled(
     assert "'box' is taken as the action" in found.notes
 
 
+def test_a_frame_zero_which_the_format_does_not_have_is_the_first_one_and_is_said(read: Callable[..., Listed]) -> None:
+    listed = read(task(timeline("fall", (0, 12), (0, 0))), rate=24.0)
+    assert parts_of(listed) == [("fall", (0.0, 0.5)), ("fall", (0.0, 1 / 24))]
+    assert "frame numbers 0 read as frame 1, the first in Label Studio: 3" in listed.notes
+    keys = [{"frame": 0, "enabled": True}, {"frame": 12, "enabled": False}]
+    listed = read(task(result("videorectangle", "box", sequence=keys, labels=["car"])), rate=24.0)
+    assert parts_of(listed) == [("car", (0.0, 0.5))]
+    assert "frame numbers 0 read as frame 1, the first in Label Studio: 1" in listed.notes
+    assert not any("frame numbers 0" in note for note in read(task(timeline("fall", (1, 12))), rate=24.0).notes)
+
+
 def test_a_box_that_knows_its_video_needs_no_rate(read: Callable[..., Listed]) -> None:
     box = result(
         "videorectangle",
@@ -184,6 +195,24 @@ def test_the_last_annotation_that_was_not_cancelled_counts(read: Callable[..., L
         "tasks that were skipped left out: 1",
         "tasks without an annotation left out (they have predictions): 1",
         "tasks whose annotation is empty left out: 1",
+    }
+
+
+def test_predictions_that_a_person_has_submitted_are_labels_and_are_counted(
+    read: Callable[..., Listed], folder: Path
+) -> None:
+    for name in ("u.mp4", "v.mp4"):
+        touch(folder / name)
+    predicted = choices("run") | {"origin": "prediction"}
+    text = result("textarea", "advice", "c1", text=["look"]) | {"origin": "prediction-changed"}
+    accepted = task(predicted, predictions=[{"result": [choices("sit")]}])
+    changed = task(predicted, text, data={"video": "u.mp4"})
+    cancelled = task(data={"video": "v.mp4"}) | {"annotations": [{"was_cancelled": True, "result": [predicted]}]}
+    listed = read(accepted, changed, cancelled)
+    assert [(sample.name, sample.labels["action"]) for sample in listed.samples] == [("t.mp4", "run"), ("u.mp4", "run")]
+    assert set(listed.notes) == {
+        "annotations that are predictions which a person has submitted unchanged, taken as they are: 1",
+        "tasks that were skipped left out: 1",
     }
 
 
@@ -323,12 +352,14 @@ def test_an_upload_is_found_by_the_name_that_it_was_stored_under(read: Callable[
         (task({"type": "choices"}), "result 1 lacks a type, a value or the name"),
         (task(timeline("run", (5, 3))), "has a range from 5 to 3"),
         (task(timeline("run", (-1, 3))), "'-1' is not a frame number"),
+        (task(timeline("run", (-4, -1))), "'-4' is not a frame number; allowed: whole numbers from 1"),
         (task(timeline("run", (1, 10**400))), "is not a frame number"),
         (task(timeline("run", (1, 2)) | {"value": {"ranges": 3}}), "has no ranges"),
         (task(result("choices", choices=7)), "is 7; allowed: a list of names"),
         (task(result("choices", choices=["a", 7])), "a list of names"),
         (task(result("videorectangle", sequence=[7])), "has no sequence of key frames"),
         (task(result("videorectangle", sequence=[{"frame": 1.5}])), "'1.5' is not a frame number"),
+        (task(result("videorectangle", sequence=[{"frame": -1}])), "control 'label': '-1' is not a frame number"),
     ],
 )
 def test_a_damaged_export_is_one_line(read: Callable[..., Listed], broken: Any, said: str) -> None:
@@ -387,7 +418,10 @@ def test_predictions_are_written_to_be_corrected(tmp_path: Path) -> None:
         ("timelinelabels", {"ranges": [{"start": 1, "end": 24}], "timelinelabels": ["run"]}, 0.9),
         ("timelinelabels", {"ranges": [{"start": 25, "end": 48}], "timelinelabels": ["fall"]}, 0.4),
     ]
-    with pytest.raises(DataError, match="has no labelled file"):
+    with pytest.raises(
+        DataError,
+        match=r"has no labelled file \(tasks without an annotation left out \(they have predictions\): 1\); allowed",
+    ):
         import_data(tmp_path / "tasks.json")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pages import read_commands
 from trees import SSV2_TEMPLATES, UCF_CLASSES, encoded, write_ssv2, write_ucf101
 
 from vidrisk.data import load_table
@@ -34,10 +35,10 @@ def text_of(name: str) -> str:
 
 
 def commands_of(name: str) -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", text_of(name), re.DOTALL)
-    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return read_commands(PAGES[name].relative_to(REPOSITORY).as_posix())
 
 
+@pytest.mark.page("docs/ucf101.md", "docs/something-something-v2.md")
 @pytest.mark.slow(minutes=4)
 @pytest.mark.parametrize("name", PAGES)
 def test_every_command_of_the_page_does_what_it_says(

@@ -11,6 +11,7 @@ import test_cvat_images as images
 import test_cvat_video as videos
 import test_label_studio as tasks
 import test_via as via
+from pages import read_commands
 from trees import encoded, photo, write_json
 
 from vidrisk.data import load_table
@@ -105,16 +106,23 @@ WRITERS = {
 }
 
 
+MARK = pytest.mark.page(
+    "docs/formats/cvat-images.md", "docs/formats/cvat-video.md", "docs/formats/label-studio.md", "docs/formats/via.md"
+)
+
+
 def text_of(name: str) -> str:
     return (PAGES / f"{name}.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@MARK
+@pytest.mark.parametrize("page", MARK.args)
 def test_every_command_of_the_page_does_what_it_says(
-    name: str, tmp_path: Path, run_line: Callable[..., object]
+    page: str, tmp_path: Path, run_line: Callable[..., object]
 ) -> None:
+    name = Path(page).stem
     WRITERS[name](tmp_path)
-    commands = re.findall(r"^\$ (vidrisk .*)$", text_of(name), re.MULTILINE)
+    commands = read_commands(page)
     assert len(commands) > 1
     task = "risk" if name == "cvat-images" else "action"
     for command in commands:
@@ -136,7 +144,7 @@ def test_every_command_of_the_page_does_what_it_says(
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_page_says_what_is_carried_and_what_is_lost(name: str) -> None:
     said = " ".join(text_of(name).split())
-    carried, lost = said.partition("Carried: ")[2].split("Lost, counted and said: ")
+    carried, lost = said.partition("Carried: ")[2].split("Lost (counted and reported): ")
     for part in PARTS:
         if part == "order of used labels":  # of formats that carry the order in part
             continue

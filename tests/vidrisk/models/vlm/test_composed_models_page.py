@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from pages import read_blocks, read_page
 from typer.testing import CliRunner
 from vlm_runs import write_photos
 
@@ -19,8 +20,8 @@ from vidrisk.models.vlm.composed import Composed
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 DOCS = REPOSITORY / "docs"
-PAGE = (DOCS / "composed-models.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ (vidrisk .*)$", PAGE, re.MULTILINE)
+PAGE = read_page("docs/composed-models.md")
+FIRST, SCRIPT, SECOND = read_blocks("docs/composed-models.md")
 SMALL = ("lora.rank=2", "optim.epochs=1", "optim.batch_size=8", "precision=fp32", "head.hidden=16", "views=1")
 
 
@@ -29,6 +30,7 @@ def train(words: list[str], small: list[str]) -> None:
     assert end.exit_code == 0, f"{words}\n{end.output}\n{end.exception!r}"
 
 
+@pytest.mark.page("docs/composed-models.md")
 @pytest.mark.slow(minutes=1)
 def test_a_run_becomes_a_folder_and_the_folder_a_run(
     backbone_folder: Callable[[str], Path],
@@ -44,13 +46,12 @@ def test_a_run_becomes_a_folder_and_the_folder_a_run(
     monkeypatch.chdir(tmp_path)
     composed = f"compose:{backbone_folder('clip_vision_model')}+{language_folder('Qwen2ForCausalLM')}"
     small = [word for setting in SMALL for word in ("--set", setting)]
-    (script,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    first, second = (shlex.split(command)[1:] for command in COMMANDS)
+    first, second = (shlex.split(command)[1:] for block in (FIRST, SECOND) for command in block.commands)
     place = first.index("--backbone") + 1
     assert first[place].startswith("compose:") and second[second.index("--backbone") + 1] == "defects-llava"
     first[place] = composed
     train(first, small)
-    exec(script, {})
+    SCRIPT.execute({})
     train(second, small)
     transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "defects-llava")
     run = Run.open(tmp_path / "runs" / "further")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pages import read_blocks, read_page
 from trees import encoded
 
 from vidrisk.models.config import TrainConfig, config_from_options
@@ -16,8 +17,10 @@ from vidrisk.runtimes import Bundle
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 DOCS = REPOSITORY / "docs"
-PAGE = (DOCS / "vlm.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^\$ (vidrisk .*)$", PAGE, re.MULTILINE)[:3]
+PAGE = read_page("docs/vlm.md")
+FIRST, PROMPTS, TOWER, SCRIPT = read_blocks(
+    "docs/vlm.md"
+)  # the last two are of tests/vidrisk/jobs/test_dynamic_vision.py
 COLOURS = {"sit": (200, 40, 40), "stand": (40, 40, 200)}
 # A small language model in the place of SmolLM2, whose export takes ten minutes; budgets that so small a one keeps.
 SMALL = {
@@ -28,17 +31,18 @@ SMALL = {
 }
 
 
+@pytest.mark.page("docs/vlm.md")
 @pytest.mark.slow(minutes=3)
 def test_the_first_commands_go_from_clips_to_predictions(
     language_folder: Callable[..., Path], tmp_path: Path, run_line: Callable[..., object]
 ) -> None:
-    assert [command.split()[1] for command in COMMANDS] == ["train", "export", "infer"]
+    assert [command.split()[1] for command in FIRST.commands] == ["train", "export", "infer"]
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     for number in range(20):
         label = tuple(COLOURS)[number % 2]
         encoded(COLOURS[label], 500 + 40 * number)(tmp_path / "clips" / label / f"{number}.mp4")
     encoded((200, 40, 40), 1000)(tmp_path / "cam7" / "1.mp4")
-    for command in COMMANDS:
+    for command in FIRST.commands:
         verb = command.split()[1]
         small = shlex.split(SMALL[verb])
         if verb == "train":
@@ -58,13 +62,13 @@ def test_every_setting_that_is_named_exists() -> None:
     )
 
 
+@pytest.mark.page("docs/vlm.md")
 def test_the_settings_that_are_shown_are_read(tmp_path: Path) -> None:
-    (shown,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "c.yaml").write_text(shown, encoding="utf-8")
+    (tmp_path / "c.yaml").write_text(PROMPTS.text, encoding="utf-8")
     prompts = config_from_options(tmp_path / "c.yaml").vlm.prompts
     assert (
         isinstance(prompts, tuple)
-        and [pair.model_dump() for pair in prompts] == yaml.safe_load(shown)["vlm"]["prompts"]
+        and [pair.model_dump() for pair in prompts] == yaml.safe_load(PROMPTS.text)["vlm"]["prompts"]
     )
 
 

@@ -23,7 +23,7 @@ from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.coco.coco_writer import CARRIES, NONE_OF, write_coco
 from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import fields_from_values, target_named, with_splits
-from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
+from vidrisk.data.formats.format import SCORE, SCORED, Format, Listed, Reading, format_counts
 from vidrisk.data.formats.json_lists import is_number, records_of_lists
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.media_files import Homes, MediaFiles, safe_name
@@ -55,7 +55,7 @@ class _Content:
     images: dict[str, _Image] = field(default_factory=dict)
     names: dict[int, str] = field(default_factory=dict)
     groups: dict[int, str] = field(default_factory=dict)  # supercategories
-    left_out: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 def is_coco(source: Path) -> bool:
@@ -81,7 +81,7 @@ def read_coco(source: Path, reading: Reading) -> Listed:
     places: dict[str, None] = {}
     for path in lists:
         content = _content_of(path)
-        notes.update(content.left_out)
+        notes.update(content.notes)
         _add_categories(categories, content, path)
         folders = _folders_of(path, top)
         places |= dict.fromkeys(homes.places(folders))
@@ -141,6 +141,7 @@ def _content_of(path: Path) -> _Content:
             content.names[number] = label
             content.groups[number] = label_from_text(str(record.get("supercategory") or ""))
         else:
+            content.notes[SCORED] += is_number(record.get(SCORE))
             boxes.append(
                 (
                     where,
@@ -163,7 +164,7 @@ def _content_of(path: Path) -> _Content:
     for number in [
         number for number, name in content.names.items() if number not in used and name in content.groups.values()
     ]:
-        content.left_out["categories without a box that only group others"] += 1
+        content.notes["categories without a box that only group others"] += 1
         del content.names[number]
     return content
 

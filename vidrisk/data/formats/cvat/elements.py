@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -26,6 +27,8 @@ UNDEFINED = "__undefined__"  # value that CVAT's manual recommends for "not chos
 SNIFFED_BYTES, HEAD_BYTES = 2**20, 2**12
 MAX_ITEM_BYTES = 32 * 2**20  # of an image or a track with all its boxes
 MAX_DEPTH = 32
+TAKEN = "labels with source auto, which nobody has changed in CVAT, taken as they are"
+PREDICTED = "labels with source auto left out, because CVAT has not exported this file: nobody has seen them"
 SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
 _ROOT = re.compile(rb"<annotations[\s>]")
 _ITEM = re.compile(rb"<(image|track)[\s>]")
@@ -118,6 +121,23 @@ class _Bounded:
 
     def begin_item(self) -> None:
         self._bytes = 0
+
+
+def is_exported(meta: Element) -> bool:
+    """Return whether CVAT has written a file: its exports say when, files of predictions to upload do not."""
+    return meta.find("dumped") is not None
+
+
+def is_label(annotation: Element, counts: Counter[str], *, exported: bool) -> bool:
+    """Return whether an annotation is a label; count those that are automatic.
+
+    CVAT changes the source ``auto`` when somebody changes the annotation. One that is still automatic has been accepted
+    if CVAT exports it, and is a mere prediction in a file that CVAT has not exported.
+    """
+    if annotation.get("source", "").strip().casefold() != "auto":
+        return True
+    counts[TAKEN if exported else PREDICTED] += 1
+    return exported
 
 
 def attribute_of(element: Element, name: str, where: str) -> str:

@@ -32,6 +32,8 @@ from vidrisk.data.formats.cvat.elements import (
     attribute_of,
     attributes_of,
     elements_of,
+    is_exported,
+    is_label,
     labels_and_fields,
     layout_of,
     number_of,
@@ -76,12 +78,14 @@ class _Images:
     reading: Reading
     media: AddressedFiles
     counts: Counter[str] = field(default_factory=Counter)
+    exported: bool = False
 
     def elements(self) -> Iterator[tuple[str, Element, str, str]]:
         """Yield the place, the content, the file name and the subset of each image."""
         of_task = ""
         for where, element in elements_of(self.path, ("meta", "image")):
             if element.tag == "meta":
+                self.exported = is_exported(element)
                 of_task = next(
                     (
                         found.text or ""
@@ -96,8 +100,8 @@ class _Images:
 
     def statements(self) -> Iterator[Statement]:
         for where, element, name, subset in self.elements():
-            tags = element.findall("tag")
-            shapes = [] if tags else [shape for shape in element if shape.tag in SHAPES]
+            tags = self._of_people(element.findall("tag"))
+            shapes = [] if tags else self._of_people([shape for shape in element if shape.tag in SHAPES])
             if not tags and not shapes:
                 self.counts["images without a label left out"] += 1
                 continue
@@ -113,10 +117,14 @@ class _Images:
             self.counts["shapes that are not boxes left out"] += sum(
                 shape.tag in SHAPES or shape.tag == "tag" for shape in element
             ) - len(boxes)
-            for number, box in enumerate(boxes, 1):
+            for number, box in enumerate(self._of_people(boxes), 1):
                 place = f"{where}, box {number}"
                 labels, fields = self._labels([box], place, is_shape=False)
                 yield Statement(place, name, labels, fields, split=subset), edges_of_box(box, place)
+
+    def _of_people(self, annotations: list[Element]) -> list[Element]:
+        """Return the annotations without mere predictions."""
+        return [one for one in annotations if is_label(one, self.counts, exported=self.exported)]
 
     def _name(self, written: str, subset: str) -> str:
         """Find an image, or return its name if it does not exist."""

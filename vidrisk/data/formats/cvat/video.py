@@ -29,6 +29,8 @@ from vidrisk.data.formats.cvat.elements import (
     attribute_of,
     attributes_of,
     elements_of,
+    is_exported,
+    is_label,
     labels_and_fields,
     layout_of,
     whole_number_of,
@@ -99,13 +101,15 @@ class _Tracks:
     reading: Reading
     counts: Counter[str]
     tasks: dict[str, _Task] = field(default_factory=dict)
+    exported: bool = False
 
     def statements(self) -> Iterator[Statement]:
         for where, element in elements_of(self.path, ("meta", "track", "tag", "image")):
             if element.tag == "meta":
-                self.tasks = tasks_of_meta(element, where)
+                self.tasks, self.exported = tasks_of_meta(element, where), is_exported(element)
             elif element.tag == "track":
-                yield from self._intervals(element, where)
+                if is_label(element, self.counts, exported=self.exported):
+                    yield from self._intervals(element, where)
             else:
                 self.counts[f"<{element.tag}> of single frames left out"] += 1
 

@@ -30,8 +30,8 @@ from vidrisk.data.formats.fiftyone.fiftyone_writer import (
     write_fiftyone,
 )
 from vidrisk.data.formats.fiftyone.stem_labels import LABELS, interval_of, rows_from_labels
-from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
-from vidrisk.data.formats.json_lists import object_of, records_of_lists
+from vidrisk.data.formats.format import SCORED, Format, Listed, Reading, format_counts
+from vidrisk.data.formats.json_lists import is_number, object_of, records_of_lists
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.rows import Row, samples_from_rows
 from vidrisk.data.intervals import END_S, START_S
@@ -157,6 +157,7 @@ def _rows_of_sample(
                 raise DataError(
                     f"{where} has a label in {field!r} without a name", allowed='{"_cls": …, "label": "crack"}'
                 )
+            notes[SCORED] += is_number(label.get("confidence"))
             interval = _interval(label, where)
             known = parts.setdefault(interval, ({}, whole if interval is None else _fields(label, record)))[0]
             known.setdefault(target, []).extend([text] if text else [])

@@ -14,7 +14,7 @@ from typing import Any
 
 from vidrisk.data.formats.class_names import read_class_names
 from vidrisk.data.formats.fields import Fields, fields_from_values
-from vidrisk.data.formats.format import Reading
+from vidrisk.data.formats.format import SCORED, Reading
 from vidrisk.data.formats.json_lists import is_number, members_of
 from vidrisk.data.formats.rows import Row
 from vidrisk.data.text import nfc
@@ -90,6 +90,7 @@ def _rows_of_file(
         if told.get("label") is None:
             notes["labels without a name left out"] += 1
             continue
+        notes[SCORED] += is_number(told.get("confidence"))
         attributes = told.get("attributes")
         of_part, _ = parts.setdefault(
             interval, ([], fields_from_values(attributes if isinstance(attributes, dict) else {}))

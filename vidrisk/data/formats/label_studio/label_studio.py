@@ -4,9 +4,9 @@
         {"id": "a", "from_name": "action", "to_name": "video", "type": "timelinelabels",
          "value": {"ranges": [{"start": 1, "end": 48}], "timelinelabels": ["fall"]}}]}]}]
 
-Of several annotations of a task, the last one that was not cancelled is used. A control with the name of a target
-(``columns``) is that target. Data of a task, texts and numbers are columns; those of a region belong to its part of the
-video. With crops every rectangle on a photo is a photo of its own.
+Of several annotations of a task, the last one that was not cancelled is used; ``predictions`` of a task are never
+labels. A control with the name of a target (``columns``) is that target. Data of a task, texts and numbers are columns;
+those of a region belong to its part of the video. With crops every rectangle on a photo is a photo of its own.
 """
 
 from __future__ import annotations

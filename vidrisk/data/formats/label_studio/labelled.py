@@ -160,9 +160,9 @@ class LabelledTasks:
         value = result.value
         frames: list[tuple[int, int]]
         if result.kind == "timelinelabels":
-            frames = list(frames_of_ranges(value, where))
+            frames = list(frames_of_ranges(value, where, self.counts))
         elif result.kind == "videorectangle":
-            frames = lifespans(value, where, clock.frames)
+            frames = lifespans(value, where, clock.frames, self.counts)
         elif result.kind.endswith("labels") and all(is_number(value.get(end)) for end in ("start", "end")):
             start_s, end_s = float(value["start"]), float(value["end"])
             found = clock.seconds(start_s, end_s, self.counts) if 0 <= start_s < end_s <= MAX_SECONDS else None

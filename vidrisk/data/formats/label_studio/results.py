@@ -21,6 +21,7 @@ from vidrisk.runtimes.contract.errors import DataError
 MAX_TASK_CHARS = 2**24  # of a video with a box in every frame
 TASK = '{"data": {"video": …}, "annotations": [{"result": […]}]}'
 SEVERAL = "annotations left out because their task has a later one"
+ACCEPTED = "annotations that are predictions which a person has submitted unchanged, taken as they are"
 AFTER_CONTROLS = ("annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")  # of JSON-MIN
 
 
@@ -99,6 +100,7 @@ def _task_from_record(where: str, record: Mapping[str, Any], counts: Counter[str
     if not results:
         counts["tasks whose annotation is empty left out"] += 1
         return None
+    counts[ACCEPTED] += all(one.get("origin") == "prediction" for one in results)
     upload = record.get("file_upload")
     found = [
         result for number, one in enumerate(results, 1) if (result := _result(f"{where}, result {number}", one, counts))

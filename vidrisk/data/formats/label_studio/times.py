@@ -19,6 +19,7 @@ from vidrisk.runtimes.contract.errors import DataError
 
 RATE_NAMES = ("fps", "framerate", "frame_rate")  # task data from which a Video tag may take its rate
 BEYOND, CUT = "intervals beyond the end of their video left out", "intervals cut to the end of their video"
+ZERO = "frame numbers 0 read as frame 1, the first in Label Studio"
 MAX_FRAME, MAX_SECONDS = 2**31, 1e9
 
 
@@ -94,8 +95,8 @@ def clock_of(where: str, data: Mapping[str, Any], values: Sequence[Mapping[str, 
     return Clock(where, number, int(max(frames, default=0)) or None, max(durations, default=0.0) or None)
 
 
-def frames_of_ranges(value: Mapping[str, Any], where: str) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last frame of each range of a timeline label.
+def frames_of_ranges(value: Mapping[str, Any], where: str, counts: Counter[str]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last frame of each range of a timeline label, counted from 1.
 
     Raises:
         DataError: not a list of ranges, or a range that ends before it begins.
@@ -104,7 +105,9 @@ def frames_of_ranges(value: Mapping[str, Any], where: str) -> Iterator[tuple[int
     if not isinstance(ranges, list):
         raise DataError(f"{where} has no ranges", allowed='{"ranges": [{"start": 1, "end": 10}]}')
     for one in ranges:
-        first, last = (_frame(one.get(name) if isinstance(one, dict) else None, where) for name in ("start", "end"))
+        first, last = (
+            _frame(one.get(name) if isinstance(one, dict) else None, where, counts) for name in ("start", "end")
+        )
         if last < first:
             raise DataError(
                 f"{where} has a range from {first} to {last}", allowed="a last frame that is not before the first"
@@ -112,7 +115,7 @@ def frames_of_ranges(value: Mapping[str, Any], where: str) -> Iterator[tuple[int
         yield first, last
 
 
-def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[tuple[int, int]]:
+def lifespans(value: Mapping[str, Any], where: str, frames: int | None, counts: Counter[str]) -> list[tuple[int, int]]:
     """Return the first and the last frame of each part of a video in which a box is present.
 
     Between two key frames it is present if it is ``enabled`` at the first one; at a key frame it always is. After the
@@ -126,7 +129,7 @@ def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[
         raise DataError(
             f"{where} has no sequence of key frames", allowed='{"sequence": [{"frame": 1, "enabled": true}]}'
         )
-    keys = sorted((_frame(key.get("frame"), where), key.get("enabled", True) is not False) for key in sequence)
+    keys = sorted((_frame(key.get("frame"), where, counts), key.get("enabled", True) is not False) for key in sequence)
     found: list[tuple[int, int]] = []
     for place, (frame, is_enabled) in enumerate(keys):
         following = keys[place + 1][0] if place + 1 < len(keys) else (frames or frame) + 1
@@ -138,10 +141,15 @@ def lifespans(value: Mapping[str, Any], where: str, frames: int | None) -> list[
     return found
 
 
-def _frame(value: Any, where: str) -> int:
-    """Return a frame number from 1; a 0, which some exports have for the first frame, becomes 1."""
+def _frame(value: Any, where: str, counts: Counter[str]) -> int:
+    """Return a frame number from 1; a 0, which the format does not have, becomes 1 and is counted.
+
+    Raises:
+        DataError: a negative number, a fraction, or not a number.
+    """
     if not is_number(value) or not 0 <= value <= MAX_FRAME or not float(value).is_integer():
         raise DataError(f"{where}: {str(value)[:40]!r} is not a frame number", allowed="whole numbers from 1")
+    counts[ZERO] += value == 0
     return max(1, int(value))
 
 

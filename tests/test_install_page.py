@@ -1,0 +1,59 @@
+"""Commands of pip that the pages show: every one finds what it asks for among what ``make test`` has installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pages import REPOSITORY, read_commands
+
+PARTS = ("vidrisk", "export", "calibration", "runtimes", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+COMMANDS = [
+    command
+    for page in ("docs/install.md", "docs/quick-start.md")
+    for command in read_commands(page)
+    if command.startswith("pip ")
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a user has cloned, and pip may write into."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for path in (REPOSITORY / part for part in PARTS):
+        if path.is_dir():
+            left_out = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(path, folder / path.name, symlinks=True, ignore=left_out)
+        else:
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.mark.page("docs/install.md", "docs/quick-start.md")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_pip_finds_what_the_pages_install(command: str, checkout: Path) -> None:
+    """As it stands, in a shell, but without an index, and without installing: packages of the wanted versions are here."""
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PIP_DRY_RUN": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # as pip reads it: without isolation
+    }
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0 and "does not provide the extra" not in ended.stdout + ended.stderr, ended.stderr
+    if "torch==" in command:
+        assert "Requirement already satisfied: torch==" in ended.stdout
+    else:
+        assert re.search(r"^Would install vidrisk-[\d.]+$", ended.stdout, re.MULTILINE), ended.stdout
+
+
+def test_every_block_of_the_page_is_run() -> None:
+    assert set(read_commands("docs/install.md")) <= set(COMMANDS) and len(COMMANDS) == 3
