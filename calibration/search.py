@@ -1,14 +1,16 @@
 """The precision search: which blocks stay in floating point while the rest becomes 8 bits wide.
 
-all in 8 bits ── inside the budget? ── done
-     │ no
-each block alone in 8 bits: its share of the noise;  each block alone in float: the time it costs
-     │
-blocks into floating point, in order of noise removed per millisecond; the fewest that suffice (bisection)
-     │
-blocks back into 8 bits, the most expensive first, as long as the point stays inside
-     │
-the few most promising points timed in turns with floating point; the best one chosen (``points.choose_point``)
+The steps:
+
+    all in 8 bits ── inside the budget? ── done
+         │ no
+    each block alone in 8 bits: its share of the noise;  each block alone in float: the time it costs
+         │
+    blocks into floating point, in order of noise removed per millisecond; the fewest that suffice (bisection)
+         │
+    blocks back into 8 bits, the most expensive first, as long as the point stays inside
+         │
+    the few most promising points timed in turns with floating point; the best one chosen (``points.choose_point``)
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Nodes that stay in float32 when the rest of a graph becomes FP16, whatever their values.
 
-norms       softmax, LayerNorm and similar, whole or in pieces: squares overflow, sums lose precision, small roots
-            vanish
-pixels      the arithmetic between uint8 pixels and the first layer: it costs next to nothing, and stays exact
-constants   weights out of FP16's range; scales of Q/DQ that FP16 does not represent exactly
-operators   those that the standard does not define for FP16
+These are:
+
+    norms       softmax, LayerNorm and similar, whole or in pieces: squares overflow, sums lose precision, small roots
+                vanish
+    pixels      the arithmetic between uint8 pixels and the first layer: it costs next to nothing, and stays exact
+    constants   weights out of FP16's range; scales of Q/DQ that FP16 does not represent exactly
+    operators   those that the standard does not define for FP16
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Registry of runtimes: how each opens a graph file, whether it works on this machine, and its version.
 
-onnxruntime, openvino       on the processor
-tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.runtimes.tensorrt.build.engines builds once
-onnxruntime-cuda            on an NVIDIA GPU, with ONNX Runtime's own kernels
-onnxruntime-tensorrt        TensorRT through ONNX Runtime; it may round any layer, so ``auto`` leaves it out
+The runtimes:
+
+    onnxruntime, openvino       on the processor
+    tensorrt, tensorrt-rtx      on an NVIDIA GPU; run engines, which vidrisk.runtimes.tensorrt.build.engines builds once
+    onnxruntime-cuda            on an NVIDIA GPU, with ONNX Runtime's own kernels
+    onnxruntime-tensorrt        TensorRT through ONNX Runtime; it may round any layer, so ``auto`` leaves it out
 """
 
 from __future__ import annotations

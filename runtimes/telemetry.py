@@ -1,11 +1,13 @@
 """Disable the telemetry of imported libraries.
 
-openvino, nncf              an event to Google Analytics for every import; a client id in the user's home
-onnxruntime                 sessions and models to Microsoft, in recent versions (1.32) on Linux too; unsent events
-                            are kept in ``~/.cache/Microsoft``. ``disable_telemetry_events`` does not stop it;
-                            the environment variable does if it is set before the import
-huggingface_hub and its     the library and its version with every request, and usage events
-users (transformers, peft)
+What they send:
+
+    openvino, nncf              an event to Google Analytics for every import; a client id in the user's home
+    onnxruntime                 sessions and models to Microsoft, in recent versions (1.32) on Linux too; unsent events
+                                are kept in ``~/.cache/Microsoft``. ``disable_telemetry_events`` does not stop it;
+                                the environment variable does if it is set before the import
+    huggingface_hub and its     the library and its version with every request, and usage events
+    users (transformers, peft)
 """
 
 from __future__ import annotations

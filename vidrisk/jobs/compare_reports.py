@@ -1,7 +1,9 @@
 """Comparison of the generated reports of a run with the truth, a classifier's levels, and similar cases.
 
-OUT/comparison.json     scores, and reports and cases without a counterpart
-OUT/comparison.jsonl    every report beside the truth, in the order of predictions.jsonl
+The files:
+
+    OUT/comparison.json     scores, and reports and cases without a counterpart
+    OUT/comparison.jsonl    every report beside the truth, in the order of predictions.jsonl
 """
 
 from __future__ import annotations

@@ -1,15 +1,17 @@
 """A run directory: the results of training, and everything needed to repeat, resume, evaluate or export it.
 
-config.yaml          the whole configuration, pixel and time specs resolved
-labels.json          targets and guidance: with config.yaml, the contract
-adapter/             LoRA, and the row of a token (PEFT, safetensors); absent if the backbone stayed frozen
-head.safetensors     the head
-projector.safetensors, prompt.json    of a vision-language model
-base/                weights of the earlier run that this one started from, merged first; may itself have a base
-metrics.json         best epoch, validation and test metrics
-split.parquet        samples in train, val and test
-checkpoints/         last epoch, for --resume
-tensorboard/, plots/
+The files:
+
+    config.yaml          the whole configuration, pixel and time specs resolved
+    labels.json          targets and guidance: with config.yaml, the contract
+    adapter/             LoRA, and the row of a token (PEFT, safetensors); absent if the backbone stayed frozen
+    head.safetensors     the head
+    projector.safetensors, prompt.json    of a vision-language model
+    base/                weights of the earlier run that this one started from, merged first; may itself have a base
+    metrics.json         best epoch, validation and test metrics
+    split.parquet        samples in train, val and test
+    checkpoints/         last epoch, for --resume
+    tensorboard/, plots/
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Checkpoints of an unfinished run: trained weights and optimiser state, in safetensors and JSON only (no pickle).
 
-model.<parameter>               the trained parameters, and all of the model's own parts
-optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's index in the optimiser
-                                instead of its name
+Keys of the tensors:
+
+    model.<parameter>               the trained parameters, and all of the model's own parts
+    optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's index in the optimiser
+                                    instead of its name
 """
 
 from __future__ import annotations

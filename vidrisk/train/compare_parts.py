@@ -1,8 +1,10 @@
 """Comparison of the frozen probe, the head alone, and LoRA with the head on the same samples.
 
-probe   a logistic regression on features of the frozen encoder: the start of training (epoch 0)
-head    the same head, trained with the same settings on features of the frozen encoder
-lora    the run
+The rows:
+
+    probe   a logistic regression on features of the frozen encoder: the start of training (epoch 0)
+    head    the same head, trained with the same settings on features of the frozen encoder
+    lora    the run
 """
 
 from __future__ import annotations

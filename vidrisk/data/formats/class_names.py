@@ -1,9 +1,11 @@
 """Reads the names of numbered classes from the files in which data sets keep them; they give the order of the labels.
 
-label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …,
-                    or label { label_id: 1 name: "crack" } … as in AVA
-labels.txt          0:crack, 0 crack, or a name per line, counted from 0
-labels.json         ["crack", …], {"0": "crack"}, {"crack": 0} or {"id2label": {"0": "crack"}}
+The files:
+
+    label_map.pbtxt     item { id: 1 name: 'crack' display_name: "Crack" } …,
+                        or label { label_id: 1 name: "crack" } … as in AVA
+    labels.txt          0:crack, 0 crack, or a name per line, counted from 0
+    labels.json         ["crack", …], {"0": "crack"}, {"crack": 0} or {"id2label": {"0": "crack"}}
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Reads ``labels.json`` of FiftyOne's classification and temporal detection data sets: labels by file name stem.
 
-{"classes": ["crack", …], "labels": {"a": 0, "b": "crack", "c": {"label": 0, "confidence": 0.9}, "d": [0, 1],
-                                     "e": [{"label": 0, "support": [1, 40]}, {"label": 1, "timestamps": [2.5, 4]}]}}
+The formats:
+
+    {"classes": ["crack", …], "labels": {"a": 0, "b": "crack", "c": {"label": 0, "confidence": 0.9}, "d": [0, 1],
+                                         "e": [{"label": 0, "support": [1, 40]}, {"label": 1, "timestamps": [2.5, 4]}]}}
 """
 
 from __future__ import annotations
