@@ -26,8 +26,9 @@ import transformers
 from foreign import MEAN, SIDE, STD, photos, split_of, train_model
 from long_video import link_clips
 from machine import describe_machine
-from pipeline_programs import Ours, Peer, cpus, in_turns, infer_command, median, ratio, share, walls
-from process_costs import Spent, adopt_orphans, measure_costs
+from pipeline_peers import files_below
+from pipeline_programs import Peer, cpus, in_turns, median, ratio, run_command, run_infer, share, walls
+from process_costs import adopt_orphans
 
 from vidrisk.data import Table, load_table
 from vidrisk.export.trained import ExportOptions
@@ -100,32 +101,23 @@ def measure(table: Table, work: Path, names: int, rounds: int, epochs: int) -> d
         options = ExportOptions(int8=True, allow_drop=True)
         export_foreign(ForeignModel(model), bundle, options, val=val, calib=train)
     folder = link_clips([sample.path for sample in test.samples], names, work / f"photos{names}")
-    run = partial(measure_costs, work=work, environment={"VIDRISK_CACHE": str(work / "cache"), "VIDRISK_CACHE_GB": "0"})
 
     def classify(batch: int) -> Peer:
-        spent = run([sys.executable, "-c", PIPELINE, model, folder, str(batch)])
+        spent = run_command([sys.executable, "-c", PIPELINE, model, folder, str(batch)], work)
         return Peer(spent, {}, json.loads(spent.output.splitlines()[-1]))
-
-    def infer(*options: str) -> Ours:
-        with tempfile.TemporaryDirectory(dir=work) as scratch:
-            out = Path(scratch) / "out"
-            spent: Spent = run([*infer_command(sys.executable, bundle, folder, out), *options])
-            summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-            lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        return Ours(spent, summary, {(row["path"], row["start_s"]): row["label"] for row in map(json.loads, lines)})
 
     tried = in_turns({str(size): partial(classify, size) for size in (1, 8)}, 1)
     batch = int(min(tried, key=lambda size: tried[size][0].spent.wall_s))
     programs: dict[str, Callable[[], Any]] = {
         "pipeline": partial(classify, batch),
-        "vidrisk fp32": partial(infer, "--variant", "fp32"),
-        "vidrisk": infer,
+        "vidrisk fp32": partial(run_infer, bundle, folder, work, "--variant", "fp32"),
+        "vidrisk": partial(run_infer, bundle, folder, work),
     }
     done: dict[str, list[Any]] = in_turns(programs, rounds)
     theirs = done["pipeline"]
     found = {"pipeline": theirs[0].labels, **{name: done[name][0].by_path for name in ("vidrisk fp32", "vidrisk")}}
     label_of = {Path(sample.path).resolve(): str(sample.labels["defect"]) for sample in test.samples}
-    truth = {str(path): label_of[path.resolve()] for path in folder.rglob("*") if not path.is_dir()}
+    truth = {str(path): label_of[path.resolve()] for path in files_below(folder)}
     return {
         "photos": len(truth),
         "different_photos": len(test),

@@ -9,14 +9,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from quiet import RECORD
+from quiet import take_record
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("vidrisk", "torch", "transformers", "peft", "onnx", "onnxruntime", "openvino", "av", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return the commit, the processor, versions of Python and packages, and how quiet the machine was."""
+    """Return the commit, the processor, versions of Python and packages, and how quiet the machine was.
+
+    Call it after the measurements that it is written with: it takes the record of those since the call before.
+    """
     fields: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         key, colon, value = line.partition(":")
@@ -24,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
             fields.setdefault(key.strip(), value.strip())
     flags = set(fields.get("flags", "").split())
     installed = {each.metadata["Name"]: each.version for each in metadata.distributions()}
-    quiet = {"other_work": RECORD.to_json()} if RECORD.accepted or RECORD.too_short else {}
+    record = take_record()
     return {
         "commit": read_commit(),
         "processor": fields.get("model name", platform.processor()),
@@ -32,7 +35,7 @@ def describe_machine() -> dict[str, Any]:
         "flags": [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags],
         "python": platform.python_version(),
         "packages": {name: installed[name] for name in PACKAGES if name in installed},
-        **quiet,
+        **({"other_work": record} if record else {}),
     }
 
 

@@ -60,22 +60,12 @@ class Place:
     def run_command(
         self, command: Iterable[str | Path], watch: Callable[[], None] | None = None, **options: Any
     ) -> Spent:
-        """Nothing may come from the cache of features: names in the folders are many, clips are few."""
-        environment = {"VIDRISK_CACHE": str(self.work / "cache"), "VIDRISK_CACHE_GB": "0"}
-        return measure_costs([*command], work=self.work, environment=environment, watch=watch, **options)
+        return run_command(command, self.work, watch, **options)
 
     def infer(
         self, inputs: Path, *options: str, bundle: Path | None = None, watch: Callable[[], None] | None = None
     ) -> Ours:
-        """One whole ``vidrisk infer``."""
-        with tempfile.TemporaryDirectory(dir=self.work) as scratch:
-            out = Path(scratch) / "out"
-            spent = self.run_command(
-                [*infer_command(sys.executable, bundle or self.bundle, inputs, out), *options], watch
-            )
-            summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-            lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        return Ours(spent, summary, {(row["path"], row["start_s"]): row["label"] for row in map(json.loads, lines)})
+        return run_infer(bundle or self.bundle, inputs, self.work, *options, watch=watch)
 
     def peer(self, kind: str, *options: str | Path | int) -> Peer:
         """One run of a program of ``pipeline_peers``."""
@@ -87,6 +77,24 @@ class Place:
             )
             rows = [json.loads(line) for path in out for line in path.read_text(encoding="utf-8").splitlines()]
         return Peer(spent, json.loads(spent.output.splitlines()[-1]), {row["path"]: row["label"] for row in rows})
+
+
+def run_command(
+    command: Iterable[str | Path], work: Path, watch: Callable[[], None] | None = None, **options: Any
+) -> Spent:
+    """Run a command without the cache of features: names in the folders are many, clips are few."""
+    environment = {"VIDRISK_CACHE": str(work / "cache"), "VIDRISK_CACHE_GB": "0"}
+    return measure_costs([*command], work=work, environment=environment, watch=watch, **options)
+
+
+def run_infer(bundle: Path, inputs: Path, work: Path, *options: str, watch: Callable[[], None] | None = None) -> Ours:
+    """Run one whole ``vidrisk infer``."""
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        out = Path(scratch) / "out"
+        spent = run_command([*infer_command(sys.executable, bundle, inputs, out), *options], work, watch)
+        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return Ours(spent, summary, {(row["path"], row["start_s"]): row["label"] for row in map(json.loads, lines)})
 
 
 def infer_command(python: str, bundle: Path, inputs: Path, out: Path) -> list[str | Path]:

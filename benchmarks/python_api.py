@@ -103,7 +103,6 @@ def main() -> None:
         photo = options.photo or write_photo(Path(folder) / "photo.jpg")
         with vidrisk.load(options.bundle, runtime=options.runtime, threads=options.threads) as model:
             result = {
-                "machine": describe_machine(),
                 "limits": LIMITS,
                 "rounds": ROUNDS,
                 "calls": CALLS,
@@ -114,6 +113,7 @@ def main() -> None:
                 **measure_calls(model, photo),
             }
     result["import_ms"] = round(import_ms(), 2)
+    result["machine"] = describe_machine()
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps({name: result[name] for name in ("photo_ms", "frame_ms", "runner_ms", *LIMITS)}, indent=2))
 

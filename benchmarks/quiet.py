@@ -50,6 +50,13 @@ class Record:
 RECORD = Record()
 
 
+def take_record() -> dict[str, Any]:
+    """Return what was recorded since the last call, and begin anew; empty if nothing was measured."""
+    global RECORD
+    taken, RECORD = RECORD, Record()
+    return taken.to_json() if taken.accepted or taken.too_short else {}
+
+
 def measure_quietly(measure: Callable[[], Item]) -> Item:
     """Measure, and repeat that while other programs take over 5 % of a core.
 

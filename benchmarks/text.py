@@ -305,7 +305,6 @@ def main() -> None:
             )
             return
         found = {
-            "machine": describe_machine(),
             "threads": THREADS,
             "prompt_tokens": sizes.prompt,
             "written_tokens": sizes.written,
@@ -319,6 +318,7 @@ def main() -> None:
             "perplexity": perplexities(work, engines, sizes),
             "folder": folder_times(work, engines, sizes.photos),
             "memory_mb": memory(work, engines, sizes),
+            "machine": describe_machine(),
         }
         if not options.small:
             found[WITHIN] = recipe_within(RISE, work)

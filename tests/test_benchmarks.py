@@ -82,6 +82,7 @@ def test_a_disturbed_measurement_is_repeated_once_the_machine_is_quiet(
     results = iter(["disturbed", "clean"])
     assert quiet.measure_quietly(lambda: next(results)) == "clean"
     assert (quiet.RECORD.accepted, quiet.RECORD.rejected, quiet.RECORD.most) == (1, 1, pytest.approx(0.01))
+    assert quiet.take_record()["rejected"] == 1 and quiet.take_record() == {}
 
 
 def test_a_machine_that_is_never_quiet_ends_the_benchmark(quiet: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

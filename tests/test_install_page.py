@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from pages import REPOSITORY, read_commands
+from checkout import copy_checkout
+from pages import read_commands
 
-PARTS = ("vidrisk", "export", "calibration", "runtimes", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 COMMANDS = [
     command
     for page in ("docs/install.md", "docs/quick-start.md")
@@ -24,14 +23,7 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user has cloned, and pip may write into."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for path in (REPOSITORY / part for part in PARTS):
-        if path.is_dir():
-            left_out = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(path, folder / path.name, symlinks=True, ignore=left_out)
-        else:
-            shutil.copy(path, folder)
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("checkout"), "constraints.txt")
 
 
 @pytest.mark.page("docs/install.md", "docs/quick-start.md")

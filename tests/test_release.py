@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from checkout import copy_checkout
 from colour_bundle import write_colour_bundle
 from PIL import Image
 
@@ -24,7 +25,6 @@ else:
     tomllib = pytest.importorskip("tomli")
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("vidrisk", "export", "calibration", "runtimes", "tests", "pyproject.toml", "README.md", "LICENSE")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 pytestmark = pytest.mark.slow(minutes=4)
@@ -34,13 +34,7 @@ pytestmark = pytest.mark.slow(minutes=4)
 def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The source archive, and the wheel that is built from it; both without an index."""
     folder = tmp_path_factory.mktemp("release")
-    for path in (ROOT / part for part in PARTS):
-        if path.is_dir():
-            shutil.copytree(
-                path, folder / "source" / path.name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        else:
-            shutil.copy(path, folder / "source")
+    copy_checkout(folder / "source", "tests")
     run(
         folder / "source",
         sys.executable,

@@ -78,7 +78,7 @@ def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
         return
     say(f"A  {comparison.names[0]}")
     say(f"B  {comparison.names[1]}")
-    say(_told_splits(comparison))
+    say(_describe_splits(comparison))
     for target, figures in comparison.figures.items():
         say_table(
             (target, "A", "B", "gain in points (95 %)", "p", "B is"),
@@ -113,14 +113,14 @@ def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
         say(note)
 
 
-def _told_splits(comparison: ModelComparison) -> str:
+def _describe_splits(comparison: ModelComparison) -> str:
     """Say which splits the samples of a comparison are from."""
     splits = comparison.splits
-    told = ", ".join(f"{count:,} of the {split} split" for split, count in splits.items())
+    said = ", ".join(f"{count:,} of the {split} split" for split, count in splits.items())
     if set(splits) & {"train", "val"}:
-        told += ", which the models may have learnt from"
+        said += ", which the models may have learnt from"
     return (
-        f"{comparison.samples:,} samples: {told}" if splits else f"{comparison.samples:,} samples: DATA has no splits"
+        f"{comparison.samples:,} samples: {said}" if splits else f"{comparison.samples:,} samples: DATA has no splits"
     )
 
 

@@ -262,7 +262,8 @@ def test_conversations_about_images(train: Callable[..., Run], tmp_path: Path) -
 
 
 def test_what_is_too_long_is_left_out_and_said(train: Callable[..., Run], caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(DataError, match=r"no conversation of the train split.*tokens, .* visual, but vlm.max_tokens"):
+    said = r"no conversation of the train split.*tokens, .* visual, but vlm\.max_tokens allows 40"
+    with pytest.raises(DataError, match=said):
         train("vlm.max_tokens=40")
 
 
