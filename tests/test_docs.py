@@ -83,7 +83,8 @@ def test_paths_and_links_lead_somewhere(name: str) -> None:
     links = [
         link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)", document) if "://" not in link and link[0] != "#"
     ]
-    assert [link for link in links if not (folder / link).exists()] == []
+    generated = "api/"  # by docs/conf.py, while the site is built: that checks these links
+    assert [link for link in links if not link.startswith(generated) and not (folder / link).exists()] == []
     if name in ("README.md", "CONTRIBUTING.md"):
         places = {entry.name for entry in REPOSITORY.iterdir()}
         texts = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", document, flags=re.DOTALL))
