@@ -278,7 +278,8 @@ def evaluate(
         model: a bundle, a run, or a loaded model, whose decode processes are then used.
         data: a folder with one sub-folder per class or of a known data set, or a manifest.
         settings: settings of the run; None takes the defaults.
-        split: score only the ``train``, ``val`` or ``test`` split of the data.
+        split: score only the ``train``, ``val`` or ``test`` split of the data, or ``all``; None takes the test split,
+            if the data has one.
         strict: refuse a data set that lists missing files.
         views: number of views per input whose predictions are averaged.
         mirror: also average over the mirror image of each view.
@@ -289,6 +290,7 @@ def evaluate(
         SettingsError: a setting is invalid.
     """
     from vidrisk.data import load_table
+    from vidrisk.data.split import choose_split
     from vidrisk.inference.input_views import Views
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
 
@@ -296,7 +298,7 @@ def evaluate(
         contract = opened.contract
         table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.multi_targets, strict=strict)
         return evaluate_table(
-            opened.classifier, table.of_split(split) if split else table, chosen, pool=pool, views=Views(views, mirror)
+            opened.classifier, choose_split(table, split), chosen, pool=pool, views=Views(views, mirror)
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import vidrisk
 from vidrisk.data import Table, load_table
 from vidrisk.data.choice import Shown
 from vidrisk.frames import Interval
@@ -73,10 +74,20 @@ def run(cli: Cli, folder: Path, settings: list[str], tmp_path_factory: pytest.Te
 def test_training_and_evaluation_see_the_parts(cli: Cli, folder: Path, run: Path, tmp_path: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["samples"] == {"train": 24, "val": 4, "test": 4} and metrics["test"]["action"]["top1"] == 1.0
-    end = cli("eval", run, folder / "m.csv", "-o", tmp_path / "e.json")
+    end = cli("eval", run, folder / "m.csv", "--split", "all", "-o", tmp_path / "e.json")
     assert end.code == 0, end
+    assert "32 samples: 24 of the train split, 4 of the val split, 4 of the test split, which" in end.stdout
     found = json.loads((tmp_path / "e.json").read_text())["metrics"]["action"]
     assert (found["n"], found["top1"]) == (PARTS, 1.0)
+
+
+def test_the_test_split_alone_is_scored_by_default(cli: Cli, folder: Path, run: Path, tmp_path: Path) -> None:
+    end = cli("eval", run, folder / "m.csv", "-o", tmp_path / "e.json")
+    assert end.code == 0, end
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert (found["splits"], found["metrics"]["action"]["n"]) == ({"test": 4}, 4)
+    assert "4 samples: 4 of the test split\n" in end.stdout
+    assert vidrisk.evaluate(run, folder / "m.csv", split="all").splits == {"train": 24, "val": 4, "test": 4}
 
 
 def test_the_run_knows_its_parts(folder: Path, run: Path) -> None:

@@ -107,9 +107,9 @@ def _compare_models(
     from vidrisk.cli.console import progress_bar
     from vidrisk.data import load_table
     from vidrisk.data.io import check_new_file, write_new_file
-    from vidrisk.data.split import group_table
+    from vidrisk.data.split import choose_split, group_table
     from vidrisk.inference.model import open_classifier
-    from vidrisk.jobs.compare_models import choose_split, compare_models
+    from vidrisk.jobs.compare_models import compare_models
 
     if output is not None:
         check_new_file(output, (".json",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidrisk.cli.console import say, say_json, say_table
+from vidrisk.cli.views import describe_splits
 from vidrisk.jobs.compare_models import ModelComparison
 from vidrisk.jobs.compare_reports import ReportComparison, Unpaired
 from vidrisk.jobs.compare_scores import Share
@@ -78,7 +79,7 @@ def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
         return
     say(f"A  {comparison.names[0]}")
     say(f"B  {comparison.names[1]}")
-    say(_describe_splits(comparison))
+    say(describe_splits(comparison.samples, comparison.splits))
     for target, figures in comparison.figures.items():
         say_table(
             (target, "A", "B", "gain in points (95 %)", "p", "B is"),
@@ -111,17 +112,6 @@ def print_models(comparison: ModelComparison, *, as_json: bool) -> None:
         say(f"{comparison.unreadable:,} samples were left out: one of the models could not score them")
     for note in comparison.data_notes:
         say(note)
-
-
-def _describe_splits(comparison: ModelComparison) -> str:
-    """Say which splits the samples of a comparison are from."""
-    splits = comparison.splits
-    said = ", ".join(f"{count:,} of the {split} split" for split, count in splits.items())
-    if set(splits) & {"train", "val"}:
-        said += ", which the models may have learnt from"
-    return (
-        f"{comparison.samples:,} samples: {said}" if splits else f"{comparison.samples:,} samples: DATA has no splits"
-    )
 
 
 def _say_unpaired(what: str, unpaired: Unpaired) -> None:

@@ -22,7 +22,10 @@ def evaluate(
         typer.Option("-o", "--output", metavar="FILE", help="JSON to write; plots and a page of errors go beside it."),
     ] = None,
     split: Annotated[
-        Literal["train", "val", "test"] | None, typer.Option(help="Score only this split of DATA.")
+        Literal["train", "val", "test", "all"] | None,
+        typer.Option(
+            help="Score only this split of DATA; by default the test split, if DATA has one.", show_default=False
+        ),
     ] = None,
     runtime: Annotated[
         RuntimeChoice,
@@ -57,6 +60,7 @@ def evaluate(
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_evaluation
     from vidrisk.data import check_leaks, load_table
+    from vidrisk.data.split import choose_split
     from vidrisk.inference.input_views import Views
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.evaluate import check_new_evaluation, errors_page, evaluate, write_evaluation
@@ -84,7 +88,7 @@ def evaluate(
         check_leaks(table, strict=strict)
         result = evaluate(
             classifier,
-            table.of_split(split) if split else table,
+            choose_split(table, split),
             InferSettings(
                 frames=frames, static_levels=skip_static, feature_cache=feature_cache and classifier.width is not None
             ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,15 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
         ),
     )
     _say_lacks((target, one.reason) for target, one in evaluation.certainty.items())
+    say(describe_splits(len(evaluation.rows), evaluation.splits))
     say(f"{evaluation.runtime} {evaluation.variant}; {len(evaluation.unreadable)} samples could not be read")
+
+
+def describe_splits(samples: int, splits: Mapping[str, int]) -> str:
+    """Say which splits the scored samples are from."""
+    said = ", ".join(f"{count:,} of the {split} split" for split, count in splits.items()) or "DATA has no splits"
+    learnt = ", which the model may have learnt from" if set(splits) & {"train", "val"} else ""
+    return f"{samples:,} samples: {said}{learnt}"
 
 
 def print_text_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = None) -> None:

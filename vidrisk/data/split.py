@@ -6,7 +6,7 @@ import logging
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -119,6 +119,25 @@ def hold_out(table: Table, share: float, *, seed: int = 0) -> Table:
     split_of = _deal_to_splits(_units(train, keys), (1 - share, share, 0), seed)
     moved = iter(replace(sample, split=split_of[key]) for sample, key in zip(train.samples, keys, strict=True))
     return table.with_samples(next(moved) if sample.split == "train" else sample for sample in table.samples)
+
+
+def choose_split(table: Table, split: str | None) -> Table:
+    """Return the samples of a split; without one, those of the test split, or all if the table has no test split.
+
+    A model of the same table was trained on its other splits: they show how well it remembers. The split ``all`` has
+    every sample.
+
+    Raises:
+        SettingsError: no such split.
+    """
+    if split is None:
+        split = "test" if len(table.of_split("test")) else "all"
+    return table if split == "all" else table.of_split(split)
+
+
+def count_splits(samples: Iterable[Sample]) -> dict[str, int]:
+    """Count the samples of each split; those without a split are not counted."""
+    return dict(Counter(sample.split for sample in samples if sample.split))
 
 
 def deal_folds(table: Table, folds: int, *, seed: int = 0) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vidrisk.data import Table
+from vidrisk.data.split import count_splits
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.pool import DecodePool
 from vidrisk.files.lines import json_from_value
@@ -120,21 +120,10 @@ def compare_models(
             )
         ]
     names = [f"{model.provenance.get('model', 'model')} ({model.runtime} {model.variant})" for model in (first, second)]
-    splits: Counter[str] = Counter(split for row in rows if (split := table.samples[row].split))
+    splits = count_splits(table.samples[row] for row in rows)
     return ModelComparison(
         (names[0], names[1]), figures, per_class, changed, len(rows), len(table) - len(rows), table.notes, splits
     )
-
-
-def choose_split(table: Table, split: str | None) -> Table:
-    """Return the samples of a split; without one, those of the test split, or all if the table has no test split.
-
-    Models of the same table were trained on its other splits, which show the better memory, not the better model. The
-    split ``all`` has every sample.
-    """
-    if split is None:
-        split = "test" if len(table.of_split("test")) else "all"
-    return table if split == "all" else table.of_split(split)
 
 
 def common_targets(first: Contract, second: Contract) -> tuple[Target, ...]:

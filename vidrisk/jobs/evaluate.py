@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.io import check_vacant
+from vidrisk.data.split import count_splits
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.pool import DecodePool
 from vidrisk.files.lines import json_from_value
@@ -46,6 +47,7 @@ class Evaluation:
         data_notes: what was assumed when the table was read.
         views: whose mean was scored.
         one_view: metrics of the model's own view alone, if there are several views.
+        splits: number of the scored samples in each split; those without a split are not counted.
     """
 
     metrics: Mapping[str, TargetMetrics]
@@ -62,6 +64,7 @@ class Evaluation:
     by_source: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     views: Views = ONE_VIEW
     one_view: Mapping[str, TargetMetrics] = field(default_factory=dict)
+    splits: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         content = {
@@ -69,6 +72,7 @@ class Evaluation:
             "variant": self.variant,
             "provenance": dict(self.provenance),
             "settings": dict(self.settings),
+            "splits": dict(self.splits),
             "metrics": {target: metrics.to_dict() for target, metrics in self.metrics.items()},
             "certainty": {target: certainty.to_dict() for target, certainty in self.certainty.items()},
             "by_source": self.by_source,
@@ -176,6 +180,7 @@ def evaluate(
         by_source,
         views,
         one_view,
+        count_splits(table.samples[row] for row in kept),
     )
 
 

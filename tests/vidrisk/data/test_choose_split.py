@@ -1,4 +1,4 @@
-"""The samples that two models are compared on."""
+"""The samples that a model is scored on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vidrisk.data import Sample, Table
+from vidrisk.data.split import choose_split, count_splits
 from vidrisk.data.table import SplitName
-from vidrisk.jobs.compare_models import choose_split
 
 ROWS: tuple[SplitName, ...] = ("train", "train", "val", "test")
 
@@ -25,7 +25,11 @@ def table_of(*splits: SplitName | None) -> Table:
     ("splits", "asked", "found"),
     [(ROWS, None, "3"), (ROWS, "all", "0123"), (ROWS, "val", "2"), (ROWS[:3], None, "012"), ((None, None), None, "01")],
 )
-def test_models_are_compared_on_the_test_split_where_there_is_one(
+def test_a_model_is_scored_on_the_test_split_where_there_is_one(
     splits: tuple[SplitName | None, ...], asked: str | None, found: str
 ) -> None:
     assert "".join(sample.name for sample in choose_split(table_of(*splits), asked).samples) == found
+
+
+def test_the_samples_of_each_split_are_counted() -> None:
+    assert count_splits(table_of("train", None, "val", "train").samples) == {"train": 2, "val": 1}
