@@ -130,6 +130,7 @@ def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path,
         "queue": partial(place.peer, "queue", bundle, clips, *variants[best]),
         "vidrisk_model": partial(place.peer, "model", bundle, count, *named, "--batch", batch, "--warm"),
         "queue_model": partial(place.peer, "queue_model", bundle, count, *variants[best]),
+        "queue_f32_model": partial(place.peer, "queue_model", bundle, count, *variants[best], "--precision", "f32"),
     }
     done: dict[str, list[Any]] = in_turns(programs, place.rounds)
     ours = done["vidrisk"]
@@ -137,6 +138,7 @@ def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path,
         "vidrisk": [one.printed["model_s"] for one in done["vidrisk_model"]],
         "script": [one.printed["model_s"] for one in done["script"]],
         "queue": [one.printed["model_s"] for one in done["queue_model"]],
+        "queue_f32": [one.printed["model_s"] for one in done["queue_f32_model"]],
     }
     labels = {"vidrisk": ours[0].by_path, **{program: done[program][0].labels for program in ("script", "queue")}}
     row = {
@@ -146,7 +148,7 @@ def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path,
         "queue_settings": best,
         "queue": done["queue"][0].printed,
         "queue_tried_wall_s": {key: median(walls(found)) for key, found in tried.items()},
-        "clips_per_s": {program: median(count / wall_s for wall_s in walls(done[program])) for program in model_s},
+        "clips_per_s": {program: median(count / wall_s for wall_s in walls(done[program])) for program in labels},
         "model_clips_per_s": {
             program: median(count / each for each in seconds) for program, seconds in model_s.items()
         },
@@ -154,18 +156,20 @@ def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path,
             "vidrisk": median(one.summary["timings_s"]["wall"] for one in ours),
             **{program: median(one.printed["run_s"] for one in done[program]) for program in ("script", "queue")},
         },
-        "cpu_s": {program: median(cpus(done[program])) for program in model_s},
+        "cpu_s": {program: median(cpus(done[program])) for program in labels},
         "model_over_script": ratio(model_s["script"], model_s["vidrisk"]),
         "script_limit": limit,
         "over_script": ratio(walls(done["script"]), walls(ours)),
         "model_over_queue": ratio(model_s["queue"], model_s["vidrisk"]),
+        "model_over_queue_f32": ratio(model_s["queue_f32"], model_s["vidrisk"]),
         "over_queue": ratio(walls(done["queue"]), walls(ours)),
         "agreement": {program: share(labels["vidrisk"], labels[program]) for program in ("script", "queue")},
         "top1": {program: _top1(found, Run.open(run)) for program, found in labels.items()},
     }
     say(
         f"{name}: {row['clips_per_s']} clips/s, model {row['model_clips_per_s']}; over script {row['over_script']}, "
-        f"model {row['model_over_script']}; over queue {row['over_queue']}, model {row['model_over_queue']}; "
+        f"model {row['model_over_script']}; over queue {row['over_queue']}, model {row['model_over_queue']}, "
+        f"in the same precision {row['model_over_queue_f32']}; "
         f"agreement {row['agreement']}, top-1 {row['top1']}"
     )
     return row

@@ -444,15 +444,24 @@ def _fuzz_sentence(found: dict[str, Any]) -> str:
 def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
     """Clips per second and what they are of ours, of whole processes and of the model part; then what was predicted."""
     programs = {"vidrisk": "vidrisk", "script": "transformers and torch", "queue": "hand-written OpenVINO"}
+    same = {"queue_f32": "hand-written, with vidrisk's precision"}
 
     def cell(row: dict[str, Any], kind: str, program: str) -> str:
         rate = f"{row[f'{kind}clips_per_s'][program]:.1f}"
         return rate if program == "vidrisk" else f"{rate} (× {row[f'{kind}over_{program}']['median']:.2f})"
 
     speed = [
-        [row["name"], *(cell(row, kind, program) for kind in ("", "model_") for program in programs)] for row in rows
+        [
+            row["name"],
+            *(cell(row, "", program) for program in programs),
+            *(cell(row, "model_", program) for program in programs | same),
+        ]
+        for row in rows
     ]
-    header = [f"{title}, {part}" for part in ("whole", "model") for title in programs.values()]
+    header = [
+        *(f"{title}, whole" for title in programs.values()),
+        *(f"{title}, model" for title in (programs | same).values()),
+    ]
     correct = [
         [
             row["name"],
@@ -571,6 +580,36 @@ def foreign() -> str:
                 ]
             )
     return grid(["model", "made by", "on", "top-1", "agreement", "speed over fp32"], rows)
+
+
+def hugging_face() -> str:
+    """Compare a folder of photos classified by ``transformers.pipeline`` and by ``vidrisk infer``."""
+    if not (found := read_result("hugging_face")):
+        return NOT_YET
+    rows = [
+        [
+            f"`transformers.pipeline`, batch {found['batch']}" if "runtime" not in row else f"`{row['name']}`",
+            " ".join(row[key] for key in ("runtime", "variant")) if "runtime" in row else "torch fp32",
+            f"{row['wall_s']:.1f} s",
+            f"{row['cpu_s']:.1f} s",
+            f"{row['faster']['median']:.2f} ×",
+            percent(row["same_labels"]),
+            percent(row["top1"]),
+        ]
+        for row in found["rows"]
+    ]
+    return grid(
+        [
+            f"{found['photos']:,} names of {found['different_photos']} photos",
+            "engine",
+            "time",
+            "processor time",
+            "as fast",
+            "same labels",
+            "top-1",
+        ],
+        rows,
+    )
 
 
 def trainer() -> str:
@@ -928,6 +967,7 @@ def with_tables(text: str) -> str:
             footprint,
             python_api,
             foreign,
+            hugging_face,
             trainer,
             imbalance,
             kept_features,
