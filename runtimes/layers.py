@@ -79,7 +79,7 @@ def layers_from_profile(events: Iterable[Mapping[str, Any]], provider: str) -> L
             continue
         inputs = told.get("input_type_shape", ())
         types = [name for one in inputs for name in one]
-        # Dynamic kernels quantize floats at run time; for the others, the first input is the multiplied one.
+        # Dynamic kernels quantise floats at run time; for the others, the first input is the multiplied one.
         precision = INT8 if kind.startswith("DynamicQuantize") else _precision(types[0] if types else "")
         if kind == "MatMulNBits":
             precision = _find_packed_width(inputs)

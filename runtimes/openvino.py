@@ -36,7 +36,7 @@ class OpenVinoRunner(Runner):
     unchanged.
 
     The execution precision is pinned to float32: OpenVINO would otherwise use bfloat16 on processors that have it, and
-    a variant would not compute what its name says. If its INT8 kernels may saturate (``processor``), a quantized graph
+    a variant would not compute what its name says. If its INT8 kernels may saturate (``processor``), a quantised graph
     is computed in float32 and rounded where the graph says so.
 
     Args:

@@ -29,7 +29,7 @@ PROVIDERS = {
     "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
 GPU_FIX = "pip uninstall onnxruntime, then pip install 'vidrisk[gpu]'"
-# ONNX Runtime 1.31 converts a floating-point bias beside quantized weights to int32 and computes it in the type of the
+# ONNX Runtime 1.31 converts a floating-point bias beside quantised weights to int32 and computes it in the type of the
 # scales: in FP16 the quotients overflow, and the outputs are wrong. Graphs for processors have int32 biases already.
 UNSAFE_OPTIMIZERS = ["WeightBiasQuantization"]
 # Multiply uint8 by uint8, which is slower and does not saturate (``processor``).

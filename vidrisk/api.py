@@ -127,7 +127,7 @@ def export(
         model: a run that ``train`` wrote, an ONNX classifier of images, or a Hugging Face folder.
         out: new folder for the bundle.
         options: export options; None takes the defaults, with ``int8``.
-        int8: also make a quantized variant; not allowed together with ``options``, which have their own field for it.
+        int8: also make a quantised variant; not allowed together with ``options``, which have their own field for it.
         calib: labelled data to calibrate on instead of the run's training split.
         val: labelled data for the gate instead of the run's validation split.
         labels: labels of an ONNX classifier in the order of its outputs: a file with one per line, or YAML or JSON for

@@ -58,7 +58,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     if config.get("quantization_config"):
         raise SettingsError(
-            f"the weights in {folder.name} are quantized",
+            f"the weights in {folder.name} are quantised",
             allowed="float32, bfloat16 or float16",
             fix="merge and save the model in bfloat16",
         )

@@ -15,11 +15,11 @@ RuntimeName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt-rtx", "on
 RuntimeChoice = Literal["auto", RuntimeName, "torch"]
 VariantName = Literal["fp32", "fp16", "int8", "mixed", "int8-tensorrt", "mixed-tensorrt"]
 VariantChoice = Literal["auto", VariantName]
-# How a stage is quantized: activations and weights as 8-bit integers, or only the weights, in 4 or 8 bits.
+# How a stage is quantised: activations and weights as 8-bit integers, or only the weights, in 4 or 8 bits.
 Quantization = Literal["integers", "weights"]
 OnlyVariant = Literal[
     "fp32", "fp16", "int8"
-]  # the only variant an export ships; int8 is whichever quantized one was made
+]  # the only variant an export ships; int8 is whichever quantised one was made
 Decoder = Literal["auto", "pyav", "decord"]
 FrameChoice = Literal["all", "keyframes"]
 VARIANTS: tuple[VariantName, ...] = get_args(VariantName)

@@ -78,7 +78,7 @@ def write_deployment(
         on_progress: reports what is written.
 
     Raises:
-        BundleError: the bundle is damaged, or was quantized for another kind of machine.
+        BundleError: the bundle is damaged, or was quantised for another kind of machine.
         SettingsError: ``out`` exists, or a value makes no sense.
         VidriskError: a package has no wheel for that machine, vidrisk's own wheel cannot be built, or the folder cannot
             be written.

@@ -111,7 +111,7 @@ def foreign_model_from_settings(
     if not has_val:
         raise SettingsError(f"no labelled data to judge {path.name} by", fix="give some as val, and as calib for INT8")
     if qat_steps:
-        raise SettingsError("quantization-aware training with a model that was trained elsewhere", fix="leave it out")
+        raise SettingsError("quantisation-aware training with a model that was trained elsewhere", fix="leave it out")
     return ForeignModel(path, task or "risk", labels, pixel, checks)
 
 

@@ -166,7 +166,7 @@ def _check_options(options: ExportOptions) -> None:
         ("a target other than cpu", options.target != "cpu"),
         ("steps of QAT", options.qat_steps > 0),
         ("files of OpenVINO or torch", bool(options.also)),
-        ("stages to quantize", bool(options.quantize)),
+        ("stages to quantise", bool(options.quantize)),
     ):
         if is_asked:
             raise SettingsError(

@@ -27,7 +27,7 @@ class ModelStage:
             outputs.
         constants: values of the stage's constant inputs, by name.
         example: batch size → inputs in order, to trace the module with; None uses noise.
-        quantization: how an export quantizes it: ``weights`` for a language model.
+        quantization: how an export quantises it: ``weights`` for a language model.
     """
 
     stage: Stage

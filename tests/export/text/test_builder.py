@@ -27,7 +27,7 @@ def written(folder: Path, config: Any) -> Path:
         ({"architectures": []}, "does not describe a model"),
         ({**LLAMA, "architectures": ["GemmaForCausalLM"]}, "built from GemmaForCausalLM; allowed: .*Qwen2ForCausalLM"),
         ({**LLAMA, "sliding_window": 32}, "attends to 32 tokens"),
-        ({**LLAMA, "quantization_config": {"bits": 4}}, "are quantized"),
+        ({**LLAMA, "quantization_config": {"bits": 4}}, "are quantised"),
     ],
 )
 def test_other_models_are_refused(tmp_path: Path, config: Any, said: str) -> None:

@@ -151,7 +151,7 @@ def assert_equals_the_checkpoint(folder: Path, bundle: Bundle) -> None:
         (
             "model.onnx --labels labels.txt --val val --calib calib --int8 --qat-steps 9 -o b",
             2,
-            "quantization-aware training with a model",
+            "quantisation-aware training with a model",
         ),
         (
             "val --labels labels.txt --val val -o b",

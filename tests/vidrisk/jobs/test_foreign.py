@@ -133,7 +133,7 @@ def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_
         (
             "m.onnx",
             {"labels": "l", "val": "v", "options": ExportOptions(int8=True, qat_steps=9)},
-            "quantization-aware training with a model",
+            "quantisation-aware training with a model",
         ),
         (
             "run",

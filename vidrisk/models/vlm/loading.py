@@ -14,7 +14,7 @@ from vidrisk.runtimes.contract.errors import MissingExtra, SettingsError, first_
 
 SMOLLM2 = "smollm2-135m"  # the embedded language model's name
 Weights = Literal["float32", "bfloat16", "4bit"]
-# Suffixes and prefixes of layers that are not quantized: output embeddings, and a vision tower, whose features are kept
+# Suffixes and prefixes of layers that are not quantised: output embeddings, and a vision tower, whose features are kept
 # and exported.
 NOT_QUANTIZED = ["lm_head", "embed_out", r"(?:.*\.)?(?:visual|vision_tower|multi_modal_projector)"]
 NEEDED = "it needs config.json, model.safetensors and the files of its tokenizer"
@@ -50,7 +50,7 @@ def load_language_model(
 def _options(weights: Weights) -> dict[str, Any]:
     """Return options of ``from_pretrained``.
 
-    4 bits are NF4 with double quantization (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
+    4 bits are NF4 with double quantisation (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314).
     """
     torch: Any = require("torch", "train")
     if weights != "4bit":
