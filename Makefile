@@ -25,7 +25,7 @@ demo: $(STAMP)  ## the main job on real photos, ending in a report to open
 	rm -rf demo
 	$(BIN)/vidrisk demo -o demo
 
-demo-text: $(STAMP)  ## SmolLM2 learns to write reports about the photos, ending in a page of them: about a quarter of an hour
+demo-text: $(STAMP)  ## train SmolLM2 to write reports about the photos, ending in a page that shows them: about a quarter of an hour
 	rm -rf demo-text
 	$(BIN)/vidrisk demo --reports -o demo-text
 
@@ -62,7 +62,7 @@ gpu:  ## tests and benchmarks on an NVIDIA GPU; benchmarks/results/gpu.json has 
 	VIDRISK_REQUIRE_GPU=1 $(GPU_BIN)/pytest -m gpu
 	$(GPU_BIN)/python benchmarks/gpu.py
 
-format: $(STAMP)  ## mend what ruff can mend, and write the README's tables from the benchmarks' JSON
+format: $(STAMP)  ## fix what ruff can fix, and write the tables of README and docs from the benchmarks' JSON
 	$(BIN)/ruff check --fix .
 	$(BIN)/python benchmarks/tables.py
 

@@ -43,7 +43,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "default": (),
     "frames alone": ("rgb_diff=false",),
     "frozen encoder": ("lora.last_blocks=0",),
-    "what stays is seen, too": ("head.kind=segments",),
+    "head that also sees what stays the same": ("head.kind=segments",),
     "no augmentation": ("augment=[]",),
     "from zero": ("head.start=zero",),
 }

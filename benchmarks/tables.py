@@ -50,9 +50,13 @@ def headline() -> str:
     tools = {
         row["method"]: row["openvino"] for row in quantized["rows"] if row["profile"] == "cpu" and "openvino" in row
     }
-    kept = ", ".join(
-        f"{tools[name]['agreement']:.1%} {name}" for name in ("vidrisk", "NNCF quantize", "ONNX Runtime, min-max")
-    )
+    names = {
+        "vidrisk": "vidrisk",
+        "NNCF quantize with accuracy control": "NNCF with accuracy control",
+        "NNCF quantize": "NNCF",
+        "ONNX Runtime, min-max": "ONNX Runtime (min-max)",
+    }
+    kept = "; ".join(f"{percent(tools[key]['agreement'])} {name}" for key, name in names.items())
     ratios = [row["overhead"]["median"] for row in overhead]
     size = next(row["measured"] for row in result("footprint")["rows"] if "without OpenVINO" in row["what"])
     return grid(
@@ -66,8 +70,8 @@ def headline() -> str:
             ],
             [
                 "actions, six classes, default settings",
-                percent(actions["default"]["top1"]),
-                "UT-Interaction set 1, leave one sequence out",
+                f"{percent(actions['default']['top1'])}; recipe found on them: {percent(actions['fixed']['top1'])}",
+                "UT-Interaction set 1, 60 clips, leave one sequence out",
                 "`benchmarks/ut_interaction.py`",
             ],
             [
@@ -420,9 +424,9 @@ def _kills_sentence(found: dict[str, Any]) -> str:
     hits = found["hits"]
     return (
         f"Nothing lost: {found['runs']} runs over {found['files']} files, {found['broken']} of them broken in "
-        f"{found['ways']} ways, met SIGKILL {hits.get('run', 0) + hits.get('worker', 0)} times at random moments, "
+        f"{found['ways']} ways, received SIGKILL {hits.get('run', 0) + hits.get('worker', 0)} times at random moments, "
         f"{hits.get('worker', 0)} of them in a decode worker, and were resumed. Of their rows and predictions "
-        f"{found['lost']} were lost, {found['twice']} came twice, {found['wrong']} were "
+        f"{found['lost']} were lost, {found['twice']} were written twice, {found['wrong']} were "
         "wrong; probabilities differed from those of an undisturbed run by "
         f"{found['probabilities_differ_by']:g} at most ({found['engine']})."
     )
@@ -1002,7 +1006,7 @@ def commits(names: list[str]) -> str:
     for part, found in (each for name in names for each in machines(name)):
         parts.setdefault(found.get("commit", ""), []).append(part)
     said = [
-        (f"on `{commit}`" if commit else "before results recorded their commit")
+        (f"on `{commit}`" if commit else "before the commit was recorded")
         + (f" ({', '.join(of)})" if len(parts) > 1 else "")
         for commit, of in parts.items()
     ]

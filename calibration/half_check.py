@@ -25,7 +25,7 @@ from vidrisk.calibration.blocks import every_block
 from vidrisk.calibration.files import without_weights
 from vidrisk.calibration.graph import Net
 from vidrisk.calibration.half import round_to_half
-from vidrisk.calibration.observers import fetch, watching_session
+from vidrisk.calibration.observers import fetch, open_watching_session
 from vidrisk.calibration.single import floats, single_nodes, types_of
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.runner import Array
@@ -83,14 +83,14 @@ def check_half(model: onnx.ModelProto, feeds: Feeds, on_progress: OnProgress = i
     waiting = sorted(blocks, key=lambda block: check.blocks[block.name])
     while True:
         while waiting and check.blocks[waiting[0].name] < MIN_COSINE:
-            check = _keeping(check, waiting.pop(0))
+            check = _keep_block(check, waiting.pop(0))
         check = replace(check, cosine=_cosine_of_features(model, check.keep_float32, feeds, on_progress))
         if check.cosine >= MIN_COSINE or not waiting:
             return check
-        check = _keeping(check, waiting.pop(0))
+        check = _keep_block(check, waiting.pop(0))
 
 
-def _keeping(check: HalfCheck, block: _Block) -> HalfCheck:
+def _keep_block(check: HalfCheck, block: _Block) -> HalfCheck:
     log.info("%s has a cosine of only %.5f in FP16; it stays in float32", block.name, check.blocks[block.name])
     return replace(check, kept=(*check.kept, Kept(block.name, block.nodes, f"cosine {check.blocks[block.name]:.5f}")))
 
@@ -138,7 +138,7 @@ def largest_magnitudes(
             helper.make_node("ReduceMax", [f"{name}_magnitude"], [f"{name}_largest"], keepdims=0)
         )
     outputs = [f"{name}_largest" for name in made]
-    session = watching_session(net.model, outputs)
+    session = open_watching_session(net.model, outputs)
     largest = np.zeros(len(made))
     for done, feed in enumerate(feeds):
         on_progress("searching for large values", done, len(feeds))
@@ -190,7 +190,7 @@ def _cosines_of_blocks(
     # A cut graph no longer shows what is a pixel and what is part of a norm.
     single = {*single_nodes(net, types_of(model)), *keep_float32}
     cut = _cut(net, blocks)
-    sessions = [watching_session(graph, wanted) for graph in (model, round_to_half(cut, single))]
+    sessions = [open_watching_session(graph, wanted) for graph in (model, round_to_half(cut, single))]
     cuts = [name for name in wanted if _input_name(name) in {value.name for value in cut.graph.input}]
     worst = dict.fromkeys(wanted, 1.0)
     for done, feed in enumerate(feeds):
@@ -232,7 +232,7 @@ def _cosine_of_features(
     wanted = [value.name for value in model.graph.output]
 
     def features(graph: onnx.ModelProto, begun: int) -> Iterator[dict[str, Array]]:
-        session = watching_session(graph, wanted)
+        session = open_watching_session(graph, wanted)
         for done, feed in enumerate(feeds, begun):
             on_progress("comparing FP16 with float32", done, 2 * len(feeds))
             yield fetch(session, wanted, feed)

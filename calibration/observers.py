@@ -58,7 +58,7 @@ def observe_statistics(
     wanted = [name for name in activation_names(model) if names is None or name in names]
     inputs = [name for name in wanted if name in {value.name for value in model.graph.input}]
     made = [name for name in wanted if name not in inputs]
-    session = watching_session(model, made)
+    session = open_watching_session(model, made)
     observers = {name: _Observer() for name in wanted}
     seen = False
     for feed in batches:
@@ -130,7 +130,7 @@ def _by_channel(values: Array) -> FloatArray:
     return values.reshape(-1, values.shape[-1] if values.ndim > 1 else 1, 1).astype(np.float32, copy=False)
 
 
-def watching_session(model: onnx.ModelProto, made: Collection[str]) -> Any:
+def open_watching_session(model: onnx.ModelProto, made: Collection[str]) -> Any:
     """Create a session that returns the float tensors ``made`` as outputs.
 
     Raises:

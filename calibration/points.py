@@ -83,7 +83,7 @@ class Outcome:
         """Return whether the agreement reaches the aim, or misses it only within chance."""
         return not is_below(self.kept.count("1"), self.samples, budget.min_agreement)
 
-    def standing(self, budget: Budget) -> tuple[bool, bool]:
+    def compare_with_budget(self, budget: Budget) -> tuple[bool, bool]:
         """Return whether it is within the budget, and whether it also reaches the aim."""
         is_within = self.is_within(budget)
         return is_within, is_within and self.reaches_aim(budget)
@@ -175,7 +175,7 @@ class Point:
         }
 
 
-OUT_OF_TIME = "time ran out before points could be timed; this one promises the most speed within the budget"
+OUT_OF_TIME = "time ran out before points could be timed; this one has the highest estimated speed within the budget"
 ALL_QUANTIZED = "quantised everywhere, it keeps to the budget, and any shortfall from the aim is within chance"
 FASTEST = "the fastest within the budget"
 BETTER = (

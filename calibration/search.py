@@ -146,7 +146,7 @@ def time_promising(
         judge: measures graphs.
         journal: measurements that are not repeated.
     """
-    promising = _promising(points)
+    promising = _select_promising(points)
     if not promising:
         return list(points)
     step = f"race {[point.choice for point in promising]}"
@@ -200,7 +200,7 @@ class Points:
             outcome = Outcome.from_json(
                 self.journal.value(step, lambda: self.judge.outcome(self._graph(kept)).to_json())
             )
-            admissible, inside = (False, False) if kept in self.refused else outcome.standing(self.budget)
+            admissible, inside = (False, False) if kept in self.refused else outcome.compare_with_budget(self.budget)
             self.known[kept] = Point(kept, outcome, admissible, inside)
             log.info(
                 "%d of %d blocks in float: agreement %.2f %%, drop %.2f points",
@@ -248,7 +248,7 @@ def _finite(noise: float, shift: float) -> tuple[float, float]:
     return (noise, shift) if math.isfinite(noise) and math.isfinite(shift) else (NOT_FINITE, 1.0)
 
 
-def _promising(points: Sequence[Point]) -> list[Point]:
+def _select_promising(points: Sequence[Point]) -> list[Point]:
     """Select the fastest admissible points, half of them inside if there are so many.
 
     ``points`` are in the order of their speed.

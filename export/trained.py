@@ -252,6 +252,6 @@ class ExportOptions:
         )
         if unseen:
             raise SettingsError(
-                f"{unseen} is to be made, and only {self.only} to be shipped",
-                fix=f"leave one of the two out: nobody would get what {unseen} takes minutes for",
+                f"{unseen} would be made but not shipped, because only {self.only} is shipped",
+                fix=f"leave one of the two out: making {unseen} takes minutes",
             )

@@ -93,14 +93,14 @@ def train(
         MissingExtra: torch is not installed.
     """
     require("torch", "train")
-    from vidrisk.models.given_settings import names_given
+    from vidrisk.models.given_settings import collect_given_names
     from vidrisk.models.run import open_start
     from vidrisk.train.train_data import train_data
     from vidrisk.train.tune_space import tuning_from_options
 
     base, chosen = open_start(start, config, settings=settings, task=task, backbone=backbone)
     search = tuning_from_options(
-        tune, tune_minutes, names_given(None if config is None else Path(config), (), settings or ())
+        tune, tune_minutes, collect_given_names(None if config is None else Path(config), (), settings or ())
     )
     return train_data(Path(data), chosen, Path(out), start=base, resume=resume, strict=strict, tune=search)
 
@@ -293,13 +293,15 @@ def evaluate(
     from vidrisk.data.split import choose_split
     from vidrisk.inference.input_views import Views
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
+    from vidrisk.jobs.evaluate import warn_of_training_samples
 
     with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
         contract = opened.contract
         table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.multi_targets, strict=strict)
-        return evaluate_table(
-            opened.classifier, choose_split(table, split), chosen, pool=pool, views=Views(views, mirror)
-        )
+        table = choose_split(table, split)
+        if not isinstance(model, Model):
+            warn_of_training_samples(Path(model), table)
+        return evaluate_table(opened.classifier, table, chosen, pool=pool, views=Views(views, mirror))
 
 
 def _settings(settings: InferSettings | None, options: Mapping[str, Any]) -> tuple[InferSettings, int | None]:

@@ -85,7 +85,7 @@ def estimate_optimism(points: Sequence[Point], budget: Budget) -> float | None:
 
 
 def _judge_anew(point: Point, outcome: Outcome, budget: Budget) -> Point:
-    admissible, inside = outcome.standing(budget)
+    admissible, inside = outcome.compare_with_budget(budget)
     return replace(point, outcome=outcome, admissible=admissible, inside=inside)
 
 

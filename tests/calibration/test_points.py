@@ -32,7 +32,7 @@ def outcome(kept: int, samples: int, lost: int = 0, gained: int = 0, confidence_
 
 def point(result: Outcome, blocks: int = 0, seconds: float | None = None, budget: Budget = BUDGET) -> Point:
     """A judged point; ``seconds`` as a share of floating point's."""
-    admissible, inside = result.standing(budget)
+    admissible, inside = result.compare_with_budget(budget)
     turns = () if seconds is None else tuple(seconds * (1 + jitter) for jitter in np.linspace(-0.02, 0.02, 15))
     return Point(tuple(f"b{i}" for i in range(blocks)), result, admissible, inside, turns, (1.0,) * len(turns))
 

@@ -728,7 +728,8 @@ def test_options_that_make_no_sense() -> None:
         ("fp16", {"fp16": True, "only": "fp32", "target": "gpu"}),
     ):
         with pytest.raises(
-            SettingsError, match=f"{unseen} is to be made, and only .* shipped; fix: leave one of the two out"
+            SettingsError,
+            match=f"{unseen} would be made but not shipped, because only .* is shipped; fix: leave one of the two out",
         ):
             ExportOptions(**options)  # type: ignore[arg-type]
     assert not ExportOptions(int8=True, fp16=True, only="int8", target="gpu").makes_fp16

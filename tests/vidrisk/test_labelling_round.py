@@ -109,7 +109,7 @@ def test_predictions_go_back_as_labels_to_be_corrected(cli: Cli, folder: Path, o
             assert own.label in json.dumps(prediction["result"])
     else:
         if tool == "cvat-images":
-            with pytest.raises(DataError, match="CVAT has not exported this file: nobody has seen them: 6"):
+            with pytest.raises(DataError, match="CVAT has not exported this file: they were not reviewed: 6"):
                 import_data(folder / "new" / name, name=tool, task="risk")
             (folder / "new" / name).write_text(
                 text.replace("</meta>", "<dumped>now</dumped></meta>")

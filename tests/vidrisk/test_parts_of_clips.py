@@ -81,6 +81,20 @@ def test_training_and_evaluation_see_the_parts(cli: Cli, folder: Path, run: Path
     assert (found["n"], found["top1"]) == (PARTS, 1.0)
 
 
+def test_samples_of_the_training_are_counted(
+    cli: Cli, folder: Path, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = (folder / "m.csv").read_text().splitlines()
+    (folder / "unsplit.csv").write_text("".join(f"{row.rpartition(',')[0]}\n" for row in rows))
+    end = cli("eval", run, folder / "unsplit.csv")
+    assert end.code == 0 and "DATA has no splits, so the training may have used them" in end.stdout
+    (warning,) = (record.getMessage() for record in caplog.records if "was trained on" in record.getMessage())
+    assert warning == f"{run} was trained on 24 of the 32 scored samples, so the figures are too good"
+    caplog.clear()
+    assert cli("compare", run, run, folder / "m.csv").code == 0
+    assert "was trained on" not in caplog.text
+
+
 def test_the_test_split_alone_is_scored_by_default(cli: Cli, folder: Path, run: Path, tmp_path: Path) -> None:
     end = cli("eval", run, folder / "m.csv", "-o", tmp_path / "e.json")
     assert end.code == 0, end

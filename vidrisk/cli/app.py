@@ -21,7 +21,7 @@ from vidrisk.cli.doctor import doctor
 from vidrisk.cli.evaluate import evaluate
 from vidrisk.cli.export import export
 from vidrisk.cli.infer import infer
-from vidrisk.cli.interrupt import ending_at_second_interrupt
+from vidrisk.cli.interrupt import end_at_second_interrupt
 from vidrisk.cli.remedies import line_from_error
 from vidrisk.cli.streams import find_lost_output, restart_in_utf8, settle_streams
 from vidrisk.cli.train import train
@@ -86,7 +86,7 @@ def main() -> None:
     restart_in_utf8()
     settle_streams()
     try:
-        with ending_at_second_interrupt():
+        with end_at_second_interrupt():
             _run(sys.argv[1:])
     finally:
         lost = find_lost_output()

@@ -110,6 +110,7 @@ def _compare_models(
     from vidrisk.data.split import choose_split, group_table
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.compare_models import compare_models
+    from vidrisk.jobs.evaluate import warn_of_training_samples
 
     if output is not None:
         check_new_file(output, (".json",))
@@ -123,6 +124,8 @@ def _compare_models(
             sheet=sheet,
         )
         table = group_table(choose_split(table, split), group_by)
+        for model in (first, second):
+            warn_of_training_samples(model, table)
         found = compare_models(one, other, table, on_progress=advance)
     if output is not None:
         write_new_file(output, found.to_json().encode() + b"\n")

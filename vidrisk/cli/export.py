@@ -181,7 +181,7 @@ def export(
     ] = 0.9,
     json: Annotated[bool, typer.Option("--json", help="Print the gate's measurements as JSON.")] = False,
 ) -> None:
-    """Merge, convert to ONNX, quantise, and compare every hop with the one before it.
+    """Merge, convert to ONNX, quantise, and compare every step with the one before it.
 
     A model trained elsewhere is an ONNX file with --labels, or a Hugging Face folder with --from-hf; --val is used to
     evaluate it, and to determine its pixel preprocessing.

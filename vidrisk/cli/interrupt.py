@@ -23,7 +23,7 @@ END = b"error: stopped at once by a second Ctrl-C\n"
 
 
 @contextmanager
-def ending_at_second_interrupt() -> Iterator[None]:
+def end_at_second_interrupt() -> Iterator[None]:
     """Watch for interrupts while the block runs; does nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -108,7 +108,7 @@ def train(
     from vidrisk.runtimes.contract.errors import require
 
     require("torch", "train")
-    from vidrisk.models.given_settings import names_given
+    from vidrisk.models.given_settings import collect_given_names
     from vidrisk.models.run import open_start
     from vidrisk.train.train_data import train_data
     from vidrisk.train.tune_space import tuning_from_options
@@ -127,7 +127,7 @@ def train(
             group_by=group_by,
             multi_label=multi_label or None,
         )
-        search = tuning_from_options(tune, tune_minutes, names_given(config, assignments or ()))
+        search = tuning_from_options(tune, tune_minutes, collect_given_names(config, assignments or ()))
         with progress_bar() as advance:
             run = train_data(
                 data,

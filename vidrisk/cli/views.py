@@ -160,7 +160,9 @@ def print_evaluation(evaluation: Evaluation, *, as_json: bool) -> None:
 
 def describe_splits(samples: int, splits: Mapping[str, int]) -> str:
     """Say which splits the scored samples are from."""
-    said = ", ".join(f"{count:,} of the {split} split" for split, count in splits.items()) or "DATA has no splits"
+    if not splits:
+        return f"{samples:,} samples: DATA has no splits, so the training may have used them"
+    said = ", ".join(f"{count:,} of the {split} split" for split, count in splits.items())
     learnt = ", which the model may have learnt from" if set(splits) & {"train", "val"} else ""
     return f"{samples:,} samples: {said}{learnt}"
 

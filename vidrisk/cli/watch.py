@@ -81,7 +81,7 @@ def watch(
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
     from vidrisk.verify.start import ensure_same_answers
     from vidrisk.watch import Batch, WatchSettings, watch_inbox
-    from vidrisk.watch.signals import ending_on_sigterm
+    from vidrisk.watch.signals import end_on_sigterm
 
     failed = 0
 
@@ -107,7 +107,7 @@ def watch(
         file_timeout_s=file_timeout,
         max_memory_mb=max_memory,
     )
-    with ending_on_sigterm():
+    with end_on_sigterm():
         with progress_bar(lines=True) as advance:  # for engines that have to be built first
             opened = open_classifier(bundle, runtime=runtime, variant=variant, threads=threads, on_progress=advance)
         with opened as classifier:

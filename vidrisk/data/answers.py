@@ -97,7 +97,7 @@ def _without_fence(text: str) -> str:
 def _check_pairs(scheme: Scheme, pairs: _Pairs, problems: list[str], is_ok: bool) -> ParsedAnswer:
     said: dict[str, str] = {}
     for key, value in pairs:
-        field = scheme.field_named(key)
+        field = scheme.find_field(key)
         if field is None:
             problems.append(f"unknown field {key[:MAX_SHOWN]!r}")
             continue
@@ -151,13 +151,13 @@ def _pairs_from_json(scheme: Scheme, text: str, problems: list[str]) -> _Pairs |
         value, end = json.JSONDecoder(object_pairs_hook=_Members, strict=False).raw_decode(text, start)
     except (ValueError, RecursionError):
         pairs: _Pairs = [(_unescape(key), _unescape(value)) for key, value in _PAIR.findall(text[start:])]
-        known = [pair for pair in pairs if scheme.field_named(pair[0])]
+        known = [pair for pair in pairs if scheme.find_field(pair[0])]
         if known:
             problems.append("it is cut off")
         return known or None
-    if len(value) == 1 and isinstance(value[0][1], _Members) and not scheme.field_named(value[0][0]):
+    if len(value) == 1 and isinstance(value[0][1], _Members) and not scheme.find_field(value[0][0]):
         value = value[0][1]  # {"report": {…}}
-    if not any(scheme.field_named(key) for key, _ in value):
+    if not any(scheme.find_field(key) for key, _ in value):
         return None
     before, behind = text[:start].strip(" \n\t["), text[end:].strip(" \n\t]`")
     if before or behind:
@@ -178,7 +178,7 @@ def _unescape(text: str) -> str:
 
 def _pairs_from_lines(scheme: Scheme, text: str) -> _Pairs:
     at_start = list(_labels(scheme, text, _AT_START))
-    if len({name for name, *_ in at_start if scheme.field_named(name)}) < len(scheme.fields):
+    if len({name for name, *_ in at_start if scheme.find_field(name)}) < len(scheme.fields):
         anywhere = list(_labels(scheme, text, _ANYWHERE))
         if len(_find_fields(scheme, anywhere)) > len(_find_fields(scheme, at_start)):
             at_start = anywhere
@@ -189,7 +189,7 @@ def _pairs_from_lines(scheme: Scheme, text: str) -> _Pairs:
 
 
 def _find_fields(scheme: Scheme, labels: Iterable[tuple[str, int, int]]) -> set[str]:
-    return {field.name for name, *_ in labels if (field := scheme.field_named(name))}
+    return {field.name for name, *_ in labels if (field := scheme.find_field(name))}
 
 
 def _labels(scheme: Scheme, text: str, pattern: re.Pattern[str]) -> Iterator[tuple[str, int, int]]:
@@ -201,5 +201,5 @@ def _labels(scheme: Scheme, text: str, pattern: re.Pattern[str]) -> Iterator[tup
         groups = found.groupdict()
         decorated = groups["brackets"] or groups["bold"]
         name = (decorated or groups.get("plain") or "").strip(" :：")
-        if scheme.field_named(name) or (decorated and fold_name(name) and found[0].rstrip().endswith((":", "："))):
+        if scheme.find_field(name) or (decorated and fold_name(name) and found[0].rstrip().endswith((":", "："))):
             yield name, found.start(), found.end()

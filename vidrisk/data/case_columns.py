@@ -71,12 +71,12 @@ def columns_of_cases(
     fields = {
         field.name: column
         for field in scheme.fields
-        if (column := column_named(header, (field.name, field.label, *field.columns)))
+        if (column := find_column(header, (field.name, field.label, *field.columns)))
     }
-    conversations = column_named(header, (CONVERSATIONS, "messages"))
+    conversations = find_column(header, (CONVERSATIONS, "messages"))
     taken = set(fields.values())
     free = [column for column in header if column not in taken]
-    path, paths = column_named(free, PATH_OF_CASE), column_named(free, PATHS)
+    path, paths = find_column(free, PATH_OF_CASE), find_column(free, PATHS)
     text = scheme.text_field and fields.get(scheme.text_field)
     if not (path or paths or has_photos or text or conversations):
         raise DataError(
@@ -89,13 +89,13 @@ def columns_of_cases(
             allowed=", ".join((lacking[0].name, lacking[0].label, *lacking[0].columns)),
             fix="rename the column, or name it in the scheme",
         )
-    file_id, index = column_named(free, FILE_ID), column_named(free, INDEX)
-    case_id, image_id = column_named(free, CASE_IDS), column_named(free, IMAGE_IDS)
+    file_id, index = find_column(free, FILE_ID), find_column(free, INDEX)
+    case_id, image_id = find_column(free, CASE_IDS), find_column(free, IMAGE_IDS)
     ids = (case_id,) if case_id else (file_id, index) if file_id and index else (image_id,) if image_id else ()
-    group = column_named(free, GROUP) or column_named(free, BUILDING)
-    split = column_named(free, SPLIT)
-    used = {*taken, *ids, path, paths, column_named(free, GROUP), split, conversations, *IGNORED}
-    used -= {group} - {column_named(free, GROUP)}  # keep the building column as an extra, too, for group_by
+    group = find_column(free, GROUP) or find_column(free, BUILDING)
+    split = find_column(free, SPLIT)
+    used = {*taken, *ids, path, paths, find_column(free, GROUP), split, conversations, *IGNORED}
+    used -= {group} - {find_column(free, GROUP)}  # keep the building column as an extra, too, for group_by
     return CaseColumns(
         ids,
         bool(case_id or (file_id and index)),
@@ -109,7 +109,7 @@ def columns_of_cases(
     )
 
 
-def column_named(header: Sequence[str], names: Sequence[str]) -> str | None:
+def find_column(header: Sequence[str], names: Sequence[str]) -> str | None:
     """Find the column of the first name that is present; among its columns, prefer an exact spelling."""
     by_text: dict[str, list[str]] = {}
     for column in header:

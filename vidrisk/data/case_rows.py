@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk.data.answers import fields_from_answer
-from vidrisk.data.case_columns import METADATA, CaseColumns, column_named
+from vidrisk.data.case_columns import METADATA, CaseColumns, find_column
 from vidrisk.data.cases import Case, PhotoInRow, PhotoSource
 from vidrisk.data.io import PARQUET_SUFFIX, Row, Rows, rows_from_manifest, text_from_value
 from vidrisk.data.parquet_rows import rows_from_parquet
@@ -55,7 +55,7 @@ def rows_of_file(path: Path, encoding: str | None, sheet: str | None) -> tuple[R
         photos = [()] * len(rows.rows)
     if not rows.rows:
         raise DataError(f"{path.name} has no rows", allowed="a header and one row per photo or defect")
-    metadata = column_named(rows.header, (METADATA,))
+    metadata = find_column(rows.header, (METADATA,))
     if metadata is None:
         return rows, photos
     inner = [_members(row.cells[metadata]) for row in rows.rows]
@@ -113,7 +113,7 @@ class CaseReader:
 
     def _value(self, name: str, text: str) -> str:
         """Return a value in the scheme's spelling, or as written if the scheme does not allow it."""
-        field = self._scheme.field_named(name)
+        field = self._scheme.find_field(name)
         value = self._scheme.value_from_text(field, text) if field else None
         return label_from_text(text) if value is None else value
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidrisk.data.case_columns import column_named
+from vidrisk.data.case_columns import find_column
 from vidrisk.data.cases import Case, Cases
 from vidrisk.data.connected import smallest_connected
 from vidrisk.data.leaks import straddling_groups
@@ -70,7 +70,7 @@ def _groups(cases: Cases, group_by: str | None) -> list[str | None]:
     else:
         cells = [{"group": case.group or "", **case.extra, **case.fields} for case in cases.cases]
         known = list(dict.fromkeys(name for case in cells for name in case))
-        column = column_named(known, (group_by, group_by.removeprefix("data_")))
+        column = find_column(known, (group_by, group_by.removeprefix("data_")))
         if column is None:
             raise SettingsError(
                 f"group-by {group_by!r} is not a column",

@@ -64,7 +64,7 @@ class RiskRow:
             fold_name(name.strip().casefold().removeprefix("data_")): text for name, text in self.case.extra.items()
         }
         for key, names in EXTRAS.items():
-            if scheme.field_named(key) is None:
+            if scheme.find_field(key) is None:
                 found[key] = next((extra[fold_name(name)] for name in names if fold_name(name) in extra), "")
         return found
 
@@ -122,7 +122,7 @@ class ParquetWriter(CaseWriter):
         parquet = require("pyarrow.parquet", "parquet")
         text = arrow.string()
         labels = [report_field.label for report_field in scheme.fields]
-        keys = [*labels, *(key for key in EXTRAS if scheme.field_named(key) is None)]
+        keys = [*labels, *(key for key in EXTRAS if scheme.find_field(key) is None)]
         self._schema = arrow.schema(
             [
                 ("id", text),

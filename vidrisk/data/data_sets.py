@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vidrisk.data.formats import FORMATS, Format, format_named, format_of
+from vidrisk.data.formats import FORMATS, Format, find_format, format_of
 from vidrisk.data.formats.crops import photo_of_crop
 from vidrisk.data.formats.fit import fit_table
 from vidrisk.data.formats.format import Reading, Writing
 from vidrisk.data.formats.lists import places_text
 from vidrisk.data.formats.rows import name_missing
-from vidrisk.data.io import check_vacant, unicode_checked
+from vidrisk.data.io import check_unicode, check_vacant
 from vidrisk.data.split import hold_out
 from vidrisk.data.table import Table, first_three
 from vidrisk.frames.media import name_of
@@ -86,7 +86,7 @@ def import_data(
         SettingsError: an unknown format, a split or another option that the format does not have.
     """
     source = Path(source)
-    chosen = format_named(name) if name is not None else None
+    chosen = find_format(name) if name is not None else None
     if not source.exists():
         raise DataError(f"{source} does not exist", allowed="a folder or file with a data set")
     source = source.resolve()
@@ -230,7 +230,7 @@ def write_data_set(table: Table, destination: str | Path, *, name: str, model: s
             f"{chosen.title} can represent no sample of {name_of(table.root)}",
             allowed=", ".join(sorted(chosen.carries)),
         )
-    with unicode_checked():
+    with check_unicode():
         chosen.write(fitted, destination, Writing(model))
     return Written(len(fitted), lost)
 

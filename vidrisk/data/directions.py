@@ -1,24 +1,37 @@
-"""Maps labels that contain left or right to their names in a mirrored picture."""
+"""Directions in labels: their names in a mirrored picture, and the pictures that would contradict them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-PAIRS = (
-    ("left", "right"),
-    ("leftward", "rightward"),
-    ("leftwards", "rightwards"),
+SIDES = (("left", "right"), ("leftward", "rightward"), ("leftwards", "rightwards"), ("左", "右"))
+ROTATIONS = (
     ("clockwise", "counterclockwise"),
     ("clockwise", "anticlockwise"),
     ("clockwise", "counter-clockwise"),
-    ("左", "右"),
+    ("cw", "ccw"),
     ("顺时针", "逆时针"),
 )
-_WORDS = sorted({word for pair in PAIRS for word in pair}, key=len, reverse=True)
-_WORD = re.compile(
-    "|".join(rf"(?<![A-Za-z-]){word}(?![A-Za-z])" if word.isascii() else word for word in _WORDS), re.IGNORECASE
-)
+HEIGHTS = (("up", "down"), ("upward", "downward"), ("upwards", "downwards"), ("向上", "向下"))
+PAIRS = (*SIDES, *ROTATIONS)
+Pairs = Sequence[tuple[str, str]]
+
+
+def _pattern(pairs: Pairs) -> re.Pattern[str]:
+    """Match the words of pairs where they stand alone, also in ``turn_left``, ``turn-left`` and ``TurnLeft``."""
+    words = sorted({word for pair in pairs for word in pair}, key=len, reverse=True)
+    return re.compile("|".join(map(_word_pattern, words)))
+
+
+def _word_pattern(word: str) -> str:
+    if not word.isascii():
+        return word
+    title = word.capitalize()
+    return rf"(?<![A-Za-z])(?i:{word})(?![A-Za-z])|(?<![A-Za-z])(?:{word}|{title})(?=[A-Z])|(?<=[a-z]){title}(?![a-z])"
+
+
+_MIRRORED, _SIDE, _ROTATION, _HEIGHT = map(_pattern, (PAIRS, SIDES, ROTATIONS, HEIGHTS))
 
 
 def mirror_label(label: str, labels: Sequence[str]) -> str | None:
@@ -26,7 +39,7 @@ def mirror_label(label: str, labels: Sequence[str]) -> str | None:
 
     A label without a direction keeps its name.
     """
-    if not _WORD.search(label):
+    if not _MIRRORED.search(label):
         return label
     known = {each.casefold(): each for each in labels}
     return next((known[name.casefold()] for name in sorted(_turn_directions(label)) if name.casefold() in known), None)
@@ -38,11 +51,21 @@ def mirror_labels(labels: Sequence[str]) -> list[int] | None:
     return None if None in found else [labels.index(label) for label in found if label is not None]
 
 
+def survives_rotation(label: str) -> bool:
+    """Return whether a label is still true of a picture turned by 90 or 180 degrees: left, right, up, down are not."""
+    return not (_SIDE.search(label) or _HEIGHT.search(label))
+
+
+def survives_upside_down(label: str) -> bool:
+    """Return whether a label is still true of a picture mirrored top to bottom: rotations, up and down are not."""
+    return not (_ROTATION.search(label) or _HEIGHT.search(label))
+
+
 def _turn_directions(label: str) -> set[str]:
     """Return the names of a label with every direction replaced by one of its opposites."""
     names = {""}
     end = 0
-    for match in _WORD.finditer(label):
+    for match in _MIRRORED.finditer(label):
         opposites = {other for pair in PAIRS for one, other in (pair, pair[::-1]) if one == match[0].casefold()}
         names = {
             name + label[end : match.start()] + _match_case(other, match[0]) for name in names for other in opposites

@@ -193,7 +193,7 @@ def write_table(table: Table, path: str | Path, *, path_column: str = "path") ->
     }
     records = [_record(sample, root, path_column, table.target_names, units, ids) for sample in table.samples]
     columns = list(dict.fromkeys(column for record in records for column in record))
-    with unicode_checked():
+    with check_unicode():
         if suffix in CSV_SUFFIXES:
             data = _csv_bytes(records, columns, "\t" if suffix == ".tsv" else ",", path_column)
         elif suffix in JSONL_SUFFIXES:
@@ -204,7 +204,7 @@ def write_table(table: Table, path: str | Path, *, path_column: str = "path") ->
 
 
 @contextmanager
-def unicode_checked() -> Iterator[None]:
+def check_unicode() -> Iterator[None]:
     """Turn encoding errors in the texts of a table into a DataError.
 
     Raises:
@@ -242,7 +242,7 @@ def write_rows(rows: Sequence[Mapping[str, str]], path: Path) -> None:
     Raises:
         DataError: as ``write_new_file``; a name that is not Unicode.
     """
-    with unicode_checked():
+    with check_unicode():
         data = _csv_bytes(rows, list(dict.fromkeys(column for row in rows for column in row)), ",", "path")
     write_new_file(path, data)
 

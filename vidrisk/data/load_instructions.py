@@ -10,7 +10,7 @@ from typing import Any
 from vidrisk.data.connected import smallest_connected
 from vidrisk.data.formats.json_lists import first_character_of, json_lines_of, records_of, records_of_lists
 from vidrisk.data.instruction_formats import FORMATS, First, InstructionFormat, format_from_first
-from vidrisk.data.instruction_formats.dataset_info import format_told
+from vidrisk.data.instruction_formats.dataset_info import read_named_format
 from vidrisk.data.instruction_formats.reader import ToldConversation
 from vidrisk.data.instructions import Instruction, Instructions, Turn, problem_of_turns
 from vidrisk.data.notes import notes_of_left_out
@@ -48,7 +48,7 @@ def load_instructions(
     root = (Path(images) if images is not None else source.parent).resolve()
     if not root.is_dir():
         raise SettingsError(f"images in {images}", allowed="a folder")
-    chosen = _format_named(name) if name is not None else _detect_format(source)
+    chosen = _find_format(name) if name is not None else _detect_format(source)
     maker = _Maker(Places(root), split_from_name(source.stem))
     items = [made for told in chosen.read(source) if (made := maker.instruction(told))]
     left_out = {"missing images": maker.missing, "records that cannot be used": maker.left_out}
@@ -114,7 +114,7 @@ def _with_markers(turns: tuple[Turn, ...], images: int) -> tuple[Turn, ...]:
     return (*turns[:first], asked, *turns[first + 1 :])
 
 
-def _format_named(name: str) -> InstructionFormat:
+def _find_format(name: str) -> InstructionFormat:
     if name not in FORMATS:
         raise SettingsError(f"format {name!r}", allowed=", ".join(FORMATS))
     return FORMATS[name]
@@ -124,7 +124,7 @@ def _detect_format(source: Path) -> InstructionFormat:
     if source.is_file() and not source.stat().st_size:
         raise DataError(f"{source.name} is empty (0 bytes)", fix="get the file again")
     first = _first_of(source)
-    found = first and format_from_first(first._replace(told=format_told(source)))
+    found = first and format_from_first(first._replace(told=read_named_format(source)))
     if not found:
         raise DataError(
             f"{source.name} matches no known format",

@@ -155,7 +155,7 @@ class Scheme(_Frozen):
                 )
             if field.kind == "choice":
                 _refuse_repeats(f"choices of {field.name}", ((choice, (choice,)) for choice in field.choices))
-        if self.text_field is not None and self.field_named(self.text_field) is None:
+        if self.text_field is not None and self.find_field(self.text_field) is None:
             raise SpecError(
                 f"text_field is {self.text_field!r}", allowed=", ".join(field.name for field in self.fields)
             )
@@ -191,7 +191,7 @@ class Scheme(_Frozen):
         """Find the level that a text names, in any of its spellings, or None if there is none."""
         return self._levels_by_text.get(fold_name(text)) or self._levels_by_text.get(fold_name(text.strip(_ENDS)))
 
-    def field_named(self, text: str) -> ReportField | None:
+    def find_field(self, text: str) -> ReportField | None:
         """Find a field by its name, its label or one of its columns, or return None."""
         return self._fields_by_text.get(fold_name(text))
 

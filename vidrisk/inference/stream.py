@@ -85,7 +85,7 @@ def read_settings_for(
     )
     if frames == "keyframes" and classifier.plan.compares_frames:
         _log.warning(
-            "with keyframes, this model, which compares consecutive frames, sees the same frame several times: "
+            "this model compares consecutive frames, and with keyframes several of them are the same frame: "
             "evaluate it with keyframes before you rely on it"
         )
     if not feature_cache:

@@ -26,7 +26,7 @@ from vidrisk.frames.media import name_of
 from vidrisk.inference.neighbours import Neighbour
 from vidrisk.jobs.compare_scores import ReportScores, ScoreCounter, text_fields
 from vidrisk.jobs.compared import COMPARED, Compared, Lead
-from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.folder import replace_file
 from vidrisk.jobs.join_reports import Leads
 from vidrisk.jobs.pair_reports import pair_reports, tables_of_cases
 from vidrisk.jobs.report_rows import ReportRow, read_report_rows
@@ -129,7 +129,7 @@ def compare_run(
         )
     counter = ScoreCounter(chosen)
     unseen = 0
-    with replacing(out / COMPARED) as new, new.open("w", encoding="utf-8") as file:
+    with replace_file(out / COMPARED) as new, new.open("w", encoding="utf-8") as file:
         for row, place in zip(read_report_rows(out), pairing.cases, strict=True):
             _refuse_other_scheme(row, chosen, out)
             case = None if cases is None or place is None else cases.cases[place]
@@ -157,7 +157,7 @@ def compare_run(
         unseen=unseen,
         notes=() if cases is None else cases.notes,
     )
-    with replacing(out / COMPARISON) as new:
+    with replace_file(out / COMPARISON) as new:
         new.write_text(comparison.to_json() + "\n", encoding="utf-8")
     return comparison
 

@@ -26,6 +26,7 @@ from vidrisk.metrics.certainty import Certainty, certainty_report
 from vidrisk.metrics.classification import Metrics
 from vidrisk.metrics.target_report import TargetMetrics, labelled_rows, report_on_target, right_answers
 from vidrisk.runtimes.contract import versions
+from vidrisk.runtimes.contract.bundle import MANIFEST
 from vidrisk.runtimes.contract.errors import DataError, is_installed
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 
@@ -182,6 +183,22 @@ def evaluate(
         one_view,
         count_splits(table.samples[row] for row in kept),
     )
+
+
+def warn_of_training_samples(model: Path, table: Table) -> None:
+    """Log how many samples of a table a run was trained on, if ``model`` is a run; a bundle does not record them."""
+    if (model / MANIFEST).is_file():
+        return
+    from vidrisk.data.choice import Shown
+    from vidrisk.models.run import SPLIT, Run
+
+    if not (model / SPLIT).is_file():
+        return
+    trained = Shown(Run.open(model).read_split().of_split("train"))
+    if seen := sum(sample in trained for sample in table.samples):
+        log.warning(
+            "%s was trained on %d of the %d scored samples, so the figures are too good", model, seen, len(table)
+        )
 
 
 def _by_source(samples: Sequence[Sample], right: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def _short_pair(*values: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def writing_to(out: Path) -> Iterator[None]:
+def explain_write_errors(out: Path) -> Iterator[None]:
     """Translate errors of the disk and of SQLite.
 
     Raises:
@@ -135,17 +135,17 @@ def writing_to(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replace_file(path: Path) -> Iterator[Path]:
     """Write a file completely or not at all.
 
     Yields the path of a temporary file beside it, which replaces the file at the end. If the process is killed
     meanwhile, the temporary file is left for the next run to overwrite.
 
     Raises:
-        VidriskError: as ``writing_to``; the previous content of ``path`` stays.
+        VidriskError: as ``explain_write_errors``; the previous content of ``path`` stays.
     """
     new = path.with_name(f"{path.name}.new")
-    with writing_to(path.parent):
+    with explain_write_errors(path.parent):
         try:
             yield new
             with new.open("rb+") as file:  # else a power cut may leave the name without the content

@@ -31,11 +31,11 @@ from vidrisk.jobs.database import path_from_sql, sql_from_path, transaction
 from vidrisk.jobs.folder import (
     APPLICATION_ID,
     LEDGER,
+    explain_write_errors,
     is_ledger,
     refuse_damaged_meta,
     refuse_other_folders,
     refuse_other_runs,
-    writing_to,
 )
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import SettingsError, VidriskError
@@ -119,11 +119,11 @@ class Ledger:
         self._committed_at = time.monotonic()
         self._failed = False
         refuse_other_folders(out, resume=resume)
-        with writing_to(out):
+        with explain_write_errors(out):
             out.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(out / LEDGER, isolation_level=None, timeout=0.2)
         try:
-            with writing_to(out):
+            with explain_write_errors(out):
                 self._prepare(identity, limits or {}, older or {}, only, stamps or {})
         except BaseException:
             self._database.close()
@@ -175,7 +175,7 @@ class Ledger:
 
     def add(self, paths: Iterable[str]) -> None:
         """Add a pending row for every path that has none yet."""
-        with writing_to(self.out), transaction(self._database):
+        with explain_write_errors(self.out), transaction(self._database):
             self._database.executemany(
                 "INSERT OR IGNORE INTO inputs (path) VALUES (?)", ((sql_from_path(path),) for path in paths)
             )
@@ -208,7 +208,7 @@ class Ledger:
             for row, _ in self._finished
         ]
         try:
-            with writing_to(self.out):
+            with explain_write_errors(self.out):
                 self._write_at(self._length, data)
                 with transaction(self._database):
                     self._database.executemany(

@@ -11,7 +11,7 @@ import numpy as np
 
 from vidrisk.files.lines import json_from_value
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
-from vidrisk.jobs.folder import refuse_folders_without, replacing
+from vidrisk.jobs.folder import refuse_folders_without, replace_file
 from vidrisk.runtimes.contract.errors import DataError, require
 
 PARQUET = "predictions.parquet"
@@ -66,7 +66,7 @@ def write_parquet(out: Path) -> Path:
     of_lists = dict.fromkeys(map("/".join, lists), arrow.list_(arrow.string()))
     schema = arrow.schema(_COLUMNS | of_lists | dict.fromkeys(names, "float32"))
     predictions = read_predictions(out)
-    with replacing(out / PARQUET) as path, path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+    with replace_file(out / PARQUET) as path, path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         while rows := _rows_of(islice(predictions, ROWS_PER_GROUP), labels, lists):
             writer.write(arrow.table(dict(zip(schema.names, rows, strict=True)), schema))
     return out / PARQUET

@@ -24,7 +24,7 @@ from vidrisk.inference.reporter import Reporter
 from vidrisk.inference.reports import Report, make_failed_report
 from vidrisk.inference.scheme_query import no_level
 from vidrisk.jobs.case_inputs import CaseInputs, case_of_photo
-from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.folder import explain_write_errors
 from vidrisk.jobs.join_reports import Leads
 from vidrisk.jobs.ledger import Ledger, Row
 from vidrisk.jobs.parquet import write_parquet
@@ -86,7 +86,7 @@ def run_reports(
         progress = before = progress_from_rows(rows)
         pending = [row for row in rows if row.state == "pending"]
         if pending:  # otherwise an interrupted run would look like a finished one
-            with writing_to(out):
+            with explain_write_errors(out):
                 (out / SUMMARY).unlink(missing_ok=True)
         try:
             with ExitStack() as stack:

@@ -23,7 +23,7 @@ from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import Prediction
 from vidrisk.inference.stream import stream_answers
-from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.folder import explain_write_errors
 from vidrisk.jobs.kept_thumbnails import KeptThumbnails
 from vidrisk.jobs.ledger import Ledger, Row
 from vidrisk.jobs.parquet import write_parquet
@@ -102,7 +102,7 @@ def run_folder(
         pending = {row.id: row for row in rows if row.state == "pending"}
         told_s = started_s
         if pending and not is_batch:  # otherwise an interrupted run would look like a finished one
-            with writing_to(out):
+            with explain_write_errors(out):
                 (out / SUMMARY).unlink(missing_ok=True)
 
         def tell(*, after_s: float = 0.0) -> None:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from vidrisk.decode.messages import READ_STATES, InputEnd
 from vidrisk.inference.encode import EncodedFrames
-from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.folder import explain_write_errors
 from vidrisk.jobs.ledger import read_ledger
 from vidrisk.runtimes.contract.errors import DataError, SpecError
 
@@ -63,7 +63,7 @@ class FeatureFile:
         self._path, self._partial = path, path.with_name(f"{path.name}.new")
         self._dtype = np.dtype([("time_s", "<f8"), ("features", "<f2", (width,))])
         self._frames = 0
-        with writing_to(path.parent):
+        with explain_write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb")
             self._file.write(_header(self._dtype, 0))
@@ -81,7 +81,7 @@ class FeatureFile:
         records = np.empty(len(time_s), self._dtype)
         records["time_s"] = time_s
         records["features"] = np.where(np.isfinite(features), np.clip(features, -LARGEST, LARGEST), np.nan)
-        with writing_to(self._path.parent):
+        with explain_write_errors(self._path.parent):
             self._file.write(records.tobytes())
         self._frames += len(records)
 
@@ -91,7 +91,7 @@ class FeatureFile:
         Raises:
             VidriskError: the disk is full.
         """
-        with writing_to(self._path.parent):
+        with explain_write_errors(self._path.parent):
             self._file.seek(0)
             self._file.write(_header(self._dtype, self._frames))
             self._file.close()
@@ -134,7 +134,7 @@ class SavedFeatures:
             self._open.pop(input_id).finish()
             return
         self.discard(input_id)
-        with writing_to(self._out):
+        with explain_write_errors(self._out):
             features_path(self._out, input_id).unlink(missing_ok=True)
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from vidrisk.files.lines import line_from_record, record_from_line
 from vidrisk.inference.predictions import PREDICTIONS, Prediction, read_predictions
 from vidrisk.jobs.checks import check_instance
-from vidrisk.jobs.folder import refuse_folders_without, replacing
+from vidrisk.jobs.folder import refuse_folders_without, replace_file
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
@@ -207,7 +207,7 @@ def write_segments(out: Path, hysteresis: Hysteresis) -> int:
     """
     refuse_folders_without(out / PREDICTIONS)
     count = 0
-    with replacing(out / SEGMENTS) as path, path.open("wb") as file:
+    with replace_file(out / SEGMENTS) as path, path.open("wb") as file:
         for _, windows in groupby(read_predictions(out), key=attrgetter("path")):
             for segment in segments_from_predictions(windows, hysteresis):
                 file.write(segment.to_json())

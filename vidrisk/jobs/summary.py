@@ -16,7 +16,7 @@ from vidrisk.files.lines import json_from_value
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
 from vidrisk.inference.predictions import read_predictions
-from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.folder import replace_file
 from vidrisk.jobs.ledger import STATES, Ledger
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import DataError
@@ -158,7 +158,7 @@ def write_summary(summary: Summary, out: Path) -> None:
     Raises:
         VidriskError: the folder cannot be written.
     """
-    with replacing(out / SUMMARY) as new:
+    with replace_file(out / SUMMARY) as new:
         new.write_text(summary.to_json() + "\n", encoding="utf-8")
 
 

@@ -9,7 +9,9 @@ from typing import Any
 from vidrisk.runtimes.contract.errors import require
 
 
-def names_given(config: Path | None, assignments: Sequence[str] = (), settings: Iterable[str] = ()) -> frozenset[str]:
+def collect_given_names(
+    config: Path | None, assignments: Sequence[str] = (), settings: Iterable[str] = ()
+) -> frozenset[str]:
     """Return the names of the settings in a YAML file, in ``key=value`` assignments and in ``settings``.
 
     The file and the assignments must already have been read without an error.

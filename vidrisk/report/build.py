@@ -22,7 +22,7 @@ from vidrisk.frames.media import name_of
 from vidrisk.frames.sampling import moments_from_window
 from vidrisk.inference.predictions import Prediction
 from vidrisk.jobs.case_pictures import CasePicture, Record, path_of_record, read_bounded_pictures
-from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.folder import replace_file
 from vidrisk.jobs.kept_thumbnails import budget_from_cards, read_kept_thumbnails, thumbnails_at_moments
 from vidrisk.jobs.ledger import read_ledger
 from vidrisk.report.results import InputResult, Results, band_from_severity, common_folder, read_results
@@ -88,7 +88,7 @@ def build_report(out: str | os.PathLike[str], pool: DecodePool | None = None) ->
             level_bands={level.label: level.band for level in results.levels},
         )
     )
-    with replacing(out / REPORT) as new:
+    with replace_file(out / REPORT) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
     return out / REPORT
 

@@ -21,7 +21,7 @@ from vidrisk.inference.neighbours import Neighbour
 from vidrisk.jobs.case_pictures import CasePicture, read_pictures
 from vidrisk.jobs.compare_reports import read_comparison
 from vidrisk.jobs.compared import Compared, read_compared
-from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.folder import replace_file
 from vidrisk.jobs.kept_thumbnails import read_kept_thumbnails
 from vidrisk.jobs.ledger import read_ledger
 from vidrisk.jobs.summary import read_summary
@@ -127,7 +127,7 @@ def build_comparison(out: str | os.PathLike[str], pool: DecodePool | None = None
     page = environment.get_template(TEMPLATE).render(
         summary=summary, c=comparison, s=comparison["scores"], names=names, cards=shown, kinds=kinds, total=total
     )
-    with replacing(out / PAGE) as new:
+    with replace_file(out / PAGE) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
     return out / PAGE
 

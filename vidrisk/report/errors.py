@@ -15,7 +15,7 @@ from vidrisk.decode.thumbnails import Thumbnail
 from vidrisk.frames.media import name_of
 from vidrisk.frames.sampling import moments_from_window
 from vidrisk.jobs.evaluate import Evaluation
-from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.folder import replace_file
 from vidrisk.jobs.worst import Shown
 from vidrisk.report.build import percent_text
 from vidrisk.runtimes.html import page_environment
@@ -66,7 +66,7 @@ def build_errors(evaluation: Evaluation, path: Path, pool: DecodePool | None = N
     page = environment.get_template(TEMPLATE).render(
         cards=cards, evaluation=evaluation, version=__version__, model=evaluation.provenance.get("model", "")
     )
-    with replacing(path) as new:
+    with replace_file(path) as new:
         new.write_text(page, encoding="utf-8", errors="replace")
     return path
 

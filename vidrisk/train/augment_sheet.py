@@ -21,6 +21,7 @@ from vidrisk.models.config import Augmentation
 from vidrisk.runtimes.contract.errors import DataError, SettingsError, UnreadableError
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 from vidrisk.train.augment import augment_clips
+from vidrisk.train.mirrors import find_misfits, refuse_misfits
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +48,11 @@ def augmentation_sheet(table: Table, path_png: Path, kinds: Sequence[str], *, sa
     The samples are taken from all classes in turn. Unreadable samples are left out.
 
     Raises:
-        DataError, SettingsError: see ``check_sheet``; also if no sample can be read.
+        DataError, SettingsError: see ``check_sheet`` and ``refuse_misfits``; also if no sample can be read.
     """
     check_sheet(path_png, samples)
+    targets = {target for sample in table.samples for target in sample.labels}
+    refuse_misfits(find_misfits(kinds, [list(table.label_counts(target)) for target in sorted(targets)]))
     generator = torch.Generator().manual_seed(seed)
     pixel = PixelSpec(height=2 * THUMBNAIL_PX, width=2 * THUMBNAIL_PX)
     clips: list[tuple[str, str, torch.Tensor]] = []

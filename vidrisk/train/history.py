@@ -33,6 +33,7 @@ def best_epoch(history: Sequence[Epoch]) -> int:
 
 
 def is_stale(history: Sequence[Epoch], patience: int | None) -> bool:
-    """Return whether the metric has had no new best for ``patience`` epochs."""
-    metrics = [epoch.metric for epoch in history if epoch.metric is not None]
-    return patience is not None and bool(metrics) and len(metrics) - 1 - metrics.index(max(metrics)) >= patience
+    """Return whether the last ``patience`` epochs have brought no new best one; without a metric, never."""
+    if patience is None or not any(epoch.metric is not None for epoch in history):
+        return False
+    return history[-1].epoch - best_epoch(history) >= patience

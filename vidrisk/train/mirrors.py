@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from vidrisk.data.directions import mirror_label, mirror_labels
+from vidrisk.data.directions import mirror_label, mirror_labels, survives_rotation, survives_upside_down
 from vidrisk.data.targets import NOT_LABELLED
 from vidrisk.models.config import TrainConfig
 from vidrisk.runtimes.contract.contract import Target
@@ -17,7 +18,7 @@ from vidrisk.train.objective import columns_of_targets
 
 log = logging.getLogger(__name__)
 
-MIRRORING = ("flip", "dihedral")
+Misfit: TypeAlias = Callable[[str, Sequence[str]], bool]
 
 
 class Mirrors:
@@ -49,8 +50,30 @@ class Mirrors:
         return result
 
 
+def _has_no_counterpart(label: str, labels: Sequence[str]) -> bool:
+    return mirror_label(label, labels) is None
+
+
+def _is_lost_by_rotation(label: str, labels: Sequence[str]) -> bool:
+    return not survives_rotation(label) or _has_no_counterpart(label, labels)
+
+
+def _is_lost_upside_down(label: str, labels: Sequence[str]) -> bool:
+    return not survives_upside_down(label)
+
+
+_MISFITS: dict[str, tuple[Misfit, str]] = {
+    "flip": (_has_no_counterpart, "the mirror image of {label!r} is not among the labels"),
+    "updown": (_is_lost_upside_down, "{label!r} is not true of a picture upside down"),
+    "dihedral": (_is_lost_by_rotation, "{label!r} is not true of a picture that is turned"),
+}
+"""Per augmentation: whether it makes a label untrue, and the reason to give."""
+
+
 def settle_mirroring(config: TrainConfig, asked: Sequence[str] | None, targets: Sequence[Target]) -> TrainConfig:
-    """Remove mirroring if a label says left or right, and its mirrored counterpart is not a label.
+    """Remove mirroring and rotation that would make a label untrue.
+
+    Labels that say left or right are swapped in mirrored pictures, if both are labels; in rotated ones they cannot be.
 
     Args:
         config: resolved configuration.
@@ -58,18 +81,37 @@ def settle_mirroring(config: TrainConfig, asked: Sequence[str] | None, targets: 
         targets: the targets with their labels.
 
     Raises:
-        SettingsError: mirroring was requested, but does not fit the labels.
+        SettingsError: an augmentation was requested that does not fit the labels.
     """
-    kinds = [kind for kind in config.augment or () if kind in MIRRORING]
-    lonely = [label for target in targets for label in target.labels if mirror_label(label, target.labels) is None]
-    if not kinds or not lonely:
-        return config
-    what = f"the mirror image of {lonely[0]!r} is not among the labels"
+    left_out = find_misfits(config.augment or (), [target.labels for target in targets])
     if asked is not None:
+        refuse_misfits(left_out)
+    for what in left_out.values():
+        log.warning("samples are not mirrored: %s", what)
+    kept = tuple(kind for kind in config.augment or () if kind not in left_out)
+    return config.model_copy(update={"augment": kept}) if left_out else config
+
+
+def find_misfits(kinds: Sequence[str], labels: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Return the augmentations that make a label untrue, with the reason; ``labels`` has the labels of each target."""
+    found = {}
+    for kind in kinds:
+        misfit, reason = _MISFITS.get(kind, (None, ""))
+        lost = [label for each in labels for label in each if misfit and misfit(label, each)]
+        if lost:
+            found[kind] = reason.format(label=lost[0])
+    return found
+
+
+def refuse_misfits(misfits: Mapping[str, str]) -> None:
+    """Refuse augmentations that make a label untrue, as ``find_misfits`` returns them.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    for kind, what in misfits.items():
         raise SettingsError(
-            f"augment {kinds[0]}: {what}",
-            allowed="labels in pairs, such as left and right; or no mirroring",
-            fix=f"leave {kinds[0]} out of augment",
+            f"augment {kind}: {what}",
+            allowed="labels in pairs, such as left and right, for flip; or no mirroring",
+            fix=f"leave {kind} out of augment",
         )
-    log.warning("samples are not mirrored: %s", what)
-    return config.model_copy(update={"augment": tuple(kind for kind in config.augment or () if kind not in MIRRORING)})

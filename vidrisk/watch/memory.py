@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from vidrisk.jobs.database import transaction
-from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
+from vidrisk.jobs.folder import LEDGER, explain_write_errors, is_ledger
 from vidrisk.jobs.ledger import read_ledger
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import SettingsError
@@ -56,7 +56,7 @@ def open_memory(out: Path) -> sqlite3.Connection:
         VidriskError: it cannot be written.
     """
     path = out / TAKEN
-    with writing_to(out):
+    with explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
             _set_aside(path)

@@ -29,12 +29,12 @@ def status(text: str) -> None:
     _tell(f"STATUS={' '.join(text.split())}")
 
 
-def stopping() -> None:
+def report_stopping() -> None:
     _tell("STOPPING=1")
 
 
 @contextmanager
-def staying_alive() -> Iterator[None]:
+def keep_watchdog_alive() -> Iterator[None]:
     """Reset the watchdog periodically during work that takes long and is known to end."""
     done = threading.Event()
 

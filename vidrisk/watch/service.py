@@ -26,7 +26,7 @@ from vidrisk.decode.pool import DecodePool
 from vidrisk.files.cache import key_of
 from vidrisk.files.stamps import stamp_of
 from vidrisk.inference.model import Classifier
-from vidrisk.jobs.folder import LEDGER, is_ledger, writing_to
+from vidrisk.jobs.folder import LEDGER, explain_write_errors, is_ledger
 from vidrisk.jobs.kept_thumbnails import MAX_CARDS
 from vidrisk.jobs.ledger import Row, read_ledger
 from vidrisk.jobs.progress import Progress
@@ -152,7 +152,7 @@ class _Watch:
         while True:
             notify.alive()
             if not self._pass():
-                with notify.staying_alive():
+                with notify.keep_watchdog_alive():
                     time.sleep(max(self._settings.poll_s, self._looked_s / MAX_PART_OF_LOOKING))
 
     def make_one_pass(self) -> None:
@@ -185,7 +185,7 @@ class _Watch:
     def _do_duties(self, is_last: bool) -> None:
         today, attempt = self._today(), self._troubles.attempt
         if today != self._checked_date:
-            with notify.staying_alive():
+            with notify.keep_watchdog_alive():
                 for day in self._taken.days():
                     attempt(f"check {day.folder}", partial(self._set_aside_if_damaged, day), False)
             self._checked_date = today
@@ -194,7 +194,7 @@ class _Watch:
         for day in self._taken.undone_days():
             attempt(day.folder, partial(self._finish, day), None)
         self._report(is_last=is_last and not self._is_more)
-        with notify.staying_alive():
+        with notify.keep_watchdog_alive():
             if self._settings.keep_dates:
                 keep_dates = self._settings.keep_dates
                 attempt("expire", lambda: expire(self._taken, self._out, keep_dates, found), None)
@@ -216,8 +216,8 @@ class _Watch:
             return files_in(self._inbox, self._left)
         except OSError as error:
             raise VidriskError(
-                f"the inbox {self._inbox} cannot be looked into: {error.strerror or error}",
-                fix="mount it, make it or grant the permission",
+                f"the inbox {self._inbox} cannot be read: {error.strerror or error}",
+                fix="mount it, create it, or grant the permission",
             ) from error
         finally:
             self._looked_s = time.monotonic() - started_s
@@ -304,7 +304,7 @@ class _Watch:
         self._on_batch(batch)
 
     def _set_aside_if_damaged(self, day: Day, *, parses: bool = False) -> bool:
-        with writing_to(self._out):
+        with explain_write_errors(self._out):
             damage = damage_of(self._out / day.folder, parses=parses)
         if damage:
             self._taken.set_aside(day, forgets_done=damage.is_lost)
@@ -352,7 +352,7 @@ class _Watch:
         if self._settings.report_every_s is not None:
             self._reported_at_s = time.monotonic()
             try:
-                with notify.staying_alive():
+                with notify.keep_watchdog_alive():
                     build_report(self._out / day.folder, self._pool)
             except RuntimeFailure:
                 raise

@@ -12,7 +12,7 @@ from vidrisk.watch import notify
 
 
 @contextmanager
-def ending_on_sigterm() -> Iterator[None]:
+def end_on_sigterm() -> Iterator[None]:
     """Leave the block quietly on SIGTERM. For the main thread.
 
     Raises:
@@ -30,7 +30,7 @@ def ending_on_sigterm() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, Interrupted):
-        notify.stopping()
+        notify.report_stopping()
         if not came:
             raise Interrupted("stopped by Ctrl-C", fix="the same command goes on where this one stopped") from None
     finally:

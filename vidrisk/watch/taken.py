@@ -20,7 +20,7 @@ from typing import Any
 from typing_extensions import Self
 
 from vidrisk.jobs.database import transaction
-from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.folder import explain_write_errors
 from vidrisk.jobs.ledger import Row
 from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.watch.inbox import Stamp
@@ -226,7 +226,7 @@ class Taken:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        with writing_to(self._out):
+        with explain_write_errors(self._out):
             try:
                 yield
             except sqlite3.Error as error:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from vidrisk.jobs.folder import writing_to
+from vidrisk.jobs.folder import explain_write_errors
 from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.watch.moving import FULL, Stays, move_file
 from vidrisk.watch.taken import Taken
@@ -69,7 +69,7 @@ def expire(taken: Taken, out: Path, keep_dates: int, found: Mapping[str, os.stat
     for day in taken.find_outlived(keep_dates):
         folder = out / day.folder
         try:
-            with writing_to(out):
+            with explain_write_errors(out):
                 if os.path.lexists(folder) and not stat.S_ISDIR(folder.lstat().st_mode):
                     log.warning("%s is not a folder and is not deleted", folder)
                 elif os.path.lexists(folder):

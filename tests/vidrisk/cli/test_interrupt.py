@@ -16,7 +16,7 @@ from colour import ACTION
 from onnx import TensorProto, helper, numpy_helper
 from small_media import write_photo
 
-from vidrisk.cli.interrupt import END, ending_at_second_interrupt
+from vidrisk.cli.interrupt import END, end_at_second_interrupt
 from vidrisk.jobs.ledger import read_ledger
 from vidrisk.runtimes import Manifest, Variant, write_bundle
 from vidrisk.runtimes.contract.errors import EXIT_INTERRUPTED
@@ -126,7 +126,7 @@ def test_nothing_is_left_behind_by_the_watching() -> None:
     before, handler = signal.set_wakeup_fd(-1), signal.getsignal(signal.SIGINT)
     signal.set_wakeup_fd(before)
     for _ in range(3):
-        with ending_at_second_interrupt(), pytest.raises(KeyboardInterrupt):
+        with end_at_second_interrupt(), pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.signal(signal.SIGINT, handler)  # a command that was interrupted ignores further ones while it ends
     now = signal.set_wakeup_fd(-1)

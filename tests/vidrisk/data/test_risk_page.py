@@ -15,7 +15,7 @@ from pages import read_blocks, read_page
 from risk_tables import draw, seed_rows, write_csv
 
 from vidrisk.data.answers import answer_from_fields
-from vidrisk.data.case_columns import column_named, columns_of_cases
+from vidrisk.data.case_columns import columns_of_cases, find_column
 from vidrisk.data.instruction_formats import FORMATS
 from vidrisk.data.load_cases import load_cases
 from vidrisk.data.scheme_file import BUILT_IN, load_scheme, scheme_from_text
@@ -71,10 +71,10 @@ def test_what_the_page_names_exists() -> None:
     scheme = load_scheme("three-levels")
     for what, field in (("level", "level"), ("risk, advice, defect", None)):
         for column in named[what]:
-            found = scheme.field_named(column.removeprefix("data_"))
+            found = scheme.find_field(column.removeprefix("data_"))
             assert found and field in (None, found.name), column
     riskva = load_scheme("riskva")
-    levels = {riskva.field_named(column.removeprefix("data_")) for column in named["level before and now"][:2]}
+    levels = {riskva.find_field(column.removeprefix("data_")) for column in named["level before and now"][:2]}
     assert levels == set(riskva.level_fields)
     for what, attribute in (
         ("photo", "path"),
@@ -85,7 +85,7 @@ def test_what_the_page_names_exists() -> None:
         for column in named[what][: 1 if what == "split" else 2]:
             columns = columns_of_cases(["description", column], scheme, "page", labelled=False, has_photos=True)
             assert getattr(columns, attribute) == column
-    assert column_named(named["one defect"], ("case_id",))
+    assert find_column(named["one defect"], ("case_id",))
 
 
 def test_options_of_the_page_exist_and_the_page_is_linked() -> None:

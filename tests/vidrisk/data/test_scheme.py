@@ -38,9 +38,9 @@ def test_an_answer_is_bounded_and_its_levels_come_first(name: str) -> None:
 
 def test_columns_of_the_field_are_known() -> None:
     scheme = load_scheme("three-levels")
-    assert {scheme.field_named(column) and scheme.field_named(column).name for column in LEVEL} == {"level"}
+    assert {scheme.find_field(column) and scheme.find_field(column).name for column in LEVEL} == {"level"}
     for texts, field in (("risk", "risk"), ("advice", "advice"), ("description", "defect")):
-        assert {scheme.field_named(column).name for column in TEXTS[texts]} == {field}
+        assert {scheme.find_field(column).name for column in TEXTS[texts]} == {field}
 
 
 @pytest.mark.parametrize(

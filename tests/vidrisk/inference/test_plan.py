@@ -68,4 +68,4 @@ def test_keyframes_are_warned_of_where_frames_are_compared(
     caplog.set_level(logging.WARNING)
     with classifier_of(stages) as classifier:
         InferSettings(frames="keyframes").for_reading(classifier)
-    assert ("which compares consecutive frames" in caplog.text) == warns
+    assert ("compares consecutive frames, and with keyframes" in caplog.text) == warns

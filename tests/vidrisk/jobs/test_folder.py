@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vidrisk.jobs.folder import replacing
+from vidrisk.jobs.folder import replace_file
 from vidrisk.runtimes.contract.errors import DataError, VidriskError
 
 ROOT = Path(__file__).parents[3]
@@ -23,7 +23,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     for text in ("first", "second"):
         before = path.read_text() if path.exists() else None
-        with replacing(path) as new:
+        with replace_file(path) as new:
             new.write_text(text)
             assert (path.read_text() if path.exists() else None) == before and new.parent == tmp_path
         assert path.read_text() == text and names(tmp_path) == ["page.html"]
@@ -32,7 +32,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), DataError("a line is no JSON")])
 def test_what_goes_wrong_leaves_what_was_there(tmp_path: Path, error: BaseException) -> None:
     (tmp_path / "page.html").write_text("first")
-    with pytest.raises(type(error)), replacing(tmp_path / "page.html") as new:
+    with pytest.raises(type(error)), replace_file(tmp_path / "page.html") as new:
         new.write_text("half")
         raise error
     assert (tmp_path / "page.html").read_text() == "first" and names(tmp_path) == ["page.html"]
@@ -41,22 +41,22 @@ def test_what_goes_wrong_leaves_what_was_there(tmp_path: Path, error: BaseExcept
 def test_what_the_disk_says_is_one_line(tmp_path: Path) -> None:
     with (
         pytest.raises(VidriskError, match=r"cannot write to .*: No space left on device; fix: make room"),
-        replacing(tmp_path / "page.html") as new,
+        replace_file(tmp_path / "page.html") as new,
     ):
         new.touch()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert not names(tmp_path)
     with (
         pytest.raises(VidriskError, match=r"cannot write to .*nowhere: No such"),
-        replacing(tmp_path / "nowhere" / "p") as new,
+        replace_file(tmp_path / "nowhere" / "p") as new,
     ):
         new.touch()
 
 
 def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from vidrisk.jobs.folder import replacing\n"
-        f"with replacing(Path({str(tmp_path)!r}) / 'page.html') as new:\n"
+        "import os, signal; from pathlib import Path; from vidrisk.jobs.folder import replace_file\n"
+        f"with replace_file(Path({str(tmp_path)!r}) / 'page.html') as new:\n"
         "    new.write_text('half of it')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -67,6 +67,6 @@ def test_what_a_killed_process_left_is_overwritten(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
     )
     assert end.returncode == -signal.SIGKILL and names(tmp_path) != ["page.html"]
-    with replacing(tmp_path / "page.html") as new:
+    with replace_file(tmp_path / "page.html") as new:
         new.write_text("all")
     assert (tmp_path / "page.html").read_text() == "all" and names(tmp_path) == ["page.html"]

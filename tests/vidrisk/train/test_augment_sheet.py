@@ -27,6 +27,15 @@ def test_a_sheet_shows_samples_and_what_becomes_of_them(cli: Cli, clip_folder: P
             assert np.abs(first - light[begin : begin + row, 200:]).mean() > 1
 
 
+def test_an_augmentation_that_makes_a_label_untrue_is_one_line(cli: Cli, tmp_path: Path) -> None:
+    for label in ("left", "up"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        Image.new("RGB", (64, 64), "grey").save(tmp_path / "photos" / label / "a.png")
+    end = cli("data", "preview", tmp_path / "photos", "-o", tmp_path / "x.png", "--augment", "light,flip")
+    assert end.code == 2 and "augment flip: the mirror image of 'left' is not among the labels" in end.stderr
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_an_unknown_kind_is_one_line(cli: Cli, clip_folder: Path, tmp_path: Path) -> None:
     end = cli("data", "preview", clip_folder, "-o", tmp_path / "x.png", "--augment", "flip,swirl")
     assert end.code == 2 and "augmentation 'swirl'; allowed: flip, updown" in end.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidrisk.data.directions import mirror_label, mirror_labels
-from vidrisk.models.config import TrainConfig
+from vidrisk.models.config import Augmentation, TrainConfig
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.train.mirrors import Mirrors, settle_mirroring
@@ -29,7 +29,14 @@ LABELS = ("jump", "turn left", "turn right")
         ("left", ("left", "up"), None),
         ("leftover", ("leftover", "copyright"), "leftover"),
         ("copyright", ("leftover", "copyright"), "copyright"),
-        ("lift-left", ("lift-left",), "lift-left"),
+        ("turn-left", ("turn-left", "turn-right"), "turn-right"),
+        ("turn_left", ("turn_left", "turn_right"), "turn_right"),
+        ("TurnLeft", ("TurnLeft", "TurnRight"), "TurnRight"),
+        ("leftHand", ("leftHand", "rightHand"), "rightHand"),
+        ("lift-left", ("lift-left",), None),
+        ("ccw", ("cw", "ccw"), "cw"),
+        ("CounterClockwise", ("Clockwise", "CounterClockwise"), "Clockwise"),
+        ("Bright", ("Bright", "Upright"), "Bright"),
     ],
 )
 def test_what_a_label_is_called_in_a_mirrored_picture(
@@ -49,6 +56,30 @@ def test_truth_turns_where_the_picture_does() -> None:
     assert turned.tolist() == [[1, 1, 1, 0], [2, 1, 0, 1], [0, 0, 1, 0], [-1, -1, -1, -1]]
     plain = Mirrors((Target(name="action", labels=("a", "b")),))
     assert plain.are_plain and plain.turn(truth, torch.ones(4, dtype=torch.bool)) is truth
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "fits"),
+    [
+        ("dihedral", ("turn left", "turn right"), False),
+        ("dihedral", ("move up", "move down"), False),
+        ("dihedral", ("clockwise", "anticlockwise"), True),
+        ("dihedral", ("clockwise", "still"), False),
+        ("dihedral", ("crack", "spalling"), True),
+        ("updown", ("turn left", "turn right"), True),
+        ("updown", ("clockwise", "anticlockwise"), False),
+        ("updown", ("MoveUp", "MoveDown"), False),
+        ("updown", ("upper", "downtown"), True),
+    ],
+)
+def test_rotations_that_make_a_label_untrue_are_refused(
+    kind: Augmentation, labels: tuple[str, ...], fits: bool
+) -> None:
+    target, config = Target(name="action", labels=labels), TrainConfig(augment=(kind, "light"))
+    assert settle_mirroring(config, None, (target,)).augment == ((kind, "light") if fits else ("light",))
+    if not fits:
+        with pytest.raises(SettingsError, match=rf"augment {kind}: .* is not true of|augment {kind}: .* not among"):
+            settle_mirroring(config, (kind, "light"), (target,))
 
 
 def test_mirroring_is_left_out_or_refused_where_a_label_has_no_counterpart(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from vidrisk.data import load_table
 from vidrisk.models.config import OptimSettings, config_from_options
-from vidrisk.train.mixing import _beta, mix_batch
+from vidrisk.train import class_work
+from vidrisk.train.mixing import Mixed, _beta, mix_batch
 from vidrisk.train.train import train_run
 
 
@@ -71,7 +73,15 @@ def test_shares_are_those_of_a_beta_distribution(alpha: float) -> None:
     )
 
 
-def test_a_run_learns_from_mixed_batches(clip_folder: Path, tmp_path: Path) -> None:
+def test_a_run_learns_from_mixed_batches(clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = list[float]()
+
+    def watch(*arguments: Any) -> Mixed:
+        mixed = mix_batch(*arguments)
+        shares.append(mixed.share)
+        return mixed
+
+    monkeypatch.setattr(class_work, "mix_batch", watch)
     settings = [
         "pixel.height=64",
         "pixel.width=64",
@@ -82,4 +92,4 @@ def test_a_run_learns_from_mixed_batches(clip_folder: Path, tmp_path: Path) -> N
         "optim.cutmix=1.0",
     ]
     run = train_run(load_table(clip_folder, "action"), config_from_options(None, settings), tmp_path / "run")
-    assert run.config.optim.cutmix == 1.0
+    assert run.config.optim.cutmix == 1.0 and sum(0 < share < 1 for share in shares) > len(shares) / 2 > 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidrisk.models.config import TrainConfig, config_from_options
-from vidrisk.models.given_settings import names_given
+from vidrisk.models.given_settings import collect_given_names
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
 from vidrisk.train.tune_space import (
@@ -104,14 +104,14 @@ def test_trained_blocks_count_first_then_the_head_then_epochs() -> None:
 
 def test_names_of_settings_come_from_files_and_assignments(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("optim: {epochs: 3, patience: null}\naugment: [flip]\n", encoding="utf-8")
-    assert names_given(tmp_path / "c.yaml", ["head.kind = mlp"], ["seed"]) == {
+    assert collect_given_names(tmp_path / "c.yaml", ["head.kind = mlp"], ["seed"]) == {
         "optim.epochs",
         "optim.patience",
         "augment",
         "head.kind",
         "seed",
     }
-    assert names_given(None, ["optim={epochs: 3}"]) == {"optim"}
+    assert collect_given_names(None, ["optim={epochs: 3}"]) == {"optim"}
     config = config_from_options(None, ["optim={epochs: 3}"])
     assert "optim.epochs" not in space_of(config_with(config, {"augment": ()}), TARGETS, {"optim"}, sees_order=False)
 

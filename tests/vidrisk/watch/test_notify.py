@@ -23,14 +23,14 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 def test_what_systemd_hears(systemd: socket.socket) -> None:
     notify.ready()
     notify.status("12 files →\n2026-11-21 \udcff")
-    notify.stopping()
+    notify.report_stopping()
     heard = [systemd.recv(1000).decode() for _ in range(3)]
     assert heard == ["READY=1", "STATUS=12 files → 2026-11-21 \\udcff", "STOPPING=1"]
 
 
 def test_staying_alive_while_something_takes_long(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notify, "BEAT_S", 0.01)
-    with notify.staying_alive():
+    with notify.keep_watchdog_alive():
         assert [systemd.recv(1000) for _ in range(3)] == [b"WATCHDOG=1"] * 3
     systemd.settimeout(0.1)
     with pytest.raises(TimeoutError):

@@ -215,7 +215,7 @@ def test_an_inbox_that_goes_and_comes_back(
         """Mounts it again when it is missed."""
 
         def emit(self, record: logging.LogRecord) -> None:
-            if "cannot be looked into" in record.getMessage():
+            if "cannot be read" in record.getMessage():
                 write_photo(tmp_path / "unmounted" / "b.png", "blue")
                 (tmp_path / "unmounted").rename(inbox)
 
@@ -226,7 +226,7 @@ def test_an_inbox_that_goes_and_comes_back(
     finally:
         logging.getLogger("vidrisk.watch").removeHandler(handler)
     assert caplog.messages == [
-        f"the inbox {inbox} cannot be looked into: No such file or directory; trying again",
+        f"the inbox {inbox} cannot be read: No such file or directory; trying again",
         "it works again",
     ]
     assert labels(out / DAY) == {"a.png": "red", "b.png": "blue"}
@@ -234,7 +234,7 @@ def test_an_inbox_that_goes_and_comes_back(
 
 def test_once_says_that_there_is_no_inbox(inbox: Path, out: Path) -> None:
     inbox.rmdir()
-    with pytest.raises(VidriskError, match="cannot be looked into: No such file"):
+    with pytest.raises(VidriskError, match="cannot be read: No such file"):
         once(inbox, out)
 
 

@@ -17,7 +17,7 @@ from vidrisk.jobs.run_settings import InferSettings
 from vidrisk.runtimes.contract.errors import VidriskError
 from vidrisk.watch import WatchSettings, watch_inbox
 from vidrisk.watch.service import local_date
-from vidrisk.watch.signals import ending_on_sigterm
+from vidrisk.watch.signals import end_on_sigterm
 
 
 def main() -> int:
@@ -35,10 +35,7 @@ def main() -> int:
     infer = InferSettings(workers=2, batch_frames=8)
     today = (lambda: str(options.date)) if options.date else local_date
     try:
-        with (
-            ending_on_sigterm(),
-            colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier,
-        ):
+        with end_on_sigterm(), colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier:
             watch_inbox(
                 classifier,
                 options.inbox,

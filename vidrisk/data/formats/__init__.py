@@ -9,7 +9,7 @@ from vidrisk.files.members import members_of_package
 from vidrisk.frames.media import name_of
 from vidrisk.runtimes.contract.errors import DataError, SettingsError
 
-__all__ = ["FORMATS", "Format", "format_named", "format_of"]
+__all__ = ["FORMATS", "Format", "find_format", "format_of"]
 
 
 FORMATS: dict[str, Format] = {
@@ -32,7 +32,7 @@ def format_of(source: Path) -> Format | None:
     return found[0] if found else None
 
 
-def format_named(name: str) -> Format:
+def find_format(name: str) -> Format:
     """Look up a format by its name.
 
     Raises:

@@ -48,13 +48,13 @@ class Fields(TypedDict, total=False):
     extra: dict[str, str]
 
 
-def target_named(name: str, task: LabelTask = "action+risk") -> str | None:
+def find_target(name: str, task: LabelTask = "action+risk") -> str | None:
     """Return the target of a task that a name means, or None for any other name."""
     target = _TARGETS.get(_plain(name))
     return target if target in TARGETS_OF[task] else None
 
 
-def field_named(name: str) -> str | None:
+def find_field(name: str) -> str | None:
     """Return the text field that a name means, ``split`` or ``group``, or None for any other name."""
     return _FIELDS.get(_plain(name))
 
@@ -64,7 +64,7 @@ def is_class_name(name: str) -> bool:
     return _plain(name) in CLASS
 
 
-def column_named(name: str) -> str:
+def rename_extra(name: str) -> str:
     """Return the name of an extra column, changed if it means something else in a manifest."""
     return f"{nfc(name)} (extra)" if _plain(name) in _RESERVED or not name.strip() else nfc(name)
 
@@ -76,7 +76,7 @@ def split_of(word: str) -> SplitName | None:
 
 def task_of_columns(header: Iterable[str], task: LabelTask) -> LabelTask:
     """Return the task that columns have labels for, if the task is both and only one has labels."""
-    found = set(map(target_named, header))
+    found = set(map(find_target, header))
     has_risk = bool(found & {"defect", "level"})
     if task != "action+risk" or ("action" in found) == has_risk:
         return task
@@ -101,7 +101,7 @@ def fields_of_sample(
     for name, text in sample.extra.items():
         if name in without:
             continue
-        if name in reserved or not name.strip() or field_named(name) or target_named(name):
+        if name in reserved or not name.strip() or find_field(name) or find_target(name):
             raise DataError(f"the extra column {name!r} of {sample.name} has a reserved name", fix="rename it")
         fields[name] = text
     return {name: text for name, text in fields.items() if text and name not in without}
@@ -116,11 +116,11 @@ def fields_from_values(values: Mapping[str, Any]) -> Fields:
     extra: dict[str, str] = {}
     for name, value in values.items():
         text = text_from_value(value)[:MAX_CHARS]
-        field = field_named(name)
+        field = find_field(name)
         if not text:
             continue
         if field is None or field in fields or (field == "split" and split_of(text) is None):
-            extra[column_named(name)] = text
+            extra[rename_extra(name)] = text
         elif field == "split":
             fields["split"] = split_of(text)
         elif field == "group":

@@ -18,7 +18,7 @@ from typing import Any
 
 from vidrisk.data.columns import Columns, columns_from_header
 from vidrisk.data.formats.copies import copy_into, new_folder
-from vidrisk.data.formats.fields import column_named, split_of, task_of_columns, with_splits
+from vidrisk.data.formats.fields import rename_extra, split_of, task_of_columns, with_splits
 from vidrisk.data.formats.format import Format, Listed, Part, Reading, Writing, format_counts
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.media_files import Homes, safe_name
@@ -168,7 +168,7 @@ def _with_path(line: Line) -> Line:
     if not names:
         raise DataError(f"{line.where} has no {FILE_NAME}", allowed=f"a column {FILE_NAME} with paths below the folder")
     renamed = {
-        column_named(name) if name == "path" else name: text for name, text in line.cells.items() if name != names[0]
+        rename_extra(name) if name == "path" else name: text for name, text in line.cells.items() if name != names[0]
     }
     return Line(line.where, {"path": line.cells[names[0]]} | renamed)
 

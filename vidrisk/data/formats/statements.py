@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from vidrisk.data.columns import TEXTS
 from vidrisk.data.formats.crops import samples_from_boxes
 from vidrisk.data.formats.fields import (
-    column_named,
-    field_named,
     fields_from_values,
+    find_field,
+    find_target,
     is_class_name,
+    rename_extra,
     split_of,
-    target_named,
     with_splits,
 )
 from vidrisk.data.formats.format import Reading, format_counts
@@ -64,13 +64,13 @@ def targets_of_controls(controls: Mapping[str, int], reading: Reading, what: str
     Raises:
         DataError: several could be the target of the task.
     """
-    targets = {name: target for name in controls if (target := target_named(name, reading.task))}
+    targets = {name: target for name in controls if (target := find_target(name, reading.task))}
     if reading.target in targets.values():
         return targets, []
     others = {
         name: (not is_class_name(name), rank)
         for name, rank in controls.items()
-        if not target_named(name) and not field_named(name)
+        if not find_target(name) and not find_field(name)
     }
     lowest = min(others.values(), default=None)
     best = [name for name, rank in others.items() if rank == lowest]
@@ -137,10 +137,10 @@ def _row(statement: Statement, targets: Mapping[str, str]) -> Row:
         if control in targets:
             labels[targets[control]] = (*labels.get(targets[control], ()), *values)
         else:
-            others[column_named(control)] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
+            others[rename_extra(control)] = values[0] if len(values) == 1 else json.dumps(values, ensure_ascii=False)
     split = split_of(statement.split)
     if statement.split and not split and statement.split.strip().casefold() != "default":
-        others[column_named("subset")] = statement.split
+        others[rename_extra("subset")] = statement.split
     fields = fields_from_values(statement.fields)
     fields.setdefault("split", split)
     fields["extra"] = {**others, **fields.get("extra", {})}

@@ -22,7 +22,7 @@ def entry_of(path: Path) -> Mapping[str, Any]:
     return next((entry for entry in entries if isinstance(entry, dict) and entry.get("file_name") == path.name), {})
 
 
-def format_told(path: Path) -> str:
+def read_named_format(path: Path) -> str:
     """Return the format that the entry of a file names, or '' if there is none.
 
     An entry that names roles is ShareGPT, too.

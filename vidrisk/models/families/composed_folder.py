@@ -1,4 +1,4 @@
-"""Detection of folders of composed models, by a ``model_type`` that vidrisk alone knows.
+"""Detection of folders of composed models, by a ``model_type`` that only vidrisk uses.
 
 The separate model_type says that transformers alone cannot run the folder.
 """

@@ -8,11 +8,11 @@ import pytest
 
 from vidrisk.data import Sample
 from vidrisk.data.formats.fields import (
-    column_named,
-    field_named,
     fields_from_values,
     fields_of_sample,
-    target_named,
+    find_field,
+    find_target,
+    rename_extra,
     task_of_columns,
     with_splits,
 )
@@ -36,13 +36,13 @@ from vidrisk.runtimes.contract.errors import DataError
     ],
 )
 def test_a_name_is_a_target_a_field_or_neither(name: str, target: str | None, field: str | None) -> None:
-    assert (target_named(name), field_named(name)) == (target, field)
-    assert target_named(name, "action") == (target if target == "action" else None)
+    assert (find_target(name), find_field(name)) == (target, field)
+    assert find_target(name, "action") == (target if target == "action" else None)
 
 
 @pytest.mark.parametrize("name", ["path", "Label", "split", "level", "start_s", "action_id", "", "data_video"])
 def test_a_further_column_never_means_something_else_in_a_manifest(name: str) -> None:
-    assert column_named(name) == f"{name} (extra)" and column_named(column_named(name)) == f"{name} (extra)"
+    assert rename_extra(name) == f"{name} (extra)" and rename_extra(rename_extra(name)) == f"{name} (extra)"
 
 
 def test_of_two_names_for_one_field_the_first_counts_and_nothing_is_lost() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,7 @@ PIECES = (
     b"\x80",
 )
 QUICK, MANY = 60, 2000
+HANG_S = 30
 
 
 @pytest.mark.parametrize("known", FORMATS.values(), ids=lambda known: known.name)
@@ -76,6 +78,7 @@ def read_damaged(known: Format, folder: Path, count: int) -> None:
         path = files[number % len(files)]
         whole = path.read_bytes()
         path.write_bytes(damaged(whole, draw))
+        signal.alarm(HANG_S)  # a hang ends the process, which the test reports
         try:
             format_of(source)
             known.read(
@@ -91,9 +94,10 @@ def read_damaged(known: Format, folder: Path, count: int) -> None:
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 2000, str(error)
         finally:
+            signal.alarm(0)
             path.write_bytes(whole)
             shutil.rmtree(folder / f"made{number}", ignore_errors=True)
-    assert known.copies or refused  # a layout of folders has no lists that could be damaged
+    assert refused or known.name == "yolo-classify"  # its folders are the labels: no file of it is read
 
 
 def data_set_of(known: Format, folder: Path) -> Path:

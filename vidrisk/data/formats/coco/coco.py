@@ -22,7 +22,7 @@ from typing import Any
 from vidrisk.data.formats.class_names import orders_that_say_something
 from vidrisk.data.formats.coco.coco_writer import CARRIES, NONE_OF, write_coco
 from vidrisk.data.formats.crops import samples_from_boxes
-from vidrisk.data.formats.fields import fields_from_values, target_named, with_splits
+from vidrisk.data.formats.fields import fields_from_values, find_target, with_splits
 from vidrisk.data.formats.format import SCORE, SCORED, Format, Listed, Reading, format_counts
 from vidrisk.data.formats.json_lists import is_number, records_of_lists
 from vidrisk.data.formats.lists import head_of
@@ -92,7 +92,7 @@ def read_coco(source: Path, reading: Reading) -> Listed:
     orders: dict[str, tuple[str, ...]] = {}
     for number in sorted(categories):
         name, group = categories[number]
-        target = target_named(group) or reading.target
+        target = find_target(group) or reading.target
         notes["categories with the name of another one (they are one label)"] += name in orders.get(target, ())
         orders[target] = tuple(dict.fromkeys((*orders.get(target, ()), name)))
     return Listed(
@@ -174,7 +174,7 @@ def _rows_from(
 ) -> Iterator[tuple[Row, Box | None]]:
     """Yield a row for every image, or with crops for every box, with names relative to the root."""
     targets = TARGETS_OF[reading.task]
-    target_of = {number: target_named(group) or reading.target for number, group in content.groups.items()}
+    target_of = {number: find_target(group) or reading.target for number, group in content.groups.items()}
     for image in content.images.values():
         name = files.find(image.name) or image.name
         fields = fields_from_values(image.attributes)
@@ -187,7 +187,7 @@ def _rows_from(
                 yield Row(image.where, name, {target_of[number]: content.names[number]}, **fields), box
             continue
         labels: dict[str, list[str]] = {
-            target: [] for target in map(target_named, image.none_of) if target in targets and target
+            target: [] for target in map(find_target, image.none_of) if target in targets and target
         }
         for number, _ in kept:
             labels.setdefault(target_of[number], []).append(content.names[number])

@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, ParseError
 from defusedxml.common import DefusedXmlException
 from defusedxml.ElementTree import iterparse
 
-from vidrisk.data.formats.fields import target_named
+from vidrisk.data.formats.fields import find_target
 from vidrisk.data.formats.format import Reading
 from vidrisk.data.formats.lists import head_of
 from vidrisk.runtimes.contract.errors import DataError
@@ -27,8 +27,8 @@ UNDEFINED = "__undefined__"  # value that CVAT's manual recommends for "not chos
 SNIFFED_BYTES, HEAD_BYTES = 2**20, 2**12
 MAX_ITEM_BYTES = 32 * 2**20  # of an image or a track with all its boxes
 MAX_DEPTH = 32
-TAKEN = "labels with source auto, which nobody has changed in CVAT, taken as they are"
-PREDICTED = "labels with source auto left out, because CVAT has not exported this file: nobody has seen them"
+TAKEN = "labels with source auto that were not changed in CVAT, used unchanged"
+PREDICTED = "labels with source auto left out, because CVAT has not exported this file: they were not reviewed"
 SHAPES = ("box", "polygon", "polyline", "points", "ellipse", "cuboid", "mask", "skeleton")
 _ROOT = re.compile(rb"<annotations[\s>]")
 _ITEM = re.compile(rb"<(image|track)[\s>]")
@@ -191,7 +191,7 @@ def labels_and_fields(
 
     If an attribute is the target of the task, the label of the annotation is not used as a label.
     """
-    targets = {name: target for name in attributes if (target := target_named(name, reading.task))}
+    targets = {name: target for name in attributes if (target := find_target(name, reading.task))}
     labels: dict[str, tuple[str, ...]] = {} if reading.target in targets.values() else {reading.target: (label,)}
     for name, target in targets.items():
         values = labels_from_value(attributes[name])

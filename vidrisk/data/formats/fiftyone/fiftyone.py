@@ -18,7 +18,7 @@ from typing import Any
 
 from vidrisk.data.formats.addressed_files import AddressedFiles
 from vidrisk.data.formats.class_names import orders_that_say_something
-from vidrisk.data.formats.fields import Fields, fields_from_values, split_of, target_named, with_splits
+from vidrisk.data.formats.fields import Fields, fields_from_values, find_target, split_of, with_splits
 from vidrisk.data.formats.fiftyone.fiftyone_writer import (
     CARRIES,
     COLUMNS,
@@ -120,7 +120,7 @@ def _rows_from_samples(
 
 def _targets(fields: Mapping[str, int], reading: Reading, source: str, notes: Counter[str]) -> dict[str, str]:
     """Find the target of each label field; count the labels of other fields."""
-    named = {field: target for field in fields if (target := target_named(field.removesuffix(EVENTS)))}
+    named = {field: target for field in fields if (target := find_target(field.removesuffix(EVENTS)))}
     targets = {field: target for field, target in named.items() if target in TARGETS_OF[reading.task]}
     others = [field for field in fields if field not in named]
     if reading.target not in targets.values() and others:

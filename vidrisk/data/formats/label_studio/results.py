@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vidrisk.data.formats.crops import upright_box
-from vidrisk.data.formats.fields import field_named
+from vidrisk.data.formats.fields import find_field
 from vidrisk.data.formats.json_lists import is_number, records_of
 from vidrisk.decode.cuts import Box
 from vidrisk.runtimes.contract.errors import DataError
@@ -140,7 +140,7 @@ def _results_from_flat(control: str, value: Any, where: str) -> Iterator[Result]
     """Yield the results of a control: a name, a list of names, or a list of regions."""
     for number, one in enumerate(value if isinstance(value, list) else [value]):
         if isinstance(one, str):
-            kind = "textarea" if field_named(control) else "choices"
+            kind = "textarea" if find_field(control) else "choices"
             yield Result(control, kind, "", {"text" if kind == "textarea" else "choices": [one]}, suits=2)
         elif isinstance(one, dict):
             kind = next(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vidrisk.data.formats.class_names import ClassNames
-from vidrisk.data.formats.fields import fields_from_values, target_named
+from vidrisk.data.formats.fields import fields_from_values, find_target
 from vidrisk.data.formats.format import Reading
 from vidrisk.data.formats.media_files import safe_name
 from vidrisk.data.formats.rows import Row
@@ -93,7 +93,7 @@ class RecordRows:
                 used |= {text, number}
                 break
         for name in features:
-            named = target_named(name, self._reading.task)
+            named = find_target(name, self._reading.task)
             if named and named not in labels:
                 labels[named] = tuple(self._texts(features, (name,), where))
                 used.add(name)

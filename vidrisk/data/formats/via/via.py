@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidrisk.data.formats.addressed_files import AddressedFiles, file_name_of
-from vidrisk.data.formats.fields import field_named, target_named
+from vidrisk.data.formats.fields import find_field, find_target
 from vidrisk.data.formats.format import Format, Listed, Reading, format_counts
 from vidrisk.data.formats.lists import head_of
 from vidrisk.data.formats.statements import (
@@ -64,7 +64,7 @@ def read_via(path: Path, reading: Reading) -> Listed:
     controls = {
         attribute.name: attribute.suits
         for attribute in attributes.values()
-        if target_named(attribute.name, reading.task)
+        if find_target(attribute.name, reading.task)
     }
     statements = list(_statements(entries, attributes, controls, media, counts))
     targets, taken = targets_of_controls(controls, reading, "the attributes")
@@ -127,7 +127,7 @@ def _statements(
         for key, value in entry.values.items():
             attribute = attributes.get(key) or Attribute(key, {})
             names = attribute.names(value)
-            if field_named(attribute.name) or (names is None and attribute.is_text):
+            if find_field(attribute.name) or (names is None and attribute.is_text):
                 fields[attribute.name] = attribute.text(value)
             elif names is not None:
                 labels[attribute.name] = names
