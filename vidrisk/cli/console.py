@@ -12,13 +12,18 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vidrisk.runtimes.contract.printable import printable
 
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
 LINE_EVERY_S = 5.0
 ESTIMATE_S = 900.0  # period for the estimate of the time left: a step of a large model takes minutes
+_NUMBERED = re.compile(r"(.*?)([1-9]\d*)/([1-9]\d*)")  # a step of a series, such as "epoch 2/10"
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]+")
 _NOT_PLAIN = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")
 
@@ -109,7 +114,11 @@ class Advance(Protocol):
 
 @contextmanager
 def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
-    """Show a bar with the time left; with ``lines``, print lines at intervals if stderr is not a terminal."""
+    """Show a bar with the time left; with ``lines``, print lines at intervals if stderr is not a terminal.
+
+    Steps that are numbered, such as ``epoch 2/10``, count as one, and the time left is that of all of them, with what
+    lies between them.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
@@ -125,18 +134,29 @@ def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True, speed_estimate_period=ESTIMATE_S
     ) as bar:
-        task = bar.add_task("", total=None, note="")
-        current, said_s = "", time.monotonic()
+        current, said_s = bar.add_task("", total=None, note=""), time.monotonic()
+        numbered: dict[str, TaskID] = {}
 
         def advance(what: str, done: int, total: int, note: str = "") -> None:
             nonlocal current, said_s
             what, note = printable(what), printable(note)
-            if what != current:
-                bar.reset(task, description=what, total=total)
-                current = what
-            bar.update(task, completed=done, total=total, note=note)
+            number = _NUMBERED.fullmatch(what)
+            step, steps = (int(number[2]), int(number[3])) if number else (1, 1)
+            key = number[1] if number else what
+            if key not in numbered:
+                numbered[key] = bar.add_task(what, note="")
+            task = numbered[key]
+            completed = (step - 1) * total + done
+            if task != current:
+                bar.update(current, visible=False)
+                current = task
+            if completed < bar.tasks[bar.task_ids.index(task)].completed:  # it begins again
+                bar.reset(task)
+            bar.update(task, description=what, completed=completed, total=steps * total, note=note, visible=True)
             if lines and not console.is_terminal and time.monotonic() - said_s > LINE_EVERY_S:
                 said_s = time.monotonic()
-                print(f"{what} {done}/{total} {note}", file=sys.stderr)
+                left = bar.tasks[bar.task_ids.index(task)].time_remaining
+                told = f", {timedelta(seconds=round(left))} left" if left else ""
+                print(f"{what} {done}/{total}{told} {note}", file=sys.stderr)
 
         yield advance

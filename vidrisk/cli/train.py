@@ -128,7 +128,7 @@ def train(
             multi_label=multi_label or None,
         )
         search = tuning_from_options(tune, tune_minutes, collect_given_names(config, assignments or ()))
-        with progress_bar() as advance:
+        with progress_bar(lines=True) as advance:
             run = train_data(
                 data,
                 settings,

@@ -48,7 +48,7 @@ def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "[bold]x[/bold]\\x9b" in shown and "[link]" in shown and "\x9b" not in shown
 
 
-@pytest.mark.parametrize(("step_s", "left"), [(2.0, "0:00:08"), (90.0, "0:06:00")])
+@pytest.mark.parametrize(("step_s", "left"), [(2.0, "0:00:24"), (90.0, "0:18:00")])
 def test_the_bar_says_how_long_it_takes_yet(monkeypatch: pytest.MonkeyPatch, step_s: float, left: str) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -63,6 +63,23 @@ def test_the_bar_says_how_long_it_takes_yet(monkeypatch: pytest.MonkeyPatch, ste
             advance("epoch 1/2", done, 8)
             now_s += step_s
     assert left in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_time_left_is_that_of_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr("vidrisk.cli.console.LINE_EVERY_S", -1.0)
+    monkeypatch.setattr("rich.console.monotonic", lambda: now_s)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with progress_bar(lines=True) as advance:
+        for epoch in (1, 2):
+            for done in range(4):
+                advance(f"epoch {epoch}/3", done, 4)
+                now_s += 3.0
+            advance("validating", 0, 1)
+            now_s += 4.0
+    lines = sys.stderr.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0] == "epoch 1/3 0/4 " and lines[3] == "epoch 1/3 3/4, 0:00:27 left "
+    assert lines[5] == "epoch 2/3 0/4, 0:00:35 left " and lines[4].startswith("validating 0/1")
 
 
 def test_logs_and_their_tracebacks() -> None:
