@@ -154,3 +154,14 @@ def test_options_that_mean_nothing_are_refused(cli: Cli, folder: Path, out: Path
         "1:1:1",
     )
     assert end.code == 2 and "--ratios with --to coco" in end.stderr
+
+
+def test_predictions_go_into_a_tfrecord(cli: Cli, folder: Path, out: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pre.tfrecord"
+    end = cli("data", "convert", out, "--to", "tfrecord", "-o", file, "--media", folder / "new")
+    assert end.code == 0, end
+    end = cli("data", "import", file, "-o", tmp_path / "pre.csv", "--task", "risk")
+    assert end.code == 0, end
+    read = load_table(tmp_path / "pre.csv", "risk")
+    predicted = {Path(each.path).name: each.label for each in read_predictions(out)}
+    assert {Path(sample.name).name: sample.labels["defect"] for sample in read.samples} == predicted
