@@ -33,7 +33,6 @@ def best_epoch(history: Sequence[Epoch]) -> int:
 
 
 def is_stale(history: Sequence[Epoch], patience: int | None) -> bool:
-    """Return whether the last ``patience`` epochs have brought no new best one; without a metric, never."""
-    if patience is None or not any(epoch.metric is not None for epoch in history):
-        return False
-    return history[-1].epoch - best_epoch(history) >= patience
+    """Return whether the last ``patience`` epochs have brought no better metric, nor the same with a smaller loss."""
+    figures = [(epoch.metric, -(epoch.val_loss or 0.0)) for epoch in history if epoch.metric is not None]
+    return patience is not None and bool(figures) and len(figures) - 1 - figures.index(max(figures)) >= patience

@@ -135,7 +135,7 @@ def test_compare_says_which_model_is_better(cli: Cli, photos: Path, runs: tuple[
     assert {row["label"] for row in told["per_class"]["action"]} == set(COLOURS)
     same = cli("compare", runs[1], runs[1], photos / "true.csv", "--split", "all")
     assert (
-        f"{PHOTOS} samples: 36 of the train split" in same.stdout and "the models may have learnt from\n" in same.stdout
+        f"{PHOTOS} samples: 36 of the train split" in same.stdout and "the model may have learnt from\n" in same.stdout
     )
     assert "undecided" in same.stdout and "more samples would not help" in same.stdout
     grouped = cli("compare", *runs, photos / "true.csv", "--split", "test", "--group-by", "series", "--json")

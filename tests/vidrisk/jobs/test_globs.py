@@ -36,7 +36,8 @@ def test_any_pattern_matches_what_pythons_glob_matches(tree: set[str], pattern: 
                 path.touch()
         whole = f"{folder}/{pattern}"
         found = [item for item in expand_glob(whole) if not isinstance(item, Omitted)]
-        assert files_of(found) == {os.path.normpath(path) for path in files_of(glob.glob(whole, recursive=True))}  # noqa: PTH207
+        expected = [path for path in glob.glob(whole, recursive=True) if not path.endswith("/") or Path(path).is_dir()]  # noqa: PTH207
+        assert files_of(found) == {os.path.normpath(path) for path in files_of(expected)}
 
 
 @pytest.mark.parametrize(

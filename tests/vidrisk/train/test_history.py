@@ -29,6 +29,7 @@ def test_where_training_begins_is_best_unless_an_epoch_beats_it() -> None:
 def test_a_smaller_loss_with_the_same_metric_is_better() -> None:
     assert not is_stale(history_of(0.8, 0.8, 0.8, losses=(0.5, 0.4, 0.3)), 2)
     assert is_stale(history_of(0.8, 0.8, 0.8, losses=(0.3, 0.4, 0.5)), 2)
+    assert is_stale(history_of(0.8, 0.8, 0.8, losses=(0.3, 0.3, 0.3)), 2)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_a_smaller_loss_with_the_same_metric_is_better() -> None:
     [
         ((0.5, 0.4, 0.3), 2, True),
         ((0.5, 0.4), 2, False),
-        ((0.5, 0.5, 0.5), 2, False),  # without losses, the last of equal epochs is the best
+        ((0.5, 0.5, 0.5), 2, True),
         ((0.5, 0.4, 0.6), 2, False),
         ((0.5, 0.4), None, False),
         ((), 1, False),
