@@ -22,7 +22,7 @@ COMMANDS = [
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a user has cloned, and pip may write into."""
+    """Return a copy of the checkout, for pip to write into."""
     return copy_checkout(tmp_path_factory.mktemp("checkout"), "constraints.txt")
 
 

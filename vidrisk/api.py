@@ -290,17 +290,14 @@ def evaluate(
         SettingsError: a setting is invalid.
     """
     from vidrisk.data import load_table
-    from vidrisk.data.split import choose_split
     from vidrisk.inference.input_views import Views
+    from vidrisk.jobs.evaluate import choose_scored
     from vidrisk.jobs.evaluate import evaluate as evaluate_table
-    from vidrisk.jobs.evaluate import warn_of_training_samples
 
     with _open(model, *_settings(settings, options)) as (opened, chosen, pool):
         contract = opened.contract
         table = load_table(Path(data), contract.task, min_labels=1, multi_label=contract.multi_targets, strict=strict)
-        table = choose_split(table, split)
-        if not isinstance(model, Model):
-            warn_of_training_samples(Path(model), table)
+        table = choose_scored(table, split, *(() if isinstance(model, Model) else (Path(model),)))
         return evaluate_table(opened.classifier, table, chosen, pool=pool, views=Views(views, mirror))
 
 

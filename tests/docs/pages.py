@@ -33,7 +33,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """What is typed after each prompt."""
+        """Return the commands behind the prompts of a block."""
         return [line.removeprefix("$ ") for line in self.text.splitlines()]
 
     def execute(self, names: dict[str, Any]) -> None:

@@ -107,10 +107,10 @@ def _compare_models(
     from vidrisk.cli.console import progress_bar
     from vidrisk.data import load_table
     from vidrisk.data.io import check_new_file, write_new_file
-    from vidrisk.data.split import choose_split, group_table
+    from vidrisk.data.split import group_table
     from vidrisk.inference.model import open_classifier
     from vidrisk.jobs.compare_models import compare_models
-    from vidrisk.jobs.evaluate import warn_of_training_samples
+    from vidrisk.jobs.evaluate import choose_scored
 
     if output is not None:
         check_new_file(output, (".json",))
@@ -123,9 +123,7 @@ def _compare_models(
             encoding=encoding,
             sheet=sheet,
         )
-        table = group_table(choose_split(table, split), group_by)
-        for model in (first, second):
-            warn_of_training_samples(model, table)
+        table = group_table(choose_scored(table, split, first, second), group_by)
         found = compare_models(one, other, table, on_progress=advance)
     if output is not None:
         write_new_file(output, found.to_json().encode() + b"\n")

@@ -135,7 +135,7 @@ def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
         *columns, console=console, disable=not console.is_terminal, transient=True, speed_estimate_period=ESTIMATE_S
     ) as bar:
         current, said_s = bar.add_task("", total=None, note=""), time.monotonic()
-        numbered: dict[str, TaskID] = {}
+        tasks: dict[str, TaskID] = {}  # by name, without the number of a step
 
         def advance(what: str, done: int, total: int, note: str = "") -> None:
             nonlocal current, said_s
@@ -143,19 +143,20 @@ def progress_bar(*, lines: bool = False) -> Iterator[Advance]:
             number = _NUMBERED.fullmatch(what)
             step, steps = (int(number[2]), int(number[3])) if number else (1, 1)
             key = number[1] if number else what
-            if key not in numbered:
-                numbered[key] = bar.add_task(what, note="")
-            task = numbered[key]
+            if key not in tasks:
+                tasks[key] = bar.add_task(what, note="")
+            task = tasks[key]
+            shown = bar.tasks[bar.task_ids.index(task)]
             completed = (step - 1) * total + done
             if task != current:
                 bar.update(current, visible=False)
                 current = task
-            if completed < bar.tasks[bar.task_ids.index(task)].completed:  # it begins again
+            if completed < shown.completed:  # it begins again
                 bar.reset(task)
             bar.update(task, description=what, completed=completed, total=steps * total, note=note, visible=True)
             if lines and not console.is_terminal and time.monotonic() - said_s > LINE_EVERY_S:
                 said_s = time.monotonic()
-                left = bar.tasks[bar.task_ids.index(task)].time_remaining
+                left = shown.time_remaining
                 told = f", {timedelta(seconds=round(left))} left" if left else ""
                 print(f"{what} {done}/{total}{told} {note}", file=sys.stderr)
 

@@ -60,16 +60,9 @@ def evaluate(
     from vidrisk.cli.console import progress_bar
     from vidrisk.cli.views import print_evaluation
     from vidrisk.data import check_leaks, load_table
-    from vidrisk.data.split import choose_split
     from vidrisk.inference.input_views import Views
     from vidrisk.inference.model import open_classifier
-    from vidrisk.jobs.evaluate import (
-        check_new_evaluation,
-        errors_page,
-        evaluate,
-        warn_of_training_samples,
-        write_evaluation,
-    )
+    from vidrisk.jobs.evaluate import check_new_evaluation, choose_scored, errors_page, evaluate, write_evaluation
     from vidrisk.jobs.run_settings import InferSettings
     from vidrisk.report.errors import build_errors
     from vidrisk.runtimes.contract.errors import EXIT_SOME_FAILED
@@ -92,11 +85,9 @@ def evaluate(
             strict=strict,
         )
         check_leaks(table, strict=strict)
-        table = choose_split(table, split)
-        warn_of_training_samples(model, table)
         result = evaluate(
             classifier,
-            table,
+            choose_scored(table, split, model),
             InferSettings(
                 frames=frames, static_levels=skip_static, feature_cache=feature_cache and classifier.width is not None
             ),

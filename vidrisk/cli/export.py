@@ -190,7 +190,7 @@ def export(
     the FP16 check on real frames finds; TensorRT, if it is installed, must be able to read every graph.
 
     If INT8 loses more than --max-drop, some blocks stay in floating point; the fastest such combination is searched
-    for. A hop that still loses more than allowed stops the export: exit code 3, and no bundle is written. INT8 that is
+    for. A step that still loses more than allowed stops the export: exit code 3, and no bundle is written. INT8 that is
     not faster than floating point is left out with a message, and floating point ships; with --strict that is exit code
     3, too. A language model's weights in 4 or 8 bits ship beside floating point even if they are slower, if their files
     are at most half as large.

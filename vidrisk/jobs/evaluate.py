@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from vidrisk.data import Sample, Table
 from vidrisk.data.io import check_vacant
-from vidrisk.data.split import count_splits
+from vidrisk.data.split import choose_split, count_splits
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.pool import DecodePool
 from vidrisk.files.lines import json_from_value
@@ -185,8 +185,24 @@ def evaluate(
     )
 
 
-def warn_of_training_samples(model: Path, table: Table) -> None:
-    """Log how many samples of a table a run was trained on, if ``model`` is a run; a bundle does not record them."""
+def choose_scored(table: Table, split: str | None, *models: Path) -> Table:
+    """Return the samples of a split (see ``choose_split``), and log how many of them each run was trained on.
+
+    Args:
+        table: the labelled samples.
+        split: name of a split, ``all``, or None for the default.
+        models: runs or bundles to score; a bundle does not record its training samples.
+
+    Raises:
+        SettingsError: no such split.
+    """
+    chosen = choose_split(table, split)
+    for model in models:
+        _warn_of_training_samples(model, chosen)
+    return chosen
+
+
+def _warn_of_training_samples(model: Path, table: Table) -> None:
     if (model / MANIFEST).is_file():
         return
     from vidrisk.data.choice import Shown

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vidrisk.data.directions import mirror_label
 from vidrisk.models.config import TrainConfig
 from vidrisk.models.encoders import PAIR
 from vidrisk.runtimes.contract.contract import Target
 from vidrisk.runtimes.contract.errors import SettingsError
+from vidrisk.train.mirrors import find_misfits
 
 LEAST_TRIALS, MOST_TRIALS = 2, 200
 MOST_CHANGES = 4  # maximum number of changed settings in a trial
@@ -128,7 +128,7 @@ def is_fixed(name: str, fixed: Collection[str]) -> bool:
 
 def _augmentations(config: TrainConfig, targets: Sequence[Target]) -> list[tuple[str, ...]]:
     default = config.augment or ()
-    can_flip = all(mirror_label(label, target.labels) is not None for target in targets for label in target.labels)
+    can_flip = not find_misfits(("flip",), [target.labels for target in targets])
     more = tuple(kind for kind in ("erase", "colour") if kind not in default)
     return [*dict.fromkeys([default, (), *([("flip",)] if can_flip else []), (*default, *more)])]
 
