@@ -62,27 +62,37 @@ def decode(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def model(options: argparse.Namespace) -> dict[str, Any]:
-    """Our engine alone: full batches of frames, and the head on the clips that each batch completes."""
+    """Our engine alone: the stages of a run after decoding, on clips that are already in memory."""
+    from vidrisk.decode.messages import Input, InputEnd, Read
+    from vidrisk.frames import Frame, FrameWindow
+    from vidrisk.inference.encode import encode_frames
+    from vidrisk.inference.head import predict
+    from vidrisk.inference.meter import Meter
     from vidrisk.inference.model import open_classifier
 
+    def reads(count: int) -> Iterator[Read]:
+        moments = tuple(range(classifier.contract.frames))
+        for number in range(count):
+            clip = Input(number, str(number))
+            for moment, pixels in zip(moments, clips[number % len(clips)], strict=True):
+                yield Read(clip, Frame(moment, float(moment), pixels))
+            yield Read(clip, FrameWindow(None, None, moments))
+            yield Read(clip, InputEnd("ok"))
+
+    def answer(count: int) -> int:
+        meter = Meter()
+        encoded = encode_frames(reads(count), classifier, options.batch, meter)
+        return sum(answer.count for answer in predict(encoded, classifier, meter))
+
     with open_classifier(options.model, runtime=options.runtime, variant=options.variant) as classifier:
-        moments = classifier.contract.frames
-        clips_per_batch = max(1, options.batch // moments)
-        clips = random_clips(classifier.contract, clips_per_batch)
-        batch = clips.reshape(-1, *clips.shape[2:])
+        clips = random_clips(classifier.contract, 8)
         if options.warm:
-            classifier.probabilities(classifier.features(batch).reshape(clips_per_batch, moments, -1))
+            answer(max(1, options.batch // classifier.contract.frames))
         begin = time.perf_counter()
-        for done in range(0, options.inputs, clips_per_batch):
-            count = min(clips_per_batch, options.inputs - done)
-            features = classifier.features(batch[: count * moments])
-            classifier.probabilities(features.reshape(count, moments, -1))
-        return {
-            "clips": options.inputs,
-            "model_s": time.perf_counter() - begin,
-            "runtime": classifier.runtime,
-            "variant": classifier.variant,
-        }
+        answered = answer(options.inputs)
+        model_s = time.perf_counter() - begin
+        assert answered == options.inputs
+        return {"clips": answered, "model_s": model_s, "runtime": classifier.runtime, "variant": classifier.variant}
 
 
 def script(options: argparse.Namespace) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from vidrisk.runtimes.runner import Array, Arrays, Runner
 
 # Input bytes per request: four frames of 224 x 224. The activations of a request then stay in a core's cache, and all
 # streams have work until the end of a batch.
-REQUEST_BYTES = 600_000
+REQUEST_BYTES = 4 * 224 * 224 * 3
 # Smaller rows (features for a head) are not worth a request each.
 SMALL_ROW_BYTES = 1 << 16
 # Quantized graphs in float32, without OpenVINO's low-precision transformations.
@@ -33,7 +35,7 @@ class OpenVinoRunner(Runner):
     cores, instead of one request in which all cores wait for one another. The last request of a batch is padded with
     zeros. Until the first batch that fills a request, rows run one by one on all cores. Graphs are compiled when the
     first rows arrive. A graph whose inputs have different names for their first axes has no batch axis, and is run
-    unchanged.
+    unchanged. Concurrent calls share the requests, so that no core idles at the end of a batch.
 
     The execution precision is pinned to float32: OpenVINO would otherwise use bfloat16 on processors that have it, and
     a variant would not compute what its name says. If its INT8 kernels may saturate (``processor``), a quantised graph
@@ -48,6 +50,7 @@ class OpenVinoRunner(Runner):
     """
 
     runtime = "openvino"
+    is_concurrent = True
 
     def __init__(
         self,
@@ -65,7 +68,9 @@ class OpenVinoRunner(Runner):
         )
         if may_saturate(path):
             self._config |= EXACT_SUMS
-        self._requests: dict[int | None, list[Any]] = {}  # by rows per request; None for any number
+        self._compiled: dict[int | None, Any] = {}  # by rows per request; None for any number
+        self._idle: dict[int | None, SimpleQueue[Any]] = {}  # requests that no call uses
+        self._compiling = threading.Lock()
         try:
             self._model: Any = self._core.read_model(str(path))
         except Exception as error:  # openvino raises RuntimeError and its own types alike
@@ -92,22 +97,25 @@ class OpenVinoRunner(Runner):
             running.popleft()
             return request
 
+        idle = self._idle_of(step)
         try:
-            idle = list(self._requests_of(step))
             for start in range(0, rows, step or rows):
-                request = idle.pop() if idle else finish()
                 part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
-                request.start_async(part, share_inputs=True)  # `running` keeps the arrays alive
-                running.append((request, start, part))
+                try:
+                    request = idle.get_nowait()
+                except Empty:  # a call that holds no request waits for one of another call, which waits for none
+                    request = finish() if running else idle.get()
+                running.append((request, start, part))  # keeps the arrays alive
+                request.start_async(part, share_inputs=True)
             while running:
-                finish()
+                idle.put(finish())
         except Exception as error:
+            raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+        finally:
             for request, _, _ in running:  # they still read the arrays
                 with suppress(Exception):
                     request.wait()
-            if isinstance(error, RuntimeFailure):
-                raise
-            raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+                idle.put(request)
         return results
 
     def _rows_per_request(self, feed: Mapping[str, Array], rows: int) -> int | None:
@@ -115,40 +123,46 @@ class OpenVinoRunner(Runner):
         if row_bytes < SMALL_ROW_BYTES or len({spec.shape[:1] for spec in self.inputs}) > 1:
             return None
         step = max(1, REQUEST_BYTES // row_bytes)
-        return step if rows >= step or step in self._requests else 1
+        return step if rows >= step or step in self._idle else 1
 
-    def _requests_of(self, step: int | None) -> list[Any]:
-        if step not in self._requests:
-            model = self._model
-            if step is not None:
-                model = model.clone()
-                model.reshape({spec.name: [step, *spec.shape[1:]] for spec in self.inputs})
-            hint = {"PERFORMANCE_HINT": "LATENCY" if step in (None, 1) else "THROUGHPUT"}
-            try:
-                compiled = self._core.compile_model(model, "CPU", self._config | hint)
-            except RuntimeError as error:
-                if not self._config.keys() & EXACT_SUMS.keys():
-                    raise
+    def _idle_of(self, step: int | None) -> SimpleQueue[Any]:
+        with self._compiling:
+            if step not in self._idle:
+                compiled = self._compiled[step] = self._compile(step)
+                self._idle[step] = SimpleQueue()
+                for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+                    self._idle[step].put(compiled.create_infer_request())
+            return self._idle[step]
+
+    def _compile(self, step: int | None) -> Any:
+        model = self._model
+        if step is not None:
+            model = model.clone()
+            model.reshape({spec.name: [step, *spec.shape[1:]] for spec in self.inputs})
+        hint = {"PERFORMANCE_HINT": "LATENCY" if step in (None, 1) else "THROUGHPUT"}
+        try:
+            return self._core.compile_model(model, "CPU", self._config | hint)
+        except Exception as error:
+            if self._config.keys() & EXACT_SUMS.keys():
                 raise RuntimeFailure(
                     "OpenVINO cannot compute this INT8 graph exactly on a processor without VNNI",
                     fix="use another runtime, such as onnxruntime",
                 ) from error
-            count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-            self._requests[step] = [compiled.create_infer_request() for _ in range(count)]
-        return self._requests[step]
+            raise RuntimeFailure(f"OpenVINO failed: {error}") from error
 
     def layers(self) -> Layers:
-        requests = next(iter(self._requests.values()), None)
-        if not requests:
+        compiled = next(iter(self._compiled.values()), None)
+        if compiled is None:
             return super().layers()
         try:
-            return layers_from_openvino(requests[0].get_compiled_model().get_runtime_model().get_ops())
+            return layers_from_openvino(compiled.get_runtime_model().get_ops())
         except RuntimeError as error:
             return Layers(unproved=f"OpenVINO does not show what it runs: {error}")
 
     def close(self) -> None:
         super().close()
-        self._requests.clear()
+        self._idle.clear()
+        self._compiled.clear()
         self._model = None
 
 

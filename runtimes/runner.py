@@ -31,11 +31,13 @@ class Runner(ABC):
         runtime: name of the engine, as in ``BUNDLE_RUNTIMES``, or ``torch``.
         engine_file: sha256 of the engine that was built for it here; empty if it needs none.
         reuses_outputs: if True, the next call overwrites the arrays returned by ``infer``; copy them to keep them.
+        is_concurrent: if True, several threads may call ``infer`` at once, and gain by it.
     """
 
     runtime: str = ""
     engine_file: str = ""
     reuses_outputs: bool = False
+    is_concurrent: bool = False
 
     def __init__(
         self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], constants: Mapping[str, Array] | None = None

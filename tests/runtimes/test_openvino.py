@@ -1,16 +1,20 @@
-"""What OpenVINO does to the process around it, and to graphs that have no batch."""
+"""What OpenVINO does to the process around it, to graphs that have no batch, and to calls at the same time."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from vidrisk.runtimes import openvino as module
+from vidrisk.runtimes.contract.errors import RuntimeFailure
 from vidrisk.runtimes.contract.specs import TensorSpec
 from vidrisk.runtimes.openvino import SMALL_ROW_BYTES, OpenVinoRunner
 
@@ -78,3 +82,49 @@ def test_a_graph_without_a_batch_is_run_as_it_is(width: int, tmp_path: Path) -> 
         for places in ([3, 0], [1], [0, 1, 2, 3, 3, 3, 2]):
             found = runner.infer({"rows": rows, "places": np.array(places)})["taken"]
             np.testing.assert_array_equal(found, rows[places])
+
+
+FRAMES = TensorSpec("frames", "uint8", ("batch", 8, 8, 3))
+FEATURES = TensorSpec("features", "float32", ("batch", 6))
+
+
+def test_concurrent_calls_share_requests_and_get_their_own_answers(
+    onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL_ROW_BYTES", 1)
+    monkeypatch.setattr(module, "REQUEST_BYTES", 2 * 8 * 8 * 3)
+    random = np.random.default_rng(0)
+    batches = [random.integers(0, 256, (rows, 8, 8, 3), np.uint8) for rows in random.integers(1, 40, 60)]
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as alone:
+        expected = [alone.infer({"frames": batch})["features"] for batch in batches]
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as shared, ThreadPoolExecutor(8) as threads:
+        found = threads.map(lambda batch: shared.infer({"frames": batch})["features"], batches, timeout=120)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_a_call_that_fails_gives_its_requests_back(
+    onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the next call would wait for them forever."""
+    monkeypatch.setattr(module, "SMALL_ROW_BYTES", 1)
+    monkeypatch.setattr(module, "REQUEST_BYTES", 2 * 8 * 8 * 3)
+    frames = np.zeros((20, 8, 8, 3), np.uint8)
+    runner = OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES])
+    expected = runner.infer({"frames": frames})["features"]
+    part_of = module._part
+
+    def fail_late(array: Any, start: int, step: int | None) -> Any:
+        if start == 10:
+            return np.zeros((step or 1, 9, 9, 3), np.uint8)  # OpenVINO refuses the shape
+        return part_of(array, start, step)
+
+    monkeypatch.setattr(module, "_part", fail_late)
+    for _ in range(20):
+        with pytest.raises(RuntimeFailure, match="OpenVINO failed"):
+            runner.infer({"frames": frames})
+    monkeypatch.setattr(module, "_part", part_of)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(runner.infer, {"frames": frames}).result(timeout=60)
+    np.testing.assert_array_equal(answer["features"], expected)
+    runner.close()

@@ -21,7 +21,7 @@ from vidrisk.runtimes.contract.printable import printable
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-LINE_EVERY_S = 5.0
+LINE_EVERY_S = 60.0
 ESTIMATE_S = 900.0  # period for the estimate of the time left: a step of a large model takes minutes
 _NUMBERED = re.compile(r"(.*?)([1-9]\d*)/([1-9]\d*)")  # a step of a series, such as "epoch 2/10"
 _NOT_ASCII = re.compile(r"[^\x00-\x7e]+")

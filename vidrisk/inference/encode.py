@@ -1,8 +1,9 @@
 """Encoding of frames and groups of frames in full batches, and assembly of windows from the results.
 
 A frame is encoded once, however many windows show it, and so is a group of the same frames. Results are kept until no
-window of the file needs them, so memory does not grow with the length of a video. While one batch of frames is encoded,
-the next one is filled. If no stage runs per frame, the frame's pixels are passed on instead.
+window of the file needs them, so memory does not grow with the length of a video. While batches of frames are encoded,
+two at once if the engine is concurrent, the next one is filled. If no stage runs per frame, the frame's pixels are
+passed on instead.
 """
 
 from __future__ import annotations
@@ -153,13 +154,14 @@ class _Frames:
         self._classifier, self._batch_frames, self._meter, self._sinks = classifier, batch_frames, meter, tuple(sinks)
         self._names, self._feature = classifier.plan.frame_gives, classifier.plan.feature
         self._rings: dict[int, _Ring] = {}
-        self._running: tuple[_Batch, Future[Arrays]] | None = None
+        self._running: deque[tuple[_Batch, Future[Arrays]]] = deque()  # oldest first
+        self._spare: list[_Batch] = []
 
     def encode_reads(self, reads: Iterable[Read]) -> Iterator[list[Encoded]]:
-        shape = (self._batch_frames, *self._classifier.contract.pixel.frame_shape)
         has_stages = bool(self._classifier.plan.frame)
-        filling, spare = (_Batch(np.empty(shape if has_stages else 0, np.uint8), []) for _ in range(2))
-        with ThreadPoolExecutor(1, "encode") as thread:
+        at_once = self._classifier.batches_at_once
+        filling = self._next_batch()
+        with ThreadPoolExecutor(at_once, "encode") as threads:
             for read in reads:
                 item = read.item
                 if isinstance(item, Frame) and has_stages:
@@ -169,9 +171,8 @@ class _Frames:
                     ring.under_way += 1
                     self._meter.batched = len(filling.owners)
                     if len(filling.owners) == self._batch_frames:
-                        done = self._finish_batch()
-                        self._running = filling, thread.submit(self._encode, filling)
-                        filling, spare = spare, filling
+                        done = self._finish_batches(leave=at_once - 1)
+                        filling = self._submit(filling, threads)
                         yield done
                 elif isinstance(item, Frame):
                     self._ring(read.id).put([item.index], {PIXELS: item.pixels.copy()[None]})
@@ -183,16 +184,24 @@ class _Frames:
                 elif isinstance(item, InputEnd | FrameWindow):
                     yield list(self._waiting(read, item))
                 elif isinstance(item, Pause):
-                    yield from self._rest(filling, thread)
+                    filling = self._submit(filling, threads)
+                    yield self._finish_batches()
                     yield [EncodedPause()]
-            yield from self._rest(filling, thread)
+            self._submit(filling, threads)
+            yield self._finish_batches()
 
-    def _rest(self, filling: _Batch, thread: ThreadPoolExecutor) -> Iterator[list[Encoded]]:
-        """Encode the frames in an incomplete batch."""
-        yield self._finish_batch()
-        if filling.owners:
-            self._running = filling, thread.submit(self._encode, filling)
-            yield self._finish_batch()
+    def _submit(self, batch: _Batch, threads: ThreadPoolExecutor) -> _Batch:
+        """Encode the frames of a batch, which may be none; return the batch to fill next."""
+        if not batch.owners:
+            return batch
+        self._running.append((batch, threads.submit(self._encode, batch)))
+        return self._next_batch()
+
+    def _next_batch(self) -> _Batch:
+        if self._spare:
+            return self._spare.pop()
+        shape = (self._batch_frames, *self._classifier.contract.pixel.frame_shape)
+        return _Batch(np.empty(shape if self._classifier.plan.frame else 0, np.uint8), [])
 
     def _ring(self, input_id: int) -> _Ring:
         return self._rings.setdefault(input_id, _Ring(input_id, self._names))
@@ -201,17 +210,19 @@ class _Frames:
         with self._meter.measure("encode"):
             return self._classifier.encode(batch.pixels[: len(batch.owners)])
 
-    def _finish_batch(self) -> list[Encoded]:
-        """Wait for the running batch; return the items that it completes."""
-        if self._running is None:
-            return []
-        batch, future = self._running
-        with self._meter.measure("waiting for encode"):
-            computed = future.result()
-        self._running = None
-        touched = self._hand_over(batch, computed)
-        batch.owners = []
-        return [item for ring in touched for item in ring.pop_complete()]
+    def _finish_batches(self, *, leave: int = 0) -> list[Encoded]:
+        """Wait for the oldest batches until ``leave`` of them run; return the items that they complete."""
+        done: list[Encoded] = []
+        while len(self._running) > leave:
+            batch, future = self._running[0]
+            with self._meter.measure("waiting for encode"):
+                computed = future.result()
+            self._running.popleft()
+            touched = self._hand_over(batch, computed)
+            batch.owners = []
+            self._spare.append(batch)
+            done += [item for ring in touched for item in ring.pop_complete()]
+        return done
 
     def _hand_over(self, batch: _Batch, computed: Arrays) -> list[_Ring]:
         """Distribute results to the rings of their frames; return these rings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,8 +15,8 @@ STAGES = ("decode", "encode", "waiting for decode", "waiting for encode", "head"
 class Meter:
     """Seconds per stage, and counts.
 
-    Seconds of ``decode`` are summed over processes, so they may exceed the wall time; ``encode`` runs in parallel to
-    the rest, which counts its idle time in ``waiting for …``.
+    Seconds of ``decode`` are summed over processes, and those of ``encode`` over batches in work at the same time, so
+    they may exceed the wall time; both run in parallel to the rest, which counts its idle time in ``waiting for …``.
 
     Attributes:
         decoded: items of the decode processes that have arrived and have not been consumed yet; most of them are
@@ -30,9 +31,11 @@ class Meter:
     batched: int = 0
     windows: int = 0
     uncertain: int = 0
+    _adding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def add(self, stage: str, seconds: float) -> None:
-        self.seconds[stage] += seconds
+        with self._adding:  # threads encode
+            self.seconds[stage] += seconds
 
     def wait_for_decode(self) -> AbstractContextManager[None]:
         return self.measure("waiting for decode")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +14,12 @@ from typing_extensions import Self
 
 from vidrisk.inference.open_stages import open_stages, provenance_of, refuse_reports
 from vidrisk.inference.plan import plan_from_stages
+from vidrisk.inference.turns import Turns
 from vidrisk.runtimes import Bundle, Contract, Runner
 from vidrisk.runtimes.chain import chain_runners, run_stages
 from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
 from vidrisk.runtimes.contract.contract import DECISION
-from vidrisk.runtimes.contract.errors import RuntimeFailure, SettingsError, require
+from vidrisk.runtimes.contract.errors import SettingsError, require
 from vidrisk.runtimes.contract.probabilities import probabilities_from_logits
 from vidrisk.runtimes.contract.progress import OnProgress, ignore_progress
 from vidrisk.runtimes.contract.specs import TensorSpec
@@ -38,7 +38,8 @@ NO_THRESHOLD = "a run has no thresholds; export fits them"
 class Classifier:
     """Stages of a model behind the contract that they were made for.
 
-    Use it as a context manager, or call ``close``. Safe to use from several threads, which take turns.
+    Use it as a context manager, or call ``close``. Safe to use from several threads, which take turns unless the engine
+    is concurrent.
 
     Attributes:
         contract: inputs and outputs.
@@ -48,6 +49,7 @@ class Classifier:
         provenance: origin of the model: name, digest, versions.
         encoder_identity: differs between models that compute different features of a frame.
         threads: threads of the engine, as requested; None leaves the number to the engine.
+        batches_at_once: batches of frames that a run should encode at the same time.
         engine_files: sha256 of the engine files built for it on this machine; empty if it needs none.
         uncertainty: when its answers are uncertain.
         decision: per multi-label target and label, the probability from which on the label holds.
@@ -78,8 +80,9 @@ class Classifier:
         self.engine_files = " ".join(filter(None, (runner.engine_file for runner in self.runners)))
         self._runner_of = dict(zip((stage.name for stage in self.stages), self.runners, strict=True))
         self._whole: Runner | None = None
-        self._lock = threading.Lock()  # engines may not support two calls at once, nor being freed during a call
-        self._is_closed = False
+        is_concurrent = all(runner.is_concurrent for runner in self.runners)
+        self.batches_at_once = 2 if is_concurrent else 1
+        self._turns = Turns(self.batches_at_once + 1 if is_concurrent else 1)  # and the windows of earlier batches
         self._temperature = dict(temperature or {})
         self.decision = {
             target.name: (decision or {}).get(target.name) or dict.fromkeys(target.labels, DECISION)
@@ -221,31 +224,22 @@ class Classifier:
         Raises:
             RuntimeFailure: the model is closed, or the engine failed.
         """
-        with self._lock:
-            self._refuse_closed()
+        with self._turns.take():
             if self._whole is None:
                 self._whole = chain_runners(self.stages, self.runners, self.contract.frames)
             return self.probabilities_from_logits(self._of_targets(self._whole.infer({PIXELS: clips})))
 
     def _run(self, stages: Sequence[Stage], pixels: Array | None, flat: Mapping[str, Array]) -> Arrays:
-        with self._lock:
-            self._refuse_closed()
+        with self._turns.take():
             return run_stages(stages, [self._runner_of[stage.name] for stage in stages], pixels, flat)
 
     def _of_targets(self, outputs: Arrays) -> dict[str, FloatArray]:
         return {target.name: np.array(outputs[f"{target.name}_logits"], np.float32) for target in self.contract.targets}
 
-    def _refuse_closed(self) -> None:
-        if self._is_closed:
-            raise RuntimeFailure("the model is closed", fix="load it again")
-
     def close(self) -> None:
-        """Free the engines after the current call has returned. Safe to call twice."""
-        with self._lock:
-            if self._is_closed:
-                return
-            self._is_closed = True
-            for runner in (self._whole, *self.runners):
+        """Free the engines after the current calls have returned. Safe to call twice."""
+        with self._turns.close() as is_first:
+            for runner in (self._whole, *self.runners) if is_first else ():
                 if runner is not None:
                     runner.close()
 

@@ -199,9 +199,9 @@ def test_ctrl_c_stops_training_cleanly_and_resume_goes_on(
         running.send_signal(signal.SIGINT)
         _, stderr = running.communicate(timeout=60)
     assert running.returncode == EXIT_INTERRUPTED
-    assert (
-        stderr.startswith("error: stopped by Ctrl-C; fix: the same command with --resume") and stderr.count("\n") == 1
-    )
+    *progress, error = stderr.splitlines()  # a slow machine prints progress
+    assert error.startswith("error: stopped by Ctrl-C; fix: the same command with --resume")
+    assert not any("error" in line or "Traceback" in line for line in progress)
     assert not (tmp_path / "run" / "metrics.json").exists()
     end = vidrisk(*command, "--resume", "--json")
     assert end.returncode == EXIT_OK and json.loads(end.stdout)["epochs"][0]["epoch"] == 1

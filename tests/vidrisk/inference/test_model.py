@@ -71,6 +71,29 @@ def test_closing_waits_for_whoever_is_being_answered_and_refuses_the_next(monkey
     assert events.count("closed") == 1
 
 
+def test_closing_waits_for_all_calls_of_a_concurrent_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = colour_classifier(ACTION, is_concurrent=True)
+    frames = np.zeros((1, *ACTION.pixel.frame_shape), np.uint8)
+    runner, inside, events = classifier.runners[0], threading.Barrier(3, timeout=30), []
+    infer, close = runner._infer, runner.close
+
+    def slow(feed: Mapping[str, Array]) -> Arrays:
+        inside.wait()
+        time.sleep(0.2)
+        events.append("answered")
+        return infer(feed)
+
+    monkeypatch.setattr(runner, "_infer", slow)
+    monkeypatch.setattr(runner, "close", lambda: (events.append("closed"), close()))
+    with ThreadPoolExecutor(4) as threads:
+        calls = [threads.submit(classifier.encode, frames) for _ in range(2)]
+        inside.wait()
+        for closing in [threads.submit(classifier.close) for _ in range(2)]:
+            closing.result(30)
+        assert events == ["answered", "answered", "closed"]
+        assert all(call.result().keys() == {"features"} for call in calls)
+
+
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """ONNX Runtime under the name of TensorRT: an engine exists once it was built."""

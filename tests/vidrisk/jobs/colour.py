@@ -50,6 +50,7 @@ def colour_classifier(
     threshold: float | None = 0.4,
     seconds_per_batch: float = 0.0,
     batch_sizes: list[int] | None = None,
+    is_concurrent: bool = False,
 ) -> Classifier:
     """Label: the dominant colour. Level: red is severe, blue is minor.
 
@@ -61,6 +62,7 @@ def colour_classifier(
         threshold: of every label of the first target, fitted for a coverage of 90 %; None for a model without any.
         seconds_per_batch: how slow the encoder is.
         batch_sizes: gets the length of every batch of frames.
+        is_concurrent: two batches may be encoded at once.
     """
 
     def encode(feed: Mapping[str, Array]) -> Arrays:
@@ -80,6 +82,8 @@ def colour_classifier(
         FakeRunner(stage.inputs, stage.outputs, function)
         for stage, function in zip(stages, (encode, judge), strict=True)
     ]
+    for runner in runners:
+        runner.is_concurrent = is_concurrent
     return Classifier(
         stages,
         runners,
@@ -107,7 +111,8 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (options.max_file_bytes, options.max_file_bytes))
     settings = InferSettings(workers=2, batch_frames=8, file_timeout_s=options.file_timeout, resume=options.resume)
     try:
-        with colour_classifier(ACTION, seconds_per_batch=0.05 if options.slow else 0.0) as classifier:
+        seconds = 0.05 if options.slow else 0.0
+        with colour_classifier(ACTION, seconds_per_batch=seconds, is_concurrent=True) as classifier:
             run_folder(
                 classifier,
                 find_inputs(options.paths),
