@@ -46,6 +46,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "head that also sees what stays the same": ("head.kind=segments",),
     "no augmentation": ("augment=[]",),
     "from zero": ("head.start=zero",),
+    "moving average of the weights": ("optim.average=0.99",),
 }
 PIXEL = pixel_spec(default_pixel("efficientnet-lite0"), {"resize": "crop"})
 MOMENTS, DIFFERENT = 16, 22

@@ -1,10 +1,10 @@
-"""Where a classifier begins: at a probe, or at zero, on photos of magnetic tiles.
+"""Where a classifier begins, at a probe or at zero, and the moving average of its weights, on photos of magnetic tiles.
 
     python benchmarks/starts.py DATA
 
 DATA holds `magnetic_tile`: 536 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on
-a frozen encoder is trained with the settings of ``int8.py``, twice: they differ in nothing but ``head.start``. The best
-epoch by the val split is judged on the test split.
+a frozen encoder is trained with the settings of ``int8.py``, which differ in nothing but ``head.start`` and
+``optim.average``. The best epoch by the val split is judged on the test split.
 """
 
 from __future__ import annotations
@@ -26,12 +26,19 @@ from vidrisk.models.run import METRICS
 from vidrisk.train.train import train_run
 
 RESULT = Path(__file__).parent / "results" / "starts.json"
-STARTS, SEEDS = ("probe", "zero"), range(6)
+AVERAGE = "optim.average=0.99"
+WAYS: dict[str, tuple[str, ...]] = {
+    "probe": (),
+    "probe, moving average": (AVERAGE,),
+    "zero": ("head.start=zero",),
+    "zero, moving average": ("head.start=zero", AVERAGE),
+}
+SEEDS = range(6)
 
 
-def test_scores(table: Table, start: str, seed: int) -> dict[str, float]:
+def test_scores(table: Table, settings: tuple[str, ...], seed: int) -> dict[str, float]:
     """Train, and return what ``metrics.json`` says of the test split."""
-    config = config_from_options(None, [*PHOTO_SETTINGS, f"seed={seed}", f"head.start={start}"])
+    config = config_from_options(None, [*PHOTO_SETTINGS, f"seed={seed}", *settings])
     with tempfile.TemporaryDirectory() as folder:
         run = train_run(split_table(table, ratios=(5, 2, 3), seed=seed), config, Path(folder) / "run")
         metrics = json.loads((run.root / METRICS).read_text(encoding="utf-8"))
@@ -46,10 +53,10 @@ def main() -> None:
     torch.set_num_threads(1)
     table = load_table(arguments.data / "magnetic_tile" / "labels.csv", "risk")
     rows: list[dict[str, Any]] = []
-    for start in STARTS:
+    for start, settings in WAYS.items():
         seeds = []
         for seed in SEEDS:
-            seeds.append(test_scores(table, start, seed))
+            seeds.append(test_scores(table, settings, seed))
             print(start, seed, seeds[-1], flush=True)
         rows.append(
             {

@@ -227,7 +227,7 @@ def other_scenes() -> str:
 
 
 def starts() -> str:
-    """Top-1 and macro-F1 of heads that begin at a probe and at zero."""
+    """Top-1 and macro-F1 of heads that begin at a probe and at zero, with and without an average of their weights."""
     if not (found := read_result("starts")):
         return NOT_YET
     return grid(

@@ -26,6 +26,7 @@ REQUEST_BYTES = 4 * 224 * 224 * 3
 SMALL_ROW_BYTES = 1 << 16
 # Quantized graphs in float32, without OpenVINO's low-precision transformations.
 EXACT_SUMS = {"LP_TRANSFORMS_MODE": "NO"}
+_LOADING = threading.Lock()
 
 
 class OpenVinoRunner(Runner):
@@ -174,11 +175,16 @@ def load_core() -> Any:
     garbage collector) releases the core, that stack is freed while the loading thread still uses it, and the next
     Ctrl-C causes a segmentation fault.
 
+    Its bindings load numpy's C API when an array is first passed. Two threads that do so at once wait for each other
+    forever, one with Python's lock and one with the guard of a static variable, so it is done here.
+
     Raises:
         MissingExtra, RuntimeFailure: OpenVINO is not installed, or does not load.
     """
     ov: Any = require("openvino", "cpu")
     try:
+        with _LOADING:
+            ov.Type.f32.to_dtype()
         return ov.Core()
     except Exception as error:
         raise RuntimeFailure(

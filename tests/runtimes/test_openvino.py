@@ -58,6 +58,37 @@ def test_ctrl_c_after_another_thread_has_let_go_of_the_engine(onnx_files: dict[s
     assert (end.returncode, end.stdout) == (0, "interrupted\n"), end.stderr
 
 
+FIRST_ARRAYS = """
+import os, sys, threading, time
+from vidrisk.runtimes.openvino import load_core
+import openvino
+
+load_core()
+sys.setswitchinterval(1e-6)
+together = threading.Barrier(8)
+
+def pass_an_array():
+    together.wait()
+    openvino.Type.f32.to_dtype()
+
+threads = [threading.Thread(target=pass_an_array, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("passed")
+"""
+
+
+def test_threads_that_pass_their_first_arrays_at_once_do_not_wait_forever() -> None:
+    """OpenVINO's bindings load numpy then, and would let them wait for each other, mostly."""
+    for _ in range(3):
+        end = subprocess.run(
+            [sys.executable, "-c", FIRST_ARRAYS], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (end.returncode, end.stdout) == (0, "passed\n"), end.stderr
+
+
 @pytest.mark.parametrize("width", [3, SMALL_ROW_BYTES // 4])
 def test_a_graph_without_a_batch_is_run_as_it_is(width: int, tmp_path: Path) -> None:
     """Its inputs and outputs have first axes of their own; none is cut into requests, however large its rows are."""

@@ -176,6 +176,9 @@ class OptimSettings(Sealed, allow_inf_nan=False):
     cutmix: float = Field(0.0, ge=0, le=10, description="alpha of CutMix")
     class_weights: Literal["auto", "drawn", "none", "sqrt", "balanced"] = "auto"
     clip_norm: float = Field(1.0, gt=0)
+    average: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of a moving average of the weights, which is kept; 0: no average"
+    )
     patience: int | None = Field(None, ge=1, description="epochs without a better validation metric before stopping")
     metric: Metric = Field(
         "top1", description="metric that selects the best epoch; for multi-label targets mAP, or macro_f1"

@@ -3,6 +3,7 @@
 Keys of the tensors:
 
     model.<parameter>               the trained parameters, and all of the model's own parts
+    average.<parameter>             the moving averages of the trained parameters, if the run keeps them
     optimizer.<parameter>.<slot>    state of the optimiser; 0.1.0 wrote the parameter's index in the optimiser
                                     instead of its name
 """
@@ -20,6 +21,7 @@ from vidrisk.models.trainable import Trainable
 from vidrisk.models.weights import load_tensors, save_tensors
 from vidrisk.runtimes.contract import versions
 from vidrisk.runtimes.contract.errors import BundleError, DataError
+from vidrisk.train.averaging import WeightAverage
 from vidrisk.train.history import Epoch
 from vidrisk.train.shares import ALONE, Share, is_asked
 from vidrisk.train.strategies import gather_weights, lay_out_as, load_weights, reshard, whole
@@ -45,12 +47,24 @@ class Checkpoint:
     def exists(self) -> bool:
         return (self.folder / "state.json").is_file()
 
-    def save(self, model: Trainable, optimizer: Any, schedule: Any, history: list[Epoch], *, is_best: bool) -> None:
+    def save(
+        self,
+        model: Trainable,
+        average: WeightAverage,
+        optimizer: Any,
+        schedule: Any,
+        history: list[Epoch],
+        *,
+        is_best: bool,
+    ) -> None:
         """Write the state after an epoch; a collective call for all processes."""
         moments = {name: whole(tensor) for name, tensor in _moments(model, optimizer).items()}
         with gather_weights(model):
             if self.share.is_main:
-                self._write(_collect_trained(model), moments, schedule, history, is_best=is_best)
+                if is_best:
+                    with average.applied():
+                        self._write_best(model)
+                self._write({**_collect_trained(model), **average.tensors(), **moments}, schedule, history)
         self.share.wait()
 
     def save_start(self, model: Trainable) -> None:
@@ -60,24 +74,17 @@ class Checkpoint:
         """
         with gather_weights(model):
             if self.share.is_main:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                save_tensors(_collect_trained(model), self.folder / "best.safetensors")
+                self._write_best(model)
         self.share.wait()
 
-    def _write(
-        self,
-        weights: dict[str, Tensor],
-        moments: dict[str, Tensor],
-        schedule: Any,
-        history: list[Epoch],
-        *,
-        is_best: bool,
-    ) -> None:
+    def _write_best(self, model: Trainable) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if is_best:
-            save_tensors(weights, self.folder / "best.safetensors")
+        save_tensors(_collect_trained(model), self.folder / "best.safetensors")
+
+    def _write(self, tensors: dict[str, Tensor], schedule: Any, history: list[Epoch]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"epoch-{history[-1].epoch}.safetensors"
-        save_tensors({**weights, **moments}, self.folder / name)
+        save_tensors(tensors, self.folder / name)
         content = versions.CHECKPOINT.stamp(
             {
                 "fingerprint": self.fingerprint,
@@ -113,8 +120,8 @@ class Checkpoint:
             )
         return content
 
-    def load(self, model: Trainable, optimizer: Any, schedule: Any) -> list[Epoch]:
-        """Restore weights, optimiser and schedule; return the history so far.
+    def load(self, model: Trainable, average: WeightAverage, optimizer: Any, schedule: Any) -> list[Epoch]:
+        """Restore weights, their average, optimiser and schedule; return the history so far.
 
         Raises:
             BundleError: the checkpoint is damaged, or was left by a run with other settings or data.
@@ -127,6 +134,7 @@ class Checkpoint:
                 fix="train again, with DDP or FSDP2 if the run has to be resumable",
             )
         _restore(model, tensors)
+        average.load(tensors)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         places = {name: place for place, name in enumerate(_names_in_optimizer(model, optimizer))}
         state: dict[int, dict[str, Tensor]] = {}

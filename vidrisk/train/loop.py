@@ -22,6 +22,7 @@ from vidrisk.models.config import TrainConfig
 from vidrisk.models.trainable import Trainable
 from vidrisk.runtimes.contract.errors import require
 from vidrisk.runtimes.contract.progress import OnProgress
+from vidrisk.train.averaging import WeightAverage
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.failures import find_not_finite, make_batch_error
 from vidrisk.train.history import Epoch, best_epoch, is_stale
@@ -60,7 +61,7 @@ def fit(
         The history, including resumed epochs.
 
     Raises:
-        SettingsError: a loss or a gradient is not finite.
+        SettingsError: a loss or a gradient is not finite; an average of weights that are spread over processes.
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim
@@ -79,12 +80,13 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps, optim.warmup))
     shell, optimizer = prepare(accelerator, model, optimizer)
     plain: Trainable = accelerator.unwrap_model(shell)
-    history = checkpoint.load(plain, optimizer, schedule) if is_resumed else []
+    average = WeightAverage(plain, optim.average)
+    history = checkpoint.load(plain, average, optimizer, schedule) if is_resumed else []
     if not is_resumed and work.begins_trained and (judged := work.judge(on_progress)):
         history.append(Epoch(0, None, judged.loss, judged.metric))
         checkpoint.save_start(plain)
         on_epoch(history[-1])
-    lap = _Lap(config, share, accelerator, shell, plain, optimizer, schedule, work, on_progress)
+    lap = _Lap(config, share, accelerator, shell, plain, average, optimizer, schedule, work, on_progress)
 
     for epoch in range(history[-1].epoch if history else 0, optim.epochs):
         if is_stale(history, optim.patience):
@@ -92,11 +94,12 @@ def fit(
             break
         kept = f"{checkpoint.folder} has the state after epoch {epoch}" if epoch else "no epoch was finished before"
         train_loss = lap.run(epoch + 1, kept)
-        judged = work.judge(on_progress)
+        with average.applied():
+            judged = work.judge(on_progress)
         rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
         val_loss, metric = (judged.loss, judged.metric) if judged else (None, None)
         history.append(Epoch(epoch + 1, train_loss, val_loss, metric, rates))
-        checkpoint.save(plain, optimizer, schedule, history, is_best=best_epoch(history) == epoch + 1)
+        checkpoint.save(plain, average, optimizer, schedule, history, is_best=best_epoch(history) == epoch + 1)
         on_epoch(history[-1])
     checkpoint.load_best(accelerator.unwrap_model(shell, keep_fp32_wrapper=False))
     return history
@@ -111,6 +114,7 @@ class _Lap:
     accelerator: Any
     shell: Any
     plain: Trainable
+    average: WeightAverage
     optimizer: Any
     schedule: Any
     work: Work
@@ -162,6 +166,7 @@ class _Lap:
             if is_sound and math.isfinite(value):
                 optimizer.step()
                 self.schedule.step()
+                self.average.update(self.schedule.last_epoch)
                 optimizer.zero_grad()
         return value, outputs, "loss" if not math.isfinite(value) else "" if is_sound else "gradient"
 

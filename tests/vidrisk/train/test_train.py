@@ -80,7 +80,9 @@ def test_without_validation_the_last_epoch_is_kept(
     assert all(torch.equal(tensor, last[f"model.head.{name}"]) for name, tensor in head.items())
 
 
-@pytest.mark.parametrize("more", [("augment=[flip, light]",), ("lora.last_blocks=0", "views=3")])
+@pytest.mark.parametrize(
+    "more", [("augment=[flip, light]",), ("lora.last_blocks=0", "views=3"), ("optim.average=0.9", "augment=[flip]")]
+)
 def test_a_resumed_run_equals_one_that_was_never_stopped(
     photos: Table, config_of: ConfigOf, tmp_path: Path, more: tuple[str, ...]
 ) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 from vidrisk.jobs.export import _read_recorded
 from vidrisk.models.run import Run
 from vidrisk.runtimes.contract.errors import BundleError, VidriskError
+from vidrisk.train.averaging import WeightAverage
 from vidrisk.train.checkpoint import Checkpoint
 from vidrisk.train.history import Epoch
 
@@ -148,7 +149,7 @@ def test_a_checkpoint_of_0_1_0_is_continued() -> None:
     expected, expected_optimizer, schedule = trained()
     expected.step(expected_optimizer, schedule)
     model, optimizer, schedule = trained()
-    history = Checkpoint(OLD / "checkpoints", "f" * 64).load(model, optimizer, schedule)
+    history = Checkpoint(OLD / "checkpoints", "f" * 64).load(model, WeightAverage(model, 0.0), optimizer, schedule)
     assert [epoch.epoch for epoch in history] == [1] and schedule.last_epoch == 1
     for name, value in expected.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], value)
@@ -163,10 +164,10 @@ def test_a_checkpoint_holds_its_state_by_name(tmp_path: Path) -> None:
     model, optimizer, schedule = trained()
     model.step(optimizer, schedule)
     epoch = Epoch(epoch=1, train_loss=0.5, val_loss=None, metric=None, lr={"lora": 1e-3, "head": 1e-2})
-    Checkpoint(tmp_path, "f").save(model, optimizer, schedule, [epoch], is_best=False)
+    Checkpoint(tmp_path, "f").save(model, WeightAverage(model, 0.0), optimizer, schedule, [epoch], is_best=False)
     assert json.loads((tmp_path / "state.json").read_text(encoding="utf-8"))["version"] == "1.2"
     other, turned, schedule = trained(turned=True)
-    Checkpoint(tmp_path, "f").load(other, turned, schedule)
+    Checkpoint(tmp_path, "f").load(other, WeightAverage(other, 0.0), turned, schedule)
     wanted, found = moments(model, optimizer), moments(other, turned)
     assert wanted.keys() == found.keys()
     for name, moment in wanted.items():
@@ -177,7 +178,7 @@ def test_a_checkpoint_of_another_major_version_is_refused(tmp_path: Path) -> Non
     folder = Path(shutil.copytree(OLD / "checkpoints", tmp_path / "checkpoints"))
     change(folder / "state.json", lambda content: {**content, "new": 1, "version": "1.99"})
     model, optimizer, schedule = trained()
-    assert len(Checkpoint(folder, "f" * 64).load(model, optimizer, schedule)) == 1
+    assert len(Checkpoint(folder, "f" * 64).load(model, WeightAverage(model, 0.0), optimizer, schedule)) == 1
     change(folder / "state.json", lambda content: {**content, "version": "2.0"})
     with pytest.raises(BundleError, match=r"state\.json has version 2\.0; allowed: 1\.x; fix: use a newer vidrisk"):
         Checkpoint(folder, "f" * 64).read_state()
