@@ -40,10 +40,8 @@ def describe_machine() -> dict[str, Any]:
 
 
 def read_commit() -> str:
-    """Return the commit of the checkout, with ``+`` if files in it were changed since; empty outside of one."""
-    told = subprocess.run(
-        ["git", "-C", ROOT, "describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"],
-        capture_output=True,
-        text=True,
-    )
-    return told.stdout.strip()
+    """Return the commit of the checkout, with ``+`` if files other than results differ from it; empty without one."""
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ".", ":!benchmarks/results"], capture_output=True)
+    return commit + "+" * (bool(commit) and changed.returncode == 1)
