@@ -82,7 +82,7 @@ def model(options: argparse.Namespace) -> dict[str, Any]:
     def answer(count: int) -> int:
         meter = Meter()
         encoded = encode_frames(reads(count), classifier, options.batch, meter)
-        return sum(answer.count for answer in predict(encoded, classifier, meter))
+        return sum(one.count for one in predict(encoded, classifier, meter))
 
     with open_classifier(options.model, runtime=options.runtime, variant=options.variant) as classifier:
         clips = random_clips(classifier.contract, 8)

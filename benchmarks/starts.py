@@ -3,8 +3,8 @@
     python benchmarks/starts.py DATA
 
 DATA holds `magnetic_tile`: 536 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on
-a frozen encoder is trained with the settings of ``int8.py``, which differ in nothing but ``head.start`` and
-``optim.average``. The best epoch by the val split is judged on the test split.
+a frozen encoder is trained with the settings of ``int8.py``, four times: only ``head.start`` and ``optim.average``
+differ. The best epoch by the val split is judged on the test split.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def starts() -> str:
     if not (found := read_result("starts")):
         return NOT_YET
     return grid(
-        ["`head.start`", "top-1, mean of six splits", "macro-F1", "best epoch"],
+        ["start", "top-1, mean of six splits", "macro-F1", "best epoch"],
         [
             [
                 row["start"],
@@ -493,6 +493,17 @@ def _pipeline_limits(found: dict[str, Any]) -> list[list[str]]:
         rows += [
             ["75 % overlap over no overlap", costs[0], f"× {part['limit']} time"],
             ["the same where every window is encoded by itself", costs[1], "–"],
+            *(
+                [
+                    f"{part['video_s'] / 60:g} minutes of video, a window of {part['window_s']:g} s every {stride:g} s",
+                    " and ".join(
+                        f"{part['wall_s'][f'{program}, stride {stride:g} s']:.1f} s {said}"
+                        for program, said in (("vidrisk", "with vidrisk"), ("queue", "with the hand-written queue"))
+                    ),
+                    "–",
+                ]
+                for stride in part["strides_s"]
+            ),
         ]
     if part := found.get("memory"):
         for row in part["rows"]:

@@ -71,7 +71,7 @@ class OpenVinoRunner(Runner):
             self._config |= EXACT_SUMS
         self._compiled: dict[int | None, Any] = {}  # by rows per request; None for any number
         self._idle: dict[int | None, SimpleQueue[Any]] = {}  # requests that no call uses
-        self._compiling = threading.Lock()
+        self._preparing = threading.Lock()
         try:
             self._model: Any = self._core.read_model(str(path))
         except Exception as error:  # openvino raises RuntimeError and its own types alike
@@ -112,6 +112,10 @@ class OpenVinoRunner(Runner):
                 idle.put(finish())
         except Exception as error:
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+        except BaseException:  # Ctrl-C may have lost a request: the next call makes new ones
+            with self._preparing:
+                self._idle.pop(step, None)
+            raise
         finally:
             for request, _, _ in running:  # they still read the arrays
                 with suppress(Exception):
@@ -127,12 +131,18 @@ class OpenVinoRunner(Runner):
         return step if rows >= step or step in self._idle else 1
 
     def _idle_of(self, step: int | None) -> SimpleQueue[Any]:
-        with self._compiling:
+        with self._preparing:
             if step not in self._idle:
-                compiled = self._compiled[step] = self._compile(step)
-                self._idle[step] = SimpleQueue()
-                for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-                    self._idle[step].put(compiled.create_infer_request())
+                try:
+                    self._compiled[step] = compiled = self._compiled.get(step) or self._compile(step)
+                    idle = SimpleQueue[Any]()
+                    for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+                        idle.put(compiled.create_infer_request())
+                except RuntimeFailure:
+                    raise
+                except Exception as error:
+                    raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+                self._idle[step] = idle  # last: a queue that stays empty would be waited for
             return self._idle[step]
 
     def _compile(self, step: int | None) -> Any:
@@ -143,13 +153,13 @@ class OpenVinoRunner(Runner):
         hint = {"PERFORMANCE_HINT": "LATENCY" if step in (None, 1) else "THROUGHPUT"}
         try:
             return self._core.compile_model(model, "CPU", self._config | hint)
-        except Exception as error:
-            if self._config.keys() & EXACT_SUMS.keys():
-                raise RuntimeFailure(
-                    "OpenVINO cannot compute this INT8 graph exactly on a processor without VNNI",
-                    fix="use another runtime, such as onnxruntime",
-                ) from error
-            raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+        except RuntimeError as error:
+            if not self._config.keys() & EXACT_SUMS.keys():
+                raise
+            raise RuntimeFailure(
+                "OpenVINO cannot compute this INT8 graph exactly on a processor without VNNI",
+                fix="use another runtime, such as onnxruntime",
+            ) from error
 
     def layers(self) -> Layers:
         compiled = next(iter(self._compiled.values()), None)
@@ -167,7 +177,6 @@ class OpenVinoRunner(Runner):
         self._model = None
 
 
-@functools.cache
 def load_core() -> Any:
     """Load the single OpenVINO core of this process, which is never released.
 
@@ -181,10 +190,15 @@ def load_core() -> Any:
     Raises:
         MissingExtra, RuntimeFailure: OpenVINO is not installed, or does not load.
     """
+    with _LOADING:
+        return _make_core()
+
+
+@functools.cache
+def _make_core() -> Any:
     ov: Any = require("openvino", "cpu")
     try:
-        with _LOADING:
-            ov.Type.f32.to_dtype()
+        ov.Type.f32.to_dtype()
         return ov.Core()
     except Exception as error:
         raise RuntimeFailure(

@@ -159,3 +159,26 @@ def test_a_call_that_fails_gives_its_requests_back(
         answer = threads.submit(runner.infer, {"frames": frames}).result(timeout=60)
     np.testing.assert_array_equal(answer["features"], expected)
     runner.close()
+
+
+def test_a_call_after_requests_could_not_be_made_makes_them(
+    onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as runner:
+        made = runner._compile(None)
+
+        class Full:
+            def get_property(self, name: str) -> int:
+                return 1
+
+            def create_infer_request(self) -> Any:
+                raise MemoryError("no room for a request")
+
+        monkeypatch.setattr(runner, "_compile", lambda step: Full())
+        with pytest.raises(RuntimeFailure, match="no room for a request"):
+            runner.infer({"frames": frames})
+        runner._compiled.clear()
+        monkeypatch.setattr(runner, "_compile", lambda step: made)
+        with ThreadPoolExecutor(1) as threads:
+            assert threads.submit(runner.infer, {"frames": frames}).result(timeout=60)["features"].shape == (2, 6)

@@ -176,7 +176,7 @@ def print_text_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None 
         say_json(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False))
         return
     say_table(
-        ("step", "KL", "top-1", "perplexity", "whole answers", "level", "accuracy lost", ""),
+        ("hop", "KL", "top-1", "perplexity", "whole answers", "level", "accuracy lost", ""),
         (
             (
                 hop.name,
@@ -243,7 +243,7 @@ def print_gate(report: GateReport, *, as_json: bool, bundle: Bundle | None = Non
             )
         )
     say_table(
-        ("step", "runtime", "agreement", "drop in points (95 %)", "largest Δ logit", "gate"),
+        ("hop", "runtime", "agreement", "drop in points (95 %)", "largest Δ logit", "gate"),
         hops,
         last_styles=["" if not hop.reason else "yellow" if hop.passed else "red" for hop in report.hops],
     )

@@ -171,9 +171,9 @@ class _Frames:
                     ring.under_way += 1
                     self._meter.batched = len(filling.owners)
                     if len(filling.owners) == self._batch_frames:
-                        done = self._finish_batches(leave=at_once - 1)
+                        done = list(self._finish_batches(leave=at_once - 1))
                         filling = self._submit(filling, threads)
-                        yield done
+                        yield from done
                 elif isinstance(item, Frame):
                     self._ring(read.id).put([item.index], {PIXELS: item.pixels.copy()[None]})
                 elif isinstance(item, KnownFrame):
@@ -184,11 +184,13 @@ class _Frames:
                 elif isinstance(item, InputEnd | FrameWindow):
                     yield list(self._waiting(read, item))
                 elif isinstance(item, Pause):
+                    yield from self._finish_batches(leave=at_once - 1)
                     filling = self._submit(filling, threads)
-                    yield self._finish_batches()
+                    yield from self._finish_batches()
                     yield [EncodedPause()]
+            yield from self._finish_batches(leave=at_once - 1)
             self._submit(filling, threads)
-            yield self._finish_batches()
+            yield from self._finish_batches()
 
     def _submit(self, batch: _Batch, threads: ThreadPoolExecutor) -> _Batch:
         """Encode the frames of a batch, which may be none; return the batch to fill next."""
@@ -210,9 +212,8 @@ class _Frames:
         with self._meter.measure("encode"):
             return self._classifier.encode(batch.pixels[: len(batch.owners)])
 
-    def _finish_batches(self, *, leave: int = 0) -> list[Encoded]:
-        """Wait for the oldest batches until ``leave`` of them run; return the items that they complete."""
-        done: list[Encoded] = []
+    def _finish_batches(self, *, leave: int = 0) -> Iterator[list[Encoded]]:
+        """Wait for the oldest batches until ``leave`` of them run; yield the items that each completes."""
         while len(self._running) > leave:
             batch, future = self._running[0]
             with self._meter.measure("waiting for encode"):
@@ -221,8 +222,7 @@ class _Frames:
             touched = self._hand_over(batch, computed)
             batch.owners = []
             self._spare.append(batch)
-            done += [item for ring in touched for item in ring.pop_complete()]
-        return done
+            yield [item for ring in touched for item in ring.pop_complete()]
 
     def _hand_over(self, batch: _Batch, computed: Arrays) -> list[_Ring]:
         """Distribute results to the rings of their frames; return these rings."""

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
+from vidrisk.inference.call_limit import CallLimit
 from vidrisk.inference.open_stages import open_stages, provenance_of, refuse_reports
 from vidrisk.inference.plan import plan_from_stages
-from vidrisk.inference.turns import Turns
 from vidrisk.runtimes import Bundle, Contract, Runner
 from vidrisk.runtimes.chain import chain_runners, run_stages
 from vidrisk.runtimes.contract.bundle import MANIFEST, VariantName
@@ -38,8 +38,8 @@ NO_THRESHOLD = "a run has no thresholds; export fits them"
 class Classifier:
     """Stages of a model behind the contract that they were made for.
 
-    Use it as a context manager, or call ``close``. Safe to use from several threads, which take turns unless the engine
-    is concurrent.
+    Use it as a context manager, or call ``close``. Safe to use from several threads: one call runs at a time, or
+    three if the engine is concurrent.
 
     Attributes:
         contract: inputs and outputs.
@@ -82,7 +82,7 @@ class Classifier:
         self._whole: Runner | None = None
         is_concurrent = all(runner.is_concurrent for runner in self.runners)
         self.batches_at_once = 2 if is_concurrent else 1
-        self._turns = Turns(self.batches_at_once + 1 if is_concurrent else 1)  # and the windows of earlier batches
+        self._calls = CallLimit(self.batches_at_once + 1 if is_concurrent else 1)  # one more for windows
         self._temperature = dict(temperature or {})
         self.decision = {
             target.name: (decision or {}).get(target.name) or dict.fromkeys(target.labels, DECISION)
@@ -224,13 +224,13 @@ class Classifier:
         Raises:
             RuntimeFailure: the model is closed, or the engine failed.
         """
-        with self._turns.take():
+        with self._calls.call():
             if self._whole is None:
                 self._whole = chain_runners(self.stages, self.runners, self.contract.frames)
             return self.probabilities_from_logits(self._of_targets(self._whole.infer({PIXELS: clips})))
 
     def _run(self, stages: Sequence[Stage], pixels: Array | None, flat: Mapping[str, Array]) -> Arrays:
-        with self._turns.take():
+        with self._calls.call():
             return run_stages(stages, [self._runner_of[stage.name] for stage in stages], pixels, flat)
 
     def _of_targets(self, outputs: Arrays) -> dict[str, FloatArray]:
@@ -238,8 +238,8 @@ class Classifier:
 
     def close(self) -> None:
         """Free the engines after the current calls have returned. Safe to call twice."""
-        with self._turns.close() as is_first:
-            for runner in (self._whole, *self.runners) if is_first else ():
+        if self._calls.close():
+            for runner in (self._whole, *self.runners):
                 if runner is not None:
                     runner.close()
 

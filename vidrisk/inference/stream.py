@@ -3,9 +3,9 @@
     source → decode → batch → encode → window → head
     inputs   DecodePool   encode_frames          predict
 
-Decoding runs in processes, the encoder in a thread, everything else in the caller's thread. Batches of frames are
-filled across files, so inputs end in arbitrary order; results within an input are in order of time. Problems with one
-file do not end the pipeline.
+Decoding runs in processes, the encoder in a thread, or two if the engine is concurrent, everything else in the caller's
+thread. Batches of frames are filled across files, so inputs end in arbitrary order; results within an input are in
+order of time. Problems with one file do not end the pipeline.
 """
 
 from __future__ import annotations

@@ -9,33 +9,23 @@ import torch
 from torch import Tensor
 
 from vidrisk.models.trainable import Trainable
-from vidrisk.runtimes.contract.errors import BundleError, SettingsError
-from vidrisk.train.strategies import is_sharded
+from vidrisk.runtimes.contract.errors import BundleError
 
 PREFIX = "average."
 
 
 class WeightAverage:
-    """Exponential moving average of the trained parameters, in float32; with a decay of 0, the parameters themselves.
+    """Average the trained parameters over the steps, in float32.
 
-    After step n the decay is at most (1 + n) / (10 + n), so that a short run does not keep the weights that it started
-    with. All processes compute the same average.
+    It is an exponential moving average, and all processes compute the same one. After step n the decay is at most
+    (1 + n) / (10 + n), so that a short run does not keep the weights that it started with.
 
     Args:
         model: the model in training, not wrapped.
-        decay: share of the previous average after a step, 0 to below 1.
-
-    Raises:
-        SettingsError: the weights are spread over processes.
+        decay: share of the previous average after a step, below 1. With 0 there is no average.
     """
 
     def __init__(self, model: Trainable, decay: float) -> None:
-        if decay and is_sharded(model):
-            raise SettingsError(
-                "optim.average with weights that are spread over processes",
-                allowed="one process, or several with DDP",
-                fix="leave optim.average out",
-            )
         self._decay = decay
         self._parameters = {name: one for name, one in model.named_parameters() if one.requires_grad} if decay else {}
         self._averages = {name: one.detach().float().clone() for name, one in self._parameters.items()}
@@ -49,10 +39,10 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the model hold the averages meanwhile."""
+        """Replace the parameters by their averages while the block runs."""
         own = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        self._write(self._averages)
         try:
+            self._write(self._averages)
             yield
         finally:
             self._write(own)

@@ -46,7 +46,8 @@ def fit(
     """Train in place; at the end the model holds the weights of the best epoch.
 
     Without validation samples these are the weights of the last epoch. If training starts with weights that already
-    give useful predictions, these are epoch 0, a candidate like the others.
+    give useful predictions, these are epoch 0, a candidate like the others. With ``optim.average``, averages of the
+    weights are judged and kept in their place.
 
     Args:
         model: the model to train.
@@ -61,7 +62,7 @@ def fit(
         The history, including resumed epochs.
 
     Raises:
-        SettingsError: a loss or a gradient is not finite; an average of weights that are spread over processes.
+        SettingsError: a loss or a gradient is not finite; version 1 of FSDP, or a setting it excludes.
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim

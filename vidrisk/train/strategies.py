@@ -27,10 +27,14 @@ def open_accelerator(config: TrainConfig, share: Share) -> Any:
     """Return accelerate's ``Accelerator``, configured as the launcher requests.
 
     Raises:
-        SettingsError: version 1 of FSDP.
+        SettingsError: version 1 of FSDP; an average of weights that FSDP or DeepSpeed holds.
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim
+    if optim.average and (is_asked("DEEPSPEED") or (is_asked("FSDP") and share.world > 1)):
+        raise SettingsError(
+            "optim.average with FSDP or DeepSpeed", allowed="one process, or DDP", fix="leave optim.average out"
+        )
     accelerator = accelerate.Accelerator(mixed_precision="bf16" if uses_bf16(config.precision) else "no")
     accelerator.gradient_accumulation_steps = optim.accumulate  # overrides the launcher's environment variable
     if is_asked("FSDP") and share.world > 1:

@@ -12,9 +12,17 @@ from colour import ACTION, colour_classifier
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidrisk.decode.messages import Again, Input, InputEnd, Item, Read
+from vidrisk.decode.messages import Again, Input, InputEnd, Item, Pause, Read
 from vidrisk.frames import Frame, FrameWindow
-from vidrisk.inference.encode import Encoded, EncodedAgain, EncodedEnd, EncodedFrames, EncodedWindow, encode_frames
+from vidrisk.inference.encode import (
+    Encoded,
+    EncodedAgain,
+    EncodedEnd,
+    EncodedFrames,
+    EncodedPause,
+    EncodedWindow,
+    encode_frames,
+)
 from vidrisk.inference.meter import Meter
 from vidrisk.runtimes.runner import Array, Arrays
 
@@ -154,6 +162,21 @@ def test_an_engine_that_fails_ends_the_stage() -> None:
         classifier.close()
         with pytest.raises(Exception, match="closed"):
             list(encode_frames(reads_of(0, 9, 1), classifier, 4, Meter()))
+
+
+@pytest.mark.parametrize("is_concurrent", [False, True])
+def test_a_pause_gives_everything_before_it_and_the_batch_is_filled_anew(*, is_concurrent: bool) -> None:
+    def to_the_end(row: int) -> list[Read]:
+        return [*reads_of(row, 10, 1), read(row, InputEnd("ok"))]
+
+    reads = [*to_the_end(0), read(0, Pause()), *to_the_end(1), read(1, Pause()), *to_the_end(2)]
+    encoded = run(reads, batch_frames=4, is_concurrent=is_concurrent)
+    pauses = [place for place, item in enumerate(encoded) if isinstance(item, EncodedPause)]
+    assert pauses == [8, 17] and len(encoded) == 26  # seven windows and an end between them
+    for place, item in enumerate(encoded):
+        if isinstance(item, EncodedWindow):
+            expected = [pixels_of(place // 9, index, 0).mean((0, 1)) for index in item.indices]
+            np.testing.assert_allclose(item.features, expected)
 
 
 def test_a_concurrent_engine_encodes_two_batches_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from vidrisk.data import Table
-from vidrisk.runtimes.contract.errors import BundleError
+from vidrisk.models.config import config_from_options
+from vidrisk.runtimes.contract.errors import BundleError, SettingsError
 from vidrisk.train.averaging import WeightAverage
+from vidrisk.train.shares import Share
+from vidrisk.train.strategies import open_accelerator
 from vidrisk.train.train import train_run
 
 
@@ -68,3 +71,10 @@ def test_the_run_keeps_the_average(photos: Table, config_of: Callable[..., Any],
     for name, tensor in trained.items():
         assert torch.equal(tensor, last[f"average.head.{name}"])
         assert not torch.equal(tensor, last[f"model.head.{name}"])
+
+
+@pytest.mark.parametrize(("what", "world"), [("FSDP", 2), ("DEEPSPEED", 1)])
+def test_weights_in_pieces_are_refused(what: str, world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{what}", "true")
+    with pytest.raises(SettingsError, match=r"^optim\.average with FSDP or DeepSpeed; allowed: one process, or DDP; "):
+        open_accelerator(config_from_options(None, ["optim.average=0.9"]), Share(world=world))
