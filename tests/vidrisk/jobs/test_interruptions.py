@@ -95,7 +95,7 @@ def test_ctrl_c_stops_cleanly_within_a_second(media: Path, undisturbed: list[byt
     stopped_s = time.monotonic()
     _, error = process.communicate(timeout=30)
     assert time.monotonic() - stopped_s < 3  # a second on a machine that is not busy
-    assert process.returncode == EXIT_INTERRUPTED
+    assert process.returncode == EXIT_INTERRUPTED, error
     assert error.count("\n") == 1 and "with resume" in error and "of 170 inputs" in error
     done = sum(row.state != "pending" for row in read_ledger(tmp_path / "out"))
     assert 20 <= done < 170 and f"stopped after {done} of" in error
