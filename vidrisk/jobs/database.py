@@ -16,8 +16,8 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
     The connection's ``isolation_level`` must be None.
     """
-    database.execute("BEGIN IMMEDIATE")
     try:
+        database.execute("BEGIN IMMEDIATE")  # inside: Ctrl-C may come when it has returned
         yield
         database.execute("COMMIT")
     except BaseException:

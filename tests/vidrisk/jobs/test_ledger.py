@@ -241,3 +241,30 @@ def test_a_line_that_names_no_path_is_said(out: Path, path: object) -> None:
     (out / PREDICTIONS).write_bytes(json.dumps(record).encode() + b"\n")
     with pytest.raises(DataError, match="names no path"):
         list(read_predictions(out))
+
+
+class _InterruptedOnce:
+    """A connection, and a Ctrl-C that comes while it begins a transaction for the first time."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database, self.is_due = database, True
+
+    def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+        cursor = self._database.execute(statement, *values)
+        if statement.startswith("BEGIN") and self.is_due:
+            self.is_due = False
+            raise KeyboardInterrupt
+        return cursor
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._database, name)
+
+
+def test_ctrl_c_at_the_beginning_of_a_commit_loses_nothing(files: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), Ledger(out, IDENTITY, resume=False) as ledger:
+        ledger.add(files)
+        finish(ledger, ledger.rows()[0], line(files[0]))
+        ledger._database = _InterruptedOnce(ledger._database)  # type: ignore[assignment]
+        ledger.commit()
+    assert [row.state for row in read_ledger(out)] == ["ok", "pending", "pending"] and labels(out) == [("a", "red")]
