@@ -98,8 +98,8 @@ class OpenVinoRunner(Runner):
             running.popleft()
             return request
 
-        idle = self._idle_of(step)
         try:
+            idle = self._idle_of(step)
             for start in range(0, rows, step or rows):
                 part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
                 try:
@@ -110,6 +110,8 @@ class OpenVinoRunner(Runner):
                 request.start_async(part, share_inputs=True)
             while running:
                 idle.put(finish())
+        except RuntimeFailure:
+            raise
         except Exception as error:
             raise RuntimeFailure(f"OpenVINO failed: {error}") from error
         except BaseException:  # Ctrl-C may have lost a request: the next call makes new ones
@@ -133,15 +135,10 @@ class OpenVinoRunner(Runner):
     def _idle_of(self, step: int | None) -> SimpleQueue[Any]:
         with self._preparing:
             if step not in self._idle:
-                try:
-                    self._compiled[step] = compiled = self._compiled.get(step) or self._compile(step)
-                    idle = SimpleQueue[Any]()
-                    for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
-                        idle.put(compiled.create_infer_request())
-                except RuntimeFailure:
-                    raise
-                except Exception as error:
-                    raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+                self._compiled[step] = compiled = self._compiled.get(step) or self._compile(step)
+                idle = SimpleQueue[Any]()
+                for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+                    idle.put(compiled.create_infer_request())
                 self._idle[step] = idle  # last: a queue that stays empty would be waited for
             return self._idle[step]
 

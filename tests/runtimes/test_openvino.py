@@ -59,7 +59,7 @@ def test_ctrl_c_after_another_thread_has_let_go_of_the_engine(onnx_files: dict[s
 
 
 FIRST_ARRAYS = """
-import os, sys, threading, time
+import sys, threading
 from vidrisk.runtimes.openvino import load_core
 import openvino
 

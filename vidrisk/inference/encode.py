@@ -9,7 +9,7 @@ passed on instead.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
@@ -184,13 +184,16 @@ class _Frames:
                 elif isinstance(item, InputEnd | FrameWindow):
                     yield list(self._waiting(read, item))
                 elif isinstance(item, Pause):
-                    yield from self._finish_batches(leave=at_once - 1)
-                    filling = self._submit(filling, threads)
-                    yield from self._finish_batches()
+                    filling = yield from self._encode_rest(filling, threads)
                     yield [EncodedPause()]
-            yield from self._finish_batches(leave=at_once - 1)
-            self._submit(filling, threads)
-            yield from self._finish_batches()
+            yield from self._encode_rest(filling, threads)
+
+    def _encode_rest(self, batch: _Batch, threads: ThreadPoolExecutor) -> Generator[list[Encoded], None, _Batch]:
+        """Encode an incomplete batch; yield what it and earlier ones complete, and return the batch to fill next."""
+        yield from self._finish_batches(leave=self._classifier.batches_at_once - 1)
+        following = self._submit(batch, threads)
+        yield from self._finish_batches()
+        return following
 
     def _submit(self, batch: _Batch, threads: ThreadPoolExecutor) -> _Batch:
         """Encode the frames of a batch, which may be none; return the batch to fill next."""

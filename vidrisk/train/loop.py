@@ -62,7 +62,7 @@ def fit(
         The history, including resumed epochs.
 
     Raises:
-        SettingsError: a loss or a gradient is not finite; version 1 of FSDP, or a setting it excludes.
+        SettingsError: a loss or a gradient is not finite; what ``open_accelerator`` refuses.
     """
     accelerate: Any = require("accelerate", "train")
     optim = config.optim

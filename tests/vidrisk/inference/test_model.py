@@ -37,20 +37,27 @@ def test_a_clip_in_one_call() -> None:
             assert classifier.classify(clips[:1])[target].shape == (1, expected.shape[1])
 
 
-def test_closing_waits_for_whoever_is_being_answered_and_refuses_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = colour_classifier(ACTION)
-    clips = np.zeros((1, ACTION.frames, *ACTION.pixel.frame_shape), np.uint8)
-    runner, inside, events = classifier.runners[0], threading.Event(), []
+def slow_down(runner: Runner, enter: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let a call take 0.2 s, after ``enter``; return the list of what the runner has done so far."""
+    events: list[str] = []
     infer, close = runner._infer, runner.close
 
     def slow(feed: Mapping[str, Array]) -> Arrays:
-        inside.set()
+        enter()
         time.sleep(0.2)
         events.append("answered")
         return infer(feed)
 
     monkeypatch.setattr(runner, "_infer", slow)
     monkeypatch.setattr(runner, "close", lambda: (events.append("closed"), close()))
+    return events
+
+
+def test_closing_waits_for_whoever_is_being_answered_and_refuses_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = colour_classifier(ACTION)
+    clips = np.zeros((1, ACTION.frames, *ACTION.pixel.frame_shape), np.uint8)
+    inside = threading.Event()
+    events = slow_down(classifier.runners[0], inside.set, monkeypatch)
     for ask in (lambda: classifier.encode(clips[0]), lambda: classifier.classify(clips)):
         with ThreadPoolExecutor(2) as threads:
             first = threads.submit(ask)
@@ -74,17 +81,8 @@ def test_closing_waits_for_whoever_is_being_answered_and_refuses_the_next(monkey
 def test_closing_waits_for_all_calls_of_a_concurrent_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = colour_classifier(ACTION, is_concurrent=True)
     frames = np.zeros((1, *ACTION.pixel.frame_shape), np.uint8)
-    runner, inside, events = classifier.runners[0], threading.Barrier(3, timeout=30), []
-    infer, close = runner._infer, runner.close
-
-    def slow(feed: Mapping[str, Array]) -> Arrays:
-        inside.wait()
-        time.sleep(0.2)
-        events.append("answered")
-        return infer(feed)
-
-    monkeypatch.setattr(runner, "_infer", slow)
-    monkeypatch.setattr(runner, "close", lambda: (events.append("closed"), close()))
+    inside = threading.Barrier(3, timeout=30)
+    events = slow_down(classifier.runners[0], inside.wait, monkeypatch)
     with ThreadPoolExecutor(4) as threads:
         calls = [threads.submit(classifier.encode, frames) for _ in range(2)]
         inside.wait()
