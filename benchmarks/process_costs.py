@@ -13,6 +13,7 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 SAMPLE_S = 0.2
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # where it is set, every process compiles the modules that it imports
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def measure_costs(
             stdout=output,
             stderr=errors,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **environment},
+            env={name: value for name, value in {**os.environ, **environment}.items() if name != NO_BYTECODE},
         )
         ended, status, usage = os.wait4(process.pid, os.WNOHANG if watch else 0)
         while watch and not ended:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -77,9 +78,17 @@ class OpenVinoRunner(Runner):
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
 
+    def prepare(self, rows: int) -> None:
+        row_bytes = sum(
+            np.dtype(spec.dtype).itemsize * math.prod(axis for axis in spec.shape[1:] if isinstance(axis, int))
+            for spec in self.inputs
+        )
+        with _own_errors():
+            self._idle_of(self._rows_per_request(row_bytes, rows))
+
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         rows = len(feed[self.inputs[0].name])
-        step = self._rows_per_request(feed, rows)
+        step = self._rows_per_request(sum(feed[spec.name].nbytes for spec in self.inputs) // rows, rows)
         results: Arrays = {}
         # Wait for requests in order: a callback into Python would need the lock held by the thread that closes them.
         running: deque[tuple[Any, int, Arrays]] = deque()
@@ -99,21 +108,18 @@ class OpenVinoRunner(Runner):
             return request
 
         try:
-            idle = self._idle_of(step)
-            for start in range(0, rows, step or rows):
-                part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
-                try:
-                    request = idle.get_nowait()
-                except Empty:  # a call that holds no request waits for one of another call, which waits for none
-                    request = finish() if running else idle.get()
-                running.append((request, start, part))  # keeps the arrays alive
-                request.start_async(part, share_inputs=True)
-            while running:
-                idle.put(finish())
-        except RuntimeFailure:
-            raise
-        except Exception as error:
-            raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+            with _own_errors():
+                idle = self._idle_of(step)
+                for start in range(0, rows, step or rows):
+                    part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
+                    try:
+                        request = idle.get_nowait()
+                    except Empty:  # a call that holds no request waits for one of another call, which waits for none
+                        request = finish() if running else idle.get()
+                    running.append((request, start, part))  # keeps the arrays alive
+                    request.start_async(part, share_inputs=True)
+                while running:
+                    idle.put(finish())
         except BaseException:  # Ctrl-C may have lost a request: the next call makes new ones
             with self._preparing:
                 self._idle.pop(step, None)
@@ -125,8 +131,7 @@ class OpenVinoRunner(Runner):
                 idle.put(request)
         return results
 
-    def _rows_per_request(self, feed: Mapping[str, Array], rows: int) -> int | None:
-        row_bytes = sum(feed[spec.name].nbytes for spec in self.inputs) // rows
+    def _rows_per_request(self, row_bytes: int, rows: int) -> int | None:
         if row_bytes < SMALL_ROW_BYTES or len({spec.shape[:1] for spec in self.inputs}) > 1:
             return None
         step = max(1, REQUEST_BYTES // row_bytes)
@@ -172,6 +177,16 @@ class OpenVinoRunner(Runner):
         self._idle.clear()
         self._compiled.clear()
         self._model = None
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeFailure:
+        raise
+    except Exception as error:  # openvino raises RuntimeError and its own types alike
+        raise RuntimeFailure(f"OpenVINO failed: {error}") from error
 
 
 def load_core() -> Any:

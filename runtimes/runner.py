@@ -100,6 +100,13 @@ class Runner(ABC):
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         """Run the engine on a checked feed, which includes the constants."""
 
+    def prepare(self, rows: int) -> None:  # noqa: B027 (most engines have nothing to do)
+        """Do what the first call of ``infer`` with ``rows`` rows would do before it can answer, if anything.
+
+        Raises:
+            RuntimeFailure: the engine failed.
+        """
+
     def layers(self) -> Layers:
         """Count layers by the precision they really run in, as the engine reports it; call it after ``infer``.
 

@@ -134,6 +134,28 @@ def test_concurrent_calls_share_requests_and_get_their_own_answers(
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+def test_a_prepared_graph_is_not_compiled_again(onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SMALL_ROW_BYTES", 1)
+    monkeypatch.setattr(module, "REQUEST_BYTES", 2 * 8 * 8 * 3)
+    frames = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as runner:
+        expected = runner.infer({"frames": frames})["features"]
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as runner:
+        runner.prepare(5)
+        monkeypatch.setattr(runner, "_compile", lambda step: pytest.fail(f"compiled for {step} rows"))
+        np.testing.assert_array_equal(runner.infer({"frames": frames})["features"], expected)
+
+
+def test_a_graph_that_cannot_be_prepared(onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(step: int | None) -> Any:
+        raise RuntimeError("no kernel")
+
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as runner:
+        monkeypatch.setattr(runner, "_compile", refuse)
+        with pytest.raises(RuntimeFailure, match="OpenVINO failed: no kernel"):
+            runner.prepare(1)
+
+
 def test_a_call_that_fails_gives_its_requests_back(
     onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

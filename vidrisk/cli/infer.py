@@ -261,6 +261,8 @@ def infer(
     asked = runtime, variant
     chosen = resolve_choice(out, *asked) if resume else asked
     with DecodePool(settings.workers) as pool:
+        if not feature_cache:  # a worker gets the cache when it starts
+            pool.warm_up(len(inputs.paths))
         with (
             progress_bar(lines=progress) as advance,
             open_classifier(

@@ -128,7 +128,12 @@ class _Batch:
 
 
 def encode_frames(
-    reads: Iterable[Read], classifier: Classifier, batch_frames: int, meter: Meter, sinks: Sequence[FeatureSink] = ()
+    reads: Iterable[Read],
+    classifier: Classifier,
+    batch_frames: int,
+    meter: Meter,
+    sinks: Sequence[FeatureSink] = (),
+    expected_frames: int = 0,
 ) -> Iterator[list[Encoded]]:
     """Run all stages that windows share, on full batches of frames and groups across files.
 
@@ -136,10 +141,17 @@ def encode_frames(
     end of an input after its last window. The consumer notifies the sinks of the end. At a pause, incomplete batches
     are run.
 
-    ``sinks`` are supported only for a model with a feature per frame (``Plan.feature``).
+    Args:
+        reads: what the decode processes yield.
+        classifier: the model.
+        batch_frames: frames per batch.
+        meter: measures the stages.
+        sinks: receive the features; only for a model with a feature per frame (``Plan.feature``).
+        expected_frames: number of frames that will probably come. The engine gets ready for them while the first ones
+            are decoded. 0 if it is not known.
     """
     plan = classifier.plan
-    batches = _Frames(classifier, batch_frames, meter, sinks).encode_reads(reads)
+    batches = _Frames(classifier, batch_frames, meter, sinks).encode_reads(reads, expected_frames)
     for level in range(len(plan.groups)):
         batches = encode_groups(batches, classifier, level, batch_frames, meter)
     return (
@@ -157,11 +169,13 @@ class _Frames:
         self._running: deque[tuple[_Batch, Future[Arrays]]] = deque()  # oldest first
         self._spare: list[_Batch] = []
 
-    def encode_reads(self, reads: Iterable[Read]) -> Iterator[list[Encoded]]:
+    def encode_reads(self, reads: Iterable[Read], expected_frames: int) -> Iterator[list[Encoded]]:
         has_stages = bool(self._classifier.plan.frame)
         at_once = self._classifier.batches_at_once
         filling = self._next_batch()
         with ThreadPoolExecutor(at_once, "encode") as threads:
+            if expected_frames:  # an error comes again when the first batch is encoded
+                threads.submit(self._classifier.prepare, min(expected_frames, self._batch_frames))
             for read in reads:
                 item = read.item
                 if isinstance(item, Frame) and has_stages:

@@ -115,6 +115,16 @@ class Classifier:
         computed = self._run(self.plan.frame, frames, {})
         return {name: computed[name] for name in self.plan.frame_gives if name in computed}
 
+    def prepare(self, frames: int) -> None:
+        """Get the stages that run per frame ready for batches of ``frames`` frames, which the first would wait for.
+
+        Raises:
+            RuntimeFailure: the model is closed, or the engine failed.
+        """
+        with self._calls.call():
+            for stage in self.plan.frame:
+                self._runner_of[stage.name].prepare(frames)
+
     def encode_groups(self, level: int, flat: Mapping[str, Array]) -> Arrays:
         """Run the stages of one level of groups.
 

@@ -111,11 +111,12 @@ def stream_answers(
     sinks: Sequence[FeatureSink] = (),
     on_batch: Callable[[], None] = lambda: None,
     tap: Callable[[Iterable[Read]], Iterable[Read]] = lambda reads: reads,
+    expected_frames: int = 0,
 ) -> Generator[Answer, None, None]:
     """Yield each input with its predictions when it ends. Close the generator to stop.
 
     ``on_batch`` is called after every batch, because a single input may be hours long; ``tap`` sees what is read before
-    it is encoded.
+    it is encoded. For ``expected_frames`` see ``encode_frames``.
 
     Raises:
         RuntimeFailure: the engine failed, or decode processes cannot be started.
@@ -125,5 +126,5 @@ def stream_answers(
         _log.warning("%s", cost)
     sinks = [*sinks, KeptFeatures(array_cache())] if reading.cache_salt else sinks
     with closing(pool.read(inputs, reading, limits=limits, meter=meter)) as reads:
-        encoded = encode_frames(tap(reads), classifier, batch_frames, meter, sinks)
+        encoded = encode_frames(tap(reads), classifier, batch_frames, meter, sinks, expected_frames)
         yield from predict(encoded, classifier, meter, on_batch, sinks)

@@ -126,6 +126,7 @@ def run_folder(
                     sinks=[saved] if saved else [],
                     on_batch=lambda: tell(after_s=TELL_EVERY_S),
                     tap=kept.collect if kept else iter,
+                    expected_frames=0 if read_settings.cache_salt else len(pending) * classifier.contract.frames,
                 )
                 said: set[str] = set()
                 for answer in stack.enter_context(closing(answers)):

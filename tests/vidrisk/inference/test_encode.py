@@ -191,3 +191,25 @@ def test_a_concurrent_engine_encodes_two_batches_at_once(monkeypatch: pytest.Mon
         monkeypatch.setattr(classifier.runners[0], "_infer", meet)
         items = [item for batch in encode_frames(reads_of(0, 16, 4), classifier, 4, Meter()) for item in batch]
     assert len(items) == 4  # of four batches
+
+
+@pytest.mark.parametrize("is_concurrent", [False, True])
+def test_the_engine_gets_ready_while_the_first_frames_are_decoded(
+    is_concurrent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_ready, prepared = threading.Event(), list[int]()
+
+    def prepare(rows: int) -> None:
+        prepared.append(rows)
+        is_ready.set()
+
+    def decoded() -> Iterator[Read]:
+        assert is_ready.wait(30)
+        yield from reads_of(0, 16, 4)
+
+    with colour_classifier(ACTION, is_concurrent=is_concurrent) as classifier:
+        monkeypatch.setattr(classifier.runners[0], "prepare", prepare)
+        items = [
+            item for batch in encode_frames(decoded(), classifier, 4, Meter(), expected_frames=16) for item in batch
+        ]
+    assert prepared == [4] and len(items) == 4
