@@ -3,10 +3,11 @@
     python benchmarks/hugging_face.py --data DIR [--work DIR] [--trial]
 
 A ViT (``ViTForImageClassification``, six blocks of width 192) is trained on brick cracks and written with
-``save_pretrained``. The pipeline reads that folder; ``vidrisk export --from-hf --int8`` makes a bundle of it. Both are
+``save_pretrained``. The pipeline reads that folder; ``vidrisk export --from-hf --int8`` makes a bundle of it. All are
 whole processes over the same 2,000 names of the test photos, in turns: the pipeline in float32 with the faster of
-batches of 1 and 8, vidrisk with ``fp32`` and with what it chooses by itself. --data: the folder with brick_crack.
---work: keeps the model and the bundle for the next time. --trial: few photos and epochs, nothing written.
+batches of 1 and 8, vidrisk with ``fp32`` and with what it chooses by itself, without its report and with it. --data:
+the folder with brick_crack. --work: keeps the model and the bundle for the next time. --trial: few photos and epochs,
+nothing written.
 """
 
 from __future__ import annotations
@@ -110,12 +111,13 @@ def measure(table: Table, work: Path, names: int, rounds: int, epochs: int) -> d
     batch = int(min(tried, key=lambda size: tried[size][0].spent.wall_s))
     programs: dict[str, Callable[[], Any]] = {
         "pipeline": partial(classify, batch),
-        "vidrisk fp32": partial(run_infer, bundle, folder, work, "--variant", "fp32"),
-        "vidrisk": partial(run_infer, bundle, folder, work),
+        "vidrisk fp32": partial(run_infer, bundle, folder, work, "--variant", "fp32", "--no-report"),
+        "vidrisk": partial(run_infer, bundle, folder, work, "--no-report"),
+        "vidrisk with its report": partial(run_infer, bundle, folder, work),
     }
     done: dict[str, list[Any]] = in_turns(programs, rounds)
     theirs = done["pipeline"]
-    found = {"pipeline": theirs[0].labels, **{name: done[name][0].by_path for name in ("vidrisk fp32", "vidrisk")}}
+    found = {name: done[name][0].labels if name == "pipeline" else done[name][0].by_path for name in programs}
     label_of = {Path(sample.path).resolve(): str(sample.labels["defect"]) for sample in test.samples}
     truth = {str(path): label_of[path.resolve()] for path in files_below(folder)}
     return {

@@ -554,6 +554,14 @@ def footprint() -> str:
     return grid(["what", "measured", "limit"], rows)
 
 
+def first_report() -> str:
+    """Time the quick start's four commands on a stranger's photos."""
+    if not (found := read_result("first_report")):
+        return NOT_YET
+    rows = [[f"`{row['command']}`", f"{row['wall_s']:.0f} s"] for row in found["rows"]]
+    return grid([f"command ({found['photos']} photos)", "time"], [*rows, ["in all", f"{found['wall_s'] / 60:.1f} min"]])
+
+
 def python_api() -> str:
     found = result("python_api")
     limits, photo = found["limits"], " × ".join(map(str, found["photo"]))
@@ -978,6 +986,7 @@ def with_tables(text: str) -> str:
             int8,
             pipeline,
             footprint,
+            first_report,
             python_api,
             foreign,
             hugging_face,

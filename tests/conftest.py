@@ -29,6 +29,9 @@ from hypothesis import settings
 from vidrisk.runtimes.contract.errors import MissingExtra
 from vidrisk.runtimes.gpu import visible_gpu
 
+# Where it is set, each of the thousands of processes that tests start compiles the modules that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 os.environ["HF_HUB_OFFLINE"] = "1"  # an unknown backbone must fail at once, not after asking a network
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: threads of torch would wait for one another
     os.environ.setdefault("OMP_NUM_THREADS", "1")

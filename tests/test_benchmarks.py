@@ -98,3 +98,16 @@ def test_work_of_child_processes_is_own_work(quiet: ModuleType) -> None:
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
     after = quiet.read_moment()
     assert after.own_s - before.own_s >= 0.5 and after.busy_s - before.busy_s >= 0.4
+
+
+def test_the_quick_start_is_timed_with_its_own_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    page = (BENCHMARKS.parent / "docs" / "quick-start.md").read_text(encoding="utf-8")
+    commands = importlib.import_module("first_report").quick_start_commands(page)
+    assert [command[:2] for command in commands] == [
+        ["pip", "install"],
+        ["vidrisk", "train"],
+        ["vidrisk", "export"],
+        ["vidrisk", "infer"],
+    ]
+    assert commands[0][2] == ".[export]" and commands[-1][-1] == "first-report/"
