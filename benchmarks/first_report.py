@@ -29,6 +29,7 @@ from vidrisk.data import load_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(__file__).parent / "results" / "first_report.json"
+LEVELS = {"sound": "none", "crack": "severe"}
 TITLE = "## Four commands for your own photos"
 
 
@@ -49,7 +50,7 @@ def write_photos(data: Path, folder: Path, count: int | None) -> int:
         for number, sample in enumerate(chosen):
             name = f"{number:04}{Path(sample.path).suffix}"
             shutil.copyfile(sample.path, folder / name)
-            rows.writerow([name, sample.labels["defect"]])
+            rows.writerow([name, LEVELS[str(sample.labels["defect"])]])
     return len(chosen)
 
 

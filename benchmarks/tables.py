@@ -607,9 +607,14 @@ def hugging_face() -> str:
     """Compare a folder of photos classified by ``transformers.pipeline`` and by ``vidrisk infer``."""
     if not (found := read_result("hugging_face")):
         return NOT_YET
+    commands = {
+        "vidrisk fp32": "`vidrisk infer --variant fp32 --no-report`",
+        "vidrisk": "`vidrisk infer --no-report`",
+        "vidrisk with its report": "`vidrisk infer`",
+    }
     rows = [
         [
-            f"`transformers.pipeline`, batch {found['batch']}" if "runtime" not in row else f"`{row['name']}`",
+            commands.get(row["name"], f"`transformers.pipeline`, batch {found['batch']}"),
             " ".join(row[key] for key in ("runtime", "variant")) if "runtime" in row else "torch fp32",
             f"{row['wall_s']:.1f} s",
             f"{row['cpu_s']:.1f} s",
