@@ -1,11 +1,10 @@
 """Time the quick start's four commands on a stranger's photos, from an empty environment to the first report.
 
-    python benchmarks/first_report.py --data DIR [--photos N]
+    python benchmarks/first_report.py --data DIR
 
 The commands are read from docs/quick-start.md, and run in a clone of this checkout with photos and a table of their
 levels. Python's packages are downloaded, not taken from a cache; torch is installed first, as docs/install.md says
 for a machine with only a CPU. The time of the downloads depends on the network. --data: the folder with brick_crack.
---photos: how many of them; all without it.
 """
 
 from __future__ import annotations
@@ -39,36 +38,30 @@ def quick_start_commands(page: str) -> list[list[str]]:
     return [shlex.split(line.removeprefix("$ ")) for line in block.splitlines()]
 
 
-def write_photos(data: Path, folder: Path, count: int | None) -> int:
+def write_photos(data: Path, folder: Path) -> int:
     """Copy photos and write their table, with the columns that the page asks for; return the number of photos."""
     samples = load_table(data / "brick_crack", "risk").samples
-    chosen = samples[:: max(1, len(samples) // count)][:count] if count else samples
     folder.mkdir()
     with (folder / "risk.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["path", "risk_level"])
-        for number, sample in enumerate(chosen):
+        for number, sample in enumerate(samples):
             name = f"{number:04}{Path(sample.path).suffix}"
             shutil.copyfile(sample.path, folder / name)
             rows.writerow([name, LEVELS[str(sample.labels["defect"])]])
-    return len(chosen)
+    return len(samples)
 
 
 def time_commands(work: Path, commands: list[list[str]]) -> list[dict[str, Any]]:
     """Return what each command took, in a new environment in ``work``, which is a checkout."""
     binaries = work / ".venv" / "bin"
     environment = {"PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}", "PIP_NO_CACHE_DIR": "1"}
-    torch = next(line for line in (work / "constraints.txt").read_text(encoding="utf-8").split() if "torch==" in line)
+    pinned = (work / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    torch = next(line for line in pinned if line.startswith("torch=="))
     steps = [
         ([sys.executable, "-m", "venv", ".venv"], "python3 -m venv .venv"),
         ([str(binaries / "pip"), "install", torch], f"pip install {torch}"),
-        *(
-            (
-                [shutil.which(command[0], path=str(binaries)) or str(binaries / command[0]), *command[1:]],
-                shlex.join(command),
-            )
-            for command in commands
-        ),
+        *(([str(binaries / command[0]), *command[1:]], shlex.join(command)) for command in commands),
     ]
     rows = []
     for command, shown in steps:
@@ -81,13 +74,12 @@ def time_commands(work: Path, commands: list[list[str]]) -> list[dict[str, Any]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--photos", type=int)
     arguments = parser.parse_args()
     adopt_orphans()
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch) / "vidrisk"
         subprocess.run(["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(work)], check=True)
-        photos = write_photos(arguments.data, work / "photos", arguments.photos)
+        photos = write_photos(arguments.data, work / "photos")
         commands = quick_start_commands((work / "docs" / "quick-start.md").read_text(encoding="utf-8"))
         rows = time_commands(work, commands)
         report = work / "first-report" / "report.html"

@@ -30,6 +30,16 @@ EXACT_SUMS = {"LP_TRANSFORMS_MODE": "NO"}
 _LOADING = threading.Lock()
 
 
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeFailure:
+        raise
+    except Exception as error:  # openvino raises RuntimeError and its own types alike
+        raise RuntimeFailure(f"OpenVINO failed: {error}") from error
+
+
 class OpenVinoRunner(Runner):
     """Runner of an ONNX file on OpenVINO's CPU plugin, tuned for throughput.
 
@@ -78,14 +88,15 @@ class OpenVinoRunner(Runner):
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
 
+    @_own_errors()
     def prepare(self, rows: int) -> None:
         row_bytes = sum(
             np.dtype(spec.dtype).itemsize * math.prod(axis for axis in spec.shape[1:] if isinstance(axis, int))
             for spec in self.inputs
         )
-        with _own_errors():
-            self._idle_of(self._rows_per_request(row_bytes, rows))
+        self._idle_of(self._rows_per_request(row_bytes, rows))
 
+    @_own_errors()
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         rows = len(feed[self.inputs[0].name])
         step = self._rows_per_request(sum(feed[spec.name].nbytes for spec in self.inputs) // rows, rows)
@@ -108,18 +119,19 @@ class OpenVinoRunner(Runner):
             return request
 
         try:
-            with _own_errors():
-                idle = self._idle_of(step)
-                for start in range(0, rows, step or rows):
-                    part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
-                    try:
-                        request = idle.get_nowait()
-                    except Empty:  # a call that holds no request waits for one of another call, which waits for none
-                        request = finish() if running else idle.get()
-                    running.append((request, start, part))  # keeps the arrays alive
-                    request.start_async(part, share_inputs=True)
-                while running:
-                    idle.put(finish())
+            idle = self._idle_of(step)
+            for start in range(0, rows, step or rows):
+                part = {spec.name: _part(feed[spec.name], start, step) for spec in self.inputs} | self.constants
+                try:
+                    request = idle.get_nowait()
+                except Empty:  # a call that holds no request waits for one of another call, which waits for none
+                    request = finish() if running else idle.get()
+                running.append((request, start, part))  # keeps the arrays alive
+                request.start_async(part, share_inputs=True)
+            while running:
+                idle.put(finish())
+        except Exception:
+            raise
         except BaseException:  # Ctrl-C may have lost a request: the next call makes new ones
             with self._preparing:
                 self._idle.pop(step, None)
@@ -177,16 +189,6 @@ class OpenVinoRunner(Runner):
         self._idle.clear()
         self._compiled.clear()
         self._model = None
-
-
-@contextmanager
-def _own_errors() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeFailure:
-        raise
-    except Exception as error:  # openvino raises RuntimeError and its own types alike
-        raise RuntimeFailure(f"OpenVINO failed: {error}") from error
 
 
 def load_core() -> Any:

@@ -166,6 +166,7 @@ def test_a_call_that_fails_gives_its_requests_back(
     runner = OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES])
     expected = runner.infer({"frames": frames})["features"]
     part_of = module._part
+    requests = dict(runner._idle)
 
     def fail_late(array: Any, start: int, step: int | None) -> Any:
         if start == 10:
@@ -177,6 +178,7 @@ def test_a_call_that_fails_gives_its_requests_back(
         with pytest.raises(RuntimeFailure, match="OpenVINO failed"):
             runner.infer({"frames": frames})
     monkeypatch.setattr(module, "_part", part_of)
+    assert runner._idle == requests  # the same queues, not new ones
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(runner.infer, {"frames": frames}).result(timeout=60)
     np.testing.assert_array_equal(answer["features"], expected)

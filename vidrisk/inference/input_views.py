@@ -88,7 +88,7 @@ class Views:
                 fix="leave views or the window out",
             )
         for target in contract.targets if self.is_mirrored else ():
-            if _mirrored(target.labels) is None:
+            if _find_mirrored(target.labels) is None:
                 raise SettingsError(
                     f"mirrored views: a label of {target.name} says left or right, and its counterpart is no label",
                     allowed="labels in pairs, such as left and right",
@@ -123,7 +123,7 @@ class Views:
         of_views = answers.reshape(-1, self.moments, answers.shape[1])
         own: Floats = of_views[0, self.moments // 2]
         if self.is_mirrored:
-            turned = _mirrored(labels)
+            turned = _find_mirrored(labels)
             assert turned is not None  # guaranteed by ``check``
             of_views = np.stack([of_views[0], of_views[1][:, turned]])
         chosen = [place for place in range(self.moments) if self.offsets % 2 or place != self.moments // 2]
@@ -134,7 +134,7 @@ class Views:
 ONE_VIEW = Views()
 
 
-def _mirrored(labels: Sequence[str]) -> list[int] | None:
+def _find_mirrored(labels: Sequence[str]) -> list[int] | None:
     """See ``mirror_labels``. Its package reads every data format, which a run without views need not load."""
     from vidrisk.data.directions import mirror_labels
 

@@ -65,6 +65,16 @@ def test_every_input_is_predicted_once(media: Path, tmp_path: Path) -> None:
     assert (summary.coverage, summary.no_threshold) == (0.9, {})
 
 
+@pytest.mark.parametrize(("names", "frames"), [(["03.png"], ACTION.frames), (["20.mp4", "21.mp4", "03.png"], 8)])
+def test_the_engine_prepares_for_the_frames_that_will_come(
+    names: list[str], frames: int, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier, prepared = colour_classifier(ACTION), list[int]()
+    monkeypatch.setattr(classifier.runners[0], "prepare", prepared.append)
+    run_folder(classifier, find_inputs([media / name for name in names]), tmp_path / "out", SETTINGS)
+    assert prepared == [frames]  # at most a batch
+
+
 def test_without_a_threshold_what_is_uncertain_is_not_known(media: Path, tmp_path: Path) -> None:
     heard: list[Progress] = []
     summary = run_folder(
