@@ -30,8 +30,8 @@ from datasets import PHOTO_SETTINGS
 from machine import describe_machine
 
 from vidrisk.data import Sample, Table, load_table, split_table
+from vidrisk.data.case_tables import load_cases
 from vidrisk.data.cases import Cases
-from vidrisk.data.load_cases import load_cases
 from vidrisk.data.targets import truth_from_table
 from vidrisk.decode.pool import DecodePool
 from vidrisk.export.trained import ExportOptions

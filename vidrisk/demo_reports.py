@@ -11,8 +11,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from vidrisk.data.case_tables import load_cases
 from vidrisk.data.cases import PhotoFile
-from vidrisk.data.load_cases import load_cases
 from vidrisk.decode.pool import DecodePool
 from vidrisk.demo import ADVICE, LEVELS, cell_photos
 from vidrisk.export.trained import ExportOptions

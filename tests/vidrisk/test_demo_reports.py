@@ -10,7 +10,7 @@ from backbones import EMBEDDED
 from vlms import save_language_model
 
 from vidrisk import demo_reports
-from vidrisk.data.load_cases import load_cases
+from vidrisk.data.case_tables import load_cases
 from vidrisk.demo_reports import run_demo_reports, write_demo_cases
 from vidrisk.runtimes.contract.errors import SettingsError
 

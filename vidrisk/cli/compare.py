@@ -145,7 +145,7 @@ def _compare_reports(
 ) -> None:
     from vidrisk.cli.compare_view import print_comparison
     from vidrisk.data import load_cases, load_scheme
-    from vidrisk.data.load_cases import DEFAULT_SCHEME
+    from vidrisk.data.case_tables import DEFAULT_SCHEME
     from vidrisk.inference.neighbours import read_index
     from vidrisk.jobs.compare_reports import compare_run
     from vidrisk.jobs.join_reports import read_leads

@@ -1,20 +1,48 @@
 """Labelled data: reads class folders, data sets and manifests into one table with its split and targets.
 
-Manifests are CSV, Excel, JSONL or Parquet files.
+Manifests are CSV, Excel, JSONL or Parquet files. Names are imported lazily: a module of this package that needs no data
+format, such as ``directions``, loads none.
 """
 
-from vidrisk.data.case_split import split_cases
-from vidrisk.data.cases import Case, Cases
-from vidrisk.data.io import write_table
-from vidrisk.data.leaks import check_leaks
-from vidrisk.data.load import load_table
-from vidrisk.data.load_cases import load_cases
-from vidrisk.data.scheme import Scheme
-from vidrisk.data.scheme_file import load_scheme
-from vidrisk.data.sheet import contact_sheet
-from vidrisk.data.split import ratios_from_text, split_table
-from vidrisk.data.table import Sample, Table
-from vidrisk.data.targets import guidance_from_table, targets_from_table
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vidrisk.data.case_split import split_cases
+    from vidrisk.data.case_tables import load_cases
+    from vidrisk.data.cases import Case, Cases
+    from vidrisk.data.io import write_table
+    from vidrisk.data.leaks import check_leaks
+    from vidrisk.data.load import load_table
+    from vidrisk.data.scheme import Scheme
+    from vidrisk.data.scheme_file import load_scheme
+    from vidrisk.data.sheet import contact_sheet
+    from vidrisk.data.split import ratios_from_text, split_table
+    from vidrisk.data.table import Sample, Table
+    from vidrisk.data.targets import guidance_from_table, targets_from_table
+
+_MODULES = {
+    "case_split": ("split_cases",),
+    "cases": ("Case", "Cases"),
+    "io": ("write_table",),
+    "leaks": ("check_leaks",),
+    "load": ("load_table",),
+    "case_tables": ("load_cases",),
+    "scheme": ("Scheme",),
+    "scheme_file": ("load_scheme",),
+    "sheet": ("contact_sheet",),
+    "split": ("ratios_from_text", "split_table"),
+    "table": ("Sample", "Table"),
+    "targets": ("guidance_from_table", "targets_from_table"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
 
 __all__ = [
     "Case",

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vidrisk.data.case_photos import CasePhoto, read_case_photos
+from vidrisk.data.case_tables import SCHEME_FILE
 from vidrisk.data.case_writers import CaseWriter, JsonlWriter, ParquetWriter, RiskRow
 from vidrisk.data.cases import Case, Cases
-from vidrisk.data.load_cases import SCHEME_FILE
 from vidrisk.data.report_prompts import Style, prompt_from_case
 from vidrisk.data.table import SPLITS, first_three
 from vidrisk.decode.jpegs import Jpeg

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidrisk.data.case_split import split_cases
+from vidrisk.data.case_tables import load_cases
 from vidrisk.data.cases import Case, Cases
 from vidrisk.data.formats.json_lists import json_lines_of
 from vidrisk.data.instructions import Instruction, instruction_from_case
-from vidrisk.data.load_cases import load_cases
 from vidrisk.data.load_instructions import JSON_SUFFIXES, LINES_SUFFIXES, load_instructions
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.split import split_table

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from vidrisk.data.directions import mirror_labels
 from vidrisk.decode.messages import Read
 from vidrisk.frames import Frame, FrameWindow
 from vidrisk.runtimes.contract.contract import Contract
@@ -88,7 +89,7 @@ class Views:
                 fix="leave views or the window out",
             )
         for target in contract.targets if self.is_mirrored else ():
-            if _find_mirrored(target.labels) is None:
+            if mirror_labels(target.labels) is None:
                 raise SettingsError(
                     f"mirrored views: a label of {target.name} says left or right, and its counterpart is no label",
                     allowed="labels in pairs, such as left and right",
@@ -123,7 +124,7 @@ class Views:
         of_views = answers.reshape(-1, self.moments, answers.shape[1])
         own: Floats = of_views[0, self.moments // 2]
         if self.is_mirrored:
-            turned = _find_mirrored(labels)
+            turned = mirror_labels(labels)
             assert turned is not None  # guaranteed by ``check``
             of_views = np.stack([of_views[0], of_views[1][:, turned]])
         chosen = [place for place in range(self.moments) if self.offsets % 2 or place != self.moments // 2]
@@ -132,10 +133,3 @@ class Views:
 
 
 ONE_VIEW = Views()
-
-
-def _find_mirrored(labels: Sequence[str]) -> list[int] | None:
-    """See ``mirror_labels``. Its package reads every data format, which a run without views need not load."""
-    from vidrisk.data.directions import mirror_labels
-
-    return mirror_labels(labels)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from vidrisk.data.case_tables import load_cases
 from vidrisk.data.cases import Case, PhotoFile
 from vidrisk.data.io import SUFFIXES
-from vidrisk.data.load_cases import load_cases
 from vidrisk.data.scheme import Scheme
 from vidrisk.files.stamps import stamp_of_file
 from vidrisk.frames.left_out import LeftOut

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from vidrisk import __version__
+from vidrisk.data.case_tables import DEFAULT_SCHEME, load_cases
 from vidrisk.data.cases import Case, Cases, PhotoFile
-from vidrisk.data.load_cases import DEFAULT_SCHEME, load_cases
 from vidrisk.data.photo_records import record_from_photo
 from vidrisk.data.scheme import Scheme
 from vidrisk.data.scheme_file import load_scheme

@@ -16,8 +16,8 @@ from risk_tables import draw, seed_rows, write_csv
 
 from vidrisk.data.answers import answer_from_fields
 from vidrisk.data.case_columns import columns_of_cases, find_column
+from vidrisk.data.case_tables import load_cases
 from vidrisk.data.instruction_formats import FORMATS
-from vidrisk.data.load_cases import load_cases
 from vidrisk.data.scheme_file import BUILT_IN, load_scheme, scheme_from_text
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from risk_tables import COLUMNS, LEVELS, draw, jpeg, seed_rows, write_csv, write_jsonl, write_seed
 
+from vidrisk.data.case_tables import load_cases
 from vidrisk.data.cases import Case, PhotoFile, PhotoInRow
-from vidrisk.data.load_cases import load_cases
 from vidrisk.data.photo_paths import paths_from_cells
 from vidrisk.data.row_photos import RowPhotos, bytes_from_value
 from vidrisk.data.scheme_file import load_scheme
