@@ -5,9 +5,9 @@
 A ViT (``ViTForImageClassification``, six blocks of width 192) is trained on brick cracks and written with
 ``save_pretrained``. The pipeline reads that folder; ``vidrisk export --from-hf --int8`` makes a bundle of it. All are
 whole processes over the same 2,000 names of the test photos, in turns: the pipeline in float32 with the faster of
-batches of 1 and 8, vidrisk with ``fp32`` and with what it chooses by itself, without its report and with it. --data:
-the folder with brick_crack. --work: keeps the model and the bundle for the next time. --trial: few photos and epochs,
-nothing written.
+batches of 1 and 8; vidrisk with ``fp32`` and with ``auto``, both without the report, and with ``auto`` and the report.
+--data: the folder with brick_crack. --work: keeps the model and the bundle for the next time. --trial: few photos and
+epochs, nothing written.
 """
 
 from __future__ import annotations

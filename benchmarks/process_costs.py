@@ -13,7 +13,6 @@ from pathlib import Path
 
 PR_SET_CHILD_SUBREAPER = 36
 SAMPLE_S = 0.2
-NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # where it is set, every process compiles the modules that it imports
 
 
 @dataclass(frozen=True)
@@ -50,25 +49,22 @@ def measure_costs(
     Args:
         command: command line.
         work: working directory.
-        environment: variables in addition to those of this process.
+        environment: variables in addition to those of this process. Python may write bytecode, as for users.
         watch: function to call meanwhile.
         every_s: seconds between calls of ``watch``.
 
     Raises:
         RuntimeError: the exit code is not 0; the message ends with the last output on stderr.
     """
+    variables = {**os.environ, **environment}
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as output,
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
     ):
         begin = time.perf_counter()
         process = subprocess.Popen(
-            [*map(str, command)],
-            cwd=work,
-            stdout=output,
-            stderr=errors,
-            stdin=subprocess.DEVNULL,
-            env={name: value for name, value in {**os.environ, **environment}.items() if name != NO_BYTECODE},
+            [*map(str, command)], cwd=work, stdout=output, stderr=errors, stdin=subprocess.DEVNULL, env=variables
         )
         ended, status, usage = os.wait4(process.pid, os.WNOHANG if watch else 0)
         while watch and not ended:

@@ -406,8 +406,8 @@ def pipeline() -> str:
                 rows,
             )
         )
-    if "peers" in found:
-        tables += _peer_tables(found["peers"]["rows"])
+    if rows := [found[name]["row"] for name in ("peers_clips", "peers_720p", "peers_vit") if name in found]:
+        tables += _peer_tables(rows)
     if limits := _pipeline_limits(found):
         tables.append(grid(["what", "measured", "limit"], limits))
     cheaper = [part for name in ("keyframes", "static") if (part := found.get(name))]
@@ -555,7 +555,7 @@ def footprint() -> str:
 
 
 def first_report() -> str:
-    """Time the quick start's four commands on a stranger's photos."""
+    """Return the time of each command of the quick start."""
     if not (found := read_result("first_report")):
         return NOT_YET
     rows = [[f"`{row['command']}`", f"{row['wall_s']:.0f} s"] for row in found["rows"]]
@@ -604,17 +604,18 @@ def foreign() -> str:
 
 
 def hugging_face() -> str:
-    """Compare a folder of photos classified by ``transformers.pipeline`` and by ``vidrisk infer``."""
+    """Return a comparison of ``transformers.pipeline`` and ``vidrisk infer`` on a folder of photos."""
     if not (found := read_result("hugging_face")):
         return NOT_YET
     commands = {
+        "pipeline": f"`transformers.pipeline`, batch {found['batch']}",
         "vidrisk fp32": "`vidrisk infer --variant fp32 --no-report`",
         "vidrisk": "`vidrisk infer --no-report`",
         "vidrisk with its report": "`vidrisk infer`",
     }
     rows = [
         [
-            commands.get(row["name"], f"`transformers.pipeline`, batch {found['batch']}"),
+            commands[row["name"]],
             " ".join(row[key] for key in ("runtime", "variant")) if "runtime" in row else "torch fp32",
             f"{row['wall_s']:.1f} s",
             f"{row['cpu_s']:.1f} s",

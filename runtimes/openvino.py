@@ -31,7 +31,8 @@ _LOADING = threading.Lock()
 
 
 @contextmanager
-def _own_errors() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
+    """Raise OpenVINO's errors as ``RuntimeFailure``."""
     try:
         yield
     except RuntimeFailure:
@@ -88,15 +89,17 @@ class OpenVinoRunner(Runner):
         except Exception as error:  # openvino raises RuntimeError and its own types alike
             raise RuntimeFailure(f"OpenVINO cannot load {path.name}: {error}", fix="export the bundle again") from error
 
-    @_own_errors()
-    def prepare(self, rows: int) -> None:
-        row_bytes = sum(
-            np.dtype(spec.dtype).itemsize * math.prod(axis for axis in spec.shape[1:] if isinstance(axis, int))
-            for spec in self.inputs
-        )
+    @_translate_errors()
+    def _prepare(self, rows: int) -> None:
+        row_bytes = 0
+        for spec in self.inputs:
+            axes = [axis for axis in spec.shape[1:] if isinstance(axis, int)]
+            if len(axes) < len(spec.shape) - 1:
+                return  # the size of a row is known when the first one comes
+            row_bytes += np.dtype(spec.dtype).itemsize * math.prod(axes)
         self._idle_of(self._rows_per_request(row_bytes, rows))
 
-    @_own_errors()
+    @_translate_errors()
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         rows = len(feed[self.inputs[0].name])
         step = self._rows_per_request(sum(feed[spec.name].nbytes for spec in self.inputs) // rows, rows)
@@ -130,7 +133,7 @@ class OpenVinoRunner(Runner):
                 request.start_async(part, share_inputs=True)
             while running:
                 idle.put(finish())
-        except Exception:
+        except Exception:  # ``finally`` returns the requests
             raise
         except BaseException:  # Ctrl-C may have lost a request: the next call makes new ones
             with self._preparing:
@@ -147,7 +150,8 @@ class OpenVinoRunner(Runner):
         if row_bytes < SMALL_ROW_BYTES or len({spec.shape[:1] for spec in self.inputs}) > 1:
             return None
         step = max(1, REQUEST_BYTES // row_bytes)
-        return step if rows >= step or step in self._idle else 1
+        with self._preparing:  # a small batch waits for a graph that is being compiled, and uses it
+            return step if rows >= step or step in self._idle else 1
 
     def _idle_of(self, step: int | None) -> SimpleQueue[Any]:
         with self._preparing:

@@ -75,8 +75,7 @@ class Runner(ABC):
             SpecError: the feed, or the engine's output, does not match the specs.
             RuntimeFailure: the engine failed, or the runner is closed.
         """
-        if self._closed:
-            raise RuntimeFailure(f"{self.runtime} runner is closed", fix="open it again")
+        self._check_open()
         names = {spec.name for spec in self.inputs}
         if set(feed) != names:
             raise SpecError(f"feed has {sorted(feed)}", allowed=str(sorted(names)))
@@ -100,12 +99,21 @@ class Runner(ABC):
     def _infer(self, feed: Mapping[str, Array]) -> Arrays:
         """Run the engine on a checked feed, which includes the constants."""
 
-    def prepare(self, rows: int) -> None:  # noqa: B027 (most engines have nothing to do)
-        """Do what the first call of ``infer`` with ``rows`` rows would do before it can answer, if anything.
+    def prepare(self, rows: int) -> None:
+        """Compile in advance what ``infer`` needs for ``rows`` rows.
 
         Raises:
-            RuntimeFailure: the engine failed.
+            RuntimeFailure: the engine failed, or the runner is closed.
         """
+        self._check_open()
+        self._prepare(rows)
+
+    def _prepare(self, rows: int) -> None:  # noqa: B027 (most engines have nothing to compile)
+        """Prepare the engine for ``rows`` rows."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeFailure(f"{self.runtime} runner is closed", fix="open it again")
 
     def layers(self) -> Layers:
         """Count layers by the precision they really run in, as the engine reports it; call it after ``infer``.

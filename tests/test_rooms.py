@@ -199,3 +199,9 @@ def test_the_command_line_starts_without_heavy_imports() -> None:
     code = "import sys, vidrisk.cli.app; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "pydantic", "onnxruntime", "openvino", "av", "PIL", "transformers"} & set(loaded)
+
+
+def test_settings_of_a_run_load_no_data_format() -> None:
+    code = "import sys, vidrisk.jobs.run_settings; print(*(name for name in sys.modules if 'vidrisk.data.' in name))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == ["vidrisk.data.directions"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,67 @@ def test_a_graph_that_cannot_be_prepared(onnx_files: dict[str, Path], monkeypatc
         monkeypatch.setattr(runner, "_compile", refuse)
         with pytest.raises(RuntimeFailure, match="OpenVINO failed: no kernel"):
             runner.prepare(1)
+
+
+def test_a_small_batch_waits_for_the_graph_that_is_being_prepared(
+    onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL_ROW_BYTES", 1)
+    monkeypatch.setattr(module, "REQUEST_BYTES", 2 * 8 * 8 * 3)
+    begun, compiled = threading.Event(), list[int | None]()
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as runner, ThreadPoolExecutor(2) as threads:
+        compile_graph = runner._compile
+
+        def compile_slowly(step: int | None) -> Any:
+            compiled.append(step)
+            begun.set()
+            time.sleep(0.5)
+            return compile_graph(step)
+
+        monkeypatch.setattr(runner, "_compile", compile_slowly)
+        prepared = threads.submit(runner.prepare, 5)
+        assert begun.wait(60)
+        answer = threads.submit(runner.infer, {"frames": np.zeros((1, 8, 8, 3), np.uint8)}).result(timeout=60)
+        prepared.result(timeout=60)
+    assert answer["features"].shape == (1, 6) and compiled == [2]
+
+
+def test_a_row_of_unknown_size_is_not_prepared(onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = TensorSpec("frames", "uint8", ("batch", "height", "width", 3))
+    with OpenVinoRunner(onnx_files["encoder"], [frames], [FEATURES]) as runner:
+        monkeypatch.setattr(runner, "_compile", lambda step: pytest.fail(f"compiled for {step} rows"))
+        runner.prepare(5)
+
+
+def test_a_closed_runner_cannot_be_prepared(onnx_files: dict[str, Path]) -> None:
+    runner = OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES])
+    runner.close()
+    with pytest.raises(RuntimeFailure, match="openvino runner is closed"):
+        runner.prepare(1)
+
+
+def test_a_call_after_ctrl_c_makes_new_requests(onnx_files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SMALL_ROW_BYTES", 1)
+    monkeypatch.setattr(module, "REQUEST_BYTES", 2 * 8 * 8 * 3)
+    frames = np.zeros((20, 8, 8, 3), np.uint8)
+    part_of = module._part
+
+    def interrupt(array: Any, start: int, step: int | None) -> Any:
+        if start == 10:
+            raise KeyboardInterrupt
+        return part_of(array, start, step)
+
+    with OpenVinoRunner(onnx_files["encoder"], [FRAMES], [FEATURES]) as runner:
+        expected = runner.infer({"frames": frames})["features"]
+        requests = dict(runner._idle)
+        monkeypatch.setattr(module, "_part", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runner.infer({"frames": frames})
+        monkeypatch.setattr(module, "_part", part_of)
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(runner.infer, {"frames": frames}).result(timeout=60)
+        assert runner._idle[2] is not requests[2]
+    np.testing.assert_array_equal(answer["features"], expected)
 
 
 def test_a_call_that_fails_gives_its_requests_back(

@@ -261,7 +261,7 @@ def infer(
     asked = runtime, variant
     chosen = resolve_choice(out, *asked) if resume else asked
     with DecodePool(settings.workers) as pool:
-        if not feature_cache:  # a worker gets the cache when it starts
+        if not (feature_cache or resume):  # the cache is passed to workers at their start; little may be left to do
             pool.warm_up(len(inputs.paths))
         with (
             progress_bar(lines=progress) as advance,

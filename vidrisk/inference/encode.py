@@ -147,8 +147,8 @@ def encode_frames(
         batch_frames: frames per batch.
         meter: measures the stages.
         sinks: receive the features; only for a model with a feature per frame (``Plan.feature``).
-        expected_frames: number of frames that will probably come. The engine gets ready for them while the first ones
-            are decoded. 0 if it is not known.
+        expected_frames: estimated number of frames in all, for which the engine is prepared during decoding; 0 if
+            unknown.
     """
     plan = classifier.plan
     batches = _Frames(classifier, batch_frames, meter, sinks).encode_reads(reads, expected_frames)
@@ -174,7 +174,7 @@ class _Frames:
         at_once = self._classifier.batches_at_once
         filling = self._next_batch()
         with ThreadPoolExecutor(at_once, "encode") as threads:
-            if expected_frames:  # an error comes again when the first batch is encoded
+            if expected_frames:  # the first batch raises an engine's error again
                 threads.submit(self._classifier.prepare, min(expected_frames, self._batch_frames))
             for read in reads:
                 item = read.item

@@ -116,7 +116,7 @@ class Classifier:
         return {name: computed[name] for name in self.plan.frame_gives if name in computed}
 
     def prepare(self, frames: int) -> None:
-        """Get the stages that run per frame ready for batches of ``frames`` frames, which the first would wait for.
+        """Prepare the stages that run per frame for batches of ``frames`` frames.
 
         Raises:
             RuntimeFailure: the model is closed, or the engine failed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from vidrisk.decode.messages import Input, ReadSettings
 from vidrisk.decode.pool import DecodePool, usable_cores
 from vidrisk.decode.session import Limits
-from vidrisk.frames.media import name_of
+from vidrisk.frames.media import kind_from_suffix, name_of
 from vidrisk.inference.head import Answer
 from vidrisk.inference.meter import Meter
 from vidrisk.inference.model import Classifier
@@ -126,7 +126,7 @@ def run_folder(
                     sinks=[saved] if saved else [],
                     on_batch=lambda: tell(after_s=TELL_EVERY_S),
                     tap=kept.collect if kept else iter,
-                    expected_frames=0 if read_settings.cache_salt else len(pending) * classifier.contract.frames,
+                    expected_frames=0 if read_settings.cache_salt else _estimate_frames(pending.values(), classifier),
                 )
                 said: set[str] = set()
                 for answer in stack.enter_context(closing(answers)):
@@ -165,6 +165,12 @@ def run_folder(
         )
     write_summary(summary, out)
     return summary
+
+
+def _estimate_frames(rows: Iterable[Row], classifier: Classifier) -> int:
+    """Return the number of frames of the inputs if a video is as long as one window."""
+    frames = classifier.contract.frames
+    return sum(1 if kind_from_suffix(row.path) == "image" else frames for row in rows)
 
 
 def _final_row(row: Row, answer: Answer) -> Row:

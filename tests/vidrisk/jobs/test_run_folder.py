@@ -65,7 +65,10 @@ def test_every_input_is_predicted_once(media: Path, tmp_path: Path) -> None:
     assert (summary.coverage, summary.no_threshold) == (0.9, {})
 
 
-@pytest.mark.parametrize(("names", "frames"), [(["03.png"], ACTION.frames), (["20.mp4", "21.mp4", "03.png"], 8)])
+@pytest.mark.parametrize(
+    ("names", "frames"),
+    [(["03.png"], 1), (["20.mp4", "03.png"], ACTION.frames + 1), (["20.mp4", "21.mp4", "03.png"], 8)],
+)
 def test_the_engine_prepares_for_the_frames_that_will_come(
     names: list[str], frames: int, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +76,15 @@ def test_the_engine_prepares_for_the_frames_that_will_come(
     monkeypatch.setattr(classifier.runners[0], "prepare", prepared.append)
     run_folder(classifier, find_inputs([media / name for name in names]), tmp_path / "out", SETTINGS)
     assert prepared == [frames]  # at most a batch
+
+
+def test_no_engine_is_prepared_where_every_frame_may_be_in_the_cache(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = colour_classifier(ACTION)
+    monkeypatch.setattr(classifier.runners[0], "prepare", lambda rows: pytest.fail(f"prepared for {rows} rows"))
+    settings = replace(SETTINGS, feature_cache=True)
+    assert run_folder(classifier, find_inputs([media / "20.mp4"]), tmp_path / "out", settings).failed == 0
 
 
 def test_without_a_threshold_what_is_uncertain_is_not_known(media: Path, tmp_path: Path) -> None:
