@@ -206,9 +206,6 @@ def test_marks_are_found_where_they_are_and_nowhere_else(tmp_path: Path) -> None
         pages_run_by(module)
 
 
-OLDER_THAN_THEIR_PAGE = {"comparison.png", "gate-of-reports.png", "reports.png"}  # of reports, which take long to make
-
-
 @pytest.fixture(scope="module")
 def pictures() -> ModuleType:
     """``docs/make_pictures.py``, imported: that alone makes nothing."""
@@ -222,11 +219,7 @@ def test_pictures_are_shown_and_their_sources_are_known(pictures: ModuleType) ->
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "docs" / "pictures").glob("*.png")))
-def test_a_picture_shows_the_page_as_it_is_today(
-    pictures: ModuleType, name: str, request: pytest.FixtureRequest
-) -> None:
-    if name in OLDER_THAN_THEIR_PAGE:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="run docs/make_pictures.py: the page has changed"))
+def test_a_picture_shows_the_page_as_it_is_today(pictures: ModuleType, name: str) -> None:
     made_of = json.loads(pictures.SOURCES.read_text(encoding="utf-8"))[name]
     files = ", ".join(path.name for path in pictures.find_sources(name))
     assert made_of == pictures.compute_digest(name), f"of {files}; run: python docs/make_pictures.py"
