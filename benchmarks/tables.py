@@ -446,7 +446,7 @@ def _fuzz_sentence(found: dict[str, Any]) -> str:
 
 
 def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
-    """Clips per second and what they are of ours, of whole processes and of the model part; then what was predicted."""
+    """Return clips per second of whole processes and of the model part, then processor time, then what was predicted."""
     programs = {"vidrisk": "vidrisk", "script": "transformers and torch", "queue": "hand-written OpenVINO"}
     same = {"queue_f32": "hand-written, with vidrisk's precision"}
 
@@ -466,6 +466,9 @@ def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
         *(f"{title}, whole" for title in programs.values()),
         *(f"{title}, model" for title in (programs | same).values()),
     ]
+    spent = [
+        [row["name"], *(f"{1000 * row['cpu_s'][program] / row['clips']:.0f} ms" for program in programs)] for row in rows
+    ]
     correct = [
         [
             row["name"],
@@ -479,6 +482,7 @@ def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
     ]
     return [
         grid(["clips/s (vidrisk is × as fast)", *header], speed),
+        grid(["processor time per clip, whole processes", *programs.values()], spent),
         grid(["top-1", *programs.values(), "the script agrees with ours", "the hand-written one agrees"], answers),
     ]
 
