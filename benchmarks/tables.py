@@ -446,7 +446,7 @@ def _fuzz_sentence(found: dict[str, Any]) -> str:
 
 
 def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
-    """Return clips per second of whole processes and of the model part, then processor time, then what was predicted."""
+    """Return clips per second of whole runs and of the model part, then processor time, then what was predicted."""
     programs = {"vidrisk": "vidrisk", "script": "transformers and torch", "queue": "hand-written OpenVINO"}
     same = {"queue_f32": "hand-written, with vidrisk's precision"}
 
@@ -467,7 +467,8 @@ def _peer_tables(rows: list[dict[str, Any]]) -> list[str]:
         *(f"{title}, model" for title in (programs | same).values()),
     ]
     spent = [
-        [row["name"], *(f"{1000 * row['cpu_s'][program] / row['clips']:.0f} ms" for program in programs)] for row in rows
+        [row["name"], *(f"{1000 * row['cpu_s'][program] / row['clips']:.0f} ms" for program in programs)]
+        for row in rows
     ]
     correct = [
         [
