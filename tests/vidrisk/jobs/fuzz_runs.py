@@ -55,8 +55,8 @@ class Watch:
 
     Attributes:
         states: of the ledger, counted per folder.
-        silence_s: the longest time in which its only decode worker said nothing, or there was none.
-        slowest_s: the longest time that an input was in the worker's hands, and which one.
+        silence_s: the longest wait for the only decode worker, without the time in which answers were computed.
+        slowest_s: the longest time waited for one input, and which one.
     """
 
     states: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -65,14 +65,14 @@ class Watch:
 
     def over(self, reads: Iterable[Read]) -> Iterator[Read]:
         """What the worker says, in its order."""
-        began_s = heard_s = time.monotonic()
+        asked_s, input_s = time.monotonic(), 0.0
         for read in reads:
-            now_s = time.monotonic()
-            self.silence_s, heard_s = max(self.silence_s, now_s - heard_s), now_s
+            waited_s = time.monotonic() - asked_s
+            self.silence_s, input_s = max(self.silence_s, waited_s), input_s + waited_s
             if isinstance(read.item, Again | InputEnd):
-                name = Path(read.input.path).name
-                self.slowest_s, began_s = max(self.slowest_s, (now_s - began_s, name)), now_s
+                self.slowest_s, input_s = max(self.slowest_s, (input_s, Path(read.input.path).name)), 0.0
             yield read
+            asked_s = time.monotonic()
 
 
 def run_over(folder: Path, out: Path) -> Watch:
