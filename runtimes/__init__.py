@@ -4,8 +4,9 @@ Arrays go in and out as numpy; the package needs neither torch nor a video libra
 that only decodes imports the specs and the errors, but no engine.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vidrisk.runtimes.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from vidrisk.runtimes.contract.bundle import Bundle, Manifest, SealedFile, Variant, VariantName, write_bundle
@@ -14,27 +15,18 @@ if TYPE_CHECKING:
     from vidrisk.runtimes.contract.stages import Stage
     from vidrisk.runtimes.runner import FakeRunner, Runner
     from vidrisk.runtimes.select import Choice, choose, open_runner
-
-_MODULES = {
-    "contract.bundle": ("Bundle", "Manifest", "SealedFile", "Variant", "VariantName", "write_bundle"),
-    "contract.contract": ("Contract", "Guidance", "Target"),
-    "runner": ("FakeRunner", "Runner"),
-    "select": ("Choice", "choose", "open_runner"),
-    "contract.stages": ("Stage",),
-    "contract.specs": ("PixelSpec", "TensorSpec", "TimeSpec"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-if not TYPE_CHECKING:  # mypy would accept every name
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
-
+else:  # mypy would accept every name
+    __getattr__, __dir__ = names_on_demand(
+        __name__,
+        {
+            "contract.bundle": ("Bundle", "Manifest", "SealedFile", "Variant", "VariantName", "write_bundle"),
+            "contract.contract": ("Contract", "Guidance", "Target"),
+            "runner": ("FakeRunner", "Runner"),
+            "select": ("Choice", "choose", "open_runner"),
+            "contract.stages": ("Stage",),
+            "contract.specs": ("PixelSpec", "TensorSpec", "TimeSpec"),
+        },
+    )
 
 __all__ = [
     "Bundle",

@@ -4,8 +4,9 @@ Manifests are CSV, Excel, JSONL or Parquet files. Names are imported lazily: a m
 format, such as ``directions``, loads none.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vidrisk.runtimes.on_demand import names_on_demand
 
 if TYPE_CHECKING:
     from vidrisk.data.case_split import split_cases
@@ -20,33 +21,24 @@ if TYPE_CHECKING:
     from vidrisk.data.split import ratios_from_text, split_table
     from vidrisk.data.table import Sample, Table
     from vidrisk.data.targets import guidance_from_table, targets_from_table
-
-_MODULES = {
-    "case_split": ("split_cases",),
-    "cases": ("Case", "Cases"),
-    "io": ("write_table",),
-    "leaks": ("check_leaks",),
-    "load": ("load_table",),
-    "case_tables": ("load_cases",),
-    "scheme": ("Scheme",),
-    "scheme_file": ("load_scheme",),
-    "sheet": ("contact_sheet",),
-    "split": ("ratios_from_text", "split_table"),
-    "table": ("Sample", "Table"),
-    "targets": ("guidance_from_table", "targets_from_table"),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-if not TYPE_CHECKING:  # mypy would accept every name
-
-    def __getattr__(name: str) -> Any:
-        if name not in _HOME:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
-
+else:  # mypy would accept every name
+    __getattr__, __dir__ = names_on_demand(
+        __name__,
+        {
+            "case_split": ("split_cases",),
+            "cases": ("Case", "Cases"),
+            "io": ("write_table",),
+            "leaks": ("check_leaks",),
+            "load": ("load_table",),
+            "case_tables": ("load_cases",),
+            "scheme": ("Scheme",),
+            "scheme_file": ("load_scheme",),
+            "sheet": ("contact_sheet",),
+            "split": ("ratios_from_text", "split_table"),
+            "table": ("Sample", "Table"),
+            "targets": ("guidance_from_table", "targets_from_table"),
+        },
+    )
 
 __all__ = [
     "Case",
