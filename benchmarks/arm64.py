@@ -1,11 +1,13 @@
 """Python part of ``arm64_smoke.sh``: create the inputs, and compare the predictions of both machines.
 
-    python benchmarks/arm64.py make FOLDER                  FOLDER/bundle (fp32 and INT8) and FOLDER/media
-    python benchmarks/arm64.py compare FOLDER -o RESULT     exit 1 when labels or probabilities differ by more than is
-    allowed
+    python benchmarks/arm64.py make FOLDER
+    python benchmarks/arm64.py compare FOLDER -o RESULT
 
-The model is EfficientNet-Lite0, trained for a minute on clips of three colours that overlap, so that its probabilities
-are not all 0 and 1, where every difference would vanish. Clips of five kinds and photos of three are predicted.
+``make`` creates FOLDER/bundle (fp32 and INT8) and FOLDER/media: clips of five kinds and photos of three. ``compare``
+ends with exit code 1 if labels differ, or probabilities by more than is allowed.
+
+The model is EfficientNet-Lite0, trained for a minute on clips of three overlapping colours. Its probabilities are
+therefore not all 0 or 1, which would hide every difference.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def picture(rgb: npt.NDArray[np.float64], rng: np.random.Generator, moment: int)
 
 
 def write_file(path: Path, label: str, rng: np.random.Generator) -> None:
-    """Write a clip or a photo of about the label's colour."""
+    """Write a clip or a photo whose colour is close to that of the label."""
     rgb = rng.normal(COLOURS[label], SPREAD)
     suffix = path.suffix[1:]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +102,7 @@ def make(folder: Path) -> None:
 
 
 def predictions(folder: Path) -> dict[str, dict[str, float]]:
-    """File name → probability of every label."""
+    """Return the probability of every label, by file name."""
     lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     return {Path(row["path"]).name: row["targets"]["action"] for row in map(json.loads, lines)}
 
@@ -136,7 +138,7 @@ def lead(probabilities: dict[str, float]) -> float:
 
 
 def read_resolved(report: Path) -> dict[str, str]:
-    """pip's report → package → version."""
+    """Return the versions of the packages in pip's report, by name."""
     installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {one["metadata"]["name"]: one["metadata"]["version"] for one in installed}
 

@@ -1,13 +1,12 @@
-"""What a change costs: ``vidrisk infer`` of this checkout and of another one in turns.
+"""Compare the cost of ``vidrisk infer`` in this checkout and in another one, in turns.
 
     python benchmarks/checkouts.py [--against CHECKOUT] [--files 50000] [--inputs FOLDER] [--rounds 5]
 
-Without ``--inputs`` it reads tiny photos: they are of 8x8 pixels and the model takes a mean, so that what is left is
-the price of a file: to find it, to hand it to a decode process, to write it into the ledger. ``--inputs`` is a folder
-of real clips or photos, whose price is mostly that of decoding. ``--against`` is the root of another checkout (``git
-worktree add``), which runs in the same
-interpreter: the ratio says what the changes between the two cost. Each kind of input has its own part of
-``results/checkouts.json``.
+Without ``--inputs`` it reads photos of 8x8 pixels with a model that takes a mean. What remains is the cost per file:
+finding it, sending it to a decode process, and writing it into the ledger. ``--inputs`` is a folder of real clips or
+photos, where decoding takes most of the time. ``--against`` is the root of another checkout (``git worktree add``),
+which runs in the same interpreter; the ratio is the cost of the changes between the two. Each kind of input has its own
+part of ``results/checkouts.json``.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ PICTURES = 16
 
 
 def write_photos(root: Path, count: int) -> None:
-    """Write ``count`` PNG files of a few colours, in folders of FILES_PER_FOLDER."""
+    """Write ``count`` PNG files in a few colours, FILES_PER_FOLDER per folder."""
     rng = np.random.default_rng(0)
     contents = []
     for number in range(PICTURES):
@@ -51,7 +50,7 @@ def write_photos(root: Path, count: int) -> None:
 
 
 def run_of(checkout: Path, bundle: Path, inputs: Path, work: Path) -> tuple[Spent, int]:
-    """Run ``vidrisk infer`` of a checkout over a folder; what it took, and how many files it read.
+    """Run ``vidrisk infer`` of a checkout on a folder; return its cost and the number of files that it read.
 
     Raises:
         RuntimeError: it failed, or could not read a file.

@@ -55,7 +55,7 @@ def main() -> int:
 
 
 def compare(names: list[str], folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Write and read the files: (a row of each, those that could not be written)."""
+    """Write and read the files; return a row for each, and the files that could not be written."""
     rows: dict[str, dict[str, Any]] = {}
     left_out: list[str] = []
     for name in names:

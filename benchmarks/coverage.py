@@ -1,11 +1,12 @@
-"""When an answer is uncertain, held against labels that nothing was fitted on: 50 random splits of elpv-dataset.
+"""Measure the coverage of label sets on held-out labels, over 50 random splits of elpv-dataset.
 
     python benchmarks/coverage.py [--splits 50]
 
-The frozen EfficientNet-Lite0 of ``elpv.py`` sees every photo once, at 224². Then, per split (stratified on the level):
-logistic regression on half of the photos; temperature and thresholds on 512, as many as an export takes; coverage,
-share kept and accuracy on the rest. One model answers two questions: four levels, and defective or not as the sum of
-the two upper ones. The levels differ in size by 14 times, so that the two rarest share a threshold.
+The frozen EfficientNet-Lite0 of ``elpv.py`` encodes every photo once, at 224². Each split is stratified on the level:
+half of the photos train a logistic regression, 512 fit the temperature and the thresholds (as many samples as an export
+uses), and the rest measure coverage, the share of answers that are certain, and accuracy. One model answers two
+questions: four levels, and defective or not as the sum of the two upper levels. The largest level has 14 times as many
+photos as the smallest, so the two rarest share a threshold.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ TARGETS = (Target(name="level", labels=ORDER, ordered=True), Target(name="defect
 
 
 def read_features() -> tuple[np.ndarray, np.ndarray]:
-    """Features ``(N, D)`` of all photos and their levels ``(N,)``."""
+    """Return the features ``(N, D)`` of all photos and their levels ``(N,)``."""
     photos = sorted(cell_photos())
     table = Table(
         photos[0][0].parent,
@@ -71,7 +72,7 @@ def read_features() -> tuple[np.ndarray, np.ndarray]:
 def probe_split(features: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return level probabilities ``(N, 4)`` of a probe trained on half of the photos, and two sets of indices.
 
-    The first set is to calibrate on, the second to judge on.
+    The first set is for calibration, the second for evaluation.
     """
     train, rest = train_test_split(np.arange(len(levels)), train_size=0.5, random_state=seed, stratify=levels)
     calibration, test = train_test_split(rest, train_size=CALIBRATION, random_state=seed, stratify=levels[rest])
@@ -84,7 +85,7 @@ def probe_split(features: np.ndarray, levels: np.ndarray, seed: int) -> tuple[np
 def measure_split(
     probabilities: np.ndarray, truth: np.ndarray, calibration: np.ndarray, test: np.ndarray, target: Target
 ) -> list[dict[str, Any]]:
-    """Write a row per coverage asked, beside the same with one threshold for all labels."""
+    """Return a row per requested coverage, each with the same figures for one threshold shared by all labels."""
     logits = np.log(np.maximum(probabilities, 1e-12)).astype(np.float32)
     temperature = fit_temperature(logits[calibration], truth[calibration])
     judged, fresh = (probabilities_from_logits(logits[part], temperature) for part in (calibration, test))
@@ -121,7 +122,7 @@ def measure_split(
 
 
 def summarise_splits(target: Target, asked: float, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean over the splits, with the deviation of what is claimed."""
+    """Return means over the splits, and the standard deviation of the coverage."""
     gains = np.array([row["accuracy_of_kept"] - row["accuracy"] for row in rows])
 
     def means(of: list[dict[str, Any]], *keys: str) -> dict[str, Any]:

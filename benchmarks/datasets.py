@@ -80,7 +80,7 @@ class Dataset:
 
 
 def _elpv(_: Path) -> list[Table]:
-    """Half of the photos that are not trained on judge, the other half tests; then the other way round."""
+    """Split the photos that are not trained on into halves for validation and test, and the other way round."""
     table = elpv_table(0)
     held_out = [s.name for s in table.samples if s.split == "test"]
     return [
@@ -246,7 +246,7 @@ def train_vit(table: Table, out: Path, epochs: int = VIT_EPOCHS) -> None:
 
 
 def _photos(table: Table, backbone: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Normalised photos ``(N, 3, H, W)`` as the backbone will see them, and classes."""
+    """Return photos ``(N, 3, H, W)``, normalised as for the backbone, and their classes."""
     pixel = replace(default_pixel(str(backbone)), resize="squash")
     data = ClipDataset(table, Contract(task="risk", pixel=pixel, targets=targets_from_table(table)))
     frames = torch.stack([data[i][0][0] for i in range(len(data))])

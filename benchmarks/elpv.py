@@ -2,11 +2,11 @@
 
     python benchmarks/elpv.py [--seeds 3] [--runs DIR]
 
-With --runs the run directories stay in DIR, and runs that are finished there are not trained again.
+--runs keeps the run directories in DIR, and does not train the finished ones again.
 
-One model answers both questions: four levels, and defective (probability ≥ ½) as the sum of the two upper levels.
-Settings are fixed beforehand and the same for all seeds; nothing is chosen on a test split. Beside it: logistic
-regression on the frozen encoder's features, on the same splits.
+One model answers both questions: four levels, and defective (probability ≥ ½) as the sum of the two upper levels. The
+settings were fixed beforehand and are the same for all seeds; nothing is chosen on a test split. For comparison: a
+logistic regression on the features of the frozen encoder, on the same splits.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ DEFECTIVE = 2  # levels from here on have a defect probability of at least ½
 
 
 def table_of(seed: int) -> Table:
-    """All photos, 75 % in train and 25 % in test, stratified on the level."""
+    """Return all photos, 75 % in train and 25 % in test, stratified on the level."""
     photos = sorted(cell_photos())
     train, _ = train_test_split(
         np.arange(len(photos)), test_size=0.25, random_state=seed, stratify=[level for _, level in photos]
@@ -73,7 +73,7 @@ def table_of(seed: int) -> Table:
 
 
 def scores_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Both questions from the four-level probabilities."""
+    """Return the scores of both questions from the probabilities of the four levels."""
     levels = classification_report(truth, probabilities, ORDER, ordered=True)
     upper = probabilities[:, DEFECTIVE:].sum(axis=1).clip(0, 1)
     binary = classification_report(
@@ -88,7 +88,7 @@ def scores_of(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
 
 def frozen_features(run: Run, table: Table) -> dict[str, np.ndarray]:
-    """Features of the same encoder without its adapter, by photo; they are the same for every seed."""
+    """Return the features of the encoder without its adapter, by photo; they are the same for every seed."""
     encoder = build_classifier(run.config, run.contract).eval().encoder
     data = ClipDataset(table, run.contract)
     with torch.inference_mode():
@@ -96,7 +96,7 @@ def frozen_features(run: Run, table: Table) -> dict[str, np.ndarray]:
 
 
 def frozen_scores(features: dict[str, np.ndarray], table: Table) -> dict[str, float]:
-    """Logistic regression on the standardised features."""
+    """Return the scores of a logistic regression on the standardised features."""
     inputs = {split: np.stack([features[s.name] for s in table.of_split(split).samples]) for split in ("train", "test")}
     truth = {
         split: np.array([ORDER.index(s.labels["level"]) for s in table.of_split(split).samples]) for split in inputs

@@ -3,9 +3,9 @@
     python benchmarks/first_report.py --data DIR
 
 The commands are read from docs/quick-start.md, and run in a clone of this checkout with photos and a table of their
-levels. Torch is installed first, because ``pip`` may otherwise select a build with CUDA. Pip's cache and vidrisk's are
-empty. Where ``pip`` is configured to find packages on disk, the time of a download is not included. --data: the folder
-with brick_crack.
+levels. Torch is installed first, because ``pip`` may otherwise select a build with CUDA. The caches of pip and vidrisk
+are empty. Where ``pip`` is configured to find packages on disk, the time of a download is not included. --data: the
+folder with brick_crack.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Sizes and start-up times that a device feels: the `[cpu]` environment, `vidrisk --help`, a bundle.
+"""Measure what a device needs: the size of the `[cpu]` environment and of a bundle, and the time of `vidrisk --help`.
 
     python benchmarks/footprint.py
 
-Makes virtual environments in a temporary folder and installs this checkout into them, as a device would.
+It creates virtual environments in a temporary folder, and installs this checkout into them as on a device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def help_s(folder: Path) -> float:
 
 
 def bundle_mb(folder: Path) -> float:
-    """EfficientNet-Lite0 in INT8 alone: a frozen encoder and a fresh head, whose size is that of a trained one."""
+    """Return the size of an INT8 bundle of EfficientNet-Lite0; a new head is as large as a trained one."""
     import numpy as np
 
     from vidrisk.export.export import export_bundle

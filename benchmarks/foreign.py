@@ -1,11 +1,11 @@
-"""Foreign ONNX files: a CNN and a ViT that are trained here with plain torch on brick cracks, and shipped as INT8.
+"""Compare INT8 exports of foreign ONNX files: a CNN and a ViT, trained here with plain torch on brick cracks.
 
     python benchmarks/foreign.py [--data DIR] [--trial]
 
-Each is trained from scratch, exported plainly (NCHW, fixed batch of one), and taken through ``vidrisk export`` with
-nothing said of its pixels. Peers quantise the same float graph with the same calibration photos. All are judged on the
-same test photos and timed in turns in one process, each by the faster of ONNX Runtime and OpenVINO. --trial: few
-photos, two epochs, nothing written.
+Each is trained from scratch, exported without changes (NCHW, fixed batch of one), and given to ``vidrisk export``
+without any description of its pixels. The other tools quantize the same float graph with the same calibration photos.
+All are evaluated on the same test photos and timed in turns in one process, each with the faster of ONNX Runtime and
+OpenVINO. --trial: few photos and two epochs; writes nothing.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Residual(nn.Module):
 
 
 def cnn() -> nn.Module:
-    """Four residual blocks, 48 to 256 channels wide."""
+    """Return a network of four residual blocks with 48 to 256 channels."""
     blocks = [Residual(inputs, width) for inputs, width in ((48, 64), (64, 128), (128, 192), (192, 256))]
     return nn.Sequential(
         nn.Conv2d(3, 48, 3, 1, 1), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 2)
@@ -71,7 +71,7 @@ def cnn() -> nn.Module:
 
 
 class Block(nn.Module):
-    """Attention and a multilayer perceptron, each behind its norm."""
+    """Attention and a multilayer perceptron, each after a LayerNorm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Block(nn.Module):
 
 
 class Vit(nn.Module):
-    """Six blocks, 192 wide, patches of 12 pixels."""
+    """A ViT of six blocks of width 192, with patches of 12 pixels."""
 
     def __init__(self, width: int = 192) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def normalize_frames(frames: Frames) -> torch.Tensor:
 
 
 def train_model(model: nn.Module, frames: Frames, truth: npt.NDArray[np.int64], epochs: int) -> nn.Module:
-    """Train from scratch, with mirrored photos."""
+    """Train a model from scratch, with random mirroring."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, 1e-3, epochs=epochs, steps_per_epoch=-(-len(frames) // 32)
@@ -143,7 +143,7 @@ def split_of(table: Table) -> tuple[Table, Table, Table]:
 
 
 def methods(bundle: Bundle, fp32: Path, windows: Frames, scratch: Path, *, transformer: bool) -> dict[str, Path | str]:
-    """Files by method, or why there is none."""
+    """Return the model file of each method, or the reason why there is none."""
     (stage,) = bundle.stages
     made: dict[str, Path | str] = {"fp32": fp32}
     quantized = next((name for name in ("int8", "mixed") if name in bundle.manifest.variants), None)
@@ -166,7 +166,7 @@ def methods(bundle: Bundle, fp32: Path, windows: Frames, scratch: Path, *, trans
 def measure(
     bundle: Bundle, files: dict[str, Path | str], windows: Frames, truth: npt.NDArray[np.int64]
 ) -> list[dict[str, Any]]:
-    """Accuracy and speed of every method, each on its faster runtime."""
+    """Measure accuracy and speed of every method, each with its faster runtime."""
     (stage,) = bundle.stages
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:

@@ -1,9 +1,9 @@
-"""Thousands of damaged clips and photos through a whole run: none may end it, none may be missing from its ledger.
+"""Run ``infer`` over thousands of damaged clips and photos: no file may stop the run or be missing from the ledger.
 
     python benchmarks/fuzz.py [--count 2000] [--seed 0] [--real FOLDER]
 
-They are copies of tiny files of every kind that the reader meets; with ``--real`` one half is of clips and photos of up
-to 2 MB that lie below a folder, a few of every sub-folder and suffix.
+The files are damaged copies of tiny files of every kind that the reader supports. With ``--real``, half of them are
+copies of clips and photos of up to 2 MB from a folder: a few per sub-folder and suffix.
 """
 
 from __future__ import annotations

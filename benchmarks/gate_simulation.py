@@ -1,10 +1,11 @@
-"""Simulate the gate's decisions by number of samples for known models: 1,000 draws per size through the real search.
+"""Simulate the gate's decisions for models with known accuracy, by number of samples.
 
     python benchmarks/gate_simulation.py [--draws N]
 
-A quantized model with a true drop and agreement is drawn sample by sample, beside a slower mixed point; the search
-chooses on the samples that choose, and the others judge, as in an export. Shown is how often full INT8 ships, the mixed
-point does, or nothing.
+Each of 1,000 draws per size goes through the real search. A quantized model with a known true drop and agreement is
+drawn sample by sample, together with a slower mixed point. As in an export, the search chooses on one part of the
+samples and the gate judges on the others. The result is how often full INT8 ships, the mixed point ships, or nothing
+does.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ NOISE = 0.05  # of a timing
 class Truth:
     """True behaviour of a point, as shares of samples.
 
-    They are those whose right answer is lost, whose wrong answer becomes right, and whose wrong answer becomes another
-    wrong one.
+    The shares are of samples whose correct answer becomes wrong, whose wrong answer becomes correct, and whose wrong
+    answer becomes another wrong one.
     """
 
     lost: float
@@ -49,7 +50,7 @@ class Truth:
     other: float
 
     def draw(self, samples: int, rng: np.random.Generator) -> npt.NDArray[np.str_]:
-        """One sign per sample: ``-``, ``+``, ``x`` for another wrong answer, ``=``."""
+        """Draw one sign per sample: ``-`` lost, ``+`` gained, ``x`` for another wrong answer, ``=`` for no change."""
         signs: npt.NDArray[np.str_] = rng.choice(
             ["-", "+", "x", "="],
             samples,
@@ -77,7 +78,7 @@ CASES = (
 
 
 class DrawnJudge:
-    """Answers a search from what was drawn. Of two blocks one does all the harm."""
+    """A judge that answers the search from the drawn samples. One of two blocks causes the whole drop."""
 
     def __init__(self, int8: npt.NDArray[np.str_], mixed: npt.NDArray[np.str_], rng: np.random.Generator) -> None:
         self.int8, self.mixed, self.rng = int8, mixed, rng
@@ -102,7 +103,7 @@ def name_point(keep_float: Collection[str]) -> onnx.ModelProto:
 
 
 def decide(case: Case, samples: int, rng: np.random.Generator) -> str:
-    """Run one export of drawn samples: ``int8``, ``mixed`` or ``refused``."""
+    """Simulate one export on drawn samples; return ``int8``, ``mixed`` or ``refused``."""
     int8, mixed = case.int8.draw(samples, rng), case.mixed.draw(samples, rng)
     parts = separate_samples(
         Validation(np.zeros((samples, 1, 1, 1, 3), np.uint8), {"a": rng.integers(0, 4, samples)}, [""] * samples)

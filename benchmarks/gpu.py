@@ -1,19 +1,19 @@
-"""Engines on a GPU beside torch and ONNX Runtime: throughput, overhead, hand-over, memory, start, parity.
+"""Compare engines on a GPU with torch and ONNX Runtime: throughput, overhead, hand-over, memory, start, parity.
 
     python benchmarks/gpu.py [SECTION ...] [--work DIR] [--trial]
     python benchmarks/gpu.py --step NAME --out FILE [--work DIR] [--trial] [--families A,B] [--fake]
 
-SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm, server; all of them without one. Each
-writes its own part of ``results/gpu.json``, and leaves the others as they are.
+SECTION: throughput, overhead, hand_over, memory, second_start, parity, vlm, server; default: all. Each writes its own
+part of ``results/gpu.json``, and keeps the others.
 
---step: one step of ``gpu_offline.sh`` alone. FILE has what it has found until now, at any moment. bundles, models: make
-what is measured; first, families, runner: is it right; throughput, second_start: is it fast; tests: those marked
-``gpu``; vlm: a vision-language model of 3 billion weights, trained and run; server: one behind an OpenAI-compatible
-server.
+--step: run one step of ``gpu_offline.sh`` alone. FILE always contains the results so far. Steps bundles and models
+create what is measured; first, families and runner check correctness; throughput and second_start measure speed; tests
+runs the tests marked ``gpu``; vlm trains and runs a vision-language model of 3 billion weights; server measures a model
+behind an OpenAI-compatible server.
 
---work: where bundles and engines are made, and kept for the next time. --trial: small models and few rounds, to see
-that everything works; the result of sections goes to the folder of temporary files. --families: these alone; the first
-one stands for all where one is enough. --fake: on a GPU that is none (``gpu_fake.py``).
+--work: the folder for bundles and engines, which are reused. --trial: small models and few rounds, to check that
+everything works; sections write their result to the folder of temporary files. --families: only these; where one is
+enough, the first one is used. --fake: use a simulated GPU (``gpu_fake.py``).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ RESULT = Path(__file__).parent / "results" / "gpu.json"
 
 
 def bundles(place: Place) -> Iterator[Part]:
-    """Make the small bundle of every family; the GPU is not needed.
+    """Create the small bundle of every family; this needs no GPU.
 
     Raises:
-        DifferentError: one cannot be made.
+        DifferentError: a bundle cannot be created.
     """
     made: dict[str, float | str] = {}
     for family in place.families:
@@ -65,7 +65,7 @@ def bundles(place: Place) -> Iterator[Part]:
 
 
 def models(place: Place) -> Iterator[Part]:
-    """Make the bundles whose throughput is measured; the GPU is not needed."""
+    """Create the bundles for the throughput; this needs no GPU."""
     made = {}
     for model in place.models:
         begin = time.perf_counter()
@@ -88,7 +88,7 @@ OF_ANY_RUNTIME = (first, families, tests, vlm, server)  # they look for what wor
 
 
 def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
-    """Measure, and write each section as it ends.
+    """Measure the sections, and write each result as soon as it is complete.
 
     Raises:
         SystemExit: no GPU, or no TensorRT.
@@ -118,7 +118,7 @@ def run_sections(names: list[str], work: Path, *, trial: bool) -> None:
 
 
 def run_step(name: str, out: Path, place: Place) -> int:
-    """Run one step, with what it has found until now in ``out`` all the time; the exit code."""
+    """Run one step, and keep its results so far in ``out``; return the exit code."""
     step, begin = STEPS[name], time.perf_counter()
     told: Part = {"step": name, "state": "running", "fake": place.fake, "headline": ""}
 

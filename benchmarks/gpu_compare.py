@@ -1,7 +1,8 @@
 """Compare an engine on the GPU with the same graph in ONNX Runtime on the processor, and list such runtimes.
 
-python benchmarks/gpu_compare.py BUNDLE RUNTIME VARIANT [--fake]        one of them, as JSON: it may crash and end
-nothing else
+    python benchmarks/gpu_compare.py BUNDLE RUNTIME VARIANT [--fake]
+
+This compares one engine and prints JSON; as a separate process, it may crash without ending the others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WORKING = "runtimes.json"  # in the work folder: those that the step ``first`` h
 
 
 def gpu_runtimes(place: Place) -> list[str]:
-    """Return the installed exact runtimes on the GPU, those of TensorRT first.
+    """Return the installed runtimes on the GPU that compute exactly what the ONNX file says, those of TensorRT first.
 
     If ``first`` has tried them, return only those that work.
     """
@@ -80,12 +81,12 @@ def compare_answers(bundle: Any, runtime: str, variant: str) -> Part:
 
 
 def cosines(one: Any, other: Any) -> Any:
-    """Of the rows; not finite where a row is not."""
+    """Return the cosine of each pair of rows; not finite where a row is not."""
     return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
 
 
 def compare_alone(place: Place, bundle: Any, runtime: str) -> Part:
-    """``compare_answers``, in a process of its own: a library may crash on a GPU that it was not made for."""
+    """Run ``compare_answers`` in a separate process, because a library may crash on a GPU that it does not support."""
     command = [sys.executable, __file__, str(bundle.root), runtime, "fp32", *(["--fake"] if place.fake else [])]
     try:
         end = subprocess.run(

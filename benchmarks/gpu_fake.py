@@ -1,10 +1,9 @@
-"""A GPU that is none under the steps of ``gpu.py``, and under vidrisk itself: that of the tests (``fake_cuda.py``).
+"""Run the steps of ``gpu.py``, or vidrisk itself, on the simulated GPU of the tests (``fake_cuda.py``).
 
-    python benchmarks/gpu_fake.py COMMAND ...        vidrisk COMMAND ..., on that GPU
+    python benchmarks/gpu_fake.py COMMAND ...        run vidrisk COMMAND ... on that GPU
 
-An engine is the ONNX file that it would have been built from, run by ONNX Runtime; memory is numpy's, and there are 64
-MiB of it. Whatever the steps do on a card is done here, too, but for what torch and ONNX Runtime do with CUDA: they say
-that there is none.
+An engine is its ONNX file, run by ONNX Runtime; memory is numpy's, limited to 64 MiB. All parts of the steps are run
+except those in which torch or ONNX Runtime use CUDA: these report that there is none.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ IMPORTED = (*REAL, "vidrisk.runtimes.tensorrt.build.engines", "vidrisk.runtimes.
 
 
 def fake_gpu() -> None:
-    """Put it under all of vidrisk in this process."""
+    """Make vidrisk use the simulated GPU in this process."""
     sys.path.insert(0, str(ROOT / "tests" / "runtimes" / "tensorrt"))
     import fake_cuda
 

@@ -1,6 +1,6 @@
 """A small bundle of every family: the real architecture with random weights, in fp32, fp16 and quantized.
 
-They are made in seconds, without any download, and once; a folder that has them already needs neither torch nor a
+The bundles are created in seconds without downloads, and reused: a folder that contains them needs neither torch nor a
 backbone.
 """
 
@@ -37,7 +37,7 @@ Frames = npt.NDArray[np.uint8]
 
 
 def frames(count: int, seed: int) -> Frames:
-    """``uint8 (count, H, W, 3)`` that differ from one another: a colour, a bright bar, noise."""
+    """Return different frames ``uint8 (count, H, W, 3)``: each has a colour, a bright bar and noise."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 200, (count, 1, 1, 3)) + rng.integers(0, 30, (count, SIDE_PX, SIDE_PX, 3))
     for each, at in enumerate(rng.integers(0, SIDE_PX - SIDE_PX // 8, count)):
@@ -49,8 +49,8 @@ def bundle_folder(work: Path, family: str) -> Path:
     return work / "families" / f"{family}.bundle"
 
 
-def make_families(work: Path, families: Sequence[str]) -> list[str]:
-    """Those whose bundle is there."""
+def bundled_families(work: Path, families: Sequence[str]) -> list[str]:
+    """Return the families whose bundle exists."""
     return [family for family in families if bundle_folder(work, family).is_dir()]
 
 

@@ -1,7 +1,7 @@
-"""What the GPU is measured with: ViT-B/16 and EfficientNet-Lite0 as bundles with fp32, fp16 and a quantized variant.
+"""Models for GPU benchmarks: ViT-B/16 and EfficientNet-Lite0 as bundles with fp32, fp16 and a quantized variant.
 
-A throughput does not depend on the weights, so those of the ViT and of both heads are random; accuracy is not measured
-on them. Frames are photos of solar cells (elpv-dataset). Each bundle is made once and kept in the work folder.
+Throughput does not depend on the weights: those of the ViT and of both heads are random, and accuracy is not measured.
+Frames are photos of solar cells (elpv-dataset). Each bundle is created once and kept in the work folder.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class HeldFrames:
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder, and the bundle of it."""
+    """An encoder and its bundle."""
 
     name: str
     backbone: str
@@ -86,11 +86,11 @@ class Model:
 
     @property
     def quantized(self) -> str:
-        """The quantized variant, which the export may have kept partly in floating point."""
+        """Return the quantized variant, parts of which the export may have kept in floating point."""
         return next(name for name in ("int8", "mixed") if name in self.bundle.manifest.variants)
 
     def photos(self, start: int, count: int) -> Frames:
-        """``uint8 (count, H, W, 3)``."""
+        """Return photos ``uint8 (count, H, W, 3)``."""
         side = self.pixel["height"]
         paths = [path for path, _ in cell_photos()[start : start + count]]
         return np.stack([np.asarray(Image.open(path).convert("RGB").resize((side, side))) for path in paths])
@@ -130,7 +130,7 @@ def export_with_random_head(encoder: Any, target: Target, clips: Frames, calibra
 
 
 def models_in(work: Path, *, trial: bool) -> list[Model]:
-    """Both models; ``trial`` makes them small."""
+    """Return both models; small ones for a ``trial``."""
     side = TRIAL_PX if trial else PX
     pixel = {"height": side, "width": side}
     vit = work / "vit-backbone"

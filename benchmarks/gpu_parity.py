@@ -1,4 +1,4 @@
-"""Whether engines on the GPU compute what ONNX Runtime on the processor, and torch, compute."""
+"""Check that engines on the GPU give the same results as ONNX Runtime on the processor, and as torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from gpu_compare import FRAMES, WORKING, compare_alone, compare_answers, cosines, gpu_runtimes
-from gpu_families import family_bundle, make_families
+from gpu_families import bundled_families, family_bundle
 from gpu_place import AIMS, Part, Place, engine, say
 
 VERIFY_LIMIT_S = 45.0
@@ -17,7 +17,7 @@ VERDICTS = {0: "equal", 3: "different", 4: "no golden samples"}
 
 
 class DifferentError(Exception):
-    """An engine computes something else, or none computes anything."""
+    """An engine gives other results, or no engine runs."""
 
 
 def first(place: Place) -> Iterator[Part]:
@@ -76,15 +76,15 @@ def _verify(place: Place, bundle: Any, runtime: str) -> Part:
 
 
 def families(place: Place) -> Iterator[Part]:
-    """Every family in every precision on every runtime; one that does not run at all is left after its first try.
+    """Compare every family in every precision on every runtime; a runtime that fails at first is not tried again.
 
     Raises:
-        DifferentError: one computes something else, or none runs.
+        DifferentError: an engine gives other results, or no engine runs.
     """
     found: dict[str, dict[str, dict[str, Part]]] = {}
     for runtime in gpu_runtimes(place):
         rows = found.setdefault(runtime, {})
-        for family in make_families(place.work, place.families):
+        for family in bundled_families(place.work, place.families):
             bundle = family_bundle(place.work, family)
             for variant in bundle.manifest.variants:
                 each = rows.setdefault(family, {})[variant] = compare_answers(bundle, runtime, variant)
@@ -115,7 +115,7 @@ def _counts(found: dict[str, dict[str, dict[str, Part]]]) -> str:
 
 
 def parity(place: Place) -> Iterator[Part]:
-    """Cosine of every variant's features with those of torch in float32, photo by photo."""
+    """Measure the cosine of every variant's features with torch's in float32, per photo."""
     import torch
     from gpu_models import PARITY
 

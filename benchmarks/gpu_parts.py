@@ -1,7 +1,7 @@
 """Split large files into parts for transport, and join and verify them, using only the standard library.
 
-A file that is larger than a part becomes NAME.part00, NAME.part01, …; SHA256SUMS has the sums of parts and of whole
-files.
+A file that is larger than a part is split into NAME.part00, NAME.part01, …; SHA256SUMS contains the checksums of parts
+and of whole files.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ BLOCK = 1 << 20
 
 
 class WheelsError(Exception):
-    """One line: what is wrong with the folder, or what pip says."""
+    """A problem with the folder, or a message of pip, in one line."""
 
 
 def split(wheels: Path, part_bytes: int) -> None:
-    """Cut what is larger, and write down the sum of everything."""
+    """Split the files that are larger than a part, and write all checksums."""
     sums: dict[str, str] = {}
     for old in [
         path
@@ -44,10 +44,10 @@ def split(wheels: Path, part_bytes: int) -> None:
 
 
 def join(wheels: Path, into: Path) -> None:
-    """Join parts, and compare everything with SHA256SUMS where there is one.
+    """Join the parts, and compare all files with SHA256SUMS if it exists.
 
     Raises:
-        WheelsError: a part is missing, something was changed, or there is nothing.
+        WheelsError: a part is missing, a file differs from its checksum, or the folder is empty.
     """
     if not wheels.is_dir():
         raise WheelsError(f"{wheels} is no folder")

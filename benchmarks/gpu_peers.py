@@ -1,8 +1,8 @@
-"""Peers of the engines with their own best settings, as runners from frames to features on the host.
+"""torch and ONNX Runtime on the GPU with their own best settings, as runners from frames to features on the host.
 
 torch in FP16 (convolutions channels-last), eager and compiled with ``max-autotune``, which records CUDA graphs; ONNX
-Runtime on CUDA in FP16 with bound buffers on the GPU and its own CUDA graph. On another device than ``cuda`` both do
-the same without what needs CUDA: nothing is measured there, but the code has run.
+Runtime on CUDA in FP16 with bound buffers on the GPU and its own CUDA graph. On a device other than ``cuda`` both run
+without the CUDA features, which tests the code but measures nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from vidrisk.runtimes.runner import Array, Arrays, Runner
 
 
 def torch_runner(encoder: Any, bundle: Bundle, *, compiled: bool, device: str = "cuda") -> Runner:
-    """torch in FP16 on the GPU.
+    """Return a runner of torch in FP16 on the GPU.
 
     Raises:
-        RuntimeFailure: this torch has no CUDA.
+        RuntimeFailure: torch is a build without CUDA.
     """
     on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
@@ -48,10 +48,10 @@ def torch_runner(encoder: Any, bundle: Bundle, *, compiled: bool, device: str = 
 
 
 def bind_onnx_runtime(bundle: Bundle, batch: int, *, device: str = "cuda") -> Runner:
-    """ONNX Runtime on CUDA for batches of one size, with everything that it has against overhead.
+    """Return a runner of ONNX Runtime on CUDA for batches of one size, with all its options that reduce overhead.
 
     Raises:
-        RuntimeFailure, MissingExtra: it is not there, or does not load.
+        RuntimeFailure, MissingExtra: it is not installed, or does not load.
     """
     encoder = bundle.manifest.stage("encoder")
     path = bundle.path("encoder", "fp16")

@@ -1,4 +1,4 @@
-"""Where the GPU is measured: the folder for bundles and engines, the library, and how thoroughly."""
+"""Settings of a GPU benchmark: the folder for bundles and engines, the TensorRT library, and the number of rounds."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Section = Callable[["Place"], Iterator[Part]]  # gives what it has found until n
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how thoroughly to measure.
+    """The work folder and the extent of a GPU benchmark.
 
     Attributes:
-        kind: of TensorRT; None where none works.
+        kind: the kind of TensorRT; None if none works.
         trial: small models and few rounds.
-        families: of which there are small bundles; the first one stands for all where one is enough.
-        fake: on a GPU that is none (``gpu_fake.py``): what is timed says nothing.
+        families: those with small bundles; where one is enough, the first is used.
+        fake: on a simulated GPU (``gpu_fake.py``); times are meaningless.
     """
 
     work: Path
@@ -48,17 +48,17 @@ class Place:
 
     @property
     def batches(self) -> tuple[int, ...]:
-        """Frames at once whose throughput is measured."""
+        """Return the batch sizes of the throughput."""
         return (1, 64) if self.fake else (1, 8, 64)
 
     @property
     def program(self) -> tuple[str, ...]:
-        """How vidrisk is started."""
+        """Return the command that starts vidrisk."""
         return (sys.executable, str(FAKE)) if self.fake else (sys.executable, "-m", "vidrisk")
 
     @property
     def device(self) -> str:
-        """Of torch and ONNX Runtime."""
+        """Return the device of torch and ONNX Runtime."""
         return "cpu" if self.fake else "cuda"
 
     @property
@@ -67,14 +67,14 @@ class Place:
 
     @cached_property
     def models(self) -> list[Any]:
-        """Both models; bundles that are not there yet are made when they are asked for."""
+        """Return both models; their bundles are created when they are needed."""
         from gpu_models import models_in
 
         return models_in(self.work, trial=self.trial)
 
 
 def make_work(work: Path) -> Path:
-    """Use a folder, with its own cache inside."""
+    """Use a folder for the benchmark, with its own cache."""
     work.mkdir(parents=True, exist_ok=True)
     os.environ["VIDRISK_CACHE"] = str(work / "cache")
     return work
@@ -84,7 +84,7 @@ def engine(place: Place, model: Any, variant: Any, *, cuda_graphs: bool = True) 
     """Open the encoder's engine; build it if it is missing.
 
     Raises:
-        RuntimeFailure: there is no TensorRT, or it fails.
+        RuntimeFailure: TensorRT is missing or fails.
     """
     from vidrisk.runtimes.contract.errors import EngineMissing, RuntimeFailure
     from vidrisk.runtimes.tensorrt.build.engines import ensure_engines

@@ -1,4 +1,4 @@
-"""Whole processes on the GPU: their memory, and how soon a second start answers."""
+"""Measure whole processes on the GPU: their memory, and the time from a second start to the first prediction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTS = 5
 
 
 def memory(place: Place) -> Iterator[Part]:
-    """Peak memory of the GPU and of the host while a process runs one frame and then batches of 32."""
+    """Measure the peak memory of GPU and host while a process runs one frame and then batches of 32."""
     rows: dict[str, dict[str, Any]] = {}
     for model in place.models:
         for variant in ("fp32", "fp16", model.quantized):

@@ -1,4 +1,4 @@
-"""The runner of engines on a GPU: its copies in chunks of all sizes, CUDA graphs, and what it does without memory."""
+"""Test the runner of GPU engines: batches of all sizes, CUDA graphs, and out-of-memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def runner(place: Place) -> Iterator[Part]:
     """Test copies, CUDA graphs and halving on out-of-memory with the fp16 engine of a small model.
 
     Raises:
-        DifferentError: something is not as it should be, or there is no TensorRT.
+        DifferentError: a check fails, or there is no TensorRT.
     """
     from vidrisk.runtimes.registry import BUNDLE_RUNTIMES
 
@@ -120,7 +120,7 @@ def _out_of_memory(place: Place, bundle: Any, feed: Any, expected: Any) -> Part:
 
 @contextmanager
 def _full_gpu() -> Iterator[int]:
-    """Take all of the GPU's memory but for the last megabyte."""
+    """Allocate all of the GPU's memory except the last megabyte."""
     from vidrisk.runtimes.contract.errors import RuntimeFailure
     from vidrisk.runtimes.tensorrt.cuda import open_cuda
     from vidrisk.runtimes.tensorrt.device import current_device
@@ -142,7 +142,7 @@ def _full_gpu() -> Iterator[int]:
 
 @contextmanager
 def _capture_messages(said: list[str]) -> Iterator[None]:
-    """Collect what the runner logs."""
+    """Collect the log messages of the runner."""
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger(BELT)

@@ -1,8 +1,8 @@
-"""Questions about photos to an OpenAI-compatible server on the GPU, with a model of Qwen2.5-VL-3B's dimensions.
+"""Send questions about photos to an OpenAI-compatible server on the GPU, with a model of Qwen2.5-VL-3B's dimensions.
 
-Weights are random, in bfloat16, and so are the answers; the way is that of ``vidrisk infer --text-server``: JPEGs, chat
-completions, several requests at a time. A trial takes a small LLaVA: Qwen's processor needs torchvision, which vLLM
-brings.
+The weights are random, in bfloat16, and therefore the answers are meaningless. Requests are those of ``vidrisk infer
+--text-server``: JPEGs, chat completions, several requests at a time. A trial uses a small LLaVA, because Qwen's
+processor needs torchvision, which vLLM installs.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TRANSFORMERS = "from transformers.cli.transformers import main; main()"
 
 
 def server(place: Place) -> Iterator[Part]:
-    """Photos per second, by server and by requests at a time.
+    """Measure photos per second, by server and by number of concurrent requests.
 
     Raises:
-        RuntimeError: a server is installed, and none answers.
+        RuntimeError: a server is installed, but none answers.
     """
     told: Part = {
         "photos": _photos(place),
@@ -71,7 +71,7 @@ def _photos(place: Place) -> int:
 
 
 def _make_checkpoint(place: Place) -> Path:
-    """Make a Hugging Face folder, weights and processor, as ``vidrisk export --merged`` writes one."""
+    """Create a Hugging Face folder with weights and processor, as ``vidrisk export --merged`` does."""
     folder = place.work / ("llava-served" if place.trial else "qwen-served")
     if not folder.is_dir():
         half_made = folder.with_name(f"{folder.name}.partial")
@@ -110,7 +110,7 @@ def _write_checkpoint(folder: Path, place: Place) -> None:
 
 
 def _commands(place: Place) -> dict[str, list[str]]:
-    """How each server that is installed is started, but for its model and its port."""
+    """Return the command of each installed server, without its model and port."""
     from vidrisk.runtimes.contract.errors import is_installed
 
     found = {}
@@ -166,10 +166,10 @@ def _jpegs() -> Iterator[str]:
 
 @contextmanager
 def run_server(command: Sequence[str], log: Path) -> Iterator[str]:
-    """Start a server on a free port, and end it; its URL once it lists its model.
+    """Start a server on a free port, yield its URL when it lists its model, and stop it at the end.
 
     Raises:
-        RuntimeError: it ends, or does not start in time.
+        RuntimeError: the server exits, or does not start in time.
     """
     from vidrisk.runtimes.contract.errors import VidriskError
     from vidrisk.runtimes.text.http_json import JsonServer

@@ -1,7 +1,7 @@
-"""Engines beside torch and ONNX Runtime: throughput, overhead of a call, hand-over from encoder to head.
+"""Compare engines with torch and ONNX Runtime: throughput, overhead of a call, hand-over from encoder to head.
 
-Everything that is compared is timed in turns in one process, from frames on the host to features on the host. What is
-not installed is listed with the reason.
+All are timed in turns in one process, from frames on the host to features on the host. Packages that are not installed
+are listed with the reason.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Ways = dict[str, Callable[[int], Any]]
 
 
 def throughput(place: Place) -> Iterator[Part]:
-    """Frames per second of every way to run an encoder in FP16, and of its quantized engine, by batch.
+    """Measure frames per second of all FP16 ways to run an encoder, and of its quantized engine, by batch.
 
-    What torch compiles takes minutes, and so it comes last, in turns with the engine in FP16 once more.
+    Compiling with torch takes minutes; it therefore comes last, in turns with the FP16 engine again.
     """
     models: dict[str, Part] = {}
     for compiles in (False, True):
@@ -88,7 +88,7 @@ def _ways(place: Place, model: Any) -> Ways:
 
 
 def _rates(place: Place, model: Any, batch: int, ways: Ways, missing: dict[str, str]) -> dict[str, float]:
-    """Frames per second of the ways, timed in turns; ``missing`` is told why one does not run."""
+    """Measure frames per second in turns; the reason why a runner does not work goes into ``missing``."""
     from vidrisk.runtimes.contract.errors import VidriskError
     from vidrisk.runtimes.timing import seconds_in_turns
 
@@ -107,7 +107,7 @@ def _rates(place: Place, model: Any, batch: int, ways: Ways, missing: dict[str, 
 
 
 def _ratios(found: Part, fp16: str, quantised: str) -> dict[str, float]:
-    """Those that are aimed at, where both sides were measured."""
+    """Return the ratios that have a target, where both sides were measured."""
     rates, compiled = found["frames_per_s"], found["beside_torch_compile"]
     wanted = {
         "int8_over_fp16_batch_64": (rates, quantised, fp16, 64),
@@ -169,7 +169,7 @@ def _gpu_seconds(runner: Any) -> float | None:
 
 
 def hand_over(place: Place) -> Iterator[Part]:
-    """Milliseconds from a clip to its probabilities: features handed over on the GPU, and by way of the host."""
+    """Measure milliseconds from a clip to its probabilities, with features passed on the GPU and through the host."""
     from vidrisk.inference.model import open_classifier
 
     rows = {}

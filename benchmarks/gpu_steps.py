@@ -1,10 +1,10 @@
-"""The steps of ``gpu_offline.sh``, one after the other, each in a process of its own with a time limit.
+"""Run the steps of ``gpu_offline.sh`` in order, each in its own process with a time limit.
 
     python benchmarks/gpu_steps.py OUT [--seconds N] [--work DIR] [--families A,B] [--dry-run]
 
-The most important comes first. OUT/STEP.json has what the step has found, also when it was ended; OUT/STEP.log what it
-said; OUT/summary.json a line per step. A step that fails, crashes or hangs costs no other one. Exit code 0 when all are
-well, 4 when some are not, 130 after Ctrl-C. Needs nothing but the standard library.
+The most important step is the first. OUT/STEP.json contains the results of a step, even if it was stopped; OUT/STEP.log
+its output; OUT/summary.json one line per step. A step that fails, crashes or hangs does not affect the others. Exit
+code 0 if all succeed, 4 if some do not, 130 after Ctrl-C. Uses only the standard library.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXIT_OK, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 0, 4, 130
 
 @dataclass(frozen=True)
 class Step:
-    """One step of ``gpu.py``; one that does not see the GPU leaves it alone."""
+    """One step of ``gpu.py``. A step that does not need the GPU runs with the GPU hidden."""
 
     name: str
     limit_s: float
@@ -117,7 +117,7 @@ def _run(step: Step, file: Path, command: Sequence[str], limit_s: float) -> dict
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started."""
+    """Kill a process and all its child processes."""
     for how, wait_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, how)

@@ -1,4 +1,4 @@
-"""The tests that are marked ``gpu``, as a step: what each said, kept as it is said."""
+"""Run the tests that are marked ``gpu`` as a step, and record each outcome at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ENDED = re.compile(r"(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL)\b")
 
 
 class TestsFailedError(Exception):
-    """pytest ended with another exit code than 0."""
+    """The exit code of pytest was not 0."""
 
 
 def tests(place: Place) -> Iterator[Part]:
-    """Run ``pytest -m gpu`` over the files that have such tests.
+    """Run ``pytest -m gpu`` on the files that contain such tests.
 
     Raises:
-        TestsFailedError: one has failed, or pytest could not run.
+        TestsFailedError: a test failed, or pytest could not run.
     """
     marked = sorted(
         str(path.relative_to(ROOT))

@@ -1,7 +1,7 @@
 """Qwen2.5-VL-3B at full size as a classifier of windows of 8 frames of 224² on the GPU: training steps and prefill.
 
-Weights are random, and drawn on the GPU (``qwen_3b.py``). What was found is given away as soon as it is there: training
-first, then what engines compute, and last what torch compiles.
+The weights are random, and created on the GPU (``qwen_3b.py``). Results are recorded as soon as they are known:
+training first, then the engines, and last what torch compiles.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _log_result(told: Part) -> Part:
 
 
 def _training(place: Place, is_checkpointed: bool) -> dict[str, Any]:
-    """``train_run`` with the frozen tower in every step: median seconds of a step, and the most memory of one."""
+    """Measure ``train_run`` with the frozen tower in every step: median time and peak memory of a step."""
     import torch
     from qwen_3b import build_qwen, qwen_config
     from small_clips import StepClock, write_clips
@@ -95,7 +95,7 @@ def _training(place: Place, is_checkpointed: bool) -> dict[str, Any]:
 
 
 def _prefill(place: Place, folder: Path, stage: str, told: Part, *, is_compiled: bool) -> None:
-    """Time the ways to run a stage in turns; those of ``is_compiled`` are torch's compiled one and the first engine."""
+    """Time the ways to run a stage, in turns; with ``is_compiled``, torch's compiled one and the first engine."""
     from qwen_stages import distance, feed_of, read_stages
 
     from vidrisk.runtimes.contract.errors import VidriskError

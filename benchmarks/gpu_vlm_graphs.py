@@ -1,4 +1,4 @@
-"""The stages of Qwen2.5-VL-3B as graphs for a GPU, made of a model whose weights were drawn on it."""
+"""Export the stages of Qwen2.5-VL-3B as graphs for a GPU, from a model with random weights on that GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build_classifier(place: Place) -> tuple[Any, Any]:
 
 
 def free_memory() -> None:
-    """Give back what torch holds on the GPU and nobody uses."""
+    """Free the unused GPU memory in torch's cache."""
     import torch
 
     gc.collect()

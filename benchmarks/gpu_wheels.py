@@ -1,11 +1,12 @@
 """Collect, split, join and install wheels for a machine without an index, using only the standard library.
 
-    python benchmarks/gpu_wheels.py collect WHEELS [--python 3.12] [--part-mib 60]     where there is an index
-    python benchmarks/gpu_wheels.py join WHEELS INTO                                   parts → whole wheels, all checked
-    python benchmarks/gpu_wheels.py install PYTHON FOLDER ... [--seconds N]            with pip of that Python, from
-    folders alone
+    python benchmarks/gpu_wheels.py collect WHEELS [--python 3.12] [--part-mib 60]
+    python benchmarks/gpu_wheels.py join WHEELS INTO
+    python benchmarks/gpu_wheels.py install PYTHON FOLDER ... [--seconds N]
 
-What to install is what the wheel of vidrisk says that its extras need; ``gpu_parts.py`` says what parts are.
+``collect`` runs where there is an index. ``join`` restores whole wheels from parts and verifies all of them.
+``install`` uses the pip of PYTHON and only the folders. The packages are those that the extras in vidrisk's wheel list;
+``gpu_parts.py`` describes the parts.
 """
 
 from __future__ import annotations
@@ -44,15 +45,15 @@ WRITE_WHEEL = (
 
 
 class OutOfTimeError(WheelsError):
-    """Installing takes longer than it may."""
+    """The installation exceeded its time limit."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """What is installed together.
+    """Packages that are installed together.
 
     Attributes:
-        builds: packages that an index has as sources alone: these are built where the wheels are collected.
+        builds: packages that the index only has as sources; they are built where the wheels are collected.
     """
 
     name: str
@@ -103,7 +104,7 @@ def collect(wheels: Path, python: str, part_bytes: int) -> list[str]:
     """Download and split the wheels for Python ``python`` on x86-64 Linux; return why groups are missing.
 
     Raises:
-        WheelsError: vidrisk itself cannot be had.
+        WheelsError: vidrisk's own wheel cannot be found.
     """
     wheels.mkdir(parents=True, exist_ok=True)
     for old in wheels.glob("vidrisk-*.whl"):
@@ -153,10 +154,10 @@ def collect(wheels: Path, python: str, part_bytes: int) -> list[str]:
 
 
 def install(python: Path, folders: Sequence[Path], seconds: float = SECONDS) -> list[str]:
-    """Install group by group; why one was left out.
+    """Install group by group; return why groups were left out.
 
     Raises:
-        WheelsError: vidrisk itself cannot be installed, or the time is over.
+        WheelsError: vidrisk itself cannot be installed, or the time limit is reached.
     """
     end = time.monotonic() + seconds
     links = [word for folder in folders for word in ("--find-links", str(folder))]

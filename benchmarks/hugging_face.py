@@ -61,7 +61,7 @@ print(json.dumps({path: answer[0]["label"] for path, answer in zip(paths, answer
 
 
 class Logits(torch.nn.Module):
-    """A classifier of transformers as a module from images ``(N, 3, H, W)`` to logits."""
+    """A transformers classifier as a module from images ``(N, 3, H, W)`` to logits."""
 
     def __init__(self, classifier: Any) -> None:
         super().__init__()

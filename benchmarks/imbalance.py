@@ -1,12 +1,13 @@
-"""Rare classes: what `optim.class_weights` finds of them, and how believable its probabilities are.
+"""Rare classes: the recall with each rule of `optim.class_weights`, and the calibration of its probabilities.
 
     python benchmarks/imbalance.py [--threads 1]
 
-1. Features drawn from two Gaussians, whose best classifier is known: the probe that a head begins at, on 4,000 samples
-   of the frequent class and few of the rare one; three draws, judged on 60,000 samples of the same frequencies.
-2. Photos, 32 px, of noise and of noise with a dark line, through `train` from files to test metrics. The test split has
-   100 rare ones whatever the training split has, so that its recall can be counted; figures weigh samples as training
-   has them.
+1. Features from two Gaussians, whose best classifier is known. The probe from which a head starts is fitted on 4,000
+   samples of the frequent class and few of the rare one: three draws, evaluated on 60,000 samples with the same class
+   frequencies.
+2. Photos of 32 px, of noise and of noise with a dark line, through `train` from files to test metrics. The test split
+   always has 100 rare photos, enough to measure their recall; the metrics are weighted to the class frequencies of the
+   training split.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def draw_samples(rng: np.random.Generator, frequent: int, rare: int) -> tuple[np
 
 
 def gaussians(rare: int) -> list[dict[str, Any]]:
-    """Fit probes on so many samples of the rare class, and compare them with the best classifier that there is."""
+    """Fit probes on a number of samples of the rare class, and compare them with the optimal classifier."""
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(DRAWS):
         rng = np.random.default_rng(seed)
@@ -104,7 +105,7 @@ def gaussians(rare: int) -> list[dict[str, Any]]:
 
 
 def write_photos(folder: Path, frequent: int, rare: int) -> Table:
-    """Write photos: train, a val of an eighth with one rare photo, and a test of 800 and 100."""
+    """Write photos: a train split, a val split of an eighth with one rare photo, a test split of 800 and 100."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     samples = []

@@ -1,15 +1,15 @@
-"""INT8 beside its peers: accuracy and speed on five datasets, a transformer with outliers, memory and time.
+"""Compare INT8 methods: accuracy and speed on five datasets, a transformer with outliers, memory and time.
 
     python benchmarks/int8.py [SECTION ...] [--runs DIR] [--data DIR] [--folds N] [--trial]
 
-SECTION: elpv, elpv_probe, magnetic_tile, brick_crack, ut_interaction, outliers, memory, export_time; all of them
-without one. Each writes its own part of ``results/int8.json``, and leaves the others as they are. With --runs the
-trained runs stay in DIR, and those that are finished there are not trained again. --data: the folder with
-magnetic_tile, brick_crack and ut_interaction_set1; what is missing is skipped. --folds: of a dataset with several, the
-first N. --trial: a few samples and one epoch, to see that everything works; writes nothing.
+SECTION: elpv, elpv_probe, magnetic_tile, brick_crack, ut_interaction, outliers, memory, export_time; default: all. Each
+writes its own part of ``results/int8.json``, and keeps the others. --runs keeps the trained runs in DIR, and does not
+train the finished ones again. --data: the folder with magnetic_tile, brick_crack and ut_interaction_set1; missing data
+sets are skipped. --folds: only the first N of a dataset with several. --trial: few samples and one epoch, to check that
+everything works; writes nothing.
 
-All methods of a dataset start from the same floating-point ONNX encoder and the same calibration samples, are judged on
-the same test samples through the same fp32 head, and are timed in turns in one process.
+All methods start from the same floating-point ONNX encoder and the same calibration samples. They are evaluated on the
+same test samples with the same fp32 head, and are timed in turns in one process.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ Key = tuple[str, str, str]  # runtime, method, profile
 
 @dataclass(frozen=True)
 class Case:
-    """One trained model on one fold: what every method gets, and what it is judged by.
+    """One trained model on one fold: the inputs of every method, and the samples for its evaluation.
 
     Attributes:
         bundle: its export in floating point.
@@ -105,7 +105,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Method:
-    """One way to INT8: its file, or why there is none."""
+    """One INT8 method: its model file, or the reason why there is none."""
 
     name: str
     profile: str
@@ -151,7 +151,7 @@ def case_from_run(
 
 
 def clips_of(table: Table, contract: Contract) -> npt.NDArray[np.uint8]:
-    """``uint8 (N, T, H, W, 3)``."""
+    """Return the clips of samples, ``uint8 (N, T, H, W, 3)``."""
     return np.stack([next(read_clips(sample.path, contract.pixel, contract.time)).frames for sample in table.samples])
 
 
@@ -178,7 +178,7 @@ def notes_beside(path: Path) -> dict[str, Any]:
 
 
 def methods_for(case: Case, scratch: Path) -> list[Method]:
-    """Every method's model file. What a method cannot do, or refuses to ship, is a result, too."""
+    """Return the model file of every method. A failure or a refusal of a method is also a result."""
     frames, transformer = case.frames, case.transformer
     few = frames[np.linspace(0, len(frames) - 1, peers.count_kept_samples(frames)).astype(int)]
     encoder = case.encoder
@@ -258,7 +258,7 @@ def _make_method(name: str, profile: str, calibration: int, make: Callable[[Path
 
 
 def predictions(case: Case, runtime: str, path: Path) -> npt.NDArray[np.int64]:
-    """Class per test sample, by an encoder and the fp32 head on the same runtime."""
+    """Return the class of each test sample, by an encoder and the fp32 head on the same runtime."""
     count, moments = case.clips.shape[:2]
     flat = case.clips.reshape(-1, *case.clips.shape[2:])
     target = case.bundle.contract.targets[0].name
@@ -280,7 +280,7 @@ def predictions(case: Case, runtime: str, path: Path) -> npt.NDArray[np.int64]:
 def accuracy(
     truth: npt.NDArray[np.int64], before: npt.NDArray[np.int64], after: npt.NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Top-1, its drop in points with its 95 % paired interval, agreement."""
+    """Return top-1, its drop in points with its 95 % paired interval, and the agreement."""
     lost, gained = (int(((one == truth) & (other != truth)).sum()) for one, other in ((before, after), (after, before)))
     return {
         "top1": float((after == truth).mean()),
@@ -309,7 +309,7 @@ def speeds(case: Case, methods: list[Method]) -> dict[Key, float]:
 
 
 def compare_cases(cases: list[Case], scratch: Path) -> dict[str, Any]:
-    """All methods on all folds of a dataset; predictions are pooled, speed is the first fold's."""
+    """Compare all methods on all folds of a dataset; predictions are pooled, speed is that of the first fold."""
     made = []
     for number, case in enumerate(cases):
         (folder := scratch / f"case{number}").mkdir()
@@ -346,7 +346,7 @@ def _row(
     reference: dict[str, npt.NDArray[np.int64]],
     rate: dict[Key, float],
 ) -> dict[str, Any]:
-    """One method over all folds. Accuracy on OpenVINO, and for ours on ONNX Runtime, too."""
+    """Return the row of one method over all folds, on OpenVINO; for our method on ONNX Runtime also."""
     first = methods[0]
     row: dict[str, Any] = {
         "method": first.name,
@@ -396,7 +396,7 @@ def _print(result: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where data and runs are, and whether this is a trial."""
+    """The folders of data and runs, and whether this is a trial."""
 
     data: Path | None
     runs: Path
@@ -487,7 +487,7 @@ def _probe_run(place: Workplace, scratch: Path) -> Path:
 
 
 def memory(place: Workplace, scratch: Path) -> dict[str, Any]:
-    """Peak memory of calibrations of EfficientNet-Lite0 at 224², each in a process of its own."""
+    """Measure the peak memory of calibrations of EfficientNet-Lite0 at 224², each in its own process."""
     bundle, _ = export_run(_probe_run(place, scratch), scratch / "bundle", ExportOptions())
     photos, frames = sorted(cell_photos())[: MEMORY_SAMPLES[-1]], scratch / "frames"
     with frames.open("wb") as file:

@@ -1,22 +1,20 @@
 """Compare epochs over cached features of a frozen encoder with epochs that decode and encode every clip again.
 
-They run in turns in one process.
-
     python benchmarks/kept_features.py [--small]
 
-A probe: EfficientNet-Lite0 as it is (``lora.last_blocks=0``), and a head that is trained on clips. Nothing is drawn at
-random but the order of the clips, so that all three do the same work; a run is refused unless the mean loss of every
+The model is a probe: the frozen EfficientNet-Lite0 (``lora.last_blocks=0``) and a head that is trained on clips. Only
+the order of the clips is random, so all three variants do the same work; a run is refused unless the mean loss of every
 epoch agrees.
 
     anew             cache_mb=0, disk_cache_mb=0: every epoch decodes and encodes
-    frames kept      views=0: the first epoch decodes, every one encodes
-    features kept    views=1: the first epoch decodes and encodes (the default, with more views where clips are
-    augmented)
+    frames kept      views=0: the first epoch decodes, every epoch encodes
+    features kept    views=1: the first epoch decodes and encodes; the default, with more views if clips are augmented
 
-The first epoch counts from the first file that is read to the first step of the second epoch, the model's making
-included; a later one from its first step to that of the next. A run has seven epochs, five of them whole later ones,
-whose median counts. The order within a turn rotates, and a first turn does not count. --small: few small clips, one
-thread and one turn, to see that it runs; nothing is written.
+The variants run in turns in one process; the order within a turn rotates, and the first turn is not counted. The first
+epoch is timed from the first read of a file to the first step of the second epoch, including the creation of the model;
+a later epoch from its first step to the next epoch's first step. A run has seven epochs, and the median of the five
+complete later ones is reported. --small: few small clips, one thread and one turn, to check that it runs; writes
+nothing.
 """
 
 from __future__ import annotations
@@ -50,10 +48,10 @@ MOST_APART = 1e-2  # relative difference of losses: kept features are float16
 
 
 class PhaseClock:
-    """An ``on_progress`` of training.
+    """An ``on_progress`` callback of training that records when phases begin.
 
     Attributes:
-        begin_s: of every phase, by its name.
+        begin_s: time at which each phase began, by name.
     """
 
     def __init__(self) -> None:
@@ -65,7 +63,7 @@ class PhaseClock:
 
 @dataclass(frozen=True)
 class Trained:
-    """Seconds per epoch of a run, and its mean loss of every epoch."""
+    """The seconds and the mean loss of every epoch of a run."""
 
     first_s: float
     later_s: float

@@ -2,11 +2,11 @@
 
     python benchmarks/kill_resume.py [--runs 25] [--files 300] [--kills 4] [--seed 0] [--bundle BUNDLE]
 
-A tenth of the files is broken in a dozen ways. Each run is killed several times, every second time in one of its decode
-workers first, and then finished; it must hold exactly one row per file, and the predictions of the run that nobody
-disturbed. Without a bundle a classifier of numpy predicts, whose rows do not depend on what else is in their batch, and
-predictions must be equal. With one it is ``vidrisk infer``, all runs on one engine: labels must be equal, and
-probabilities within 1e-4.
+A tenth of the files is broken, in a dozen ways. Each run is killed several times, every second time after one of its
+decode workers, and then finished. It must contain exactly one row per file, and the predictions of the undisturbed run.
+Without --bundle, predictions come from a classifier in numpy that does not depend on the rest of the batch, and must be
+equal. With --bundle, it runs ``vidrisk infer`` with one engine for all runs: labels must be equal, and probabilities
+within 1e-4.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_DIFFERENCE = 1e-4  # of a probability, by an engine whose sums depend on the
 
 
 def engine_options(bundle: Path) -> tuple[str, ...]:
-    """Options that name what ``auto`` takes here, so that all runs take the same."""
+    """Return options that name the engine and variant that ``auto`` chooses here, so that all runs use the same."""
     with open_classifier(bundle) as classifier:
         return "--runtime", classifier.runtime, "--variant", classifier.variant
 

@@ -1,16 +1,16 @@
-"""Labels that are wrong, and whether enough are there: how much of it `vidrisk data suspects` and `data curve` see.
+"""Evaluate `vidrisk data suspects` (wrong labels) and `vidrisk data curve` (are there enough labels?).
 
     python benchmarks/labels.py DATA [--seeds 5]
 
-DATA holds `magnetic_tile` and `brick_crack`; elpv comes from its package. Every photo is encoded once, by
-EfficientNet-Lite0 with the commands' own settings, and nothing else is looked at.
+DATA contains `magnetic_tile` and `brick_crack`; elpv comes from its package. Every photo is encoded once, by
+EfficientNet-Lite0 with the settings of the commands.
 
-Wrong labels: 5 % of elpv's photos, drawn at random, get another label, drawn at random; how many of them are among the
-10 % most suspected? Asked of its four levels, and of two (defective or not, as its authors do). elpv's own labels are
-not free of errors.
+Wrong labels: 5 % of elpv's photos, drawn at random, get another random label. The result is the share of them among the
+10 % most suspected photos, for its four levels and for two (defective or not, as defined by its authors). elpv's own
+labels also contain errors.
 
-Learning curve: half of the photos, drawn at random, forecast what twice as many bring; all of them, cross-validated in
-the same way, are the answer. The forecast is right where the answer is within its interval of 90 %.
+Learning curve: a random half of the photos forecasts the accuracy with twice as many; the reference is the same
+cross-validation on all photos. A forecast is correct if the reference is within its interval of 90 %.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WRONG, LOOKED_AT = 0.05, 0.1
 
 
 def part_of(summaries: Summaries, rows: np.ndarray) -> Summaries:
-    """Take some samples, in the order of their numbers."""
+    """Return the summaries of some samples, in the order of ``rows``."""
     return replace(
         summaries,
         table=summaries.table.with_samples(summaries.table.samples[row] for row in rows),
@@ -51,7 +51,7 @@ def part_of(summaries: Summaries, rows: np.ndarray) -> Summaries:
 
 
 def with_labels(summaries: Summaries, numbers: np.ndarray, labels: tuple[str, ...]) -> Summaries:
-    """Give samples other labels of their one target."""
+    """Return the summaries with other labels for their one target."""
     (target,) = summaries.contract.targets
     contract = summaries.contract.model_copy(update={"targets": (target.model_copy(update={"labels": labels}),)})
     samples = (
@@ -64,7 +64,7 @@ def with_labels(summaries: Summaries, numbers: np.ndarray, labels: tuple[str, ..
 
 
 def measure_suspects(summaries: Summaries, seed: int) -> float:
-    """Flip labels, and return the share of these that is among the most suspected."""
+    """Flip labels, and return the share of the flipped ones among the most suspected."""
     (target,) = summaries.contract.targets
     truth, classes = summaries.truth[target.name], len(target.labels)
     rng = np.random.default_rng(seed)
@@ -78,7 +78,7 @@ def measure_suspects(summaries: Summaries, seed: int) -> float:
 
 
 def forecast(summaries: Summaries, seed: int) -> dict[str, Any]:
-    """Forecast from half of the samples, and look at all of them."""
+    """Forecast from half of the samples, and compare with the result on all of them."""
     (target,) = summaries.contract.targets
     count = len(summaries.table)
     half = np.sort(np.random.default_rng(seed).permutation(count)[: count // 2])

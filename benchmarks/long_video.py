@@ -1,6 +1,6 @@
-"""Test videos from real clips: a folder of 720p clips, a folder of many links to few clips, an hour of video.
+"""Create test videos from real clips: a folder of 720p clips, a folder of many links to few clips, an hour of video.
 
-Each is made once and kept in the work folder.
+Each is created once and kept in the work folder.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SMALL = (320, 240)
 
 
 def clips_below(folder: Path) -> list[Path]:
-    """Real clips, in the order of their names: of UT-Interaction the classes in turns."""
+    """Return real clips in the order of their names; those of UT-Interaction alternate between classes."""
     return sorted(
         (path for path in folder.rglob("*") if path.suffix in (".avi", ".mp4")), key=lambda path: (path.name, path)
     )
 
 
 def link_clips(clips: Sequence[Path], count: int, out: Path) -> Path:
-    """Make a folder of ``count`` links to the clips in turn, in the clips' folders: ``class/003-name.avi``."""
+    """Create a folder of ``count`` links to the clips in turn, in the clips' folders: ``class/003-name.avi``."""
     if not out.is_dir():
         with _make_folder(out) as new:
             for number in range(count):
@@ -40,7 +40,7 @@ def link_clips(clips: Sequence[Path], count: int, out: Path) -> Path:
 
 
 def hd_clips(clips: Sequence[Path], count: int, seconds: float, out: Path) -> Path:
-    """Make a folder of ``count`` H.264 files of 1280×720, each ``seconds`` of a clip from a different frame on."""
+    """Create a folder of ``count`` H.264 files of 1280×720: ``seconds`` of a clip, each from a different frame."""
     if not out.is_dir():
         length, turns = round(RATE * seconds), -(-count // len(clips))
         with _make_folder(out) as new:
@@ -55,9 +55,9 @@ def hd_clips(clips: Sequence[Path], count: int, seconds: float, out: Path) -> Pa
 
 
 def long_video(clips: Sequence[Path], seconds: float, out: Path) -> Path:
-    """One H.264 file of 320×240 in which the clips follow one another, again and again, for ``seconds``.
+    """Create one H.264 file of 320×240 that repeats the sequence of clips for ``seconds``.
 
-    They are encoded once; the packets of that reel are then written as often as it takes.
+    The sequence is encoded once, and its packets are written repeatedly.
     """
     if not out.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def long_video(clips: Sequence[Path], seconds: float, out: Path) -> Path:
 
 @contextmanager
 def _make_folder(out: Path) -> Iterator[Path]:
-    """Create a folder that gets its name once it is complete."""
+    """Create a folder, which gets its final name when it is complete."""
     new = out.with_name(f"{out.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -85,7 +85,7 @@ def _frames(clip: Path) -> Iterator[VideoFrame]:
 
 
 def _encode(frames: Iterable[VideoFrame], size: tuple[int, int], out: Path) -> None:
-    """Write frames at 25 per second, whatever their own times, with a keyframe every 50 (and at cuts)."""
+    """Write frames at 25 per second regardless of their times, with a keyframe every 50 frames and at cuts."""
     new = out.with_suffix(".new.mp4")
     with av.open(new, "w") as container:
         stream = container.add_stream(

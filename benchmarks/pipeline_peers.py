@@ -1,12 +1,11 @@
-"""What the pipeline is compared with, each a program of its own that prints one line of JSON.
+"""Programs that the pipeline is compared with; each prints one line of JSON.
 
-    python benchmarks/pipeline_peers.py decode BUNDLE CLIPS              read the clips of a folder and throw them away
-    python benchmarks/pipeline_peers.py model BUNDLE COUNT               encoder and head on COUNT clips from memory
-    python benchmarks/pipeline_peers.py script RUN CLIPS OUT             what people write today: transformers and torch
-    python benchmarks/pipeline_peers.py queue BUNDLE CLIPS OUT           a hand-written asynchronous OpenVINO pipeline
-    python benchmarks/pipeline_peers.py queue_model BUNDLE COUNT         its engine part: COUNT clips from memory
-    python benchmarks/pipeline_peers.py queue_windows BUNDLE VIDEO OUT   one video in windows, each of them encoded by
-    itself
+    python benchmarks/pipeline_peers.py decode BUNDLE CLIPS                read the clips of a folder, and discard them
+    python benchmarks/pipeline_peers.py model BUNDLE COUNT                 encoder and head on COUNT clips in memory
+    python benchmarks/pipeline_peers.py script RUN CLIPS OUT               a usual script: transformers and torch
+    python benchmarks/pipeline_peers.py queue BUNDLE CLIPS OUT             a hand-written asynchronous OpenVINO pipeline
+    python benchmarks/pipeline_peers.py queue_model BUNDLE COUNT           its engine part: COUNT clips in memory
+    python benchmarks/pipeline_peers.py queue_windows BUNDLE VIDEO OUT     one video; each window is encoded on its own
 
 ``script`` and ``queue`` write one line per clip to OUT: its path and its label.
 """
@@ -48,21 +47,21 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def random_clips(contract: Contract, count: int) -> Frames:
-    """``uint8 (count, T, H, W, 3)``. The engines' time does not depend on what is in a picture."""
+    """Return random clips ``uint8 (count, T, H, W, 3)``; the time of engines does not depend on the pixel values."""
     return np.random.default_rng(0).integers(
         0, 256, (count, contract.frames, *contract.pixel.frame_shape), dtype=np.uint8
     )
 
 
 def decode(options: argparse.Namespace) -> dict[str, Any]:
-    """Run only the reader, in one thread."""
+    """Run only the decoder, in one thread."""
     contract = Bundle.open(options.model).contract
     clips = sum(1 for path in files_below(options.inputs) for _ in read_clips(path, contract.pixel, contract.time))
     return {"clips": clips}
 
 
 def model(options: argparse.Namespace) -> dict[str, Any]:
-    """Our engine alone: the stages of a run after decoding, on clips that are already in memory."""
+    """Run only our engine: the stages after decoding, on clips that are already in memory."""
     from vidrisk.decode.messages import Input, InputEnd, Read
     from vidrisk.frames import Frame, FrameWindow
     from vidrisk.inference.encode import encode_frames
@@ -98,9 +97,9 @@ def model(options: argparse.Namespace) -> dict[str, Any]:
 def script(options: argparse.Namespace) -> dict[str, Any]:
     """Run the usual loop over files, in eager fp32, one clip at a time.
 
-    It decodes all frames, takes some at equal distances, and applies the image processor.
+    It decodes all frames, selects some at equal distances, and applies the image processor.
 
-    The processor resizes and crops as the run's contract says; scaling and normalisation are the first layer of the
+    The processor resizes and crops as in the run's contract; scaling and normalisation are the first layer of the
     model. The adapter is merged.
     """
     import torch
@@ -178,7 +177,7 @@ def _pixels(frame: Any, pixel: PixelSpec) -> Frames:
 
 
 def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """``pool.map`` that never has more than ``ahead`` results in work or waiting."""
+    """Like ``pool.map``, but with at most ``ahead`` results in progress or waiting."""
     running: deque[Future[Result]] = deque()
     for item in items:
         running.append(pool.submit(function, item))
@@ -191,7 +190,7 @@ def in_order(pool: Executor, function: Callable[[Item], Result], items: Iterable
 class Queue:
     """An encoder on OpenVINO's request queue, tuned for throughput, with batches filled across clips, and its head.
 
-    Requests read their batch where it lies and their answers go straight to the clips' places. The shapes are static.
+    Requests read their batch without a copy, and write features directly to the clips' places. Shapes are static.
     """
 
     def __init__(self, bundle: Bundle, variant: Any, *, batch: int, precision: str) -> None:
@@ -214,7 +213,7 @@ class Queue:
         self.features: dict[str, list[Any]] = {}  # one per moment
 
     def labels_of(self, clips: Iterable[Named]) -> dict[str, str]:
-        """Label per clip."""
+        """Return the label of each clip."""
         batch = np.empty(self._shape, np.uint8)
         places: list[tuple[str, int]] = []
         for name, frames in clips:
@@ -275,7 +274,7 @@ def queue_model(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def queue_windows(options: argparse.Namespace) -> dict[str, Any]:
-    """One video: a thread decodes every frame once, and the queue encodes every frame of every window."""
+    """Process one video: a thread decodes every frame once, and the queue encodes every frame of every window."""
     bundle = Bundle.open(options.model)
     time_spec = TimeSpec(bundle.contract.frames, options.window, options.stride)
     engine = Queue(bundle, options.variant, batch=options.batch, precision=options.precision)
@@ -290,7 +289,7 @@ def queue_windows(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fetch(pool: Executor, items: Iterator[Item], ahead: int) -> Iterator[Item]:
-    """Yield items that a thread of the pool produces up to ``ahead`` of the consumer."""
+    """Yield items that a thread of the pool produces, at most ``ahead`` of them in advance."""
     running = deque(pool.submit(next, items, None) for _ in range(ahead))
     while (item := running.popleft().result()) is not None:
         running.append(pool.submit(next, items, None))

@@ -1,4 +1,4 @@
-"""What the sections of ``pipeline`` share: whole runs of ours and of peers in turns, and the figures they come to."""
+"""Run vidrisk and other programs in turns, and derive figures from their results, for the sections of ``pipeline``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Place:
-    """Where everything is, and how much of it is measured."""
+    """The folders and the extent of a measurement."""
 
     data: Path
     work: Path
@@ -68,7 +68,7 @@ class Place:
         return run_infer(bundle or self.bundle, inputs, self.work, *options, watch=watch)
 
     def peer(self, kind: str, *options: str | Path | int) -> Peer:
-        """One run of a program of ``pipeline_peers``."""
+        """Run a program of ``pipeline_peers`` once."""
         with tempfile.TemporaryDirectory(dir=self.work) as scratch:
             out = [Path(scratch) / "labels.jsonl"] if kind in ("script", "queue", "queue_windows") else []
             positional, named = options[:2], options[2:]
@@ -82,7 +82,7 @@ class Place:
 def run_command(
     command: Iterable[str | Path], work: Path, watch: Callable[[], None] | None = None, **options: Any
 ) -> Spent:
-    """Run a command without the cache of features: names in the folders are many, clips are few."""
+    """Run a command without the feature cache, because the folders contain the same few clips under many names."""
     environment = {"VIDRISK_CACHE": str(work / "cache"), "VIDRISK_CACHE_GB": "0"}
     return measure_costs([*command], work=work, environment=environment, watch=watch, **options)
 
@@ -103,7 +103,7 @@ def infer_command(python: str, bundle: Path, inputs: Path, out: Path) -> list[st
 
 @dataclass(frozen=True)
 class Ours:
-    """A finished ``vidrisk infer``: what it took, its summary, and the label by (path, start_s)."""
+    """A finished ``vidrisk infer``: its costs, its summary, and the label by (path, start_s)."""
 
     spent: Spent
     summary: dict[str, Any]
@@ -111,7 +111,7 @@ class Ours:
 
     @property
     def engine(self) -> tuple[str, str, str, str]:
-        """The options that ask for the same again."""
+        """Return the options that select the same engine and variant again."""
         return "--runtime", self.summary["runtime"], "--variant", self.summary["variant"]
 
     @property
@@ -133,7 +133,7 @@ class Ours:
 
 @dataclass(frozen=True)
 class Peer:
-    """A finished peer: what it took, what it printed, and the label by path (of windows, by start)."""
+    """A finished program of others: its costs, its output, and the label by path (for windows, by start)."""
 
     spent: Spent
     printed: dict[str, Any]
@@ -143,7 +143,7 @@ class Peer:
 def in_turns(programs: Mapping[str, Callable[[], Item]], rounds: int) -> dict[str, list[Item]]:
     """Return the results per program of turns on a quiet machine.
 
-    The first turn warms the disk's cache, settles the choice of runtime, and does not count.
+    The first turn fills the disk cache and chooses the runtime; it is not counted.
     """
     results: dict[str, list[Item]] = {name: [] for name in programs}
     for program in programs.values():
@@ -167,11 +167,11 @@ def median(values: Iterable[float]) -> float:
 
 
 def ratio(above: Iterable[float], below: Iterable[float]) -> dict[str, Any]:
-    """Median of the ratios of the turns, and all of them."""
+    """Return the median of the ratios of the turns, and all ratios."""
     each = [round(a / b, 3) for a, b in zip(above, below, strict=True)]
     return {"median": median(each), "turns": each}
 
 
 def share(some: Mapping[Any, str], others: Mapping[Any, str]) -> float:
-    """Of the labels in ``some``, how many are the same in ``others``."""
+    """Return the share of the labels in ``some`` that are the same in ``others``."""
     return round(statistics.mean(others.get(key) == label for key, label in some.items()), 4)

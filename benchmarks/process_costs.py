@@ -1,4 +1,4 @@
-"""Whole processes measured from outside: wall time, processor time and memory of a command with all that it starts."""
+"""Measure a command from outside, including all processes that it starts: wall time, processor time and memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SAMPLE_S = 0.2
 
 @dataclass(frozen=True)
 class Spent:
-    """What a command took.
+    """The cost of a command.
 
     Attributes:
         wall_s: from its start to its end.
-        cpu_s: user and system, of the process and of every process below it.
-        output: what it printed.
+        cpu_s: user and system time of the process and all its descendants.
+        output: its standard output.
     """
 
     wall_s: float
@@ -31,7 +31,7 @@ class Spent:
 
 
 def adopt_orphans() -> None:
-    """Have processes whose parent ends handed to this one, so that their processor time is counted, too."""
+    """Become the parent of orphaned descendants, so that their processor time is counted."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
@@ -83,7 +83,7 @@ def measure_costs(
 
 
 def _orphans_cpu_s() -> float:
-    """Processor time of what a command left behind; waits for its end."""
+    """Wait for the processes that a command left behind, and return their processor time."""
     cpu_s = 0.0
     while True:
         try:
@@ -95,11 +95,11 @@ def _orphans_cpu_s() -> float:
 
 @dataclass
 class MemoryWatch:
-    """Samples the memory of all processes below this one.
+    """Samples the memory of all descendants of this process.
 
     Attributes:
         pss_mb: highest sum of proportional set sizes at one moment: pages that processes share are counted once.
-        processes: the most at one moment.
+        processes: largest number of processes at one moment.
     """
 
     pss_mb: float = 0.0
@@ -108,7 +108,7 @@ class MemoryWatch:
 
     @property
     def peaks_mb(self) -> float:
-        """Sum of the resident peaks (VmHWM) of all processes that were seen, whenever each had it: an upper bound."""
+        """Return the sum of the resident peaks (VmHWM) of all observed processes, an upper bound of the peak."""
         return sum(self._peaks_mb.values())
 
     def __call__(self) -> None:

@@ -1,9 +1,9 @@
-"""What Python code waits for: importing, a photo from a path, a frame from memory.
+"""Measure the latency of the Python API: the import, a photo from a path, a frame from memory.
 
     python benchmarks/python_api.py --bundle BUNDLE [--photo PHOTO] [--runtime RUNTIME] [--threads N]
 
-BUNDLE: EfficientNet-Lite0 with an INT8 variant, as ``make demo`` makes one (``demo/risk.bundle``). PHOTO: a JPEG;
-without it, one of 1280 × 720 is made. A frame from memory is asked beside the engine itself on the same pixels, in
+BUNDLE: EfficientNet-Lite0 with an INT8 variant, for example ``demo/risk.bundle`` of ``make demo``. PHOTO: a JPEG;
+default: a generated one of 1280 × 720. A frame from memory is compared with the engine alone on the same pixels, in
 turns, after a warm-up; times are medians of rounds, ratios are taken within a round.
 """
 
@@ -37,7 +37,7 @@ IMPORT = "import time; begin = time.perf_counter(); import vidrisk; print(time.p
 
 
 def import_ms() -> float:
-    """Median time of ``import vidrisk`` in fresh processes; the first does not count."""
+    """Return the median time of ``import vidrisk`` in new processes; the first one is not counted."""
 
     def import_once() -> float:
         return float(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
@@ -47,7 +47,7 @@ def import_ms() -> float:
 
 
 def write_photo(path: Path) -> Path:
-    """Return a photo of 1280 × 720 that is neither smooth nor noise."""
+    """Write a photo of 1280 × 720 with smooth random colours, and return its path."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (45, 80, 3), np.uint8))
     coarse.resize((1280, 720), Image.Resampling.BICUBIC).save(path, quality=90)
@@ -68,7 +68,7 @@ def measure_calls(model: Model, photo: Path) -> dict[str, Any]:
     moments = model.contract.frames if model.contract.time else 1
 
     def runner() -> None:
-        """Run only the engine: each stage once, on prepared pixels."""
+        """Run only the engine: each stage once, on preprocessed pixels."""
         known = classifier.encode(frame[None]) | (
             {PIXELS: frame[None]} if PIXELS in classifier.plan.frame_gives else {}
         )

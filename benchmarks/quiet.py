@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Moment:
-    """Seconds so far: of the clock, of work on all cores, and of work of this process and its ended child processes."""
+    """Seconds of the clock, of work on all cores, and of work of this process and its finished child processes."""
 
     clock_s: float
     busy_s: float
@@ -29,12 +29,12 @@ class Moment:
 
 @dataclass
 class Record:
-    """Measurements of this process.
+    """Counts of the measurements of this process.
 
     Attributes:
         accepted, rejected: how many.
-        most: the largest share of a core that other programs took during an accepted one.
-        too_short: accepted without a judgement, because they took less than ``SHORT_S``.
+        most: the largest share of a core that other programs used during an accepted one.
+        too_short: accepted without a check, because they took less than ``SHORT_S``.
     """
 
     accepted: int = 0
@@ -51,16 +51,16 @@ RECORD = Record()
 
 
 def take_record() -> dict[str, Any]:
-    """Return what was recorded since the last call, and begin anew; empty if nothing was measured."""
+    """Return the record since the last call, and start a new one; empty if nothing was measured."""
     global RECORD
     taken, RECORD = RECORD, Record()
     return taken.to_json() if taken.accepted or taken.too_short else {}
 
 
 def measure_quietly(measure: Callable[[], Item]) -> Item:
-    """Measure, and repeat that while other programs take over 5 % of a core.
+    """Measure, and repeat the measurement while other programs use over 5 % of a core.
 
-    Programs that ``measure`` starts are its own work if they were waited for when it ends.
+    Programs that ``measure`` starts count as its own work if it waits for their end.
 
     Raises:
         SystemExit: the machine was not quiet in ten attempts, or for 15 minutes.
@@ -85,7 +85,7 @@ def measure_quietly(measure: Callable[[], Item]) -> Item:
 
 
 def wait_until_quiet() -> None:
-    """Wait until other programs take less than 5 % of a core for two seconds.
+    """Wait until other programs use less than 5 % of a core for two seconds.
 
     Raises:
         SystemExit: that did not happen within 15 minutes.
@@ -107,6 +107,6 @@ def read_moment() -> Moment:
 
 
 def other_work(before: Moment, after: Moment) -> float:
-    """Return the share of a core that other programs took between two moments, at least 0."""
+    """Return the share of a core that other programs used between two moments, at least 0."""
     other_s = (after.busy_s - before.busy_s) - (after.own_s - before.own_s)
     return max(0.0, other_s / (after.clock_s - before.clock_s))

@@ -1,8 +1,8 @@
 """Qwen2.5-VL-3B at full or reduced size with random weights, created in memory without downloads.
 
 The dimensions are those of the published ``config.json``. The tokenizer is a small one with Qwen's special tokens and
-template (``tests/vidrisk/models/vlms.py``): it cuts a prompt into some 30 tokens more than Qwen's own, beside 256
-    visual ones.
+template (``tests/vidrisk/models/vlms.py``): a prompt has about 30 tokens more than with Qwen's own, besides 256 visual
+ones.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def write_backbone(
 
 
 def qwen_config(backbone: Path, *, small: bool = False, **settings: Any) -> TrainConfig:
-    """LoRA in every block of the language model, bfloat16 for what is frozen; ``settings`` by dotted names."""
+    """Return a configuration with LoRA in every block of the language model and bfloat16 for frozen weights.
+
+    ``settings`` are further settings, by dotted names."""
     side = SMALL_SIDE_PX if small else SIDE_PX
     defaults = {
         "frames": FRAMES,
@@ -140,7 +142,7 @@ def build_qwen(config: TrainConfig, contract: Contract, *, device: str = "cpu", 
 
 
 def draw_weights(model: torch.nn.Module) -> None:
-    """Fill the weights with random numbers, where they are; biases are 0, scales 1."""
+    """Fill the weights with random numbers in place; biases are 0, scales 1."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -151,7 +153,7 @@ def draw_weights(model: torch.nn.Module) -> None:
 
 
 def noise_frames(contract: Contract, windows: int) -> npt.NDArray[np.uint8]:
-    """Windows ``uint8 (B, T, H, W, 3)`` of coloured noise."""
+    """Return windows ``uint8 (B, T, H, W, 3)`` of coloured noise."""
     rng = np.random.default_rng(0)
     tint = rng.integers(0, 200, (windows, contract.frames, 1, 1, 3))
     noise = rng.integers(0, 56, (windows, contract.frames, *contract.pixel.frame_shape))
@@ -187,7 +189,7 @@ def export_stages(
 
 @torch.inference_mode()
 def _values(stages: tuple[ModelStage, ...], frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-    """Every input and output of the stages as torch computes them, constants too."""
+    """Return every input, output and constant of the stages, computed by torch."""
     values: dict[str, npt.NDArray[Any]] = {"frames": frames}
     for each in stages:
         values |= each.constants

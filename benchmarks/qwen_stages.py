@@ -1,4 +1,4 @@
-"""Read stages that ``qwen_3b.py`` exported without torch: their specs, and torch's outputs for one window."""
+"""Read stages that ``qwen_3b.py`` exported, without torch: their specs, and torch's outputs for one window."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Values = dict[str, npt.NDArray[Any]]
 
 
 def read_stages(folder: Path) -> tuple[dict[str, Stage], Values]:
-    """Stages by name, and every input and output of them by name, as the stages take and give it."""
+    """Return the stages by name, and all their inputs and outputs by name."""
     rows = json.loads((folder / STAGES).read_text(encoding="utf-8"))
     return {row["name"]: Stage.model_validate(row) for row in rows}, dict(np.load(folder / VALUES))
 

@@ -1,15 +1,15 @@
-"""Reports that a small language model writes about photos, beside a classifier on the same tower: level and defect.
+"""Compare reports that a small language model writes about photos with a classifier on the same tower.
 
     python benchmarks/reports.py DATA [--runs FOLDER] [--epochs N]
 
-DATA holds ``magnetic_tile`` (labels.csv and images). Half of the photos train, a quarter chooses and judges, a quarter
-is held out; stratified by defect, seed 0. The level is the area of the defect: none, minor below 0.5 %, moderate below
-5 %, severe. A generator, EfficientNet-Lite0 + MLP + SmolLM2-135M, learns answers in JSON: level, defect, a description
-and an advice, whose sentences are made of the labels. The classifier is a linear head for each of the two on the same
-frozen tower. The generator is exported with INT8 and packed weights by a recipe that the gate chooses; every variant
-writes a report of every held-out photo, by schema.
+DATA contains ``magnetic_tile`` (labels.csv and images). Half of the photos train, a quarter is for choosing and
+judging, a quarter is held out; stratified by defect, seed 0. The level is the area of the defect: none, minor below 0.5
+%, moderate below 5 %, severe. The generator, EfficientNet-Lite0 + MLP + SmolLM2-135M, learns answers in JSON: level,
+defect, a description and an advice, whose sentences are derived from the labels. The classifier is a linear head for
+each of level and defect on the same frozen tower. The generator is exported with INT8 and packed weights by a recipe
+that the gate chooses; every variant writes a report of every held-out photo, constrained by the schema.
 
-Whatever is found in --runs is not made again. Settings were fixed on the quarter that chooses.
+What exists in --runs is reused. The settings were fixed on the quarter for choosing.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def replace_labels(table: Table, labels: Mapping[str, Mapping[str, str]]) -> Ite
 
 
 def classify(table: Table, run: Path) -> dict[str, dict[str, bool]]:
-    """Train the classifiers, one for each field, unless it was done; return which held-out photos each gets right."""
+    """Train the classifier of each field if it is missing; return which held-out photos each classifies correctly."""
     right: dict[str, dict[str, bool]] = {}
     for field in FIELDS:
         own = table.with_samples(replace_labels(table, {s.path.stem: {field: s.labels[field]} for s in table.samples}))
@@ -206,7 +206,7 @@ def read_seconds(runs: Path, settings: Sequence[str]) -> dict[str, float]:
 
 @contextmanager
 def time_phase(seconds: dict[str, float], name: str, runs: Path) -> Iterator[None]:
-    """Add what is done in the block to the seconds, in the folder too: a run that was stopped goes on."""
+    """Add the time of the block to ``seconds`` and to the folder, so that a stopped benchmark can continue."""
     begin = time.perf_counter()
     try:
         yield

@@ -1,10 +1,10 @@
-"""Peak memory of merging, exporting and bundling a large model, each in its own process.
+"""Measure the peak memory of merging, exporting and bundling a large model, each in its own process.
 
     python benchmarks/sizes.py [--scale 1] [--dtype float16] [--json FILE]
 
-The dummy has the shape of a language model of 1.5 billion parameters: an embedding, blocks of linear layers, the last
-ones with LoRA. With a scale below 1 it has so much fewer blocks and rows, and what counts as large is smaller by the
-same factor, so that it goes the same way.
+The dummy model has the shape of a language model of 1.5 billion parameters: an embedding and blocks of linear layers,
+the last of which have LoRA. A scale below 1 reduces the blocks, the rows, and the size from which a model counts as
+large by the same factor, so the code path is the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def describe_process() -> dict[str, float]:
 
 
 def dummy(scale: float, dtype: str) -> Any:
-    """``uint8 (N, 16, 16, 3)`` → ``float32 (N, width)``; LoRA with a B that is not zero on the last blocks."""
+    """Return a model ``uint8 (N, 16, 16, 3)`` → ``float32 (N, width)``; the last blocks have LoRA with nonzero B."""
     import peft
     import torch
     from torch import nn
@@ -83,7 +83,7 @@ def dummy(scale: float, dtype: str) -> Any:
 
 
 def measure(scale: float, dtype: str, folder: Path) -> dict[str, Any]:
-    """Take the dummy through all of it, in this process."""
+    """Merge, export and bundle the dummy model in this process."""
     import torch
 
     from vidrisk.calibration import files
@@ -140,7 +140,7 @@ def _example(output: Any) -> tuple[Any, Any, Any]:
 
 
 def write_bundle_of(folder: Path) -> None:
-    """Seal the encoder in a bundle, beside a head of one layer."""
+    """Write a bundle of the encoder and a head of one layer."""
     import torch
 
     from vidrisk.calibration.files import graph_files, load_graph
@@ -176,7 +176,7 @@ def write_bundle_of(folder: Path) -> None:
 
 
 def measure_in_process(scale: float, dtype: str) -> dict[str, Any]:
-    """Measure it in a separate process."""
+    """Run ``measure`` in a separate process."""
     with tempfile.TemporaryDirectory(prefix="vidrisk-sizes-") as folder:
         command = [sys.executable, __file__, "--scale", str(scale), "--dtype", dtype, "--in", folder]
         end = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -1,4 +1,4 @@
-"""What training is timed on: a table of small clips, and an ``on_progress`` that notes when steps begin."""
+"""Inputs for timing training: a table of small clips, and an ``on_progress`` that records when steps begin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIDE_PX, TILES, MOMENTS, RATE = 64, 4, 16, 8
 
 
 def write_clips(folder: Path, count: int, side_px: int = SIDE_PX) -> Table:
-    """Write clips of coloured tiles, other ones in every frame; all of them are to be trained on."""
+    """Write clips of coloured tiles that change in every frame; return a table with all of them in train."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     samples = []
@@ -33,10 +33,10 @@ def write_clips(folder: Path, count: int, side_px: int = SIDE_PX) -> Table:
 
 
 class StepClock:
-    """An ``on_progress`` of training.
+    """An ``on_progress`` callback of training that records when steps begin.
 
     Attributes:
-        begins: of every step, in seconds, by epoch.
+        begins: time at which every step began, in seconds, by epoch.
     """
 
     def __init__(self) -> None:
@@ -47,12 +47,12 @@ class StepClock:
             self.note(is_first=not done)
 
     def note(self, *, is_first: bool) -> None:
-        """Note that a step begins."""
+        """Record that a step begins."""
         self.begins += [[]] if is_first else []
         self.begins[-1].append(time.perf_counter())
 
     @property
     def seconds_per_step(self) -> float:
-        """Of the last epoch, from the begin of its first step to that of its last one."""
+        """Return the time per step of the last epoch, from the start of its first step to the start of its last one."""
         last = self.begins[-1]
         return (last[-1] - last[0]) / (len(last) - 1)

@@ -1,10 +1,10 @@
-"""Where a classifier begins, at a probe or at zero, and the moving average of its weights, on photos of magnetic tiles.
+"""Compare heads that start at a probe or at zero, with and without averaged weights, on photos of magnetic tiles.
 
     python benchmarks/starts.py DATA
 
-DATA holds `magnetic_tile`: 536 photos of six classes. They are split six times, 50/20/30 and stratified, and a head on
-a frozen encoder is trained with the settings of ``int8.py``, four times: only ``head.start`` and ``optim.average``
-differ. The best epoch by the val split is judged on the test split.
+DATA contains `magnetic_tile`: 536 photos of six classes. They are split six times, 50/20/30 and stratified. For each
+split, a head on a frozen encoder is trained four times with the settings of ``int8.py``; only ``head.start`` and
+``optim.average`` differ. The best epoch on the val split is evaluated on the test split.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SEEDS = range(6)
 
 
 def test_scores(table: Table, settings: tuple[str, ...], seed: int) -> dict[str, float]:
-    """Train, and return what ``metrics.json`` says of the test split."""
+    """Train, and return the test scores in ``metrics.json``."""
     config = config_from_options(None, [*PHOTO_SETTINGS, f"seed={seed}", *settings])
     with tempfile.TemporaryDirectory() as folder:
         run = train_run(split_table(table, ratios=(5, 2, 3), seed=seed), config, Path(folder) / "run")

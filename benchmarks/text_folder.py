@@ -1,7 +1,7 @@
-"""A folder of JPEG files to reports by a schema: decoding, a vision stage and text, eight reports at a time.
+"""Process a folder of JPEG files to reports by a schema: decoding, a vision stage and text, eight reports at a time.
 
 The vision stage is EfficientNet-Lite0 with an untrained projector: the reports are meaningless but take as long as real
-ones. llama.cpp accepts no visual tokens, and gets as many token ids instead.
+ones. llama.cpp accepts no visual tokens, and gets the same number of token ids instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SCHEMA = {"type": "object", "properties": FIELDS, "required": list(FIELDS), "add
 
 
 def write_photos(work: Path, count: int) -> list[Path]:
-    """JPEG files of 1280 x 960, of clouds of noise."""
+    """Write JPEG files of 1280 x 960 with smooth noise."""
     folder = work / "photos"
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{number:03}.jpg" for number in range(count)]
@@ -70,7 +70,7 @@ def write_vision_stage(work: Path) -> Path:
 
 
 def folder_times(work: Path, engines: list[str], count: int) -> dict[str, dict[str, float]]:
-    """Seconds per photo of every engine, all of them in turns; tokens of an answer, and the share of whole ones."""
+    """Measure seconds per photo of every engine in turns, tokens per answer, and the share of complete answers."""
     import onnxruntime
 
     paths, options = write_photos(work, count), onnxruntime.SessionOptions()

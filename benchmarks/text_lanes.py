@@ -26,19 +26,19 @@ Ids = npt.NDArray[np.int64]
 
 
 class Lane(ABC):
-    """An engine."""
+    """A text engine."""
 
     @abstractmethod
     def write(self, prompts: list[Ids], count: int) -> None:
-        """Write so many tokens behind each prompt, all of them at once."""
+        """Generate a number of tokens after each prompt, for all prompts at once."""
 
     def logprobs(self, window: Ids) -> npt.NDArray[np.float64] | None:
-        """Log-probability of every token of a text but the first; None where the engine does not say."""
+        """Return the log-probability of every token of a text except the first; None if the engine has none."""
         return None
 
 
 class Own(Lane):
-    """The engine of ours, on ONNX Runtime or on OpenVINO."""
+    """vidrisk's engine, on ONNX Runtime or on OpenVINO."""
 
     def __init__(self, work: Path, name: str, sequences: int) -> None:
         kind, precision = name.split()
@@ -95,7 +95,7 @@ class GenAi(Lane):
 
 
 class Llama(Lane):
-    """llama.cpp's server, called in this process: its slots are its way to write several answers at once."""
+    """llama.cpp's server, called in this process; its slots generate several answers at once."""
 
     def __init__(self, work: Path, weights: str, sequences: int) -> None:
         import xllamacpp
@@ -120,7 +120,7 @@ class Llama(Lane):
         assert answer["usage"]["completion_tokens"] == count, answer
 
     def logprobs(self, window: Ids) -> npt.NDArray[np.float64]:
-        """Score a text token by token: each token is forced, and its log-probability reported."""
+        """Score a text token by token: each token is forced, and its log-probability is returned."""
         found = []
         for place in range(1, len(window)):
             body = {
@@ -136,10 +136,10 @@ class Llama(Lane):
 
 
 class LlamaServer(Llama):
-    """The same server, asked over HTTP."""
+    """The same server, called over HTTP."""
 
     def logprobs(self, window: Ids) -> None:
-        """None: they are those of the server in this process."""
+        """Return None: they are those of the server in this process."""
 
     def complete(self, body: dict[str, Any]) -> Any:
         content = json.dumps({"temperature": 0, "stream": False, **body}).encode()
@@ -177,12 +177,12 @@ NEEDS = {
 
 
 def find_engines() -> list[str]:
-    """Engines whose packages are installed."""
+    """Return the engines whose packages are installed."""
     return [name for name, package in NEEDS.items() if is_installed(package)]
 
 
 def open_lane(name: str, work: Path, sequences: int) -> Lane:
-    """Open an engine for so many sequences at a time."""
+    """Open an engine for a number of concurrent sequences."""
     if name in LLAMA:
         kind, weights = name.split()
         return (LlamaServer if kind.endswith("server") else Llama)(work, weights, sequences)

@@ -1,18 +1,18 @@
-"""The training loop beside ``transformers.Trainer`` on the same work: steps per second, in turns, in one process.
+"""Compare the training loop with ``transformers.Trainer`` on the same work: steps per second, in turns, in one process.
 
     python benchmarks/trainer.py [--small]
 
 The model is EfficientNet-Lite0 + MLP + the first blocks of SmolLM2-135M-Instruct with ``<ACT>``: LoRA, the token's row,
-projector and head are trained. Trainer gets the same weights to begin with, the same clips in the same batches, AdamW
-over the same groups (fused, as Trainer makes it), the same schedule and clipping; nothing is logged, saved or
-validated. It is refused as other work unless the mean loss of every epoch agrees, and what was trained.
+projector and head are trained. Trainer starts with the same weights, and gets the same clips in the same batches, AdamW
+over the same groups (fused, Trainer's default), and the same schedule and clipping, without logging, saving or
+validation. A comparison is refused unless the mean loss of every epoch and the set of trained weights agree.
 
     tower in every step    both run the frozen tower in every step: the loops alone
-    features kept          ours runs it once before the first epoch, as it does by default; Trainer as before
+    features kept          ours runs it once before the first epoch, its default; Trainer as before
 
-A turn trains two epochs with each; the steps of the second one are timed, from the begin of the first to the begin of
-the last. The order within a turn rotates, and a first turn does not count. --small: two blocks, small frames, one
-thread and one turn, to see that it runs; nothing is written.
+In a turn, each trains two epochs; the steps of the second one are timed, from the beginning of its first step to the
+beginning of its last. The order within a turn rotates, and the first turn is not counted. --small: two blocks, small
+frames, one thread and one turn, to check that it runs; writes nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MOST_APART = {TOWER: {"losses": 1e-3, "weights": 2e-3}, KEPT: {"losses": 5e-2, "
 
 @dataclass(frozen=True)
 class Trained:
-    """What one of them did: seconds per step, mean loss of every epoch, trained weights by file and name."""
+    """The result of one loop: seconds per step, mean loss of every epoch, trained weights by file and name."""
 
     seconds_per_step: float
     losses: list[float]
@@ -61,14 +61,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Work:
-    """What both do."""
+    """The work of both loops."""
 
     table: Table
     config: TrainConfig
     contract: Contract
 
     def model(self) -> TrainableModel:
-        """Return a new model, with equal weights every time."""
+        """Return a new model, always with the same weights."""
         transformers.set_seed(self.config.seed)
         model = build_classifier(self.config, self.contract, local_only=True)
         model.adapt(self.config)
@@ -76,7 +76,7 @@ class Work:
 
 
 def work_in(folder: Path, *, layers: int, clips: int, side_px: int) -> Work:
-    """Cut the language model, write clips, and settle how it is trained."""
+    """Shorten the language model, write clips, and return the settings of training."""
     source, cut = smollm2_folder(), folder / "language"
     short = transformers.AutoConfig.from_pretrained(source, num_hidden_layers=layers)
     transformers.AutoModelForCausalLM.from_pretrained(source, config=short).save_pretrained(cut)
@@ -112,7 +112,7 @@ def train_ours(work: Work, views: int) -> Trained:
 
 
 def order_of_ours(work: Work) -> list[list[int]]:
-    """Numbers of the samples that an epoch trains on, in their order, by epoch."""
+    """Return the indices of the samples in training order, by epoch."""
     asked: list[int] = []
     read = ClipDataset.__getitem__
 

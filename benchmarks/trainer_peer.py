@@ -1,4 +1,4 @@
-"""The same training with ``transformers.Trainer`` and its best settings.
+"""The same training with ``transformers.Trainer`` and its fastest settings.
 
 They are a fused optimiser, and no logging, saving or progress bar.
 """
@@ -22,7 +22,7 @@ from vidrisk.train.dataset import ClipDataset
 def train_by_trainer(
     model: TrainableModel, data: ClipDataset, optim: OptimSettings, orders: Sequence[Sequence[int]]
 ) -> tuple[StepClock, list[float]]:
-    """Train an adapted model in place.
+    """Train a model with an adapter in place.
 
     Args:
         model: the model.
@@ -31,7 +31,7 @@ def train_by_trainer(
         orders: numbers of the samples in the order in which an epoch takes them, by epoch.
 
     Returns:
-        When steps began, and the mean loss of each epoch.
+        Start times of the steps, and the mean loss of each epoch.
     """
     clock, losses, steps = StepClock(), [0.0] * len(orders), len(data) // optim.batch_size
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def _batch(rows: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, torch
 
 
 def _rate(step: int, steps: int, warmup: float) -> float:
-    """Linear warm-up to 1, cosine decay to 0."""
+    """Return the rate at a step: linear warm-up to 1, cosine decay to 0."""
     rising = max(1, round(steps * warmup))
     return (
         (step + 1) / rising

@@ -1,18 +1,17 @@
-"""What clips cost a training run: the share of a step that is loading, and memory as the clips become more.
+"""Measure the cost of clips in training: the share of a step that is loading, and memory by number of clips.
 
     python benchmarks/training_data.py loading|memory [--small]
 
-loading: LoRA on all blocks of EfficientNet-Lite0, so that every step begins at frames. The first epoch finds them
-decoded and kept (before the first step, every file is decoded once): in memory, or in the file on disk. A step's
-loading is the time until its frames are there, side by side in a batch; augmentation, which is not loading, is left
-out.
+loading: LoRA on all blocks of EfficientNet-Lite0, so every step needs frames. Before the first step every file is
+decoded once, and its frames are kept in memory or in a file on disk; every epoch reads them from there. The loading
+time of a step ends when its frames form a batch; augmentation is not part of it.
 
-memory: a probe on 100 clips, on 1,000 and on 10,000, each in a process of its own, with 64 MB for decoded frames and
-views (the rest goes to the file on disk); the most that a process ever held of its own, looked up ten times a second:
-not what is mapped from files, which the system takes back where it needs it. Every clip is a file of its own, a copy of
-one of twelve.
+memory: a probe on 100, 1,000 and 10,000 clips, each in its own process, with 64 MB for decoded frames and views (the
+rest goes to the file on disk). The result is the largest private memory of the process, sampled ten times a second;
+pages mapped from files are not counted, since the system can reclaim them. Every clip is a separate file, a copy of one
+of twelve.
 
---small: few clips, to see that it runs; nothing is written.
+--small: few clips, to check that it runs; writes nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ CACHE_MB = 64
 
 
 def measure_loading(clips: int, side_px: int) -> list[dict[str, Any]]:
-    """Train, and return the median over epochs of loading's share, per place."""
+    """Train, and return the share of loading, median over epochs, for frames in memory and on disk."""
     loading: list[float] = []
     epochs: list[float] = []
     inputs = Classification.inputs
@@ -124,7 +123,7 @@ def copy_table(folder: Path, clips: int) -> Table:
 
 
 def train_once(clips: int) -> None:
-    """Train on that many clips, and print what the process held at the most, in MiB."""
+    """Train on a number of clips, and print the peak private memory of the process in MiB."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         table = copy_table(Path(scratch), clips)
@@ -151,7 +150,7 @@ def train_once(clips: int) -> None:
 
 @contextmanager
 def own_memory() -> Iterator[list[float]]:
-    """Collect what the process holds of its own, in MiB, while the block runs."""
+    """Sample the private memory of the process, in MiB, while the block runs."""
     held: list[float] = []
     is_over = threading.Event()
 

@@ -2,14 +2,14 @@
 
     python benchmarks/ut_interaction.py DATA [--recipe default|tuned|fixed] [--seeds 1]
 
-Every fold is a full training on nine sequences and an `eval` on the tenth, which nothing is chosen on. The confusion
-matrix is summed over the folds. What is told apart is who chose the recipe:
+Every fold is a full training on nine sequences and an `eval` on the tenth, which is not used for any choice. The
+confusion matrix is summed over the folds. The recipes differ in how they were chosen:
 
-    default   vidrisk's defaults, untouched; head and decay are chosen inside each fold, by cross-validation on its nine
-    sequences tuned     nested: `vidrisk train --tune 6` searches inside each fold, on its nine sequences alone
-    fixed     one recipe for all folds, found on these 60 clips before there were defaults for clips: it flatters
+    default   vidrisk's defaults; cross-validation on the nine sequences of a fold chooses its head and weight decay
+    tuned     nested: `vidrisk train --tune 6` searches in each fold, on its nine sequences only
+    fixed     one recipe for all folds, found on these 60 clips before there were defaults for clips: too optimistic
 
-Of one scene each, the clips of a fold share their background with those that were learnt from; other scenes are harder.
+All clips are of one scene: the test clips have the same background as the training clips. Other scenes are harder.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SEQUENCE = r"seq(\d+)"
 
 
 def folds(table: Table) -> list[tuple[str, Table]]:
-    """Ten tables, each with one sequence as its test split and the others as its train split."""
+    """Return ten tables, each with one sequence as its test split and the others as its train split."""
     sequence = {sample.name: re.search(SEQUENCE, sample.name)[1] for sample in table.samples}  # type: ignore[index]
     return [
         (
@@ -73,7 +73,7 @@ def folds(table: Table) -> list[tuple[str, Table]]:
 
 
 def measure(data: Path, recipe: str, seed: int) -> dict[str, Any]:
-    """Train and judge ten folds."""
+    """Train and evaluate ten folds."""
     tune = Tuning(TRIALS) if recipe == "tuned" else None
     begin = time.perf_counter()
     confusion: np.ndarray | None = None

@@ -1,4 +1,4 @@
-"""What `vidrisk verify` costs: the size of a bundle's golden samples, and the time of the whole process, least of five.
+"""Measure `vidrisk verify`: the size of a bundle's golden samples, and the time of the process, minimum of five.
 
 python benchmarks/verify.py BUNDLE...
 """

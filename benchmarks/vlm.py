@@ -1,13 +1,13 @@
-"""A vision-language classifier with real weights (EfficientNet-Lite0 + MLP + SmolLM2-135M) vs. EfficientNet-Lite0.
+"""Compare a vision-language classifier (EfficientNet-Lite0 + MLP + SmolLM2-135M, real weights) with EfficientNet-Lite0.
 
     python benchmarks/vlm.py DATA [--only magnetic_tile] [--runs FOLDER]
 
-On each data set both are trained on the same split, exported with INT8 (and weights of 4 or 8 bits in the language
-model), gated, and judged on the same test photos or clips: top-1, agreement of the quantized bundle with fp32 and with
-torch, size, speed in turns, and memory of a process that infers. A third run is the recipe of a trainer whose optimiser
-does not know the head: LoRA and the projector are trained against a random head that stays as it is, and so does the
-token's row. It is judged twice: as it stands in memory, and as such a trainer's checkpoint gives it back, which lacks
-the head. Exact McNemar tests compare each with the vision-language model.
+On each data set both are trained on the same split, exported with INT8 (and 4 or 8-bit weights in the language model),
+gated, and evaluated on the same test photos or clips: top-1, agreement of the quantized bundle with fp32 and with
+torch, size, speed in turns, and memory of a process that infers. A third run reproduces a trainer whose optimiser does
+not include the head: LoRA and the projector are trained with a random head that does not change, and the token's row
+does not change either. It is evaluated twice: as it is in memory, and after loading such a trainer's checkpoint, which
+does not contain the head. Exact McNemar tests compare each with the vision-language model.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ print(next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if 
 
 @dataclass(frozen=True)
 class Judged:
-    """What one model says of the test samples."""
+    """The predictions of one model on the test samples."""
 
     right: npt.NDArray[np.bool_]
     probabilities: npt.NDArray[np.float32]
@@ -112,7 +112,7 @@ def reset_head(model: TrainableModel) -> None:
 
 
 def train(table: Table, settings: Sequence[str], out: Path, *, random_head: bool = False) -> float:
-    """Train unless it was done; return the seconds that it took."""
+    """Train if the run is missing; return the training time in seconds."""
     if not (out / METRICS).is_file():
         build = training.build_classifier
 
@@ -130,7 +130,7 @@ def train(table: Table, settings: Sequence[str], out: Path, *, random_head: bool
 
 
 def reload_without_head(run: Path, out: Path) -> Path:
-    """Copy a run with another random head in place of its own."""
+    """Copy a run, with a new random head instead of its own."""
     if not out.is_dir():
         model = Run.open(run).load_classifier()
         torch.manual_seed(1)
@@ -148,7 +148,7 @@ def export(run: Path, out: Path) -> Bundle:
 
 
 def speeds(bundles: dict[str, Bundle]) -> dict[str, dict[str, float]]:
-    """Milliseconds per window of every variant on its fastest runtime, all of them in turns whose order rotates."""
+    """Measure milliseconds per window of every variant on its fastest runtime, in turns with rotating order."""
     opened: dict[str, tuple[Classifier, npt.NDArray[np.uint8]]] = {}
     for name, bundle in bundles.items():
         for variant in bundle.passed:

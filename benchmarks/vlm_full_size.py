@@ -2,16 +2,16 @@
 
     python benchmarks/vlm_full_size.py [--layers N] [--vision-layers N] [--work FOLDER] [--small]
 
-Weights are random, and made in memory (``qwen_3b.py``). Every phase is a process of its own, whose peak of resident
-memory (VmHWM, mapped files included) is kept:
+The weights are random, and created in memory (``qwen_3b.py``). Every phase runs in its own process, whose peak resident
+memory (VmHWM, including mapped files) is recorded:
 
-    export       torch model → ONNX files of its stages in float32, and what torch computes of one window of 8 frames
+    export       torch model → ONNX files of its stages in float32, and torch's outputs for one window of 8 frames
     pack         the text stage's weights in 4 bits
-    fp32, int4   ONNX Runtime alone: all stages loaded, one window run, every stage beside torch
+    fp32, int4   ONNX Runtime alone: all stages loaded, one window run, every stage compared with torch
 
-Without --layers there are as many language-model layers as fit the limit and the memory that is free; the vision tower
-is whole. --work keeps the files, some 4 bytes per weight; a temporary folder is made without it. --small: a tiny model,
-to see that it runs. With --vision-layers or --small nothing is written.
+Without --layers, there are as many language-model layers as the limit and the free memory allow; the vision tower is
+complete. --work keeps the files, about 4 bytes per weight; the default is a temporary folder. --small: a tiny model, to
+check that it runs. With --vision-layers or --small nothing is written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ EXACT = 2e-4  # of the largest value: float32 sums in another order, through all
 
 
 def export(work: Path, layers: int, vision_layers: int, small: bool) -> dict[str, Any]:
-    """Make the model, and write its stages."""
+    """Create the model, and export its stages."""
     import torch
     from qwen_3b import build_qwen, clip_contract, export_stages, noise_frames, qwen_config, write_backbone
 
@@ -101,10 +101,10 @@ def run(work: Path, text: str) -> dict[str, Any]:
 
 
 def layers_that_fit() -> int:
-    """As many as the export has room for.
+    """Return the number of layers that the export has memory for.
 
     Raises:
-        SystemExit: not even one.
+        SystemExit: there is no room for one layer.
     """
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     free_mb = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024 / 1e6
@@ -117,7 +117,7 @@ def layers_that_fit() -> int:
 
 
 def memory_mb(key: str) -> float:
-    """Of this process, now (VmRSS) or at its peak (VmHWM)."""
+    """Return the memory of this process, now (VmRSS) or at its peak (VmHWM)."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:")) * 1024 / 1e6
 
