@@ -1,6 +1,7 @@
-"""Tiny real models for every room.
+"""Fixtures and settings for all tests, with small real models.
 
-The architectures of the supported families, random weights, saved as their users do.
+The models have the architectures of the supported families and random weights, and are saved as users save
+them.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ MINUTES_PER_TEST = 0.02  # of a file, beside what its slow ones are marked with
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest: at the end, every process but one would wait for them."""
+    """Sort the tests so that the files that take longest run first.
+
+    A long file at the end would make every process but one wait for it.
+    """
     marked: dict[Path, float] = {}
     for item in items:
         for marker in item.iter_markers("slow"):
@@ -53,9 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported out of garbage collection, which looks at it again and again.
+    """Exclude imported objects from garbage collection, which would scan them again and again.
 
-    A tenth of the time of an export.
+    The scans take a tenth of the time of an export.
     """
     gc.collect()
     gc.freeze()
@@ -63,7 +67,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's cache."""
+    """Set a temporary cache folder, so that no test reads or writes the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIDRISK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -71,7 +75,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_gpu() -> Iterator[None]:
-    """No test measures or gates on a GPU by the way; what is marked ``gpu`` asks for ``real_gpu``."""
+    """Hide the GPU, so that no test measures or gates on it by accident.
+
+    Tests marked ``gpu`` request ``real_gpu``.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module in ("registry", "select"):
             patch.setattr(f"vidrisk.runtimes.{module}.visible_gpu", lambda: None)
@@ -80,7 +87,10 @@ def no_gpu() -> Iterator[None]:
 
 @pytest.fixture
 def shellcheck() -> str:
-    """The program; where it is not installed, tests of scripts are skipped, or fail where it is required."""
+    """Return the path of the ``shellcheck`` program.
+
+    Where it is not installed, tests of scripts are skipped, or fail if it is required.
+    """
     program = shutil.which("shellcheck")
     if not program:
         message = "shellcheck is not installed: apt-get install shellcheck"
@@ -92,7 +102,10 @@ def shellcheck() -> str:
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """SmolLM2-135M-Instruct as a Hugging Face folder; made in ten seconds, once per process of tests."""
+    """Return SmolLM2-135M-Instruct as a Hugging Face folder.
+
+    The folder is created in ten seconds, once per test process.
+    """
     from vidrisk.models.vlm import smollm2
 
     try:
@@ -111,7 +124,10 @@ def real_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """model_type → a folder as ``save_pretrained`` leaves it: 64 px, patch 16, width 64, 3 layers."""
+    """Return a function that creates a folder for a model type, as ``save_pretrained`` writes it.
+
+    The models have images of 64 px, patches of 16 px, width 64 and 3 layers.
+    """
     root = tmp_path_factory.mktemp("backbones")
 
     @functools.cache
@@ -144,7 +160,10 @@ def backbone_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
 @pytest.fixture(scope="session")
 def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], Any]:
-    """model_type or ``efficientnet-lite0`` → a fresh encoder with LoRA whose B is not zero, so that merging matters."""
+    """Return a function that builds a fresh encoder with LoRA for a model type or ``efficientnet-lite0``.
+
+    The matrix B of LoRA is not zero, so that merging matters.
+    """
 
     def make(family: str) -> Any:
         import torch
@@ -174,7 +193,10 @@ def adapted_encoder(backbone_folder: Callable[[str], Path]) -> Callable[[str], A
 def exported_encoder(
     adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Any]:
-    """Family → its merged encoder and the ONNX file of it. One export each: the exporter takes seconds every time."""
+    """Return a function that gives the merged encoder of a family and its ONNX file.
+
+    Every family is exported once, because the exporter takes seconds each time.
+    """
     folder = tmp_path_factory.mktemp("encoders")
 
     @functools.cache
@@ -188,7 +210,10 @@ def exported_encoder(
 
 @pytest.fixture(scope="session")
 def clips() -> Callable[..., npt.NDArray[np.uint8]]:
-    """``uint8 (N, T, H, W, 3)`` that differ from one another: a colour, a bright bar that moves, and noise."""
+    """Return a function that creates clips ``uint8 (N, T, H, W, 3)`` that differ from one another.
+
+    Every clip has a colour, a bright bar that moves, and noise.
+    """
 
     def make(count: int, frames: int = 1, side: int = SIDE_PX, seed: int = 0) -> npt.NDArray[np.uint8]:
         rng = np.random.default_rng(seed)
@@ -203,7 +228,10 @@ def clips() -> Callable[..., npt.NDArray[np.uint8]]:
 
 
 def pytest_configure() -> None:
-    """A shell that starts the tests in the background lets them, and the processes that they start, ignore Ctrl-C."""
+    """Restore Ctrl-C where the shell has disabled it.
+
+    A shell that starts the tests in the background makes them, and the processes that they start, ignore Ctrl-C.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -221,9 +249,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @functools.cache
 def take_one_thread_of_onnx_runtime() -> None:
-    """Let sessions in this process compute as torch does, where nobody asks for more.
+    """Let ONNX Runtime sessions in this process use one thread, like torch, unless more are requested.
 
-    On cores that other tests keep busy, threads wait for one another at every node, and spin meanwhile.
+    On cores that other tests keep busy, threads wait for one another at every node and spin meanwhile.
     """
     import onnxruntime
 
@@ -240,7 +268,10 @@ def take_one_thread_of_onnx_runtime() -> None:
 
 @functools.cache
 def take_one_thread_of_openvino() -> None:
-    """Do for OpenVINO what ``take_one_thread_of_onnx_runtime`` does."""
+    """Let OpenVINO runners in this process use one thread unless more are requested.
+
+    ``take_one_thread_of_onnx_runtime`` does the same for ONNX Runtime and gives the reason.
+    """
     from vidrisk.runtimes.openvino import OpenVinoRunner
 
     opened = OpenVinoRunner.__init__
@@ -254,12 +285,12 @@ def take_one_thread_of_openvino() -> None:
 
 @functools.cache
 def remember_exports() -> None:
-    """Let torch convert equal modules once.
+    """Cache ONNX exports, so that torch converts equal modules once.
 
-    The exporter takes three seconds for four layers, and tests export the same ones often.
+    The exporter takes three seconds for four layers, and tests often export the same ones.
 
-    Modules are equal when all that they are made of is: classes, settings, weights. What is remembered is the graph
-    that the exporter gave; everybody gets one of their own.
+    Modules are equal when their classes, settings and weights are equal. The cache holds the graph that the
+    exporter returned; every caller gets a copy of its own.
     """
     import onnx
     import onnx_ir
@@ -286,9 +317,9 @@ def remember_exports() -> None:
 
 @contextlib.contextmanager
 def _untraced() -> Iterator[None]:
-    """Leave out what coverage would learn a second time.
+    """Suspend tracing where coverage would record the same lines again.
 
-    The exporter is all Python, and tracing it costs two thirds more.
+    The exporter is pure Python, and tracing it costs two thirds more time.
     """
     trace = sys.gettrace()
     sys.settrace(None)
@@ -299,7 +330,7 @@ def _untraced() -> Iterator[None]:
 
 
 def _key_of_export(module: Any, arguments: Any, options: Any) -> tuple[Any, ...] | None:
-    """All that an export depends on; None where something is known by its address alone."""
+    """Return everything that an export depends on, or None if an object is known by its address alone."""
     import torch
 
     def described(value: Any) -> str:
@@ -322,7 +353,7 @@ def _key_of_export(module: Any, arguments: Any, options: Any) -> tuple[Any, ...]
 
 
 def _need_gpu(item: pytest.Item) -> None:
-    """What is marked ``gpu`` needs one: it is skipped where there is none, and fails there if one was promised."""
+    """Skip a test marked ``gpu`` if no GPU is visible, or fail it if a GPU is required."""
     if item.get_closest_marker("gpu") and not visible_gpu():
         if os.environ.get("VIDRISK_REQUIRE_GPU") == "1":
             pytest.fail("no NVIDIA GPU is visible, and VIDRISK_REQUIRE_GPU=1", pytrace=False)

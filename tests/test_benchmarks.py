@@ -1,4 +1,4 @@
-"""The benchmarks: what they import is there, and measurements that other programs disturbed are repeated."""
+"""Tests of the benchmarks: their imports exist, and measurements that other programs disturbed are repeated."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 def let_pass(quiet: ModuleType, monkeypatch: pytest.MonkeyPatch, *intervals: tuple[float, float, float]) -> None:
-    """Have time pass between looks at the machine: of the clock, of all cores, and of this process."""
+    """Make the given intervals pass between readings of the machine.
+
+    An interval consists of the time of the clock, of all cores and of this process.
+    """
     moments = [quiet.Moment(0.0, 0.0, 0.0)]
     for interval in intervals:
         last = moments[-1]

@@ -1,4 +1,7 @@
-"""The documents against the code: tables, paths, options, targets, pictures, and that a test runs every page."""
+"""Tests of the documents against the code: tables, paths, options, make targets and pictures.
+
+They also check that a test runs the code of every page.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,7 @@ def load_script(path: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def tables() -> ModuleType:
-    """``benchmarks/tables.py``, imported: that alone writes nothing."""
+    """Return ``benchmarks/tables.py`` as a module, and check that importing it writes nothing."""
     module = load_script("benchmarks/tables.py")
     assert (REPOSITORY / "README.md").read_text(encoding="utf-8") == README
     return module
@@ -110,7 +113,7 @@ def options_in(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def offered() -> set[str]:
-    """Options of the command line."""
+    """Return the options of the command line."""
     code = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "vidrisk" / "cli").glob("*.py"))
     parameters = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", code, re.MULTILINE)}
     quoted = re.findall(r'"(--[\w-]+)(?:/(--[\w-]+))?"', code)
@@ -129,7 +132,7 @@ def test_options_that_the_pages_name_exist(offered: set[str], name: str) -> None
 
 
 def pages_in_mark(node: ast.expr, named: dict[str, ast.expr]) -> Iterator[str]:
-    """Yield the pages of a mark ``page``, or of several marks in a list; other marks have none."""
+    """Yield the pages of a ``page`` mark, or of every such mark in a list; other marks yield nothing."""
     if isinstance(node, ast.Name) and node.id in named:
         yield from pages_in_mark(named[node.id], named)
     elif isinstance(node, ast.List | ast.Tuple):
@@ -142,7 +145,7 @@ def pages_in_mark(node: ast.expr, named: dict[str, ast.expr]) -> Iterator[str]:
 
 
 def pages_run_by(module: Path) -> set[str]:
-    """Return the pages of the marks that the tests of a module carry, or all of it."""
+    """Return the pages of the marks that a test module or its tests carry."""
     text = module.read_text(encoding="utf-8")
     if "pytest.mark.page(" not in text:
         return set()
@@ -208,7 +211,7 @@ def test_marks_are_found_where_they_are_and_nowhere_else(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def pictures() -> ModuleType:
-    """``docs/make_pictures.py``, imported: that alone makes nothing."""
+    """Return ``docs/make_pictures.py`` as a module; importing it creates nothing."""
     return load_script("docs/make_pictures.py")
 
 

@@ -1,4 +1,4 @@
-"""The public surface, pinned: a name that appears or goes is a decision, not an accident."""
+"""Tests of the public names: the list is fixed, so that adding or removing a name is a deliberate decision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests marked ``gpu`` skip where there is none, and fail instead where one was promised."""
+"""Tests of the ``gpu`` mark: without a GPU, marked tests skip, or fail if a GPU is required."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The GPU run without a network, as far as it goes without a GPU.
+"""Tests of the GPU run without a network, as far as it works without a GPU.
 
-Its steps on the one of the tests, and what may go wrong.
+They run its steps on the fake GPU of the tests, and cover possible failures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCRIPT = ROOT / "benchmarks" / "gpu_offline.sh"
 
 @pytest.fixture(scope="module")
 def benchmarks() -> Iterator[SimpleNamespace]:
-    """The modules of the run."""
+    """Yield the modules of the GPU run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         names = ("gpu", "gpu_compare", "gpu_place", "gpu_steps", "gpu_parts", "gpu_wheels")
@@ -109,9 +109,9 @@ def test_the_steps_are_those_of_the_benchmark_and_fit_into_ten_minutes_with_what
 
 @pytest.fixture
 def steps_of(benchmarks: SimpleNamespace, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Programs by step → what was told of each, within so many seconds.
+    """Return a function that runs one program per step, within time limits, and returns the report of each step.
 
-    A program has ``out``, its JSON file, and ``write``.
+    A program has ``out``, the path of its JSON file, and ``write``, which writes that file.
     """
 
     def run_them(programs: dict[str, str], *, seconds: float = 60, limit_s: float = 20) -> dict[str, Any]:
@@ -257,7 +257,10 @@ def test_a_library_that_crashes_on_this_gpu_is_a_line_and_not_the_end(
 
 
 def write_wheel(folder: Path, name: str, version: str = "1.0", metadata: Sequence[str] = (), padding: int = 0) -> Path:
-    """A wheel with one module; ``padding`` bytes that do not compress make it large."""
+    """Write a wheel with one module and return its path.
+
+    The wheel also holds ``padding`` bytes that do not compress, which can make it large.
+    """
     stem = f"{name}-{version}"
     files = {
         f"{name}.py": b"",
@@ -291,7 +294,10 @@ OWN = (
 
 @pytest.fixture
 def wheels(tmp_path: Path, benchmarks: SimpleNamespace) -> Path:
-    """A folder as ``--collect`` leaves it, but that all is small: one wheel whole, one in three parts, and the sums."""
+    """Return a folder as ``--collect`` leaves it, but with small files.
+
+    It holds one whole wheel, one wheel in three parts, and the checksums.
+    """
     folder = tmp_path / "wheels"
     folder.mkdir()
     write_wheel(folder, "vidrisk", "0.1.0", OWN)
@@ -425,7 +431,7 @@ def test_groups_are_installed_from_the_folder_alone_and_what_is_not_there_is_lef
 
 @pytest.fixture
 def bare_python(tmp_path: Path) -> Path:
-    """A Python as a Debian leaves it that has no python3-venv: with venv, without pip."""
+    """Return a Python with venv but without pip, as on a Debian without python3-venv."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     return tmp_path / "venv" / "bin" / "python"
 
@@ -532,7 +538,10 @@ def test_a_step_takes_its_file_and_no_section(benchmarks: SimpleNamespace) -> No
 def test_the_whole_way_with_wheels_that_hold_too_little(
     wheels: Path, tmp_path: Path, benchmarks: SimpleNamespace
 ) -> None:
-    """A GPU is claimed; without numpy every step crashes: each says so, and the summary is there all the same."""
+    """Without numpy every step crashes and says so, and the run still writes the summary.
+
+    The Python of the test claims that a GPU is visible.
+    """
     claiming = tmp_path / "python"
     claiming.write_text(
         "#!/bin/sh\ncase $2 in *visible_gpu*) echo 'Claimed GPU, CUDA 13.0' ;; "

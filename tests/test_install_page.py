@@ -1,4 +1,4 @@
-"""Commands of pip that the pages show: every one finds what it asks for among what ``make test`` has installed."""
+"""Tests of the pip commands on the pages: each finds its packages among those that ``make test`` installs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.page("docs/install.md", "docs/quick-start.md")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_pip_finds_what_the_pages_install(command: str, checkout: Path) -> None:
-    """As it stands, in a shell, but without an index, and without installing: packages of the wanted versions are here."""
+    """Each pip command of the pages finds the wanted versions among the installed packages.
+
+    It runs in a shell as written, but without an index and without installing anything.
+    """
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),

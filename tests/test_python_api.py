@@ -1,4 +1,4 @@
-"""The public names: what they are, that they are typed, what they cost, and that their page of examples runs."""
+"""Tests of the public Python names: their list, types and import cost, and the examples of their page."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_users_code_is_checked(tmp_path: Path) -> None:
 
 
 def write_foreign_model(folder: Path) -> None:
-    """A classifier that somebody else trained, its labels and labelled photos."""
+    """Write a classifier that was trained outside vidrisk, with its labels and labelled photos."""
     import torch
 
     export(stranger("cnn"), folder / "model.onnx", torch.zeros(1, 3, SIDE, SIDE), free=False)
@@ -165,7 +165,7 @@ def write_foreign_model(folder: Path) -> None:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that the page speaks of."""
+    """Return the folder that the page's examples use, as the current directory."""
     write_colour_bundle(tmp_path / "fights.bundle")
     (tmp_path / "cam7").mkdir()
     Image.fromarray(np.full((40, 60, 3), (200, 20, 20), np.uint8)).save(tmp_path / "photo.jpg")

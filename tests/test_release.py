@@ -1,4 +1,7 @@
-"""The wheel and the source archive install into clean environments and predict, with the lowest versions, too."""
+"""Tests of the release: wheel and source archive install into clean environments and predict.
+
+The tests include the lowest versions of the dependencies.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ pytestmark = pytest.mark.slow(minutes=4)
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The source archive, and the wheel that is built from it; both without an index."""
+    """Return the source archive and the wheel built from it, both built without an index."""
     folder = tmp_path_factory.mktemp("release")
     copy_checkout(folder / "source", "tests")
     run(
@@ -57,13 +60,13 @@ def run(folder: Path, *command: str, **environment: str) -> str:
 
 
 def lowest_versions() -> list[str]:
-    """Return the lower bounds of what a device installs, as exact requirements."""
+    """Return exact requirements at the lower bounds of the dependencies that a device installs."""
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cpu"]]
     return [re.sub(r"([\w-]+)>=([\w.]+).*", r"\1==\2", requirement) for requirement in wanted]
 
 
 def find_interpreter(version: str) -> str:
-    """Return a Python of another version, of the system or of pyenv; skip the test if this machine has none."""
+    """Return a Python of the given version, from the system or pyenv; skip the test if this machine has none."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for found in (shutil.which(f"python{version}"), *map(str, pyenv.glob(f"{version}.*/bin/python"))):
         if found and subprocess.run([found, "-c", "import ensurepip, venv"], capture_output=True).returncode == 0:

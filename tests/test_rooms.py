@@ -1,4 +1,8 @@
-"""The house: rooms and folders import one way, files form no circle, names are not given twice side by side."""
+"""Tests of the code structure: rooms and folders import in one direction, and files without cycles.
+
+Rooms are ``runtimes``, ``calibration`` and ``export``.
+Neighbouring folders have no two files of the same name.
+"""
 
 from __future__ import annotations
 
@@ -58,9 +62,10 @@ FOLDERS = {
 
 @cache
 def modules() -> dict[str, Path]:
-    """Every module by its name.
+    """Return the path of every module by its name.
 
-    ``export.gate.hops`` for ``vidrisk.export.gate.hops``, ``vidrisk.jobs.ledger`` for itself.
+    Names of modules in a room omit the package: ``export.gate.hops`` for ``vidrisk.export.gate.hops``.
+    Other modules keep their full name, such as ``vidrisk.jobs.ledger``.
     """
     found = {}
     for room in (*ALLOWED, "vidrisk"):
@@ -73,7 +78,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in the file."""
+    """Yield every module that a file imports, anywhere in the file."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -84,7 +89,7 @@ def imports_of(path: Path) -> Iterator[str]:
 
 @cache
 def own_imports() -> dict[str, set[str]]:
-    """Module → the modules of ours that it imports."""
+    """Return the set of the project's own modules that each module imports, by module name."""
     known = modules()
     found: dict[str, set[str]] = defaultdict(set)
     for name, path in known.items():
@@ -119,9 +124,9 @@ def test_rooms_import_one_way(room: str) -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_folders_import_one_way(folder: str) -> None:
-    """Late imports and imports for types count, too.
+    """Folders import only the folders allowed for them, including late imports and imports for types.
 
-    ``vidrisk.demo``, the command line and the package itself may import all.
+    ``vidrisk.demo``, the command line and the package itself may import everything.
     """
     room = folder.partition(".")[0]
     of_folder = [
@@ -139,9 +144,10 @@ def test_folders_import_one_way(folder: str) -> None:
 
 
 def imports_beyond(name: str, room: str) -> set[str]:
-    """Modules that one imports, and what these import in their turn where they lie in no folder of the room.
+    """Return the imports of a module and, recursively, of imported modules at the top level of the room.
 
-    But in itself.
+    Modules at the top level lie in no folder of the room.
+    Those of the package ``vidrisk`` itself are not followed.
     """
     found: set[str] = set()
     left = [name]
@@ -162,7 +168,10 @@ def test_every_folder_has_its_place() -> None:
 
 
 def test_every_file_of_tests_is_collected(request: pytest.FixtureRequest) -> None:
-    """pytest passes by folders of some names, without a word."""
+    """No folder with tests matches a pattern that pytest skips.
+
+    Pytest skips such folders without a message.
+    """
     left_out = [
         pattern
         for pattern in request.config.getini("norecursedirs")
@@ -180,7 +189,10 @@ def test_no_circle_of_files() -> None:
 
 
 def test_folders_side_by_side_have_no_two_files_of_one_name() -> None:
-    """But for the command line: a command is called as what it calls."""
+    """Neighbouring folders contain no two files of the same name.
+
+    The command line is an exception: a command has the same name as the code that it calls.
+    """
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, path in modules().items():
         folder = folder_of(name)

@@ -1,6 +1,6 @@
-"""Graphs of the kinds that are quantised, made by hand, and one that torch exported.
+"""Fixtures that build graphs of the quantized kinds: most by hand, one exported by torch.
 
-And ONNX Runtime to compare them with.
+ONNX Runtime is included for comparison.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ def normal(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def make_graph() -> Callable[..., onnx.ModelProto]:
-    """Nodes, weights, shape of ``x``, shape of ``y`` → a checked model."""
+    """Return a function that builds a checked model from nodes, weights and the shapes of ``x`` and ``y``."""
     return made
 
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., Values]:
-    """A model and ``x`` → ``y``, or the tensor named, computed by ONNX Runtime on one thread."""
+    """Return a function that runs a model on ``x`` and returns ``y`` or the named tensor.
+
+    ONNX Runtime computes the result on one thread.
+    """
 
     def run(model: onnx.ModelProto, x: Values, name: str = "y") -> Values:
         import onnxruntime
@@ -72,7 +75,7 @@ def run() -> Callable[..., Values]:
 
 @pytest.fixture(scope="session")
 def statistics() -> Callable[..., dict[str, Statistics]]:
-    """A model and ``x`` → the statistics of its activations, observed in two batches."""
+    """Return a function that observes the statistics of a model's activations for ``x`` in two batches."""
 
     def observe(model: onnx.ModelProto, x: Values) -> dict[str, Statistics]:
         return observe_statistics(model, [{"x": half} for half in np.array_split(x, 2)])
@@ -82,7 +85,10 @@ def statistics() -> Callable[..., dict[str, Statistics]]:
 
 @pytest.fixture(scope="session")
 def cnn() -> onnx.ModelProto:
-    """Conv → Relu → depthwise Conv → pointwise Conv → Conv → average → Gemm: ``x (N, 3, 8, 8)`` → ``y (N, 5)``."""
+    """Return a convolutional network with input ``x (N, 3, 8, 8)`` and output ``y (N, 5)``.
+
+    Its layers are Conv → Relu → depthwise Conv → pointwise Conv → Conv → average → Gemm.
+    """
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], name="stem", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c1"], ["r1"], name="relu"),
@@ -107,7 +113,7 @@ def cnn() -> onnx.ModelProto:
 
 @pytest.fixture(scope="session")
 def attention() -> onnx.ModelProto:
-    """``softmax(q kᵀ) v`` and a LayerNorm: ``x (N, 4, 16)`` → ``y (N, 4, 16)``."""
+    """Return ``softmax(q kᵀ) v`` and a LayerNorm, with input ``x (N, 4, 16)`` and output ``y (N, 4, 16)``."""
     nodes = [
         *(helper.make_node("MatMul", ["x", f"w{n}"], [n], name=f"project_{n}") for n in "qkv"),
         helper.make_node("Transpose", ["k"], ["kt"], name="transpose", perm=[0, 2, 1]),
@@ -123,16 +129,18 @@ def attention() -> onnx.ModelProto:
 
 @pytest.fixture(scope="session")
 def make_mobilenet() -> Callable[..., onnx.ModelProto]:
-    """An inverted residual between a stem and a classifier: ``x (N, 3, 8, 8)`` → ``y (N, 5)``.
+    """Return a function that builds an inverted residual between a stem and a classifier.
+
+    The input is ``x (N, 3, 8, 8)``, the output is ``y (N, 5)``:
 
         stem → act ─┬─ expand → act → depthwise → act → project ─ Add ─ last → act → average → classifier
                     └──────────────────────────────────────────────┘
 
     Args:
         activation: ``Relu`` or ``Clip`` (between 0 and 6).
-        spread: output channels of every convolution are scaled by up to so much.
-        biases: whether the convolutions have any.
-        dead: output channels of ``expand`` without weights.
+        spread: output channels of every convolution are scaled by random factors between 1 and ``spread``.
+        biases: whether the convolutions have biases.
+        dead: output channels of ``expand`` whose weights and biases are zero.
     """
 
     def make(
@@ -182,13 +190,15 @@ def make_mobilenet() -> Callable[..., onnx.ModelProto]:
 
 @pytest.fixture(scope="session")
 def make_transformer() -> Callable[..., onnx.ModelProto]:
-    """A transformer block of width 16 with two heads, and a last norm: ``x (N, 6, 16)`` → ``y (N, 6, 16)``.
+    """Return a function that builds a transformer block of width 16 with two heads and a final norm.
+
+    The input is ``x (N, 6, 16)``, the output is ``y (N, 6, 16)``.
 
     Args:
-        gains: factors of the channels of both inner layer norms; the weights that read them are divided by the same, so
-            that the function does not depend on them.
-        activation: of the MLP, ``Gelu`` or ``Relu``.
-        shared: q, k and v read one and the same weight and bias.
+        gains: factors of the channels of both inner layer norms. The weights that read the norms are divided by
+            the same factors, so that the function does not depend on them.
+        activation: activation of the MLP, ``Gelu`` or ``Relu``.
+        shared: whether q, k and v read the same weight and the same bias.
     """
 
     def make(
@@ -250,7 +260,10 @@ def make_transformer() -> Callable[..., onnx.ModelProto]:
 
 @pytest.fixture(scope="session")
 def exported_vit(adapted_encoder: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
-    """A ViT of three layers as the exporter writes it: ``frames uint8 (N, 64, 64, 3)`` → ``features (N, 64)``."""
+    """Return the graph of a ViT with three layers, as the exporter writes it.
+
+    The input is ``frames uint8 (N, 64, 64, 3)``, the output is ``features (N, 64)``.
+    """
     import torch
 
     from vidrisk.export.convert.graphs import export_onnx

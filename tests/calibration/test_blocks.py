@@ -1,4 +1,7 @@
-"""Blocks are prefixes of module paths: few enough to search, and every quantisable node in exactly one."""
+"""Tests of the blocks: they are prefixes of module paths, and few enough to search.
+
+Every quantizable node is in exactly one block.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ Make = Callable[..., onnx.ModelProto]
 
 
 def net_of(names: Sequence[str]) -> Net:
-    """A chain of matrix products with these names, a Relu between any two."""
+    """Return a chain of matrix products with the given names and a Relu after each."""
     nodes = []
     for i, name in enumerate(names):
         nodes += [

@@ -1,6 +1,6 @@
-"""Statistics come back as they were, and a cache that is damaged or cannot be written costs a measurement.
+"""Tests of the statistics cache: statistics are restored unchanged.
 
-Never an error.
+A cache that is damaged or cannot be written costs a new measurement, but never causes an error.
 """
 
 from __future__ import annotations

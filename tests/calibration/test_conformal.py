@@ -1,4 +1,7 @@
-"""The thresholds keep what split conformal prediction promises, in simulation and to the letter."""
+"""Tests of the conformal thresholds: they keep the guarantees of split conformal prediction.
+
+The guarantees are checked in simulations and by exact comparisons.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def drawn(
     sharpness: float = 2.0,
     shares: tuple[float, ...] | None = None,
 ) -> tuple[Floats, Ints]:
-    """Probabilities of a model that is right often, and whose later classes are harder."""
+    """Return probabilities and the truth for a model that is often right and finds later classes harder."""
     truth = rng.choice(classes, samples, p=shares)
     logits = rng.normal(size=(samples, classes))
     logits[np.arange(samples), truth] += sharpness / (1 + 0.5 * truth)
@@ -58,9 +61,9 @@ def is_covered(probabilities: Floats, truth: Ints, thresholds: Floats) -> npt.ND
 
 @pytest.mark.parametrize(("samples", "coverage"), [(12, 0.9), (40, 0.9), (200, 0.9), (200, 0.7), (120, 0.98)])
 def test_the_coverage_is_what_was_asked_on_average(samples: int, coverage: float) -> None:
-    """Also where classes have thresholds of their own.
+    """The average coverage equals the requested one, also where classes have thresholds of their own.
 
-    The least and the most that it can be on average differ by 1 / (n + 1).
+    The least and the greatest possible average coverage differ by 1 / (n + 1).
     """
     rng = np.random.default_rng(0)
     found = []
@@ -74,7 +77,7 @@ def test_the_coverage_is_what_was_asked_on_average(samples: int, coverage: float
 
 
 def test_every_class_with_samples_of_its_own_is_covered() -> None:
-    """The hard rare class is what a marginal threshold would fail."""
+    """Thresholds per class cover every class, also the hard, rare class that a marginal threshold fails."""
     rng = np.random.default_rng(1)
     shares = (0.7, 0.2, 0.1)
     own, marginal = [], []
@@ -94,7 +97,10 @@ def test_every_class_with_samples_of_its_own_is_covered() -> None:
 
 @pytest.mark.parametrize("shares", [None, (0.5, 0.3, 0.2)])
 def test_the_interval_holds_the_true_coverage_nine_times_out_of_ten(shares: tuple[float, ...] | None) -> None:
-    """With one threshold for all (60 samples) and with one per class (300)."""
+    """The interval contains the true coverage in about nine of ten fits.
+
+    This holds with one threshold for all classes (60 samples) and with one threshold per class (300 samples).
+    """
     rng = np.random.default_rng(2)
     for samples in (60, 300):
         inside = []
@@ -107,7 +113,7 @@ def test_the_interval_holds_the_true_coverage_nine_times_out_of_ten(shares: tupl
 
 
 def test_what_is_kept_is_judged_by_thresholds_fitted_without_it() -> None:
-    """Against the plain way: fit without each sample in turn."""
+    """The share of kept samples and their accuracy equal those of a plain leave-one-out computation."""
     rng = np.random.default_rng(3)
     for samples, coverage in ((30, 0.9), (41, 0.8), (30, 0.5)):
         probabilities, truth = drawn(rng, samples)
@@ -147,7 +153,10 @@ def test_the_order_of_the_samples_does_not_matter(seed: int, samples: int, cover
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(10, 200), coverages, coverages)
 def test_a_higher_coverage_excludes_less(seed: int, samples: int, one: float, other: float) -> None:
-    """As long as the same labels share a threshold: how many samples a class needs depends on the coverage."""
+    """A higher coverage excludes fewer labels, as long as the same labels share a threshold.
+
+    The number of samples that a class needs depends on the coverage, so the groups of labels may differ.
+    """
     probabilities, truth = drawn(np.random.default_rng(seed), samples)
     low, high = (fit_thresholds(probabilities, truth, names(3), each) for each in sorted((one, other)))
     if low.groups and [group.labels for group in low.groups] == [group.labels for group in high.groups]:
@@ -222,7 +231,7 @@ def test_samples_without_finite_probabilities_say_nothing() -> None:
 
 
 def test_probabilities_of_0_and_1_and_ties() -> None:
-    """A model that is always sure and always right keeps everything; one that is always wrong excludes nothing."""
+    """A model that is always sure and right keeps every sample; one that is always wrong excludes no label."""
     truth = np.arange(40) % 2
     right = fit_thresholds(np.eye(2)[truth], truth, names(2), 0.9)
     assert (right.kept, right.accuracy_of_kept, thresholds_of(right, 2).tolist()) == (1, 1, [1 - TIE] * 2)

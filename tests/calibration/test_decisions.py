@@ -1,4 +1,4 @@
-"""Thresholds of labels are those with the highest F1, in the middle between probabilities that occur."""
+"""Tests of label thresholds: each has the highest F1 and lies midway between probabilities that occur."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vidrisk.runtimes.contract.contract import DECISION
 
 
 def drawn(samples: int, labels: int, seed: int, levels: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities in ``levels`` steps, and a truth drawn from them."""
+    """Return probabilities in ``levels`` steps, and a truth drawn from their squares."""
     rng = np.random.default_rng(seed)
     probabilities = rng.integers(1, levels, (samples, labels)) / levels
     return probabilities, (rng.random((samples, labels)) < probabilities**2).astype(np.int64)

@@ -1,4 +1,7 @@
-"""Graphs of any size as files. The limit of one file is lowered here: two gigabytes would be a slow test."""
+"""Tests of graph files: graphs of any size can be written and read.
+
+The size limit of one file is lowered here, because a test with two gigabytes would be slow.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +124,7 @@ def test_types_and_shapes_are_inferred_without_the_weights(
 
 @pytest.fixture
 def shared_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every weight of more than 100 bytes counts as large."""
+    """Lower ``SHARED_BYTES``, so that every weight of more than 100 bytes counts as large."""
     monkeypatch.setattr(files, "SHARED_BYTES", 100)
 
 
@@ -154,7 +157,7 @@ def test_a_graph_refers_to_its_weights_and_computes_the_same(
 def test_trials_write_what_they_change(
     make_transformer: Make, tmp_path: Path, shared_small: None, runtime: str
 ) -> None:
-    """The weight that one trial changes is written once; all others are the files of the graph that it comes from."""
+    """A changed weight is written once for all trials; all other weights are files of the source graph."""
     save_graph(make_transformer(), tmp_path / "a.onnx")
     source = load_graph(tmp_path / "a.onnx", tmp_path / "weights")
     changed = Net(source)
@@ -207,7 +210,7 @@ def test_weights_on_another_disk_are_copied(
 def test_weights_from_elsewhere_are_not_read(
     make_transformer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str, said: str
 ) -> None:
-    """A graph may come from a stranger."""
+    """Weight files outside a graph's folder are refused, since the graph may come from an untrusted source."""
     monkeypatch.setattr(files, "MAX_INLINE_BYTES", 100)
     (tmp_path / "secret").write_bytes(bytes(1 << 20))
     folder = tmp_path / "models"
@@ -226,7 +229,10 @@ def test_weights_from_elsewhere_are_not_read(
 
 
 def test_weights_inside_of_nodes_are_read(make_transformer: Make, tmp_path: Path) -> None:
-    """Whoever saves a graph with all its constants beside it does so with those of nodes, too."""
+    """Weights inside nodes are read from external files.
+
+    Saving a graph with all constants as external data also moves the constants of nodes.
+    """
     model = make_transformer()
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "q.w")
     model.graph.initializer.remove(weight)

@@ -1,4 +1,4 @@
-"""A net finds makers, readers, weights and channel axes, and changes a weight for one reader alone."""
+"""Tests of ``Net``: producers, readers, weights, channel axes, and a weight changed for one reader alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def test_nodes_without_a_name_get_one_that_nobody_has_and_the_others_keep_theirs
 
 
 def test_nodes_of_one_name_get_names_of_their_own() -> None:
-    """ONNX allows them, and surgery on graphs makes them."""
+    """Nodes that share a name get unique names.
+
+    ONNX allows shared names, and edits of graphs create them.
+    """
     twins = graph_of(
         *(helper.make_node("MatMul", ["x", w], [w + "x"], name="mm") for w in ("a", "b", "c")),
         helper.make_node("Relu", ["cx"], ["y"], name="mm_1"),

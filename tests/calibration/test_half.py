@@ -1,6 +1,6 @@
-"""Graphs typed FP16: every type is as it is said, tensors are cast once, and the numbers are those of float32.
+"""Tests of FP16 graphs: every type is as declared, and every tensor is cast once.
 
-Rounded.
+The numbers are those of float32, rounded.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodePro
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:
-    """What the standard infers, strictly: a node between two types is an error."""
+    """Return the element types by tensor name from strict inference, which rejects nodes of mixed types."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.graph.value_info[:]
@@ -47,7 +47,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def made_by(model: onnx.ModelProto) -> dict[str, set[int]]:
-    """Types of what the nodes of each kind make."""
+    """Return the set of output types by operator."""
     found, kinds = types(model), {}
     for each in model.graph.node:
         kinds.setdefault(each.op_type, set()).update(found[name] for name in each.output)
@@ -75,7 +75,11 @@ def test_a_transformer(make_transformer: Make, run: Run) -> None:
 
 
 def test_no_tensor_is_cast_twice(make_transformer: Make) -> None:
-    """Into both norms and out of them, into the softmax and out of it, the input once more for the residual sum."""
+    """All seven casts of the transformer read different tensors, and no cast reads another cast.
+
+    The casts are those into and out of the norms, into and out of the softmax, and one of the input for the
+    residual sum.
+    """
     half = half_from_float(make_transformer())
     casts = [each for each in half.graph.node if each.op_type == "Cast"]
     assert len(casts) == len({each.input[0] for each in casts}) == 7
@@ -145,7 +149,7 @@ def test_all_in_float32_changes_nothing(make_transformer: Make, run: Run) -> Non
 
 
 def test_shapes_are_read_of_either_type(make_graph: Make, run: Run) -> None:
-    """Shape and IsNaN cast nothing; a comparison of two tensors needs both alike."""
+    """Shape and IsNaN read either type without a cast; a comparison needs two tensors of the same type."""
     nodes = [
         node("MatMul", "x w", "m"),
         node("Shape", "m", "shape"),
@@ -235,7 +239,7 @@ def test_integers_and_scales_stay_the_same_numbers(
 def test_a_quantiser_reads_float32_where_that_is_made(
     make_transformer: Make, quantise: Callable[..., onnx.ModelProto]
 ) -> None:
-    """What a norm makes is rounded once, to eight bits, and not to FP16 before."""
+    """A quantizer after a norm reads float32: the value is rounded once, to 8 bits, and not to FP16 first."""
     half = half_from_float(quantise(make_transformer(), TOKENS))
     found = types(half)
     quantiser = next(each for each in half.graph.node if each.op_type == "QuantizeLinear" and each.input[0] == "norm1")

@@ -1,4 +1,7 @@
-"""The check finds the nodes that FP16 cannot do, leaves the others alone, and holds no more than a few frames."""
+"""Tests of the FP16 check: it finds the nodes that FP16 cannot compute and leaves the others alone.
+
+It holds no more than a few frames in memory.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,10 @@ def test_nothing_need_stay_in_float32_where_fp16_is_enough(make_transformer: Mak
 
 @pytest.fixture
 def loud(make_graph: Make) -> Callable[[float], onnx.ModelProto]:
-    """Three blocks; the second one makes values of up to ``largest``, and the third one divides them by it."""
+    """Return a function that builds a graph of three blocks with values of up to ``largest``.
+
+    The second block produces these values, and the third block divides them by ``largest``.
+    """
 
     def make(largest: float) -> onnx.ModelProto:
         rng = np.random.default_rng(3)
@@ -116,7 +122,10 @@ def test_without_a_look_at_the_values_they_overflow(loud: Callable[[float], onnx
 
 
 def cancelling(make_graph: Make, *, in_layer: int) -> onnx.ModelProto:
-    """Four layers; in one of them a large number is added and taken away again, which costs FP16 all of the rest."""
+    """Return a graph of four layers, of which ``in_layer`` adds a large number and subtracts it again.
+
+    In FP16, this loses the precision of all other values.
+    """
     weights: dict[str, Any] = {"much": np.array(150, np.float32)}
     nodes, last = [], "x"
     for layer in range(4):
@@ -153,7 +162,10 @@ def test_it_ends_when_nothing_is_left_to_keep(make_graph: Make, monkeypatch: pyt
 
 
 def test_many_small_losses_add_up(make_graph: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No block is bad alone; together they are, and the worst ones stay in float32 until they are not."""
+    """Where small losses add up, the worst blocks stay in float32 until the whole graph passes.
+
+    No block fails alone.
+    """
     from vidrisk.calibration import half_check
 
     model, data = cancelling(make_graph, in_layer=9), feeds(16, 8)
@@ -167,7 +179,7 @@ def test_many_small_losses_add_up(make_graph: Make, monkeypatch: pytest.MonkeyPa
 
 
 def test_memory_does_not_grow_with_the_frames(make_graph: Make) -> None:
-    """Activations of 1 MB a feed: forty feeds hold no more of them than four do."""
+    """A check of forty feeds, with activations of 1 MB per feed, needs no more memory than one of four."""
     wide = 1 << 15
     nodes = [
         node("Mul", "x gain", "a", "layers.0/mul"),

@@ -1,6 +1,7 @@
-"""The streamed histogram equals the one of everything at once.
+"""Tests of the streamed histogram and its ranges.
 
-Ranges equal those of a reference that keeps every value.
+A stream gives the same histogram as all values at once. The ranges equal those of a reference that keeps
+every value.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def test_percentile_is_the_quantile_to_one_bin(name: str) -> None:
 
 
 def mean_error(values: np.ndarray, low: float, high: float, symmetric: bool) -> float:
-    """What quantising does to the values themselves."""
+    """Return the mean squared error that quantization to a range causes in the values themselves."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max(-low, high) / 127 if symmetric else (high - low) / 255
     zero, least, most = (0, -127, 127) if symmetric else (round(-low / scale), 0, 255)
@@ -206,7 +207,10 @@ def test_mse_is_within_two_percent_of_the_best_on_the_values_themselves(name: st
 
 
 def reference_divergence(values: np.ndarray, edges: np.ndarray, levels: int) -> float:
-    """Value by value what TensorRT's calibrator is described to do ("8-bit inference with TensorRT", slide 38)."""
+    """Return the divergence of TensorRT's calibrator, computed value by value from its description.
+
+    The description is slide 38 of "8-bit inference with TensorRT".
+    """
     inside = [0] * (len(edges) - 1)
     clipped = [0] * (len(edges) - 1)
     for value in values:

@@ -1,4 +1,4 @@
-"""A journal gives every measurement once, also to a process that comes after one that was killed."""
+"""Tests of the journal: every value is measured once, also where a process resumes after a killed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Range moves from activations into weights: the function stays, the channels level out, and nothing else is touched."""
+"""Tests of the migration of range from activations into weights.
+
+The function stays the same, the channels become level, and nothing else changes.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ def assert_same_function(
 
 
 def ratio(*statistics: Statistics) -> float:
-    """Of the largest to the smallest channel of tensors that share their scales.
+    """Return the ratio of the largest to the smallest channel over tensors that share their scales.
 
-    Channels that are always zero left out.
+    Channels that are always zero are left out.
     """
     largest = np.max([each.channel_largest for each in statistics], axis=0)
     largest = largest[largest > 0]
@@ -49,7 +52,7 @@ def arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def changed(model: onnx.ModelProto, other: onnx.ModelProto) -> set[str]:
-    """Weights that differ, those that one alone has included."""
+    """Return the names of the weights that differ, including weights that only one of the models has."""
     before, after = arrays(model), arrays(other)
     return {
         name
@@ -162,13 +165,19 @@ def test_smoothing_touches_norms_and_their_linear_readers_alone(make_transformer
 def test_equalising_a_transformer_passes_relu_but_not_gelu(
     make_transformer: Make, statistics: Observe, activation: str, expected: set[str]
 ) -> None:
-    """Neither the residual stream (layer norms read it) nor what is reshaped into heads can be scaled."""
+    """Equalising changes the MLP of a transformer with Relu, and nothing in one with Gelu.
+
+    Neither the residual stream, which layer norms read, nor tensors that are reshaped into heads can be scaled.
+    """
     model = make_transformer(OUTLIERS, activation=activation)
     assert changed(model, equalize_layers(model, statistics(model, TOKENS))) == expected
 
 
 def test_shared_weights_are_changed_for_one_reader_alone(make_transformer: Make, run: Run, statistics: Observe) -> None:
-    """The norm's shift and a bias elsewhere are one initialiser, as exporters write equal constants."""
+    """Smoothing a norm keeps an initialiser that the norm shares with a bias elsewhere.
+
+    Exporters write equal constants as one initialiser.
+    """
     model = make_transformer(OUTLIERS, activation="Relu")
     for node in model.graph.node:
         if node.name in ("norm1/norm", "norm2/norm"):
@@ -301,7 +310,7 @@ def test_linear_layers_of_either_layout(make_graph: Make, run: Run, statistics: 
 
 @pytest.mark.parametrize("constant", ["(1, N)", "()", "(1,)"])
 def test_biases_of_other_shapes(make_graph: Make, run: Run, statistics: Observe, constant: str) -> None:
-    """Gemm broadcasts its bias; such layers may be scaled or left, but must compute the same."""
+    """A Gemm whose bias is broadcast may be scaled or left alone, but its result stays the same."""
     b = {"(1, N)": B[None], "()": np.array(0.3, np.float32), "(1,)": np.array([0.3], np.float32)}[constant]
     nodes = [node("Gemm", ["x", "w", "b"], "a", transB=1), node("Relu", ["a"], "r"), node("Gemm", ["r", "w2"], "y")]
     model = make_graph(nodes, {"w": W[:, :, 0, 0], "b": b, "w2": W[::-1, :, 0, 0].copy()}, ["batch", 8], ["batch", 8])
@@ -310,7 +319,10 @@ def test_biases_of_other_shapes(make_graph: Make, run: Run, statistics: Observe,
 
 
 def test_norms_over_images_are_left_alone(make_graph: Make, run: Run, statistics: Observe) -> None:
-    """Channels of rank 4 lie along axis 1, those of a norm over the last axis do not: their statistics are not known."""
+    """A norm over the last axis of a rank-4 tensor keeps its function.
+
+    Channels of rank-4 tensors lie along axis 1, so the statistics of the norm's channels are not known.
+    """
     gain = np.geomspace(1, 100, 6, dtype=np.float32)
     nodes = [node("LayerNormalization", ["x", "g"], "n"), node("MatMul", ["n", "w"], "y")]
     weights = {"g": gain, "w": np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)}

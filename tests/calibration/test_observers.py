@@ -1,4 +1,4 @@
-"""Streaming statistics equal those of everything at once, in the memory of one batch."""
+"""Tests of the streaming statistics: they equal those of all data at once, in the memory of one batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
 
 
 def every_activation(model: onnx.ModelProto, feed: np.ndarray) -> dict[str, np.ndarray]:
-    """All activations, kept whole."""
+    """Return every activation of a model as a whole array by tensor name."""
     names = [name for node in model.graph.node for name in node.output]
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
@@ -80,7 +80,7 @@ def test_channels_of_tokens_lie_last(attention: onnx.ModelProto) -> None:
 
 
 def small(*nodes: onnx.NodeProto) -> onnx.ModelProto:
-    """``x (N, D)`` through float nodes to ``y``."""
+    """Build a model that passes ``x (N, D)`` through the given float nodes to ``y``."""
     graph = helper.make_graph(
         list(nodes),
         "graph",
@@ -198,7 +198,10 @@ print(before, peak_mb())
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_samples(cnn: onnx.ModelProto, tmp_path: Path) -> None:
-    """An upsampled graph: the activations of 8 samples take 90 MB, those of 256 would take 2.8 GB."""
+    """The peak memory does not grow with the number of samples.
+
+    The graph is upsampled: the activations of 8 samples take 90 MB, and those of 256 would take 2.8 GB.
+    """
     model = onnx.ModelProto()
     model.CopyFrom(cnn)
     del model.graph.value_info[:]

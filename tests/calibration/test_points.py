@@ -1,4 +1,7 @@
-"""Only evidence makes a slower point win: more samples never take a slower one for want of samples."""
+"""Tests of the choice of a point: a slower point wins only on evidence.
+
+A larger set of samples never selects a slower point without evidence against the faster one.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +34,17 @@ def outcome(kept: int, samples: int, lost: int = 0, gained: int = 0, confidence_
 
 
 def point(result: Outcome, blocks: int = 0, seconds: float | None = None, budget: Budget = BUDGET) -> Point:
-    """A judged point; ``seconds`` as a share of floating point's."""
+    """Return a judged point; ``seconds`` is given as a share of the time of floating point."""
     admissible, inside = result.compare_with_budget(budget)
     turns = () if seconds is None else tuple(seconds * (1 + jitter) for jitter in np.linspace(-0.02, 0.02, 15))
     return Point(tuple(f"b{i}" for i in range(blocks)), result, admissible, inside, turns, (1.0,) * len(turns))
 
 
 def test_one_clip_of_sixty_is_no_evidence_against_the_aim() -> None:
-    """The case that was reported.
+    """A point that loses one clip of sixty reaches the aim.
 
-    59 of 60 agree, the aim is 98.5 %, and one lost clip is 1.7 points of a budget of 10.
+    This is the reported case: 59 of 60 agree, the aim is 98.5 %, and one lost clip is 1.7 points of a budget
+    of 10.
     """
     result = outcome(59, 60, lost=1)
     assert result.agreement < BUDGET.min_agreement and result.drop_points == pytest.approx(100 / 60)
@@ -133,10 +137,11 @@ def test_an_outcome_survives_a_journal() -> None:
 def test_a_larger_set_never_takes_a_slower_point_for_want_of_samples(
     seed: int, count: int, few: int, times: int, max_drop: float
 ) -> None:
-    """Points with any true drop and agreement, on nested sets of samples.
+    """A larger set of samples selects a slower point only where it proves a fault of the faster one.
 
-    Where more samples take a slower point, they prove that the faster one loses more than it may, or that it misses the
-    aim and agrees worse, beyond chance.
+    The points have any true drop and agreement, and the sets of samples are nested. Where more samples select a
+    slower point, they prove beyond chance that the faster one loses more than it may, or that it misses the aim
+    and agrees worse.
     """
     rng = np.random.default_rng(seed)
     many, budget = few * times, replace(BUDGET, max_drop=max_drop)

@@ -1,4 +1,4 @@
-"""Scales as the engines of a profile hold them."""
+"""Tests of the rounding of scales to values that the engines of a profile can hold."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The Q/DQ graph: 8 bits where the hardware gains from them, placed as it wants them.
+"""Tests of the Q/DQ graph: 8 bits where the hardware gains from them, in the placement that it needs.
 
-And the same answers in every engine.
+Every engine gives nearly the same answers.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def node(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
 def computed(
     engine: type[OnnxRuntimeRunner] | type[OpenVinoRunner], path: Path, x: np.ndarray, shape: Sequence[int | str]
 ) -> np.ndarray:
-    """What an engine makes of a file with one input and one output of ``shape``."""
+    """Return the output that an engine computes from a file with one input and one output of ``shape``."""
     graph = onnx.load(str(path)).graph
     inputs = (TensorSpec(graph.input[0].name, str(x.dtype), ("batch", *x.shape[1:])),)
     outputs = (TensorSpec(graph.output[0].name, "float32", tuple(shape)),)
@@ -82,7 +82,7 @@ def dequantised_slots(net: Net, it: onnx.NodeProto) -> list[int]:
 
 
 def operands(net: Net, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Integers, scale, zero point and axis of a dequantised initialiser."""
+    """Return the integers, scale, zero point and axis of a dequantized initialiser."""
     it = net.maker[name]
     values, scale, zero_point = map(net.array, it.input)
     return values, scale, zero_point, next(a.i for a in it.attribute if a.name == "axis")
@@ -197,7 +197,7 @@ def test_cpu_biases_are_int32_in_units_of_the_accumulator(make_mobilenet: Make, 
 
 
 def optimised(model: onnx.ModelProto, path: Path) -> Counter[str]:
-    """Operators of the graph that ONNX Runtime makes of ours before it runs it."""
+    """Count the operators of the graph that ONNX Runtime creates from a model before it runs it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -212,9 +212,9 @@ def optimised(model: onnx.ModelProto, path: Path) -> Counter[str]:
 def test_cpu_graphs_run_in_integer_kernels(
     make_mobilenet: Make, quantise: Quantise, tmp_path: Path, activation: str
 ) -> None:
-    """The last convolution, too.
+    """All convolutions of a CPU graph run in integer kernels, including the last one.
 
-    ONNX Runtime multiplies integers only where the result is read in 8 bits, so the average does.
+    ONNX Runtime multiplies integers only where the result is read in 8 bits, so the average reads 8 bits.
     """
     found = optimised(quantise(make_mobilenet(activation), IMAGES, "cpu"), tmp_path / "o.onnx")
     assert found == {
@@ -277,7 +277,10 @@ def test_tensorrt_fuses_the_sum_into_the_convolution(make_mobilenet: Make, quant
 
 
 def test_tensorrt_fuses_one_convolution_per_sum(make_graph: Make, quantise: Quantise) -> None:
-    """Two convolutions are added: one takes the sum into its kernel, the other one's result is an input of that."""
+    """Where two convolutions are added, one of them takes the sum into its kernel.
+
+    The result of the other convolution is an input of that kernel.
+    """
     w = np.random.default_rng(5).normal(size=(3, 3, 1, 1)).astype(np.float32)
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], name="a"),
@@ -389,7 +392,7 @@ def test_constant_activations(
 @pytest.mark.parametrize("profile", KINDS)
 @pytest.mark.parametrize("tiny", [0.0, 1e-44, 1e-40, 1e-35])
 def test_dead_channels(make_mobilenet: Make, run: Run, quantise: Quantise, profile: ProfileName, tiny: float) -> None:
-    """Weights that decayed to nothing, as trained networks have them: no scale becomes zero."""
+    """Channels whose weights have decayed to nothing, as in trained networks, get no scale of zero."""
     model = make_mobilenet()
     for name in ("expand.w", "expand.b", "depthwise.w"):
         tensor = next(t for t in model.graph.initializer if t.name == name)
@@ -406,7 +409,7 @@ def test_dead_channels(make_mobilenet: Make, run: Run, quantise: Quantise, profi
 @pytest.mark.parametrize("factor", [0.4, 0.9, 1.0, 1.1, 3.0, 1000.0])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_bias_too_big_for_its_weights_stays_exact(make_graph: Make, tmp_path: Path, factor: float, sign: int) -> None:
-    """The accumulator holds 32 bits: bias and products together must not overflow it."""
+    """The sum of a large bias and the products does not overflow the 32-bit accumulator."""
     w = np.full((2, 8, 3, 3), sign, np.float32)
     w[1] *= np.linspace(-1, 1, 72).reshape(8, 3, 3)
     unit = 1 / 255 / 127
@@ -436,7 +439,10 @@ def test_a_bias_too_big_for_its_weights_stays_exact(make_graph: Make, tmp_path: 
 
 
 def test_a_layer_on_a_constant(make_graph: Make, run: Run, quantise: Quantise) -> None:
-    """A learned query times a weight, as exporters may leave it: nothing to quantise there."""
+    """A product of two constants is not quantized.
+
+    Exporters may leave such a product, for example a learned query times a weight.
+    """
     rng = np.random.default_rng(6)
     weights = {name: rng.normal(size=(16, 16)).astype(np.float32) for name in ("query", "w", "w2")}
     nodes = [

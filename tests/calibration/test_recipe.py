@@ -1,4 +1,4 @@
-"""The recipe: steps that gain are kept, all others left out, and every trial is reported."""
+"""Tests of the recipe: steps that gain are kept, all others are left out, and every trial is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRIALS = 1 + sum(map(len, STEPS))
 
 
 class Named:
-    """Stands for a quantizer: its graphs carry the recipe in their name and nothing else."""
+    """A stand-in for a quantizer whose graphs carry the recipe in their name and nothing else."""
 
     def quantize(self, recipe: Recipe) -> onnx.ModelProto:
         return onnx.ModelProto(graph=onnx.GraphProto(name=str(recipe)))
@@ -44,7 +44,7 @@ def silent(done: int, total: int) -> None:
 def chosen_by(
     gains: dict[str, float], journal: Journal | None = None, on_trial: Callable[[int, int], None] = silent
 ) -> list[Trial]:
-    """Trials where every part of a recipe's name adds so many decibels to 20."""
+    """Return the trials where every part of a recipe's name adds its gain in decibels to 20."""
 
     def sqnr_db(model: onnx.ModelProto) -> float:
         return 20 + sum(gains.get(part, 0) for part in model.graph.name.split(", "))

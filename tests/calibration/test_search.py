@@ -1,4 +1,7 @@
-"""The search finds a point inside the budget from which no block can return, and spends no more than it may."""
+"""Tests of the search: it finds a point within the budget from which no block can return to 8 bits.
+
+The search spends no more than its limits allow.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,16 @@ def quiet(what: str, done: int, total: int) -> None:
 
 
 def named(keep_float: Collection[str]) -> onnx.ModelProto:
-    """Stands for a quantised graph: it knows which nodes stayed in float, and nothing else."""
+    """Return a stand-in for a quantized graph that holds only the names of the nodes kept in float."""
     return onnx.ModelProto(graph=onnx.GraphProto(name=json.dumps(sorted(keep_float))))
 
 
 @dataclass
 class Additive:
-    """A judge for whom every block in 8 bits adds its noise, and every block in float its time; both in thousandths."""
+    """A judge for which every block in 8 bits adds its noise, and every block in float adds its time.
+
+    Noise is given in thousandths, time in thousandths of a millisecond.
+    """
 
     blocks: Blocks
     noise: dict[str, int]
@@ -72,7 +78,7 @@ class Additive:
         return self.noise[alone] / 1000, self.noise[alone] / 2000
 
     def outcome(self, model: onnx.ModelProto) -> Outcome:
-        """One prediction in a thousand lost per unit of noise, and each of them was right."""
+        """Return an outcome that loses one prediction in a thousand, a correct one, per unit of noise."""
         self._called("outcome")
         noise = min(sum(self.noise[block] for block in self._int8(model)), SAMPLES)
         return Outcome("0" * noise + "1" * (SAMPLES - noise), ("-" * noise + "=" * (SAMPLES - noise),))
@@ -110,7 +116,10 @@ CASES = st.lists(st.tuples(st.integers(0, 100), st.integers(-20, 300)), min_size
 
 @given(case=CASES, allowed=st.integers(0, 300))
 def test_the_point_is_inside_and_no_block_can_return(case: list[tuple[int, int]], allowed: int) -> None:
-    """But for blocks that floating point makes no slower: they may stay where they are."""
+    """The chosen point is within the budget, and returning any block to 8 bits would exceed it.
+
+    Blocks that are no slower in floating point may stay there.
+    """
     judge = judge_of([noise for noise, _ in case], [cost for _, cost in case])
     found = search(judge, allowed)
     best = found.best
@@ -187,7 +196,7 @@ def test_agreement_counts_as_accuracy_does() -> None:
 
 
 class Hopeless(Additive):
-    """The more stays in float, the better; but nothing ever reaches the budget."""
+    """A judge that agrees better the more blocks stay in float, but never reaches the budget."""
 
     def outcome(self, model: onnx.ModelProto) -> Outcome:
         kept = super().outcome(model).kept
@@ -209,9 +218,10 @@ def test_an_aim_out_of_reach_gives_a_slower_point_only_where_it_agrees_better_be
 
 
 def test_a_point_that_is_no_faster_than_floating_point_is_not_taken_for_its_agreement() -> None:
-    """Twelve blocks in float agree better, but float as a whole is as fast.
+    """A faster point is preferred to one that agrees better but is no faster than floating point.
 
-    The point within the budget that is faster stays.
+    More blocks in float agree better, but floating point as a whole is as fast. The faster point within the
+    budget stays.
     """
     judge = judge_of([30, 30, 30], [100, 5000, 5000])
     found = search_precision(named, judge.blocks, judge, Budget(100, 0.99, NEVER), Journal(), quiet)
@@ -255,7 +265,7 @@ def test_no_blocks_at_all() -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Time stands still until the function given lets seconds pass."""
+    """Return a function that lets seconds pass; otherwise time stands still."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
@@ -330,10 +340,9 @@ INPUTS = np.random.default_rng(4).normal(size=(200, 3, 8, 8)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
-    """Eight convolutions; one channel in front of number four is 2,000 times larger than the others.
+    """Return a chain of eight convolutions with one outlier channel before the convolution with index 4.
 
-    And read 2,000 times smaller.
-
+    This channel is 2,000 times larger than the others, and the weights that read it are 2,000 times smaller.
     The classifier is centred on ``INPUTS``, so that all four classes occur.
     """
     rng = np.random.default_rng(3)
@@ -366,7 +375,7 @@ def chain(run: Callable[..., np.ndarray]) -> onnx.ModelProto:
 
 
 class EngineJudge:
-    """Runs every graph in ONNX Runtime, on inputs whose class is what the float graph says."""
+    """A judge that runs every graph in ONNX Runtime, on inputs whose true class comes from the float graph."""
 
     def __init__(self, model: onnx.ModelProto, folder: Path, x: np.ndarray) -> None:
         self.model, self.folder, self.x = model, folder, x

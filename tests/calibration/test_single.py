@@ -1,4 +1,4 @@
-"""What stays in float32 whatever its numbers are."""
+"""Tests of the nodes that stay in float32 whatever their values are."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def test_the_average_of_a_convolutional_network(make_mobilenet: Make) -> None:
 
 
 def test_every_piece_of_a_norm_and_the_residual_sum_not(make_graph: Make) -> None:
-    """x + W·norm(x), the norm in nine nodes; a product of x with itself is no piece of one."""
+    """All nine nodes of a norm stay in float32; the residual sum does not.
+
+    The graph computes x + W·norm(x). A product of a tensor with itself does not count as part of a norm.
+    """
     nodes = [
         node("ReduceMean", "x last", "mean"),
         node("Sub", "x mean", "centred"),
@@ -77,7 +80,10 @@ def test_every_piece_of_a_norm_and_the_residual_sum_not(make_graph: Make) -> Non
 
 
 def pixels(*nodes: onnx.NodeProto, **weights: Any) -> onnx.ModelProto:
-    """A graph ``frames uint8 (batch, 8, 8, 3)`` → ``y``, after a Cast to ``float`` and a transposition to ``image``."""
+    """Build a graph from ``frames uint8 (batch, 8, 8, 3)`` to ``y``.
+
+    A Cast to ``float`` and a transposition to ``image`` precede the given nodes.
+    """
     front = [
         node("Cast", "frames", "float", to=TensorProto.FLOAT),
         node("Transpose", "float", "image", perm=[0, 3, 1, 2]),
@@ -93,7 +99,11 @@ def pixels(*nodes: onnx.NodeProto, **weights: Any) -> onnx.ModelProto:
 
 
 def test_the_arithmetic_on_pixels_ends_at_the_first_layer() -> None:
-    """A token that is repeated for every frame reads the batch of the pixels, and is none of them."""
+    """Only the nodes before the first layer count as arithmetic on pixels.
+
+    A token that is repeated for every frame reads the batch size of the pixels, but is not part of that
+    arithmetic.
+    """
     model = pixels(
         node("Mul", "image scale", "scaled"),
         node("Conv", "scaled kernel", "tokens"),
@@ -139,7 +149,10 @@ def test_fp16_holds_fp16(values: Any) -> None:
 
 
 def test_operators_that_make_floats_of_nothing_keep_their_type(make_graph: Make) -> None:
-    """The sizes that Resize takes are float32 by the standard, whatever it resizes."""
+    """ConstantOfShape stays in float32, but Resize does not.
+
+    The factors that Resize takes are float32 by the standard, whatever type it resizes.
+    """
     nodes = [
         node("ConstantOfShape", "two", "zeros", value=numpy_helper.from_array(np.zeros(1, np.float32))),
         helper.make_node("Resize", ["x", "", "factors"], ["large"], name="large"),

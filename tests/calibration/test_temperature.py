@@ -1,4 +1,7 @@
-"""The temperature is the one that an independent minimiser finds, and 1 where the samples cannot say."""
+"""Tests of the temperature fit: it agrees with an independent minimiser.
+
+The temperature is 1 where the samples do not determine it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def likelihood_loss(log_temperature: float, logits: np.ndarray, truth: np.ndarra
 
 
 def drawn(samples: int, classes: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, and a truth drawn from their own probabilities, before they are made ``sharpness`` times too sharp."""
+    """Return logits made ``sharpness`` times too sharp, and a truth drawn from their original probabilities."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(samples, classes)) * 2
     uniform = rng.random((samples, 1))
@@ -107,7 +110,7 @@ def test_rows_that_say_nothing_are_left_out_of_a_match() -> None:
 
 
 def several(samples: int, labels: int, sharpness: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits of labels that hold by themselves, and a truth drawn from their own probabilities."""
+    """Return scaled logits of independent labels, and a truth drawn from their original probabilities."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(samples, labels)) * 2
     truth = rng.random((samples, labels)) < 1 / (1 + np.exp(-logits))

@@ -192,7 +192,11 @@ def test_kinds_that_end_alike_are_told_apart() -> None:
 
 
 def test_a_weight_that_others_read_stays_and_counts(tmp_path: Path) -> None:
-    """An embedding is tied to a product, a matrix is added as well, one is an output, and one is read by nobody."""
+    """A weight that other nodes read, or that is an output, stays in the graph and counts for its size.
+
+    An embedding shares the weight of a product, one matrix is also added, and one is an output. A weight that no
+    node reads is dropped.
+    """
     nodes = [
         helper.make_node("Gather", ["tied", "ids"], ["x0"], name="embedding"),
         helper.make_node("Add", ["x", "x0"], ["x1"]),
@@ -354,7 +358,10 @@ def test_a_graph_too_large_for_one_file_becomes_one_that_fits(tmp_path: Path, mo
 def test_runtimes_read_packed_weights_that_lie_in_files(
     bits: Bits, runtime: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of a graph that outgrows one file, and those that the trials of a search share."""
+    """Both runtimes read packed weights from separate files.
+
+    The files are those of a graph that is too large for one file, and those that the trials of a search share.
+    """
     grid, x = WeightGrid(bits, 64), random(5, 512, seed=3)
     weight = random(512, 256)
     model = model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": weight}, ("batch", 512), ("batch", 256))

@@ -1,4 +1,4 @@
-"""Weights in 8 bits: scales that err least, values on the grid, and biases that take the mean error."""
+"""Tests of 8-bit weights: scales of least error, values on the grid, and biases that take the mean error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WEIGHTS = arrays_of.arrays(
 
 
 def squared_error(weight: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
-    """Per output channel, in units of the channel's largest weight."""
+    """Return the squared error per output channel, in units of the channel's largest weight."""
     exact = np.moveaxis(weight.astype(np.float64), axis, 0).reshape(len(scale), -1)
     on_grid = np.moveaxis(round_weight(weight, scale, axis).astype(np.float64), axis, 0).reshape(len(scale), -1)
     largest = np.maximum(np.abs(exact).max(axis=1, keepdims=True), 1e-17)
@@ -110,14 +110,17 @@ LAYERS: dict[str, tuple[list[onnx.NodeProto], tuple[int, ...], tuple[int, ...], 
 
 
 def samples(shape: tuple[int, ...]) -> np.ndarray:
-    """Inputs whose channels have different means. Borders matter: every pixel of a channel has its own mean, too."""
+    """Return inputs whose channels have different means.
+
+    Every pixel of a channel has its own mean, too, so borders matter.
+    """
     values = np.random.default_rng(3).normal(1.5, 1, (64, *shape))
     at = (1, -1, 1, 1) if len(shape) == 3 else (-1,)
     return (values * np.linspace(-1, 2, 8).reshape(at)).astype(np.float32)
 
 
 def built(make_graph: Make, name: str) -> tuple[onnx.ModelProto, np.ndarray, int]:
-    """A layer, inputs, and its channel axis in the output."""
+    """Return a model with the named layer, its inputs, and the channel axis of its output."""
     nodes, dims, shape, out = LAYERS[name]
     rng = np.random.default_rng(4)
     axis = 1 if len(out) == 3 else len(out)
@@ -126,7 +129,7 @@ def built(make_graph: Make, name: str) -> tuple[onnx.ModelProto, np.ndarray, int
 
 
 def coarse_scales(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Eight times coarser than need be, so that rounding matters."""
+    """Return weight scales that are eight times coarser than needed, so that rounding matters."""
     net = Net(model)
     return {
         n.input[1]: plain_weight_scales(net.array(n.input[1]), net.output_axis(n)) * 8
@@ -242,7 +245,10 @@ UNKNOWN: dict[str, tuple[list[onnx.NodeProto], tuple[int, ...], tuple[int, ...],
 
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_layers_whose_mean_input_is_not_known_are_left_alone(make_graph: Make, statistics: Observe, name: str) -> None:
-    """Statistics go by axis 1 of rank 4 and by the last axis otherwise: nothing else can be corrected with them."""
+    """Layers stay unchanged where the statistics do not give the mean of their input.
+
+    Statistics follow axis 1 for rank 4 and the last axis otherwise; they cannot correct any other layer.
+    """
     nodes, dims, shape, out = UNKNOWN[name]
     rng = np.random.default_rng(7)
     outputs = dims[-1] if nodes[0].op_type == "MatMul" else dims[0]

@@ -1,4 +1,4 @@
-"""A copy of the packages as a user has cloned them, into which pip may write."""
+"""A copy of the packages like a user's clone, into which pip may write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PARTS = ("vidrisk", "export", "calibration", "runtimes", "pyproject.toml", "READ
 
 
 def copy_checkout(folder: Path, *more: str) -> Path:
-    """Copy the packages and what their build needs, and ``more`` of the repository, into a folder."""
+    """Copy the packages, the files that their build needs, and ``more`` of the repository into a folder."""
     folder.mkdir(exist_ok=True)
     for path in (REPOSITORY / part for part in (*PARTS, *more)):
         if path.is_dir():

@@ -22,9 +22,9 @@ class Block:
     """A fenced block of a page.
 
     Attributes:
-        page: its path in the repository.
-        language: of the block, one of ``RUN``.
-        text: without the fences.
+        page: path of the page in the repository.
+        language: language of the block, one of ``RUN``.
+        text: text of the block without the fences.
     """
 
     page: str
@@ -37,7 +37,7 @@ class Block:
         return [line.removeprefix("$ ") for line in self.text.splitlines()]
 
     def execute(self, names: dict[str, Any]) -> None:
-        """Execute Python with ``names`` as its global names, which it may add to."""
+        """Execute the block as Python with ``names`` as its global names, which it may extend."""
         exec(compile(self.text, self.page, "exec"), names)
 
 
@@ -50,8 +50,8 @@ def read_blocks(page: str, *languages: str) -> list[Block]:
     """Return the blocks of a page that tests run, in their order.
 
     Args:
-        page: its path in the repository.
-        languages: only blocks of these; none for all of ``RUN``.
+        page: path of the page in the repository.
+        languages: languages of the blocks to return; without any, all of ``RUN``.
     """
     found = re.findall(r"^```(\w+)\n(.*?)^```$", read_page(page), re.DOTALL | re.MULTILINE)
     return [Block(page, language, text) for language, text in found if language in (languages or RUN)]

@@ -1,4 +1,4 @@
-"""One export per graph and session: the exporter takes seconds each time."""
+"""Fixtures with one export per graph and session, because the exporter takes seconds each time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ from vidrisk.runtimes.contract.stages import frame_encoder_stages, window_encode
 
 @pytest.fixture(scope="session")
 def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Exported]:
-    """Head kind and T → the head and the ONNX file of it; two targets, features of width 24."""
+    """Return a function that gives a head and its ONNX file by the kind of head and the number of frames.
+
+    The head has two targets and reads features of width 24.
+    """
     folder = tmp_path_factory.mktemp("heads")
 
     @functools.cache
@@ -46,17 +49,17 @@ def exported_head(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, in
 
 
 def untrained_no_more(head: Head) -> None:
-    """Weights such as training leaves: a fresh head answers the same to everything."""
+    """Set random weights like those that training leaves, since a fresh head gives every input the same answer."""
     for classifier in head.classifiers:
         nn.init.normal_(classifier.weight)
         nn.init.normal_(classifier.bias)
 
 
 class SmallEncoder(nn.Module):
-    """Four convolutions and the average: exports in a second.
+    """An encoder of four convolutions and an average, which exports in a second.
 
-    ``outlier`` scales one channel in front of the last convolution up, and that convolution's weights for it down: the
-    same function in floating point, but in 8 bits that channel drowns all others.
+    ``outlier`` scales one channel before the last convolution up, and that convolution's weights for it down. The
+    function stays the same in floating point, but in 8 bits this channel leaves the others almost no resolution.
     """
 
     def __init__(self, outlier: float) -> None:
@@ -86,9 +89,10 @@ def small_encoder() -> Callable[..., nn.Module]:
 
 @pytest.fixture(scope="session")
 def make_trained(clips: Callable[..., Any]) -> Callable[..., tuple[Trained, Validation]]:
-    """An encoder → what an application hands over, its head fitted to the features so that every sample is right.
+    """Return a function that turns an encoder into the objects that an application passes to the export.
 
-    An encoder that sees windows is given them whole.
+    The head is standardised by the features. The truth is taken from its answers, so that every sample is right.
+    An encoder that reads windows gets whole windows.
     """
 
     def make(encoder: nn.Module, side: int, samples: int = 24) -> tuple[Trained, Validation]:

@@ -1,4 +1,4 @@
-"""The one rule: an answer is certain where it alone cannot be excluded."""
+"""Tests of the rule for uncertainty: an answer is certain if it is the only label that cannot be excluded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of a vision tower by numpy alone are those that transformers computes by torch."""
+"""Tests of vision tower inputs: numpy computes the same values as transformers with torch."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def test_patches_of_an_image_are_those_of_its_processor(size: tuple[int, int]) -
 
 @pytest.mark.parametrize("count", [1, 4, 5])
 def test_patches_of_a_video_are_those_of_its_processor(count: int) -> None:
-    """The processor's ``patchify``, without torchvision.
+    """Patches of a video equal the output of the processor's ``patchify``, which runs here without torchvision.
 
-    Normalised frames, the last one repeated to a whole number of moments.
+    The frames are normalised, and the last one is repeated up to a whole number of moments.
     """
     clip = frames(count, 56, 84, 3)
     normalised = (np.concatenate([clip, clip[-1:]])[: count + count % 2] / 255 - np.array(MEAN)) / np.array(STD)
@@ -135,7 +135,7 @@ def test_frames_that_cannot_be_cut_are_one_line(shown: npt.NDArray[Any]) -> None
 
 
 def test_the_file_works_alone() -> None:
-    """It is copied beside exported towers."""
+    """The file imports only numpy and the standard library, because exports copy it beside their towers."""
     tree = ast.parse(Path(vision_grid.__file__).read_text(encoding="utf-8"))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

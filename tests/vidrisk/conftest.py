@@ -1,4 +1,4 @@
-"""Tiny labelled clips, and what the command line makes of them: one run and one bundle per session."""
+"""Fixtures of tiny labelled clips, and of a run and a bundle that the command line creates once per session."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SMALL = (
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """Result of a command."""
 
     code: int
     stdout: str
@@ -49,7 +49,10 @@ class Ended:
 
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Ended]:
-    """Arguments → the end of ``vidrisk ARGUMENTS``, run in this process: quicker, with the same exit codes."""
+    """Return a function that runs ``vidrisk ARGUMENTS`` in this process and returns its result.
+
+    This is faster than a separate process, and the exit codes are the same.
+    """
     from vidrisk.cli.app import main
 
     def run(*arguments: str | Path) -> Ended:
@@ -71,11 +74,11 @@ def cli() -> Callable[..., Ended]:
 
 @pytest.fixture(scope="session")
 def run_line(cli: Callable[..., Ended]) -> Callable[..., Ended]:
-    """A line of a document, and the folder to run it in → its end, which is to have the exit code ``code``.
+    """Return a function that runs a line of a document in a folder, checks its exit code and returns its result.
 
-    It runs in this process, as that of ``cli``: to import torch takes a process of its own longer than most commands
-    work. With ``alone`` it has one all the same: every page shows by one command that it needs nothing of what ran
-    before it.
+    The line runs in this process, like a command of ``cli``, because a separate process spends more time
+    on importing torch than most commands spend on their work. With ``alone``, it runs in a separate process.
+    A page runs one command this way to show that the command needs nothing that ran before it.
     """
 
     def run(line: str, folder: Path, *more: str, code: int = 0, alone: bool = False) -> Ended:
@@ -108,7 +111,7 @@ def run_line(cli: Callable[..., Ended]) -> Callable[..., Ended]:
 
 @pytest.fixture
 def any_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
-    """``tiny_bundle``, whose INT8 is for processors, as if every engine could take it."""
+    """Return a copy of ``tiny_bundle`` that allows every engine to use its INT8, which is made for CPUs."""
     root = Path(shutil.copytree(tiny_bundle, tmp_path / "any.bundle"))
     described = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
     for variant in described["variants"].values():
@@ -119,7 +122,7 @@ def any_bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def write_clip() -> Callable[..., Path]:
-    """Encode six frames of a colour with noise and a moving bar, 64x48, 8 a second."""
+    """Return a function that encodes six frames of a colour with noise and a moving bar, 64x48, 8 per second."""
 
     def write(path: Path, rgb: tuple[int, int, int], seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)
@@ -141,7 +144,10 @@ def write_clip() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def clip_folder(write_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of eight clips, in names with spaces, quotes, a comma, Chinese and an emoji."""
+    """Return a folder with three classes of eight clips.
+
+    The names contain spaces, quotes, a comma, Chinese characters and an emoji.
+    """
     root = tmp_path_factory.mktemp("data") / "my clips"
     for label, rgb in LABELS.items():
         for number in range(CLIPS_PER_LABEL):
@@ -151,7 +157,7 @@ def clip_folder(write_clip: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def settings() -> list[str]:
-    """``--set`` options that make training take seconds."""
+    """Return ``--set`` options that shorten training to seconds."""
     return [word for assignment in SMALL for word in ("--set", assignment)]
 
 
@@ -159,7 +165,7 @@ def settings() -> list[str]:
 def tiny_run(
     cli: Callable[..., Ended], clip_folder: Path, settings: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A run that the command line trained: EfficientNet-Lite0 at 64 px, two moments per clip."""
+    """Return a run that the command line trained: EfficientNet-Lite0 at 64 px, two frames per clip."""
     out = tmp_path_factory.mktemp("runs") / "colours"
     end = cli("train", clip_folder, "-o", out, *settings)
     assert end.code == 0, end
@@ -168,7 +174,10 @@ def tiny_run(
 
 @pytest.fixture(scope="session")
 def tiny_bundle(cli: Callable[..., Ended], tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of ``tiny_run``, fp32 and INT8. So small a model may gain no speed in INT8: nobody asks."""
+    """Return the bundle of ``tiny_run``, in fp32 and INT8.
+
+    The check of the INT8 speed is disabled, because so small a model may gain none.
+    """
     out = tmp_path_factory.mktemp("bundles") / "colours.bundle"
     with pytest.MonkeyPatch.context() as patch:
         for module in ("gate.keeper", "pack"):
@@ -180,7 +189,7 @@ def tiny_bundle(cli: Callable[..., Ended], tiny_run: Path, tmp_path_factory: pyt
 
 @pytest.fixture(scope="session")
 def deep_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Ten thousand folders, one in another: no path leads to the last ones."""
+    """Yield a folder with ten thousand nested folders, the last of which no path can reach."""
     top = tmp_path_factory.mktemp("deep")
     root = os.open(top, os.O_RDONLY)
     descriptor = os.dup(root)
@@ -212,7 +221,10 @@ def _entered(descriptor: int) -> int:
 
 @pytest.fixture
 def folder_of_nobody() -> Iterator[Path]:
-    """A folder and a process of a user who may not enter what its mode forbids, as root may."""
+    """Yield a folder of an unprivileged user, as whom the process runs during the test.
+
+    Unlike root, this user cannot enter folders whose mode forbids it.
+    """
     folder = Path(tempfile.mkdtemp())
     is_root = os.geteuid() == 0
     if is_root:

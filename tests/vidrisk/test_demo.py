@@ -24,7 +24,7 @@ from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
 
 def picture(path: Path, seed: int = 0, side: int = 150) -> Path:
-    """Smooth and different everywhere, so that every motion shows."""
+    """Write a smooth picture that differs everywhere, so that every motion shows."""
     noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(path)
     return path

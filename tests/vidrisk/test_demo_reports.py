@@ -1,4 +1,4 @@
-"""The demo's third part, with few photos and a small language model in the place of SmolLM2."""
+"""Tests of the third part of the demo, with few photos and a small language model instead of SmolLM2."""
 
 from __future__ import annotations
 

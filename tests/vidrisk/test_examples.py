@@ -1,4 +1,7 @@
-"""Every file in ``examples/`` is a configuration that trains: two steps each, on a small stand-in of its own family."""
+"""Tests that every file in ``examples/`` is a configuration that trains.
+
+Each one trains two steps on a small stand-in of its own family.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ STAND_INS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @pytest.fixture(scope="module")
 def stand_in(backbone_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Published backbone → a small one of its family."""
+    """Return a function that returns a small backbone of the same family for the name of a published one."""
 
     def make(name: str) -> str:
         family = STAND_INS[name][0]
@@ -64,7 +67,7 @@ def stand_in(backbone_folder: Callable[[str], Path], tmp_path_factory: pytest.Te
 
 
 def small(config: TrainConfig, stand_in: Callable[[str], str]) -> tuple[str, list[str]]:
-    """The stand-in's name, and what else its size needs."""
+    """Return the name of the stand-in and the further settings that its size needs."""
     parts = config.backbone.removeprefix("compose:").split("+")
     names = "+".join(stand_in(part) for part in parts)
     writes = config.task == "report"
@@ -151,7 +154,10 @@ def test_there_is_an_example_of_every_family() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_an_example_says_what_differs_from_the_defaults(path: Path) -> None:
-    """A setting that is spelt wrong would be refused; one that repeats a default says nothing."""
+    """An example lists no setting that repeats a default.
+
+    A misspelt setting would be refused, and a setting that repeats a default is redundant.
+    """
     written = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert path.read_text(encoding="utf-8").startswith("# ")
     defaults = TrainConfig().model_dump(mode="json")

@@ -1,4 +1,7 @@
-"""docs/multi-label.md, labels.md, labelling-round.md, training.md and tuning.md: what they show runs, and is true."""
+"""Tests of docs/multi-label.md, labels.md, labelling-round.md, training.md and tuning.md.
+
+The commands that they show run, and their statements are true.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ def text_of(page: str) -> str:
 
 
 def run_page(page: str, folder: Path, run_line: RunLine, *more: str) -> None:
-    """Run the commands of a page, and its Python, in their order; ``more`` goes to each training."""
+    """Run the commands and the Python blocks of a page in order; add ``more`` to each training."""
     for block in read_blocks(f"docs/{page}.md"):
         if block.language == "python":
             with pytest.MonkeyPatch.context() as patch:
@@ -63,7 +66,7 @@ def run_page(page: str, folder: Path, run_line: RunLine, *more: str) -> None:
 
 
 def square(path: Path, names: list[str], rng: np.random.Generator) -> None:
-    """A grey photo with a square of the colour of each name."""
+    """Write a grey photo with one square per name, in the colour of that name."""
     pixels = rng.integers(90, 160, (96, 96, 3)).astype(np.uint8)
     for place, name in zip(rng.permutation(4), names, strict=False):
         y, x = 48 * (place // 2), 48 * (place % 2)
@@ -159,7 +162,7 @@ def test_a_round_of_labelling(tmp_path: Path, run_line: RunLine) -> None:
         colour(tmp_path / "new" / f"n{number}.png", list(COLOURS)[number % 3], rng)
 
     def run_after_export(command: str, *rest: object) -> object:
-        """Run a command; before what CVAT was given is read again, let CVAT export it as it is."""
+        """Run a command; before it imports the file for CVAT again, mark the file as exported without changes."""
         path = tmp_path / "new" / "annotations.xml"
         if command.startswith("vidrisk data import new/"):
             path.write_text(path.read_text("utf-8").replace("</meta>", "<dumped>now</dumped></meta>"), "utf-8")

@@ -1,6 +1,6 @@
-"""A CVAT task, a Label Studio project, a COCO file and a TFRecord become one manifest, a model.
+"""A CVAT task, a Label Studio project, a COCO file and a TFRecord become one manifest and one model.
 
-And labels to be corrected.
+The predictions of the model become labels to be corrected.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``TOOL/``: 18 photos of three colours each, with a file of that tool; ``new/``: photos without labels."""
+    """Return a folder with labelled photos for each tool, and with new photos.
+
+    Each ``TOOL/`` has 18 photos of three colours and an annotation file of that tool. ``new/`` has photos without
+    labels.
+    """
     root = tmp_path_factory.mktemp("site")
     rng = np.random.default_rng(0)
 
@@ -63,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def manifest(cli: Cli, folder: Path) -> Path:
-    """One manifest, of what the commands have imported from the four."""
+    """Import the files of the four tools with the commands and return one manifest of all samples."""
     samples: list[Sample] = []
     for tool, file in TOOLS.items():
         end = cli("data", "import", folder / tool / file, "-o", folder / f"{tool}.csv", "--task", "risk")
@@ -77,7 +81,7 @@ def manifest(cli: Cli, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def out(cli: Cli, folder: Path, manifest: Path) -> Path:
-    """Output of the model that has learnt from all, over the new photos."""
+    """Train a model on the whole manifest and return its output for the new photos."""
     assert cli("train", manifest, "-o", folder / "run", "--task", "risk", *SMALL).code == 0
     assert cli("infer", folder / "run", folder / "new", "-o", folder / "out").code == 0
     return folder / "out"

@@ -1,6 +1,6 @@
-"""Photos with any number of coloured squares, and a level that not all of them have.
+"""Tests of photos with any number of coloured squares, and with a level that some of them lack.
 
-Trained, exported and asked as one model.
+One model is trained on them, exported and used for predictions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``m.jsonl``: the colours of the squares as a list, and whether there are many of them for two photos of three."""
+    """Return a folder with photos and ``m.jsonl``, which lists the colours of the squares in each photo.
+
+    For two of three photos, it also states whether there are many squares.
+    """
     root = tmp_path_factory.mktemp("squares")
     rng = np.random.default_rng(0)
     rows = []
@@ -176,7 +179,10 @@ def test_the_bundle_answers_here_as_it_did_at_export(cli: Cli, bundle: Path) -> 
 
 @pytest.fixture(scope="module")
 def mixed(cli: Cli, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with one action and any number of defects: data of its own, whose names have commas, and ``mixed.csv``."""
+    """Return a run that predicts one action and any number of defects; write ``mixed.csv``.
+
+    The run has data of its own, with commas in label names.
+    """
     rows = [json.loads(line) for line in (folder / "m.jsonl").read_text().splitlines()]
     lines = [
         f'{row["path"]},"{"many, or all" if len(row["defect_class"]) > 1 else "few"}",'

@@ -1,6 +1,6 @@
-"""One long clip, red in its first half and blue in its second.
+"""Tests of one long clip as a data set of intervals, from preview to bundle.
 
-With intervals it is a data set, from preview to bundle.
+The clip is red in its first half and blue in its second half.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``long.mp4``: 16 s of either colour; ``m.csv``: one row for each of its seconds, with a split.
+    """Return a folder with ``long.mp4`` and its manifests.
 
-    ``all.csv``: without.
+    ``long.mp4`` has 16 s of either colour. ``m.csv`` has one row for each of its seconds, with a split.
+    ``all.csv`` has rows without a split, for this clip and two more.
     """
     root = tmp_path_factory.mktemp("parts")
     rng = np.random.default_rng(0)

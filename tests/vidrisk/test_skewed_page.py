@@ -1,4 +1,4 @@
-"""docs/skewed-data.md: its commands run in their order, and its table is that of the results."""
+"""Tests of docs/skewed-data.md: its commands run in order."""
 
 from __future__ import annotations
 

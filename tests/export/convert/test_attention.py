@@ -1,4 +1,4 @@
-"""Attention that an exported graph states plainly, and that computes what it did."""
+"""Tests of attention as plain operators in an exported graph, with unchanged results."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_modules_without_attention_are_left_alone() -> None:
 
 
 def test_what_it_cannot_do_is_done_by_torch(adapted_encoder: Make) -> None:
-    """A mask, and a module that looks back only."""
+    """Attention with a mask, and attention in a causal module, are computed by torch."""
     from vidrisk.export.convert.attention import _attention
 
     query, key, value = torch.randn(3, 2, 4, 5, 8, generator=torch.Generator().manual_seed(0))

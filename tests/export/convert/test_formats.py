@@ -1,6 +1,6 @@
-"""Formats of other tools.
+"""Tests of the formats of other tools.
 
-Made for every family, opened by those tools, and stopped by the gate when they compute otherwise.
+Every family is exported to them and opened by those tools. The gate refuses files that compute other results.
 """
 
 from __future__ import annotations

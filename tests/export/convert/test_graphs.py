@@ -1,4 +1,4 @@
-"""Every registered family and every head is exported for real, and three engines agree on it."""
+"""Tests of real exports of every registered family and every head, on which three engines agree."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_head_agrees_in_every_engine(exported_head: Make, kind: str, frame
 
 
 def check_file(exported: Any) -> None:
-    """Opset, names, axes, and no trace of the machine that wrote it."""
+    """Check a file's opset, names and axes, and that it holds no trace of the machine that wrote it."""
     model = onnx.load(str(exported.path))
     assert next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")) <= MAX_OPSET == 20
     assert {o.domain for o in model.opset_import} <= {"", "ai.onnx"}
@@ -123,21 +123,24 @@ def test_a_graph_that_breaks_its_promise_is_not_written(tmp_path: Path) -> None:
 
 
 class Merger(nn.Module):
-    """Four rows become one."""
+    """A module that merges four rows into one."""
 
     def forward(self, rows: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
         return rows.reshape(-1, 12) + shifts.sum()
 
 
 class Twice(nn.Module):
-    """A row becomes two."""
+    """A module that returns its rows twice."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         return torch.cat([rows, rows])
 
 
 def test_an_axis_may_be_a_multiple_of_another(tmp_path: Path) -> None:
-    """torch has no name for the axis of the output: it gets that of its spec."""
+    """An input axis may be a multiple of the output axis, which gets its name from its spec.
+
+    torch has no name for the output axis.
+    """
     inputs, outputs = (*spec("rows", "4*tokens", 3), *spec("shifts", "shifts")), spec("merged", "tokens", 12)
     export_onnx(Merger(), [torch.ones(8, 3), torch.ones(3)], inputs, outputs, tmp_path / "x.onnx")
     model = onnx.load(str(tmp_path / "x.onnx"))

@@ -1,4 +1,4 @@
-"""Merging changes the weights, not the answers, and never the original."""
+"""Tests of merging: it changes the weights, but neither the answers nor the original."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""PEFT takes bitsandbytes along, which on some processors fetches kernels and runs them."""
+"""Tests of the import of PEFT, which also imports bitsandbytes.
+
+On some processors, bitsandbytes downloads kernels and runs them.
+"""
 
 import subprocess
 import sys

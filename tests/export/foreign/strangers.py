@@ -1,4 +1,4 @@
-"""Models that somebody else trained: small ones, with plain torch, on pictures that are made here."""
+"""Foreign models as a third party would train them: small, in plain torch, on generated pictures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def pictures(count: int, seed: int, side: int = SIDE) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Noisy walls ``uint8 (N, side, side, 3)``: with a dark line, with a reddish patch, or neither."""
+    """Return noisy walls ``uint8 (N, side, side, 3)`` and their labels.
+
+    A wall has a dark line, a reddish patch, or neither.
+    """
     rng = np.random.default_rng(seed)
     truth = np.arange(count) % len(LABELS)
     frames = rng.normal(150, 25, (count, side, side, 3)) + rng.normal(0, 20, (count, 1, 1, 1))
@@ -51,7 +54,7 @@ class SmallCnn(nn.Module):
 
 
 class SmallVit(nn.Module):
-    """A vision transformer as people write one: class token, positions, pre-norm blocks."""
+    """A vision transformer in its usual form: class token, positions, pre-norm blocks."""
 
     def __init__(self, classes: int = 3, width: int = 32) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class Scaled:
-    """What training did to pixels: ``(value / 255 - mean) / std``, then the order of the channels."""
+    """The pixel preprocessing of training: ``(value / 255 - mean) / std``, then the order of the channels."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -124,13 +127,13 @@ def train(model: nn.Module, scaled: Scaled, epochs: int = 12) -> nn.Module:
 
 @functools.cache
 def stranger(kind: str, scale: str = "imagenet") -> nn.Module:
-    """``cnn`` or ``vit``, trained on a scale, once per session."""
+    """Return a foreign ``cnn`` or ``vit`` trained on a scale; each is trained once per session."""
     torch.manual_seed(0)
     return train(SmallCnn() if kind == "cnn" else SmallVit(), SCALES[scale], epochs=10 if kind == "cnn" else 30)
 
 
 class Logits(nn.Module):
-    """A classifier of transformers as one of plain torch."""
+    """A classifier of transformers wrapped as a plain torch module."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -142,7 +145,7 @@ class Logits(nn.Module):
 
 @functools.cache
 def hub_stranger(*, trained: bool) -> Any:
-    """A small ResNet of transformers, trained on -1..1 or not at all."""
+    """Return a small ResNet of transformers, trained on pixels from -1 to 1 or untrained."""
     import transformers
 
     torch.manual_seed(0)
@@ -162,7 +165,7 @@ def hub_stranger(*, trained: bool) -> Any:
 
 
 def save_hub(folder: Path, *, trained: bool = True, id2label: dict[int, str] | None = None, **settings: Any) -> Path:
-    """A checkpoint as ``save_pretrained`` writes it, with other labels or settings of its image processor."""
+    """Save a checkpoint as ``save_pretrained`` writes it, with other labels or image processor settings."""
     hub_stranger(trained=trained).save_pretrained(folder)
     if id2label:
         config = json.loads((folder / "config.json").read_text())
@@ -204,7 +207,7 @@ def export(
     outputs: tuple[str, ...] = ("scores",),
     axes: dict[int, Any] | None = None,
 ) -> Path:
-    """``torch.onnx.export`` as anybody would call it."""
+    """Export a model by a usual call of ``torch.onnx.export``."""
     options: dict[str, Any] = {"opset_version": opset, "input_names": ["image"], "output_names": list(outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own making

@@ -1,4 +1,7 @@
-"""Foreign ONNX files: those that are classifiers come out whole, all others with one line that says what they are."""
+"""Tests of foreign ONNX files: classifiers are read completely, all others are refused in one line.
+
+The line describes the refused file.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def through_contract(
     settings: dict[str, Any] | None = None,
     **labels: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Logits of the wrapped graph for the test's frames."""
+    """Return the logits of the wrapped graph for ``FRAMES``."""
     pixels = pixels_from_settings(settings or {"scale": "imagenet"}, classifier.image)
     contract = contract_for(pixels, time, **labels)
     check_stages([classifier_stage(contract)], contract)
@@ -54,7 +57,7 @@ def through_contract(
 
 
 def own_outputs(path: Path, values: torch.Tensor, batch: int = 0) -> list[Any]:
-    """What ONNX Runtime computes from the file as it is, ``batch`` images at a time."""
+    """Return the outputs of the unchanged file in ONNX Runtime, computed ``batch`` images at a time."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     parts = [session.run(None, {name: part.numpy()}) for part in (values.split(batch) if batch else [values])]
@@ -87,7 +90,10 @@ def test_equals_the_file_whatever_its_batch(kind: str, batch: int, dynamo: bool,
 
 
 def test_a_free_axis_with_a_number_traced_behind_it(tmp_path: Path) -> None:
-    """``len(images)`` is a number when a model is traced: the axis is called free, and two images alone are computed."""
+    """A batch axis that is free by name only is found to be fixed.
+
+    Tracing turns ``len(images)`` into a number, so the file computes batches of two images only.
+    """
 
     class Traced(SmallVit):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -122,7 +128,7 @@ def test_takes_channels_last(tmp_path: Path) -> None:
 
 
 class Bytes(nn.Module):
-    """A model that takes bytes, channels last, and normalises them itself."""
+    """A model that takes bytes with channels last and normalises them itself."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -205,7 +211,7 @@ def test_the_mean_over_the_frames_of_a_clip(tmp_path: Path) -> None:
 
 
 class Ending(nn.Module):
-    """A model with something behind its logits."""
+    """A model with a further function after its logits."""
 
     def __init__(self, model: nn.Module, end: Callable[[torch.Tensor], Any]) -> None:
         super().__init__()
@@ -246,7 +252,10 @@ def test_one_column_is_the_second_of_two_labels(end: Callable[[torch.Tensor], to
 
 
 def test_one_column_of_raw_logits_is_no_probability_although_it_lies_there(tmp_path: Path) -> None:
-    """Trained with BCEWithLogitsLoss: what is above 0 is the second label."""
+    """One column of raw logits is not read as a probability, even where its values lie between 0 and 1.
+
+    The model is read as trained with BCEWithLogitsLoss: a value above 0 means the second label.
+    """
     path = export(Ending(stranger("cnn"), lambda x: 0.5 + 0.01 * x[:, :1]), tmp_path / "m.onnx", images(2))
     classifier = read_classifier(path, {"defect": ("other", "crack")})
     assert classifier.answers["defect"].scale == "binary logits"
@@ -454,7 +463,7 @@ def test_refuses_what_cannot_be_computed(tmp_path: Path) -> None:
 
 
 def test_refuses_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
-    """A graph that mixes the images of a batch: each alone is answered otherwise than among others."""
+    """A graph that mixes the images of a batch is refused: an image alone gets another answer than in a batch."""
     nodes = [
         MEAN,
         FLAT,
@@ -469,7 +478,7 @@ def test_refuses_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
 
 
 class Mixing(nn.Module):
-    """A small classifier of pixels on a scale, behind something that joins or bends them."""
+    """A small classifier of scaled pixels, after a function that joins the images or distorts them."""
 
     def __init__(self, scale: float, bend: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()

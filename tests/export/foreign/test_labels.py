@@ -1,4 +1,4 @@
-"""Labels files, as people have them."""
+"""Tests of labels files in the forms in which users have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels a model takes, found out by asking."""
+"""Tests of the probe: it finds the pixels that a model takes by running the model on samples."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def test_finds_the_scale_and_the_order_of_channels(scale: str, tmp_path: Path) -
 
 
 def test_finds_the_geometry_where_it_matters(tmp_path: Path) -> None:
-    """Reads frames with a dark rim unless they are cropped: a model that never saw one is less sure of them."""
+    """The probe chooses the crop where frames have a dark rim unless they are cropped.
+
+    The model has never seen such a rim and is less sure of these frames.
+    """
 
     def read(pixels: ForeignPixels) -> npt.NDArray[np.uint8]:
         if pixels.spec.resize == "crop":
@@ -64,7 +67,7 @@ def test_too_few_samples_show_nothing(tmp_path: Path) -> None:
 
 
 def test_a_model_that_every_scale_suits_is_undecided(tmp_path: Path) -> None:
-    """One that standardises each image itself."""
+    """A model that standardises each image itself does not show which scale is right."""
 
     class Standardising(nn.Module):
         def __init__(self) -> None:
@@ -92,7 +95,7 @@ def test_labels_in_another_order_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [None, {"scale": "imagenet"}])
 def test_a_probability_that_is_read_as_a_logit_is_named(settings: dict[str, Any] | None, tmp_path: Path) -> None:
     class Odd(nn.Module):
-        """Gives a probability by operators that prove none."""
+        """A model that gives a probability by operators that do not prove one."""
 
         def __init__(self) -> None:
             super().__init__()

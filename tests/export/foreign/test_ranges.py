@@ -1,4 +1,4 @@
-"""Bounds of tensors: they hold for every input, and are found for every way to write a probability."""
+"""Tests of tensor bounds: they hold for every input, and are found for every form of a probability."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ CONSTANTS = {"zero": 0.0, "half": 0.5, "one": 1.0, "minus": -2.0}
 
 
 def graph(*nodes: tuple[str, list[str]], **attributes: Any) -> onnx.ModelProto:
-    """Nodes in a row: each is called by its place, and reads names before it."""
+    """Build a graph of consecutive nodes.
+
+    The output of every node is named by its position, and a node may read all earlier names.
+    """
     made = [
         helper.make_node(kind, inputs, [str(place)], **(attributes if place == len(nodes) - 1 else {}))
         for place, (kind, inputs) in enumerate(nodes)

@@ -1,4 +1,4 @@
-"""Golden samples: which are chosen, how large their file becomes, and what is expected of whom."""
+"""Tests of golden samples: their choice, the size of their file, and the expected answers of each variant."""
 
 from __future__ import annotations
 

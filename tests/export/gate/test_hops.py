@@ -1,4 +1,4 @@
-"""The gate sees what a hop lost, says which hop it was, and how sure it can be."""
+"""Tests of the gate: it measures the loss of a hop, names the hop, and states how certain the loss is."""
 
 from __future__ import annotations
 
@@ -311,7 +311,10 @@ LAPS = [
 
 
 def confident(samples: int = 60, classes: int = 6, margin: float = 4.0) -> tuple[Outputs, Validation, Contract]:
-    """A model that is right on nearly every sample, and mostly sure of it; truth in turns."""
+    """Return outputs, samples and contract of a model that is right on nearly every sample and mostly sure.
+
+    The true classes follow one another in turn.
+    """
     rng = np.random.default_rng(1)
     truth = np.arange(samples) % classes
     logits = rng.normal(size=(samples, classes)) + np.eye(classes)[truth] * (margin + rng.exponential(2, (samples, 1)))
@@ -348,7 +351,11 @@ def confidence_hop(change: str, temperature: float = 1.0, *, allow_drop: bool = 
 
 @pytest.mark.parametrize("change", ["logits × 0.3 of samples in half the classes", "logits × 0.3 of half the classes"])
 def test_a_collapse_of_confidence_is_refused_although_every_answer_stays(change: str) -> None:
-    """ultralytics#24668: top-1 as before, confidences from 0.85 to 0.45, every threshold dead."""
+    """A collapse of confidence is refused even where accuracy alone would let the hop pass.
+
+    In ultralytics#24668, top-1 stayed the same while confidences fell from 0.85 to 0.45, so that every threshold
+    became useless.
+    """
     result = confidence_hop(change)
     assert result.agreement > 0.95 and result.drop_points <= 10  # accuracy alone would let it pass
     assert (
@@ -367,7 +374,7 @@ def test_what_a_temperature_makes_up_for_is_no_loss(change: str, temperature: fl
 
 
 def test_a_runtime_that_scales_logits_is_judged_at_the_temperature_that_the_variant_ships_with() -> None:
-    """One temperature ships for all runtimes: a scale that one of them has alone is a collapse there."""
+    """A runtime that alone scales the logits is refused, because one temperature ships for all runtimes."""
     before, validation, contract = confident()
     scaled = replace(before, logits={"action": before.logits["action"] * np.float32(0.3)})
     alone, shipped = (
@@ -439,7 +446,11 @@ def test_a_flip_is_a_matter_of_accuracy_not_of_confidence() -> None:
 
 
 def test_a_calibration_error_that_rises_beyond_the_drop_is_refused() -> None:
-    """Half of the answers claim more and half less, without a reason: what they claim does not hold any more."""
+    """A rise of the calibration error is refused even where accuracy and confidence pass.
+
+    Half of the answers become more confident and half less, without a reason, so that the confidences no longer
+    match the accuracy.
+    """
     samples, rng = 3000, np.random.default_rng(3)
     truth = (rng.random(samples) < 0.35).astype(np.int64)  # label 0 is right for 65 %
     sure = np.where(rng.random(samples) < 0.5, 0.77, 0.53)

@@ -1,4 +1,7 @@
-"""A search asks every runtime about a graph, at the one temperature that would ship with it."""
+"""Tests of the judge of a search: it evaluates a graph on every runtime, at one temperature.
+
+This is the temperature that would ship with the graph.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ EXACT = Outputs({"features": np.zeros((60, 2), np.float32)}, {"defect": LOGITS},
 
 @dataclass(frozen=True)
 class ScalingJudge(SearchJudge):
-    """A runtime on which a quantised graph's logits are a multiple of floating point's."""
+    """A judge with a runtime on which a quantized graph's logits are a multiple of the floating-point logits."""
 
     scale: float = 1.0
 

@@ -1,6 +1,6 @@
-"""A target whose labels may hold in any number is judged by mAP.
+"""Tests of multi-label targets in the gate: they are judged by mAP.
 
-What it loses is refused, and so are decisions that collapse.
+A loss of mAP is refused, and so are decisions that collapse.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def test_one_label_that_turns_shows_in_its_own_recall() -> None:
 
 @pytest.mark.parametrize(("shift", "answer"), [(-20, "none"), (20, "crack + rust + wet")])
 def test_decisions_that_collapse_are_refused_although_the_ranking_stays(shift: float, answer: str) -> None:
-    """Precision does not see a bias of all logits; every threshold would be dead."""
+    """A bias of all logits is refused where it gives every sample the same answer.
+
+    The average precision does not change with such a bias, but every threshold would be useless.
+    """
     after = LOGITS.astype(np.float64) / 100 + shift
     for allow_drop in (False, True):
         hop = lossy(after, max_drop=100.0, allow_drop=allow_drop)

@@ -1,4 +1,4 @@
-"""The page of the gate: what it says, what it must not let in, and how it looks in a real browser."""
+"""Tests of the gate's page: its text, the exclusion of markup from files, and its look in a real browser."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def made(
     contract: Contract = CONTRACT,
     coverage: float = 0.9,
 ) -> tuple[GateReport, np.ndarray]:
-    """A report as an export leaves it: every hop judged for real, on answers that were made up."""
+    """Return a report as an export leaves it, and its frames.
+
+    Every hop is judged by the real code, on invented answers.
+    """
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:side, :side] / side
     frames = np.stack(
@@ -140,7 +143,7 @@ def made(
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, and the text of the page outside of styles."""
+    """A parser that collects every tag with its attributes, and the text of the page outside of styles."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -218,7 +221,7 @@ def test_a_shipped_bundle() -> None:
 
 
 def rows_of(page: str) -> list[list[str]]:
-    """The cells of every row of every table, as texts."""
+    """Return the cells of every row of every table as texts."""
     rows = re.findall(r"<tr>(.*?)</tr>", page, re.DOTALL)
     return [
         [
@@ -234,7 +237,10 @@ def percent(*shares: float | None) -> list[str]:
 
 
 def test_the_page_says_when_an_answer_is_uncertain() -> None:
-    """Of 240 samples every class has enough for a threshold of its own at 90 %, and none has at 95 %."""
+    """The page shows the thresholds for uncertain answers: one per class, or one for all classes.
+
+    With 240 samples, every class has enough for a threshold of its own at 90 %, and none has enough at 95 %.
+    """
     report, frames = made()
     page = gate_page(report, CONTRACT, frames, "b")
     fit, rows = report.coverage["mixed"]["level"], rows_of(page)

@@ -1,4 +1,4 @@
-"""Who is faster is said beyond chance, or not at all."""
+"""Tests of the speed comparison: a variant is called faster beyond chance, or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from vidrisk.export.gate.report import GateReport, Lap, Speed
 
 
 def turns(ratio: float, noise: float = 0.0, rounds: int = 11, seed: int = 0) -> dict[tuple[str, str], list[float]]:
-    """fp32 takes 10 ms on OpenVINO and 14 elsewhere, INT8 ``ratio`` of that.
+    """Return the seconds of every turn by variant and runtime.
 
-    Busy moments hit all alike, noise each alone.
+    fp32 takes 10 ms on OpenVINO and 14 ms on ONNX Runtime; INT8 takes ``ratio`` times 10 ms and 16 ms. Busy
+    moments slow all of them alike; noise affects each alone.
     """
     rng = np.random.default_rng(seed)
     busy = rng.exponential(0.5, rounds) + 1
@@ -62,7 +63,10 @@ def test_what_is_not_faster_is_not_worth_its_loss(ratio: float) -> None:
 def test_packed_weights_must_not_be_slower_unless_they_are_small(
     precision: str, ratio: float, size: int, refused: bool
 ) -> None:
-    """At the same speed, or at half the size, they are worth their loss: floating point ships beside them."""
+    """Packed weights are worth their loss if they are not slower, or if they have half the size.
+
+    Floating point ships together with them.
+    """
     found = report(ratio)
     found.laps = [Lap("fp32", "openvino", 10.0, 100.0, 100), Lap("int8", "openvino", 10.0 * ratio, 100.0 / ratio, size)]
     found.precision = {"fp32": {"text": "fp32", "head": "fp32"}, "int8": {"text": precision, "head": "fp32"}}
@@ -79,7 +83,10 @@ def test_what_is_faster_is() -> None:
 
 
 def test_noise_alone_does_not_make_a_variant_faster() -> None:
-    """The same speed, 200 times with 10 % noise: it is called faster about once in forty, as a 95 % interval may be."""
+    """A variant of equal speed is rarely called faster.
+
+    Of 200 comparisons with 10 % noise, about one in forty calls it faster, as a 95 % interval may.
+    """
     faster = sum(speeds_from_turns(turns(1.0, 0.1, seed=seed))[0].is_faster for seed in range(200))
     assert faster <= 12
 

@@ -1,4 +1,4 @@
-"""The samples that choose and those that judge, and what is flattered where they are the same."""
+"""Tests of the samples that choose and that judge, and of the optimism where both are the same."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_whoever_allows_a_larger_drop_allows_as_many_changes(max_drop: float, ai
 
 
 def points(samples: int, count: int, seed: int = 0) -> tuple[Point, ...]:
-    """Points that are all as good as one another: which one looks best is chance."""
+    """Return points that are equally good, so that chance decides which of them looks best."""
     rng, budget = np.random.default_rng(seed), Budget(1.0, 0.985, 0)
     found = []
     for i in range(count):

@@ -1,4 +1,4 @@
-"""What both sides of a hop answer, whichever kind the target is, and what of it is right."""
+"""Tests of both sides of a hop: their answers for every kind of target, and which answers are right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOGITS = ((TRUTH * 2 - 1) * 3).astype(np.float32)
 
 
 def turned(sample: int, label: int) -> np.ndarray:
-    """Logits of which one sample's answer to one label is the other one."""
+    """Return logits in which the answer of one sample to one label is inverted."""
     logits = LOGITS.copy()
     logits[sample, label] *= -1
     return logits

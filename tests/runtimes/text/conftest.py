@@ -1,4 +1,4 @@
-"""A tiny text model on disk, and engines over it."""
+"""Fixtures with a tiny text model on disk, and engines that run it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeEngine = Callable[..., GraphEngine]
 
 @pytest.fixture(scope="session")
 def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``text.onnx``, ``plain.onnx``, ``embeddings.npy`` and ``tokenizer.json``."""
+    """Return a folder with ``text.onnx``, ``plain.onnx``, ``embeddings.npy`` and ``tokenizer.json``."""
     folder = tmp_path_factory.mktemp("text")
     save_graph(select_logits(builders_graph(), CONFIG), folder / "text.onnx")
     export_plain(folder / "text.onnx", folder / "plain.onnx")

@@ -1,4 +1,4 @@
-"""Which tokens of an answer say what it chooses."""
+"""Tests of the search for the tokens of an answer that choose between alternatives."""
 
 from __future__ import annotations
 

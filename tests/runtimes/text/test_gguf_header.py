@@ -1,4 +1,4 @@
-"""Headers of GGUF files: read as they were written, and refused in one line however they are damaged."""
+"""Tests of GGUF headers: they are read as written, and damage is refused in one line or does no harm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers of a text graph: in the order of requests, and the same whatever is answered beside them."""
+"""Tests of the text graph engine: answers keep the order of requests and do not depend on other requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def asked(vocabulary: Vocabulary, question: str, *, context: str = "You judge ri
 
 
 def mixed(vocabulary: Vocabulary) -> list[Request]:
-    """Requests of all kinds, whose answers end at different times."""
+    """Return requests of all kinds, whose answers end at different times."""
     kinds: list[dict[str, Any]] = [
         {},
         {"temperature": 1.5, "top_p": 0.95, "limit": 40},

@@ -1,6 +1,6 @@
-"""llama.cpp behind the seam, over a tiny random model: answers as requests say, in their order.
+"""Tests of llama.cpp as a text engine with a tiny random model: answers follow the requests, in order.
 
-And as a server of its own.
+One test runs llama.cpp as a server of its own.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ def test_an_answer_by_schema_is_json_or_cut_off(engine: LlamaEngine, vocabulary:
 
 
 def test_an_answer_without_json_fails_alone(gguf: Path, vocabulary: Vocabulary) -> None:
-    """A llama.cpp that does not understand a grammar writes without it."""
+    """An answer that is not JSON fails without affecting the next one.
+
+    The test removes the grammar from the request, like a llama.cpp that does not understand grammars.
+    """
     with LlamaEngine(gguf, vocabulary, sequences=1, tokens=128, threads=1) as engine:
         server = engine._server
 

@@ -1,4 +1,7 @@
-"""What is asked is checked before any engine sees it; the fake engine keeps to the seam's promises."""
+"""Tests of requests and of the fake engine.
+
+Requests are checked before any engine receives them. The fake engine follows the common engine interface.
+"""
 
 from __future__ import annotations
 

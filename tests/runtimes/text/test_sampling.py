@@ -1,4 +1,4 @@
-"""Choosing a token: what may be drawn, how often it is, and what a seed promises."""
+"""Tests of sampling: which tokens may be drawn, how often each is drawn, and the guarantees of a seed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Schemas that bound an answer pass, others are refused by the place that is open.
+"""Tests of schemas: those that bound an answer pass; others are refused with the unbounded place.
 
-Constraints allow what fits and no more.
+Constraints allow exactly the tokens that fit the schema.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ def test_a_deep_schema_is_refused() -> None:
 @settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_whatever_a_model_writes_the_answer_fits(vocabulary_of_tests: Vocabulary, seed: int) -> None:
-    """A model that draws any allowed token with the same probability."""
+    """Any choice among the allowed tokens produces an answer that fits the schema.
+
+    The simulated model draws every allowed token with the same probability.
+    """
     check_schema(REPORT)
     rng = np.random.default_rng(seed)
     constraint = vocabulary_of_tests.constrainer(VOCABULARY).constraint(REPORT)

@@ -1,4 +1,7 @@
-"""An OpenAI-compatible server, a small one in this process, with everything that such servers do wrong."""
+"""Tests of the engine for OpenAI-compatible servers, with a small server in this process.
+
+The server imitates the faults of such servers.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,12 @@ Reply = Callable[[BaseHTTPRequestHandler, dict[str, Any]], tuple[int, Any]]
 
 
 class Server(ThreadingHTTPServer):
-    """Attributes: reply: status and content for a body. asked: bodies that came, with the time and the headers."""
+    """Small OpenAI-compatible server with configurable replies.
+
+    Attributes:
+        reply: function that returns the status and the content for a request body.
+        asked: time, body and headers of each request received.
+    """
 
     daemon_threads = True
 

@@ -1,4 +1,4 @@
-"""A text graph with its cache: however tokens come, alone, in a batch or behind a past, logits are the same."""
+"""Tests of a text graph with a cache: logits are the same for tokens alone, in a batch or after cached tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text piece by piece: the pieces are the text, however it is cut, and nothing of a stop string is among them."""
+"""Tests of streamed text: the pieces join to the text wherever it is cut, and contain no stop string."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def test_chinese_comes_character_by_character(vocabulary: Vocabulary) -> None:
 
 
 def first_stop(text: str, stops: list[str]) -> int | None:
-    """Where the text ends: the stop string that is complete first, of several the longest."""
+    """Return the index at which the text ends, before the stop string that is complete first.
+
+    If several are complete at the same place, the longest one counts. Return None if there is no stop string.
+    """
     for end in range(len(text) + 1):
         starts = [end - len(stop) for stop in stops if end >= len(stop) and text[:end].endswith(stop)]
         if starts:

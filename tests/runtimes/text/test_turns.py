@@ -1,4 +1,4 @@
-"""Turns of a conversation as the parts of a prompt."""
+"""Tests of the conversion of conversation turns to the parts of a prompt."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ END = 1
 
 
 class Letters:
-    """``<s>`` is 0 and ``</s>`` is 1 where special tokens are read; every other character is its code."""
+    """Tokenizer that encodes every character as its code.
+
+    Where special tokens are read, ``<s>`` is 0 and ``</s>`` is 1.
+    """
 
     def encode(self, text: str, *, special: bool = False) -> np.ndarray:
         if special:
@@ -29,7 +32,7 @@ class Letters:
 
 
 def shown(parts: Parts) -> list[str]:
-    """Parts as text: photos as their numbers, answers in braces."""
+    """Return the parts as text, with photos as their numbers and answers in braces."""
     found = []
     for part, is_answer in zip(parts.parts, parts.answers, strict=True):
         text = (

@@ -1,4 +1,4 @@
-"""A tokenizer from its file: text there and back, special tokens only where they are meant."""
+"""Tests of a tokenizer file: text survives a round trip; special tokens are read only where they are meant."""
 
 from __future__ import annotations
 

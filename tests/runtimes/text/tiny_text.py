@@ -1,6 +1,6 @@
-"""Tiny text models with random weights, as the builder leaves their graphs and as transformers saves them.
+"""Tiny text models with random weights, and a tokenizer of bytes.
 
-A tokenizer of bytes.
+Graphs have the form that the builder creates, and models the form that transformers saves.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SIZES: dict[str, Any] = {
 
 
 def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> Path:
-    """Every byte a token, merged ones behind them, then ``<end>`` and ``<act>``."""
+    """Write a tokenizer with one token per byte, then the merged tokens, ``<end>`` and ``<act>``; return its path."""
     alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
     tokenizer = Tokenizer(models.BPE({character: number for number, character in enumerate(alphabet)}, list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,7 +43,10 @@ def write_tokenizer(path: Path, merges: Sequence[tuple[str, str]] = ()) -> Path:
 
 
 def save_causal(folder: Path, family: str, merges: Sequence[tuple[str, str]] = (), **settings: Any) -> Any:
-    """A model of transformers, saved with its tokenizer as a merged one is. Merges move ``<end>`` up."""
+    """Save a transformers model and its tokenizer in the form of a merged checkpoint, and return the model.
+
+    Each merge of the tokenizer raises the id of ``<end>`` by one.
+    """
     import torch
     import transformers
 
@@ -66,7 +69,7 @@ def save_causal(folder: Path, family: str, merges: Sequence[tuple[str, str]] = (
 
 
 def builders_graph(seed: int = 0, sharpness: float = 3.0) -> onnx.ModelProto:
-    """What the builder would make. ``sharpness`` scales the logits."""
+    """Return a graph in the form that the builder creates. ``sharpness`` scales the logits."""
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
     nodes = [

@@ -24,7 +24,7 @@ PROGRAMS = {
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment in which the programs above are modules."""
+    """Return environment variables with which the programs above can be run as modules."""
     for name, program in PROGRAMS.items():
         (tmp_path / f"{name}.py").write_text(program, encoding="utf-8")
     return {"PYTHONPATH": str(tmp_path)}

@@ -26,7 +26,7 @@ FRAMES = 2
 
 
 def rewritten(bundle: Path, to: Path, change: Callable[[dict[str, Any], Path], None]) -> Path:
-    """A copy of a bundle whose manifest, and whatever else, was changed; sealed again."""
+    """Copy a bundle, change its manifest and any other files, seal it again, and return its path."""
     shutil.copytree(bundle, to)
     manifest = json.loads((to / "bundle.json").read_text(encoding="utf-8"))
     change(manifest, to)
@@ -38,7 +38,7 @@ def rewritten(bundle: Path, to: Path, change: Callable[[dict[str, Any], Path], N
 
 @pytest.fixture(scope="module")
 def bench(tiny_bundle: Path, clip_folder: Path) -> Bench:
-    """Everything, on labelled clips."""
+    """Return the result of the whole benchmark on labelled clips."""
     told: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidrisk.bench.data.BUDGET_S", 0.0)  # one round

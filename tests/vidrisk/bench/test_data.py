@@ -19,7 +19,7 @@ A, B = Candidate("onnxruntime", "fp32"), Candidate("openvino", "int8")
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    """Two labelled clips per colour, all of them true to their label."""
+    """Return a folder with two clips per colour, all of them correctly labelled."""
     for colour in ("red", "green", "blue"):
         (tmp_path / "clips" / colour).mkdir(parents=True)
         for number in range(2):

@@ -20,7 +20,7 @@ SMALL = Footprint(10**6, 1000)
 
 
 def classifier_of(encode_s: Callable[[int], float], most: int = 1000) -> Classifier:
-    """A classifier whose encoder takes so long for so many frames, and refuses more than ``most``."""
+    """Return a classifier whose encoder takes ``encode_s(count)`` seconds and refuses more than ``most`` frames."""
 
     def encode(feed: Mapping[str, Array]) -> Arrays:
         count = len(feed["frames"])

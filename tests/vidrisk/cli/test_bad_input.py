@@ -1,4 +1,7 @@
-"""What a user may do wrong: one line on stderr that begins with ``error:``, the right exit code, nothing half made."""
+"""Tests of user errors: one line on stderr, the right exit code, and no partial output.
+
+The line begins with ``error:``.
+"""
 
 from __future__ import annotations
 

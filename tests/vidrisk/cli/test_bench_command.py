@@ -62,7 +62,7 @@ def test_tables_and_files(
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment of a device with ONNX Runtime alone."""
+    """Yield the environment of a device that has only ONNX Runtime."""
     (tmp_path / "hide").mkdir()
     (tmp_path / "hide" / "sitecustomize.py").write_text(WITHOUT_OPENVINO, encoding="utf-8")
     path = f"{tmp_path / 'hide'}{os.pathsep}{Path(__file__).resolve().parents[3]}"

@@ -1,6 +1,6 @@
-"""``vidrisk build``: what it prints, where the engines are, and how it ends.
+"""Tests of ``vidrisk build``: its output, the location of the engines, and its exit codes.
 
-Engines are built for real, ahead of time.
+The tests build real engines, ahead of time.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def test_what_cannot_be_is_one_line(
 
 @pytest.fixture
 def quantised(tmp_path: Path, bundle: Path) -> Path:
-    """The bundle with its graphs under the name of an INT8 variant, too."""
+    """Return a copy of the bundle that also lists its graphs as an INT8 variant."""
     opened = Bundle.open(bundle)
     variants = {**opened.manifest.variants, "int8": opened.manifest.variants["fp32"]}
     files = {name: bundle / name for name in opened.manifest.files}

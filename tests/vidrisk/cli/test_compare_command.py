@@ -1,4 +1,4 @@
-"""``vidrisk compare`` and ``vidrisk data index``, as docs/comparing-reports.md types them."""
+"""Tests of ``vidrisk compare`` and ``vidrisk data index``, with the commands of docs/comparing-reports.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEVELS = {"1.png": "严重", "2.png": "中等", "3.png": "轻微"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page's commands find: two runs over three photos, and a run over labelled ones."""
+    """Return the folder for the page's commands: two runs over three photos, and a run over labelled photos."""
     folder = tmp_path_factory.mktemp("site")
     photos = write_photos(folder / "photos", tuple(LEVELS))
     classes = write_classifier_run(folder / "classes", photos)

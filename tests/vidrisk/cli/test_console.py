@@ -1,4 +1,4 @@
-"""One place prints: nothing from a file moves a cursor, is read as markup, or breaks JSON."""
+"""Tests of the only module that prints: text from files cannot move the cursor, act as markup or break JSON."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ def test_json_says_the_same_on_every_console(monkeypatch: pytest.MonkeyPatch, en
 
 
 def test_nothing_else_in_the_command_line_prints() -> None:
-    """A view that printed by itself would have to remember all of the above."""
+    """No other module of the command line prints.
+
+    A view that printed by itself would need all of the safeguards tested above.
+    """
     for path in Path(vidrisk.cli.__file__).parent.glob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         called = {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}

@@ -36,7 +36,7 @@ CHECKS = [
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Checks → what a terminal of 80 columns and an encoding shows."""
+    """Return a function that prints checks to a terminal of 80 columns and a given encoding; it returns the text."""
 
     def show(checks: list[Check], *, encoding: str = "utf-8", color: bool = False) -> str:
         raw = io.BytesIO()

@@ -1,4 +1,4 @@
-"""``vidrisk export --trt``: what it means for the target, and what comes out."""
+"""Tests of ``vidrisk export --trt``: its meaning for the target, and the files that it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/foreign.md: its commands do what they say, on models that a stranger has trained and exported."""
+"""Tests of docs/foreign.md: its commands work as described, on models trained and exported outside vidrisk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONSOLE = [command for block in (FILE, PIXELS, HUB, VENDOR) for command in block
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stranger's model, fixed to a batch of one, with data and labels."""
+    """Return a folder with a foreign model, fixed to a batch of one, and its data and labels."""
     root = tmp_path_factory.mktemp("stranger")
     for split, seed, count in (("calib", 11, 48), ("val", 12, 120), ("photos", 13, 6)):
         for number, (picture, label) in enumerate(zip(*pictures(count, seed), strict=True)):
@@ -61,7 +61,10 @@ def test_every_command_of_the_page_does_what_it_says(folder: Path, run_line: Run
 
 
 class TwoOutputs(torch.nn.Module):
-    """``what`` a photo shows, and ``how`` bad that is: a crack is, a sound wall is not."""
+    """Model with two outputs: ``what`` a photo shows, and ``how`` bad that is.
+
+    A crack is bad; a sound wall is not.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +96,7 @@ def test_the_labels_of_several_outputs_are_those_of_the_page(folder: Path, run_l
 
 
 def assert_equals_the_file(folder: Path, bundle: Bundle) -> None:
-    """fp32 through the bundle is what the file computes by itself."""
+    """Check that the bundle gives the same outputs in fp32 as the original model file."""
     frames, _ = pictures(12, seed=20)
     own = onnxruntime.InferenceSession(str(folder / "model.onnx"))
     expected = np.concatenate([own.run(None, {"image": one[None].numpy()})[0] for one in SCALES["imagenet"](frames)])

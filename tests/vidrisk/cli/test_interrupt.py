@@ -1,4 +1,7 @@
-"""The second Ctrl-C ends at once, also in an engine that never returns; what was finished stays and is continued."""
+"""Tests of the second Ctrl-C: it ends the process at once, even in an engine that never returns.
+
+Finished results are kept, and the run can be resumed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ COUNT_FOR_EVER = helper.make_graph(
 
 
 def write_endless_bundle(root: Path, endless: str) -> None:
-    """Features are the mean colour; the encoder or the head first counts for ever where a frame is black."""
+    """Write a bundle whose encoder or head loops for ever if a frame is black.
+
+    The features are the mean colour.
+    """
     encoder, head = frame_encoder_stages(ACTION, 3)
     files = {}
     for name, graph, axes in (("encoder", encoder, [1, 2]), ("head", head, [1])):

@@ -1,4 +1,7 @@
-"""``data suspects``, ``data curve`` and ``compare`` of two models: what is wrong, what is enough, what is better."""
+"""Tests of ``data suspects``, ``data curve`` and ``compare`` with two models.
+
+The commands tell which labels are wrong, how much data is enough, and which model is better.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ SMALL = ("--set", "pixel.height=64", "--set", "pixel.width=64")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noisy photos of three colours, five with the label of another one.
+    """Return a folder with noisy photos of three colours, five of them with the label of another colour.
 
-    ``m.csv``, and ``true.csv`` without the mistakes.
+    ``m.csv`` lists the labels with these mistakes, ``true.csv`` without them.
     """
     root = tmp_path_factory.mktemp("colours")
     rng = np.random.default_rng(0)
@@ -101,7 +104,7 @@ def test_curve_refuses_what_is_too_little(cli: Cli, photos: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def runs(cli: Cli, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model that has learnt, and one that has not."""
+    """Return two runs: first of a model that has not learnt, then of a model that has."""
     root = tmp_path_factory.mktemp("runs")
     for name, start in (("good", "probe"), ("bad", "zero")):
         end = cli(

@@ -1,4 +1,4 @@
-"""What the terminal says of folders: processes of their own, a real bundle of a few hundred bytes."""
+"""Tests of terminal messages about folders, in separate processes with a real bundle of a few hundred bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def vidrisk(*arguments: str | Path) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
+    """Run ``vidrisk`` in a separate process, and return its exit code, stdout and stderr."""
     end = subprocess.run(
         [sys.executable, "-m", "vidrisk", *map(os.fspath, arguments)],
         capture_output=True,

@@ -1,6 +1,6 @@
-"""File names are bytes in every locale: found, read, stored and resumed alike.
+"""Tests of file names in every locale: they are found, read, stored and resumed as bytes.
 
-The console shows what it has characters for.
+The console shows the characters that its encoding supports.
 """
 
 from __future__ import annotations
@@ -125,7 +125,10 @@ def test_a_run_is_continued_in_another_locale(vidrisk: Vidrisk, photos: Path, tm
 
 
 def test_arguments_are_taken_as_bytes(vidrisk: Vidrisk, photos: Path, tmp_path: Path) -> None:
-    """What glibc reads as GBK and Python cannot write as GBK again, for one."""
+    """File names in arguments are taken as bytes.
+
+    One of the names is read as GBK by glibc, but Python cannot write it as GBK again.
+    """
     names = [b"\x80.png", b"\xa1\xa4\xa8\x44.png", "裂缝 №1.png".encode()]
     for name in names[:2]:
         write_photo(os.fsdecode(os.fsencode(photos) + b"/" + name), "green")
@@ -145,7 +148,10 @@ def test_arguments_are_taken_as_bytes(vidrisk: Vidrisk, photos: Path, tmp_path: 
 
 
 def test_a_ledger_of_before_stays_readable(vidrisk: Vidrisk, photos: Path, tmp_path: Path) -> None:
-    """Names that are UTF-8 are text in it, others are blobs, whichever locale wrote it."""
+    """A ledger that was written in one locale can be read in another.
+
+    In every locale, it stores names that are UTF-8 as text, and other names as blobs.
+    """
     assert vidrisk("C.UTF-8", *infer("--no-report")).returncode == EXIT_OK
     with closing(sqlite3.connect(tmp_path / "out" / "ledger.sqlite")) as database:
         kinds = [kind for (kind,) in database.execute("SELECT typeof(path) FROM inputs")]
@@ -215,7 +221,7 @@ def test_a_manifest_in_utf8_names_files_in_utf8_or_in_the_locale(vidrisk: Vidris
 
 
 def test_the_library_in_such_a_locale(locale_folder: Path, photos: Path, tmp_path: Path) -> None:
-    """Without the command line nobody starts Python anew: names are stored as their bytes all the same."""
+    """The library stores names as bytes, although it does not restart Python as the command line does."""
     script = Path(__file__).parents[1] / "jobs" / "colour.py"
     for locale in LOCALES:
         out = tmp_path / f"out-{locale}"

@@ -1,4 +1,4 @@
-"""train → eval → export → infer → report, as a user types it."""
+"""Tests of the main workflow as a user types it: train, eval, export, infer and report."""
 
 from __future__ import annotations
 
@@ -122,7 +122,10 @@ def test_infer_writes_predictions_and_the_report(
 def test_a_model_that_cannot_tell_what_is_uncertain_says_so(
     cli: Cli, tiny_run: Path, tiny_bundle: Path, clip_folder: Path, tmp_path: Path, kind: str, reason: str
 ) -> None:
-    """So few clips give no threshold: nothing says that 0 answers are uncertain."""
+    """Without a threshold, the output gives the reason, and does not claim that 0 answers are uncertain.
+
+    The bundle has no threshold because there are too few clips. A run never has one.
+    """
     end = cli("infer", tiny_run if kind == "run" else tiny_bundle, clip_folder / "red", "-o", tmp_path / "out")
     assert end.code == 0 and "– uncertain" in end.stdout and reason in " ".join(end.stdout.split())
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Nothing phones home: every command runs where a look at the network is refused and written down.
+"""Tests that no command uses the network: attempts are refused and logged.
 
-Python's own sockets are guarded by a ``sitecustomize``, which child processes inherit; what libraries do without Python
-is seen by strace, where it is installed and may trace.
+A ``sitecustomize``, which child processes inherit, guards Python's own sockets. Where strace is installed and
+allowed to trace, it shows the calls that libraries make outside Python.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ Guarded = Callable[..., "subprocess.CompletedProcess[str]"]
 def strace_to(calls: Path) -> list[str]:
     """Return the command that writes a program's calls to a file.
 
-    Nothing where there is none, or a container forbids to trace.
+    Return an empty list if strace is not installed, or if a container forbids tracing.
     """
     command = [shutil.which("strace") or "", *TRACING, "-o", str(calls)]
     works = command[0] and subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
@@ -74,7 +74,7 @@ def strace_to(calls: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Guarded:
-    """A program → its end, and that it tried to reach nobody."""
+    """Return a function that runs a program, checks that it tried to reach no host, and returns its result."""
     folder = tmp_path_factory.mktemp("guard")
     log, calls, home = folder / "attempts", folder / "calls", folder / "home"
     home.mkdir()

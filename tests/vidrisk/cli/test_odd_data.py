@@ -1,6 +1,6 @@
-"""Data that are odd or wrong.
+"""Tests of odd or wrong data.
 
-They train with a warning that names what is odd, or are refused in one line that says what to do.
+Training warns and names the problem, or refuses the data in one line that tells the user how to proceed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def csv_of(path: Path, rows: list[tuple[str, ...]], *header: str) -> Path:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """24 photos: 15 to train, 6 to validate, 3 to test."""
+    """Return a folder with 24 photos: 15 to train, 6 to validate, 3 to test."""
     for number in range(24):
         write_photo(tmp_path / "site" / f"{number:02}.png", list(COLOURS.values())[number % 3], number)
     return tmp_path / "site"

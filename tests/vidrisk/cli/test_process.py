@@ -1,4 +1,4 @@
-"""The command line as a process of its own: help, version, Ctrl-C, and machines on which packages are missing."""
+"""Tests of the command line in a separate process: help, version, Ctrl-C, and missing packages."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ Vidrisk = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Names of packages → an environment in which they cannot be imported."""
+    """Return a function that creates an environment in which the named packages cannot be imported."""
 
     def make(*hidden: str) -> dict[str, str]:
         folder = tmp_path / "hide"

@@ -1,4 +1,7 @@
-"""The commands of the README and of the pages that it leads to, run as they stand, block by block."""
+"""Tests that run the commands of the README and of the pages that it links to, block by block.
+
+Some commands get further options that shorten them.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The README's folders of clips and photos."""
+    """Return a folder with the README's folders of clips and photos."""
     root = tmp_path_factory.mktemp("readme")
     for label, rgb in MOTIONS.items():
         for number in range(9):
@@ -46,13 +49,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def motions(project: Path, run_line: RunLine) -> Path:
-    """The project after the block about clips: trained, exported, inferred."""
+    """Return the project after the block about clips has run: it has trained, exported and inferred."""
     run_block(CLIPS, project, run_line)
     return project
 
 
 def run_block(block: Block, folder: Path, run_line: RunLine, quick: dict[str, tuple[str, ...]] = QUICK_CLIPS) -> Any:
-    """Run its commands, but for those of pip, and return how the last one ended."""
+    """Run the commands of a block, except those of pip, and return the result of the last one."""
     end = None
     for line in vidrisk_commands(block):
         is_first_infer = block is CLIPS and line.startswith("vidrisk infer ")
@@ -61,7 +64,7 @@ def run_block(block: Block, folder: Path, run_line: RunLine, quick: dict[str, tu
 
 
 def vidrisk_commands(block: Block) -> list[str]:
-    """Return its commands without ``pip``, which tests/test_install_page.py runs."""
+    """Return the commands of a block without ``pip``, which tests/test_install_page.py runs."""
     return [line for line in block.commands if not line.startswith("pip ")]
 
 
@@ -154,7 +157,7 @@ def write_clip(path: Path, rgb: tuple[int, int, int], seed: int) -> None:
 
 
 def write_risks(folder: Path) -> None:
-    """``risk.csv`` with the columns of the field, and its thirty photos."""
+    """Write ``risk.csv``, with the columns that are used in practice, and its thirty photos."""
     (folder / "图").mkdir(parents=True)
     rows = [["image_path", "data_风险", "data_风险等级", "data_纠正和预防建议", "data_缺陷描述"]]
     for number in range(30):

@@ -1,4 +1,7 @@
-"""A merged checkpoint behind a real OpenAI-compatible server, Transformers' own, in a process of its own."""
+"""Test of a merged checkpoint on a real OpenAI-compatible server.
+
+Transformers' own server runs in a separate process.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The library names arguments in its errors, the command line the flags that set them."""
+"""Tests of error texts: the library names arguments, the command line names the flags that set them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FLAG = re.compile(r"(?<!\w)--[a-z]")
 
 
 def texts_of_errors(path: Path) -> Iterator[str]:
-    """The texts that a module's errors are made of."""
+    """Yield the strings from which a module's errors are built."""
     for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in dir(vidrisk.errors):
             yield from (

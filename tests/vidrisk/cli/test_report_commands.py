@@ -1,6 +1,6 @@
-"""``infer`` and ``ask`` of a bundle that writes reports.
+"""Tests of ``infer`` and ``ask`` with a bundle that writes reports.
 
-As a user types them, as processes, without torch, and by a server.
+The commands run as a user types them, in separate processes, without torch, and with a server.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def test_a_conversation_goes_on_after_what_cannot_be_asked(
 
 
 def test_a_terminal_gets_a_conversation(photos: Path, tmp_path: Path) -> None:
-    """Ctrl-D ends it."""
+    """In a terminal, ``ask`` starts a conversation, which Ctrl-D ends."""
     ours, theirs = pty.openpty()
     command = [
         sys.executable,
@@ -227,7 +227,7 @@ def test_a_terminal_gets_a_conversation(photos: Path, tmp_path: Path) -> None:
 
 
 def on_a_device(folder: Path) -> dict[str, str]:
-    """An environment in which nothing can be imported that a device does not have."""
+    """Return an environment in which packages that a device does not have cannot be imported."""
     (folder / "hide").mkdir(exist_ok=True)
     (folder / "hide" / "sitecustomize.py").write_text(HIDE.format(hidden=set(DEVICE)), encoding="utf-8")
     return {
@@ -288,7 +288,10 @@ def test_every_command_of_the_page_does_what_it_says(
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A server with a model of reports: it answers, but for the second question, once."""
+    """Request handler of a server with a report model.
+
+    It answers every request with a report, except the second one.
+    """
 
     def do_GET(self) -> None:
         self.send({"data": [{"id": "tiny"}]})
@@ -309,7 +312,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture

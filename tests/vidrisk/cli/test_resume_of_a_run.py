@@ -1,6 +1,6 @@
-"""``vidrisk infer RUN --resume`` goes on as with a bundle.
+"""Tests of ``vidrisk infer RUN --resume``: a run can be resumed like a bundle.
 
-Torch and fp32 are what a run has, and what its ledger says.
+A run has only torch and fp32, and its ledger records these.
 """
 
 from __future__ import annotations

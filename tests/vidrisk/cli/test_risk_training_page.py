@@ -1,4 +1,7 @@
-"""docs/risk-training.md: its commands go from a table to reports that are compared, and from captions to answers."""
+"""Tests of docs/risk-training.md: its commands lead from a table to compared reports.
+
+Further commands lead from captions to answers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder as a stranger has it, from end to end: every file is accounted for, and nothing is silent."""
+"""End-to-end tests of a typical user folder: every file is accounted for, and none is ignored silently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CRACK, SOUND = "裂缝", "完好"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """What lies on a NAS after a day on a building site."""
+    """Return a folder with the files that lie on a NAS after a day on a building site."""
     root = tmp_path / "site"
     for name in LEFT_OUT:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""Standard output and error that are closed, full, or no longer read: no traceback, and the exit code of the work."""
+"""Tests of standard output and error that are closed, full or no longer read.
+
+The command prints no traceback. Its exit code follows from its work, but a full standard output is an error.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,11 @@ def work(tmp_path: Path) -> Path:
 
 
 def shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """``vidrisk`` in the command stands for the command line; the exit code is the first of the pipe's."""
+    """Run a shell command in a folder and return its result.
+
+    The first ``vidrisk`` in it is replaced by the command line.
+    The exit code comes from the first command of a pipe.
+    """
     line = re.sub(r"\bvidrisk\b", f"{sys.executable} -m vidrisk", command, count=1)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "VIDRISK_CACHE": str(folder / "cache")}
     return subprocess.run(

@@ -1,4 +1,7 @@
-"""Vision-language models by the commands of the documents: data set, configuration, train, export, infer, verify."""
+"""Tests of vision-language models with the commands of the documents.
+
+They cover data set, configuration, train, export, infer and verify.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ Run = Callable[..., Any]
 def test_a_data_set_and_its_configuration_from_train_to_infer(
     name: str, tmp_path: Path, run_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ``docs/ucf101.md`` and ``docs/something-something-v2.md`` have it.
+    """The commands work as in ``docs/ucf101.md`` and ``docs/something-something-v2.md``.
 
-    But for the size of the model and of frames.
+    The test uses a smaller model and smaller frames.
     """
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")
     write, labels = (write_ucf101, UCF_CLASSES) if name == "ucf101" else (write_ssv2, SSV2_TEMPLATES)

@@ -1,4 +1,4 @@
-"""Small real files: photos drawn and clips encoded on the spot."""
+"""Fixtures that create small real files: drawn photos and encoded clips."""
 
 from __future__ import annotations
 

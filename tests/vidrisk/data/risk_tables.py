@@ -1,4 +1,4 @@
-"""Tables of risks as users have them: RisKVA's columns, photos drawn on the spot."""
+"""Tables of risks as users have them, with RisKVA's columns and photos drawn on the spot."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def jpeg(seed: int = 0, size: tuple[int, int] = (48, 32)) -> bytes:
 
 
 def seed_rows(count: int = 12) -> list[dict[str, str]]:
-    """Rows as the seed's CSV has them: photos in a folder, an empty cell, ``nan``, English words and commas in texts."""
+    """Return rows in the form of the seed's CSV.
+
+    They have photos in a folder, a cell ``nan``, and English words and commas in texts.
+    """
     rows = []
     for number in range(1, count + 1):
         level = LEVELS[number % 3]
@@ -86,7 +89,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, str]], encoding: str = "ut
 
 
 def write_seed(folder: Path, count: int = 12, encoding: str = "utf-8-sig") -> Path:
-    """The seed's CSV and its photos."""
+    """Write the seed's CSV and its photos, and return the path of the CSV."""
     rows = seed_rows(count)
     for number, row in enumerate(rows):
         draw(folder / row["image_path"], number)

@@ -1,6 +1,6 @@
-"""Answers: what is written is read back, in every style.
+"""Tests of answers: an answer that is written is read back, in every style.
 
-What models write is read as far as it can be, its faults are named.
+Answers of models are read as far as possible, and their faults are named.
 """
 
 from __future__ import annotations

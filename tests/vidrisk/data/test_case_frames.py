@@ -1,6 +1,6 @@
-"""Frames of the photos of cases.
+"""Tests of the frames of the photos of cases.
 
-Equal for files and for rows of Parquet, in order, and a bad photo costs itself alone.
+Files and rows of Parquet give equal frames, in the order of the cases. A bad photo affects no other photo.
 """
 
 from __future__ import annotations

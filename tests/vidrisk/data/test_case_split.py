@@ -1,4 +1,4 @@
-"""The split of cases: grouped, near the ratios, and the same whatever the order."""
+"""Tests of the split of cases: it keeps groups together, stays near the ratios and ignores the order."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Cases out of tables: columns by name, rows of one defect, photos that are missing.
-
-And everything that makes a row unusable.
-"""
+"""Tests of cases from tables: columns by name, several rows of one defect, missing photos, unusable rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Any first samples of the order are balanced over classes and, within a class, over sources."""
+"""Tests of the balanced order: its first samples are balanced, whatever their number.
+
+The balance is over classes and, within a class, over sources.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ ROWS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 3)), max_size=
 
 
 def table_of(rows: list[tuple[str, int]], *, by_group: bool = True) -> Table:
-    """Class and source of every sample."""
+    """Return a table with the given class and source of every sample."""
     samples = []
     for i, (label, source) in enumerate(rows):
         folder = Path("/data") / (label if by_group else f"{label}/camera {source}")
@@ -30,7 +33,7 @@ def source_of(sample: Sample) -> str:
 
 
 def assert_balanced(counts: Counter[str], available: Counter[str]) -> None:
-    """Equal within one, but for those that have run out."""
+    """Check that the counts differ by at most one, except where all available samples are used."""
     for one, other in combinations(sorted(available), 2):
         if counts[one] < counts[other] - 1:
             assert counts[one] == available[one], (counts, available)

@@ -1,4 +1,4 @@
-"""The samples that a model is scored on."""
+"""Tests of the choice of the samples that a model is scored on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which sub-folders are classes and which are splits; and that a gap in training data is never silent."""
+"""Tests of the distinction between folders of classes and of splits; gaps in training data are reported."""
 
 from __future__ import annotations
 

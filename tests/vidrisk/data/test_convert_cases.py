@@ -1,6 +1,6 @@
-"""Conversion: what goes in comes out again, a photo that cannot be read costs itself alone.
+"""Tests of the conversion of cases: converted cases are read back, and an unreadable photo affects no other.
 
-Nothing half-written has a name.
+No incomplete output is left.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def told(cases: Cases) -> dict[str, tuple[Any, ...]]:
 
 
 def mixed(folder: Path) -> Cases:
-    """Cases with one, several and no photos, in two buildings and more."""
+    """Return cases with one, several and no photos, in several buildings."""
     rows = seed_rows(9)
     for number, row in enumerate(rows):
         draw(folder / row["image_path"], number, (1200, 300) if number == 0 else (48, 32))
@@ -130,7 +130,11 @@ def test_real_photos_and_rows_come_back(shared_data: Path, tmp_path: Path) -> No
 
 
 def corrupt_parquet(folder: Path) -> Path:
-    """Photos in rows: a good one, one that is cut, junk, no base64, and a row with one of two that is junk."""
+    """Write a Parquet file with photos in its rows.
+
+    One photo is good, one is truncated, one is junk and one is not base64. One row has two photos, of which one
+    is junk. The photos of the other rows are good.
+    """
     import pyarrow
     import pyarrow.parquet
 

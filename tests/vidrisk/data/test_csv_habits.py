@@ -1,4 +1,4 @@
-"""CSV as spreadsheets write it."""
+"""Tests of CSV files as spreadsheets write them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Words as tables of many countries have them, in the code pages that spreadsheets save them in.
+"""Tests of words from tables of many countries, in the code pages in which spreadsheets save them.
 
-Read right, or refused.
+The words are read correctly, or the file is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Workbooks as people fill them in, and as an attacker would."""
+"""Tests of workbooks as people fill them in, and as an attacker would craft them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def labels(table: Table, target: str = "defect") -> dict[str, str]:
 
 
 def patched(path: Path, changes: dict[str, Callable[[bytes], bytes]], added: dict[str, bytes] | None = None) -> Path:
-    """The workbook with the files in it changed by regular expression of their names."""
+    """Change the files in a workbook whose names match regular expressions, and return the workbook."""
     with zipfile.ZipFile(path) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     for pattern, change in changes.items():
@@ -65,7 +65,7 @@ def patched(path: Path, changes: dict[str, Callable[[bytes], bytes]], added: dic
 
 
 def with_shared_strings(path: Path) -> Path:
-    """The workbook as Excel writes it: texts of cells in a file of their own."""
+    """Move the texts of cells into a file of their own, as Excel writes them, and return the workbook."""
     texts: list[bytes] = []
 
     def shared(match: re.Match[bytes]) -> bytes:

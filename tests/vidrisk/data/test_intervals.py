@@ -1,4 +1,4 @@
-"""Columns for a part of a file, in the words of the field."""
+"""Tests of the columns that give a part of a file, under the usual names of the field."""
 
 from __future__ import annotations
 

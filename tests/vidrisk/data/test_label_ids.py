@@ -1,4 +1,4 @@
-"""A column that numbers the labels gives their order; one that numbers something else is a column like any other."""
+"""Tests of label ids: a column that numbers the labels gives their order; any other is an extra column."""
 
 from __future__ import annotations
 

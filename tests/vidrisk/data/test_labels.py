@@ -1,4 +1,7 @@
-"""Cells of labels: several in a cell are refused unless the data are multi-label; names with commas are one label."""
+"""Tests of label cells: several labels in a cell are refused unless the data are multi-label.
+
+A name with commas is one label.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Instruction data of every format: all turns, all questions about an image, unique ids, and faults that are named."""
+"""Tests of instruction data of every format: all turns, all questions on an image, unique ids, named faults."""
 
 from __future__ import annotations
 
@@ -307,7 +307,10 @@ def test_conversations_that_share_any_image_are_one_group(root: Path) -> None:
 
 
 def test_a_file_of_sharegpt_whose_first_record_has_no_image(root: Path) -> None:
-    """Nothing of the others is lost: neither images, with or without markers, nor system texts."""
+    """All other records keep their images and system texts when the first record has no image.
+
+    Images are kept with and without markers.
+    """
     records = [
         {"conversations": asked("Hello", "Hi.")},
         {"conversations": asked("<image>What?", "A wall."), "images": ["a.jpg"]},

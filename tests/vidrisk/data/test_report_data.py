@@ -1,4 +1,7 @@
-"""What a model that writes is trained on: read in any encoding, split or not, and nothing is left out without a word."""
+"""Tests of the training data of a model that writes reports.
+
+The data are read in any encoding, with or without a split, and everything that is left out is reported.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def test_conversations_in_gb18030_are_told_from_cases(tmp_path: Path) -> None:
 
 
 def test_data_are_read_without_a_split(tmp_path: Path) -> None:
-    """Held-out data are all of one purpose, however few and whatever their name says."""
+    """Held-out data need no split: a small file is enough, and a split in the name of the file does not matter."""
     draw(tmp_path / "a.jpg")
     write_csv(tmp_path / "r.csv", [{"case_id": case, "path": "a.jpg", "level": "minor"} for case in "12"])
     with pytest.raises(DataError, match="to split"):

@@ -1,4 +1,7 @@
-"""Prompts of reports: one builder, whose system text is constant, and whose user turn no word of a stranger can forge."""
+"""Tests of the prompts of reports: one builder with a constant system text.
+
+Text from outside cannot forge markers in the user turn.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,10 @@ def test_prompts_may_be_replaced() -> None:
 
 
 def test_a_block_of_yaml_is_asked_as_it_is_trained() -> None:
-    """Training takes markers of photos, and the new lines around them, out of a turn."""
+    """The question of the prompt equals the trained question.
+
+    Training removes the markers of photos, and the new lines around them, from a turn.
+    """
     scheme = scheme_from_text(
         "name: x\nlanguage: en\nlevels: [{name: low}, {name: high}]\nfields: [{name: level, label: l, kind: level}]\n"
         "prompts:\n  photos: |\n\n    {count} photos.\n\n    What is it?\n",

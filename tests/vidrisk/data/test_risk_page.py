@@ -1,4 +1,4 @@
-"""docs/risk-data.md: its commands and its scheme do what they say, and what it names exists."""
+"""Tests of docs/risk-data.md: its commands and its scheme work as stated, and the names in it exist."""
 
 from __future__ import annotations
 

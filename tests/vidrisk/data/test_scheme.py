@@ -1,4 +1,4 @@
-"""Schemes: what they hold, which words name a level, and every way in which a file may be none."""
+"""Tests of schemes: their content, the words that name a level, and files that are not valid schemes."""
 
 from __future__ import annotations
 

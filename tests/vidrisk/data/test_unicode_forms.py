@@ -1,4 +1,4 @@
-"""é is one character or two: labels and paths are the same in either form."""
+"""Tests of Unicode forms: labels and paths match whether é is one character or two."""
 
 from __future__ import annotations
 

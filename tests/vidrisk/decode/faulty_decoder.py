@@ -1,7 +1,7 @@
-"""Makes decode workers crash, hang and starve, by the names of the files they are given.
+"""Decode workers that crash, hang or starve, depending on the names of the files that they read.
 
-``install`` puts a ``sitecustomize`` on the workers' path, which every Python process runs at its start: the workers are
-the real ones, in processes of their own, and so are the ways in which they end.
+``install`` puts a ``sitecustomize`` on the workers' path, which every Python process runs at its start. The
+workers are the real ones, in processes of their own, and they end as real workers do.
 """
 
 from __future__ import annotations
@@ -77,6 +77,6 @@ if "vidrisk.decode.worker" in pathlib.Path("/proc/self/cmdline").read_text():
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every worker that is started from now on be faulty."""
+    """Make every worker that is started from now on faulty."""
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(folder), *sys.path]))

@@ -1,4 +1,4 @@
-"""Processes that tests start by the way, found in /proc."""
+"""Child processes that tests start indirectly, found in /proc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 def children(parent: int | None = None) -> set[int]:
-    """Return the pids of all child processes of a process, by default this one, whichever of its threads started them."""
+    """Return the pids of all child processes of a process, by default of this one.
+
+    The child processes of all its threads are included.
+    """
     parent, found = parent or os.getpid(), set[int]()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended meanwhile

@@ -1,4 +1,4 @@
-"""Parts of photos, by workers that may crash, hang and lie."""
+"""Tests of parts of photos, read by workers that may crash, hang and send false messages."""
 
 from __future__ import annotations
 

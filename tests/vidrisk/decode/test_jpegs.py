@@ -1,4 +1,7 @@
-"""JPEGs of photos, of files and of bytes that lie in none, by workers that may crash, hang and lie."""
+"""Tests of JPEGs of photos, from files and from bytes without a file.
+
+The workers that read them may crash, hang and send false messages.
+"""
 
 from __future__ import annotations
 

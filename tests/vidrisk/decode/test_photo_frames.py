@@ -1,4 +1,7 @@
-"""Photos as frames of a model, of files and of bytes that lie in none: the same pixels as a run reads."""
+"""Tests of photos as frames of a model, from files and from bytes without a file.
+
+The pixels equal those that a run reads.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ SETTINGS = ReadSettings(PIXEL, TimeSpec(4), slots=2)
 
 
 def some_photos(folder: Path) -> list[Path]:
-    """Photos of several formats, sizes and orientations."""
+    """Write photos of several formats, sizes and orientations, and return their paths."""
     random = np.random.default_rng(1)
     exif = Image.Exif()
     exif[0x0112] = 6

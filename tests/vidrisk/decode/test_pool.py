@@ -1,4 +1,7 @@
-"""Decode workers that crash, hang and starve: each takes one file with it, and the others lose nothing."""
+"""Tests of the pool with decode workers that crash, hang and starve.
+
+Each faulty worker loses one file; the other files lose nothing.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SETTINGS = ReadSettings(ACTION.pixel, ACTION.time, slots=8)
 def read_all(
     paths: list[str], settings: ReadSettings = SETTINGS, workers: int = 2, file_timeout_s: float = 20.0
 ) -> Generator[Read, None, None]:
-    """What a pool of this call's own reads."""
+    """Yield the items that a pool created for this call reads."""
     with DecodePool(workers) as pool:
         yield from read_with(pool, paths, settings, file_timeout_s)
 
@@ -56,7 +59,7 @@ def photos(tmp_path: Path) -> list[str]:
 
 
 def test_pixels_cross_and_inputs_stay_apart(photos: list[str], tmp_path: Path) -> None:
-    """A video among photos: frames of one input come in order, before the windows that show them."""
+    """The frames of one input come in order and before the windows that show them, also for a video among photos."""
     paths = [*photos[:5], write_video(tmp_path / "clip.mp4", ("red", "blue")), *photos[5:]]
     seen: dict[int, list[int]] = {}
     windows: dict[int, FrameWindow] = {}
@@ -79,10 +82,10 @@ def test_pixels_cross_and_inputs_stay_apart(photos: list[str], tmp_path: Path) -
 
 @pytest.mark.parametrize("slots", [4, 800])
 def test_reading_ahead_is_bounded(slots: int, tmp_path: Path) -> None:
-    """Nobody takes the frames for a while: the worker fills its slots and waits.
+    """A worker fills its slots and waits while its frames are not taken.
 
-    It is not killed for its silence, no frame overwrites one that was not taken, and neither side waits for the other
-    for ever.
+    It is not killed for its silence, no frame overwrites one that was not taken, and neither side waits for the
+    other for ever.
     """
     colours = ("red", "green", "blue") * 10
     path = write_video(tmp_path / "long.mp4", colours, fps=30)
@@ -99,7 +102,10 @@ def test_reading_ahead_is_bounded(slots: int, tmp_path: Path) -> None:
 
 
 def test_nobody_is_blamed_while_the_run_is_busy(tmp_path: Path) -> None:
-    """Messages of one worker lie unread for longer than the limit, because those of the other are being worked on."""
+    """A worker whose messages stay unread for longer than the limit is not reported as hung.
+
+    They stay unread because the run is processing the messages of the other worker.
+    """
     paths = [write_video(tmp_path / f"{n}.mp4", ("red", "green", "blue")) for n in range(2)]
     for read in read_all(paths, ReadSettings(ACTION.pixel, TimeSpec(8, 1.0), slots=8), file_timeout_s=0.3):
         assert not isinstance(read.item, Again)
@@ -108,7 +114,7 @@ def test_nobody_is_blamed_while_the_run_is_busy(tmp_path: Path) -> None:
 
 
 def test_inputs_that_are_not_begun_are_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind the slow video waits a photo; whoever is idle reads it."""
+    """A photo that waits behind a slow video is read by an idle worker."""
     faulty_decoder.install(tmp_path, monkeypatch)
     long = write_video(tmp_path / "long.mp4", ("red", "green") * 10, fps=30)
     paths = [long, *(write_photo(tmp_path / f"{n}.png") for n in range(3))]
@@ -195,7 +201,7 @@ def test_a_faulty_decoder_takes_one_file_with_it(
 def test_what_no_worker_of_ours_would_say(
     said: str, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that has taken over its decoder has that decoder's reach, and no more."""
+    """Malformed messages cost one file: a file that controls its decoder gains no more than the decoder's access."""
     faulty_decoder.install(tmp_path, monkeypatch)
     bad = tmp_path / "photos" / "astray.png"
     bad.write_text(said)
@@ -212,7 +218,7 @@ def test_what_no_worker_of_ours_would_say(
 def test_memory_that_one_file_took_is_there_for_the_next(
     photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that has run out of memory is replaced, whoever leaked it."""
+    """A worker that has run out of memory is replaced, whichever file leaked the memory."""
     faulty_decoder.install(tmp_path, monkeypatch)
     leaks = [write_photo(tmp_path / "photos" / f"leak{n:02}.png") for n in range(8)]
     rows = ends(read_all([*leaks, *photos], ReadSettings(ACTION.pixel, ACTION.time, max_memory_mb=100), workers=1))
@@ -262,7 +268,7 @@ def test_a_worker_that_cannot_start_ends_the_run(
 def test_a_worker_that_is_killed_at_its_start_is_replaced(
     photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the kernel does it when memory is short."""
+    """A worker that is killed at its start, as the kernel does when memory is short, is replaced by a new one."""
     started = tmp_path / "started"
     (tmp_path / "sitecustomize.py").write_text(
         f"import os, pathlib\nif not os.path.exists({str(started)!r}):\n    open({str(started)!r}, 'w').close()\n    os.abort()\n"
@@ -274,7 +280,10 @@ def test_a_worker_that_is_killed_at_its_start_is_replaced(
 def test_a_module_in_the_working_directory_is_not_run(
     photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of clips may hold anything, a ``json.py`` too."""
+    """Workers do not import a ``json.py`` from the working directory.
+
+    A folder of clips may hold any file.
+    """
     (tmp_path / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path / "photos")

@@ -1,6 +1,6 @@
-"""What a pool is given to read.
+"""Tests of the inputs of a pool.
 
-Paths that no file can have, iterables that are slow, more bad files than it reads ahead.
+They cover paths that no file can have, slow iterables, and more bad files than the pool reads ahead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS = ReadSettings(ACTION.pixel, ACTION.time, slots=8)
 
 
 def ends(pool: DecodePool, paths: list[str]) -> list[tuple[str, str]]:
-    """State and reason of each, in the order of the paths."""
+    """Return the state and the reason of each path, in the order of the paths."""
     found = {
         read.id: (read.item.state, read.item.reason)
         for read in pool.read([Input(*item) for item in enumerate(paths)], SETTINGS)
@@ -42,7 +42,7 @@ def ends(pool: DecodePool, paths: list[str]) -> list[tuple[str, str]]:
 
 
 def test_more_bad_files_than_a_pool_reads_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are read again while the good ones behind them have not been given yet."""
+    """Bad files are read again while the good files behind them have not been given yet."""
     faulty_decoder.install(tmp_path, monkeypatch)
     monkeypatch.setattr("vidrisk.decode.pool.AHEAD", 2)
     bad = [write_photo(tmp_path / f"exit{number:02}.png") for number in range(5)]
@@ -78,7 +78,7 @@ def test_every_path_crosses_or_says_why_not(path: str) -> None:
 
 
 def test_inputs_are_read_as_they_are_given(tmp_path: Path) -> None:
-    """The third is not asked for before the first has come, though as many would be read ahead."""
+    """The third input is not requested before the first result, although the pool could read that far ahead."""
     photo, asked = write_photo(tmp_path / "a.png"), []
 
     def slow() -> Iterator[Input]:
@@ -99,7 +99,7 @@ def test_inputs_are_read_as_they_are_given(tmp_path: Path) -> None:
 
 
 def test_a_slow_giver_does_not_have_to_wait_for_long_inputs(tmp_path: Path) -> None:
-    """Two workers read two videos at once, though the second one is given late."""
+    """Two workers read two videos at the same time, although the second video is given late."""
     clip = write_video(tmp_path / "long.mp4", ("red", "green") * 10, fps=30)
 
     def slow() -> Iterator[Input]:
@@ -138,7 +138,7 @@ def test_a_pool_has_workers(workers: int) -> None:
 
 
 def test_a_process_with_many_open_files_reads_as_ever(tmp_path: Path) -> None:
-    """select(2) knows no descriptor above 1023."""
+    """A pool works with file descriptors above 1023, which select(2) does not support."""
     code = f"""
 import os, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

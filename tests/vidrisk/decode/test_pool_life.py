@@ -1,4 +1,4 @@
-"""A pool that lives: calls of several threads and models share its workers, and none of them is the end of it."""
+"""Tests of the life of a pool: calls of several threads and models share its workers, and none ends it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_workers_that_a_thread_was_the_first_to_want_stay(photos: list[Input]) -
 
 
 def test_calls_have_settings_of_their_own(pool: DecodePool, photos: list[Input]) -> None:
-    """Threads read the same files for models of different sizes, and thumbnails, at once."""
+    """Threads read the same files at the same time for models of different sizes and for thumbnails."""
 
     def pixels(side: int) -> list[tuple[tuple[int, ...], list[int]]]:
         settings = ReadSettings(PixelSpec(side, side), None, slots=2)
@@ -120,7 +120,7 @@ def test_a_call_that_is_given_up_leaves_the_pool_as_it_was(pool: DecodePool, pho
 def test_ctrl_c_leaves_the_pool_as_it_was(
     pool: DecodePool, photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even where a decoder hangs: its worker is ended."""
+    """The pool stays usable after Ctrl+C even while a decoder hangs; the hanging worker is ended."""
     faulty_decoder.install(tmp_path, monkeypatch)
     monkeypatch.setattr(owner, "DROP_S", 0.3)
     hanging = Input(7, write_photo(tmp_path / "hang.png"))
@@ -132,7 +132,10 @@ def test_ctrl_c_leaves_the_pool_as_it_was(
 
 
 def test_a_caller_that_pauses_holds_nobody_up(photos: list[Input], long: Input) -> None:
-    """As in ``for prediction in model.stream(…): model.predict(…)``, with one worker."""
+    """A paused call does not delay other calls, even with one worker.
+
+    An example is ``for prediction in model.stream(…): model.predict(…)``.
+    """
     with DecodePool(1) as pool:
         paused = pool.read([long, *photos], EVERY_FRAME)
         next(paused)
@@ -143,7 +146,7 @@ def test_a_caller_that_pauses_holds_nobody_up(photos: list[Input], long: Input) 
 
 
 def test_a_busy_worker_does_not_keep_others_waiting(photos: list[Input], long: Input) -> None:
-    """One call reads an hour of video, in a manner of speaking; another one wants a photo."""
+    """A call for one photo ends while another call still reads long videos, even with one worker."""
     with DecodePool(1) as pool:
         done: list[str] = []
 
@@ -183,7 +186,11 @@ def test_a_worker_that_is_killed_while_nobody_reads_is_replaced(pool: DecodePool
 def test_a_worker_that_reads_nothing_costs_one_file(
     photos: list[Input], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends frames as they are taken, so that its caller tells it of free slots until they fill its socket."""
+    """A worker that reads no messages loses its file only.
+
+    It sends frames as they are taken, so its caller reports free slots to it until these messages fill its
+    socket.
+    """
     faulty_decoder.install(tmp_path, monkeypatch)
     deaf = Input(7, write_photo(tmp_path / "deaf.png"))
     settings = ReadSettings(ACTION.pixel, TimeSpec(4, 1.0), slots=4)
@@ -214,7 +221,7 @@ def test_what_decoders_print_fills_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.fixture
 def starts(monkeypatch: pytest.MonkeyPatch) -> list[CacheFolder | None]:
-    """The caches of the workers that were started."""
+    """Return the list of the caches of the workers that are started."""
     started: list[CacheFolder | None] = []
 
     class Counted(Worker):

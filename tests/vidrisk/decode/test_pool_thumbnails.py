@@ -1,4 +1,7 @@
-"""Decoders that crash, hang, starve and lie while the page is made: each takes the pictures of one card with it."""
+"""Tests of thumbnails from decoders that crash, hang, starve and send false messages.
+
+Each fault loses the pictures of one card of the page.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ BUDGET = 5_000
 
 @pytest.fixture
 def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every worker that is started be faulty."""
+    """Make every worker that is started faulty."""
     start_with(FAULTY, tmp_path, monkeypatch)
 
 
@@ -96,7 +99,7 @@ def read(
 
 
 def cards(page: str) -> dict[str, str]:
-    """Every card's HTML by its name, in order."""
+    """Return the HTML of every card by its name, in order."""
     return {
         card[1]: card[0]
         for card in re.finditer(r'<li class="card"[^>]* data-name="([^"]*)".*?\n    </li>', page, re.DOTALL)
@@ -196,7 +199,10 @@ def test_processes_that_cannot_start_are_an_error_and_leave_none(
 
 
 def test_a_module_in_the_working_directory_is_not_run(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of clips may hold anything, a ``json.py`` too."""
+    """Workers do not import a ``json.py`` from the working directory.
+
+    A folder of clips may hold any file.
+    """
     (media / "json.py").write_text("raise SystemExit('taken over')")
     monkeypatch.chdir(media)
     assert len(read([str(media / "a.png")])[0]) == 1

@@ -1,4 +1,7 @@
-"""What a worker says of an input is bounded: a file that has taken it over fills neither memory nor a page."""
+"""Tests of the limits on messages of a worker.
+
+A file that has taken over its worker can fill neither memory nor a page.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, Arith
 
 
 def said(lines: list[dict[str, Any]], settings: ReadSettings = WHOLE) -> list[Item]:
-    """The items of messages, with a caller that takes everything at once."""
+    """Return the items of messages, with a caller that takes everything at once."""
     descriptor = shared_memory(settings.slots, settings.slot_bytes)
     memory = Memory(0, Slots(descriptor, settings.slots, settings.slot_bytes), settings.slots, 2, lambda message: None)
     reading, items = Reading(None, None), []

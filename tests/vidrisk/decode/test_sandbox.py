@@ -1,4 +1,4 @@
-"""What a decoder may do that a file has taken over: read that file, and nothing else in the world."""
+"""Tests of the sandbox: a decoder that a file has taken over can read that file and nothing else."""
 
 from __future__ import annotations
 
@@ -175,7 +175,10 @@ def test_a_processor_without_a_filter_is_confined_by_landlock(tmp_path: Path) ->
 
 
 def test_the_filter_allows_what_it_does_not_name() -> None:
-    """The program as the kernel would run it: every call of both processors ends in the answer that is meant for it."""
+    """Every system call on both processor types gets its intended answer when the filter is executed.
+
+    The test executes the filter's program as the kernel would.
+    """
     for machine, place in (("x86_64", 0), ("aarch64", 1)):
         refused = {numbers[place] for numbers in seccomp.REFUSED.values()} - {None}
         for number in range(600):
@@ -231,9 +234,10 @@ def test_every_kind_of_file_is_read_in_the_sandbox(contract: Contract, decoder: 
 
 
 def test_a_file_that_takes_the_place_of_a_waiting_one_is_read(tmp_path: Path) -> None:
-    """A worker lets itself into the files that are next.
+    """A file that replaces a waiting file is read with its new content.
 
-    And by then another program may have written one of them anew.
+    A worker gets access to the next files in advance. By the time it reads one of them, another program may have
+    rewritten that file.
     """
     first = write_video(tmp_path / "first.mp4", ("red",))
     waiting, late = write_photo(tmp_path / "waiting.png", "red"), os.fspath(tmp_path / "late.png")
@@ -253,7 +257,11 @@ def test_a_file_that_takes_the_place_of_a_waiting_one_is_read(tmp_path: Path) ->
 
 
 def test_libraries_beside_python_may_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in an environment of conda, whose modules load libraries of its own when they are first needed."""
+    """The sandbox permits reading the library folder of the Python installation.
+
+    A conda environment needs this, because its modules load the environment's libraries when they are first
+    needed.
+    """
     (tmp_path / "lib").mkdir()
     monkeypatch.setattr(sys, "base_prefix", os.fspath(tmp_path))
     assert os.path.realpath(tmp_path / "lib") in sandbox.code_folders()

@@ -46,7 +46,7 @@ def test_slow_changes_add_up() -> None:
 
 
 def test_a_small_thing_that_moves_is_seen() -> None:
-    """Of the whole picture it would be a fraction of a level."""
+    """A small moving object is detected, although it changes the mean of the picture by a fraction of a level."""
     before, after = np.full((224, 224, 3), 100, np.uint8), np.full((224, 224, 3), 100, np.uint8)
     after[100:108, 60:68] = 160
     assert abs(float(after.mean()) - 100) < 0.1

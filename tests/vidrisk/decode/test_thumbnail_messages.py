@@ -1,4 +1,4 @@
-"""What a worker says about a thumbnail is taken as a hostile file might have it said."""
+"""Tests of a worker's messages about thumbnails, which are treated as if a hostile file had written them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A real deployment for this machine, with everything that it depends on.
+"""Fixtures of a real deployment for this machine, with everything that it depends on.
 
-The packages that the tests run with, as wheels.
+The wheels are packed from the packages that the tests run with.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def own_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def wheel_built_once(own_wheel: Path) -> Iterator[None]:
-    """``test_wheel`` shows that the same sources make the same file."""
+    """Build the wheel once and copy it into every deployment.
+
+    ``test_wheel`` shows that the same sources give the same file.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vidrisk.deploy.deployment.write_wheel", lambda folder: Path(shutil.copy(own_wheel, folder)))
         yield
@@ -55,14 +58,14 @@ def wheel_built_once(own_wheel: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folders(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder per target, with an inbox whose name needs quoting everywhere."""
+    """Return a deployment folder by target; the name of its inbox needs quoting everywhere."""
     root = tmp_path_factory.mktemp("folders")
     return {name: write_deployment(bundle, name, root / f"对 {name}", inbox=ODD_INBOX).folder for name in TARGETS}
 
 
 @pytest.fixture(scope="session")
 def wheelhouse(own_wheel: Path, here: Platform, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``vidrisk[cpu]`` depends on, packed again from what is installed here."""
+    """Return a folder with the dependencies of ``vidrisk[cpu]``, packed again from the installed packages."""
     folder = tmp_path_factory.mktemp("wheelhouse")
     pending, known = requirements_of(own_wheel, ["cpu"], here), set()
     while pending:
@@ -75,7 +78,10 @@ def wheelhouse(own_wheel: Path, here: Platform, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def deployed(bundle: Path, wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``vidrisk deploy BUNDLE --target cpu --wheels``; pip takes the wheels from the wheelhouse alone."""
+    """Return the folder that ``vidrisk deploy BUNDLE --target cpu --wheels`` writes.
+
+    pip takes the wheels only from the wheelhouse.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(wheelhouse))
@@ -85,7 +91,7 @@ def deployed(bundle: Path, wheelhouse: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a script; keyword arguments are its environment beside the one that is here."""
+    """Return a function that runs a script; keyword arguments are added to the current environment."""
 
     def start(script: Path, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [os.fspath(argument) for argument in (script, *arguments)]

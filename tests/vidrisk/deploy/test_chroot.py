@@ -1,7 +1,7 @@
-"""``sudo ./install.sh`` for the whole machine, as root in a root of its own.
+"""Tests of ``sudo ./install.sh`` for the whole machine, run as root in a separate root folder.
 
-A copy of the system's programs, of Python and of its standard library, and nothing else. systemd does not run there:
-its service is enabled for real, and not started.
+The folder holds a copy of the system's programs, of Python and of its standard library, and nothing else.
+systemd does not run there: the service is really enabled, but not started.
 """
 
 from __future__ import annotations
@@ -150,7 +150,10 @@ def new_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def copy_python(root: Path) -> None:
-    """The interpreter and its standard library, where they are here; ``python3`` is a link to it."""
+    """Copy the interpreter and its standard library to the same paths in the new root.
+
+    ``python3`` is a link to the interpreter.
+    """
     interpreter = Path(os.path.realpath(sys.executable))
     copy_binary(interpreter, root)
     (root / "usr/bin/python3").unlink(missing_ok=True)
@@ -167,7 +170,10 @@ def copy_python(root: Path) -> None:
 
 
 def copy_binary(path: Path, root: Path) -> None:
-    """A program or a library, what it needs included; where it is a link, what it leads to, under its own name."""
+    """Copy a program or a library, and the libraries that it needs, into the new root.
+
+    A link is replaced by the file that it leads to, under the name of the link.
+    """
     if not below(root, path).exists():
         below(root, path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, below(root, path))
@@ -187,7 +193,10 @@ def below(root: Path, path: Path) -> Path:
 
 
 def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command in the new root, with nothing of this environment; what is left of its processes ends with it."""
+    """Run a command in the new root, without the current environment.
+
+    Processes that the command leaves behind end with it.
+    """
     alone = [
         "unshare",
         "--mount",
@@ -217,7 +226,7 @@ def inside(root: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def tree(root: Path) -> set[str]:
-    """Everything but the code that Python has compiled."""
+    """Return all paths below the root, without the code that Python has compiled."""
     return {str(path.relative_to(root)) for path in root.rglob("*") if "__pycache__" not in path.parts}
 
 
@@ -272,7 +281,10 @@ def test_a_whole_machine(new_root: Path, deployed: Path, bundle: Path) -> None:
 
 @pytest.mark.slow
 def test_root_follows_no_link_that_the_service_has_planted(new_root: Path, deployed: Path) -> None:
-    """As an installation of before left it: the state belongs to the service, which exchanges its folders."""
+    """Root refuses links in a state folder that belongs to the service, as an earlier installation left it.
+
+    The service can replace the folders in its state folder by links.
+    """
     folder, state, precious = new_root / "root" / "cpu", new_root / "var/lib/vidrisk", new_root / "etc/precious"
     shutil.copytree(deployed, folder)
     precious.mkdir(mode=0o700)

@@ -40,7 +40,7 @@ MOST_EXPOSED = {"": 1.0, "tensorrt": 2.5, "tensorrt-rtx": 2.5}
 
 
 def settings_of(out: Path) -> dict[str, str]:
-    """What a shell reads in deploy.conf."""
+    """Return the settings that a shell reads from deploy.conf."""
     end = subprocess.run(
         [
             "bash",
@@ -114,7 +114,11 @@ def test_the_scripts_are_shellcheck_clean(shellcheck: str) -> None:
 
 @pytest.fixture
 def analyze(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``systemd-analyze VERB … UNIT`` in a root that has nothing but the unit and its interpreter."""
+    """Return a function that runs ``systemd-analyze VERB`` on a unit.
+
+    ``verify`` runs in a root that contains only the unit and its interpreter. The other verbs read the file
+    offline.
+    """
     program = shutil.which("systemd-analyze")
     if not program:
         pytest.skip("systemd-analyze is not installed: apt-get install systemd")
@@ -156,7 +160,7 @@ def test_an_inbox_at_home_can_be_seen(bundle: Path, tmp_path: Path) -> None:
 
 @given(st.text(st.characters(exclude_categories=("C", "Z"))))
 def test_words_of_a_unit_come_back_whole(text: str) -> None:
-    """What systemd.service(5) and systemd.unit(5) say that happens to a quoted word, undone."""
+    """Undoing the quoting rules of systemd.service(5) and systemd.unit(5) gives back the original word."""
     word = unit_word(text)
     assert word[0] == word[-1] == '"'
     inner = word[1:-1].replace("%%", "%").replace("$$", "$")
@@ -228,7 +232,11 @@ def test_a_bundle_that_is_damaged_or_has_an_odd_name_is_refused(bundle: Path, tm
 
 @pytest.mark.parametrize(("target", "engines"), [("cpu", "any"), ("any", "processor")])
 def test_int8_for_processors_does_not_go_to_tensorrt(bundle: Path, tmp_path: Path, target: str, engines: str) -> None:
-    """Whether its gate has noted it, as before, or the variant itself; INT8 for TensorRT beside it may go."""
+    """A deployment for TensorRT refuses INT8 for processors, also when only the gate states the target.
+
+    The target may stand in the gate, as before, or in the variant itself. INT8 for TensorRT in the same bundle is
+    accepted.
+    """
     quantised = tmp_path / "q.bundle"
     quantised.mkdir()
     manifest = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""``install.sh`` and ``uninstall.sh``, run for real into a folder; ``test_chroot`` does it as root.
+"""Tests of ``install.sh`` and ``uninstall.sh``, really run into a folder; ``test_chroot`` runs them as root.
 
-Of a Jetson there are only the files that tell its release, an ``uname`` and a ``tensorrt`` module, all of them fakes:
-there the script checks, and says what it would do.
+A Jetson is represented only by fakes: files that state its release, an ``uname`` and a ``tensorrt`` module.
+There the script checks, and prints what it would do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NVRM = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Bui
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that is described by files below ``root``, with programs in ``bin`` and Python modules in ``modules``."""
+    """A machine described by files below ``root``, programs in ``bin`` and Python modules in ``modules``."""
 
     root: Path
     run: Run
@@ -80,7 +80,7 @@ def jetson(machine: Machine) -> Machine:
 
 
 def error_of(end: subprocess.CompletedProcess[str]) -> tuple[str, str]:
-    """What was wrong and what mends it: one line, and nothing was done."""
+    """Return the error and its fix, and check that they are on one line and that nothing was done."""
     assert end.returncode == 1 and end.stderr.count("\n") == 1, end
     what, fix = re.fullmatch(r"error: (.*); fix: (.*)\n", end.stderr).groups()  # type: ignore[union-attr]
     assert "\n+ " not in end.stdout
@@ -384,9 +384,10 @@ def succeeded(end: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.slow(minutes=3)
 def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: Run) -> None:
-    """Without root and network.
+    """All steps from a failed installation to the removal work without root and without network.
 
-    Fail to install (other answers, a broken clip), install, predict, install again, fail to update, remove.
+    The steps are: fail to install (other answers, a broken clip), install, predict, install again, fail to
+    update, remove.
     """
     prefix = tmp_path / "装 here"
     inbox, out, model = (
@@ -471,7 +472,7 @@ def test_a_life_in_a_folder(deployed: Path, bundle: Path, tmp_path: Path, run: R
 
 
 def seal(folder: Path) -> None:
-    """Write SHA256SUMS anew."""
+    """Rewrite SHA256SUMS for the files in the folder."""
     files = sorted(
         path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.name != "SHA256SUMS"
     )

@@ -11,7 +11,7 @@ from vidrisk.runtimes.contract.errors import VidriskError
 
 
 def write_package(site: Path, content: bytes) -> Path:
-    """What pip leaves of a package with one module and one script."""
+    """Write the files that pip leaves of a package with one module, and return the path of the module."""
     info = site / "small-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "small.py").write_bytes(content)

@@ -1,4 +1,4 @@
-"""``docs/jetson.md`` against the code: messages, options, names and versions are those that it has."""
+"""Tests of ``docs/jetson.md`` against the code: its messages, options, names and versions exist there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPTIONS_OF_OTHERS = {"--restart", "--name", "--build-arg"}  # docker
 
 
 def texts_of_the_code() -> str:
-    """The code, with … for every value in a text, and without the line breaks inside of texts."""
+    """Return the code with … for every value in a text and without the line breaks inside texts."""
     modules = "".join(path.read_text(encoding="utf-8") for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
     modules = re.sub(r"\{[^{}\n]*\}", "…", re.sub(r'"\s+f?"', "", modules))
     scripts = "".join(path.read_text(encoding="utf-8") for path in FILES.glob("*.sh"))

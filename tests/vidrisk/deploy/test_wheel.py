@@ -25,7 +25,7 @@ def contents(wheel: Path, *, but: str = "RECORD") -> dict[str, bytes]:
 
 
 def installed(wheel: Path, folder: Path) -> metadata.Distribution:
-    """What pip makes of a wheel, without a network."""
+    """Install a wheel with pip, without a network, and return the installed distribution."""
     command = [
         sys.executable,
         "-m",

@@ -20,7 +20,7 @@ PC = Platform("x86_64", "3.12", (2, 39))
 def write(
     folder: Path, name: str, version: str = "1.0", *requires: str, tag: str = "py3-none-any", python: str = ">=3.8"
 ) -> Path:
-    """A wheel with nothing but metadata in it."""
+    """Write a wheel that contains only metadata, and return its path."""
     folder.mkdir(exist_ok=True)
     info = f"{name}-{version}.dist-info"
     lines = [
@@ -39,7 +39,7 @@ def write(
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that pip takes for the only index there is."""
+    """Return the folder that pip uses as its only index."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     return tmp_path / "index"

@@ -1,8 +1,9 @@
-"""Jetsons as folders of the files that they have, with contents as boards have shown them in public.
+"""Jetsons represented by folders of their files, with contents that boards have shown in public.
 
-AGX Thor: github.com/rbonghi/jetson_stats, issue 711. The others: what users of the boards show in public repositories,
-of ``cat /etc/nv_tegra_release``, ``/etc/nvpmodel.conf``, ``dpkg -s nvidia-jetpack`` and files under ``/sys``, whose
-meaning is in the Jetson Linux Developer Guide (r36.4, Platform Power and Performance).
+AGX Thor: github.com/rbonghi/jetson_stats, issue 711. The others: outputs that users of the boards show in
+public repositories, of ``cat /etc/nv_tegra_release``, ``/etc/nvpmodel.conf``, ``dpkg -s nvidia-jetpack`` and
+files under ``/sys``. The Jetson Linux Developer Guide (r36.4, Platform Power and Performance) describes their
+meaning.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ Files = dict[str, str]
 
 @pytest.fixture
 def write_tree(tmp_path: Path) -> Callable[..., Path]:
-    """Files by their path → a root that has them."""
+    """Return a function that writes files, given by their paths, and returns the root that holds them."""
 
     def write(files: Files, **more: str) -> Path:
         for name, text in {**files, **more}.items():
@@ -123,5 +124,5 @@ def write_tree(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def board(write_tree: Callable[..., Path]) -> Callable[..., Path]:
-    """Name of ``BOARDS``, and files that differ → a root that looks like that board."""
+    """Return a function that writes a root which looks like a board of ``BOARDS``, with some files changed."""
     return lambda name, changed=None: write_tree({**BOARDS[name], **(changed or {})})

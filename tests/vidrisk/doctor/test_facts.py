@@ -1,4 +1,7 @@
-"""A GPU is only ever told of here: by real outputs of ``nvidia-smi`` and files of the driver."""
+"""Tests of facts about a machine; a GPU is only described, by outputs of ``nvidia-smi`` and driver files.
+
+The outputs and files are real ones.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,10 @@ def test_an_environment_that_sees_no_system_packages(tmp_path: Path, monkeypatch
 
 @pytest.fixture
 def gather(monkeypatch: pytest.MonkeyPatch) -> Callable[..., facts.Facts]:
-    """A root, and what CUDA says → the facts of a machine with nothing installed."""
+    """Return a function that gathers the facts of a machine from a root and the results of its probes.
+
+    Only modules that have a probe count as installed. By default CUDA is not installed.
+    """
 
     def make(root: Path, gpu: Probe = NO_CUDA, **probes: Probe) -> facts.Facts:
         told = {"GPU": gpu, **probes}
@@ -136,7 +142,10 @@ def gather(monkeypatch: pytest.MonkeyPatch) -> Callable[..., facts.Facts]:
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Shell code → ``nvidia-smi`` does that; without it there is none."""
+    """Return a function that installs an ``nvidia-smi`` which runs the given shell code.
+
+    Until it is called, there is no ``nvidia-smi``.
+    """
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
 

@@ -1,4 +1,4 @@
-"""There is no GPU here: what would be told of one is written down."""
+"""Tests of the checks of a GPU on written descriptions of GPUs, since no GPU is needed to run them."""
 
 from __future__ import annotations
 

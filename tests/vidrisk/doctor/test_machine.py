@@ -23,7 +23,10 @@ ORIN = "processor : 0\nFeatures : fp asimd aes atomics fphp asimdhp asimddp\nCPU
 
 @pytest.fixture
 def examined(tmp_path: Path) -> Callable[..., dict[str, Check]]:
-    """Root and probes that differ from a machine on which all is well → checks by name."""
+    """Return a function that returns the checks by name for a root and probes.
+
+    The default probes are those of a machine without faults.
+    """
 
     def examine(root: Path, *, cache: Probe | None = None, workers: Probe | None = None) -> dict[str, Check]:
         engines = tmp_path / "cache" / "engines"

@@ -1,4 +1,4 @@
-"""Engines that need a GPU are only told of here."""
+"""Tests of the checks of runtimes; engines that need a GPU are only described."""
 
 from __future__ import annotations
 

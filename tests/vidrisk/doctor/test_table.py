@@ -30,7 +30,7 @@ OTHERS = {"driver", "jetpack", "jetson-linux"}  # components that are no package
 
 
 def version_in(trouble: Trouble, component: str) -> str:
-    """The lowest version of a component that the entry is about, of a few that are near its bounds."""
+    """Return the lowest affected version of a component, out of a few versions near the bounds of the entry."""
     versions = trouble.versions if component == trouble.component else trouble.beside[component]
     numbers = {numbers for _, numbers in versions.clauses}
     near = numbers | {(*head[:-1], max(0, head[-1] + step)) for head, step in product(numbers, (-1, 1))}
@@ -38,7 +38,7 @@ def version_in(trouble: Trouble, component: str) -> str:
 
 
 def made_up(trouble: Trouble) -> Situation:
-    """A machine, and an engine, that have exactly what the entry is about."""
+    """Return a machine and an engine that have exactly the properties that the entry names."""
     versions = {component: version_in(trouble, component) for component in (trouble.component, *trouble.beside)}
     return Situation(
         versions,

@@ -51,7 +51,7 @@ def bytes_of(cache: ArrayCache) -> int:
 
 
 def same(left: dict[str, npt.NDArray[Any]] | None, right: dict[str, npt.NDArray[Any]]) -> bool:
-    """Equal to the bit, so that NaN equals NaN."""
+    """Return whether the arrays are equal bit by bit, so that NaN equals NaN."""
 
     def bits(arrays: dict[str, npt.NDArray[Any]]) -> list[tuple[Any, ...]]:
         return [(name, array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()]
@@ -213,7 +213,7 @@ def test_a_folder_that_cannot_be_made_costs_no_run(tmp_path: Path, caplog: pytes
 
 @pytest.fixture
 def python(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
-    """Code → a process that runs it, with ``cache`` in ``tmp_path``."""
+    """Return a function that starts a process which runs code, with ``cache`` in ``tmp_path``."""
     begin = f"""
         import resource, sys, numpy as np
         from pathlib import Path
@@ -235,7 +235,7 @@ def python(tmp_path: Path) -> Callable[[str], subprocess.Popen[str]]:
 
 
 def test_two_processes_at_once(tmp_path: Path, python: Callable[[str], subprocess.Popen[str]]) -> None:
-    """Both write the same keys and evict for one another: who reads gets what was put, or nothing."""
+    """A reader gets the stored value or nothing while two processes write the same keys and evict entries."""
     writers = [
         python("""
         got = 0

@@ -1,4 +1,4 @@
-"""Members are found in the modules of a package, and in those of the packages in it."""
+"""Tests of the search for members in the modules of a package and of the packages in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File names are bytes: no text form of them loses any, whatever the locale."""
+"""Tests of file names as bytes: no text form of a name loses a byte, whatever the locale."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def test_every_form_keeps_every_byte(name: bytes) -> None:
 
 
 def test_a_locale_that_is_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python makes of names there, without such a locale on this machine."""
+    """Names keep every byte in a locale that is not UTF-8.
+
+    The test replaces Python's conversions of names, so the machine does not need such a locale.
+    """
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("gbk", "surrogateescape"))
     monkeypatch.setattr(
         os, "fsdecode", lambda name: name if isinstance(name, str) else name.decode("gbk", "surrogateescape")

@@ -43,7 +43,7 @@ def write(tree: dict[bytes, object], folder: Path) -> None:
 
 
 def expected(tree: dict[bytes, object], above: str = "") -> Iterator[str]:
-    """What the documentation promises: by name, files before folders, without what is hidden or a system's."""
+    """Yield the paths in the documented order: by name, files before folders, no hidden or system entries."""
     visible = {os.fsdecode(name): content for name, content in tree.items() if not name.startswith(b".")}
     for name in sorted(name for name, content in visible.items() if content is None):
         if not is_system_file(name):

@@ -1,4 +1,4 @@
-"""Compare every frame of a video, its time and its grey level, with what ffprobe and ffmpeg make of it."""
+"""Comparison of a video's frames, their times and their grey levels with the output of ffprobe and ffmpeg."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ MAX_SHARED = 3
 
 @dataclass(frozen=True)
 class Reference:
-    """What ffmpeg says of a video.
+    """The times and grey levels of a video according to ffprobe and ffmpeg.
 
     Attributes:
-        times_s: float64 (N,), from the first frame on.
+        times_s: float64 (N,), relative to the first frame.
         levels: float64 (N,), mean of the RGB values of each frame.
-        stated: how many of the times are ffprobe's; those between were interpolated, for it states none, or one out of
-            order.
-        interval_s: from a frame to the next, usually.
+        stated: number of times that ffprobe states; the others were interpolated, because ffprobe states none for
+            them, or one out of order.
+        interval_s: usual interval between two successive frames.
     """
 
     times_s: Floats
@@ -43,7 +43,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a reader is from the reference: in usual frame intervals, in grey levels, and in number of frames."""
+    """The differences between a reader and the reference, in usual frame intervals, grey levels and frames."""
 
     frames: int
     expected_frames: int
@@ -102,7 +102,7 @@ def reference(path: Path) -> Reference:
 
 
 def _in_order(times_s: Floats, levels: Floats) -> Reference:
-    """Keep the times that lie between all those before and all those behind them, and interpolate the others."""
+    """Keep the times that are not below any earlier or above any later time, and interpolate the others."""
     numbers = np.arange(len(times_s))
     known = ~np.isnan(times_s)
     highest = np.maximum.accumulate(np.where(known, times_s, -np.inf))
@@ -119,11 +119,15 @@ def _in_order(times_s: Floats, levels: Floats) -> Reference:
 
 
 def difference(path: Path, rate: float | None = None, may_lack: int = 0) -> Difference:
-    """Read a video straight through, by seeking to single frames, and as the pipeline does at some moments.
+    """Return the differences between a video as it is read and its reference.
+
+    The video is read straight through, by seeking to single frames, and as the pipeline reads it at some moments.
 
     Args:
-        rate: of a file whose times ffprobe has wrong: those that were written.
-        may_lack: frames at the end that need not be there: ffmpeg shows what a cut left of the last packet.
+        rate: frame rate that was written, from which the expected times follow; for a file whose times ffprobe
+            reports wrongly.
+        may_lack: number of frames at the end that may be missing, because ffmpeg shows what a cut left of the
+            last packet.
     """
     expected = reference(path)
     if rate:

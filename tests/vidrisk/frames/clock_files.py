@@ -1,7 +1,8 @@
-"""A matrix of videos that differ in container, codec, coding and damage, for what they say of time.
+"""A matrix of videos that differ in container, codec, coding and damage, for tests of their times.
 
-Frame n has the grey ``level_of(n)``, so that a frame can be told from those near it. ffmpeg writes most of them; what
-it does not write (fields, packets that share a stamp or have none) is muxed by ``numbered_greys``.
+Frame n has the grey level ``level_of(n)``, so that it can be told from the frames near it. ffmpeg writes most
+of the videos. ``numbered_greys`` muxes what ffmpeg does not write: fields, and packets that share a stamp or
+have none.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def written(*options: str, filters: str = "null") -> Writer:
 
 
 def copied(*encoding: str, by: Sequence[str] = (), before: Sequence[str] = (), suffix: str = ".mp4") -> Writer:
-    """Encode to one container and copy with options into another."""
+    """Return a writer that encodes to one container and copies with options into another."""
 
     def write(path: Path) -> None:
         source = path.with_name(f"{path.stem}-source{suffix}")
@@ -99,7 +100,7 @@ def copied(*encoding: str, by: Sequence[str] = (), before: Sequence[str] = (), s
 
 
 def changed(write: Writer, change: Callable[[bytes], bytes]) -> Writer:
-    """Write a file and change its bytes."""
+    """Return a writer that writes a file and changes its bytes."""
 
     def write_changed(path: Path) -> None:
         write(path)
@@ -109,9 +110,10 @@ def changed(write: Writer, change: Callable[[bytes], bytes]) -> Writer:
 
 
 def fields(rate_step: int, *, pairs_in_packet: bool, pairs_in_unit: bool = False) -> Writer:
-    """Field-coded H.264. ``pairs_in_packet``: both fields in one PES or sample.
+    """Return a writer of field-coded H.264.
 
-    Otherwise each has one, with a time of its own.
+    With ``pairs_in_packet``, both fields of a frame are in one PES or sample; in a program stream, the second
+    field has no stamp. Otherwise each field has a packet and a time of its own.
     """
 
     def write(path: Path) -> None:
@@ -132,7 +134,7 @@ def fields(rate_step: int, *, pairs_in_packet: bool, pairs_in_unit: bool = False
 
 
 def bursts(size: int) -> Writer:
-    """Frames that come in groups of one stamp."""
+    """Return a writer of frames that come in groups of one stamp."""
 
     def write(path: Path) -> None:
         mux(
@@ -150,7 +152,7 @@ def one_shared(path: Path) -> None:
 
 
 def grouped(together: Sequence[int], *options: str, step: int = FRAME_TICKS, pause: int = 0) -> Writer:
-    """A transport stream in which a PES holds several frames, so that only the first of them has a stamp."""
+    """Return a writer of a transport stream whose PES hold several frames, so that only the first has a stamp."""
 
     def write(path: Path) -> None:
         units = units_of(path, *options)
@@ -165,7 +167,10 @@ def grouped(together: Sequence[int], *options: str, step: int = FRAME_TICKS, pau
 
 
 def program(step: int, *, pause: int = 0, every: int = 1, bframes: int = 0, rate: str = "") -> Writer:
-    """H.264 in a program stream as network recorders write it: a PES of every frame, every ``every``-th with a stamp."""
+    """Return a writer of H.264 in a program stream, as network recorders write it.
+
+    Every frame has a PES, and every ``every``-th frame has a stamp.
+    """
 
     def write(path: Path) -> None:
         options = x264(bframes=bframes)
@@ -185,18 +190,18 @@ def program(step: int, *, pause: int = 0, every: int = 1, bframes: int = 0, rate
 
 
 def without_last_durations(content: bytes) -> bytes:
-    """An MP4 whose second run of frames lasts no time (8.6.1.2 of ISO/IEC 14496-12)."""
+    """Return the MP4 with a duration of zero for its second run of frames (8.6.1.2 of ISO/IEC 14496-12)."""
     place = content.index(b"stts") + 4 + 8 + 8 + 4
     return content[:place] + bytes(4) + content[place + 4 :]
 
 
 def once(number: int, off: int) -> Callable[[bytes], bytes]:
-    """A Matroska file with one stamp that is ``off`` ms."""
+    """Return a function that shifts one stamp of a Matroska file by ``off`` ms."""
     return lambda content: mkv_with_times(content, lambda n, time_ms: time_ms + off * (n == number))
 
 
 def part(first: float, last: float, unit: int = 1) -> Callable[[bytes], bytes]:
-    """A piece of a file, of whole units."""
+    """Return a function that cuts a piece out of a file, in whole units."""
     return lambda content: content[int(len(content) * first) // unit * unit : int(len(content) * last) // unit * unit]
 
 

@@ -1,6 +1,6 @@
-"""The programs ffmpeg and ffprobe, which tests compare with.
+"""The programs ffmpeg and ffprobe, whose results tests compare with.
 
-Skipped where they are missing, unless they must be there.
+Such tests are skipped where the programs are missing, unless ``VIDRISK_REQUIRE_FFMPEG`` is 1.
 """
 
 from __future__ import annotations

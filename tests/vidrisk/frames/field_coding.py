@@ -1,7 +1,8 @@
-"""H.264 whose pictures are fields, written bit by bit: no free encoder makes such streams.
+"""H.264 whose pictures are fields, written bit by bit, because no free encoder makes such streams.
 
-Every macroblock is I_PCM, so that nothing has to be predicted or transformed (ITU-T H.264, 7.3.5). A frame of one grey
-level is two fields of 64x32; only the slice headers tell fields that others may refer to from those that none may.
+Every macroblock is I_PCM, so that nothing has to be predicted or transformed (ITU-T H.264, 7.3.5). A frame of
+one grey level consists of two fields of 64x32. Only their headers distinguish reference fields from
+non-reference fields.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _I_PCM, _SLICE_I = 25, 7
 
 
 class _Writer:
-    """Collects bits in text, which is slow and plain."""
+    """A writer that collects bits as text, which is slow and simple."""
 
     def __init__(self) -> None:
         self._bits: list[str] = []
@@ -41,7 +42,7 @@ class _Writer:
         self._bits.append("".join(f"{byte:08b}" for byte in content))
 
     def unit(self, importance: int, kind: int) -> bytes:
-        """A NAL unit with its start code."""
+        """Return a NAL unit with its start code."""
         bits = self.padded("1")
         out, zeros = bytearray(), 0
         for byte in int(bits, 2).to_bytes(len(bits) // 8, "big"):
@@ -54,9 +55,9 @@ class _Writer:
 
 
 def fields_from_levels(levels: Sequence[int], rate: int = 25) -> Iterator[tuple[bytes, bool]]:
-    """Write each frame as a top and a bottom field: (access unit, whether decoding can begin there), two of each frame.
+    """Yield a top and a bottom field for each frame, each as an access unit and whether decoding can begin there.
 
-    Every second frame between the keyframes is referred to by none.
+    Every second frame between the keyframes is not a reference of any other frame.
     """
     frame_num, was_reference = 0, False
     for number, level in enumerate(levels):

@@ -1,4 +1,4 @@
-"""Real clips for the tests, encoded on the spot: every frame carries its own number in its pixels."""
+"""Real clips encoded on the spot for the tests; the pixels of every frame show the number of the frame."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ BITS = 8
 
 
 def numbered_picture(number: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """A picture whose 8 vertical bars are the bits of ``number``, black or white, the lowest on the left."""
+    """Return a picture whose 8 vertical bars are the bits of ``number``, black or white, lowest bit on the left."""
     bits = np.array([number >> bit & 1 for bit in range(BITS)], np.uint8)
     row = np.repeat(bits * 255, -(-width // BITS))[:width]
     return np.broadcast_to(row[None, :, None], (height, width, 3)).copy()
 
 
 def number_in_picture(picture: npt.NDArray[np.uint8]) -> int:
-    """The number that ``numbered_picture`` drew, after any encoder and any resize that keeps the bars' order."""
+    """Return the number that ``numbered_picture`` drew.
+
+    It survives any encoder, and any resize that keeps the order of the bars.
+    """
     height, width = picture.shape[:2]
     bar = -(-width // BITS)
     bits = [
@@ -48,7 +51,10 @@ def write_clip(
     rotation: int = 0,
     pix_fmt: str = "yuv420p",
 ) -> Path:
-    """Encode ``frames`` numbered pictures. ``pts_ms`` gives each its time; without it they come at ``rate``."""
+    """Encode ``frames`` numbered pictures.
+
+    ``pts_ms`` gives the time of each picture; without it, the pictures come at ``rate``.
+    """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=options or {}))
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
@@ -66,7 +72,7 @@ def write_clip(
 
 
 def write_sound(path: Path) -> Path:
-    """An MP4 with one second of sound and no picture."""
+    """Write an MP4 with one second of sound and no video."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")

@@ -1,6 +1,7 @@
-"""Write videos whose frames are numbered by their grey.
+"""Writers of videos whose frames are numbered by their grey level.
 
-ffmpeg encodes them; packets that it would not write (sharing a stamp, without one, of several frames) are muxed here.
+ffmpeg encodes the frames. This module muxes packets that ffmpeg would not write: packets that share a stamp,
+have no stamp, or hold several frames.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def copy(source: Path, path: Path, *options: str, before: Sequence[str] = ()) ->
 
 
 def units_of(path: Path, *options: str) -> list[Unit]:
-    """The numbered frames as a raw stream's access units; ``path`` is only a place to write at."""
+    """Return the numbered frames as access units of a raw stream; ``path`` is the place of a temporary file."""
     raw = path.with_suffix(raw_suffix(options))
     encode(raw, *options)
     with av.open(str(raw)) as container:
@@ -80,7 +81,10 @@ def mux(
     suffix: str = ".raw.h264",
     together: Sequence[int] = (),
 ) -> None:
-    """Mux access units with (pts, dts); ``together``: how many of them a packet holds, one where it is not said."""
+    """Mux access units with their (pts, dts).
+
+    ``together`` gives the number of access units in each packet; a packet without an entry holds one.
+    """
     raw = path.with_suffix(suffix)
     raw.write_bytes(b"".join(data for data, _ in units))
     with av.open(str(raw)) as template, av.open(str(path), "w") as container:
@@ -104,7 +108,7 @@ def even(frames: int = FRAMES, step: int = TICKS_PER_S // RATE) -> list[tuple[in
 
 
 def places_shown(path: Path, options: Sequence[str]) -> list[int]:
-    """When each stored frame is shown, as a place in the order of presentation."""
+    """Return the place of each stored frame in the order of presentation."""
     probe = path.with_suffix(".order.mkv")
     encode(probe, *options)
     with av.open(str(probe)) as container:
@@ -115,9 +119,9 @@ def places_shown(path: Path, options: Sequence[str]) -> list[int]:
 
 
 def program_stream(units: Sequence[bytes], stamps: Sequence[tuple[int, int] | None]) -> bytes:
-    """An MPEG program stream (ISO/IEC 13818-1, 2.5.3) of H.264.
+    """Return an MPEG program stream (ISO/IEC 13818-1, 2.5.3) of H.264.
 
-    A PES of every access unit, with (pts, dts) or with neither.
+    Every access unit starts a PES, which has (pts, dts) or neither.
     """
     out = bytearray()
     clock = 0

@@ -1,4 +1,4 @@
-"""Clips whose headers, times or frames lie: made of real ones by changing the bytes that state the thing."""
+"""Clips with false headers, times or frames, made from real clips by changing the bytes that state them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIMPLE_BLOCK = re.compile(rb"\xa3(?:[\x81-\xff]|[\x40-\x7f].|[\x20-\x3f]..)\x81
 
 
 def overwritten(content: bytes, after: bytes, offset: int, field: bytes) -> bytes:
-    """Replace bytes at ``offset`` behind every ``after``."""
+    """Return the content with the bytes at ``offset`` behind every ``after`` replaced."""
     changed, place = bytearray(content), -1
     while (place := content.find(after, place + 1)) >= 0:
         start = place + len(after) + offset
@@ -31,14 +31,17 @@ def overwritten(content: bytes, after: bytes, offset: int, field: bytes) -> byte
 
 
 def mp4_stating(content: bytes, duration: int) -> bytes:
-    """An MP4 whose three headers state ``duration`` in units of their own. Its sample table stays."""
+    """Return an MP4 whose three headers state ``duration``, each in its own units.
+
+    The sample table does not change.
+    """
     for name, offset in ((b"mvhd", 16), (b"tkhd", 20), (b"mdhd", 16)):
         content = overwritten(content, name, offset, struct.pack(">I", duration))
     return content
 
 
 def mp4_with_matrix(content: bytes, matrix: tuple[int, int, int, int]) -> bytes:
-    """An MP4 whose display matrix takes (x, y) to (a x + c y, b x + d y)."""
+    """Return an MP4 whose display matrix maps (x, y) to (a x + c y, b x + d y)."""
     a, b, c, d = (number << 16 for number in matrix)
     return overwritten(content, b"tkhd", 40, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
 
@@ -49,7 +52,7 @@ def avi_stating(content: bytes, frames: int) -> bytes:
 
 
 def avi_of_size(content: bytes, width: int, height: int) -> bytes:
-    """An AVI whose headers state another size than its frames have."""
+    """Return an AVI whose headers state a size that differs from the size of its frames."""
     content = overwritten(content, b"avih", 4 + 32, struct.pack("<II", width, height))
     return overwritten(content, b"strf", 4 + 4, struct.pack("<ii", width, height))
 
@@ -59,7 +62,10 @@ def mkv_stating(content: bytes, duration_s: float) -> bytes:
 
 
 def mkv_with_times(content: bytes, changed: Callable[[int, int], int]) -> bytes:
-    """A Matroska file of one cluster whose frames have other times: ``changed(number of the frame, its time)``, in ms."""
+    """Return a Matroska file of one cluster with changed times of frames.
+
+    ``changed(number of the frame, its time)`` returns the new time; times are in ms.
+    """
     out = bytearray(content)
     for number, block in enumerate(_SIMPLE_BLOCK.finditer(content)):
         (time_ms,) = struct.unpack(">h", block[1])
@@ -68,15 +74,15 @@ def mkv_with_times(content: bytes, changed: Callable[[int, int], int]) -> bytes:
 
 
 def mp4_with_delay(content: bytes, entry: int, ticks: int) -> bytes:
-    """An MP4 in which one run of frames is shown ``ticks`` after it is decoded."""
+    """Return an MP4 in which one run of frames is shown ``ticks`` after it is decoded."""
     place = content.index(b"ctts") + 12 + 8 * entry + 4
     return content[:place] + struct.pack(">I", ticks) + content[place + 4 :]
 
 
 def ts_with_times(content: bytes, changed: Callable[[int, float], int]) -> bytes:
-    """A transport stream whose pictures have other times.
+    """Return a transport stream with changed times of pictures.
 
-    ``changed(ticks, part of the file before it)``, in 1/90000 s.
+    ``changed(ticks, part of the file before the packet)`` returns the new ticks, in units of 1/90000 s.
     """
     out = bytearray(content)
     for packet in range(0, len(out), TS_PACKET_BYTES):
@@ -99,7 +105,7 @@ def ts_with_times(content: bytes, changed: Callable[[int, float], int]) -> bytes
 
 
 def write_sizes(path: Path, *sizes: tuple[int, int], frames: int = 24) -> Path:
-    """H.264 whose frames state one size after the other; only those of 64x48 are really coded so."""
+    """Write H.264 whose frames state one size after the other; only frames of 64x48 really have the stated size."""
     raw = write_clip(path.with_suffix(".h264"), frames, options=_PLAIN_H264).read_bytes()
     units = re.split(b"\0\0\0\1|\0\0\1", raw)[1:]
     stream = b"".join(
@@ -121,9 +127,9 @@ def write_sizes(path: Path, *sizes: tuple[int, int], frames: int = 24) -> Path:
 
 
 def _sequence_header(width: int, height: int) -> bytes:
-    """A baseline sequence parameter set (H.264, 7.3.2.1.1) for the slices of ``_PLAIN_H264``.
+    """Return a baseline sequence parameter set (H.264, 7.3.2.1.1) for the slices of ``_PLAIN_H264``.
 
-    Sizes in whole blocks of 16.
+    Width and height are multiples of 16.
     """
     fields: list[int | str] = [0, 0, 2, 1, "0", width // 16 - 1, height // 16 - 1, "1000", "1"]
     bits = "".join(field if isinstance(field, str) else _exp_golomb(field) for field in fields)

@@ -1,4 +1,4 @@
-"""Photos that state more than they hold, or hold more than they should: written byte by byte."""
+"""Photos that state more than they hold, or that hold more than they should, written byte by byte."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from PIL import Image
 
 
 def grey_png(width: int, height: int, *, whole: bool = True) -> bytes:
-    """A black PNG of one bit a pixel; without its pixels but for a thousand when it is not ``whole``."""
+    """Return a black PNG of one bit per pixel.
+
+    Unless ``whole``, its image data are only 1000 bytes long.
+    """
     row_bytes = 1 + -(-width // 8)
     pixels = zlib.compress(bytes(row_bytes * height if whole else 1000))
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
@@ -23,7 +26,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def jpeg(*, progressive: bool = False) -> bytes:
-    """A noisy JPEG of 64x48."""
+    """Return a noisy JPEG of 64x48."""
     noise = np.random.default_rng(1).integers(0, 255, (48, 64, 3), np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "JPEG", progressive=progressive, subsampling=0)
@@ -31,20 +34,20 @@ def jpeg(*, progressive: bool = False) -> bytes:
 
 
 def jpeg_of_size(content: bytes, width: int, height: int) -> bytes:
-    """A JPEG that states another size."""
+    """Return a JPEG that states another size than it has."""
     start = max(content.find(b"\xff\xc0\0"), content.find(b"\xff\xc2\0")) + 5
     return content[:start] + struct.pack(">HH", height, width) + content[start + 4 :]
 
 
 def jpeg_with_scans(scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """Return a progressive JPEG of ``scans`` scans, whose last scan is repeated."""
     content = jpeg(progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * (scans + 1 - content.count(b"\xff\xda")) + content[-2:]
 
 
 def gif_with_frames(frames: int) -> bytes:
-    """A red GIF whose further frames are blue."""
+    """Return a GIF whose first frame is red and whose further frames are blue."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(
         file, "GIF", save_all=True, append_images=[Image.new("RGB", (64, 48), "blue")]
@@ -55,7 +58,7 @@ def gif_with_frames(frames: int) -> bytes:
 
 
 def webp_with_frames(frames: int) -> bytes:
-    """A red WebP whose further frames are blue."""
+    """Return a WebP whose first frame is red and whose further frames are blue."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(
         file, "WEBP", save_all=True, lossless=True, append_images=[Image.new("RGB", (64, 48), "blue")]
@@ -67,7 +70,10 @@ def webp_with_frames(frames: int) -> bytes:
 
 
 def tiff(tags: dict[int, int], pixels: bytes = bytes(4096)) -> bytes:
-    """A grey TIFF of 64x48 in one strip, with some tags changed or added; each tag holds one number of 32 bits."""
+    """Return a grey TIFF of 64x48 in one strip, with some tags changed or added.
+
+    Each tag holds one 32-bit number.
+    """
     plain = {256: 64, 257: 48, 258: 8, 259: 1, 262: 1, 273: 1000, 277: 1, 278: 48, 279: len(pixels)}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted({**plain, **tags}.items()))
     head = b"II*\0" + struct.pack("<IH", 8, len(entries) // 12) + entries + bytes(4)

@@ -1,4 +1,8 @@
-"""Photos as phones, drones and microscopes write them: HEIF by pillow-heif, TIFF and what is built on it byte by byte."""
+"""Photos in the formats of phones, drones and microscopes.
+
+pillow-heif writes the HEIF files. TIFF files and the formats that are built on TIFF are assembled
+byte by byte.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +27,13 @@ Page = dict[int, Any]
 
 
 def smooth(width: int, height: int, seed: int = 1) -> Image.Image:
-    """A picture with colours that change slowly, which survives compression."""
+    """Return a picture whose colours change slowly, so that it survives compression."""
     noise = np.random.default_rng(seed).integers(20, 236, (6, 8, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def corners(width: int = 96, height: int = 64) -> Image.Image:
-    """Red, green, blue and white quarters: no two orientations look the same."""
+    """Return a picture of red, green, blue and white quarters, so that no two orientations look the same."""
     pixels = np.full((height, width, 3), 255, np.uint8)
     half = height // 2, width // 2
     pixels[: half[0], : half[1]], pixels[: half[0], half[1] :], pixels[half[0] :, : half[1]] = (
@@ -41,7 +45,7 @@ def corners(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def stored_as(image: Image.Image, orientation: int) -> Image.Image:
-    """What a camera stores that states an orientation, so that the image is seen."""
+    """Return the pixels that a camera stores with ``orientation`` so that a viewer shows ``image``."""
     undo = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -71,7 +75,11 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def heic(*images: Image.Image, primary: int = 0, orientation: int = 1, **options: Any) -> bytes:
-    """A HEIF photo; the orientation is stated as irot and imir, and in EXIF as phones do. ``tile_size`` makes a grid."""
+    """Return a HEIF photo.
+
+    The orientation is stated as irot and imir, and also in EXIF, as phones do. ``tile_size`` makes a
+    grid of tiles.
+    """
     file = io.BytesIO()
     parts = [pillow_heif.from_pillow(image) for image in images]
     for part in parts:
@@ -86,7 +94,7 @@ def heic(*images: Image.Image, primary: int = 0, orientation: int = 1, **options
 
 
 def deep_heic(values: npt.NDArray[np.uint16]) -> bytes:
-    """A HEIF photo of 10 bits from values of 16."""
+    """Return a HEIF photo with 10 bits per sample, encoded from 16-bit values."""
     file = io.BytesIO()
     height, width, _ = values.shape
     pillow_heif.from_bytes("RGB;16", (width, height), values.tobytes()).save(file, quality=-1, chroma=444)
@@ -94,7 +102,7 @@ def deep_heic(values: npt.NDArray[np.uint16]) -> bytes:
 
 
 def make_tiff(*pages: Page, order: str = "<", magic: int = 42, behind_header: bytes = b"") -> bytes:
-    """A TIFF of these pages, in which each points to the next."""
+    """Return a TIFF with these pages, in which each page points to the next."""
     made = bytearray(struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", magic, 0) + behind_header)
     following = 0
     for page in reversed(pages):
@@ -136,7 +144,10 @@ def _append_page(made: bytearray, page: Page, following: int, order: str) -> int
 def page_of(
     values: npt.NDArray[Any], photometric: int = 1, *, order: str = "<", planar: bool = False, **tags: Any
 ) -> Page:
-    """A page with the samples of an array (height, width[, samples]). Further tags as ``t281=("H", [4095])``."""
+    """Return a page with the samples of an array (height, width[, samples]).
+
+    Further tags are given as ``t281=("H", [4095])``.
+    """
     height, width, samples = values.shape if values.ndim == 3 else (*values.shape, 1)
     stored = values.astype(values.dtype.newbyteorder(order))
     strips = [stored[..., sample].tobytes() for sample in range(samples)] if planar else stored.tobytes()
@@ -156,12 +167,15 @@ def page_of(
 
 
 def raw_data(width: int, height: int) -> Page:
-    """A page of colour filter values, as every raw photo has."""
+    """Return a page of colour filter values, as every raw photo has."""
     return page_of(np.full((height, width), 900, np.uint16), 32803) | {254: 0}
 
 
 def dng(preview: bytes | None, *, orientation: int = 1, raw: tuple[int, int] = (320, 240)) -> bytes:
-    """A DNG as drones write: a tiny RGB picture first, the raw values and the JPEG preview below it."""
+    """Return a DNG as drones write it.
+
+    The first directory holds a tiny RGB picture. Its sub-directories hold the raw values and the JPEG preview.
+    """
     first = page_of(np.full((12, 16, 3), (255, 0, 255), np.uint8), 2)
     first |= {254: 1, 274: ("H", [orientation]), 50706: ("B", [1, 4, 0, 0])}
     below = [raw_data(*raw)]
@@ -182,7 +196,10 @@ def dng(preview: bytes | None, *, orientation: int = 1, raw: tuple[int, int] = (
 
 
 def nef(preview: bytes, small: bytes, *, orientation: int = 1) -> bytes:
-    """As Nikon and Sony: JPEGs by offset and length, the larger one below the first directory."""
+    """Return a raw photo as Nikon and Sony write it.
+
+    Both JPEGs are stored by offset and length: ``small`` in the first directory, ``preview`` in a sub-directory.
+    """
     first = page_of(np.full((12, 16, 3), (255, 0, 255), np.uint8), 2) | {
         254: 1,
         274: ("H", [orientation]),
@@ -192,13 +209,16 @@ def nef(preview: bytes, small: bytes, *, orientation: int = 1) -> bytes:
 
 
 def cr2(preview: bytes, small: bytes, *, orientation: int = 1) -> bytes:
-    """As Canon: the JPEG is the strip of the first directory, and a magic number stands behind the header."""
+    """Return a raw photo as Canon writes it.
+
+    The JPEG is the strip of the first directory, and a magic number follows the header.
+    """
     first = {256: 1, 257: 1, 259: ("H", [6]), 274: ("H", [orientation]), STRIPS: preview}
     return make_tiff(first, {JPEG_AT: small}, behind_header=b"CR\2\0" + bytes(4))
 
 
 def raf(preview: bytes) -> bytes:
-    """As Fujifilm: a header that says where the JPEG is."""
+    """Return a raw photo as Fujifilm writes it, with a header that states the position of the JPEG."""
     return (
         b"FUJIFILMCCD-RAW 0201".ljust(84, b"\0")
         + struct.pack(">II", 148, len(preview))

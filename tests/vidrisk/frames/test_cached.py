@@ -31,7 +31,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Gets every file that is decoded."""
+    """Return a list to which the path of every decoded file is appended."""
     paths: list[Path] = []
 
     def read(path: Path, *specs: Any) -> Iterator[Clip]:

@@ -1,6 +1,6 @@
-"""A short part of ``benchmarks/clocks.py``.
+"""Tests of frame times and grey levels: a short part of ``benchmarks/clocks.py``.
 
-One file of every kind, each frame's time and grey level against ffprobe and ffmpeg.
+One file of every kind is read. The time and grey level of each frame are compared with ffprobe and ffmpeg.
 """
 
 from __future__ import annotations

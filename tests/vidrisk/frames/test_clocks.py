@@ -1,4 +1,8 @@
-"""Times from stamps: what is stored is kept, what is broken is repaired, and only a stream without stamps is counted."""
+"""Tests of frame times from stored time stamps.
+
+Valid stamps are kept and broken ones are repaired. Times are derived from the frame count only if a stream
+has no usable stamps.
+"""
 
 from __future__ import annotations
 

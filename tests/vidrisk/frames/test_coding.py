@@ -1,4 +1,4 @@
-"""Which packets are frames: fields, hidden frames, and keyframes that are none."""
+"""Tests of the packets that count as frames: fields, hidden frames, and packets falsely marked as keyframes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,10 @@ def test_a_lost_field_moves_no_other_frame(tmp_path: Path, dropped: tuple[int, .
 
 
 def test_the_container_may_state_other_parameters_than_the_packets(tmp_path: Path) -> None:
-    """The parameter sets of a progressive stream ahead of fields that bring their own."""
+    """Parameter sets in the packets take precedence over those that the container states.
+
+    The container states the parameter sets of a progressive stream; the packets hold fields with their own sets.
+    """
     progressive = write_clip(tmp_path / "progressive.mp4", 2, width=64, height=64)
     with av.open(str(progressive)) as container:
         role_of = roles_from_codec(container.streams.video[0].codec_context)
@@ -120,7 +123,10 @@ def test_hidden_frames(name: str, content: bytes, is_shown: bool) -> None:
 
 
 def test_a_hidden_frame_is_no_moment(tmp_path: Path) -> None:
-    """An alternate reference of VP8 has a packet of its own."""
+    """A hidden frame has no time on the timeline.
+
+    An alternate reference frame of VP8 is hidden, but has a packet of its own.
+    """
     options = {"g": "60", "auto-alt-ref": "1", "lag-in-frames": "25", "deadline": "good", "cpu-used": "4", "b": "200k"}
     path = write_clip(tmp_path / "hidden.webm", 60, codec="libvpx", options=options)
     with PyAVSource(path) as source:

@@ -1,4 +1,7 @@
-"""What a file is, by its first bytes and by its name; written by Pillow, PyAV and, where a muxer is missing, by hand."""
+"""Tests of the detection of a file's kind by its first bytes and by its name.
+
+The files are written by Pillow, by PyAV and, where a muxer is missing, by hand.
+"""
 
 from __future__ import annotations
 

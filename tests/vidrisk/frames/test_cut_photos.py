@@ -1,4 +1,7 @@
-"""Photos that end too early: what is there is shown, what is not is grey, and how much that is is said."""
+"""Tests of photos that end too early.
+
+The existing part is shown, the missing part is grey, and the share of the missing part is reported.
+"""
 
 from __future__ import annotations
 
@@ -146,7 +149,10 @@ def test_a_progressive_jpeg_lacks_detail_before_it_lacks_pixels(tmp_path: Path) 
 
 @pytest.mark.parametrize("fill", [b"\0", b"\xff"], ids=["zeros", "ones"])
 def test_what_a_card_leaves_in_place_of_the_rest_is_no_picture(fill: bytes, tmp_path: Path) -> None:
-    """What a broken transfer leaves when it has reserved the file's size before."""
+    """Filler bytes in place of the missing data are not shown as picture content.
+
+    A broken transfer leaves such bytes if it reserved the file's size beforehand.
+    """
     content = ORIGINALS["baseline.jpg"]
     half = len(content) // 2
     cut, filled = (read(tmp_path, "a.jpg", content[:half] + rest) for rest in (b"", fill * (len(content) - half)))
@@ -179,7 +185,11 @@ def test_large_photos_are_compared_band_by_band(tmp_path: Path, monkeypatch: pyt
 
 
 def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """Training reads photos in its own process: a switch for all of them would change what others see."""
+    """Threads that read damaged photos do not affect each other.
+
+    Training reads photos in its own process, where a process-wide switch would change the results of other
+    readers.
+    """
     (tmp_path / "cut.jpg").write_bytes(ORIGINALS["baseline.jpg"][: -len(ORIGINALS["baseline.jpg"]) // 3])
     (tmp_path / "short.webp").write_bytes(ORIGINALS["lossy.webp"][:-100])
     expected = read_photo(tmp_path / "cut.jpg", SPEC)

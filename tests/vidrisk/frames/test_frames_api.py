@@ -1,4 +1,4 @@
-"""The public surface, and what a clip refuses and shows."""
+"""Tests of the public interface, and of the checks and the representation of ``Clip``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged copies of every kind of file through the reader, in this process: frames, or one error."""
+"""Tests of the reader on damaged copies of every kind of file, in this process: frames, or one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The resize rules, checked by what stays where."""
+"""Tests of the resize rules, checked by the positions of the picture's contents."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ def test_a_centred_marker_stays_centred(width: int, height: int, resize: ResizeR
 
 
 def halves(width: int, height: int) -> Image.Image:
-    """Red on the left, blue on the right, with a green frame of an eighth of the width left and right."""
+    """Return a picture that is red on the left and blue on the right.
+
+    A green band of an eighth of the width covers the left and the right border.
+    """
     picture = np.zeros((height, width, 3), np.uint8)
     picture[:, : width // 2, 0], picture[:, width // 2 :, 2] = 255, 255
     picture[:, : width // 8] = picture[:, -(width // 8) :] = (0, 255, 0)

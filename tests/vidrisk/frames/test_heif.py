@@ -1,6 +1,7 @@
-"""Photos of phones: HEIF in tiles, turned, mirrored, deep, transparent, with several images, under a false name.
+"""Tests of HEIF photos from phones.
 
-And cut.
+They are stored in tiles, rotated, mirrored, with 10 bits, transparent, with several images, under a false
+name or truncated.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def written(path: Path, content: bytes) -> Path:
 
 
 def difference(path: Path, image: Image.Image) -> float:
-    """Mean over the pixels away from edges, where subsampled colours run."""
+    """Return the mean absolute difference between the pixels of a photo and ``image``."""
     found = read_photo(path, PixelSpec(image.height, image.width)).pixels.astype(int)
     return float(np.abs(found - np.asarray(image)).mean())
 
@@ -45,7 +46,7 @@ def test_a_photo_in_one_piece_and_in_tiles(tile_px: int | None, tmp_path: Path) 
 @pytest.mark.parametrize("tile_px", [None, TILE_PX])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turned_and_mirrored_once(orientation: int, tile_px: int | None, tmp_path: Path) -> None:
-    """Phones say it twice, in the container and in EXIF."""
+    """An orientation is applied once, although phones state it both in the container and in EXIF."""
     image = corners(*SIZE)
     options = {"tile_size": tile_px} if tile_px else {}
     path = written(tmp_path / "a.heic", heic(stored_as(image, orientation), orientation=orientation, **options))
@@ -53,7 +54,7 @@ def test_turned_and_mirrored_once(orientation: int, tile_px: int | None, tmp_pat
 
 
 def test_exif_alone_does_not_turn(tmp_path: Path) -> None:
-    """ISO/IEC 23008-12 leaves that to the container."""
+    """An orientation in EXIF alone does not rotate a photo, as ISO/IEC 23008-12 leaves this to the container."""
     image = corners(*SIZE)
     content = heic(image)
     upright, turned = exif_of(1)[6:], exif_of(6)[6:]

@@ -1,6 +1,6 @@
-"""Damaged photos of every kind that phones, drones and microscopes write, in a process with limits.
+"""Tests of damaged photos of every kind that phones, drones and microscopes write.
 
-A state, and no more.
+A process with limits reads them. Each photo must end in a known state, without a crash or a hang.
 """
 
 from __future__ import annotations

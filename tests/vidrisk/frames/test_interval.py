@@ -1,4 +1,7 @@
-"""A part of a video stands for the whole: its moments, its windows and its last frame are its own."""
+"""Tests of intervals: a part of a video is read like a whole video.
+
+Its moments, its windows and its last frame lie within the part.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ DECODERS: tuple[Decoder, ...] = ("pyav", "decord") if is_installed("decord") els
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """100 frames, 25 a second, each with its number in it; keyframes at 0, 24, 48, …"""
+    """Return a clip of 100 numbered frames at 25 frames/s, with keyframes at 0, 24, 48 and so on."""
     return write_clip(
         tmp_path_factory.mktemp("clips") / "c.mp4", 100, options={"bf": "3", "g": "24", "sc_threshold": "0"}
     )
@@ -93,7 +96,10 @@ def test_what_lies_mostly_outside_is_refused(clip: Path, interval: Interval) -> 
 
 
 def test_what_lies_mostly_behind_the_end_of_a_cut_file_is_refused(tmp_path: Path) -> None:
-    """Its header states 4 s, and only the decoder sees that fewer are there."""
+    """An interval that lies mostly after the actual end of a truncated file is refused.
+
+    The header states 4 s, and only decoding shows that the file holds less.
+    """
     path = write_clip(tmp_path / "c.mkv", 100, options={"bf": "0", "g": "12"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     (whole,) = read_clips(path, SPEC, TimeSpec(2))

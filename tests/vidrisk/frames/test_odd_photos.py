@@ -1,4 +1,4 @@
-"""Photos that lie about their size, that hold too much, or whose decoder would take minutes."""
+"""Tests of photos that state a false size, hold too much, or would keep the decoder busy for minutes."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ def test_scans_of_an_honest_jpeg_are_read(tmp_path: Path, scans: int) -> None:
 
 
 def test_a_small_file_cannot_keep_the_decoder_busy(tmp_path: Path) -> None:
-    """Scans of 100 million pixels each in some megabytes: minutes, were they decoded."""
+    """A small file with too many scans is refused before the scans are decoded.
+
+    Its scans of 100 million pixels each take a few megabytes, but decoding them would take minutes.
+    """
     (tmp_path / "busy.jpg").write_bytes(jpeg_of_size(jpeg_with_scans(10_000), 9_999, 9_999))
     started_s = time.monotonic()
     with pytest.raises(UnreadableError, match="scans"):

@@ -1,6 +1,6 @@
-"""Headers that lie about the picture's size, frames that change it.
+"""Tests of headers that state a false picture size, and of frames that change size.
 
-What cannot be held is refused before it is allocated.
+Pictures that are too large are refused before memory is allocated for them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,10 @@ print((peak_kb() - before) // 1024, *states)
 
 
 def states_and_peak_mb(small: Path, paths: Sequence[Path]) -> tuple[list[str], int]:
-    """Ledger states of files, read by a process of its own, and how much more memory that took than reading ``small``."""
+    """Return the ledger states of files and the additional peak memory in MB.
+
+    A separate process reads the files. The peak is relative to the peak after reading ``small``.
+    """
     command = [sys.executable, "-c", _READ_ALL, str(small), *map(str, paths)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60, env=environment)

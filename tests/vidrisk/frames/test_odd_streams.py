@@ -1,4 +1,4 @@
-"""Headers that lie about a video's length, and files that hold less, or more, than one stream of frames."""
+"""Tests of headers that state a false video length, and of files without exactly one stream of frames."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_an_mp4_lasts_as_long_as_its_frames(tmp_path: Path, duration: int) -> No
 
 
 def mp4_of_one_size(path: Path, frames: int) -> Path:
-    """An MP4 whose table states ``frames`` frames of one byte each."""
+    """Write an MP4 whose table states ``frames`` frames of one byte each."""
     content = write_clip(path, 50, codec="mpeg4").read_bytes()
     path.write_bytes(overwritten(content, b"stsz", 4, struct.pack(">II", 1, frames)))
     return path
@@ -117,7 +117,7 @@ def test_an_mkv_that_states_another_duration(tmp_path: Path, stated_s: float, is
 
 
 def test_a_part_of_an_mp4_is_whole(tmp_path: Path) -> None:
-    """An edit list shows the second half; nothing is cut off."""
+    """A clip whose edit list shows only the second half is not reported as truncated."""
     path = write_clip(tmp_path / "half.mp4", 50, options=B_FRAMES, pts_ms=[40 * i - 1000 for i in range(50)])
     clip = read_one(path, 25)
     assert clip.damage is None and clip.end_s == pytest.approx(1.0)
@@ -145,7 +145,7 @@ def test_a_recording_that_starts_between_keyframes(tmp_path: Path) -> None:
 
 
 def write_two(path: Path, marked: int) -> Path:
-    """Two video streams; the frames of the second begin at 100."""
+    """Write a clip with two video streams; the frame numbers of the second stream begin at 100."""
     with av.open(str(path), "w") as container:
         streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
         for stream in streams:

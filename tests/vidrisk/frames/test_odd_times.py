@@ -1,4 +1,7 @@
-"""Times that no camera makes and headers that lie about them: every frame is shown once, in the order of its storage."""
+"""Tests of times that no camera writes and of headers that misstate times.
+
+Every frame is shown once, in the order of its storage.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ WRAP = 2**33
 
 
 def numbers_and_times(path: Path, picks: slice = slice(None)) -> tuple[list[int], list[float]]:
-    """What the picked frames show, none of them lost, and when."""
+    """Return the numbers and times of the picked frames, after a check that none of them is lost."""
     with PyAVSource(path) as source:
         times_s = source.timeline.times_s
         decoded = list(source.frames_at(list(range(len(times_s)))[picks]))

@@ -1,4 +1,7 @@
-"""The index of a video's packets: small for hours of video, and its searches equal to plain loops."""
+"""Tests of the packet index of a video.
+
+The index is small for hours of video, and its searches return the same results as plain loops.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ MB = 1e6
 
 
 def write_hour(path: Path) -> Path:
-    """An hour at 25 frames/s of one grey, in a second or two."""
+    """Write an hour of uniform grey at 25 frames/s, which takes a second or two."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "g": "50", "bf": "2"})
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
@@ -68,7 +71,7 @@ def test_the_index_of_an_hour_takes_a_few_megabytes(tmp_path: Path) -> None:
 
 @st.composite
 def tables(draw: st.DrawFn) -> PacketTable:
-    """Packets in groups that begin with a keyframe, each group stored in another order than it is shown."""
+    """Draw packets in groups that begin with a keyframe; the stored order differs from the display order."""
     sizes = draw(st.lists(st.integers(1, 8), min_size=1, max_size=8))
     steps = draw(st.lists(st.integers(1, 3), min_size=sum(sizes), max_size=sum(sizes)))
     stamps = np.cumsum(steps) + draw(st.integers(-10, 10))
@@ -130,7 +133,7 @@ def test_searches_equal_plain_loops(packets: PacketTable, container: str, stream
 
 
 def packet_of(offset: int) -> Packet[VideoStream]:
-    """A stand-in with what is looked at: a real packet's offset cannot be set."""
+    """Return a stand-in with the attributes that are read, as the offset of a real packet cannot be set."""
     return cast("Packet[VideoStream]", SimpleNamespace(pos=offset, size=10))
 
 

@@ -1,4 +1,4 @@
-"""Photos of every mode, orientation and kind of damage."""
+"""Tests of photos of every mode, orientation and kind of damage."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_photo_is_repeated_for_a_clip_model(tmp_path: Path) -> None:
 
 
 def test_a_panorama_is_read_and_a_bomb_is_not(tmp_path: Path) -> None:
-    """Pixels count, and not the longer side."""
+    """The size limit applies to the number of pixels, not to the longer side."""
     for name, size in (
         ("wide.png", (30_000, 400)),
         ("high.jpg", (90, 60_000)),

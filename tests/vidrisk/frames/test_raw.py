@@ -1,4 +1,4 @@
-"""Raw photos of drones and cameras, by the JPEG that they carry along."""
+"""Tests of raw photos from drones and cameras, which are read by their embedded JPEG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour tags that FFmpeg's scaler does not know, and the eight orientations of a display matrix."""
+"""Tests of colour tags that FFmpeg's scaler does not know, and of the eight orientations of a display matrix."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORIENTATIONS = [*itertools.product((1, -1), (0,), (0,), (1, -1)), *itertools.pro
 
 
 def patterned() -> npt.NDArray[np.uint8]:
-    """Four quarters of different grey, so that no two orientations look alike."""
+    """Return a picture of four quarters in different greys, so that no two orientations look alike."""
     picture = np.full((48, 64, 3), 40, np.uint8)
     picture[:24, 32:], picture[24:, :32], picture[24:, 32:] = 100, 160, 220
     return picture
@@ -42,7 +42,7 @@ def write_pattern(path: Path) -> Path:
 
 
 def shown_by(matrix: tuple[int, int, int, int], picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Move every pixel to where ISO/IEC 14496-12 puts it."""
+    """Move every pixel to the position that ISO/IEC 14496-12 specifies for ``matrix``."""
     a, b, c, d = matrix
     y, x = np.indices(picture.shape[:2])
     across, down = a * x + c * y, b * x + d * y

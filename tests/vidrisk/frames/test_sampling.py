@@ -1,4 +1,4 @@
-"""Moments, windows and the frame that a moment shows."""
+"""Tests of moments, of windows and of the frame that is shown at a moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ seconds = st.floats(0.01, 1000)
 
 @st.composite
 def windowed(draw: st.DrawFn) -> tuple[float, TimeSpec]:
-    """A duration of at most about 300 strides, and a spec with windows."""
+    """Draw a duration of at most about 300 strides and a ``TimeSpec`` with windows."""
     window_s = draw(st.floats(0.05, 20))
     stride_s = window_s * draw(st.floats(0.1, 1))
     return stride_s * draw(st.floats(0.01, 300)), TimeSpec(draw(st.integers(1, 16)), window_s, stride_s)

@@ -1,4 +1,8 @@
-"""What the numbers of a TIFF mean: inverted, of fewer bits than they take, with a sign, in planes, on a later page."""
+"""Tests of the interpretation of TIFF samples.
+
+The samples are inverted, use fewer bits than they occupy, are signed, lie in separate planes or on a later
+page.
+"""
 
 from __future__ import annotations
 
@@ -135,7 +139,7 @@ def test_what_is_not_read_rightly_is_refused(page: dict[int, Any], reason: str, 
 
 @pytest.mark.parametrize("scale", [1, 257])
 def test_palettes_of_8_and_of_16_bits(scale: int, tmp_path: Path) -> None:
-    """TIFF 6.0 wants 16; some programs write 8."""
+    """Palettes of 16 bits, as TIFF 6.0 requires, and of 8 bits, as some programs write, are both read."""
     colours = np.array([np.arange(256), 255 - np.arange(256), np.full(256, 7)])
     page = page_of(RAMP.astype("u1"), 3, t320=("H", (colours * scale).reshape(-1).tolist()))
     (tmp_path / "a.tif").write_bytes(make_tiff(page))

@@ -1,4 +1,4 @@
-"""Videos: the frame that a moment shows is the right one, whatever the container, and bad files end in one error."""
+"""Tests of videos: the right frame is shown at a moment in every container, and bad files end in one error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One tiny file of every kind that the reader meets: 64x48, about 20 frames, a few kilobytes, read in milliseconds."""
+"""One tiny file of every kind that the reader supports.
+
+Pictures have 64x48 pixels and clips about 20 frames. A file takes a few kilobytes and is read in
+milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ _ANIMATIONS = ("moving.gif", "moving.webp", "moving.png")
 
 
 def tiny_media(folder: Path) -> dict[str, Path]:
-    """Write them: name → path."""
+    """Write the files and return their paths by name."""
     for name, arguments in _CLIPS.items():
         write_clip(folder / name, FRAMES, **arguments)
     noise = np.random.default_rng(7).integers(0, 255, (48, 64, 4), np.uint8)

@@ -1,4 +1,7 @@
-"""Batches across inputs, windows out of features, and inputs that begin again: against the plain way to compute it."""
+"""Tests of encoding: batches across inputs, windows of features, and inputs that start again.
+
+The results are compared with a plain computation.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def read(row: int, item: Item) -> Read:
 
 
 def reads_of(row: int, frames: int, step: int, attempt: int = 0) -> list[Read]:
-    """``frames`` frames and a window over the last T of them every ``step``."""
+    """Return reads of ``frames`` frames, with a window over the last T frames every ``step`` frames."""
     reads: list[Read] = []
     for index in range(frames):
         reads.append(read(row, Frame(index, index / 10, pixels_of(row, index, attempt))))
@@ -96,9 +99,10 @@ def run(
 def test_windows_hold_their_own_frames_whatever_comes_between(
     data: st.DataObject, batch_frames: int, is_concurrent: bool, inputs: list[tuple[int, int, int | None]]
 ) -> None:
-    """Each input: so many frames, a window every so many.
+    """Windows hold the features of their own frames, regardless of the reads between them.
 
-    And perhaps a first attempt that broke off after so many reads.
+    Each input has a number of frames and a window every few frames. It may also have a first attempt that broke
+    off after some reads.
     """
     queues: list[list[Read]] = []
     for row, (frames, step, broke_at) in enumerate(inputs):
@@ -149,7 +153,10 @@ def test_an_input_that_breaks_off_ends_behind_its_last_frame() -> None:
 
 
 def test_windows_that_need_no_new_frame_come_at_once() -> None:
-    """A scene in which nothing moves: the second window shows what the first one showed."""
+    """A window that needs no new frame is returned at once.
+
+    In a scene without motion, the second window shows the same content as the first one.
+    """
     same = read(0, FrameWindow(1.0, 2.0, (3, 3, 3, 3)))
     encoded = run([*reads_of(0, 4, 1), same, read(0, InputEnd("ok"))], batch_frames=4)
     assert [type(item) for item in encoded] == [EncodedWindow, EncodedWindow, EncodedEnd]

@@ -1,4 +1,4 @@
-"""What was encoded once is not encoded again: by content, by encoder, by specs."""
+"""Tests of the feature cache: encoded frames are reused by content, by encoder and by specs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def media(tmp_path: Path) -> Path:
 def run(
     media: Path, out: Path, digest: str = "0" * 64, contract: Contract = ACTION, **settings: object
 ) -> tuple[int, list[bytes], Summary]:
-    """Frames that were encoded, the lines, and the summary."""
+    """Run the pipeline and return the number of encoded frames, the prediction lines and the summary."""
     sizes: list[int] = []
     classifier = colour_classifier(contract, digest=digest, batch_sizes=sizes)
     chosen = {"workers": 2, "feature_cache": True, "window_s": 1.0, "stride_s": 0.5, "batch_frames": 8, **settings}
@@ -69,7 +69,10 @@ def test_a_second_run_encodes_nothing_that_is_whole(media: Path, tmp_path: Path)
 
 
 def test_features_may_be_larger_than_a_frame(media: Path, tmp_path: Path) -> None:
-    """Three float32 beside the three bytes of a frame of one pixel: both go through the same shared memory."""
+    """Features may take more memory than a frame, although both go through the same shared memory.
+
+    The features are three float32 values; a frame of one pixel has three bytes.
+    """
     dot = ACTION.model_copy(update={"pixel": replace(ACTION.pixel, height=1, width=1)})
     assert InferSettings(feature_cache=True).for_reading(colour_classifier(dot)).slot_bytes == 12
     encoded, lines, first = run(media, tmp_path / "first", contract=dot)
@@ -113,7 +116,10 @@ def test_damaged_and_missing_halves_are_misses(media: Path, tmp_path: Path, cach
 
 
 def test_windows_come_behind_their_frames(media: Path, tmp_path: Path, cache: ArrayCache) -> None:
-    """As the reader orders them: what is replayed and what is read look the same to the run."""
+    """Cached windows follow their frames in the order of the reader.
+
+    Replayed items and items that are read look the same to the run.
+    """
     path, settings = str(media / "long.mp4"), time_from_contract(ACTION, 1.0, 0.25)
     run(media, tmp_path / "first", stride_s=0.25)
     read = [item if isinstance(item, FrameWindow) else item.index for item in read_frames(path, ACTION.pixel, settings)]

@@ -1,4 +1,4 @@
-"""What becomes of an input when its windows are answered."""
+"""Tests of the predictions of an input after its windows are answered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vidrisk.inference.windows import EncodedEnd, EncodedWindow
 
 
 def predictions_of(path: Path, end: InputEnd) -> list[Prediction]:
-    """One window of a file, and its end."""
+    """Return the predictions for a file with one window and this end."""
     frame = np.zeros(3, np.float32)
     window = EncodedWindow(0, (0.0, 1.0), (0, 1, 2, 3), {"features": (frame,) * 4})
     (answer,) = predict([[window, EncodedEnd(Input(0, os.fspath(path)), end)]], colour_classifier(ACTION), Meter())
@@ -24,7 +24,10 @@ def predictions_of(path: Path, end: InputEnd) -> list[Prediction]:
 
 
 def test_a_file_whose_worker_was_lost_is_not_opened_here(tmp_path: Path) -> None:
-    """Opening a pipe waits for ever, and the share that the decoder timed out on would hold up the run."""
+    """A file whose worker was lost is not opened in this process.
+
+    Opening a pipe blocks for ever, and a network share on which the decoder timed out would hold up the run.
+    """
     (tmp_path / "a.mp4").write_bytes(b"content")
     os.mkfifo(tmp_path / "b.mp4")
     for name in ("a.mp4", "b.mp4"):

@@ -1,4 +1,4 @@
-"""Views of an input: the mean over moments and mirrored frames, through the pipeline that evaluates."""
+"""Tests of views of an input: the mean over moments and mirrored frames, through the evaluation pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ONE = InferSettings(workers=1)
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """Clips whose colour changes, and a part of one."""
+    """Return a table of clips whose colour changes, including parts of a clip."""
     root = tmp_path_factory.mktemp("clips")
     path = Path(write_video(root / "a.mp4", ("red", "green", "green", "blue", "red")))
     other = Path(write_video(root / "b.mp4", ("blue", "blue", "red")))

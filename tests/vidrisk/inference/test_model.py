@@ -1,4 +1,7 @@
-"""Opening a model: which engine, with which of its engines built first; and clips to probabilities in one call."""
+"""Tests of opening a model.
+
+They cover the choice of the engine, the engines that are built first, and clips to probabilities in one call.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def test_a_clip_in_one_call() -> None:
 
 
 def slow_down(runner: Runner, enter: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let a call take 0.2 s, after ``enter``; return the list of what the runner has done so far."""
+    """Make every call wait 0.2 s after ``enter``, and return the list of the runner's actions so far."""
     events: list[str] = []
     infer, close = runner._infer, runner.close
 
@@ -94,7 +97,10 @@ def test_closing_waits_for_all_calls_of_a_concurrent_engine(monkeypatch: pytest.
 
 @pytest.fixture
 def tensorrt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """ONNX Runtime under the name of TensorRT: an engine exists once it was built."""
+    """Return a function that makes ONNX Runtime stand in for TensorRT and returns the list of built engines.
+
+    An engine exists only after it has been built.
+    """
 
     def prepare(**settings: Any) -> list[Any]:
         built: list[Any] = []
@@ -158,7 +164,10 @@ def test_what_cannot_be_read_by_what(tiny_bundle: Path, tiny_run: Path) -> None:
 
 
 def test_thresholds_come_from_the_bundle_or_the_reason_why_there_are_none(tmp_path: Path) -> None:
-    """A bundle of before has none; what is uncertain is then not known, and its report says so."""
+    """Thresholds come from the bundle; if it has none, the reason is reported.
+
+    An older bundle has no thresholds. Uncertain predictions are then unknown, and the report says so.
+    """
     bundle = write_colour_bundle(tmp_path / "colours.bundle")
     described = json.loads((bundle.root / MANIFEST).read_text(encoding="utf-8"))
     variant = described["variants"]["fp32"]

@@ -1,4 +1,8 @@
-"""Nearest labelled cases: exact, each case once, of the same encoder only, from a file without pickle."""
+"""Tests of the search for the nearest labelled cases.
+
+The search is exact and returns each case once. It accepts only features of the same encoder, and its file
+needs no pickle.
+"""
 
 from __future__ import annotations
 

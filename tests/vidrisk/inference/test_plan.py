@@ -1,4 +1,4 @@
-"""What is said of models by the stages that they have."""
+"""Tests of messages about models, which depend on the models' stages."""
 
 from __future__ import annotations
 

@@ -152,7 +152,10 @@ def test_every_label_that_reaches_its_threshold_is_named_the_surest_first() -> N
 
 
 def test_where_no_label_holds_the_score_is_how_surely_none_does() -> None:
-    """A label that is called none is another thing."""
+    """If no label reaches its threshold, the score is the certainty that no label applies.
+
+    A label with the name ``none`` is a different case.
+    """
     nothing = several(0.1, 0.45, 0.1)
     assert (nothing.label, nothing.labels) == ("none", {"defect": []}) and nothing.score == pytest.approx(0.55)
     named = several(0.95, 0.1, 0.1)

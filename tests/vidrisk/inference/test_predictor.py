@@ -1,4 +1,4 @@
-"""A model as Python code uses it: photos, clips with windows, arrays, many files, several threads."""
+"""Tests of a model in Python code: photos, clips with windows, arrays, many files, several threads."""
 
 from __future__ import annotations
 

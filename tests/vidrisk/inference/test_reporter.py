@@ -1,4 +1,7 @@
-"""A reporter over a real small bundle: what a report says, and that it depends on its own case alone."""
+"""Tests of a reporter with a small real bundle.
+
+They cover the content of a report and that it depends on its own case alone.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ from vidrisk.runtimes.uncertainty import Uncertainty
 
 
 def case(number: int, photos: int = 1, text: str = "") -> Pictured:
-    """A case with so many photos, or a text."""
+    """Return a case with this number of photos and this text."""
     rng = np.random.default_rng(number)
     pictures = tuple(
         Picture(
@@ -114,7 +117,11 @@ def test_cases_are_taken_as_answers_come(opened: Reporter) -> None:
 
 
 def test_cases_that_need_no_answer_are_not_held_back(opened: Reporter) -> None:
-    """Neither by the next answer nor by the end; and while they wait behind one, they keep no pictures."""
+    """Cases that need no answer are reported without delay.
+
+    Neither the next answer nor the end holds them back. While they wait for an earlier answer, they keep no
+    pictures.
+    """
     taken, most_alive = 0, 0
     alive: weakref.WeakSet[Picture] = weakref.WeakSet()
 
@@ -264,7 +271,7 @@ def test_other_bundles_are_refused_in_one_line(tmp_path: Path) -> None:
 
 
 def replace_levels(folder: Path) -> Path:
-    """A bundle whose scheme has other levels than its contract."""
+    """Write a bundle whose scheme has other levels than its contract."""
     scheme = SCHEME.model_copy(update={"levels": SCHEME.levels[:2]})
     root = write_report_bundle(folder / "other.bundle")
     (root / "scheme.json").write_text(scheme.to_json(), encoding="utf-8")
@@ -280,7 +287,7 @@ def replace_levels(folder: Path) -> Path:
 
 
 def chatting(reply: Any) -> Reporter:
-    """A reporter whose answers a server gives: ``reply`` of a request."""
+    """Return a reporter whose answers come from a server; ``reply`` maps a request to its answer."""
     with open_reporter(report_bundle(), threads=1) as opened:
         contract: Contract = opened.contract
     return Reporter(
@@ -352,7 +359,7 @@ class FakeJpeg:
 
 
 def with_jpegs(pictured: Pictured) -> Pictured:
-    """A case as a server is shown it."""
+    """Return a case in the form that a server receives, with pictures as JPEGs."""
     return pictured[0], tuple(replace(picture, pixels=FakeJpeg()) for picture in pictured[1])
 
 
@@ -385,7 +392,10 @@ def test_a_batch_is_computed_for_several_photos(opened: Reporter, monkeypatch: p
 
 
 def test_a_question_knows_its_prompt_and_takes_an_answer_as_it_is() -> None:
-    """Of a server, whose answers are texts that we know."""
+    """A question has its own prompt, and its answer is accepted without parsing.
+
+    The answers come from a server, so that their texts are known.
+    """
     asked: list[Request] = []
     answers = iter([Answer("A wall.\nWet.", "stop"), Answer("A", "length"), Answer("", "failed", error="HTTP 503")])
 

@@ -1,6 +1,6 @@
-"""A model of three stages through every runtime, over real videos, against numpy.
+"""Tests of a model of three stages in every runtime, over real videos, compared with numpy.
 
-And models that run per window alone.
+Models that run only per window are tested, too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips of 3.5, 2 and 1 s whose pictures all differ, and a photo."""
+    """Return a folder with three clips of 3.5, 2 and 1 s whose pictures all differ, and a photo."""
     folder = tmp_path_factory.mktemp("videos")
     for number, frames in enumerate((28, 16, 8)):
         with av.open(str(folder / f"{number}.mp4"), "w") as container:
@@ -73,7 +73,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def windows_of(path: Path, time: TimeSpec | None = CONTRACT.time) -> list[tuple[float | None, tuple[int, ...], Clip]]:
-    """Start, indices and frames of the windows of a file, read in the plainest way."""
+    """Return the start, indices and frames of each window of a file, read in the simplest way."""
     frames: dict[int, Clip] = {}
     found = []
     for item in read_frames(path, CONTRACT.pixel, time):
@@ -124,7 +124,7 @@ def test_overlapping_windows_of_real_videos_are_what_numpy_says(
 
 
 def counting(classifier: Classifier) -> list[tuple[str, int]]:
-    """(stage, rows) of every call, from now on."""
+    """Record every call from now on, and return the list of (stage, rows)."""
     calls: list[tuple[str, int]] = []
     for stage, runner in zip(classifier.stages, classifier.runners, strict=True):
 
@@ -258,7 +258,7 @@ def test_tensorrt_builds_an_engine_per_stage(bundle: Bundle, tmp_path: Path) -> 
 
 
 def of_engines(bundle: Bundle, engines: Mapping[str, str]) -> Bundle:
-    """The bundle with its INT8 under several names, made for these kinds of engines."""
+    """Return the bundle with its INT8 variant under several names, each for its kind of engine."""
     known = bundle.manifest.variants
     variants = {
         "fp32": known["fp32"],
@@ -288,7 +288,10 @@ def test_a_variant_is_nothing_to_an_engine_that_it_is_not_made_for(
 
 
 def window_classifier(calls: list[int]) -> Classifier:
-    """A model of one stage per window and a head: features are the mean colours of the window's quarters."""
+    """Return a model of one stage per window and a head.
+
+    The features are the mean colours of the window's frames.
+    """
     stages = window_encoder_stages(CONTRACT, T * 3)
 
     def encode(feed: Mapping[str, Array]) -> Arrays:
@@ -338,7 +341,7 @@ def test_a_model_per_window_keeps_no_features(videos: Path, tmp_path: Path, capl
 
 
 def reads_of(number: int, frames: int, step: int, attempt: int = 0) -> list[Read]:
-    """Frames of noise, and a window over the last T of them every ``step``."""
+    """Return reads of noise frames, with a window over the last T frames every ``step`` frames."""
     rng = np.random.default_rng((number, attempt))
     reads: list[Read] = []
     for index in range(frames):
@@ -362,9 +365,10 @@ def reads_of(number: int, frames: int, step: int, attempt: int = 0) -> list[Read
 def test_groups_and_windows_of_any_inputs_in_any_order(
     bundle: Bundle, data: st.DataObject, batch_frames: int, inputs: list[tuple[int, int, int | None]]
 ) -> None:
-    """Each input: so many frames, a window every so many.
+    """Groups and windows are computed from the frames of their own input, in any order of the reads.
 
-    And perhaps a first attempt that broke off after so many reads.
+    Each input has a number of frames and a window every few frames. It may also have a first attempt that broke
+    off after some reads.
     """
     queues: list[list[Read]] = []
     for number, (frames, step, broke_at) in enumerate(inputs):
@@ -416,7 +420,10 @@ def stage(name: str, per: Any, inputs: Sequence[TensorSpec], output: TensorSpec,
 
 
 def test_pixels_may_pass_a_stage_by() -> None:
-    """Groups of pixels beside features of frames, and two sizes of groups."""
+    """Pixels may bypass a stage.
+
+    The model has groups of pixels together with features of frames, and groups of two sizes.
+    """
     pixels, features = (
         TensorSpec(PIXELS, "uint8", ("batch", 16, 16, 3)),
         TensorSpec("features", "float32", ("batch", 7)),

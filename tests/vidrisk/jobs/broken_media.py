@@ -1,6 +1,6 @@
-"""Ten kinds of input that a run meets in the field and must not stumble over, for the tests of whole runs.
+"""Ten kinds of broken input that occur in practice and must not stop a run, for the tests of whole runs.
 
-They are made from one good clip. ``ACCEPTABLE_STATES`` says for each in which ledger states it may end.
+They are created from one good clip. ``ACCEPTABLE_STATES`` lists the permitted ledger states of each kind.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ WITHOUT_ROW = frozenset({"folder.mp4"})
 
 
 def broken_files(folder: Path, good: Path) -> dict[str, Path]:
-    """Write one input of every kind into ``folder``: name → path. ``good`` is a clip of 24 frames or more."""
+    """Write one input of every kind into ``folder`` and return the paths by name.
+
+    ``good`` is a clip of 24 frames or more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in ACCEPTABLE_STATES}
     paths["empty.mp4"].touch()
@@ -70,7 +73,7 @@ def _first_frame(good: Path, path: Path) -> Path:
 
 
 def _cut(path: Path, start: bytes, end: bytes) -> None:
-    """End a file in the middle between two marks."""
+    """Truncate a file halfway between two markers."""
     content = path.read_bytes()
     os.truncate(path, (content.index(start) + content.rindex(end)) // 2)
 

@@ -1,7 +1,7 @@
-"""A classifier of numpy alone that knows colours: the pipeline is tested with it, without a model.
+"""A colour classifier in pure numpy, for tests of the pipeline without a model.
 
-As a script it predicts a folder: ``colour.py OUT PATH… [--resume] [--slow]``. Tests kill it, fill its disk and press
-Ctrl-C.
+As a script it predicts a folder: ``colour.py OUT PATH… [--resume] [--slow]``. Tests kill it, fill its disk
+and press Ctrl-C.
 """
 
 from __future__ import annotations
@@ -52,17 +52,19 @@ def colour_classifier(
     batch_sizes: list[int] | None = None,
     is_concurrent: bool = False,
 ) -> Classifier:
-    """Label: the dominant colour. Level: red is severe, blue is minor.
+    """Return a classifier whose label is the dominant colour.
 
-    Every row is computed alone, so that a result does not depend on its batch.
+    The level depends on the colour: red is severe, blue is minor. Every row is computed alone, so that a result
+    does not depend on its batch.
 
     Args:
         contract: ``ACTION`` or ``RISK``.
-        digest: stands for the bundle's.
-        threshold: of every label of the first target, fitted for a coverage of 90 %; None for a model without any.
-        seconds_per_batch: how slow the encoder is.
-        batch_sizes: gets the length of every batch of frames.
-        is_concurrent: two batches may be encoded at once.
+        digest: digest in place of a bundle's digest.
+        threshold: threshold of every label of the first target, fitted for a coverage of 90 %; None for a model
+            without thresholds.
+        seconds_per_batch: time that the encoder takes for a batch.
+        batch_sizes: list to which the length of every batch of frames is appended.
+        is_concurrent: whether two batches may be encoded at once.
     """
 
     def encode(feed: Mapping[str, Array]) -> Arrays:

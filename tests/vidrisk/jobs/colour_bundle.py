@@ -1,4 +1,4 @@
-"""A real bundle of a few hundred bytes that knows colours, for what wants a bundle and no training."""
+"""A real bundle of a few hundred bytes that classifies colours, for tests that need a bundle but no training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ OPSET, IR_VERSION = 20, 10
 
 
 def write_colour_bundle(root: Path, *, normalises: bool = False) -> Bundle:
-    """Label: the dominant colour of a 32x32 clip or photo, as ``colour.colour_classifier`` says it.
+    """Write a bundle whose label is the dominant colour of a 32x32 clip or photo.
+
+    The labels agree with ``colour.colour_classifier``.
 
     Args:
-        normalises: divide the features by their sum, as heads of CLIP do by their norm: for a black picture that is 0 /
-            0.
+        normalises: divide the features by their sum, as heads of CLIP divide by their norm; for a black picture
+            this is 0 / 0.
     """
     encoder, head = frame_encoder_stages(ACTION, 3)
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -71,10 +73,10 @@ def write_colour_bundle(root: Path, *, normalises: bool = False) -> Bundle:
 
 
 def seal_golden(bundle: Bundle, *, turned: bool = False) -> Bundle:
-    """Write golden samples of three colours into a bundle, with what ONNX Runtime answers to them.
+    """Write golden samples of three colours into a bundle, with the answers of ONNX Runtime.
 
     Args:
-        turned: exchange the answers for one another: no runtime will agree.
+        turned: exchange the answers for one another, so that no runtime agrees.
     """
     contract = bundle.contract
     frames = np.zeros((3, contract.frames, *contract.pixel.frame_shape), np.uint8)

@@ -1,4 +1,4 @@
-"""Damaged media through a whole run: every file must end in the ledger, and the run must outlive them all."""
+"""Damaged media in a whole run: every file must end in the ledger, and the run must survive all of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ORIGINALS_PER_KIND = 4
 
 
 def real_media(folder: Path, seed: int) -> list[Path]:
-    """A few small clips and photos, of every sub-folder and suffix below a folder."""
+    """Return a few small clips and photos from every sub-folder and with every suffix below a folder."""
     kinds = defaultdict(list)
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file() and path.stat().st_size < MAX_ORIGINAL_BYTES:
@@ -42,7 +42,7 @@ def real_media(folder: Path, seed: int) -> list[Path]:
 
 
 def write_mutants(folder: Path, originals: Sequence[Path], count: int, seed: int) -> None:
-    """``count`` damaged copies of the originals in turn, under their suffixes."""
+    """Write ``count`` damaged copies of the originals in turn, with the suffixes of the originals."""
     folder.mkdir(parents=True)
     contents = [path.read_bytes() for path in originals]
     for number, (name, content) in enumerate(mutants(contents, count, seed)):
@@ -51,12 +51,12 @@ def write_mutants(folder: Path, originals: Sequence[Path], count: int, seed: int
 
 @dataclass
 class Watch:
-    """What a run over damaged media did.
+    """Observations of a run over damaged media.
 
     Attributes:
-        states: of the ledger, counted per folder.
-        silence_s: the longest wait for the only decode worker, without the time in which answers were computed.
-        slowest_s: the longest time waited for one input, and which one.
+        states: states in the ledger, counted per folder.
+        silence_s: longest wait for the only decode worker, without the time in which answers were computed.
+        slowest_s: longest wait for one input, and the name of that input.
     """
 
     states: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -64,7 +64,7 @@ class Watch:
     slowest_s: tuple[float, str] = (0.0, "")
 
     def over(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """What the worker says, in its order."""
+        """Yield the reads of the worker in their order, and record the waiting times."""
         asked_s, input_s = time.monotonic(), 0.0
         for read in reads:
             waited_s = time.monotonic() - asked_s
@@ -78,10 +78,10 @@ class Watch:
 def run_over(folder: Path, out: Path) -> Watch:
     """Predict the files of a folder's sub-folders with one decode worker.
 
-    A second one would hide how long one is held up.
+    A second worker would hide how long the first one is held up.
 
     Raises:
-        AssertionError: an input without a row, or a row without its reason or its predictions.
+        AssertionError: an input has no row, or a row lacks its reason or its predictions.
     """
     watch = Watch()
 

@@ -1,8 +1,8 @@
-"""A run that is killed again and again, in itself or in its decode workers, and must lose nothing.
+"""Runs that are killed repeatedly, themselves or their decode workers, and must lose nothing.
 
-A tenth of the folder's files is broken: nine ways in which media break, and three in which a decoder does (it crashes,
-hangs or leaves). One undisturbed run says what is right. ``tests/vidrisk/jobs/test_kills.py`` does a few kills,
-``benchmarks/kill_resume.py`` does many.
+A tenth of the folder's files is broken: nine kinds of broken media and three kinds of decoder failure (crash,
+hang or exit). One undisturbed run gives the expected results. ``tests/vidrisk/jobs/test_kills.py`` does a few
+kills, ``benchmarks/kill_resume.py`` does many.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ FILE_TIMEOUT_S = 2.0
 
 
 def write_media(folder: Path, files: int) -> dict[str, frozenset[str]]:
-    """``files`` inputs, a tenth of them broken in all ways in turn: path → the states in which it may end."""
+    """Write ``files`` inputs, a tenth of them broken, and return their permitted final states by path.
+
+    The broken inputs go through all kinds of damage in turn.
+    """
     folder.mkdir(parents=True)
     clip = Path(write_video(folder / "good.mp4", ("red", "green", "blue", "red")))
     broken: dict[str, frozenset[str]] = {}
@@ -66,7 +69,7 @@ def write_media(folder: Path, files: int) -> dict[str, frozenset[str]]:
 
 
 def _write_photo(path: Path, seed: int) -> Path:
-    """Patches of random colours: no two photos have the same prediction."""
+    """Write a photo of patches in random colours, so that no two photos have the same prediction."""
     patches = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), np.uint8)
     Image.fromarray(patches).resize((48, 36), Image.Resampling.NEAREST).save(path)
     return path
@@ -74,12 +77,12 @@ def _write_photo(path: Path, seed: int) -> Path:
 
 @dataclass(frozen=True)
 class Victim:
-    """Runs over ``media`` in processes of their own, with faulty decoders.
+    """Runs over ``media`` in separate processes, with faulty decoders.
 
     Attributes:
-        scratch: a folder for what they need.
-        bundle: what ``vidrisk infer`` predicts with; None for ``colour.py``, whose rows do not depend on their batch.
-        options: of ``vidrisk infer``.
+        scratch: folder for the files that the runs need.
+        bundle: bundle for ``vidrisk infer``; None for ``colour.py``, whose rows do not depend on their batch.
+        options: options of ``vidrisk infer``.
     """
 
     media: Path
@@ -119,10 +122,10 @@ class Victim:
     def kill(self, out: Path, chance: random.Random, longest_s: float, *, worker_first: bool) -> list[str]:
         """Start a run and kill it within ``longest_s``, while it starts or while it reads.
 
-        ``worker_first`` kills one of its workers before, within ``longest_s`` too.
+        With ``worker_first``, one of its workers is killed before, also within ``longest_s``.
 
         Returns:
-            Whom it hit: ``worker``, ``run``. The run may have ended before.
+            The kinds of processes that were killed: ``worker``, ``run``. The run may have ended before.
         """
         hit = []
         process = self.start(out)
@@ -143,14 +146,14 @@ class Victim:
 
 @dataclass(frozen=True)
 class Difference:
-    """What is wrong with a run that was killed and finished.
+    """Errors of a run that was killed and then finished.
 
     Attributes:
-        lost: inputs without a row, and predictions that only the undisturbed run has.
-        twice: rows and predictions that are there once too often.
-        wrong: rows in a state in which they may not end or of another number of predictions than there are, and
-            predictions of another label or state than those of the undisturbed run.
-        probability: by which one is off, at most.
+        lost: number of inputs without a row, and of predictions that only the undisturbed run has.
+        twice: number of surplus rows and predictions.
+        wrong: rows whose state is not permitted or whose number of predictions is wrong, and predictions whose
+            label or state differs from the undisturbed run.
+        probability: largest difference of a probability from the undisturbed run.
     """
 
     lost: int
@@ -198,7 +201,10 @@ def wait_for_no_orphans(media: Path, limit_s: float = 10.0) -> None:
 
 
 def _orphans(media: Path) -> list[int]:
-    """Decode workers that are still there, told from others by the environment that they were started with."""
+    """Return the process ids of decode workers that still run.
+
+    The environment that they were started with distinguishes them from other workers.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -208,7 +214,10 @@ def _orphans(media: Path) -> list[int]:
 
 
 def _workers(process: subprocess.Popen[bytes]) -> list[int]:
-    """Decode workers of a run: waits until there are some, or until it ends without."""
+    """Return the process ids of a run's decode workers.
+
+    The function waits until there are some, or until the run ends without any.
+    """
     while process.poll() is None:
         with suppress(OSError):
             if workers := [child for child in sorted(children(process.pid)) if _is_worker(child)]:

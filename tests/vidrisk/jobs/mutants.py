@@ -1,7 +1,7 @@
-"""Damaged copies of real media for fuzzing the reader and whole runs: random, the same for the same seed.
+"""Damaged copies of real media for fuzzing the reader and whole runs: random, but the same for the same seed.
 
-Disks and networks flip bits, lose blocks and cut files; what kills decoders is mostly a length field, so those are
-sought out by the names of the boxes, chunks and markers that they stand beside.
+Disks and networks flip bits, lose blocks and truncate files. Decoders mostly fail because of a wrong length
+field, so these fields are located by the names of the boxes, chunks and markers next to them.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Mutation = Callable[[bytearray, bytes, random.Random], bytearray]
 
 
 def mutants(originals: Sequence[bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """``count`` damaged copies of ``originals`` in turn, each with one to three mutations.
+    """Yield ``count`` damaged copies of ``originals`` in turn, each with one to three mutations.
 
     Yields:
-        (name, content): the name tells number, original and mutations, as in ``0017-of-3-bits-cut``.
+        (name, content): the name states number, original and mutations, as in ``0017-of-3-bits-cut``.
     """
     chance = random.Random(seed)
     for number in range(count):
@@ -58,7 +58,7 @@ def head(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
 
 
 def zeros(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """Zero a block, as an unwritten sector reads."""
+    """Set a block to zero, as if it was read from an unwritten sector."""
     part = _part(content, chance)
     content[part] = bytes(len(content[part]))
     return content
@@ -73,12 +73,12 @@ def swap(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
 
 
 def cut(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """End the file early."""
+    """Truncate the file."""
     return content[: chance.randrange(len(content))]
 
 
 def lost(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """Leave a block out."""
+    """Remove a block."""
     del content[_part(content, chance)]
     return content
 
@@ -91,7 +91,10 @@ def twice(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
 
 
 def length(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """Falsify the bytes before or behind the name of a box, chunk or marker: length, version, count or first field."""
+    """Falsify the bytes before or after the name of a box, chunk or marker.
+
+    These are its length, version, count or first field.
+    """
     places = [match.span() for match in STRUCTURE.finditer(content)]
     start, end = chance.choice(places) if places else (0, 0)
     size = chance.choice((1, 2, 4, 4, 8))
@@ -102,19 +105,19 @@ def length(content: bytearray, other: bytes, chance: random.Random) -> bytearray
 
 
 def splice(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """Go on with another file from some point on."""
+    """Continue with the content of another file from a random position on."""
     return content[: chance.randrange(len(content))] + other[chance.randrange(len(other)) :]
 
 
 def graft(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """Put a piece of another file into the middle."""
+    """Overwrite a part of the file with a piece of another file."""
     start = chance.randrange(len(other))
     piece = other[start : start + chance.randint(1, MAX_COPY_BYTES)]
     return _overwritten(content, chance.randrange(len(content)), piece)
 
 
 def header(content: bytearray, other: bytes, chance: random.Random) -> bytearray:
-    """The header of another container on this one's body."""
+    """Replace the header with the header of another container."""
     size = chance.choice((4, 12, 32, 188, 512, 2048))
     return bytearray(other[:size]) + content[size:]
 

@@ -1,4 +1,7 @@
-"""Finished runs whose predictions hold generated reports: a run of the colour classifier, its lines rewritten."""
+"""Finished runs whose predictions hold generated reports.
+
+They are runs of the colour classifier with rewritten lines.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ def write_run(
     confidence: float = 0.8,
     uncertain: bool | None = None,
 ) -> Path:
-    """A run over a folder of photos, out of a classifier's; ``reports`` by the name of the photo, which may lack some."""
+    """Write a run over a folder of photos, derived from a classifier's run.
+
+    ``reports`` holds the reports by photo name; photos without a report are left out.
+    """
     shutil.copytree(classes, out)
     path = out / "predictions.jsonl"
     lines = []
@@ -95,7 +101,7 @@ def write_run(
 
 
 def write_classifier_run(out: Path, photos: Path) -> Path:
-    """A run of the colour classifier, with features: red is severe, green is medium, blue is minor."""
+    """Write a run of the colour classifier, with features: red is severe, green is medium, blue is minor."""
     run_folder(
         colour_classifier(RISK), find_inputs([photos]), out, InferSettings(workers=1, save_features=True), cards=3
     )

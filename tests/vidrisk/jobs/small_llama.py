@@ -1,6 +1,6 @@
 """A small vision-language classifier.
 
-Colours of a frame → a token, and a real Llama that reads a prompt around the tokens.
+The colours of a frame become a token, and a real Llama reads a prompt around the tokens.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAYERS = 3
 
 
 class Vision(nn.Module):
-    """Frames ``uint8 (N, 16, 16, 3)`` → a token each, ``(N, 64)``."""
+    """Vision stage that maps frames ``uint8 (N, 16, 16, 3)`` to one token each, ``(N, 64)``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,10 @@ class Vision(nn.Module):
 
 
 class Text(nn.Module):
-    """Tokens ``(B, T, 64)`` between the embeddings of a prompt → the state at its last position, ``(B, 64)``."""
+    """Text stage that maps tokens ``(B, T, 64)`` to a state ``(B, 64)``.
+
+    The tokens lie between the embeddings of a prompt. The state is taken at the last position.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +68,10 @@ class Text(nn.Module):
 
 
 class SmallLlama(TrainableModel):
-    """All of it is trained. Its text stage has packed weights where it is quantised."""
+    """Small vision-language model of which all parameters are trained.
+
+    The text stage has packed weights where it is quantized.
+    """
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -91,7 +97,7 @@ class SmallLlama(TrainableModel):
         return (self.head(features),)
 
     def standardise(self, batches: Callable[[], Iterable[Tensor]]) -> None:
-        """Begin as it is."""
+        """Keep the initial state of the model."""
 
     def adjust_classifiers(self, changes: Sequence[tuple[float, Tensor]]) -> None:
         for (scale, more), classifier in zip(changes, [self.head], strict=True):
@@ -99,7 +105,7 @@ class SmallLlama(TrainableModel):
             classifier.bias.data = classifier.bias.data * scale + more
 
     def adapt(self, config: TrainConfig) -> None:
-        """Train all of it."""
+        """Do nothing, as all parameters are trained."""
 
     def merge(self) -> None:
         raise AssertionError("starts from no other run")
@@ -140,7 +146,7 @@ class SmallLlama(TrainableModel):
         save_tensors(self.state_dict(), folder / HEAD)
 
     def load_backbone(self, folder: Path) -> None:
-        """All of it lies in one file."""
+        """Do nothing, as all parameters are stored in one file."""
 
     def load_head(self, folder: Path) -> None:
         self.load_state_dict(load_tensors(folder / HEAD))

@@ -19,7 +19,7 @@ def write_photo(path: str | Path, colour: str = "red", *, size: tuple[int, int] 
 
 
 def write_video(path: str | Path, colours: tuple[str, ...] = ("red",), *, fps: int = 8) -> str:
-    """One second of each colour, MPEG-4, 64x48."""
+    """Write a video with one second of each colour, as MPEG-4 of 64x48 pixels."""
     with av.open(os.fspath(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=fps)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
@@ -32,7 +32,7 @@ def write_video(path: str | Path, colours: tuple[str, ...] = ("red",), *, fps: i
 
 
 def write_cut_video(path: str | Path) -> str:
-    """Four seconds in an AVI that breaks off in the middle of its frames."""
+    """Write an AVI of four seconds that breaks off in the middle of its frames."""
     write_video(path, ("red", "green", "blue", "red"))
     content = Path(path).read_bytes()
     Path(path).write_bytes(content[: (content.index(b"movi") + content.rindex(b"idx1")) // 2])
@@ -40,7 +40,7 @@ def write_cut_video(path: str | Path) -> str:
 
 
 def write_sound(path: str | Path) -> str:
-    """An MP4 with a sound track and no picture."""
+    """Write an MP4 with a sound track and without pictures."""
     with av.open(os.fspath(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")

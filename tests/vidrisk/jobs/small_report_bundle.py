@@ -1,10 +1,10 @@
-"""A bundle that writes reports, small and real.
+"""A small real bundle that writes reports.
 
-Visual tokens of mean colours, a tiny text graph, weights packed or not.
+It has visual tokens of mean colours and a tiny text graph, with weights packed or not.
 
-Nobody has trained it: its answers are noise, in the form that the scheme's JSON Schema leaves it. They depend on the
-photo and on the text of a case, and on nothing else. ``write_report_bundle`` takes a second; ``report_bundle`` keeps
-one per process.
+The model is untrained: its answers are noise in the form that the scheme's JSON Schema permits. They depend
+only on the photo and on the text of a case. ``write_report_bundle`` takes a second; ``report_bundle`` keeps
+one bundle per process.
 """
 
 from __future__ import annotations
@@ -74,11 +74,11 @@ def write_report_bundle(
     seed: int = 0,
     **variant: Any,
 ) -> Path:
-    """Write a bundle with the variants ``fp32`` and ``int8``, whose text graph has weights of 8 bits.
+    """Write a bundle with the variants ``fp32`` and ``int8``; the text graph of ``int8`` has 8-bit weights.
 
     Args:
-        scheme: None for a bundle that answers questions alone.
-        ends: ids of tokens that end an answer.
+        scheme: scheme of the reports; None for a bundle that only answers questions.
+        ends: ids of the tokens that end an answer.
         variant: further fields of both variants: ``temperature``, ``threshold``.
     """
     targets = (
@@ -146,7 +146,7 @@ def _model_files(work: Path, positions: int, seed: int) -> dict[str, Path]:
 
 
 def _lengthen(graph: onnx.ModelProto, positions: int) -> None:
-    """Give the rotary embedding as many positions."""
+    """Set the number of positions of the rotary embedding to ``positions``."""
     half = tiny_text.HEAD_SIZE // 2
     angles = np.arange(positions)[:, None] * 10000.0 ** (-np.arange(half) / half)
     for tensor in graph.graph.initializer:
@@ -156,7 +156,7 @@ def _lengthen(graph: onnx.ModelProto, positions: int) -> None:
 
 
 def _vision(rng: np.random.Generator) -> onnx.ModelProto:
-    """Mean colour of a frame → ``TOKENS`` tokens."""
+    """Return a graph that maps the mean colour of a frame to ``TOKENS`` tokens."""
     weights = {
         "axes": np.array([1, 2]),
         "scale": np.array(1 / 64, np.float32),
@@ -182,7 +182,10 @@ def _vision(rng: np.random.Generator) -> onnx.ModelProto:
 
 @functools.cache
 def report_bundle() -> Path:
-    """A bundle with the default arguments, made once per process of tests. Change nothing in it."""
+    """Return a bundle with the default arguments, created once per test process.
+
+    Tests must not change it.
+    """
     _kept.append(tempfile.TemporaryDirectory(prefix="vidrisk-report-bundle-"))
     return write_report_bundle(Path(_kept[-1].name) / "small.bundle")
 

@@ -1,4 +1,4 @@
-"""What the reader says of the broken inputs that the tests of whole runs are made of."""
+"""Tests of the reader on the broken inputs that the tests of whole runs use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports of a run beside the truth: scores by hand, what has no partner, bad input."""
+"""Tests of reports compared with the truth: scores by hand, unpaired cases and reports, bad input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ def fields(level: str, defect: str = "墙体有裂缝", risk: str = "", advice: 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, and a classifier's run over them: red 严重, green 中等, blue 轻微, red 严重."""
+    """Return a folder with photos and a classifier's run over them.
+
+    The photos are red (严重), green (中等), blue (轻微) and red (严重).
+    """
     folder = tmp_path_factory.mktemp("site")
     write_classifier_run(folder / "classes", write_photos(folder / "photos", NAMES))
     return folder
@@ -47,7 +50,7 @@ def classes(site: Path) -> Path:
 
 @pytest.fixture
 def truth(photos: Path) -> Path:
-    """In another order than the photos, with a case that the run has no report of."""
+    """Return a truth table in another order than the photos, with a case for which the run has no report."""
     levels = {"a/1.png": "轻微", "a/2.png": "严重", "b/1.png": "中等", "b/2 墙.png": "严重"}
     rows = [
         {"image_path": name, "level": levels[name], "defect": "墙体有竖向裂缝", "advice": "安排维修"} for name in NAMES
@@ -230,7 +233,10 @@ def test_a_classifier_of_other_levels_is_refused(classes: Path) -> None:
 
 
 def test_the_score_of_a_lead_is_that_of_its_level() -> None:
-    """Not that of a label of the same name that another target has."""
+    """The score of a lead is the score of its level.
+
+    The score of a label with the same name in another target is not used.
+    """
     both = {"defect": {"severe": 0.9, "none": 0.1}, "level": {"severe": 0.6, "minor": 0.4}}
     prediction = Prediction("/1.png", None, None, "severe", 0.9, False, 60.0, "severe", "severe", both)
     assert lead_from_prediction(prediction, SCHEME).score == 0.6

@@ -1,4 +1,4 @@
-"""Encoders that see frames and their difference images, from training to inference."""
+"""Tests of encoders that receive frames and their difference images, from training to inference."""
 
 from __future__ import annotations
 

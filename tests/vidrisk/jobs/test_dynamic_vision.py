@@ -1,4 +1,4 @@
-"""``vidrisk export --dynamic-vision``, as docs/vlm.md shows it; and what keeps it from writing anything."""
+"""Tests of ``vidrisk export --dynamic-vision`` as docs/vlm.md shows it, and of errors that prevent any output."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BLOCKED = "import sys\nfor name in ('torch', 'transformers', 'vidrisk', 'onnx'):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``runs/qwen``: Qwen2.5-VL at small size, adapted in its vision tower, too."""
+    """Return a folder with ``runs/qwen``, a small Qwen2.5-VL that is also adapted in its vision tower."""
     root = tmp_path_factory.mktemp("project")
     for number in range(20):
         label = ("crack", "sound")[number % 2]
@@ -89,7 +89,10 @@ def test_the_page_does_what_it_says(project: Path, cli: Cli, monkeypatch: pytest
 
 
 def assert_is_the_trained_tower(run: Path, file: Path) -> None:
-    """It computes what the run's own tower does, adapter included, on grids that the judge has not seen."""
+    """Check that the file computes the same tokens as the run's own tower, adapter included.
+
+    The check uses grids that the gate of the export has not used.
+    """
     model: Any = Run.open(run).load_classifier()
     tower, graph = model.backbone.tower, model.dynamic_vision()
     assert any("lora_" in name for name, _ in tower.named_parameters())

@@ -22,7 +22,7 @@ ONE = InferSettings(workers=1)
 
 
 def photo_table(folder: Path, *pairs: tuple[str, str]) -> Table:
-    """(true colour, colour that is shown) → photos with labels."""
+    """Return a table of labelled photos from pairs of true colour and shown colour."""
     levels = {"red": "严重", "green": "中等", "blue": "轻微"}
     return Table(
         folder,
@@ -78,7 +78,11 @@ def test_a_clip_of_several_windows_counts_once_by_its_mean(tmp_path: Path) -> No
 
 
 def test_data_of_one_class_give_its_recall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """How many defects are found? Other classes that the model knows have no sample, and no average precision."""
+    """Data of a single class give the recall of this class.
+
+    The recall answers how many defects are found. Other classes that the model knows have no sample, so that
+    there is no average precision.
+    """
     root = tmp_path / "found"
     (root / "red").mkdir(parents=True)
     for number, shown in enumerate(("red", "red", "blue", "red")):
@@ -141,7 +145,11 @@ def test_json_and_plots_are_written(tmp_path: Path) -> None:
 
 
 def test_certain_answers_are_compared_with_the_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Grey reaches no threshold: an error of one in four answers goes with the doubtful one."""
+    """Certain answers are compared with the true labels.
+
+    Grey reaches no threshold. One of the five answers is wrong, and it is left out together with the uncertain
+    ones.
+    """
     table = photo_table(
         tmp_path, ("red", "red"), ("red", "grey"), ("green", "green"), ("blue", "blue"), ("blue", "grey")
     )

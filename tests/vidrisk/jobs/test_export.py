@@ -73,12 +73,12 @@ def test_what_is_no_model(tmp_path: Path) -> None:
 
 
 class TakenError(Exception):
-    """The export itself is tested elsewhere: these tests stop where it begins."""
+    """Error that ends a test where the export begins, as the export itself is tested elsewhere."""
 
 
 @pytest.fixture
 def calibration_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ReadFrames]:
-    """Run and options → what the export would calibrate on."""
+    """Return a function that returns the calibration frames of an export for a run and options."""
     taken: list[Any] = []
 
     def take(trained: Any, out: Any, validation: Any, calibration: Any, *rest: Any) -> None:
@@ -113,7 +113,7 @@ def test_calibration_takes_the_samples_that_were_asked_for(tiny_run: Path, calib
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
-    """Gets every file that is decoded, with an empty cache to begin with."""
+    """Return a list to which the path of every decoded file is appended; the cache is empty at first."""
     paths: list[Path] = []
 
     def read(path: Path, *specs: Any) -> Iterator[Clip]:
@@ -154,7 +154,7 @@ def test_an_export_without_a_cache_sees_the_same_frames(
 def test_calibration_frames_are_not_held(
     tiny_run: Path, write_clip: Callable[..., Path], tmp_path: Path, calibration_of: Calibration
 ) -> None:
-    """Memory of a pass is that of a sample, however many samples there are."""
+    """The memory of a calibration pass does not grow with the number of samples."""
     for number in range(60):
         write_clip(tmp_path / "calib" / ("red", "蓝色 🎥")[number % 2] / f"{number}.mp4", (200, 0, 0), seed=number)
     found = calibration_of(tiny_run, calib=load_table(tmp_path / "calib", "action"), calib_samples=60)

@@ -1,4 +1,4 @@
-"""Models that somebody else trained, from a file to a bundle."""
+"""Tests of models that were trained outside this project, from a file to a bundle."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Frames = npt.NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labelled pictures, and the labels of a model."""
+    """Return a folder with labelled pictures and the labels of a model."""
     root = tmp_path_factory.mktemp("stranger")
     for number, (picture, label) in enumerate(zip(*pictures(96, seed=12), strict=True)):
         path = root / "val" / LABELS[label] / f"{number}.png"
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Traced(nn.Module):
-    """A model whose free batch axis has a number traced behind it."""
+    """Model with a free batch axis and a batch size that is fixed by tracing."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,10 @@ class Traced(nn.Module):
 
 @pytest.mark.parametrize(("kind", "batch"), [("fixed", "1, made free"), ("traced", "2, made free")])
 def test_the_source_says_which_batch_the_file_had(kind: str, batch: str, folder: Path, tmp_path: Path) -> None:
-    """A free axis is no proof that any number of images is computed."""
+    """The source in the manifest states the batch size of the file.
+
+    A free axis does not prove that any number of images can be computed.
+    """
     example = torch.zeros(1 if kind == "fixed" else 2, 3, SIDE, SIDE)
     model = Traced().eval() if kind == "traced" else stranger("cnn")
     path = export(model, tmp_path / "m.onnx", example, free=kind != "fixed")
@@ -98,7 +101,10 @@ def train_on(frames: Frames, truth: list[int]) -> nn.Module:
 
 @pytest.mark.slow
 def test_a_cnn_of_real_cracks_comes_through_with_nothing_said_of_its_pixels(tmp_path: Path) -> None:
-    """Exported plainly: channels first, a fixed batch of one, normalised outside."""
+    """A CNN trained on real cracks is exported without any information about its pixels.
+
+    Its file is a plain export: channels first, a fixed batch of one, normalised outside.
+    """
     photos = DATA / "brick_crack"
     if not photos.is_dir():
         pytest.skip(f"no photos in {photos}: set VIDRISK_TEST_DATA")

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints that are exported: those that answer rightly, and no others."""
+"""Tests of the export of Hugging Face checkpoints: only those that answer correctly are exported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,10 @@ def test_a_checkpoint_that_answers_wrongly_is_refused(
 
 
 def test_whole_windows_of_clips_are_asked(tmp_path: Path) -> None:
-    """One picture per clip, but for a first moment that shows nothing."""
+    """The model is checked on whole windows of clips.
+
+    Each clip shows one picture, except for its first moment, which is plain grey.
+    """
     for number, (picture, label) in enumerate(zip(*pictures(36, seed=12), strict=True)):
         path = tmp_path / "clips" / LABELS[label] / f"{number}.mkv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +84,7 @@ def test_whole_windows_of_clips_are_asked(tmp_path: Path) -> None:
 
 
 def write_frames(path: Path, frames: npt.NDArray[np.uint8]) -> None:
-    """FFV1, which loses nothing, one frame per second."""
+    """Write the frames as lossless FFV1, with one frame per second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=1)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "bgr0"

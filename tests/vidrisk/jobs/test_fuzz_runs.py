@@ -1,4 +1,4 @@
-"""The short form of ``benchmarks/fuzz.py``."""
+"""Tests of runs over damaged media: the short form of ``benchmarks/fuzz.py``."""
 
 from __future__ import annotations
 

@@ -20,7 +20,10 @@ patterns = st.lists(st.sampled_from(["**", "*", "a", "?", "*.png", "[ab]*", "cam
 
 
 def files_of(matched: list[str]) -> set[str]:
-    """The files that are matched, and those in folders that are. Python's glob takes a file for a folder in "file/**"."""
+    """Return the matched files and the files in matched folders.
+
+    Python's glob treats a file as a folder in ``file/**``.
+    """
     return {os.path.join(top, name) for path in matched for top, _, found in os.walk(path) for name in found} | {  # noqa: PTH118
         path for path in matched if Path(path).is_file()
     }

@@ -1,4 +1,4 @@
-"""Folders that change under a run, clocks that jump, inputs of which none is any good."""
+"""Tests of folders that change during a run, of clocks that jump, and of inputs that are all unreadable."""
 
 from __future__ import annotations
 
@@ -83,7 +83,10 @@ def test_a_run_without_one_readable_input(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back and forth by years: times are for people to read, and nothing is decided by them."""
+    """A clock that jumps back and forth by years does not affect a run.
+
+    Times are recorded for people to read, and no decision depends on them.
+    """
     years = itertools.cycle([2001, 2038, 1970])
 
     class Jumping(time_of_day.datetime):

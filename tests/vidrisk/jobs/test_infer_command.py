@@ -61,7 +61,11 @@ def test_a_failed_input_gives_exit_code_4(photos: Path, tmp_path: Path) -> None:
 
 
 def test_an_input_that_was_read_in_part_gives_exit_code_4(photos: Path, tmp_path: Path) -> None:
-    """Whoever acts on the exit code must hear of a video that broke off, although the rest of it is predicted."""
+    """An input that was read in part gives exit code 4.
+
+    Callers that act on the exit code must learn of a video that broke off, although its readable part is
+    predicted.
+    """
     write_cut_video(photos / "cut.avi")
     for more in ((), ("--resume",)):
         code, stdout = run(photos, "-o", tmp_path / "out", "--json", *more)

@@ -1,4 +1,7 @@
-"""Runs in processes of their own that are killed, stopped and starved: nothing is lost, nothing comes twice."""
+"""Tests of runs in separate processes that are killed, stopped or left without disk space.
+
+Nothing is lost, and nothing appears twice.
+"""
 
 from __future__ import annotations
 

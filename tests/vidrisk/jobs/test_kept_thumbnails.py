@@ -1,4 +1,7 @@
-"""Thumbnails of frames that a run decodes anyway: the report shows them without decoding, and does without them."""
+"""Tests of thumbnails that a run keeps from the frames that it decodes anyway.
+
+The report shows them without decoding. It also works without them.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ def kept(out: Path) -> dict[str, tuple[Thumbnail, ...]]:
 
 
 def decoded(out: Path) -> list[str]:
-    """The names of the inputs that the report decodes."""
+    """Return the names of the inputs that the report decodes."""
     names: list[str] = []
     real = DecodePool.thumbnails
 
@@ -127,7 +130,10 @@ def test_of_a_long_video_and_of_very_many_inputs_none_are_kept(
 def test_a_folder_has_so_many_however_many_runs_continue_it(
     media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A watch continues the folder of a day with every batch."""
+    """The limit of kept thumbnails holds for a folder, however many runs continue it.
+
+    A watch continues the folder of a day with every batch.
+    """
     monkeypatch.setattr(kept_thumbnails, "MAX_KEPT_INPUTS", 5)
     counts, asked = [], []
     real = DecodePool.read

@@ -1,4 +1,4 @@
-"""Kills at random moments, the short form. ``benchmarks/kill_resume.py`` does it for as long as one likes."""
+"""Tests of kills at random moments, in a short form; ``benchmarks/kill_resume.py`` runs for any duration."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def files(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def out(tmp_path: Path, files: list[str]) -> Path:
-    """A run over a, b and c that was stopped after a and b."""
+    """Return the folder of a run over a, b and c that was stopped after a and b."""
     with Ledger(tmp_path / "out", IDENTITY, resume=False) as ledger:
         ledger.add(files)
         for row in ledger.rows()[:2]:
@@ -244,7 +244,7 @@ def test_a_line_that_names_no_path_is_said(out: Path, path: object) -> None:
 
 
 class _InterruptedOnce:
-    """A connection, and a Ctrl-C that comes while it begins a transaction for the first time."""
+    """A connection that raises KeyboardInterrupt when it begins a transaction for the first time."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database, self.is_due = database, True

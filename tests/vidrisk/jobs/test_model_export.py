@@ -1,4 +1,4 @@
-"""What cannot be written beside a bundle is refused before anything is computed."""
+"""Tests of ``check_folders``: output that cannot be written next to a bundle is refused before any computation."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a model cannot answer is that input's failure.
+"""An input for which the model gives no finite answer is recorded as failed.
 
-Never an exception, never a number that is none, never the end of a run.
+The run raises no exception, writes no value that is not a number, and does not end early.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REASON = "the model gives no finite answer"
 
 
 def fragile_classifier(contract: Contract = ACTION, *, breaks: str = "head", value: float = np.nan) -> Classifier:
-    """Knows colours, but for black: there the encoder or the head gives ``value`` in one place."""
+    """Return a classifier of colours that fails on black: its encoder or head gives ``value`` in one place."""
 
     def encode(feed: Mapping[str, Array]) -> Arrays:
         means = np.stack([frame.mean((0, 1), dtype=np.float64) for frame in feed["frames"]]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A classifier with a language model in it goes from training to inference, its text stage with packed weights."""
+"""A classifier with a language model goes from training to inference with packed weights in its text stage."""
 
 from __future__ import annotations
 

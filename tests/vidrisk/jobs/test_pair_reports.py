@@ -1,4 +1,4 @@
-"""Reports find their cases by ids and names, never by order, and never by a guess."""
+"""Tests of pairing reports with cases: by ids and names, never by order, and never by a guess."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def test_several_photos_of_one_case_belong_to_it() -> None:
 
 
 def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
-    """``load_cases`` numbers cases without an id: another table's number 1 is another case."""
+    """A case number identifies a case only in the table that the number comes from.
+
+    ``load_cases`` numbers cases without an id, so number 1 of another table is another case.
+    """
     in_rows = Case(
         "case-1", (PhotoInRow(Path("/d/t.parquet"), 0, "image", None, "a.jpg"),), {}, where="t.parquet, row 1"
     )
@@ -79,7 +82,10 @@ def test_numbers_of_rows_are_no_ids_unless_the_table_is_the_same() -> None:
 
 
 def test_numbers_through_several_tables_are_no_ids_of_their_rows() -> None:
-    """A folder of train and test is numbered through: its number 3 is the first row of test, and not the third."""
+    """A case number is not the number of a row when the numbers run through several tables.
+
+    In a folder of train and test, number 3 is the first row of test, not the third.
+    """
 
     def numbered(*numbers: int) -> list[Case]:
         return [
@@ -95,7 +101,10 @@ def test_numbers_through_several_tables_are_no_ids_of_their_rows() -> None:
 
 
 def test_an_id_that_is_the_name_of_the_photo_says_no_more_than_the_name() -> None:
-    """A photo that is a case of its own has its file's name as id, and tables have such ids too."""
+    """An id that equals the file name of the photo identifies no more than the name does.
+
+    A photo that is a case of its own has its file name as id, and tables can hold such ids too.
+    """
     cases = [case("1.jpg", "house 1/1.jpg"), case("2.jpg")]
     found = pair_reports([("/x/house 2/1.jpg", "1.jpg"), ("/x/house 1/1.jpg", "1.jpg"), ("/x/2.jpg", "2.jpg")], cases)
     assert found.cases == (None, 0, 1) and found.reasons == {0: NOT_THERE}

@@ -1,4 +1,4 @@
-"""Folders of phone photos through whole runs: with what reads them, and without."""
+"""Tests of whole runs over folders of phone photos, with and without the extra that reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a run that writes reports to a bundle, through the gate, and to reports again."""
+"""Tests of exporting a report run through the gate to a bundle, and of writing reports with that bundle."""
 
 from __future__ import annotations
 

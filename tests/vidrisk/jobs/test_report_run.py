@@ -1,4 +1,4 @@
-"""A run of reports loses nothing: n in, n out, whatever the inputs are, and however often it is stopped."""
+"""Tests of report runs: n inputs give n rows, whatever the inputs are and however often the run is stopped."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def reporter() -> Iterator[Reporter]:
 
 @pytest.fixture(scope="module")
 def talks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle without a scheme, whose answers end: every 32nd byte ends one."""
+    """Return a bundle without a scheme whose answers end: every 32nd byte ends an answer."""
     folder = tmp_path_factory.mktemp("talks")
     return write_report_bundle(folder / "talks.bundle", scheme=None, seed=1, ends=(END, *range(5, 256, 32)))
 
@@ -70,7 +70,7 @@ def talker(talks: Path) -> Iterator[Reporter]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Nine photos and one that is none."""
+    """Return a folder with nine photos and one file that is not a photo."""
     folder = tmp_path / "photos"
     for number in range(9):
         draw(folder / f"{number}.png", number)
@@ -86,7 +86,7 @@ def pool() -> Iterator[DecodePool]:
 
 @pytest.fixture
 def run(reporter: Reporter, pool: DecodePool) -> Run:
-    """Run over some inputs with the reporter and the decode processes that are there."""
+    """Return a function that runs over inputs with the shared reporter and decode processes."""
     return lambda inputs, out, settings=ONE, other=reporter: run_reports(other, inputs, out, settings, pool=pool)
 
 
@@ -95,7 +95,7 @@ def inputs_of(*paths: Path | str) -> CaseInputs:
 
 
 def result(out: Path) -> tuple[dict[str, Row], dict[str, Prediction]]:
-    """Rows and predictions by their keys; no key twice."""
+    """Return rows and predictions by their keys; check that no key occurs twice."""
     rows, found = read_ledger(out), list(read_predictions(out))
     assert len({row.path for row in rows}) == len(rows) and len({each.path for each in found}) == len(found)
     assert {row.path for row in rows if row.predictions} == {each.path for each in found}
@@ -103,7 +103,11 @@ def result(out: Path) -> tuple[dict[str, Row], dict[str, Prediction]]:
 
 
 def table(folder: Path, **first: str) -> Path:
-    """Four cases: two photos and one that is absent, one bad photo, a text, nothing but an absent photo."""
+    """Write a table of four cases.
+
+    The first has two photos and an absent one, the second a bad photo, the third only a text, the fourth only an
+    absent photo.
+    """
     return write_csv(
         folder / "risks.csv",
         [
@@ -195,7 +199,7 @@ def test_a_finished_run_is_not_done_again_and_a_changed_photo_is(
 
 
 def count_cases(reporter: Reporter, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the cases that are read from now on."""
+    """Return a list that collects the names of the cases that are read from now on."""
     asked: list[str] = []
     read = reporter.prompts.read
 
@@ -382,7 +386,7 @@ def test_killed_runs_lose_nothing(
 def test_texts_are_written_under_the_levels_of_a_classifier(
     reporter: Reporter, photos: Path, pool: DecodePool, tmp_path: Path
 ) -> None:
-    """Its level leads, what the model itself finds likely is kept, and the page says where both disagree."""
+    """The classifier's level leads, the model's own level is kept, and the page says where the two disagree."""
     free, led = tmp_path / "free", tmp_path / "led"
     run_reports(reporter, inputs_of(photos), free, ONE, pool=pool)
     own = {
@@ -418,7 +422,7 @@ def test_texts_are_written_under_the_levels_of_a_classifier(
 
 
 def leads_of(levels: Mapping[str, str]) -> Leads:
-    """What a classifier says that gives these levels, by path."""
+    """Return the leads of a classifier that gives these levels, by path."""
     return leads_from_predictions(
         [
             Prediction(path, None, None, level, 0.9, False, None, level, None, {"level": {level: 0.9}})
@@ -430,7 +434,7 @@ def leads_of(levels: Mapping[str, str]) -> Leads:
 
 
 def test_cases_of_tables_are_compared_by_their_photos(run: Run, photos: Path, tmp_path: Path) -> None:
-    """Without a truth, which could name these."""
+    """Cases of tables are compared with a classifier's levels by their photos if no truth names the photos."""
     cases, out = table(tmp_path), tmp_path / "out"
     run(inputs_of(cases), out)
     comparison = compare_run(out, None, SCHEME, leads=leads_of({str(photos / "2.png"): "severe"}))
@@ -465,7 +469,10 @@ def test_a_level_that_the_scheme_has_not_leads_nothing_and_is_said_once(
 
 
 def test_a_question_is_asked_about_every_input(run: Run, talker: Reporter, photos: Path, tmp_path: Path) -> None:
-    """Of a table, about the photos of each case together; the answers are those of ``ask``."""
+    """A question is asked about every input, and the answers equal those of ``ask``.
+
+    For a table, it is asked about the photos of each case together.
+    """
     cases, out = table(tmp_path, level="of no scheme"), tmp_path / "out"
     (tmp_path / "list.txt").write_text("photos/3.png\nphotos/gone.png\n", encoding="utf-8")
     inputs = find_cases([cases, tmp_path / "list.txt", photos], talker.query(QUESTION).scheme)

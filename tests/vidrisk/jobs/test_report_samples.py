@@ -1,4 +1,4 @@
-"""Data that an export judges by: those of the run, or others that are given."""
+"""Tests of the data on which an export is judged: the data of the run, or other data that are given."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vidrisk.runtimes.contract.errors import BundleError
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """What reading data takes of a run: its scheme, and where its photos are."""
+    """Return a run with the parts that reading data needs: its scheme and the folder of its photos."""
     _, scheme = write_cases(tmp_path, 2)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "scheme.json").write_text(load_scheme(scheme).to_json(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Which variant ships: what the gate says of each is written here, so that the choice alone is tested."""
+"""Tests of the choice of the variant to ship; the gate's answers are scripted, so only the choice is tested."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def fields_of(agreement: float) -> FieldFigures:
 
 @dataclass
 class Scripted:
-    """A gate with answers: by (text, vision) the agreement of the fields, None without fields.
+    """A gate with scripted answers: the agreement of the fields by (text, vision), or None without fields.
 
-    Or the hop that refuses.
+    A string as answer names the hop that refuses.
     """
 
     says: dict[tuple[str, str], Said]

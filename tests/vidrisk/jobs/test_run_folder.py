@@ -381,7 +381,7 @@ def test_the_summary_file_says_what_the_run_returned(media: Path, tmp_path: Path
 
 
 def test_the_odd_real_clips(tmp_path: Path) -> None:
-    """The clips have two containers, several codecs and a sound track."""
+    """Real clips in two containers and several codecs, with a sound track, are predicted without a failure."""
     clips = Path(os.environ.get("VIDRISK_TEST_DATA", Path(__file__).parents[4] / "shared" / "data")) / "clips"
     if not clips.is_dir():
         pytest.skip(f"no real clips in {clips}: set VIDRISK_TEST_DATA")

@@ -31,7 +31,7 @@ DEFAULT = Hysteresis()
 def window(
     start_s: float | None, end_s: float | None, *scores: float, path: str = "/v.mp4", severity: float | None = None
 ) -> Prediction:
-    """A prediction of the labels a, b, c with these probabilities."""
+    """Return a prediction with these probabilities of the labels a, b, c."""
     best = max(range(len(scores)), key=scores.__getitem__)
     return Prediction(
         path,
@@ -48,7 +48,7 @@ def window(
 
 
 def seconds(*scores: tuple[float, ...], length_s: float = 1.0) -> list[Prediction]:
-    """Windows that start every second."""
+    """Return predictions of windows that start every second."""
     return [window(float(start_s), start_s + length_s, *row) for start_s, row in enumerate(scores)]
 
 
@@ -71,7 +71,7 @@ probabilities = st.lists(st.floats(0.01, 1), min_size=3, max_size=3).map(
 
 @st.composite
 def videos(draw: st.DrawFn) -> list[Prediction]:
-    """The windows that the frame reader really makes, with any probabilities."""
+    """Draw windows as the frame reader creates them, with arbitrary probabilities."""
     window_s = draw(st.floats(0.2, 4))
     stride_s = window_s * draw(st.floats(0.1, 1))
     spec = TimeSpec(4, window_s, min(stride_s, window_s))
@@ -277,7 +277,7 @@ def test_a_folder_without_predictions(tmp_path: Path, name: str) -> None:
 
 
 def several(*scores: tuple[float, ...], least: float = 0.5, length_s: float = 1.0) -> list[Prediction]:
-    """Windows that start every second, of a model whose every label holds from ``least`` on."""
+    """Return windows that start every second; every label holds from the probability ``least`` on."""
     return [
         replace(w, labels={"action": [label for label, score in w.targets["action"].items() if score >= least]})
         for w in seconds(*scores, length_s=length_s)
@@ -297,7 +297,10 @@ def test_overlapping_windows_share_their_time_among_several_labels_too() -> None
 
 
 def test_a_label_begins_where_it_holds_and_goes_on_while_it_has_enough() -> None:
-    """Where any number may hold, the model has a threshold for each; ``enter`` is for those of which one holds."""
+    """A label of a multi-label target starts where it holds; ``enter`` does not apply to it.
+
+    The model has a threshold for each label of such a target. ``enter`` is for targets of which one label holds.
+    """
     scores = [(0.3, 0.0), (0.6, 0.0), (0.4, 0.0), (0.36, 0.0), (0.34, 0.0), (0.4, 0.0)]
     assert told(several(*scores), Hysteresis(0.95, 0.35)) == [("a", 1, 4)]
     assert told(several(*scores, least=0.2), Hysteresis(0.95, 0.35)) == [
@@ -315,7 +318,10 @@ def test_no_label_at_all_has_no_segment_and_a_gap_ends_all() -> None:
 
 
 def test_the_first_target_has_the_segments_whatever_kind_the_others_are() -> None:
-    """One action, and any number of defects: a window without a defect has an action all the same."""
+    """The first target, one action, has the segments, although a second one holds any number of defects.
+
+    A window without a defect still has an action.
+    """
     windows = [
         replace(w, targets={**w.targets, "defect": {"x": 0.1}}, labels={"defect": []})
         for w in seconds((0.9, 0.1), (0.9, 0.1))

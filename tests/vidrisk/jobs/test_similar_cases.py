@@ -1,4 +1,4 @@
-"""Similar cases by the features that runs keep."""
+"""Tests of similar cases, found by the features that runs keep."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_nothing_found_is_one_line(tmp_path: Path, argument: str) -> None:
 
 
 def reasons(*paths: str | Path) -> dict[str, str]:
-    """Name → reason, of inputs that a decode worker is given."""
+    """Return the reasons by file name for the inputs that a decode worker skips."""
     settings = ReadSettings(PixelSpec(height=8, width=8), None, slots=1)
     ends = [(path, list(read_input(os.fspath(path), settings, None))[-1]) for path in paths]
     return {Path(path).name: end.reason for path, end in ends if isinstance(end, InputEnd) and end.state == "skipped"}

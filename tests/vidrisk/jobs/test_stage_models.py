@@ -1,4 +1,4 @@
-"""A family with a ``build`` of its own, which is no encoder with a head behind it, goes from training to inference."""
+"""A family with its own ``build``, which is not an encoder with a head, goes from training to inference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRAMES, WIDTH, TOKENS, SIDE_PX = 4, 8, 3, 16
 
 
 class Vision(nn.Module):
-    """Frames ``uint8 (N, 16, 16, 3)`` → mean colours of their quarters ``(N, 12)``."""
+    """A module that maps frames ``uint8 (N, 16, 16, 3)`` to the mean colours of their quarters ``(N, 12)``."""
 
     def forward(self, frames: Tensor) -> Tensor:
         pixels = frames.to(torch.float32).permute(0, 3, 1, 2) / 255
@@ -40,7 +40,7 @@ class Vision(nn.Module):
 
 
 class Merger(nn.Module):
-    """Two frames ``(G, 2, 12)`` → a token ``(G, 8)``, as Qwen's vision tower makes one of two frames."""
+    """A module that merges two frames ``(G, 2, 12)`` into one token ``(G, 8)``, as Qwen's vision tower does."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,10 @@ class Merger(nn.Module):
 
 
 class Text(nn.Module):
-    """Tokens ``(B, T / 2, 8)`` behind a prompt ``(3, 8)`` → the state at the last token of the prompt, ``(B, 8)``."""
+    """A module that maps tokens ``(B, T / 2, 8)``, followed by a prompt ``(3, 8)``, to a state ``(B, 8)``.
+
+    The state is taken at the last token of the prompt.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +68,7 @@ class Text(nn.Module):
 
 
 class Toy(TrainableModel):
-    """The stages of a vision-language classifier, without its size."""
+    """A small model with the stages of a vision-language classifier."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -98,7 +101,7 @@ class Toy(TrainableModel):
             classifier.bias.data = classifier.bias.data * scale + more
 
     def adapt(self, config: TrainConfig) -> None:
-        """Train all of it."""
+        """Do nothing, because the whole model is trained."""
 
     def merge(self) -> None:
         raise AssertionError("starts from no other run")
@@ -156,7 +159,7 @@ class Toy(TrainableModel):
         save_tensors(self.state_dict(), folder / HEAD)
 
     def load_backbone(self, folder: Path) -> None:
-        """All of it lies in one file."""
+        """Do nothing, because all weights are in one file."""
 
     def load_head(self, folder: Path) -> None:
         self.load_state_dict(load_tensors(folder / HEAD))

@@ -1,6 +1,6 @@
-"""Files that 0.1.0 wrote are read and continued.
+"""Tests of versions: files that 0.1.0 wrote are read and continued.
 
-Those of a newer minor version are read, those of another major one refused.
+Files of a newer minor version are read; files of another major version are refused.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ STATES = {"/srv/line-3/red.mp4": "ok", "/srv/line-3/blue.mp4": "ok", "/srv/line-
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An output folder as 0.1.0 left it; its inputs have gone since."""
+    """Return an output folder that 0.1.0 wrote; its inputs no longer exist."""
     return Path(shutil.copytree(OLD / "out", tmp_path / "out"))
 
 
 def change_json(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Rewrite every line of a file of JSON, or all of it."""
+    """Rewrite every line of a JSON Lines file, or the whole of a JSON file."""
     text = path.read_text(encoding="utf-8")
     records = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else [json.loads(text)]
     path.write_text("".join(json.dumps(change(record)) + "\n" for record in records), encoding="utf-8")
@@ -56,7 +56,10 @@ def test_an_output_folder_of_0_1_0_is_read(out: Path) -> None:
 
 
 def test_a_run_of_0_1_0_is_continued(out: Path) -> None:
-    """By its own bundle; what it had finished stays as it is, and new lines say their version."""
+    """A run of 0.1.0 is continued with its own bundle.
+
+    Its finished predictions stay unchanged, and the new summary states its version.
+    """
     before = (out / PREDICTIONS).read_bytes()
     with open_classifier(OLD / "colours.bundle", runtime="onnxruntime") as classifier:
         run_folder(classifier, Inputs((*STATES, "/srv/line-3/new.mp4")), out, InferSettings(resume=True))

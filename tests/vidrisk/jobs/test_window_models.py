@@ -1,4 +1,4 @@
-"""Encoders that see whole windows, from training to inference: the real architectures at small size."""
+"""Tests of encoders that see whole windows, from training to inference: real architectures at small size."""
 
 from __future__ import annotations
 

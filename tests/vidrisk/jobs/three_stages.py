@@ -1,10 +1,10 @@
-"""A bundle of three stages, written by hand, and what it computes, in plain numpy: frame → group of 2 → window.
+"""A bundle of three stages, written by hand, and its results in plain numpy: frame → group of 2 → window.
 
     vision/frame     mean colours of the upper and the lower half                            tokens[2, 3]
     pairs/group 2    both frames' tokens times a matrix, plus a prompt (a constant), ReLU    pair[5]
-    answer/window    mean pair and mean tokens (past the stage between) times a matrix       logits[3]
+    answer/window    mean pair and mean tokens (bypassing stage pairs) times a matrix        logits[3]
 
-Variant ``fp32`` is float throughout; ``int8`` has the stage in the middle in INT8 and the last one in FP16.
+Variant ``fp32`` is float throughout; ``int8`` has the middle stage in INT8 and the last stage in FP16.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def logits_of(clip: npt.NDArray[np.uint8]) -> Floats:
-    """``uint8 (T, H, W, 3)`` → the logits of the float variant."""
+    """Return the logits of the float variant for a clip ``uint8 (T, H, W, 3)``."""
     halves = clip.reshape(T, 2, SIDE // 2, SIDE, 3).astype(np.float64)
     tokens = halves.mean(axis=(2, 3)) / 255
     pairs = np.maximum(tokens.reshape(T // GROUP, -1) @ MIX + PROMPT, 0)
@@ -89,7 +89,7 @@ def logits_of(clip: npt.NDArray[np.uint8]) -> Floats:
 
 
 def write_three_stages(root: Path, *, golden: bool = True, prompt: npt.NDArray[Any] | None = PROMPT) -> Bundle:
-    """Write the bundle. ``prompt`` may be another one."""
+    """Write the bundle, optionally with another ``prompt``."""
     work = root.with_name(f"{root.name}.work")
     work.mkdir(parents=True)
     models = {
@@ -120,7 +120,7 @@ def write_three_stages(root: Path, *, golden: bool = True, prompt: npt.NDArray[A
 
 
 def _golden(work: Path, files: dict[str, Path]) -> Path:
-    """Three samples with what numpy says of them, for both variants."""
+    """Write three samples with the results of numpy for both variants, and return the path."""
     clips = np.random.default_rng(1).integers(0, 256, (3, T, SIDE, SIDE, 3), np.uint8)
     clips[1, ..., 0], clips[2, ..., 2] = 250, 250
     logits = np.stack([logits_of(clip) for clip in clips]).astype(np.float32)

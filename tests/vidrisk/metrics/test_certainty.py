@@ -1,4 +1,4 @@
-"""The risk–coverage curve and the counts of certain answers, against counting by hand."""
+"""Tests of the risk–coverage curve and the counts of certain answers against counts by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ answers = st.lists(st.tuples(st.booleans(), st.sampled_from([0.2, 0.4, 0.5, 0.9,
 
 
 def test_the_curve_by_hand() -> None:
-    """From the surest: right, wrong; then two of one probability, of which one is wrong."""
+    """The curve matches a count by hand.
+
+    From the most certain answer on: one right, one wrong, then two of equal probability, of which one is wrong.
+    """
     curve = risk_curve(np.array([False, True, True, False]), np.array([0.6, 0.9, 0.6, 0.8]))
     assert curve.kept == (0.25, 0.5, 1.0)
     assert curve.error == (0.0, 0.5, 0.5)
@@ -43,7 +46,7 @@ def test_the_curve_ends_at_the_error_of_all(pairs: list[tuple[bool, float]]) -> 
 
 
 def test_the_area_without_ties_is_the_mean_of_all_errors_so_far() -> None:
-    """The definition of AURC (Geifman & El-Yaniv 2019); the points are thinned out, the area is not."""
+    """The area equals the definition of AURC (Geifman & El-Yaniv 2019), although the points are thinned out."""
     rng = np.random.default_rng(0)
     correct, sure = rng.random(5000) < 0.8, rng.random(5000)
     curve = risk_curve(correct, sure)

@@ -1,4 +1,4 @@
-"""Confident learning finds labels that were turned, and counts how many there are."""
+"""Tests of confident learning: it finds labels that were changed to a wrong class, and counts them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidrisk.runtimes.contract.errors import SpecError
 def noisy(
     samples: int, classes: int, wrong: float, seed: int, sharpness: float = 4.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Given labels, probabilities of a good model, and which labels were turned."""
+    """Return given labels, the probabilities of a good model, and a mask of the labels that were changed."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, classes, samples)
     turned = rng.random(samples) < wrong

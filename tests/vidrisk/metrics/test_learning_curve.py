@@ -1,4 +1,4 @@
-"""A power law is found again, and its forecast holds what is then measured."""
+"""Tests of the learning curve: a power law is recovered, and its forecast covers later measurements."""
 
 from __future__ import annotations
 

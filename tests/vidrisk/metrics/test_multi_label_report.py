@@ -1,4 +1,4 @@
-"""Scores of labels that hold in any number are those of scikit-learn, over the samples that somebody has labelled."""
+"""Tests of multi-label scores: they equal those of scikit-learn, over the labelled samples only."""
 
 from __future__ import annotations
 

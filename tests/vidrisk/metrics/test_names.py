@@ -1,4 +1,4 @@
-"""Names read out of reports against the truth, beside scikit-learn and beside the metrics of classifiers."""
+"""Tests of scores for names read from reports, compared with scikit-learn and the metrics of classifiers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Two models on the same samples: what is better beyond chance, what is undecided, and how many samples would decide."""
+"""Tests of comparing two models on the same samples.
+
+They cover differences beyond chance, undecided differences, and the number of samples that would decide.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def test_the_number_of_samples_is_that_which_decides_four_times_of_five() -> Non
 
 
 def test_samples_of_one_group_are_no_independent_evidence() -> None:
-    """A gain that is the same in all 40 clips of one scene is one piece of evidence."""
+    """A gain that is the same in all 40 clips of one scene counts as one piece of evidence."""
     first, second = np.zeros(80, bool), np.array([True] * 40 + [False] * 40)
     groups = [f"scene {place // 10}" for place in range(80)]
     assert compare_answers(first, second).verdict == "better"

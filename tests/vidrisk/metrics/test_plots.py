@@ -48,7 +48,7 @@ def test_any_label_can_be_drawn(labels: tuple[str, ...], tmp_path: Path) -> None
     "knows", [Uncertainty(0.9, {"t": (0.6, 0.6)}), Uncertainty(0.9, {"t": (1.0, 1.0)}), Uncertainty()]
 )
 def test_the_error_is_drawn_by_the_share_kept(knows: Uncertainty, tmp_path: Path) -> None:
-    """With thresholds, with such as keep nothing, and without any."""
+    """The plot is drawn with thresholds, with thresholds that keep nothing, and without thresholds."""
     truth = np.arange(40) % 2
     sure = np.linspace(0.5, 0.99, 40)
     probabilities = np.stack([sure, 1 - sure], axis=1)

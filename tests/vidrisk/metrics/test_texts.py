@@ -1,4 +1,4 @@
-"""ROUGE-L and chrF by hand, and what holds of them for any texts."""
+"""Tests of ROUGE-L and chrF: values computed by hand, and properties that hold for any texts."""
 
 from __future__ import annotations
 

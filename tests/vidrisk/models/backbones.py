@@ -1,7 +1,7 @@
-"""The architectures that are tested: one line each. The tests of models, training and export run over all of them.
+"""The architectures under test, one entry each; tests of models, training and export run over all of them.
 
-They are the real architectures at small size, as their users save them: 64 px, patch 16, width 64, 3 layers, random
-weights.
+They are the real architectures at small size, saved as their users save them: 64 px, patch 16, width 64,
+3 layers, random weights.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ del VIVIT_SIZES["patch_size"]
 
 @dataclass(frozen=True)
 class Backbone:
-    """How a family is saved.
+    """The settings with which a model of a family is saved.
 
     Attributes:
-        config_class, model_class: in transformers.
+        config_class, model_class: names of classes in transformers.
         processor: type of the image processor.
-        normalisation: mean and deviation on the 0–1 scale, as published checkpoints come to them.
-        preprocessor: file that holds them.
-        processing: what else it says.
-        lora: layers that LoRA adapts in a block.
-        softmaxes: of a block.
+        normalisation: mean and deviation on the 0–1 scale, as in published checkpoints.
+        preprocessor: name of the file that holds them.
+        processing: further settings in that file.
+        lora: number of layers that LoRA adapts in a block.
+        softmaxes: number of softmaxes in a block.
     """
 
     config_class: str

@@ -27,7 +27,7 @@ class Exported:
     path: Path
 
     def seen(self, clips: Callable[..., Any], count: int, seed: int = 0) -> Any:
-        """So many frames, or windows, as the encoder sees them."""
+        """Return ``count`` frames or windows, as the encoder takes them."""
         if self.stage.per == "window":
             return clips(count, WINDOW, seed=seed)
         return clips(count, seed=seed)[:, 0]

@@ -1,4 +1,4 @@
-"""Clips in, logits per target out."""
+"""Tests of the clip classifier: clips in, logits per target out."""
 
 from __future__ import annotations
 

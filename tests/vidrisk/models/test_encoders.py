@@ -1,4 +1,4 @@
-"""Encoders of every family, from folders as they are published; what is none is one line."""
+"""Tests of encoders of every family, from folders in their published form; others are refused in one line."""
 
 from __future__ import annotations
 
@@ -59,7 +59,11 @@ def test_default_pixel_is_what_the_folder_says(
 
 
 def test_the_families_tested_are_all_there_are() -> None:
-    """Adding an architecture is one file in ``models/families`` and one line in ``tests/backbones.py``."""
+    """The tests cover every family.
+
+    A new architecture needs one file in ``models/families`` and one line in
+    ``tests/vidrisk/models/backbones.py``.
+    """
     assert {family.name for family in KNOWN.values() if family.build is None} == set(FAMILIES)
     assert {family.name for family in KNOWN.values() if family.build is not None} == {*QWEN, COMPOSE, "llava"}
     assert {name for name, family in KNOWN.items() if family.per == "window"} == set(WINDOW_TRANSFORMERS)
@@ -338,7 +342,7 @@ def test_code_beside_the_weights_is_neither_run_nor_asked_about(
 
 
 def test_a_backbone_that_is_not_here_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that is opened fetches nothing, whatever the switches of huggingface_hub."""
+    """Opening a run downloads nothing, whatever the settings of huggingface_hub."""
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)

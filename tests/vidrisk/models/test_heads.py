@@ -1,4 +1,4 @@
-"""Heads: one logits tensor per target, and an eye for order where they promise one."""
+"""Tests of heads: one logits tensor per target, and sensitivity to order where a head promises it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hugging Face classifiers: labels and pixels as their folders say, logits as transformers computes them."""
+"""Tests of Hugging Face classifiers: labels and pixels follow the folder, logits equal those of transformers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 def saved(folder: Path, kind: str = "vit", **changes: Any) -> Any:
-    """A small classifier as ``save_pretrained`` writes it."""
+    """Save a small classifier with ``save_pretrained``, change its configuration, and return the model."""
     torch.manual_seed(0)
     name, config_name, options = MODELS[kind]
     model: Any = getattr(transformers, name)(getattr(transformers, config_name)(**options))

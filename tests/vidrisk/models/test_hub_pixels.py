@@ -1,6 +1,6 @@
-"""Pixel contracts of image processors.
+"""Tests of the pixel contracts of image processors.
 
-Frames and arithmetic as transformers' own processors compute them, or one line.
+Frames and arithmetic match transformers' own processors, or the settings are refused in one line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ DEIT = {
 
 
 def processor_of(name: str, settings: dict[str, Any]) -> Any:
-    """The processor of transformers that needs no torchvision."""
+    """Return the image processor of transformers that needs no torchvision."""
     module = MODULES.get(name, name.lower())
     file, ending = ("image_processing", "") if name == "Vivit" else ("image_processing_pil", "Pil")
     found = importlib.import_module(f"transformers.models.{module}.{file}_{module}")
@@ -41,9 +41,9 @@ def processor_of(name: str, settings: dict[str, Any]) -> Any:
 
 
 def assert_alike(name: str, settings: dict[str, Any], spec: PixelSpec, size: tuple[int, int]) -> None:
-    """What reaches the model is what the processor makes of a smooth picture, but for a side rounded.
+    """Check that the model's pixels match the processor's for a smooth picture, except for a rounded side.
 
-    In grey values of 0–255.
+    The difference is measured in grey values of 0–255.
     """
     image = Image.fromarray(PICTURE).resize(size, Image.Resampling.BICUBIC)
     theirs = np.array(

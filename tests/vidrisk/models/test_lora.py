@@ -1,4 +1,4 @@
-"""LoRA sits on the projections of attention and MLP, and comes back from disk as it was."""
+"""Tests of LoRA: it adapts the projections of attention and MLP, and is restored unchanged from disk."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def test_a_strangers_adapter_chooses_no_code(
 def test_an_adapter_of_an_older_or_later_peft_is_read(
     adapted_encoder: Make, backbone_folder: Make, tmp_path: Path
 ) -> None:
-    """Other versions write fewer or more keys; those that change nothing are no reason to refuse it."""
+    """An adapter with fewer or more keys, as other PEFT versions write, is read if the keys change nothing."""
     save_adapter(adapted_encoder("vit").backbone, tmp_path)
     config = tmp_path / "adapter_config.json"
     described = json.loads(config.read_text())

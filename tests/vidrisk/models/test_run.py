@@ -104,7 +104,7 @@ def test_a_damaged_run_is_one_line_that_names_the_file(copy: Path, name: str, co
 
 
 def test_settings_are_those_of_the_start_unless_others_are_given(copy: Path, tmp_path: Path) -> None:
-    """What belongs to the data of the start is none of the run that starts."""
+    """Settings that belong to the data of the first run do not pass to the run that starts from it."""
     assert open_start(None, None) == (None, TrainConfig())
     report = ReportSettings(scheme="riskva", photos="/first", longest_answer=40, choice_weight=3.0)
     own = Run.open(copy).config.model_copy(update={"group_by": "block", "report": report, "seed": 5})

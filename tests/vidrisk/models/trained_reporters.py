@@ -1,4 +1,4 @@
-"""Runs of models that write reports: photos whose colour says how bad it is, and the real loop for a few steps."""
+"""Runs of models that write reports: photos whose colour shows the severity, and a few real training steps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def write_photo_of(path: Path, level: str, number: int) -> None:
 
 
 def write_cases(folder: Path, count: int = 24) -> tuple[Path, Path]:
-    """A table of cases with their photos, and its scheme; every fifth case has two photos, every eighth none."""
+    """Write a table of cases with their photos, and its scheme; return the paths of both.
+
+    Every fifth case has two photos, every eighth has none.
+    """
     rows = []
     for number in range(count):
         level = tuple(COLOURS)[number % 2]

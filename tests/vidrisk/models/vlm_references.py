@@ -1,6 +1,6 @@
-"""What transformers itself makes of a clip or a photo.
+"""References that transformers computes for a clip or a photo.
 
-The processors' tokens, positions and pixels, and the models' states.
+These are the tokens, positions and pixels of the processors, and the states of the models.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ _patchify = vars(Qwen3VLVideoProcessor)["patchify"]  # Qwen2.5-VL's is the same,
 
 
 class VideoPatches(SimpleNamespace):
-    """The video processor, without torchvision: pixels by the image processor, patches by transformers' own function."""
+    """The video processor, without torchvision.
+
+    The image processor computes the pixels, and transformers' own function computes the patches.
+    """
 
     def __call__(self, videos: Frames, *, video_metadata: VideoMetadata, **_: Any) -> dict[str, Any]:
         images = self.images
@@ -60,7 +63,11 @@ class Reference:
 
     @classmethod
     def of(cls, folder: Path, model_type: str, row: Tensor | None = None, dtype: str = "float32") -> Reference:
-        """Args: row: of the token in the embeddings, as the model under test has it."""
+        """Load the processor and the model from a folder.
+
+        Args:
+            row: row of the token in the embeddings, as in the model under test.
+        """
         name = QWEN[model_type]
         base = getattr(transformers, f"{name}Processor")
         unchecked = type(base.__name__, (base,), {"check_argument_for_proper_class": lambda *_: object})  # VideoPatches
@@ -79,10 +86,10 @@ class Reference:
         return cls(processor, model)
 
     def inputs(self, shown: Frames, fps: float = 2.0, pair: PromptPair = PAIR) -> dict[str, Any]:
-        """What the processor gives for a clip ``(T, H, W, 3)`` or a photo ``(H, W, 3)`` and a reply.
+        """Return the processor's outputs for a clip ``(T, H, W, 3)`` or a photo ``(H, W, 3)`` and a reply.
 
         Args:
-            fps: of the frames, all of which are looked at.
+            fps: rate of the frames, all of which are used.
         """
         is_clip = shown.ndim == 4
         seen = {"type": "video" if is_clip else "image"}
@@ -101,13 +108,13 @@ class Reference:
         return dict(self.processor(text=text, videos=shown, video_metadata=times, return_tensors="pt"))
 
     def positions(self, inputs: dict[str, Any]) -> Tensor:
-        """``(3, L)``."""
+        """Return the positions, ``(3, L)``."""
         wanted = {key: value for key, value in inputs.items() if not key.startswith("pixel")}
         found: Tensor = self.model.model.get_rope_index(**wanted)[0][:, 0]
         return found
 
     def state(self, inputs: dict[str, Any]) -> Tensor:
-        """The last state at the token, ``(D,)``."""
+        """Return the last state at the token, ``(D,)``."""
         with torch.inference_mode():
             states = self.model(**inputs, output_hidden_states=True).hidden_states[-1][0]
         token = self.processor.tokenizer.convert_tokens_to_ids(TOKEN)

@@ -1,4 +1,4 @@
-"""Cases of vision-language classifiers that the real loop trains for a few steps, and what is left of each."""
+"""Cases of vision-language classifiers that the real training loop runs for a few steps, and their results."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Trained:
         return logits
 
     def fresh(self) -> VlmClassifier:
-        """The model as it was before its first step, without adapters."""
+        """Return the model as it was before its first step, without adapters."""
         torch.manual_seed(0)
         model = build_classifier(self.run.config, self.run.contract)
         assert isinstance(model, VlmClassifier)
@@ -77,7 +77,7 @@ class Trained:
 
 
 def write_photos(root: Path) -> Table:
-    """24 noisy photos of three kinds of defects."""
+    """Write 24 noisy photos with three defect labels and return their table."""
     samples = []
     for number in range(24):
         label = tuple(RGB)[number % 3]

@@ -1,6 +1,6 @@
-"""Vision-language models of the real architectures at small size, random weights.
+"""Small vision-language models of the real architectures with random weights.
 
-With a tokenizer and a processor as published.
+They have a tokenizer and a processor like the published models.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ QWEN = {"qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}
 
 
 def make_tokenizer() -> Any:
-    """A byte-level BPE with Qwen's special tokens and chat template."""
+    """Return a byte-level BPE tokenizer with Qwen's special tokens and chat template."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -81,7 +81,7 @@ def make_tokenizer() -> Any:
 
 
 def save_lively(model: Any, folder: Path) -> None:
-    """Write a model whose weights are large enough for everything in it to matter."""
+    """Write a model whose weights are large enough for every part of it to affect the output."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -164,7 +164,7 @@ def save_qwen(folder: Path, model_type: str, *, layers: int = 3, tie: bool = Tru
 def save_language_model(
     folder: Path, model_class: str = "LlamaForCausalLM", *, spare: bool = True, **sizes: Any
 ) -> Path:
-    """Write a small causal language model; without ``spare``, it has as many rows as its tokenizer has tokens."""
+    """Write a small causal language model; without ``spare``, it has exactly one embedding row per token."""
     tokenizer = make_tokenizer()
     rows = ROWS if spare else len(tokenizer)
     config = getattr(transformers, model_class).config_class(**{**TEXT, "vocab_size": rows, "pad_token_id": 0, **sizes})
@@ -175,7 +175,7 @@ def save_language_model(
 
 
 def save_llava_hf(folder: Path, tower: str = "clip_vision_model", **options: Any) -> Path:
-    """Write a small LLaVA as llava-hf publishes them, but for its size: hidden states in front of the last layer."""
+    """Write a small LLaVA in the form of llava-hf; its vision features come from before the last layer."""
     backbone = BACKBONES[tower]
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(["<image>"], special_tokens=True)
@@ -222,7 +222,7 @@ class Built:
         return contract_from_config(self.config, self.labels)
 
     def frames(self, count: int, seed: int = 0) -> torch.Tensor:
-        """Noise that the classifier takes, ``uint8 (count, T, H, W, 3)``."""
+        """Return noise in the input format of the classifier, ``uint8 (count, T, H, W, 3)``."""
         shape = (count, self.contract.frames, *self.contract.pixel.frame_shape)
         return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
@@ -233,7 +233,7 @@ class Built:
 
 
 def build_small(backbone: str | Path, *assignments: str, clips: bool = True, classes: int = 3) -> Built:
-    """Build a classifier with adapters that matter, of three classes, for 4 frames of 64x64 unless said otherwise.
+    """Build a classifier with effective adapters, by default for three classes and 4 frames of 64x64.
 
     Args:
         assignments: settings, such as ``lora.rank=2``; the last one wins.
@@ -261,9 +261,9 @@ def build_small(backbone: str | Path, *assignments: str, clips: bool = True, cla
 
 
 def enliven(model: torch.nn.Module) -> None:
-    """Give trained parameters values such as training leaves.
+    """Give trained parameters values like those after training.
 
-    Fresh adapters and classifiers answer nothing of their own.
+    Fresh adapters and classifiers contribute nothing to the output.
     """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

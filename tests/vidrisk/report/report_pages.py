@@ -1,4 +1,4 @@
-"""Pages in a real browser, asked by a script of the test."""
+"""Helper that opens a page in a real browser and queries it with a script of the test."""
 
 from __future__ import annotations
 
@@ -36,7 +36,10 @@ FRAME = """<!DOCTYPE html><html style="color-scheme: light dark"><title>no answe
 
 
 def open_page(page: Path, profile: Path, probe: str, *, width: int, dark: bool) -> tuple[dict[str, Any], str]:
-    """What the probe found, and what the browser logged. The probe is the only script of a page that allows none."""
+    """Return the findings of the probe script and the log of the browser.
+
+    In a page that allows no scripts, the probe is the only script that may run.
+    """
     probed = page.with_name("probed.html")
     text = page.read_text(encoding="utf-8").replace("</body>", f"<script>{probe}</script></body>")
     policy = "script-src " if "script-src " in text else "default-src 'none'"

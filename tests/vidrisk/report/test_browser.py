@@ -1,4 +1,4 @@
-"""The page in a real browser: no error, no request, no sideways scrolling on a phone, filters that filter."""
+"""Tests of the page in a real browser: no errors, no requests, no sideways scroll on a phone, working filters."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ DOUBT_PROBE = """
 
 @pytest.mark.parametrize(("threshold", "width"), [(0.3, 390), (None, 390), (0.3, 1280)])
 def test_uncertain_answers_in_chromium(threshold: float | None, width: int, media: Path, tmp_path: Path) -> None:
-    """With thresholds they can be picked out; without, the page neither counts nor offers to."""
+    """With thresholds, uncertain answers can be filtered; without them, the page neither counts nor filters them."""
     write_photo(media / "grey.png", "grey")
     run_folder(colour_classifier(ACTION, threshold=threshold), find_inputs([media]), tmp_path / "out")
     found, log = open_page(build_report(tmp_path / "out"), tmp_path / "profile", DOUBT_PROBE, width=width, dark=False)
@@ -164,7 +164,10 @@ INJECTED_PROBE = """
 
 
 def test_what_slips_through_the_escaping_runs_nothing(tmp_path: Path) -> None:
-    """As if a name had come into the page as it is."""
+    """Injected markup runs no script, even if it is in the page without escaping.
+
+    The test inserts the markup as if a name had been written into the page unchanged.
+    """
     (tmp_path / "photos").mkdir()
     write_photo(tmp_path / "photos" / "a\u202egnp.exe\x07.png", "red")
     run_folder(colour_classifier(RISK), find_inputs([tmp_path / "photos"]), tmp_path / "out")

@@ -38,21 +38,21 @@ def run(contract: Contract, folder: Path, out: Path, **settings: float) -> str:
 
 
 def merged(contract: Contract, folder: Path, out: Path, hysteresis: Hysteresis = THRESHOLDS, **settings: float) -> str:
-    """The page of a run whose windows are merged at these thresholds."""
+    """Return the page of a run whose windows are merged with these thresholds."""
     run(contract, folder, out, **settings)
     write_segments(out, hysteresis)
     return build_report(out).read_text(encoding="utf-8")
 
 
 def card(page: str, name: str) -> str:
-    """The card of one input, without its pictures."""
+    """Return the card of one input, without its pictures."""
     found = re.search(rf'<li class="card"[^>]* data-name="{re.escape(name)}".*?\n    </li>', page, re.DOTALL)
     assert found
     return re.sub(r"data:image/webp;base64,[^\"]*", "", found.group())
 
 
 def listed(card: str) -> list[tuple[str, str]]:
-    """Label and time of the segments in the list."""
+    """Return the label and time of each segment in the list."""
     return re.findall(r'<b class="what"[^>]*>([^<]*)</b><span>([^<]*)</span>', card)
 
 
@@ -84,7 +84,7 @@ def test_actions_show_the_least_certain_first(photos: Path, tmp_path: Path) -> N
 
 
 def tile(page: str, name: str) -> list[str]:
-    """Number and note of a tile."""
+    """Return the number and the note of a tile."""
     found = re.search(rf'<div class="tile[^>]*><dt>{name}</dt>(.*?)</div>', page, re.DOTALL)
     assert found
     return [

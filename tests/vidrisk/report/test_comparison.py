@@ -1,6 +1,6 @@
-"""The page of a comparison: what it shows and in which order, what it never runs, how large it becomes.
+"""Tests of the comparison page: its content and order, the code that it never runs, and its size.
 
-In a real browser, too.
+Some tests open the page in a real browser.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def fields(level: str, text: str = "墙体有裂缝，宽度 2 mm") -> dict[str,
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with six reports: right, too high, too low, not parsed, right with a stranger's HTML, without a truth."""
+    """Return a run with six reports of different kinds.
+
+    The reports are right, too high, too low, not parsed, right with untrusted HTML, and without a truth.
+    """
     folder = tmp_path_factory.mktemp("site")
     photos = write_photos(folder / "photos", NAMES)
     write_truth(
@@ -175,7 +178,7 @@ def test_the_page_in_chromium(width: int, dark: bool, site: Path, tmp_path: Path
 
 
 def test_photos_of_tables_are_shown(site: Path, tmp_path: Path) -> None:
-    """Reports about rows of a table: the photo of the case is in a file, or in a row of the table itself."""
+    """The page shows the photo of a case from a file or from a row of the table itself."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     content = (site / "photos" / NAMES[0]).read_bytes()

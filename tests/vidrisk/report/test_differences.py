@@ -1,4 +1,4 @@
-"""Marks of what one of two texts lacks."""
+"""Tests of the marks on text that the other of two texts lacks."""
 
 from __future__ import annotations
 

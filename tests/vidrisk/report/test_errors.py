@@ -1,4 +1,4 @@
-"""The page of errors: the surest ones first, with what the model saw; nothing in a name is run."""
+"""Tests of the error page: most confident errors first, with the input of the model; no code in a name is run."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def segment(start_s: float, end_s: float, label: str = "a", severity: float | No
 
 
 def runs(timeline: Timeline) -> list[tuple[int, int, str]]:
-    """Start, end and kind of what the bar shows, in order."""
+    """Return the start, end and kind of each section of the bar, in order."""
     return sorted(
         (int(start), int(start) + int(length), kind)
         for kind, path in timeline.bars
@@ -157,7 +157,7 @@ MIN_DISTANCE, MIN_CONTRAST = 0.1, 3.0  # five times what is just noticeable; WCA
 
 
 def colours_of(scheme: int) -> dict[str, np.ndarray]:
-    """Linear RGB of the label colours in the first (light) or second (dark) ``:root`` of the style sheet."""
+    """Return the label colours of the first (light) or second (dark) ``:root`` of the style sheet in linear RGB."""
     css = (Path(vidrisk.report.__file__).parent / "report.css").read_text(encoding="utf-8")
     found = re.findall(r"--(label-\d|other|empty): #(\w{6})", re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme])
     encoded = {
@@ -184,7 +184,7 @@ def test_any_reader_can_tell_the_colours_apart(scheme: int) -> None:
 
 
 def test_labels_that_hold_at_the_same_time() -> None:
-    """Segments of several labels overlap, and may have one start and one length."""
+    """A timeline shows overlapping segments of several labels, even if their start and length are equal."""
     both = [segment(0, 6, "b"), segment(0, 6, "a"), segment(4, 8, "c")]
     timeline = timeline_from_segments(both, 10.0, KINDS, MANY)
     assert timeline.empty_s == 2 and [part.label for part, _ in timeline.listed] == ["a", "b", "c"]

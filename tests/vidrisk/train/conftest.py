@@ -1,4 +1,7 @@
-"""Photos whose class is their colour, and a tiny transformer to train on them: an epoch takes a tenth of a second."""
+"""Fixtures for training: photos whose class is their colour, and a tiny transformer.
+
+An epoch takes a tenth of a second.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ RGB = {"blue": (40, 40, 170), "green": (40, 170, 40), "red": (170, 40, 40)}
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """24 noisy photos of three classes: 16 to train, 5 to validate, 3 to test."""
+    """Return a table of 24 noisy photos of three classes: 16 to train, 5 to validate and 3 to test."""
     root = tmp_path_factory.mktemp("photos")
     samples = []
     for number in range(24):
@@ -33,7 +36,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 @pytest.fixture(scope="session")
 def config_of(backbone_folder: Callable[[str], Path]) -> Callable[..., TrainConfig]:
-    """Assignments → a configuration on a transformer of three layers, 64 px."""
+    """Return a function that builds a configuration from assignments, for a three-layer transformer at 64 px."""
 
     def make(*assignments: str) -> TrainConfig:
         return config_from_options(

@@ -1,6 +1,6 @@
-"""A program that a test starts twice, as a launcher would.
+"""Program that a test starts twice, as a launcher would.
 
-It exchanges things with its other half, and prints what it got.
+The two processes exchange data, and each one prints the data that it received.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ROWS = (-0.0, 1.5, float("nan"), float("-inf"), 3e-5)
 
 
 def check_join(share: Share, kind: torch.dtype) -> bool:
-    """Compare rows joined from two processes with the whole, bit for bit."""
+    """Return whether rows joined from two processes equal the whole tensor, bit for bit."""
     whole = torch.tensor(ROWS, dtype=torch.float32).nan_to_num(0 if kind == torch.int64 else None).to(kind)
     whole = whole[:, None].repeat(1, 3)
     part = torch.zeros_like(whole)
@@ -31,7 +31,7 @@ def check_join(share: Share, kind: torch.dtype) -> bool:
 
 
 def copy_from_main(share: Share) -> list[object]:
-    """Return tensors of each process after the main one's were copied over them."""
+    """Return the tensors of this process after those of the main process were copied over them."""
     torch.manual_seed(share.rank)
     parameter, mask = torch.nn.Parameter(torch.randn(3)), torch.tensor([share.is_main])
     table = torch.arange(6).reshape(2, 3).t() + share.rank  # its rows do not lie one behind the other
@@ -40,7 +40,7 @@ def copy_from_main(share: Share) -> list[object]:
 
 
 def describe_bad_batch(share: Share) -> str:
-    """Return the error for a batch of three samples, one of them in the second process and not finite."""
+    """Return the error for a batch of three samples, of which the one in the second process is not finite."""
     mine = share.of(["a.png", "b.png", "c.png"])
     logits = torch.full((len(mine), 2), 0.0 if share.is_main else float("nan"))
     bad = share.gather(find_not_finite((logits,), mine))
@@ -48,7 +48,10 @@ def describe_bad_batch(share: Share) -> str:
 
 
 def check_photos(share: Share, folder: Path) -> list[object]:
-    """Return names of photos that cannot be read, batches of numbers that fall to this process, and how many it keeps."""
+    """Return the names of unreadable photos, the batches of this process, and the number of photos that it keeps.
+
+    The batches are lists of photo numbers.
+    """
     from vidrisk.data.cases import PhotoFile
     from vidrisk.data.instructions import Instruction, Turn
     from vidrisk.decode.pool import DecodePool
@@ -67,7 +70,7 @@ def check_photos(share: Share, folder: Path) -> list[object]:
 
 
 def train(photos: Path) -> str:
-    """Train beside a process that has ended; return the error."""
+    """Train in a group whose other process has ended; return the error."""
     from vidrisk.data import load_table
     from vidrisk.models.config import config_from_options
     from vidrisk.train.train import train_run

@@ -1,11 +1,11 @@
-"""``vidrisk train`` killed at chosen moments, and resumed.
+"""Program that kills ``vidrisk train`` at chosen moments and resumes it.
 
-Torch is imported once, and every command is a fork of that process.
+It imports Torch once and forks itself for every command.
 
     python kill_training.py ROOT TRAIN-ARGUMENTS…
 
-Writes ``ROOT/undisturbed`` and ``ROOT/MOMENT`` for every moment; prints, as JSON, how each killed command and its
-resumption ended.
+It writes ``ROOT/undisturbed``, and ``ROOT/MOMENT`` for every moment. It prints as JSON how each killed
+command and its resumption ended.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MOMENTS = {
 
 
 def kill_at(place: str, number: int) -> None:
-    """Let a function kill this process when it is called for the so-manieth time."""
+    """Make a function kill this process when it is called for the ``number``-th time."""
     path, _, name = place.rpartition(".")
     try:
         owner: Any = importlib.import_module(path)
@@ -80,7 +80,7 @@ def kill_at(place: str, number: int) -> None:
 
 
 def ending_of(arguments: list[str], *moment: Any) -> int:
-    """Run a command in a fork; return its exit code, or minus the signal that it died of."""
+    """Run a command in a fork; return its exit code, or minus the number of the signal that killed it."""
     child = os.fork()
     if not child:
         if moment:

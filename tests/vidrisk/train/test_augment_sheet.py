@@ -1,4 +1,4 @@
-"""``data preview --augment``: samples as they are, and as training may see them."""
+"""Tests of ``data preview --augment``: it shows samples unchanged and as training may augment them."""
 
 from __future__ import annotations
 

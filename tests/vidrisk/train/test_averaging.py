@@ -1,4 +1,7 @@
-"""The moving average of the weights: what it is, and that a run keeps it and not the weights of the last step."""
+"""Tests of the moving average of the weights.
+
+They cover its definition, and that a run keeps the average instead of the weights of the last step.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,10 @@ def test_a_checkpoint_without_the_average_is_refused() -> None:
 
 
 def test_the_run_keeps_the_average(photos: Table, config_of: Callable[..., Any], tmp_path: Path) -> None:
-    """Two epochs of few steps, in which the average lies between the weights at the start and at the end."""
+    """The run keeps the average instead of the last weights.
+
+    It trains for two epochs of few steps, after which the average lies between the first and the last weights.
+    """
     config = config_of("optim.epochs=2", "optim.average=0.9", "optim.head_lr=0.01", "optim.warmup=0")
     table = replace(photos, samples=tuple(one for one in photos.samples if one.split != "val"))
     run = train_run(table, config, tmp_path / "run")

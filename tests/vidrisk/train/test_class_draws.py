@@ -1,4 +1,4 @@
-"""Samples of rare classes are drawn more often, and the loss takes back what that does to the logits."""
+"""Tests of class draws: rare classes are drawn more often, and the loss corrects the logits for it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,10 @@ def test_of_several_targets_the_rarest_label_says_it() -> None:
 
 @pytest.mark.parametrize("frequent", [40, 400])
 def test_the_best_logits_are_those_of_the_data_however_samples_are_drawn(frequent: int) -> None:
-    """One feature with two values: the loss over the draws is least at the frequencies that the data have."""
+    """The loss over the draws is lowest at the label frequencies of the data.
+
+    The data have one feature with two values.
+    """
     values = torch.tensor([0] * (frequent * 3 // 4) + [1] * (frequent // 4) + [0] * 4 + [1] * 12)
     truth = truth_of(frequent, 16)
     weights = draw_weights(truth, [ACTION])
@@ -124,7 +127,7 @@ def test_labels_that_are_counted_one_by_one_are_left_as_they_are() -> None:
 
 @pytest.fixture(scope="module")
 def rusty_photos(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """240 grey photos to train, 4 of them with a tint of rust; 40 and 8 to test."""
+    """Return 240 grey photos and 4 with a tint of rust to train, 30 and 2 to validate, and 40 and 8 to test."""
     root = tmp_path_factory.mktemp("rusty_photos")
     rng = np.random.default_rng(0)
     samples = []

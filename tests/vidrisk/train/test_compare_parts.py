@@ -1,4 +1,7 @@
-"""At the end of a run: the frozen probe, the head alone, and LoRA with the head, on the same samples."""
+"""Tests of the comparison at the end of a run.
+
+It compares the frozen probe, the head alone, and LoRA with the head, on the same samples.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ def test_a_run_says_what_lora_adds(photos: Table, config_of: ConfigOf, tmp_path:
 
 
 def test_the_head_alone_is_what_training_without_lora_gives(photos: Table, tmp_path: Path) -> None:
-    """With views, both learn from the same features; the probes are the same as well."""
+    """The head alone scores as a run without LoRA does.
+
+    With views, both learn from the same features. The probes are the same as well.
+    """
 
     def trained(name: str, *more: str) -> dict[str, Any]:
         return metrics_of(
@@ -127,7 +133,7 @@ CONTRACT = Contract(task="action", pixel=PixelSpec(), targets=TARGETS, time=None
 
 
 def answers(right: int, of: int) -> tuple[torch.Tensor, ...]:
-    """Logits that are right for the first samples."""
+    """Return logits that are right for the first ``right`` samples and wrong for the others."""
     sure = torch.where(torch.arange(of) < right, 4.0, -4.0)
     return torch.stack([sure, -sure], dim=1), torch.stack([sure, sure], dim=1)
 

@@ -1,4 +1,4 @@
-"""Which decay a probe has that training begins at."""
+"""Tests of the choice of the decay of the probe that training starts at."""
 
 from __future__ import annotations
 

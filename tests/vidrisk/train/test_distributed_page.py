@@ -1,4 +1,4 @@
-"""docs/distributed-training.md: its commands train, and what it names exists."""
+"""Tests of docs/distributed-training.md: its commands train, and everything that it names exists."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ SMALL = (
 @pytest.mark.slow(minutes=2)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: Path(shlex.split(command)[1]).stem)
 def test_every_command_of_the_page_trains(command: str, tmp_path: Path) -> None:
-    """As it stands, but for the size of frames and the number of epochs."""
+    """Every command trains as documented, apart from settings that shrink the run.
+
+    These settings include smaller frames and fewer epochs.
+    """
     if "zero" in command and not is_installed("deepspeed"):
         pytest.skip("deepspeed is not installed: pip install 'vidrisk[deepspeed]'")
     (tmp_path / "examples").symlink_to(REPOSITORY / "examples")

@@ -22,7 +22,10 @@ def test_samples_without_numbers_are_named_whichever_target_they_have_none_of(va
 
 
 def test_a_process_without_a_share_names_nothing() -> None:
-    """It computes a sample of another process, so that all take part."""
+    """A process without a share of the batch reports no sample.
+
+    It computes a sample of another process, so that all processes take part.
+    """
     assert find_not_finite((torch.full((1, 2), float("nan")),), []) == []
 
 

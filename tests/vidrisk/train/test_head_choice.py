@@ -1,4 +1,7 @@
-"""The head of clips is chosen by cross-validation on the training samples: what stays is left out unless it helps."""
+"""Tests of the head choice for clips, by cross-validation on the training samples.
+
+The static scene is left out unless it improves the result.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ SMALL = ["pixel.height=64", "pixel.width=64", "frames=4", "lora.last_blocks=0", 
 
 
 def features_of(kind: str, samples: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of noise, in which the scene or the order of two halves tells two classes apart."""
+    """Return noise features in which the scene or the order of two halves separates two classes."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn((samples, 8, 16), generator=generator)
     truth = torch.arange(samples) % 2
@@ -50,7 +53,7 @@ def test_several_labels_choose_a_head_as_well() -> None:
 
 
 def table_of(folder: Path, write_clip: Callable[..., Path]) -> Table:
-    """24 clips of two colours."""
+    """Write 24 clips of two colours and return their table."""
     samples = []
     for number in range(24):
         path = write_clip(folder / f"{number}.mp4", ((150, 40, 40), (40, 40, 150))[number % 2], seed=number)

@@ -1,4 +1,4 @@
-"""The best epoch, and when there has been no better one for too long; the state before the first step is one of them."""
+"""Tests of the best epoch and of early stopping; the state before the first step counts as an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that are kept between epochs: in memory, then on disk, and never more than is allowed."""
+"""Tests of rows that are kept between epochs: in memory, then on disk, and never above the limits."""
 
 from __future__ import annotations
 

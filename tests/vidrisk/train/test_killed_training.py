@@ -1,4 +1,4 @@
-"""Training that is killed, whenever that is, ends with ``--resume`` as it would have ended."""
+"""Tests that training that is killed at any moment and resumed ends as if it had not been killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scale and a shift make logits believable, and little evidence moves them little."""
+"""Tests of the scale and shift that calibrate logits; a few samples change them only a little."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRIOR = torch.tensor([0.90, 0.09, 0.01]).log()
 
 
 def drawn(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """True logits, and labels drawn by them."""
+    """Return true logits, and labels drawn from their probabilities."""
     generator = torch.Generator().manual_seed(0)
     logits = PRIOR + 2 * torch.randn(samples, 3, generator=generator)
     return logits, torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
@@ -52,9 +52,10 @@ def test_labels_of_which_any_number_may_hold() -> None:
 
 @pytest.mark.parametrize("rare", [4, 40])
 def test_a_probe_finds_what_it_has_seen_a_few_times(rare: int) -> None:
-    """Two Gaussians, one of them a thousandth of the samples.
+    """The recall of a probe for a rare class comes near that of the best classifier.
 
-    The best classifier is known, and the probe comes near it.
+    The samples come from two Gaussians, so the best classifier is known. The rare class has 4 or 40 samples, and
+    the other one has 4,000.
     """
     rng = np.random.default_rng(1)
 

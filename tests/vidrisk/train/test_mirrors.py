@@ -1,4 +1,7 @@
-"""Left and right: labels that have a counterpart change with the picture, and others keep it from being mirrored."""
+"""Tests of mirroring: labels of a direction change with the picture.
+
+A label of a direction without a counterpart prevents mirroring.
+"""
 
 from __future__ import annotations
 

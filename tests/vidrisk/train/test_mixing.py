@@ -1,4 +1,4 @@
-"""Mixed batches: every sample with another one, and a share that says how much of each is seen."""
+"""Tests of mixed batches: each sample is mixed with another one, in a share that the batch reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def frames(count: int = 5) -> torch.Tensor:
-    """Clips of one value each."""
+    """Return clips that each hold one constant value."""
     return (
         (40 * torch.arange(1, count + 1, dtype=torch.uint8))[:, None, None, None, None]
         .expand(count, 2, 16, 16, 3)

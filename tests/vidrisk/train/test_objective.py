@@ -53,7 +53,10 @@ def objective_of(share: Share, rule: str, smoothing: float) -> Objective:
 
 
 def loss_and_gradient(objective: Objective, batch: list[int], *, adds: bool) -> tuple[float, Tensor]:
-    """What one process finds for its share of a batch, by a linear model of three outputs."""
+    """Return the loss and gradient of one process for its share of a batch.
+
+    The outputs come from a linear model with three outputs.
+    """
     generator = torch.Generator().manual_seed(0)
     inputs, weights = (torch.randn(size, generator=generator) for size in ((len(TRUTH), 4), (4, 7)))
     weights.requires_grad_()
@@ -74,7 +77,7 @@ def loss_and_gradient(objective: Objective, batch: list[int], *, adds: bool) -> 
 def test_the_mean_over_processes_is_the_loss_of_the_whole_batch(
     batch: list[int], world: int, rule: str, smoothing: float, adds: bool
 ) -> None:
-    """However uneven the shares are, and where some process has none."""
+    """The mean loss over processes equals the loss of the whole batch for uneven and for empty shares."""
     whole, gradient = loss_and_gradient(objective_of(ALONE, rule, smoothing), batch, adds=adds)
     parts = [
         loss_and_gradient(objective_of(Share(rank, world), rule, smoothing), batch, adds=adds) for rank in range(world)
@@ -89,7 +92,11 @@ def test_an_empty_share_counts_for_nothing() -> None:
 
 
 def test_a_sample_counts_once_for_every_target_that_it_is_labelled_for() -> None:
-    """The loss of certain and right answers is nothing, and of guesses the mean of the targets' entropies."""
+    """Each sample counts once for every target that it is labelled for.
+
+    The loss of certain and right answers is zero. The loss of guesses is the mean of the entropies of the
+    targets.
+    """
     objective = objective_of(ALONE, "none", 0.0)
     logits = (
         *(

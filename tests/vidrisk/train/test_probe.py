@@ -1,6 +1,6 @@
-"""Probes are the logistic regressions of scikit-learn.
+"""Tests that probes equal the logistic regressions of scikit-learn.
 
-And ask about every sample one that has not learnt from its fold.
+An out-of-fold probability comes from a probe that was not fitted on the fold of the sample.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ LABELS = ("a", "b", "c", "d")
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Probes of so few samples take several threads longer than one, the more so where others compute."""
+    """Run Torch with one thread for the test.
+
+    For probes of so few samples, several threads take longer than one, especially on a busy machine.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -40,7 +43,7 @@ ANY = Target(name="defect", labels=LABELS[:3], multi_label=True)
 
 
 def drawn(samples: int, width: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features of very different scales, and labels that hang on them but for noise; every label occurs."""
+    """Return features of very different scales, and labels that depend on them with noise; every label occurs."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(samples, width)) * np.exp(rng.normal(size=width)) + rng.normal(size=width) * 5
     logits = features @ rng.normal(size=(width, classes)) / np.sqrt(width) + rng.normal(size=(samples, classes))
@@ -142,7 +145,7 @@ def test_samples_that_are_not_labelled_are_not_learnt_from() -> None:
 
 
 def test_nobody_is_asked_about_what_it_has_learnt_from() -> None:
-    """Labels by the toss of a coin can be learnt by heart, and not told."""
+    """A probe cannot predict random labels out of fold, although it can memorise them."""
     rng = np.random.default_rng(0)
     features, truth = rng.normal(size=(60, 200)).astype(np.float32), rng.integers(0, 2, 60)
     by_heart = fit_probe(features, truth, one_of(2), 0.001).probabilities(features)

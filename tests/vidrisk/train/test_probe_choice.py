@@ -1,4 +1,4 @@
-"""The probe that training starts at: what it is fitted on."""
+"""Tests of the probe that training starts at: the samples that it is fitted on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training begins at the best probe: what the epochs change comes on top of it."""
+"""Tests that training starts at the best probe; the epochs add their changes to it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_heads_that_train_more_than_classifiers_begin_as_they_are(clip_folder: P
 
 
 def test_labels_turn_with_mirrored_views(tmp_path: Path) -> None:
-    """An arrow that points left, and nothing but mirrored copies to tell that from right: the probe learns both."""
+    """The probe tells left from right although views are mirrored, because the labels are swapped with them."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(40):

@@ -1,6 +1,6 @@
-"""Several processes, started by accelerate's own launcher with the files of ``examples/accelerate``.
+"""Tests that several processes train the same model as one process.
 
-Train what one would.
+The launcher of accelerate starts them with the files of ``examples/accelerate``.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Jobs = dict[str, list[str]]
 
 @pytest.fixture(scope="module")
 def photo_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of photos, one of which is empty."""
+    """Return a folder with photos of three classes; one of the photo files is empty."""
     root = tmp_path_factory.mktemp("processes") / "photos"
     for number in range(26):
         label = tuple(RGB)[number % 3]
@@ -70,13 +70,17 @@ def photo_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """16 cases to train on, some of them with two photos and some with none."""
+    """Return a table of 16 cases to train on, some with two photos and some with none."""
     return write_cases(tmp_path_factory.mktemp("cases"))[0]
 
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory, cases: Path) -> Jobs:
-    """Settings by name: kept features and all that weighs samples; frames, prompts and a language-model loss; reports."""
+    """Return the settings of three runs by name.
+
+    The first run uses kept features and every weighting of samples. The second uses frames, prompts and a
+    language-model loss. The third trains reports.
+    """
     llama = save_language_model(tmp_path_factory.mktemp("llama"))
     return {
         "encoder": [
@@ -110,7 +114,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory, cases: Path) -> Jobs:
 
 @pytest.fixture(scope="module")
 def alone(jobs: Jobs, photo_classes: Path, cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The runs of one process."""
+    """Train the runs in one process and return their folder."""
     root = tmp_path_factory.mktemp("alone")
     for name, settings in jobs.items():
         train_data(cases if name == REPORT else photo_classes, config_from_options(None, settings), root / name)
@@ -119,7 +123,7 @@ def alone(jobs: Jobs, photo_classes: Path, cases: Path, tmp_path_factory: pytest
 
 @dataclass(frozen=True)
 class Launch:
-    """How two processes ended, and the runs that they were to train, by name."""
+    """The result of two processes, and the folder of the runs that they were to train, by name."""
 
     end: subprocess.CompletedProcess[str]
     root: Path
@@ -130,9 +134,10 @@ Launched = Callable[..., Launch]
 
 @pytest.fixture(scope="module")
 def launched(photo_classes: Path, cases: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
-    """A file of ``examples/accelerate``, names and settings of runs → how two processes that trained them ended.
+    """Return a function that trains runs in two processes and returns the result.
 
-    ``resumed`` is a run of another launch, which goes on behind the others: a launch alone takes longer than a run.
+    Its arguments are a file of ``examples/accelerate`` and the settings of the runs by name. ``resumed`` is a run
+    of another launch, which is continued after the others because a launch takes longer than a run.
     """
 
     def launch(config: str, runs: Jobs, *, resumed: tuple[Path, list[str]] | None = None, **more: Any) -> Launch:
@@ -158,7 +163,10 @@ def launched(photo_classes: Path, cases: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def lost(launched: Launched, jobs: Jobs) -> Callable[[int], Launch]:
-    """Number of a process → a run that ended when that one was killed in its second epoch; later it is resumed."""
+    """Return a function that launches a run and kills the process of the given number in the second epoch.
+
+    The run is resumed later.
+    """
 
     @functools.cache
     def launch(rank: int) -> Launch:
@@ -171,7 +179,10 @@ def lost(launched: Launched, jobs: Jobs) -> Callable[[int], Launch]:
 
 @pytest.fixture(scope="module")
 def together(launched: Launched, lost: Callable[[int], Launch], jobs: Jobs) -> Callable[[str], Launch]:
-    """A file of ``examples/accelerate`` → all the runs that go well with it, trained by two processes."""
+    """Return a function that trains all runs in two processes with a file of ``examples/accelerate``.
+
+    The run to be resumed with that file, if there is one, is trained as well.
+    """
 
     @functools.cache
     def launch(config: str) -> Launch:

@@ -25,7 +25,7 @@ GONE = "another process of this training has ended; fix: see its own error; then
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """What a launcher says can be set; nothing of it is left, neither in the environment nor in accelerate."""
+    """Yield a patch for the variables of a launcher; reset the environment and accelerate afterwards."""
     before = dict(os.environ)
     yield monkeypatch
     os.environ.clear()
@@ -35,7 +35,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def exchanged(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes printed that found one another by the variables of a launcher."""
+    """Return the output of two processes that found each other through the variables of a launcher."""
     photos = tmp_path_factory.mktemp("exchange") / "photos"
     for number in range(20):
         (photos / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,10 @@ def test_a_sample_that_is_no_number_in_one_process_is_named_by_all(exchanged: li
 
 
 def test_training_whose_other_process_is_gone_says_so_in_one_line(exchanged: list[dict[str, Any]]) -> None:
-    """While files are read, before there is a model."""
+    """A process reports in one line that the other process has ended.
+
+    It does so while files are read, before there is a model.
+    """
     assert exchanged[0]["alone"] == GONE
 
 

@@ -1,4 +1,7 @@
-"""A run may start from another one: what that trained is merged first, and kept beside the new weights."""
+"""Tests of runs that start from another run.
+
+The weights that the other run trained are merged first, and kept next to the new weights.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ def test_a_start_that_does_not_fit(photos: Table, config_of: ConfigOf, tmp_path:
 
 
 def test_a_base_that_is_gone_is_refused(photos: Table, config_of: ConfigOf, tmp_path: Path) -> None:
-    """Without it the weights would be another model's."""
+    """A run whose base is missing is refused, because its weights would belong to another model."""
     first = train_run(photos, config_of("optim.epochs=1"), tmp_path / "first")
     second = train_run(photos, config_of("optim.epochs=1"), tmp_path / "second", start=first)
     shutil.rmtree(second.root / "base")

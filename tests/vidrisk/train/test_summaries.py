@@ -1,6 +1,6 @@
-"""What an encoder makes of every sample, whatever split it is in.
+"""Tests of the features that an encoder computes for every sample, whatever split it is in.
 
-Probes on it find labels that were turned, and draw a curve.
+Probes on these features find wrong labels and measure a learning curve.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ Config = Callable[..., TrainConfig]
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Probes of so few samples take several threads longer than one, the more so where others compute."""
+    """Run Torch with one thread for the test.
+
+    For probes of so few samples, several threads take longer than one, especially on a busy machine.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -92,9 +95,9 @@ def test_a_head_that_must_be_trained_sums_up_nothing(photos: Table, config_of: C
 def summaries(
     samples: int, *, turned: int = 0, groups: int | None = None, multi_label: bool = False, separation: float = 3.0
 ) -> Summaries:
-    """Features that tell two labels apart; the first ``turned`` samples have the other label.
+    """Return features that separate two labels; the first ``turned`` samples have the other label.
 
-    Every third lacks the level.
+    Every third sample has no level.
     """
     rng = np.random.default_rng(0)
     true = np.arange(samples) % 2

@@ -46,7 +46,7 @@ def write(trackers: list[Tracker], *epochs: Epoch) -> None:
 
 
 def curves_of(folder: Path) -> dict[str, Any]:
-    """Curve → steps and values, as TensorBoard itself reads them."""
+    """Return the steps and values of each curve, as TensorBoard itself reads them."""
     events = EventAccumulator(str(folder)).Reload()
     return {
         tag: [(each.step, pytest.approx(each.value)) for each in events.Scalars(tag)]
@@ -105,7 +105,7 @@ def test_a_run_without_its_tracker_ends_before_anything_is_read_or_written(
 
 
 def track_by_wandb(run: Path, mode: str) -> subprocess.CompletedProcess[str]:
-    """Write an epoch in a process of its own, without an account and where no server answers."""
+    """Write an epoch to wandb in a separate process, without an account and with an unreachable server."""
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     run.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")} | {

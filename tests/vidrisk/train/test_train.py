@@ -25,7 +25,7 @@ def metrics_of(run: Path) -> dict[str, Any]:
 
 
 class StoppedError(Exception):
-    """Stands for a power cut."""
+    """Exception that stands for a power cut."""
 
 
 def stop_at(epoch: int) -> Callable[[str, int, int], None]:

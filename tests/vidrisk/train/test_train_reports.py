@@ -1,6 +1,6 @@
-"""Training of a model that writes reports, by the real loop.
+"""Tests of the training of a model that writes reports, in the real loop.
 
-It learns, resumes, comes back, and bad input costs itself alone.
+The model learns, a run resumes and loads unchanged, and bad input affects only itself.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def trained(train: Callable[..., Run]) -> Run:
 
 
 def losses_of(model: Reporter, run: Run, data: ReportData) -> list[float]:
-    """The loss of text-only rows and of rows of grey photos: the same whatever files there are."""
+    """Return the losses of text-only rows and of rows with grey photos; they do not depend on the photo files."""
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
     sequences = [
         sequence_from_parts(
@@ -130,7 +130,7 @@ def test_kept_features_and_a_tower_in_every_step_do_the_same(train: Callable[...
 
 @pytest.fixture
 def works(monkeypatch: pytest.MonkeyPatch) -> list[Reporting]:
-    """What runs work with, as soon as it is prepared."""
+    """Return a list to which each run adds its ``Reporting`` when it prepares it."""
     prepared: list[Reporting] = []
     prepare = Reporting.prepare
     monkeypatch.setattr(
@@ -198,7 +198,10 @@ def test_every_conversation_is_in_one_batch_of_about_its_length(trained: Run) ->
 
 
 def test_the_second_stage_starts_from_the_first(train: Callable[..., Run], cases: tuple[Path, Path]) -> None:
-    """The projector alone on captions, then adapters on instructions: LLaVA's two stages."""
+    """A second stage starts from the first, as in the two stages of LLaVA.
+
+    The first stage trains the projector alone on captions. The second stage trains adapters on instructions.
+    """
     first = train("lora.last_blocks=0", "optim.epochs=1")
     (epoch,) = json.loads((first.root / "metrics.json").read_text())["epochs"]
     assert not (first.root / "adapter").exists() and set(epoch["lr"]) == {"projector"}
@@ -210,7 +213,10 @@ def test_the_second_stage_starts_from_the_first(train: Callable[..., Run], cases
 
 
 def test_the_limit_of_answers_follows_from_the_longest_one_of_the_training_data(language: Path, tmp_path: Path) -> None:
-    """All turns of a conversation together, and answers of the val split, are longer."""
+    """The answer limit follows from the longest single answer of the training split.
+
+    All turns of a conversation together, and the answers of the val split, are longer and do not count.
+    """
     write_photo_of(tmp_path / "a.png", "minor", 0)
     photo = PhotoFile(tmp_path / "a.png", "a.png")
     items = [
@@ -230,9 +236,9 @@ def test_the_limit_of_answers_follows_from_the_longest_one_of_the_training_data(
 
 
 def test_conversations_about_images(train: Callable[..., Run], tmp_path: Path) -> None:
-    """LLaVA's JSON: several turns, one image in several records, a record without an image.
+    """Training reads the JSON of LLaVA and leaves out records whose image is damaged.
 
-    One whose image is damaged.
+    The records have several turns. Several records share one image, and one record has no image.
     """
     for number in range(6):
         write_photo_of(tmp_path / f"{number}.png", "minor" if number % 2 else "severe", number)

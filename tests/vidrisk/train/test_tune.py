@@ -1,4 +1,7 @@
-"""A search of settings on real photos: on the training split alone, killed and resumed, within its minutes."""
+"""Tests of a search for settings on real photos.
+
+It uses the training split alone, can be killed and resumed, and keeps its time limit.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ QUICK = ("optim.epochs=1", "optim.batch_size=8", "augment=[]", "head.kind=linear
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """15 photos of three colours: 9 to train, in three folds, 3 to validate, 3 to test."""
+    """Return a table of 15 photos of three colours: 9 to train in three folds, 3 to validate and 3 to test."""
     root, samples = tmp_path_factory.mktemp("few"), []
     for number in range(15):
         pixels = np.random.default_rng(number).integers(60, 140, (64, 64, 3))
@@ -60,7 +63,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Table:
 
 
 class StoppedError(Exception):
-    """A test has ended the training."""
+    """Exception by which a test ends the training."""
 
 
 def stop_at_epoch_1(what: str, done: int, total: int) -> None:
@@ -73,7 +76,7 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
 
 
 def result_of(run: Path) -> dict[str, Any]:
-    """What was chosen and measured, without times and without what tells searches on other data apart."""
+    """Return the choice and the measurements of a search, without times and without the identity of its data."""
     found: dict[str, Any] = json.loads((run / "tune" / "tune.json").read_text(encoding="utf-8"))
     return {key: value for key, value in found.items() if key not in ("search", "seconds", "trials")} | {
         "trials": [{key: value for key, value in trial.items() if key != "seconds"} for trial in found["trials"]]
@@ -82,7 +85,7 @@ def result_of(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def searched(few: Table, config_of: ConfigOf, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with a search of four trials on three folds."""
+    """Return a run with a search of four trials on three folds."""
     return train_run(few, config_of(*QUICK), tmp_path_factory.mktemp("runs") / "run", tune=Tuning(4, fixed=FIXED))
 
 
@@ -118,7 +121,7 @@ def test_the_run_is_trained_by_what_was_chosen(searched: Run) -> None:
 def test_val_and_test_are_never_seen_by_the_search(
     few: Table, searched: Run, config_of: ConfigOf, tmp_path: Path
 ) -> None:
-    """With other labels in val and test, and fewer samples there, every line is the same."""
+    """The search gives the same losses and choice if val and test have other labels and fewer samples."""
     other = few.with_samples(
         sample if sample.split == "train" else replace(sample, labels={"action": "a"}) for sample in few.samples[:-1]
     )
@@ -193,7 +196,11 @@ def test_a_run_whose_search_has_ended_does_not_search_again(
 def test_the_choice_of_another_search_is_not_taken_over(
     few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped between the end of the search and that of epoch 1, when no checkpoint says yet whose run it is."""
+    """A resumed run refuses the choice of a search with other settings or data.
+
+    The first run stops between the end of the search and the end of epoch 1, when no checkpoint identifies it
+    yet.
+    """
 
     def stop_after_search(*_: Any) -> None:
         if (tmp_path / "run" / "tune" / "tune.json").exists():
@@ -219,9 +226,9 @@ def test_the_choice_of_another_search_is_not_taken_over(
 
 @pytest.fixture(scope="module")
 def moving(write_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Table:
-    """8 tiny clips: 6 to train, half of them of a direction without its counterpart, which cannot be mirrored.
+    """Return a table of 8 tiny clips: 6 to train and 2 to validate.
 
-    2 to validate.
+    Half of the training clips show a direction without its counterpart, so they cannot be mirrored.
     """
     root, samples = tmp_path_factory.mktemp("moving"), []
     for number in range(8):
@@ -239,11 +246,12 @@ def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Pairs suit one head, single frames another.
+    """A run on clips keeps the head that the chosen trial was judged with.
 
-    The trial without pairs was judged with the head of the default, so it is kept.
+    Pairs of frames suit one head, and single frames suit another. The trial without pairs was judged with the
+    head of the default, so the run keeps that head.
 
-    What is decided by the data is said once, not once per trial.
+    Decisions that follow from the data are reported once, not once per trial.
     """
     caplog.set_level("INFO", "vidrisk")
     kinds, judge = [], FoldJudge.judge
@@ -284,7 +292,7 @@ def test_a_run_on_clips_has_the_head_of_the_trial_that_was_taken(
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, loss: Callable[[TrainConfig, int], float]) -> None:
-    """Let every fold take 10 s by the clock of the search, and have a loss of our own."""
+    """Make every fold take 10 s by the clock of the search and return the loss that the test computes."""
     clock = iter(range(0, 100_000, 10))
     monkeypatch.setattr(tune_halving, "perf_counter", lambda: float(next(clock)))
     monkeypatch.setattr(
@@ -314,7 +322,10 @@ def test_within_no_time_the_default_alone_is_judged(
 def test_no_fold_begins_that_would_not_end_in_time(
     few: Table, config_of: ConfigOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six trials on the first fold, two more folds of the default, and one of another take 90 s."""
+    """No fold starts that would end after the time limit of 90 s.
+
+    Six trials on the first fold, two more folds of the default, and one more fold of another trial take 90 s.
+    """
     judged(monkeypatch, lambda config, fold: 1.0 - config.head.dropout)
     run = train_run(few, config_of(*QUICK), tmp_path / "run", tune=Tuning(6, 1.5, FIXED))
     lines = lines_of(run.root)[1:]

@@ -1,6 +1,6 @@
-"""The one-standard-error rule: the simplest trial that the best one does not beat beyond chance.
+"""Tests of the one-standard-error rule.
 
-The default wins ties.
+It takes the simplest trial that the best one does not beat beyond chance. The default wins ties.
 """
 
 from __future__ import annotations

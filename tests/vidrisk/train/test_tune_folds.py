@@ -1,4 +1,4 @@
-"""Folds of a search: units that hang together count once, and samples that nobody has labelled are judged in none."""
+"""Tests of the folds of a search: linked samples count as one unit, and unlabelled samples are in no fold."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROWS = st.lists(
 
 
 def table_of(rows: list[Row]) -> Table:
-    """Parts of files by label, - for none, number of the file, and group."""
+    """Return a table of parts of files from rows of label (``-`` for none), file number and group."""
     return Table(
         ROOT,
         "action",
@@ -75,7 +75,7 @@ def test_what_is_counted_can_be_dealt_and_every_fold_has_labels(rows: list[Row])
 
 
 def test_samples_without_a_label_fill_no_fold() -> None:
-    """Two large units without a label would be dealt first, and each fill a fold."""
+    """Samples without a label fill no fold, although two large units of them would be dealt first."""
     unknown: list[Row] = [("-", number, f"u{number % 2}") for number in range(30)]
     known: list[Row] = [("ab"[number % 2], 100 + number, None) for number in range(6)]
     table = table_of([*unknown, *known])

@@ -1,4 +1,7 @@
-"""The log of a search: what was written is read again, a torn last line is not, another search is refused."""
+"""Tests of the log of a search.
+
+Written lines are read again, a torn last line is ignored, and the log of another search is refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The settings that a search tries: the default first, never what somebody has chosen, the same for the same seed."""
+"""Tests of the settings that a search tries.
+
+The default comes first, settings that the user chose stay unchanged, and the same seed gives the same trials.
+"""
 
 from __future__ import annotations
 

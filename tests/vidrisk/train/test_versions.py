@@ -1,4 +1,4 @@
-"""Run directories and checkpoints that 0.1.0 wrote, and those of other versions."""
+"""Tests of run directories and checkpoints that 0.1.0 and other versions wrote."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_run_of_0_1_0_is_read(run: Path) -> None:
     ],
 )
 def test_other_versions_of_a_run(name: str, key: str | None, run: Path) -> None:
-    """Unknown keys of a newer minor version are ignored at any depth; a newer major one is refused in one line."""
+    """Unknown keys of a newer minor version are ignored at any depth; a newer major version is refused in one line."""
 
     def newer(version: str) -> Change:
         def by(content: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_other_versions_of_a_split(version: str, is_read: bool, run: Path) -> No
 
 
 class Trained(nn.Module):
-    """What the checkpoint of 0.1.0 was made of."""
+    """The model whose state the checkpoint of 0.1.0 holds."""
 
     own_parts = ("head.",)
 
@@ -130,7 +130,7 @@ class Trained(nn.Module):
 
 
 def trained(*, turned: bool = False) -> tuple[Trained, Any, Any]:
-    """A model, its optimiser and its schedule; ``turned`` lets the optimiser count the parameters in another order."""
+    """Return a model, its optimiser and its schedule; ``turned`` changes the parameter order of the optimiser."""
     model = Trained()
     groups = [{"params": [model.encoder.bias], "lr": 1e-3}, {"params": list(model.head.parameters()), "lr": 1e-2}]
     optimizer = torch.optim.AdamW(groups[::-1] if turned else groups)
@@ -160,7 +160,7 @@ def test_a_checkpoint_of_0_1_0_is_continued() -> None:
 
 
 def test_a_checkpoint_holds_its_state_by_name(tmp_path: Path) -> None:
-    """An optimiser that counts its parameters in another order goes on from the same moments."""
+    """An optimiser with another parameter order continues from the same moments."""
     model, optimizer, schedule = trained()
     model.step(optimizer, schedule)
     epoch = Epoch(epoch=1, train_loss=0.5, val_loss=None, metric=None, lr={"lora": 1e-3, "head": 1e-2})

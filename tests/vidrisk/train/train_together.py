@@ -1,4 +1,4 @@
-"""A program that a launcher starts several times: it trains what a JSON file lists, one run after the other."""
+"""Program that a launcher starts several times; it trains the runs of a JSON file one after the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vidrisk.train.views import ViewDataset
 
 
 def die_in_second_epoch(rank: int) -> None:
-    """Let a process be killed, as by the kernel that needs its memory."""
+    """Kill the process of this rank in its second epoch, as the kernel does when it needs memory."""
     run = loop._Lap.run
 
     def dying(self: Any, epoch: int, kept: str) -> float:
@@ -32,7 +32,7 @@ def die_in_second_epoch(rank: int) -> None:
 
 
 def spoil(number: int) -> None:
-    """Let training see a sample that is no number."""
+    """Make the inputs of one sample NaN during training."""
     item = ViewDataset.__getitem__
 
     def spoilt(self: ViewDataset, index: int) -> tuple[Tensor, Tensor]:

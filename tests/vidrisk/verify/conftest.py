@@ -8,13 +8,13 @@ from golden_bundles import export_small
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of two targets, fp32 and quantised."""
+    """Return a bundle with two targets, in fp32 and quantized."""
     return export_small(tmp_path_factory.mktemp("small") / "walls.bundle").root
 
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model with the same contract."""
+    """Return the bundle of another model with the same contract."""
     return export_small(tmp_path_factory.mktemp("other") / "roofs.bundle", seed=5).root
 
 

@@ -1,6 +1,6 @@
-"""Small models that are exported for real, with golden samples.
+"""Small models that are really exported, with golden samples.
 
-And bundles in which something was exchanged, and sealed again.
+The module also creates bundles with exchanged content and matching hashes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CONTRACT = Contract(task="risk", pixel=PixelSpec(SIDE, SIDE), targets=TARGETS)
 
 
 class Frames:
-    """Calibration frames in memory."""
+    """Calibration frames that are held in memory."""
 
     digest = "frames"
 
@@ -49,7 +49,7 @@ class Frames:
 
 
 class Encoder(nn.Module):
-    """Four convolutions and the average."""
+    """An encoder of four convolutions and an average."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Encoder(nn.Module):
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
-    """``uint8 (N, 1, H, W, 3)``: a colour, a bright bar and noise."""
+    """Return pictures of a colour, a bright bar and noise, ``uint8 (N, 1, H, W, 3)``."""
     rng = np.random.default_rng(seed)
     values = rng.integers(0, 200, (count, 1, 1, 1, 3)) + rng.integers(0, 30, (count, 1, SIDE, SIDE, 3))
     for sample in range(count):
@@ -73,7 +73,10 @@ def pictures(count: int, seed: int = 0) -> np.ndarray:
 
 
 def export_small(out: Path, seed: int = 3, samples: int = 60, **options: Any) -> Bundle:
-    """Encoder and head of random weights, exported in fp32 and INT8; every validation sample is right in fp32."""
+    """Export an encoder and a head with random weights in fp32 and INT8.
+
+    In fp32, the answer to every validation sample is right.
+    """
     encoder, frames = Encoder(seed).eval(), pictures(samples, seed)
     with torch.inference_mode():
         features = encoder(torch.from_numpy(frames).flatten(0, 1))
@@ -102,10 +105,10 @@ def changed_bundle(
     manifest: Callable[[dict[str, Any]], None] | None = None,
     files: dict[str, bytes] | None = None,
 ) -> Path:
-    """A copy in which something is another, sealed again as whoever wants to deceive would.
+    """Return a copy of a bundle with changed content and new hashes, as an attacker would create it.
 
     Args:
-        golden: changes what golden.json says, and the entries of the archive, both in place.
+        golden: changes the content of golden.json and the entries of the archive, both in place.
         manifest: changes bundle.json, in place.
         files: new contents, by name.
     """

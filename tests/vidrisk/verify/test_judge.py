@@ -167,9 +167,9 @@ def test_the_same_answers_of_several_labels_are_right() -> None:
 
 
 def test_what_all_labels_share_is_a_fault_where_each_is_decided_alone() -> None:
-    """Of labels of which one holds it says nothing.
+    """A shift of all logits is a fault if each label is decided alone, but not if exactly one label holds.
 
-    A sigmoid of each is another number, also where that is too near 1 to show.
+    The shift changes the sigmoid of each logit, also where it is too near 1 for the change to show.
     """
     sure = np.array([[40, 38, 39], [39, 40, 38]], np.float32)
     moved = judge(sure, sure - 30, multi_label=True)

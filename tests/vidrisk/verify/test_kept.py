@@ -1,4 +1,4 @@
-"""Results that are kept, and what a watch makes of them."""
+"""Tests of stored verification results, and of how a watch uses them."""
 
 from __future__ import annotations
 

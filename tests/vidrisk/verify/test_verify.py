@@ -1,4 +1,4 @@
-"""Bundles that were exported for real, verified on real engines; and every fault, planted and named."""
+"""Tests of verification with really exported bundles and real engines; every planted fault is named."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def quantised(small: Path) -> str:
 
 @pytest.fixture
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let a real runtime compute something else: what its outputs are changed by, or another file that it opens."""
+    """Return a function that makes a real runtime change its outputs or open another file."""
 
     def spoil(
         runtime: str, change: Callable[[Array], Array] = lambda array: array, *, file: Callable[[Path], Path] = Path
@@ -148,7 +148,7 @@ def test_golden_samples_of_another_model_are_named(tmp_path: Path) -> None:
 
 
 def test_answers_that_were_exchanged_and_bound_to_these_graphs(small: Path, tmp_path: Path) -> None:
-    """The hashes say that golden samples and graphs belong together; no runtime agrees."""
+    """Exchanged answers are found although the hashes bind them to these graphs, because no runtime agrees."""
 
     def turn(told: dict[str, Any], entries: dict[str, bytes]) -> None:
         for variant in told["variants"].values():
@@ -272,7 +272,7 @@ def trt(own_cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRt
 
 
 def keep_engines(trt: FakeTensorRt, bundle: Path, engines_of: Path) -> None:
-    """Put engines for the fp32 graphs of a bundle into the cache, made of the files of another one."""
+    """Put engines for the fp32 graphs of a bundle into the cache, created from the files of another bundle."""
     for name in ("encoder.fp32.onnx", "head.fp32.onnx"):
         key = EngineKey(
             trt.kind,
@@ -314,7 +314,10 @@ def test_an_engine_of_another_graph_is_named_and_how_to_rebuild_it(small: Path, 
 
 
 def test_an_engine_that_is_not_what_it_is_called_fails(small: Path, trt: FakeTensorRt) -> None:
-    """Asked for FP32 and run in FP16, or the reverse: on a GPU that is a fault, with the right answers, too."""
+    """An engine that runs in another precision than requested is a fault on a GPU, even with right answers.
+
+    This holds for FP32 that runs in FP16, and for the reverse.
+    """
     keep_engines(trt, small, small)
     trt.inspection = inspected("Row major linear FP16 format")
     found = verify_bundle(small, runtime="tensorrt", variant="fp32")

@@ -1,4 +1,4 @@
-"""The folder that is watched, and the one that results go to."""
+"""Fixtures for the watched folder and for the folder of results."""
 
 from __future__ import annotations
 

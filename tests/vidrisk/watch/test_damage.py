@@ -1,4 +1,7 @@
-"""Days, memories and inboxes that come to harm: they cost themselves, and every file of the inbox still ends once."""
+"""Tests of damaged days, memories and inboxes.
+
+Damage affects only the damaged part, and every file of the inbox still ends once.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def once(inbox: Path, out: Path, date: str, settings: WatchSettings = ONCE) -> l
 
 
 def ended(out: Path) -> Counter[str]:
-    """Final rows, and how often they occur in days that count."""
+    """Return the number of final rows by file name, over the days that count."""
     with Taken(out) as taken:
         folders = [out / day.folder for day in taken.days()]
     rows = [row for folder in folders if folder.exists() for row in read_ledger(folder) if row.state != "pending"]
@@ -62,7 +65,7 @@ def cut(path: Path, part: float) -> None:
 
 
 def zero_pages(path: Path) -> None:
-    """Of everything but the header: some page in it is in use."""
+    """Overwrite everything but the header with zeros, so that a page in use is hit."""
     overwrite(path, 4096, bytes(max(0, path.stat().st_size - 4096)))
 
 
@@ -71,7 +74,7 @@ def zero_end(path: Path) -> None:
 
 
 def exchange(path: Path, make: Harm) -> None:
-    """Something else comes in the place of a file or folder."""
+    """Move a file or folder away and create something else in its place."""
     path.rename(path.with_name(f".{path.name}.away"))
     make(path)
 
@@ -94,7 +97,7 @@ HARMS: dict[str, Harm] = {
 
 
 def begin_rewriting(day: Path) -> Path:
-    """Leave a ledger as a kill does while lines are dropped; return the file of these lines."""
+    """Leave a ledger as if killed while lines were dropped; return the file of these lines."""
     with closing(sqlite3.connect(day / "ledger.sqlite")) as database, database:
         database.execute("UPDATE meta SET value = '1' WHERE key = 'rewriting'")
     return day / "predictions.jsonl"
@@ -193,7 +196,7 @@ def test_lines_that_are_none_are_found_where_every_line_is_read(inbox: Path, out
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_damage_at_random(inbox: Path, out: Path, seed: int) -> None:
-    """Whatever is damaged between passes: every file of the inbox ends once in a day that counts."""
+    """Every file of the inbox ends once in a day that counts, whatever is damaged between passes."""
     chance = random.Random(seed)
     memory: list[Harm] = [
         lambda out: overwrite(out / TAKEN, 0, b"garbage " * 20),
@@ -222,7 +225,7 @@ def test_damage_at_random(inbox: Path, out: Path, seed: int) -> None:
 
 
 class Colourblind:
-    """A classifier that fails at one colour, in a way that nobody has foreseen."""
+    """A classifier that fails for one colour with an unexpected error."""
 
     def __init__(self, classifier: Any) -> None:
         self._classifier = classifier

@@ -1,4 +1,4 @@
-"""A file belongs to one day, wherever a watch is killed and whatever is done to the file meanwhile."""
+"""Tests that a file belongs to one day, wherever a watch is killed and however the file changes meanwhile."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ POINTS = (
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing that was not committed is written on the way out."""
+    """Exception that stands for SIGKILL: uncommitted data are not written on the way out."""
 
 
 def watch(root: Path, date: str, *, digest: str = "0" * 64, kill: random.Random | None = None) -> None:
-    """Make one pass; with ``kill`` it may end at any of ``POINTS``, before or after what is done there."""
+    """Make one pass; with ``kill``, it may end before or after any of the calls in ``POINTS``."""
     calls = kill.randrange(40) if kill else -1
 
     def killing(real: object) -> object:
@@ -74,7 +74,7 @@ def watch(root: Path, date: str, *, digest: str = "0" * 64, kill: random.Random 
 
 
 def leave_undone(root: Path, date: str, paths: Iterable[str]) -> None:
-    """What a watch leaves that was killed before the first result of a batch.
+    """Leave the state of a watch that was killed before the first result of a batch.
 
     Files are taken, and pending in their day.
     """
@@ -152,7 +152,10 @@ def test_a_bundle_that_comes_back_does_not_do_what_another_one_took_over(root: P
 
 @pytest.mark.parametrize("seed", range(3))
 def test_every_version_of_a_file_is_predicted_once_over_days(seed: int, root: Path) -> None:
-    """Killed at any point of several days, while files come, change and stay away for a while."""
+    """Every version of a file is predicted once, although the watch is killed at any point of several days.
+
+    Meanwhile, files come, change and stay away for a while.
+    """
     chance, contents = random.Random(seed), 0
     paths = [root / "in" / f"{number}.png" for number in range(8)]
 

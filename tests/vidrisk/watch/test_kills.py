@@ -1,6 +1,6 @@
-"""Watches in processes of their own that are killed, stopped and starved while files come in.
+"""Tests of watches in separate processes that are killed, stopped and deprived of resources while files arrive.
 
-Nothing is lost or done twice.
+No file is lost or processed twice.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], limi
 
 
 def done(*folders: Path) -> Counter[str]:
-    """Inputs that have a final row, over folders that may be in the making."""
+    """Return the inputs that have a final row, over folders that may be incomplete."""
     names: Counter[str] = Counter()
     for folder in folders:
         try:

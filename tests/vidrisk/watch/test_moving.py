@@ -22,7 +22,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def far(inbox: Path) -> Iterator[Path]:
-    """A folder on another file system."""
+    """Yield a folder on another file system."""
     folder = Path("/dev/shm") / f"vidrisk-{os.getpid()}"
     if not folder.parent.is_dir() or folder.parent.stat().st_dev == inbox.stat().st_dev:
         pytest.skip("there is no second file system")

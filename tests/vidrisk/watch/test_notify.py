@@ -11,7 +11,7 @@ from vidrisk.watch import notify
 
 @pytest.fixture(params=["file", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The other end of the protocol, under both kinds of address."""
+    """Yield the socket of systemd, at an address of either kind (file or abstract)."""
     address = str(tmp_path / "s") if request.param == "file" else f"@vidrisk {tmp_path.name}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ours:
         ours.bind("\0" + address[1:] if address.startswith("@") else address)

@@ -145,7 +145,10 @@ def test_a_half_written_file_waits_until_it_is_whole(inbox: Path, out: Path, tmp
 
 
 def test_midnight(inbox: Path, out: Path) -> None:
-    """What is complete before belongs to the day before; its page is written when the day is over."""
+    """A file that is complete before midnight belongs to the old day.
+
+    The page of the old day is written when the day is over.
+    """
     write_photo(inbox / "before.png", "red")
     date = DAY
 
@@ -212,7 +215,7 @@ def test_an_inbox_that_goes_and_comes_back(
     inbox.rename(tmp_path / "unmounted")
 
     class Mount(logging.Handler):
-        """Mounts it again when it is missed."""
+        """A log handler that restores the inbox when the watch reports that it is missing."""
 
         def emit(self, record: logging.LogRecord) -> None:
             if "cannot be read" in record.getMessage():
@@ -239,7 +242,10 @@ def test_once_says_that_there_is_no_inbox(inbox: Path, out: Path) -> None:
 
 
 def test_files_that_vanish_while_they_are_read_come_back(inbox: Path, out: Path, tmp_path: Path) -> None:
-    """A share that goes while a batch is read must cost nothing."""
+    """Files that vanish while a batch is read are skipped, and predicted when they come back.
+
+    An example is a network share that is disconnected meanwhile.
+    """
     write_photo(inbox / "a.png", "red")
     with Taken(out) as taken:
         day = taken.day(DAY, "another")

@@ -1,4 +1,4 @@
-"""A watch with the classifier that knows colours, in a process of its own, to be killed, stopped and starved.
+"""Program that runs a watch with the colour classifier, to be killed, stopped and deprived of resources.
 
 ``watcher.py INBOX OUT [--slow] [--date DATE] [--max-file-bytes N]``.
 """

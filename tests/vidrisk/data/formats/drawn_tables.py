@@ -1,4 +1,4 @@
-"""Tables of all that a table may hold, drawn by hypothesis, with small real photos and clips behind them."""
+"""Tables with everything that a table may hold, drawn by hypothesis, with small real photos and clips."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ KINDS = {"clips": "mp4", "photos": "png"}
 
 @st.composite
 def tables(draw: st.DrawFn, root: Path, known: Format) -> Table:
-    """Tables for a format, with files below ``root``: with what it carries, and with what it does not."""
+    """Draw a table for a format, with files below ``root``.
+
+    The table has parts that the format carries, and parts that it does not.
+    """
     task = draw(st.sampled_from(known.tasks))
     targets = draw(st.sampled_from([TARGETS_OF[task], TARGETS_OF[task][:1]]))
     multi = frozenset(target for target in targets if target != "level") if draw(st.booleans()) else frozenset()
@@ -80,7 +83,7 @@ def _labels(targets: Sequence[str], multi: frozenset[str]) -> st.SearchStrategy[
 
 
 def file_of(root: Path, name: str, number: int) -> Path:
-    """Return a file of this name, made where there is none; its content depends on its number alone."""
+    """Return a file of this name, created if it is missing; its content depends only on its number and suffix."""
     path = root / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +107,9 @@ def _content(number: int, suffix: str) -> bytes:
 
 
 def content_of(table: Table, *, named: bool) -> Table:
-    """Return a table as it compares: in an order of its own, without its root.
+    """Return a table in a form that can be compared: in a fixed order and without its root.
 
-    Where names are not kept, by the files' content.
+    If names are not kept, the content of the files replaces them.
     """
 
     def compared(sample: Sample) -> Sample:
@@ -120,7 +123,7 @@ def content_of(table: Table, *, named: bool) -> Table:
 
 
 def table_for(known: Format, root: Path) -> Table:
-    """Return a table with some of all that a format carries."""
+    """Return a table with examples of everything that a format carries."""
     task, targets = known.tasks[-1], TARGETS_OF[known.tasks[-1]]
     suffix = "mp4" if "clips" in known.carries else "png"
     samples = []

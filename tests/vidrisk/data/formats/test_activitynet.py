@@ -1,4 +1,7 @@
-"""ActivityNet: parts of untrimmed videos, which may overlap, go on behind the end, or begin there."""
+"""Tests of ActivityNet: segments of untrimmed videos, which may overlap.
+
+Segments may also end, or even begin, after the end of their video.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def video(*annotations: dict[str, Any], duration: Any = 60.0, subset: str = "tra
 
 
 def data_set(root: Path, database: dict[str, Any], name: str = NAME) -> Path:
-    """Write a file as it is published, and a video for each of its entries."""
+    """Write a list in its published form and a video for each of its entries; return the folder."""
     write_json(
         root / name,
         {

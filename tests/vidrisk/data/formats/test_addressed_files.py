@@ -1,4 +1,4 @@
-"""Addresses of labelling tools lead to files below the folders that a user names, and nowhere else."""
+"""Tests of addresses from labelling tools: they lead only to files below the folders that a user names."""
 
 from __future__ import annotations
 

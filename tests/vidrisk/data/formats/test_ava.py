@@ -1,4 +1,4 @@
-"""AVA: the boxes of a second become one clip of three, with the actions of everybody in it."""
+"""Tests of AVA: the boxes of one second become one clip of three seconds with the actions of all persons."""
 
 from __future__ import annotations
 

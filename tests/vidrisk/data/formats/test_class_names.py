@@ -1,4 +1,4 @@
-"""Files with the names of numbered classes."""
+"""Tests of files that hold the names of numbered classes."""
 
 from __future__ import annotations
 

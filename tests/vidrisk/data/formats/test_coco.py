@@ -1,4 +1,4 @@
-"""COCO: boxes as labels or as crops, photos around the lists, and lists that are damaged."""
+"""Tests of COCO: boxes as labels or as crops, photos in folders around the lists, and damaged lists."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def content(images: list[str], boxes: list[tuple[int, int, list[float] | None]],
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two lists as COCO 2017 names them, photos in folders beside ``annotations``."""
+    """Return a folder with two lists named as in COCO 2017, and photos in folders beside ``annotations``."""
     folder = tmp_path / "coco"
     box = [2.0, 3.0, 5.5, 4.0]
     write_json(

@@ -1,4 +1,4 @@
-"""CRC-32C as RFC 3720 and TFRecord files have it."""
+"""Tests of CRC-32C as RFC 3720 defines it and TFRecord files use it."""
 
 from __future__ import annotations
 

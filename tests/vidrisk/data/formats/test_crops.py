@@ -1,4 +1,4 @@
-"""Boxes that become photos: each under its own name, none lost in silence, and nothing half done left behind."""
+"""Tests of boxes cut out as photos: each has its own name, none is lost silently, errors leave no files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CVAT for images: tags, attributes, boxes, subsets, names of frames, and what is no export."""
+"""Tests of CVAT for images: tags, attributes, boxes, subsets, frame names, and files that are not exports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TASK = "<meta><task><id>4</id><name>t</name><mode>annotation</mode>{}</task></me
 
 
 def export(folder: Path, *images: str, meta: str = TASK.format("")) -> Path:
-    """Write annotations.xml."""
+    """Write ``annotations.xml`` and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "annotations.xml"
     path.write_text(

@@ -1,4 +1,7 @@
-"""CVAT for video: tracks that come and go, steps, skeletons, attributes that change, projects, and folders of tasks."""
+"""Tests of CVAT for video: tracks with gaps, frame steps, skeletons, and attributes that change.
+
+They also cover projects and folders of tasks.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data sets as data of every command: recognised, counted, split, written as manifests, and trained on."""
+"""Tests of data sets as input of every command.
+
+Data sets are recognised, counted, split, written as manifests, and used for training.
+"""
 
 from __future__ import annotations
 
@@ -344,7 +347,7 @@ def test_clips_may_lie_in_a_folder_of_their_own(
     ("name", "file"), [("activitynet", "some.json"), ("kinetics", "some.csv"), ("mmaction", "some")]
 )
 def test_a_split_in_only_some_samples_survives_lists(tmp_path: Path, name: str, file: str) -> None:
-    """What has none is written without, and is read as something to learn from."""
+    """A sample without a split is written without one, and is read as a training sample."""
     splits = {"a.mp4": "train", "b.mp4": "test", "c.mp4": "val", "d.mp4": None}
     for video in splits:
         touch(tmp_path / video)

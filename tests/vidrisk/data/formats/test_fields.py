@@ -1,4 +1,4 @@
-"""Names of columns, attributes and controls mean one thing in every format."""
+"""Tests of the names of columns, attributes and controls: a name means the same in every format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""FiftyOne: samples.json with its kinds of labels, labels.json by stems, frames that are counted from 1."""
+"""Tests of FiftyOne: kinds of labels in samples.json, file stems in labels.json, frames counted from 1."""
 
 from __future__ import annotations
 

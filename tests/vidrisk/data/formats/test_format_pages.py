@@ -1,4 +1,7 @@
-"""docs/formats of what other tools read and write: their commands run, on a folder as the page shows it."""
+"""Tests of the pages in docs/formats about formats that other tools read and write.
+
+The commands of a page run on a folder as the page shows it.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def table_of(root: Path, suffix: str, task: str) -> Table:
 
 
 def written(name: str, folder: str, suffix: str = ".png") -> Callable[[Path], None]:
-    """Write a data set of the format itself into a folder of the page."""
+    """Return a function that writes a data set of the format into a folder of the page."""
 
     def write(root: Path) -> None:
         write_data_set(table_of(root / "media", suffix, TASKS.get(name, "action")), root / folder, name=name)

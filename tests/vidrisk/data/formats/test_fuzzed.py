@@ -1,4 +1,4 @@
-"""Damaged files of every format are read, or are an error of one line: never a traceback, never a hang."""
+"""Tests of damaged files of every format: they are read or refused in one line, without traceback or hang."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_two_thousand_damaged_files_are_read_or_are_one_line(known: Format, tmp_
 
 
 def read_damaged(known: Format, folder: Path, count: int) -> None:
-    """Read a data set again and again, each time with one of its own files damaged in another way."""
+    """Read a data set repeatedly, each time with one of its own files damaged in a different way."""
     source = data_set_of(known, folder)
     files = (
         [source]
@@ -101,7 +101,7 @@ def read_damaged(known: Format, folder: Path, count: int) -> None:
 
 
 def data_set_of(known: Format, folder: Path) -> Path:
-    """Make a data set of a format."""
+    """Write a data set of a format and return its path."""
     if known.name in SAMPLES:
         return SAMPLES[known.name](folder)
     assert known.write is not None
@@ -112,7 +112,7 @@ def data_set_of(known: Format, folder: Path) -> Path:
 
 
 def damaged(whole: bytes, draw: random.Random) -> bytes:
-    """Cut a file off, or put pieces into it or over it, or take some of it out."""
+    """Return the content cut off, or with pieces inserted, overwritten or removed."""
     if draw.random() < 0.1:
         return whole[: draw.randrange(len(whole) + 1)]
     for _ in range(draw.randint(1, 4)):

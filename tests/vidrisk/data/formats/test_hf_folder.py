@@ -1,4 +1,4 @@
-"""Folders of Hugging Face: metadata of every kind, splits as folders, and what is no metadata."""
+"""Tests of Hugging Face folders: metadata of every kind, splits as folders, and files that are not metadata."""
 
 from __future__ import annotations
 

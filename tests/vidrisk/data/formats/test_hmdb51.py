@@ -1,6 +1,6 @@
-"""HMDB51: three splits of a list per class, films that stay together, clips that a split does not use.
+"""Tests of HMDB51: three splits with a list per class, and films that stay together.
 
-And names with any sign.
+They also cover clips that a split does not use, and names with any character.
 """
 
 from __future__ import annotations

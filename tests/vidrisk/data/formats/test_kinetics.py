@@ -1,4 +1,4 @@
-"""Kinetics: lists in CSV and JSON, clips in every layout, whole videos, and much that is not there."""
+"""Tests of Kinetics: CSV and JSON lists, clips in every layout, whole videos, and many missing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""LLaVA, LLaMA-Factory and ms-swift as labels: what is asked and answered, numbers of classes, what is no label."""
+"""Tests of LLaVA, LLaMA-Factory and ms-swift as labels: questions, answers, and numbers of classes.
+
+They also cover answers that are not labels.
+"""
 
 from __future__ import annotations
 

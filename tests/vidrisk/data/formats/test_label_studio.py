@@ -1,6 +1,6 @@
-"""Label Studio: choices, timelines and boxes of full exports and of JSON-MIN.
+"""Tests of Label Studio: choices, timelines and boxes, in full exports and in JSON-MIN.
 
-Times, uploads, annotations that do not count.
+They also cover times, uploads, and annotations that do not count.
 """
 
 from __future__ import annotations

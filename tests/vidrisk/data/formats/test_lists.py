@@ -1,4 +1,4 @@
-"""Lists are read piece by piece, whatever their size, their line ends and what is wrong with them."""
+"""Tests of lists: they are read piece by piece, whatever their size, line ends or errors."""
 
 from __future__ import annotations
 

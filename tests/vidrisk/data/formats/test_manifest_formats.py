@@ -1,4 +1,4 @@
-"""vidrisk's own manifests as formats to convert to."""
+"""Tests of vidrisk's own manifests as formats to convert to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists of MMAction2 and SlowFast: paths with numbers behind them, and the names of the classes."""
+"""Tests of MMAction2 and SlowFast lists: paths followed by numbers, and the names of the classes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRAIN, VAL = "kinetics400_train_list_videos.txt", "kinetics400_val_list_videos.t
 
 
 def lists(root: Path, *, labels: bool = True, place: str = "{split}_videos", **lines: list[str]) -> Path:
-    """Write a list per split; every path that it names is there."""
+    """Write a list per split and create every file that it names; return the folder."""
     for split, of_split in lines.items():
         write_lines(root / f"kinetics400_{split}_list_videos.txt", of_split)
         for line in of_split:

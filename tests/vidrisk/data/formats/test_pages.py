@@ -1,4 +1,7 @@
-"""docs/ucf101.md and docs/something-something-v2.md: their commands do what they say, and what they name exists."""
+"""Tests of docs/ucf101.md and docs/something-something-v2.md.
+
+Their commands work as described, and everything that they name exists.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format that is written is read back as it was, and says what it could not carry."""
+"""Tests of round trips: every writable format is read back as written, and reports the parts it cannot carry."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_back_as_it_was(known: Format, data: st.DataObje
 
 
 def read(known: Format, destination: Path, table: Table) -> Table:
-    """Read a data set as its table was: by its task, and with as many labels."""
+    """Read a data set with the task of its table, and with several labels per sample if the table has them."""
     made = destination.parent / "made"
     reading = Reading(
         table.task, known.splits[0] if known.splits else 0, multi_label=bool(table.multi_targets), made=made

@@ -1,4 +1,4 @@
-"""Rows become samples: what repeats, what overlaps and what is not there is said."""
+"""Tests of rows that become samples: repeated rows, overlapping parts and missing files are reported."""
 
 from __future__ import annotations
 

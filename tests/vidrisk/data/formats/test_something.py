@@ -1,6 +1,6 @@
-"""Something-Something V2.
+"""Tests of Something-Something V2.
 
-Ids as labels.json has them, templates without brackets, and rows that cannot be learnt from.
+They cover ids as in labels.json, templates without brackets, and rows that cannot be used for training.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def test_videos_in_another_container_are_found_and_repeated_rows_count_once(tmp_
 
 
 def with_record(what: str, **changes: Any) -> Callable[[Path], None]:
-    """Change the first record of a list; a value of None takes a key away."""
+    """Return a function that changes the first record of a list; a value of None removes a key."""
 
     def edit(root: Path) -> None:
         path = root / "labels" / f"{what}.json"

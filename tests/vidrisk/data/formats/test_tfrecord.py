@@ -1,4 +1,4 @@
-"""TFRecord: frames and checksums, what other programs write, label maps, shards, photos that become files."""
+"""Tests of TFRecord: framing, checksums, records of other programs, label maps, shards, and extracted photos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/formats of labelling tools: their commands run, on files as the page shows them."""
+"""Tests of the documentation of labelling tools: its commands run on files as each page shows them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Damaged files of labelling tools, in the layouts that are only read.
+"""Tests of damaged files of labelling tools, in the layouts that are only read.
 
-JSON-MIN, projects of VIA, skeletons and boxes of CVAT.
+The layouts are from Label Studio (JSON with boxes in videos, JSON-MIN), VIA (projects, CSV with the older
+header) and CVAT (skeletons, boxes).
 """
 
 from __future__ import annotations

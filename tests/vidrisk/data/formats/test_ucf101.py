@@ -1,4 +1,4 @@
-"""UCF101: class numbers, lists with and without labels, groups, and every way in which lists and folders may disagree."""
+"""Tests of UCF101: class numbers, lists with and without labels, groups, lists that contradict folders."""
 
 from __future__ import annotations
 

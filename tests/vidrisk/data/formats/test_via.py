@@ -1,4 +1,4 @@
-"""VIA: CSV of both headers, projects of VIA 2 and 3, options, regions, and what is damaged."""
+"""Tests of VIA: CSV files with either header, projects of VIA 2 and 3, options, regions, damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/formats of data sets of clips: their commands run, on a folder as the page shows it."""
+"""Tests of the documentation of clip data sets: its commands run on a folder as each page shows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGES = Path(__file__).resolve().parents[4] / "docs" / "formats"
 
 
 def write_activitynet(root: Path) -> Path:
-    """Two videos, of which one has two segments."""
+    """Write an ActivityNet data set of three videos, of which one has two segments."""
     videos = {"a": ("training", [[1.5, 3], [2, 6.9]]), "b": ("validation", [[1, 4]]), "c": ("training", [[0, 2]])}
     write_json(
         root / "activity_net.v1-3.min.json",
@@ -39,7 +39,7 @@ def write_activitynet(root: Path) -> Path:
 
 
 def write_mmaction(root: Path) -> Path:
-    """A list per split; two of its lines have several numbers."""
+    """Write an MMAction data set with a list per split; two of its lines have several class numbers."""
     for split, lines in (("train", ["a/0.mp4 1", "a/1.mp4 0 2"]), ("val", ["b/2.mp4 2", "b/3.mp4 0 1"])):
         write_lines(root / f"kinetics400_{split}_list_videos.txt", lines)
         for line in lines:

@@ -1,4 +1,4 @@
-"""Class folders as YOLO wants them: written whole, never recognised as a format."""
+"""Tests of class folders in YOLO's layout: they are written whole and never recognised as a format."""
 
 from __future__ import annotations
 

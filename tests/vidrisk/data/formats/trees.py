@@ -1,4 +1,4 @@
-"""Small trees of the data sets: lists as their makers write them, and clips that are encoded on the spot."""
+"""Small trees of the data sets, with lists in their publishers' form and clips encoded on the spot."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ ROWS = {"train": 36, "validation": 12}
 
 
 def touch(path: Path) -> None:
-    """Put an empty file where a clip would be: enough for what reads lists alone."""
+    """Create an empty file in place of a clip, for code that reads only the lists."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
 
 def encoded(rgb: Sequence[int], seed: int) -> Write:
-    """Encode six frames of a colour with noise and a moving bar, 64x48: VP8 in WebM, MPEG-4 elsewhere."""
+    """Return a function that encodes six frames of a colour with noise and a moving bar, 64x48.
+
+    The codec is VP8 in WebM and MPEG-4 elsewhere.
+    """
 
     def write(path: Path) -> None:
         rng = np.random.default_rng(seed)
@@ -81,7 +84,10 @@ def write_ucf101(
     encoding: str = "utf-8",
     classes: Sequence[str] = tuple(UCF_CLASSES),
 ) -> Path:
-    """Three splits of a few classes: six groups of two clips each, of which split n tests the n-th two."""
+    """Write a UCF101 data set with three splits of a few classes.
+
+    Each class has six groups of two clips. Split n tests the n-th pair of groups.
+    """
     numbers = {name: number for number, name in enumerate(classes, start=1)}
 
     def write(name: str, lines: Iterable[str]) -> None:
@@ -116,9 +122,9 @@ def write_hmdb51(
     clips: bool = False,
     end: str = " \n",
 ) -> Path:
-    """Three splits of a few classes.
+    """Write an HMDB51 data set with three splits of a few classes.
 
-    Five films of two clips each, of which split n tests the n-th and does not use the last.
+    Each class has five films of two clips. Split n tests the n-th film and does not use the last film.
     """
     for label, colour in HMDB_CLASSES.items():
         names = {film: [f"Film_{film}_{label}_f_nm_np1_ba_goo_{clip}.avi" for clip in range(2)] for film in range(1, 6)}
@@ -135,7 +141,7 @@ def write_hmdb51(
 
 
 def write_kinetics(root: Path, *, place: str = "{split}/{label}", clips: bool = False) -> Path:
-    """Two lists of clips of ten seconds, each of a video of its own."""
+    """Write a Kinetics data set with two lists of ten-second clips, each from a video of its own."""
     number = 0
     for split, count in (("train", 6), ("val", 4)):
         rows = []
@@ -150,7 +156,7 @@ def write_kinetics(root: Path, *, place: str = "{split}/{label}", clips: bool = 
 
 
 def write_ava(root: Path, *, videos: str = "trainval", clips: bool = False) -> Path:
-    """Two lists of boxes of two films, and the names of the actions."""
+    """Write an AVA data set with two lists of boxes, one per film, and the names of the actions."""
     for seed, (split, film) in enumerate((("train", "film-A"), ("val", "film_B"))):
         rows = [
             f"{film},{second:04d},0.1,0.2,0.5,0.9,{action},{person}"
@@ -178,7 +184,10 @@ def write_ssv2(
     clips: bool = False,
     templates: Sequence[str] = tuple(SSV2_TEMPLATES),
 ) -> Path:
-    """Labels with their ids as strings, train, validation and test."""
+    """Write a Something-Something V2 data set.
+
+    It has the labels with their ids as strings, and the lists of train, validation and test.
+    """
     labels = {template.replace("[", "").replace("]", ""): str(number) for number, template in enumerate(templates)}
     write_json(root / lists.format("labels"), labels)
     video = 0

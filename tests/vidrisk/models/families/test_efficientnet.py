@@ -1,4 +1,4 @@
-"""The embedded default computes what the package that it comes from computes."""
+"""Tests of the embedded default: it computes the same features as the package that it comes from."""
 
 from __future__ import annotations
 

@@ -80,9 +80,9 @@ def test_a_vision_language_model_names_what_it_ignores(family: str, name: str) -
 
 
 def test_what_training_wrote_may_be_trained_again(tmp_path: Path) -> None:
-    """Accept a run's own file again, for another task too, and one of an earlier version.
+    """A run's own file is accepted again, also for another task, and so is a file of an earlier version.
 
-    Which holds prompts for any backbone.
+    A file of the earlier version holds prompts for any backbone.
     """
     config = resolve_config(TrainConfig(), clips=True)
     assert config.vlm.prompts is None

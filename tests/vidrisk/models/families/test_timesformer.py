@@ -1,4 +1,4 @@
-"""TimeSformer on windows of any length and size, from checkpoints as they are published."""
+"""Tests of TimeSformer on windows of any length and size, from checkpoints in their published form."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_other_windows_get_the_positions_that_transformers_takes(
 
 
 def test_a_wide_window_is_no_square_one(backbone_folder: Make) -> None:
-    """As many patches, at other places."""
+    """A wide window has as many patches as a square one, but at other positions."""
     folder = str(backbone_folder("timesformer"))
     positions = [
         build_encoder(folder, pixel=pixel, frames=WINDOW).backbone.embeddings.position_embeddings
@@ -65,7 +65,7 @@ def test_a_fine_tuned_classifier_is_taken_without_its_classifier(
 
 
 def changed(folder: Path, to: Path, **values: Any) -> str:
-    """The configuration with other values, and random weights that fit."""
+    """Write the configuration with other values and random weights that fit, and return the folder."""
     config = json.loads((folder / "config.json").read_text()) | values
     transformers.TimesformerModel(transformers.TimesformerConfig(**config)).save_pretrained(to)
     shutil.copy(folder / "preprocessor_config.json", to)

@@ -1,4 +1,4 @@
-"""ViViT on windows of any length and size, from checkpoints as they are published."""
+"""Tests of ViViT on windows of any length and size, from checkpoints in their published form."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def test_a_published_classifier_is_taken_without_its_classifier(
 
 
 def test_positions_are_interpolated_over_time_and_space() -> None:
-    """A ramp stays one: the middles of the new tokens lie where they lie between those of the old ones."""
+    """Positions that form a linear ramp form a linear ramp after interpolation.
+
+    The centres of the new tokens keep their places between the centres of the old tokens.
+    """
 
     def middles(count: int) -> torch.Tensor:
         return (torch.arange(count) + 0.5) / count

@@ -1,4 +1,4 @@
-"""Saved small vision-language models, and runs of a few steps on them, each made once per session."""
+"""Small saved vision-language models, and runs of a few steps on them, each created once per session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from vidrisk.train.train import train_run
 
 @pytest.fixture(scope="session")
 def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """model_type and options of ``save_qwen`` → a folder; not to be changed."""
+    """Return a function that saves a model by its model_type and the options of ``save_qwen``.
+
+    It returns the folder, which tests must not change.
+    """
 
     @functools.cache
     def make(model_type: str, **options: Any) -> Path:
@@ -31,7 +34,10 @@ def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def language_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Class of a causal language model and options of ``save_language_model`` → a folder; not to be changed."""
+    """Return a function that saves a causal language model by its class and the options of ``save_language_model``.
+
+    It returns the folder, which tests must not change.
+    """
 
     @functools.cache
     def make(model_class: str = "LlamaForCausalLM", **options: Any) -> Path:
@@ -42,7 +48,7 @@ def language_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 
 @pytest.fixture(scope="session")
 def table(clip_folder: Path) -> Table:
-    """24 clips of three colours."""
+    """Return a table of 24 clips in three colours."""
     return load_table(clip_folder, "action")
 
 
@@ -59,7 +65,10 @@ def train(
     language_folder: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., Trained]:
-    """Name of a case, further settings, and a run to start from → a run of a few steps."""
+    """Return a function that trains a named case for a few steps.
+
+    The function also takes further settings and a run to start from.
+    """
 
     def make(case: str, *assignments: str, start: Run | None = None) -> Trained:
         kind, options, settings = {**CASES, **PHOTOS}[case]
@@ -86,5 +95,5 @@ def train(
 
 @pytest.fixture(scope="session")
 def trained(train: Callable[..., Trained]) -> Callable[[str], Trained]:
-    """Name of a case → its run, not to be changed."""
+    """Return a function that returns the run of a named case, which tests must not change."""
     return functools.cache(train)

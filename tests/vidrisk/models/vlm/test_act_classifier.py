@@ -1,4 +1,4 @@
-"""What a step computes: the loss by hand, prompts by their seed, groups by their names, adapters in their places."""
+"""Tests of a training step: loss by hand, prompts by seed, groups by name, and the places of adapters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def names_of(model: VlmClassifier, part: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 def test_the_loss_of_the_reply_is_transformers_own(build: Callable[..., Built], qwen_folder: Make, kind: str) -> None:
-    """With labels of -100 wherever the reply is not, over a batch."""
+    """The loss over a batch equals that of transformers with labels of -100 outside the reply."""
     built = build(kind, "lora.last_blocks=0", "optim.projector_lr=0.001", "vlm.language_loss=0.3")
     model, frames = built.model, built.frames(2)
     row = model.backbone.embed(torch.tensor([model.backbone.token]))[0].detach()
@@ -193,7 +193,7 @@ def test_a_projector_is_trained_where_it_is_new_unless_told_otherwise(
 def test_what_is_trained_on_weights_in_bfloat16_is_in_single_precision(
     build: Callable[..., Built], kind: str, autocast: bool
 ) -> None:
-    """Or a step as small as these, which bfloat16 cannot hold, would change nothing."""
+    """Trained parameters are in float32, because bfloat16 cannot hold steps as small as these."""
     built = build(kind, "vlm.weights=bfloat16", "optim.projector_lr=1e-6", "lora.parts=[language,vision]")
     model, optim = built.model.train(), built.config.optim
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,4 +1,4 @@
-"""Heads behind a language model: shapes, batches, and what each of them sees."""
+"""Tests of heads behind a language model: shapes, batches, and the tokens that each head sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pieces of a chat template put together are what the template itself gives."""
+"""The joined pieces of a chat template equal the output of the template itself."""
 
 from __future__ import annotations
 

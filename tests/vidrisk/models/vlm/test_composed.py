@@ -1,4 +1,4 @@
-"""A composed model computes what a plain concatenation of a tower's map, an MLP and a causal language model computes."""
+"""A composed model equals a plain chain of a tower's map, an MLP and a causal language model."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def normalised(built: Built, frames: Tensor) -> Tensor:
 
 
 def plain_state(built: Built, feature_map: Tensor, language: Path) -> Tensor:
-    """The state at the token, by transformers' model as it is loaded from its folder.
+    """Return the state at the token, computed by transformers' model as loaded from its folder.
 
     Args:
-        feature_map: ``(B · T, W, h, w)``.
+        feature_map: features of the tower, ``(B · T, W, h, w)``.
     """
     backbone, layout = built.model.backbone, built.model.fixed.layout
     model = transformers.AutoModelForCausalLM.from_pretrained(language).eval()
@@ -69,7 +69,10 @@ def check(built: Built, feature_map: Tensor, frames: Tensor, language: Path) -> 
 
 
 def test_a_head_that_pools_by_attention_is_left_out(backbone_folder: Make, language_folder: Make) -> None:
-    """Nothing reads it: its adapters would have no gradient, which training in several processes does not allow."""
+    """A tower's head that pools by attention gets no adapters, because nothing reads its output.
+
+    Its adapters would have no gradient, which training in several processes does not allow.
+    """
     built = build_small(
         f"compose:{backbone_folder('siglip_vision_model')}+{language_folder()}",
         "lora.parts=[language,vision]",
@@ -127,7 +130,10 @@ def test_any_causal_language_model_goes_through_the_same_door(language_folder: M
 def test_the_stage_that_is_exported_computes_what_is_trained(
     language_folder: Make, model_class: str, question_first: str
 ) -> None:
-    """Its mask, its positions, keys and values of its first tokens are given, and it holds adapters."""
+    """The exported text stage, with its adapters, computes the same states as the trained model.
+
+    Its mask, its positions, and the keys and values of its first tokens are passed as constants.
+    """
     built = build_small(
         f"compose:{EMBEDDED}+{language_folder(model_class, **LANGUAGE_MODELS[model_class])}",
         f"vlm.question_first={question_first}",
@@ -207,7 +213,7 @@ def test_names_that_compose_nothing_are_refused(
 
 
 def test_a_tower_without_a_map_of_patches_is_refused(language_folder: Make, tmp_path: Path) -> None:
-    """The last layers of Swin have merged the patches of its configuration."""
+    """Swin is refused as a tower: its last layers have merged the patches of its configuration."""
     config = transformers.SwinConfig(image_size=64, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4)
     transformers.SwinModel(config).save_pretrained(tmp_path)
     with pytest.raises(SettingsError, match=r"swin as the tower of a composed model: 64 places, 16x16 expected; "):
@@ -220,7 +226,10 @@ def test_a_grid_finer_than_the_map_is_refused(language_folder: Make) -> None:
 
 
 def test_visual_tokens_begin_as_large_as_words(language_folder: Make) -> None:
-    """Gemma 3 scales what its embeddings hold by the root of its width."""
+    """New visual tokens have the same root mean square as word embeddings.
+
+    Gemma 3 multiplies its embeddings by the square root of its width.
+    """
     for model_class in ("LlamaForCausalLM", "Gemma3ForCausalLM"):
         built = build_small(f"compose:{EMBEDDED}+{language_folder(model_class, **LANGUAGE_MODELS[model_class])}", PLAIN)
         frames, backbone = built.frames(6), built.model.backbone
@@ -279,7 +288,7 @@ def test_a_template_that_drops_or_repeats_the_question_is_refused(
 def test_a_name_with_folders_is_stored_whole(
     backbone_folder: Make, language_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run may be opened from another folder than it was trained in."""
+    """A relative name is stored as a full path, so that a run can be opened from another working directory."""
     tower, language = backbone_folder("vit"), language_folder()
     monkeypatch.chdir(language.parent)
     built = build_small(f"compose:{tower}+{language.name}", PLAIN)

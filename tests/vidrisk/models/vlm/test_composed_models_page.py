@@ -1,4 +1,4 @@
-"""docs/composed-models.md: its commands and its Python do what they say, and what it names exists."""
+"""Tests of docs/composed-models.md: its commands and its Python work as described, and its references exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation is split behind what a model is asked, whatever the template."""
+"""A conversation is split between the question and the reply, whatever the template."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tokenizer(template: str | None) -> Any:
 
 
 def told(made: Any, settings: VlmSettings, visual: dict[str, str] | None = None) -> tuple[str, str]:
-    """Text in front of the reply, and the reply."""
+    """Return the text in front of the reply, and the reply."""
     (found,) = conversations_from_pairs(made, [PAIR], settings, visual=visual)
     return found.before, found.reply
 
@@ -110,7 +110,7 @@ def test_a_template_that_cannot_be_used_is_refused_in_one_line(template: str, sa
 
 
 def test_a_template_runs_no_code() -> None:
-    """It comes with a backbone, which may be a stranger's."""
+    """A template with unsafe expressions is refused, because a backbone may come from an untrusted source."""
     sneaky = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
     with pytest.raises(SettingsError, match=r"fails: .*unsafe"):
         told(tokenizer(sneaky), VlmSettings())
@@ -136,7 +136,7 @@ def test_a_template_runs_no_code() -> None:
     ],
 )
 def test_a_hostile_template_is_refused_soon(template: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a thread, where no signal could stop it, as well."""
+    """A template that is too slow or too large is refused, even in a thread, where no signal could stop it."""
     monkeypatch.setattr(rendering, "CPU_S", 1)
     with ThreadPoolExecutor(1) as pool, pytest.raises(SettingsError, match=said) as caught:
         pool.submit(told, tokenizer(template), VlmSettings()).result(timeout=60)

@@ -1,4 +1,4 @@
-"""A vision tower with a dynamic grid computes what transformers' own tower computes, whatever is packed together."""
+"""A vision tower with a dynamic grid equals transformers' own tower, whatever is packed together."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BLOCKED = "import sys\nfor name in ('torch', 'transformers', 'vidrisk', 'onnx'):
 
 @dataclass(frozen=True)
 class Written:
-    """A tower that carries an adapter, and the folder that was written of it."""
+    """A tower with an adapter, and the folder that was written from it."""
 
     tower: Any
     graph: DynamicGraph
@@ -73,7 +73,7 @@ class Written:
 
     @torch.inference_mode()
     def expected(self, pixels: npt.NDArray[Any], grids: Sequence[Sequence[int]]) -> list[npt.NDArray[Any]]:
-        """By transformers' own forward."""
+        """Return the tokens that transformers' own forward computes."""
         output = self.tower(torch.from_numpy(pixels), grid_thw=torch.tensor(grids))
         return [tokens.numpy() for tokens in (output.pooler_output, *getattr(output, "deepstack_features", ()))]
 
@@ -84,7 +84,7 @@ def tower_of(folder: Path, model_type: str, dtype: str = "float32") -> Any:
 
 
 def adapt(tower: Any) -> None:
-    """Give it an adapter that says something."""
+    """Add an adapter with random weights that change the output."""
     peft.inject_adapter_in_model(peft.LoraConfig(r=2, target_modules=["qkv"]), tower)
     torch.manual_seed(1)
     for name, parameter in tower.named_parameters():
@@ -122,7 +122,7 @@ def test_every_grid_gives_the_tokens_of_transformers(written: Written, runtime: 
 
 @pytest.mark.slow
 def test_what_else_is_in_a_call_changes_nothing(written: Written) -> None:
-    """Images and moments do not see one another: any way to pack them gives the same tokens."""
+    """Images and moments do not affect one another, so any way to pack them gives the same tokens."""
     feed, alone = written.feed([(2, 10, 6), (1, 4, 8)]), []
     with BUNDLE_RUNTIMES["onnxruntime"](written.file, written.graph.inputs, written.graph.outputs, threads=1) as runner:
         together = runner.infer(feed)["tokens"]
@@ -194,7 +194,7 @@ FAULTS: list[tuple[str, Callable[[Arrays], Arrays], str]] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_planted_faults_are_refused(written: Written, runtime: str) -> None:
-    """Such as a wrong order of windows: what follows from the grid is judged with the graph."""
+    """A wrong input that follows from the grid, such as a wrong order of windows, is refused with the graph."""
     planted = [
         (fault, case)
         for model_type, fault, case in FAULTS
@@ -226,7 +226,7 @@ def test_what_is_not_finite_is_refused(written: Written) -> None:
 
 
 def test_a_graph_that_keeps_the_length_of_its_example_is_no_graph(tmp_path: Path) -> None:
-    """What torch traces with a constant length has another shape than it should."""
+    """A graph with an output length that torch traced as a constant is refused, because its shape is wrong."""
 
     class Fixed(torch.nn.Module):
         def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -259,7 +259,7 @@ def test_a_tower_in_bfloat16_is_written_in_float32(model_type: str, qwen_folder:
 
 @pytest.mark.slow
 def test_ten_lines_without_torch_run_the_folder(written: Written, tmp_path: Path) -> None:
-    """The README's own script, on pictures instead of zeros."""
+    """The README's own script runs without torch, here on random pictures instead of zeros."""
     text = (written.folder / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len([line for line in script.splitlines() if line]) <= 12
@@ -303,7 +303,10 @@ def test_the_readme_says_what_goes_in_and_comes_out(written: Written) -> None:
 def test_a_tower_that_outgrows_one_file_keeps_its_weights_beside_it(
     qwen_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those of published sizes do: protobuf ends at 2 GiB."""
+    """A tower that is too large for one file has its weights in a second file.
+
+    This applies to towers of published sizes: protobuf ends at 2 GiB.
+    """
     monkeypatch.setattr("vidrisk.calibration.files.MAX_INLINE_BYTES", 1000)
     graph = dynamic_vision_from_tower(tower_of(qwen_folder("qwen2_5_vl"), "qwen2_5_vl"), PIXEL)
     (tmp_path / "tower").mkdir()

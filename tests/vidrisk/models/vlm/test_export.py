@@ -1,6 +1,6 @@
 """Every family goes through the real export to a bundle.
 
-Exact hops, a vision stage in INT8, torch's answers on each runtime.
+The hops are exact, the vision stage is in INT8, and each runtime gives torch's answers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Exported:
         return next(name for name in self.bundle.passed if name != "fp32")
 
     def feeds(self, batch: int = 2) -> dict[str, dict[str, Any]]:
-        """Inputs of each stage, as the float stages in front of it compute them in torch."""
+        """Return the inputs of each stage, as the float stages before it compute them in torch."""
         frames = self.trained.frames(batch)
         vision, text, head = stages_from_model(self.trained.run.load_classifier(), self.bundle.contract)
         group = vision.stage.group
@@ -182,7 +182,7 @@ def test_a_photo_is_its_own_window(exported: Callable[[str], Exported], train: C
 
 
 def test_weights_in_half_precision_are_exported_in_full(train: Callable[..., Trained], tmp_path: Path) -> None:
-    """Training held them so; what is read back computes in float32."""
+    """Weights that training held in half precision are read back and exported in float32."""
     was = train("composed", "vlm.weights=bfloat16")
     trainable = {p.dtype for p in was.model.parameters() if p.requires_grad}
     assert trainable == {torch.float32} and was.model.backbone.decoder.embed_tokens.weight.dtype == torch.bfloat16

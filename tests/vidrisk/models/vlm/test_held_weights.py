@@ -1,4 +1,4 @@
-"""Training may hold frozen weights in fewer bits; what it has trained answers alike on weights in single precision."""
+"""Training may hold frozen weights in fewer bits; the trained run answers alike in single precision."""
 
 from __future__ import annotations
 

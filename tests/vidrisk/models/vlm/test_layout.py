@@ -1,4 +1,4 @@
-"""Where text and visual tokens stand, by hand."""
+"""Tests of the layout of text and visual tokens against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def test_text_and_visual_tokens_are_put_in_order() -> None:
 
 
 def test_positions_in_space_and_time_by_hand() -> None:
-    """Two moments of 1 x 2 tokens, 2.5 apart: text goes on behind the longer side, whatever the time."""
+    """Positions in space and time match values worked out by hand.
+
+    For two moments of 1 x 2 tokens, 2.5 apart, text continues after the longer side, whatever the time.
+    """
     found = prompt((1, 2), Grid(2, 1, 2), (3,)).layout.positions(2.5)
     assert found.tolist() == [
         [0, 1, 2, 2, 4, 4, 4, 5, 6, 7],
@@ -66,7 +69,7 @@ def test_what_follows_the_token_is_left_out() -> None:
 
 
 def test_a_training_set_takes_little_more_than_four_bytes_per_token() -> None:
-    """Also when it has been read once: nothing of what follows from the ids is kept."""
+    """A training set stays small after it has been read once: nothing computed from the ids is kept."""
     ids = np.arange(600)
     parts = Parts((ids[:40], Photo(0), ids[40:150], ids), (False, False, False, True))
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""A composed model as a folder: transformers' own LLaVA answers as it does, and so does what vidrisk reads back."""
+"""Tests of a composed model as a folder: transformers' LLaVA and vidrisk both read it with equal answers."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def backbone_of(built: Built) -> Composed:
 
 
 def compose(tower: str | Path, language: Path, *settings: str) -> Built:
-    """A model whose projector is standardised on features of its own, which have a mean and a deviation that matter."""
+    """Return a model whose projector is standardised on its own features.
+
+    The mean and the deviation of these features affect the result.
+    """
     built = build_small(f"compose:{tower}+{language}", *PLAIN, *settings)
     with torch.inference_mode():
         built.model.standardise(lambda: [built.frames(4)])
@@ -55,7 +58,7 @@ def compose(tower: str | Path, language: Path, *settings: str) -> Built:
 
 
 def photos(built: Built) -> Tensor:
-    """Two photos, ``uint8 (2, H, W, 3)``: one smooth, one of edges."""
+    """Return two photos, ``uint8 (2, H, W, 3)``: a smooth one and one with edges."""
     height, width, _ = built.contract.pixel.frame_shape
     ramp = np.linspace(0, 255, height * width * 3).reshape(height, width, 3)
     edges = np.kron(np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3)), np.ones((8, 8, 1)))
@@ -64,7 +67,7 @@ def photos(built: Built) -> Tensor:
 
 @torch.inference_mode()
 def check_plain(built: Built, folder: Path) -> None:
-    """transformers' LLaVA gives the same visual tokens and the same logits, from the same pixels."""
+    """Check that transformers' LLaVA gives the same visual tokens and the same logits from the same pixels."""
     backbone, shown = backbone_of(built), photos(built)
     llava = transformers.LlavaForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -90,7 +93,7 @@ def check_plain(built: Built, folder: Path) -> None:
 
 @torch.inference_mode()
 def answers(built: Built) -> list[Tensor]:
-    """Visual tokens, and the state at the token."""
+    """Return the visual tokens and the state at the token."""
     backbone = backbone_of(built)
     shown = photos(built)
     return [backbone.project(backbone.vision(shown)), built.model.features(built.frames(2))]
@@ -263,7 +266,7 @@ def test_what_the_processor_cannot_say_is_in_the_readme(
 def test_a_projector_that_was_trained_elsewhere_is_taken(
     backbone_folder: Make, language_folder: Make, tmp_path: Path
 ) -> None:
-    """The one beside it, which vidrisk has saved, is another one then."""
+    """A projector trained elsewhere is used, although vidrisk's own projector file next to it differs."""
     built = compose(backbone_folder(CLIP), language_folder())
     save_llava(backbone_of(built), tmp_path / "llava")
     llava = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "llava")
@@ -291,7 +294,7 @@ def test_a_read_projector_keeps_its_weights_unless_a_rate_is_given(
 
 
 def test_frozen_weights_may_be_held_in_bfloat16(backbone_folder: Make, language_folder: Make, tmp_path: Path) -> None:
-    """Those of the language model: tower and projector stay exact."""
+    """Only weights of the language model are held in bfloat16; the tower and the projector stay exact."""
     built = compose(backbone_folder(CLIP), language_folder())
     save_llava(backbone_of(built), tmp_path / "llava")
     held = reread(tmp_path / "llava", "vlm.weights=bfloat16")

@@ -1,4 +1,4 @@
-"""LLaVA checkpoints as they are published, and folders whose parts are missing or another model's."""
+"""Tests of LLaVA checkpoints in their published form, and of folders with missing or foreign parts."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def refused(folder: Path, said: str, *settings: str, kind: type[VidriskError] = 
 def saved(
     backbone_folder: Make, language_folder: Make, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """``plain`` or ``own`` → a folder that vidrisk saved, with a projector beside it; not to be changed."""
+    """Return a function that saves a folder by its kind, ``plain`` or ``own``, with a projector next to it.
+
+    Tests must not change the folder.
+    """
     made: dict[str, Path] = {}
 
     def make(kind: str) -> Path:

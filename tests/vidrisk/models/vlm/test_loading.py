@@ -1,4 +1,4 @@
-"""What a backbone must bring along, and what of it is never read."""
+"""Tests of the files that a backbone must contain, and of the files in it that are never read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture(params=QWEN)
 def folder(request: pytest.FixtureRequest, qwen_folder: Make, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
+    """Return a copy of a model folder that a test may change."""
     return Path(shutil.copytree(qwen_folder(request.param), tmp_path / request.param))
 
 
@@ -60,7 +60,7 @@ def test_a_processor_of_another_model_is_refused(folder: Path, key: str) -> None
     "damage", [{"image_mean": None}, {"image_std": None}, {"image_mean": "red"}, {"image_std": [0.5]}]
 )
 def test_a_processor_without_mean_and_deviation_is_refused(folder: Path, damage: dict[str, Any]) -> None:
-    """ImageNet's would shift every picture."""
+    """A processor without mean and deviation is refused, because ImageNet's values would shift every picture."""
     for path in folder.glob("*preprocessor_config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | damage))
     refused(
@@ -115,7 +115,7 @@ def test_a_tokenizer_of_an_unknown_kind_is_one_line(folder: Path) -> None:
 
 
 def test_attention_of_the_folders_own_is_refused(folder: Path) -> None:
-    """A name of the hub there is native code that transformers would fetch and run."""
+    """A hub name as attention is refused: transformers would fetch native code by this name and run it."""
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"attn_implementation": "kernels-community/x"}))
     refused(
@@ -150,7 +150,7 @@ def test_pickled_weights_are_ignored(folder: Path) -> None:
 
 
 def test_an_adapter_beside_the_weights_is_refused(folder: Path) -> None:
-    """transformers would hand it to PEFT, which imports what it names."""
+    """An adapter next to the weights is refused: transformers would pass it to PEFT, which imports its names."""
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     refused(folder, "has an adapter_config.json; allowed: merged weights")
 

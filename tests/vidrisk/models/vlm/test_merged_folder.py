@@ -1,4 +1,7 @@
-"""A Qwen-VL that was trained, as a folder with all that others serve it with, wherever its backbone came from."""
+"""A trained Qwen-VL is written as a folder with everything that other software needs to serve it.
+
+The origin of its backbone does not matter.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ EDGE = {"qwen2_5_vl": 56, "qwen3_vl": 64}
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str], Path]:
-    """A folder and a hub id → the snapshot in the hub's cache on this machine, as a download leaves it."""
+    """Return a function that puts a folder into the local hub cache under a hub id.
+
+    It returns the snapshot, which has the form that a download leaves.
+    """
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     def put(folder: Path, name: str) -> Path:

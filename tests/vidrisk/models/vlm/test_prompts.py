@@ -1,4 +1,4 @@
-"""Pairs of question and reply: vidrisk's own, a user's list, a user's file."""
+"""Tests of pairs of question and reply: vidrisk's own pairs, a user's list, and a user's file."""
 
 from __future__ import annotations
 

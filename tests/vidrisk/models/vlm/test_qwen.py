@@ -1,4 +1,4 @@
-"""Tokens, positions and states of Qwen2.5-VL and Qwen3-VL are those of their own processors and models."""
+"""Tokens, positions and states of Qwen2.5-VL and Qwen3-VL equal those of their own processors and models."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def built(
 
 
 def reference_of(folder: Path, model_type: str, classifier: Built) -> Reference:
-    """transformers' model with the row of the token that the classifier's has."""
+    """Return transformers' model with the classifier's embedding row for the token."""
     ids = torch.tensor([classifier.model.backbone.token])
     return Reference.of(folder, model_type, classifier.model.backbone.embed(ids)[0].detach())
 
@@ -86,7 +86,10 @@ def test_tokens_and_positions_of_a_photo_are_the_processors(qwen_folder: Make, m
 
 
 def test_times_in_text_are_rounded_as_the_processor_rounds_them(qwen_folder: Make) -> None:
-    """The mean of 3.8 and 3.9 seconds is a little less than 3.85, and is written as 3.8."""
+    """Times are rounded as in the processor.
+
+    The mean of 3.8 and 3.9 seconds is a little less than 3.85, and is written as 3.8.
+    """
     folder = qwen_folder("qwen3_vl")
     backbone, processor = loaded(folder, "qwen3_vl"), Reference.of(folder, "qwen3_vl").processor
     for fps in (0.3, 1.0, 2.0, 2.5, 7.0, 10.0, 30.0):
@@ -108,7 +111,10 @@ def test_positions_in_time_are_rounded_as_transformers_rounds_them(qwen_folder: 
 @pytest.mark.parametrize("clips", [True, False])
 @pytest.mark.parametrize("model_type", QWEN)
 def test_the_state_at_the_token_is_transformers_own(qwen_folder: Make, model_type: str, clips: bool) -> None:
-    """Unequal windows, two moments, and every output of the processor is passed on."""
+    """The state at the token equals that of transformers for unequal windows and two moments.
+
+    The reference model receives every output of the processor.
+    """
     folder = qwen_folder(model_type)
     classifier = built(folder, model_type, "lora.last_blocks=0", "vlm.fps=2.5", clips=clips)
     reference = reference_of(folder, model_type, classifier)
@@ -139,7 +145,7 @@ def test_visual_tokens_for_the_head_are_the_clips_own(qwen_folder: Make, model_t
 
 
 def test_text_positions_would_be_noticed(qwen_folder: Make) -> None:
-    """What a processor's output left out costs: the state is another one."""
+    """Plain text positions change the state, so a missing output of the processor would be noticed."""
     folder = qwen_folder("qwen2_5_vl")
     classifier = built(folder, "qwen2_5_vl", "lora.last_blocks=0")
     reference = reference_of(folder, "qwen2_5_vl", classifier)

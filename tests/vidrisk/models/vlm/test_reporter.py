@@ -1,4 +1,4 @@
-"""A model that writes: its tokens and its loss are those of transformers, and padding changes nothing."""
+"""Tests of a model that writes: tokens and loss equal those of transformers, and padding changes nothing."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def conversations(
 def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(
     made: Callable[..., Any], data: ReportData
 ) -> None:
-    """A photo is a line of its own; all else is as transformers renders and splits it."""
+    """A photo takes a line of its own; everything else is rendered and split as in transformers."""
     model, _ = made("compose")
     tokenizer = model.backbone.tokenizer
     encoder = Vocabulary.from_text(model.tokenizer_text, model.chat.ends)
@@ -104,7 +104,10 @@ def test_the_tokens_of_a_composed_model_are_those_of_the_chat_template(
 def test_tokens_and_loss_are_those_of_transformers(
     kind: str, made: Callable[..., Any], data: ReportData, qwen_folder: Any
 ) -> None:
-    """One photo, two, none: the processor's own tokens, pixels and positions, and the model's own loss."""
+    """Tokens and loss equal those of transformers for one photo, two photos and none.
+
+    The reference has the processor's own tokens, pixels and positions, and the model's own loss.
+    """
     model, config = made(kind)
     found, frames = conversations(model, config, data, 8)
     reference = Reference.of(qwen_folder(kind), kind)
@@ -195,7 +198,10 @@ def test_the_words_that_choose_are_told_apart_and_weigh_more(made: Callable[...,
 
 
 def work_on(made: Callable[..., Any], pool: DecodePool, folder: Path, share: Share) -> tuple[Reporting, Photos]:
-    """Three conversations about a photo each: one that can be used, one whose photo is damaged, one that is too long."""
+    """Return the training work on three conversations about a photo each, and the photos.
+
+    One conversation can be used, one has a damaged photo, and one is too long.
+    """
     model, config = made("compose")
     items = []
     for number, answer in enumerate(("grey", "grey", "grey and rusty " * 9)):
@@ -234,7 +240,10 @@ def test_the_tower_runs_on_photos_that_are_shown_and_no_others(
 
 
 def test_before_the_first_step_tensors_go_to_where_the_model_is(made: Callable[..., Any], tmp_path: Path) -> None:
-    """With weights that are to lie in shards it is on the processor, whatever the device of the process."""
+    """Before the first step, tensors go to the device of the model, whatever the device of the process.
+
+    A model whose weights are to lie in shards is on the CPU at this point.
+    """
     with DecodePool(1) as pool:
         work, _ = work_on(made, pool, tmp_path, Share(device=torch.device("meta")))
         work.prepare(lambda *_: None)
@@ -246,7 +255,7 @@ def test_before_the_first_step_tensors_go_to_where_the_model_is(made: Callable[.
 
 
 def test_a_run_without_the_projector_that_it_has_trained_is_refused(made: Callable[..., Any], tmp_path: Path) -> None:
-    """The published one would stand in its place without a word."""
+    """A run without its trained projector is refused; the published one would replace it without a message."""
     for name, rate in (("trained", "0.001"), ("as published", "null")):
         model, config = made("qwen2_5_vl", f"optim.projector_lr={rate}")
         model.adapt(config)

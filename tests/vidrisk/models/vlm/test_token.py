@@ -1,4 +1,4 @@
-"""A token gets a row that nothing used, its neighbours stay as they are, and ties hold."""
+"""Tests of adding a token: it gets an unused row, neighbouring rows stay unchanged, and ties hold."""
 
 from __future__ import annotations
 

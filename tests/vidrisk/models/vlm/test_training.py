@@ -1,4 +1,4 @@
-"""What the real loop changes in a vision-language model, what it leaves alone, and what comes back from disk."""
+"""Tests of the real training loop on vision-language models: changed parts, unchanged parts, and reloading."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 
 
 def plain_name(name: str) -> str:
-    """Of a parameter without what PEFT puts around it."""
+    """Return the name of a parameter without the parts that PEFT adds."""
     for part in ("base_model.model.", ".base_layer", ".token_adapter"):
         name = name.replace(part, "." if part.startswith("base_model") else "")
     return (
@@ -93,7 +93,7 @@ def test_merging_changes_logits_by_rounding_and_keeps_the_tie(trained: Callable[
 
 @pytest.fixture
 def copy(trained: Callable[[str], Trained], tmp_path: Path) -> Callable[[str], Path]:
-    """Name of a case → a copy of its run that a test may change."""
+    """Return a function that copies the run of a named case; a test may change the copy."""
     return lambda case: Path(shutil.copytree(trained(case).run.root, tmp_path / "copy"))
 
 
@@ -117,7 +117,7 @@ PARTS = {  # and a case with another one
 def test_a_part_that_is_missing_damaged_or_foreign_is_an_error(
     trained: Callable[[str], Trained], copy: Callable[[str], Path], name: str, damage: str
 ) -> None:
-    """Never random weights."""
+    """A missing, damaged or foreign part raises an error; it is never replaced by random weights."""
     root = copy("composed")
     path = root / name
     whole = path.read_bytes()
@@ -140,7 +140,7 @@ def replace_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def test_a_trained_merger_that_is_missing_is_an_error(copy: Callable[[str], Path]) -> None:
-    """The pretrained one would take its place."""
+    """A missing trained merger is an error, because the pretrained merger would take its place."""
     root = copy("vision adapted, merger trained")
     (root / "projector.safetensors").unlink()
     refused(root, r"lacks its projector\.safetensors; fix: copy the run whole")
@@ -181,7 +181,7 @@ def test_an_adapter_of_a_row_that_is_not_there_is_refused(copy: Callable[[str], 
 
 
 def moved(root: Path, old: Path, new: Path) -> None:
-    """Let a run's configuration name another folder."""
+    """Replace one folder by another in a run's configuration."""
     text = (root / "config.yaml").read_text(encoding="utf-8")
     assert str(old) in text
     (root / "config.yaml").write_text(text.replace(str(old), str(new)), encoding="utf-8")
@@ -237,7 +237,7 @@ def test_the_digest_is_of_every_trained_file(copy: Callable[[str], Path], name: 
 
 
 def test_a_digest_of_a_run_without_further_files_is_as_it_was(copy: Callable[[str], Path]) -> None:
-    """Bundles and caches of earlier versions name it."""
+    """The digest of a run without further files is unchanged; bundles and caches of earlier versions name it."""
     import hashlib
 
     root = copy("qwen2_5_vl")

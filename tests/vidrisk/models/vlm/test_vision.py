@@ -1,4 +1,4 @@
-"""The fixed grid computes what transformers' own towers compute of the pixels that their own processors give."""
+"""The fixed grid equals transformers' own towers on the pixels that their own processors give."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @torch.inference_mode()
 def tower_tokens(tower: Any, patches: Tensor, grid: Tensor) -> Tensor:
-    """Merged tokens of all images, with those of DeepStack beside them."""
+    """Return the merged tokens of all images, concatenated with those of DeepStack."""
     output = tower(patches.to(tower.dtype), grid_thw=grid)
     return torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1)
 
@@ -66,7 +66,10 @@ def test_a_clip_of_three_groups_is_seen_as_by_transformers(qwen_folder: Make, mo
 
 @pytest.mark.parametrize(("model_type", "grid"), CASES)
 def test_two_photos_at_once_are_seen_as_by_transformers(qwen_folder: Make, model_type: str, grid: str) -> None:
-    """A photo is one frame, doubled; the processor packs several behind one another."""
+    """Two photos in one call give the same tokens as in transformers.
+
+    A photo is one frame, doubled; several photos are packed one after another.
+    """
     reference = Reference.of(qwen_folder(model_type), model_type)
     vision = vision_of(reference, qwen_folder(model_type), model_type, GRIDS[grid])
     photos = noise(2, vision.rows * vision.patch, vision.columns * vision.patch, 3)
@@ -82,7 +85,7 @@ def test_two_photos_at_once_are_seen_as_by_transformers(qwen_folder: Make, model
 
 
 def test_windows_matter_and_are_told_apart(qwen_folder: Make) -> None:
-    """A pixel of one window reaches the others in layers of full attention alone."""
+    """A pixel of one window affects other windows only in layers of full attention."""
     folder = qwen_folder("qwen2_5_vl")
     reference = Reference.of(folder, "qwen2_5_vl")
     vision = vision_of(reference, folder, "qwen2_5_vl", (4, 4))

@@ -1,4 +1,4 @@
-"""docs/vlm.md: its first commands do what it says, and what it names exists."""
+"""Tests of docs/vlm.md: its first commands work as described, and its references exist."""
 
 from __future__ import annotations
 
