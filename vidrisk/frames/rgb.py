@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import av
 import numpy as np
 import numpy.typing as npt
-from av.sidedata.sidedata import SideData, Type
+from av.sidedata.sidedata import SideData, SideDataContainer, Type
 from av.video.frame import VideoFrame
 
 # FFmpeg's fast conversion to RGB rounds differently on x86 and on ARM, in most values and by up to 4 of 255; with
@@ -51,14 +51,18 @@ def upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.
     return np.ascontiguousarray(pixels)
 
 
+# ``VideoFrame.side_data`` keeps its container, which refers to the frame: such a frame stays in memory until Python
+# collects reference cycles. A separate container has no cycle.
+side_data_of = cast("Callable[[VideoFrame], Iterable[SideData]]", SideDataContainer)
+
+
 def orientation_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
     """Return the steps to make a frame upright: swap rows and columns, then reverse rows, reverse columns.
 
     The matrix maps a stored point (x, y) to (a x + c y, b x + d y) on the screen (ISO/IEC 14496-12, 8.5.3).
     """
     try:
-        every = cast("Iterable[SideData]", frame.side_data)
-        matrix = next((data for data in every if data.type == Type.DISPLAYMATRIX), None)
+        matrix = next((data for data in side_data_of(frame) if data.type == Type.DISPLAYMATRIX), None)
     except ValueError:  # side data of a kind unknown to PyAV: use the rotation alone
         turns = round(frame.rotation / 90) % 4  # counter-clockwise
         return turns % 2 == 1, turns in (1, 2), turns in (2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import struct
 from pathlib import Path
@@ -15,7 +16,7 @@ from numbered_clips import write_clip
 from odd_clips import mp4_with_matrix
 
 from vidrisk.frames import Decoder, FrameWindow, probe, read_clips, read_frames
-from vidrisk.frames.rgb import UNSPECIFIED, rgb_from_frame
+from vidrisk.frames.rgb import UNSPECIFIED, rgb_from_frame, upright
 from vidrisk.runtimes.contract.errors import is_installed
 from vidrisk.runtimes.contract.specs import PixelSpec, TimeSpec
 
@@ -124,3 +125,16 @@ def test_the_ledger_says_which_tag_was_ignored(tmp_path: Path, decoder: Decoder)
     assert window[0].note == "unknown colour tags were ignored: matrix 8" and window[0].damage is None
     (clip,), (other,) = (read_clips(each, PixelSpec(48, 64), TimeSpec(4)) for each in (path, plain))
     assert np.abs(clip.frames.astype(int) - other.frames).max() <= 2
+
+
+def test_a_frame_is_freed_without_a_collection_of_cycles() -> None:
+    """Looking up the display matrix leaves no reference cycle, in which decoded frames would pile up."""
+    frame = av.VideoFrame(64, 48, "rgb24")
+    gc.collect()
+    gc.disable()
+    try:
+        upright(np.zeros((48, 64, 3), np.uint8), frame)
+        del frame
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
