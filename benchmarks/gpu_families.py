@@ -49,7 +49,7 @@ def bundle_folder(work: Path, family: str) -> Path:
     return work / "families" / f"{family}.bundle"
 
 
-def bundled_families(work: Path, families: Sequence[str]) -> list[str]:
+def find_families(work: Path, families: Sequence[str]) -> list[str]:
     """Return the families whose bundle exists."""
     return [family for family in families if bundle_folder(work, family).is_dir()]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from gpu_compare import FRAMES, WORKING, compare_alone, compare_answers, cosines, gpu_runtimes
-from gpu_families import bundled_families, family_bundle
+from gpu_families import family_bundle, find_families
 from gpu_place import AIMS, Part, Place, engine, say
 
 VERIFY_LIMIT_S = 45.0
@@ -84,7 +84,7 @@ def families(place: Place) -> Iterator[Part]:
     found: dict[str, dict[str, dict[str, Part]]] = {}
     for runtime in gpu_runtimes(place):
         rows = found.setdefault(runtime, {})
-        for family in bundled_families(place.work, place.families):
+        for family in find_families(place.work, place.families):
             bundle = family_bundle(place.work, family)
             for variant in bundle.manifest.variants:
                 each = rows.setdefault(family, {})[variant] = compare_answers(bundle, runtime, variant)

@@ -105,7 +105,8 @@ def write_backbone(
 def qwen_config(backbone: Path, *, small: bool = False, **settings: Any) -> TrainConfig:
     """Return a configuration with LoRA in every block of the language model and bfloat16 for frozen weights.
 
-    ``settings`` are further settings, by dotted names."""
+    ``settings`` are further settings, by dotted names.
+    """
     side = SMALL_SIDE_PX if small else SIDE_PX
     defaults = {
         "frames": FRAMES,

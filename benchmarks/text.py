@@ -61,7 +61,17 @@ RESULT = ROOT / "benchmarks" / "results" / "text.json"
 
 @dataclass(frozen=True)
 class Sizes:
-    """Size of the measurement: tokens, sequences, rounds, windows of text and photos."""
+    """Size of the measurement.
+
+    Attributes:
+        prompt: tokens of a prompt.
+        written: generated tokens.
+        together: concurrent sequences.
+        rounds: rounds in which every engine has a turn.
+        windows: windows of the text for perplexity.
+        window: tokens of each.
+        photos: photos of the folder.
+    """
 
     prompt: int = 128
     written: int = 33

@@ -17,6 +17,9 @@ SAME_EVERYWHERE = 0x10 | 0x40000
 # "Unspecified" of matrix, transfer and primaries alike (ITU-T H.273).
 UNSPECIFIED = 2
 COLOUR_TAGS = {"colorspace": "matrix", "color_trc": "transfer", "color_primaries": "primaries"}
+# ``VideoFrame.side_data`` keeps its container, which refers to the frame: such a frame stays in memory until Python
+# collects reference cycles. A separate container has no cycle.
+side_data_of = cast("Callable[[VideoFrame], Iterable[SideData]]", SideDataContainer)
 
 
 def rgb_from_frame(frame: VideoFrame) -> tuple[npt.NDArray[np.uint8], str]:
@@ -49,11 +52,6 @@ def upright(pixels: npt.NDArray[np.uint8], frame: VideoFrame) -> npt.NDArray[np.
         pixels = pixels.transpose(1, 0, 2)
     pixels = pixels[:: -1 if flips_rows else 1, :: -1 if flips_columns else 1]
     return np.ascontiguousarray(pixels)
-
-
-# ``VideoFrame.side_data`` keeps its container, which refers to the frame: such a frame stays in memory until Python
-# collects reference cycles. A separate container has no cycle.
-side_data_of = cast("Callable[[VideoFrame], Iterable[SideData]]", SideDataContainer)
 
 
 def orientation_of(frame: VideoFrame) -> tuple[bool, bool, bool]:
