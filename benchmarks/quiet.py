@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Moment:
-    """Seconds of the clock, of work on all cores, and of work of this process and its finished child processes."""
+    """Seconds of the clock, of work on all cores, and of work of this process and the processes that it started."""
 
     clock_s: float
     busy_s: float
@@ -60,7 +60,7 @@ def take_record() -> dict[str, Any]:
 def measure_quietly(measure: Callable[[], Item]) -> Item:
     """Measure, and repeat the measurement while other programs use over 5 % of a core.
 
-    Programs that ``measure`` starts count as its own work if it waits for their end.
+    Processes that ``measure`` starts count as its own work if they are still running afterwards or were waited for.
 
     Raises:
         SystemExit: the machine was not quiet in ten attempts, or for 15 minutes.
@@ -103,7 +103,29 @@ def read_moment() -> Moment:
     user, nice, system, _, _, irq, soft_irq, steal = map(int, Path("/proc/stat").read_text("ascii").split()[1:9])
     busy_s = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return Moment(time.monotonic(), busy_s, sum(each.ru_utime + each.ru_stime for each in usages))
+    own_s = sum(each.ru_utime + each.ru_stime for each in usages) + running_descendants_s()
+    return Moment(time.monotonic(), busy_s, own_s)
+
+
+def running_descendants_s() -> float:
+    """Return the processor time of all running descendants of this process, such as decode workers.
+
+    It includes the time of their own child processes that they have waited for.
+    """
+    parent_of: dict[int, int] = {}
+    ticks_of: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        pid = int(path.parent.name)
+        parent_of[pid], ticks_of[pid] = int(fields[1]), sum(map(int, fields[11:15]))
+    total, found = 0, {os.getpid()}
+    while found:
+        found = {pid for pid, parent in parent_of.items() if parent in found}
+        total += sum(ticks_of[pid] for pid in found)
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def other_work(before: Moment, after: Moment) -> float:

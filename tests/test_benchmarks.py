@@ -103,6 +103,22 @@ def test_work_of_child_processes_is_own_work(quiet: ModuleType) -> None:
     assert after.own_s - before.own_s >= 0.5 and after.busy_s - before.busy_s >= 0.4
 
 
+def test_work_of_running_child_processes_is_own_work(quiet: ModuleType) -> None:
+    """A decode worker is still running after a measurement; so is a child process of a child process."""
+    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True); input()"
+    nested = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {burn!r}]).returncode)"
+    before = quiet.read_moment()
+    with subprocess.Popen(
+        [sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        after = quiet.read_moment()
+        process.communicate("\n")
+    assert process.returncode == 0
+    assert after.own_s - before.own_s >= 0.4
+
+
 def test_the_quick_start_is_timed_with_its_own_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     page = (BENCHMARKS.parent / "docs" / "quick-start.md").read_text(encoding="utf-8")

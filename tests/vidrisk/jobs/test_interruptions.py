@@ -91,13 +91,13 @@ def test_kill_at_any_moment_and_resume(media: Path, undisturbed: list[bytes], tm
     check(tmp_path / "out", undisturbed)
 
 
-def test_ctrl_c_stops_cleanly_within_a_second(media: Path, undisturbed: list[bytes], tmp_path: Path) -> None:
+def test_ctrl_c_stops_cleanly_within_three_seconds(media: Path, undisturbed: list[bytes], tmp_path: Path) -> None:
     process = start(tmp_path / "out", media, "--slow")
     wait_for_lines(process, 20)
     process.send_signal(signal.SIGINT)
     stopped_s = time.monotonic()
     _, error = process.communicate(timeout=30)
-    assert time.monotonic() - stopped_s < 3  # a second on a machine that is not busy
+    assert time.monotonic() - stopped_s < 3
     assert process.returncode == EXIT_INTERRUPTED, error
     assert error.count("\n") == 1 and "with resume" in error and "of 170 inputs" in error
     done = sum(row.state != "pending" for row in read_ledger(tmp_path / "out"))

@@ -258,7 +258,7 @@ def test_a_tower_in_bfloat16_is_written_in_float32(model_type: str, qwen_folder:
 
 
 @pytest.mark.slow
-def test_ten_lines_without_torch_run_the_folder(written: Written, tmp_path: Path) -> None:
+def test_twelve_lines_without_torch_run_the_folder(written: Written, tmp_path: Path) -> None:
     """The README's own script runs without torch, here on random pictures instead of zeros."""
     text = (written.folder / "README.md").read_text(encoding="utf-8")
     (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

@@ -68,7 +68,7 @@ def test_what_follows_the_token_is_left_out() -> None:
     assert again.layout.ids.tolist() == cut.layout.ids.tolist() and (again.place, again.reply) == (cut.place, cut.reply)
 
 
-def test_a_training_set_takes_little_more_than_four_bytes_per_token() -> None:
+def test_a_training_set_takes_less_than_seven_bytes_per_token() -> None:
     """A training set stays small after it has been read once: nothing computed from the ids is kept."""
     ids = np.arange(600)
     parts = Parts((ids[:40], Photo(0), ids[40:150], ids), (False, False, False, True))
