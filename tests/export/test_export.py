@@ -1,4 +1,4 @@
-"""The whole export: a verified bundle, or nothing but a page that says why."""
+"""Tests of the whole export: it writes a verified bundle, or nothing but a page with the reasons."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def small(make_trained: Make, small_encoder: Make) -> tuple[Trained, Validation]
 
 @pytest.fixture(scope="session")
 def full(adapted_encoder: Make, make_trained: Make, clips: Make, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The whole path on a real architecture: LoRA, merge, ONNX, INT8, gate, bundle."""
+    """Run the whole path on a real architecture: LoRA, merge, ONNX, INT8, gate, bundle."""
     encoder = adapted_encoder("vit")
     trained, validation = make_trained(encoder, 64)
     progress: list[tuple[str, int, int]] = []
@@ -187,7 +187,7 @@ def test_every_variant_has_a_temperature_that_lowers_its_loss(small: Any, clips:
 
 
 def test_every_variant_has_thresholds_for_the_coverage_asked_for(small: Any, clips: Make, out: Path) -> None:
-    """24 samples, a third of them wrong: one threshold for all labels."""
+    """24 samples, a third of them wrong, give one threshold for all labels."""
     trained, validation = small
     wrong = validation.truth["action"].copy()
     wrong[::3] = (wrong[::3] + 1) % 3
@@ -290,7 +290,7 @@ def test_a_loss_over_the_limit_is_refused_and_said_on_a_page(
 
 
 def not_faster(monkeypatch: pytest.MonkeyPatch, low: float = 0.97, high: float = 1.04) -> None:
-    """Every quantised variant is as fast as floating point, and no faster."""
+    """Replace the race: every quantized variant is exactly as fast as floating point."""
     real = keeper.race
 
     def race(*arguments: Any) -> Any:
@@ -340,7 +340,7 @@ def test_strictness_refuses_int8_that_is_not_faster(
 def test_a_point_that_the_judging_samples_refuse_gives_way_to_a_safer_one(
     make_trained: Make, small_encoder: Make, clips: Make, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With 240 samples, 80 choose and 160 judge."""
+    """Of 240 samples, 80 choose the operating point and 160 judge it."""
     trained, validation = make_trained(small_encoder(), 32, samples=240)
     real = keeper.Gatekeeper.lossy
 
@@ -427,7 +427,7 @@ def for_gpu(make_trained: Make, small_encoder: Make, clips: Make, tmp_path_facto
 
 
 def types_made(path: Path, *kinds: str) -> set[int]:
-    """Element types of what the nodes of these kinds make."""
+    """Return the element types of the outputs of these kinds of nodes."""
     model = onnx.load(str(path))
     types = types_of(model)
     return {types[name] for node in model.graph.node if node.op_type in kinds for name in node.output}
@@ -547,7 +547,7 @@ def test_fp16_alone_is_checked_on_the_validation_frames(small: Any, out: Path) -
 
 @pytest.mark.slow
 def test_fp16_that_turns_features_is_refused(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check keeps in float32 what it must; where even that were not enough, the gate says so."""
+    """The range check keeps overflowing layers in float32; where that is not enough, the gate refuses the variant."""
     trained, validation = small
     monkeypatch.setattr("vidrisk.export.quantize.half.MIN_COSINE", 1.01)
     for allow_drop in (False, True):
@@ -573,7 +573,7 @@ def test_values_beyond_fp16_stay_in_float32_and_the_bundle_says_which(
 
 
 def test_a_graph_that_tensorrt_refuses_stops_the_export(small: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What its parser says is tested with the parser itself; no graph of ours is known that it refuses."""
+    """The parser is replaced, because no exported graph is known that the real one refuses; it has its own tests."""
     trained, validation = small
 
     def refused(paths: Any, on_progress: Any) -> Parsed:
@@ -601,7 +601,7 @@ def test_a_graph_that_tensorrt_refuses_stops_the_export(small: Any, out: Path, m
 def test_where_a_gpu_is_every_variant_is_judged_on_its_engine(
     small: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is none here: ONNX Runtime stands for the engines, and nothing is built."""
+    """There is no GPU here: ONNX Runtime stands for the engines, and nothing is built."""
     trained, validation = small
     built: list[str] = []
 
@@ -643,7 +643,7 @@ def test_graphs_too_large_for_one_file(small: Any, clips: Make, out: Path, monke
 
 @pytest.fixture
 def broken_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU is there and ONNX Runtime says that it has CUDA; what it loads then fails."""
+    """Simulate a GPU and an ONNX Runtime that lists CUDA but fails to load it."""
     monkeypatch.setattr("vidrisk.runtimes.registry.visible_gpu", lambda: "a GPU")
     monkeypatch.setattr("vidrisk.runtimes.registry.has_provider", lambda runtime: True)
 
@@ -688,7 +688,7 @@ def test_an_engine_that_does_not_load_is_refused(
     refused: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Built, and then not what it should be: that is no reason to ship what nobody has judged."""
+    """An engine that was built and is then invalid must not lead to a bundle that nobody has judged."""
 
     def opened(*_: object, **__: object) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""What the gate must catch: one fault each, put where it happens in practice, and the hop that it is found at."""
+"""Tests of what the gate must catch: one realistic fault each, and the hop that reports it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def small(make_trained: Make, small_encoder: Make) -> tuple[Trained, Validation]
 
 
 class Spoilt(nn.Module):
-    """The encoder, but its frames are changed on the way in."""
+    """The encoder, with its frames changed on the way in."""
 
     def __init__(self, encoder: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Spoilt(nn.Module):
 
 
 def refusal(trained: Trained, validation: Validation, tmp_path: Path, frames: Any = None) -> str:
-    """What the gate says; nothing may have been shipped."""
+    """Return the gate's refusal, and check that nothing was written."""
     options = ExportOptions(int8=frames is not None, max_drop=10, allow_drop=False)
     with pytest.raises(GateRefused) as caught:
         export_bundle(trained, tmp_path / "b", validation, frames, options)
@@ -51,7 +51,7 @@ def refusal(trained: Trained, validation: Validation, tmp_path: Path, frames: An
 
 
 def spoil_export(monkeypatch: pytest.MonkeyPatch, which: str, change: Callable[[nn.Module], nn.Module]) -> None:
-    """The exported graph is not what torch has: a fault of an exporter."""
+    """Change the exported graph, so that it differs from the torch module: a fault of an exporter."""
 
     def export(part: nn.Module, example: Any, *rest: Any) -> None:
         is_encoder = example[0].dtype == torch.uint8
@@ -151,7 +151,7 @@ def test_an_adapter_that_was_not_merged(
 def test_a_stale_engine(
     small: Any, make_trained: Make, small_encoder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An engine that was built from last week's model, and is run in place of this one's."""
+    """An engine that was built from last week's model and is run in place of the new one is caught."""
     with torch.no_grad():
         old = small_encoder()
         old.layers[1].weight.mul_(1.3)

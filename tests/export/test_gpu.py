@@ -1,6 +1,6 @@
-"""Engines on a real GPU: they compute what torch computes, however many frames come, with CUDA graphs and without.
+"""Tests of engines on a real GPU: they compute what torch computes for any number of frames.
 
-VIDRISK_REQUIRE_GPU=1 python -m pytest -m gpu
+With and without CUDA graphs. VIDRISK_REQUIRE_GPU=1 python -m pytest -m gpu
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own_engines(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for the whole file: building takes seconds."""
+    """Use one cache for the whole file, because building an engine takes seconds."""
     monkeypatch.setenv("VIDRISK_CACHE", str(cache))
 
 
@@ -80,7 +80,7 @@ def exported(
     clips: Callable[..., Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], tuple[Trained, Bundle]]:
-    """Family → what was trained, and its bundle with fp32, fp16 and a quantised variant."""
+    """Return a function from a family to the trained model and its bundle with fp32, fp16 and a quantized variant."""
     folder = tmp_path_factory.mktemp("gpu-bundles")
 
     @functools.cache
@@ -101,18 +101,18 @@ def vit(exported: Callable[[str], tuple[Trained, Bundle]]) -> Bundle:
 
 @pytest.fixture
 def frames(clips: Callable[..., Any]) -> npt.NDArray[np.uint8]:
-    """More than an engine takes at once."""
+    """Return more frames than an engine takes at once."""
     return clips(150, 1, SIDE_PX, seed=3)[:, 0]
 
 
 def least_cosine(a: Array, b: Array) -> float:
-    """Of the rows."""
+    """Return the least cosine similarity between rows of the same number."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     return float((np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
 
 
 def opened(bundle: Bundle, kind: Kind, *, cuda_graphs: bool = True) -> TensorRtRunner:
-    """The encoder in fp16."""
+    """Return the encoder in FP16, opened."""
     ensure_engines(bundle, kind, ["fp16"])
     tensors = bundle.manifest.stage("encoder")
     return TensorRtRunner(

@@ -1,4 +1,4 @@
-"""Which variants a bundle holds, by what was asked for and by their speed."""
+"""Tests of the choice of a bundle's variants, by the request and by their speed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A large model is not held twice on its way into a bundle."""
+"""Tests that a large model is not held in memory twice on its way into a bundle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "sizes.py"
 
 @pytest.mark.slow
 def test_merge_export_and_bundle_take_less_than_twice_the_size(tmp_path: Path) -> None:
-    """What the process takes with nothing loaded does not count: at this size it is as much as the model."""
+    """The memory of the process before loading is subtracted: at this size it is as much as the model."""
     command = [sys.executable, str(BENCHMARK), "--scale", "0.1", "--in", str(tmp_path)]
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
     assert found["size_mb"] > 500

@@ -1,6 +1,6 @@
-"""Any list of stages goes through export, gate, INT8 and bundle.
+"""Tests of lists of stages in export, gate, INT8 and bundle.
 
-Here frame → group of 2 → window, with a constant, in three precisions.
+Frame → group of 2 → window, with a constant, in three precisions.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Frames = npt.NDArray[np.uint8]
 
 
 class Look(nn.Module):
-    """A frame → a map."""
+    """Stage from a frame to a feature map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Look(nn.Module):
 
 
 class Pair(nn.Module):
-    """The maps of two frames and a constant → features of the pair."""
+    """Stage from the feature maps of two frames and a constant to features of the pair."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Pair(nn.Module):
 
 
 class Answer(nn.Module):
-    """The features of all pairs of a window → logits; their order matters."""
+    """Stage from the features of all pairs of a window to logits; the order of the pairs matters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Windows:
 
 
 def answers_of(modules: list[Any], clips: Frames) -> npt.NDArray[np.float32]:
-    """What the modules answer, put together by hand."""
+    """Return the logits of the modules, called one after another without vidrisk."""
     look, pair, answer = modules
     with torch.inference_mode():
         maps = look(torch.from_numpy(clips).flatten(0, 1))
@@ -163,7 +163,7 @@ def toy(clips: Callable[..., Any]) -> tuple[Trained, Validation, list[Any]]:
 
 @pytest.fixture(scope="module")
 def made(toy: Any, clips: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Any]:
-    """For a GPU: the middle stage in INT8, the first one in FP16, the last one in float32."""
+    """Return an export for a GPU: the middle stage in INT8, the first one in FP16, the last one in float32."""
     trained, validation, _ = toy
     folder = tmp_path_factory.mktemp("toy")
     options = ExportOptions(
@@ -358,7 +358,7 @@ def test_packed_weights_that_are_slower_ship_beside_floating_point(
     only: Any,
     allow_drop: bool,
 ) -> None:
-    """Whoever asked for INT8 alone gets it with what runs faster, not in its place."""
+    """A request for INT8 alone gets INT8 together with the faster floating point, not instead of it."""
     from vidrisk.export.gate import keeper
     from vidrisk.export.gate.report import Speed
 

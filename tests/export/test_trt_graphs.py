@@ -1,4 +1,4 @@
-"""What every family ships for TensorRT: typed as it is said, the same function, and read by TensorRT's own parser."""
+"""Tests of the graphs for TensorRT of every family: stated types, same function, accepted by TensorRT's own parser."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ needs_tensorrt = pytest.mark.skipif(
 
 @dataclass(frozen=True)
 class Case:
-    """A graph before and after, and one that rounds as FP16 does, as files."""
+    """Files of a graph before and after the rewrite, and of one that rounds as FP16 does."""
 
     stage: Any
     single: Path
@@ -58,7 +58,7 @@ class Case:
 
 @pytest.fixture(scope="session")
 def case(exported_encoder: Make, clips: Make, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Case]:
-    """Family, ``fp16`` or ``int8`` → its graphs."""
+    """Return a function from a family and ``fp16`` or ``int8`` to the graphs."""
     folder = tmp_path_factory.mktemp("typed")
 
     @functools.cache

@@ -1,4 +1,4 @@
-"""What other toolchains are given: plain graphs that compute the same, with data that says so."""
+"""Tests of the files for other toolchains: plain graphs that compute the same, with sample data."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def windows_of(contract: Contract, count: int = 5, seed: int = 0) -> Frames:
 
 
 def answers_of(stages: Any, files: Files, windows: Frames) -> npt.NDArray[Any]:
-    """What the stages themselves answer to windows."""
+    """Return the outputs of the stages themselves for windows."""
     runners = [OnnxRuntimeRunner(files[stage.name], stage.inputs, stage.outputs) for stage in stages]
     return np.asarray(run_stages(stages, runners, windows.reshape(-1, *windows.shape[2:]))["defect_logits"])
 
 
 def assert_files_agree(folder: Path) -> npt.NDArray[Any]:
-    """Plain ONNX Runtime gives what is expected, row by row, from the arrays and from the raw files.
+    """Check that plain ONNX Runtime gives the expected outputs, row by row, from the arrays and from the raw files.
 
     Returns the logits.
     """
@@ -97,7 +97,7 @@ def assert_files_agree(folder: Path) -> npt.NDArray[Any]:
 
 
 def assert_readme_agrees(out: Path, folders: list[Path]) -> str:
-    """The README names every graph, every shape and no file that is not there."""
+    """Check that the README names every graph and shape, and only files that exist."""
     text = (out / "README.md").read_text(encoding="utf-8")
     for folder in folders:
         path = (folder / "model.onnx").relative_to(out).as_posix()
@@ -117,7 +117,7 @@ def assert_readme_agrees(out: Path, folders: list[Path]) -> str:
 def foreign(
     folder: Path, kind: str = "vit", time: TimeSpec | None = None, **settings: Any
 ) -> tuple[list[Stage], Files, Contract]:
-    """A stranger's model behind the contract."""
+    """Return a foreign model with a contract."""
     classifier = read_classifier(
         export(stranger(kind), folder / "m.onnx", torch.zeros(2, 3, SIDE, SIDE)), {"defect": LABELS}
     )
@@ -155,7 +155,7 @@ def test_a_photo_model_on_clips_is_given_frame_by_frame(tmp_path: Path) -> None:
 
 
 class Photo(nn.Module):
-    """A classifier of images as transformers has them."""
+    """An image classifier like those of transformers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Encoder(nn.Module):
 
 
 class Strange(Encoder):
-    """Normalises by what the pixel contract does not say."""
+    """A model that normalises with values that the pixel contract does not contain."""
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         pixels = (frames.float().permute(0, 3, 1, 2) / 255).sqrt()
@@ -191,7 +191,7 @@ class Head(nn.Module):
 
 
 class Windowed(nn.Module):
-    """Sees the order of the frames."""
+    """A model that depends on the order of the frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ class Windowed(nn.Module):
 
 
 class Mixing(nn.Module):
-    """Ends with a mean over an axis behind a Reshape, and mixes the frames before."""
+    """A model that mixes the frames, and ends with a mean over an axis behind a Reshape."""
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         pixels = (frames.float().permute(0, 1, 4, 2, 3) / 127.5 - 1).flatten(0, 1)
@@ -213,7 +213,7 @@ class Mixing(nn.Module):
 
 
 def exported(folder: Path, stages: Any, modules: list[nn.Module]) -> Files:
-    """Files of stages, by stage."""
+    """Return the files of the exported stages, by stage."""
     files = {stage.name: folder / f"{stage.name}.onnx" for stage in stages}
     for stage, module in zip(stages, modules, strict=True):
         example = [torch.zeros((2, *spec.shape[1:]), dtype=getattr(torch, spec.dtype)) for spec in stage.inputs]  # type: ignore[misc]
@@ -284,7 +284,7 @@ def test_a_hub_classifier_of_images_is_given_frame_by_frame(tmp_path: Path) -> N
 
 
 def stage_file(stage: Stage, path: Path, opset: int, seed: int) -> Path:
-    """A graph that multiplies each input by random weights, adds, and bends the sum."""
+    """Write a graph that multiplies each input by random weights, adds, and applies a nonlinearity."""
     rng = np.random.default_rng(seed)
     nodes, weights, sums = [], [], []
     for number, spec in enumerate(stage.inputs):
@@ -317,7 +317,7 @@ def stage_file(stage: Stage, path: Path, opset: int, seed: int) -> Path:
 
 
 def wired(contract: Contract, plan: list[tuple[str, list[int]]]) -> list[Stage]:
-    """Stages of a plan: how often each runs, and which of the tensors in front of it it takes (0 is the pixels)."""
+    """Return stages of a plan from how often each runs and the numbers of its input tensors (0: the pixels)."""
     made: list[tuple[TensorSpec, Stage | None]] = [
         (TensorSpec(PIXELS, "uint8", (BATCH, *contract.pixel.frame_shape)), None)
     ]
@@ -373,7 +373,7 @@ def test_whatever_stages_take_their_graphs_are_chained_by_the_files(
 
 
 def test_graphs_of_different_opsets_are_joined(tmp_path: Path) -> None:
-    """Here one that has no form in opset 17."""
+    """The second graph contains a node that has no equivalent in opset 17."""
     contract = Contract(task="risk", pixel=PIXEL, targets=(TARGET,))
     stages = wired(contract, [("frame", [0]), ("window", [0, 1])])
     files = {

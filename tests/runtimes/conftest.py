@@ -1,4 +1,4 @@
-"""Hand-made graphs and a sealed bundle: the runtimes know nothing of torch, and neither do their tests."""
+"""Hand-made graphs and a sealed bundle; neither the runtimes nor their tests import torch."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def encoder_weights() -> np.ndarray:
 def onnx_files(
     tmp_path_factory: pytest.TempPathFactory, graphs: dict[str, Stage], encoder_weights: np.ndarray
 ) -> dict[str, Path]:
-    """``encoder``: frames / 255 times a matrix. ``head``: the mean over time times a matrix."""
+    """Write ``encoder`` (frames / 255 times a matrix) and ``head`` (the mean over time times a matrix)."""
     folder = tmp_path_factory.mktemp("onnx")
     flatten = [
         helper.make_node("Cast", ["frames"], ["float"], to=TensorProto.FLOAT),
@@ -90,7 +90,7 @@ def onnx_files(
 def make_bundle(
     tmp_path: Path, contract: Contract, graphs: dict[str, Stage], onnx_files: dict[str, Path]
 ) -> Callable[..., Bundle]:
-    """A bundle whose variants all hold the same graphs; ``refused`` ones did not pass the gate."""
+    """Write a bundle whose variants all hold the same graphs; ``refused`` ones did not pass the gate."""
 
     def make(
         name: str = "a.bundle", variants: tuple[str, ...] = ("fp32", "int8"), refused: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""From clips to logits in one call, whatever the engine. Engines of TensorRT: ``tensorrt/test_runner.py``."""
+"""Tests of the way from clips to logits in one call, with any engine. TensorRT: ``tensorrt/test_runner.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache's own rules: what is made is private, and what somebody else may have written does not count."""
+"""Tests of cache folders: new ones are private, and files that another user may have written are not used."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_the_cache_without_a_home_and_with_a_relative_setting(monkeypatch: pytes
 
 @pytest.fixture
 def homeless(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of a user without a home: a name below the folder for temporary files, where anybody may be first."""
+    """Return the cache of a user without a home: a folder for temporary files, where another user may come first."""
     monkeypatch.delenv("VIDRISK_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 

@@ -1,4 +1,4 @@
-"""The file of golden samples: written, read again, and tampered with in every way that can be sealed."""
+"""Tests of the file of golden samples: written, read again, and manipulated in every way that can be sealed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def frames(contract: Contract) -> np.ndarray:
 
 @pytest.fixture
 def sealed(make_bundle: Make, frames: np.ndarray, tmp_path: Path) -> Callable[..., Bundle]:
-    """A bundle with golden samples; ``change`` gets what golden.json says and the other entries, and changes them."""
+    """Return a function that writes a bundle with golden samples; ``change`` modifies golden.json and the entries."""
 
     def seal(
         change: Callable[[dict[str, Any], dict[str, bytes]], None] = lambda told, entries: None,
@@ -191,7 +191,7 @@ def test_nothing_is_unpacked(sealed: Callable[..., Bundle]) -> None:
 def test_an_archive_that_is_too_large_is_not_opened(
     sealed: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list of its entries alone may take several times its size in memory."""
+    """The list of an archive's entries alone can take several times its size in memory."""
     monkeypatch.setattr(module, "MAX_DESCRIPTION_BYTES", 1 << 16)
     many = io.BytesIO()
     with zipfile.ZipFile(many, "w") as archive:
@@ -233,7 +233,7 @@ def test_whatever_is_in_the_file_is_one_line_or_samples(
 
 @functools.cache
 def _opened(folder: Path) -> tuple[Any, str]:
-    """Manifest and digest of the bundle in a folder, whose file of golden samples is exchanged meanwhile."""
+    """Return the manifest and digest of the bundle with its original golden samples."""
     shutil.copytree(folder / "b.bundle", folder / "c.bundle")
     shutil.copy(folder / "whole", folder / "c.bundle" / GOLDEN)
     opened = Bundle.open(folder / "c.bundle")

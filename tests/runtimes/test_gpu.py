@@ -1,4 +1,4 @@
-"""What the driver of a GPU is called, on a PC, on a Jetson, in a container and where there is none."""
+"""Tests of the name of a GPU's driver: on a PC, on a Jetson, in a container, and without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What engines say of their layers: real ones of ONNX Runtime and OpenVINO, and the words of TensorRT's inspector."""
+"""Tests of the layers that engines report: of ONNX Runtime, of OpenVINO, and as texts of TensorRT's inspector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUNNERS: list[Any] = [OnnxRuntimeRunner, OpenVinoRunner]
 
 
 def saved(path: Path, kind: str) -> Path:
-    """Two matrix products with a Relu between them.
+    """Return two matrix products with a Relu between them, saved as a graph.
 
     In ``float32``, ``float16``, the first in ``int8``, or ``none`` at all.
     """

@@ -1,4 +1,4 @@
-"""What OpenVINO does to the process around it, to graphs that have no batch, and to calls at the same time."""
+"""Tests of OpenVINO's effect on its process, of graphs without a batch, and of simultaneous calls."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_after_another_thread_has_let_go_of_the_engine(onnx_files: dict[str, Path]) -> None:
-    """The engine's own stack for signals must not be freed under the feet of the thread that has it."""
+    """The engine's stack for signals must not be freed while another thread uses it."""
     end = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(onnx_files["encoder"])],
         capture_output=True,
@@ -83,7 +83,7 @@ print("passed")
 
 
 def test_threads_that_pass_their_first_arrays_at_once_do_not_wait_forever() -> None:
-    """OpenVINO's bindings load numpy then, and would let them wait for each other, mostly."""
+    """OpenVINO's bindings import numpy at that moment, and could deadlock two threads."""
     for _ in range(3):
         end = subprocess.run(
             [sys.executable, "-c", FIRST_ARRAYS], capture_output=True, text=True, timeout=60, check=False
@@ -93,7 +93,7 @@ def test_threads_that_pass_their_first_arrays_at_once_do_not_wait_forever() -> N
 
 @pytest.mark.parametrize("width", [3, SMALL_ROW_BYTES // 4])
 def test_a_graph_without_a_batch_is_run_as_it_is(width: int, tmp_path: Path) -> None:
-    """Its inputs and outputs have first axes of their own; none is cut into requests, however large its rows are."""
+    """Its inputs and outputs have unrelated first axes; none is divided into requests, however large its rows are."""
     specs = [
         TensorSpec("rows", "float32", ("rows", width)),
         TensorSpec("places", "int64", ("places",)),

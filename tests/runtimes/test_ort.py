@@ -1,4 +1,4 @@
-"""ONNX Runtime's ways to a GPU, as far as they go without one: what is asked of it, and what it must not do instead."""
+"""Tests of ONNX Runtime's GPU providers, as far as possible without a GPU: options, and forbidden fallbacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vidrisk.runtimes.ort import PROVIDERS, OnnxRuntimeRunner, has_provider
 
 
 class Session:
-    """An ``InferenceSession`` that says which providers it took."""
+    """An ``InferenceSession`` that reports the providers that it took."""
 
     taken: tuple[str, ...] = ()
 
@@ -27,9 +27,9 @@ class Session:
 
 @pytest.fixture
 def gpu_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Session]:
-    """A package like onnxruntime-gpu.
+    """Replace ONNX Runtime by a package like onnxruntime-gpu, and return its session type.
 
-    It has all providers, prints what it misses, and takes those in ``Session.taken``.
+    It has all providers, prints what is missing, and takes those in ``Session.taken``.
     """
     monkeypatch.setenv("VIDRISK_CACHE", str(tmp_path / "cache"))
     session = type("Taken", (Session,), {})

@@ -1,4 +1,4 @@
-"""Intervals and tests against exact enumeration and scipy."""
+"""Tests of intervals and tests for paired samples, against exact enumeration and scipy."""
 
 from __future__ import annotations
 

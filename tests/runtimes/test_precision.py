@@ -1,4 +1,4 @@
-"""Average precision is that of scikit-learn, and its change is said with how far chance alone explains it."""
+"""Tests of average precision: equal to scikit-learn's; a change is reported with the probability of chance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vidrisk.runtimes.precision import average_precision, mean_precision, precis
 
 @st.composite
 def ranked(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples are positive, at least one, and their scores, of which many are equal."""
+    """Return which samples are positive (at least one), and their scores, many of which are equal."""
     rows = draw(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=40))
     positive = np.array([holds for holds, _ in rows])
     positive[draw(st.integers(0, len(rows) - 1))] = True
@@ -23,9 +23,9 @@ def ranked(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 def several(samples: int, labels: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A truth ``(N, C)`` whose every label holds for some samples and not for others.
+    """Return a truth ``(N, C)`` in which every label holds for some samples and not for others.
 
-    And scores that follow it but for noise.
+    Also returns scores that follow it with noise.
     """
     rng = np.random.default_rng(seed)
     truth = (rng.random((samples, labels)) < 0.3).astype(np.int64)

@@ -1,4 +1,4 @@
-"""INT8 sums on processors whose instructions saturate: every engine gives the answers that the graph states."""
+"""Tests of INT8 sums on processors with saturating instructions: every engine gives the answers of the graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidrisk.runtimes.processor import saturates_int8
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What is known of the processor is forgotten before and after each test."""
+    """Clear the cached facts about the processor before and after each test."""
     saturates_int8.cache_clear()
     yield
     saturates_int8.cache_clear()

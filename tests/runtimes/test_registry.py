@@ -1,4 +1,4 @@
-"""Which runtimes can work here is a question of hardware first, of libraries next."""
+"""Tests of the list of usable runtimes, which depends on the hardware first, and then on libraries."""
 
 from __future__ import annotations
 

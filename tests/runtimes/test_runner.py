@@ -1,4 +1,4 @@
-"""One seam, and behind it engines that agree."""
+"""Tests of runners: engines with one interface that agree in their results."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_outputs_are_checked_too(output: Arrays, said: str) -> None:
 
 
 class Encoder(nn.Module):
-    """What the hand-made ONNX encoder computes."""
+    """The function of the hand-made ONNX encoder, as a torch module."""
 
     def __init__(self, weights: np.ndarray) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""``auto`` measures once per bundle and machine, among what passed the gate."""
+"""Tests of ``auto``: it measures the variants that passed the gate, once per bundle and machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would be installed on a machine with a GPU."""
+    """Return the runtimes that are installed on a machine with a GPU."""
     monkeypatch.setattr("vidrisk.runtimes.registry.visible_gpu", lambda: "Fake GPU, CUDA 12.6")
     monkeypatch.setattr("vidrisk.runtimes.registry.find_installed_kinds", lambda: ("tensorrt",))
     monkeypatch.setattr("vidrisk.runtimes.registry.has_provider", lambda runtime: True)
@@ -138,7 +138,7 @@ def test_int8_is_the_one_for_the_engine_that_is_asked(make_bundle: MakeBundle) -
 
 
 class Timed(Runner):
-    """Takes as long as a table says."""
+    """A runner that takes the time of a table."""
 
     MS: ClassVar = {"fp32": 4, "fp16": 2, "int8": 3, "mixed": 3}
 

@@ -1,4 +1,4 @@
-"""Tails and intervals against scipy."""
+"""Tests of tails and intervals against scipy."""
 
 from __future__ import annotations
 

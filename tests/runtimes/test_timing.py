@@ -1,4 +1,4 @@
-"""Runners are timed in turns, after a warm-up, by the median."""
+"""Tests of timing: runners run in turns after a warm-up, and the median counts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FEED = {"x": np.ones((3, 2), np.float32)}
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Time stands still until the function given lets seconds pass."""
+    """Return a clock that only advances when the returned function is called."""
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 class Recorded:
-    """Runners that note who was called, and take the seconds given, call by call."""
+    """Runners that record their calls, and take the given seconds, call by call."""
 
     def __init__(self, clock: Callable[[float], None]) -> None:
         self.calls: list[str] = []

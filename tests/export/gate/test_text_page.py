@@ -1,4 +1,4 @@
-"""The page of the gate of a language model: what it says of a refusal, and what it must not let in."""
+"""Tests of the page of a language model's gate: what it reports of a refusal, and that it escapes foreign text."""
 
 from __future__ import annotations
 

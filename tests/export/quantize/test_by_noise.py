@@ -1,6 +1,6 @@
-"""INT8 of a stage without labels.
+"""Tests of INT8 for a stage without labels.
 
-As many blocks stay in floating point as the wanted signal to noise takes, and no more.
+Exactly as many blocks stay in floating point as the required signal-to-noise ratio takes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAGE = Stage(
 
 
 class Tower(nn.Module):
-    """Ten convolutions; what one of them reads is a thousand times as large at some pixels as at others."""
+    """Ten convolutions; the input of one of them is a thousand times as large at some pixels as at others."""
 
     def __init__(self) -> None:
         super().__init__()

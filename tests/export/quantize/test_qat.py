@@ -1,4 +1,4 @@
-"""A quantisation-aware finish heals what 8 bits hurt, and leaves plain modules behind."""
+"""Tests of quantization-aware training: it recovers what 8 bits lost, and leaves plain modules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIDE = 32
 
 
 def ranges_of(encoder: nn.Module, frames: np.ndarray) -> Ranges:
-    """Range of every layer's input, by the layer's path."""
+    """Return the range of every layer's input, by the path of the layer."""
     found: Ranges = {}
     hooks = [
         layer.register_forward_pre_hook(
@@ -53,7 +53,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An encoder in plain layers, its head, and what a finish needs."""
+    """An encoder of plain layers, its head, and the data that quantization-aware training needs."""
 
     trained: Trained
     merged: nn.Module
@@ -119,7 +119,7 @@ def test_the_result_is_plain_and_the_original_untouched(
 
 @dataclasses.dataclass(frozen=True)
 class Rounded:
-    """The INT8 graph of an encoder, calibrated as every export is, and run by ONNX Runtime."""
+    """The INT8 graph of an encoder, calibrated as in every export, and run by ONNX Runtime."""
 
     session: Any
     ranges: Ranges
@@ -286,7 +286,7 @@ def test_progress_is_told(small: Case) -> None:
 
 
 def test_labels_that_hold_in_any_number_are_matched_one_by_one() -> None:
-    """What all labels share says nothing of labels of which one holds, and much of others."""
+    """A shift common to all logits means nothing if exactly one label holds, and counts if any number can hold."""
     teacher = torch.tensor([[2.0, -1.0, 0.5]]), torch.zeros(1, 1, 2).normal_(generator=torch.Generator().manual_seed(0))
     moved = (teacher[0] + 1).requires_grad_()
     losses = {places: _loss((teacher[1], (moved,)), (teacher[1], (teacher[0],)), places) for places in ((), (0,))}

@@ -1,4 +1,4 @@
-"""A runtime that misreads packed weights is found out, whatever it gets wrong."""
+"""Tests that a runtime which misreads packed weights is detected, whatever it gets wrong."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_runtime_that_reads_otherwise_is_found_out(change: Change, monkeypatch
 
 @dataclass(frozen=True)
 class Slipping:
-    """A runner whose products of some number of rows are half as large again."""
+    """A runner whose products of some number of rows are 1.5 times too large."""
 
     inner: Any
     rows: int

@@ -1,4 +1,4 @@
-"""Bits, groups and blocks in float32 are chosen by what a judge measures, and what it costs is bounded."""
+"""Tests of the choice of bits, groups and float32 blocks by a judge's measurements, and of its bounded cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Counted:
-    """A judge who counts: every packed product loses its noise in samples, by bits and group, and takes its time.
+    """A judge that counts its calls: every packed product costs samples, by bits and group, and takes its time.
 
     Attributes:
         noise: lost samples of a product, by (bits, group); those whose names match ``weak`` lose ten times as many.
@@ -96,7 +96,7 @@ def packer(tmp_path: Path) -> WeightPacker:
 
 
 def packer_of(kinds: Sequence[str], tmp_path: Path) -> WeightPacker:
-    """A product per layer, each of its kind."""
+    """Return a packer of a graph with one product per layer, each of the given kind."""
     names = ["x", *(f"h{i}" for i in range(1, LAYERS)), "y"]
     nodes = [
         helper.make_node("MatMul", [names[i], f"w{i}"], [names[i + 1]], name=f"layers.{i}.{kind}/MatMul")
@@ -169,7 +169,7 @@ def test_what_8_bits_alone_can_do_is_done_in_8_bits(packer: WeightPacker, tmp_pa
 
 
 def test_layers_that_cost_most_stay_in_float32(packer: WeightPacker, tmp_path: Path) -> None:
-    """One layer loses ten times as much as the others in either width."""
+    """One layer that loses ten times as much as the others in either width stays in float32."""
     judge = Counted(lambda bits, group: 3 if bits == 4 else 1.5, weak=r"layers\.4\.")
     found = search(packer, judge, tmp_path, lost=8 * 3)
     assert (
@@ -183,7 +183,7 @@ def test_layers_that_cost_most_stay_in_float32(packer: WeightPacker, tmp_path: P
 
 
 def test_kinds_of_layers_that_cost_most_are_in_8_bits(tmp_path: Path) -> None:
-    """Three products of a kind lose ten times as much in 4 bits; those of another kind as much as any."""
+    """Three products of one kind lose ten times as much in 4 bits as the others, and get 8 bits."""
     packer = packer_of(["up", "gate", "down"] * 3, tmp_path)
     assert list(packer.kinds) == ["layers.*.up", "layers.*.gate", "layers.*.down"]
     judge = Counted(lambda bits, group: 2 if bits == 4 else 0, weak="down")

@@ -1,6 +1,6 @@
 """A tiny text graph with its tokenizer, samples with visual tokens, and a vision stage.
 
-What a gate of text is tested with.
+Used by the tests of the gate of language models.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ MEAN = 0.5
 
 @dataclass(frozen=True)
 class World:
-    """Files of one model, and what it is judged on."""
+    """Files of one model, and the samples that judge it."""
 
     folder: Path
     graph: Path
@@ -101,7 +101,7 @@ def _sample(vocabulary: Vocabulary, number: int, visual: Any) -> GateSample:
 
 
 def write_vision(path: Path, mean: float = MEAN, noise: float = 0.0) -> Path:
-    """Photos → visual tokens: normalised pixels times a matrix, which noise may round."""
+    """Write a vision stage: normalised pixels times a matrix, optionally with noise that simulates rounding."""
     rng = np.random.default_rng(3)
     matrix = rng.normal(0, 0.3, (SIDE * SIDE * 3, TOKENS * WIDTH))
     matrix += noise * np.random.default_rng(4).normal(size=matrix.shape) * matrix.std()
@@ -135,7 +135,7 @@ def write_vision(path: Path, mean: float = MEAN, noise: float = 0.0) -> Path:
 
 
 def changed_graph(source: Path, to: Path, pattern: str, change: Any) -> Path:
-    """Write a graph with those weights changed whose names match."""
+    """Write a graph in which the weights with matching names are changed."""
     model = load_graph(source)
     found = [tensor for tensor in model.graph.initializer if re.fullmatch(pattern, tensor.name)]
     assert found
@@ -146,5 +146,5 @@ def changed_graph(source: Path, to: Path, pattern: str, change: Any) -> Path:
 
 
 def along_the_wrong_axis(scales: np.ndarray) -> np.ndarray:
-    """Scales of groups as they lie where inputs and outputs were mixed up."""
+    """Return the scales of groups as they would be if inputs and outputs were mixed up."""
     return np.ascontiguousarray(scales.T.reshape(scales.shape))

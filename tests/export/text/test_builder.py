@@ -1,4 +1,4 @@
-"""Models that cannot become text graphs are refused in one line, before anything is built."""
+"""Tests that models which cannot become text graphs are refused in one line, before anything is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fields of answers: whole or not, equal or not, right or not, and how sure a level is."""
+"""Tests of the figures for fields of answers: parsed or not, equal or not, right or not, and confidence of a level."""
 
 from __future__ import annotations
 

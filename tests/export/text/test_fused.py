@@ -1,4 +1,4 @@
-"""Text graphs of real architectures: equal to torch, refused where they are not, and packed by a recipe."""
+"""Tests of text graphs of real architectures: equal to torch, refused where they are not, and packed by a recipe."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""GGUF files of real architectures.
+"""Tests of GGUF files of real architectures.
 
-Llama.cpp computes with them what torch does, and reads text as the tokenizer does.
+llama.cpp computes with them what torch does, and reads text as the tokenizer does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEXTS = [
 
 
 def logprobs_by_torch(model: Any, prompt: np.ndarray, answer: Answer) -> np.ndarray:
-    """Log-probabilities ``(tokens, vocabulary)`` at every token of an answer."""
+    """Return the log-probabilities ``(tokens, vocabulary)`` at every token of an answer."""
     ids = torch.tensor([*prompt.tolist(), *answer.tokens])[None]
     with torch.inference_mode():
         found: np.ndarray = model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1).numpy()
@@ -47,7 +47,7 @@ def logprobs_by_torch(model: Any, prompt: np.ndarray, answer: Answer) -> np.ndar
 
 
 def check_against_torch(model: Any, prompt: np.ndarray, answer: Answer, apart: float, among: int | None = None) -> None:
-    """Every token is the one that torch finds most probable, among the first so many, and as probable."""
+    """Check that every token is torch's most probable one (of the first ``among``), with the same probability."""
     wanted = logprobs_by_torch(model, prompt, answer)
     at = wanted[np.arange(len(answer.tokens)), list(answer.tokens)]
     np.testing.assert_allclose(answer.logprobs, at, atol=apart)
@@ -111,7 +111,7 @@ def test_smollm2_answers_as_torch_does(smollm2: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_llama_cpp_reads_text_as_the_tokenizer_does(smollm2: Path, tmp_path: Path, split: tuple[str, ...]) -> None:
-    """SmolLM2's tokens and merges, with every way of splitting in turn."""
+    """SmolLM2's tokens and merges are used with every supported way of splitting text, one after another."""
     llama = pytest.importorskip("xllamacpp", reason=NO_LLAMA)
     save_causal(
         tmp_path,

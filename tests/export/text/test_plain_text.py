@@ -1,4 +1,4 @@
-"""Plain text graphs: they compute what the fused ones do, and answers are the same on either engine."""
+"""Tests of plain text graphs: they compute what the fused ones do, and both engines give the same answers."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_plain_graph_of_float_weights_is_plain_onnx(folder: Path) -> None:
 
 
 def test_queries_keys_and_values_may_come_apart(folder: Path, tmp_path: Path) -> None:
-    """As they do where a model normalises queries and keys, such as Qwen3."""
+    """Queries, keys and values are separate products in models that normalise queries and keys, such as Qwen3."""
     fused = select_logits(builders_graph(), CONFIG)
     nodes = []
     for node in fused.graph.node:

@@ -1,4 +1,4 @@
-"""The search of a recipe: 4 bits where they suffice, 8 bits for what costs most, floating point last."""
+"""Tests of the recipe search: 4 bits where they suffice, then 8 bits for the most costly, floating point last."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HARD = "model.layers.*.attn.o_proj"
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Output projections of attention have weights that 4 bits cannot hold.
+    """Return a model whose attention output projections have weights that 4 bits cannot represent.
 
     One in sixteen inputs is large, and never used.
     """

@@ -1,4 +1,4 @@
-"""Bundles that write reports: whole, sealed, with the gate's report inside, or not at all."""
+"""Tests of bundles that write reports: complete and sealed with the gate's report inside, or not written at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The limits of the gate on real weights: SmolLM2 in 4 bits passes, groups along the wrong axis do not."""
+"""Tests of the gate's limits on real weights: SmolLM2 in 4 bits passes, groups along the wrong axis do not."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The gate of a language model.
+"""Tests of the gate of a language model.
 
-What is right passes with its figures, and every planted fault is caught by the hop that should.
+Correct variants pass with their figures, and every injected fault is caught by the intended hop.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def world(tmp_path: Path) -> World:
 
 
 def refused(world: World, *variants: GraphVariant, **how: Any) -> GateRefused:
-    """What the gate says of variants beside floating point."""
+    """Return the gate's refusal of variants that are compared with floating point."""
     given = {"reference": world.reference(), "options": world.options, "samples": world.samples, **how}
     with pytest.raises(GateRefused) as caught:
         gate_reports(
@@ -149,7 +149,7 @@ def test_a_sound_export_passes_with_figures_per_hop(world: World) -> None:
 
 
 def test_a_swapped_tokenizer_is_caught_by_the_prompts(world: World) -> None:
-    """Its tokens have each other's numbers."""
+    """The swapped tokenizer numbers its tokens in the reverse order."""
     told = json.loads(world.file("tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = told["model"]["vocab"]
     told["model"]["vocab"] = dict(zip(vocabulary, reversed(list(vocabulary.values())), strict=True))
@@ -267,7 +267,7 @@ def test_scales_of_groups_along_the_wrong_axis_are_caught_by_the_packed_graph(wo
 
 
 def test_one_matrix_that_is_packed_wrongly_is_caught_by_its_weights(world: World) -> None:
-    """In one of many layers its answers hide it, and nobody may let it pass."""
+    """The answers hide wrong packing in one of many layers; the comparison of weights finds it."""
     pack_text(world.graph, world.file("int4.onnx"), INT4)
     right = compare_weights(world.graph, world.file("int4.onnx"))
     assert right is not None and right.matrices == 5 and 0.05 < right.error < 0.1 and right.limit == 0.2

@@ -1,4 +1,4 @@
-"""docs/text.md: its Python runs from a checkpoint to answers of every engine, one block after the other."""
+"""Tests of docs/text.md: its Python runs from a checkpoint to answers of every engine, one block after the other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ URL, SERVED = "http://gpu-box:8000/v1", "inspector-7b"  # of the page
 
 @dataclass(frozen=True)
 class Shown:
-    """What blocks have left: their names, and what the gate's block and that of the answers print."""
+    """State after some blocks: their names, and the output of the gate's block and of the answers' block."""
 
     names: dict[str, Any]
     gate: str
@@ -49,7 +49,7 @@ CASES = [case(part, fault) for part, fault in product(WALLS, FAULTS)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``merged``, a small model that has learnt to judge, ``cases.jsonl``, and ``out``."""
+    """Return a folder with ``merged`` (a small model that has learnt to judge), ``cases.jsonl`` and ``out``."""
     root = tmp_path_factory.mktemp("page")
     model = save_causal(root / "merged", "Llama", MERGES, max_position_embeddings=1024)
     train(model, Vocabulary(root / "merged" / "tokenizer.json", [LAST]))
@@ -62,14 +62,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(folder: Path) -> Shown:
-    """The page up to the answers of the first engine."""
+    """Run the page up to the answers of the first engine."""
     names: dict[str, Any] = {}
     said = [run_in(folder, block, names) for block in (EXPORT, GATE, ANSWERS)]
     return Shown(names, *said[1:])
 
 
 def run_in(folder: Path, block: Block, names: dict[str, Any]) -> str:
-    """Execute a block there, and return what it prints."""
+    """Execute a block in a folder, and return what it prints."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as said:
         patch.chdir(folder)
         block.execute(names)
@@ -77,7 +77,7 @@ def run_in(folder: Path, block: Block, names: dict[str, Any]) -> str:
 
 
 def train(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
-    """Teach it the answers of all cases until it is sure of them."""
+    """Train the model on the answers of all cases until it reproduces them with certainty."""
     torch.manual_seed(0)
     prompts, answers = [], []
     for each in CASES:
@@ -102,7 +102,7 @@ def train(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    """An OpenAI-compatible server of the page's model."""
+    """Yield an OpenAI-compatible server of the page's model."""
     made = Server()
     made.reply = lambda _, body: (200, completion(json.dumps({"level": "low", "advice": body["model"]}), model="tiny"))
     thread = Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
@@ -147,7 +147,7 @@ def test_a_server_answers(folder: Path, shown: Shown, server: Server) -> None:
 
 
 def assert_answered(folder: Path, block: Block, shown: Shown) -> None:
-    """The block leaves two answers by the schema."""
+    """Check that the block returns two answers that match the schema."""
     names = dict(shown.names)
     run_in(folder, block, names)
     assert len(names["answers"]) == 2

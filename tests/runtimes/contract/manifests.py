@@ -1,4 +1,4 @@
-"""Manifests of bundles, changed by hand."""
+"""Functions that change manifests of bundles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vidrisk.runtimes.contract.bundle import MANIFEST
 
 
 def rewrite_manifest(bundle: Bundle, change: Callable[[dict[str, Any]], None]) -> Path:
-    """Change what a bundle says of itself; return its folder."""
+    """Change the manifest of a bundle, and return its folder."""
     path = bundle.root / MANIFEST
     described = json.loads(path.read_text(encoding="utf-8"))
     change(described)

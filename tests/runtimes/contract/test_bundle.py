@@ -1,4 +1,4 @@
-"""A bundle is whole and unchanged, or it is refused; it is written whole, or not at all."""
+"""Tests of bundles: a damaged or changed one is refused; writing is complete or leaves nothing."""
 
 from __future__ import annotations
 
@@ -393,7 +393,7 @@ OPENVINO_IR = """<?xml version="1.0"?>
 
 @pytest.mark.parametrize("content", [OPENVINO_IR.encode(), b"\n" + OPENVINO_IR.encode(), b"", b"\x80\x02}q\x00."])
 def test_a_graph_that_is_no_onnx_file_is_refused(make_bundle: Callable[..., Bundle], content: bytes) -> None:
-    """OpenVINO reads its own format under any name, with weights from a file that nobody has sealed."""
+    """OpenVINO reads its own format under any name, with weights from an unsealed file."""
     root = make_bundle().root
     (root / "head.fp32.onnx").write_bytes(content)
     manifest = json.loads((root / MANIFEST).read_text())

@@ -1,4 +1,4 @@
-"""The contract is the same thing after any round trip, and another one after any change."""
+"""Tests of the contract: it survives every round trip, and every change gives another digest."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_contract_refuses_two_targets_of_one_name() -> None:
 
 
 def test_digests_of_contracts_that_were_written_before_multi_label_stay() -> None:
-    """Golden samples, ledgers and ids of predictions hold them."""
+    """Golden samples, ledgers and ids of predictions contain these digests."""
     contract = Contract(**BASE)
     assert contract.digest == "03ae7f3430db5d6d8b3cdb7e95a7a5f3fc3c6bf2fa92ea42a95cf7ee6d09f661"
     assert contract.digest_of_schema_1 == "f6cf5830a61582183bf9d8d9631bdbd165dfb521210703a2fadddbeb7cde7231"

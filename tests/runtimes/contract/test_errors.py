@@ -1,4 +1,4 @@
-"""Errors are one line, and the exit code belongs to the kind."""
+"""Tests of errors: each is one line, and its kind determines the exit code."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``bundle.json`` may grow.
+"""Tests that ``bundle.json`` can grow.
 
-Older ones are read, newer minor versions tolerated, and what contradicts itself is one line.
+Older files are read, newer minor versions accepted, and a contradiction is an error of one line.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_a_manifest_of_schema_1_that_is_none(
 
 
 def strange(described: dict[str, Any]) -> None:
-    """Keys of tomorrow, at every level."""
+    """Return unknown keys of a future version, at every level."""
     described["tomorrow"] = {"a": [1]}
     for part in (
         described["contract"],
@@ -213,7 +213,7 @@ def test_stages_that_do_not_meet_are_one_line(
 def with_constants(
     graphs: dict[str, Stage], contract: Contract, onnx_files: dict[str, Path], tmp_path: Path
 ) -> Callable[..., Bundle]:
-    """A bundle whose head takes the constant ``bias``, float32[3], from a file that holds what is given."""
+    """Return a bundle whose head takes the constant ``bias``, float32[3], from a file with the given content."""
 
     def make(arrays: dict[str, Any] | None) -> Bundle:
         head = graphs["head"]

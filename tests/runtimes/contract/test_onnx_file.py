@@ -1,4 +1,4 @@
-"""What other files an ONNX file reads: all that onnx itself would find, and none of a file that is no graph."""
+"""Tests of the search for external files of an ONNX file: all that onnx would read, and none in a damaged file."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_no_bytes_break_it(tmp_path: Path, content: bytes) -> None:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_that_onnx_still_reads_hides_nothing(tmp_path: Path, data: st.DataObject) -> None:
-    """Bytes changed at random: whatever location onnx then sees, we see."""
+    """Bytes are changed at random: every external location that onnx still reads is found."""
     content = bytearray(model_of(graph_with(constant(outside("a")), initializer=[outside("b"), outside("c")])))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

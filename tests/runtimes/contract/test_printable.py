@@ -1,4 +1,4 @@
-"""What strangers write may be shown anywhere: a terminal obeys nothing of it."""
+"""Tests that foreign text can be shown anywhere: no control sequence reaches the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Probabilities are what a softmax in double precision gives, whatever the logits."""
+"""Tests of probabilities: they equal a softmax in double precision for any logits."""
 
 from __future__ import annotations
 

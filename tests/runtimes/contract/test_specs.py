@@ -1,4 +1,4 @@
-"""Specs refuse what makes no sense when they are made, and arrays that do not fit when they are checked."""
+"""Tests of specs: contradictory ones are refused when created, and arrays that do not fit when checked."""
 
 from __future__ import annotations
 

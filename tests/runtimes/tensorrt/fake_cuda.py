@@ -1,10 +1,10 @@
-"""A GPU that is none, because running an engine takes one.
+"""A fake GPU for tests on machines without one.
 
-Memory is numpy's, and an execution runs the ONNX file behind the engine with ONNX Runtime. What is marked ``gpu`` tests
+Memory is numpy's, and an execution runs the ONNX file behind the engine with ONNX Runtime. Tests marked ``gpu`` use
 the real thing.
 
-``FakeCuda`` is as late as CUDA may be: work that a stream was given waits until somebody waits for it, so whoever
-forgets to wait finds what was there before. Memory that was freed, or never given, ends the test.
+``FakeCuda`` is as asynchronous as CUDA may be: the work of a stream is done when somebody waits for it, so code that
+forgets to wait finds the old values. The use of memory that was freed or never allocated ends the test.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(int64)
 
 @dataclass(eq=False)
 class _Mark:
-    """A place in a stream that an event was recorded at."""
+    """An event's position in a stream."""
 
     stream: int
     is_reached: bool = False
@@ -44,9 +44,9 @@ class FakeCuda:
     """``Cuda`` on numpy memory.
 
     Attributes:
-        memory_bytes: that the device has; None for any amount.
-        log: what was asked of it, by name, without the arguments.
-        held: everything that was made and not freed, by handle or address.
+        memory_bytes: memory of the device; None for any amount.
+        log: names of the calls, without the arguments.
+        held: everything that was created and not freed, by handle or address.
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class FakeCuda:
             self.recording.append(work)
 
     def at(self, address: int, size: int) -> int:
-        """The address, of memory that is held."""
+        """Return the memory at an address; it must be allocated."""
         assert any(start <= address and address + size <= start + held for start, (held, _) in self._memory.items()), (
             f"{size} bytes at {address} are nobody's"
         )
@@ -191,13 +191,13 @@ class FakeTensorRt:
     """A module ``tensorrt`` whose engines are ONNX files.
 
     Attributes:
-        batches: that engines are built for from now on.
-        row_bytes: of activations, per row.
-        fails: what it says instead of running, while it is not empty.
+        batches: batch sizes of engines that are built from now on.
+        row_bytes: memory of activations, per row.
+        fails: the error message of each execution; empty if executions succeed.
         refuses_recording: its engines cannot be recorded.
-        inspection: what its inspector says of any engine.
+        inspection: the inspector's text for every engine.
         runs: rows of every execution, recorded ones once.
-        contexts, runtimes: that were made.
+        contexts, runtimes: the created ones.
     """
 
     cuda: FakeCuda
@@ -270,7 +270,7 @@ class FakeEngine:
 
 @dataclass
 class FakeInspector:
-    """``IEngineInspector``: without a context it would not know the types of tensors with free axes."""
+    """``IEngineInspector``: without a context, the types of tensors with dynamic axes are unknown."""
 
     trt: FakeTensorRt
     execution_context: FakeContext | None = None
@@ -297,7 +297,7 @@ class FakeConfig:
 
 
 class FakeKernels:
-    """``IRuntimeCache``: compiles one kernel per size of batch."""
+    """``IRuntimeCache``: compiles one kernel per batch size."""
 
     def __init__(self) -> None:
         self.compiled: set[int] = set()
@@ -311,7 +311,7 @@ class FakeKernels:
 
 
 class FakeContext:
-    """``IExecutionContext``: refuses what the real one would."""
+    """``IExecutionContext``: refuses the same calls as the real one."""
 
     def __init__(self, engine: FakeEngine, how: Any) -> None:
         self.engine, self.config = engine, how

@@ -1,7 +1,7 @@
-"""The three TensorRTs behind one door.
+"""Tests of the common interface of the three TensorRTs.
 
-TensorRT for RTX is the real one; of TensorRT itself only the type stubs are here, so what it would do is asked of a
-fake module, and what it has is asked of the stubs.
+TensorRT for RTX is real. For TensorRT only the type stubs are installed: a fake module stands for its behaviour, and
+the stubs for its names.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def fake_api(kind: Any, **members: Any) -> Api:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A Python with nothing of NVIDIA's, and whatever is put into ``tmp_path``."""
+    """Return a Python environment without NVIDIA packages, except those that a test puts into ``tmp_path``."""
     own = [entry for entry in sys.path if "site-packages" not in entry and "dist-packages" not in entry]
     monkeypatch.setattr(sys, "path", [str(tmp_path), *own])
     monkeypatch.setattr(api_module, "_load", api_module._load.__wrapped__)
@@ -56,7 +56,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def install(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """The code of a package ``tensorrt``, which is then the only one there."""
+    """Install a package ``tensorrt`` with this code as the only TensorRT."""
 
     def install(code: str, file: str = "__init__.py") -> None:
         (tmp_path / "tensorrt").mkdir()
@@ -201,7 +201,7 @@ def test_the_library_is_found_without_onnx_runtime() -> None:
 
 
 def names_asked_for() -> set[tuple[str, ...]]:
-    """``trt.A``, ``trt.A.B`` and ``self.trt.A.B`` in the code that talks to TensorRT, as ("A", "B")."""
+    """Return names such as ``trt.A.B`` and ``self.trt.A.B`` in the code that calls TensorRT, as ("A", "B")."""
     found: set[tuple[str, ...]] = set()
     for path in sorted((ROOT / WHO_TALKS_TO_TENSORRT).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -234,9 +234,9 @@ def test_tensorrt_for_rtx_has_every_name() -> None:
 
 
 def mended_stubs(folder: Path) -> Path:
-    """The stubs of TensorRT 10 as a type checker can read them.
+    """Return the stubs of TensorRT 10 in a form that a type checker can read.
 
-    As published, parameters are called ``in``, a constant ``bool``.
+    In the published form, parameters are named ``in``, and a constant ``bool``.
     """
     files = [file for file in importlib.metadata.files("tensorrt-stubs") or () if file.suffix == ".pyi"]
     assert files
@@ -266,7 +266,7 @@ def test_tensorrt_10_has_every_name(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_stubs
 def test_the_types_are_those_of_tensorrt_10(tmp_path: Path) -> None:
-    """mypy --strict over the code that talks to TensorRT, with its stubs."""
+    """mypy --strict checks the code that calls TensorRT against its stubs."""
     mended_stubs(tmp_path / "stubs")
     (tmp_path / "mypy.ini").write_text(
         textwrap.dedent("""

@@ -1,6 +1,6 @@
-"""The engine cache, from the bytes of a file to two builders at once.
+"""Tests of the engine cache, from the bytes of a file to concurrent builders.
 
-What an engine holds is nothing to it: here it is noise.
+The cache does not read the engines: they are random bytes here.
 """
 
 from __future__ import annotations
@@ -300,7 +300,7 @@ def test_an_engine_of_root_and_a_cache_behind_ones_own_link_are_believed(
 
 
 def test_what_was_verified_is_what_is_loaded(store: EngineStore) -> None:
-    """Whoever swaps the file after it was verified has swapped nothing."""
+    """A file that is replaced after its verification has no effect on what is loaded."""
     path = keep(store, blob=b"good")
     engine = found_here(store)
     assert isinstance(engine, Engine)
@@ -374,7 +374,7 @@ def test_no_room_is_seen_before_building(store: EngineStore) -> None:
 
 @pytest.fixture
 def python(store: EngineStore) -> Callable[..., subprocess.Popen[str]]:
-    """Code → a process that runs it, with ``store`` and ``key`` as here."""
+    """Return a function that starts a process with the given code and the ``store`` and ``key`` of this file."""
     begin = f"""
         import logging, os, resource, sys, time
         from pathlib import Path
@@ -463,7 +463,7 @@ def test_the_lock_of_a_killed_builder_is_free(store: EngineStore, python: Callab
 def test_many_builders_of_one_engine_are_never_two_at_once(
     store: EngineStore, python: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    """The lock's file is removed by whoever holds it: nobody must get a lock on a file that is gone."""
+    """The holder removes the file of the lock: no process may get a lock on a removed file."""
     build = """
         inside = store.folder / "inside"
         for _ in range(150):

@@ -1,4 +1,4 @@
-"""Calls of the driver, as far as they go without a GPU: they fit the bindings, and their failures are ours."""
+"""Tests of driver calls without a GPU: they fit the bindings, and their failures become errors of vidrisk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def without_gpu() -> CudaDriver:
 
 @pytest.mark.parametrize("method", [name for name in vars(Cuda) if not name.startswith("_")])
 def test_every_call_fits_the_bindings(without_gpu: CudaDriver, method: str) -> None:
-    """The bindings look at the arguments first, and for the driver's library then."""
+    """The bindings check the arguments before they look for the driver's library."""
     function = getattr(without_gpu, method)
     takes = inspect.signature(function).parameters.values()
     arguments = [np.zeros(8, np.uint8) if "Bytes" in str(parameter.annotation) else 4096 for parameter in takes]

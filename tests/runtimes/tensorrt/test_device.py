@@ -1,4 +1,4 @@
-"""Which GPU this is. There is none where these tests run: the driver is a fake that answers as CUDA's does."""
+"""Tests of the description of the GPU. The driver is a fake that answers as CUDA's does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUT_OF_MEMORY = SimpleNamespace(name="CUDA_ERROR_OUT_OF_MEMORY")
 
 
 class FakeDriver:
-    """One GPU, described in words of ``cuda.bindings.driver``; ``contexts`` counts those that were not given back."""
+    """One GPU, in terms of ``cuda.bindings.driver``; ``contexts`` counts those that were not released."""
 
     CUresult = SimpleNamespace(CUDA_SUCCESS=OK)
     CUdevice_attribute = SimpleNamespace(
@@ -142,7 +142,7 @@ def test_no_driver_here(use: Any) -> None:
 
 
 def test_the_bindings_have_what_is_asked_of_them() -> None:
-    """Without a GPU, too: names that a fake would answer to and the bindings would not."""
+    """A fake accepts any name; the real bindings must have the names that the code uses."""
     driver: Any = pytest.importorskip("cuda.bindings.driver", reason="cuda-python is not installed")
     functions = [name for name in vars(FakeDriver) if name.startswith("cu")]
     assert len(functions) == 11 and all(hasattr(driver, name) for name in functions)

@@ -1,4 +1,4 @@
-"""From a graph's file to its outputs by way of the engine cache and a GPU that is none; see ``fake_cuda``."""
+"""Tests of the way from a graph's file to its outputs, through the engine cache and a fake GPU; see ``fake_cuda``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WINDOW = TensorSpec("frames", "uint8", ("batch", 4, 8, 8, 3))
 
 @dataclass
 class Gpu:
-    """A fake GPU with TensorRT, and the graphs that it may have engines of."""
+    """A fake GPU with TensorRT, and the graphs that have engines on it."""
 
     graphs: dict[str, Stage]
     files: dict[str, Path]
@@ -62,7 +62,7 @@ class Gpu:
 def make_gpu(
     graphs: dict[str, Stage], onnx_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Gpu]]:
-    """Settings of ``FakeTensorRt`` → a GPU with engines of encoder and head."""
+    """Yield a function from settings of ``FakeTensorRt`` to a GPU with engines of encoder and head."""
     with pytest.MonkeyPatch.context() as patch:
 
         def make(**settings: object) -> Gpu:
@@ -120,7 +120,7 @@ def test_whatever_comes_is_computed(
     cuda_graphs: bool,
     refuses_recording: bool,
 ) -> None:
-    """Any batches, any engine, any chunks, hardly any memory, with or without CUDA graphs; nothing stays behind."""
+    """Any batches, engines and chunks work, with little memory, with or without CUDA graphs, and nothing is leaked."""
     gpu = make_gpu(batches=sizes_of_engine, refuses_recording=refuses_recording)
     row_bytes = gpu.trt.row_bytes + 2 * (FRAME_BYTES + 6 * 4)
     gpu.cuda.memory_bytes = row_bytes * max(room_rows, sizes_of_engine.min)
@@ -361,7 +361,7 @@ def test_what_does_not_fit_is_not_chained(gpu: Gpu, make_gpu: Gpus) -> None:
 
 
 def test_three_stages_and_a_constant_in_one_go(make_gpu: Gpus, tmp_path: Path) -> None:
-    """Frames, groups and windows, one of which takes tensors of two others: nothing in between is downloaded."""
+    """Frames, groups and windows: one stage takes tensors of two others, and nothing between them is downloaded."""
     gpu, bundle = make_gpu(), write_three_stages(tmp_path / "three.bundle", golden=False)
     for stage in bundle.stages:
         gpu.files[f"of {stage.name}"] = bundle.path(stage.name, "fp32")

@@ -1,7 +1,7 @@
-"""Engines built for real: TensorRT for RTX builds ahead of time, without a GPU.
+"""Tests with real builds of engines: TensorRT for RTX builds ahead of time, without a GPU.
 
-Where a GPU would matter (its name, its memory) or TensorRT itself (timings, DLA, inspector), it is described to the
-code or played by a fake, and the test says so.
+Where a GPU matters (its name, its memory) or TensorRT itself (timings, DLA, inspector), it is described to the
+code or replaced by a fake, and the test says so.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def graph_of(
 
 
 def encoder_model() -> onnx.ModelProto:
-    """frames → convolution, convolution, average: with nodes named by their modules, as the exporter does."""
+    """Return a graph from frames through two convolutions to a mean; nodes have module names, as from the exporter."""
     rng = np.random.default_rng(0)
     weights: dict[str, Any] = {
         "scale": np.array([1 / 64], np.float32),
@@ -136,7 +136,7 @@ def quantised(model: onnx.ModelProto, profile: Any, side: int = SIDE) -> onnx.Mo
 
 @pytest.fixture(scope="session")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """``fp32``, ``fp16``, ``int8`` and ``cpu`` (INT8 for processors, which TensorRT refuses) encoders, and a ``head``."""
+    """Write encoders ``fp32``, ``fp16``, ``int8`` and ``cpu`` (processor INT8, refused by TensorRT), and a ``head``."""
     folder = tmp_path_factory.mktemp("graphs")
     fp32 = encoder_model()
     models = {
@@ -153,7 +153,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def make_bundle(tmp_path: Path, graphs: dict[str, Path]) -> Callable[..., Bundle]:
-    """A bundle of some encoders, by variant; they share a head."""
+    """Write a bundle with one encoder per variant and a common head."""
 
     def make(**encoders: str) -> Bundle:
         described = {
@@ -306,7 +306,7 @@ def test_what_the_parser_refuses_is_named(
 def test_what_the_parser_refuses_is_left_out_unless_it_is_asked_for(
     make_bundle: Callable[..., Bundle], store: EngineStore, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As of a bundle of schema 1, which does not say which engines its variants are made for."""
+    """A bundle of schema 1 does not name the types of engines that its variants are made for."""
     built = build_engines(make_bundle(int8="cpu", fp32="fp32"), AHEAD, kind="tensorrt-rtx", store=store)
     assert {each.stage: each.variants for each in built} == {"encoder": ("fp32",), "head": ("fp32", "int8")}
     assert re.search(r"int8 is left out: tensorrt-rtx cannot read encoder\.int8\.onnx: DequantizeLinear", caplog.text)
@@ -436,7 +436,7 @@ def test_memory_is_estimated_before_building(
 
 
 class FailingBuilder:
-    """The real builder, but its first builds end as on a GPU whose memory is used up."""
+    """The real builder, except that its first builds fail as on a GPU without free memory."""
 
     def __init__(self, api: Api, failures: int, says: str) -> None:
         self._builder, self._api, self._left, self._says = api.new_builder(), api, failures, says
@@ -633,7 +633,7 @@ def test_portable_engines_of_tensorrt_itself(rtx: Api) -> None:
 
 
 def test_what_the_inspector_says_of_int8(tmp_path: Path) -> None:
-    """In the words of TensorRT's manual, "Engine Inspector"."""
+    """The texts are those of TensorRT's manual, section "Engine Inspector"."""
 
     def layer(kind: str, *formats: str) -> dict[str, Any]:
         return {"Name": "a", "LayerType": kind, "Inputs": [{"Name": "x", "Format/Datatype": text} for text in formats]}
@@ -663,7 +663,7 @@ def test_what_the_inspector_says_of_int8(tmp_path: Path) -> None:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Code → a process that runs it with ``build()``, which builds ``a.bundle`` ahead of time into ``engines``."""
+    """Return a function that starts a process with this code; its ``build()`` builds ``a.bundle`` ahead of time."""
     begin = f"""
         import logging, resource, sys, time
         from pathlib import Path
