@@ -1,4 +1,4 @@
-"""Hand-made graphs and a sealed bundle; neither the runtimes nor their tests import torch."""
+"""Hand-made graphs and a sealed bundle, written without torch."""
 
 from __future__ import annotations
 

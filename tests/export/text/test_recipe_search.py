@@ -23,7 +23,7 @@ HARD = "model.layers.*.attn.o_proj"
 def world(tmp_path: Path) -> World:
     """Return a model whose attention output projections have weights that 4 bits cannot represent.
 
-    One in sixteen inputs is large, and never used.
+    The weights of one in sixteen inputs are twelve times as large.
     """
     world = make_world(tmp_path, 8)
     changed_graph(world.graph, world.graph, ".*o_proj.weight", _with_outliers)

@@ -54,7 +54,7 @@ def world(tmp_path: Path) -> World:
 
 
 def refused(world: World, *variants: GraphVariant, **how: Any) -> GateRefused:
-    """Return the gate's refusal of variants that are compared with floating point."""
+    """Return the gate's refusal of variants, or of floating point if there are none."""
     given = {"reference": world.reference(), "options": world.options, "samples": world.samples, **how}
     with pytest.raises(GateRefused) as caught:
         gate_reports(

@@ -77,7 +77,7 @@ def run_in(folder: Path, block: Block, names: dict[str, Any]) -> str:
 
 
 def train(model: torch.nn.Module, vocabulary: Vocabulary) -> None:
-    """Train the model on the answers of all cases until it reproduces them with certainty."""
+    """Train the model on the answers of all cases, and check that it has learnt them."""
     torch.manual_seed(0)
     prompts, answers = [], []
     for each in CASES:

@@ -201,7 +201,7 @@ def test_the_library_is_found_without_onnx_runtime() -> None:
 
 
 def names_asked_for() -> set[tuple[str, ...]]:
-    """Return names such as ``trt.A.B`` and ``self.trt.A.B`` in the code that calls TensorRT, as ("A", "B")."""
+    """Return names such as ``trt.A.B`` and ``self.trt.A.B`` in the code that calls TensorRT, as ("A", "B"), and ``trt.A`` as ("A",)."""
     found: set[tuple[str, ...]] = set()
     for path in sorted((ROOT / WHO_TALKS_TO_TENSORRT).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -17,7 +17,7 @@ OUT_OF_MEMORY = SimpleNamespace(name="CUDA_ERROR_OUT_OF_MEMORY")
 
 
 class FakeDriver:
-    """One GPU, in terms of ``cuda.bindings.driver``; ``contexts`` counts those that were not released."""
+    """One GPU, in terms of ``cuda.bindings.driver``; ``contexts`` lists those that were not released."""
 
     CUresult = SimpleNamespace(CUDA_SUCCESS=OK)
     CUdevice_attribute = SimpleNamespace(

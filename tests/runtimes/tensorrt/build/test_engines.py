@@ -436,7 +436,7 @@ def test_memory_is_estimated_before_building(
 
 
 class FailingBuilder:
-    """The real builder, except that its first builds fail as on a GPU without free memory."""
+    """The real builder, except that its first builds fail."""
 
     def __init__(self, api: Api, failures: int, says: str) -> None:
         self._builder, self._api, self._left, self._says = api.new_builder(), api, failures, says
