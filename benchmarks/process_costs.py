@@ -112,26 +112,37 @@ class MemoryWatch:
         return sum(self._peaks_mb.values())
 
     def __call__(self) -> None:
-        alive = [*_descendants(os.getpid())]
+        alive = [*descendants(os.getpid())]
         self.processes = max(self.processes, len(alive))
         self.pss_mb = max(self.pss_mb, sum(_kib(pid, "smaps_rollup", "Pss:") for pid in alive) / 1024)
         for pid in alive:
             self._peaks_mb[pid] = max(self._peaks_mb.get(pid, 0.0), _kib(pid, "status", "VmHWM:") / 1024)
 
 
-def _descendants(root: int) -> Iterator[int]:
+def descendants(root: int) -> Iterator[int]:
+    """Yield the ids of all running processes that a process started, directly or through others."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            after_name = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2]
-        except OSError:
-            continue  # it has ended meanwhile
-        children.setdefault(int(after_name.split()[1]), []).append(int(folder.name))
+        if fields := _stat(int(folder.name)):
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
     waiting = [*children.get(root, [])]
     while waiting:
         pid = waiting.pop()
         yield pid
         waiting += children.get(pid, [])
+
+
+def running_cpu_s(pid: int) -> float:
+    """Return the processor time of a process and of the child processes that it waited for; 0 if it has ended."""
+    return sum(map(int, _stat(pid)[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` from the state on (proc(5), field 3); none if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+    except OSError:
+        return []
 
 
 def _kib(pid: int, file: str, key: str) -> int:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from process_costs import descendants, running_cpu_s
+
 LIMIT = 0.05  # of one core
 ATTEMPTS = 10  # of one measurement
 CHECK_S, PATIENCE_S = 2.0, 900.0  # one look at the machine; longest wait until it is quiet
@@ -103,29 +105,8 @@ def read_moment() -> Moment:
     user, nice, system, _, _, irq, soft_irq, steal = map(int, Path("/proc/stat").read_text("ascii").split()[1:9])
     busy_s = (user + nice + system + irq + soft_irq + steal) / os.sysconf("SC_CLK_TCK")
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    own_s = sum(each.ru_utime + each.ru_stime for each in usages) + running_descendants_s()
-    return Moment(time.monotonic(), busy_s, own_s)
-
-
-def running_descendants_s() -> float:
-    """Return the processor time of all running descendants of this process, such as decode workers.
-
-    It includes the time of their own child processes that they have waited for.
-    """
-    parent_of: dict[int, int] = {}
-    ticks_of: dict[int, int] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text("utf-8", "replace").rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        pid = int(path.parent.name)
-        parent_of[pid], ticks_of[pid] = int(fields[1]), sum(map(int, fields[11:15]))
-    total, found = 0, {os.getpid()}
-    while found:
-        found = {pid for pid, parent in parent_of.items() if parent in found}
-        total += sum(ticks_of[pid] for pid in found)
-    return total / os.sysconf("SC_CLK_TCK")
+    own_s = sum(each.ru_utime + each.ru_stime for each in usages)
+    return Moment(time.monotonic(), busy_s, own_s + sum(map(running_cpu_s, descendants(os.getpid()))))
 
 
 def other_work(before: Moment, after: Moment) -> float:

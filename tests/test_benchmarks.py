@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+HALF_A_SECOND = "import time\nwhile time.process_time() < 0.5: pass"
 
 IMPORT_ALL = """
 import importlib, sys
@@ -98,14 +99,14 @@ def test_a_machine_that_is_never_quiet_ends_the_benchmark(quiet: ModuleType, mon
 
 def test_work_of_child_processes_is_own_work(quiet: ModuleType) -> None:
     before = quiet.read_moment()
-    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.5: pass"], check=True)
+    subprocess.run([sys.executable, "-c", HALF_A_SECOND], check=True)
     after = quiet.read_moment()
     assert after.own_s - before.own_s >= 0.5 and after.busy_s - before.busy_s >= 0.4
 
 
 def test_work_of_running_child_processes_is_own_work(quiet: ModuleType) -> None:
     """A decode worker is still running after a measurement; so is a child process of a child process."""
-    burn = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True); input()"
+    burn = f"{HALF_A_SECOND}\nprint('done', flush=True); input()"
     nested = f"import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {burn!r}]).returncode)"
     before = quiet.read_moment()
     with subprocess.Popen(

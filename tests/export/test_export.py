@@ -688,7 +688,7 @@ def test_an_engine_that_does_not_load_is_refused(
     refused: bool,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """An engine that was built and is then invalid must not lead to a bundle that nobody has judged."""
+    """An engine that cannot be opened stops the export; if only GPU memory was short, it is not judged."""
 
     def opened(*_: object, **__: object) -> None:
         raise error

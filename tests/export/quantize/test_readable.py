@@ -73,7 +73,7 @@ def test_a_runtime_that_reads_otherwise_is_found_out(change: Change, monkeypatch
 
 @dataclass(frozen=True)
 class Slipping:
-    """A runner whose products of some number of rows are 1.5 times too large."""
+    """A runner whose products of some number of rows are 1.5 times as large."""
 
     inner: Any
     rows: int

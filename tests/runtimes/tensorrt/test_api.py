@@ -201,7 +201,10 @@ def test_the_library_is_found_without_onnx_runtime() -> None:
 
 
 def names_asked_for() -> set[tuple[str, ...]]:
-    """Return names such as ``trt.A.B`` and ``self.trt.A.B`` in the code that calls TensorRT, as ("A", "B"), and ``trt.A`` as ("A",)."""
+    """Return the names in the code that calls TensorRT.
+
+    ``trt.A.B`` and ``self.trt.A.B`` are ("A", "B"), ``trt.A`` is ("A",).
+    """
     found: set[tuple[str, ...]] = set()
     for path in sorted((ROOT / WHO_TALKS_TO_TENSORRT).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
