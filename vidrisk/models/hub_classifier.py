@@ -185,6 +185,7 @@ def _load_model(folder: Path, auto: str, architecture: str) -> nn.Module:
         model, loaded = getattr(transformers, auto).from_pretrained(
             folder,
             use_safetensors=True,
+            use_kernels=False,  # see vidrisk.models.families.hub.load_model
             trust_remote_code=False,
             local_files_only=True,
             attn_implementation=attention,

@@ -124,6 +124,15 @@ def test_weights_of_half_precision_are_computed_in_full(tmp_path: Path) -> None:
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
+def test_kernels_of_the_hub_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From transformers 5.25 on, the default downloads native code on a GPU and runs it."""
+    uses: list[bool] = []
+    monkeypatch.setattr("transformers.PreTrainedModel.set_use_kernels", lambda model, use, *_, **__: uses.append(use))
+    saved(tmp_path)
+    load_hub_classifier(tmp_path, is_video=False).module(1, [0, 1, 2])
+    assert uses and not any(uses)
+
+
 @pytest.mark.parametrize("task", ["image", "backbone"])
 def test_an_adapter_beside_the_weights_never_reaches_peft(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

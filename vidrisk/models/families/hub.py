@@ -273,7 +273,12 @@ def load_model(
         refuse_adapter(source, f"backbone {source.backbone!r}")
         with quietly(transformers):
             model, loaded = getattr(transformers, model_class).from_pretrained(
-                source.backbone, use_safetensors=True, output_loading_info=True, **source.options, **options
+                source.backbone,
+                use_safetensors=True,
+                use_kernels=False,  # transformers 5.25 and newer would download native code on a GPU and run it
+                output_loading_info=True,
+                **source.options,
+                **options,
             )
     except (OSError, ValueError, AttributeError, RuntimeError, ImportError, safetensors.SafetensorError) as error:
         raise SettingsError(

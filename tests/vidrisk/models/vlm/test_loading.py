@@ -124,6 +124,14 @@ def test_attention_of_the_folders_own_is_refused(folder: Path) -> None:
     )
 
 
+def test_kernels_of_the_hub_are_not_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From transformers 5.25 on, the default downloads native code on a GPU and runs it."""
+    uses: list[bool] = []
+    monkeypatch.setattr("transformers.PreTrainedModel.set_use_kernels", lambda model, use, *_, **__: uses.append(use))
+    build(folder)
+    assert uses and not any(uses)
+
+
 def test_a_tokenizer_of_another_model_is_refused(folder: Path) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"video_token_id": 3}))
